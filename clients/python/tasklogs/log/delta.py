@@ -1,0 +1,59 @@
+"""How one content becomes another: keep the first bytes, then this text."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tasklogs.log.text import is_boundary
+
+
+class Delta(NamedTuple):
+    """`keep_bytes` of the base, on a code-point boundary, followed by `text` (UTF-8)."""
+
+    keep_bytes: int
+    text: bytes
+
+
+class DeltaError(ValueError):
+    """The delta does not fit its base."""
+
+
+def diff(base: bytes, content: bytes) -> Delta:
+    """Return the delta that makes `content` of `base`; it keeps the longest common prefix."""
+    keep = common_prefix(base, content)
+    while not (is_boundary(base, keep) and is_boundary(content, keep)):
+        keep -= 1
+    return Delta(keep, content[keep:])
+
+
+def check(base: bytes | bytearray, delta: Delta) -> None:
+    """Raise DeltaError unless `delta` fits `base`."""
+    if not 0 <= delta.keep_bytes <= len(base):
+        raise DeltaError(f"keeps {delta.keep_bytes} bytes of {len(base)}")
+    if not is_boundary(base, delta.keep_bytes):
+        raise DeltaError(f"byte {delta.keep_bytes} is inside a code point")
+
+
+def patch(base: bytearray, delta: Delta) -> None:
+    """Apply `delta` to `base` in place. Raises DeltaError, and leaves `base` as it was, where it does not fit."""
+    check(base, delta)
+    del base[delta.keep_bytes :]
+    base += delta.text
+
+
+def common_prefix(a: bytes, b: bytes) -> int:
+    """Count the leading bytes that `a` and `b` share."""
+    if len(a) > len(b):
+        a, b = b, a
+    if b.startswith(a):
+        return len(a)
+    # Halving compares whole slices in C; a loop over the bytes would take 100 times as long.
+    low, high = 0, len(a)
+    view_a, view_b = memoryview(a), memoryview(b)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if view_a[low:middle] == view_b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,23 @@
+"""What happens to an entry past 1 MiB: it loses its front, decided by its length alone."""
+
+from __future__ import annotations
+
+from tasklogs.log.text import is_boundary
+
+MAX_CONTENT_BYTES = 1024 * 1024
+_STEP_BYTES = 128 * 1024
+
+
+def truncate(content: bytes) -> tuple[int, bytes]:
+    """Return how many bytes the front loses, and what is left.
+
+    The loss moves in steps of 128 KiB, so that an answer that keeps growing moves the front rarely:
+    between two steps its growth is still a delta.
+    """
+    excess = len(content) - MAX_CONTENT_BYTES
+    if excess <= 0:
+        return 0, content
+    dropped = -(-excess // _STEP_BYTES) * _STEP_BYTES
+    while not is_boundary(content, dropped):
+        dropped += 1
+    return dropped, content[dropped:]
