@@ -1,0 +1,63 @@
+# The same commands for people and CI. Each does its own set-up.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test demo bench ci lint types imports protos check-protos buf lock agentapi \
+        format clean
+
+BIN := .venv/bin
+# Rooms that this checkout has; mypy refuses a path that is not there.
+TYPED := $(wildcard clients/python server tests bench demo tools)
+
+help: ## List these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+	    awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+setup: ## Make .venv with the project and its development tools (idempotent)
+	@sh tools/setup.sh
+	@sh tools/agentapi.sh ensure
+
+run: setup ## Serve on 127.0.0.1:50051 on an embedded Postgres
+	@exec $(BIN)/tasklogs serve $(ARGS)
+
+test: setup ## Run the tests; ARGS="tests/store -k fence" for some of them
+	@$(BIN)/python -m pytest $(ARGS); code=$$?; sh tools/agentapi.sh left-out; exit $$code
+
+demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refused read
+	@exec demo/run
+
+bench: setup ## Measure, and write bench/results/
+	@exec $(BIN)/python -m bench $(ARGS)
+
+ci: lint imports buf check-protos types test ## Run every check, then the tests
+
+lint: setup ## ruff: rules and format
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+format: setup ## Let ruff mend what it can and format
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+types: setup ## mypy --strict
+	@$(BIN)/mypy $(TYPED)
+
+imports: setup ## import-linter: who may import whom
+	@$(BIN)/lint-imports
+
+protos: setup ## Generate the Python stubs from protos/
+	@$(BIN)/python tools/generate_stubs.py
+
+check-protos: setup ## Fail where the committed stubs differ from protos/
+	@$(BIN)/python tools/generate_stubs.py --check
+
+buf: setup ## buf: lint, and breaking changes since the last tag
+	@sh tools/buf.sh
+
+lock: setup ## Write requirements/dev.lock anew (UPGRADE=1: newest versions)
+	@sh tools/lock.sh
+
+agentapi: ## Ask Go for the real AgentAPI again, whatever was recorded
+	@sh tools/agentapi.sh force
+
+clean: ## Remove what these commands made, .venv too
+	@rm -rf .venv .tools dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

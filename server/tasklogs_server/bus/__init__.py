@@ -1,0 +1,2 @@
+"""Notes between processes: hints that wake, never the truth.
+No log data, no decisions; the store decides."""

@@ -1,0 +1,2 @@
+"""Tests, mirroring the rooms.
+Real parts, conditions with a deadline instead of sleeps; no mocks where the real thing runs."""

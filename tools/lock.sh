@@ -1,0 +1,19 @@
+#!/bin/sh
+# Writes requirements/dev.lock anew from pyproject.toml: every dependency of the project, its
+# `server` extra, its development tools and its build back end, with hashes, for every platform
+# and Python >= 3.11. The lock names no registry, so that it installs through whichever is set up.
+# Versions that already stand in the lock stay, unless UPGRADE=1.
+set -eu
+cd "$(dirname "$0")/.."
+
+uv_version=0.13.9
+uv=.tools/uv-$uv_version/bin/uv
+if [ ! -x "$uv" ]; then
+    .venv/bin/python -m venv ".tools/uv-$uv_version"
+    ".tools/uv-$uv_version/bin/python" -m pip install --quiet "uv==$uv_version"
+fi
+
+exec "$uv" pip compile pyproject.toml --extra server --group dev \
+    --universal --python-version 3.11 --generate-hashes --no-annotate \
+    --no-header --no-emit-index-url --no-emit-find-links --quiet \
+    ${UPGRADE:+--upgrade} --output-file requirements/dev.lock
