@@ -36,7 +36,7 @@ install() {
         return
     fi
     # Go names the address that it read; the reason stands after it.
-    reason=$(printf '%s\n' "$said" | grep -v '^[[:space:]]*$' | tail -n 1 |
+    reason=$(printf '%s' "$said" | tr -s '\n\t' '  ' |
         sed -e 's#reading http[^ ]*: ##' -e 's/^go: //')
     echo "go install refused: $reason" >"$status"
     echo "setup: no AgentAPI: $(cat "$status")"

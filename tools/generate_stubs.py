@@ -1,0 +1,93 @@
+"""Generates clients/python/tasklogs/v1 from protos/; with --check, fails where it is stale.
+
+Beside the modules and their types it writes `descriptors.binpb`, which server reflection serves:
+Python's own descriptors drop `json_name`.
+"""
+
+import argparse
+import filecmp
+import importlib.resources
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTOS = ROOT / "protos"
+PACKAGE = Path("tasklogs/v1")
+COMMITTED = ROOT / "clients/python" / PACKAGE
+INIT = '''"""Stubs of the API tasklogs.v1, generated from protos/ by `make protos`.
+Nothing written by hand comes in."""
+'''
+
+
+def generate(target: Path) -> None:
+    """Write the package's stubs under `target`; raises CalledProcessError where protoc refuses."""
+    (target / PACKAGE).mkdir(parents=True)
+    (target / PACKAGE / "__init__.py").write_text(INIT)
+    scripts = Path(sysconfig.get_path("scripts"))
+    sources = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
+    well_known = importlib.resources.files("grpc_tools") / "_proto"
+    command = [
+        sys.executable,
+        "-m",
+        "grpc_tools.protoc",
+        f"--proto_path={PROTOS}",
+        f"--proto_path={well_known}",
+        f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
+        f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
+        f"--python_out={target}",
+        f"--grpc_python_out={target}",
+        f"--mypy_out=quiet:{target}",
+        f"--mypy_grpc_out=quiet,only_async:{target}",
+        "--include_imports",
+        f"--descriptor_set_out={target / PACKAGE / 'descriptors.binpb'}",
+        *sources,
+    ]
+    subprocess.run(command, check=True)
+
+
+def differences(generated: Path) -> list[str]:
+    """Name each file that is missing, different or left over in the committed package."""
+    fresh = {path.name for path in generated.iterdir()}
+    committed = {path.name for path in COMMITTED.iterdir() if path.is_file()}
+    names = sorted(fresh | committed)
+    _, changed, unreadable = filecmp.cmpfiles(generated, COMMITTED, names, shallow=False)
+    return sorted(changed + unreadable)
+
+
+def replace(generated: Path) -> None:
+    """Make the committed package equal to the generated one."""
+    COMMITTED.mkdir(exist_ok=True)
+    for name in differences(generated):
+        if (generated / name).exists():
+            shutil.copyfile(generated / name, COMMITTED / name)
+        else:
+            (COMMITTED / name).unlink()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Generate the Python stubs from protos/.")
+    parser.add_argument("--check", action="store_true", help="fail where the stubs are stale")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory)
+        try:
+            generate(target)
+        except subprocess.CalledProcessError as error:
+            return error.returncode
+        if not arguments.check:
+            replace(target / PACKAGE)
+            print(f"wrote {COMMITTED.relative_to(ROOT)}")
+            return 0
+        stale = differences(target / PACKAGE) if COMMITTED.is_dir() else [str(PACKAGE)]
+    if stale:
+        print(f"stale stubs, run `make protos`: {', '.join(stale)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
