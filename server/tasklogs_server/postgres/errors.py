@@ -1,0 +1,5 @@
+"""What the supervisor raises."""
+
+
+class EmbeddedPostgresError(Exception):
+    """The embedded Postgres cannot run. The text is one line, meant for the person at the terminal."""

@@ -1,0 +1,78 @@
+"""Becomes Postgres: takes on an identity, asks to die with its parent, and execs the program.
+
+A script of its own, run as `python -I -S launch.py ...`, because code between fork and exec in a process
+with threads (grpc, the event loop) may deadlock. It imports nothing of the project. Since it ends in an
+exec, Postgres is the supervisor's direct child, under the pid that the supervisor was given.
+
+Usage: launch.py PARENT_PID DEATH_SIGNAL IDENTITY WORKING_DIRECTORY PROGRAM [ARGUMENT...]
+
+IDENTITY is `self`, `namespace:UID:GID` (a new user namespace in which this process's ids look like these)
+or `user:UID:GID` (really become them). Exits with 126 and one line on stderr when any step fails.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+CLONE_NEWUSER = 0x1000_0000
+CANNOT_LAUNCH = 126
+
+
+def checked(result: int, step: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{step}: {os.strerror(number)}")
+
+
+def enter_user_namespace(libc: ctypes.CDLL, uid: int, gid: int) -> None:
+    """Look like `uid` and `gid` from the inside; on disk everything stays owned by who we are."""
+    outer_uid, outer_gid = os.geteuid(), os.getegid()
+    checked(libc.unshare(CLONE_NEWUSER), "unshare")
+    # The kernel takes a gid map from an unprivileged writer only after setgroups is denied.
+    for name, line in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {outer_uid} 1"),
+        ("gid_map", f"{gid} {outer_gid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(line)
+
+
+def become(uid: int, gid: int) -> None:
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+
+
+def launch(arguments: list[str]) -> None:
+    parent, death_signal, identity, directory, *command = arguments
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    # The supervisor's thread may block or ignore signals; Postgres must see the ones that stop it.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.umask(0o077)
+
+    kind, *ids = identity.split(":")
+    if kind == "namespace":
+        enter_user_namespace(libc, int(ids[0]), int(ids[1]))
+    elif kind == "user":
+        become(int(ids[0]), int(ids[1]))
+    os.chdir(directory)
+
+    # Only now: a change of credentials clears the death signal. The exec below keeps it.
+    checked(libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0), "prctl")
+    if os.getppid() != int(parent):
+        raise OSError(0, "the supervisor ended before Postgres began")
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    try:
+        launch(sys.argv[1:])
+    except OSError as error:
+        print(f"launch: {error.strerror or error}", file=sys.stderr)
+        sys.exit(CANNOT_LAUNCH)

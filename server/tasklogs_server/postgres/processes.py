@@ -1,0 +1,69 @@
+"""Launching Postgres' programs, and finding those that still serve a directory."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from pathlib import Path
+
+from tasklogs_server.postgres.identity import Identity
+
+LAUNCHER = Path(__file__).with_name("launch.py")
+LOADER_VARIABLES = ("PATH", "LD_LIBRARY_PATH")
+
+
+async def launch(
+    identity: Identity,
+    directory: Path,
+    command: list[str],
+    output: int,
+    death_signal: signal.Signals,
+) -> Process:
+    """Starts `command` as a direct child that gets `death_signal` when the calling thread ends.
+
+    `directory` is its working directory, `output` a descriptor (or PIPE) for its stdout and stderr. The kernel watches the thread that forked, not the process: call it on a thread that lives as long as
+    the server, as the event loop's does.
+    """
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-I",
+        "-S",
+        str(LAUNCHER),
+        str(os.getpid()),
+        str(int(death_signal)),
+        identity.launch_option,
+        str(directory),
+        *command,
+        stdin=DEVNULL,
+        stdout=output,
+        stderr=output,
+        # Nothing of ours belongs in there: PGDATA and its kin would interfere, tokens would leak.
+        env={name: os.environ[name] for name in LOADER_VARIABLES if name in os.environ}
+        | {"LC_ALL": "C", "TZ": "UTC"},
+        # A Ctrl-C at the terminal is for the supervisor, which stops Postgres last.
+        start_new_session=True,
+    )
+
+
+def serving_processes(cluster: Path) -> list[int]:
+    """Pids of all postgres processes whose working directory is `cluster`, orphans included.
+
+    Postgres' processes stay in their data directory all their life, and /proc shows it: unlike a pid
+    file this never names a stranger.
+    """
+    try:
+        wanted = cluster.stat()
+    except FileNotFoundError:
+        return []
+    pids = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/comm", encoding="utf-8", errors="replace") as file:
+                    is_postgres = file.read().strip() == "postgres"
+                if is_postgres and os.path.samestat(os.stat(f"/proc/{name}/cwd"), wanted):
+                    pids.append(int(name))
+            except OSError:  # gone meanwhile, or not ours to look at
+                continue
+    return pids

@@ -1,0 +1,33 @@
+"""Postgres' settings, as `-c` options: the command line wins over every file and ALTER SYSTEM."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tasklogs_server.postgres.socket_directory import PORT
+
+DEFAULTS: Mapping[str, str] = {
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # What the tables hold must not reach the log: no statements, and no DETAIL ("Failing row contains").
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_line_prefix": "%m [%p] ",
+}
+
+
+def command_line(settings: Mapping[str, str], socket_directory: Path) -> list[str]:
+    """Defaults, then the caller's, then what the supervisor relies on."""
+    merged = {
+        **DEFAULTS,
+        **settings,
+        "listen_addresses": "",
+        "port": str(PORT),
+        "unix_socket_directories": str(socket_directory),
+        "unix_socket_permissions": "0700",
+        "logging_collector": "off",
+        "log_destination": "stderr",
+        "external_pid_file": "",
+    }
+    return [part for name, value in merged.items() for part in ("-c", f"{name}={value}")]

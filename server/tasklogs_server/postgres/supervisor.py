@@ -1,0 +1,253 @@
+"""The life of one embedded Postgres: lock, initialise, launch, watch, stop."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import quote
+
+import asyncpg
+
+from tasklogs_server.postgres.binaries import Binaries, find_binaries
+from tasklogs_server.postgres.cluster import ORPHAN_TIMEOUT_S, USER, initialise
+from tasklogs_server.postgres.errors import EmbeddedPostgresError
+from tasklogs_server.postgres.identity import (
+    STATE_ROOT,
+    Identity,
+    candidates,
+    cluster_directory,
+    has_cluster,
+)
+from tasklogs_server.postgres.leftovers import (
+    read_pid_file,
+    remove_stale_pid_file,
+    wait_for_orphans,
+)
+from tasklogs_server.postgres.lock import DataDirectoryLock
+from tasklogs_server.postgres.log_file import LogFile
+from tasklogs_server.postgres.processes import launch, serving_processes
+from tasklogs_server.postgres.settings import command_line
+from tasklogs_server.postgres.socket_directory import PORT, SocketDirectory
+
+T = TypeVar("T")
+
+DATABASE = "tasklogs"
+READY_TIMEOUT_S = 300.0  # recovery after a crash replays up to max_wal_size
+PROGRESS_EVERY_S = 5.0
+ROTATE_EVERY_S = 10.0
+# How long each signal gets: fast shutdown (with its checkpoint), immediate shutdown, then the kernel.
+STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+
+
+class EmbeddedPostgres:
+    """A Postgres that lives no longer than this process, on a unix socket that only this user reaches.
+
+    `data_dir` is made when missing; None is for root alone and means the place under /var/lib. `settings`
+    are Postgres parameters, which win over the defaults. `on_progress` gets a line whenever the start does
+    something that takes longer than a moment. `identity` forces as whom Postgres runs.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | None,
+        *,
+        settings: Mapping[str, str] = {},
+        on_progress: Callable[[str], None] | None = None,
+        identity: Identity | None = None,
+    ) -> None:
+        if data_dir is None:
+            if os.geteuid() != 0:
+                raise EmbeddedPostgresError("the embedded Postgres needs a data directory")
+            data_dir = STATE_ROOT / "data"
+        self._data_dir = data_dir.absolute()
+        self._settings = settings
+        self._tell = on_progress or (lambda line: None)
+        self._forced_identity = identity
+        # Whatever start() acquires, in order; stop() lets go of it in reverse.
+        self._resources = contextlib.AsyncExitStack()
+        self._sockets: SocketDirectory | None = None
+        self._log: LogFile | None = None
+        self._process: Process | None = None
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Returns when Postgres accepts connections and the default database exists.
+
+        Raises EmbeddedPostgresError, with nothing left running and the directory free again.
+        """
+        if sys.platform != "linux":
+            raise EmbeddedPostgresError(
+                "the embedded Postgres runs on Linux only; name a Postgres of your own with --database-url"
+            )
+        try:
+            await self._start(find_binaries())
+        except OSError as error:
+            await self.stop()
+            raise EmbeddedPostgresError(
+                f"cannot run Postgres in {self._data_dir}: {error}"
+            ) from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Returns when Postgres is gone. A fast shutdown; a harder one where that takes too long."""
+        self._stopping = True
+        await self._resources.aclose()
+
+    async def wait(self) -> str:
+        """Returns when Postgres has ended, with how: unless stop() was called, it did so by itself."""
+        process = _started(self._process)
+        status = await process.wait()
+        if self._stopping:
+            return "postgres was stopped"
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return f"postgres ended by itself with {how}; its log is {_started(self._log).path}"
+
+    @property
+    def pid(self) -> int:
+        return _started(self._process).pid
+
+    def dsn(self, database: str = DATABASE) -> str:
+        """A URL for asyncpg, libpq (psql) and SQLAlchemy, over the unix socket."""
+        directory = quote(str(_started(self._sockets).path))
+        return f"postgresql://{USER}@/{quote(database, safe='')}?host={directory}&port={PORT}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def _start(self, wheel: Binaries) -> None:
+        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._resources.callback(DataDirectoryLock(self._data_dir).release)
+        identity, binaries = await self._choose_identity(wheel)
+        home = identity.home(self._data_dir)
+        cluster = cluster_directory(home)
+
+        log = self._log = LogFile(home / "postgres.log")
+        self._resources.callback(log.close)
+        if not has_cluster(home):
+            self._tell(f"initialising a database in {home} (a second or two)")
+            sync = self._settings.get("fsync") != "off"
+            await initialise(identity, binaries, home, log, sync=sync)
+        if serving_processes(cluster):
+            self._tell("waiting for the Postgres of an earlier start to end")
+            await wait_for_orphans(cluster, ORPHAN_TIMEOUT_S)
+        remove_stale_pid_file(cluster)
+
+        sockets = self._sockets = SocketDirectory(home, identity.owner)
+        self._resources.callback(sockets.remove)
+        command = [str(binaries.postgres), "-D", str(cluster)]
+        command += command_line(self._settings, sockets.path)
+        # SIGINT: when we are killed, Postgres still shuts down cleanly, within about a second.
+        self._process = await launch(identity, home, command, log.fileno(), signal.SIGINT)
+        self._resources.push_async_callback(_end, self._process)
+
+        rotation = asyncio.create_task(_rotate(log), name="postgres log rotation")
+        self._resources.push_async_callback(_cancel, rotation)
+        await self._until_ready(self._process, cluster, log)
+
+    async def _choose_identity(self, wheel: Binaries) -> tuple[Identity, Binaries]:
+        """The first identity under which Postgres' own binary runs beside the data."""
+        forced = self._forced_identity
+        reasons = []
+        for identity in [forced] if forced else candidates(self._data_dir):
+            try:
+                binaries = identity.prepare(self._data_dir, wheel)
+                home = identity.home(self._data_dir)
+                if not has_cluster(home):
+                    await _probe(identity, binaries, home)
+            except (OSError, EmbeddedPostgresError) as error:
+                reasons.append(f"{identity}: {error}")
+            else:
+                return identity, binaries
+        raise EmbeddedPostgresError(f"Postgres cannot run here: {'; '.join(reasons)}")
+
+    async def _until_ready(self, process: Process, cluster: Path, log: LogFile) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + READY_TIMEOUT_S
+        next_progress = loop.time() + PROGRESS_EVERY_S
+        while True:
+            if process.returncode is not None:
+                reason = log.last_complaint() or await self.wait()
+                raise EmbeddedPostgresError(f"Postgres did not start in {cluster.parent}: {reason}")
+            # The pid first: only our own child is to be talked to.
+            if read_pid_file(cluster)[:1] == [str(process.pid)] and await self._database_exists():
+                return
+            if loop.time() > deadline:
+                raise EmbeddedPostgresError(
+                    f"Postgres was not ready in time; its log is {log.path}"
+                )
+            if loop.time() > next_progress:
+                self._tell("waiting for Postgres to recover from a crash")
+                next_progress += PROGRESS_EVERY_S
+            await asyncio.sleep(0.01)
+
+    async def _database_exists(self) -> bool:
+        """Makes the default database where it is missing. False while Postgres is not ready."""
+        try:
+            try:
+                connection = await asyncpg.connect(self.dsn())
+            except asyncpg.InvalidCatalogNameError:
+                connection = await asyncpg.connect(self.dsn("postgres"))
+                await connection.execute(f'CREATE DATABASE "{DATABASE}"')
+        except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
+            return False
+        await connection.close()
+        return True
+
+
+def _started(part: T | None) -> T:
+    if part is None:
+        raise EmbeddedPostgresError("the embedded Postgres was not started")
+    return part
+
+
+async def _probe(identity: Identity, binaries: Binaries, home: Path) -> None:
+    command = [str(binaries.postgres), "--version"]
+    process = await launch(identity, home, command, PIPE, signal.SIGKILL)
+    output, _ = await process.communicate()
+    if process.returncode != 0:
+        raise EmbeddedPostgresError(output.decode("utf-8", "replace").strip().replace("\n", " "))
+
+
+async def _end(process: Process) -> None:
+    """Signals our own child only: the handle knows when it is gone, a pid would not."""
+    try:
+        for number, patience_s in STOP_STEPS:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), patience_s)
+                return
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGQUIT)
+        raise
+
+
+async def _rotate(log: LogFile) -> None:
+    while True:
+        await asyncio.sleep(ROTATE_EVERY_S)
+        log.rotate_if_full()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
