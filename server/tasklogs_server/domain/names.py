@@ -1,0 +1,75 @@
+"""How callers name a task: by its UUID, or as `owner/name`."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from uuid import UUID
+
+from tasklogs_server.domain.errors import FieldViolation, InvalidFields
+
+MAX_OWNER_CHARACTERS = 255
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+# Controls, lone surrogates, line and paragraph separators: Postgres' text refuses some of them,
+# and none may break the one line of an error's message.
+_UNFIT_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskId:
+    """A task by its UUID."""
+
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class TaskName:
+    """A task by its owner and its name, which is unique per owner."""
+
+    owner: str
+    name: str
+
+
+TaskRef = TaskId | TaskName
+
+
+def parse_task_ref(text: str) -> TaskRef:
+    """The task that `text` names, whether it exists or not; raises InvalidFields for `task`."""
+    # UUID() alone also takes braces, "urn:uuid:" and hyphens in any place.
+    if _UUID.fullmatch(text):
+        return TaskId(UUID(text))
+    # An owner may contain slashes, a name may not.
+    owner, slash, name = text.rpartition("/")
+    if not slash:
+        raise InvalidFields([FieldViolation("task", "must be a task's UUID or owner/name")])
+    violations = [*owner_violations(owner, "task"), *task_name_violations(name, "task")]
+    if violations:
+        raise InvalidFields(violations)
+    return TaskName(owner, name)
+
+
+def validate_task_name(name: str) -> None:
+    """Raises InvalidFields for `name` unless a task may be called so."""
+    violations = task_name_violations(name)
+    if violations:
+        raise InvalidFields(violations)
+
+
+def task_name_violations(name: str, field: str = "name") -> list[FieldViolation]:
+    """What is wrong with a task's name, to be reported under `field`; empty where nothing is."""
+    # fullmatch, because `$` would let a trailing newline pass.
+    if _NAME.fullmatch(name):
+        return []
+    return [FieldViolation(field, f"the task's name must match {_NAME.pattern}")]
+
+
+def owner_violations(owner: str, field: str = "owner") -> list[FieldViolation]:
+    """What is wrong with an owner, to be reported under `field`; empty where nothing is."""
+    if not 1 <= len(owner) <= MAX_OWNER_CHARACTERS:
+        wanted = f"the owner must have 1 to {MAX_OWNER_CHARACTERS} characters"
+        return [FieldViolation(field, wanted)]
+    if any(unicodedata.category(character) in _UNFIT_CATEGORIES for character in owner):
+        return [FieldViolation(field, "the owner must not contain control characters")]
+    return []

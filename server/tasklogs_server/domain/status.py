@@ -1,0 +1,154 @@
+"""The state machine: facts of a task's latest workspace build in, its status out.
+
+Facts are reported and stored; the status is derived from them on every use and never stored.
+Each of three layers computes a status of its own; ACTIVE there means "ask the next layer".
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+# The values of these enums are stored as text: renaming one is a migration.
+
+
+class TaskStatus(StrEnum):
+    """What a task is doing, as its readers see it; also what each layer computes."""
+
+    PENDING = "PENDING"
+    INITIALIZING = "INITIALIZING"
+    ACTIVE = "ACTIVE"
+    PAUSED = "PAUSED"
+    ERROR = "ERROR"
+    UNKNOWN = "UNKNOWN"
+
+
+class BuildTransition(StrEnum):
+    """What a workspace build does to the task's compute."""
+
+    START = "START"
+    STOP = "STOP"
+    DELETE = "DELETE"
+
+
+class JobStatus(StrEnum):
+    """How far the job that carries out a workspace build has come."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELING = "CANCELING"
+    CANCELED = "CANCELED"
+
+
+class AgentLifecycle(StrEnum):
+    """The life of the workspace's agent, in the order in which it is lived."""
+
+    CREATED = "CREATED"
+    STARTING = "STARTING"
+    READY = "READY"
+    START_TIMEOUT = "START_TIMEOUT"
+    START_ERROR = "START_ERROR"
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+    SHUTDOWN_TIMEOUT = "SHUTDOWN_TIMEOUT"
+    SHUTDOWN_ERROR = "SHUTDOWN_ERROR"
+    OFF = "OFF"
+
+
+class AppHealth(StrEnum):
+    """The health of the task app; DISABLED means that nobody checks it."""
+
+    DISABLED = "DISABLED"
+    INITIALIZING = "INITIALIZING"
+    HEALTHY = "HEALTHY"
+    UNHEALTHY = "UNHEALTHY"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What has been reported of a task's latest build; None is "not reported".
+
+    Builds are numbered from 1. The first three fields are None together: no build yet.
+    """
+
+    build_number: int | None
+    transition: BuildTransition | None
+    job_status: JobStatus | None
+    lifecycle: AgentLifecycle | None
+    health: AppHealth | None
+
+
+NO_FACTS = Facts(None, None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusDetail:
+    """A task's status, the status that each layer computed, and the facts behind them."""
+
+    facts: Facts
+    build: TaskStatus
+    agent: TaskStatus
+    app: TaskStatus
+    status: TaskStatus
+
+
+def derive(facts: Facts) -> StatusDetail:
+    """The status is that of the first layer that is not ACTIVE, and ACTIVE where all are."""
+    build = build_layer(facts.transition, facts.job_status)
+    agent = agent_layer(facts.lifecycle)
+    app = app_layer(facts.health)
+    inactive = (layer for layer in (build, agent, app) if layer is not TaskStatus.ACTIVE)
+    return StatusDetail(facts, build, agent, app, status=next(inactive, TaskStatus.ACTIVE))
+
+
+def build_layer(transition: BuildTransition | None, job_status: JobStatus | None) -> TaskStatus:
+    """What the latest build says. A stop or deletion that is still under way is UNKNOWN."""
+    if transition is None:
+        return TaskStatus.PENDING
+    starts = transition is BuildTransition.START
+    match job_status:
+        case None:
+            return TaskStatus.PENDING
+        case JobStatus.PENDING:
+            return TaskStatus.PENDING if starts else TaskStatus.UNKNOWN
+        case JobStatus.RUNNING:
+            return TaskStatus.ACTIVE if starts else TaskStatus.UNKNOWN
+        case JobStatus.SUCCEEDED:
+            return TaskStatus.ACTIVE if starts else TaskStatus.PAUSED
+        case JobStatus.FAILED | JobStatus.CANCELING | JobStatus.CANCELED:
+            return TaskStatus.ERROR
+        case _:
+            assert_never(job_status)
+
+
+def agent_layer(lifecycle: AgentLifecycle | None) -> TaskStatus:
+    """What the agent's lifecycle says. A start that timed out or failed may still serve logs."""
+    match lifecycle:
+        case None | AgentLifecycle.CREATED | AgentLifecycle.STARTING:
+            return TaskStatus.INITIALIZING
+        case AgentLifecycle.READY | AgentLifecycle.START_TIMEOUT | AgentLifecycle.START_ERROR:
+            return TaskStatus.ACTIVE
+        case (
+            AgentLifecycle.SHUTTING_DOWN
+            | AgentLifecycle.SHUTDOWN_TIMEOUT
+            | AgentLifecycle.SHUTDOWN_ERROR
+            | AgentLifecycle.OFF
+        ):
+            return TaskStatus.UNKNOWN
+        case _:
+            assert_never(lifecycle)
+
+
+def app_layer(health: AppHealth | None) -> TaskStatus:
+    """What the task app's health says."""
+    match health:
+        case None:
+            return TaskStatus.UNKNOWN
+        case AppHealth.INITIALIZING:
+            return TaskStatus.INITIALIZING
+        case AppHealth.HEALTHY | AppHealth.DISABLED:
+            return TaskStatus.ACTIVE
+        case AppHealth.UNHEALTHY:
+            return TaskStatus.ERROR
+        case _:
+            assert_never(health)

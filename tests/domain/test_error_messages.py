@@ -1,0 +1,90 @@
+"""What callers are told: one plain line for each error, and nothing that is not theirs."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+
+from tasklogs_server.domain import errors
+from tasklogs_server.domain.errors import FieldViolation, TaskLogsError
+from tasklogs_server.domain.status import NO_FACTS, StatusDetail, TaskStatus, derive
+
+SOON = timedelta(seconds=1)
+
+MESSAGES: list[tuple[TaskLogsError, str]] = [
+    (errors.TaskNotFound("alice/fix"), 'task "alice/fix" was not found'),
+    (
+        errors.TaskStateConflict(derive(NO_FACTS)),
+        'task status is "pending": logs cannot be read live;'
+        " a snapshot read (source LOG_SOURCE_SNAPSHOT) is possible",
+    ),
+    (
+        errors.AgentUnreachable(timedelta(milliseconds=2500), SOON),
+        "no agent of the task was connected within 2.5 s",
+    ),
+    (errors.TaskAppFailed("it said so"), "the task app could not be read"),
+    (
+        errors.InvalidFields(
+            [FieldViolation("tail", "must not be negative"), FieldViolation("task", "is missing")]
+        ),
+        "invalid request: tail: must not be negative; task: is missing",
+    ),
+    (errors.TaskNameTaken("alice", "fix"), 'task "alice/fix" already exists'),
+    (
+        errors.LimitExceeded("new epochs", "60 per task and hour", SOON),
+        "limit exceeded for new epochs: 60 per task and hour",
+    ),
+    (errors.CursorExpired(None), "this place in the log is no longer held"),
+    (errors.StoreUnavailable(SOON), "the store is unreachable"),
+    (errors.ServerDraining(SOON), "the server is draining"),
+    (errors.LogCorrupt(), "the stored log is corrupt"),
+    (errors.StaleReport("build 1 is older"), "stale report: build 1 is older"),
+    (errors.SessionOpen(), "an agent session of the task is open"),
+    (errors.SessionSuperseded(), "a later session of the task has taken over"),
+    (errors.SessionLost(), "the stored log moved under this session; connect again"),
+    (errors.Unauthenticated("no agent token"), "not authenticated: no agent token"),
+    (errors.PermissionDenied("another owner"), "permission denied: another owner"),
+    (errors.ProtocolViolation("no hello"), "agent stream: no hello"),
+]
+
+
+def test_every_error_is_listed_here() -> None:
+    assert {type(error) for error, _ in MESSAGES} == set(TaskLogsError.__subclasses__())
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), MESSAGES, ids=[type(error).__name__ for error, _ in MESSAGES]
+)
+def test_an_error_speaks_in_one_lower_case_line(error: TaskLogsError, message: str) -> None:
+    assert error.message == str(error) == message
+    assert message[0].islower()
+    assert not message.endswith(".")
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("status", [one for one in TaskStatus if one is not TaskStatus.ACTIVE])
+def test_a_conflict_names_the_status_and_the_way_out(status: TaskStatus) -> None:
+    conflict = errors.TaskStateConflict(StatusDetail(NO_FACTS, status, status, status, status))
+    assert conflict.message.startswith(f'task status is "{status.lower()}": ')
+    assert "LOG_SOURCE_SNAPSHOT" in conflict.message
+
+
+def test_what_a_task_app_said_is_in_the_reason_alone() -> None:
+    failure = errors.TaskAppFailed("the secret prompt")
+    assert failure.reason == "the secret prompt"
+    logged = [failure.message, str(failure), repr(failure), *traceback.format_exception(failure)]
+    assert not any("secret" in line for line in logged)
+
+
+@pytest.mark.parametrize("error", [error for error, _ in MESSAGES], ids=lambda e: type(e).__name__)
+def test_an_error_passes_through_context_managers_and_sets(error: TaskLogsError) -> None:
+    @contextmanager
+    def passing() -> Iterator[None]:
+        yield
+
+    with pytest.raises(type(error)) as caught, passing():
+        raise error
+    assert caught.value is error
+    assert error in {error}
