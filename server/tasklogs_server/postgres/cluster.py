@@ -34,8 +34,8 @@ INITDB_OPTIONS = (
 async def initialise(
     identity: Identity, binaries: Binaries, home: Path, log: LogFile, *, sync: bool
 ) -> None:
-    """Makes `home`/cluster. Works in a directory of another name, so that a kill leaves no half one."""
-    for unfinished in home.glob(f"{UNFINISHED_PREFIX}*"):
+    """Makes `home`/cluster, under another name until it is whole, so that a kill leaves no half."""
+    for unfinished in _unfinished(home):
         await wait_for_orphans(unfinished, ORPHAN_TIMEOUT_S)
         shutil.rmtree(unfinished)
     unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX, dir=home))
@@ -53,11 +53,15 @@ async def initialise(
         raise
     if status != 0:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise EmbeddedPostgresError(
-            f"cannot initialise a database in {home}: {log.last_complaint() or f'initdb gave {status}'}"
-        )
+        reason = log.last_complaint() or f"initdb ended with {status}"
+        raise EmbeddedPostgresError(f"cannot initialise a database in {home}: {reason}")
     unfinished.rename(cluster_directory(home))
     _sync_directory(home)
+
+
+def _unfinished(home: Path) -> list[Path]:
+    """What starts that were killed left behind."""
+    return list(home.glob(f"{UNFINISHED_PREFIX}*"))
 
 
 def _sync_directory(directory: Path) -> None:

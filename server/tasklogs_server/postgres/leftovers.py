@@ -1,7 +1,6 @@
 """What an earlier life left behind: orphans that are still ending, and a stale postmaster.pid."""
 
 import asyncio
-import os
 import socket
 from pathlib import Path
 
@@ -12,7 +11,7 @@ PID_FILE = "postmaster.pid"
 
 
 def read_pid_file(cluster: Path) -> list[str]:
-    """Lines: pid, data directory, start time, port, socket directory, address, shm key and id, state.
+    """Its lines: pid, data directory, start, port, socket directory, address, shm key and id, state.
 
     Fewer while Postgres is starting; none when there is no file.
     """
@@ -25,8 +24,8 @@ def read_pid_file(cluster: Path) -> list[str]:
 async def wait_for_orphans(cluster: Path, timeout_s: float) -> None:
     """Until nothing serves `cluster` any more. The caller holds the lock, so nothing new begins.
 
-    After a supervisor's SIGKILL its Postgres gets the death signal and ends by itself; nobody signals it
-    again from here. Raises EmbeddedPostgresError when it does not.
+    After a supervisor's SIGKILL its Postgres gets the death signal and ends by itself; nobody
+    signals it again from here. Raises EmbeddedPostgresError when it does not.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
@@ -42,9 +41,10 @@ async def wait_for_orphans(cluster: Path, timeout_s: float) -> None:
 def remove_stale_pid_file(cluster: Path) -> None:
     """Removes a pid file that would make Postgres mistake a stranger for a running server.
 
-    Postgres refuses to start while the pid in its file is alive, whoever that is today. Here no process
-    serves the directory (`wait_for_orphans`) and the lock keeps it so. A server that /proc does not show
-    (another container on the same volume) would answer on its socket or hold its shared memory.
+    Postgres refuses to start while the pid in its file is alive, whoever that is today. Here no
+    process serves the directory (`wait_for_orphans`) and the lock keeps it so. A server that /proc
+    does not show (another container on the same volume) would answer on its socket or hold its
+    shared memory.
     """
     lines = read_pid_file(cluster)
     if not lines:
@@ -58,7 +58,9 @@ def remove_stale_pid_file(cluster: Path) -> None:
 
 
 def _alive(pid: str) -> bool:
-    return pid.strip("-").isdigit() and os.path.exists(f"/proc/{pid.strip('-')}")
+    # Negative in a single-user server's file.
+    number = pid.strip().lstrip("-")
+    return number.isdigit() and Path("/proc", number).exists()
 
 
 def _answers(lines: list[str]) -> bool:

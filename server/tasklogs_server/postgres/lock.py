@@ -12,9 +12,9 @@ from tasklogs_server.postgres.errors import EmbeddedPostgresError
 class DataDirectoryLock:
     """Held from creation to `release()` or to the end of this process, however that comes.
 
-    The kernel frees a flock with its last descriptor, so a killed supervisor leaves no stale lock. The
-    descriptor is close-on-exec (Python's default): neither Postgres nor any other child keeps it alive.
-    The pid inside is for the error message only and decides nothing.
+    The kernel frees a flock with its last descriptor, so a killed supervisor leaves no stale lock.
+    The descriptor is close-on-exec (Python's default): neither Postgres nor any other child keeps
+    it alive. The pid inside is for the error message only and decides nothing.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -36,6 +36,7 @@ class DataDirectoryLock:
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
 
     def release(self) -> None:
+        """Lets the next one in."""
         # The file stays: removing it would let two starts lock two different files of one name.
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)

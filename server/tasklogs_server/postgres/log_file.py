@@ -22,9 +22,11 @@ class LogFile:
         self._begin_bytes = os.fstat(self._descriptor).st_size
 
     def fileno(self) -> int:
+        """The appending descriptor, for a child's stdout and stderr."""
         return self._descriptor
 
     def rotate_if_full(self) -> None:
+        """Moves the content to NAME.1 when it has passed the limit."""
         if os.fstat(self._descriptor).st_size > self._limit_bytes:
             previous = self.path.with_name(self.path.name + ".1")
             shutil.copyfile(self.path, previous)
@@ -33,7 +35,7 @@ class LogFile:
             self._begin_bytes = 0
 
     def last_complaint(self) -> str | None:
-        """The last line since this object was made that says what went wrong; for an error message."""
+        """The last line since this object was made that says what went wrong."""
         with self.path.open("rb") as file:
             file.seek(self._begin_bytes)
             lines = file.read(self._limit_bytes).decode("utf-8", "replace").splitlines()
@@ -42,4 +44,5 @@ class LogFile:
         return complaints[-1].strip() if complaints else None
 
     def close(self) -> None:
+        """Closes our descriptor; Postgres has its own."""
         os.close(self._descriptor)

@@ -22,8 +22,9 @@ async def launch(
 ) -> Process:
     """Starts `command` as a direct child that gets `death_signal` when the calling thread ends.
 
-    `directory` is its working directory, `output` a descriptor (or PIPE) for its stdout and stderr. The kernel watches the thread that forked, not the process: call it on a thread that lives as long as
-    the server, as the event loop's does.
+    `directory` is its working directory, `output` a descriptor (or PIPE) for its stdout and stderr.
+    The kernel watches the thread that forked, not the process: call it on a thread that lives as
+    long as the server, as the event loop's does.
     """
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -49,21 +50,20 @@ async def launch(
 def serving_processes(cluster: Path) -> list[int]:
     """Pids of all postgres processes whose working directory is `cluster`, orphans included.
 
-    Postgres' processes stay in their data directory all their life, and /proc shows it: unlike a pid
-    file this never names a stranger.
+    Postgres' processes stay in their data directory all their life, and /proc shows it: unlike a
+    pid file this never names a stranger.
     """
     try:
         wanted = cluster.stat()
     except FileNotFoundError:
         return []
     pids = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             try:
-                with open(f"/proc/{name}/comm", encoding="utf-8", errors="replace") as file:
-                    is_postgres = file.read().strip() == "postgres"
-                if is_postgres and os.path.samestat(os.stat(f"/proc/{name}/cwd"), wanted):
-                    pids.append(int(name))
+                is_postgres = (entry / "comm").read_bytes() == b"postgres\n"
+                if is_postgres and os.path.samestat((entry / "cwd").stat(), wanted):
+                    pids.append(int(entry.name))
             except OSError:  # gone meanwhile, or not ours to look at
                 continue
     return pids

@@ -10,7 +10,7 @@ DEFAULTS: Mapping[str, str] = {
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # What the tables hold must not reach the log: no statements, and no DETAIL ("Failing row contains").
+    # What tables hold must not reach the log: no statements, no DETAIL ("Failing row contains").
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
     "log_line_prefix": "%m [%p] ",

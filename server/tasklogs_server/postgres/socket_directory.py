@@ -12,20 +12,20 @@ PORT = 5432
 SOCKET_NAME = f".s.PGSQL.{PORT}"
 LONGEST_PATH_BYTES = 100  # Linux takes 107
 TEMPORARY_PREFIX = "pg-socket-"
-# The path goes through Postgres' list syntax, libpq's, asyncpg's and SQLAlchemy's parsers, which disagree
-# about commas, colons, quotes and spaces; whatever is not plain moves to a directory that is.
+# Postgres' list syntax, libpq, asyncpg and SQLAlchemy all parse the path, and disagree about commas,
+# colons, quotes and spaces: whatever is not plain moves to a directory that is.
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._+-]*")
 
 
 class SocketDirectory:
     """A 0700 directory: `home`/socket, or a short temporary one where that path would not do.
 
-    Whoever can pass it may connect as Postgres' superuser, so nobody else may. The place of a temporary
-    directory is noted in `home`, so that the next start removes what a killed one left.
+    Whoever can pass it may connect as Postgres' superuser, so nobody else may. The place of a
+    temporary directory is noted in `home`, so that the next start removes what a killed one left.
     """
 
     def __init__(self, home: Path, owner: tuple[int, int] | None = None) -> None:
-        """`home`: Postgres' own directory, already locked. `owner`: uid and gid, None for our own."""
+        """`home`: Postgres' own directory, locked. `owner`: uid and gid, None for our own."""
         self._note = home / "socket-directory"
         self._remove_noted()
         inside = home / "socket"
@@ -38,8 +38,9 @@ class SocketDirectory:
         if owner is not None:
             os.chown(self.path, *owner)
         self.path.chmod(0o700)
-        # Nothing serves this directory (the caller made sure), so what lies in it is a dead server's. Its
-        # lock file may name a pid that lives on as a stranger's, which Postgres would take for a server.
+        # Nothing serves this directory (the caller made sure), so what lies in it is a dead
+        # server's. Its lock file may name a pid that lives on as a stranger's, which Postgres would
+        # take for a server.
         for name in (SOCKET_NAME, f"{SOCKET_NAME}.lock"):
             (self.path / name).unlink(missing_ok=True)
 
@@ -58,12 +59,13 @@ class SocketDirectory:
 
 
 def usable(directory: Path) -> bool:
+    """Whether all who must name a socket in `directory` can."""
     socket = str(directory / SOCKET_NAME)
     return len(os.fsencode(socket)) <= LONGEST_PATH_BYTES and bool(PLAIN_PATH.fullmatch(socket))
 
 
 def _temporary_parents() -> list[Path]:
-    return [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]  # noqa: S108 - mkdtemp below
+    return [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
 
 
 def _make_temporary() -> Path:

@@ -41,16 +41,17 @@ DATABASE = "tasklogs"
 READY_TIMEOUT_S = 300.0  # recovery after a crash replays up to max_wal_size
 PROGRESS_EVERY_S = 5.0
 ROTATE_EVERY_S = 10.0
-# How long each signal gets: fast shutdown (with its checkpoint), immediate shutdown, then the kernel.
+# How long each signal gets: fast shutdown with its checkpoint, immediate shutdown, the kernel.
 STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
 
 class EmbeddedPostgres:
-    """A Postgres that lives no longer than this process, on a unix socket that only this user reaches.
+    """A Postgres that lives no longer than this process, on a unix socket for this user alone.
 
-    `data_dir` is made when missing; None is for root alone and means the place under /var/lib. `settings`
-    are Postgres parameters, which win over the defaults. `on_progress` gets a line whenever the start does
-    something that takes longer than a moment. `identity` forces as whom Postgres runs.
+    `data_dir` is made when missing; None is for root alone and means the place under /var/lib.
+    `settings` are Postgres parameters, which win over the defaults. `on_progress` gets a line
+    whenever the start does something that takes longer than a moment. `identity` forces as whom
+    Postgres runs.
     """
 
     def __init__(
@@ -83,7 +84,8 @@ class EmbeddedPostgres:
         """
         if sys.platform != "linux":
             raise EmbeddedPostgresError(
-                "the embedded Postgres runs on Linux only; name a Postgres of your own with --database-url"
+                "the embedded Postgres runs on Linux only; "
+                "name a Postgres of your own with --database-url"
             )
         try:
             await self._start(find_binaries())
@@ -97,12 +99,12 @@ class EmbeddedPostgres:
             raise
 
     async def stop(self) -> None:
-        """Returns when Postgres is gone. A fast shutdown; a harder one where that takes too long."""
+        """Returns when Postgres is gone: a fast shutdown, a harder one when that takes too long."""
         self._stopping = True
         await self._resources.aclose()
 
     async def wait(self) -> str:
-        """Returns when Postgres has ended, with how: unless stop() was called, it did so by itself."""
+        """Returns, with how, when Postgres has ended: by itself, unless stop() was called."""
         process = _started(self._process)
         status = await process.wait()
         if self._stopping:
@@ -112,6 +114,7 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int:
+        """The postmaster's, our direct child."""
         return _started(self._process).pid
 
     def dsn(self, database: str = DATABASE) -> str:
@@ -202,12 +205,15 @@ class EmbeddedPostgres:
         try:
             try:
                 connection = await asyncpg.connect(self.dsn())
+                await connection.close()
             except asyncpg.InvalidCatalogNameError:
                 connection = await asyncpg.connect(self.dsn("postgres"))
-                await connection.execute(f'CREATE DATABASE "{DATABASE}"')
+                try:
+                    await connection.execute(f'CREATE DATABASE "{DATABASE}"')
+                finally:
+                    await connection.close()
         except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
             return False
-        await connection.close()
         return True
 
 
