@@ -41,7 +41,7 @@ types: setup ## mypy --strict
 	@$(BIN)/mypy $(TYPED)
 
 imports: setup ## import-linter: who may import whom
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 protos: setup ## Generate the Python stubs from protos/
 	@$(BIN)/python tools/generate_stubs.py
