@@ -12,7 +12,10 @@ from tasklogs.log.entry import Entry, EntryType, Time
 
 @dataclass(frozen=True, slots=True)
 class StoredTail:
-    """The stored tail as `Welcome` tells it. The content is known by its length (bytes) and SHA-256."""
+    """The stored tail as `Welcome` tells it.
+
+    The content is known by its length (bytes) and SHA-256.
+    """
 
     id: int
     type: EntryType
@@ -49,8 +52,9 @@ class StoredTail:
 class Position:
     """Where the store stands in a task's current epoch.
 
-    Epoch 0: nothing was ever stored. `digest` covers the sealed entries. Without a `tail` all `entries` are
-    sealed: the epoch is empty, or its tail was withdrawn (what was sealed once stays so).
+    Epoch 0: nothing was ever stored. `digest` covers the sealed entries. Without a `tail` all
+    `entries` are sealed: the epoch is empty, or its tail was withdrawn (what was sealed once stays
+    so).
     """
 
     epoch: int = 0
@@ -78,9 +82,9 @@ class Verdict(enum.Enum):
 def compare(entries: Sequence[Entry], stored: Position, *, restarted: bool) -> Verdict:
     """Decide what the task app's whole list is to the stored epoch.
 
-    `restarted`: whether the task app may have restarted since the stored tail was last taken from it. A task
-    app that has not may rewrite its tail at will (a terminal that redraws) and withdraw it; one that has may
-    show an older save, which must not pass for a continuation.
+    `restarted`: whether the task app may have restarted since the stored tail was last taken from
+    it. A task app that has not may rewrite its tail at will (a terminal that redraws) and withdraw
+    it; one that has may show an older save, which must not pass for a continuation.
     """
     if stored.epoch == 0:
         return Verdict.OPENS_EPOCH

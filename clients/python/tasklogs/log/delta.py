@@ -35,7 +35,10 @@ def check(base: bytes | bytearray, delta: Delta) -> None:
 
 
 def patch(base: bytearray, delta: Delta) -> None:
-    """Apply `delta` to `base` in place. Raises DeltaError, and leaves `base` as it was, where it does not fit."""
+    """Apply `delta` to `base` in place.
+
+    Raises DeltaError, and leaves `base` as it was, where it does not fit.
+    """
     check(base, delta)
     del base[delta.keep_bytes :]
     base += delta.text

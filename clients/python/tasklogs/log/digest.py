@@ -1,7 +1,7 @@
 """The running digest over the sealed entries of an epoch.
 
-d_k = SHA-256(d_(k-1) || id || type || time || SHA-256(content)), d_0 32 zero bytes in each epoch; id
-int32, type one byte, time as seconds int64 and nanoseconds int32, all big-endian.
+d_k = SHA-256(d_(k-1) || id || type || time || SHA-256(content)), d_0 32 zero bytes in each epoch;
+id int32, type one byte, time as seconds int64 and nanoseconds int32, all big-endian.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def to_utf8(text: str) -> bytes:
-    """Encode `text`; lone surrogates, which UTF-8 cannot hold, become U+FFFD. All else stays as it is."""
+    """Encode `text`; lone surrogates, which UTF-8 cannot hold, become U+FFFD.
+
+    All else stays as it is.
+    """
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -1,0 +1,111 @@
+"""What passes over the agent stream, as plain data."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tasklogs.log.continuation import Position
+from tasklogs.log.delta import Delta
+from tasklogs.log.entry import Entry, Time
+from tasklogs_server.domain.status import AgentLifecycle, AppHealth
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The agent's first message. `build_number` None: the latest START build, also a later one."""
+
+    agent_version: str
+    task_app: str
+    build_number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TailChange:
+    """The tail `id` grew or was rewritten."""
+
+    id: int
+    time: Time
+    delta: Delta
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """A change of the log; its parts apply in the order of the fields."""
+
+    sequence: int
+    open_epoch: bool = False
+    withdraw_tail: bool = False
+    tail: TailChange | None = None
+    entries: Sequence[Entry] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Content that it carries."""
+        text = 0 if self.tail is None else len(self.tail.delta.text)
+        return text + sum(len(entry.content) for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """What the agent knows of itself and of the task app; None: as it was."""
+
+    lifecycle: AgentLifecycle | None
+    health: AppHealth | None
+
+
+class GoodbyeReason(enum.Enum):
+    """Why an agent leaves in good order."""
+
+    PAUSING = enum.auto()
+    STOPPING = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a session is asked to keep to, in bytes."""
+
+    window_bytes: int
+    append_bytes: int
+    entry_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The server's first message: the session's fence, limits, and where the store stands."""
+
+    session: int
+    limits: Limits
+    revision: int
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Everything up to this sequence number is committed."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Bring the store up to date."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportState:
+    """Say lifecycle and health again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Go elsewhere."""
+
+    retry_after: timedelta
+
+
+ServerEvent = Ack | Sync | ReportState | Drain

@@ -1,0 +1,47 @@
+"""What the driver raises, as domain errors. Neither SQL nor the driver's text goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import asyncpg
+
+from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
+
+RETRY_AFTER = timedelta(seconds=1)
+
+_UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,  # the connection is closed, or was cut in the middle
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shut down, crashed, cancelled, starting up
+    asyncpg.InsufficientResourcesError,  # disk full, out of memory, too many connections
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.PostgresSystemError,
+)
+_CORRUPT = (
+    asyncpg.DataCorruptedError,
+    asyncpg.IndexCorruptedError,
+)
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the store could not be reached or could not do its work just now."""
+    return isinstance(error, _UNAVAILABLE)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise domain errors from the driver's; what is none of its known failures passes as it is."""
+    try:
+        yield
+    except _CORRUPT as error:
+        raise LogCorrupt from error
+    except _UNAVAILABLE as error:
+        raise StoreUnavailable(RETRY_AFTER) from error

@@ -1,0 +1,44 @@
+"""Brings a database's schema up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+# Any number will do, as long as all servers of a database use the same.
+_LOCK_KEY = 0x7461736B_6C6F6773
+
+
+async def migrate(dsn: str) -> None:
+    """Upgrade the database to the newest schema; it does nothing where there is nothing to do.
+
+    Servers that start at the same time take turns. The error is SQLAlchemy's or asyncpg's own.
+    """
+
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(dsn)
+
+    # asyncpg alone understands the DSN, so that the server and its migrations reach the same
+    # database.
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect)
+    try:
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK_KEY})")
+            await connection.commit()
+            await connection.run_sync(_upgrade)
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

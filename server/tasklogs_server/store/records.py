@@ -1,0 +1,125 @@
+"""What the store gives and takes, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from tasklogs.log.entry import EntryType, Time
+from tasklogs_server.domain.status import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class TailHead:
+    """The tail without its content.
+
+    `part_bytes` counts the content that lies in tail parts on top of the entry's row; 0: the row
+    is exact.
+    """
+
+    id: int
+    type: EntryType
+    time: Time
+    revision: int
+    dropped_bytes: int
+    part_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """Where a task's log stands. Epoch 0: nothing was ever stored.
+
+    `entries` counts the current epoch's, evicted ones included; `bytes` is the content held over
+    all epochs; `digest` covers the sealed entries.
+    """
+
+    epoch: int
+    entries: int
+    revision: int
+    digest: bytes
+    bytes: int
+    snapshot_at: datetime | None
+    tail: TailHead | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task, its facts (a lost lease applied) and how its log stands."""
+
+    task_id: UUID
+    owner: str
+    name: str
+    display_name: str
+    prompt: str
+    standalone: bool
+    created_at: datetime
+    facts: Facts
+    agent_connected: bool
+    head: LogHead
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The tail with its content, parts folded in."""
+
+    head: TailHead
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRow:
+    """A whole entry. `ordinal` is its place in the epoch, from 0 and without gaps."""
+
+    epoch: int
+    ordinal: int
+    id: int
+    revision: int
+    head: bytes
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TailPart:
+    """The tail's growth: keep the first bytes, then this text."""
+
+    revision: int
+    keep_bytes: int
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EpochOpened:
+    """The current epoch began at this revision."""
+
+    revision: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class TailWithdrawn:
+    """The entry was withdrawn at this revision."""
+
+    revision: int
+    epoch: int
+    ordinal: int
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One task's changes, to be written if `fence` and `base_revision` still stand."""
+
+    task_id: UUID
+    fence: int
+    base_revision: int
+    head: LogHead
+    """The head afterwards; its `snapshot_at` never moves the stored one back."""
+    rows: Sequence[EntryRow] = ()
+    part: TailPart | None = None
+    drops_parts: bool = False
+    """Delete the parts that are stored now: they are in a row of `rows`, or withdrawn."""
+    events: Sequence[EpochOpened | TailWithdrawn] = ()
+    size_bytes: int = field(default=0)
+    """Content and text that this commit carries."""

@@ -1,0 +1,124 @@
+"""Sessions: the fence of each task, and who holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from tasklogs_server.domain.errors import SessionOpen, TaskNotFound
+from tasklogs_server.domain.status import Facts
+from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.log_reads import read_tail
+from tasklogs_server.store.records import LogHead
+from tasklogs_server.store.task_rows import (
+    HEAD_COLUMNS,
+    SESSION_COLUMNS,
+    Standing,
+    head_of,
+)
+from tasklogs_server.store.tasks import change_facts
+
+# The task's row is taken before its head, here and everywhere.
+_LOCK_TASK = f"""
+    SELECT t.standalone, t.start_build, {SESSION_COLUMNS}
+      FROM tasks t LEFT JOIN processes p ON p.process_id = t.session_process
+     WHERE t.task_id = $4 AND t.deleted_at IS NULL FOR UPDATE OF t"""
+
+_RAISE_FENCE = f"""
+    UPDATE log_heads h SET fence = fence + 1 WHERE task_id = $1
+    RETURNING fence, {HEAD_COLUMNS}"""
+
+_HOLD = """
+    UPDATE tasks SET session_process = $2, session_fence = $3, session_lost_at = NULL
+     WHERE task_id = $1"""
+
+_LOST = """
+    UPDATE tasks SET session_lost_at = clock_timestamp()
+     WHERE task_id = $1 AND session_fence = $2 AND session_lost_at IS NULL"""
+
+_EPOCHS_SINCE = """
+    SELECT count(*) FROM log_events
+     WHERE task_id = $1 AND id IS NULL AND committed_at > clock_timestamp() - interval '1 hour'"""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A task at the moment a session took its fence.
+
+    `tail_content` is None where nothing may change.
+    """
+
+    fence: int
+    head: LogHead
+    tail_content: bytes | None
+    standalone: bool
+
+
+class SessionStore:
+    """The rows that sessions change."""
+
+    def __init__(self, connections: Connections, standing: Standing) -> None:
+        self._connections = connections
+        self._standing = standing
+
+    async def open_session(
+        self,
+        task_id: UUID,
+        *,
+        admit: Callable[[int | None], None],
+        connect: Callable[[Facts], Facts] | None,
+    ) -> Opening:
+        """Raise the fence and read where the store stands, in one transaction.
+
+        `admit` is given the latest START build and raises where the session may not begin;
+        `connect` changes a standalone task's facts. Raises TaskNotFound.
+        """
+        async with self._connections.use() as connection, connection.transaction():
+            row = await connection.fetchrow(_LOCK_TASK, *self._standing, task_id)
+            if row is None:
+                raise TaskNotFound(str(task_id))
+            admit(row["start_build"])
+            if row["standalone"] and connect is not None:
+                await change_facts(connection, task_id, connect)
+            opening = await self._raise_fence(connection, task_id, standalone=row["standalone"])
+            await connection.execute(_HOLD, task_id, self._standing.process_id, opening.fence)
+            return opening
+
+    async def open_upload(self, task_id: UUID) -> Opening:
+        """Raise the fence for one upload.
+
+        Raises SessionOpen where a session is open, TaskNotFound.
+        """
+        async with self._connections.use() as connection, connection.transaction():
+            row = await connection.fetchrow(_LOCK_TASK, *self._standing, task_id)
+            if row is None:
+                raise TaskNotFound(str(task_id))
+            if row["agent_connected"]:
+                raise SessionOpen
+            return await self._raise_fence(connection, task_id, standalone=row["standalone"])
+
+    async def lose_sessions(self, lost: Sequence[tuple[UUID, int]]) -> None:
+        """Note for each task and fence that its stream is gone; leases run from here."""
+        async with self._connections.use() as connection:
+            await connection.executemany(_LOST, sorted(lost))
+
+    async def epochs_in_the_last_hour(self, task_id: UUID) -> int:
+        """Count the epochs that were opened in the last hour."""
+        async with self._connections.use() as connection:
+            return int(await connection.fetchval(_EPOCHS_SINCE, task_id))
+
+    async def tail_content(self, task_id: UUID) -> bytes:
+        """Read the content of the tail, parts folded in."""
+        async with self._connections.use() as connection:
+            return await read_tail(connection, task_id)
+
+    async def _raise_fence(
+        self, connection: Connection, task_id: UUID, *, standalone: bool
+    ) -> Opening:
+        row = await connection.fetchrow(_RAISE_FENCE, task_id)
+        if row is None:
+            raise TaskNotFound(str(task_id))
+        head = head_of(row)
+        content = None if head.tail is None else await read_tail(connection, task_id)
+        return Opening(row["fence"], head, content, standalone)

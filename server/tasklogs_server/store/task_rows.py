@@ -1,0 +1,118 @@
+"""Rows of `tasks` and `log_heads` as records; the columns that every query over tasks selects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tasklogs.log.entry import EntryType, Time
+from tasklogs_server.domain.reports import expire_lease
+from tasklogs_server.domain.status import (
+    AgentLifecycle,
+    AppHealth,
+    BuildTransition,
+    Facts,
+    JobStatus,
+)
+from tasklogs_server.store.records import LogHead, TailHead, Task
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    import asyncpg
+
+HEAD_COLUMNS = """
+    h.epoch, h.entries, h.revision, h.bytes, h.digest, h.snapshot_at, h.tail_id, h.tail_type,
+    h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped, h.tail_part_bytes"""
+
+FACT_COLUMNS = """
+    t.build_number, t.transition, t.job_status, t.lifecycle, t.health"""
+
+# Parameters $1 to $3 are those of `Standing`: this process, since when some server has been up,
+# the lease. A process that heartbeats holds its sessions, and this one does by being asked. The
+# lease of a standalone task runs from the later of the loss (or the last heartbeat of the process
+# that held the session) and the first start of a server after a gap: time without any server does
+# not count.
+SESSION_COLUMNS = """
+    (t.session_process IS NOT NULL AND t.session_lost_at IS NULL
+        AND (t.session_process = $1 OR p.heartbeat_at > clock_timestamp() - interval '15 s')
+    ) AS agent_connected,
+    (t.standalone AND t.transition = 'START'
+        AND greatest(coalesce(t.session_lost_at, p.heartbeat_at, t.created_at), $2::timestamptz)
+            + $3::interval < clock_timestamp()) AS lease_over"""
+
+TASK_COLUMNS = f"""
+    t.task_id, t.owner, t.name, t.display_name, t.prompt, t.standalone, t.created_at,
+    {FACT_COLUMNS}, {SESSION_COLUMNS}, {HEAD_COLUMNS}"""
+
+TASK_TABLES = """
+    tasks t
+    JOIN log_heads h ON h.task_id = t.task_id
+    LEFT JOIN processes p ON p.process_id = t.session_process"""
+
+
+class Standing(NamedTuple):
+    """What a server process is to the leases of standalone tasks. The clock is the database's."""
+
+    process_id: UUID
+    up_since: datetime
+    lease: timedelta
+
+
+def facts_of(row: asyncpg.Record) -> Facts:
+    """Read the facts as they were reported."""
+    transition, job_status = row["transition"], row["job_status"]
+    lifecycle, health = row["lifecycle"], row["health"]
+    return Facts(
+        build_number=row["build_number"],
+        transition=None if transition is None else BuildTransition(transition),
+        job_status=None if job_status is None else JobStatus(job_status),
+        lifecycle=None if lifecycle is None else AgentLifecycle(lifecycle),
+        health=None if health is None else AppHealth(health),
+    )
+
+
+def head_of(row: asyncpg.Record) -> LogHead:
+    """Read where the log stands."""
+    return LogHead(
+        epoch=row["epoch"],
+        entries=row["entries"],
+        revision=row["revision"],
+        digest=row["digest"],
+        bytes=row["bytes"],
+        snapshot_at=row["snapshot_at"],
+        tail=_tail_of(row),
+    )
+
+
+def _tail_of(row: asyncpg.Record) -> TailHead | None:
+    if row["tail_id"] is None:
+        return None
+    return TailHead(
+        id=row["tail_id"],
+        type=EntryType(row["tail_type"]),
+        time=Time(row["tail_seconds"], row["tail_nanos"]),
+        revision=row["tail_revision"],
+        dropped_bytes=row["tail_dropped"],
+        part_bytes=row["tail_part_bytes"],
+    )
+
+
+def task_of(row: asyncpg.Record) -> Task:
+    """Read a whole task; a standalone task whose lease is over has lifecycle OFF."""
+    facts = facts_of(row)
+    connected = bool(row["agent_connected"])
+    if row["lease_over"] and not connected:
+        facts = expire_lease(facts)
+    return Task(
+        task_id=row["task_id"],
+        owner=row["owner"],
+        name=row["name"],
+        display_name=row["display_name"],
+        prompt=row["prompt"].decode(),
+        standalone=row["standalone"],
+        created_at=row["created_at"],
+        facts=facts,
+        agent_connected=connected,
+        head=head_of(row),
+    )

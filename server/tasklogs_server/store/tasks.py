@@ -1,0 +1,230 @@
+"""Tasks: creation, names, facts, tokens, deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from tasklogs_server.domain.errors import TaskNameTaken, TaskNotFound
+from tasklogs_server.domain.names import TaskId, TaskRef
+from tasklogs_server.domain.status import BuildTransition, Facts
+from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.records import Task
+from tasklogs_server.store.task_rows import (
+    FACT_COLUMNS,
+    TASK_COLUMNS,
+    TASK_TABLES,
+    Standing,
+    facts_of,
+    task_of,
+)
+
+_TAKE_NAME = "INSERT INTO task_names (owner, name, task_id) VALUES ($1, $2, $3)"
+
+_CREATE = """
+    INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone, agent_token_hash)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)"""
+
+_CREATE_HEAD = "INSERT INTO log_heads (task_id) VALUES ($1)"
+
+_GET = f"""
+    SELECT {TASK_COLUMNS}
+      FROM {TASK_TABLES}
+     WHERE t.task_id = $4 AND t.deleted_at IS NULL"""
+
+_RESOLVE = "SELECT task_id FROM task_names WHERE owner = $1 AND name = $2"
+
+# Newest first, from a place (created_at, task_id) on. Two statements, because one with
+# "owner = $4 OR $4 IS NULL" would be planned without either index.
+_LIST = f"""
+    SELECT {TASK_COLUMNS}
+      FROM {TASK_TABLES}
+     WHERE (t.created_at, t.task_id) < ($4, $5) AND t.deleted_at IS NULL
+     ORDER BY t.created_at DESC, t.task_id DESC
+     LIMIT $6"""
+
+_LIST_OF_OWNER = f"""
+    SELECT {TASK_COLUMNS}
+      FROM {TASK_TABLES}
+     WHERE (t.created_at, t.task_id) < ($4, $5) AND t.deleted_at IS NULL AND t.owner = $7
+     ORDER BY t.created_at DESC, t.task_id DESC
+     LIMIT $6"""
+
+_LOCK_FACTS = f"""
+    SELECT {FACT_COLUMNS} FROM tasks t
+     WHERE t.task_id = $1 AND t.deleted_at IS NULL FOR UPDATE"""
+
+_STORE_FACTS = """
+    UPDATE tasks SET build_number = $2, transition = $3, job_status = $4, lifecycle = $5,
+                     health = $6, start_build = coalesce($7, start_build)
+     WHERE task_id = $1"""
+
+_TOKEN_HASH = "SELECT agent_token_hash FROM tasks WHERE task_id = $1 AND deleted_at IS NULL"
+
+_ROTATE_TOKEN = """
+    UPDATE tasks SET agent_token_hash = $2
+     WHERE task_id = $1 AND deleted_at IS NULL RETURNING task_id"""
+
+# From here on no session can write (its head is gone), no token fits, and the name is free.
+_MARK_DELETED = """
+    UPDATE tasks SET deleted_at = clock_timestamp(), agent_token_hash = ''
+     WHERE task_id = $1 AND deleted_at IS NULL RETURNING owner, name"""
+_FREE_NAME = "DELETE FROM task_names WHERE owner = $1 AND name = $2"
+_DELETE_HEAD = "DELETE FROM log_heads WHERE task_id = $1"
+
+_DELETED = "SELECT task_id FROM tasks WHERE deleted_at IS NOT NULL LIMIT $1"
+
+_DELETE_CHUNKS = tuple(
+    f"""
+    DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM {table} WHERE task_id = $1 LIMIT $2))"""
+    for table in ("log_tail_parts", "log_entries", "log_events")
+)
+_DELETE_TASK = "DELETE FROM tasks WHERE task_id = $1"
+
+NEWEST = (datetime.max, UUID(int=2**128 - 1))
+"""The place before the first task of a list."""
+
+
+class TaskStore:
+    """The rows of tasks. Every method raises StoreUnavailable where Postgres is out of reach."""
+
+    def __init__(self, connections: Connections, standing: Standing) -> None:
+        self._connections = connections
+        self._standing = standing
+
+    async def create(
+        self,
+        task_id: UUID,
+        *,
+        owner: str,
+        name: str,
+        display_name: str,
+        prompt: str,
+        standalone: bool,
+        agent_token_hash: bytes,
+    ) -> None:
+        """Create a task with an empty log. Raises TaskNameTaken."""
+        async with self._connections.use() as connection, connection.transaction():
+            try:
+                await connection.execute(_TAKE_NAME, owner, name, task_id)
+            except asyncpg.UniqueViolationError as error:
+                raise TaskNameTaken(owner, name) from error
+            await connection.execute(
+                _CREATE,
+                task_id,
+                owner,
+                name,
+                display_name,
+                prompt.encode(),
+                standalone,
+                agent_token_hash,
+            )
+            await connection.execute(_CREATE_HEAD, task_id)
+
+    async def resolve(self, ref: TaskRef) -> UUID:
+        """Return the id that a reference names; a UUID is taken as it is. Raises TaskNotFound."""
+        if isinstance(ref, TaskId):
+            return ref.id
+        async with self._connections.use() as connection:
+            task_id: UUID | None = await connection.fetchval(_RESOLVE, ref.owner, ref.name)
+        if task_id is None:
+            raise TaskNotFound(f"{ref.owner}/{ref.name}")
+        return task_id
+
+    async def get(self, task_id: UUID) -> Task:
+        """Read a task. Raises TaskNotFound."""
+        async with self._connections.use() as connection:
+            row = await connection.fetchrow(_GET, *self._standing, task_id)
+        if row is None:
+            raise TaskNotFound(str(task_id))
+        return task_of(row)
+
+    async def list_(
+        self, *, owner: str | None, after: tuple[datetime, UUID], limit: int
+    ) -> Sequence[Task]:
+        """Read up to `limit` tasks, newest first, that come after a place (created_at, task_id)."""
+        arguments: tuple[object, ...] = (*self._standing, *after, limit)
+        statement = _LIST
+        if owner is not None:
+            statement, arguments = _LIST_OF_OWNER, (*arguments, owner)
+        async with self._connections.use() as connection:
+            return [task_of(row) for row in await connection.fetch(statement, *arguments)]
+
+    async def change_facts(self, task_id: UUID, change: Callable[[Facts], Facts]) -> None:
+        """Replace the facts by `change` of them, one change of a task at a time.
+
+        Raises TaskNotFound.
+        """
+        async with self._connections.use() as connection, connection.transaction():
+            await change_facts(connection, task_id, change)
+
+    async def token_hash(self, task_id: UUID) -> bytes | None:
+        """Return the hash of the agent's token, or None where there is no such task."""
+        async with self._connections.use() as connection:
+            hash_: bytes | None = await connection.fetchval(_TOKEN_HASH, task_id)
+            return hash_
+
+    async def rotate_token(self, task_id: UUID, agent_token_hash: bytes) -> None:
+        """Replace the hash of the agent's token. Raises TaskNotFound."""
+        async with self._connections.use() as connection:
+            if await connection.fetchval(_ROTATE_TOKEN, task_id, agent_token_hash) is None:
+                raise TaskNotFound(str(task_id))
+
+    async def delete(self, task_id: UUID) -> None:
+        """Revoke token and name and end the log at once; rows go later, by `purge`.
+
+        Raises TaskNotFound.
+        """
+        async with self._connections.use() as connection, connection.transaction():
+            row = await connection.fetchrow(_MARK_DELETED, task_id)
+            if row is None:
+                raise TaskNotFound(str(task_id))
+            await connection.execute(_FREE_NAME, row["owner"], row["name"])
+            await connection.execute(_DELETE_HEAD, task_id)
+
+    async def deleted(self, limit: int = 100) -> Sequence[UUID]:
+        """Return tasks that are deleted and still have rows."""
+        async with self._connections.use() as connection:
+            return [row["task_id"] for row in await connection.fetch(_DELETED, limit)]
+
+    async def purge(self, task_id: UUID, *, chunk_rows: int = 500) -> bool:
+        """Delete up to `chunk_rows` rows of a deleted task; return whether none is left."""
+        async with self._connections.use() as connection:
+            for statement in _DELETE_CHUNKS:
+                if await connection.execute(statement, task_id, chunk_rows) != "DELETE 0":
+                    return False
+            await connection.execute(_DELETE_TASK, task_id)
+            return True
+
+
+async def change_facts(
+    connection: Connection,
+    task_id: UUID,
+    change: Callable[[Facts], Facts],
+) -> Facts:
+    """Lock the task's row, replace its facts by `change` of them and return those.
+
+    Inside the caller's transaction. Raises TaskNotFound, and whatever `change` raises.
+    """
+    row = await connection.fetchrow(_LOCK_FACTS, task_id)
+    if row is None:
+        raise TaskNotFound(str(task_id))
+    current = facts_of(row)
+    facts = change(current)
+    if facts != current:
+        started = facts.build_number if facts.transition is BuildTransition.START else None
+        await connection.execute(
+            _STORE_FACTS,
+            task_id,
+            facts.build_number,
+            facts.transition,
+            facts.job_status,
+            facts.lifecycle,
+            facts.health,
+            started,
+        )
+    return facts
