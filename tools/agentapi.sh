@@ -35,9 +35,10 @@ install() {
         echo "installed $version" >"$status"
         return
     fi
-    # Go names the address that it read; the reason stands after it.
+    # One line, without the address that Go read and without the module's name twice.
     reason=$(printf '%s' "$said" | tr -s '\n\t' '  ' |
-        sed -e 's#reading http[^ ]*: ##' -e 's/^go: //')
+        sed -e 's#reading http[^ ]*: ##' -e 's/^go: //' \
+        -e "s#github.com/coder/agentapi@$version: ##g")
     echo "go install refused: $reason" >"$status"
     echo "setup: no AgentAPI: $(cat "$status")"
 }

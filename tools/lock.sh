@@ -1,7 +1,7 @@
 #!/bin/sh
 # Writes requirements/dev.lock anew from pyproject.toml: every dependency of the project, its
 # `server` extra, its development tools and its build back end, with hashes, for every platform
-# and Python >= 3.11. The lock names no registry, so that it installs through whichever is set up.
+# and Python >= 3.11. No lock names a registry, so that it installs through whichever is set up.
 # Versions that already stand in the lock stay, unless UPGRADE=1.
 set -eu
 cd "$(dirname "$0")/.."
@@ -13,7 +13,12 @@ if [ ! -x "$uv" ]; then
     ".tools/uv-$uv_version/bin/python" -m pip install --quiet "uv==$uv_version"
 fi
 
-exec "$uv" pip compile pyproject.toml --extra server --group dev \
-    --universal --python-version 3.11 --generate-hashes --no-annotate \
-    --no-header --no-emit-index-url --no-emit-find-links --quiet \
-    ${UPGRADE:+--upgrade} --output-file requirements/dev.lock
+compile() {
+    "$uv" pip compile "$@" --universal --python-version 3.11 --generate-hashes --no-annotate \
+        --no-header --no-emit-index-url --no-emit-find-links --quiet
+}
+
+compile pyproject.toml --extra server --group dev ${UPGRADE:+--upgrade} \
+    --output-file requirements/dev.lock
+# What builds packages is installed before all others, in the same versions.
+compile --group build --constraint requirements/dev.lock --output-file requirements/build.lock

