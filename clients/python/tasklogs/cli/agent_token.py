@@ -1,0 +1,85 @@
+"""Handing an agent token over, which the server shows only once: to a file or to stdout."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from google.protobuf.message import Message
+
+from tasklogs.cli.failure import CommandFailed
+from tasklogs.cli.options import Output
+from tasklogs.cli.protobuf_json import print_json, to_dict
+from tasklogs.cli.stdout import write_line
+
+Deliver: TypeAlias = Callable[[Message, str], None]
+"""Takes the response that holds the token, and the token."""
+
+
+@contextmanager
+def hand_over(token_file: Path | None, output: Output) -> Iterator[Deliver]:
+    """Find out where the token can go before a call makes it; it goes there inside the `with`.
+
+    `token_file` is readable by its owner alone and replaced at once. The token is then left out of
+    what is printed.
+    """
+    if token_file is None:
+        yield lambda response, token: _print_token(response, token, output)
+        return
+    draft = _draft_for(token_file)
+    try:
+
+        def deliver(response: Message, token: str) -> None:
+            _put(token, draft, token_file)
+            _print_place(response, token_file, output)
+
+        yield deliver
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _draft_for(token_file: Path) -> Path:
+    if token_file.is_dir():
+        raise CommandFailed(f"cannot write the token to {token_file}: it is a directory")
+    try:
+        # mkstemp gives mode 0600; in the same directory, so that the rename is atomic.
+        handle, name = tempfile.mkstemp(dir=token_file.parent, prefix=f".{token_file.name}.")
+    except OSError as error:
+        raise CommandFailed(f"cannot write the token to {token_file}: {error.strerror}") from error
+    os.close(handle)
+    return Path(name)
+
+
+def _put(token: str, draft: Path, token_file: Path) -> None:
+    try:
+        draft.write_text(f"{token}\n")
+        draft.replace(token_file)
+    except OSError as error:
+        raise CommandFailed(
+            f"cannot write the token to {token_file}: {error.strerror};"
+            " get another with `tasklogs task rotate-token`"
+        ) from error
+
+
+def _print_token(response: Message, token: str, output: Output) -> None:
+    if output is Output.JSON:
+        print_json(to_dict(response))
+        return
+    write_line(f"agent token, shown this once: {token}")
+    write_line("for the agent, in its environment:  TASKLOGS_AGENT_TOKEN=... tasklogs agent")
+    write_line("  or in a file of mode 0600:        tasklogs agent --token-file FILE")
+
+
+def _print_place(response: Message, token_file: Path, output: Output) -> None:
+    if output is Output.JSON:
+        shown = to_dict(response)
+        del shown["agentToken"]
+        print_json(shown)
+        return
+    write_line(
+        f"agent token in {token_file}; for the agent:  tasklogs agent --token-file {token_file}"
+    )

@@ -1,0 +1,102 @@
+"""Calling a server from a command: waits for each answer, and fails in one line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+import grpc.aio
+
+from tasklogs.channel import open_channel
+from tasklogs.cli.failure import CommandFailed
+from tasklogs.cli.rpc_failure import describe
+from tasklogs.cli.spinner import Spinner
+from tasklogs.errors import TaskLogsRpcError, parsed_rpc_errors
+from tasklogs.v1 import task_logs_pb2_grpc, tasks_pb2_grpc
+
+PATIENCE_SECONDS = 1.0
+"""A call that takes longer says what it waits for."""
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class _PageRequest(Protocol):
+    page_token: str
+
+
+class _PageResponse(Protocol):
+    @property
+    def next_page_token(self) -> str: ...
+
+
+PageRequest = TypeVar("PageRequest", bound=_PageRequest)
+PageResponse = TypeVar("PageResponse", bound=_PageResponse)
+
+
+class Connection:
+    """A server at HOST:PORT, for the length of a `with`. Every failed call raises CommandFailed."""
+
+    tasks: tasks_pb2_grpc.TasksStub
+    task_logs: task_logs_pb2_grpc.TaskLogsStub
+
+    def __init__(self, server: str, timeout_seconds: float) -> None:
+        self._server = server
+        self._timeout_seconds = timeout_seconds
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        self._channel = self._runner.run(self._open())
+        self.tasks = tasks_pb2_grpc.TasksStub(self._channel)
+        self.task_logs = task_logs_pb2_grpc.TaskLogsStub(self._channel)
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._runner.run(self._channel.close(None))
+        finally:
+            self._runner.close()
+
+    def call(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
+    ) -> Response:
+        """Call `method` and wait for its answer."""
+        try:
+            return self._runner.run(self._call(method, request))
+        except TaskLogsRpcError as error:
+            raise CommandFailed(describe(error, self._server, self._timeout_seconds)) from error
+
+    def pages(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[PageRequest, PageResponse],
+        request: PageRequest,
+    ) -> Iterator[PageResponse]:
+        """Call `method` until its last page; each page is asked for when it is wanted."""
+        while True:
+            page = self.call(method, request)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def _open(self) -> grpc.aio.Channel:
+        return open_channel(self._server)
+
+    async def _call(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
+    ) -> Response:
+        spinner = Spinner(f"waiting for {self._server}")
+        timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, spinner.start)
+        try:
+            with parsed_rpc_errors():
+                return await method(request, timeout=self._timeout_seconds)
+        finally:
+            timer.cancel()
+            spinner.stop()

@@ -1,0 +1,111 @@
+"""`tasklogs logs`: read a task's log."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from tasklogs.cli.choices import LogSource, proto_name
+from tasklogs.cli.options import (
+    DEFAULT_SERVER,
+    DEFAULT_TIMEOUT_SECONDS,
+    ServerOption,
+    TaskArgument,
+    TimeoutOption,
+    check_int32,
+    check_seconds,
+)
+
+
+class LogOutput(StrEnum):
+    """How a log is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+# Following (-f) will be an option here, over TaskLogs.FollowTaskLogs.
+def logs(
+    task: TaskArgument,
+    tail: Annotated[
+        int | None,
+        typer.Option(
+            "--tail",
+            "-n",
+            metavar="N",
+            callback=check_int32(0),
+            show_default="all",
+            help="Only the last N entries.",
+        ),
+    ] = None,
+    output: Annotated[
+        LogOutput,
+        typer.Option(
+            "--output",
+            "-o",
+            case_sensitive=False,
+            help="Text for people, one JSON object, or an entry as JSON on each line.",
+        ),
+    ] = LogOutput.TEXT,
+    source: Annotated[
+        LogSource | None,
+        typer.Option(
+            case_sensitive=False,
+            show_default="as the task's status says",
+            help="Insist on a log brought up to date for this call, or on the log as stored.",
+        ),
+    ] = None,
+    epoch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            callback=check_int32(1),
+            show_default="the current one",
+            help="Which conversation, numbered from 1; a new one begins when the task app"
+            " starts over.",
+        ),
+    ] = None,
+    max_staleness: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            callback=check_seconds,
+            show_default="0",
+            help="A log that was brought up to date this recently will do.",
+        ),
+    ] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """Read a task's log.
+
+    Live while the task runs, from the store while it does not, and refused where neither is honest.
+
+    Where the log is a stored one, stderr says of when. On a terminal, control characters in an
+    agent's output are written out; in a pipe and in JSON they stay as they are.
+    """
+    from datetime import timedelta
+
+    from tasklogs.cli import log_text
+    from tasklogs.cli.connection import Connection
+    from tasklogs.v1 import task_logs_pb2
+
+    request = task_logs_pb2.GetTaskLogsRequest(task=task, tail=tail, epoch=epoch)
+    if source is not None:
+        request.source = task_logs_pb2.LogSource.Value(proto_name(source))
+    if max_staleness is not None:
+        request.max_staleness.FromTimedelta(timedelta(seconds=max_staleness))
+    with Connection(server, timeout) as connection:
+        pages = connection.pages(connection.task_logs.GetTaskLogs, request)
+        first = next(pages)
+        log_text.print_notices(first, task, asked_for=epoch)
+        match output:
+            case LogOutput.TEXT:
+                log_text.print_text(first, pages)
+            case LogOutput.JSON:
+                log_text.print_object(first, pages)
+            case LogOutput.JSONL:
+                log_text.print_lines(first, pages)

@@ -1,0 +1,82 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+DEFAULT_TIMEOUT_SECONDS = 30.0
+MAX_SECONDS = 86_400
+_MAX_INT32 = 2**31 - 1
+
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
+
+
+def check_address(value: str) -> str:
+    """An option's callback: `value` if it is HOST:PORT; IPv6 in brackets."""
+    match = _ADDRESS.fullmatch(value)
+    if match is None or int(match["port"]) > 65535:
+        raise typer.BadParameter(f"{value!r} is not HOST:PORT")
+    return value
+
+
+def check_int32(minimum: int) -> Callable[[int | None], int | None]:
+    """An option's callback: its value if the API's int32 takes it. (Typer's own `max` would put
+    the range into --help.)
+    """
+
+    def check(value: int | None) -> int | None:
+        if value is not None and not minimum <= value <= _MAX_INT32:
+            raise typer.BadParameter(f"{value} is not from {minimum} to {_MAX_INT32}")
+        return value
+
+    return check
+
+
+def check_seconds(value: float | None) -> float | None:
+    """An option's callback: its value if it is a length of time, a day at most."""
+    if value is not None and not 0 <= value <= MAX_SECONDS:
+        raise typer.BadParameter(f"{value} is not from 0 to {MAX_SECONDS} seconds")
+    return value
+
+
+class Output(StrEnum):
+    """How a command prints its result."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+TaskArgument = Annotated[
+    str,
+    typer.Argument(metavar="TASK", help="The task: owner/name, or its UUID.", show_default=False),
+]
+ServerOption = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        envvar="TASKLOGS_SERVER",
+        metavar="HOST:PORT",
+        callback=check_address,
+        help="The server.",
+    ),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        envvar="TASKLOGS_TIMEOUT",
+        metavar="SECONDS",
+        callback=check_seconds,
+        help="How long to wait for each answer.",
+    ),
+]
+OutputOption = Annotated[
+    Output,
+    typer.Option("--output", "-o", case_sensitive=False, help="Text for people, or JSON."),
+]

@@ -1,0 +1,115 @@
+"""`tasklogs task report-build` and `report-agent`: what an orchestrator reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tasklogs.cli.choices import (
+    AgentLifecycle,
+    AppHealth,
+    BuildTransition,
+    JobStatus,
+    proto_name,
+)
+from tasklogs.cli.options import (
+    DEFAULT_SERVER,
+    DEFAULT_TIMEOUT_SECONDS,
+    Output,
+    OutputOption,
+    ServerOption,
+    TaskArgument,
+    TimeoutOption,
+    check_int32,
+)
+from tasklogs.cli.stdout import write_line
+
+if TYPE_CHECKING:
+    from tasklogs.v1 import tasks_pb2
+
+BuildNumberOption = Annotated[
+    int,
+    typer.Option(
+        "--build-number",
+        metavar="N",
+        callback=check_int32(1),
+        show_default=False,
+        help="The workspace build, numbered from 1.",
+    ),
+]
+
+
+def report_build(
+    task: TaskArgument,
+    build_number: BuildNumberOption,
+    transition: Annotated[
+        BuildTransition,
+        typer.Option(case_sensitive=False, show_default=False, help="What the build does."),
+    ],
+    job_status: Annotated[
+        JobStatus,
+        typer.Option(case_sensitive=False, show_default=False, help="How far its job is."),
+    ],
+    output: OutputOption = Output.TEXT,
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """Report on a workspace build.
+
+    Within a build the job only moves forward; a repeat is no error.
+    """
+    from tasklogs.cli.connection import Connection
+    from tasklogs.v1 import tasks_pb2, types_pb2
+
+    request = tasks_pb2.ReportBuildRequest(
+        task=task,
+        build_number=build_number,
+        transition=types_pb2.BuildTransition.Value(proto_name(transition)),
+        job_status=types_pb2.JobStatus.Value(proto_name(job_status)),
+    )
+    with Connection(server, timeout) as connection:
+        _print_status(connection.call(connection.tasks.ReportBuild, request), output)
+
+
+def report_agent(
+    task: TaskArgument,
+    build_number: BuildNumberOption,
+    lifecycle: Annotated[
+        AgentLifecycle | None,
+        typer.Option(case_sensitive=False, show_default=False, help="Where the agent is."),
+    ] = None,
+    app_health: Annotated[
+        AppHealth | None,
+        typer.Option(case_sensitive=False, show_default=False, help="How the task app is."),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """Report on the latest build's agent.
+
+    What is left out stays as it is; give at least one.
+    """
+    from tasklogs.cli.connection import Connection
+    from tasklogs.v1 import tasks_pb2, types_pb2
+
+    if lifecycle is None and app_health is None:
+        raise typer.BadParameter("give at least one", param_hint="--lifecycle / --app-health")
+    request = tasks_pb2.ReportAgentRequest(task=task, build_number=build_number)
+    if lifecycle is not None:
+        request.lifecycle = types_pb2.AgentLifecycle.Value(proto_name(lifecycle))
+    if app_health is not None:
+        request.app_health = types_pb2.AppHealth.Value(proto_name(app_health))
+    with Connection(server, timeout) as connection:
+        _print_status(connection.call(connection.tasks.ReportAgent, request), output)
+
+
+def _print_status(task: tasks_pb2.Task, output: Output) -> None:
+    from tasklogs.cli.protobuf_json import print_message
+    from tasklogs.cli.task_text import full_name, status
+
+    if output is Output.JSON:
+        print_message(task)
+    else:
+        write_line(f"{full_name(task)} is {status(task.status)}")

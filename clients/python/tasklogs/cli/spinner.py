@@ -1,0 +1,41 @@
+"""A spinner on stderr, for what takes longer than a second."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+
+class Spinner:
+    """Shows `message` while it runs; nothing where stderr is no terminal."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._status: Status | None = None
+
+    def start(self) -> None:
+        """Begin to turn; it does so on a thread of its own."""
+        if not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        self._status = Console(stderr=True).status(Text(self._message))
+        self._status.start()
+
+    def say(self, message: str) -> None:
+        """Show another message."""
+        self._message = message
+        if self._status is not None:
+            from rich.text import Text
+
+            self._status.update(Text(message))
+
+    def stop(self) -> None:
+        """End it and leave nothing behind; does nothing where it does not run."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

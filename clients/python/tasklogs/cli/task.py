@@ -1,0 +1,206 @@
+"""`tasklogs task`: create tasks, look at them, delete them; reports are in report.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tasklogs.cli.choices import TaskStatus, proto_name
+from tasklogs.cli.options import (
+    DEFAULT_SERVER,
+    DEFAULT_TIMEOUT_SECONDS,
+    Output,
+    OutputOption,
+    ServerOption,
+    TaskArgument,
+    TimeoutOption,
+)
+from tasklogs.cli.report import report_agent, report_build
+from tasklogs.cli.stdout import write_line
+
+task_app = typer.Typer(
+    name="task",
+    help="Create, list, report on and delete tasks.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        show_default=False,
+        help="Write the agent token to FILE, readable by you alone, instead of printing it.",
+    ),
+]
+
+
+@task_app.command()
+def create(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", show_default=False, help="Lower-case letters, digits, '.', '_', '-'."
+        ),
+    ],
+    owner: Annotated[
+        str, typer.Option(metavar="OWNER", show_default=False, help="Whose task it is: yours.")
+    ] = "",
+    display_name: Annotated[
+        str, typer.Option(metavar="TEXT", show_default=False, help="What people call it.")
+    ] = "",
+    prompt: Annotated[
+        str, typer.Option(metavar="TEXT", show_default=False, help="What the agent was asked.")
+    ] = "",
+    standalone: Annotated[
+        bool,
+        typer.Option(
+            "--standalone",
+            help="Nobody reports builds: the agent's stream alone makes the status.",
+        ),
+    ] = False,
+    token_file: TokenFileOption = None,
+    output: OutputOption = Output.TEXT,
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """Create a task.
+
+    Prints the token of its agent, which is shown this once; lost, it can be rotated.
+    """
+    from tasklogs.cli.agent_token import hand_over
+    from tasklogs.cli.connection import Connection
+    from tasklogs.cli.task_text import full_name, status
+    from tasklogs.v1 import tasks_pb2
+
+    request = tasks_pb2.CreateTaskRequest(
+        name=name,
+        owner=owner,
+        display_name=display_name,
+        prompt=prompt,
+        standalone=standalone,
+    )
+    with hand_over(token_file, output) as deliver, Connection(server, timeout) as connection:
+        response = connection.call(connection.tasks.CreateTask, request)
+        task = response.task
+        if output is Output.TEXT:
+            write_line(f"created {full_name(task)}, {status(task.status)}, id {task.id}")
+        deliver(response, response.agent_token)
+
+
+@task_app.command("list")
+def list_(
+    owner: Annotated[
+        str, typer.Option(metavar="OWNER", show_default=False, help="Only this owner's tasks.")
+    ] = "",
+    status: Annotated[
+        TaskStatus | None,
+        typer.Option(
+            case_sensitive=False, show_default=False, help="Only tasks of this status now."
+        ),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """List tasks, newest first.
+
+    A table on a terminal; else a line for each task, tab-separated, without a heading: task,
+    status, agent, entries, log as of, created, id.
+    """
+    from tasklogs.cli.connection import Connection
+    from tasklogs.cli.protobuf_json import print_array
+    from tasklogs.cli.task_text import print_table, row
+    from tasklogs.v1 import tasks_pb2, types_pb2
+
+    request = tasks_pb2.ListTasksRequest(owner=owner)
+    if status is not None:
+        request.status = types_pb2.TaskStatus.Value(proto_name(status))
+    with Connection(server, timeout) as connection:
+        pages = connection.pages(connection.tasks.ListTasks, request)
+        tasks = (task for page in pages for task in page.tasks)
+        if output is Output.JSON:
+            print_array(tasks)
+        elif sys.stdout.isatty():
+            print_table(map(row, tasks))
+        else:
+            for task in tasks:
+                write_line("\t".join(row(task)))
+
+
+@task_app.command()
+def get(
+    task: TaskArgument,
+    output: OutputOption = Output.TEXT,
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """Show a task.
+
+    Its status and the facts it comes from, and how its log stands.
+    """
+    from tasklogs.cli.connection import Connection
+    from tasklogs.cli.protobuf_json import print_message
+    from tasklogs.cli.task_text import describe
+    from tasklogs.v1 import tasks_pb2
+
+    with Connection(server, timeout) as connection:
+        found = connection.call(connection.tasks.GetTask, tasks_pb2.GetTaskRequest(task=task))
+    if output is Output.JSON:
+        print_message(found)
+    else:
+        for line in describe(found):
+            write_line(line)
+
+
+@task_app.command()
+def delete(
+    task: TaskArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """Delete a task and its log for good.
+
+    Asks first; where nobody can be asked, it needs --yes.
+    """
+    from tasklogs.cli.connection import Connection
+    from tasklogs.v1 import tasks_pb2
+
+    if not yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise typer.BadParameter("needed where nobody can be asked", param_hint="--yes")
+        typer.confirm(f"Delete {task} and its log for good?", abort=True, err=True)
+    with Connection(server, timeout) as connection:
+        connection.call(connection.tasks.DeleteTask, tasks_pb2.DeleteTaskRequest(task=task))
+    write_line(f"deleted {task}")
+
+
+task_app.command()(report_build)
+task_app.command()(report_agent)
+
+
+@task_app.command()
+def rotate_token(
+    task: TaskArgument,
+    token_file: TokenFileOption = None,
+    output: OutputOption = Output.TEXT,
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """Replace a task's agent token.
+
+    The old one is void at once, and the stream of an agent that uses it is closed.
+    """
+    from tasklogs.cli.agent_token import hand_over
+    from tasklogs.cli.connection import Connection
+    from tasklogs.v1 import tasks_pb2
+
+    request = tasks_pb2.RotateAgentTokenRequest(task=task)
+    with hand_over(token_file, output) as deliver, Connection(server, timeout) as connection:
+        response = connection.call(connection.tasks.RotateAgentToken, request)
+        deliver(response, response.agent_token)
