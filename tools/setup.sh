@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 stamp=.venv/setup.stamp
-want="$PWD $(cat requirements/*.lock pyproject.toml tools/setup.sh | cksum)"
+want="$(cat requirements/*.lock pyproject.toml tools/setup.sh | cksum) $PWD"
 is_done() { [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && .venv/bin/python -c ''; }
 is_done && exit 0
 
@@ -32,16 +32,17 @@ find_python() {
 }
 
 # A virtual environment holds absolute paths: one that was moved or lost its Python is made anew.
-case "$(cat "$stamp" 2>/dev/null)" in
-    "$PWD "*) .venv/bin/python -c '' 2>/dev/null || rm -rf .venv ;;
-    *) rm -rf .venv ;;
-esac
+place=.venv/setup.place
+if [ "$(cat "$place" 2>/dev/null)" != "$PWD" ] || ! .venv/bin/python -c '' 2>/dev/null; then
+    rm -rf .venv
+fi
 rm -f "$stamp"
 
 if [ ! -d .venv ]; then
     python=$(find_python)
     echo "setup: making .venv with $("$python" --version)"
     "$python" -m venv .venv
+    echo "$PWD" >"$place"
 fi
 
 install() {
