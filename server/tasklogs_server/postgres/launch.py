@@ -7,7 +7,12 @@ given.
 
 Usage: launch.py PARENT_PID DEATH_SIGNAL IDENTITY WORKING_DIRECTORY PROGRAM [ARGUMENT...]
 
-IDENTITY is `self`, `namespace:UID:GID` (a new user namespace in which our ids look like these) or `user:UID:GID` (really become them). Exits with 126 and one line on stderr when any step fails.
+IDENTITY is one of
+    self                as we are
+    namespace:UID:GID   in a new user namespace in which our own ids look like these
+    user:UID:GID        really as these
+
+Exits with 126 and one line on stderr when any step fails.
 """
 
 import ctypes
@@ -78,5 +83,6 @@ if __name__ == "__main__":
     try:
         launch(sys.argv[1:])
     except OSError as error:
-        sys.stderr.write(f"launch: {error.strerror or error}\n")
+        place = f" ({error.filename})" if error.filename else ""
+        sys.stderr.write(f"launch: {error.strerror}{place}\n")
         sys.exit(CANNOT_LAUNCH)

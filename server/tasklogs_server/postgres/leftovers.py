@@ -11,12 +11,12 @@ PID_FILE = "postmaster.pid"
 
 
 def read_pid_file(cluster: Path) -> list[str]:
-    """Its lines: pid, data directory, start, port, socket directory, address, shm key and id, state.
+    """Lines: pid, data directory, start, port, socket directory, address, shm key and id, state.
 
     Fewer while Postgres is starting; none when there is no file.
     """
     try:
-        return (cluster / PID_FILE).read_text().splitlines()
+        return (cluster / PID_FILE).read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
 
@@ -41,26 +41,24 @@ async def wait_for_orphans(cluster: Path, timeout_s: float) -> None:
 def remove_stale_pid_file(cluster: Path) -> None:
     """Removes a pid file that would make Postgres mistake a stranger for a running server.
 
-    Postgres refuses to start while the pid in its file is alive, whoever that is today. Here no
-    process serves the directory (`wait_for_orphans`) and the lock keeps it so. A server that /proc
-    does not show (another container on the same volume) would answer on its socket or hold its
-    shared memory.
+    Postgres refuses to start while the pid in its file is alive, whoever that is today, or when a
+    power cut left the file empty. Here no process serves the directory (`wait_for_orphans`) and the
+    lock keeps it so. A server that /proc does not show (another container on the same volume) would
+    answer on its socket or hold its shared memory.
     """
     lines = read_pid_file(cluster)
-    if not lines:
-        return
     if _answers(lines) or _shared_memory_in_use(lines):
         raise EmbeddedPostgresError(
             f"a Postgres that was started elsewhere serves {cluster}; stop it first"
         )
-    if _alive(lines[0]):
-        (cluster / PID_FILE).unlink()
+    if not lines or not _names_a_dead_process(lines[0]):
+        (cluster / PID_FILE).unlink(missing_ok=True)
 
 
-def _alive(pid: str) -> bool:
+def _names_a_dead_process(pid: str) -> bool:
     # Negative in a single-user server's file.
     number = pid.strip().lstrip("-")
-    return number.isdigit() and Path("/proc", number).exists()
+    return number.isdigit() and int(number) > 0 and not Path("/proc", number).exists()
 
 
 def _answers(lines: list[str]) -> bool:

@@ -39,8 +39,10 @@ class LogFile:
         with self.path.open("rb") as file:
             file.seek(self._begin_bytes)
             lines = file.read(self._limit_bytes).decode("utf-8", "replace").splitlines()
-        marks = ("FATAL:", "PANIC:", "error:", "launch:")
-        complaints = [line for line in lines if any(mark in line for mark in marks)]
+        marks = ("FATAL:", "PANIC:", "error", "launch:", "not permitted")
+        complaints = [
+            line for line in lines if " LOG: " not in line and any(mark in line for mark in marks)
+        ]
         return complaints[-1].strip() if complaints else None
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tasklogs_server.postgres.identity import Identity
 
 LAUNCHER = Path(__file__).with_name("launch.py")
+PROGRAMS = (b"postgres\n", b"initdb\n")
 LOADER_VARIABLES = ("PATH", "LD_LIBRARY_PATH")
 
 
@@ -48,9 +49,9 @@ async def launch(
 
 
 def serving_processes(cluster: Path) -> list[int]:
-    """Pids of all postgres processes whose working directory is `cluster`, orphans included.
+    """Pids of all postgres and initdb processes that work in `cluster`, orphans included.
 
-    Postgres' processes stay in their data directory all their life, and /proc shows it: unlike a
+    They are launched in that directory and stay there all their life, and /proc shows it: unlike a
     pid file this never names a stranger.
     """
     try:
@@ -61,8 +62,8 @@ def serving_processes(cluster: Path) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                is_postgres = (entry / "comm").read_bytes() == b"postgres\n"
-                if is_postgres and os.path.samestat((entry / "cwd").stat(), wanted):
+                ours = (entry / "comm").read_bytes() in PROGRAMS
+                if ours and os.path.samestat((entry / "cwd").stat(), wanted):
                     pids.append(int(entry.name))
             except OSError:  # gone meanwhile, or not ours to look at
                 continue

@@ -12,7 +12,7 @@ PORT = 5432
 SOCKET_NAME = f".s.PGSQL.{PORT}"
 LONGEST_PATH_BYTES = 100  # Linux takes 107
 TEMPORARY_PREFIX = "pg-socket-"
-# Postgres' list syntax, libpq, asyncpg and SQLAlchemy all parse the path, and disagree about commas,
+# Postgres' list syntax, libpq, asyncpg and SQLAlchemy all parse the path and disagree about commas,
 # colons, quotes and spaces: whatever is not plain moves to a directory that is.
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._+-]*")
 

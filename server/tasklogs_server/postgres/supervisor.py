@@ -15,15 +15,16 @@ from urllib.parse import quote
 import asyncpg
 
 from tasklogs_server.postgres.binaries import Binaries, find_binaries
-from tasklogs_server.postgres.cluster import ORPHAN_TIMEOUT_S, USER, initialise
-from tasklogs_server.postgres.errors import EmbeddedPostgresError
-from tasklogs_server.postgres.identity import (
-    STATE_ROOT,
-    Identity,
-    candidates,
+from tasklogs_server.postgres.candidates import candidates
+from tasklogs_server.postgres.cluster import (
+    ORPHAN_TIMEOUT_S,
+    USER,
     cluster_directory,
     has_cluster,
+    initialise,
 )
+from tasklogs_server.postgres.errors import EmbeddedPostgresError
+from tasklogs_server.postgres.identity import STATE_ROOT, Identity
 from tasklogs_server.postgres.leftovers import (
     read_pid_file,
     remove_stale_pid_file,
@@ -87,6 +88,7 @@ class EmbeddedPostgres:
                 "the embedded Postgres runs on Linux only; "
                 "name a Postgres of your own with --database-url"
             )
+        self._stopping = False
         try:
             await self._start(find_binaries())
         except OSError as error:
@@ -157,7 +159,7 @@ class EmbeddedPostgres:
         command = [str(binaries.postgres), "-D", str(cluster)]
         command += command_line(self._settings, sockets.path)
         # SIGINT: when we are killed, Postgres still shuts down cleanly, within about a second.
-        self._process = await launch(identity, home, command, log.fileno(), signal.SIGINT)
+        self._process = await launch(identity, cluster, command, log.fileno(), signal.SIGINT)
         self._resources.push_async_callback(_end, self._process)
 
         rotation = asyncio.create_task(_rotate(log), name="postgres log rotation")
@@ -250,7 +252,9 @@ async def _end(process: Process) -> None:
 async def _rotate(log: LogFile) -> None:
     while True:
         await asyncio.sleep(ROTATE_EVERY_S)
-        log.rotate_if_full()
+        # A full disk is a matter for Postgres; the watch over its log goes on.
+        with contextlib.suppress(OSError):
+            log.rotate_if_full()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

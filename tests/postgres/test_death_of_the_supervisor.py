@@ -1,0 +1,118 @@
+"""SIGKILL leaves the supervisor no chance to stop its Postgres: the kernel's death signal must."""
+
+import asyncio
+import os
+import signal
+import threading
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tasklogs_server.postgres import EmbeddedPostgres
+from tasklogs_server.postgres.candidates import stand_in_account
+from tasklogs_server.postgres.identity import UserNamespace
+from tests.postgres.supervisor_process import (
+    SupervisorProcess,
+    eventually,
+    initdb_has_begun,
+    postgres_processes,
+    until,
+)
+from tests.postgres.test_life import query
+
+
+async def test_no_postgres_is_left_and_the_next_start_finds_the_data(data_dir: Path) -> None:
+    with SupervisorProcess(str(data_dir)) as supervisor:
+        await query(supervisor.dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
+        supervisor.kill()
+    until(lambda: not postgres_processes(data_dir / "cluster"), "all of postgres has ended")
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await query(postgres.dsn(), "SELECT answer FROM kept") == 42
+
+
+async def test_the_next_start_may_come_at_once_and_waits_for_the_orphan(data_dir: Path) -> None:
+    with SupervisorProcess(str(data_dir)) as supervisor:
+        await query(supervisor.dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
+        supervisor.kill()
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await query(postgres.dsn(), "SELECT answer FROM kept") == 42
+
+
+async def test_an_orphan_that_is_held_up_is_waited_for(data_dir: Path) -> None:
+    lines: list[str] = []
+    with SupervisorProcess(str(data_dir)) as supervisor:
+        orphan = supervisor.postgres_pid
+        os.kill(orphan, signal.SIGSTOP)
+        supervisor.kill()
+
+    async def told() -> bool:
+        return bool(lines)
+
+    postgres = EmbeddedPostgres(data_dir, on_progress=lines.append)
+    starting = asyncio.create_task(postgres.start())
+    try:
+        await eventually(told)
+        assert lines == ["waiting for the Postgres of an earlier start to end"]
+        assert not starting.done()
+    finally:
+        os.kill(orphan, signal.SIGCONT)
+    await starting
+    assert postgres.pid != orphan
+    await postgres.stop()
+
+
+async def test_a_supervisor_that_is_an_ordinary_user_takes_postgres_along(data_dir: Path) -> None:
+    """Its own uid is not 0 (seen from its namespace), so Postgres is started directly."""
+    user = UserNamespace(*stand_in_account())
+    with SupervisorProcess(str(data_dir), run_as=user) as supervisor:
+        assert await query(supervisor.dsn, "SELECT 1") == 1
+        supervisor.kill()
+    until(lambda: not postgres_processes(data_dir / "cluster"), "all of postgres has ended")
+
+
+async def test_another_user_takes_postgres_along(as_root: None, public_tmp_path: Path) -> None:
+    state_root = public_tmp_path / "state"
+    data_dir = public_tmp_path / "data"
+    with SupervisorProcess(str(data_dir), "user", str(state_root)) as supervisor:
+        [cluster] = state_root.glob("clusters/*/cluster")
+        await query(supervisor.dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
+        assert postgres_processes(cluster)
+        supervisor.kill()
+    until(lambda: not postgres_processes(cluster), "all of postgres has ended")
+    with SupervisorProcess(str(data_dir), "user", str(state_root)) as supervisor:
+        assert await query(supervisor.dsn, "SELECT answer FROM kept") == 42
+
+
+async def test_a_kill_during_initdb_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+
+    def kill_while_it_initialises() -> None:
+        until(lambda: initdb_has_begun(data_dir), "initdb works")
+        os.kill(int((data_dir / "lock").read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_while_it_initialises)
+    killer.start()
+    with SupervisorProcess(str(data_dir)) as supervisor:
+        killer.join()
+        assert supervisor.answer == {}
+    assert not (data_dir / "cluster").exists()
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await query(postgres.dsn(), "SELECT 1") == 1
+    assert not list(data_dir.glob("initialising-*"))
+
+
+async def test_a_busy_client_does_not_keep_the_orphan_alive(data_dir: Path) -> None:
+    with SupervisorProcess(str(data_dir)) as supervisor:
+        dsn = supervisor.dsn
+        busy = asyncio.create_task(query(dsn, "SELECT pg_sleep(600)"))
+        sleepers = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+        async def one_sleeps() -> bool:
+            return await query(dsn, sleepers) == 1
+
+        await eventually(one_sleeps)
+        supervisor.kill()
+    until(lambda: not postgres_processes(data_dir / "cluster"), "all of postgres has ended")
+    with pytest.raises((asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError)):
+        await busy

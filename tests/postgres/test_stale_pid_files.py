@@ -1,0 +1,75 @@
+"""A crash leaves postmaster.pid behind; by then its pid may be anybody's."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from tests.postgres.test_life import query
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A living process of our own user that has nothing to do with Postgres."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+async def crashed(data_dir: Path) -> list[str]:
+    """Kills a Postgres; returns the lines of the pid file that it left."""
+    async with EmbeddedPostgres(data_dir) as postgres:
+        os.kill(postgres.pid, signal.SIGKILL)
+        await postgres.wait()
+    return (data_dir / "cluster" / "postmaster.pid").read_text().splitlines()
+
+
+async def test_a_pid_that_became_a_strangers_is_no_obstacle_and_the_stranger_lives(
+    data_dir: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    lines = await crashed(data_dir)
+    lines[0] = str(stranger.pid)
+    (data_dir / "cluster" / "postmaster.pid").write_text("\n".join(lines) + "\n")
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await query(postgres.dsn(), "SELECT 1") == 1
+        assert postgres.pid != stranger.pid
+    assert stranger.poll() is None
+
+
+async def test_a_sockets_lock_file_with_a_strangers_pid_is_no_obstacle(
+    data_dir: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    sockets = data_dir / "socket"
+    sockets.mkdir(mode=0o700)
+    (sockets / ".s.PGSQL.5432.lock").write_text(f"{stranger.pid}\n{data_dir}\n0\n5432\n{sockets}\n")
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await query(postgres.dsn(), "SELECT 1") == 1
+    assert stranger.poll() is None
+
+
+@pytest.mark.parametrize("content", ["", "garbage\n", "-1\n", "0\n", "999999999\n"])
+async def test_a_torn_pid_file_is_no_obstacle(data_dir: Path, content: str) -> None:
+    (data_dir / "cluster" / "postmaster.pid").write_text(content)
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await query(postgres.dsn(), "SELECT 1") == 1
+
+
+async def test_a_server_that_answers_on_the_old_socket_is_left_alone(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    """As one in another container on the same volume would: /proc does not show it."""
+    lines = await crashed(data_dir)
+    lines[4] = str(tmp_path)
+    (data_dir / "cluster" / "postmaster.pid").write_text("\n".join(lines) + "\n")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / ".s.PGSQL.5432"))
+        server.listen()
+        with pytest.raises(EmbeddedPostgresError, match="started elsewhere"):
+            await EmbeddedPostgres(data_dir).start()
+    assert (data_dir / "cluster" / "postmaster.pid").exists()
