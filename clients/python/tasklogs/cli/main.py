@@ -70,6 +70,10 @@ def _run() -> int | str | None:
         code = 1
     except KeyboardInterrupt:
         code = 130
+    except UnicodeEncodeError as error:
+        # Python takes arguments of any bytes and marks those that are not UTF-8 as surrogates.
+        print_failure(f"not UTF-8 text: {error.object!r}")
+        code = 2
     except Exception as error:
         code = 1
         if os.environ.get("TASKLOGS_TRACEBACK"):

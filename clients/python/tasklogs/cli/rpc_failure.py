@@ -57,7 +57,7 @@ def _what(error: TaskLogsRpcError) -> str:
     # The violations say field by field what the message can only sum up.
     return "; ".join(
         f"{violation.field}: {violation.description}" for violation in error.violations
-    ) or (error.message or "the server gave no reason")
+    ) or (error.message or "no reason was given")
 
 
 def _seconds(delay: timedelta) -> str:

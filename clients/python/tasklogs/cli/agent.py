@@ -1,0 +1,139 @@
+"""`tasklogs agent`: the sidecar beside a task app."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tasklogs.cli.failure import CommandFailed, print_notice
+from tasklogs.cli.options import DEFAULT_SERVER, ServerOption, check_int32
+
+if TYPE_CHECKING:
+    from tasklogs.agent.run import Agent
+
+_STANDARD_INPUT = Path("-")
+
+
+def _check_url(value: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        parsed = urlsplit(value)
+        fits = parsed.scheme in ("http", "https") and parsed.hostname and parsed.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise typer.BadParameter(f"{value!r} is not an http URL")
+    return value
+
+
+def agent(
+    context: typer.Context,
+    server: ServerOption = DEFAULT_SERVER,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TASKLOGS_AGENT_TOKEN",
+            show_default=False,
+            show_envvar=True,
+            help="The task's agent token. On the command line it shows in `ps`: prefer the variable"
+            " or --token-file.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TASKLOGS_AGENT_TOKEN_FILE",
+            metavar="FILE",
+            show_default=False,
+            help="A file with the token; - is stdin.",
+        ),
+    ] = None,
+    agentapi_url: Annotated[
+        str,
+        typer.Option(
+            envvar="TASKLOGS_AGENTAPI_URL",
+            metavar="URL",
+            callback=_check_url,
+            help="The task app.",
+        ),
+    ] = "http://localhost:3284",
+    build_number: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TASKLOGS_BUILD_NUMBER",
+            metavar="N",
+            callback=check_int32(1),
+            show_default="the latest start build",
+            help="The workspace build that this agent belongs to; it ends when a newer one starts.",
+        ),
+    ] = None,
+) -> None:
+    """Carry a task app's conversation to the server.
+
+    Reconnects for as long as the task exists. SIGTERM: a last sync, then goodbye (the workspace
+    pauses); Ctrl-C: the same (only the agent stops). Both end it with exit code 0 within 10 s.
+    """
+    from tasklogs.agent import log
+    from tasklogs.agent.run import Agent, Options
+
+    found = _token(context, token, token_file)
+    log.configure()
+    options = Options(server, found, agentapi_url, build_number)
+    asyncio.run(_run(Agent(options)))
+
+
+async def _run(running: Agent) -> None:
+    from tasklogs.agent.reconnect import Fatal
+    from tasklogs.v1.task_agents_pb2 import Goodbye
+
+    loop = asyncio.get_running_loop()
+    departure = running.departure
+    loop.add_signal_handler(signal.SIGTERM, departure.want, Goodbye.REASON_PAUSING)
+    loop.add_signal_handler(signal.SIGINT, departure.want, Goodbye.REASON_STOPPING)
+    try:
+        await running.run()
+    except Fatal as error:
+        raise CommandFailed(str(error)) from None
+    except TimeoutError as error:
+        raise CommandFailed(f"left without a goodbye: {error}") from None
+
+
+def _token(context: typer.Context, token: str | None, token_file: Path | None) -> str:
+    from click.core import ParameterSource
+
+    is_in_ps = context.get_parameter_source("token") is ParameterSource.COMMANDLINE
+    if token is not None and token_file is not None:
+        # A variable that is set for all must not stand in the way of what is asked for here.
+        if is_in_ps:
+            raise typer.BadParameter("give one of --token and --token-file", param_hint="--token")
+        token = None
+    if is_in_ps:
+        print_notice("--token shows in `ps`: use TASKLOGS_AGENT_TOKEN or --token-file instead")
+    found = (_read(token_file) if token_file is not None else token or "").strip()
+    if not found:
+        raise typer.BadParameter(
+            "no agent token: give --token-file FILE or TASKLOGS_AGENT_TOKEN"
+            " (`tasklogs task create` shows the token)",
+            param_hint="--token-file",
+        )
+    if not found.isascii() or not found.isprintable() or " " in found:
+        raise typer.BadParameter("the agent token holds characters that no token has")
+    return found
+
+
+def _read(token_file: Path) -> str:
+    try:
+        # A token is short; a wrong file may not be.
+        if token_file == _STANDARD_INPUT:
+            return sys.stdin.readline(4096)
+        with token_file.open() as file:
+            return file.read(4096)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise CommandFailed(f"cannot read the token from {token_file}: {reason}") from None

@@ -1,0 +1,112 @@
+"""Runs the installed `tasklogs` as people do: as a process, in a pipe or on a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+TASKLOGS = Path(sys.executable).parent / "tasklogs"
+DEADLINE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Finished:
+    code: int
+    stdout: str
+    stderr: str = ""
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process' own, without what would change the command's ways."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TASKLOGS_") and name not in ("NO_COLOR", "FORCE_COLOR")
+    }
+    return kept | {"TERM": "xterm-256color", "COLUMNS": "200"} | dict(extra or {})
+
+
+@asynccontextmanager
+async def started(
+    *arguments: str, env: Mapping[str, str] | None = None, stdout: int = subprocess.PIPE
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start it with pipes for its output and nobody to ask; it does not outlive the block."""
+    process = await asyncio.create_subprocess_exec(
+        TASKLOGS,
+        *arguments,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def finish(process: asyncio.subprocess.Process) -> Finished:
+    """Read what it writes until it ends."""
+    stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    return Finished(process.returncode, (stdout or b"").decode(), stderr.decode())
+
+
+async def run(*arguments: str, env: Mapping[str, str] | None = None) -> Finished:
+    """Run it to its end with pipes for its output and nobody to ask."""
+    async with started(*arguments, env=env) as process:
+        return await finish(process)
+
+
+async def run_on_terminal(
+    *arguments: str, typed: str = "", env: Mapping[str, str] | None = None
+) -> Finished:
+    """Run it on a terminal of its own; `stdout` is all that came to the screen."""
+    ours, theirs = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            TASKLOGS,
+            *arguments,
+            env=environment(env),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                screen, code = await asyncio.gather(
+                    asyncio.to_thread(_read_to_end, ours), process.wait()
+                )
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    finally:
+        os.close(ours)
+    return Finished(code, screen.decode().replace("\r\n", "\n"))
+
+
+def _read_to_end(terminal: int) -> bytes:
+    screen = b""
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:
+            # Linux says EIO when the last process has closed the terminal.
+            return screen
+        if not piece:
+            return screen
+        screen += piece

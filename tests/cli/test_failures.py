@@ -1,0 +1,173 @@
+"""Whatever fails is one helpful line on stderr and exit 1."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+
+from tests.cli.command import Finished, run
+from tests.client.scripted_server import Refusal, ScriptedServer, Silence
+
+
+def reason(name: str) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(reason=name, domain="tasklogs.v1")
+
+
+async def read(server: str, *options: str) -> Finished:
+    return await run("logs", "local/demo", "--server", server, *options)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "line"),
+    [
+        (
+            Refusal(grpc.StatusCode.NOT_FOUND, "no such task", [reason("TASK_NOT_FOUND")]),
+            "not found: no such task (TASK_NOT_FOUND)",
+        ),
+        (
+            Refusal(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                'task status is "error"',
+                [reason("TASK_STATE_CONFLICT")],
+            ),
+            'failed precondition: task status is "error" (TASK_STATE_CONFLICT);'
+            " what is stored can be read with --source snapshot",
+        ),
+        (
+            Refusal(
+                grpc.StatusCode.UNAVAILABLE,
+                "no agent",
+                [
+                    reason("AGENT_UNREACHABLE"),
+                    error_details_pb2.RetryInfo(retry_delay=Duration(seconds=2)),
+                ],
+            ),
+            "unavailable: no agent (AGENT_UNREACHABLE); try again in 2 s;"
+            " is the task's `tasklogs agent` running?"
+            " What is stored can be read with --source snapshot",
+        ),
+        (
+            Refusal(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "bad request",
+                [
+                    error_details_pb2.BadRequest(
+                        field_violations=[
+                            error_details_pb2.BadRequest.FieldViolation(
+                                field="task", description="must be a UUID"
+                            ),
+                            error_details_pb2.BadRequest.FieldViolation(
+                                field="epoch", description="too high"
+                            ),
+                        ]
+                    )
+                ],
+            ),
+            "invalid argument: task: must be a UUID; epoch: too high",
+        ),
+        (Refusal(grpc.StatusCode.PERMISSION_DENIED, ""), "permission denied: no reason was given"),
+        (
+            Refusal(grpc.StatusCode.DATA_LOSS, "two\nlines \x1b[31m", [reason("LOG_CORRUPT")]),
+            r"data loss: two lines \x1b[31m (LOG_CORRUPT)",
+        ),
+    ],
+    ids=lambda value: value.code.name if isinstance(value, Refusal) else "",
+)
+async def test_a_refusal_is_one_line_with_code_reason_and_what_to_do(
+    scripted: ScriptedServer, refusal: Refusal, line: str
+) -> None:
+    scripted.script.append(refusal)
+
+    finished = await read(scripted.address)
+
+    assert finished == Finished(1, "", f"tasklogs: {line}\n")
+
+
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
+)
+async def test_no_code_gives_a_traceback(scripted: ScriptedServer, code: grpc.StatusCode) -> None:
+    scripted.script.append(Refusal(code, "why"))
+
+    finished = await read(scripted.address)
+
+    assert (finished.code, finished.stdout) == (1, "")
+    assert finished.stderr.startswith("tasklogs: ")
+    assert finished.stderr.count("\n") == 1
+
+
+async def test_where_no_server_answers_it_says_where_and_how_to_start_one() -> None:
+    with socket.socket() as bound:
+        # Bound and not listening: nobody else gets the port meanwhile.
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        finished = await read(address)
+
+    assert finished == Finished(
+        1,
+        "",
+        f"tasklogs: no server answers at {address} (Connection refused);"
+        " start one with `tasklogs serve`, or name another with --server\n",
+    )
+
+
+async def test_a_peer_that_is_no_grpc_server_gets_one_line() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as peer:
+        port = peer.sockets[0].getsockname()[1]
+        finished = await read(f"127.0.0.1:{port}", "--timeout", "5")
+
+    assert finished.code == 1
+    assert f"127.0.0.1:{port}" in finished.stderr
+    assert finished.stderr.count("\n") == 1
+
+
+async def test_no_answer_within_the_timeout_says_so(scripted: ScriptedServer) -> None:
+    scripted.script.append(Silence())
+
+    finished = await read(scripted.address, "--timeout", "0.2")
+
+    assert finished == Finished(
+        1, "", f"tasklogs: no answer from {scripted.address} within 0.2 s (--timeout)\n"
+    )
+
+
+async def test_a_host_that_does_not_resolve_is_one_line() -> None:
+    finished = await read("nowhere.invalid:50051", "--timeout", "5")
+
+    assert finished.code == 1
+    assert "nowhere.invalid:50051" in finished.stderr
+    assert finished.stderr.count("\n") == 1
+
+
+async def test_a_page_that_fails_ends_with_1_after_those_before_it(
+    scripted: ScriptedServer,
+) -> None:
+    from tests.cli.samples import entry, page
+
+    scripted.script += [
+        page(entry(0, "hello"), next_page_token="2"),
+        Refusal(grpc.StatusCode.OUT_OF_RANGE, "evicted", [reason("CURSOR_EXPIRED")]),
+    ]
+
+    finished = await read(scripted.address)
+
+    assert finished.code == 1
+    assert "hello" in finished.stdout
+    assert finished.stderr == "tasklogs: out of range: evicted (CURSOR_EXPIRED)\n"
+
+
+async def test_an_argument_that_is_no_text_is_one_line(scripted: ScriptedServer) -> None:
+    finished = await run("logs", "local/\udcff", "--server", scripted.address)
+
+    assert finished == Finished(2, "", "tasklogs: not UTF-8 text: 'local/\\udcff'\n")
+    assert scripted.requests == []

@@ -1,0 +1,189 @@
+"""`tasklogs logs` against a scripted server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from tasklogs.v1 import task_logs_pb2
+from tests.cli.command import finish, run, run_on_terminal, started
+from tests.cli.samples import entry, page
+from tests.client.scripted_server import ScriptedServer, Silence
+
+HOSTILE = "\x1b]0;owned\x07 \u202eevil\r\n"
+UTC = {"TZ": "UTC"}
+
+
+async def test_text_says_who_spoke_when_and_what(scripted: ScriptedServer) -> None:
+    scripted.script.append(page(entry(0, "hello"), entry(1, "hi\nyou", dropped_bytes=131_072)))
+
+    finished = await run("logs", "local/demo", "--server", scripted.address, env=UTC)
+
+    assert finished.code == 0
+    assert finished.stdout == (
+        "#0 user, 2026-11-18 11:06:40+00:00\nhello\n\n"
+        "#1 agent, 2026-11-18 11:06:41+00:00, without its first 131,072 bytes\nhi\nyou\n\n"
+    )
+    assert finished.stderr == ""
+
+
+async def test_a_snapshot_is_announced_with_its_moment_on_stderr(scripted: ScriptedServer) -> None:
+    scripted.script.append(page(entry(0, "hello"), snapshot=True))
+
+    finished = await run("logs", "local/demo", "--server", scripted.address, env=UTC)
+
+    assert finished.stdout.startswith("#0 user")
+    assert finished.stderr == (
+        "tasklogs: local/demo is paused: the log as stored at 2026-11-18 11:08:20+00:00\n"
+    )
+
+
+async def test_a_task_with_nothing_stored_says_so(scripted: ScriptedServer) -> None:
+    nothing = page(snapshot=True)
+    nothing.ClearField("snapshot_at")
+    scripted.script.append(nothing)
+
+    finished = await run("logs", "local/demo", "--server", scripted.address)
+
+    assert (finished.code, finished.stdout) == (0, "")
+    assert finished.stderr == "tasklogs: local/demo is paused: nothing has been stored yet\n"
+
+
+async def test_every_page_is_read_with_the_same_arguments(scripted: ScriptedServer) -> None:
+    scripted.script += [page(entry(0, "a"), next_page_token="2"), page(entry(1, "b"))]
+
+    finished = await run(
+        *("logs", "local/demo", "-n", "5", "--source", "SNAPSHOT", "--epoch", "2"),
+        *("--max-staleness", "1.5", "-o", "jsonl", "--server", scripted.address),
+    )
+
+    first = task_logs_pb2.GetTaskLogsRequest(
+        task="local/demo",
+        tail=5,
+        source=task_logs_pb2.LOG_SOURCE_SNAPSHOT,
+        epoch=2,
+        max_staleness=Duration(seconds=1, nanos=500_000_000),
+    )
+    second = task_logs_pb2.GetTaskLogsRequest()
+    second.CopyFrom(first)
+    second.page_token = "2"
+    assert scripted.requests == [first, second]
+    assert [json.loads(line)["content"] for line in finished.stdout.splitlines()] == ["a", "b"]
+
+
+async def test_the_first_page_is_shown_before_the_next_is_there(scripted: ScriptedServer) -> None:
+    scripted.script += [page(entry(0, "x" * 100_000), next_page_token="2"), Silence()]
+
+    async with started("logs", "local/demo", "--server", scripted.address) as process:
+        assert process.stdout is not None
+        assert await process.stdout.readline() != b""
+        process.send_signal(signal.SIGINT)
+        await finish(process)
+
+
+async def test_json_is_one_object_over_all_pages_with_whole_enum_names(
+    scripted: ScriptedServer,
+) -> None:
+    scripted.script += [page(entry(0, HOSTILE), next_page_token="2"), page(entry(1, ""))]
+
+    finished = await run("logs", "local/demo", "-o", "json", "--server", scripted.address)
+
+    shown = json.loads(finished.stdout)
+    assert shown["status"] == "TASK_STATUS_ACTIVE"
+    assert (shown["snapshot"], shown["cursor"]) == (False, "here")
+    assert [log["content"] for log in shown["logs"]] == [HOSTILE, ""]
+    assert shown["logs"][0]["type"] == "TASK_LOG_TYPE_INPUT"
+    assert "nextPageToken" not in shown
+
+
+async def test_json_of_an_empty_log_has_an_empty_list(scripted: ScriptedServer) -> None:
+    scripted.script.append(page())
+
+    finished = await run("logs", "local/demo", "-o", "json", "--server", scripted.address)
+
+    assert json.loads(finished.stdout)["logs"] == []
+
+
+async def test_in_a_pipe_the_content_stays_as_it_is(scripted: ScriptedServer) -> None:
+    scripted.script.append(page(entry(0, HOSTILE)))
+
+    async with started("logs", "local/demo", "--server", scripted.address) as process:
+        stdout, _ = await process.communicate()
+
+    assert HOSTILE.encode() in stdout
+
+
+async def test_on_a_terminal_control_sequences_are_written_out(scripted: ScriptedServer) -> None:
+    scripted.script.append(page(entry(0, HOSTILE)))
+
+    finished = await run_on_terminal("logs", "local/demo", "--server", scripted.address)
+
+    assert r"\x1b]0;owned\x07 \u202eevil" in finished.stdout
+    assert "\x1b]" not in finished.stdout
+
+
+async def test_headings_are_bold_on_a_terminal_unless_no_color_is_set(
+    scripted: ScriptedServer,
+) -> None:
+    scripted.script += [page(entry(0, "hello")), page(entry(0, "hello"))]
+    arguments = ("logs", "local/demo", "--server", scripted.address)
+
+    assert "\x1b[1m#0 user" in (await run_on_terminal(*arguments)).stdout
+    assert "\x1b" not in (await run_on_terminal(*arguments, env={"NO_COLOR": "1"})).stdout
+
+
+async def test_json_on_a_terminal_steers_nothing_and_holds_the_same_value(
+    scripted: ScriptedServer,
+) -> None:
+    scripted.script.append(page(entry(0, "\x9b31m" + HOSTILE)))
+
+    finished = await run_on_terminal(
+        "logs", "local/demo", "-o", "jsonl", "--server", scripted.address
+    )
+
+    assert all(character.isprintable() for character in finished.stdout.removesuffix("\n"))
+    assert json.loads(finished.stdout)["content"] == "\x9b31m" + HOSTILE
+
+
+async def test_the_server_and_the_timeout_come_from_the_environment_too(
+    scripted: ScriptedServer,
+) -> None:
+    scripted.script.append(page(entry(0, "hello")))
+
+    finished = await run(
+        "logs",
+        "local/demo",
+        env={"TASKLOGS_SERVER": scripted.address, "TASKLOGS_TIMEOUT": "5"},
+    )
+
+    assert finished.code == 0
+
+
+async def test_ctrl_c_ends_it_quietly_with_130(scripted: ScriptedServer) -> None:
+    scripted.script.append(Silence())
+
+    async with started("logs", "local/demo", "--server", scripted.address) as process:
+        await scripted.called.wait()
+        process.send_signal(signal.SIGINT)
+        finished = await finish(process)
+
+    assert (finished.code, finished.stdout, finished.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+async def test_a_reader_that_left_is_no_error_to_speak_of(
+    scripted: ScriptedServer, size: int
+) -> None:
+    scripted.script += [page(entry(0, "x" * size), next_page_token="2"), page(entry(1, "y"))]
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    async with started("logs", "local/demo", "--server", scripted.address, stdout=writing) as it:
+        os.close(writing)
+        finished = await finish(it)
+
+    assert finished.stderr == ""

@@ -1,0 +1,247 @@
+"""`tasklogs task ...` against a scripted server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tasklogs.v1 import tasks_pb2, types_pb2
+from tests.cli.command import run, run_on_terminal
+from tests.cli.samples import TASK_ID, task
+from tests.client.scripted_server import ScriptedServer
+
+UTC = {"TZ": "UTC"}
+CREATED = tasks_pb2.CreateTaskResponse(task=task(), agent_token="secret")
+
+
+async def test_create_prints_the_task_and_its_token(scripted: ScriptedServer) -> None:
+    scripted.script.append(CREATED)
+
+    finished = await run(
+        *("task", "create", "demo", "--owner", "local", "--display-name", "A demo"),
+        *("--prompt", "do it", "--standalone", "--server", scripted.address),
+    )
+
+    assert scripted.requests == [
+        tasks_pb2.CreateTaskRequest(
+            name="demo", owner="local", display_name="A demo", prompt="do it", standalone=True
+        )
+    ]
+    assert finished.code == 0
+    assert f"created local/demo, paused, id {TASK_ID}\n" in finished.stdout
+    assert "agent token, shown this once: secret\n" in finished.stdout
+
+
+async def test_create_as_json_is_the_response(scripted: ScriptedServer) -> None:
+    scripted.script.append(CREATED)
+
+    finished = await run("task", "create", "demo", "-o", "json", "--server", scripted.address)
+
+    shown = json.loads(finished.stdout)
+    assert shown["agentToken"] == "secret"
+    assert shown["task"]["status"] == "TASK_STATUS_PAUSED"
+    assert shown["task"]["agentConnected"] is False
+    assert shown["task"]["log"]["bytes"] == "12345"
+
+
+async def test_a_token_file_holds_the_token_for_its_owner_alone(
+    scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    scripted.script += [CREATED, tasks_pb2.RotateAgentTokenResponse(agent_token="newer")]
+    token_file = tmp_path / "demo.token"
+    file_and_server = ("--token-file", str(token_file), "--server", scripted.address)
+
+    created = await run("task", "create", "demo", *file_and_server)
+
+    assert token_file.read_text() == "secret\n"
+    assert token_file.stat().st_mode & 0o777 == 0o600
+    assert "secret" not in created.stdout
+
+    rotated = await run("task", "rotate-token", "local/demo", "-o", "json", *file_and_server)
+
+    assert token_file.read_text() == "newer\n"
+    assert json.loads(rotated.stdout) == {}
+    assert list(tmp_path.iterdir()) == [token_file]
+
+
+async def test_a_token_file_that_cannot_be_written_is_found_out_before_the_call(
+    scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    for place in (tmp_path, tmp_path / "nowhere" / "demo.token"):
+        finished = await run(
+            "task", "create", "demo", "--token-file", str(place), "--server", scripted.address
+        )
+
+        assert finished.code == 1
+        assert f"tasklogs: cannot write the token to {place}: " in finished.stderr
+    assert scripted.requests == []
+
+
+async def test_a_refused_task_leaves_no_token_file(
+    scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    finished = await run(
+        *("task", "create", "demo", "--token-file", str(tmp_path / "t")),
+        *("--server", "127.0.0.1:1"),
+    )
+
+    assert finished.code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_list_in_a_pipe_is_tab_separated_over_all_pages(scripted: ScriptedServer) -> None:
+    scripted.script += [
+        tasks_pb2.ListTasksResponse(tasks=[task("a")], next_page_token="2"),
+        # AIP-158: a page may be empty and not the last.
+        tasks_pb2.ListTasksResponse(next_page_token="3"),
+        tasks_pb2.ListTasksResponse(tasks=[task("b")]),
+    ]
+
+    finished = await run(
+        *("task", "list", "--owner", "local", "--status", "Paused", "--server", scripted.address),
+        env=UTC,
+    )
+
+    rest = f"paused\t-\t2\t2026-11-18 11:08:20+00:00\t2026-11-18 11:06:40+00:00\t{TASK_ID}\n"
+    assert finished.stdout == f"local/a\t{rest}local/b\t{rest}"
+    status = types_pb2.TASK_STATUS_PAUSED
+    assert scripted.requests == [
+        tasks_pb2.ListTasksRequest(owner="local", status=status, page_token=token)
+        for token in ("", "2", "3")
+    ]
+
+
+async def test_list_on_a_terminal_is_a_table(scripted: ScriptedServer) -> None:
+    scripted.script.append(tasks_pb2.ListTasksResponse(tasks=[task()]))
+
+    finished = await run_on_terminal(
+        "task", "list", "--server", scripted.address, env=UTC | {"NO_COLOR": "1", "COLUMNS": "80"}
+    )
+
+    heading, row = finished.stdout.splitlines()
+    assert "entries" in heading
+    assert row.split() == ["local/demo", "paused", "-", "2", "2026-11-18", "11:08:20+00:00"]
+    # Rich keeps the heading's bold under NO_COLOR: that is no colour.
+    assert "\x1b[3" not in finished.stdout
+
+
+async def test_list_as_json_is_an_array(scripted: ScriptedServer) -> None:
+    scripted.script += [
+        tasks_pb2.ListTasksResponse(tasks=[task("a")], next_page_token="2"),
+        tasks_pb2.ListTasksResponse(tasks=[task("b")]),
+        tasks_pb2.ListTasksResponse(),
+    ]
+    arguments = ("task", "list", "-o", "json", "--server", scripted.address)
+
+    assert [item["name"] for item in json.loads((await run(*arguments)).stdout)] == ["a", "b"]
+    assert json.loads((await run(*arguments)).stdout) == []
+
+
+async def test_get_shows_each_layer_of_the_status(scripted: ScriptedServer) -> None:
+    scripted.script.append(task(display_name="\x1b[2Jgone"))
+
+    finished = await run("task", "get", TASK_ID, "--server", scripted.address, env=UTC)
+
+    assert scripted.requests == [tasks_pb2.GetTaskRequest(task=TASK_ID)]
+    lines = finished.stdout.splitlines()
+    assert lines[0] == "local/demo is paused"
+    assert r"  called    \x1b[2Jgone" in lines
+    assert "  build     2, stop succeeded: paused" in lines
+    assert "  agent     start-timeout: active" in lines
+    assert "  task app  not reported: not reported" in lines
+    assert (
+        "  log       epoch 2, 2 entries, revision 9, 12,345 bytes, as of 2026-11-18 11:08:20+00:00"
+    ) in lines
+
+
+async def test_delete_asks_on_a_terminal(scripted: ScriptedServer) -> None:
+    arguments = ("task", "delete", "local/demo", "--server", scripted.address)
+
+    refused = await run_on_terminal(*arguments, typed="n\n")
+
+    assert refused.code == 1
+    assert "Delete local/demo and its log for good? [y/N]" in refused.stdout
+    assert scripted.requests == []
+
+    scripted.script.append(tasks_pb2.DeleteTaskResponse())
+    agreed = await run_on_terminal(*arguments, typed="y\n")
+
+    assert agreed.code == 0
+    assert scripted.requests == [tasks_pb2.DeleteTaskRequest(task="local/demo")]
+
+
+async def test_delete_does_not_ask_where_yes_is_given(scripted: ScriptedServer) -> None:
+    scripted.script.append(tasks_pb2.DeleteTaskResponse())
+
+    finished = await run("task", "delete", "local/demo", "--yes", "--server", scripted.address)
+
+    assert (finished.code, finished.stdout) == (0, "deleted local/demo\n")
+
+
+async def test_delete_needs_yes_where_nobody_can_be_asked(scripted: ScriptedServer) -> None:
+    finished = await run("task", "delete", "local/demo", "--server", scripted.address)
+
+    assert finished.code == 2
+    assert "--yes" in finished.stderr
+    assert scripted.requests == []
+
+
+async def test_enums_are_taken_as_people_type_them(scripted: ScriptedServer) -> None:
+    scripted.script += [task(), task()]
+    build = ("--build-number", "2", "--server", scripted.address)
+
+    reported = await run(
+        "task",
+        "report-build",
+        "local/demo",
+        *build,
+        "--transition",
+        "stop",
+        "--job-status",
+        "Failed",
+    )
+    await run(
+        *("task", "report-agent", "local/demo", *build),
+        *("--lifecycle", "SHUTTING_DOWN", "--app-health", "unhealthy"),
+    )
+
+    assert reported.stdout == "local/demo is paused\n"
+    assert scripted.requests == [
+        tasks_pb2.ReportBuildRequest(
+            task="local/demo",
+            build_number=2,
+            transition=types_pb2.BUILD_TRANSITION_STOP,
+            job_status=types_pb2.JOB_STATUS_FAILED,
+        ),
+        tasks_pb2.ReportAgentRequest(
+            task="local/demo",
+            build_number=2,
+            lifecycle=types_pb2.AGENT_LIFECYCLE_SHUTTING_DOWN,
+            app_health=types_pb2.APP_HEALTH_UNHEALTHY,
+        ),
+    ]
+
+
+async def test_what_report_agent_is_not_told_it_leaves_unset(scripted: ScriptedServer) -> None:
+    scripted.script.append(task())
+
+    await run(
+        *("task", "report-agent", TASK_ID, "--build-number", "1", "--lifecycle", "ready"),
+        *("-o", "json", "--server", scripted.address),
+    )
+
+    assert scripted.requests == [
+        tasks_pb2.ReportAgentRequest(
+            task=TASK_ID, build_number=1, lifecycle=types_pb2.AGENT_LIFECYCLE_READY
+        )
+    ]
+
+
+async def test_a_status_of_a_newer_server_is_shown_by_its_number(scripted: ScriptedServer) -> None:
+    newer = task()
+    newer.status = 99  # type: ignore[assignment]
+    scripted.script.append(newer)
+
+    finished = await run("task", "get", TASK_ID, "--server", scripted.address)
+
+    assert finished.stdout.startswith("local/demo is TaskStatus 99\n")

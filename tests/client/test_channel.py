@@ -1,0 +1,56 @@
+"""The channel that every client opens."""
+
+from __future__ import annotations
+
+import socket
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.message import Message
+
+from tasklogs.channel import MAX_MESSAGE_BYTES, open_channel
+from tasklogs.v1 import task_logs_pb2, task_logs_pb2_grpc, types_pb2
+from tests.client.scripted_server import scripted_server
+
+REQUEST = task_logs_pb2.GetTaskLogsRequest(task="local/demo")
+
+
+def page_of(content_bytes: int) -> Message:
+    return task_logs_pb2.GetTaskLogsResponse(
+        logs=[types_pb2.TaskLogEntry(content="x" * content_bytes)]
+    )
+
+
+async def test_a_message_of_almost_4_mib_arrives() -> None:
+    async with scripted_server() as server, open_channel(server.address) as channel:
+        server.script.append(page_of(MAX_MESSAGE_BYTES - 64))
+
+        page = await task_logs_pb2_grpc.TaskLogsStub(channel).GetTaskLogs(REQUEST)
+
+    assert len(page.logs[0].content) == MAX_MESSAGE_BYTES - 64
+
+
+async def test_a_larger_message_is_refused() -> None:
+    async with scripted_server() as server, open_channel(server.address) as channel:
+        server.script.append(page_of(MAX_MESSAGE_BYTES + 1))
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await task_logs_pb2_grpc.TaskLogsStub(channel).GetTaskLogs(REQUEST)
+
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_proxy_is_not_asked_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
+
+    async with scripted_server() as server, open_channel(server.address) as channel:
+        server.script.append(page_of(1))
+
+        page = await task_logs_pb2_grpc.TaskLogsStub(channel).GetTaskLogs(REQUEST)
+
+    assert page.logs[0].content == "x"

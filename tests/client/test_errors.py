@@ -1,0 +1,134 @@
+"""Errors of the API, parsed: over a real connection, and from bytes that nobody should send."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from tasklogs.channel import open_channel
+from tasklogs.errors import FieldViolation, TaskLogsRpcError, parsed_rpc_errors
+from tasklogs.v1 import tasks_pb2, tasks_pb2_grpc
+from tests.client.scripted_server import Refusal, ScriptedServer, scripted_server
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
+        yield server
+
+
+async def failure(server: ScriptedServer, refusal: Refusal) -> TaskLogsRpcError:
+    server.script.append(refusal)
+    async with open_channel(server.address) as channel:
+        with pytest.raises(TaskLogsRpcError) as caught, parsed_rpc_errors():
+            await tasks_pb2_grpc.TasksStub(channel).GetTask(tasks_pb2.GetTaskRequest(task="a/b"))
+    return caught.value
+
+
+def of_bytes(code: grpc.StatusCode, message: str, details: bytes) -> TaskLogsRpcError:
+    trailing = grpc.aio.Metadata(("grpc-status-details-bin", details))
+    return TaskLogsRpcError.from_rpc_error(
+        grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, message)
+    )
+
+
+async def test_reason_and_metadata_come_from_the_error_info(server: ScriptedServer) -> None:
+    info = error_details_pb2.ErrorInfo(
+        reason="TASK_STATE_CONFLICT",
+        domain="tasklogs.v1",
+        metadata={"status": "TASK_STATUS_ERROR"},
+    )
+
+    error = await failure(server, Refusal(grpc.StatusCode.FAILED_PRECONDITION, "no", [info]))
+
+    assert error.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert error.message == "no"
+    assert error.reason == "TASK_STATE_CONFLICT"
+    assert error.metadata == {"status": "TASK_STATUS_ERROR"}
+    assert str(error) == "FAILED_PRECONDITION: no (TASK_STATE_CONFLICT)"
+
+
+async def test_every_violation_of_a_bad_request_is_kept(server: ScriptedServer) -> None:
+    bad_request = error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(field="task", description="is empty"),
+            error_details_pb2.BadRequest.FieldViolation(field="tail", description="is negative"),
+        ]
+    )
+
+    error = await failure(server, Refusal(grpc.StatusCode.INVALID_ARGUMENT, "bad", [bad_request]))
+
+    assert error.violations == (
+        FieldViolation("task", "is empty"),
+        FieldViolation("tail", "is negative"),
+    )
+
+
+async def test_the_delay_of_a_retry_info_is_a_timedelta(server: ScriptedServer) -> None:
+    retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000))
+
+    error = await failure(server, Refusal(grpc.StatusCode.UNAVAILABLE, "busy", [retry]))
+
+    assert error.retry_after == timedelta(seconds=1.5)
+
+
+async def test_an_error_without_details_has_code_and_message_alone(server: ScriptedServer) -> None:
+    error = await failure(server, Refusal(grpc.StatusCode.INTERNAL, "internal error"))
+
+    assert (error.code, error.message) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert (error.reason, error.metadata, error.violations) == (None, {}, ())
+    assert error.retry_after is None
+
+
+async def test_another_services_error_info_is_no_reason_of_ours(server: ScriptedServer) -> None:
+    info = error_details_pb2.ErrorInfo(reason="RATE_LIMITED", domain="proxy.example")
+
+    error = await failure(server, Refusal(grpc.StatusCode.UNAVAILABLE, "later", [info]))
+
+    assert error.reason is None
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        b"\xff not a status",
+        # A status that contradicts the one that gRPC itself carries.
+        status_pb2.Status(code=5, message="other").SerializeToString(),
+    ],
+)
+def test_details_that_make_no_sense_do_not_hide_the_error(details: bytes) -> None:
+    error = of_bytes(grpc.StatusCode.UNAVAILABLE, "later", details)
+
+    assert (error.code, error.message, error.reason) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "later",
+        None,
+    )
+
+
+async def test_a_delay_that_is_no_time_does_not_hide_the_reason(server: ScriptedServer) -> None:
+    broken = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=2**62))
+    info = error_details_pb2.ErrorInfo(reason="DRAINING", domain="tasklogs.v1")
+
+    error = await failure(server, Refusal(grpc.StatusCode.UNAVAILABLE, "later", [broken, info]))
+
+    assert error.reason == "DRAINING"
+    assert error.retry_after is None
+
+
+def test_a_detail_whose_bytes_are_broken_does_not_hide_the_next() -> None:
+    status = status_pb2.Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message="later")
+    status.details.add(
+        type_url="type.googleapis.com/google.rpc.RetryInfo", value=b"\x0a\x7f truncated"
+    )
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="DRAINING", domain="tasklogs.v1"))
+
+    error = of_bytes(grpc.StatusCode.UNAVAILABLE, "later", status.SerializeToString())
+
+    assert (error.reason, error.retry_after) == ("DRAINING", None)
