@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 import stat
@@ -28,6 +29,19 @@ def data_dir(initialised: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def public_tmp_path() -> Iterator[Path]:
     """A directory that every user can pass, which pytest's own are not."""
+    with public_directory() as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def state_root() -> Iterator[Path]:
+    """Stands for the directory under /var/lib; shared, since the binaries' copy takes a while."""
+    with public_directory() as path:
+        yield path
+
+
+@contextlib.contextmanager
+def public_directory() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="tasklogs-test-"))
     path.chmod(0o755)
     yield path

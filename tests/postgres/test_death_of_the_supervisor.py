@@ -11,7 +11,7 @@ import pytest
 
 from tasklogs_server.postgres import EmbeddedPostgres
 from tasklogs_server.postgres.candidates import stand_in_account
-from tasklogs_server.postgres.identity import UserNamespace
+from tasklogs_server.postgres.identity import UnprivilegedUser, UserNamespace
 from tests.postgres.supervisor_process import (
     SupervisorProcess,
     eventually,
@@ -71,11 +71,12 @@ async def test_a_supervisor_that_is_an_ordinary_user_takes_postgres_along(data_d
     until(lambda: not postgres_processes(data_dir / "cluster"), "all of postgres has ended")
 
 
-async def test_another_user_takes_postgres_along(as_root: None, public_tmp_path: Path) -> None:
-    state_root = public_tmp_path / "state"
+async def test_another_user_takes_postgres_along(
+    as_root: None, public_tmp_path: Path, state_root: Path
+) -> None:
     data_dir = public_tmp_path / "data"
+    cluster = UnprivilegedUser(*stand_in_account(), state_root).home(data_dir) / "cluster"
     with SupervisorProcess(str(data_dir), "user", str(state_root)) as supervisor:
-        [cluster] = state_root.glob("clusters/*/cluster")
         await query(supervisor.dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
         assert postgres_processes(cluster)
         supervisor.kill()

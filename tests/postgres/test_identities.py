@@ -50,9 +50,9 @@ async def test_in_a_user_namespace_postgres_is_nobody_inside_and_us_on_disk(
 
 
 async def test_another_user_runs_it_from_a_copy_of_the_binaries_that_root_owns(
-    as_root: None, public_tmp_path: Path, nobody: tuple[int, int]
+    as_root: None, public_tmp_path: Path, state_root: Path, nobody: tuple[int, int]
 ) -> None:
-    identity = UnprivilegedUser(*nobody, state_root=public_tmp_path / "state")
+    identity = UnprivilegedUser(*nobody, state_root=state_root)
     data_dir = public_tmp_path / "data"
     data_dir.mkdir(mode=0o700)
     before = modes_and_owners(data_dir)
@@ -61,8 +61,8 @@ async def test_another_user_runs_it_from_a_copy_of_the_binaries_that_root_owns(
         assert psutil.Process(postgres.pid).uids() == (nobody[0],) * 3
         assert psutil.Process(postgres.pid).ppid() == os.getpid()
         executable = Path(psutil.Process(postgres.pid).exe())
-        assert executable.is_relative_to(public_tmp_path / "state" / "binaries")
-        [socket] = (public_tmp_path / "state").glob("clusters/*/socket")
+        assert executable.is_relative_to(state_root / "binaries")
+        socket = identity.home(data_dir) / "socket"
         assert modes_and_owners(socket)[socket] == ("drwx------", *nobody)
     assert modes_and_owners(data_dir) == before
     for path in executable.parents[1].rglob("*"):
@@ -71,9 +71,8 @@ async def test_another_user_runs_it_from_a_copy_of_the_binaries_that_root_owns(
 
 
 async def test_another_users_database_is_found_again_with_its_own_identity(
-    as_root: None, public_tmp_path: Path, nobody: tuple[int, int]
+    as_root: None, public_tmp_path: Path, state_root: Path, nobody: tuple[int, int]
 ) -> None:
-    state_root = public_tmp_path / "state"
     data_dir = public_tmp_path / "data"
     identity = UnprivilegedUser(*nobody, state_root=state_root)
     async with EmbeddedPostgres(data_dir, identity=identity):
@@ -85,11 +84,11 @@ async def test_another_users_database_is_found_again_with_its_own_identity(
 async def test_where_the_namespace_cannot_reach_the_data_another_user_takes_over(
     as_root: None,
     public_tmp_path: Path,
+    state_root: Path,
     nobody: tuple[int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A 0700 directory of somebody else: root in a namespace has no power over it."""
-    state_root = public_tmp_path / "state"
     home = public_tmp_path / "home"
     home.mkdir(mode=0o700)
     os.chown(home, 12345, 12345)
