@@ -1,2 +1,4 @@
-"""The agent: beside the task app it opens the agent stream and reports for it.
-It knows the API and the task app's HTTP; the server's rooms may not come in."""
+"""The agent: the sidecar that stands beside a task app and carries its conversation to the server.
+
+`wire`, `differ` and `health` are pure. Nothing of the server (tasklogs_server) may come in.
+"""

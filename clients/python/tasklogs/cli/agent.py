@@ -105,9 +105,8 @@ async def _run(running: Agent) -> None:
 
 
 def _token(context: typer.Context, token: str | None, token_file: Path | None) -> str:
-    from click.core import ParameterSource
-
-    is_in_ps = context.get_parameter_source("token") is ParameterSource.COMMANDLINE
+    source = context.get_parameter_source("token")
+    is_in_ps = source is not None and source.name == "COMMANDLINE"
     if token is not None and token_file is not None:
         # A variable that is set for all must not stand in the way of what is asked for here.
         if is_in_ps:

@@ -1,0 +1,36 @@
+"""That the agent is to leave, and why."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tasklogs.v1 import task_agents_pb2 as pb
+
+Reason = pb.Goodbye.Reason
+
+
+class Departure:
+    """Set once, by a signal."""
+
+    def __init__(self) -> None:
+        self._wanted = asyncio.Event()
+        self._reason = pb.Goodbye.REASON_STOPPING
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the agent is to leave."""
+        return self._wanted.is_set()
+
+    @property
+    def reason(self) -> Reason.ValueType:
+        """What Goodbye says."""
+        return self._reason
+
+    def want(self, reason: Reason.ValueType) -> None:
+        """Ask the agent to leave."""
+        self._reason = reason
+        self._wanted.set()
+
+    async def wanted(self) -> None:
+        """Wait until the agent is to leave."""
+        await self._wanted.wait()

@@ -1,0 +1,271 @@
+"""What the task app shows, against what this session has sent: the difference is the next append.
+
+Pure. The contents of sealed entries are not kept once they are sent; a whole list is held against
+their fingerprints.
+"""
+
+from __future__ import annotations
+
+import enum
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
+from tasklogs.log.delta import Delta, diff
+from tasklogs.log.entry import Entry, Time
+
+_ENTRY_OVERHEAD_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TailChange:
+    """The tail's growth, as a delta to what this session sent of it before."""
+
+    id: int
+    time: Time
+    delta: Delta
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One LogAppend, without its sequence number."""
+
+    open_epoch: bool
+    withdraw_tail: bool
+    tail: TailChange | None
+    entries: tuple[Entry, ...]
+
+
+class Effect(enum.Enum):
+    """What an event does to the conversation as it is known."""
+
+    CHANGED = enum.auto()
+    STALE = enum.auto()
+    """It is older than what is known."""
+    UNCERTAIN = enum.auto()
+    """Something may have happened that events do not tell: a whole list must be read."""
+
+
+class Differ:
+    """One session's view of the log: what it has sent, what is shown, what is to be sent next.
+
+    `process` numbers the task app's processes; it changes when the task app may have restarted.
+    """
+
+    def __init__(self, stored: Position, *, process: int | None) -> None:
+        """`process`: the one from which this agent sent the stored tail; None if another did."""
+        self._stored: Position | None = stored
+        self._process = process
+        self._sealed = array("q")
+        self._last_sealed_id = -1
+        self._base: Entry | StoredTail | None = None
+        # What is shown from the first entry on that is not sealed in the store.
+        self._live: list[Entry] = []
+        self._open_epoch = False
+        self._withdraw_tail = False
+        self._epoch = stored.epoch
+
+    @property
+    def sealed(self) -> int:
+        """How many entries this session knows to be sealed in the store."""
+        return len(self._sealed)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a whole list was held against `Welcome`."""
+        return self._stored is None
+
+    @property
+    def tail_sent(self) -> tuple[Entry, int] | None:
+        """The tail that the store has when all is committed, and the process that it came from."""
+        if isinstance(self._base, Entry) and self._process is not None:
+            return self._base, self._process
+        return None
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether something shown is not sent yet."""
+        if self._open_epoch:
+            # A task's first epoch begins with its first entry; a later one at once, for it ends
+            # another.
+            return bool(self._live) or self._epoch > 0
+        if self._withdraw_tail or len(self._live) > 1:
+            return True
+        return bool(self._live) and self._live[0] != self._base
+
+    def show_list(
+        self,
+        entries: Sequence[Entry],
+        *,
+        process: int,
+        skipped: int = 0,
+        newer: Iterable[Entry] = (),
+        lags: bool = False,
+    ) -> Effect:
+        """Take a whole list that the task app showed.
+
+        skipped: so many entries before `entries` are those that are known as sealed. newer: entries
+        that events showed since the list was asked for; it may be older than they are. lags: the
+        list may be older than all that is known (the burst of `/events` is up to 25 ms, or a POST,
+        behind `/messages`).
+
+        UNCERTAIN: a lagging list that contradicts what this same process showed, which must not
+        open an epoch. Nothing has changed then. Or events that the list does not explain: another
+        is needed.
+        """
+        restarted = process != self._process
+        if lags and not restarted:
+            newer = [*self._live, *newer]
+        whole = list(entries)
+        effects = [apply(whole, entry, sealed=skipped) for entry in newer]
+        verdict = self._judge(whole, skipped, restarted=restarted)
+        contradicts = verdict is Verdict.OPENS_EPOCH or Effect.UNCERTAIN in effects
+        if lags and not restarted and contradicts:
+            return Effect.UNCERTAIN
+        self._adopt(whole, skipped, verdict)
+        self._process = process
+        return Effect.UNCERTAIN if Effect.UNCERTAIN in effects else Effect.CHANGED
+
+    def show_entry(self, entry: Entry, *, process: int) -> Effect:
+        """Take one entry that an event showed."""
+        if not self.is_compared or process != self._process:
+            return Effect.UNCERTAIN
+        if entry.id <= self._last_sealed_id:
+            return Effect.STALE
+        return apply(self._live, entry, sealed=len(self._sealed))
+
+    def next_append(self, limit_bytes: int) -> Append | None:
+        """Return what to send next, at most `limit_bytes` or one entry; None when all is sent."""
+        if not self.has_changes:
+            return None
+        open_epoch, withdraw_tail = self._open_epoch, self._withdraw_tail
+        self._open_epoch = self._withdraw_tail = False
+        if withdraw_tail:
+            self._base = None
+        tail = self._tail_change()
+        used = len(tail.delta.text) + _ENTRY_OVERHEAD_BYTES if tail else 0
+        entries: list[Entry] = []
+        while (entry := self._next_entry()) is not None:
+            used += len(entry.content) + _ENTRY_OVERHEAD_BYTES
+            if used > limit_bytes and (entries or tail):
+                break
+            entries.append(entry)
+            self._take(entry)
+        return Append(open_epoch, withdraw_tail, tail, tuple(entries))
+
+    def _tail_change(self) -> TailChange | None:
+        """Take the tail's growth as a delta, if one describes it; else the entry goes whole."""
+        base = self._base
+        if not isinstance(base, Entry) or not self._live or self._live[0] == base:
+            return None
+        entry = self._live[0]
+        if entry.dropped_bytes != base.dropped_bytes:
+            return None
+        delta = diff(base.content, entry.content)
+        if delta.keep_bytes == 0 and base.content:
+            return None
+        self._base = entry
+        return TailChange(entry.id, entry.time, delta)
+
+    def _next_entry(self) -> Entry | None:
+        """Return the first entry of which the store does not have this version."""
+        if not self._live:
+            return None
+        if self._base is None or self._live[0] != self._base:
+            return self._live[0]
+        return self._live[1] if len(self._live) > 1 else None
+
+    def _take(self, entry: Entry) -> None:
+        """Note that `entry` is sent; what it follows is sealed by it."""
+        if self._base is not None and entry is not self._live[0]:
+            sealed = self._live.pop(0)
+            self._sealed.append(fingerprint(sealed))
+            self._last_sealed_id = sealed.id
+        self._base = entry
+
+    def _judge(self, whole: Sequence[Entry], skipped: int, *, restarted: bool) -> Verdict:
+        if self._stored is not None:
+            return compare(whole, self._stored, restarted=restarted)
+        if self._open_epoch:
+            return Verdict.CONTINUES  # nothing of the new epoch is sent yet: it may be anything
+        known = self._sealed[skipped:]
+        fits = len(whole) >= len(known) and all(
+            fingerprint(entry) == mark for entry, mark in zip(whole, known, strict=False)
+        )
+        if not fits:
+            return Verdict.OPENS_EPOCH
+        if self._base is None:
+            return Verdict.CONTINUES
+        tail = StoredTail.of(self._base) if isinstance(self._base, Entry) else self._base
+        rest = whole[len(known) :]
+        return compare(rest, Position(epoch=1, entries=1, tail=tail), restarted=restarted)
+
+    def _adopt(self, whole: list[Entry], skipped: int, verdict: Verdict) -> None:
+        if verdict is Verdict.OPENS_EPOCH:
+            self._start_epoch(whole)
+            return
+        if self._stored is not None:
+            self._stand_at(self._stored, whole)
+        self._live = whole[len(self._sealed) - skipped :]
+        self._withdraw_tail = verdict is Verdict.WITHDRAWS_TAIL
+
+    def _start_epoch(self, whole: list[Entry]) -> None:
+        self._stored = None
+        self._sealed = array("q")
+        self._last_sealed_id = -1
+        self._base = None
+        self._live = whole
+        self._withdraw_tail = False
+        self._open_epoch = True
+
+    def _stand_at(self, stored: Position, whole: list[Entry]) -> None:
+        """Take over from `Welcome` what the list has confirmed."""
+        sealed = whole[: stored.sealed]
+        self._stored = None
+        self._sealed = array("q", map(fingerprint, sealed))
+        self._last_sealed_id = sealed[-1].id if sealed else -1
+        self._base = stored.tail
+        if stored.tail is None or len(whole) == len(sealed):
+            return
+        entry = whole[len(sealed)]
+        if entry.id == stored.tail.id and stored.tail.is_extended_by(entry):
+            kept = entry.content[: stored.tail.content_bytes]
+            self._base = Entry(entry.id, entry.type, stored.tail.time, kept, entry.dropped_bytes)
+
+
+def fingerprint(entry: Entry) -> int:
+    """Return 64 bits to tell whether a sealed entry is shown as it was. Only for this process."""
+    return hash((entry.id, entry.type, entry.time, entry.dropped_bytes, entry.content))
+
+
+def apply(live: list[Entry], entry: Entry, *, sealed: int) -> Effect:
+    """Apply to the end of a list, in place, what an event shows. `sealed` entries stand before
+    `live`."""
+    if not live:
+        if sealed or entry.id:
+            return Effect.UNCERTAIN
+        live.append(entry)
+        return Effect.CHANGED
+    tail = live[-1]
+    if entry.id < tail.id:
+        return Effect.STALE
+    if entry.id == tail.id:
+        return _change_tail(live, entry)
+    # A message that failed is removed without an event, always an empty one, and its id stays
+    # unused.
+    if entry.id != tail.id + 1 or not tail.content:
+        return Effect.UNCERTAIN
+    live.append(entry)
+    return Effect.CHANGED
+
+
+def _change_tail(live: list[Entry], entry: Entry) -> Effect:
+    tail = live[-1]
+    if entry.type != tail.type:
+        return Effect.UNCERTAIN
+    is_same_moment = entry.time == tail.time
+    if entry.time < tail.time or (is_same_moment and tail.content.startswith(entry.content)):
+        return Effect.STALE
+    live[-1] = entry
+    return Effect.CHANGED

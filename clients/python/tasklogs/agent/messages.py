@@ -1,0 +1,58 @@
+"""Between the agent's own values and the messages of the agent stream."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tasklogs.agent.differ import Append
+from tasklogs.log.continuation import Position, StoredTail
+from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1 import types_pb2
+
+
+def position(welcome: pb.Welcome) -> Position:
+    """Return where the store stands."""
+    tail = _stored_tail(welcome.tail) if welcome.HasField("tail") else None
+    return Position(welcome.epoch, welcome.entries, welcome.digest or bytes(32), tail)
+
+
+def log_append(sequence: int, append: Append) -> pb.AgentMessage:
+    """Return `append` as a message of the stream."""
+    message = pb.LogAppend(
+        sequence=sequence,
+        open_epoch=append.open_epoch,
+        withdraw_tail=append.withdraw_tail,
+        entries=[_entry(entry) for entry in append.entries],
+    )
+    if append.tail is not None:
+        message.tail.id = append.tail.id
+        message.tail.time.CopyFrom(_timestamp(append.tail.time))
+        message.tail.keep_bytes = append.tail.delta.keep_bytes
+        message.tail.text = append.tail.delta.text.decode()
+    return pb.AgentMessage(append=message)
+
+
+def _stored_tail(tail: pb.Welcome.Tail) -> StoredTail:
+    return StoredTail(
+        tail.id,
+        EntryType(tail.type),
+        Time(tail.time.seconds, tail.time.nanos),
+        tail.content_bytes,
+        tail.content_sha256,
+        tail.dropped_bytes,
+    )
+
+
+def _entry(entry: Entry) -> types_pb2.TaskLogEntry:
+    return types_pb2.TaskLogEntry(
+        id=entry.id,
+        type=types_pb2.TaskLogType.ValueType(entry.type),
+        time=_timestamp(entry.time),
+        dropped_bytes=entry.dropped_bytes,
+        content=entry.content.decode(),
+    )
+
+
+def _timestamp(time: Time) -> Timestamp:
+    return Timestamp(seconds=time.seconds, nanos=time.nanos)

@@ -1,0 +1,89 @@
+"""What the end of a stream means: leave, or dial again, and when."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import grpc
+
+from tasklogs.agent.faults import one_line
+from tasklogs.agent.settings import Settings
+from tasklogs.errors import TaskLogsRpcError
+
+
+class Fatal(Exception):
+    """The agent has no more to do here. `str()` is the one line to show."""
+
+
+# Not frozen: Python itself sets attributes of an exception while it is raised.
+@dataclass(eq=False)
+class StreamEnded(Exception):
+    """The stream ended. `reason` is for the log; `info` is `ErrorInfo.reason`, if there was one."""
+
+    code: grpc.StatusCode
+    reason: str
+    info: str | None = None
+    retry_after_seconds: float | None = None
+    """What the server asked for."""
+    was_welcome: bool = False
+
+    @classmethod
+    def of(cls, error: grpc.aio.AioRpcError, *, was_welcome: bool) -> StreamEnded:
+        """Read the status and its details."""
+        parsed = TaskLogsRpcError.from_rpc_error(error)
+        retry_after = parsed.retry_after
+        return cls(
+            parsed.code,
+            one_line(parsed.message),
+            parsed.reason,
+            None if retry_after is None else max(0.0, retry_after.total_seconds()),
+            was_welcome,
+        )
+
+
+class Backoff:
+    """Counts failures in a row and says how long to wait before the next attempt."""
+
+    def __init__(self, settings: Settings, rng: random.Random) -> None:
+        self._settings = settings
+        self._rng = rng
+        self._failures = 0
+
+    def wait_seconds(self, ended: StreamEnded) -> float:
+        """Return how long to wait. Raises Fatal where no attempt will do."""
+        _raise_if_fatal(ended)
+        if ended.was_welcome:
+            self._failures = 0
+        if ended.info == "SESSION_SUPERSEDED":
+            return self._rng.uniform(*self._settings.superseded_wait_seconds)
+        if ended.info == "SESSION_LOST" and ended.was_welcome:
+            return 0.0
+        self._failures += 1
+        if ended.retry_after_seconds is not None:
+            # Spread over half as much again: those who were told the same must not return as one.
+            return ended.retry_after_seconds * self._rng.uniform(1.0, 1.5)
+        ceiling = min(
+            self._settings.backoff_cap_seconds,
+            self._settings.backoff_first_seconds * 2 ** min(self._failures - 1, 30),
+        )
+        return self._rng.uniform(ceiling / 2, ceiling)
+
+
+def _raise_if_fatal(ended: StreamEnded) -> None:
+    match ended.code:
+        case grpc.StatusCode.NOT_FOUND:
+            raise Fatal("the task was deleted")
+        case grpc.StatusCode.UNAUTHENTICATED:
+            raise Fatal(
+                "the server refused the agent token: it was rotated, or belongs to another server"
+                " (`tasklogs task rotate-token TASK` gives a new one)"
+            )
+        case grpc.StatusCode.PERMISSION_DENIED:
+            raise Fatal(f"the server refused this agent: {ended.reason}")
+        case grpc.StatusCode.FAILED_PRECONDITION if ended.info == "STALE_REPORT":
+            raise Fatal(
+                "a newer build of the workspace has started: this agent belongs to an old one"
+            )
+        case _:
+            return

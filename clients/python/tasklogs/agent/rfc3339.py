@@ -1,0 +1,34 @@
+"""RFC 3339 times with their nanoseconds, as Go writes them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from tasklogs.log.entry import Time
+
+_FORM = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?"
+    r"(?:([Zz])|([+-])(\d\d):(\d\d))"
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@lru_cache(maxsize=1024)  # a growing answer shows the same moment in its event and in the list
+def parse(text: str) -> Time:
+    """Return the moment that `text` names. Raises ValueError where it names none.
+
+    A leap second counts as the second after it.
+    """
+    form = _FORM.fullmatch(text)
+    if form is None:
+        raise ValueError("not an RFC 3339 time")
+    year, month, day, hour, minute, second = (int(part) for part in form.groups()[:6])
+    fraction, _, sign, offset_hours, offset_minutes = form.groups()[6:]
+    moment = datetime(year, month, day, hour, minute, tzinfo=UTC) + timedelta(seconds=second)
+    if sign:
+        offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
+        moment = moment - offset if sign == "+" else moment + offset
+    since = moment - _EPOCH
+    return Time(since.days * 86400 + since.seconds, int((fraction or "").ljust(9, "0")))

@@ -1,0 +1,145 @@
+"""The agent as a whole: watch the task app, keep a session, leave when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import grpc
+import structlog
+
+from tasklogs.agent.departure import Departure
+from tasklogs.agent.reconnect import Backoff, StreamEnded
+from tasklogs.agent.sent_tails import SentTails
+from tasklogs.agent.session import Session
+from tasklogs.agent.settings import Settings
+from tasklogs.agent.task_app import TaskApp
+from tasklogs.agent.watch import Watch
+from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Whom the agent serves. `server` is HOST:PORT."""
+
+    server: str
+    token: str = field(repr=False)
+    agentapi_url: str = "http://localhost:3284"
+    build_number: int | None = None
+
+
+class Agent:
+    """One agent process's work."""
+
+    def __init__(
+        self,
+        options: Options,
+        settings: Settings | None = None,
+        *,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._settings = settings or Settings()
+        self._rng = rng or random.Random()
+        self._clock = clock
+        self.departure = Departure()
+
+    async def run(self) -> None:
+        """Work until `departure` is wanted and the server has confirmed the goodbye.
+
+        Raises Fatal where there is nothing more to do, TimeoutError where the goodbye was not
+        confirmed in time.
+        """
+        app = TaskApp(self._options.agentapi_url, self._settings)
+        watch = Watch(app, self._settings, self._clock)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                watching = asyncio.create_task(watch.run())
+                stack.push_async_callback(_cancel, watching)
+                serving = asyncio.create_task(self._serve(watch))
+                stack.push_async_callback(_cancel, serving)
+                limit = asyncio.create_task(self._time_to_leave())
+                stack.push_async_callback(_cancel, limit)
+                done, _ = await asyncio.wait(
+                    {watching, serving, limit}, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()
+        finally:
+            await app.aclose()
+
+    async def _time_to_leave(self) -> None:
+        await self.departure.wanted()
+        await asyncio.sleep(self._settings.goodbye_timeout_seconds)
+        raise TimeoutError("the server did not confirm the goodbye in time")
+
+    async def _serve(self, watch: Watch) -> None:
+        backoff = Backoff(self._settings, self._rng)
+        sent_tails = SentTails()
+        while True:
+            try:
+                await self._connect(watch, sent_tails)
+            except StreamEnded as ended:
+                wait_seconds = backoff.wait_seconds(ended)
+                _log.warning(
+                    "disconnected",
+                    code=ended.code.name,
+                    reason=ended.reason,
+                    info=ended.info,
+                    again_in_seconds=round(wait_seconds, 2),
+                )
+                await self._wait(wait_seconds)
+            else:
+                return
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, but not at length when the agent is to leave: its goodbye matters more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.departure.wanted()
+        if self.departure.is_wanted:
+            await asyncio.sleep(min(seconds, self._settings.backoff_first_seconds))
+
+    async def _connect(self, watch: Watch, sent_tails: SentTails) -> None:
+        # A channel of its own for each attempt: gRPC's own backoff would add to ours.
+        keepalive_ms = int(self._settings.keepalive_seconds * 1000)
+        timeout_ms = int(self._settings.keepalive_timeout_seconds * 1000)
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.keepalive_time_ms", keepalive_ms),
+            ("grpc.keepalive_timeout_ms", timeout_ms),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.http2.ping_timeout_ms", timeout_ms),
+        ]
+        async with grpc.aio.insecure_channel(self._options.server, options) as channel:
+            call = TaskAgentsStub(channel).Connect(
+                None, metadata=(("authorization", f"Bearer {self._options.token}"),)
+            )
+            session = Session(call, watch, self.departure, sent_tails, self._settings)
+            try:
+                await session.run(self._options.build_number)
+            except BaseExceptionGroup as group:
+                raise _only(group) from None
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # seen: what matters was raised already
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one exception of a group; of several, the group."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+        found = found.exceptions[0]
+    return found

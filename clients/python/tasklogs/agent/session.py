@@ -1,0 +1,236 @@
+"""One agent stream: Hello, Welcome, then what differs, and the answers to Sync.
+
+Two sides, each a task: one reads, the other writes. All that is written is decided in one place, so
+that what must come before what is plain: the appends that an answer rests on, then the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+import structlog
+
+from tasklogs.agent import messages
+from tasklogs.agent.departure import Departure
+from tasklogs.agent.differ import Differ, Effect
+from tasklogs.agent.faults import TaskAppError
+from tasklogs.agent.health import AppHealth
+from tasklogs.agent.reconnect import StreamEnded
+from tasklogs.agent.sent_tails import SentTails
+from tasklogs.agent.settings import Settings
+from tasklogs.agent.task_app import Shown
+from tasklogs.agent.watch import Watch
+from tasklogs.log.entry import Entry
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1 import types_pb2
+
+_log = structlog.get_logger(__name__)
+
+Call = grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ServerMessage]
+
+_MAX_APPEND_BYTES = 3 * 1024 * 1024  # with one entry of 1 MiB on top still under gRPC's 4 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The outcome of a Sync; no reason: done."""
+
+    sync_id: int
+    reason: str | None
+
+
+class Session:
+    """One stream, from Hello to its end."""
+
+    def __init__(
+        self,
+        call: Call,
+        watch: Watch,
+        departure: Departure,
+        sent_tails: SentTails,
+        settings: Settings,
+    ) -> None:
+        self._call = call
+        self._watch = watch
+        self._departure = departure
+        self._sent_tails = sent_tails
+        self._settings = settings
+        self._wake = asyncio.Event()
+        self._differ: Differ
+        self._limit_bytes = _MAX_APPEND_BYTES
+        self._sequence = 0
+        self._acknowledged = 0
+        self._reported: AppHealth | None = None
+        self._answers: deque[_Answer] = deque()
+        self._syncs: set[asyncio.Task[None]] = set()
+        self._is_ready_to_leave = False
+        self._said_goodbye = False
+        self._was_welcome = False
+
+    async def run(self, build_number: int | None) -> None:
+        """Serve the stream until the goodbye is confirmed. Raises StreamEnded at any other end."""
+        try:
+            await self._open(build_number)
+            self._watch.attach(self)
+            await self._serve()
+        except grpc.aio.AioRpcError as error:
+            raise StreamEnded.of(error, was_welcome=self._was_welcome) from None
+        finally:
+            self._watch.detach()
+            self._call.cancel()
+
+    def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
+        """Take a whole list: see `Listener`."""
+        effect = self._differ.show_list(
+            shown.entries, process=shown.process, newer=newer, lags=shown.lags
+        )
+        self._sent_tails.note(self._differ.tail_sent)
+        self._wake.set()
+        return effect
+
+    def show_entry(self, entry: Entry, process: int) -> Effect:
+        """Take one entry: see `Listener`."""
+        effect = self._differ.show_entry(entry, process=process)
+        if effect is Effect.CHANGED:
+            self._wake.set()
+        return effect
+
+    def health_changed(self) -> None:
+        """Report health, if it differs from what was reported."""
+        if self._watch.health is not self._reported:
+            self._wake.set()
+
+    async def _open(self, build_number: int | None) -> None:
+        hello = pb.Hello(agent_version=version("tasklogs"), task_app="agentapi")
+        if build_number is not None:
+            hello.build_number = build_number
+        try:
+            async with asyncio.timeout(self._settings.welcome_timeout_seconds):
+                await self._write(pb.AgentMessage(hello=hello))
+                first = await self._read()
+        except TimeoutError:
+            raise StreamEnded(grpc.StatusCode.DEADLINE_EXCEEDED, "no Welcome in time") from None
+        if first is None or not first.HasField("welcome"):
+            raise StreamEnded(grpc.StatusCode.INTERNAL, "the server did not begin with Welcome")
+        welcome = first.welcome
+        self._was_welcome = True
+        limits = (welcome.limits.append_bytes, welcome.limits.window_bytes, _MAX_APPEND_BYTES)
+        self._limit_bytes = min(limit for limit in limits if limit > 0)
+        stored = messages.position(welcome)
+        self._differ = Differ(stored, process=self._sent_tails.process_of(stored.tail))
+        self._wake.set()  # health is reported at once
+        _log.info("connected", session=welcome.session, epoch=stored.epoch, entries=stored.entries)
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(self._write_what_is_due())
+            leaving = tasks.create_task(self._prepare_to_leave())
+            try:
+                await self._handle_messages()
+            finally:
+                # The reading side sees how the stream ended; the others only that it did.
+                for task in (writing, leaving, *self._syncs):
+                    task.cancel()
+
+    async def _handle_messages(self) -> None:
+        while (message := await self._read()) is not None:
+            match message.WhichOneof("message"):
+                case "ack":
+                    self._acknowledged = message.ack.sequence
+                    self._wake.set()
+                case "sync":
+                    self._start_sync(message.sync.id)
+                case "report_state":
+                    self._reported = None
+                    self._wake.set()
+                case "drain":
+                    after = message.drain.retry_after.ToTimedelta().total_seconds()
+                    raise self._ended(grpc.StatusCode.UNAVAILABLE, "the server drains", after)
+                case _:
+                    pass  # of a newer server
+        if not self._said_goodbye:
+            raise self._ended(grpc.StatusCode.OK, "the server closed the stream")
+
+    def _ended(self, code: grpc.StatusCode, reason: str, after: float = 0.0) -> StreamEnded:
+        return StreamEnded(code, reason, retry_after_seconds=after or None, was_welcome=True)
+
+    def _start_sync(self, sync_id: int) -> None:
+        task = asyncio.create_task(self._sync(sync_id))
+        self._syncs.add(task)
+        task.add_done_callback(self._syncs.discard)
+
+    async def _sync(self, sync_id: int) -> None:
+        reason = None
+        try:
+            await self._watch.refresh()
+        except TaskAppError as error:
+            reason = str(error)
+        self._answers.append(_Answer(sync_id, reason))
+        self._wake.set()
+
+    async def _prepare_to_leave(self) -> None:
+        await self._departure.wanted()
+        try:
+            async with asyncio.timeout(self._settings.goodbye_sync_seconds):
+                await self._watch.refresh()
+        except (TaskAppError, TimeoutError) as error:
+            _log.warning("leaving without a last sync", reason=str(error) or "timeout")
+        self._is_ready_to_leave = True
+        self._wake.set()
+
+    async def _write_what_is_due(self) -> None:
+        try:
+            while not self._said_goodbye:
+                await self._wake.wait()
+                self._wake.clear()
+                for message in self._due():
+                    await self._write(message)
+            await self._call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the reading side tells why
+
+    def _due(self) -> Iterator[pb.AgentMessage]:
+        """Yield what is to be written now. What each `yield` returns to has been written."""
+        if (health := self._watch.health) is not self._reported:
+            self._reported = health
+            yield _state(health)
+        if self._acknowledged == self._sequence:
+            append = self._differ.next_append(self._limit_bytes)
+            if append is not None:
+                self._sequence += 1
+                self._sent_tails.note(self._differ.tail_sent)
+                yield messages.log_append(self._sequence, append)
+        # An answer rests on what its fetch showed, and all that was shown is sent.
+        while self._answers and (self._answers[0].reason or not self._differ.has_changes):
+            yield _answer(self._answers.popleft())
+        if self._is_ready_to_leave and not self._answers and not self._differ.has_changes:
+            self._said_goodbye = True
+            yield pb.AgentMessage(goodbye=pb.Goodbye(reason=self._departure.reason))
+
+    async def _read(self) -> pb.ServerMessage | None:
+        message: Any = await self._call.read()
+        return message if isinstance(message, pb.ServerMessage) else None
+
+    async def _write(self, message: pb.AgentMessage) -> None:
+        await self._call.write(message)
+
+
+def _state(health: AppHealth) -> pb.AgentMessage:
+    return pb.AgentMessage(
+        state=pb.StateReport(
+            lifecycle=types_pb2.AGENT_LIFECYCLE_READY,
+            app_health=types_pb2.AppHealth.ValueType(health),
+        )
+    )
+
+
+def _answer(answer: _Answer) -> pb.AgentMessage:
+    if answer.reason is None:
+        return pb.AgentMessage(sync_done=pb.SyncDone(id=answer.sync_id))
+    return pb.AgentMessage(sync_failed=pb.SyncFailed(id=answer.sync_id, reason=answer.reason))

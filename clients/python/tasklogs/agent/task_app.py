@@ -1,0 +1,192 @@
+"""AgentAPI over HTTP: the conversation as a whole, and as a stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import httpx_sse
+
+from tasklogs.agent import wire
+from tasklogs.agent.faults import Fault, TaskAppError
+from tasklogs.agent.process import HasFileno, ProcessWitness, reason
+from tasklogs.agent.settings import Settings
+from tasklogs.log.entry import Entry
+
+_OFF_LOOP_BYTES = 256 * 1024
+_MAX_BODY_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The whole conversation as the task app showed it, and by which of its processes.
+
+    lags: it is the burst of an event stream, which may be older than what `/messages` said before.
+    """
+
+    entries: list[Entry]
+    process: int
+    lags: bool
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What a new event stream begins with."""
+
+    shown: Shown
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An entry appeared or changed."""
+
+    entry: Entry
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChange:
+    """The task app's status changed: `running` or `stable`."""
+
+    status: str
+    process: int
+
+
+Event = Burst | Update | StatusChange
+
+
+class TaskApp:
+    """A client of one AgentAPI server. Every failure is a TaskAppError."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._settings = settings
+        parsed = httpx.URL(url)
+        port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        self._witness = ProcessWitness(parsed.host, port, settings.connect_timeout_seconds)
+        # No proxy and no pool: the task app stands beside the agent, and a connection that is
+        # reused may be one that a process left behind.
+        self._client = httpx.AsyncClient(
+            base_url=parsed,
+            trust_env=False,
+            timeout=httpx.Timeout(None, connect=settings.connect_timeout_seconds),
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        self._witness.close()
+        await self._client.aclose()
+
+    async def messages(self) -> Shown:
+        """Fetch the whole conversation. What is torn is fetched once more."""
+        try:
+            return await self._messages()
+        except TaskAppError as error:
+            if error.fault is not Fault.TORN:
+                raise
+        return await self._messages()
+
+    async def burst(self) -> Shown:
+        """Return the whole conversation as a fresh event stream shows it."""
+        async with self.events(is_witness=False) as events:
+            async for event in events:
+                if isinstance(event, Burst):
+                    return event.shown
+        raise TaskAppError(Fault.TORN, "/events: it ended before its first status_change")
+
+    @asynccontextmanager
+    async def events(self, *, is_witness: bool = True) -> AsyncIterator[AsyncIterator[Event]]:
+        """Open an event stream. Its first event is a Burst."""
+        process = await self._witness.number()
+        try:
+            async with httpx_sse.aconnect_sse(self._client, "GET", "/events") as source:
+                _check_status(source.response, "/events")
+                if is_witness:
+                    self._witness.watch_stream(_socket(source.response))
+                if not self._witness.still(process):
+                    raise TaskAppError(Fault.TORN, "/events: the task app restarted meanwhile")
+                events = _events(source, process)
+                try:
+                    yield events
+                finally:
+                    await events.aclose()
+        except httpx_sse.SSEError:
+            raise TaskAppError(Fault.NONSENSE, "/events: not an event stream") from None
+        except httpx.HTTPError as error:
+            raise _fault(error, "/events") from None
+        finally:
+            if is_witness:
+                self._witness.watch_stream(None)
+
+    async def _messages(self) -> Shown:
+        process = await self._witness.number()
+        try:
+            async with self._client.stream("GET", "/messages") as response:
+                _check_status(response, "/messages")
+                body = await _read(response)
+        except httpx.HTTPError as error:
+            raise _fault(error, "/messages") from None
+        if len(body) > _OFF_LOOP_BYTES:
+            entries = await asyncio.to_thread(wire.messages, body)
+        else:
+            entries = wire.messages(body)
+        if not self._witness.still(process):
+            raise TaskAppError(Fault.TORN, "/messages: the task app restarted meanwhile")
+        return Shown(entries, process, lags=False)
+
+
+async def _read(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise TaskAppError(Fault.NONSENSE, "/messages: the answer is over 512 MiB")
+    return bytes(body)
+
+
+async def _events(source: httpx_sse.EventSource, process: int) -> AsyncGenerator[Event, None]:
+    burst: list[Entry] | None = []
+    async for event in source.aiter_sse():
+        if event.event == "message_update":
+            entry = wire.message_update(event.data)
+            if burst is None:
+                yield Update(entry, process)
+            else:
+                burst.append(entry)
+        elif event.event == "status_change":
+            status = wire.status_change(event.data)
+            if burst is None:
+                yield StatusChange(status, process)
+            else:
+                wire.check_order(burst, "/events")
+                yield Burst(Shown(burst, process, lags=True, status=status))
+                burst = None
+
+
+def _check_status(response: httpx.Response, where: str) -> None:
+    code = response.status_code
+    if code != 200:
+        fault = Fault.DOWN if code >= 500 else Fault.NONSENSE
+        raise TaskAppError(fault, f"{where}: HTTP {code} {response.reason_phrase}")
+
+
+def _fault(error: httpx.HTTPError, where: str) -> TaskAppError:
+    if isinstance(error, httpx.TimeoutException):
+        return TaskAppError(Fault.TIMEOUT, f"{where}: connecting timed out")
+    if isinstance(error, httpx.ConnectError):
+        cause = error.__cause__ or error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        return TaskAppError(Fault.DOWN, f"{where}: connecting failed: {reason(cause)}")
+    return TaskAppError(Fault.TORN, f"{where}: the connection broke")
+
+
+def _socket(response: httpx.Response) -> HasFileno | None:
+    stream: Any = response.extensions.get("network_stream")
+    found: HasFileno | None = stream.get_extra_info("socket") if stream is not None else None
+    return found

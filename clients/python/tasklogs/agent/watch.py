@@ -1,0 +1,187 @@
+"""Watching the task app: its events, its health, whether it is ready, and who gets what it
+shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Protocol, assert_never
+
+import structlog
+
+from tasklogs.agent.differ import Effect
+from tasklogs.agent.faults import Fault, TaskAppError
+from tasklogs.agent.health import AppHealth, Health
+from tasklogs.agent.refresh import Refresher
+from tasklogs.agent.settings import Settings
+from tasklogs.agent.task_app import Burst, Event, Shown, StatusChange, TaskApp, Update
+from tasklogs.log.entry import Entry, EntryType
+
+_log = structlog.get_logger(__name__)
+
+
+class Listener(Protocol):
+    """Who gets what the task app shows: the session that is connected."""
+
+    def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
+        """Take a whole list, and the entries that events showed since it was asked for."""
+        ...
+
+    def show_entry(self, entry: Entry, process: int) -> Effect:
+        """Take one entry that an event showed."""
+        ...
+
+    def health_changed(self) -> None:
+        """Look at `Watch.health` again."""
+        ...
+
+
+class Watch:
+    """Keeps an event stream open and fetches the whole list when a status changes or somebody asks.
+
+    A process is ready once it has said `stable` or shown a user's message. Until then nothing that
+    it shows is passed on: it may be its banner, before its saved state is loaded.
+    """
+
+    def __init__(self, app: TaskApp, settings: Settings, clock: Callable[[], float]) -> None:
+        self._app = app
+        self._settings = settings
+        self._clock = clock
+        self._health = Health(settings.unhealthy_after_seconds, clock)
+        self._ready_process: int | None = None
+        self._listener: Listener | None = None
+        self._newer: dict[int, Entry] = {}
+        self._newer_process = 0
+        self._refresher = Refresher(
+            app, settings, begin=self._newer.clear, accept=self._fetched, failed=self._failed
+        )
+
+    @property
+    def health(self) -> AppHealth:
+        """What is to be reported now."""
+        return self._health.value
+
+    def attach(self, listener: Listener) -> None:
+        """Pass on what the task app shows, beginning with a whole list."""
+        self._listener = listener
+        self._refresher.want()
+
+    def detach(self) -> None:
+        """Pass on nothing more."""
+        self._listener = None
+
+    async def refresh(self) -> None:
+        """Pass on the whole list as it is after this call. Raises TaskAppError."""
+        await self._refresher.fresh()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._refresher.run())
+            tasks.create_task(self._probe())
+            tasks.create_task(self._follow_events())
+
+    async def _probe(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.probe_interval_seconds)
+            if self._health.is_failing and self._listener is not None:
+                self._refresher.want()
+
+    async def _follow_events(self) -> None:
+        while True:
+            began = self._clock()
+            try:
+                await self._read_events()
+            except TaskAppError as error:
+                self._failed(error)
+            # A stream that ended although it lived for a while was dropped: open the next at once.
+            if self._clock() - began < self._settings.probe_interval_seconds:
+                await asyncio.sleep(self._settings.probe_interval_seconds)
+
+    async def _read_events(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.sync_timeout_seconds) as burst_due:
+                async with self._app.events() as events:
+                    async for event in events:
+                        burst_due.reschedule(None)
+                        self._handle(event)
+        except TimeoutError:
+            raise TaskAppError(Fault.TIMEOUT, "/events: no answer") from None
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Burst(shown):
+                self._begin_stream(shown)
+            case Update(entry, process):
+                self._update(entry, process)
+            case StatusChange(status, process):
+                if status == "stable":
+                    self._ready(process)
+                self._refresher.want()
+            case _:
+                assert_never(event)
+
+    def _begin_stream(self, shown: Shown) -> None:
+        # AgentAPI says `stable` a moment before it shows what it loaded: a burst that says so first
+        # may still hold the banner. The fetch that follows does not.
+        was_ready = self._note_answer(shown)
+        if was_ready and self._listener is not None:
+            self._listener.show_list(shown, ())
+        if shown.status == "stable":
+            self._ready(shown.process)
+        self._refresher.want()
+
+    def _update(self, entry: Entry, process: int) -> None:
+        if self._refresher.is_fetching:
+            if process != self._newer_process:
+                self._newer.clear()
+                self._newer_process = process
+            self._newer[entry.id] = entry
+        if entry.type is EntryType.INPUT and process != self._ready_process:
+            self._ready(process)
+            self._refresher.want()
+        elif process == self._ready_process and self._shows_gap(entry, process):
+            self._refresher.want()
+
+    def _shows_gap(self, entry: Entry, process: int) -> bool:
+        """Pass an entry on; whether only a whole list can tell what happened."""
+        if self._listener is None:
+            return False
+        return self._listener.show_entry(entry, process) is Effect.UNCERTAIN
+
+    def _fetched(self, shown: Shown) -> bool:
+        if not self._note_answer(shown):
+            raise TaskAppError(Fault.STARTING, "the task app is still starting")
+        if self._listener is None:
+            return True
+        newer = self._newer.values() if shown.process == self._newer_process else ()
+        effect = self._listener.show_list(shown, newer)
+        if effect is Effect.UNCERTAIN and not shown.lags:
+            self._refresher.want()
+        return effect is not Effect.UNCERTAIN or not shown.lags
+
+    def _note_answer(self, shown: Shown) -> bool:
+        """Return whether the process that showed this list is ready."""
+        if any(entry.type is EntryType.INPUT for entry in shown.entries):
+            self._ready_process = shown.process
+        is_ready = shown.process == self._ready_process
+        self._health.answered(ready=is_ready)
+        self._tell_health()
+        return is_ready
+
+    def _ready(self, process: int) -> None:
+        if process != self._ready_process:
+            self._ready_process = process
+            _log.info("task app ready")
+        self._health.answered(ready=True)
+        self._tell_health()
+
+    def _failed(self, error: TaskAppError) -> None:
+        if error.fault is not Fault.STARTING:
+            _log.warning("task app not read", reason=str(error))
+            self._health.failed(error.fault)
+            self._tell_health()
+
+    def _tell_health(self) -> None:
+        if self._listener is not None:
+            self._listener.health_changed()

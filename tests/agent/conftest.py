@@ -1,0 +1,70 @@
+"""A task app, a server and an agent between them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from tasklogs.agent.run import Agent, Options
+from tasklogs.agent.settings import Settings
+from tests.fakes.agent_server import FakeServer
+from tests.fakes.task_app import FakeTaskApp
+
+FAST = Settings(
+    fetch_patience_seconds=0.1,
+    sync_timeout_seconds=1.0,
+    probe_interval_seconds=0.02,
+    unhealthy_after_seconds=0.2,
+    backoff_first_seconds=0.01,
+    backoff_cap_seconds=0.05,
+    superseded_wait_seconds=(0.3, 0.4),
+    goodbye_timeout_seconds=2.0,
+    goodbye_sync_seconds=0.5,
+)
+
+
+async def until(condition: Callable[[], object], timeout: float = 5.0) -> None:
+    """Wait until the condition holds. Raises TimeoutError after `timeout` seconds."""
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110 (a condition of another's state)
+            await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def running_agent(
+    app: FakeTaskApp,
+    server: FakeServer,
+    settings: Settings = FAST,
+    build_number: int | None = None,
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Run an agent; its task ends as the agent does. Cancelled at the end, as by SIGKILL."""
+    options = Options(server.address, "a-token", app.url, build_number)
+    agent = Agent(options, settings, rng=random.Random(7))
+    task = asyncio.create_task(agent.run())
+    task.agent = agent  # type: ignore[attr-defined]
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[FakeTaskApp]:
+    async with FakeTaskApp(interval_seconds=0.005) as fake:
+        yield fake
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeServer]:
+    async with FakeServer() as fake:
+        yield fake
+
+
+def patient(**changes: float) -> Settings:
+    return replace(FAST, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,119 @@
+"""The least store that follows the rules of the agent stream: what a server's log must hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tasklogs.log import digest
+from tasklogs.log.delta import Delta, patch
+from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.truncation import MAX_CONTENT_BYTES
+from tasklogs.v1 import task_agents_pb2 as pb
+
+
+class BrokenRule(AssertionError):
+    """An append that a server refuses with INVALID_ARGUMENT."""
+
+
+@dataclass
+class Epoch:
+    entries: list[Entry] = field(default_factory=list)
+    has_tail: bool = False
+
+    @property
+    def sealed(self) -> list[Entry]:
+        return self.entries[:-1] if self.has_tail else self.entries
+
+
+@dataclass
+class ReferenceStore:
+    """Epochs are numbered from 1: `epochs[0]` is the first."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    revision: int = 0
+
+    @property
+    def entries(self) -> list[Entry]:
+        return self.epochs[-1].entries if self.epochs else []
+
+    @property
+    def contents(self) -> list[str]:
+        return [entry.content.decode() for entry in self.entries]
+
+    def apply(self, append: pb.LogAppend) -> None:
+        if append.open_epoch:
+            _check(not append.withdraw_tail and not append.HasField("tail"), "opens, and more")
+            self.epochs.append(Epoch())
+            self.revision += 1
+        _check(bool(self.epochs), "no epoch is open")
+        epoch = self.epochs[-1]
+        if append.withdraw_tail:
+            _check(epoch.has_tail and not append.HasField("tail"), "no tail to withdraw")
+            epoch.entries.pop()
+            epoch.has_tail = False
+            self.revision += 1
+        if append.HasField("tail"):
+            self._grow(epoch, append.tail)
+        for entry in append.entries:
+            self._add(epoch, entry)
+
+    def _grow(self, epoch: Epoch, change: pb.TailDelta) -> None:
+        _check(epoch.has_tail and epoch.entries[-1].id == change.id, "not the tail")
+        tail = epoch.entries[-1]
+        content = bytearray(tail.content)
+        patch(content, Delta(change.keep_bytes, change.text.encode()))
+        _check(len(content) <= MAX_CONTENT_BYTES, "too long")
+        moment = Time(change.time.seconds, change.time.nanos)
+        epoch.entries[-1] = Entry(tail.id, tail.type, moment, bytes(content), tail.dropped_bytes)
+        self.revision += 1
+
+    def _add(self, epoch: Epoch, message: object) -> None:
+        from tasklogs.v1 import types_pb2
+
+        assert isinstance(message, types_pb2.TaskLogEntry)
+        _check(message.HasField("id") and message.HasField("time"), "no id or time")
+        entry = Entry(
+            message.id,
+            EntryType(message.type),
+            Time(message.time.seconds, message.time.nanos),
+            message.content.encode(),
+            message.dropped_bytes,
+        )
+        _check(len(entry.content) <= MAX_CONTENT_BYTES, "too long")
+        if epoch.has_tail and epoch.entries[-1].id == entry.id:
+            _check(epoch.entries[-1].type == entry.type, "the tail changes its type")
+            epoch.entries[-1] = entry
+        else:
+            higher = not epoch.entries or entry.id > epoch.entries[-1].id
+            _check(higher, "ids do not grow")
+            epoch.entries.append(entry)
+            epoch.has_tail = True
+        self.revision += 1
+
+    def welcome(
+        self, *, session: int = 1, append_bytes: int = 262_144, window_bytes: int = 1_048_576
+    ) -> pb.Welcome:
+        welcome = pb.Welcome(session=session, epoch=len(self.epochs), revision=self.revision)
+        welcome.limits.append_bytes = append_bytes
+        welcome.limits.window_bytes = window_bytes
+        welcome.limits.entry_bytes = MAX_CONTENT_BYTES
+        welcome.digest = digest.EMPTY
+        if self.epochs:
+            epoch = self.epochs[-1]
+            welcome.entries = len(epoch.entries)
+            welcome.digest = digest.seal_all(epoch.sealed)
+            if epoch.has_tail:
+                tail = epoch.entries[-1]
+                welcome.tail.id = tail.id
+                welcome.tail.type = tail.type  # type: ignore[assignment]
+                welcome.tail.time.seconds = tail.time.seconds
+                welcome.tail.time.nanos = tail.time.nanos
+                welcome.tail.content_bytes = len(tail.content)
+                welcome.tail.content_sha256 = digest.content_hash(tail.content)
+                welcome.tail.dropped_bytes = tail.dropped_bytes
+        return welcome
+
+
+def _check(fits: bool, reason: str) -> None:
+    if not fits:
+        raise BrokenRule(reason)
