@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tasklogs.cli.agent import agent
 from tasklogs.cli.failure import CommandFailed, print_failure
 from tasklogs.cli.logs import logs
 from tasklogs.cli.serve import serve
@@ -30,6 +31,7 @@ app = typer.Typer(
     },
 )
 app.command()(serve)
+app.command()(agent)
 app.add_typer(task_app)
 app.command()(logs)
 
