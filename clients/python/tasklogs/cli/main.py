@@ -13,6 +13,7 @@ from tasklogs.cli.agent import agent
 from tasklogs.cli.failure import CommandFailed, print_failure
 from tasklogs.cli.logs import logs
 from tasklogs.cli.serve import serve
+from tasklogs.cli.serve_help import ServeCommand
 from tasklogs.cli.task import task_app
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ app = typer.Typer(
         "token_normalize_func": lambda token: token.replace("_", "-"),
     },
 )
-app.command()(serve)
+app.command(cls=ServeCommand)(serve)
 app.command()(agent)
 app.add_typer(task_app)
 app.command()(logs)

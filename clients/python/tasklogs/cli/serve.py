@@ -89,9 +89,8 @@ def serve(
     then end it.
     """
     try:
-        from tasklogs_server.settings import ServerSettings
-
         from tasklogs_server import app
+        from tasklogs_server.settings import ServerSettings
     except ModuleNotFoundError as error:
         raise CommandFailed(
             f"the server is not installed here (no module {error.name});"
@@ -107,7 +106,7 @@ def serve(
     )
     spinner = Spinner("starting")
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=_loop_factory(settings.loop)) as runner:
             runner.run(
                 app.serve(
                     settings,
@@ -135,7 +134,9 @@ def _settings(settings: type[ServerSettings], **given: Any) -> ServerSettings:
         raise typer.BadParameter(problems, param_hint="settings") from error
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if loop != "uvloop":
+        return None
     try:
         import uvloop
     except ModuleNotFoundError:

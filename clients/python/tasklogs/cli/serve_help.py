@@ -1,0 +1,45 @@
+"""`tasklogs serve --help`: its options, then the settings that have a variable only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+
+from typer.core import TyperCommand
+
+
+class ServeCommand(TyperCommand):
+    """Asks the server's settings for what --help shows, and only when it is shown."""
+
+    # Typer's own classes for these two are private.
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the variables of the settings that are no options."""
+        options = {parameter.name for parameter in self.params}
+        with formatter.section("Further settings, from the environment (lengths of time in seconds)"):
+            formatter.write_dl(_variables(options))
+
+
+def _variables(options: Collection[str | None]) -> list[tuple[str, str]]:
+    try:
+        from tasklogs_server.settings import ServerSettings
+    except ModuleNotFoundError:
+        return [("(none)", "The server is not installed here.")]
+    prefix = ServerSettings.model_config.get("env_prefix", "")
+    return [
+        (
+            f"{prefix}{name}".upper(),
+            f"{_sentence(field.description)}  [default: {_plain(field.default)}]",
+        )
+        for name, field in ServerSettings.model_fields.items()
+        if name not in options
+    ]
+
+
+def _sentence(description: str | None) -> str:
+    return f"{description[0].upper()}{description[1:]}." if description else ""
+
+
+def _plain(default: object) -> str:
+    # As the variable takes it: in seconds.
+    return f"{default.total_seconds():g}" if isinstance(default, timedelta) else str(default)
