@@ -28,6 +28,6 @@ def test_only_complaints_of_this_start_are_reported(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("FATAL:  of last week\n")
     log = LogFile(tmp_path / "log")
     assert log.last_complaint() is None
-    os.write(log.fileno(), b"LOG:  fine\nFATAL:  of today\nLOG:  bye\n")
+    os.write(log.fileno(), b"[1] LOG:  fine\n2026 UTC [1] FATAL:  of today\n[1] LOG:  bye\n")
     assert log.last_complaint() == "FATAL:  of today"
     log.close()

@@ -98,7 +98,7 @@ class UnprivilegedUser(Identity):
         """Makes what is missing under `state_root`, and copies the binaries once a version."""
         copies, clusters = self.state_root / "binaries", self.state_root / "clusters"
         for directory in (self.state_root, copies, clusters):
-            _make_passable(directory)
+            make_passable(directory)
         # Root's, with Postgres' own directories inside: its user plants no symlinks here.
         home = self.home(data_dir)
         if not home.exists():
@@ -107,7 +107,7 @@ class UnprivilegedUser(Identity):
         return copy_binaries(binaries, copies)
 
 
-def _make_passable(directory: Path) -> None:
+def make_passable(directory: Path) -> None:
     """A new directory lets all pass, whatever the umask; one that exists must be root's own."""
     if not directory.exists():
         directory.mkdir(parents=True)

@@ -35,7 +35,7 @@ def checked(result: int, step: str) -> None:
 def enter_user_namespace(libc: ctypes.CDLL, uid: int, gid: int) -> None:
     """Look like `uid` and `gid` from the inside; on disk everything stays owned by who we are."""
     outer_uid, outer_gid = os.geteuid(), os.getegid()
-    checked(libc.unshare(CLONE_NEWUSER), "unshare")
+    checked(libc.unshare(CLONE_NEWUSER), "no user namespace is allowed here")
     # The kernel takes a gid map from an unprivileged writer only after setgroups is denied.
     for name, line in (
         ("setgroups", "deny"),

@@ -1,6 +1,7 @@
 """Postgres' log: one file of bounded size, and the one before it."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -43,7 +44,10 @@ class LogFile:
         complaints = [
             line for line in lines if " LOG: " not in line and any(mark in line for mark in marks)
         ]
-        return complaints[-1].strip() if complaints else None
+        # Without the time and pid in front: the line becomes part of an error message.
+        return (
+            re.sub(r"^.*\] (?=FATAL:|PANIC:)", "", complaints[-1].strip()) if complaints else None
+        )
 
     def close(self) -> None:
         """Closes our descriptor; Postgres has its own."""

@@ -24,7 +24,7 @@ from tasklogs_server.postgres.cluster import (
     initialise,
 )
 from tasklogs_server.postgres.errors import EmbeddedPostgresError
-from tasklogs_server.postgres.identity import STATE_ROOT, Identity
+from tasklogs_server.postgres.identity import STATE_ROOT, Identity, make_passable
 from tasklogs_server.postgres.leftovers import (
     read_pid_file,
     remove_stale_pid_file,
@@ -63,11 +63,10 @@ class EmbeddedPostgres:
         on_progress: Callable[[str], None] | None = None,
         identity: Identity | None = None,
     ) -> None:
-        if data_dir is None:
-            if os.geteuid() != 0:
-                raise EmbeddedPostgresError("the embedded Postgres needs a data directory")
-            data_dir = STATE_ROOT / "data"
-        self._data_dir = data_dir.absolute()
+        if data_dir is None and os.geteuid() != 0:
+            raise EmbeddedPostgresError("the embedded Postgres needs a data directory")
+        self._below_state_root = data_dir is None
+        self._data_dir = (data_dir or STATE_ROOT / "data").absolute()
         self._settings = settings
         self._tell = on_progress or (lambda line: None)
         self._forced_identity = identity
@@ -137,6 +136,8 @@ class EmbeddedPostgres:
         await self.stop()
 
     async def _start(self, wheel: Binaries) -> None:
+        if self._below_state_root:
+            make_passable(STATE_ROOT)
         self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._resources.callback(DataDirectoryLock(self._data_dir).release)
         identity, binaries = await self._choose_identity(wheel)

@@ -1,0 +1,31 @@
+"""What tests.fixtures.postgres promises to every other test."""
+
+import asyncpg
+import pytest
+
+from tests.fixtures.postgres import PostgresServer
+from tests.postgres.test_life import query
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+async def test_each_test_has_a_migrated_database_of_its_own(database: str, turn: str) -> None:
+    assert await query(database, "SELECT count(*) FROM alembic_version") == 1
+    await query(database, "CREATE TABLE only_here AS SELECT 1")
+
+
+async def test_a_connection_left_open_does_not_hinder_the_cleanup(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    connection.terminate()
+
+
+async def test_an_own_server_is_durable_and_keeps_its_data_over_a_kill(
+    postgres_server: PostgresServer,
+) -> None:
+    assert await query(postgres_server.dsn(), "SHOW fsync") == "on"
+    assert await query(postgres_server.dsn(), "SELECT count(*) FROM alembic_version") == 1
+    await query(postgres_server.dsn(), "CREATE TABLE kept AS SELECT 42 AS answer")
+    before = postgres_server.pid
+    postgres_server.kill()
+    postgres_server.start()
+    assert postgres_server.pid != before
+    assert await query(postgres_server.dsn(), "SELECT answer FROM kept") == 42
