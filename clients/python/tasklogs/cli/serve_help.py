@@ -16,7 +16,7 @@ class ServeCommand(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the variables of the settings that are no options."""
         options = {parameter.name for parameter in self.params}
-        with formatter.section("Further settings, from the environment (lengths of time in seconds)"):
+        with formatter.section("Further settings, as variables only (times in seconds)"):
             formatter.write_dl(_variables(options))
 
 

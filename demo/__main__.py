@@ -1,0 +1,121 @@
+"""The story: a live read, a pause, a snapshot read, a resume and a refused read."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from demo.stage import DemoFailed, Stage, free_port
+
+TASK = "local/demo"
+
+
+def tell_all(stage: Stage) -> None:
+    server, app = f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+
+    stage.tell("A server, on an embedded Postgres in a directory of its own.")
+    stage.start("server", f"tasklogs serve --listen {server} --data-dir data")
+    stage.wait("until it serves", lambda: f"serving on {server}" in stage.said("server"))
+    stage.export({"TASKLOGS_SERVER": server})
+
+    stage.tell("A task. Its agent's token goes into a file.")
+    stage.run("tasklogs task create demo --token-file demo.token")
+
+    stage.tell(
+        "Its workspace starts: a task app (a scripted one that speaks as AgentAPI does), beside it"
+        " our agent; and the orchestrator reports the build."
+    )
+    start_workspace(stage, app)
+    report(stage, 1, "start", "succeeded")
+    wait_until_active(stage)
+
+    stage.tell("LIVE: what is said is in the very next read, also while the answer still grows.")
+    stage.run(f"python -m demo.say {app} 'Why is the sky blue?'")
+    stage.run(f"tasklogs logs {TASK}")
+    stage.wait("until the answer is whole", lambda: has_found(stage))
+    stage.run(f"tasklogs logs {TASK} -n 1")
+    stage.tell("The same for programs, with any gRPC client.")
+    stage.run(
+        f'grpcurl -plaintext -d \'{{"task": "{TASK}", "tail": 1}}\' {server}'
+        " tasklogs.v1.TaskLogs/GetTaskLogs"
+    )
+
+    stage.tell("PAUSE: the workspace goes away to save money.")
+    stop_workspace(stage)
+    report(stage, 2, "stop", "succeeded")
+
+    stage.tell("SNAPSHOT: the same entries, now from the store, and it says so.")
+    stage.run(f"tasklogs logs {TASK}")
+
+    stage.tell(
+        "RESUME: another workspace, the saved conversation. Until it is ready: the snapshot."
+    )
+    report(stage, 3, "start", "running")
+    stage.run(f"tasklogs logs {TASK} -n 0")
+    start_workspace(stage, app)
+    report(stage, 3, "start", "succeeded")
+    wait_until_active(stage)
+    stage.run(f"python -m demo.say {app} 'And at night?'")
+    stage.run(f"tasklogs logs {TASK} -n 3")
+
+    stage.tell("REFUSED: a build that failed. No honest answer exists, so none is made up ...")
+    stop_workspace(stage)
+    report(stage, 4, "start", "failed")
+    stage.run(f"tasklogs logs {TASK}", expect=1)
+    stage.tell("... but what is stored is still there for those who ask for it.")
+    stage.run(f"tasklogs logs {TASK} --source snapshot -n 1")
+
+
+def start_workspace(stage: Stage, app: str) -> None:
+    port = app.rpartition(":")[2]
+    stage.start("task app", f"python -m tests.fakes.task_app --port {port} --state-file state.json")
+    stage.start("agent", f"tasklogs agent --token-file demo.token --agentapi-url {app}")
+
+
+def stop_workspace(stage: Stage) -> None:
+    stage.tell("(SIGTERM to the agent, then to the task app, as a workspace does.)")
+    stage.end("agent")
+    stage.end("task app")
+
+
+def report(stage: Stage, build: int, transition: str, job_status: str) -> None:
+    stage.run(
+        f"tasklogs task report-build {TASK} --build-number {build} --transition {transition}"
+        f" --job-status {job_status}"
+    )
+
+
+def wait_until_active(stage: Stage) -> None:
+    def is_active() -> bool:
+        task = json.loads(stage.quietly("tasklogs", "task", "get", TASK, "-o", "json") or "{}")
+        return bool(task.get("status") == "TASK_STATUS_ACTIVE")
+
+    stage.wait("until the agent reports that it is ready", is_active)
+
+
+def has_found(stage: Stage) -> bool:
+    return "I found." in stage.quietly("tasklogs", "logs", TASK, "-n", "1")
+
+
+def main() -> int:
+    # As an exception, so that a SIGTERM too ends all that was started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="tasklogs-demo-") as directory:
+        try:
+            with Stage(Path(directory)) as stage:
+                tell_all(stage)
+        except KeyboardInterrupt:
+            return 130
+        except (DemoFailed, subprocess.TimeoutExpired) as failure:
+            print(f"demo: {failure}", file=sys.stderr)
+            return 1
+    print("\nThat was all of it, and nothing is left behind.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""`tasklogs serve` as a process, on an embedded Postgres of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import Finished, environment, finish, run, started
+
+WITHOUT_THE_EXTRA = """
+import sys
+sys.modules["tasklogs_server"] = None
+from tasklogs.cli.main import main
+main()
+"""
+
+
+@pytest.fixture
+async def serving(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A server and its address."""
+    async with started(
+        "serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")
+    ) as process:
+        yield process, await address_of(process)
+
+
+async def address_of(process: asyncio.subprocess.Process) -> str:
+    assert process.stderr is not None
+    said = b""
+    while line := await process.stderr.readline():
+        said += line
+        if match := re.search(rb"serving on (\S+);", line):
+            return match[1].decode()
+    raise AssertionError(f"it ended instead of serving:\n{said.decode()}")
+
+
+async def test_it_says_what_to_type_next(
+    serving: tuple[asyncio.subprocess.Process, str],
+) -> None:
+    process, address = serving
+
+    created = await run("task", "create", "demo", "--server", address)
+    process.send_signal(signal.SIGTERM)
+    finished = await finish(process)
+
+    assert created.code == 0, created
+    assert (
+        f"tasklogs task create demo --token-file demo.token --server {address}" in finished.stderr
+    )
+    assert f"grpcurl -plaintext {address} list" in finished.stderr
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_with_0(
+    serving: tuple[asyncio.subprocess.Process, str], ending: signal.Signals
+) -> None:
+    process, _ = serving
+
+    process.send_signal(ending)
+
+    assert (await finish(process)).code == 0
+
+
+async def test_the_log_goes_to_stderr_and_stdout_stays_empty(
+    serving: tuple[asyncio.subprocess.Process, str],
+) -> None:
+    process, _ = serving
+
+    process.send_signal(signal.SIGTERM)
+
+    assert (await finish(process)).stdout == ""
+
+
+async def test_an_address_that_is_taken_is_one_line(
+    serving: tuple[asyncio.subprocess.Process, str], tmp_path: Path
+) -> None:
+    _, address = serving
+
+    second = await run("serve", "--listen", address, "--data-dir", str(tmp_path / "other"))
+
+    assert second.code == 1
+    assert address in second.stderr.splitlines()[-1]
+    assert "Traceback" not in second.stderr
+
+
+async def test_a_data_directory_that_is_in_use_is_one_line(
+    serving: tuple[asyncio.subprocess.Process, str], tmp_path: Path
+) -> None:
+    data_dir = tmp_path / "data"
+
+    second = await run("serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir))
+
+    assert second.code == 1
+    assert str(data_dir) in second.stderr.splitlines()[-1]
+    assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:50051", "192.0.2.1:50051"])
+async def test_any_address_but_loopback_is_refused_in_a_line_that_names_what_is_missing(
+    address: str, tmp_path: Path
+) -> None:
+    finished = await run("serve", "--listen", address, "--data-dir", str(tmp_path / "data"))
+
+    assert finished.code == 1
+    assert "TLS" in finished.stderr
+    assert "authentication" in finished.stderr
+    assert finished.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_database_that_does_not_answer_is_one_line() -> None:
+    finished = await run(
+        *("serve", "--listen", "127.0.0.1:0"),
+        *("--database-url", "postgresql://someone:secret@127.0.0.1:1/tasklogs"),
+    )
+
+    assert finished.code == 1
+    assert finished.stderr.splitlines()[-1].startswith("tasklogs: ")
+    assert "secret" not in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+async def test_a_setting_that_makes_no_sense_names_its_variable() -> None:
+    finished = await run("serve", "--listen", "127.0.0.1:0", env={"TASKLOGS_PAGE_BYTES": "many"})
+
+    assert finished.code == 2
+    assert "TASKLOGS_PAGE_BYTES" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+async def test_without_the_server_extra_it_says_how_to_install_it() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        WITHOUT_THE_EXTRA,
+        "serve",
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    finished = await finish(process)
+
+    assert finished == Finished(
+        1,
+        "",
+        "tasklogs: the server is not installed here (no module tasklogs_server);"
+        " install it with: pip install 'tasklogs[server]'\n",
+    )
+
+
+async def test_help_shows_the_settings_that_are_no_options() -> None:
+    finished = await run("serve", "--help")
+
+    assert re.search(r"TASKLOGS_AGENT_WAIT .*\n? .*\[default:\s+3\]", finished.stdout)
+    assert "TASKLOGS_LISTEN  " not in finished.stdout
+
+
+async def test_the_data_directory_follows_the_xdg_specification(tmp_path: Path) -> None:
+    async with started(
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        env={"XDG_DATA_HOME": str(tmp_path), "HOME": os.devnull},
+    ) as process:
+        await address_of(process)
+        process.send_signal(signal.SIGTERM)
+        await finish(process)
+
+    assert (tmp_path / "tasklogs").is_dir()
