@@ -49,7 +49,7 @@ async def connect(dsn: str) -> Connection:
 
 
 class Connections:
-    """At most `size` connections, opened when they are needed; callers beyond that wait their turn."""
+    """At most `size` connections, opened when needed; callers beyond that wait their turn."""
 
     def __init__(self, dsn: str, *, size: int) -> None:
         self._dsn = dsn

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from tasklogs.log import delta
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
+from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.encoding import encode_head
 from tasklogs_server.store.records import Tail, TailHead, Task
@@ -23,23 +24,26 @@ if TYPE_CHECKING:
 # - LIMIT stands inside the window, so a page looks at no more rows than it may return.
 # - "The last N" is a range of ordinals: it costs the same on any length of log.
 _READ = f"""
-WITH task AS (
+WITH task AS MATERIALIZED (
     SELECT {TASK_COLUMNS},
            coalesce($5::int, h.epoch) AS read_epoch,
            h.tail_part_bytes > 0 AND coalesce($5, h.epoch) = h.epoch AS tail_in_parts
       FROM {TASK_TABLES}
-     WHERE t.task_id = $4 AND t.deleted_at IS NULL
+     WHERE t.task_id = coalesce(
+               $4::uuid,
+               (SELECT n.task_id FROM task_names n WHERE n.owner = $11 AND n.name = $12))
+       AND t.deleted_at IS NULL
 ), epoch AS (
     SELECT task.*,
            CASE WHEN read_epoch = epoch THEN entries
                 ELSE coalesce((SELECT max(ordinal) + 1 FROM log_entries
-                                WHERE task_id = $4 AND epoch = read_epoch), 0)
+                                WHERE task_id = task.task_id AND epoch = read_epoch), 0)
            END AS epoch_entries,
            (SELECT e.ordinal FROM log_entries e
-             WHERE e.task_id = $4 AND e.epoch = read_epoch
+             WHERE e.task_id = task.task_id AND e.epoch = read_epoch
              ORDER BY e.ordinal LIMIT 1) AS first_ordinal,
            (SELECT e.id FROM log_entries e
-             WHERE e.task_id = $4 AND e.epoch = read_epoch
+             WHERE e.task_id = task.task_id AND e.epoch = read_epoch
              ORDER BY e.ordinal LIMIT 1) AS first_id
       FROM task
 ), range AS (
@@ -59,7 +63,7 @@ SELECT range.*, page.encoded, page.rows, page.page_bytes, page.last_ordinal,
                    sum(octet_length(e.head) + octet_length(e.content))
                        OVER (ORDER BY e.ordinal) AS running
               FROM log_entries e
-             WHERE e.task_id = $4 AND e.epoch = range.read_epoch
+             WHERE e.task_id = range.task_id AND e.epoch = range.read_epoch
                AND e.ordinal >= range.range_start
                AND e.ordinal < CASE WHEN range.tail_in_parts
                                     THEN least(range.range_end, range.entries - 1)
@@ -71,11 +75,12 @@ SELECT range.*, page.encoded, page.rows, page.page_bytes, page.last_ordinal,
   LEFT JOIN LATERAL (
     SELECT e.content,
            (SELECT array_agg(p.keep_bytes ORDER BY p.revision) FROM log_tail_parts p
-             WHERE p.task_id = $4) AS keeps,
+             WHERE p.task_id = range.task_id) AS keeps,
            (SELECT array_agg(p.text ORDER BY p.revision) FROM log_tail_parts p
-             WHERE p.task_id = $4) AS texts
+             WHERE p.task_id = range.task_id) AS texts
       FROM log_entries e
-     WHERE e.task_id = $4 AND e.epoch = range.read_epoch AND e.ordinal = range.entries - 1
+     WHERE e.task_id = range.task_id AND e.epoch = range.read_epoch AND e.ordinal = range.entries -
+     1
   ) tail ON range.tail_in_parts
         AND range.range_end >= range.entries
         AND coalesce(page.last_ordinal, range.range_start - 1) = range.entries - 2
@@ -136,22 +141,24 @@ class LogReads:
         self._connections = connections
         self._standing = standing
 
-    async def page(self, task_id: UUID, query: PageQuery) -> LogPage:
+    async def page(self, ref: TaskRef, query: PageQuery) -> LogPage:
         """Read one page. Raises TaskNotFound."""
         async with self._connections.use() as connection:
             row = await connection.fetchrow(
                 _READ,
                 *self._standing,
-                task_id,
+                ref.id if isinstance(ref, TaskId) else None,
                 query.epoch,
                 query.tail,
                 query.start,
                 query.end,
                 query.rows,
                 query.page_bytes,
+                None if isinstance(ref, TaskId) else ref.owner,
+                None if isinstance(ref, TaskId) else ref.name,
             )
         if row is None:
-            raise TaskNotFound(str(task_id))
+            raise TaskNotFound(str(ref))
         return _page_of(row, query)
 
 

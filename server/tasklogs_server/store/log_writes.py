@@ -7,8 +7,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from tasklogs_server.store.connections import Connection
+import asyncpg
+import structlog
+
+from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
+from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
+
+_log = structlog.get_logger(__name__)
 
 
 class Outcome(enum.Enum):
@@ -17,10 +23,16 @@ class Outcome(enum.Enum):
     COMMITTED = "committed"
     LOCKED = "locked"
     """Another transaction holds the head: the same commit may be tried again."""
+    FENCED = "fenced"
+    """A later session has raised the fence."""
     MOVED = "moved"
-    """The fence or the revision is another one: whoever built on them has lost."""
+    """The revision is another one: whoever built on it has lost."""
     GONE = "gone"
     """The task was deleted."""
+    CORRUPT = "corrupt"
+    """Postgres reports corruption where this task's rows are."""
+    REFUSED = "refused"
+    """Postgres refused this task's rows; the other tasks' are not concerned."""
 
 
 # One statement per task, pipelined over all tasks of a batch: every query stays on one task, and
@@ -29,7 +41,7 @@ class Outcome(enum.Enum):
 # are deleted by "up to the base revision", so the part that this very commit adds is not meant.
 _COMMIT = """
 WITH locked AS MATERIALIZED (
-    SELECT task_id FROM log_heads WHERE task_id = $1 FOR UPDATE SKIP LOCKED
+    SELECT task_id, fence FROM log_heads WHERE task_id = $1 FOR UPDATE SKIP LOCKED
 ), written AS (
     UPDATE log_heads h
        SET epoch = $4, entries = $5, revision = $6, bytes = $7, digest = $8,
@@ -64,6 +76,7 @@ WITH locked AS MATERIALIZED (
 )
 SELECT $1 AS task_id,
        CASE WHEN EXISTS (SELECT FROM written) THEN 'committed'
+            WHEN EXISTS (SELECT FROM locked WHERE fence <> $2) THEN 'fenced'
             WHEN EXISTS (SELECT FROM locked) THEN 'moved'
             WHEN EXISTS (SELECT FROM log_heads WHERE task_id = $1) THEN 'locked'
             ELSE 'gone'
@@ -89,37 +102,60 @@ _CONFIRM = """
      WHERE task_id = $1 AND fence = $2"""
 
 
-async def commit(connection: Connection, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
-    """Write all commits in one transaction; at most one per task.
+class LogWrites:
+    """What the group commit does to the store. Raises StoreUnavailable where Postgres is gone."""
 
-    Heads are taken in the order of task ids, so that two batches cannot wait for each other in a
-    circle.
-    """
-    ordered = sorted(commits, key=lambda one: one.task_id)
-    rows = await connection.fetchmany(_COMMIT, [_arguments(one) for one in ordered])
-    return {row["task_id"]: Outcome(row["outcome"]) for row in rows}
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
+    async def commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
+        """Write all commits in one transaction; at most one per task.
 
-async def fold(
-    connection: Connection, task_id: UUID, *, fence: int, revision: int, row: EntryRow
-) -> None:
-    """Write the tail as one row, `row`, if fence and revision still stand."""
-    await connection.execute(
-        _FOLD,
-        task_id,
-        fence,
-        revision,
-        row.epoch,
-        row.ordinal,
-        row.revision,
-        row.head,
-        row.content,
-    )
+        Where Postgres refuses a row, each commit is tried alone, so that a bad one stops nobody
+        else.
+        """
+        try:
+            return await self._commit(commits)
+        except StoreUnavailable:
+            raise
+        except (LogCorrupt, asyncpg.PostgresError) as error:
+            if len(commits) == 1:
+                _log.error(
+                    "commit.refused", task=str(commits[0].task_id), error=type(error).__name__
+                )
+                refused = Outcome.CORRUPT if isinstance(error, LogCorrupt) else Outcome.REFUSED
+                return {commits[0].task_id: refused}
+        outcomes: dict[UUID, Outcome] = {}
+        for one in commits:
+            outcomes.update(await self.commit([one]))
+        return outcomes
 
+    async def fold(self, task_id: UUID, *, fence: int, revision: int, row: EntryRow) -> None:
+        """Write the tail as one row, `row`, if fence and revision still stand."""
+        async with self._connections.use() as connection:
+            await connection.execute(
+                _FOLD,
+                task_id,
+                fence,
+                revision,
+                row.epoch,
+                row.ordinal,
+                row.revision,
+                row.head,
+                row.content,
+            )
 
-async def confirm(connection: Connection, confirmed: Sequence[tuple[UUID, int, datetime]]) -> None:
-    """Persist, per task and fence, the moment of which the stored log is a true picture."""
-    await connection.executemany(_CONFIRM, sorted(confirmed))
+    async def confirm(self, confirmed: Sequence[tuple[UUID, int, datetime]]) -> None:
+        """Persist, per task and fence, the moment of which the stored log is a true picture."""
+        async with self._connections.use() as connection:
+            await connection.executemany(_CONFIRM, sorted(confirmed))
+
+    async def _commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
+        # Heads in the order of task ids: two batches cannot wait for each other in a circle.
+        ordered = sorted(commits, key=lambda one: one.task_id)
+        async with self._connections.use() as connection:
+            rows = await connection.fetchmany(_COMMIT, [_arguments(one) for one in ordered])
+        return {row["task_id"]: Outcome(row["outcome"]) for row in rows}
 
 
 def _arguments(commit: Commit) -> tuple[object, ...]:

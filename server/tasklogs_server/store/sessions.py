@@ -41,6 +41,12 @@ _EPOCHS_SINCE = """
     SELECT count(*) FROM log_events
      WHERE task_id = $1 AND id IS NULL AND committed_at > clock_timestamp() - interval '1 hour'"""
 
+_COUNT_SAME = """
+    SELECT count(*)
+      FROM unnest($3::int[], $4::int[], $5::bytea[]) AS u (ordinal, id, content)
+      JOIN log_entries e ON e.task_id = $1 AND e.epoch = $2 AND e.ordinal = u.ordinal
+     WHERE e.id = u.id AND e.content = u.content"""
+
 
 @dataclass(frozen=True, slots=True)
 class Opening:
@@ -112,6 +118,21 @@ class SessionStore:
         """Read the content of the tail, parts folded in."""
         async with self._connections.use() as connection:
             return await read_tail(connection, task_id)
+
+    async def is_prefix(
+        self, task_id: UUID, epoch: int, entries: Sequence[tuple[int, bytes]]
+    ) -> bool:
+        """Whether an epoch's first sealed entries have these ids and contents."""
+        async with self._connections.use() as connection:
+            same = await connection.fetchval(
+                _COUNT_SAME,
+                task_id,
+                epoch,
+                list(range(len(entries))),
+                [entry_id for entry_id, _ in entries],
+                [content for _, content in entries],
+            )
+        return int(same) == len(entries)
 
     async def _raise_fence(
         self, connection: Connection, task_id: UUID, *, standalone: bool

@@ -1,0 +1,124 @@
+"""Group commit: what all sessions of the process have pending goes into one transaction.
+
+While it runs the next batch gathers, the changes of one tail coalesced. No timer stands in the way
+of a small change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from tasklogs_server.domain.errors import (
+    LogCorrupt,
+    SessionLost,
+    SessionSuperseded,
+    StoreUnavailable,
+    TaskLogsError,
+    TaskNotFound,
+)
+from tasklogs_server.store.log_writes import LogWrites, Outcome
+from tasklogs_server.store.records import Commit
+
+_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_COMMITS = 500
+# Where every head of a batch was locked, whoever holds the locks needs a moment.
+_LOCKED_PAUSE_SECONDS = 0.005
+
+_log = structlog.get_logger(__name__)
+
+
+class Writer(Protocol):
+    """Whoever has changes to commit; at most one commit of a writer is under way."""
+
+    def take(self) -> Commit | None:
+        """Hand over what has gathered; None: nothing."""
+
+    def committed(self, commit: Commit) -> None:
+        """The commit is durable."""
+
+    def lost(self, error: TaskLogsError) -> None:
+        """The commit, and all that builds on it, will never be."""
+
+
+class Committer:
+    """Takes what writers have gathered, batch after batch."""
+
+    def __init__(self, writes: LogWrites) -> None:
+        self._writes = writes
+        self._waiting: dict[Writer, None] = {}
+        self._locked: list[tuple[Writer, Commit]] = []
+        self._wake = asyncio.Event()
+
+    def submit(self, writer: Writer) -> None:
+        """Say that `writer` has something to take; it is asked once the batch before is done."""
+        self._waiting[writer] = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Commit batches until cancelled. It must run for as long as there are writers."""
+        while True:
+            await self._wake.wait()
+            batch = self._gather()
+            if not self._waiting and not self._locked:
+                self._wake.clear()
+            if batch:
+                await self._commit(batch)
+
+    def _gather(self) -> Sequence[tuple[Writer, Commit]]:
+        batch, self._locked = self._locked, []
+        tasks = {commit.task_id for _, commit in batch}
+        size_bytes = sum(commit.size_bytes for _, commit in batch)
+        busy = {writer for writer, _ in batch}
+        for writer in list(self._waiting):
+            if size_bytes >= _BATCH_BYTES or len(batch) >= _BATCH_COMMITS:
+                break
+            if writer in busy:
+                continue
+            del self._waiting[writer]
+            commit = writer.take()
+            if commit is None:
+                continue
+            if commit.task_id in tasks:
+                # An old and a new session of one task: one batch writes a task once.
+                self._locked.append((writer, commit))
+                continue
+            tasks.add(commit.task_id)
+            size_bytes += commit.size_bytes
+            batch.append((writer, commit))
+        return batch
+
+    async def _commit(self, batch: Sequence[tuple[Writer, Commit]]) -> None:
+        try:
+            outcomes = await self._writes.commit([commit for _, commit in batch])
+        except StoreUnavailable:
+            # Perhaps committed, perhaps not: nothing is acknowledged, and Welcome will tell.
+            _log.warning("commit.store_unavailable", tasks=len(batch))
+            for writer, _ in batch:
+                writer.lost(SessionLost())
+            return
+        for writer, commit in batch:
+            self._settle(writer, commit, outcomes[commit.task_id])
+        if all(outcome is Outcome.LOCKED for outcome in outcomes.values()):
+            await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
+
+    def _settle(self, writer: Writer, commit: Commit, outcome: Outcome) -> None:
+        match outcome:
+            case Outcome.COMMITTED:
+                writer.committed(commit)
+            case Outcome.LOCKED:
+                self._locked.append((writer, commit))
+                self._wake.set()
+            case Outcome.FENCED:
+                writer.lost(SessionSuperseded())
+            case Outcome.MOVED:
+                writer.lost(SessionLost())
+            case Outcome.GONE:
+                writer.lost(TaskNotFound(str(commit.task_id)))
+            case Outcome.CORRUPT:
+                writer.lost(LogCorrupt())
+            case Outcome.REFUSED:
+                writer.lost(SessionLost())

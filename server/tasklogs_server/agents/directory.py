@@ -1,0 +1,124 @@
+"""The directory of tasks: created, reported on, listed and deleted; open sessions are told."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from tasklogs_server.agents.sessions import Sessions
+from tasklogs_server.agents.tokens import new_token
+from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound, Unauthenticated
+from tasklogs_server.domain.names import TaskRef
+from tasklogs_server.domain.status import Facts, TaskStatus, derive
+from tasklogs_server.store.records import Task
+from tasklogs_server.store.tasks import TaskStore
+
+Place = tuple[datetime, UUID]
+
+_PURGE_EVERY_SECONDS = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Directory:
+    """Tasks, and what has to happen in this process when one changes."""
+
+    def __init__(self, tasks: TaskStore, sessions: Sessions) -> None:
+        self._tasks = tasks
+        self._sessions = sessions
+        self._purge = asyncio.Event()
+
+    async def create(
+        self, *, owner: str, name: str, display_name: str, prompt: str, standalone: bool
+    ) -> tuple[Task, str]:
+        """Create a task; return it with its agent's token. Raises TaskNameTaken."""
+        task_id = uuid.uuid4()
+        token, token_hash = new_token(task_id)
+        await self._tasks.create(
+            task_id,
+            owner=owner,
+            name=name,
+            display_name=display_name,
+            prompt=prompt,
+            standalone=standalone,
+            agent_token_hash=token_hash,
+        )
+        return await self._tasks.get(task_id), token
+
+    async def get(self, ref: TaskRef) -> Task:
+        """Read a task. Raises TaskNotFound."""
+        return await self._tasks.get(await self._tasks.resolve(ref))
+
+    async def list_(
+        self, *, owner: str | None, status: TaskStatus | None, after: Place, limit: int
+    ) -> tuple[Sequence[Task], Place | None]:
+        """Read up to `limit` tasks, newest first, and the place of the next page, if there is one.
+
+        `status` filters what was read: a page may hold fewer tasks, also none.
+        """
+        tasks = await self._tasks.list_(owner=owner, after=after, limit=limit + 1)
+        page = tasks[:limit]
+        place = (page[-1].created_at, page[-1].task_id) if len(tasks) > limit else None
+        if status is not None:
+            page = [task for task in page if derive(task.facts).status is status]
+        return page, place
+
+    async def report(self, ref: TaskRef, change: Callable[[Facts], Facts]) -> Task:
+        """Change a task's facts. Raises TaskNotFound, and whatever `change` raises."""
+        task_id = await self._tasks.resolve(ref)
+        await self._tasks.change_facts(task_id, change)
+        return await self._tasks.get(task_id)
+
+    async def report_build(self, ref: TaskRef, change: Callable[[Facts], Facts]) -> Task:
+        """Like `report`; the agent, if it is connected, is asked for its state."""
+        task = await self.report(ref, change)
+        self._sessions.build_reported(task.task_id, task.facts)
+        return task
+
+    async def rotate_agent_token(self, ref: TaskRef) -> str:
+        """Replace the agent's token; the stream that the old one opened ends.
+
+        Raises TaskNotFound.
+        """
+        task_id = await self._tasks.resolve(ref)
+        token, token_hash = new_token(task_id)
+        await self._tasks.rotate_token(task_id, token_hash)
+        self._sessions.end(task_id, Unauthenticated("the agent token was rotated"))
+        return token
+
+    async def delete(self, ref: TaskRef) -> None:
+        """Delete a task for good: name and token end now, rows go in chunks.
+
+        Raises TaskNotFound.
+        """
+        task_id = await self._tasks.resolve(ref)
+        await self._tasks.delete(task_id)
+        self._sessions.end(task_id, TaskNotFound(str(task_id)))
+        self._purge.set()
+
+    async def purge_deleted(self) -> None:
+        """Delete the rows of deleted tasks, chunk by chunk, until cancelled.
+
+        Also those that a server which died had begun with.
+        """
+        while True:
+            self._purge.clear()
+            try:
+                for task_id in await self._tasks.deleted():
+                    await self._purge_chunks(task_id)
+            except StoreUnavailable:
+                _log.info("purge.store_unavailable")
+            try:
+                async with asyncio.timeout(_PURGE_EVERY_SECONDS):
+                    await self._purge.wait()
+            except TimeoutError:
+                pass
+
+    async def _purge_chunks(self, task_id: UUID) -> None:
+        while not await self._tasks.purge(task_id):
+            pass  # each chunk is a transaction of its own, and others get their turn between two

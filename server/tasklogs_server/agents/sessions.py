@@ -1,0 +1,297 @@
+"""The sessions of this process: who holds which task, how they begin and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from tasklogs_server.agents.budget import Budget
+from tasklogs_server.agents.committer import Committer
+from tasklogs_server.agents.messages import AgentState, GoodbyeReason, Hello, Limits
+from tasklogs_server.agents.session import Session
+from tasklogs_server.domain.errors import (
+    AgentUnreachable,
+    LimitExceeded,
+    ServerDraining,
+    SessionSuperseded,
+    StaleReport,
+    StoreUnavailable,
+    TaskLogsError,
+)
+from tasklogs_server.domain.reports import connect_standalone, observe_agent, pause_standalone
+from tasklogs_server.domain.status import BuildTransition, Facts
+from tasklogs_server.store.log_writes import LogWrites
+from tasklogs_server.store.sessions import SessionStore
+from tasklogs_server.store.tasks import TaskStore
+
+_RETRY_AFTER = timedelta(seconds=1)
+_TAIL_IDLE = timedelta(seconds=30)
+_EPOCHS_PER_HOUR = 60
+
+_log = structlog.get_logger(__name__)
+
+
+class Sessions:
+    """At most one open session per task. Everything here is this process's; the fence decides."""
+
+    def __init__(
+        self,
+        *,
+        store: SessionStore,
+        tasks: TaskStore,
+        writes: LogWrites,
+        committer: Committer,
+        budget: Budget,
+        limits: Limits,
+        tail_bytes: int,
+        handshakes: int,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._tasks = tasks
+        self._writes = writes
+        self._committer = committer
+        self._budget = budget
+        self._limits = limits
+        self._tail_bytes = tail_bytes
+        self._handshakes_left = handshakes
+        self._clock = clock
+        self._open: dict[UUID, Session] = {}
+        self._awaited: dict[UUID, set[asyncio.Future[Session]]] = defaultdict(set)
+        self._confirmed: dict[UUID, _Confirmed] = {}
+        self._lost: dict[UUID, int] = {}
+        """Fences whose loss is not noted in the store yet."""
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @asynccontextmanager
+    async def connect(self, task_id: UUID, hello: Hello) -> AsyncIterator[Session]:
+        """Take the task's fence for one stream; the session ends with the block.
+
+        Raises StaleReport, LimitExceeded (too many connect at once), ServerDraining, TaskNotFound.
+        """
+        session = await self._begin(task_id, hello)
+        try:
+            yield session
+        finally:
+            await self._finish(session)
+
+    def find(self, task_id: UUID) -> Session | None:
+        """Return the task's open session, if this process has it."""
+        session = self._open.get(task_id)
+        return session if session is not None and session.is_open else None
+
+    async def wait_for(self, task_id: UUID, timeout: timedelta) -> Session:
+        """Return the task's session, or wait for one. Raises AgentUnreachable."""
+        session = self.find(task_id)
+        if session is not None:
+            return session
+        arrival: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+        waiting = self._awaited[task_id]
+        waiting.add(arrival)
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                return await arrival
+        except TimeoutError:
+            raise AgentUnreachable(timeout, _RETRY_AFTER) from None
+        finally:
+            waiting.discard(arrival)
+            if not waiting:
+                self._awaited.pop(task_id, None)
+
+    async def report(self, session: Session, state: AgentState) -> None:
+        """Take the agent's own report, where it concerns the latest build."""
+
+        def change(facts: Facts) -> Facts:
+            build = session.hello.build_number
+            return observe_agent(facts, build, state.lifecycle, state.health) or facts
+
+        await self._tasks.change_facts(session.task_id, change)
+
+    async def limit_epochs(self, task_id: UUID) -> None:
+        """Raise LimitExceeded where the task opened too many epochs in the last hour."""
+        if await self._store.epochs_in_the_last_hour(task_id) >= _EPOCHS_PER_HOUR:
+            raise LimitExceeded(
+                "task", f"{_EPOCHS_PER_HOUR} new epochs in an hour", timedelta(minutes=5)
+            )
+
+    async def goodbye(self, session: Session, reason: GoodbyeReason) -> None:
+        """End a session in good order: all committed, the tail one row, the moment persisted."""
+        await session.flush()
+        folded = session.fold()
+        if folded is not None:
+            revision, row = folded
+            await self._writes.fold(
+                session.task_id, fence=session.fence, revision=revision, row=row
+            )
+        await self._persist()
+        if session.standalone and reason is GoodbyeReason.PAUSING:
+            await self._tasks.change_facts(session.task_id, pause_standalone)
+
+    def build_reported(self, task_id: UUID, facts: Facts) -> None:
+        """Tell the session of a build: it says its state again, or ends where it is too old."""
+        session = self.find(task_id)
+        if session is None:
+            return
+        try:
+            _admit(session.hello, _start_build(facts))
+        except StaleReport as error:
+            session.end(error)
+        else:
+            session.outbox.report_state()
+
+    def end(self, task_id: UUID, error: TaskLogsError) -> None:
+        """End the task's session, if there is one here."""
+        session = self.find(task_id)
+        if session is not None:
+            session.end(error)
+
+    def confirmed_at(self, task_id: UUID) -> datetime | None:
+        """The moment of which the stored log is a true picture, as far as this process knows.
+
+        It reaches the store with commits, at a goodbye, else at the next tick.
+        """
+        confirmed = self._confirmed.get(task_id)
+        return None if confirmed is None else confirmed.moment
+
+    def drain(self, retry_after: timedelta) -> None:
+        """Take no new session and ask the open ones to leave."""
+        self._draining = True
+        for session in self._open.values():
+            session.outbox.drain(retry_after)
+
+    def end_all(self) -> None:
+        """End what is still open after a drain."""
+        for session in list(self._open.values()):
+            session.end(ServerDraining(_RETRY_AFTER))
+
+    async def emptied(self) -> None:
+        """Wait until no session is open."""
+        await self._empty.wait()
+
+    async def tick(self) -> None:
+        """Persist what changed without a commit and give up idle tails. Every 5 s."""
+        await self._note_losses()
+        await self._persist()
+        tight = sum(one.tail_bytes for one in self._open.values()) > self._tail_bytes
+        for session in self._open.values():
+            session.release_tail(idle_for=timedelta(0) if tight else _TAIL_IDLE)
+
+    async def _begin(self, task_id: UUID, hello: Hello) -> Session:
+        if self._draining:
+            raise ServerDraining(_RETRY_AFTER)
+        if self._handshakes_left <= 0:
+            # After a restart all agents come at once: those beyond the bound come back spread out.
+            later = timedelta(seconds=random.uniform(0.5, 3.0))
+            raise LimitExceeded("server", "too many agents connect at once", later)
+        self._handshakes_left -= 1
+        try:
+            opening = await self._store.open_session(
+                task_id,
+                admit=lambda start_build: _admit(hello, start_build),
+                connect=connect_standalone,
+            )
+        finally:
+            self._handshakes_left += 1
+        session = Session(
+            task_id,
+            hello,
+            opening,
+            limits=self._limits,
+            committer=self._committer,
+            budget=self._budget,
+            load_tail=self._store.tail_content,
+            confirm=self._confirm,
+            clock=self._clock,
+        )
+        self._replace(session)
+        return session
+
+    def _replace(self, session: Session) -> None:
+        task_id = session.task_id
+        current = self._open.get(task_id)
+        if current is not None and current.fence > session.fence:
+            # Two handshakes of one task that crossed: the later fence is the one that holds.
+            session.end(SessionSuperseded())
+            return
+        if current is not None:
+            current.end(SessionSuperseded())
+        self._open[task_id] = session
+        self._empty.clear()
+        self._lost.pop(task_id, None)
+        for arrival in self._awaited.get(task_id, ()):
+            if not arrival.done():
+                arrival.set_result(session)
+
+    async def _finish(self, session: Session) -> None:
+        session.end(None)
+        if self._open.get(session.task_id) is not session:
+            return
+        del self._open[session.task_id]
+        if not self._open:
+            self._empty.set()
+        self._lost[session.task_id] = session.fence
+        # The stream's own task may be cancelled while it leaves; the loss is noted all the same.
+        await asyncio.shield(self._note_losses())
+
+    async def _note_losses(self) -> None:
+        lost = list(self._lost.items())
+        if not lost:
+            return
+        try:
+            await self._store.lose_sessions(lost)
+        except StoreUnavailable:
+            return  # the next tick tries again
+        for task_id, fence in lost:
+            if self._lost.get(task_id) == fence:
+                del self._lost[task_id]
+
+    def _confirm(self, session: Session, moment: datetime) -> None:
+        known = self._confirmed.get(session.task_id)
+        if known is None or known.moment < moment:
+            self._confirmed[session.task_id] = _Confirmed(session.fence, moment)
+
+    async def _persist(self) -> None:
+        moved = {task_id: one for task_id, one in self._confirmed.items() if not one.is_persisted}
+        if moved:
+            await self._writes.confirm(
+                [(task_id, one.fence, one.moment) for task_id, one in moved.items()]
+            )
+        for one in moved.values():
+            one.is_persisted = True
+        for task_id in [
+            task_id
+            for task_id, one in self._confirmed.items()
+            if one.is_persisted and task_id not in self._open
+        ]:
+            del self._confirmed[task_id]
+
+
+@dataclass(slots=True)
+class _Confirmed:
+    """A moment of which the stored log is a true picture, and whether the store knows it."""
+
+    fence: int
+    moment: datetime
+    is_persisted: bool = False
+
+
+def _start_build(facts: Facts) -> int | None:
+    return facts.build_number if facts.transition is BuildTransition.START else None
+
+
+def _admit(hello: Hello, start_build: int | None) -> None:
+    """Refuse an agent of an older build; during a stop the old workspace still delivers."""
+    if hello.build_number is None or start_build is None:
+        return
+    if start_build > hello.build_number:
+        raise StaleReport(f"build {start_build} has started")

@@ -1,0 +1,80 @@
+"""Bringing the store up to date for readers: waiting for an agent, and sharing syncs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from tasklogs_server.agents.session import Session
+from tasklogs_server.agents.sessions import Sessions
+from tasklogs_server.domain.errors import AgentUnreachable, TaskAppFailed
+from tasklogs_server.sharing import Shared
+
+
+class Syncs:
+    """Syncs of all tasks: at most one under way and one next per task, however many readers."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        agent_wait: timedelta,
+        sync_timeout: timedelta,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._sessions = sessions
+        self._agent_wait = agent_wait
+        self._sync_timeout = sync_timeout
+        self._clock = clock
+        self._shared: Shared[datetime] = Shared()
+
+    async def sync(
+        self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
+    ) -> datetime:
+        """Return once the store holds all that the task app showed when this was called.
+
+        The result is when that sync began. `max_staleness`: a sync that began no longer ago will
+        do. `time_left`: what the caller's own deadline allows. Raises AgentUnreachable,
+        TaskAppFailed.
+        """
+        loop = asyncio.get_running_loop()
+        wait = _least(self._agent_wait, time_left)
+        wait_until = loop.time() + wait.total_seconds()
+        answer_by = None if time_left is None else loop.time() + time_left.total_seconds()
+        while True:
+            left = timedelta(seconds=max(0.0, wait_until - loop.time()))
+            session = await self._wait_for_session(task_id, left, wait)
+            recent = self._recent(session, max_staleness)
+            if recent is not None:
+                return recent
+            try:
+                async with asyncio.timeout_at(answer_by):
+                    return await self._shared.run(task_id, lambda: self._sync(task_id))
+            except AgentUnreachable:
+                continue  # the stream ended in the middle: another may come in time
+            except TimeoutError:
+                raise TaskAppFailed("the task app did not answer in the caller's time") from None
+
+    async def _wait_for_session(self, task_id: UUID, left: timedelta, whole: timedelta) -> Session:
+        try:
+            return await self._sessions.wait_for(task_id, left)
+        except AgentUnreachable as error:
+            raise AgentUnreachable(whole, error.retry_after) from None
+
+    async def _sync(self, task_id: UUID) -> datetime:
+        # Looked up now: waiting for its turn, the run may have outlived a session.
+        session = self._sessions.find(task_id)
+        if session is None:
+            raise AgentUnreachable(timedelta(0), timedelta(0))
+        return await session.sync(self._sync_timeout)
+
+    def _recent(self, session: Session, max_staleness: timedelta | None) -> datetime | None:
+        if max_staleness is None or session.synced_at is None:
+            return None
+        return session.synced_at if self._clock() - session.synced_at <= max_staleness else None
+
+
+def _least(agent_wait: timedelta, time_left: timedelta | None) -> timedelta:
+    return agent_wait if time_left is None else min(agent_wait, time_left)

@@ -1,0 +1,263 @@
+"""The composition root: builds everything, and takes it down in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health
+
+from tasklogs.log.truncation import MAX_CONTENT_BYTES
+from tasklogs_server import log_output
+from tasklogs_server.agents.budget import Budget
+from tasklogs_server.agents.committer import Committer
+from tasklogs_server.agents.directory import Directory
+from tasklogs_server.agents.messages import Limits
+from tasklogs_server.agents.sessions import Sessions
+from tasklogs_server.agents.syncs import Syncs
+from tasklogs_server.agents.upload import Uploads
+from tasklogs_server.domain.errors import StoreUnavailable
+from tasklogs_server.logs.reader import LogReader
+from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from tasklogs_server.services.interceptor import ErrorInterceptor
+from tasklogs_server.services.registration import register, set_serving
+from tasklogs_server.services.task_agents import TaskAgentsService
+from tasklogs_server.services.task_logs import TaskLogsService
+from tasklogs_server.services.tasks import TasksService
+from tasklogs_server.settings import ServerSettings
+from tasklogs_server.stopping import StopSignals
+from tasklogs_server.store import Store, migrate
+
+_TICK_SECONDS = 5.0
+_RETRY_TICK_SECONDS = 0.5
+_DRAIN_RETRY_AFTER = timedelta(seconds=1)
+
+_log = structlog.get_logger(__name__)
+
+
+class StartupError(Exception):
+    """The server cannot start; one line that says why and what to do."""
+
+
+async def serve(
+    settings: ServerSettings,
+    *,
+    on_progress: Callable[[str], None],
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the wait for open calls.
+
+    `on_ready` is given the address. Raises StartupError.
+    """
+    log_output.configure(settings.log_format, settings.log_level)
+    _listen_address(settings.listen)  # refused before a database is started for it
+    async with AsyncExitStack() as stack:
+        signals = stack.enter_context(StopSignals())
+        dsn = await stack.enter_async_context(_database(settings, on_progress, signals.stop))
+        running = await stack.enter_async_context(run(settings, dsn))
+        on_ready(running.address)
+        await signals.stop.wait()
+        await running.drain(signals.at_once)
+
+
+@dataclass(slots=True)
+class Running:
+    """A server that answers at `address`."""
+
+    address: str
+    _server: grpc.aio.Server
+    _sessions: Sessions
+    _health: health.aio.HealthServicer
+    _timeout: timedelta
+
+    async def drain(self, at_once: asyncio.Event) -> None:
+        """Ask everyone to leave, and wait for that: bounded, and cut short by `at_once`."""
+        _log.info("server.draining")
+        await self._health.enter_graceful_shutdown()
+        self._sessions.drain(_DRAIN_RETRY_AFTER)
+        emptied = asyncio.create_task(self._sessions.emptied())
+        hurried = asyncio.create_task(at_once.wait())
+        await asyncio.wait(
+            (emptied, hurried),
+            timeout=self._timeout.total_seconds(),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        emptied.cancel()
+        hurried.cancel()
+
+
+@asynccontextmanager
+async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
+    """Serve on a database as long as the block lasts. Raises StartupError."""
+    host, port = _listen_address(settings.listen)
+    async with AsyncExitStack() as stack:
+        store = await _open_store(settings, dsn)
+        stack.push_async_callback(store.close)
+
+        budget = Budget(settings.ingest_bytes)
+        committer = Committer(store.writes)
+        sessions = Sessions(
+            store=store.sessions,
+            tasks=store.tasks,
+            writes=store.writes,
+            committer=committer,
+            budget=budget,
+            limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
+            tail_bytes=settings.tail_bytes,
+            handshakes=settings.handshakes,
+            clock=_now,
+        )
+        directory = Directory(store.tasks, sessions)
+        syncs = Syncs(
+            sessions,
+            agent_wait=settings.agent_wait,
+            sync_timeout=settings.sync_timeout,
+            clock=_now,
+        )
+        reader = LogReader(
+            store.reads,
+            sync=syncs.sync,
+            confirmed_at=sessions.confirmed_at,
+            page_bytes=settings.page_bytes,
+        )
+        uploads = Uploads(store.sessions, sessions, committer, clock=_now)
+
+        calls = ErrorInterceptor()
+        server = grpc.aio.server(interceptors=[calls], options=_options(settings))
+        health_servicer = register(
+            server,
+            task_logs=TaskLogsService(reader),
+            tasks=TasksService(directory),
+            task_agents=TaskAgentsService(store.tasks, sessions, uploads),
+        )
+        bound = _bind(server, host, port)
+
+        # Leaving: calls end before what they stand on; the committer outlives the last session.
+        await stack.enter_async_context(_background(committer.run()))
+        await stack.enter_async_context(_background(directory.purge_deleted()))
+        await stack.enter_async_context(_background(_tick(store, sessions, health_servicer)))
+        await set_serving(health_servicer, serving=True)
+        await server.start()
+        stack.push_async_callback(_stop, server, sessions, calls)
+        yield Running(f"{host}:{bound}", server, sessions, health_servicer, settings.drain_timeout)
+
+
+async def _stop(server: grpc.aio.Server, sessions: Sessions, calls: ErrorInterceptor) -> None:
+    # An open call would hold `stop` for its whole grace: streams of ours end first.
+    sessions.end_all()
+    await server.stop(grace=0.5)
+    # `stop` returns before the handlers' cleanup has run, and that needs the store.
+    await calls.finished()
+
+
+async def _tick(store: Store, sessions: Sessions, servicer: health.aio.HealthServicer) -> None:
+    """Heartbeat, persist, and keep health true; soon again where the store is away."""
+    while True:
+        try:
+            await store.heartbeat()
+            await sessions.tick()
+        except StoreUnavailable:
+            _log.warning("store.unavailable")
+            await set_serving(servicer, serving=False)
+            await asyncio.sleep(_RETRY_TICK_SECONDS)
+        else:
+            await set_serving(servicer, serving=True)
+            await asyncio.sleep(_TICK_SECONDS)
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work` as long as the block lasts. Its failure cancels the block and is raised."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work)
+        yield
+        task.cancel()
+
+
+@asynccontextmanager
+async def _database(
+    settings: ServerSettings, on_progress: Callable[[str], None], stop: asyncio.Event
+) -> AsyncIterator[str]:
+    """Lend a DSN: the operator's, or that of an embedded Postgres."""
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    postgres = EmbeddedPostgres(settings.data_dir, on_progress=on_progress)
+    try:
+        await postgres.start()
+    except EmbeddedPostgresError as error:
+        raise StartupError(str(error)) from error
+    try:
+        async with _background(_watch(postgres, stop)):
+            yield postgres.dsn()
+    finally:
+        await postgres.stop()
+
+
+async def _watch(postgres: EmbeddedPostgres, stop: asyncio.Event) -> None:
+    """Stop the server where its own Postgres ends: nothing would bring it back."""
+    ended = await postgres.wait()
+    _log.error("postgres.ended", how=ended)
+    stop.set()
+
+
+async def _open_store(settings: ServerSettings, dsn: str) -> Store:
+    try:
+        await migrate(dsn)
+        return await Store.open(
+            dsn, read_connections=settings.read_connections, lease=settings.lease
+        )
+    except (OSError, StoreUnavailable, ValueError) as error:
+        raise StartupError(f"the database cannot be reached: {error}") from error
+
+
+def _listen_address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise StartupError(f"--listen {listen}: must be HOST:PORT")
+    if not _is_loopback(host.strip("[]")):
+        raise StartupError(
+            f"--listen {listen}: only loopback addresses (127.0.0.1, [::1], localhost) are served"
+            " until this version has TLS and authentication"
+        )
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    try:
+        return server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise StartupError(f"cannot listen on {host}:{port}: is another server there?") from error
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.message_bytes),
+        # On by default: a second server would silently share the port.
+        ("grpc.so_reuseport", 0),
+        # A peer that vanished is noticed within 20 s, and agents may ask as often as every 5 s.
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

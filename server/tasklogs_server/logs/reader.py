@@ -1,0 +1,165 @@
+"""Reading a log: the state decides what happens first; the reading itself is always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from tasklogs_server.domain.errors import CursorExpired, FieldViolation, InvalidFields
+from tasklogs_server.domain.names import TaskRef
+from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_earlier_epoch, plan_read
+from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
+from tasklogs_server.logs.places import Cursor, PagePlace
+from tasklogs_server.sharing import Shared
+from tasklogs_server.store.log_reads import LogPage, LogReads, PageQuery
+
+MAX_PAGE_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """What a caller asks for. `tail` None: all; `epoch` None: the current one."""
+
+    ref: TaskRef
+    source: Source
+    tail: int | None
+    page_rows: int
+    page_token: str
+    epoch: int | None
+    max_staleness: timedelta | None
+    fingerprint: bytes
+    """Of the arguments that must be the same on every page."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogAnswer:
+    """A page and what is to be said with it. `encoded` is the field `logs` as it travels."""
+
+    encoded: bytes
+    snapshot: bool
+    snapshot_at: datetime | None
+    status: TaskStatus
+    epoch: int
+    revision: int
+    first_id: int | None
+    cursor: str
+    next_page_token: str
+
+
+class Sync(Protocol):
+    """Brings the store up to date with the task app."""
+
+    def __call__(
+        self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
+    ) -> Awaitable[datetime]:
+        """Return when the sync began that now holds. Raises AgentUnreachable, TaskAppFailed."""
+
+
+class LogReader:
+    """Answers reads of logs.
+
+    `sync` brings a task's stored log up to date; `confirmed_at` knows the moment of which it is a
+    true picture where that is not in the store yet.
+    """
+
+    def __init__(
+        self,
+        reads: LogReads,
+        *,
+        sync: Sync,
+        confirmed_at: Callable[[UUID], datetime | None],
+        page_bytes: int,
+    ) -> None:
+        self._reads = reads
+        self._sync = sync
+        self._confirmed_at = confirmed_at
+        self._page_bytes = page_bytes
+        self._shared: Shared[LogPage] = Shared()
+
+    async def read(self, query: LogQuery, *, time_left: timedelta | None) -> LogAnswer:
+        """Read one page; `time_left` is what the caller's deadline allows.
+
+        Raises TaskNotFound, TaskStateConflict, AgentUnreachable, TaskAppFailed, InvalidFields,
+        CursorExpired, StoreUnavailable, LogCorrupt.
+        """
+        if query.page_token:
+            return await self._next_page(query)
+        return await self._first_page(query, time_left)
+
+    async def _first_page(self, query: LogQuery, time_left: timedelta | None) -> LogAnswer:
+        wanted = PageQuery(
+            epoch=query.epoch,
+            tail=query.tail,
+            rows=query.page_rows,
+            page_bytes=self._page_bytes,
+        )
+        page = await self._page(query.ref, wanted)
+        detail = derive(page.task.facts)
+        plan = _plan(page, query, detail)
+        if plan is ReadPlan.SYNC_THEN_READ:
+            await self._sync(
+                page.task.task_id, max_staleness=query.max_staleness, time_left=time_left
+            )
+            page = await self._page(query.ref, wanted)
+        return self._answer(
+            page,
+            query,
+            PagePlace(
+                task_id=page.task.task_id,
+                epoch=page.epoch,
+                start=page.next_ordinal,
+                end=page.end,
+                revision=page.task.head.revision,
+                snapshot=plan is ReadPlan.READ_SNAPSHOT,
+                snapshot_at=self._snapshot_at(page),
+                status=detail.status,
+                fingerprint=query.fingerprint,
+            ),
+        )
+
+    async def _next_page(self, query: LogQuery) -> LogAnswer:
+        place = PagePlace.decode(query.page_token, fingerprint=query.fingerprint)
+        wanted = PageQuery(
+            epoch=place.epoch,
+            start=place.start,
+            end=place.end,
+            rows=query.page_rows,
+            page_bytes=self._page_bytes,
+        )
+        page = await self._page(query.ref, wanted)
+        if page.task.task_id != place.task_id or page.first_ordinal > place.start:
+            raise CursorExpired(None)
+        return self._answer(page, query, replace(place, start=page.next_ordinal))
+
+    async def _page(self, ref: TaskRef, wanted: PageQuery) -> LogPage:
+        return await self._shared.run((ref, wanted), lambda: self._reads.page(ref, wanted))
+
+    def _answer(self, page: LogPage, query: LogQuery, place: PagePlace) -> LogAnswer:
+        return LogAnswer(
+            encoded=page.encoded,
+            snapshot=place.snapshot,
+            snapshot_at=place.snapshot_at,
+            status=place.status,
+            epoch=page.epoch,
+            revision=page.task.head.revision,
+            first_id=page.first_id,
+            # The first page's revision: what changed since is what a follow from here brings.
+            cursor=Cursor(place.task_id, place.revision).encode(),
+            next_page_token=place.encode() if place.start < place.end else "",
+        )
+
+    def _snapshot_at(self, page: LogPage) -> datetime | None:
+        known = (page.task.head.snapshot_at, self._confirmed_at(page.task.task_id))
+        return max((moment for moment in known if moment is not None), default=None)
+
+
+def _plan(page: LogPage, query: LogQuery, detail: StatusDetail) -> ReadPlan:
+    current = page.task.head.epoch
+    if query.epoch is not None and query.epoch > max(current, 1):
+        raise InvalidFields([FieldViolation("epoch", f"the task has {current} epochs")])
+    if query.epoch is not None and query.epoch < current:
+        return plan_earlier_epoch(detail, query.source)
+    return plan_read(detail, query.source)

@@ -1,0 +1,188 @@
+"""The agent stream's messages, between the protos and plain data."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from google.protobuf import json_format
+
+from tasklogs.agent import rfc3339
+from tasklogs.log.delta import Delta
+from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.text import to_utf8
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1 import types_pb2 as types
+from tasklogs_server.agents import messages
+from tasklogs_server.domain.errors import FieldViolation, InvalidFields, ProtocolViolation
+from tasklogs_server.services.enums import AGENT_LIFECYCLE, APP_HEALTH
+from tasklogs_server.services.moments import duration, time_of, timestamp_of
+
+_HELLO_CHARACTERS = 100
+_ROLES = {"user": EntryType.INPUT, "agent": EntryType.OUTPUT}
+_MAX_ID = 2**31 - 1
+
+
+def hello(message: pb.AgentMessage) -> messages.Hello:
+    """Decode the first message. Raises ProtocolViolation where it is another."""
+    if message.WhichOneof("message") != "hello":
+        raise ProtocolViolation("the first message is Hello")
+    said = message.hello
+    build_number = said.build_number if said.HasField("build_number") else None
+    if build_number is not None and build_number < 1:
+        raise InvalidFields([FieldViolation("hello.build_number", "builds are numbered from 1")])
+    return messages.Hello(
+        said.agent_version[:_HELLO_CHARACTERS], said.task_app[:_HELLO_CHARACTERS], build_number
+    )
+
+
+def append(message: pb.LogAppend) -> messages.Append:
+    """Decode an append. Raises InvalidFields."""
+    violations: list[FieldViolation] = []
+    tail = None
+    if message.HasField("tail"):
+        tail = messages.TailChange(
+            message.tail.id,
+            time_of(message.tail.time, "append.tail.time", violations),
+            Delta(message.tail.keep_bytes, message.tail.text.encode()),
+        )
+    entries = [_entry(entry, violations) for entry in message.entries]
+    if violations:
+        raise InvalidFields(violations)
+    return messages.Append(
+        sequence=message.sequence,
+        open_epoch=message.open_epoch,
+        withdraw_tail=message.withdraw_tail,
+        tail=tail,
+        entries=entries,
+    )
+
+
+def state(message: pb.StateReport) -> messages.AgentState:
+    """Decode a report of lifecycle and health. Raises InvalidFields."""
+    violations: list[FieldViolation] = []
+    lifecycle = AGENT_LIFECYCLE.decode(message.lifecycle, "state.lifecycle", violations)
+    health = APP_HEALTH.decode(message.app_health, "state.app_health", violations)
+    if violations:
+        raise InvalidFields(violations)
+    return messages.AgentState(lifecycle, health)
+
+
+def welcome(message: messages.Welcome) -> pb.ServerMessage:
+    """Encode where the store stands."""
+    position, limits = message.position, message.limits
+    tail = position.tail
+    encoded = pb.Welcome(
+        session=message.session,
+        limits=pb.Welcome.Limits(
+            window_bytes=limits.window_bytes,
+            append_bytes=limits.append_bytes,
+            entry_bytes=limits.entry_bytes,
+        ),
+        epoch=position.epoch,
+        entries=position.entries,
+        revision=message.revision,
+        digest=position.digest,
+    )
+    if tail is not None:
+        encoded.tail.CopyFrom(
+            pb.Welcome.Tail(
+                id=tail.id,
+                type=types.TaskLogType.ValueType(tail.type),
+                time=timestamp_of(tail.time),
+                content_bytes=tail.content_bytes,
+                content_sha256=tail.content_sha256,
+                dropped_bytes=tail.dropped_bytes,
+            )
+        )
+    return pb.ServerMessage(welcome=encoded)
+
+
+def event(message: messages.ServerEvent) -> pb.ServerMessage:
+    """Encode what the server says after Welcome."""
+    match message:
+        case messages.Ack(sequence):
+            return pb.ServerMessage(ack=pb.Ack(sequence=sequence))
+        case messages.Sync(id_):
+            return pb.ServerMessage(sync=pb.Sync(id=id_))
+        case messages.ReportState():
+            return pb.ServerMessage(report_state=pb.ReportState())
+        case messages.Drain(retry_after):
+            return pb.ServerMessage(drain=pb.Drain(retry_after=duration(retry_after)))
+        case _:
+            assert_never(message)
+
+
+def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
+    """Decode an uploaded conversation. Raises InvalidFields, each field named."""
+    if request.format != pb.SNAPSHOT_FORMAT_AGENTAPI:
+        raise InvalidFields(
+            [FieldViolation("format", "must be SNAPSHOT_FORMAT_AGENTAPI, the only one there is")]
+        )
+    try:
+        listed = json_format.MessageToDict(request.data).get("messages")
+    except json_format.Error:  # NaN and infinities, which JSON does not have
+        raise InvalidFields([FieldViolation("data", "cannot be written as JSON")]) from None
+    if not isinstance(listed, list):
+        raise InvalidFields([FieldViolation("data.messages", "must be a list of messages")])
+    violations: list[FieldViolation] = []
+    entries: list[Entry] = []
+    for place, item in enumerate(listed):
+        entry = _message(item, f"data.messages[{place}]", violations)
+        if entry is None:
+            continue
+        if entries and entry.id <= entries[-1].id:
+            violations.append(FieldViolation(f"data.messages[{place}].id", "ids must grow"))
+        entries.append(entry)
+    if violations:
+        raise InvalidFields(violations)
+    return entries
+
+
+def _entry(message: types.TaskLogEntry, violations: list[FieldViolation]) -> Entry:
+    if not message.HasField("id") or message.id < 0:
+        violations.append(FieldViolation("append.entries.id", "is required, from 0"))
+    if message.dropped_bytes < 0:
+        violations.append(FieldViolation("append.entries.dropped_bytes", "must not be negative"))
+    try:
+        type_ = EntryType(message.type)
+    except ValueError:
+        violations.append(FieldViolation("append.entries.type", "is not a TASK_LOG_TYPE value"))
+        type_ = EntryType.OUTPUT
+    return Entry(
+        id=message.id,
+        type=type_,
+        time=time_of(message.time, "append.entries.time", violations),
+        content=message.content.encode(),
+        dropped_bytes=message.dropped_bytes,
+    )
+
+
+def _message(item: Any, field: str, violations: list[FieldViolation]) -> Entry | None:
+    if not isinstance(item, dict):
+        violations.append(FieldViolation(field, "must be a message"))
+        return None
+    before = len(violations)
+    id_, content, role = item.get("id"), item.get("content"), item.get("role")
+    if not isinstance(id_, int | float) or id_ != id_ // 1 or not 0 <= id_ <= _MAX_ID:
+        violations.append(FieldViolation(f"{field}.id", "must be a whole number from 0"))
+    if not isinstance(content, str):
+        violations.append(FieldViolation(f"{field}.content", "must be a string"))
+    if role not in _ROLES:
+        violations.append(FieldViolation(f"{field}.role", "must be user or agent"))
+    time = _time(item.get("time"))
+    if time is None:
+        violations.append(FieldViolation(f"{field}.time", "must be a time as in RFC 3339"))
+    if len(violations) > before:
+        return None
+    assert isinstance(id_, int | float)
+    assert isinstance(content, str)
+    assert isinstance(role, str)
+    assert time is not None
+    return Entry(int(id_), _ROLES[role], time, to_utf8(content))
+
+
+def _time(text: Any) -> Time | None:
+    try:
+        return rfc3339.parse(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

@@ -1,0 +1,52 @@
+"""Timestamps and durations, between the protos and the domain."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tasklogs.log.entry import Time
+from tasklogs_server.domain.errors import FieldViolation
+
+# What google.protobuf.Timestamp allows: the years 1 to 9999.
+_FIRST_SECOND = -62_135_596_800
+_LAST_SECOND = 253_402_300_799
+_LONGEST = timedelta(days=3650)
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """Encode a moment."""
+    encoded = Timestamp()
+    encoded.FromDatetime(moment.astimezone(UTC))
+    return encoded
+
+
+def timestamp_of(time: Time) -> Timestamp:
+    """Encode an entry's time."""
+    return Timestamp(seconds=time.seconds, nanos=time.nanos)
+
+
+def time_of(encoded: Timestamp, field: str, violations: list[FieldViolation]) -> Time:
+    """Decode an entry's time; out of a Timestamp's range is a violation."""
+    if not _FIRST_SECOND <= encoded.seconds <= _LAST_SECOND or not 0 <= encoded.nanos < 10**9:
+        violations.append(FieldViolation(field, "is not a valid time"))
+    return Time(encoded.seconds, encoded.nanos)
+
+
+def duration(length: timedelta) -> Duration:
+    """Encode a length of time."""
+    encoded = Duration()
+    encoded.FromTimedelta(length)
+    return encoded
+
+
+def length_of(encoded: Duration, field: str, violations: list[FieldViolation]) -> timedelta:
+    """Decode a length of time, at most ten years; a negative one is a violation."""
+    if encoded.seconds < 0 or encoded.nanos < 0:
+        violations.append(FieldViolation(field, "must not be negative"))
+        return timedelta(0)
+    if encoded.seconds >= _LONGEST.total_seconds() or encoded.nanos >= 10**9:
+        return _LONGEST
+    return encoded.ToTimedelta()

@@ -1,0 +1,116 @@
+"""One function that registers every service on a server; the list of what is served."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2
+from tasklogs_server.services.task_agents import TaskAgentsService
+from tasklogs_server.services.task_logs import TaskLogsService
+from tasklogs_server.services.tasks import TasksService
+
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+# grpcio-reflection serves v1alpha only; v1 has the same messages under another name.
+_REFLECTION_V1ALPHA = reflection.SERVICE_NAME
+_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+OWN_SERVICES: Sequence[ServiceDescriptor] = (
+    task_logs_pb2.DESCRIPTOR.services_by_name["TaskLogs"],
+    tasks_pb2.DESCRIPTOR.services_by_name["Tasks"],
+    task_agents_pb2.DESCRIPTOR.services_by_name["TaskAgents"],
+)
+
+
+def register(
+    server: grpc.aio.Server,
+    *,
+    task_logs: TaskLogsService,
+    tasks: TasksService,
+    task_agents: TaskAgentsService,
+) -> health.aio.HealthServicer:
+    """Register all services, health and reflection; return health, which begins NOT_SERVING."""
+    for descriptor, service in zip(OWN_SERVICES, (task_logs, tasks, task_agents), strict=True):
+        server.add_generic_rpc_handlers([_handlers(descriptor, service)])
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    _register_reflection(server)
+    return servicer
+
+
+async def set_serving(servicer: health.aio.HealthServicer, *, serving: bool) -> None:
+    """Say how every service is, and the server as a whole ('')."""
+    response = health_pb2.HealthCheckResponse
+    status = response.SERVING if serving else response.NOT_SERVING
+    for name in ("", *(descriptor.full_name for descriptor in OWN_SERVICES)):
+        await servicer.set(name, status)
+
+
+def _handlers(descriptor: ServiceDescriptor, service: object) -> grpc.GenericRpcHandler:
+    # Every method of the descriptor must have its handler: a missing one fails at the start.
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        method.name: _maker(method)(
+            getattr(service, _snake(method.name)),
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=_serialize,
+        )
+        for method in descriptor.methods
+    }
+    return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
+
+
+def _maker(method: Any) -> Any:
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    return kinds[method.client_streaming, method.server_streaming]
+
+
+def _serialize(response: Any) -> bytes:
+    # Reads answer in bytes: their entries are stored as they travel.
+    return response if isinstance(response, bytes) else response.SerializeToString()
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _register_reflection(server: grpc.aio.Server) -> None:
+    names = [descriptor.full_name for descriptor in OWN_SERVICES]
+    names += [_HEALTH, _REFLECTION_V1ALPHA, _REFLECTION_V1]
+    servicer = reflection.aio.ReflectionServicer(names, pool=_descriptors())
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in (_REFLECTION_V1ALPHA, _REFLECTION_V1):
+        handlers = {"ServerReflectionInfo": handler}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
+
+
+def _descriptors() -> DescriptorPool:
+    # Python's stubs drop json_name; the descriptor set keeps it, so that every grpcurl prints
+    # snapshotAt.
+    raw = resources.files("tasklogs.v1").joinpath("descriptors.binpb").read_bytes()
+    pool = DescriptorPool()
+    for file in FileDescriptorSet.FromString(raw).file:
+        pool.Add(file)
+    for module in (health_pb2, reflection_pb2):
+        file = FileDescriptorProto()
+        module.DESCRIPTOR.CopyToProto(file)
+        pool.Add(file)
+    return pool

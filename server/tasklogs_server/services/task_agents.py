@@ -1,0 +1,130 @@
+"""TaskAgents: how logs get in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import grpc
+
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs_server.agents.messages import GoodbyeReason
+from tasklogs_server.agents.session import Session
+from tasklogs_server.agents.sessions import Sessions
+from tasklogs_server.agents.tokens import authenticate
+from tasklogs_server.agents.upload import Uploads
+from tasklogs_server.domain.errors import ProtocolViolation, SessionLost, Unauthenticated
+from tasklogs_server.services import agent_codec as codec
+from tasklogs_server.services.moments import timestamp
+from tasklogs_server.store.tasks import TaskStore
+
+_HELLO_TIMEOUT_SECONDS = 10.0
+# A peer that takes nothing raises no error ever: what cannot be sent in this time ends the stream.
+_WRITE_TIMEOUT_SECONDS = 30.0
+_REASON_CHARACTERS = 500
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class TaskAgentsService:
+    """The handlers of `tasklogs.v1.TaskAgents`."""
+
+    def __init__(self, tasks: TaskStore, sessions: Sessions, uploads: Uploads) -> None:
+        self._tasks = tasks
+        self._sessions = sessions
+        self._uploads = uploads
+
+    async def connect(self, messages: AsyncIterator[pb.AgentMessage], context: Context) -> None:
+        """Serve one agent stream, from Hello to its end."""
+        task_id = await self._authenticate(context)
+        hello = codec.hello(await _first(messages))
+        async with self._sessions.connect(task_id, hello) as session:
+            await _write(context, codec.welcome(session.welcome))
+            receiving = asyncio.create_task(self._receive(messages, session))
+            try:
+                await _send(session, context)
+            finally:
+                receiving.cancel()
+                with suppress(asyncio.CancelledError):
+                    await receiving
+
+    async def upload_log_snapshot(
+        self, request: pb.UploadLogSnapshotRequest, context: Context
+    ) -> pb.UploadLogSnapshotResponse:
+        """Store a whole conversation."""
+        task_id = await self._authenticate(context)
+        stored = await self._uploads.upload(task_id, codec.snapshot_entries(request))
+        return pb.UploadLogSnapshotResponse(
+            snapshot_at=timestamp(stored.snapshot_at), revision=stored.revision
+        )
+
+    async def _authenticate(self, context: Context) -> UUID:
+        for key, value in context.invocation_metadata() or ():
+            if key == "authorization" and isinstance(value, str):
+                scheme, _, token = value.partition(" ")
+                if scheme.lower() == "bearer" and token:
+                    return await authenticate(self._tasks, token.strip())
+        raise Unauthenticated("an agent token is needed: authorization: Bearer ...")
+
+    async def _receive(self, messages: AsyncIterator[pb.AgentMessage], session: Session) -> None:
+        """Take what the agent sends until it leaves; whatever goes wrong ends the session."""
+        try:
+            async for message in messages:
+                if await self._take(message, session):
+                    break
+        except Exception as error:
+            session.end(error)
+        else:
+            session.end(None)  # said goodbye, or vanished: the two look alike from here
+
+    async def _take(self, message: pb.AgentMessage, session: Session) -> bool:
+        """Take one message; True where it was the last."""
+        match message.WhichOneof("message"):
+            case "append":
+                await session.append(
+                    codec.append(message.append),
+                    may_open_epoch=lambda: self._sessions.limit_epochs(session.task_id),
+                )
+            case "sync_done":
+                session.sync_done(message.sync_done.id)
+            case "sync_failed":
+                reason = message.sync_failed.reason[:_REASON_CHARACTERS]
+                session.sync_failed(message.sync_failed.id, reason)
+            case "state":
+                await self._sessions.report(session, codec.state(message.state))
+            case "goodbye":
+                pausing = message.goodbye.reason == pb.Goodbye.REASON_PAUSING
+                await self._sessions.goodbye(
+                    session, GoodbyeReason.PAUSING if pausing else GoodbyeReason.STOPPING
+                )
+                return True
+            case "hello":
+                raise ProtocolViolation("Hello is the first message, and said once")
+            case None:
+                pass  # of a newer agent
+        return False
+
+
+async def _first(messages: AsyncIterator[pb.AgentMessage]) -> pb.AgentMessage:
+    try:
+        async with asyncio.timeout(_HELLO_TIMEOUT_SECONDS):
+            return await anext(messages)
+    except (StopAsyncIteration, TimeoutError):
+        raise ProtocolViolation("the first message is Hello") from None
+
+
+async def _send(session: Session, context: Context) -> None:
+    while events := await session.outbox.take():
+        for event in events:
+            await _write(context, codec.event(event))
+
+
+async def _write(context: Context, message: pb.ServerMessage) -> None:
+    try:
+        async with asyncio.timeout(_WRITE_TIMEOUT_SECONDS):
+            await context.write(message)
+    except TimeoutError:
+        raise SessionLost from None

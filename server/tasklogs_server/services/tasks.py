@@ -1,0 +1,231 @@
+"""Tasks: for orchestrators and operators."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import grpc
+
+from tasklogs.v1 import tasks_pb2 as pb
+from tasklogs.v1 import types_pb2 as types
+from tasklogs_server.agents.directory import Directory, Place
+from tasklogs_server.domain.errors import FieldViolation, InvalidFields
+from tasklogs_server.domain.names import (
+    TaskRef,
+    owner_violations,
+    parse_task_ref,
+    task_name_violations,
+)
+from tasklogs_server.domain.reports import report_agent, report_build
+from tasklogs_server.domain.status import StatusDetail, derive
+from tasklogs_server.services.enums import (
+    AGENT_LIFECYCLE,
+    APP_HEALTH,
+    BUILD_TRANSITION,
+    JOB_STATUS,
+    TASK_STATUS,
+)
+from tasklogs_server.services.moments import timestamp
+from tasklogs_server.store.records import LogHead, Task
+from tasklogs_server.store.tasks import NEWEST
+
+_LOCAL_OWNER = "local"
+_PROMPT_BYTES = 64 * 1024
+_DISPLAY_NAME_CHARACTERS = 255
+_PAGE_SIZE = 100
+_MAX_PAGE_SIZE = 1000
+_PLACE = struct.Struct(">q16s")
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class TasksService:
+    """The handlers of `tasklogs.v1.Tasks`."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    async def create_task(self, request: pb.CreateTaskRequest, _: Context) -> pb.CreateTaskResponse:
+        """Create a task."""
+        owner = request.owner or _LOCAL_OWNER
+        violations = [*task_name_violations(request.name), *owner_violations(owner)]
+        violations += _display_name_violations(request.display_name)
+        if len(request.prompt.encode()) > _PROMPT_BYTES:
+            violations.append(FieldViolation("prompt", f"must be at most {_PROMPT_BYTES} bytes"))
+        _raise_any(violations)
+        task, token = await self._directory.create(
+            owner=owner,
+            name=request.name,
+            display_name=request.display_name,
+            prompt=request.prompt,
+            standalone=request.standalone,
+        )
+        return pb.CreateTaskResponse(task=_task(task), agent_token=token)
+
+    async def get_task(self, request: pb.GetTaskRequest, _: Context) -> pb.Task:
+        """Read a task."""
+        return _task(await self._directory.get(parse_task_ref(request.task)))
+
+    async def list_tasks(self, request: pb.ListTasksRequest, _: Context) -> pb.ListTasksResponse:
+        """List tasks, newest first."""
+        violations: list[FieldViolation] = []
+        status = TASK_STATUS.decode(request.status, "status", violations)
+        if request.owner:
+            violations += owner_violations(request.owner)
+        if request.page_size < 0:
+            violations.append(FieldViolation("page_size", "must not be negative"))
+        after = _place_of(request.page_token, violations)
+        _raise_any(violations)
+        tasks, place = await self._directory.list_(
+            owner=request.owner or None,
+            status=status,
+            after=after,
+            limit=min(request.page_size, _MAX_PAGE_SIZE) or _PAGE_SIZE,
+        )
+        return pb.ListTasksResponse(
+            tasks=[_task(task) for task in tasks],
+            next_page_token="" if place is None else _token_of(place),
+        )
+
+    async def delete_task(self, request: pb.DeleteTaskRequest, _: Context) -> pb.DeleteTaskResponse:
+        """Delete a task and its log."""
+        await self._directory.delete(parse_task_ref(request.task))
+        return pb.DeleteTaskResponse()
+
+    async def report_build(self, request: pb.ReportBuildRequest, _: Context) -> pb.Task:
+        """Report on a workspace build."""
+        violations: list[FieldViolation] = []
+        ref = _ref_of(request.task, violations)
+        _check_build_number(request.build_number, violations)
+        transition = BUILD_TRANSITION.decode(request.transition, "transition", violations)
+        job_status = JOB_STATUS.decode(request.job_status, "job_status", violations)
+        if transition is None and not request.transition:
+            violations.append(FieldViolation("transition", "is required"))
+        if job_status is None and not request.job_status:
+            violations.append(FieldViolation("job_status", "is required"))
+        if ref is None or transition is None or job_status is None or violations:
+            raise InvalidFields(violations)
+        task = await self._directory.report_build(
+            ref, lambda facts: report_build(facts, request.build_number, transition, job_status)
+        )
+        return _task(task)
+
+    async def report_agent(self, request: pb.ReportAgentRequest, _: Context) -> pb.Task:
+        """Report on the agent and the task app."""
+        violations: list[FieldViolation] = []
+        ref = _ref_of(request.task, violations)
+        _check_build_number(request.build_number, violations)
+        lifecycle = AGENT_LIFECYCLE.decode(request.lifecycle, "lifecycle", violations)
+        health = APP_HEALTH.decode(request.app_health, "app_health", violations)
+        if not request.lifecycle and not request.app_health:
+            violations.append(FieldViolation("lifecycle", "this or app_health is required"))
+        if ref is None or violations:
+            raise InvalidFields(violations)
+        task = await self._directory.report(
+            ref, lambda facts: report_agent(facts, request.build_number, lifecycle, health)
+        )
+        return _task(task)
+
+    async def rotate_agent_token(
+        self, request: pb.RotateAgentTokenRequest, _: Context
+    ) -> pb.RotateAgentTokenResponse:
+        """Replace the agent's token."""
+        token = await self._directory.rotate_agent_token(parse_task_ref(request.task))
+        return pb.RotateAgentTokenResponse(agent_token=token)
+
+
+def _ref_of(text: str, violations: list[FieldViolation]) -> TaskRef | None:
+    try:
+        return parse_task_ref(text)
+    except InvalidFields as error:
+        violations += error.violations
+        return None
+
+
+def _check_build_number(number: int, violations: list[FieldViolation]) -> None:
+    if number < 1:
+        violations.append(FieldViolation("build_number", "builds are numbered from 1"))
+
+
+def _display_name_violations(display_name: str) -> list[FieldViolation]:
+    if len(display_name) > _DISPLAY_NAME_CHARACTERS:
+        limit = f"must be at most {_DISPLAY_NAME_CHARACTERS} characters"
+        return [FieldViolation("display_name", limit)]
+    if not display_name.isprintable():
+        return [FieldViolation("display_name", "must not hold control characters")]
+    return []
+
+
+def _raise_any(violations: list[FieldViolation]) -> None:
+    if violations:
+        raise InvalidFields(violations)
+
+
+def _token_of(place: Place) -> str:
+    created_at, task_id = place
+    micros = (created_at - _START) // timedelta(microseconds=1)
+    return base64.urlsafe_b64encode(_PLACE.pack(micros, task_id.bytes)).decode().rstrip("=")
+
+
+def _place_of(token: str, violations: list[FieldViolation]) -> Place:
+    if not token:
+        return NEWEST
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        micros, task_id = _PLACE.unpack(raw)
+        return _START + timedelta(microseconds=micros), UUID(bytes=task_id)
+    except (ValueError, binascii.Error, struct.error, OverflowError):
+        violations.append(FieldViolation("page_token", "is not a token of this service"))
+        return NEWEST
+
+
+def _task(task: Task) -> pb.Task:
+    detail = derive(task.facts)
+    return pb.Task(
+        id=str(task.task_id),
+        owner=task.owner,
+        name=task.name,
+        display_name=task.display_name,
+        prompt=task.prompt,
+        standalone=task.standalone,
+        created_at=timestamp(task.created_at),
+        status=TASK_STATUS.encode(detail.status),
+        status_detail=_detail(detail),
+        log=_log(task.head),
+        agent_connected=task.agent_connected,
+    )
+
+
+def _detail(detail: StatusDetail) -> types.StatusDetail:
+    facts = detail.facts
+    return types.StatusDetail(
+        build=types.StatusDetail.Build(
+            number=facts.build_number or 0,
+            transition=BUILD_TRANSITION.encode(facts.transition),
+            job_status=JOB_STATUS.encode(facts.job_status),
+            computed=TASK_STATUS.encode(detail.build),
+        ),
+        agent=types.StatusDetail.Agent(
+            lifecycle=AGENT_LIFECYCLE.encode(facts.lifecycle),
+            computed=TASK_STATUS.encode(detail.agent),
+        ),
+        app=types.StatusDetail.App(
+            health=APP_HEALTH.encode(facts.health), computed=TASK_STATUS.encode(detail.app)
+        ),
+    )
+
+
+def _log(head: LogHead) -> pb.Task.Log:
+    return pb.Task.Log(
+        epoch=head.epoch,
+        entries=head.entries,
+        revision=head.revision,
+        bytes=head.bytes,
+        snapshot_at=None if head.snapshot_at is None else timestamp(head.snapshot_at),
+    )

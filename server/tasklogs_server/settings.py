@@ -1,0 +1,57 @@
+"""The server's settings: from flags, else from `TASKLOGS_*` variables, else these defaults."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_MIB = 1024 * 1024
+
+
+class ServerSettings(BaseSettings):
+    """Every setting of `tasklogs serve`. Lengths of time are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKLOGS_", frozen=True)
+
+    listen: str = Field("127.0.0.1:50051", description="host:port to serve on; port 0 picks one")
+    database_url: str | None = Field(
+        None, description="Postgres 15 or newer; unset: an embedded one in the data directory"
+    )
+    data_dir: Path = Field(Path("tasklogs-data"), description="where the embedded Postgres lives")
+    log_format: Literal["console", "json"] = Field("console", description="how logs are written")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="what is logged"
+    )
+    agent_wait: timedelta = Field(
+        timedelta(seconds=3), description="how long a live read waits for an agent stream"
+    )
+    sync_timeout: timedelta = Field(
+        timedelta(seconds=10), description="how long a live read waits for the task app"
+    )
+    lease: timedelta = Field(
+        timedelta(seconds=30), description="how long a standalone task outlives its agent stream"
+    )
+    drain_timeout: timedelta = Field(
+        timedelta(seconds=8), description="how long open calls may take after SIGTERM"
+    )
+    page_bytes: int = Field(
+        1_000_000, ge=1, le=1_500_000, description="about how much of a log one page holds"
+    )
+    message_bytes: int = Field(4 * _MIB, ge=2 * _MIB, description="largest message taken")
+    window_bytes: int = Field(
+        4 * _MIB, ge=_MIB, description="unacknowledged bytes of one agent stream"
+    )
+    append_bytes: int = Field(2 * _MIB, ge=_MIB, description="one append of an agent")
+    ingest_bytes: int = Field(
+        256 * _MIB, ge=4 * _MIB, description="unacknowledged bytes of all agent streams"
+    )
+    tail_bytes: int = Field(
+        256 * _MIB, ge=0, description="growing entries held in memory, beyond which idle ones go"
+    )
+    handshakes: int = Field(64, ge=1, description="agents that may connect at the same moment")
+    read_connections: int = Field(8, ge=1, description="connections to Postgres, commits aside")
+    loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="the event loop")
