@@ -16,7 +16,7 @@ from tasklogs.cli.options import DEFAULT_SERVER, check_address
 from tasklogs.cli.spinner import Spinner
 
 if TYPE_CHECKING:
-    import asyncio
+    from asyncio import AbstractEventLoop
 
     from tasklogs_server.settings import ServerSettings
 
@@ -88,6 +88,8 @@ def serve(
     On an embedded Postgres, or on one of your own. SIGTERM and Ctrl-C let running calls finish,
     then end it.
     """
+    from asyncio import Runner
+
     try:
         from tasklogs_server import app
         from tasklogs_server.settings import ServerSettings
@@ -106,7 +108,7 @@ def serve(
     )
     spinner = Spinner("starting")
     try:
-        with asyncio.Runner(loop_factory=_loop_factory(settings.loop)) as runner:
+        with Runner(loop_factory=_loop_factory(settings.loop)) as runner:
             runner.run(
                 app.serve(
                     settings,
@@ -134,7 +136,7 @@ def _settings(settings: type[ServerSettings], **given: Any) -> ServerSettings:
         raise typer.BadParameter(problems, param_hint="settings") from error
 
 
-def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _loop_factory(loop: str) -> Callable[[], AbstractEventLoop] | None:
     if loop != "uvloop":
         return None
     try:
