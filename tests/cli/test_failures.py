@@ -36,7 +36,7 @@ async def read(server: str, *options: str) -> Finished:
                 [reason("TASK_STATE_CONFLICT")],
             ),
             'failed precondition: task status is "error" (TASK_STATE_CONFLICT);'
-            " what is stored can be read with --source snapshot",
+            " use --source snapshot",
         ),
         (
             Refusal(

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from tasklogs.cli.failure import print_notice
 from tasklogs.cli.protobuf_json import print_array, to_dict, to_line
 from tasklogs.cli.stdout import write, write_line
-from tasklogs.cli.task_text import moment, status
+from tasklogs.cli.task_text import moment, state
 from tasklogs.cli.terminal_text import colours_wanted, one_line, visible
 from tasklogs.v1 import task_logs_pb2, types_pb2
 
@@ -23,19 +23,18 @@ _SPEAKERS = {
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
-def print_notices(first: Page, task: str, *, asked_for: int | None) -> None:
+def print_notices(first: Page, task: str, *, tail: int | None, epoch: int | None) -> None:
     """Say on stderr what the entries alone do not: that they are stored ones, and of when."""
     name = one_line(task)
     if first.snapshot:
-        state = status(first.status)
         if first.HasField("snapshot_at"):
             of_when = f"the log as stored at {moment(first.snapshot_at)}"
         else:
             of_when = "nothing has been stored yet"
-        print_notice(f"{name} is {state}: {of_when}")
-    if not first.logs and (first.HasField("snapshot_at") or not first.snapshot):
+        print_notice(f"{name} is {state(first.status)}: {of_when}")
+    if not first.logs and tail != 0 and (first.HasField("snapshot_at") or not first.snapshot):
         print_notice(f"{name}: no entries")
-    elif asked_for is None and first.epoch > 1:
+    elif epoch is None and first.epoch > 1:
         print_notice(f"{name}: epoch {first.epoch}; earlier conversations with --epoch")
 
 

@@ -101,7 +101,7 @@ def logs(
     with Connection(server, timeout) as connection:
         pages = connection.pages(connection.task_logs.GetTaskLogs, request)
         first = next(pages)
-        log_text.print_notices(first, task, asked_for=epoch)
+        log_text.print_notices(first, task, tail=tail, epoch=epoch)
         match output:
             case LogOutput.TEXT:
                 log_text.print_text(first, pages)

@@ -107,9 +107,9 @@ def report_agent(
 
 def _print_status(task: tasks_pb2.Task, output: Output) -> None:
     from tasklogs.cli.protobuf_json import print_message
-    from tasklogs.cli.task_text import full_name, status
+    from tasklogs.cli.task_text import full_name, state
 
     if output is Output.JSON:
         print_message(task)
     else:
-        write_line(f"{full_name(task)} is {status(task.status)}")
+        write_line(f"{full_name(task)} is {state(task.status)}")

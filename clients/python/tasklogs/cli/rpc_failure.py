@@ -9,7 +9,7 @@ import grpc
 from tasklogs.errors import TaskLogsRpcError
 
 _HINTS = {
-    "TASK_STATE_CONFLICT": "what is stored can be read with --source snapshot",
+    "TASK_STATE_CONFLICT": "use --source snapshot",
     "AGENT_UNREACHABLE": (
         "is the task's `tasklogs agent` running? What is stored can be read with --source snapshot"
     ),

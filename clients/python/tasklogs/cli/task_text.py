@@ -15,6 +15,11 @@ from tasklogs.v1 import tasks_pb2, types_pb2
 TABLE_COLUMNS = ("task", "status", "agent", "entries", "log as of")
 """What of a row fits on a terminal."""
 
+_STATES = {
+    types_pb2.TASK_STATUS_ERROR: "in error",
+    types_pb2.TASK_STATUS_UNKNOWN: "in an unknown state",
+}
+
 
 def full_name(task: tasks_pb2.Task) -> str:
     """What to type for `task`."""
@@ -24,6 +29,11 @@ def full_name(task: tasks_pb2.Task) -> str:
 def status(value: types_pb2.TaskStatus.ValueType) -> str:
     """A status in one word."""
     return _word(types_pb2.TaskStatus.DESCRIPTOR, value)
+
+
+def state(value: types_pb2.TaskStatus.ValueType) -> str:
+    """A status as what follows "the task is"."""
+    return _STATES.get(value) or status(value)
 
 
 def moment(time: Timestamp) -> str:
@@ -37,7 +47,7 @@ def moment(time: Timestamp) -> str:
 def describe(task: tasks_pb2.Task) -> Iterator[str]:
     """All about `task`, line by line."""
     detail = task.status_detail
-    yield f"{full_name(task)} is {status(task.status)}"
+    yield f"{full_name(task)} is {state(task.status)}"
     yield _line("id", task.id)
     if task.display_name:
         yield _line("called", one_line(task.display_name))
