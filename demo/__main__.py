@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from demo.stage import DemoFailed, Stage, free_port
+from demo.stage import DemoFailed, Ended, Stage, free_port
 
 TASK = "local/demo"
 
@@ -102,14 +101,12 @@ def has_found(stage: Stage) -> bool:
 
 
 def main() -> int:
-    # As an exception, so that a SIGTERM too ends all that was started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="tasklogs-demo-") as directory:
         try:
             with Stage(Path(directory)) as stage:
                 tell_all(stage)
-        except KeyboardInterrupt:
-            return 130
+        except Ended as ended:
+            return 128 + ended.signal_number
         except (DemoFailed, subprocess.TimeoutExpired) as failure:
             print(f"demo: {failure}", file=sys.stderr)
             return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -24,17 +25,32 @@ class DemoFailed(Exception):
     """Something did not happen as told."""
 
 
+class Ended(BaseException):
+    """A signal ended the demo."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.signal_number = signal_number
+
+
 class Stage:
-    """A directory to work in, and the processes that run in the background."""
+    """A directory to work in, and the processes that run in the background.
+
+    Inside the `with` SIGTERM and SIGINT raise Ended, but never between a process' start and the
+    note of it, and not again while all is being ended.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._deadline = time.monotonic() + DEADLINE_SECONDS
         self._background: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._ended_by: int | None = None
+        self._holds_signals = False
         self._environment = _environment()
         self._bold, self._dim, self._plain = _styles()
 
     def __enter__(self) -> Self:
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, self._on_signal)
         return self
 
     def __exit__(
@@ -43,6 +59,7 @@ class Stage:
         exception: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._holds_signals = True
         # The server last: the others say goodbye to it.
         for name, _ in reversed(self._background.copy()):
             self.end(name)
@@ -78,6 +95,7 @@ class Stage:
     def start(self, name: str, command: str) -> None:
         """Show a command and run it in the background; what it writes goes to a file."""
         self._show(f"{command} &")
+        self._holds_signals = True
         with self._output(name).open("wb") as output:
             process = subprocess.Popen(
                 shlex.split(command),
@@ -90,6 +108,9 @@ class Stage:
                 start_new_session=True,
             )
         self._background.append((name, process))
+        self._holds_signals = False
+        if self._ended_by is not None:
+            raise Ended(self._ended_by)
 
     def end(self, name: str) -> None:
         """End what was started by that name, as a workspace that stops does; waits for its end."""
@@ -129,6 +150,11 @@ class Stage:
     def said(self, name: str) -> str:
         """What `name` has written so far."""
         return self._output(name).read_text(errors="replace")
+
+    def _on_signal(self, signal_number: int, frame: object) -> None:
+        self._ended_by = signal_number
+        if not self._holds_signals:
+            raise Ended(signal_number)
 
     def _output(self, name: str) -> Path:
         return self._directory / f"{name}.out"

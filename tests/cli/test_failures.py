@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
-from tests.cli.command import Finished, run
+from tests.cli.command import Finished, run, run_on_terminal
 from tests.client.scripted_server import Refusal, ScriptedServer, Silence
 
 
@@ -171,3 +171,16 @@ async def test_an_argument_that_is_no_text_is_one_line(scripted: ScriptedServer)
 
     assert finished == Finished(2, "", "tasklogs: not UTF-8 text: 'local/\\udcff'\n")
     assert scripted.requests == []
+
+
+async def test_on_a_terminal_a_slow_answer_says_what_it_waits_for(
+    scripted: ScriptedServer,
+) -> None:
+    scripted.script.append(Silence())
+
+    finished = await run_on_terminal(
+        "logs", "local/demo", "--timeout", "1.5", "--server", scripted.address
+    )
+
+    assert f"waiting for {scripted.address}" in finished.stdout
+    assert finished.stdout.endswith(f"no answer from {scripted.address} within 1.5 s (--timeout)\n")
