@@ -17,8 +17,8 @@ class Spinner:
         self._status: Status | None = None
 
     def start(self) -> None:
-        """Begin to turn; it does so on a thread of its own."""
-        if not sys.stderr.isatty():
+        """Begin to turn, on a thread of its own; does nothing where it already does."""
+        if self._status is not None or not sys.stderr.isatty():
             return
         from rich.console import Console
         from rich.text import Text
