@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import assert_never
 
-from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Value
 
 from tasklogs.agent import rfc3339
 from tasklogs.log.delta import Delta
@@ -20,6 +20,7 @@ from tasklogs_server.services.moments import duration, time_of, timestamp_of
 _HELLO_CHARACTERS = 100
 _ROLES = {"user": EntryType.INPUT, "agent": EntryType.OUTPUT}
 _MAX_ID = 2**31 - 1
+_TIME_CHARACTERS = 64
 
 
 def hello(message: pb.AgentMessage) -> messages.Hello:
@@ -118,15 +119,12 @@ def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
         raise InvalidFields(
             [FieldViolation("format", "must be SNAPSHOT_FORMAT_AGENTAPI, the only one there is")]
         )
-    try:
-        listed = json_format.MessageToDict(request.data).get("messages")
-    except json_format.Error:  # NaN and infinities, which JSON does not have
-        raise InvalidFields([FieldViolation("data", "cannot be written as JSON")]) from None
-    if not isinstance(listed, list):
+    listed = request.data.fields.get("messages")
+    if listed is None or listed.WhichOneof("kind") != "list_value":
         raise InvalidFields([FieldViolation("data.messages", "must be a list of messages")])
     violations: list[FieldViolation] = []
     entries: list[Entry] = []
-    for place, item in enumerate(listed):
+    for place, item in enumerate(listed.list_value.values):
         entry = _message(item, f"data.messages[{place}]", violations)
         if entry is None:
             continue
@@ -157,32 +155,48 @@ def _entry(message: types.TaskLogEntry, violations: list[FieldViolation]) -> Ent
     )
 
 
-def _message(item: Any, field: str, violations: list[FieldViolation]) -> Entry | None:
-    if not isinstance(item, dict):
+def _message(item: Value, field: str, violations: list[FieldViolation]) -> Entry | None:
+    if item.WhichOneof("kind") != "struct_value":
         violations.append(FieldViolation(field, "must be a message"))
         return None
-    before = len(violations)
-    id_, content, role = item.get("id"), item.get("content"), item.get("role")
-    if not isinstance(id_, int | float) or id_ != id_ // 1 or not 0 <= id_ <= _MAX_ID:
-        violations.append(FieldViolation(f"{field}.id", "must be a whole number from 0"))
-    if not isinstance(content, str):
+    fields = item.struct_value.fields
+    id_ = _id(fields.get("id"))
+    if id_ is None:
+        wanted = f"must be a whole number from 0 to {_MAX_ID}"
+        violations.append(FieldViolation(f"{field}.id", wanted))
+    content = _text(fields.get("content"))
+    if content is None:
         violations.append(FieldViolation(f"{field}.content", "must be a string"))
-    if role not in _ROLES:
+    type_ = _ROLES.get(_text(fields.get("role")) or "")
+    if type_ is None:
         violations.append(FieldViolation(f"{field}.role", "must be user or agent"))
-    time = _time(item.get("time"))
+    time = _time(_text(fields.get("time")))
     if time is None:
         violations.append(FieldViolation(f"{field}.time", "must be a time as in RFC 3339"))
-    if len(violations) > before:
+    if id_ is None or content is None or type_ is None or time is None:
         return None
-    assert isinstance(id_, int | float)
-    assert isinstance(content, str)
-    assert isinstance(role, str)
-    assert time is not None
-    return Entry(int(id_), _ROLES[role], time, to_utf8(content))
+    return Entry(id_, type_, time, to_utf8(content))
 
 
-def _time(text: Any) -> Time | None:
+def _id(value: Value | None) -> int | None:
+    if value is None or value.WhichOneof("kind") != "number_value":
+        return None
+    number = value.number_value
+    # NaN fails every comparison; infinities and huge numbers are not in the range.
+    return int(number) if 0 <= number <= _MAX_ID and number.is_integer() else None
+
+
+def _text(value: Value | None) -> str | None:
+    if value is None or value.WhichOneof("kind") != "string_value":
+        return None
+    return value.string_value
+
+
+def _time(text: str | None) -> Time | None:
+    # The parser remembers what it has seen: nothing long may get there.
+    if text is None or len(text) > _TIME_CHARACTERS:
+        return None
     try:
-        return rfc3339.parse(text) if isinstance(text, str) else None
-    except ValueError:
+        return rfc3339.parse(text)
+    except (ValueError, OverflowError):
         return None
