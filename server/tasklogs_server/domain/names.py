@@ -23,6 +23,9 @@ class TaskId:
 
     id: UUID
 
+    def __str__(self) -> str:
+        return str(self.id)
+
 
 @dataclass(frozen=True, slots=True)
 class TaskName:
@@ -30,6 +33,9 @@ class TaskName:
 
     owner: str
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.owner}/{self.name}"
 
 
 TaskRef = TaskId | TaskName
@@ -70,6 +76,11 @@ def owner_violations(owner: str, field: str = "owner") -> list[FieldViolation]:
     if not 1 <= len(owner) <= MAX_OWNER_CHARACTERS:
         wanted = f"the owner must have 1 to {MAX_OWNER_CHARACTERS} characters"
         return [FieldViolation(field, wanted)]
-    if any(unicodedata.category(character) in _UNFIT_CATEGORIES for character in owner):
+    if not is_one_line(owner):
         return [FieldViolation(field, "the owner must not contain control characters")]
     return []
+
+
+def is_one_line(text: str) -> bool:
+    """Whether `text` has neither control characters nor line breaks; joiners (emoji) are fine."""
+    return not any(unicodedata.category(character) in _UNFIT_CATEGORIES for character in text)

@@ -17,6 +17,7 @@ from tasklogs_server.agents.directory import Directory, Place
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import (
     TaskRef,
+    is_one_line,
     owner_violations,
     parse_task_ref,
     task_name_violations,
@@ -157,7 +158,7 @@ def _display_name_violations(display_name: str) -> list[FieldViolation]:
     if len(display_name) > _DISPLAY_NAME_CHARACTERS:
         limit = f"must be at most {_DISPLAY_NAME_CHARACTERS} characters"
         return [FieldViolation("display_name", limit)]
-    if not display_name.isprintable():
+    if not is_one_line(display_name):
         return [FieldViolation("display_name", "must not hold control characters")]
     return []
 
