@@ -5,33 +5,36 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from tasklogs_server.domain.errors import TaskLogsError
+from tasklogs_server.domain.errors import FieldViolation, InvalidFields, TaskLogsError
 from tasklogs_server.services.errors import INTERNAL, status_of
+from tasklogs_server.services.tracebacks import traceback_of
 
 _log = structlog.get_logger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Handler = Callable[[Any, Context], Any]
+_Decode = Callable[[Any], Any]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the handlers of all four kinds of RPC, and knows which calls are under way.
 
-    grpc.aio would send an unhandled exception's text to the caller, and its `stop` returns before
-    the handlers' cleanup has run.
+    grpc.aio would send an unhandled exception's text to the caller, also that of a request that
+    cannot be decoded, and its `stop` returns before the handlers' cleanup has run.
     """
 
     def __init__(self) -> None:
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._calls: dict[asyncio.Task[Any], str] = {}
 
     async def intercept_service(
         self,
@@ -44,34 +47,40 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             return handler
         inner, make = _kind_of(handler)
         wrap = self._yielding if inspect.isasyncgenfunction(inner) else self._returning
+        # Requests come in as bytes and are decoded inside: that fails by the same exit.
         return make(
-            wrap(inner, str(handler_call_details.method)),
-            request_deserializer=handler.request_deserializer,
+            wrap(inner, _decoding(handler), str(handler_call_details.method)),
+            request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
 
-    async def finished(self) -> None:
-        """Wait until the handlers of all calls have run to their end."""
-        while self._calls:
-            await asyncio.wait(self._calls)
+    async def finished(self, *, of: str = "/") -> None:
+        """Wait until the handlers of all calls have run to their end.
 
-    def _returning(self, inner: _Handler, method: str) -> _Handler:
+        `of`: only calls of methods whose full name begins so.
+        """
+        while calls := [call for call, method in self._calls.items() if method.startswith(of)]:
+            await asyncio.wait(calls)
+
+    def _returning(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
         async def handle(request: Any, context: Context) -> Any:
-            with self._tracked():
+            with self._tracked(method):
                 try:
-                    return await inner(request, context)
+                    return await inner(decode(request), context)
                 except Exception as error:
                     status = _status_of(error, method)
                 return await context.abort_with_status(rpc_status.to_status(status))
 
         return handle
 
-    def _yielding(self, inner: _Handler, method: str) -> _Handler:
+    def _yielding(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._tracked():
+            with self._tracked(method):
                 try:
-                    async for response in inner(request, context):
-                        yield response
+                    # Closed with the call: an abandoned generator's cleanup runs whenever.
+                    async with aclosing(inner(decode(request), context)) as responses:
+                        async for response in responses:
+                            yield response
                     return
                 except Exception as error:
                     status = _status_of(error, method)
@@ -80,14 +89,44 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return handle
 
     @contextmanager
-    def _tracked(self) -> Iterator[None]:
+    def _tracked(self, method: str) -> Iterator[None]:
         call = asyncio.current_task()
         assert call is not None
-        self._calls.add(call)
+        self._calls[call] = method
         try:
             yield
         finally:
-            self._calls.discard(call)
+            del self._calls[call]
+
+
+class _Decoded:
+    """A stream of requests, each decoded when it is taken."""
+
+    def __init__(self, requests: AsyncIterator[bytes], decode: _Decode) -> None:
+        self._requests = requests
+        self._decode = decode
+
+    def __aiter__(self) -> _Decoded:
+        return self
+
+    async def __anext__(self) -> Any:
+        return self._decode(await anext(self._requests))
+
+
+def _decoding(handler: Any) -> _Decode:
+    """Return what makes of the call's bytes, or of its stream of bytes, what the handler takes."""
+    deserializer: _Decode = handler.request_deserializer
+
+    def decode(raw: bytes) -> Any:
+        try:
+            return deserializer(raw)
+        except DecodeError:  # malformed, text that is no UTF-8, or nested too deep
+            violation = FieldViolation("request", "cannot be decoded as a message of its type")
+            raise InvalidFields([violation]) from None
+
+    if handler.request_streaming:
+        return lambda requests: _Decoded(aiter(requests), decode)
+    return decode
 
 
 def _status_of(error: Exception, method: str) -> Status:
@@ -96,7 +135,7 @@ def _status_of(error: Exception, method: str) -> Status:
         raise error
     if isinstance(error, TaskLogsError):
         return status_of(error)
-    _log.error("rpc.failed", method=method, exc_info=error)
+    _log.error("rpc.failed", method=method, exception=traceback_of(error))
     return INTERNAL
 
 
