@@ -19,9 +19,11 @@ from tasklogs_server.services.enums import TASK_STATUS
 
 DOMAIN = "tasklogs.v1"
 
-# Details travel in a trailer: over 8 KB they would turn into RESOURCE_EXHAUSTED at the client.
-_TEXT_LIMIT = 1000
-_VIOLATIONS_LIMIT = 20
+# Message and details travel in trailers: over 8 KB together they turn into RESOURCE_EXHAUSTED at the
+# client. The message goes twice, once percent-encoded (three bytes for one of non-ASCII text) and once
+# in the details, and those take 4/3 of their size.
+_TEXT_BYTES = 800
+_VIOLATIONS_BYTES = 2000
 
 E = TypeVar("E", bound=errors.TaskLogsError)
 
@@ -70,28 +72,31 @@ def _conflict(error: errors.TaskStateConflict) -> Message:
 
 def _precondition(error: errors.TaskStateConflict) -> Message:
     violation = details.PreconditionFailure.Violation(
-        type="TASK_STATUS", subject="task", description=error.message
+        type="TASK_STATUS", subject="task", description=_fit(error.message)
     )
     failure: Message = details.PreconditionFailure(violations=[violation])
     return failure
 
 
 def _bad_request(error: errors.InvalidFields) -> Message:
-    request: Message = details.BadRequest(
-        field_violations=[
-            details.BadRequest.FieldViolation(
-                field=one.field, description=one.description[:_TEXT_LIMIT]
-            )
-            for one in error.violations[:_VIOLATIONS_LIMIT]
-        ]
-    )
-    return request
+    request = details.BadRequest()
+    for one in error.violations:
+        violation = details.BadRequest.FieldViolation(
+            field=_fit(one.field), description=_fit(one.description)
+        )
+        if request.ByteSize() + violation.ByteSize() > _VIOLATIONS_BYTES:
+            break
+        request.field_violations.append(violation)
+    message: Message = request
+    return message
 
 
 def _limit(error: errors.LimitExceeded) -> Message:
     if error.retry_after is not None:
         return _retry(error.retry_after)
-    violation = details.QuotaFailure.Violation(subject=error.subject, description=error.description)
+    violation = details.QuotaFailure.Violation(
+        subject=_fit(error.subject), description=_fit(error.description)
+    )
     failure: Message = details.QuotaFailure(violations=[violation])
     return failure
 
@@ -115,7 +120,7 @@ TABLE: dict[type[errors.TaskLogsError], _Row] = dict(
         _row(
             errors.TaskAppFailed,
             _CODE.UNAVAILABLE,
-            lambda error: _info("TASK_APP_ERROR", reason=error.reason[:_TEXT_LIMIT]),
+            lambda error: _info("TASK_APP_ERROR", reason=_fit(error.reason)),
         ),
         _row(errors.InvalidFields, _CODE.INVALID_ARGUMENT, _bad_request),
         _row(errors.ProtocolViolation, _CODE.INVALID_ARGUMENT, _reason("PROTOCOL_VIOLATION")),
@@ -152,12 +157,19 @@ def status_of(error: errors.TaskLogsError) -> Status:
     row = TABLE.get(type(error))
     if row is None:
         return INTERNAL
-    status = Status(code=row.code.value[0], message=_message_of(error)[:_TEXT_LIMIT])
+    status = Status(code=row.code.value[0], message=_fit(_message_of(error)))
     for detail in row.details(error):
         packed = Any()
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _fit(text: str) -> str:
+    encoded = text.encode()
+    if len(encoded) <= _TEXT_BYTES:
+        return text
+    return encoded[:_TEXT_BYTES].decode(errors="ignore") + "..."
 
 
 def _message_of(error: errors.TaskLogsError) -> str:
