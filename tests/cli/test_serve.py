@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import Finished, environment, finish, run, started
+from tests.cli.command import TASKLOGS, Finished, environment, finish, run, started
 
 WITHOUT_THE_EXTRA = """
 import sys
@@ -26,7 +26,8 @@ main()
 async def serving(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A server and its address."""
     async with started(
-        "serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")
+        *("serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")),
+        env={"PATH": os.defpath},
     ) as process:
         yield process, await address_of(process)
 
@@ -51,10 +52,11 @@ async def test_it_says_what_to_type_next(
     finished = await finish(process)
 
     assert created.code == 0, created
-    assert (
-        f"tasklogs task create demo --token-file demo.token --server {address}" in finished.stderr
-    )
-    assert f"grpcurl -plaintext {address} list" in finished.stderr
+    # The .venv is not on this server's PATH, as it is not for who typed `make run`.
+    beside = TASKLOGS.parent
+    assert f"  {beside}/tasklogs task create demo --token-file demo.token" in finished.stderr
+    assert f"  {beside}/tasklogs logs local/demo --server {address}\n" in finished.stderr
+    assert f"  {beside}/grpcurl -plaintext {address} list\n" in finished.stderr
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -157,17 +158,27 @@ def _say_progress(spinner: Spinner, step: str) -> None:
 
 def _say_ready(spinner: Spinner, address: str) -> None:
     spinner.stop()
-    elsewhere = "" if address == DEFAULT_SERVER else f" --server {address}"
     print_notice(f"serving on {address}; Ctrl-C ends it")
+    tasklogs, grpcurl = _to_type("tasklogs"), _to_type("grpcurl")
+    there = "" if address == DEFAULT_SERVER else f" --server {address}"
     for line in (
         "",
-        "In another shell:",
-        f"  tasklogs task create demo --token-file demo.token{elsewhere}",
-        f"  tasklogs task report-build local/demo --build-number 1 --transition start"
-        f" --job-status succeeded{elsewhere}",
-        f"  tasklogs agent --token-file demo.token --agentapi-url http://localhost:3284{elsewhere}",
-        f"  tasklogs logs local/demo{elsewhere}",
-        f"  grpcurl -plaintext {address} list",
+        "In another shell, with an AgentAPI server on port 3284:",
+        f"  {tasklogs} task create demo --token-file demo.token{there}",
+        f"  {tasklogs} task report-build local/demo --build-number 1 --transition start"
+        f" --job-status succeeded{there}",
+        f"  {tasklogs} agent --token-file demo.token{there}",
+        "and in a third one:",
+        f"  {tasklogs} logs local/demo{there}",
+        f"  {grpcurl} -plaintext {address} list",
         "",
     ):
         sys.stderr.write(f"{line}\n")
+
+
+def _to_type(command: str) -> str:
+    """`command`, or the path to the one beside this program where the PATH knows none."""
+    if shutil.which(command):
+        return command
+    beside = Path(sys.argv[0]).with_name(command)
+    return str(beside) if beside.exists() else command
