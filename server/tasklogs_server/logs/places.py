@@ -33,14 +33,14 @@ class Cursor:
 
     def encode(self) -> str:
         """Return the token."""
-        return _seal(_CURSOR.pack(b"c", self.task_id.bytes, self.revision))
+        return seal(_CURSOR.pack(b"c", self.task_id.bytes, self.revision))
 
     @classmethod
     def decode(cls, token: str, *, field: str = "cursor") -> Cursor:
         """Read a token. Raises InvalidFields for `field`."""
-        kind, task_id, revision = _open(_CURSOR, token, field)
+        kind, task_id, revision = unseal(_CURSOR, token, field)
         if kind != b"c":
-            raise _not_a_token(field)
+            raise not_a_token(field)
         return cls(UUID(bytes=task_id), revision)
 
 
@@ -65,7 +65,7 @@ class PagePlace:
     def encode(self) -> str:
         """Return the token."""
         at = self.snapshot_at
-        return _seal(
+        return seal(
             _PAGE.pack(
                 b"p",
                 self.task_id.bytes,
@@ -84,11 +84,11 @@ class PagePlace:
     @classmethod
     def decode(cls, token: str, *, fingerprint: bytes) -> PagePlace:
         """Read a token that was given for a request of this fingerprint. Raises InvalidFields."""
-        kind, task_id, epoch, start, end, revision, snapshot, has_at, at, status, made_for = _open(
+        kind, task_id, epoch, start, end, revision, snapshot, has_at, at, status, made_for = unseal(
             _PAGE, token, "page_token"
         )
         if kind != b"p" or status >= len(_STATUSES):
-            raise _not_a_token("page_token")
+            raise not_a_token("page_token")
         if made_for != fingerprint:
             raise InvalidFields(
                 [FieldViolation("page_token", "was given for a request with other arguments")]
@@ -119,25 +119,28 @@ def _micros(moment: datetime) -> int:
     return (moment - _EPOCH_START) // _MICROSECOND
 
 
-def _seal(payload: bytes) -> str:
+def seal(payload: bytes) -> str:
+    """Return `payload` and a checksum as a token."""
     checksum = hashlib.sha256(payload).digest()[:_CHECKSUM_BYTES]
     return base64.urlsafe_b64encode(payload + checksum).rstrip(b"=").decode()
 
 
-def _open(layout: struct.Struct, token: str, field: str) -> tuple[Any, ...]:
+def unseal(layout: struct.Struct, token: str, field: str) -> tuple[Any, ...]:
+    """Unpack what was sealed. Raises InvalidFields for `field`."""
     try:
         padded = token.encode("ascii") + b"=" * (-len(token) % 4)
         raw = base64.b64decode(padded, altchars=b"-_", validate=True)
     except (UnicodeEncodeError, binascii.Error):
-        raise _not_a_token(field) from None
+        raise not_a_token(field) from None
     payload, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
     if (
         len(payload) != layout.size
         or hashlib.sha256(payload).digest()[:_CHECKSUM_BYTES] != checksum
     ):
-        raise _not_a_token(field)
+        raise not_a_token(field)
     return layout.unpack(payload)
 
 
-def _not_a_token(field: str) -> InvalidFields:
+def not_a_token(field: str) -> InvalidFields:
+    """Return what a token is answered with that this service did not make."""
     return InvalidFields([FieldViolation(field, "is not a token of this service")])

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import struct
-from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import grpc
 
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
-from tasklogs_server.agents.directory import Directory, Place
+from tasklogs_server.agents.directory import Directory
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import (
     TaskRef,
@@ -32,16 +27,16 @@ from tasklogs_server.services.enums import (
     TASK_STATUS,
 )
 from tasklogs_server.services.moments import timestamp
+from tasklogs_server.services.task_places import place_of, token_of
 from tasklogs_server.store.records import LogHead, Task
-from tasklogs_server.store.tasks import NEWEST
 
 _LOCAL_OWNER = "local"
 _PROMPT_BYTES = 64 * 1024
 _DISPLAY_NAME_CHARACTERS = 255
 _PAGE_SIZE = 100
 _MAX_PAGE_SIZE = 1000
-_PLACE = struct.Struct(">q16s")
-_START = datetime(1970, 1, 1, tzinfo=UTC)
+# Prompts may be 64 KiB each: a page ends before clients would refuse it at 4 MiB.
+_PAGE_BYTES = 1_000_000
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -81,18 +76,25 @@ class TasksService:
             violations += owner_violations(request.owner)
         if request.page_size < 0:
             violations.append(FieldViolation("page_size", "must not be negative"))
-        after = _place_of(request.page_token, violations)
         _raise_any(violations)
         tasks, place = await self._directory.list_(
             owner=request.owner or None,
             status=status,
-            after=after,
+            after=place_of(request),
             limit=min(request.page_size, _MAX_PAGE_SIZE) or _PAGE_SIZE,
         )
-        return pb.ListTasksResponse(
-            tasks=[_task(task) for task in tasks],
-            next_page_token="" if place is None else _token_of(place),
-        )
+        response = pb.ListTasksResponse()
+        size_bytes = 0
+        for task in tasks:
+            encoded = _task(task)
+            size_bytes += encoded.ByteSize()
+            if response.tasks and size_bytes > _PAGE_BYTES:
+                before = tasks[len(response.tasks) - 1]
+                place = (before.created_at, before.task_id)
+                break
+            response.tasks.append(encoded)
+        response.next_page_token = "" if place is None else token_of(place, request)
+        return response
 
     async def delete_task(self, request: pb.DeleteTaskRequest, _: Context) -> pb.DeleteTaskResponse:
         """Delete a task and its log."""
@@ -166,24 +168,6 @@ def _display_name_violations(display_name: str) -> list[FieldViolation]:
 def _raise_any(violations: list[FieldViolation]) -> None:
     if violations:
         raise InvalidFields(violations)
-
-
-def _token_of(place: Place) -> str:
-    created_at, task_id = place
-    micros = (created_at - _START) // timedelta(microseconds=1)
-    return base64.urlsafe_b64encode(_PLACE.pack(micros, task_id.bytes)).decode().rstrip("=")
-
-
-def _place_of(token: str, violations: list[FieldViolation]) -> Place:
-    if not token:
-        return NEWEST
-    try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        micros, task_id = _PLACE.unpack(raw)
-        return _START + timedelta(microseconds=micros), UUID(bytes=task_id)
-    except (ValueError, binascii.Error, struct.error, OverflowError):
-        violations.append(FieldViolation("page_token", "is not a token of this service"))
-        return NEWEST
 
 
 def _task(task: Task) -> pb.Task:
