@@ -19,9 +19,9 @@ from tasklogs_server.services.enums import TASK_STATUS
 
 DOMAIN = "tasklogs.v1"
 
-# Message and details travel in trailers: over 8 KB together they turn into RESOURCE_EXHAUSTED at the
-# client. The message goes twice, once percent-encoded (three bytes for one of non-ASCII text) and once
-# in the details, and those take 4/3 of their size.
+# Message and details travel in trailers: over 8 KB together they turn into RESOURCE_EXHAUSTED at
+# the client. The message goes twice: percent-encoded (three bytes for each of non-ASCII text), and
+# in the details, which take 4/3 of their size.
 _TEXT_BYTES = 800
 _VIOLATIONS_BYTES = 2000
 
