@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status  # type: ignore[attr-defined]
+from grpc_status import rpc_status
 
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2

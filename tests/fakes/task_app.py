@@ -107,10 +107,16 @@ class FakeTaskApp:
         self._subscribers.clear()
         await self._http.stop()
 
-    async def restart(self, *, with_state: bool) -> None:
-        """End this process and begin another on the same port, not ready yet."""
-        saved = list(self.messages)
+    async def restart(self, *, with_state: bool, older_tail: str | None = None) -> None:
+        """End this process and begin another on the same port, not ready yet.
+
+        older_tail: the last message comes back as it was a second before it was last shown.
+        """
         await self.stop()
+        if older_tail is not None:
+            earlier = rfc3339(_nanoseconds(self.tail.time) - 1_000_000_000)
+            self.messages[-1] = replace(self.tail, content=older_tail, time=earlier)
+        saved = list(self.messages)
         self._begin()
         self._saved = saved if with_state else []
         await self.start()
@@ -160,11 +166,6 @@ class FakeTaskApp:
         """Remove the last message, as a prompt that failed over ACP does. No event tells of it."""
         self.messages.pop()
         self._emitted = self._emitted[: len(self.messages)]
-
-    def age_tail(self, content: str) -> None:
-        """Show the last message as it was a second ago."""
-        earlier = rfc3339(_nanoseconds(self.tail.time) - 1_000_000_000)
-        self.messages[-1] = replace(self.tail, content=content, time=earlier)
 
     def start_over(self, *contents: str) -> None:
         """Ids start over with other content, in the same process."""

@@ -105,17 +105,19 @@ class Differ:
     ) -> Effect:
         """Take a whole list that the task app showed.
 
-        skipped: so many entries before `entries` are those that are known as sealed. newer: entries
-        that events showed since the list was asked for; it may be older than they are. lags: the
-        list may be older than all that is known (the burst of `/events` is up to 25 ms, or a POST,
-        behind `/messages`).
+        skipped: so many entries before `entries` are those that are known as sealed.
+        newer: what events showed since the list was asked for; the list may be older than that.
+        lags: the list may be older than all that is known (the burst of `/events` is up to 25 ms,
+        or a POST, behind `/messages`).
 
-        UNCERTAIN: a lagging list that contradicts what this same process showed, which must not
-        open an epoch. Nothing has changed then. Or events that the list does not explain: another
-        is needed.
+        STALE: a list that lags and ends before what may still change; nothing is new. UNCERTAIN: a
+        list that lags and contradicts what this same process showed; it must not open an epoch, and
+        nothing has changed. Or there were events that the list does not explain: read another.
         """
         restarted = process != self._process
         if lags and not restarted:
+            if self._is_outrun(entries, skipped):
+                return Effect.STALE
             newer = [*self._live, *newer]
         whole = list(entries)
         effects = [apply(whole, entry, sealed=skipped) for entry in newer]
@@ -184,21 +186,30 @@ class Differ:
             self._last_sealed_id = sealed.id
         self._base = entry
 
+    def _is_outrun(self, entries: Sequence[Entry], skipped: int) -> bool:
+        """Whether a list ends before the entries that may still change, and was right once."""
+        if not self.is_compared or (entries and entries[-1].id > self._last_sealed_id):
+            return False
+        count = len(entries) - 1 + skipped
+        return count < len(self._sealed) and self._begins_with(entries[:-1], skipped)
+
+    def _begins_with(self, entries: Sequence[Entry], skipped: int) -> bool:
+        """Whether `entries` are the sealed ones after `skipped`, as far as both reach."""
+        known = self._sealed[skipped:]
+        return all(fingerprint(entry) == mark for entry, mark in zip(entries, known, strict=False))
+
     def _judge(self, whole: Sequence[Entry], skipped: int, *, restarted: bool) -> Verdict:
         if self._stored is not None:
             return compare(whole, self._stored, restarted=restarted)
         if self._open_epoch:
             return Verdict.CONTINUES  # nothing of the new epoch is sent yet: it may be anything
-        known = self._sealed[skipped:]
-        fits = len(whole) >= len(known) and all(
-            fingerprint(entry) == mark for entry, mark in zip(whole, known, strict=False)
-        )
-        if not fits:
+        count = len(self._sealed) - skipped
+        if len(whole) < count or not self._begins_with(whole, skipped):
             return Verdict.OPENS_EPOCH
         if self._base is None:
             return Verdict.CONTINUES
         tail = StoredTail.of(self._base) if isinstance(self._base, Entry) else self._base
-        rest = whole[len(known) :]
+        rest = whole[count:]
         return compare(rest, Position(epoch=1, entries=1, tail=tail), restarted=restarted)
 
     def _adopt(self, whole: list[Entry], skipped: int, verdict: Verdict) -> None:

@@ -124,10 +124,7 @@ class Agent:
                 None, metadata=(("authorization", f"Bearer {self._options.token}"),)
             )
             session = Session(call, watch, self.departure, sent_tails, self._settings)
-            try:
-                await session.run(self._options.build_number)
-            except BaseExceptionGroup as group:
-                raise _only(group) from None
+            await session.run(self._options.build_number)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -135,11 +132,3 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # seen: what matters was raised already
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one exception of a group; of several, the group."""
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
-        found = found.exceptions[0]
-    return found

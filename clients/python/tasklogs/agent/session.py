@@ -68,10 +68,10 @@ class Session:
         self._acknowledged = 0
         self._reported: AppHealth | None = None
         self._answers: deque[_Answer] = deque()
-        self._syncs: set[asyncio.Task[None]] = set()
+        self._tasks: asyncio.TaskGroup
+        self._others: set[asyncio.Task[None]] = set()
         self._is_ready_to_leave = False
         self._said_goodbye = False
-        self._was_welcome = False
 
     async def run(self, build_number: int | None) -> None:
         """Serve the stream until the goodbye is confirmed. Raises StreamEnded at any other end."""
@@ -80,7 +80,7 @@ class Session:
             self._watch.attach(self)
             await self._serve()
         except grpc.aio.AioRpcError as error:
-            raise StreamEnded.of(error, was_welcome=self._was_welcome) from None
+            raise StreamEnded.of(error, was_welcome=False) from None
         finally:
             self._watch.detach()
             self._call.cancel()
@@ -119,7 +119,6 @@ class Session:
         if first is None or not first.HasField("welcome"):
             raise StreamEnded(grpc.StatusCode.INTERNAL, "the server did not begin with Welcome")
         welcome = first.welcome
-        self._was_welcome = True
         limits = (welcome.limits.append_bytes, welcome.limits.window_bytes, _MAX_APPEND_BYTES)
         self._limit_bytes = min(limit for limit in limits if limit > 0)
         stored = messages.position(welcome)
@@ -129,14 +128,27 @@ class Session:
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(self._write_what_is_due())
-            leaving = tasks.create_task(self._prepare_to_leave())
-            try:
-                await self._handle_messages()
-            finally:
-                # The reading side sees how the stream ended; the others only that it did.
-                for task in (writing, leaving, *self._syncs):
-                    task.cancel()
+            self._tasks = tasks
+            self._others = {
+                tasks.create_task(self._write_what_is_due()),
+                tasks.create_task(self._prepare_to_leave()),
+            }
+            # The reading side sees how the stream ended; the others only that it did.
+            ended = await self._read_to_the_end()
+            for task in self._others:
+                task.cancel()
+        if ended is not None:
+            raise ended
+
+    async def _read_to_the_end(self) -> StreamEnded | None:
+        """Return how the stream ended; None where the goodbye was confirmed."""
+        try:
+            await self._handle_messages()
+        except grpc.aio.AioRpcError as error:
+            return StreamEnded.of(error, was_welcome=True)
+        except StreamEnded as ended:
+            return ended
+        return None
 
     async def _handle_messages(self) -> None:
         while (message := await self._read()) is not None:
@@ -161,9 +173,9 @@ class Session:
         return StreamEnded(code, reason, retry_after_seconds=after or None, was_welcome=True)
 
     def _start_sync(self, sync_id: int) -> None:
-        task = asyncio.create_task(self._sync(sync_id))
-        self._syncs.add(task)
-        task.add_done_callback(self._syncs.discard)
+        task = self._tasks.create_task(self._sync(sync_id))
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
 
     async def _sync(self, sync_id: int) -> None:
         reason = None

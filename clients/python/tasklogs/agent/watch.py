@@ -49,6 +49,7 @@ class Watch:
         self._clock = clock
         self._health = Health(settings.unhealthy_after_seconds, clock)
         self._ready_process: int | None = None
+        self._last_failure = ""
         self._listener: Listener | None = None
         self._newer: dict[int, Entry] = {}
         self._newer_process = 0
@@ -164,6 +165,7 @@ class Watch:
         """Return whether the process that showed this list is ready."""
         if any(entry.type is EntryType.INPUT for entry in shown.entries):
             self._ready_process = shown.process
+        self._last_failure = ""
         is_ready = shown.process == self._ready_process
         self._health.answered(ready=is_ready)
         self._tell_health()
@@ -178,7 +180,9 @@ class Watch:
 
     def _failed(self, error: TaskAppError) -> None:
         if error.fault is not Fault.STARTING:
-            _log.warning("task app not read", reason=str(error))
+            if str(error) != self._last_failure:
+                self._last_failure = str(error)
+                _log.warning("task app not read", reason=str(error))
             self._health.failed(error.fault)
             self._tell_health()
 

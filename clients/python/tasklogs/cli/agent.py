@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -79,6 +80,8 @@ def agent(
     Reconnects for as long as the task exists. SIGTERM: a last sync, then goodbye (the workspace
     pauses); Ctrl-C: the same (only the agent stops). Both end it with exit code 0 within 10 s.
     """
+    # gRPC's core writes its own notices on every connection that ends; the agent's log tells it.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from tasklogs.agent import log
     from tasklogs.agent.run import Agent, Options
 
