@@ -18,8 +18,10 @@ _SETTLE_TURNS = 3
 
 
 class _Run(Generic[T]):
-    def __init__(self, task: asyncio.Task[T]) -> None:
+    def __init__(self, task: asyncio.Task[T], after: _Run[T] | None) -> None:
         self.task = task
+        self.after = after
+        """The run that this one waits for; None once it has begun."""
         self.waiters = 0
         self.begun = False
 
@@ -45,8 +47,7 @@ class Shared(Generic[T]):
         finally:
             run.waiters -= 1
             if run.waiters == 0 and not run.task.done():
-                run.task.cancel()
-                self._forget(key, run)
+                self._abandon(key, run)
 
     def _start(
         self, key: Hashable, *, after: _Run[T] | None, work: Callable[[], Awaitable[T]]
@@ -58,21 +59,33 @@ class Shared(Generic[T]):
                 await asyncio.wait([after.task])
                 for _ in range(_SETTLE_TURNS):
                     await asyncio.sleep(0)
-            run.begun = True
+            run.begun, run.after = True, None
             try:
                 return await work()
             finally:
                 self._forget(key, run)
 
-        run = _Run(asyncio.create_task(go(), name=f"shared {key!r}"[:80]))
+        run = _Run(asyncio.create_task(go(), name=f"shared {key!r}"[:80]), after)
         # A first run takes its callers until the loop lets it begin, a turn later: none of them
         # called after.
         self._newest[key] = run
         run.task.add_done_callback(_retrieve)
         return run
 
+    def _abandon(self, key: Hashable, run: _Run[T]) -> None:
+        run.task.cancel()
+        # One that has begun forgets itself once it is really over: the next must not overlap it.
+        if not run.begun:
+            run.begun = True  # nobody may join it any more
+            self._forget(key, run)
+
     def _forget(self, key: Hashable, run: _Run[T]) -> None:
-        if self._newest.get(key) is run:
+        if self._newest.get(key) is not run:
+            return
+        # A run that never began leaves the one before it under way: that is the newest again.
+        if run.after is not None and not run.after.task.done():
+            self._newest[key] = run.after
+        else:
             del self._newest[key]
 
 
