@@ -29,8 +29,8 @@ class Budget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give_back(size_bytes)
+            # Cancelled in its turn: the bytes were taken. Before it: it was in others' way.
+            self.give_back(size_bytes if turn.done() and not turn.cancelled() else 0)
             raise
 
     def give_back(self, size_bytes: int) -> None:

@@ -18,7 +18,7 @@ class Outbox:
     def __init__(self) -> None:
         self._ack = 0
         self._acked = 0
-        self._syncs: list[Sync] = []
+        self._syncs: dict[int, Sync] = {}
         self._report_state = False
         self._drain: Drain | None = None
         self._error: Exception | None = None
@@ -32,8 +32,12 @@ class Outbox:
 
     def sync(self, sync_id: int) -> None:
         """Ask the agent to bring the store up to date."""
-        self._syncs.append(Sync(sync_id))
+        self._syncs[sync_id] = Sync(sync_id)
         self._wake.set()
+
+    def forget_sync(self, sync_id: int) -> None:
+        """Nobody waits for this sync any more: if it was not sent yet, it is not."""
+        self._syncs.pop(sync_id, None)
 
     def report_state(self) -> None:
         """Ask the agent for its lifecycle and health."""
@@ -70,7 +74,7 @@ class Outbox:
         if self._ack > self._acked:
             events.append(Ack(self._ack))
             self._acked = self._ack
-        events += self._syncs
+        events += self._syncs.values()
         self._syncs.clear()
         if self._report_state:
             events.append(ReportState())
