@@ -17,7 +17,6 @@ from tasklogs_server.domain.errors import (
     SessionLost,
     SessionSuperseded,
     StoreUnavailable,
-    TaskLogsError,
     TaskNotFound,
 )
 from tasklogs_server.store.log_writes import LogWrites, Outcome
@@ -40,7 +39,7 @@ class Writer(Protocol):
     def committed(self, commit: Commit) -> None:
         """The commit is durable."""
 
-    def lost(self, error: TaskLogsError) -> None:
+    def lost(self, error: Exception) -> None:
         """The commit, and all that builds on it, will never be."""
 
 
@@ -57,6 +56,10 @@ class Committer:
         """Say that `writer` has something to take; it is asked once the batch before is done."""
         self._waiting[writer] = None
         self._wake.set()
+
+    def withdraw(self, writer: Writer) -> None:
+        """Ask `writer` for nothing more; what it handed over already is settled all the same."""
+        self._waiting.pop(writer, None)
 
     async def run(self) -> None:
         """Commit batches until cancelled. It must run for as long as there are writers."""
@@ -79,7 +82,7 @@ class Committer:
             if writer in busy:
                 continue
             del self._waiting[writer]
-            commit = writer.take()
+            commit = self._take(writer)
             if commit is None:
                 continue
             if commit.task_id in tasks:
@@ -91,6 +94,14 @@ class Committer:
             batch.append((writer, commit))
         return batch
 
+    def _take(self, writer: Writer) -> Commit | None:
+        try:
+            return writer.take()
+        except Exception as error:  # of one writer: the others' commits go on
+            _log.exception("commit.writer_failed")
+            _lose(writer, error)
+            return None
+
     async def _commit(self, batch: Sequence[tuple[Writer, Commit]]) -> None:
         try:
             outcomes = await self._writes.commit([commit for _, commit in batch])
@@ -98,10 +109,19 @@ class Committer:
             # Perhaps committed, perhaps not: nothing is acknowledged, and Welcome will tell.
             _log.warning("commit.store_unavailable", tasks=len(batch))
             for writer, _ in batch:
-                writer.lost(SessionLost())
+                _lose(writer, SessionLost())
+            return
+        except Exception:  # nothing known: the same holds, and the next batch may fare better
+            _log.exception("commit.failed", tasks=len(batch))
+            for writer, _ in batch:
+                _lose(writer, SessionLost())
             return
         for writer, commit in batch:
-            self._settle(writer, commit, outcomes[commit.task_id])
+            try:
+                self._settle(writer, commit, outcomes[commit.task_id])
+            except Exception as error:
+                _log.exception("commit.writer_failed", task=str(commit.task_id))
+                _lose(writer, error)
         if all(outcome is Outcome.LOCKED for outcome in outcomes.values()):
             await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
 
@@ -122,3 +142,10 @@ class Committer:
                 writer.lost(LogCorrupt())
             case Outcome.REFUSED:
                 writer.lost(SessionLost())
+
+
+def _lose(writer: Writer, error: Exception) -> None:
+    try:
+        writer.lost(error)
+    except Exception:
+        _log.exception("commit.writer_failed")

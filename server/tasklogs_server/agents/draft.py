@@ -130,6 +130,12 @@ class Draft:
         return self._changes.size_bytes
 
     @property
+    def has_stored_parts(self) -> bool:
+        """Whether the stored tail lies in parts."""
+        tail = self._stored.tail
+        return tail is not None and tail.part_bytes > 0
+
+    @property
     def tail_bytes(self) -> int:
         """What holding the tail costs."""
         return 0 if self._tail is None else len(self._tail.content)
@@ -166,6 +172,8 @@ class Draft:
 
         Raises ProtocolViolation; what came before it in the append is gathered.
         """
+        # Without it the tail would not be sealed, and the digest be wrong for good.
+        assert not self._lacks_tail
         if append.open_epoch:
             self._open_epoch()
         elif append.withdraw_tail:

@@ -12,6 +12,9 @@ from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, Time
 from tasklogs_server.domain.status import AgentLifecycle, AppHealth
 
+# An append of empty entries is not free: without this no window would ever fill.
+_COST_BYTES = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Hello:
@@ -43,9 +46,10 @@ class Append:
 
     @property
     def size_bytes(self) -> int:
-        """Content that it carries."""
+        """What holding it costs: the content, and so much for each entry, however short."""
         text = 0 if self.tail is None else len(self.tail.delta.text)
-        return text + sum(len(entry.content) for entry in self.entries)
+        entries = sum(len(entry.content) for entry in self.entries)
+        return text + entries + _COST_BYTES * (1 + len(self.entries))
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,12 +126,18 @@ class Session:
             raise ProtocolViolation(f"append {append.sequence} follows append {self._received}")
         received_at = self._clock()
         if append.open_epoch:
+            await self.flush()  # the limit counts what is committed
             await may_open_epoch()
-        if self._draft.lacks_tail:
-            self._draft.supply_tail(await self._load_tail(self.task_id))
         size_bytes = append.size_bytes
         await self._budget.take(size_bytes)
-        self._check_open_or_give_back(size_bytes)
+        try:
+            # Last, nothing is awaited before the append is applied: idle tails are given up.
+            if self._draft.lacks_tail:
+                self._draft.supply_tail(await self._load_tail(self.task_id))
+            self._check_open()
+        except BaseException:
+            self._budget.give_back(size_bytes)
+            raise
         self._pending_bytes += size_bytes
         self._draft.apply(append)
         self._received = append.sequence
@@ -161,6 +167,7 @@ class Session:
             raise TaskAppFailed(reason) from None
         finally:
             del self._syncs[sync_id]
+            self.outbox.forget_sync(sync_id)
         self.synced_at = max(self.synced_at or under_way.began_at, under_way.began_at)
         self._confirm(self, under_way.began_at)
         return under_way.began_at
@@ -183,17 +190,24 @@ class Session:
         await self._idle.wait()
         self._check_open()
 
-    def fold(self) -> tuple[int, EntryRow] | None:
-        """Return revision and row that make one of the tail's parts, where there are any."""
-        return None if self._in_flight else self._draft.fold()
+    async def fold(self) -> tuple[int, EntryRow] | None:
+        """Return revision and row that make one of the tail's parts, where there are any.
+
+        Only after a `flush`.
+        """
+        if self._draft.has_stored_parts and self._draft.lacks_tail:
+            self._draft.supply_tail(await self._load_tail(self.task_id))
+        return self._draft.fold()
 
     def end(self, error: Exception | None) -> None:
         """End the session: nothing more is taken or acknowledged. The first reason counts."""
         if self._error is not None:
             return
         self._error = error or SessionLost()
-        self._budget.give_back(self._unacknowledged_bytes)
-        self._pending_bytes, self._in_flight = 0, None
+        self._committer.withdraw(self)
+        # What is in flight is still held by the committer: it is given back when that is settled.
+        self._budget.give_back(self._pending_bytes)
+        self._pending_bytes = 0
         for under_way in self._syncs.values():
             under_way.fail(AgentUnreachable(timedelta(0), timedelta(seconds=1)))
         self._room.set()
@@ -225,22 +239,27 @@ class Session:
 
     def committed(self, commit: Commit) -> None:
         """Acknowledge: only now, after the commit."""
-        if self._in_flight is None:
+        if self._error is not None:
+            self._forget_in_flight()
             return
         if commit.head.snapshot_at is not None:
             self._confirm(self, commit.head.snapshot_at)
         self._settle()
 
-    def lost(self, error: TaskLogsError) -> None:
+    def lost(self, error: Exception) -> None:
         """The store refused: whoever builds on this session's view has to look again."""
+        self._forget_in_flight()
         self.end(error)
 
-    def _settle(self) -> None:
-        assert self._in_flight is not None
-        sequence, size_bytes = self._in_flight
-        self._in_flight = None
-        self._acked = sequence
+    def _forget_in_flight(self) -> int:
+        if self._in_flight is None:
+            return self._acked
+        (sequence, size_bytes), self._in_flight = self._in_flight, None
         self._budget.give_back(size_bytes)
+        return sequence
+
+    def _settle(self) -> None:
+        sequence = self._acked = self._forget_in_flight()
         self.outbox.ack(sequence)
         self._complete_syncs()
         if self._unacknowledged_bytes <= self._limits.window_bytes:
@@ -262,9 +281,4 @@ class Session:
 
     def _check_open(self) -> None:
         if self._error is not None:
-            raise self._error
-
-    def _check_open_or_give_back(self, size_bytes: int) -> None:
-        if self._error is not None:
-            self._budget.give_back(size_bytes)
             raise self._error

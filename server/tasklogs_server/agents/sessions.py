@@ -127,7 +127,7 @@ class Sessions:
     async def goodbye(self, session: Session, reason: GoodbyeReason) -> None:
         """End a session in good order: all committed, the tail one row, the moment persisted."""
         await session.flush()
-        folded = session.fold()
+        folded = await session.fold()
         if folded is not None:
             revision, row = folded
             await self._writes.fold(
@@ -193,6 +193,19 @@ class Sessions:
             # After a restart all agents come at once: those beyond the bound come back spread out.
             later = timedelta(seconds=random.uniform(0.5, 3.0))
             raise LimitExceeded("server", "too many agents connect at once", later)
+        # A task of its own: an agent that leaves in the middle must not leave a fence behind that
+        # nobody holds, or the task would pass for connected.
+        handshake = asyncio.create_task(self._shake_hands(task_id, hello))
+        try:
+            session = await asyncio.shield(handshake)
+        except asyncio.CancelledError:
+            handshake.add_done_callback(self._note_abandoned)
+            await asyncio.wait([handshake])
+            raise
+        self._replace(session)
+        return session
+
+    async def _shake_hands(self, task_id: UUID, hello: Hello) -> Session:
         self._handshakes_left -= 1
         try:
             opening = await self._store.open_session(
@@ -202,7 +215,7 @@ class Sessions:
             )
         finally:
             self._handshakes_left += 1
-        session = Session(
+        return Session(
             task_id,
             hello,
             opening,
@@ -213,8 +226,13 @@ class Sessions:
             confirm=self._confirm,
             clock=self._clock,
         )
-        self._replace(session)
-        return session
+
+    def _note_abandoned(self, handshake: asyncio.Task[Session]) -> None:
+        if handshake.cancelled() or handshake.exception() is not None:
+            return
+        session = handshake.result()
+        if session.fence > self._lost.get(session.task_id, 0):
+            self._lost[session.task_id] = session.fence  # the next tick notes it
 
     def _replace(self, session: Session) -> None:
         task_id = session.task_id
@@ -227,7 +245,10 @@ class Sessions:
             current.end(SessionSuperseded())
         self._open[task_id] = session
         self._empty.clear()
-        self._lost.pop(task_id, None)
+        if self._lost.get(task_id, 0) < session.fence:
+            self._lost.pop(task_id, None)
+        if self._draining:
+            session.outbox.drain(_RETRY_AFTER)
         for arrival in self._awaited.get(task_id, ()):
             if not arrival.done():
                 arrival.set_result(session)
