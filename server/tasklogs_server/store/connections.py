@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from tasklogs_server.domain.errors import TaskLogsError
 from tasklogs_server.store.failures import translated
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ class Connections:
                 connection = self._take_idle() or await connect(self._dsn)
                 try:
                     yield connection
-                except asyncpg.PostgresError:
-                    raise  # Postgres refused a statement; the connection is in order.
+                except (asyncpg.PostgresError, TaskLogsError):
+                    # Postgres refused a statement, or a row said no: the connection is in order.
+                    raise
                 except BaseException:
                     # Cancelled or failed in the middle: the next user must not read this one's
                     # answer.

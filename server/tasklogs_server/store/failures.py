@@ -23,6 +23,7 @@ _UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,  # a deadlock's victim
     asyncpg.PostgresSystemError,
 )
 _CORRUPT = (
