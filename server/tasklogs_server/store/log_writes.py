@@ -97,9 +97,10 @@ WITH written AS (
 DELETE FROM log_tail_parts p USING written WHERE p.task_id = $1 AND p.revision <= $3
 """
 
+# A later session does not undo what an earlier one knew.
 _CONFIRM = """
     UPDATE log_heads SET snapshot_at = greatest(snapshot_at, $3)
-     WHERE task_id = $1 AND fence = $2"""
+     WHERE task_id = $1 AND fence >= $2"""
 
 
 class LogWrites:
