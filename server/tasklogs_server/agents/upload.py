@@ -17,7 +17,7 @@ from tasklogs_server.agents.draft import Draft
 from tasklogs_server.agents.messages import Append
 from tasklogs_server.agents.session import position_of
 from tasklogs_server.agents.sessions import Sessions
-from tasklogs_server.domain.errors import SessionOpen, TaskLogsError
+from tasklogs_server.domain.errors import SessionOpen
 from tasklogs_server.store.records import Commit
 from tasklogs_server.store.sessions import Opening, SessionStore
 
@@ -78,7 +78,7 @@ class Uploads:
                 return Append(1, open_epoch=True, entries=entries)
 
     async def _is_held(self, task_id: UUID, opening: Opening, entries: Sequence[Entry]) -> bool:
-        """Whether all of `entries` is stored already: a prefix, or the tail at an earlier moment."""
+        """Whether all of `entries` is stored: a prefix, or the tail at an earlier moment."""
         head = opening.head
         if not entries:
             return True
@@ -87,9 +87,7 @@ class Uploads:
         tail, content = head.tail, opening.tail_content
         sealed = head.entries if tail is None else head.entries - 1
         if len(entries) <= sealed:
-            return await self._store.is_prefix(
-                task_id, head.epoch, [(one.id, one.content) for one in entries]
-            )
+            return await self._store.is_prefix(task_id, head.epoch, entries)
         last = entries[-1]
         return (
             tail is not None
@@ -122,7 +120,7 @@ class _UploadWriter:
         if not self.stored.done():
             self.stored.set_result(Stored(self._received_at, commit.head.revision))
 
-    def lost(self, error: TaskLogsError) -> None:
+    def lost(self, error: Exception) -> None:
         if not self.stored.done():
             self.stored.set_exception(error)
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from tasklogs.log.entry import Entry
 from tasklogs_server.domain.errors import SessionOpen, TaskNotFound
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.encoding import encode_head
 from tasklogs_server.store.log_reads import read_tail
 from tasklogs_server.store.records import LogHead
 from tasklogs_server.store.task_rows import (
@@ -41,11 +43,11 @@ _EPOCHS_SINCE = """
     SELECT count(*) FROM log_events
      WHERE task_id = $1 AND id IS NULL AND committed_at > clock_timestamp() - interval '1 hour'"""
 
-_COUNT_SAME = """
-    SELECT count(*)
-      FROM unnest($3::int[], $4::int[], $5::bytea[]) AS u (ordinal, id, content)
+_SAME_CONTENT = """
+    SELECT e.ordinal, e.revision, e.head
+      FROM unnest($3::int[], $4::bytea[]) AS u (ordinal, content)
       JOIN log_entries e ON e.task_id = $1 AND e.epoch = $2 AND e.ordinal = u.ordinal
-     WHERE e.id = u.id AND e.content = u.content"""
+     WHERE e.content = u.content"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +121,22 @@ class SessionStore:
         async with self._connections.use() as connection:
             return await read_tail(connection, task_id)
 
-    async def is_prefix(
-        self, task_id: UUID, epoch: int, entries: Sequence[tuple[int, bytes]]
-    ) -> bool:
-        """Whether an epoch's first sealed entries have these ids and contents."""
+    async def is_prefix(self, task_id: UUID, epoch: int, entries: Sequence[Entry]) -> bool:
+        """Whether these are an epoch's first sealed entries, times included.
+
+        A conversation that starts over greets with the same words, but later.
+        """
         async with self._connections.use() as connection:
-            same = await connection.fetchval(
-                _COUNT_SAME,
+            rows = await connection.fetch(
+                _SAME_CONTENT,
                 task_id,
                 epoch,
                 list(range(len(entries))),
-                [entry_id for entry_id, _ in entries],
-                [content for _, content in entries],
+                [one.content for one in entries],
             )
-        return int(same) == len(entries)
+        return len(rows) == len(entries) and all(
+            row["head"] == _head_of_entry(entries[row["ordinal"]], row["revision"]) for row in rows
+        )
 
     async def _raise_fence(
         self, connection: Connection, task_id: UUID, *, standalone: bool
@@ -143,3 +147,9 @@ class SessionStore:
         head = head_of(row)
         content = None if head.tail is None else await read_tail(connection, task_id)
         return Opening(row["fence"], head, content, standalone)
+
+
+def _head_of_entry(entry: Entry, revision: int) -> bytes:
+    return encode_head(
+        entry.id, entry.type, entry.time, revision, entry.dropped_bytes, len(entry.content)
+    )
