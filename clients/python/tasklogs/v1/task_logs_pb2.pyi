@@ -15,10 +15,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -167,3 +167,287 @@ class GetTaskLogsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__snapshot) -> _WhichOneofReturnType__snapshot | None: ...
 
 Global___GetTaskLogsResponse: _TypeAlias = GetTaskLogsResponse  # noqa: Y015
+
+@_typing.final
+class FollowTaskLogsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TAIL_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    DELTAS_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """The task: a UUID, or `owner/name`."""
+    source: Global___LogSource.ValueType
+    tail: _builtins.int
+    """Begin with the last N entries of the current epoch. Unset: all. 0: none. Not together with `cursor`."""
+    cursor: _builtins.str
+    """Go on from here: the latest committed state of every entry that changed since is sent, in the order of
+    revisions, over all epochs.
+    """
+    deltas: _builtins.bool
+    """Send the growth of the tail as `delta` where this stream has sent the base."""
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        source: Global___LogSource.ValueType = ...,
+        tail: _builtins.int | None = ...,
+        cursor: _builtins.str = ...,
+        deltas: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "tail", b"tail"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "cursor", b"cursor", "deltas", b"deltas", "source", b"source", "tail", b"tail", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tail: _TypeAlias = _typing.Literal["tail"]  # noqa: Y015
+    _WhichOneofArgType__tail: _TypeAlias = _typing.Literal["_tail", b"_tail"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tail) -> _WhichOneofReturnType__tail | None: ...
+
+Global___FollowTaskLogsRequest: _TypeAlias = FollowTaskLogsRequest  # noqa: Y015
+
+@_typing.final
+class FollowTaskLogsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    ENTRY_WITHDRAWN_FIELD_NUMBER: _builtins.int
+    EPOCH_STARTED_FIELD_NUMBER: _builtins.int
+    CAUGHT_UP_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Resumes after this message: all up to it has been sent."""
+    @_builtins.property
+    def status(self) -> Global___StatusChanged:
+        """The status: the first message, and whenever it changes."""
+
+    @_builtins.property
+    def entries(self) -> Global___Entries: ...
+    @_builtins.property
+    def delta(self) -> Global___EntryDelta:
+        """Only where `deltas` was asked for."""
+
+    @_builtins.property
+    def entry_withdrawn(self) -> Global___EntryWithdrawn: ...
+    @_builtins.property
+    def epoch_started(self) -> Global___EpochStarted: ...
+    @_builtins.property
+    def caught_up(self) -> Global___CaughtUp:
+        """Once: all that there was when the follow began has been sent. For an ACTIVE task that is what the task
+        app showed; a sync that fails is tried again.
+        """
+
+    @_builtins.property
+    def progress(self) -> Global___Progress:
+        """After 15 s without another message: all up to the cursor has been sent, and the connection lives."""
+
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str = ...,
+        status: Global___StatusChanged | None = ...,
+        entries: Global___Entries | None = ...,
+        delta: Global___EntryDelta | None = ...,
+        entry_withdrawn: Global___EntryWithdrawn | None = ...,
+        epoch_started: Global___EpochStarted | None = ...,
+        caught_up: Global___CaughtUp | None = ...,
+        progress: Global___Progress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "delta", b"delta", "entries", b"entries", "entry_withdrawn", b"entry_withdrawn", "epoch_started", b"epoch_started", "event", b"event", "progress", b"progress", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "cursor", b"cursor", "delta", b"delta", "entries", b"entries", "entry_withdrawn", b"entry_withdrawn", "epoch_started", b"epoch_started", "event", b"event", "progress", b"progress", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["status", "entries", "delta", "entry_withdrawn", "epoch_started", "caught_up", "progress"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___FollowTaskLogsResponse: _TypeAlias = FollowTaskLogsResponse  # noqa: Y015
+
+@_typing.final
+class StatusChanged(_message.Message):
+    """The task's status and what it was derived from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    STATUS_DETAIL_FIELD_NUMBER: _builtins.int
+    status: _types_pb2.TaskStatus.ValueType
+    @_builtins.property
+    def status_detail(self) -> _types_pb2.StatusDetail: ...
+    def __init__(
+        self,
+        *,
+        status: _types_pb2.TaskStatus.ValueType = ...,
+        status_detail: _types_pb2.StatusDetail | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status_detail", b"status_detail"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "status_detail", b"status_detail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatusChanged: _TypeAlias = StatusChanged  # noqa: Y015
+
+@_typing.final
+class Entries(_message.Message):
+    """New and changed entries, whole. The same id again within an epoch replaces what was sent before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOGS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    @_builtins.property
+    def logs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
+        """In the order of their revisions."""
+
+    def __init__(
+        self,
+        *,
+        logs: _abc.Iterable[_types_pb2.TaskLogEntry] | None = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "logs", b"logs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Entries: _TypeAlias = Entries  # noqa: Y015
+
+@_typing.final
+class EntryDelta(_message.Message):
+    """The tail's content changed: keep its first bytes, then this text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    BASE_REVISION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    KEEP_BYTES_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    id: _builtins.int
+    """The tail's id. Always set."""
+    base_revision: _builtins.int
+    """The revision of the entry as this stream last sent it."""
+    revision: _builtins.int
+    keep_bytes: _builtins.int
+    """Bytes of UTF-8 to keep, on a code-point boundary."""
+    text: _builtins.str
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        id: _builtins.int | None = ...,
+        base_revision: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        keep_bytes: _builtins.int = ...,
+        text: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "id", b"id", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "base_revision", b"base_revision", "epoch", b"epoch", "id", b"id", "keep_bytes", b"keep_bytes", "revision", b"revision", "text", b"text", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
+    _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
+
+Global___EntryDelta: _TypeAlias = EntryDelta  # noqa: Y015
+
+@_typing.final
+class EntryWithdrawn(_message.Message):
+    """The entry is no longer part of the conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    id: _builtins.int
+    """Always set."""
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        id: _builtins.int | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "id", b"id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "epoch", b"epoch", "id", b"id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
+    _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
+
+Global___EntryWithdrawn: _TypeAlias = EntryWithdrawn  # noqa: Y015
+
+@_typing.final
+class EpochStarted(_message.Message):
+    """Another conversation begins; earlier epochs stay readable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EpochStarted: _TypeAlias = EpochStarted  # noqa: Y015
+
+@_typing.final
+class CaughtUp(_message.Message):
+    """All that there was when the follow began has been sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaughtUp: _TypeAlias = CaughtUp  # noqa: Y015
+
+@_typing.final
+class Progress(_message.Message):
+    """All up to the cursor has been sent, and the connection lives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015

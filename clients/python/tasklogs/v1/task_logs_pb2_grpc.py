@@ -65,6 +65,11 @@ class TaskLogsStub:
                 request_serializer=tasklogs_dot_v1_dot_task__logs__pb2.GetTaskLogsRequest.SerializeToString,
                 response_deserializer=tasklogs_dot_v1_dot_task__logs__pb2.GetTaskLogsResponse.FromString,
                 _registered_method=True)
+        self.FollowTaskLogs = channel.unary_stream(
+                '/tasklogs.v1.TaskLogs/FollowTaskLogs',
+                request_serializer=tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsRequest.SerializeToString,
+                response_deserializer=tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsResponse.FromString,
+                _registered_method=True)
 
 
 class TaskLogsServicer:
@@ -105,6 +110,20 @@ class TaskLogsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FollowTaskLogs(self, request, context):
+        """Follows a task's log through pauses, resumes, new epochs and restarts of anything: first the status, then
+        what is stored (`tail` limits it; without a cursor it is of the current epoch), `caught_up`, then
+        changes as they commit. Of an entry that changes faster than it is read only the latest state is
+        sent. ERROR and UNKNOWN refuse a new follow like a read, but do not end a running one.
+
+        It ends only with NOT_FOUND (the task was deleted), UNAVAILABLE (`DRAINING`: reconnect with the last
+        cursor), UNAUTHENTICATED (the caller's token expired), or when the caller leaves. A cursor whose place is
+        no longer held is OUT_OF_RANGE (`CURSOR_EXPIRED`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskLogsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +131,11 @@ def add_TaskLogsServicer_to_server(servicer, server):
                     servicer.GetTaskLogs,
                     request_deserializer=tasklogs_dot_v1_dot_task__logs__pb2.GetTaskLogsRequest.FromString,
                     response_serializer=tasklogs_dot_v1_dot_task__logs__pb2.GetTaskLogsResponse.SerializeToString,
+            ),
+            'FollowTaskLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.FollowTaskLogs,
+                    request_deserializer=tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsRequest.FromString,
+                    response_serializer=tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -167,6 +191,33 @@ class TaskLogs:
             '/tasklogs.v1.TaskLogs/GetTaskLogs',
             tasklogs_dot_v1_dot_task__logs__pb2.GetTaskLogsRequest.SerializeToString,
             tasklogs_dot_v1_dot_task__logs__pb2.GetTaskLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowTaskLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tasklogs.v1.TaskLogs/FollowTaskLogs',
+            tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsRequest.SerializeToString,
+            tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,16 @@ class TaskLogsStub:
     `snapshot` and the range of entries; its token carries them, so that later pages neither sync nor
     refuse.
     """
+    FollowTaskLogs: _aio.UnaryStreamMultiCallable[_task_logs_pb2.FollowTaskLogsRequest, _task_logs_pb2.FollowTaskLogsResponse]
+    """Follows a task's log through pauses, resumes, new epochs and restarts of anything: first the status, then
+    what is stored (`tail` limits it; without a cursor it is of the current epoch), `caught_up`, then
+    changes as they commit. Of an entry that changes faster than it is read only the latest state is
+    sent. ERROR and UNKNOWN refuse a new follow like a read, but do not end a running one.
+
+    It ends only with NOT_FOUND (the task was deleted), UNAVAILABLE (`DRAINING`: reconnect with the last
+    cursor), UNAUTHENTICATED (the caller's token expired), or when the caller leaves. A cursor whose place is
+    no longer held is OUT_OF_RANGE (`CURSOR_EXPIRED`).
+    """
 
 class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
     """TaskLogs serves the conversation logs of tasks to their readers.
@@ -86,6 +96,22 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
         """Reads a task's log, whole or its last entries, in pages. The first page decides on state, sync,
         `snapshot` and the range of entries; its token carries them, so that later pages neither sync nor
         refuse.
+        """
+
+    @_abc_1.abstractmethod
+    def FollowTaskLogs(
+        self,
+        request: _task_logs_pb2.FollowTaskLogsRequest,
+        context: _aio.ServicerContext[_task_logs_pb2.FollowTaskLogsRequest, _abc.AsyncIterator[_task_logs_pb2.FollowTaskLogsResponse]],
+    ) -> _abc.AsyncIterator[_task_logs_pb2.FollowTaskLogsResponse]:
+        """Follows a task's log through pauses, resumes, new epochs and restarts of anything: first the status, then
+        what is stored (`tail` limits it; without a cursor it is of the current epoch), `caught_up`, then
+        changes as they commit. Of an entry that changes faster than it is read only the latest state is
+        sent. ERROR and UNKNOWN refuse a new follow like a read, but do not end a running one.
+
+        It ends only with NOT_FOUND (the task was deleted), UNAVAILABLE (`DRAINING`: reconnect with the last
+        cursor), UNAUTHENTICATED (the caller's token expired), or when the caller leaves. A cursor whose place is
+        no longer held is OUT_OF_RANGE (`CURSOR_EXPIRED`).
         """
 
 def add_TaskLogsServicer_to_server(servicer: TaskLogsServicer, server: _aio.Server) -> None: ...
