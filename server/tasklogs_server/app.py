@@ -23,13 +23,15 @@ from tasklogs_server.agents.messages import Limits
 from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.agents.syncs import Syncs
 from tasklogs_server.agents.upload import Uploads
-from tasklogs_server.domain.errors import StoreUnavailable
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
+from tasklogs_server.logs.follower import Follows
 from tasklogs_server.logs.reader import LogReader
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from tasklogs_server.services.interceptor import ErrorInterceptor
 from tasklogs_server.services.registration import register, set_serving
 from tasklogs_server.services.task_agents import TaskAgentsService
-from tasklogs_server.services.task_logs import TaskLogsService
+from tasklogs_server.services.task_logs import TaskLogsService, encode_event
 from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.stopping import StopSignals
@@ -74,6 +76,7 @@ class Running:
     address: str
     _server: grpc.aio.Server
     _sessions: Sessions
+    _follows: Follows
     _health: health.aio.HealthServicer
     _timeout: timedelta
 
@@ -82,6 +85,7 @@ class Running:
         _log.info("server.draining")
         await self._health.enter_graceful_shutdown()
         self._sessions.drain(_DRAIN_RETRY_AFTER)
+        self._follows.drain(ServerDraining(_DRAIN_RETRY_AFTER))
         emptied = asyncio.create_task(self._sessions.emptied())
         hurried = asyncio.create_task(at_once.wait())
         await asyncio.wait(
@@ -102,19 +106,21 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         stack.push_async_callback(store.close)
 
         budget = Budget(settings.ingest_bytes)
-        committer = Committer(store.writes)
+        bus = LocalBus()
+        committer = Committer(store.writes, bus)
         sessions = Sessions(
             store=store.sessions,
             tasks=store.tasks,
             writes=store.writes,
             committer=committer,
+            bus=bus,
             budget=budget,
             limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
             tail_bytes=settings.tail_bytes,
             handshakes=settings.handshakes,
             clock=_now,
         )
-        directory = Directory(store.tasks, sessions)
+        directory = Directory(store.tasks, sessions, bus)
         syncs = Syncs(
             sessions,
             agent_wait=settings.agent_wait,
@@ -127,13 +133,16 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             confirmed_at=sessions.confirmed_at,
             page_bytes=settings.page_bytes,
         )
+        follows = Follows(
+            store.changes, bus, sync=syncs.sync, encode=encode_event, lease=settings.lease
+        )
         uploads = Uploads(store.sessions, sessions, committer, clock=_now)
 
         calls = ErrorInterceptor()
         server = grpc.aio.server(interceptors=[calls], options=_options(settings))
         health_servicer = register(
             server,
-            task_logs=TaskLogsService(reader),
+            task_logs=TaskLogsService(reader, follows),
             tasks=TasksService(directory),
             task_agents=TaskAgentsService(store.tasks, sessions, uploads),
         )
@@ -145,13 +154,18 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         await stack.enter_async_context(_background(_tick(store, sessions, health_servicer)))
         await set_serving(health_servicer, serving=True)
         await server.start()
-        stack.push_async_callback(_stop, server, sessions, calls)
-        yield Running(f"{host}:{bound}", server, sessions, health_servicer, settings.drain_timeout)
+        stack.push_async_callback(_stop, server, sessions, follows, calls)
+        yield Running(
+            f"{host}:{bound}", server, sessions, follows, health_servicer, settings.drain_timeout
+        )
 
 
-async def _stop(server: grpc.aio.Server, sessions: Sessions, calls: ErrorInterceptor) -> None:
+async def _stop(
+    server: grpc.aio.Server, sessions: Sessions, follows: Follows, calls: ErrorInterceptor
+) -> None:
     # An open call would hold `stop` for its whole grace: streams of ours end first.
     sessions.end_all()
+    follows.drain(ServerDraining(_DRAIN_RETRY_AFTER))
     await server.stop(grace=0.5)
     # `stop` returns before the handlers' cleanup has run, and that needs the store.
     await calls.finished()

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import structlog
 
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Moved
 from tasklogs_server.domain.errors import (
     LogCorrupt,
     SessionLost,
@@ -46,8 +48,9 @@ class Writer(Protocol):
 class Committer:
     """Takes what writers have gathered, batch after batch."""
 
-    def __init__(self, writes: LogWrites) -> None:
+    def __init__(self, writes: LogWrites, bus: LocalBus) -> None:
         self._writes = writes
+        self._bus = bus
         self._waiting: dict[Writer, None] = {}
         self._locked: list[tuple[Writer, Commit]] = []
         self._wake = asyncio.Event()
@@ -129,6 +132,7 @@ class Committer:
         match outcome:
             case Outcome.COMMITTED:
                 writer.committed(commit)
+                self._bus.publish(Moved(commit.task_id))
             case Outcome.LOCKED:
                 self._locked.append((writer, commit))
                 self._wake.set()

@@ -12,6 +12,8 @@ import structlog
 
 from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.agents.tokens import new_token
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Deleted, Moved
 from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound, Unauthenticated
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.status import Facts, TaskStatus, derive
@@ -28,8 +30,9 @@ _log = structlog.get_logger(__name__)
 class Directory:
     """Tasks, and what has to happen in this process when one changes."""
 
-    def __init__(self, tasks: TaskStore, sessions: Sessions) -> None:
+    def __init__(self, tasks: TaskStore, sessions: Sessions, bus: LocalBus) -> None:
         self._tasks = tasks
+        self._bus = bus
         self._sessions = sessions
         self._purge = asyncio.Event()
 
@@ -72,6 +75,7 @@ class Directory:
         """Change a task's facts. Raises TaskNotFound, and whatever `change` raises."""
         task_id = await self._tasks.resolve(ref)
         await self._tasks.change_facts(task_id, change)
+        self._bus.publish(Moved(task_id))
         return await self._tasks.get(task_id)
 
     async def report_build(self, ref: TaskRef, change: Callable[[Facts], Facts]) -> Task:
@@ -99,6 +103,7 @@ class Directory:
         task_id = await self._tasks.resolve(ref)
         await self._tasks.delete(task_id)
         self._sessions.end(task_id, TaskNotFound(str(task_id)))
+        self._bus.publish(Deleted(task_id))
         self._purge.set()
 
     async def purge_deleted(self) -> None:

@@ -17,6 +17,8 @@ from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.committer import Committer
 from tasklogs_server.agents.messages import AgentState, GoodbyeReason, Hello, Limits
 from tasklogs_server.agents.session import Session
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Moved
 from tasklogs_server.domain.errors import (
     AgentUnreachable,
     LimitExceeded,
@@ -49,6 +51,7 @@ class Sessions:
         tasks: TaskStore,
         writes: LogWrites,
         committer: Committer,
+        bus: LocalBus,
         budget: Budget,
         limits: Limits,
         tail_bytes: int,
@@ -59,6 +62,7 @@ class Sessions:
         self._tasks = tasks
         self._writes = writes
         self._committer = committer
+        self._bus = bus
         self._budget = budget
         self._limits = limits
         self._tail_bytes = tail_bytes
@@ -116,6 +120,7 @@ class Sessions:
             return observe_agent(facts, build, state.lifecycle, state.health) or facts
 
         await self._tasks.change_facts(session.task_id, change)
+        self._bus.publish(Moved(session.task_id))
 
     async def limit_epochs(self, task_id: UUID) -> None:
         """Raise LimitExceeded where the task opened too many epochs in the last hour."""
@@ -136,6 +141,7 @@ class Sessions:
         await self._persist()
         if session.standalone and reason is GoodbyeReason.PAUSING:
             await self._tasks.change_facts(session.task_id, pause_standalone)
+            self._bus.publish(Moved(session.task_id))
 
     def build_reported(self, task_id: UUID, facts: Facts) -> None:
         """Tell the session of a build: it says its state again, or ends where it is too old."""
@@ -203,6 +209,7 @@ class Sessions:
             await asyncio.wait([handshake])
             raise
         self._replace(session)
+        self._bus.publish(Moved(task_id))
         return session
 
     async def _shake_hands(self, task_id: UUID, hello: Hello) -> Session:

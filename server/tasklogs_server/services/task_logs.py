@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 import grpc
 
@@ -11,16 +12,29 @@ from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import parse_task_ref
 from tasklogs_server.domain.read_plan import Source
-from tasklogs_server.logs.places import fingerprint
+from tasklogs_server.logs.follow_events import (
+    CaughtUp,
+    FollowEvent,
+    Progress,
+    StatusChanged,
+    TailSent,
+)
+from tasklogs_server.logs.follower import FollowQuery, Follows
+from tasklogs_server.logs.places import Cursor, fingerprint
 from tasklogs_server.logs.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
 from tasklogs_server.services.enums import TASK_STATUS
-from tasklogs_server.services.moments import length_of, timestamp
+from tasklogs_server.services.moments import length_of, timestamp, timestamp_of
+from tasklogs_server.services.status import status_detail
+from tasklogs_server.store.encoding import varint
+from tasklogs_server.store.log_changes import EntriesChanged
+from tasklogs_server.store.records import EpochOpened, TailWithdrawn
 
-_SOURCES = {
+_SOURCES: dict[int, Source] = {
     pb.LOG_SOURCE_UNSPECIFIED: Source.DEFAULT,
     pb.LOG_SOURCE_LIVE: Source.LIVE,
     pb.LOG_SOURCE_SNAPSHOT: Source.SNAPSHOT,
 }
+_ENTRIES_TAG = b"\x1a"  # FollowTaskLogsResponse.entries: field 3, length-delimited
 # The caller's own deadline is answered a little before it, while someone still listens.
 _ANSWER_AHEAD_SECONDS = 0.1
 
@@ -28,8 +42,9 @@ _ANSWER_AHEAD_SECONDS = 0.1
 class TaskLogsService:
     """The handlers of `tasklogs.v1.TaskLogs`."""
 
-    def __init__(self, reader: LogReader) -> None:
+    def __init__(self, reader: LogReader, follows: Follows) -> None:
         self._reader = reader
+        self._follows = follows
 
     async def get_task_logs(
         self, request: pb.GetTaskLogsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -38,6 +53,93 @@ class TaskLogsService:
         answer = await self._reader.read(_query_of(request), time_left=_time_left(context))
         return answer.encoded + _response_of(answer).SerializeToString()
 
+    async def follow_task_logs(
+        self, request: pb.FollowTaskLogsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        """Write what the log does until it ends or the caller leaves.
+
+        A write waits for as long as the caller does not read; nothing piles up meanwhile.
+        """
+        messages = self._follows.follow(_follow_query_of(request))
+        async with aclosing(messages):
+            async for message in messages:
+                await context.write(message)
+
+
+def encode_event(cursor: str, event: FollowEvent, as_delta: bool) -> bytes:
+    """Encode one message of a follow; the entries in it are stored as they travel."""
+    message = pb.FollowTaskLogsResponse(cursor=cursor)
+    match event:
+        case EntriesChanged(epoch, encoded):
+            return _with_entries(message, epoch, encoded)
+        case TailSent():
+            if not as_delta or event.delta is None:
+                return _with_entries(message, event.epoch, event.encoded)
+            message.delta.epoch = event.epoch
+            message.delta.id = event.head.id
+            message.delta.base_revision = event.base_revision or 0
+            message.delta.revision = event.revision
+            message.delta.keep_bytes = event.delta.keep_bytes
+            message.delta.text = event.delta.text.decode()
+            message.delta.time.CopyFrom(timestamp_of(event.head.time))
+        case TailWithdrawn():
+            message.entry_withdrawn.epoch = event.epoch
+            message.entry_withdrawn.id = event.id
+            message.entry_withdrawn.revision = event.revision
+        case EpochOpened():
+            message.epoch_started.epoch = event.epoch
+            message.epoch_started.revision = event.revision
+        case StatusChanged(detail):
+            message.status.status = TASK_STATUS.encode(detail.status)
+            message.status.status_detail.CopyFrom(status_detail(detail))
+        case CaughtUp():
+            message.caught_up.SetInParent()
+        case Progress():
+            message.progress.SetInParent()
+        case _:
+            assert_never(event)
+    return message.SerializeToString()
+
+
+def _with_entries(message: pb.FollowTaskLogsResponse, epoch: int, encoded: bytes) -> bytes:
+    entries = encoded + pb.Entries(epoch=epoch).SerializeToString()
+    return message.SerializeToString() + _ENTRIES_TAG + varint(len(entries)) + entries
+
+
+def _follow_query_of(request: pb.FollowTaskLogsRequest) -> FollowQuery:
+    violations: list[FieldViolation] = []
+    try:
+        ref = parse_task_ref(request.task)
+    except InvalidFields as error:
+        violations += error.violations
+    source = _source_of(request.source, violations)
+    if request.HasField("tail") and request.tail < 0:
+        violations.append(FieldViolation("tail", "must not be negative"))
+    if request.HasField("tail") and request.cursor:
+        violations.append(FieldViolation("tail", "does not go together with cursor"))
+    cursor = None
+    if request.cursor:
+        try:
+            cursor = Cursor.decode(request.cursor)
+        except InvalidFields as error:
+            violations += error.violations
+    if violations:
+        raise InvalidFields(violations)
+    return FollowQuery(
+        ref=ref,
+        source=source,
+        tail=request.tail if request.HasField("tail") else None,
+        cursor=cursor,
+        deltas=request.deltas,
+    )
+
+
+def _source_of(source: int, violations: list[FieldViolation]) -> Source:
+    known = _SOURCES.get(source)
+    if known is None:
+        violations.append(FieldViolation("source", f"{source} is not a LOG_SOURCE value"))
+    return known or Source.DEFAULT
+
 
 def _query_of(request: pb.GetTaskLogsRequest) -> LogQuery:
     violations: list[FieldViolation] = []
@@ -45,9 +147,7 @@ def _query_of(request: pb.GetTaskLogsRequest) -> LogQuery:
         ref = parse_task_ref(request.task)
     except InvalidFields as error:
         violations += error.violations
-    source = _SOURCES.get(request.source)
-    if source is None:
-        violations.append(FieldViolation("source", f"{request.source} is not a LOG_SOURCE value"))
+    source = _source_of(request.source, violations)
     if request.HasField("tail") and request.tail < 0:
         violations.append(FieldViolation("tail", "must not be negative"))
     if request.page_size < 0:
@@ -57,7 +157,7 @@ def _query_of(request: pb.GetTaskLogsRequest) -> LogQuery:
     max_staleness = None
     if request.HasField("max_staleness"):
         max_staleness = length_of(request.max_staleness, "max_staleness", violations)
-    if violations or source is None:
+    if violations:
         raise InvalidFields(violations)
     return LogQuery(
         ref=ref,

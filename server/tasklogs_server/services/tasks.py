@@ -7,7 +7,6 @@ from typing import Any
 import grpc
 
 from tasklogs.v1 import tasks_pb2 as pb
-from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.agents.directory import Directory
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import (
@@ -18,7 +17,7 @@ from tasklogs_server.domain.names import (
     task_name_violations,
 )
 from tasklogs_server.domain.reports import report_agent, report_build
-from tasklogs_server.domain.status import StatusDetail, derive
+from tasklogs_server.domain.status import derive
 from tasklogs_server.services.enums import (
     AGENT_LIFECYCLE,
     APP_HEALTH,
@@ -27,6 +26,7 @@ from tasklogs_server.services.enums import (
     TASK_STATUS,
 )
 from tasklogs_server.services.moments import timestamp
+from tasklogs_server.services.status import status_detail
 from tasklogs_server.services.task_places import place_of, token_of
 from tasklogs_server.store.records import LogHead, Task
 
@@ -181,28 +181,9 @@ def _task(task: Task) -> pb.Task:
         standalone=task.standalone,
         created_at=timestamp(task.created_at),
         status=TASK_STATUS.encode(detail.status),
-        status_detail=_detail(detail),
+        status_detail=status_detail(detail),
         log=_log(task.head),
         agent_connected=task.agent_connected,
-    )
-
-
-def _detail(detail: StatusDetail) -> types.StatusDetail:
-    facts = detail.facts
-    return types.StatusDetail(
-        build=types.StatusDetail.Build(
-            number=facts.build_number or 0,
-            transition=BUILD_TRANSITION.encode(facts.transition),
-            job_status=JOB_STATUS.encode(facts.job_status),
-            computed=TASK_STATUS.encode(detail.build),
-        ),
-        agent=types.StatusDetail.Agent(
-            lifecycle=AGENT_LIFECYCLE.encode(facts.lifecycle),
-            computed=TASK_STATUS.encode(detail.agent),
-        ),
-        app=types.StatusDetail.App(
-            health=APP_HEALTH.encode(facts.health), computed=TASK_STATUS.encode(detail.app)
-        ),
     )
 
 

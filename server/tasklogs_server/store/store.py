@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from tasklogs_server.store import processes
 from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.log_changes import LogChanges
 from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
 from tasklogs_server.store.sessions import SessionStore
@@ -26,6 +27,7 @@ class Store:
         self._standing = standing
         self.tasks = TaskStore(connections, standing)
         self.reads = LogReads(connections, standing)
+        self.changes = LogChanges(connections, standing)
         self.sessions = SessionStore(connections, standing)
         self.writes = LogWrites(writes)
 

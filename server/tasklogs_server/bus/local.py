@@ -1,0 +1,23 @@
+"""The bus of a single process: whoever publishes calls whoever listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tasklogs_server.bus.notes import Note
+
+
+class LocalBus:
+    """Passes notes on at once. Listeners only take note; they neither await nor raise."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[Note], None]] = []
+
+    def listen(self, listener: Callable[[Note], None]) -> None:
+        """Call `listener` with every note from now on."""
+        self._listeners.append(listener)
+
+    def publish(self, note: Note) -> None:
+        """Tell all listeners."""
+        for listener in self._listeners:
+            listener(note)

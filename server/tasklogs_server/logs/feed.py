@@ -1,0 +1,241 @@
+"""One followed task in this process: each change is read and encoded once, for all its followers.
+
+A note wakes the feed, the store decides what changed, and a slow timer catches what a lost note
+missed. Followers that keep up take its last step; whoever lags reads the store from its own place,
+where the changes of an entry have become one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+
+from tasklogs.log import delta
+from tasklogs.log.delta import Delta, diff
+from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskNotFound
+from tasklogs_server.domain.status import StatusDetail, derive
+from tasklogs_server.logs.follow_events import FollowEvent, LogEvent, TailSent
+from tasklogs_server.logs.places import Cursor
+from tasklogs_server.store.log_changes import Changes, EntriesChanged, LogChanges, TailChanged
+from tasklogs_server.store.records import TailHead, Task
+
+Encode = Callable[[str, FollowEvent, bool], bytes]
+"""Encodes an event with its cursor; True: as a delta where it can be."""
+
+_POLL_SECONDS = 10.0
+_STORE_RETRY_SECONDS = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Message:
+    """One message to followers of a task. It is encoded when the first of them needs it."""
+
+    cursor: str
+    event: LogEvent
+    _whole: bytes | None = None
+    _delta: bytes | None = None
+
+    def wire(self, encode: Encode, *, as_delta: bool) -> bytes:
+        """Return it as it travels."""
+        if as_delta:
+            if self._delta is None:
+                self._delta = encode(self.cursor, self.event, True)
+            return self._delta
+        if self._whole is None:
+            self._whole = encode(self.cursor, self.event, False)
+        return self._whole
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What changed from one revision to another."""
+
+    after: int
+    revision: int
+    messages: Sequence[Message]
+
+
+@dataclass(slots=True)
+class _HeldTail:
+    epoch: int
+    id: int
+    revision: int
+    content: bytearray = field(repr=False)
+
+
+class TailFold:
+    """Makes events of changes: folds the tail's parts on what is held of it, and finds deltas."""
+
+    def __init__(self) -> None:
+        self._held: _HeldTail | None = None
+
+    @property
+    def held_revision(self) -> int | None:
+        """Up to which revision the tail is held."""
+        return None if self._held is None else self._held.revision
+
+    def events(self, changes: Changes) -> Sequence[LogEvent]:
+        """Return what followers are told of `changes`."""
+        return [
+            self._tail(one)
+            if isinstance(one, TailChanged)
+            else self._entries(one, changes.task.head.tail)
+            if isinstance(one, EntriesChanged)
+            else one
+            for one in changes.changes
+        ]
+
+    def _entries(self, change: EntriesChanged, tail: TailHead | None) -> LogEvent:
+        if change.tail_content is None or tail is None or tail.id != change.last_id:
+            self._held = None
+            return change
+        self._held = _HeldTail(
+            change.epoch, change.last_id, change.revision, bytearray(change.tail_content)
+        )
+        return change
+
+    def _tail(self, change: TailChanged) -> LogEvent:
+        held = self._held
+        known = held is not None and (held.epoch, held.id) == (change.epoch, change.head.id)
+        before = bytes(held.content) if held is not None and known else None
+        base_revision = held.revision if held is not None and known else None
+        content = bytearray(change.base if change.base is not None else before or b"")
+        if change.base is None and before is None:
+            raise LogCorrupt
+        kept = len(content) if change.base is None else None
+        try:
+            for part in change.deltas:
+                delta.patch(content, part)
+                kept = None if kept is None else min(kept, part.keep_bytes)
+        except ValueError as error:
+            raise LogCorrupt from error
+        self._held = _HeldTail(change.epoch, change.head.id, change.head.revision, content)
+        whole = bytes(content)
+        grown: Delta | None = None
+        if before is not None:
+            grown = Delta(kept, whole[kept:]) if kept is not None else diff(before, whole)
+        return TailSent(change.epoch, change.head, whole, base_revision, grown)
+
+
+class Feed:
+    """A followed task. `run` must run for as long as there are followers."""
+
+    def __init__(self, task: Task, changes: LogChanges, *, lease: timedelta) -> None:
+        self.task_id = task.task_id
+        self.revision = task.head.revision
+        self.detail: StatusDetail = derive(task.facts)
+        self.error: Exception | None = None
+        """Why all follows of the task end."""
+        self._changes = changes
+        self._poll_seconds = _poll_seconds(task, lease)
+        self._fold = TailFold()
+        self._last: Step | None = None
+        self._woken = asyncio.Event()
+        self._followers: set[asyncio.Event] = set()
+        self._refreshers: list[asyncio.Future[int]] = []
+
+    @contextmanager
+    def wakes(self, follower: asyncio.Event) -> Iterator[None]:
+        """Set `follower` at every change of revision, status or error while the block lasts."""
+        self._followers.add(follower)
+        try:
+            yield
+        finally:
+            self._followers.discard(follower)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether anyone is woken."""
+        return bool(self._followers)
+
+    def wake(self) -> None:
+        """Say that something changed: the feed looks."""
+        self._woken.set()
+
+    def end(self, error: Exception) -> None:
+        """End all follows; the first reason counts."""
+        self.error = self.error or error
+        self._settle(self._refreshers)
+        self._broadcast()
+
+    def step_after(self, revision: int) -> Step | None:
+        """Return the step from `revision` to here, if there is one."""
+        last = self._last
+        return last if last is not None and last.after == revision else None
+
+    async def refresh(self) -> int:
+        """Wait for a read that begins after this call; return the revision that it found."""
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._refreshers.append(found)
+        self.wake()
+        return await found
+
+    async def run(self) -> None:
+        """Read what changes, until cancelled or all follows end."""
+        while self.error is None:
+            self._woken.clear()
+            waiting, self._refreshers = self._refreshers, []
+            try:
+                while await self._read():
+                    pass
+            except StoreUnavailable:
+                self._refreshers += waiting
+                await asyncio.sleep(_STORE_RETRY_SECONDS)
+                continue
+            except TaskNotFound as error:
+                self.end(error)
+            except Exception as error:
+                _log.exception("feed.failed", task=str(self.task_id))
+                self.end(error)
+            self._settle(waiting)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._woken.wait()
+
+    async def _read(self) -> bool:
+        """Read and pass on a page of what changed; True where there is more."""
+        read = await self._changes.since(
+            self.task_id, self.revision, held_revision=self._fold.held_revision
+        )
+        detail = derive(read.task.facts)
+        if read.revision > self.revision:
+            self._last = Step(self.revision, read.revision, messages_of(self._fold, read))
+            self.revision = read.revision
+        else:
+            self._last = None  # taken long ago; it may hold a megabyte
+            if detail == self.detail:
+                return read.more
+        self.detail = detail
+        self._broadcast()
+        return read.more
+
+    def _settle(self, refreshers: list[asyncio.Future[int]]) -> None:
+        for found in refreshers:
+            if not found.done():
+                found.set_result(self.revision)
+
+    def _broadcast(self) -> None:
+        for follower in self._followers:
+            follower.set()
+
+
+def messages_of(fold: TailFold, read: Changes) -> Sequence[Message]:
+    """Return the messages that `read` makes, each with its cursor."""
+    return [
+        Message(Cursor(read.task.task_id, event.revision).encode(), event)
+        for event in fold.events(read)
+    ]
+
+
+def _poll_seconds(task: Task, lease: timedelta) -> float:
+    # The end of a lease comes without a note: whoever follows such a task looks in time.
+    if task.standalone:
+        return min(_POLL_SECONDS, max(0.5, lease.total_seconds() / 10))
+    return _POLL_SECONDS

@@ -1,0 +1,258 @@
+"""Following a log: one stream through pauses, resumes, new epochs and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Deleted, Note
+from tasklogs_server.domain.errors import (
+    AgentUnreachable,
+    CursorExpired,
+    ServerDraining,
+    TaskAppFailed,
+    TaskNotFound,
+)
+from tasklogs_server.domain.names import TaskRef
+from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_read
+from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
+from tasklogs_server.logs.feed import Encode, Feed, Message, TailFold, messages_of
+from tasklogs_server.logs.follow_events import (
+    CaughtUp,
+    FollowEvent,
+    Progress,
+    StatusChanged,
+    TailSent,
+)
+from tasklogs_server.logs.places import Cursor
+from tasklogs_server.logs.reader import Sync
+from tasklogs_server.sharing import Shared
+from tasklogs_server.store.log_changes import EntriesChanged, LogChanges
+from tasklogs_server.store.records import Task
+
+_PROGRESS_SECONDS = 15.0
+_SYNC_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FollowQuery:
+    """What a caller wants to follow; `tail` and `cursor` are not given together."""
+
+    ref: TaskRef
+    source: Source
+    tail: int | None
+    cursor: Cursor | None
+    deltas: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Lag:
+    """What a follower behind the feed read, shared by all at the same place."""
+
+    messages: Sequence[Message]
+    revision: int
+
+
+_RunningFeed = tuple[Feed, asyncio.Task[None]]
+
+
+class Follows:
+    """All follows of this process, and the feeds that they share."""
+
+    def __init__(
+        self,
+        changes: LogChanges,
+        bus: LocalBus,
+        *,
+        sync: Sync,
+        encode: Encode,
+        lease: timedelta,
+    ) -> None:
+        self._changes = changes
+        self._sync = sync
+        self._encode = encode
+        self._lease = lease
+        self._feeds: dict[UUID, _RunningFeed] = {}
+        self._lagging: Shared[_Lag] = Shared()
+        self._draining: ServerDraining | None = None
+        bus.listen(self._noted)
+
+    async def follow(self, query: FollowQuery) -> AsyncGenerator[bytes, None]:
+        """Yield the messages of a follow as they travel, until it ends with an error.
+
+        Raises what a read raises at its start; later TaskNotFound, ServerDraining.
+        """
+        if self._draining is not None:
+            raise self._draining
+        task, revision = await self._start(query)
+        plan = plan_read(derive(task.facts), query.source)
+        woken = asyncio.Event()
+        async with self._feed(task, woken) as feed:
+            follower = _Follower(self, feed, query, revision, woken)
+            messages = follower.messages(syncs=plan is ReadPlan.SYNC_THEN_READ)
+            async with aclosing(messages):
+                async for message in messages:
+                    yield message
+
+    def drain(self, error: ServerDraining) -> None:
+        """End all follows, and take no new one."""
+        self._draining = error
+        for feed, _ in list(self._feeds.values()):
+            feed.end(error)
+
+    async def lag(self, task_id: UUID, revision: int) -> _Lag:
+        """Read what changed after `revision`, once for all who ask at the same time."""
+        return await self._lagging.run((task_id, revision), lambda: self._read(task_id, revision))
+
+    async def sync(self, task_id: UUID) -> None:
+        """Bring the store up to date. Raises AgentUnreachable, TaskAppFailed."""
+        await self._sync(task_id, max_staleness=None, time_left=None)
+
+    def encode(self, revision: int, task_id: UUID, event: FollowEvent) -> bytes:
+        """Encode an event that is one follower's own."""
+        return self._encode(Cursor(task_id, revision).encode(), event, False)
+
+    def wire(self, message: Message, *, as_delta: bool) -> bytes:
+        """Return a shared message as it travels."""
+        return message.wire(self._encode, as_delta=as_delta)
+
+    async def _start(self, query: FollowQuery) -> tuple[Task, int]:
+        task, revision = await self._changes.start(query.ref, query.tail)
+        if query.cursor is None:
+            return task, revision
+        if query.cursor.task_id != task.task_id:
+            raise CursorExpired(None)
+        if query.cursor.revision > task.head.revision:
+            # A restored backup: what the caller knows is no longer so.
+            raise CursorExpired(Cursor(task.task_id, 0).encode())
+        return task, query.cursor.revision
+
+    async def _read(self, task_id: UUID, revision: int) -> _Lag:
+        read = await self._changes.since(task_id, revision)
+        return _Lag(messages_of(TailFold(), read), read.revision)
+
+    @asynccontextmanager
+    async def _feed(self, task: Task, follower: asyncio.Event) -> AsyncIterator[Feed]:
+        """Lend the task's feed: the first follower opens it, the last one closes it."""
+        feed, running = self._feeds.get(task.task_id) or self._open(task)
+        try:
+            with feed.wakes(follower):
+                yield feed
+        finally:
+            if not feed.is_followed and self._feeds.get(task.task_id) == (feed, running):
+                del self._feeds[task.task_id]
+                running.cancel()
+                with suppress(asyncio.CancelledError):
+                    await running
+
+    def _open(self, task: Task) -> _RunningFeed:
+        feed = Feed(task, self._changes, lease=self._lease)
+        running = asyncio.create_task(feed.run(), name=f"feed {task.task_id}")
+        self._feeds[task.task_id] = feed, running
+        return feed, running
+
+    def _noted(self, note: Note) -> None:
+        followed = self._feeds.get(note.task_id)
+        if followed is None:
+            return
+        feed = followed[0]
+        if isinstance(note, Deleted):
+            feed.end(TaskNotFound(str(note.task_id)))
+        else:
+            feed.wake()
+
+
+class _Follower:
+    """One stream: where it is, and what it has said."""
+
+    def __init__(
+        self,
+        follows: Follows,
+        feed: Feed,
+        query: FollowQuery,
+        revision: int,
+        woken: asyncio.Event,
+    ) -> None:
+        self._follows = follows
+        self._feed = feed
+        self._query = query
+        self._revision = revision
+        self._woken = woken
+        self._told: StatusDetail | None = None
+        self._last_sent: tuple[int, int, int] | None = None
+        """Epoch, id and revision of the entry that was sent last: the base of deltas."""
+        self._caught_up_at: int | None = None
+        """The revision at which to say so; None: not known yet, or said already."""
+
+    async def messages(self, *, syncs: bool) -> AsyncGenerator[bytes, None]:
+        """Yield the stream's messages."""
+        finding = asyncio.create_task(self._find_caught_up(syncs=syncs))
+        try:
+            while True:
+                self._woken.clear()
+                if self._feed.error is not None:
+                    raise self._feed.error
+                if self._told != self._feed.detail:
+                    self._told = self._feed.detail
+                    yield self._own(StatusChanged(self._told))
+                while self._revision < self._feed.revision and self._feed.error is None:
+                    messages, revision = await self._due()
+                    for message in messages:
+                        yield self._wire(message)
+                    self._revision = revision
+                if self._caught_up_at is not None and self._revision >= self._caught_up_at:
+                    self._caught_up_at = None
+                    yield self._own(CaughtUp())
+                if not await _within(self._woken, _PROGRESS_SECONDS):
+                    yield self._own(Progress())
+        finally:
+            finding.cancel()
+            with suppress(asyncio.CancelledError):
+                await finding
+
+    async def _due(self) -> tuple[Sequence[Message], int]:
+        """Return what comes next, and up to where: the feed's step, or else what the store has."""
+        step = self._feed.step_after(self._revision)
+        if step is not None:
+            return step.messages, step.revision
+        lag = await self._follows.lag(self._feed.task_id, self._revision)
+        return lag.messages, lag.revision
+
+    def _wire(self, message: Message) -> bytes:
+        event = message.event
+        as_delta = False
+        if isinstance(event, TailSent):
+            base = (event.epoch, event.head.id, event.base_revision)
+            as_delta = self._query.deltas and event.delta is not None and self._last_sent == base
+            self._last_sent = (event.epoch, event.head.id, event.revision)
+        elif isinstance(event, EntriesChanged):
+            self._last_sent = (event.epoch, event.last_id, event.revision)
+        return self._follows.wire(message, as_delta=as_delta)
+
+    def _own(self, event: FollowEvent) -> bytes:
+        return self._follows.encode(self._revision, self._feed.task_id, event)
+
+    async def _find_caught_up(self, *, syncs: bool) -> None:
+        """Find the revision at which the follower has all there was when it began."""
+        while syncs:
+            try:
+                await self._follows.sync(self._feed.task_id)
+                break
+            except (AgentUnreachable, TaskAppFailed):
+                await asyncio.sleep(_SYNC_RETRY_SECONDS)
+                # Paused meanwhile: the stored log is all there is.
+                syncs = self._feed.detail.status is TaskStatus.ACTIVE
+        self._caught_up_at = await self._feed.refresh()
+        self._woken.set()
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()

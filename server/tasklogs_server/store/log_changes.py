@@ -1,0 +1,270 @@
+"""What changed in a log since a revision: each entry's latest state, in the order of revisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from tasklogs.log.delta import Delta
+from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
+from tasklogs_server.domain.names import TaskId, TaskRef
+from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.records import EpochOpened, TailHead, TailWithdrawn, Task
+from tasklogs_server.store.task_rows import TASK_COLUMNS, TASK_TABLES, Standing, task_of
+
+if TYPE_CHECKING:
+    import asyncpg
+
+# Where a follow without a cursor begins: after the entry before the last $6 ones, or after the
+# opening of the current epoch.
+_START = f"""
+    SELECT {TASK_COLUMNS},
+           CASE WHEN $6 = 0 THEN h.revision
+                ELSE coalesce(
+                    (SELECT e.revision FROM log_entries e
+                      WHERE e.task_id = h.task_id AND e.epoch = h.epoch
+                        AND e.ordinal = h.entries - $6::int - 1),
+                    (SELECT max(v.revision) FROM log_events v
+                      WHERE v.task_id = h.task_id AND v.id IS NULL),
+                    0)
+           END AS start_revision
+      FROM {TASK_TABLES}
+     WHERE t.task_id = coalesce(
+               $4::uuid,
+               (SELECT n.task_id FROM task_names n WHERE n.owner = $5 AND n.name = $7))
+       AND t.deleted_at IS NULL"""
+
+# Revisions grow with (epoch, ordinal), so the first entry that changed after $5 follows the last
+# one that did not: walking back to it costs as much as there is to send.
+# A tail with parts comes apart, because its row is older than they are; of what the caller holds of
+# it (up to revision $8) only the parts since come, unless the row was replaced.
+_CHANGES = f"""
+WITH task AS MATERIALIZED (
+    SELECT {TASK_COLUMNS}
+      FROM {TASK_TABLES}
+     WHERE t.task_id = $4 AND t.deleted_at IS NULL
+), place AS (
+    SELECT task.*, coalesce(known.epoch, 0) AS known_epoch,
+           coalesce(known.ordinal, -1) AS known_ordinal
+      FROM task
+      LEFT JOIN LATERAL (
+        SELECT e.epoch, e.ordinal FROM log_entries e
+         WHERE e.task_id = $4 AND e.revision <= $5
+         ORDER BY e.epoch DESC, e.ordinal DESC LIMIT 1
+      ) known ON $5::bigint > 0
+)
+SELECT place.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_content, page.more,
+       noted.revisions AS noted_revisions, noted.epochs AS noted_epochs,
+       noted.ordinals AS noted_ordinals, noted.ids AS noted_ids,
+       tail.content AS tail_content, tail.keeps AS tail_keeps, tail.texts AS tail_texts
+  FROM place
+  LEFT JOIN LATERAL (
+    SELECT array_agg(w.epoch ORDER BY w.epoch, w.ordinal) FILTER (WHERE w.fits) AS epochs,
+           array_agg(w.id ORDER BY w.epoch, w.ordinal) FILTER (WHERE w.fits) AS ids,
+           array_agg(w.revision ORDER BY w.epoch, w.ordinal) FILTER (WHERE w.fits) AS revisions,
+           array_agg(w.head || w.content ORDER BY w.epoch, w.ordinal)
+               FILTER (WHERE w.fits) AS encoded,
+           (array_agg(w.content ORDER BY w.epoch DESC, w.ordinal DESC)
+               FILTER (WHERE w.epoch = place.epoch AND w.ordinal = place.entries - 1))[1]
+               AS last_content,
+           count(*) = $6 OR coalesce(bool_or(NOT w.fits), false) AS more
+      FROM (SELECT e.*,
+                   sum(octet_length(e.head) + octet_length(e.content))
+                       OVER (ORDER BY e.epoch, e.ordinal)
+                       - octet_length(e.head) - octet_length(e.content) < $7 AS fits
+              FROM log_entries e
+             WHERE e.task_id = $4 AND e.revision > $5
+               AND (e.epoch, e.ordinal) > (place.known_epoch, place.known_ordinal)
+               AND NOT (place.tail_part_bytes > 0 AND e.epoch = place.epoch
+                        AND e.ordinal = place.entries - 1)
+             ORDER BY e.epoch, e.ordinal
+             LIMIT $6) w
+  ) page ON true
+  LEFT JOIN LATERAL (
+    SELECT array_agg(v.revision ORDER BY v.revision) AS revisions,
+           array_agg(v.epoch ORDER BY v.revision) AS epochs,
+           array_agg(v.ordinal ORDER BY v.revision) AS ordinals,
+           array_agg(v.id ORDER BY v.revision) AS ids
+      FROM log_events v
+     WHERE v.task_id = $4 AND v.revision > $5
+  ) noted ON true
+  LEFT JOIN LATERAL (
+    SELECT CASE WHEN held.revision = 0 THEN e.content END AS content,
+           (SELECT array_agg(p.keep_bytes ORDER BY p.revision) FROM log_tail_parts p
+             WHERE p.task_id = $4 AND p.revision > held.revision) AS keeps,
+           (SELECT array_agg(p.text ORDER BY p.revision) FROM log_tail_parts p
+             WHERE p.task_id = $4 AND p.revision > held.revision) AS texts
+      FROM log_entries e
+      CROSS JOIN LATERAL (
+        SELECT CASE WHEN e.revision <= $8 THEN $8::bigint ELSE 0 END AS revision
+      ) held
+     WHERE e.task_id = $4 AND e.epoch = place.epoch AND e.ordinal = place.entries - 1
+  ) tail ON place.tail_part_bytes > 0 AND place.tail_revision > $5
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesChanged:
+    """Entries of one epoch that are rows, joined as the field `logs` travels.
+
+    `tail_content`: the content of the last one, where that is the log's tail.
+    """
+
+    epoch: int
+    encoded: bytes
+    last_id: int
+    revision: int
+    tail_content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TailChanged:
+    """The tail, in parts: `base` (None: what the caller holds), and what to do to it."""
+
+    epoch: int
+    head: TailHead
+    base: bytes | None
+    deltas: Sequence[Delta]
+
+    @property
+    def revision(self) -> int:
+        """At which the tail last changed."""
+        return self.head.revision
+
+
+Change = EntriesChanged | TailChanged | EpochOpened | TailWithdrawn
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A task, and what changed in its log after a revision, up to `revision`."""
+
+    task: Task
+    changes: Sequence[Change]
+    revision: int
+    more: bool
+    """There was no room for all; ask again from `revision`."""
+
+
+class LogChanges:
+    """Reads of what changed."""
+
+    def __init__(self, connections: Connections, standing: Standing) -> None:
+        self._connections = connections
+        self._standing = standing
+
+    async def start(self, ref: TaskRef, tail: int | None) -> tuple[Task, int]:
+        """Return the task, and the revision after which its last `tail` entries changed.
+
+        None: all of the current epoch. Raises TaskNotFound.
+        """
+        task_id, owner, name = (
+            (ref.id, None, None) if isinstance(ref, TaskId) else (None, ref.owner, ref.name)
+        )
+        async with self._connections.use() as connection:
+            row = await connection.fetchrow(_START, *self._standing, task_id, owner, tail, name)
+        if row is None:
+            raise TaskNotFound(str(ref))
+        return task_of(row), row["start_revision"]
+
+    async def since(
+        self,
+        task_id: UUID,
+        revision: int,
+        *,
+        held_revision: int | None = None,
+        rows: int = 1000,
+        page_bytes: int = 1_000_000,
+    ) -> Changes:
+        """Read what changed after `revision`, about `page_bytes` at most.
+
+        `held_revision`: the caller holds the tail as of then. Raises TaskNotFound.
+        """
+        async with self._connections.use() as connection:
+            row = await connection.fetchrow(
+                _CHANGES, *self._standing, task_id, revision, rows, page_bytes, held_revision
+            )
+        if row is None:
+            raise TaskNotFound(str(task_id))
+        return _changes_of(row)
+
+
+def _changes_of(row: asyncpg.Record) -> Changes:
+    task = task_of(row)
+    more: bool = row["more"]
+    entries = _entries_of(row)
+    reached = entries[-1].revision if more and entries else task.head.revision
+    changes: list[Change] = [*entries, *(one for one in _noted(row) if one.revision <= reached)]
+    tail = task.head.tail
+    if not more and row["tail_keeps"] is not None:
+        if tail is None:
+            raise LogCorrupt
+        deltas = [
+            Delta(keep_bytes, text)
+            for keep_bytes, text in zip(row["tail_keeps"], row["tail_texts"], strict=True)
+        ]
+        changes.append(TailChanged(task.head.epoch, tail, row["tail_content"], deltas))
+    changes.sort(key=lambda one: one.revision)
+    return Changes(task, _joined(changes), reached, more)
+
+
+def _entries_of(row: asyncpg.Record) -> list[EntriesChanged]:
+    if row["epochs"] is None:
+        return []
+    entries = [
+        EntriesChanged(epoch, encoded, entry_id, revision)
+        for epoch, encoded, entry_id, revision in zip(
+            row["epochs"], row["encoded"], row["ids"], row["revisions"], strict=True
+        )
+    ]
+    if row["last_content"] is not None and not row["more"]:
+        last = entries[-1]
+        entries[-1] = EntriesChanged(
+            last.epoch, last.encoded, last.last_id, last.revision, row["last_content"]
+        )
+    return entries
+
+
+def _noted(row: asyncpg.Record) -> list[EpochOpened | TailWithdrawn]:
+    if row["noted_revisions"] is None:
+        return []
+    return [
+        EpochOpened(revision, epoch)
+        if entry_id is None
+        else TailWithdrawn(revision, epoch, ordinal, entry_id)
+        for revision, epoch, ordinal, entry_id in zip(
+            row["noted_revisions"],
+            row["noted_epochs"],
+            row["noted_ordinals"],
+            row["noted_ids"],
+            strict=True,
+        )
+    ]
+
+
+def _joined(changes: Sequence[Change]) -> Sequence[Change]:
+    """Join neighbouring rows of one epoch into one change."""
+    joined: list[Change] = []
+    run: list[EntriesChanged] = []
+    for change in changes:
+        if isinstance(change, EntriesChanged) and (not run or run[-1].epoch == change.epoch):
+            run.append(change)
+            continue
+        if run:
+            joined.append(_join(run))
+            run = []
+        if isinstance(change, EntriesChanged):
+            run.append(change)
+        else:
+            joined.append(change)
+    if run:
+        joined.append(_join(run))
+    return joined
+
+
+def _join(run: Sequence[EntriesChanged]) -> EntriesChanged:
+    last = run[-1]
+    encoded = b"".join(one.encoded for one in run)
+    return EntriesChanged(last.epoch, encoded, last.last_id, last.revision, last.tail_content)
