@@ -1,0 +1,28 @@
+"""The bus of a single process."""
+
+from __future__ import annotations
+
+import uuid
+
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Deleted, Moved, Note
+
+
+def test_a_note_reaches_every_listener_at_once_and_in_order() -> None:
+    bus = LocalBus()
+    one: list[Note] = []
+    other: list[Note] = []
+    bus.listen(one.append)
+    bus.listen(other.append)
+    notes: list[Note] = [Moved(uuid.uuid4()), Deleted(uuid.uuid4())]
+    for note in notes:
+        bus.publish(note)
+    assert one == other == notes
+
+
+def test_a_note_that_nobody_listens_to_is_gone() -> None:
+    bus = LocalBus()
+    bus.publish(Moved(uuid.uuid4()))
+    heard: list[Note] = []
+    bus.listen(heard.append)
+    assert heard == []
