@@ -17,12 +17,23 @@ import structlog
 
 from tasklogs.log import delta
 from tasklogs.log.delta import Delta, diff
-from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskNotFound
+from tasklogs_server.domain.errors import (
+    CursorExpired,
+    LogCorrupt,
+    StoreUnavailable,
+    TaskNotFound,
+)
 from tasklogs_server.domain.status import StatusDetail, derive
 from tasklogs_server.logs.follow_events import FollowEvent, LogEvent, TailSent
 from tasklogs_server.logs.places import Cursor
-from tasklogs_server.store.log_changes import Changes, EntriesChanged, LogChanges, TailChanged
-from tasklogs_server.store.records import TailHead, Task
+from tasklogs_server.store.log_changes import (
+    Change,
+    Changes,
+    EntriesChanged,
+    LogChanges,
+    TailChanged,
+)
+from tasklogs_server.store.records import TailHead, TailWithdrawn, Task
 
 Encode = Callable[[str, FollowEvent, bool], bytes]
 """Encodes an event with its cursor; True: as a delta where it can be."""
@@ -67,6 +78,7 @@ class _HeldTail:
     epoch: int
     id: int
     revision: int
+    dropped_bytes: int
     content: bytearray = field(repr=False)
 
 
@@ -83,21 +95,29 @@ class TailFold:
 
     def events(self, changes: Changes) -> Sequence[LogEvent]:
         """Return what followers are told of `changes`."""
-        return [
-            self._tail(one)
-            if isinstance(one, TailChanged)
-            else self._entries(one, changes.task.head.tail)
-            if isinstance(one, EntriesChanged)
-            else one
-            for one in changes.changes
-        ]
+        return [self._event(one, changes.task.head.tail) for one in changes.changes]
+
+    def _event(self, change: Change, tail: TailHead | None) -> LogEvent:
+        match change:
+            case TailChanged():
+                return self._tail(change)
+            case EntriesChanged():
+                return self._entries(change, tail)
+            case TailWithdrawn():
+                # An entry that takes the same id again is another one: no base for a delta.
+                self._held = None
+        return change
 
     def _entries(self, change: EntriesChanged, tail: TailHead | None) -> LogEvent:
         if change.tail_content is None or tail is None or tail.id != change.last_id:
             self._held = None
             return change
         self._held = _HeldTail(
-            change.epoch, change.last_id, change.revision, bytearray(change.tail_content)
+            change.epoch,
+            change.last_id,
+            change.revision,
+            tail.dropped_bytes,
+            bytearray(change.tail_content),
         )
         return change
 
@@ -116,10 +136,12 @@ class TailFold:
                 kept = None if kept is None else min(kept, part.keep_bytes)
         except ValueError as error:
             raise LogCorrupt from error
-        self._held = _HeldTail(change.epoch, change.head.id, change.head.revision, content)
+        head = change.head
+        self._held = _HeldTail(change.epoch, head.id, head.revision, head.dropped_bytes, content)
         whole = bytes(content)
         grown: Delta | None = None
-        if before is not None:
+        # A delta does not say that the front was dropped meanwhile.
+        if held is not None and before is not None and held.dropped_bytes == head.dropped_bytes:
             grown = Delta(kept, whole[kept:]) if kept is not None else diff(before, whole)
         return TailSent(change.epoch, change.head, whole, base_revision, grown)
 
@@ -162,16 +184,32 @@ class Feed:
     def end(self, error: Exception) -> None:
         """End all follows; the first reason counts."""
         self.error = self.error or error
-        self._settle(self._refreshers)
+        self._woken.set()
         self._broadcast()
 
     def step_after(self, revision: int) -> Step | None:
-        """Return the step from `revision` to here, if there is one."""
+        """Return the step from `revision` to here, if it can be made of the last one.
+
+        A follower that lagged may be past the last step's beginning. It must find its way back to
+        the steps of all, or it would read the store for itself at every change from then on.
+        """
         last = self._last
-        return last if last is not None and last.after == revision else None
+        if last is None or not last.after <= revision < last.revision:
+            return None
+        if last.after == revision:
+            return last
+        due = [one for one in last.messages if one.event.revision > revision]
+        if any(_begins(one.event) <= revision for one in due):
+            return None
+        return Step(revision, last.revision, due)
 
     async def refresh(self) -> int:
-        """Wait for a read that begins after this call; return the revision that it found."""
+        """Wait for a read that begins after this call; return the revision that it found.
+
+        Where the follows end meanwhile, it is the last one that was known.
+        """
+        if self.error is not None:
+            return self.revision
         found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._refreshers.append(found)
         self.wake()
@@ -179,31 +217,43 @@ class Feed:
 
     async def run(self) -> None:
         """Read what changes, until cancelled or all follows end."""
-        while self.error is None:
-            self._woken.clear()
-            waiting, self._refreshers = self._refreshers, []
-            try:
-                while await self._read():
-                    pass
-            except StoreUnavailable:
-                self._refreshers += waiting
-                await asyncio.sleep(_STORE_RETRY_SECONDS)
-                continue
-            except TaskNotFound as error:
-                self.end(error)
-            except Exception as error:
-                _log.exception("feed.failed", task=str(self.task_id))
-                self.end(error)
-            self._settle(waiting)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_seconds):
-                    await self._woken.wait()
+        try:
+            while self.error is None:
+                self._woken.clear()
+                try:
+                    await self._catch_up()
+                except StoreUnavailable:
+                    await asyncio.sleep(_STORE_RETRY_SECONDS)
+                    continue
+                except (TaskNotFound, CursorExpired) as error:
+                    self.end(error)
+                except Exception as error:
+                    _log.exception("feed.failed", task=str(self.task_id))
+                    self.end(error)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll_seconds):
+                        await self._woken.wait()
+        finally:
+            self._settle(self._refreshers)
+
+    async def _catch_up(self) -> None:
+        waiting, self._refreshers = self._refreshers, []
+        try:
+            while await self._read():
+                pass
+        except BaseException:
+            self._refreshers += waiting
+            raise
+        self._settle(waiting)
 
     async def _read(self) -> bool:
         """Read and pass on a page of what changed; True where there is more."""
         read = await self._changes.since(
             self.task_id, self.revision, held_revision=self._fold.held_revision
         )
+        if read.task.head.revision < self.revision:
+            # A restored backup: what followers were told is no longer so.
+            raise CursorExpired(Cursor(self.task_id, 0).encode())
         detail = derive(read.task.facts)
         if read.revision > self.revision:
             self._last = Step(self.revision, read.revision, messages_of(self._fold, read))
@@ -232,6 +282,10 @@ def messages_of(fold: TailFold, read: Changes) -> Sequence[Message]:
         Message(Cursor(read.task.task_id, event.revision).encode(), event)
         for event in fold.events(read)
     ]
+
+
+def _begins(event: LogEvent) -> int:
+    return event.first_revision if isinstance(event, EntriesChanged) else event.revision
 
 
 def _poll_seconds(task: Task, lease: timedelta) -> float:

@@ -12,15 +12,17 @@ from uuid import UUID
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Deleted, Note
 from tasklogs_server.domain.errors import (
-    AgentUnreachable,
     CursorExpired,
+    FieldViolation,
+    InvalidFields,
     ServerDraining,
-    TaskAppFailed,
+    StoreUnavailable,
+    TaskLogsError,
     TaskNotFound,
 )
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_read
-from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
+from tasklogs_server.domain.status import StatusDetail, derive
 from tasklogs_server.logs.feed import Encode, Feed, Message, TailFold, messages_of
 from tasklogs_server.logs.follow_events import (
     CaughtUp,
@@ -33,10 +35,11 @@ from tasklogs_server.logs.places import Cursor
 from tasklogs_server.logs.reader import Sync
 from tasklogs_server.sharing import Shared
 from tasklogs_server.store.log_changes import EntriesChanged, LogChanges
-from tasklogs_server.store.records import Task
+from tasklogs_server.store.records import TailWithdrawn, Task
 
-_PROGRESS_SECONDS = 15.0
+_PROGRESS_AFTER = timedelta(seconds=15)
 _SYNC_RETRY_SECONDS = 1.0
+_STORE_RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,13 @@ class Follows:
         sync: Sync,
         encode: Encode,
         lease: timedelta,
+        progress_after: timedelta = _PROGRESS_AFTER,
     ) -> None:
         self._changes = changes
         self._sync = sync
         self._encode = encode
         self._lease = lease
+        self.progress_after = progress_after
         self._feeds: dict[UUID, _RunningFeed] = {}
         self._lagging: Shared[_Lag] = Shared()
         self._draining: ServerDraining | None = None
@@ -87,14 +92,16 @@ class Follows:
 
         Raises what a read raises at its start; later TaskNotFound, ServerDraining.
         """
-        if self._draining is not None:
-            raise self._draining
         task, revision = await self._start(query)
-        plan = plan_read(derive(task.facts), query.source)
+        detail = derive(task.facts)
+        plan_read(detail, query.source)
+        if self._draining is not None:  # also one that came while the task was read
+            raise self._draining
         woken = asyncio.Event()
         async with self._feed(task, woken) as feed:
-            follower = _Follower(self, feed, query, revision, woken)
-            messages = follower.messages(syncs=plan is ReadPlan.SYNC_THEN_READ)
+            if feed.detail != detail:
+                await feed.refresh()  # it was there before, and may not have read these facts yet
+            messages = _Follower(self, feed, query, revision, woken).messages()
             async with aclosing(messages):
                 async for message in messages:
                     yield message
@@ -126,7 +133,7 @@ class Follows:
         if query.cursor is None:
             return task, revision
         if query.cursor.task_id != task.task_id:
-            raise CursorExpired(None)
+            raise InvalidFields([FieldViolation("cursor", "is of another task")])
         if query.cursor.revision > task.head.revision:
             # A restored backup: what the caller knows is no longer so.
             raise CursorExpired(Cursor(task.task_id, 0).encode())
@@ -140,12 +147,15 @@ class Follows:
     async def _feed(self, task: Task, follower: asyncio.Event) -> AsyncIterator[Feed]:
         """Lend the task's feed: the first follower opens it, the last one closes it."""
         feed, running = self._feeds.get(task.task_id) or self._open(task)
+        if feed.error is not None:  # its followers are about to leave, perhaps slowly
+            feed, running = self._open(task)
         try:
             with feed.wakes(follower):
                 yield feed
         finally:
-            if not feed.is_followed and self._feeds.get(task.task_id) == (feed, running):
-                del self._feeds[task.task_id]
+            if not feed.is_followed:
+                if self._feeds.get(task.task_id) == (feed, running):
+                    del self._feeds[task.task_id]
                 running.cancel()
                 with suppress(asyncio.CancelledError):
                     await running
@@ -189,18 +199,22 @@ class _Follower:
         self._caught_up_at: int | None = None
         """The revision at which to say so; None: not known yet, or said already."""
 
-    async def messages(self, *, syncs: bool) -> AsyncGenerator[bytes, None]:
+    async def messages(self) -> AsyncGenerator[bytes, None]:
         """Yield the stream's messages."""
-        finding = asyncio.create_task(self._find_caught_up(syncs=syncs))
+        finding = asyncio.create_task(self._find_caught_up(), name="follow catches up")
+        finding.add_done_callback(lambda _: self._woken.set())
         try:
             while True:
                 self._woken.clear()
                 if self._feed.error is not None:
                     raise self._feed.error
+                if finding.done():
+                    finding.result()  # a failure that nobody foresaw ends the stream, and shows
                 if self._told != self._feed.detail:
                     self._told = self._feed.detail
                     yield self._own(StatusChanged(self._told))
-                while self._revision < self._feed.revision and self._feed.error is None:
+                # One step, then the rest again: whoever never keeps up hears of all else, too.
+                if self._revision < self._feed.revision:
                     messages, revision = await self._due()
                     for message in messages:
                         yield self._wire(message)
@@ -208,7 +222,7 @@ class _Follower:
                 if self._caught_up_at is not None and self._revision >= self._caught_up_at:
                     self._caught_up_at = None
                     yield self._own(CaughtUp())
-                if not await _within(self._woken, _PROGRESS_SECONDS):
+                if self._revision >= self._feed.revision and not await self._wakes():
                     yield self._own(Progress())
         finally:
             finding.cancel()
@@ -220,7 +234,11 @@ class _Follower:
         step = self._feed.step_after(self._revision)
         if step is not None:
             return step.messages, step.revision
-        lag = await self._follows.lag(self._feed.task_id, self._revision)
+        try:
+            lag = await self._follows.lag(self._feed.task_id, self._revision)
+        except StoreUnavailable:
+            await asyncio.sleep(_STORE_RETRY_SECONDS)
+            return (), self._revision
         return lag.messages, lag.revision
 
     def _wire(self, message: Message) -> bytes:
@@ -232,27 +250,36 @@ class _Follower:
             self._last_sent = (event.epoch, event.head.id, event.revision)
         elif isinstance(event, EntriesChanged):
             self._last_sent = (event.epoch, event.last_id, event.revision)
+        elif isinstance(event, TailWithdrawn):
+            self._last_sent = None
         return self._follows.wire(message, as_delta=as_delta)
 
     def _own(self, event: FollowEvent) -> bytes:
         return self._follows.encode(self._revision, self._feed.task_id, event)
 
-    async def _find_caught_up(self, *, syncs: bool) -> None:
-        """Find the revision at which the follower has all there was when it began."""
-        while syncs:
-            try:
-                await self._follows.sync(self._feed.task_id)
+    async def _find_caught_up(self) -> None:
+        """Find the revision at which the follower has all there was when it began.
+
+        That is known where a read of the same source would be answered: while the task app fails
+        it waits, and so it does where the status came to refuse reads.
+        """
+        while True:
+            if await self._up_to_date():
                 break
-            except (AgentUnreachable, TaskAppFailed):
-                await asyncio.sleep(_SYNC_RETRY_SECONDS)
-                # Paused meanwhile: the stored log is all there is.
-                syncs = self._feed.detail.status is TaskStatus.ACTIVE
+            await asyncio.sleep(_SYNC_RETRY_SECONDS)
         self._caught_up_at = await self._feed.refresh()
-        self._woken.set()
 
+    async def _up_to_date(self) -> bool:
+        try:
+            if plan_read(self._feed.detail, self._query.source) is ReadPlan.SYNC_THEN_READ:
+                await self._follows.sync(self._feed.task_id)
+        except TaskLogsError:  # a failed sync does not end a follow, nor does a refused one
+            return False
+        return True
 
-async def _within(event: asyncio.Event, seconds: float) -> bool:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    return event.is_set()
+    async def _wakes(self) -> bool:
+        """Wait for a change; False after a while without one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._follows.progress_after.total_seconds()):
+                await self._woken.wait()
+        return self._woken.is_set()

@@ -39,7 +39,7 @@ class Cursor:
     def decode(cls, token: str, *, field: str = "cursor") -> Cursor:
         """Read a token. Raises InvalidFields for `field`."""
         kind, task_id, revision = unseal(_CURSOR, token, field)
-        if kind != b"c":
+        if kind != b"c" or revision < 0:
             raise not_a_token(field)
         return cls(UUID(bytes=task_id), revision)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -109,12 +109,14 @@ SELECT place.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_c
 class EntriesChanged:
     """Entries of one epoch that are rows, joined as the field `logs` travels.
 
-    `tail_content`: the content of the last one, where that is the log's tail.
+    `first_revision` and `revision`: of the first one and of the last. `tail_content`: the content
+    of the last one, where that is the log's tail.
     """
 
     epoch: int
     encoded: bytes
     last_id: int
+    first_revision: int
     revision: int
     tail_content: bytes | None = None
 
@@ -214,16 +216,13 @@ def _entries_of(row: asyncpg.Record) -> list[EntriesChanged]:
     if row["epochs"] is None:
         return []
     entries = [
-        EntriesChanged(epoch, encoded, entry_id, revision)
+        EntriesChanged(epoch, encoded, entry_id, revision, revision)
         for epoch, encoded, entry_id, revision in zip(
             row["epochs"], row["encoded"], row["ids"], row["revisions"], strict=True
         )
     ]
     if row["last_content"] is not None and not row["more"]:
-        last = entries[-1]
-        entries[-1] = EntriesChanged(
-            last.epoch, last.encoded, last.last_id, last.revision, row["last_content"]
-        )
+        entries[-1] = replace(entries[-1], tail_content=row["last_content"])
     return entries
 
 
@@ -265,6 +264,5 @@ def _joined(changes: Sequence[Change]) -> Sequence[Change]:
 
 
 def _join(run: Sequence[EntriesChanged]) -> EntriesChanged:
-    last = run[-1]
     encoded = b"".join(one.encoded for one in run)
-    return EntriesChanged(last.epoch, encoded, last.last_id, last.revision, last.tail_content)
+    return replace(run[-1], encoded=encoded, first_revision=run[0].first_revision)
