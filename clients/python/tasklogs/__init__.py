@@ -1,2 +1,119 @@
-"""The clients of TaskLogs: stubs (v1), log algebra, agent, command line.
-Nothing here imports tasklogs_server, save the command `tasklogs serve`, lazily."""
+"""The clients of TaskLogs: client library, stubs (v1), log algebra, agent, command line.
+Nothing here imports tasklogs_server, save the command `tasklogs serve`, lazily.
+
+    async with TaskLogsClient("127.0.0.1:50051") as client:
+        async for event in client.follow("local/demo"):
+            ...
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasklogs.client.backoff import ReconnectWaits
+    from tasklogs.client.client import TaskLogsClient
+    from tasklogs.client.entry import LogEntry
+    from tasklogs.client.events import (
+        CaughtUp,
+        EntriesChanged,
+        EntryChange,
+        EntryWithdrawn,
+        EpochStarted,
+        FollowEvent,
+        Progress,
+        Reconnected,
+        Reconnecting,
+        StatusChanged,
+    )
+    from tasklogs.client.follow import Follow
+    from tasklogs.client.log import TaskLog
+    from tasklogs.client.sync import SyncFollow, SyncTaskLog, SyncTaskLogsClient
+    from tasklogs.client.task import CreatedTask, StatusDetail, Task
+    from tasklogs.enums import (
+        AgentLifecycle,
+        AppHealth,
+        BuildTransition,
+        JobStatus,
+        LogSource,
+        TaskLogType,
+        TaskStatus,
+    )
+    from tasklogs.errors import TaskLogsRpcError
+
+# Imported when they are asked for: grpc and protobuf would cost `tasklogs --help` its speed.
+_HOMES = {
+    "tasklogs.client.backoff": ("ReconnectWaits",),
+    "tasklogs.client.client": ("TaskLogsClient",),
+    "tasklogs.client.entry": ("LogEntry",),
+    "tasklogs.client.events": (
+        "CaughtUp",
+        "EntriesChanged",
+        "EntryChange",
+        "EntryWithdrawn",
+        "EpochStarted",
+        "FollowEvent",
+        "Progress",
+        "Reconnected",
+        "Reconnecting",
+        "StatusChanged",
+    ),
+    "tasklogs.client.follow": ("Follow",),
+    "tasklogs.client.log": ("TaskLog",),
+    "tasklogs.client.sync": ("SyncFollow", "SyncTaskLog", "SyncTaskLogsClient"),
+    "tasklogs.client.task": ("CreatedTask", "StatusDetail", "Task"),
+    "tasklogs.enums": (
+        "AgentLifecycle",
+        "AppHealth",
+        "BuildTransition",
+        "JobStatus",
+        "LogSource",
+        "TaskLogType",
+        "TaskStatus",
+    ),
+    "tasklogs.errors": ("TaskLogsRpcError",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AgentLifecycle",
+    "AppHealth",
+    "BuildTransition",
+    "CaughtUp",
+    "CreatedTask",
+    "EntriesChanged",
+    "EntryChange",
+    "EntryWithdrawn",
+    "EpochStarted",
+    "Follow",
+    "FollowEvent",
+    "JobStatus",
+    "LogEntry",
+    "LogSource",
+    "Progress",
+    "ReconnectWaits",
+    "Reconnected",
+    "Reconnecting",
+    "StatusChanged",
+    "StatusDetail",
+    "SyncFollow",
+    "SyncTaskLog",
+    "SyncTaskLogsClient",
+    "Task",
+    "TaskLog",
+    "TaskLogType",
+    "TaskLogsClient",
+    "TaskLogsRpcError",
+    "TaskStatus",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

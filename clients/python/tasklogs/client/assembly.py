@@ -1,0 +1,204 @@
+"""From the messages of a follow's streams to its events: deltas applied, repeats left out.
+
+Pure: no connection, no waiting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasklogs.client import decode
+from tasklogs.client.entry import LogEntry
+from tasklogs.client.events import (
+    CaughtUp,
+    EntriesChanged,
+    EntryChange,
+    EntryWithdrawn,
+    EpochStarted,
+    FollowEvent,
+    Progress,
+    StatusChanged,
+)
+from tasklogs.enums import TaskStatus
+from tasklogs.log.delta import Delta, DeltaError, diff, patch
+from tasklogs.log.text import is_boundary
+from tasklogs.v1 import task_logs_pb2, types_pb2
+
+
+class WrongDelta(Exception):
+    """A delta does not rest on what this stream sent: nothing it says can be trusted."""
+
+
+@dataclass(slots=True)
+class _Tail:
+    """The last entry that was yielded: the only one that may still change."""
+
+    epoch: int
+    entry: LogEntry
+    content: bytearray
+    sent_by_stream: bool
+    """Whether the stream of now has sent it, so that its deltas may rest on it."""
+
+
+class Assembly:
+    """What one follow has yielded, over all of its streams.
+
+    `cursor` is the last message's; None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.cursor: str | None = None
+        self._status: tuple[TaskStatus, bytes] | None = None
+        self._caught_up = False
+        # Revisions only grow and come in their order, so this one number tells every repeat.
+        self._revision = 0
+        self._tail: _Tail | None = None
+
+    def stream_opened(self) -> None:
+        """Another stream begins: its deltas rest on nothing that an earlier one sent."""
+        if self._tail is not None:
+            self._tail.sent_by_stream = False
+
+    def take(self, message: task_logs_pb2.FollowTaskLogsResponse) -> FollowEvent | None:
+        """The event of `message`; None where it says nothing new.
+
+        Raises WrongDelta, and leaves everything as it was.
+        """
+        cursor = message.cursor or self.cursor or ""
+        event = self._event(message, cursor)
+        self.cursor = cursor or None
+        return event
+
+    def _event(
+        self, message: task_logs_pb2.FollowTaskLogsResponse, cursor: str
+    ) -> FollowEvent | None:
+        match message.WhichOneof("event"):
+            case "status":
+                return self._status_changed(message.status, cursor)
+            case "entries":
+                return self._entries(message.entries, cursor)
+            case "delta":
+                return self._delta(message.delta, cursor)
+            case "entry_withdrawn":
+                withdrawn = message.entry_withdrawn
+                return self._withdrawn(withdrawn, cursor)
+            case "epoch_started":
+                started = message.epoch_started
+                if not self._is_new(started.revision):
+                    return None
+                self._tail = None
+                return EpochStarted(cursor, started.epoch, started.revision)
+            case "caught_up":
+                if self._caught_up:
+                    return None
+                self._caught_up = True
+                return CaughtUp(cursor)
+            case "progress":
+                return Progress(cursor)
+            case None:
+                # An event of a newer server: its cursor still counts.
+                return None
+
+    def _status_changed(
+        self, message: task_logs_pb2.StatusChanged, cursor: str
+    ) -> StatusChanged | None:
+        status = TaskStatus(message.status)
+        seen = (status, message.status_detail.SerializeToString(deterministic=True))
+        if seen == self._status:
+            return None
+        self._status = seen
+        return StatusChanged(cursor, status, decode.status_detail(message.status_detail))
+
+    def _entries(self, message: task_logs_pb2.Entries, cursor: str) -> EntriesChanged | None:
+        changes = tuple(
+            change
+            for entry in message.logs
+            if (change := self._whole(message.epoch, entry)) is not None
+        )
+        return EntriesChanged(cursor, message.epoch, changes) if changes else None
+
+    def _whole(self, epoch: int, message: types_pb2.TaskLogEntry) -> EntryChange | None:
+        tail = self._tail_with(epoch, message.id)
+        if not self._is_new(message.revision):
+            # A repeat, yet the next delta may rest on it.
+            if (
+                tail is not None
+                and tail.entry.revision == message.revision
+                and tail.entry.content == message.content
+            ):
+                tail.sent_by_stream = True
+            return None
+        entry = decode.entry(message)
+        content = bytearray(message.content.encode())
+        self._tail = _Tail(epoch, entry, content, sent_by_stream=True)
+        if tail is None:
+            return EntryChange(entry, appended=entry.content)
+        return _change(tail, entry, content)
+
+    def _delta(self, message: task_logs_pb2.EntryDelta, cursor: str) -> EntriesChanged | None:
+        if message.revision <= self._revision:
+            return None
+        tail = self._tail_with(message.epoch, message.id)
+        if tail is None or not tail.sent_by_stream or tail.entry.revision != message.base_revision:
+            raise WrongDelta(
+                f"a delta for entry {message.id} of epoch {message.epoch} rests on revision"
+                f" {message.base_revision}, which is not what this stream sent last"
+            )
+        before = tail.entry
+        extends = message.keep_bytes == len(tail.content)
+        try:
+            patch(tail.content, Delta(message.keep_bytes, message.text.encode()))
+        except DeltaError as error:
+            raise WrongDelta(f"a delta for entry {message.id} {error}") from error
+        if extends:
+            content, kept = before.content + message.text, len(before.content)
+        else:
+            content = tail.content.decode()
+            kept = len(content) - len(message.text)
+        self._revision = message.revision
+        tail.entry = LogEntry(
+            before.id,
+            before.type,
+            content,
+            decode.nanoseconds(message.time) if message.HasField("time") else before.time_ns,
+            message.revision,
+            before.dropped_bytes,
+        )
+        change = EntryChange(
+            tail.entry, before.revision, kept, appended=message.text if extends else None
+        )
+        return EntriesChanged(cursor, message.epoch, (change,))
+
+    def _withdrawn(
+        self, message: task_logs_pb2.EntryWithdrawn, cursor: str
+    ) -> EntryWithdrawn | None:
+        if not self._is_new(message.revision):
+            return None
+        self._tail = None
+        return EntryWithdrawn(cursor, message.epoch, message.id, message.revision)
+
+    def _tail_with(self, epoch: int, entry_id: int) -> _Tail | None:
+        tail = self._tail
+        if tail is None or (tail.epoch, tail.entry.id) != (epoch, entry_id):
+            return None
+        return tail
+
+    def _is_new(self, revision: int) -> bool:
+        if revision <= self._revision:
+            return False
+        self._revision = revision
+        return True
+
+
+def _change(before: _Tail, entry: LogEntry, content: bytearray) -> EntryChange:
+    """How a whole entry differs from what was yielded of it before."""
+    replaces = before.entry.revision
+    lost = entry.dropped_bytes - before.entry.dropped_bytes
+    if 0 <= lost <= len(before.content) and is_boundary(before.content, lost):
+        # Past 1 MiB an entry loses its front; what was yielded may still go on as it was.
+        stays = len(before.content) - lost
+        if content.startswith(memoryview(before.content)[lost:]):
+            kept = 0 if lost else len(before.entry.content)
+            return EntryChange(entry, replaces, kept, content[stays:].decode())
+    keep = diff(bytes(before.content), bytes(content)).keep_bytes
+    return EntryChange(entry, replaces, len(content[:keep].decode()))

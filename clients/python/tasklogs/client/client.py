@@ -1,0 +1,325 @@
+"""The client of TaskLogs for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+from weakref import WeakSet
+
+import grpc.aio
+
+from tasklogs.channel import open_channel
+from tasklogs.client import decode
+from tasklogs.client.backoff import ReconnectWaits
+from tasklogs.client.calls import Calls
+from tasklogs.client.credentials import Credentials, Token
+from tasklogs.client.follow import Follow, OnReconnect
+from tasklogs.client.log import TaskLog
+from tasklogs.client.task import CreatedTask, Task
+from tasklogs.enums import (
+    AgentLifecycle,
+    AppHealth,
+    BuildTransition,
+    JobStatus,
+    LogSource,
+    TaskStatus,
+)
+from tasklogs.v1 import (
+    task_logs_pb2,
+    task_logs_pb2_grpc,
+    tasks_pb2,
+    tasks_pb2_grpc,
+    types_pb2,
+)
+
+DEFAULT_TIMEOUT = timedelta(seconds=30)
+
+
+class TaskLogsClient:
+    """A connection to a TaskLogs server, for the length of an `async with`.
+
+    >>> import asyncio
+    >>> from tasklogs import TaskLogsClient
+    >>> async def main() -> None:
+    ...     async with TaskLogsClient("127.0.0.1:50051") as client:
+    ...         created = await client.create_task("first-steps", standalone=True)
+    ...         print(created.task.full_name, created.task.status.name)
+    ...         log = await client.get("local/first-steps", tail=10)
+    ...         print(log.snapshot, await log.all())
+    ...         await client.delete_task("local/first-steps")
+    >>> asyncio.run(main())
+    local/first-steps UNKNOWN
+    True []
+
+    `task` is everywhere a task's UUID or `owner/name`. `timeout` (30 s) is what each call with one
+    answer may take; None: as long as it needs. `token` is a bearer token, or a callable that gives
+    one, awaited where it is a coroutine function: it is asked before each call, and once more where
+    the server refused what it gave. Every call raises a TaskLogsRpcError (tasklogs.errors):
+    Unavailable where no server answers, DeadlineExceeded after `timeout`, Unauthenticated and
+    PermissionDenied, and what its own docstring says.
+
+    It belongs to the event loop that entered it; a client may make many calls at once.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: Token | None = None,
+        timeout: timedelta | None = DEFAULT_TIMEOUT,
+        reconnect_waits: ReconnectWaits | None = None,
+    ) -> None:
+        self._address = address
+        self._credentials = Credentials(token)
+        self._calls = Calls(self._credentials, timeout)
+        self._waits = reconnect_waits or ReconnectWaits()
+        self._channel: grpc.aio.Channel | None = None
+        # Not to keep them: a follow that its reader dropped shall end.
+        self._follows: WeakSet[Follow] = WeakSet()
+
+    async def __aenter__(self) -> Self:
+        # The place of TLS: open_channel takes the channel's credentials. The bearer token stays a
+        # matter of each call, for it may change.
+        self._channel = open_channel(self._address)
+        self._tasks = tasks_pb2_grpc.TasksStub(self._channel)
+        self._logs = task_logs_pb2_grpc.TaskLogsStub(self._channel)
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every follow and close the connection. Closing twice does nothing."""
+        for follow in tuple(self._follows):
+            await follow.aclose()
+        if self._channel is not None:
+            channel, self._channel = self._channel, None
+            await channel.close(None)
+
+    async def get(
+        self,
+        task: str,
+        *,
+        source: LogSource | None = None,
+        tail: int | None = None,
+        page_size: int | None = None,
+        epoch: int | None = None,
+        max_staleness: timedelta | None = None,
+        timeout: timedelta | None = None,
+    ) -> TaskLog:
+        """Read a task's log, live or as stored, as its status says.
+
+        `source` insists on one of them. `tail`: only the last N entries; 0 asks for the status
+        alone. `page_size`: the most entries on a page (a page ends at about 1 MB anyway). `epoch`:
+        an earlier conversation, from 1. `max_staleness`: a log that was brought up to date this
+        recently will do. `timeout` is that of each page.
+
+        >>> async def main() -> None:
+        ...     async with TaskLogsClient("127.0.0.1:50051") as client:
+        ...         log = await client.get("local/demo", tail=2)
+        ...         async for entry in log.entries():
+        ...             print(f"{entry.type.name}: {entry.content}")
+        >>> asyncio.run(main())
+        INPUT: What is 6 times 7?
+        OUTPUT: It is 42.
+
+        Raises TaskNotFound; TaskStateConflict where the status allows no honest answer; and, where
+        a live read could not be made, AgentUnreachable or TaskAppFailed.
+        """
+        logs = self._opened()._logs
+        request = task_logs_pb2.GetTaskLogsRequest(
+            task=task,
+            source=_source(source),
+            tail=tail,
+            page_size=page_size or 0,
+            epoch=epoch,
+        )
+        if max_staleness is not None:
+            request.max_staleness.FromTimedelta(max_staleness)
+
+        async def page(token: str) -> task_logs_pb2.GetTaskLogsResponse:
+            request.page_token = token
+            return await self._calls.call(logs.GetTaskLogs, request, timeout)
+
+        return TaskLog(await page(""), page)
+
+    def follow(
+        self,
+        task: str,
+        *,
+        source: LogSource | None = None,
+        tail: int | None = None,
+        cursor: str | None = None,
+        deltas: bool = True,
+        progress: bool = False,
+        connect_timeout: timedelta | None = None,
+        on_reconnect: OnReconnect | None = None,
+    ) -> Follow:
+        """Follow a task's log: an async iterator of events (tasklogs.client.events).
+
+        First the status, then what is stored, CaughtUp, then every change as it is committed;
+        through pauses, resumes, new epochs and restarts of anything. `tail` begins with the last N
+        entries of the current epoch (None: all, 0: none), `cursor` goes on after an event or a
+        read; not both. An entry that changes is yielded again, whole, and says what was appended;
+        of one that changes faster than it is read only the latest state is yielded.
+
+        >>> async def main() -> None:
+        ...     async with TaskLogsClient("127.0.0.1:50051") as client:
+        ...         async for event in client.follow("local/demo"):
+        ...             match event:
+        ...                 case StatusChanged(status=status):
+        ...                     print(f"it is {status.name}")
+        ...                 case EntriesChanged(changes=changes):
+        ...                     for change in changes:
+        ...                         print(f"#{change.entry.id} {change.appended}")
+        ...                 case CaughtUp():
+        ...                     break  # or read on for ever
+        >>> from tasklogs import CaughtUp, EntriesChanged, StatusChanged
+        >>> asyncio.run(main())
+        it is PAUSED
+        #0 What is 6 times 7?
+        #1 It is 42.
+
+        When its stream breaks (Unavailable and other passing errors, an end without a reason) it
+        connects again with its last cursor, waits growing with each failure in a row, or for as
+        long as the server says; `on_reconnect` is told before each wait (Reconnecting) and when it
+        goes on (Reconnected). No event is repeated. The first connection is retried only where
+        it is Unavailable, at most for `connect_timeout` (None: for ever). Once it runs, a status
+        that refuses reads does not end it.
+
+        `deltas` lets a growing entry travel as its growth; what is yielded is the same. `progress`
+        yields Progress where nothing else came for 15 s.
+
+        The iteration raises TaskNotFound (also when the task is deleted meanwhile),
+        TaskStateConflict, InvalidArgument (a cursor of another task, say), CursorExpired (with
+        `oldest_cursor`), Unauthenticated (after `token` was asked once more), PermissionDenied,
+        LimitExceeded, LogCorrupt.
+        """
+        if tail is not None and cursor is not None:
+            raise ValueError("a follow begins at a tail or at a cursor, not at both")
+        follow = Follow(
+            self._opened()._logs.FollowTaskLogs,
+            task_logs_pb2.FollowTaskLogsRequest(
+                task=task, source=_source(source), tail=tail, cursor=cursor or "", deltas=deltas
+            ),
+            self._credentials,
+            self._waits,
+            progress=progress,
+            connect_timeout=connect_timeout,
+            on_reconnect=on_reconnect,
+        )
+        self._follows.add(follow)
+        return follow
+
+    async def create_task(
+        self,
+        name: str,
+        *,
+        owner: str = "",
+        display_name: str = "",
+        prompt: str = "",
+        standalone: bool = False,
+    ) -> CreatedTask:
+        """Create a task, and the token of its agent, which is shown this once.
+
+        `name` matches `[a-z0-9][a-z0-9._-]{0,62}`. `owner` unset: the caller. `standalone`: nobody
+        reports builds, the agent's stream alone makes the status. Raises TaskNameTaken and
+        InvalidArgument.
+        """
+        request = tasks_pb2.CreateTaskRequest(
+            name=name,
+            owner=owner,
+            display_name=display_name,
+            prompt=prompt,
+            standalone=standalone,
+        )
+        response = await self._calls.call(self._opened()._tasks.CreateTask, request)
+        return CreatedTask(decode.task(response.task), response.agent_token)
+
+    async def get_task(self, task: str) -> Task:
+        """Look at a task. Raises TaskNotFound."""
+        request = tasks_pb2.GetTaskRequest(task=task)
+        return decode.task(await self._calls.call(self._opened()._tasks.GetTask, request))
+
+    async def list_tasks(
+        self, *, owner: str = "", status: TaskStatus | None = None, page_size: int | None = None
+    ) -> AsyncIterator[Task]:
+        """Tasks, newest first: of one owner, of one status, or all that the caller may see.
+
+        Pages (of 100, or `page_size`) are asked for when they are wanted.
+        """
+        request = tasks_pb2.ListTasksRequest(owner=owner, page_size=page_size or 0)
+        if status is not None:
+            request.status = types_pb2.TaskStatus.ValueType(status)
+        while True:
+            page = await self._calls.call(self._opened()._tasks.ListTasks, request)
+            for task in page.tasks:
+                yield decode.task(task)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def delete_task(self, task: str) -> None:
+        """Delete a task and its log for good; its name and token end at once.
+
+        Raises TaskNotFound.
+        """
+        request = tasks_pb2.DeleteTaskRequest(task=task)
+        await self._calls.call(self._opened()._tasks.DeleteTask, request)
+
+    async def report_build(
+        self, task: str, build_number: int, transition: BuildTransition, job_status: JobStatus
+    ) -> Task:
+        """Report on a workspace build, numbered from 1. A repeat is no error.
+
+        Raises TaskNotFound, and StaleReport for an older build or a step backwards.
+        """
+        request = tasks_pb2.ReportBuildRequest(
+            task=task,
+            build_number=build_number,
+            transition=types_pb2.BuildTransition.ValueType(transition),
+            job_status=types_pb2.JobStatus.ValueType(job_status),
+        )
+        return decode.task(await self._calls.call(self._opened()._tasks.ReportBuild, request))
+
+    async def report_agent(
+        self,
+        task: str,
+        build_number: int,
+        *,
+        lifecycle: AgentLifecycle | None = None,
+        app_health: AppHealth | None = None,
+    ) -> Task:
+        """Report on the agent and the task app of the latest build; one of them at least.
+
+        What is None stays as it is. Raises TaskNotFound, StaleReport, InvalidArgument.
+        """
+        request = tasks_pb2.ReportAgentRequest(
+            task=task,
+            build_number=build_number,
+            lifecycle=types_pb2.AgentLifecycle.ValueType(lifecycle or 0),
+            app_health=types_pb2.AppHealth.ValueType(app_health or 0),
+        )
+        return decode.task(await self._calls.call(self._opened()._tasks.ReportAgent, request))
+
+    async def rotate_agent_token(self, task: str) -> str:
+        """Replace the agent's token; the old one is void at once. Raises TaskNotFound."""
+        request = tasks_pb2.RotateAgentTokenRequest(task=task)
+        response = await self._calls.call(self._opened()._tasks.RotateAgentToken, request)
+        return response.agent_token
+
+    def _opened(self) -> Self:
+        if self._channel is None:
+            raise RuntimeError("the client is not open: use it inside `async with`")
+        return self
+
+
+def _source(source: LogSource | None) -> task_logs_pb2.LogSource.ValueType:
+    return task_logs_pb2.LogSource.ValueType(source or 0)

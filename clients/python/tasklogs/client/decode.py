@@ -1,0 +1,75 @@
+"""From the API's messages to what the library hands out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tasklogs import enums
+from tasklogs.client import task as records
+from tasklogs.client.entry import LogEntry
+from tasklogs.v1 import tasks_pb2, types_pb2
+
+_NANOS = 1_000_000_000
+
+
+def entry(message: types_pb2.TaskLogEntry) -> LogEntry:
+    """An entry, whole."""
+    return LogEntry(
+        id=message.id,
+        type=enums.TaskLogType(message.type),
+        content=message.content,
+        time_ns=nanoseconds(message.time),
+        revision=message.revision,
+        dropped_bytes=message.dropped_bytes,
+    )
+
+
+def task(message: tasks_pb2.Task) -> records.Task:
+    """A task."""
+    log = message.log
+    return records.Task(
+        id=message.id,
+        owner=message.owner,
+        name=message.name,
+        display_name=message.display_name,
+        prompt=message.prompt,
+        standalone=message.standalone,
+        created_at=message.created_at.ToDatetime(UTC),
+        status=enums.TaskStatus(message.status),
+        status_detail=status_detail(message.status_detail),
+        log=records.LogSummary(
+            log.epoch, log.entries, log.revision, log.bytes, moment(log, "snapshot_at")
+        ),
+        agent_connected=message.agent_connected,
+    )
+
+
+def status_detail(message: types_pb2.StatusDetail) -> records.StatusDetail:
+    """The facts of each layer."""
+    build, agent, app = message.build, message.agent, message.app
+    return records.StatusDetail(
+        records.BuildFacts(
+            build.number,
+            enums.BuildTransition(build.transition),
+            enums.JobStatus(build.job_status),
+            enums.TaskStatus(build.computed),
+        ),
+        records.AgentFacts(enums.AgentLifecycle(agent.lifecycle), enums.TaskStatus(agent.computed)),
+        records.AppFacts(enums.AppHealth(app.health), enums.TaskStatus(app.computed)),
+    )
+
+
+def moment(message: Message, field: str) -> datetime | None:
+    """The Timestamp in `field` in UTC; None where it is unset."""
+    if not message.HasField(field):
+        return None
+    timestamp: Timestamp = getattr(message, field)
+    return timestamp.ToDatetime(UTC)
+
+
+def nanoseconds(time: Timestamp) -> int:
+    """Nanoseconds since 1970."""
+    return time.seconds * _NANOS + time.nanos

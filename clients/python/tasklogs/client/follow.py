@@ -1,0 +1,252 @@
+"""One follow over as many streams as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Self, TypeAlias
+
+import grpc
+import grpc.aio
+
+from tasklogs.client.assembly import Assembly, WrongDelta
+from tasklogs.client.backoff import Backoff, ReconnectWaits
+from tasklogs.client.credentials import Credentials
+from tasklogs.client.events import FollowEvent, Progress, Reconnected, Reconnecting
+from tasklogs.errors import (
+    DeadlineExceeded,
+    LimitExceeded,
+    StreamInconsistent,
+    TaskLogsRpcError,
+    TaskStateConflict,
+    Unauthenticated,
+    Unavailable,
+    parsed_rpc_errors,
+)
+from tasklogs.v1 import task_logs_pb2
+
+Response: TypeAlias = task_logs_pb2.FollowTaskLogsResponse
+Stream: TypeAlias = grpc.aio.UnaryStreamCall[task_logs_pb2.FollowTaskLogsRequest, Response]
+FollowMethod: TypeAlias = grpc.aio.UnaryStreamMultiCallable[
+    task_logs_pb2.FollowTaskLogsRequest, Response
+]
+OnReconnect: TypeAlias = Callable[[Reconnecting | Reconnected], None]
+
+_PASSING = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.INTERNAL,
+        # What proxies and servers that die make of a stream.
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+"""Codes that do not end a follow that is under way."""
+
+
+class Follow:
+    """An async iterator over the events of a task's log; made by `TaskLogsClient.follow`.
+
+    It reads only while it is iterated, and holds no more than the last entry. Leaving the loop and
+    dropping it ends the call; `async with` or `aclose` ends it at once. A `__anext__` that is
+    cancelled loses nothing: the next one goes on from the last cursor. One task may iterate it.
+    """
+
+    def __init__(
+        self,
+        method: FollowMethod,
+        request: task_logs_pb2.FollowTaskLogsRequest,
+        credentials: Credentials,
+        waits: ReconnectWaits,
+        *,
+        progress: bool,
+        connect_timeout: timedelta | None,
+        on_reconnect: OnReconnect | None,
+    ) -> None:
+        self._method = method
+        self._request = request
+        self._credentials = credentials
+        self._backoff = Backoff(waits, random.Random())
+        self._progress = progress
+        self._connect_timeout = connect_timeout
+        self._on_reconnect = on_reconnect
+        self._assembly = Assembly()
+        self._stream: Stream | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._messages = 0
+        """Of the stream of now."""
+        self._started = False
+        """Whether any stream brought a message."""
+        self._broken = False
+        """Whether the stream of now, or the next, goes on where another broke."""
+        self._ended = False
+        self._resume_at = 0.0
+        """The loop's time before which no stream is opened."""
+        self._connect_by: float | None = None
+        self._last_error: TaskLogsRpcError | None = None
+        self._token_refused = False
+        self._whole_entries = False
+        self._snapshot_only = False
+
+    @property
+    def cursor(self) -> str | None:
+        """Resumes after all that was yielded; None before the first message."""
+        return self._assembly.cursor
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> FollowEvent:
+        ended = self._ended
+        if ended:
+            raise StopAsyncIteration
+        try:
+            return await self._next_event()
+        except asyncio.CancelledError:
+            self._drop_stream()
+            if self._ended:
+                # Closed under a reader: to it the follow is over, its task was not cancelled.
+                task = asyncio.current_task()
+                if task is not None and not task.cancelling():
+                    raise StopAsyncIteration from None
+            raise
+        except BaseException:
+            self._ended = True
+            self._drop_stream()
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End it; who iterates it sees the iteration end."""
+        self._ended = True
+        self._drop_stream()
+
+    def __del__(self) -> None:
+        # gRPC keeps a call alive that nobody holds any more. This may run in any thread.
+        if self._stream is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stream.cancel)
+
+    async def _next_event(self) -> FollowEvent:
+        loop = asyncio.get_running_loop()
+        if self._connect_by is None and self._connect_timeout is not None:
+            self._connect_by = loop.time() + self._connect_timeout.total_seconds()
+        try:
+            async with asyncio.timeout_at(None if self._started else self._connect_by) as limit:
+                while True:
+                    event = await self._next_of_stream()
+                    if self._started:
+                        limit.reschedule(None)
+                    if event is not None:
+                        return event
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._last_error or DeadlineExceeded(
+                grpc.StatusCode.DEADLINE_EXCEEDED, "no answer within connect_timeout"
+            ) from None
+
+    async def _next_of_stream(self) -> FollowEvent | None:
+        try:
+            if self._stream is None:
+                await self._open()
+            message = await self._read()
+            event = self._assembly.take(message)
+        except WrongDelta as wrong:
+            # Whatever else this stream says may be wrong as well.
+            self._prepare_retry(StreamInconsistent(grpc.StatusCode.INTERNAL, str(wrong)))
+            return None
+        except TaskLogsRpcError as error:
+            self._prepare_retry(error)
+            return None
+        if isinstance(event, Progress) and not self._progress:
+            return None
+        return event
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._resume_at - loop.time()))
+        request = task_logs_pb2.FollowTaskLogsRequest()
+        request.CopyFrom(self._request)
+        if self._assembly.cursor is not None:
+            request.ClearField("tail")
+            request.cursor = self._assembly.cursor
+        if self._whole_entries:
+            request.deltas = False
+        if self._snapshot_only:
+            request.source = task_logs_pb2.LOG_SOURCE_SNAPSHOT
+        metadata = await self._credentials.metadata()
+        self._assembly.stream_opened()
+        self._messages = 0
+        # A follow under way waits for a connection as long as it takes; the channel has its own
+        # backoff. A first call fails at once, and so says why.
+        self._loop = loop
+        self._stream = self._method(request, metadata=metadata, wait_for_ready=self._started)
+
+    async def _read(self) -> Response:
+        assert self._stream is not None
+        with parsed_rpc_errors():
+            message: object = await self._stream.read()
+        # At the end it is EOF, which the stubs leave out.
+        if not isinstance(message, Response):
+            raise Unavailable(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
+        self._messages += 1
+        # The status that a stream begins with says that the server listens, not that it can go on.
+        if self._messages > 1:
+            self._backoff.reset()
+        else:
+            self._token_refused = False
+            self._started = True
+            if self._broken and self._on_reconnect is not None:
+                self._on_reconnect(Reconnected())
+            self._broken = False
+        return message
+
+    def _prepare_retry(self, error: TaskLogsRpcError) -> None:
+        """Decide when and how the next stream is opened; raises `error` where none will be."""
+        self._drop_stream()
+        if not self._may_go_on(error):
+            raise error
+        # The next stream begins with the whole entry, and sends no delta that could fail again.
+        self._whole_entries = isinstance(error, StreamInconsistent)
+        # The status refuses a new follow but does not end a running one, and to its reader this
+        # one runs: it goes on from the store.
+        self._snapshot_only = isinstance(error, TaskStateConflict)
+        self._broken, self._last_error = True, error
+        delay = self._backoff.next_wait(error.retry_after)
+        self._resume_at = asyncio.get_running_loop().time() + delay.total_seconds()
+        if self._on_reconnect is not None:
+            self._on_reconnect(Reconnecting(error, self._backoff.failures, delay))
+
+    def _may_go_on(self, error: TaskLogsRpcError) -> bool:
+        match error:
+            case Unauthenticated():
+                asked_before, self._token_refused = self._token_refused, True
+                return self._credentials.can_refresh and not asked_before
+            case _ if not self._started:
+                return error.code is grpc.StatusCode.UNAVAILABLE
+            case TaskStateConflict():
+                return not self._snapshot_only or self._messages > 0
+            case LimitExceeded():
+                return error.retry_after is not None
+            case _:
+                return error.code in _PASSING
+
+    def _drop_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None

@@ -1,0 +1,211 @@
+"""A TaskLogs server on a real socket whose answers and streams a test plays.
+
+Each follow plays the next of `streams`: messages in their order, and between them what happens to
+the stream (Refusal, END, HOLD, an asyncio.Event to wait for). When none is left, it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from enum import Enum, auto
+from typing import TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf import message_factory
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
+from tests.client.scripted_server import Refusal
+
+Request: TypeAlias = task_logs_pb2.FollowTaskLogsRequest
+Response: TypeAlias = task_logs_pb2.FollowTaskLogsResponse
+Context: TypeAlias = grpc.aio.ServicerContext[Message, Message]
+Play: TypeAlias = Callable[[Request], AsyncIterator["Step"]]
+
+
+class Fate(Enum):
+    """What becomes of a stream that was not refused."""
+
+    END = auto()
+    """It ends normally, which a server of this API never does."""
+    HOLD = auto()
+    """It stays open and says nothing."""
+
+
+END, HOLD = Fate.END, Fate.HOLD
+Step: TypeAlias = Response | Refusal | Fate | asyncio.Event
+
+
+class LogServer:
+    """Gives the answers and plays the streams that a test put there, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.streams: list[Sequence[Step]] = []
+        self.answers: list[Message | Refusal] = []
+        """To calls with one answer, in their order."""
+        self.play: Play | None = None
+        """Plays each follow instead of `streams`."""
+        self.follows: list[Request] = []
+        self.requests: list[Message] = []
+        self.tokens: list[str | None] = []
+        """The `authorization` of each call."""
+        self.left = asyncio.Event()
+        """Set when a caller left a stream that was held."""
+        self.held = asyncio.Event()
+        """Set when a stream has played all before a HOLD."""
+
+    async def answer(self, request: Message, context: Context) -> Message:
+        self.requests.append(request)
+        self._note(context)
+        answer = self.answers.pop(0)
+        return await answer.abort(context) if isinstance(answer, Refusal) else answer
+
+    async def follow(self, request: Request, context: Context) -> AsyncIterator[Response]:
+        self.follows.append(request)
+        self._note(context)
+        if self.play is not None:
+            steps = self.play(request)
+        else:
+            steps = _each(self.streams.pop(0) if self.streams else [HOLD])
+        async for step in steps:
+            match step:
+                case Refusal():
+                    await step.abort(context)
+                case asyncio.Event():
+                    await step.wait()
+                case Fate.END:
+                    return
+                case Fate.HOLD:
+                    await self._hold()
+                case _:
+                    yield step
+
+    async def _hold(self) -> None:
+        self.held.set()
+        try:
+            await asyncio.Future()
+        finally:
+            self.left.set()
+
+    def _note(self, context: Context) -> None:
+        metadata = dict(context.invocation_metadata() or ())
+        token = metadata.get("authorization")
+        self.tokens.append(token.decode() if isinstance(token, bytes) else token)
+
+
+@asynccontextmanager
+async def log_server(port: int = 0) -> AsyncIterator[LogServer]:
+    """Serve on loopback, on a free port or on `port`."""
+    # SO_REUSEPORT would let a second server share the port of the one that it comes after.
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    played = LogServer()
+    played.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    for service in (
+        tasks_pb2.DESCRIPTOR.services_by_name["Tasks"],
+        task_logs_pb2.DESCRIPTOR.services_by_name["TaskLogs"],
+    ):
+        handlers = {}
+        for method in service.methods:
+            decode = message_factory.GetMessageClass(method.input_type).FromString
+            if method.name == "FollowTaskLogs":
+                handlers[method.name] = grpc.unary_stream_rpc_method_handler(
+                    played.follow, request_deserializer=decode, response_serializer=_encode
+                )
+            else:
+                handlers[method.name] = grpc.unary_unary_rpc_method_handler(
+                    played.answer, request_deserializer=decode, response_serializer=_encode
+                )
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(service.full_name, handlers)]
+        )
+    await server.start()
+    try:
+        yield played
+    finally:
+        await server.stop(grace=None)
+
+
+async def _each(steps: Sequence[Step]) -> AsyncIterator[Step]:
+    for step in steps:
+        yield step
+
+
+def _encode(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def status(cursor: str, value: types_pb2.TaskStatus.ValueType) -> Response:
+    """The task's status, without its facts."""
+    return Response(cursor=cursor, status=task_logs_pb2.StatusChanged(status=value))
+
+
+ACTIVE = types_pb2.TASK_STATUS_ACTIVE
+PAUSED = types_pb2.TASK_STATUS_PAUSED
+ERROR = types_pb2.TASK_STATUS_ERROR
+
+
+def entry(
+    entry_id: int, content: str, revision: int, dropped_bytes: int = 0
+) -> types_pb2.TaskLogEntry:
+    """An entry; the user says those of even ids."""
+    speakers = (types_pb2.TASK_LOG_TYPE_INPUT, types_pb2.TASK_LOG_TYPE_OUTPUT)
+    return types_pb2.TaskLogEntry(
+        id=entry_id,
+        type=speakers[entry_id % 2],
+        time=Timestamp(seconds=1_795_000_000 + entry_id, nanos=123_456_789),
+        content=content,
+        revision=revision,
+        dropped_bytes=dropped_bytes,
+    )
+
+
+def entries(cursor: str, *logs: types_pb2.TaskLogEntry, epoch: int = 1) -> Response:
+    """Whole entries."""
+    return Response(cursor=cursor, entries=task_logs_pb2.Entries(logs=logs, epoch=epoch))
+
+
+def delta(
+    cursor: str, entry_id: int, base: int, revision: int, keep: int, text: str, epoch: int = 1
+) -> Response:
+    """The tail keeps `keep` bytes of revision `base`, then goes on with `text`."""
+    return Response(
+        cursor=cursor,
+        delta=task_logs_pb2.EntryDelta(
+            epoch=epoch,
+            id=entry_id,
+            base_revision=base,
+            revision=revision,
+            keep_bytes=keep,
+            text=text,
+        ),
+    )
+
+
+def withdrawn(cursor: str, entry_id: int, revision: int, epoch: int = 1) -> Response:
+    """The tail is withdrawn."""
+    return Response(
+        cursor=cursor,
+        entry_withdrawn=task_logs_pb2.EntryWithdrawn(epoch=epoch, id=entry_id, revision=revision),
+    )
+
+
+def epoch_started(cursor: str, epoch: int, revision: int) -> Response:
+    """Another conversation begins."""
+    return Response(
+        cursor=cursor, epoch_started=task_logs_pb2.EpochStarted(epoch=epoch, revision=revision)
+    )
+
+
+def caught_up(cursor: str) -> Response:
+    """All that there was has been sent."""
+    return Response(cursor=cursor, caught_up=task_logs_pb2.CaughtUp())
+
+
+def progress(cursor: str) -> Response:
+    """The connection lives."""
+    return Response(cursor=cursor, progress=task_logs_pb2.Progress())
