@@ -49,6 +49,7 @@ class WatchedChanges(LogChanges):
         self.is_away = False
         self.feeds_read = asyncio.Event()
         self.feeds_read.set()
+        self.follower_asked = asyncio.Event()
         self.followers_read = asyncio.Event()
         self.followers_read.set()
 
@@ -59,6 +60,7 @@ class WatchedChanges(LogChanges):
             await self.feeds_read.wait()
         else:
             self.of_followers += 1
+            self.follower_asked.set()
             await self.followers_read.wait()
         if self.is_away:
             raise StoreUnavailable(timedelta(seconds=1))

@@ -11,14 +11,19 @@ from uuid import UUID
 
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs.v1 import types_pb2
 from tasklogs_server.agents.draft import Draft
 from tasklogs_server.agents.messages import Append, TailChange
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved
+from tasklogs_server.domain.names import TaskId
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store import Store
+from tasklogs_server.store.log_reads import PageQuery
 from tasklogs_server.store.log_writes import Outcome
 from tasklogs_server.store.records import Commit
+from tests.logs.follow_view import Key
 
 
 async def new_task(store: Store, *, standalone: bool = False) -> UUID:
@@ -106,6 +111,22 @@ class WrittenLog:
         """Change the facts of the task's status."""
         await self.store.tasks.change_facts(self.task_id, lambda _: facts)
         self.bus.publish(Moved(self.task_id))
+
+
+async def stored(store: Store, task_id: UUID) -> dict[Key, types_pb2.TaskLogEntry]:
+    """Read the log of all epochs, as readers do."""
+    last = (await store.tasks.get(task_id)).head.epoch
+    entries: dict[Key, types_pb2.TaskLogEntry] = {}
+    for epoch in range(1, last + 1):
+        start = 0
+        while True:
+            page = await store.reads.page(TaskId(task_id), PageQuery(epoch=epoch, start=start))
+            for one in pb.GetTaskLogsResponse.FromString(page.encoded).logs:
+                entries[epoch, one.id] = one
+            start = page.next_ordinal
+            if start >= page.end:
+                break
+    return entries
 
 
 async def _open(store: Store, task_id: UUID) -> tuple[int, Draft]:
