@@ -47,6 +47,7 @@ class WatchedChanges(LogChanges):
         self.of_feeds = 0
         self.of_followers = 0
         self.is_away = False
+        self.refusals: asyncio.Queue[None] = asyncio.Queue()
         self.feeds_read = asyncio.Event()
         self.feeds_read.set()
         self.follower_asked = asyncio.Event()
@@ -63,6 +64,7 @@ class WatchedChanges(LogChanges):
             self.follower_asked.set()
             await self.followers_read.wait()
         if self.is_away:
+            self.refusals.put_nowait(None)
             raise StoreUnavailable(timedelta(seconds=1))
         return await super().since(task_id, revision, **how)
 

@@ -89,10 +89,11 @@ async def test_whoever_read_past_the_feed_comes_back_to_the_steps_of_all(world: 
         await world.log.grow(0, "e", keep_bytes=1)
         ahead.reads_on.set()
         await ahead.reached(world.log.revision)  # past the feed
-        world.changes.feeds_read.set()
-        await other.reached(world.log.revision)
         reads = world.changes.of_followers
-        for text in "fgh":
+        await world.log.grow(0, "f", keep_bytes=1)
+        world.changes.feeds_read.set()  # a step that begins before where this follower is
+        await _reached([ahead, other], world.log.revision)
+        for text in "gh":
             await world.log.grow(0, text, keep_bytes=1)
             await _reached([ahead, other], world.log.revision)
         assert world.changes.of_followers == reads

@@ -35,7 +35,7 @@ from tasklogs_server.logs.places import Cursor
 from tasklogs_server.logs.reader import Sync
 from tasklogs_server.sharing import Shared
 from tasklogs_server.store.log_changes import EntriesChanged, LogChanges
-from tasklogs_server.store.records import TailWithdrawn, Task
+from tasklogs_server.store.records import Task
 
 _PROGRESS_AFTER = timedelta(seconds=15)
 _SYNC_RETRY_SECONDS = 1.0
@@ -250,8 +250,6 @@ class _Follower:
             self._last_sent = (event.epoch, event.head.id, event.revision)
         elif isinstance(event, EntriesChanged):
             self._last_sent = (event.epoch, event.last_id, event.revision)
-        elif isinstance(event, TailWithdrawn):
-            self._last_sent = None
         return self._follows.wire(message, as_delta=as_delta)
 
     def _own(self, event: FollowEvent) -> bytes:
