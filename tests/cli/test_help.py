@@ -97,11 +97,6 @@ async def test_help_shows_the_variables_that_set_an_option(
         assert f"env var: {variable}" in help_text
 
 
-async def test_following_is_not_promised_yet() -> None:
-    assert "follow" not in (await run("logs", "--help")).stdout.lower()
-    assert (await run("logs", "local/demo", "-f")).code == 2
-
-
 async def test_version_is_the_packages() -> None:
     from importlib.metadata import version
 

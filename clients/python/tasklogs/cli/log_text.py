@@ -44,7 +44,7 @@ def print_text(first: Page, pages: Iterable[Page]) -> None:
     bold, plain = (_BOLD, _PLAIN) if colours_wanted() else ("", "")
     for entry in _entries(first, pages):
         content = visible(entry.content) if on_terminal else entry.content
-        write(f"{bold}{_heading(entry)}{plain}\n{content}")
+        write(f"{bold}{heading(entry)}{plain}\n{content}")
         write("\n" if content.endswith("\n") else "\n\n")
 
 
@@ -73,7 +73,8 @@ def _entries(first: Page, pages: Iterable[Page]) -> Iterator[types_pb2.TaskLogEn
         yield from page.logs
 
 
-def _heading(entry: types_pb2.TaskLogEntry) -> str:
+def heading(entry: types_pb2.TaskLogEntry) -> str:
+    """Who spoke, and when."""
     speaker = _SPEAKERS.get(entry.type, f"type {entry.type}")
     dropped = f", without its first {entry.dropped_bytes:,} bytes" if entry.dropped_bytes else ""
     return f"#{entry.id} {speaker}, {moment(entry.time)}{dropped}"

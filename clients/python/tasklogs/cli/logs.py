@@ -27,9 +27,12 @@ class LogOutput(StrEnum):
     JSONL = "jsonl"
 
 
-# Following (-f) will be an option here, over TaskLogs.FollowTaskLogs.
 def logs(
     task: TaskArgument,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C."),
+    ] = False,
     tail: Annotated[
         int | None,
         typer.Option(
@@ -77,6 +80,14 @@ def logs(
             help="A log that was brought up to date this recently will do.",
         ),
     ] = None,
+    cursor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CURSOR",
+            show_default=False,
+            help="With -f: go on after this place, which -o json and -o jsonl show.",
+        ),
+    ] = None,
     server: ServerOption = DEFAULT_SERVER,
     timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
@@ -86,7 +97,17 @@ def logs(
 
     Where the log is a stored one, stderr says of when. On a terminal, control characters in an
     agent's output are written out; in a pipe and in JSON they stay as they are.
+
+    With -f an answer that is being written grows in place on a terminal. In a pipe its growth is
+    appended; one that is rewritten is printed once more, marked, when it is final. With -o jsonl
+    each line is an event with its cursor, and its entries are whole.
     """
+    if follow:
+        _refuse_what_only_a_read_has(tail, output, epoch, max_staleness, cursor)
+        _follow(task, source, tail, cursor, output, server, timeout)
+        return
+    if cursor is not None:
+        raise typer.BadParameter("needs -f", param_hint="--cursor")
     from datetime import timedelta
 
     from tasklogs.cli import log_text
@@ -109,3 +130,47 @@ def logs(
                 log_text.print_object(first, pages)
             case LogOutput.JSONL:
                 log_text.print_lines(first, pages)
+
+
+def _refuse_what_only_a_read_has(
+    tail: int | None,
+    output: LogOutput,
+    epoch: int | None,
+    max_staleness: float | None,
+    cursor: str | None,
+) -> None:
+    if output is LogOutput.JSON:
+        raise typer.BadParameter("a follow has no end: use jsonl with -f", param_hint="--output")
+    if epoch is not None:
+        raise typer.BadParameter("-f follows the current one", param_hint="--epoch")
+    if max_staleness is not None:
+        raise typer.BadParameter("not with -f", param_hint="--max-staleness")
+    if tail is not None and cursor is not None:
+        raise typer.BadParameter("not with --tail", param_hint="--cursor")
+
+
+def _follow(
+    task: str,
+    source: LogSource | None,
+    tail: int | None,
+    cursor: str | None,
+    output: LogOutput,
+    server: str,
+    timeout: float,
+) -> None:
+    try:
+        from tasklogs import enums
+        from tasklogs.cli.follow import follow_log
+
+        follow_log(
+            task,
+            source=None if source is None else enums.LogSource[source.name],
+            tail=tail,
+            cursor=cursor,
+            as_lines=output is LogOutput.JSONL,
+            server=server,
+            timeout_seconds=timeout,
+        )
+    except KeyboardInterrupt:
+        # Ctrl-C is how a follow ends, however early it comes.
+        return

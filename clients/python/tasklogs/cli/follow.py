@@ -1,0 +1,163 @@
+"""`tasklogs logs -f`: follow a task's log until Ctrl-C, the reader, or the task's end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol
+
+import grpc
+
+from tasklogs.cli.failure import CommandFailed
+from tasklogs.cli.follow_append import AppendedText
+from tasklogs.cli.follow_lines import FollowLines
+from tasklogs.cli.follow_screen import ScreenText
+from tasklogs.cli.rpc_failure import describe, in_words
+from tasklogs.cli.terminal_text import one_line
+from tasklogs.client.client import TaskLogsClient
+from tasklogs.client.events import FollowEvent, Reconnected, Reconnecting
+from tasklogs.enums import LogSource
+from tasklogs.errors import CursorExpired, TaskLogsRpcError
+
+
+class Printer(Protocol):
+    """Where a follow is printed to."""
+
+    def show(self, event: FollowEvent) -> None:
+        """Print what `event` says."""
+
+    def notice(self, message: str) -> None:
+        """Say on stderr what is no event."""
+
+    def finish(self) -> None:
+        """Leave everything clean."""
+
+
+def follow_log(
+    task: str,
+    *,
+    source: LogSource | None,
+    tail: int | None,
+    cursor: str | None,
+    as_lines: bool,
+    server: str,
+    timeout_seconds: float,
+) -> None:
+    """Print the log as it grows; returns at Ctrl-C. `timeout_seconds` bounds the first answer."""
+    printer = FollowLines() if as_lines else _text_printer(task)
+    try:
+        asyncio.run(
+            _follow(printer, task, source, tail, cursor, server, timedelta(seconds=timeout_seconds))
+        )
+    except KeyboardInterrupt:
+        printer.finish()
+        sys.stdout.flush()
+    except CursorExpired as error:
+        printer.finish()
+        raise CommandFailed(_expired(error)) from error
+    except TaskLogsRpcError as error:
+        printer.finish()
+        raise CommandFailed(describe(error, server, timeout_seconds)) from error
+
+
+async def _follow(
+    printer: Printer,
+    task: str,
+    source: LogSource | None,
+    tail: int | None,
+    cursor: str | None,
+    server: str,
+    connect_timeout: timedelta,
+) -> None:
+    connections = _Connections(printer, server)
+    async with TaskLogsClient(server) as client:
+        follow = client.follow(
+            task,
+            source=source,
+            tail=tail,
+            cursor=cursor,
+            # To people it says that an answer rests; to programs it would be noise.
+            progress=not isinstance(printer, FollowLines),
+            connect_timeout=connect_timeout,
+            on_reconnect=connections.told,
+        )
+        with _ended_by_a_reader_that_left():
+            async for event in follow:
+                printer.show(event)
+                sys.stdout.flush()
+
+
+def _text_printer(task: str) -> Printer:
+    on_terminal = sys.stdout.isatty()
+    if on_terminal and os.environ.get("TERM", "") not in ("", "dumb"):
+        return ScreenText(task)
+    return AppendedText(task, escaped=on_terminal)
+
+
+class _Connections:
+    """Says once that the stream broke, and once that it goes on."""
+
+    def __init__(self, printer: Printer, server: str) -> None:
+        self._printer = printer
+        self._server = server
+        self._said = ""
+
+    def told(self, what: Reconnecting | Reconnected) -> None:
+        match what:
+            case Reconnecting():
+                why = self._why(what.error)
+                if why != self._said:
+                    self._printer.notice(f"{why}; trying again")
+                self._said = why
+            case Reconnected():
+                self._printer.notice(f"connected to {self._server} again")
+                self._said = ""
+
+    def _why(self, error: TaskLogsRpcError) -> str:
+        if error.reason is None and error.code is grpc.StatusCode.UNAVAILABLE:
+            return f"no connection to {self._server} ({one_line(error.message)})"
+        return one_line(f"{in_words(error.code)}: {error.message}")
+
+
+@contextmanager
+def _ended_by_a_reader_that_left() -> Iterator[None]:
+    """Raise BrokenPipeError in the `with` when the pipe at stdout loses its reader.
+
+    Without it a follow of a silent task would outlive its reader until the next entry.
+    """
+    descriptor = sys.stdout.fileno()
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        yield
+        return
+    loop, follower = asyncio.get_running_loop(), asyncio.current_task()
+    assert follower is not None
+    left = False
+
+    def leave() -> None:
+        nonlocal left
+        left = True
+        loop.remove_reader(descriptor)
+        follower.cancel()
+
+    # The writing end of a pipe becomes "readable" when its reading end is closed, and only then.
+    loop.add_reader(descriptor, leave)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        follower.uncancel()
+        raise BrokenPipeError(errno.EPIPE, "nobody reads the log any more") from None
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _expired(error: CursorExpired) -> str:
+    goes_on = f"; the oldest place that is held: --cursor {error.oldest_cursor}"
+    return f"{error.message}{goes_on if error.oldest_cursor else ''}"
