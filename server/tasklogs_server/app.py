@@ -23,7 +23,7 @@ from tasklogs_server.agents.messages import Limits
 from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.agents.syncs import Syncs
 from tasklogs_server.agents.upload import Uploads
-from tasklogs_server.domain.errors import StoreUnavailable
+from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
 from tasklogs_server.logs.reader import LogReader
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from tasklogs_server.services.interceptor import ErrorInterceptor
@@ -75,21 +75,24 @@ class Running:
     _server: grpc.aio.Server
     _sessions: Sessions
     _health: health.aio.HealthServicer
+    _calls: ErrorInterceptor
     _timeout: timedelta
 
     async def drain(self, at_once: asyncio.Event) -> None:
         """Ask everyone to leave, and wait for that: bounded, and cut short by `at_once`."""
         _log.info("server.draining")
         await self._health.enter_graceful_shutdown()
+        self._calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
         self._sessions.drain(_DRAIN_RETRY_AFTER)
-        emptied = asyncio.create_task(self._sessions.emptied())
+        # Reads under way too: what the server ends by itself reaches the caller as CANCELLED.
+        answered = asyncio.create_task(self._calls.answered())
         hurried = asyncio.create_task(at_once.wait())
         await asyncio.wait(
-            (emptied, hurried),
+            (answered, hurried),
             timeout=self._timeout.total_seconds(),
             return_when=asyncio.FIRST_COMPLETED,
         )
-        emptied.cancel()
+        answered.cancel()
         hurried.cancel()
 
 
@@ -146,7 +149,9 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         await set_serving(health_servicer, serving=True)
         await server.start()
         stack.push_async_callback(_stop, server, sessions, calls)
-        yield Running(f"{host}:{bound}", server, sessions, health_servicer, settings.drain_timeout)
+        yield Running(
+            f"{host}:{bound}", server, sessions, health_servicer, calls, settings.drain_timeout
+        )
 
 
 async def _stop(server: grpc.aio.Server, sessions: Sessions, calls: ErrorInterceptor) -> None:
