@@ -112,6 +112,7 @@ async def test_any_address_but_loopback_is_refused_in_a_line_that_names_what_is_
 
     assert finished.code == 1
     assert "TLS" in finished.stderr
+    assert "unexpected" not in finished.stderr
     assert "authentication" in finished.stderr
     assert finished.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()
@@ -125,6 +126,7 @@ async def test_a_database_that_does_not_answer_is_one_line() -> None:
 
     assert finished.code == 1
     assert finished.stderr.splitlines()[-1].startswith("tasklogs: ")
+    assert "unexpected" not in finished.stderr
     assert "secret" not in finished.stderr
     assert "Traceback" not in finished.stderr
 
