@@ -6,6 +6,7 @@ import pytest
 
 from tasklogs.agent.faults import Fault, TaskAppError
 from tasklogs.agent.process import ProcessWitness
+from tests.agent.conftest import until
 from tests.fakes.http_server import HttpServer, Request, Response
 
 
@@ -20,7 +21,7 @@ async def test_a_connection_that_stays_open_proves_the_process() -> None:
     number = await witness.number()
     assert await witness.number() == number
     assert witness.still(number)
-    assert process.connections == 1
+    await until(lambda: process.connections == 1)
     witness.close()
     await process.stop()
 
@@ -30,6 +31,7 @@ async def test_another_process_on_the_same_port_has_another_number() -> None:
     await process.start()
     witness = ProcessWitness("localhost", process.port, 5.0)
     number = await witness.number()
+    await until(lambda: process.connections == 1)
     await process.stop()
     assert not witness.still(number)
     with pytest.raises(TaskAppError, match="connection refused") as caught:
@@ -65,6 +67,6 @@ async def test_numbers_asked_for_at_the_same_time_agree() -> None:
     await process.start()
     witness = ProcessWitness("127.0.0.1", process.port, 5.0)
     assert set(await asyncio.gather(*(witness.number() for _ in range(10)))) == {1}
-    assert process.connections == 1
+    await until(lambda: process.connections == 1)
     witness.close()
     await process.stop()
