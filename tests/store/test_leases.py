@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -31,9 +33,14 @@ async def age(sql: Connection, table: str, column: str, by: timedelta) -> None:
     await sql.execute(f"UPDATE {table} SET {column} = {column} - $1::interval", by)
 
 
-async def other_process(database: str, sql: Connection) -> Store:
-    """Start another server on the same database, as it is after a restart."""
-    return await Store.open(database, read_connections=1, lease=LEASE)
+@asynccontextmanager
+async def other_process(database: str) -> AsyncIterator[Store]:
+    """Run another server on the same database, as it is after a restart."""
+    store = await Store.open(database, read_connections=1, lease=LEASE)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 async def test_the_process_that_holds_a_session_needs_no_heartbeat(
@@ -47,16 +54,16 @@ async def test_the_process_that_holds_a_session_needs_no_heartbeat(
 async def test_another_process_goes_by_the_heartbeat(
     database: str, store: Store, held: UUID, sql: Connection
 ) -> None:
-    other = await other_process(database, sql)
-    assert (await other.tasks.get(held)).agent_connected
-    await age(sql, "processes", "heartbeat_at", timedelta(seconds=16))
-    assert not (await other.tasks.get(held)).agent_connected
-    assert not await is_off(other, held)
-    await age(sql, "processes", "heartbeat_at", timedelta(seconds=15))
-    assert await is_off(other, held)
-    await store.heartbeat()
-    assert (await other.tasks.get(held)).agent_connected
-    await other.close()
+    await age(sql, "processes", "up_since", timedelta(hours=1))
+    async with other_process(database) as other:
+        assert (await other.tasks.get(held)).agent_connected
+        await age(sql, "processes", "heartbeat_at", timedelta(seconds=16))
+        assert not (await other.tasks.get(held)).agent_connected
+        assert not await is_off(other, held)
+        await age(sql, "processes", "heartbeat_at", timedelta(seconds=15))
+        assert await is_off(other, held)
+        await store.heartbeat()
+        assert (await other.tasks.get(held)).agent_connected
 
 
 async def test_the_lease_runs_from_the_loss(store: Store, held: UUID, sql: Connection) -> None:
@@ -89,9 +96,8 @@ async def test_time_without_any_server_does_not_count(
 ) -> None:
     await store.close()
     await age(sql, "processes", "heartbeat_at", timedelta(hours=1))  # crashed an hour ago
-    after_the_gap = await other_process(database, sql)
-    assert not await is_off(after_the_gap, held)
-    await after_the_gap.close()
+    async with other_process(database) as after_the_gap:
+        assert not await is_off(after_the_gap, held)
 
 
 async def test_a_server_that_joins_another_shares_its_uptime(
@@ -101,9 +107,8 @@ async def test_a_server_that_joins_another_shares_its_uptime(
     await store.sessions.lose_sessions([(held, fence)])
     await age(sql, "processes", "up_since", timedelta(hours=1))
     await age(sql, "tasks", "session_lost_at", timedelta(seconds=31))
-    joined = await other_process(database, sql)  # the first one's heartbeat is fresh: no gap
-    assert await is_off(joined, held)
-    await joined.close()
+    async with other_process(database) as joined:  # the first one's heartbeat is fresh: no gap
+        assert await is_off(joined, held)
 
 
 async def test_a_task_with_an_orchestrator_has_no_lease(store: Store, sql: Connection) -> None:
@@ -127,7 +132,6 @@ async def test_an_old_process_is_forgotten_and_its_tasks_are_not_connected(
 ) -> None:
     await store.close()
     await age(sql, "processes", "heartbeat_at", timedelta(days=2))
-    later = await other_process(database, sql)
-    assert await sql.fetchval("SELECT count(*) FROM processes") == 1
-    assert not (await later.tasks.get(held)).agent_connected
-    await later.close()
+    async with other_process(database) as later:
+        assert await sql.fetchval("SELECT count(*) FROM processes") == 1
+        assert not (await later.tasks.get(held)).agent_connected
