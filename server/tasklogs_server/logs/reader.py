@@ -97,22 +97,20 @@ class LogReader:
             page_bytes=self._page_bytes,
         )
         page = await self._page(query.ref, wanted)
-        detail = derive(page.task.facts)
+        detail = derive(page.facts)
         plan = _plan(page, query, detail)
         if plan is ReadPlan.SYNC_THEN_READ:
-            await self._sync(
-                page.task.task_id, max_staleness=query.max_staleness, time_left=time_left
-            )
+            await self._sync(page.task_id, max_staleness=query.max_staleness, time_left=time_left)
             page = await self._page(query.ref, wanted)
         return self._answer(
             page,
             query,
             PagePlace(
-                task_id=page.task.task_id,
+                task_id=page.task_id,
                 epoch=page.epoch,
                 start=page.next_ordinal,
                 end=page.end,
-                revision=page.task.head.revision,
+                revision=page.revision,
                 snapshot=plan is ReadPlan.READ_SNAPSHOT,
                 snapshot_at=self._snapshot_at(page),
                 status=detail.status,
@@ -130,7 +128,7 @@ class LogReader:
             page_bytes=self._page_bytes,
         )
         page = await self._page(query.ref, wanted)
-        if page.task.task_id != place.task_id or page.first_ordinal > place.start:
+        if page.task_id != place.task_id or page.start > place.start:
             raise CursorExpired(None)
         return self._answer(page, query, replace(place, start=page.next_ordinal))
 
@@ -144,7 +142,7 @@ class LogReader:
             snapshot_at=place.snapshot_at,
             status=place.status,
             epoch=page.epoch,
-            revision=page.task.head.revision,
+            revision=page.revision,
             first_id=page.first_id,
             # The first page's revision: what changed since is what a follow from here brings.
             cursor=Cursor(place.task_id, place.revision).encode(),
@@ -152,12 +150,12 @@ class LogReader:
         )
 
     def _snapshot_at(self, page: LogPage) -> datetime | None:
-        known = (page.task.head.snapshot_at, self._confirmed_at(page.task.task_id))
+        known = (page.snapshot_at, self._confirmed_at(page.task_id))
         return max((moment for moment in known if moment is not None), default=None)
 
 
 def _plan(page: LogPage, query: LogQuery, detail: StatusDetail) -> ReadPlan:
-    current = page.task.head.epoch
+    current = page.current_epoch
     if query.epoch is not None and query.epoch > max(current, 1):
         raise InvalidFields([FieldViolation("epoch", f"the task has {current} epochs")])
     if query.epoch is not None and query.epoch < current:
