@@ -86,6 +86,20 @@ async def test_a_deleted_task_ends_it_with_one_line_and_exit_1(
     assert "Traceback" not in said
 
 
+async def test_a_second_signal_ends_it_at_once(app: FakeTaskApp) -> None:
+    process = await start(
+        "--server=127.0.0.1:1", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"
+    )
+    assert process.stderr is not None
+    await process.stderr.readline()  # it has begun
+    process.send_signal(signal.SIGINT)
+    await asyncio.sleep(0.2)  # two signals at the same moment may arrive as one
+    process.send_signal(signal.SIGINT)
+    code, said = await ended(process, timeout=5.0)
+    assert code == 1
+    assert "second signal" in said.splitlines()[-1]
+
+
 async def test_a_goodbye_that_nobody_takes_is_exit_1_within_10_s(app: FakeTaskApp) -> None:
     process = await start(
         "--server=127.0.0.1:1", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"

@@ -100,8 +100,8 @@ class Watch:
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(self._settings.probe_interval_seconds)
-            if self._health.is_failing and self._listener is not None:
-                self._refresher.want()
+            if self._health.is_failing:
+                self._want()
 
     async def _follow_events(self) -> None:
         while True:
@@ -133,7 +133,7 @@ class Watch:
             case StatusChange(status, process):
                 if status == "stable":
                     self._ready(process)
-                self._refresher.want()
+                self._want()
             case _:
                 assert_never(event)
 
@@ -145,7 +145,7 @@ class Watch:
             self._listener.show_list(shown, ())
         if shown.status == "stable":
             self._ready(shown.process)
-        self._refresher.want()
+        self._want()
 
     def _update(self, entry: Entry, process: int) -> None:
         if self._refresher.is_fetching:
@@ -155,8 +155,13 @@ class Watch:
             self._newer[entry.id] = entry
         if entry.type is EntryType.INPUT and process != self._ready_process:
             self._ready(process)
-            self._refresher.want()
+            self._want()
         elif process == self._ready_process and self._shows_gap(entry, process):
+            self._refresher.want()
+
+    def _want(self) -> None:
+        """Ask for the whole list, if anybody listens."""
+        if self._listener is not None:
             self._refresher.want()
 
     def _shows_gap(self, entry: Entry, process: int) -> bool:

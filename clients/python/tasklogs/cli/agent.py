@@ -96,11 +96,19 @@ async def _run(running: Agent) -> None:
     from tasklogs.v1.task_agents_pb2 import Goodbye
 
     loop = asyncio.get_running_loop()
-    departure = running.departure
-    loop.add_signal_handler(signal.SIGTERM, departure.want, Goodbye.REASON_PAUSING)
-    loop.add_signal_handler(signal.SIGINT, departure.want, Goodbye.REASON_STOPPING)
+    task = asyncio.create_task(running.run())
+
+    def leave(reason: Goodbye.Reason.ValueType) -> None:
+        if running.departure.is_wanted:
+            task.cancel()  # told twice: no more patience
+        running.departure.want(reason)
+
+    loop.add_signal_handler(signal.SIGTERM, leave, Goodbye.REASON_PAUSING)
+    loop.add_signal_handler(signal.SIGINT, leave, Goodbye.REASON_STOPPING)
     try:
-        await running.run()
+        await task
+    except asyncio.CancelledError:
+        raise CommandFailed("left without a goodbye: a second signal came") from None
     except Fatal as error:
         raise CommandFailed(str(error)) from None
     except TimeoutError as error:
