@@ -34,6 +34,7 @@ from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.stopping import StopSignals
 from tasklogs_server.store import Store, migrate
+from tasklogs_server.store.probe import why_unusable
 
 _TICK_SECONDS = 5.0
 _RETRY_TICK_SECONDS = 0.5
@@ -226,6 +227,9 @@ async def _watch(postgres: EmbeddedPostgres, stop: asyncio.Event) -> None:
 
 
 async def _open_store(settings: ServerSettings, dsn: str) -> Store:
+    reason = await why_unusable(dsn)
+    if reason is not None:
+        raise StartupError(f"the database cannot be reached: {reason}")
     try:
         await migrate(dsn)
         return await Store.open(
