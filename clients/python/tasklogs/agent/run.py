@@ -77,6 +77,7 @@ class Agent:
 
     async def _time_to_leave(self) -> None:
         await self.departure.wanted()
+        _log.info("leaving")
         await asyncio.sleep(self._settings.goodbye_timeout_seconds)
         raise TimeoutError("the server did not confirm the goodbye in time")
 
