@@ -8,10 +8,10 @@ from typing import Self
 
 
 class TcpRelay:
-    """Listens on loopback and passes all on to `port`, until it is frozen."""
+    """Listens on loopback and passes all on to `target`, a port, until it is frozen."""
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.target = port
         self._flows = asyncio.Event()
         self._flows.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,7 +45,7 @@ class TcpRelay:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.append(writer)
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers.append(far_writer)
         for source, sink in ((reader, far_writer), (far_reader, writer)):
             task = asyncio.create_task(self._pump(source, sink))
