@@ -148,6 +148,8 @@ def entry_row(
 
 async def waits_for_a_lock(sql: Connection) -> bool:
     """Whether anyone in this database waits for a lock now."""
+    # Within a transaction the first look would be kept.
+    await sql.execute("SELECT pg_stat_clear_snapshot()")
     waiting: bool = await sql.fetchval(
         "SELECT EXISTS (SELECT FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock')"
