@@ -60,12 +60,13 @@ async def turns(count: int = 10) -> None:
         await asyncio.sleep(0)
 
 
-async def test_callers_of_one_moment_share_the_first_run() -> None:
+async def test_the_first_caller_runs_at_once_and_the_others_of_its_moment_share_a_run() -> None:
     shared, work = Shared[int](), Work()
     callers = [asyncio.create_task(shared.run("key", work)) for _ in range(5)]
     await work.has_begun(1)
     work.finish(1)
-    assert await asyncio.gather(*callers) == [1] * 5
+    work.finish(2)
+    assert await asyncio.gather(*callers) == [1, 2, 2, 2, 2]
 
 
 async def test_callers_during_a_run_share_the_next_one() -> None:
@@ -125,12 +126,16 @@ async def test_all_callers_of_a_run_get_its_error_and_the_next_run_is_another() 
 
 async def test_a_caller_that_leaves_does_not_take_the_run_along() -> None:
     shared, work = Shared[int](), Work()
-    leaving, staying = (asyncio.create_task(shared.run("key", work)) for _ in range(2))
+    callers = [asyncio.create_task(shared.run("key", work)) for _ in range(3)]
     await work.has_begun(1)
+    work.finish(1)
+    await work.has_begun(2)
+    first, leaving, staying = callers
     leaving.cancel()
     await turns()
-    work.finish(1)
-    assert await staying == 1
+    work.finish(2)
+    assert await first == 1
+    assert await staying == 2
 
 
 async def test_a_run_that_all_callers_have_left_is_cancelled() -> None:
@@ -178,4 +183,4 @@ async def test_a_key_that_nobody_asks_for_is_forgotten() -> None:
 
     for number in range(10):
         assert await shared.run(number, succeed) == 7
-    assert not shared._newest
+    assert not shared._under_way
