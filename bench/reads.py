@@ -136,7 +136,7 @@ async def whole_log(stage: Stage) -> list[Result]:
     await stage.fill([task], entries=entries, content_bytes=2000)
     pages, ranges = await _pages(stage, task)
     bare = [struct.pack(">16sii", task.id.bytes, start, end) for start, end in ranges]
-    seconds = 0.3 if stage.quick else 1.2
+    seconds = 0.3 if stage.quick else 0.8
     rounds = await interleave(
         {
             "ours": stage.load(stage.ours, GET_TASK_LOGS, [pages], count="bytes", seconds=seconds),

@@ -48,7 +48,7 @@ class Stage:
 
     def slice_seconds(self) -> float:
         """How long one contestant runs in one round."""
-        return 0.15 if self.quick else 0.8
+        return 0.15 if self.quick else 0.5
 
     async def create_tasks(
         self, count: int, *, standalone: bool = False, server: Server | None = None

@@ -32,7 +32,7 @@ async def committed_entries(stage: Stage) -> list[Result]:
         tokens = [task.token for task in tasks[number::CLIENTS]]
         await client.do("open_agents", address=stage.ours.address, tokens=tokens)
     await stage.clients[0].do("open_upserts", dsn=stage.dsn)
-    seconds = 0.3 if stage.quick else 1.5
+    seconds = 0.3 if stage.quick else 1.0
 
     async def ours() -> float:
         results = await asyncio.gather(
