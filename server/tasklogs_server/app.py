@@ -85,7 +85,6 @@ class Running:
         await self._health.enter_graceful_shutdown()
         self._calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
         self._sessions.drain(_DRAIN_RETRY_AFTER)
-        # Reads under way too: what the server ends by itself reaches the caller as CANCELLED.
         answered = asyncio.create_task(self._calls.answered())
         hurried = asyncio.create_task(at_once.wait())
         await asyncio.wait(
@@ -156,8 +155,10 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
 
 
 async def _stop(server: grpc.aio.Server, sessions: Sessions, calls: ErrorInterceptor) -> None:
-    # An open call would hold `stop` for its whole grace: streams of ours end first.
+    # An open call would hold `stop` for its whole grace: those of ours end first.
+    calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
     sessions.end_all()
+    calls.end()
     await server.stop(grace=0.5)
     # `stop` returns before the handlers' cleanup has run, and that needs the store.
     await calls.finished()

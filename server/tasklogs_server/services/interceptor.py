@@ -36,6 +36,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self) -> None:
         self._calls: dict[asyncio.Task[Any], str] = {}
         self._refusal: Callable[[], TaskLogsError] | None = None
+        self._ending = False
 
     async def intercept_service(
         self,
@@ -59,6 +60,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         """Answer every call of the API that comes from now on with what `error` makes."""
         self._refusal = error
 
+    def end(self) -> None:
+        """End every open call of the API with what new ones are refused with.
+
+        What the server's own `stop` cuts off would reach the caller as CANCELLED.
+        """
+        self._ending = True
+        for call, method in self._calls.items():
+            if _is_of_the_api(method):
+                call.cancel()
+
     async def answered(self) -> None:
         """Wait until no call of the API is open; a health Watch may stay for ever."""
         while calls := [call for call, method in self._calls.items() if _is_of_the_api(method)]:
@@ -75,6 +86,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 try:
                     self._admit(method)
                     return await inner(decode(request), context)
+                except asyncio.CancelledError:
+                    status = self._status_of_the_end()
                 except Exception as error:
                     status = _status_of(error, method)
                 return await context.abort_with_status(rpc_status.to_status(status))
@@ -91,11 +104,21 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                         async for response in responses:
                             yield response
                     return
+                except asyncio.CancelledError:
+                    status = self._status_of_the_end()
                 except Exception as error:
                     status = _status_of(error, method)
                 await context.abort_with_status(rpc_status.to_status(status))
 
         return handle
+
+    def _status_of_the_end(self) -> Status:
+        """Return the refusal where it was `end` that cancelled; where the caller left, raise on."""
+        call = asyncio.current_task()
+        if not self._ending or self._refusal is None or call is None:
+            raise
+        call.uncancel()
+        return status_of(self._refusal())
 
     def _admit(self, method: str) -> None:
         if self._refusal is not None and _is_of_the_api(method):
