@@ -44,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 
 class StartupError(Exception):
-    """The server cannot start; one line that says why and what to do."""
+    """The server cannot start, or cannot go on; one line that says why and what to do."""
 
 
 async def serve(
@@ -214,16 +214,23 @@ async def _database(
     except EmbeddedPostgresError as error:
         raise StartupError(str(error)) from error
     try:
-        async with _background(_watch(postgres, stop)):
+        died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        async with _background(_watch(postgres, stop, died)):
             yield postgres.dsn()
+        if died.done():
+            # Not in good order: whoever supervises this process is to start it again.
+            raise StartupError(died.result())
     finally:
         await postgres.stop()
 
 
-async def _watch(postgres: EmbeddedPostgres, stop: asyncio.Event) -> None:
+async def _watch(
+    postgres: EmbeddedPostgres, stop: asyncio.Event, died: asyncio.Future[str]
+) -> None:
     """Stop the server where its own Postgres ends: nothing would bring it back."""
     ended = await postgres.wait()
     _log.error("postgres.ended", how=ended)
+    died.set_result(ended)
     stop.set()
 
 

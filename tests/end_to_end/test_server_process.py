@@ -244,7 +244,7 @@ async def test_a_database_of_the_operators_own_is_served_from_and_left_running(
         assert (await finish(process)).code == 0
 
 
-async def test_it_ends_where_its_own_postgres_ends(data_dir: Path) -> None:
+async def test_it_fails_where_its_own_postgres_ends(data_dir: Path) -> None:
     async with serving(data_dir) as server:
         [postmaster] = [
             process
@@ -255,7 +255,9 @@ async def test_it_ends_where_its_own_postgres_ends(data_dir: Path) -> None:
 
         finished = await finish(server.process)
 
+    assert finished.code == 1
     assert "postgres.ended" in finished.stderr
+    assert "postgres ended by itself with signal SIGKILL" in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr
 
 
