@@ -168,8 +168,9 @@ async def test_a_network_that_died_without_a_word_is_noticed(
             await server.session()
             await until(lambda: server.store.entries)
             relay.freeze()
-            app.say("user", "meanwhile")
+            # Nothing is said meanwhile: only the pings can tell.
             await until(lambda: relay.connections > 1)  # it dials again, into the same silence
+            app.say("user", "meanwhile")
             relay.thaw()
             await server.session(2)
             await until(lambda: server.store.contents == ["", "meanwhile"])
@@ -177,6 +178,16 @@ async def test_a_network_that_died_without_a_word_is_noticed(
             task.cancel()
             await asyncio.wait({task})
     assert len(server.store.epochs) == 1
+
+
+async def test_a_stream_that_the_server_closes_in_order_is_opened_again(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    app.become_ready()
+    async with running_agent(app, server):
+        session = await server.session()
+        session.end(Refusal(grpc.StatusCode.OK))
+        await server.session(2)
 
 
 async def test_the_build_number_is_told(app: FakeTaskApp, server: FakeServer) -> None:

@@ -100,7 +100,8 @@ class Watch:
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(self._settings.probe_interval_seconds)
-            if self._health.is_failing:
+            # Whatever failed: what it was to show may have nobody else who asks for it.
+            if self._last_failure:
                 self._want()
 
     async def _follow_events(self) -> None:
