@@ -36,6 +36,7 @@ from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.stopping import StopSignals
 from tasklogs_server.store import Store, migrate
+from tasklogs_server.store.probe import why_unusable
 
 _TICK_SECONDS = 5.0
 _RETRY_TICK_SECONDS = 0.5
@@ -45,7 +46,7 @@ _log = structlog.get_logger(__name__)
 
 
 class StartupError(Exception):
-    """The server cannot start; one line that says why and what to do."""
+    """The server cannot start, or cannot go on; one line that says why and what to do."""
 
 
 async def serve(
@@ -78,22 +79,24 @@ class Running:
     _sessions: Sessions
     _follows: Follows
     _health: health.aio.HealthServicer
+    _calls: ErrorInterceptor
     _timeout: timedelta
 
     async def drain(self, at_once: asyncio.Event) -> None:
         """Ask everyone to leave, and wait for that: bounded, and cut short by `at_once`."""
         _log.info("server.draining")
         await self._health.enter_graceful_shutdown()
+        self._calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
         self._sessions.drain(_DRAIN_RETRY_AFTER)
         self._follows.drain(ServerDraining(_DRAIN_RETRY_AFTER))
-        emptied = asyncio.create_task(self._sessions.emptied())
+        answered = asyncio.create_task(self._calls.answered())
         hurried = asyncio.create_task(at_once.wait())
         await asyncio.wait(
-            (emptied, hurried),
+            (answered, hurried),
             timeout=self._timeout.total_seconds(),
             return_when=asyncio.FIRST_COMPLETED,
         )
-        emptied.cancel()
+        answered.cancel()
         hurried.cancel()
 
 
@@ -156,16 +159,24 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         await server.start()
         stack.push_async_callback(_stop, server, sessions, follows, calls)
         yield Running(
-            f"{host}:{bound}", server, sessions, follows, health_servicer, settings.drain_timeout
+            address=f"{host}:{bound}",
+            _server=server,
+            _sessions=sessions,
+            _follows=follows,
+            _health=health_servicer,
+            _calls=calls,
+            _timeout=settings.drain_timeout,
         )
 
 
 async def _stop(
     server: grpc.aio.Server, sessions: Sessions, follows: Follows, calls: ErrorInterceptor
 ) -> None:
-    # An open call would hold `stop` for its whole grace: streams of ours end first.
+    # An open call would hold `stop` for its whole grace: those of ours end first.
+    calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
     sessions.end_all()
     follows.drain(ServerDraining(_DRAIN_RETRY_AFTER))
+    calls.end()
     await server.stop(grace=0.5)
     # `stop` returns before the handlers' cleanup has run, and that needs the store.
     await calls.finished()
@@ -188,11 +199,23 @@ async def _tick(store: Store, sessions: Sessions, servicer: health.aio.HealthSer
 
 @asynccontextmanager
 async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` as long as the block lasts. Its failure cancels the block and is raised."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work)
-        yield
-        task.cancel()
+    """Run `work` as long as the block lasts. Its failure cancels the block and is raised.
+
+    Whatever is raised comes out as it is, not in the group's wrapping: callers tell errors by type.
+    """
+    failure: Exception | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work)
+            try:
+                yield
+            except Exception as error:
+                failure = error
+            task.cancel()
+    except ExceptionGroup as failures:
+        failure = failure or failures.exceptions[0]
+    if failure is not None:
+        raise failure
 
 
 @asynccontextmanager
@@ -209,20 +232,30 @@ async def _database(
     except EmbeddedPostgresError as error:
         raise StartupError(str(error)) from error
     try:
-        async with _background(_watch(postgres, stop)):
+        died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        async with _background(_watch(postgres, stop, died)):
             yield postgres.dsn()
+        if died.done():
+            # Not in good order: whoever supervises this process is to start it again.
+            raise StartupError(died.result())
     finally:
         await postgres.stop()
 
 
-async def _watch(postgres: EmbeddedPostgres, stop: asyncio.Event) -> None:
+async def _watch(
+    postgres: EmbeddedPostgres, stop: asyncio.Event, died: asyncio.Future[str]
+) -> None:
     """Stop the server where its own Postgres ends: nothing would bring it back."""
     ended = await postgres.wait()
     _log.error("postgres.ended", how=ended)
+    died.set_result(ended)
     stop.set()
 
 
 async def _open_store(settings: ServerSettings, dsn: str) -> Store:
+    reason = await why_unusable(dsn)
+    if reason is not None:
+        raise StartupError(f"the database cannot be reached: {reason}")
     try:
         await migrate(dsn)
         return await Store.open(

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from annotated_types import Ge
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _MIB = 1024 * 1024
+
+
+def _from_seconds(value: object) -> object:
+    # From a string pydantic takes ISO 8601 only; a variable that says 5 means seconds.
+    with suppress(ValueError):
+        if isinstance(value, str):
+            return timedelta(seconds=float(value))
+    return value
+
+
+Seconds = Annotated[timedelta, Ge(timedelta(0)), BeforeValidator(_from_seconds)]
 
 
 class ServerSettings(BaseSettings):
@@ -26,16 +39,16 @@ class ServerSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="what is logged"
     )
-    agent_wait: timedelta = Field(
+    agent_wait: Seconds = Field(
         timedelta(seconds=3), description="how long a live read waits for an agent stream"
     )
-    sync_timeout: timedelta = Field(
+    sync_timeout: Seconds = Field(
         timedelta(seconds=10), description="how long a live read waits for the task app"
     )
-    lease: timedelta = Field(
+    lease: Seconds = Field(
         timedelta(seconds=30), description="how long a standalone task outlives its agent stream"
     )
-    drain_timeout: timedelta = Field(
+    drain_timeout: Seconds = Field(
         timedelta(seconds=8), description="how long open calls may take after SIGTERM"
     )
     page_bytes: int = Field(

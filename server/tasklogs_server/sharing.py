@@ -17,20 +17,27 @@ T = TypeVar("T")
 _SETTLE_TURNS = 3
 
 
-class _Run(Generic[T]):
-    def __init__(self, task: asyncio.Task[T], after: _Run[T] | None) -> None:
+class _UnderWay(Generic[T]):
+    """The run of a key that has begun, and the one that is next."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+        self.next: _Next[T] | None = None
+
+
+class _Next(Generic[T]):
+    """A run that has not begun, and how many wait for it."""
+
+    def __init__(self, task: asyncio.Task[T]) -> None:
         self.task = task
-        self.after = after
-        """The run that this one waits for; None once it has begun."""
         self.waiters = 0
-        self.begun = False
 
 
 class Shared(Generic[T]):
     """Runs of `work`, at most two per key: one under way and one next."""
 
     def __init__(self) -> None:
-        self._newest: dict[Hashable, _Run[T]] = {}
+        self._under_way: dict[Hashable, _UnderWay[T]] = {}
 
     async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         """Return what a run of `work` for `key` returns that begins no earlier than this call.
@@ -38,55 +45,47 @@ class Shared(Generic[T]):
         `work` of the run's first caller is the one that runs. A run that all its callers have left
         is cancelled.
         """
-        run = self._newest.get(key)
-        if run is None or run.begun:
-            run = self._start(key, after=run, work=work)
-        run.waiters += 1
+        current = self._under_way.get(key)
+        if current is None:
+            return await self._run_now(key, work)  # nobody can join it any more: no task is needed
+        if current.next is None:
+            current.next = _Next(asyncio.create_task(self._run_after(key, current, work)))
+            current.next.task.add_done_callback(_retrieve)
+        joined = current.next
+        joined.waiters += 1
         try:
-            return await asyncio.shield(run.task)
+            return await asyncio.shield(joined.task)
         finally:
-            run.waiters -= 1
-            if run.waiters == 0 and not run.task.done():
-                self._abandon(key, run)
+            joined.waiters -= 1
+            if joined.waiters == 0 and not joined.task.done():
+                joined.task.cancel()
+                self._forget_next(key, current, joined)
 
-    def _start(
-        self, key: Hashable, *, after: _Run[T] | None, work: Callable[[], Awaitable[T]]
-    ) -> _Run[T]:
-        run: _Run[T]
+    async def _run_after(
+        self, key: Hashable, current: _UnderWay[T], work: Callable[[], Awaitable[T]]
+    ) -> T:
+        await current.over.wait()
+        for _ in range(_SETTLE_TURNS):
+            await asyncio.sleep(0)
+        return await self._run_now(key, work)
 
-        async def go() -> T:
-            if after is not None:
-                await asyncio.wait([after.task])
-                for _ in range(_SETTLE_TURNS):
-                    await asyncio.sleep(0)
-            run.begun, run.after = True, None
-            try:
-                return await work()
-            finally:
-                self._forget(key, run)
+    async def _run_now(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
+        run: _UnderWay[T] = _UnderWay()
+        self._under_way[key] = run
+        try:
+            return await work()
+        finally:
+            # Also where it was abandoned: only now is it really over, and the next may begin.
+            run.over.set()
+            if run.next is None:
+                del self._under_way[key]
 
-        run = _Run(asyncio.create_task(go(), name=f"shared {key!r}"[:80]), after)
-        # A first run takes its callers until the loop lets it begin, a turn later: none of them
-        # called after.
-        self._newest[key] = run
-        run.task.add_done_callback(_retrieve)
-        return run
-
-    def _abandon(self, key: Hashable, run: _Run[T]) -> None:
-        run.task.cancel()
-        # One that has begun forgets itself once it is really over: the next must not overlap it.
-        if not run.begun:
-            run.begun = True  # nobody may join it any more
-            self._forget(key, run)
-
-    def _forget(self, key: Hashable, run: _Run[T]) -> None:
-        if self._newest.get(key) is not run:
-            return
-        # A run that never began leaves the one before it under way: that is the newest again.
-        if run.after is not None and not run.after.task.done():
-            self._newest[key] = run.after
-        else:
-            del self._newest[key]
+    def _forget_next(self, key: Hashable, current: _UnderWay[T], left: _Next[T]) -> None:
+        if current.next is not left or self._under_way.get(key) is not current:
+            return  # it had begun
+        current.next = None
+        if current.over.is_set():
+            del self._under_way[key]
 
 
 def _retrieve(task: asyncio.Task[T]) -> None:

@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import grpc
 import pytest
 
 from tasklogs.agent.run import Agent, Options
 from tasklogs.v1 import task_agents_pb2 as pb
 from tests.agent.conftest import FAST, until
-from tests.fakes.agent_server import FakeServer
+from tests.fakes.agent_server import FakeServer, Refusal
 from tests.fakes.task_app import FakeTaskApp
 
 
@@ -64,6 +65,20 @@ async def test_a_signal_while_disconnected_still_finds_the_server(
         await task
     assert server.store.contents == ["", "last words"]
     assert server.sessions[-1].said_goodbye
+
+
+async def test_a_superseded_agent_leaves_without_silencing_the_other(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    app.become_ready()
+    agent, task = await started(app, server)
+    session = await server.session()
+    session.end(Refusal(grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED"))
+    await until(lambda: session.is_over)
+    agent.departure.want(pb.Goodbye.REASON_PAUSING)
+    async with asyncio.timeout(5):
+        await task
+    assert len(server.sessions) == 1
 
 
 async def test_a_goodbye_that_nobody_confirms_is_given_up_in_time(

@@ -8,7 +8,7 @@ import time
 from tasklogs.v1 import types_pb2
 from tests.agent.conftest import patient, running_agent, until
 from tests.fakes.agent_server import FakeServer
-from tests.fakes.task_app import FakeTaskApp, tears, with_role
+from tests.fakes.task_app import FakeTaskApp, speaks_nonsense, tears, with_role
 
 HEALTHY = types_pb2.APP_HEALTH_HEALTHY
 INITIALIZING = types_pb2.APP_HEALTH_INITIALIZING
@@ -367,6 +367,16 @@ async def test_an_agent_that_starts_before_the_task_app_waits_for_it(server: Fak
         await until(lambda: server.store.contents == ["", "hello"])
         await until(lambda: session.health == HEALTHY)
     await app.stop()
+
+
+async def test_a_first_list_that_could_not_be_read_is_read_later(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    app.become_ready()
+    app.say("user", "hello")
+    app.fail_next("/messages", speaks_nonsense, times=3)
+    async with running_agent(app, server):
+        await until(lambda: server.store.contents == ["", "hello"])
 
 
 async def test_a_message_of_5_mb_is_stored_with_its_end(

@@ -9,10 +9,12 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from tasklogs.agent.reconnect import Fatal
+from tasklogs.agent.run import Agent, Options
 from tasklogs.v1 import task_agents_pb2 as pb
 from tests.agent.conftest import FAST, running_agent, until
 from tests.fakes.agent_server import FakeServer, Refusal
 from tests.fakes.task_app import FakeTaskApp
+from tests.fakes.tcp_relay import TcpRelay
 
 
 async def test_a_restarted_server_is_found_and_gets_only_what_is_new(
@@ -129,7 +131,7 @@ async def test_a_server_that_says_nothing_is_given_up(app: FakeTaskApp, server: 
     server.is_mute = True
     app.become_ready()
     async with running_agent(app, server, replace(FAST, welcome_timeout_seconds=0.1)):
-        await asyncio.sleep(0.15)
+        await until(lambda: server.hellos == 2)
         server.is_mute = False
         await server.session()
 
@@ -152,6 +154,40 @@ async def test_the_agent_ends_where_nothing_is_left_to_do(
         async with asyncio.timeout(5):
             with pytest.raises(Fatal, match=said):
                 await task
+
+
+async def test_a_network_that_died_without_a_word_is_noticed(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    app.become_ready()
+    settings = replace(FAST, keepalive_seconds=0.1, keepalive_timeout_seconds=0.1)
+    async with TcpRelay(server.port) as relay:
+        options = Options(f"127.0.0.1:{relay.port}", "a-token", app.url)
+        task = asyncio.create_task(Agent(options, settings).run())
+        try:
+            await server.session()
+            await until(lambda: server.store.entries)
+            relay.freeze()
+            # Nothing is said meanwhile: only the pings can tell.
+            await until(lambda: relay.connections > 1)  # it dials again, into the same silence
+            app.say("user", "meanwhile")
+            relay.thaw()
+            await server.session(2)
+            await until(lambda: server.store.contents == ["", "meanwhile"])
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+    assert len(server.store.epochs) == 1
+
+
+async def test_a_stream_that_the_server_closes_in_order_is_opened_again(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    app.become_ready()
+    async with running_agent(app, server):
+        session = await server.session()
+        session.end(Refusal(grpc.StatusCode.OK))
+        await server.session(2)
 
 
 async def test_the_build_number_is_told(app: FakeTaskApp, server: FakeServer) -> None:

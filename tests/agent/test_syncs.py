@@ -115,6 +115,27 @@ async def test_a_sync_of_a_task_app_that_hangs_fails_in_time(
         assert (await session.sync(2)).HasField("sync_done")
 
 
+async def test_a_fresh_event_stream_that_contradicts_leaves_it_to_the_fetch(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    app.become_ready()
+    app.say("user", "hello")
+    async with running_agent(app, server):
+        session = await server.session()
+        await until(lambda: len(server.store.entries) == 2)
+        async with app.handling_post():
+            app.start_over("other", "more")
+            app.tick()
+            before = app.subscriptions
+            session.send(pb.ServerMessage(sync=pb.Sync(id=1)))
+            await until(lambda: app.subscriptions > before and app.subscribers == 1)
+            assert server.store.contents == ["", "hello"]
+            assert not any(message.HasField("sync_done") for message in session.messages)
+        assert (await session.answer(1)).HasField("sync_done")
+        assert server.store.contents == ["other", "more"]
+    assert len(server.store.epochs) == 2
+
+
 async def test_a_fresh_event_stream_that_fails_leaves_the_fetch_its_time(
     app: FakeTaskApp, server: FakeServer
 ) -> None:

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+# Where PYTHONUNBUFFERED is set nothing is left to be flushed at the end.
+CHANGES_ITS_WAYS = ("NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED")
 TASKLOGS = Path(sys.executable).parent / "tasklogs"
 DEADLINE_SECONDS = 30
 
@@ -28,7 +30,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("TASKLOGS_") and name not in ("NO_COLOR", "FORCE_COLOR")
+        if not name.startswith("TASKLOGS_") and name not in CHANGES_ITS_WAYS
     }
     return kept | {"TERM": "xterm-256color", "COLUMNS": "200"} | dict(extra or {})
 

@@ -10,6 +10,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
+from tasklogs.cli.rpc_failure import describe
+from tasklogs.cli.terminal_text import one_line
+from tasklogs.errors import TaskLogsRpcError
 from tests.cli.command import Finished, run, run_on_terminal
 from tests.client.scripted_server import Refusal, ScriptedServer, Silence
 
@@ -88,17 +91,13 @@ async def test_a_refusal_is_one_line_with_code_reason_and_what_to_do(
     assert finished == Finished(1, "", f"tasklogs: {line}\n")
 
 
-@pytest.mark.parametrize(
-    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
-)
-async def test_no_code_gives_a_traceback(scripted: ScriptedServer, code: grpc.StatusCode) -> None:
-    scripted.script.append(Refusal(code, "why"))
+@pytest.mark.parametrize("code", grpc.StatusCode)
+@pytest.mark.parametrize("message", ["", "why"])
+def test_every_code_has_its_words(code: grpc.StatusCode, message: str) -> None:
+    line = describe(TaskLogsRpcError(code, message), "127.0.0.1:50051", timeout_seconds=1)
 
-    finished = await read(scripted.address)
-
-    assert (finished.code, finished.stdout) == (1, "")
-    assert finished.stderr.startswith("tasklogs: ")
-    assert finished.stderr.count("\n") == 1
+    assert one_line(line) == line
+    assert code.name not in line
 
 
 async def test_where_no_server_answers_it_says_where_and_how_to_start_one() -> None:

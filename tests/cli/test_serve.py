@@ -112,6 +112,7 @@ async def test_any_address_but_loopback_is_refused_in_a_line_that_names_what_is_
 
     assert finished.code == 1
     assert "TLS" in finished.stderr
+    assert "unexpected" not in finished.stderr
     assert "authentication" in finished.stderr
     assert finished.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()
@@ -125,6 +126,7 @@ async def test_a_database_that_does_not_answer_is_one_line() -> None:
 
     assert finished.code == 1
     assert finished.stderr.splitlines()[-1].startswith("tasklogs: ")
+    assert "unexpected" not in finished.stderr
     assert "secret" not in finished.stderr
     assert "Traceback" not in finished.stderr
 
@@ -161,8 +163,17 @@ async def test_without_the_server_extra_it_says_how_to_install_it() -> None:
 async def test_help_shows_the_settings_that_are_no_options() -> None:
     finished = await run("serve", "--help")
 
-    assert re.search(r"TASKLOGS_AGENT_WAIT .*\n? .*\[default:\s+3\]", finished.stdout)
+    assert re.search(r"TASKLOGS_AGENT_WAIT .*\n? .*\[default:\s+PT3S\]", finished.stdout)
     assert "TASKLOGS_LISTEN  " not in finished.stdout
+
+
+async def test_a_length_of_time_is_taken_as_help_shows_it(tmp_path: Path) -> None:
+    finished = await run(
+        *("serve", "--listen", "192.0.2.1:1", "--data-dir", str(tmp_path / "data")),
+        env={"TASKLOGS_AGENT_WAIT": "PT4S"},
+    )
+
+    assert "TLS" in finished.stderr
 
 
 async def test_the_data_directory_follows_the_xdg_specification(tmp_path: Path) -> None:

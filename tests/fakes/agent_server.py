@@ -111,6 +111,7 @@ class FakeServer(TaskAgentsServicer):
         self.acknowledges = True
         self.append_bytes = 262_144
         self.is_mute = False
+        self.hellos = 0
         self.failures: list[BaseException] = []
         self._server: grpc.aio.Server | None = None
         self.port = 0
@@ -158,6 +159,7 @@ class FakeServer(TaskAgentsServicer):
         if self.refusals:
             await context.abort_with_status(self.refusals.pop(0).status())
         hello = await context.read()
+        self.hellos += 1
         if self.is_mute:
             await asyncio.Event().wait()
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
@@ -210,5 +212,7 @@ class FakeServer(TaskAgentsServicer):
                     out.cancel()
                     await asyncio.wait({out})
             if isinstance(result, Refusal):
+                if result.code is grpc.StatusCode.OK:
+                    return
                 await context.abort_with_status(result.status())
             await context.write(result)

@@ -55,6 +55,8 @@ class HttpServer:
         if self._server is None:
             return
         self._server.close()
+        for _ in range(3):
+            await asyncio.sleep(0)  # what was accepted just now is yet to reach `_serve`
         self.drop_connections()
         for task in self._tasks:
             task.cancel()

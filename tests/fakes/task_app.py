@@ -222,7 +222,13 @@ class FakeTaskApp:
 
     @property
     def subscribers(self) -> int:
+        """How many event streams are open."""
         return len(self._subscribers)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many event streams were opened so far."""
+        return self._next_subscriber
 
     async def _subscribe(self) -> AsyncIterator[bytes]:
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()

@@ -14,7 +14,7 @@ from tasklogs.log import delta, digest
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.agents.messages import Append, TailChange
-from tasklogs_server.domain.errors import ProtocolViolation
+from tasklogs_server.domain.errors import LimitExceeded, ProtocolViolation
 from tasklogs_server.store.encoding import encode_head
 from tasklogs_server.store.records import (
     Commit,
@@ -170,7 +170,8 @@ class Draft:
     def apply(self, append: Append) -> None:
         """Gather one append.
 
-        Raises ProtocolViolation; what came before it in the append is gathered.
+        Raises ProtocolViolation, and LimitExceeded for an entry that is too long; what came before
+        it in the append is gathered.
         """
         # Without it the tail would not be sealed, and the digest be wrong for good.
         assert not self._lacks_tail
@@ -273,7 +274,7 @@ class Draft:
         except delta.DeltaError as error:
             raise ProtocolViolation(f"the delta of entry {tail.id} {error}") from None
         if len(tail.content) > MAX_CONTENT_BYTES:
-            raise ProtocolViolation(f"entry {tail.id} grows past {MAX_CONTENT_BYTES} bytes")
+            raise _too_long(tail.id)
         self._bytes += len(tail.content) - before
         tail.time = change.time
         kept = change.delta.keep_bytes
@@ -287,7 +288,7 @@ class Draft:
         if self._epoch == 0:
             raise ProtocolViolation("the first entries of a task open an epoch")
         if len(entry.content) > MAX_CONTENT_BYTES:
-            raise ProtocolViolation(f"entry {entry.id} is longer than {MAX_CONTENT_BYTES} bytes")
+            raise _too_long(entry.id)
         tail = self._tail
         if tail is not None and entry.id == tail.id:
             self._replace_tail(tail, entry)
@@ -349,6 +350,10 @@ class Draft:
         text_bytes = len(tail.content) - tail.kept_bytes
         limit = max(_FOLD_AT_LEAST_BYTES, _FOLD_AT_MULTIPLE * len(tail.content))
         return tail.part_bytes + text_bytes < limit
+
+
+def _too_long(entry_id: int) -> LimitExceeded:
+    return LimitExceeded(f"entry {entry_id}", f"at most {MAX_CONTENT_BYTES} bytes", None)
 
 
 def _part_of(tail: _Growing) -> TailPart:

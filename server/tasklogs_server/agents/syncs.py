@@ -42,7 +42,8 @@ class Syncs:
         loop = asyncio.get_running_loop()
         wait = _least(self._agent_wait, time_left)
         wait_until = loop.time() + wait.total_seconds()
-        answer_by = None if time_left is None else loop.time() + time_left.total_seconds()
+        # Also where it is another reader's sync that is waited for before the own one begins.
+        patience = _least(self._sync_timeout, time_left)
         while True:
             left = timedelta(seconds=max(0.0, wait_until - loop.time()))
             session = await self._wait_for_session(task_id, left, wait)
@@ -50,12 +51,13 @@ class Syncs:
             if recent is not None:
                 return recent
             try:
-                async with asyncio.timeout_at(answer_by):
+                async with asyncio.timeout(patience.total_seconds()):
                     return await self._shared.run(task_id, lambda: self._sync(task_id))
             except AgentUnreachable:
                 continue  # the stream ended in the middle: another may come in time
             except TimeoutError:
-                raise TaskAppFailed("the task app did not answer in the caller's time") from None
+                seconds = patience.total_seconds()
+                raise TaskAppFailed(f"the task app did not answer within {seconds:g} s") from None
 
     async def _wait_for_session(self, task_id: UUID, left: timedelta, whole: timedelta) -> Session:
         try:
@@ -76,5 +78,5 @@ class Syncs:
         return session.synced_at if self._clock() - session.synced_at <= max_staleness else None
 
 
-def _least(agent_wait: timedelta, time_left: timedelta | None) -> timedelta:
-    return agent_wait if time_left is None else min(agent_wait, time_left)
+def _least(wait: timedelta, time_left: timedelta | None) -> timedelta:
+    return wait if time_left is None else min(wait, time_left)

@@ -31,7 +31,7 @@ async def authenticate(tasks: TaskStore, token: str) -> UUID:
 
 
 def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
 
 
 def _task_of(token: str) -> UUID | None:

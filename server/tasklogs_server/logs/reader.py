@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -30,8 +30,8 @@ class LogQuery:
     page_token: str
     epoch: int | None
     max_staleness: timedelta | None
-    fingerprint: bytes
-    """Of the arguments that must be the same on every page."""
+    fingerprint: Callable[[], bytes]
+    """Of the arguments that must be the same on every page; only paging needs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,31 +97,22 @@ class LogReader:
             page_bytes=self._page_bytes,
         )
         page = await self._page(query.ref, wanted)
-        detail = derive(page.task.facts)
+        detail = derive(page.facts)
         plan = _plan(page, query, detail)
         if plan is ReadPlan.SYNC_THEN_READ:
-            await self._sync(
-                page.task.task_id, max_staleness=query.max_staleness, time_left=time_left
-            )
+            await self._sync(page.task_id, max_staleness=query.max_staleness, time_left=time_left)
             page = await self._page(query.ref, wanted)
         return self._answer(
             page,
             query,
-            PagePlace(
-                task_id=page.task.task_id,
-                epoch=page.epoch,
-                start=page.next_ordinal,
-                end=page.end,
-                revision=page.task.head.revision,
-                snapshot=plan is ReadPlan.READ_SNAPSHOT,
-                snapshot_at=self._snapshot_at(page),
-                status=detail.status,
-                fingerprint=query.fingerprint,
-            ),
+            snapshot=plan is ReadPlan.READ_SNAPSHOT,
+            snapshot_at=self._snapshot_at(page),
+            status=detail.status,
+            revision=page.revision,
         )
 
     async def _next_page(self, query: LogQuery) -> LogAnswer:
-        place = PagePlace.decode(query.page_token, fingerprint=query.fingerprint)
+        place = PagePlace.decode(query.page_token, fingerprint=query.fingerprint())
         wanted = PageQuery(
             epoch=place.epoch,
             start=place.start,
@@ -130,34 +121,64 @@ class LogReader:
             page_bytes=self._page_bytes,
         )
         page = await self._page(query.ref, wanted)
-        if page.task.task_id != place.task_id or page.first_ordinal > place.start:
+        if page.task_id != place.task_id or page.start > place.start:
             raise CursorExpired(None)
-        return self._answer(page, query, replace(place, start=page.next_ordinal))
+        return self._answer(
+            page,
+            query,
+            snapshot=place.snapshot,
+            snapshot_at=place.snapshot_at,
+            status=place.status,
+            revision=place.revision,
+        )
 
     async def _page(self, ref: TaskRef, wanted: PageQuery) -> LogPage:
         return await self._shared.run((ref, wanted), lambda: self._reads.page(ref, wanted))
 
-    def _answer(self, page: LogPage, query: LogQuery, place: PagePlace) -> LogAnswer:
+    def _answer(
+        self,
+        page: LogPage,
+        query: LogQuery,
+        *,
+        snapshot: bool,
+        snapshot_at: datetime | None,
+        status: TaskStatus,
+        revision: int,
+    ) -> LogAnswer:
+        """Say what the first page decided (`revision`: the log's, then) and what is on this one."""
+        next_page_token = ""
+        if page.next_ordinal < page.end:
+            next_page_token = PagePlace(
+                task_id=page.task_id,
+                epoch=page.epoch,
+                start=page.next_ordinal,
+                end=page.end,
+                revision=revision,
+                snapshot=snapshot,
+                snapshot_at=snapshot_at,
+                status=status,
+                fingerprint=query.fingerprint(),
+            ).encode()
         return LogAnswer(
             encoded=page.encoded,
-            snapshot=place.snapshot,
-            snapshot_at=place.snapshot_at,
-            status=place.status,
+            snapshot=snapshot,
+            snapshot_at=snapshot_at,
+            status=status,
             epoch=page.epoch,
-            revision=page.task.head.revision,
+            revision=page.revision,
             first_id=page.first_id,
-            # The first page's revision: what changed since is what a follow from here brings.
-            cursor=Cursor(place.task_id, place.revision).encode(),
-            next_page_token=place.encode() if place.start < place.end else "",
+            # What changed since the first page is what a follow from here brings.
+            cursor=Cursor(page.task_id, revision).encode(),
+            next_page_token=next_page_token,
         )
 
     def _snapshot_at(self, page: LogPage) -> datetime | None:
-        known = (page.task.head.snapshot_at, self._confirmed_at(page.task.task_id))
+        known = (page.snapshot_at, self._confirmed_at(page.task_id))
         return max((moment for moment in known if moment is not None), default=None)
 
 
 def _plan(page: LogPage, query: LogQuery, detail: StatusDetail) -> ReadPlan:
-    current = page.task.head.epoch
+    current = page.current_epoch
     if query.epoch is not None and query.epoch > max(current, 1):
         raise InvalidFields([FieldViolation("epoch", f"the task has {current} epochs")])
     if query.epoch is not None and query.epoch < current:

@@ -43,7 +43,7 @@ def append(message: pb.LogAppend) -> messages.Append:
     if message.HasField("tail"):
         tail = messages.TailChange(
             message.tail.id,
-            time_of(message.tail.time, "append.tail.time", violations),
+            _time_of(message.tail, "append.tail.time", violations),
             Delta(message.tail.keep_bytes, message.tail.text.encode()),
         )
     entries = [_entry(entry, violations) for entry in message.entries]
@@ -149,10 +149,18 @@ def _entry(message: types.TaskLogEntry, violations: list[FieldViolation]) -> Ent
     return Entry(
         id=message.id,
         type=type_,
-        time=time_of(message.time, "append.entries.time", violations),
+        time=_time_of(message, "append.entries.time", violations),
         content=message.content.encode(),
         dropped_bytes=message.dropped_bytes,
     )
+
+
+def _time_of(
+    message: types.TaskLogEntry | pb.TailDelta, field: str, violations: list[FieldViolation]
+) -> Time:
+    if not message.HasField("time"):
+        violations.append(FieldViolation(field, "is required"))
+    return time_of(message.time, field, violations)
 
 
 def _message(item: Value, field: str, violations: list[FieldViolation]) -> Entry | None:

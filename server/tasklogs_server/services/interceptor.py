@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, TaskLogsError
-from tasklogs_server.services.errors import INTERNAL, status_of
+from tasklogs_server.services.errors import DOMAIN, INTERNAL, status_of
 from tasklogs_server.services.tracebacks import traceback_of
 
 _log = structlog.get_logger(__name__)
@@ -35,6 +35,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self) -> None:
         self._calls: dict[asyncio.Task[Any], str] = {}
+        self._refusal: Callable[[], TaskLogsError] | None = None
+        self._ending = False
 
     async def intercept_service(
         self,
@@ -54,19 +56,38 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             response_serializer=handler.response_serializer,
         )
 
-    async def finished(self, *, of: str = "/") -> None:
-        """Wait until the handlers of all calls have run to their end.
+    def refuse(self, error: Callable[[], TaskLogsError]) -> None:
+        """Answer every call of the API that comes from now on with what `error` makes."""
+        self._refusal = error
 
-        `of`: only calls of methods whose full name begins so.
+    def end(self) -> None:
+        """End every open call of the API with what new ones are refused with.
+
+        What the server's own `stop` cuts off would reach the caller as CANCELLED.
         """
-        while calls := [call for call, method in self._calls.items() if method.startswith(of)]:
+        self._ending = True
+        for call, method in self._calls.items():
+            if _is_of_the_api(method):
+                call.cancel()
+
+    async def answered(self) -> None:
+        """Wait until no call of the API is open; a health Watch may stay for ever."""
+        while calls := [call for call, method in self._calls.items() if _is_of_the_api(method)]:
             await asyncio.wait(calls)
+
+    async def finished(self) -> None:
+        """Wait until the handlers of all calls have run to their end."""
+        while self._calls:
+            await asyncio.wait(self._calls)
 
     def _returning(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
         async def handle(request: Any, context: Context) -> Any:
             with self._tracked(method):
                 try:
+                    self._admit(method)
                     return await inner(decode(request), context)
+                except asyncio.CancelledError:
+                    status = self._status_of_the_end()
                 except Exception as error:
                     status = _status_of(error, method)
                 return await context.abort_with_status(rpc_status.to_status(status))
@@ -77,16 +98,31 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
             with self._tracked(method):
                 try:
+                    self._admit(method)
                     # Closed with the call: an abandoned generator's cleanup runs whenever.
                     async with aclosing(inner(decode(request), context)) as responses:
                         async for response in responses:
                             yield response
                     return
+                except asyncio.CancelledError:
+                    status = self._status_of_the_end()
                 except Exception as error:
                     status = _status_of(error, method)
                 await context.abort_with_status(rpc_status.to_status(status))
 
         return handle
+
+    def _status_of_the_end(self) -> Status:
+        """Return the refusal where it was `end` that cancelled; where the caller left, raise on."""
+        call = asyncio.current_task()
+        if not self._ending or self._refusal is None or call is None:
+            raise
+        call.uncancel()
+        return status_of(self._refusal())
+
+    def _admit(self, method: str) -> None:
+        if self._refusal is not None and _is_of_the_api(method):
+            raise self._refusal()
 
     @contextmanager
     def _tracked(self, method: str) -> Iterator[None]:
@@ -125,8 +161,12 @@ def _decoding(handler: Any) -> _Decode:
             raise InvalidFields([violation]) from None
 
     if handler.request_streaming:
-        return lambda requests: _Decoded(aiter(requests), decode)
+        return lambda requests: _Decoded(requests, decode)
     return decode
+
+
+def _is_of_the_api(method: str) -> bool:
+    return method.startswith(f"/{DOMAIN}.")
 
 
 def _status_of(error: Exception, method: str) -> Status:

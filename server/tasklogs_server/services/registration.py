@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2
+from tasklogs_server.services.descriptors import REFLECTION_V1, reflected_descriptors
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-# grpcio-reflection serves v1alpha only; v1 has the same messages under another name.
 _REFLECTION_V1ALPHA = reflection.SERVICE_NAME
-_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 OWN_SERVICES: Sequence[ServiceDescriptor] = (
     task_logs_pb2.DESCRIPTOR.services_by_name["TaskLogs"],
@@ -90,27 +86,13 @@ def _snake(name: str) -> str:
 
 def _register_reflection(server: grpc.aio.Server) -> None:
     names = [descriptor.full_name for descriptor in OWN_SERVICES]
-    names += [_HEALTH, _REFLECTION_V1ALPHA, _REFLECTION_V1]
-    servicer = reflection.aio.ReflectionServicer(names, pool=_descriptors())
+    names += [_HEALTH, _REFLECTION_V1ALPHA, REFLECTION_V1]
+    servicer = reflection.aio.ReflectionServicer(names, pool=reflected_descriptors())
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    for name in (_REFLECTION_V1ALPHA, _REFLECTION_V1):
+    for name in (_REFLECTION_V1ALPHA, REFLECTION_V1):
         handlers = {"ServerReflectionInfo": handler}
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
-
-
-def _descriptors() -> DescriptorPool:
-    # Python's stubs drop json_name; the descriptor set keeps it, so that every grpcurl prints
-    # snapshotAt.
-    raw = resources.files("tasklogs.v1").joinpath("descriptors.binpb").read_bytes()
-    pool = DescriptorPool()
-    for file in FileDescriptorSet.FromString(raw).file:
-        pool.Add(file)
-    for module in (health_pb2, reflection_pb2):
-        file = FileDescriptorProto()
-        module.DESCRIPTOR.CopyToProto(file)
-        pool.Add(file)
-    return pool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from typing import Any, assert_never, cast
 
 import grpc
@@ -167,7 +168,7 @@ def _query_of(request: pb.GetTaskLogsRequest) -> LogQuery:
         page_token=request.page_token,
         epoch=request.epoch if request.HasField("epoch") else None,
         max_staleness=max_staleness,
-        fingerprint=_fingerprint(request),
+        fingerprint=partial(_fingerprint, request),
     )
 
 

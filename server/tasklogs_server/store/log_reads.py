@@ -3,88 +3,113 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tasklogs.log import delta
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
+from tasklogs_server.domain.reports import expire_lease
+from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.encoding import encode_head
-from tasklogs_server.store.records import Tail, TailHead, Task
-from tasklogs_server.store.task_rows import TASK_COLUMNS, TASK_TABLES, Standing, head_of, task_of
+from tasklogs_server.store.records import Tail
+from tasklogs_server.store.task_rows import (
+    FACT_COLUMNS,
+    LEASE_OVER,
+    Standing,
+    facts_of,
+    tail_of,
+)
 
 if TYPE_CHECKING:
     import asyncpg
 
-# The range [$7, $8) of ordinals, or the last $6 entries, of epoch $5 (NULL: the current one), from
-# its start up to $9 rows and about $10 bytes: an entry is on the page if what is before it has not
-# filled it, so there is always at least one. Entries come joined as they travel; only a tail with
-# parts comes apart (its row is older than its parts), and only where the page reaches it.
-# - LIMIT stands inside the window, so a page looks at no more rows than it may return.
-# - "The last N" is a range of ordinals: it costs the same on any length of log.
+# One statement for the whole read, so that it is of one moment. It is the hottest one: it selects
+# only what a read needs, and what the common case does not (a log of more than a page, a tail in
+# parts, a lease) stands in a CASE, which is not even looked at then.
+#
+# The range [$7, $8) of ordinals, or the last $6 entries, of epoch $5 (NULL: the current one), cut
+# at $9 rows and about $10 bytes: an entry is on the page if what is before it has not filled it, so
+# there is always at least one. Entries come as they travel; only a tail with parts comes apart (its
+# row is older than its parts), and only where the page reaches it.
+# "The last N" is a range of ordinals: it costs the same on any length of log. OFFSET 0 keeps the
+# planner from writing a range's arithmetic out again wherever it is used.
 _READ = f"""
-WITH task AS MATERIALIZED (
-    SELECT {TASK_COLUMNS},
-           coalesce($5::int, h.epoch) AS read_epoch,
+SELECT t.task_id, t.owner, {FACT_COLUMNS},
+       CASE WHEN t.standalone THEN ({LEASE_OVER}) ELSE false END AS lease_over,
+       h.epoch, h.entries, h.revision, h.snapshot_at,
+       h.tail_id, h.tail_type, h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped,
+       h.tail_part_bytes,
+       c.read_epoch, c.range_start, c.range_end, c.cut, c.first_id,
+       ARRAY(
+           SELECT e.head || e.content FROM log_entries e
+            WHERE e.task_id = t.task_id AND e.epoch = c.read_epoch
+              AND e.ordinal >= c.range_start AND e.ordinal < c.cut
+            ORDER BY e.ordinal
+       ) AS encoded,
+       c.tail_is_next,
+       CASE WHEN c.tail_is_next THEN (
+           SELECT e.content FROM log_entries e
+            WHERE e.task_id = t.task_id AND e.epoch = h.epoch AND e.ordinal = h.entries - 1
+       ) END AS tail_content,
+       CASE WHEN c.tail_is_next THEN ARRAY(
+           SELECT p.keep_bytes FROM log_tail_parts p
+            WHERE p.task_id = t.task_id ORDER BY p.revision
+       ) END AS tail_keeps,
+       CASE WHEN c.tail_is_next THEN ARRAY(
+           SELECT p.text FROM log_tail_parts p
+            WHERE p.task_id = t.task_id ORDER BY p.revision
+       ) END AS tail_texts
+  FROM tasks t
+  JOIN log_heads h ON h.task_id = t.task_id
+  CROSS JOIN LATERAL (
+    SELECT coalesce($5::int, h.epoch) AS read_epoch,
+           CASE WHEN coalesce($5, h.epoch) = h.epoch THEN h.entries
+                ELSE coalesce((SELECT max(e.ordinal) + 1 FROM log_entries e
+                                WHERE e.task_id = t.task_id AND e.epoch = $5), 0)
+           END AS entries,
            h.tail_part_bytes > 0 AND coalesce($5, h.epoch) = h.epoch AS tail_in_parts
-      FROM {TASK_TABLES}
-     WHERE t.task_id = coalesce(
-               $4::uuid,
-               (SELECT n.task_id FROM task_names n WHERE n.owner = $11 AND n.name = $12))
-       AND t.deleted_at IS NULL
-), epoch AS (
-    SELECT task.*,
-           CASE WHEN read_epoch = epoch THEN entries
-                ELSE coalesce((SELECT max(ordinal) + 1 FROM log_entries
-                                WHERE task_id = task.task_id AND epoch = read_epoch), 0)
-           END AS epoch_entries,
-           (SELECT e.ordinal FROM log_entries e
-             WHERE e.task_id = task.task_id AND e.epoch = read_epoch
-             ORDER BY e.ordinal LIMIT 1) AS first_ordinal,
-           (SELECT e.id FROM log_entries e
-             WHERE e.task_id = task.task_id AND e.epoch = read_epoch
-             ORDER BY e.ordinal LIMIT 1) AS first_id
-      FROM task
-), range AS (
-    SELECT epoch.*,
-           coalesce($7::int, greatest(first_ordinal, epoch_entries - $6::int, 0)) AS range_start,
-           coalesce($8::int, epoch_entries) AS range_end
-      FROM epoch
-)
-SELECT range.*, page.encoded, page.rows, page.page_bytes, page.last_ordinal,
-       tail.content AS tail_content, tail.keeps AS tail_keeps, tail.texts AS tail_texts
-  FROM range
+    OFFSET 0
+  ) g
   LEFT JOIN LATERAL (
-    SELECT string_agg(w.head || w.content, ''::bytea ORDER BY w.ordinal) AS encoded,
-           count(*) AS rows, sum(w.size) AS page_bytes, max(w.ordinal) AS last_ordinal
-      FROM (SELECT e.ordinal, e.head, e.content,
-                   octet_length(e.head) + octet_length(e.content) AS size,
-                   sum(octet_length(e.head) + octet_length(e.content))
-                       OVER (ORDER BY e.ordinal) AS running
-              FROM log_entries e
-             WHERE e.task_id = range.task_id AND e.epoch = range.read_epoch
-               AND e.ordinal >= range.range_start
-               AND e.ordinal < CASE WHEN range.tail_in_parts
-                                    THEN least(range.range_end, range.entries - 1)
-                                    ELSE range.range_end END
-             ORDER BY e.ordinal
-             LIMIT $9) w
-     WHERE w.running - w.size < $10
-  ) page ON true
-  LEFT JOIN LATERAL (
-    SELECT e.content,
-           (SELECT array_agg(p.keep_bytes ORDER BY p.revision) FROM log_tail_parts p
-             WHERE p.task_id = range.task_id) AS keeps,
-           (SELECT array_agg(p.text ORDER BY p.revision) FROM log_tail_parts p
-             WHERE p.task_id = range.task_id) AS texts
-      FROM log_entries e
-     WHERE e.task_id = range.task_id AND e.epoch = range.read_epoch AND e.ordinal = range.entries -
-     1
-  ) tail ON range.tail_in_parts
-        AND range.range_end >= range.entries
-        AND coalesce(page.last_ordinal, range.range_start - 1) = range.entries - 2
-"""
+    SELECT e.ordinal, e.id FROM log_entries e
+     WHERE e.task_id = t.task_id AND e.epoch = g.read_epoch
+     ORDER BY e.ordinal LIMIT 1
+  ) first ON true
+  CROSS JOIN LATERAL (
+    SELECT greatest(coalesce($7::int, g.entries - $6::int), first.ordinal, 0) AS range_start,
+           coalesce($8::int, g.entries) AS range_end,
+           -- Up to here entries are rows.
+           CASE WHEN g.tail_in_parts THEN least(coalesce($8, g.entries), g.entries - 1)
+                ELSE coalesce($8, g.entries) END AS rows_end
+    OFFSET 0
+  ) r
+  CROSS JOIN LATERAL (
+    SELECT g.read_epoch, r.range_start, r.range_end, first.id AS first_id, b.cut,
+           g.tail_in_parts AND r.range_start < g.entries AND r.range_end >= g.entries
+               AND b.cut >= g.entries - 1 AS tail_is_next
+      FROM (SELECT CASE WHEN h.bytes <= $10
+                        THEN least(r.rows_end, r.range_start + $9)
+                        ELSE coalesce((
+                            SELECT max(w.ordinal) + 1
+                              FROM (SELECT e.ordinal,
+                                           octet_length(e.head) + octet_length(e.content) AS size,
+                                           sum(octet_length(e.head) + octet_length(e.content))
+                                               OVER (ORDER BY e.ordinal) AS running
+                                      FROM log_entries e
+                                     WHERE e.task_id = t.task_id AND e.epoch = g.read_epoch
+                                       AND e.ordinal >= r.range_start
+                                       AND e.ordinal < least(r.rows_end, r.range_start + $9)) w
+                             WHERE w.running - w.size < $10), r.rows_end)
+                   END AS cut) b
+    OFFSET 0
+  ) c
+ WHERE t.task_id = coalesce(
+           $4::uuid,
+           (SELECT n.task_id FROM task_names n WHERE n.owner = $11 AND n.name = $12))
+   AND t.deleted_at IS NULL"""
 
 _TAIL = """
     SELECT e.content,
@@ -116,16 +141,21 @@ class PageQuery:
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """A task and one page of its log, of one moment.
+    """A task's state and one page of its log, of one moment.
 
     `encoded`: the entries as the field `logs` travels. `next_ordinal` is where the next page
     begins; it equals `end` on the last page.
     """
 
-    task: Task
+    task_id: UUID
+    owner: str
+    facts: Facts
+    current_epoch: int
+    revision: int
+    snapshot_at: datetime | None
     epoch: int
     first_id: int | None
-    first_ordinal: int
+    start: int
     encoded: bytes
     next_ordinal: int
     end: int
@@ -171,34 +201,37 @@ async def read_tail(connection: Connection, task_id: UUID) -> bytes:
 
 
 def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:
-    task = task_of(row)
-    encoded: bytes = row["encoded"] or b""
+    rows: list[bytes] = row["encoded"]
+    encoded = b"".join(rows)
+    start: int = row["range_start"]
     end: int = row["range_end"]
-    last: int | None = row["last_ordinal"]
-    next_ordinal = end if last is None else last + 1
-    if row["tail_content"] is not None:
-        # The page reached the place before the tail; whether it has room for it decides.
-        next_ordinal = row["entries"] - 1
-        if row["rows"] < query.rows and (row["page_bytes"] or 0) < query.page_bytes:
-            content = _fold(row["tail_content"], row["tail_keeps"], row["tail_texts"])
-            encoded += _encode(Tail(_tail_head(row), content))
-            next_ordinal += 1
+    next_ordinal = start + len(rows)
+    if row["tail_is_next"] and len(rows) < query.rows and len(encoded) < query.page_bytes:
+        encoded += _encoded_tail(row)
+        next_ordinal += 1
+    facts = facts_of(row)
     return LogPage(
-        task=task,
+        task_id=row["task_id"],
+        owner=row["owner"],
+        facts=expire_lease(facts) if row["lease_over"] else facts,
+        current_epoch=row["epoch"],
+        revision=row["revision"],
+        snapshot_at=row["snapshot_at"],
         epoch=row["read_epoch"],
         first_id=row["first_id"],
-        first_ordinal=row["first_ordinal"] or 0,
+        start=start,
         encoded=encoded,
-        next_ordinal=next_ordinal,
+        # Fewer than there should be: they were withdrawn, nothing follows.
+        next_ordinal=next_ordinal if rows or next_ordinal > start else end,
         end=end,
     )
 
 
-def _tail_head(row: asyncpg.Record) -> TailHead:
-    tail = head_of(row).tail
-    if tail is None:
+def _encoded_tail(row: asyncpg.Record) -> bytes:
+    head = tail_of(row)
+    if head is None or row["tail_content"] is None:
         raise LogCorrupt
-    return tail
+    return _encode(Tail(head, _fold(row["tail_content"], row["tail_keeps"], row["tail_texts"])))
 
 
 def _encode(tail: Tail) -> bytes:

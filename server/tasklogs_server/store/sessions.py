@@ -24,8 +24,8 @@ from tasklogs_server.store.tasks import change_facts
 # The task's row is taken before its head, here and everywhere.
 _LOCK_TASK = f"""
     SELECT t.standalone, t.start_build, {SESSION_COLUMNS}
-      FROM tasks t LEFT JOIN processes p ON p.process_id = t.session_process
-     WHERE t.task_id = $4 AND t.deleted_at IS NULL FOR UPDATE OF t"""
+      FROM tasks t
+     WHERE t.task_id = $4 AND t.deleted_at IS NULL FOR UPDATE"""
 
 _RAISE_FENCE = f"""
     UPDATE log_heads h SET fence = fence + 1 WHERE task_id = $1

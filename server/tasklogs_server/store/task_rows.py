@@ -33,22 +33,25 @@ FACT_COLUMNS = """
 # lease of a standalone task runs from the later of the loss (or the last heartbeat of the process
 # that held the session) and the first start of a server after a gap: time without any server does
 # not count.
-SESSION_COLUMNS = """
-    (t.session_process IS NOT NULL AND t.session_lost_at IS NULL
-        AND (t.session_process = $1 OR p.heartbeat_at > clock_timestamp() - interval '15 s')
-    ) AS agent_connected,
-    (t.standalone AND t.transition = 'START'
-        AND greatest(coalesce(t.session_lost_at, p.heartbeat_at, t.created_at), $2::timestamptz)
-            + $3::interval < clock_timestamp()) AS lease_over"""
+_HEARTBEAT = "(SELECT p.heartbeat_at FROM processes p WHERE p.process_id = t.session_process)"
+
+AGENT_CONNECTED = f"""
+    t.session_process IS NOT NULL AND t.session_lost_at IS NULL
+    AND (t.session_process = $1 OR {_HEARTBEAT} > clock_timestamp() - interval '15 s')"""
+
+LEASE_OVER = f"""
+    t.standalone AND t.transition = 'START' AND NOT ({AGENT_CONNECTED})
+    AND greatest(coalesce(t.session_lost_at, {_HEARTBEAT}, t.created_at), $2::timestamptz)
+        + $3::interval < clock_timestamp()"""
+
+SESSION_COLUMNS = f"""
+    ({AGENT_CONNECTED}) AS agent_connected, ({LEASE_OVER}) AS lease_over"""
 
 TASK_COLUMNS = f"""
     t.task_id, t.owner, t.name, t.display_name, t.prompt, t.standalone, t.created_at,
     {FACT_COLUMNS}, {SESSION_COLUMNS}, {HEAD_COLUMNS}"""
 
-TASK_TABLES = """
-    tasks t
-    JOIN log_heads h ON h.task_id = t.task_id
-    LEFT JOIN processes p ON p.process_id = t.session_process"""
+TASK_TABLES = "tasks t JOIN log_heads h ON h.task_id = t.task_id"
 
 
 class Standing(NamedTuple):
@@ -81,11 +84,12 @@ def head_of(row: asyncpg.Record) -> LogHead:
         digest=row["digest"],
         bytes=row["bytes"],
         snapshot_at=row["snapshot_at"],
-        tail=_tail_of(row),
+        tail=tail_of(row),
     )
 
 
-def _tail_of(row: asyncpg.Record) -> TailHead | None:
+def tail_of(row: asyncpg.Record) -> TailHead | None:
+    """Read the tail without its content; None where every entry is sealed."""
     if row["tail_id"] is None:
         return None
     return TailHead(
@@ -101,8 +105,7 @@ def _tail_of(row: asyncpg.Record) -> TailHead | None:
 def task_of(row: asyncpg.Record) -> Task:
     """Read a whole task; a standalone task whose lease is over has lifecycle OFF."""
     facts = facts_of(row)
-    connected = bool(row["agent_connected"])
-    if row["lease_over"] and not connected:
+    if row["lease_over"]:
         facts = expire_lease(facts)
     return Task(
         task_id=row["task_id"],
@@ -113,6 +116,6 @@ def task_of(row: asyncpg.Record) -> Task:
         standalone=row["standalone"],
         created_at=row["created_at"],
         facts=facts,
-        agent_connected=connected,
+        agent_connected=bool(row["agent_connected"]),
         head=head_of(row),
     )

@@ -31,11 +31,6 @@ class Health:
         self._down_since: float | None = None
         self.value = AppHealth.INITIALIZING
 
-    @property
-    def is_failing(self) -> bool:
-        """Whether the last that was heard is a refusal or a 5xx: probe it."""
-        return self._down_since is not None
-
     def answered(self, *, ready: bool) -> None:
         """Note a good answer; `ready`: whether the process has shown its conversation."""
         self._down_since = None

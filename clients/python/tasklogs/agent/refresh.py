@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from tasklogs.agent.faults import Fault, TaskAppError
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.task_app import Shown, TaskApp
+from tasklogs.agent.task_app import Shown
 
 Accept = Callable[[Shown], bool]
 """Takes a list that was read; False: it will not do, a list from `/messages` is needed."""
@@ -22,7 +22,8 @@ class Refresher:
 
     def __init__(
         self,
-        app: TaskApp,
+        messages: Callable[[], Coroutine[None, None, Shown]],
+        burst: Callable[[], Coroutine[None, None, Shown]],
         settings: Settings,
         *,
         begin: Callable[[], None],
@@ -31,7 +32,8 @@ class Refresher:
     ) -> None:
         """`begin` is called as a fetch begins, `accept` with what it read, `failed` with its
         failure."""
-        self._app = app
+        self._messages = messages
+        self._burst = burst
         self._settings = settings
         self._begin = begin
         self._accept = accept
@@ -116,12 +118,12 @@ class Refresher:
             self._is_fetching = False
 
     async def _first_that_will_do(self) -> None:
-        messages = asyncio.create_task(self._app.messages())
+        messages = asyncio.create_task(self._messages())
         burst: asyncio.Task[Shown] | None = None
         try:
             await asyncio.wait({messages}, timeout=self._settings.fetch_patience_seconds)
             if not messages.done():
-                burst = asyncio.create_task(self._app.burst())
+                burst = asyncio.create_task(self._burst())
                 await asyncio.wait({messages, burst}, return_when=asyncio.FIRST_COMPLETED)
                 if (
                     not messages.done()

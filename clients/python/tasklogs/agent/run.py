@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import grpc
 import structlog
 
+from tasklogs.agent.channel import open_channel
 from tasklogs.agent.departure import Departure
 from tasklogs.agent.reconnect import Backoff, StreamEnded
 from tasklogs.agent.sent_tails import SentTails
@@ -77,6 +77,7 @@ class Agent:
 
     async def _time_to_leave(self) -> None:
         await self.departure.wanted()
+        _log.info("leaving")
         await asyncio.sleep(self._settings.goodbye_timeout_seconds)
         raise TimeoutError("the server did not confirm the goodbye in time")
 
@@ -96,6 +97,8 @@ class Agent:
                     again_in_seconds=round(wait_seconds, 2),
                 )
                 await self._wait(wait_seconds)
+                if self.departure.is_wanted and ended.info == "SESSION_SUPERSEDED":
+                    return  # another agent speaks for the task: a goodbye would silence it
             else:
                 return
 
@@ -108,18 +111,7 @@ class Agent:
             await asyncio.sleep(min(seconds, self._settings.backoff_first_seconds))
 
     async def _connect(self, watch: Watch, sent_tails: SentTails) -> None:
-        # A channel of its own for each attempt: gRPC's own backoff would add to ours.
-        keepalive_ms = int(self._settings.keepalive_seconds * 1000)
-        timeout_ms = int(self._settings.keepalive_timeout_seconds * 1000)
-        options = [
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.keepalive_time_ms", keepalive_ms),
-            ("grpc.keepalive_timeout_ms", timeout_ms),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.max_pings_without_data", 0),
-            ("grpc.http2.ping_timeout_ms", timeout_ms),
-        ]
-        async with grpc.aio.insecure_channel(self._options.server, options) as channel:
+        async with open_channel(self._options.server, self._settings) as channel:
             call = TaskAgentsStub(channel).Connect(
                 None, metadata=(("authorization", f"Bearer {self._options.token}"),)
             )

@@ -24,6 +24,7 @@ from tasklogs.agent.health import AppHealth
 from tasklogs.agent.reconnect import StreamEnded
 from tasklogs.agent.sent_tails import SentTails
 from tasklogs.agent.settings import Settings
+from tasklogs.agent.stream_status import StreamStatus
 from tasklogs.agent.task_app import Shown
 from tasklogs.agent.watch import Watch
 from tasklogs.log.entry import Entry
@@ -57,6 +58,7 @@ class Session:
         settings: Settings,
     ) -> None:
         self._call = call
+        self._status = StreamStatus(call)
         self._watch = watch
         self._departure = departure
         self._sent_tails = sent_tails
@@ -80,15 +82,24 @@ class Session:
             self._watch.attach(self)
             await self._serve()
         except grpc.aio.AioRpcError as error:
-            raise StreamEnded.of(error, was_welcome=False) from None
+            raise StreamEnded.of(await self._status.of(error), was_welcome=False) from None
         finally:
             self._watch.detach()
             self._call.cancel()
 
+    @property
+    def sealed(self) -> int:
+        """How many entries are sent and sealed: see `Listener`."""
+        return self._differ.sealed
+
     def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
         """Take a whole list: see `Listener`."""
         effect = self._differ.show_list(
-            shown.entries, process=shown.process, newer=newer, lags=shown.lags
+            shown.entries,
+            process=shown.process,
+            skipped=shown.skipped,
+            newer=newer,
+            lags=shown.lags,
         )
         self._sent_tails.note(self._differ.tail_sent)
         self._wake.set()
@@ -145,7 +156,7 @@ class Session:
         try:
             await self._handle_messages()
         except grpc.aio.AioRpcError as error:
-            return StreamEnded.of(error, was_welcome=True)
+            return StreamEnded.of(await self._status.of(error), was_welcome=True)
         except StreamEnded as ended:
             return ended
         return None

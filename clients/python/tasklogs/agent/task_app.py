@@ -13,6 +13,7 @@ import httpx_sse
 
 from tasklogs.agent import wire
 from tasklogs.agent.faults import Fault, TaskAppError
+from tasklogs.agent.listing import Prefix, read
 from tasklogs.agent.process import HasFileno, ProcessWitness, reason
 from tasklogs.agent.settings import Settings
 from tasklogs.log.entry import Entry
@@ -32,6 +33,10 @@ class Shown:
     process: int
     lags: bool
     status: str | None = None
+    skipped: int = 0
+    """So many messages before `entries` stand as they did in the known prefix."""
+    prefix: Prefix | None = None
+    """The prefix to know next time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +87,14 @@ class TaskApp:
         self._witness.close()
         await self._client.aclose()
 
-    async def messages(self) -> Shown:
+    async def messages(self, known: Prefix | None = None) -> Shown:
         """Fetch the whole conversation. What is torn is fetched once more."""
         try:
-            return await self._messages()
+            return await self._messages(known)
         except TaskAppError as error:
             if error.fault is not Fault.TORN:
                 raise
-        return await self._messages()
+        return await self._messages(known)
 
     async def burst(self) -> Shown:
         """Return the whole conversation as a fresh event stream shows it."""
@@ -123,7 +128,7 @@ class TaskApp:
             if is_witness:
                 self._witness.watch_stream(None)
 
-    async def _messages(self) -> Shown:
+    async def _messages(self, known: Prefix | None) -> Shown:
         process = await self._witness.number()
         try:
             async with self._client.stream("GET", "/messages") as response:
@@ -132,12 +137,14 @@ class TaskApp:
         except httpx.HTTPError as error:
             raise _fault(error, "/messages") from None
         if len(body) > _OFF_LOOP_BYTES:
-            entries = await asyncio.to_thread(wire.messages, body)
+            listing = await asyncio.to_thread(read, body, known)
         else:
-            entries = wire.messages(body)
+            listing = read(body, known)
         if not self._witness.still(process):
             raise TaskAppError(Fault.TORN, "/messages: the task app restarted meanwhile")
-        return Shown(entries, process, lags=False)
+        return Shown(
+            listing.entries, process, lags=False, skipped=listing.skipped, prefix=listing.prefix
+        )
 
 
 async def _read(response: httpx.Response) -> bytes:

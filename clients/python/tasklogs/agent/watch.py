@@ -12,6 +12,7 @@ import structlog
 from tasklogs.agent.differ import Effect
 from tasklogs.agent.faults import Fault, TaskAppError
 from tasklogs.agent.health import AppHealth, Health
+from tasklogs.agent.listing import Prefix
 from tasklogs.agent.refresh import Refresher
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.task_app import Burst, Event, Shown, StatusChange, TaskApp, Update
@@ -22,6 +23,11 @@ _log = structlog.get_logger(__name__)
 
 class Listener(Protocol):
     """Who gets what the task app shows: the session that is connected."""
+
+    @property
+    def sealed(self) -> int:
+        """How many entries are sent and sealed."""
+        ...
 
     def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
         """Take a whole list, and the entries that events showed since it was asked for."""
@@ -54,8 +60,15 @@ class Watch:
         self._newer: dict[int, Entry] = {}
         self._newer_process = 0
         self._refresher = Refresher(
-            app, settings, begin=self._newer.clear, accept=self._fetched, failed=self._failed
+            self._messages,
+            app.burst,
+            settings,
+            begin=self._newer.clear,
+            accept=self._fetched,
+            failed=self._failed,
         )
+        # What the listener knows of the body of `/messages`, and the process that it came from.
+        self._known: tuple[Prefix, int] | None = None
 
     @property
     def health(self) -> AppHealth:
@@ -65,11 +78,13 @@ class Watch:
     def attach(self, listener: Listener) -> None:
         """Pass on what the task app shows, beginning with a whole list."""
         self._listener = listener
+        self._known = None
         self._refresher.want()
 
     def detach(self) -> None:
         """Pass on nothing more."""
         self._listener = None
+        self._known = None
 
     async def refresh(self) -> None:
         """Pass on the whole list as it is after this call. Raises TaskAppError."""
@@ -85,8 +100,9 @@ class Watch:
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(self._settings.probe_interval_seconds)
-            if self._health.is_failing and self._listener is not None:
-                self._refresher.want()
+            # Whatever failed: what it was to show may have nobody else who asks for it.
+            if self._last_failure:
+                self._want()
 
     async def _follow_events(self) -> None:
         while True:
@@ -118,7 +134,7 @@ class Watch:
             case StatusChange(status, process):
                 if status == "stable":
                     self._ready(process)
-                self._refresher.want()
+                self._want()
             case _:
                 assert_never(event)
 
@@ -130,7 +146,7 @@ class Watch:
             self._listener.show_list(shown, ())
         if shown.status == "stable":
             self._ready(shown.process)
-        self._refresher.want()
+        self._want()
 
     def _update(self, entry: Entry, process: int) -> None:
         if self._refresher.is_fetching:
@@ -140,8 +156,13 @@ class Watch:
             self._newer[entry.id] = entry
         if entry.type is EntryType.INPUT and process != self._ready_process:
             self._ready(process)
-            self._refresher.want()
+            self._want()
         elif process == self._ready_process and self._shows_gap(entry, process):
+            self._refresher.want()
+
+    def _want(self) -> None:
+        """Ask for the whole list, if anybody listens."""
+        if self._listener is not None:
             self._refresher.want()
 
     def _shows_gap(self, entry: Entry, process: int) -> bool:
@@ -150,13 +171,29 @@ class Watch:
             return False
         return self._listener.show_entry(entry, process) is Effect.UNCERTAIN
 
+    async def _messages(self) -> Shown:
+        if self._listener is None or self._known is None:
+            return await self._app.messages()
+        prefix, process = self._known
+        # What is not sealed yet may be needed again with its content.
+        usable = prefix.count <= self._listener.sealed
+        shown = await self._app.messages(prefix if usable else None)
+        if shown.skipped and shown.process != process:
+            return await self._app.messages()
+        return shown
+
     def _fetched(self, shown: Shown) -> bool:
         if not self._note_answer(shown):
             raise TaskAppError(Fault.STARTING, "the task app is still starting")
         if self._listener is None:
             return True
+        if shown.skipped > self._listener.sealed:
+            self._known = None
+            raise TaskAppError(Fault.TORN, "/messages: the conversation started over meanwhile")
         newer = self._newer.values() if shown.process == self._newer_process else ()
         effect = self._listener.show_list(shown, newer)
+        if not shown.lags:
+            self._known = None if shown.prefix is None else (shown.prefix, shown.process)
         if effect is Effect.UNCERTAIN and not shown.lags:
             self._refresher.want()
         return effect is not Effect.UNCERTAIN or not shown.lags

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tasklogs.cli.failure import CommandFailed, print_notice
 from tasklogs.cli.options import DEFAULT_SERVER, ServerOption, check_int32
-
-if TYPE_CHECKING:
-    from tasklogs.agent.run import Agent
 
 _STANDARD_INPUT = Path("-")
 
@@ -82,28 +77,18 @@ def agent(
     """
     # gRPC's core writes its own notices on every connection that ends; the agent's log tells it.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    from tasklogs.agent import log
-    from tasklogs.agent.run import Agent, Options
+    from tasklogs.agent import log, program
+    from tasklogs.agent.reconnect import Fatal
+    from tasklogs.agent.run import Options
 
     found = _token(context, token, token_file)
     log.configure()
     options = Options(server, found, agentapi_url, build_number)
-    asyncio.run(_run(Agent(options)))
-
-
-async def _run(running: Agent) -> None:
-    from tasklogs.agent.reconnect import Fatal
-    from tasklogs.v1.task_agents_pb2 import Goodbye
-
-    loop = asyncio.get_running_loop()
-    departure = running.departure
-    loop.add_signal_handler(signal.SIGTERM, departure.want, Goodbye.REASON_PAUSING)
-    loop.add_signal_handler(signal.SIGINT, departure.want, Goodbye.REASON_STOPPING)
     try:
-        await running.run()
+        program.run(options)
     except Fatal as error:
         raise CommandFailed(str(error)) from None
-    except TimeoutError as error:
+    except program.LeftWithoutGoodbye as error:
         raise CommandFailed(f"left without a goodbye: {error}") from None
 
 

@@ -16,7 +16,7 @@ class ServeCommand(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the variables of the settings that are no options."""
         options = {parameter.name for parameter in self.params}
-        with formatter.section("Further settings, as variables only (times in seconds)"):
+        with formatter.section("Further settings, as variables only (PT3S: 3 seconds)"):
             formatter.write_dl(_variables(options))
 
 
@@ -41,5 +41,5 @@ def _sentence(description: str | None) -> str:
 
 
 def _plain(default: object) -> str:
-    # As the variable takes it: in seconds.
-    return f"{default.total_seconds():g}" if isinstance(default, timedelta) else str(default)
+    # As the variable takes it: ISO 8601.
+    return f"PT{default.total_seconds():g}S" if isinstance(default, timedelta) else str(default)

@@ -1,0 +1,72 @@
+"""`python -m bench [--quick] [--only NAME ...] [--rounds N]`: measure, print and write the table.
+
+Exit code 0 when all was measured, whether or not targets were met; 1 when a measurement failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+
+from bench import footprint, reads, table, writes
+from bench.result import Result
+from bench.stage import Stage, open_stage
+
+MEASUREMENTS: Mapping[str, Callable[[Stage], Awaitable[list[Result]]]] = {
+    "snapshot-many": reads.snapshot_of_many,
+    "snapshot-one": reads.snapshot_of_one,
+    "live-one": reads.live_of_one,
+    "tail": reads.short_tail,
+    "pages": reads.whole_log,
+    "commit": writes.committed_entries,
+    "grow": writes.growing_answer,
+    "memory": footprint.idle_streams,
+    "help": footprint.help_page,
+}
+# Many short rounds: whatever else the machine does then meets both sides of some rounds alike.
+_ROUNDS, _QUICK_ROUNDS = 11, 2
+
+
+def main() -> int:
+    # As Ctrl-C: what was started is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure TaskLogs.")
+    parser.add_argument("--quick", action="store_true", help="under a minute; nothing is written")
+    parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), help="nothing is written")
+    parser.add_argument("--rounds", type=int, help=f"default {_ROUNDS}")
+    arguments = parser.parse_args()
+    rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
+    chosen = arguments.only or list(MEASUREMENTS)
+    results, failures = asyncio.run(_measure(chosen, quick=arguments.quick, rounds=rounds))
+    about = table.about(rounds=rounds, quick=arguments.quick)
+    print(table.markdown(results, about))
+    for name, failure in failures.items():
+        print(f"FAILED: {name}\n{failure}", file=sys.stderr)
+    if not arguments.quick and not arguments.only:
+        print(f"written: {table.write(results, about, failures)}")
+    return 1 if failures else 0
+
+
+async def _measure(
+    names: list[str], *, quick: bool, rounds: int
+) -> tuple[list[Result], dict[str, str]]:
+    results: list[Result] = []
+    failures: dict[str, str] = {}
+    async with open_stage(quick=quick, rounds=rounds) as stage:
+        for name in names:
+            began = time.perf_counter()
+            try:
+                results += await MEASUREMENTS[name](stage)
+            except Exception:  # one failed row must not take the others' figures along
+                failures[name] = traceback.format_exc()
+            print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    return results, failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Scripted agents: streams that answer syncs, flood, grow an answer, or do nothing.
+
+Each has a channel, and so a connection, of its own, as real agents have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import grpc
+
+from bench.text import words
+from tasklogs import channel as client_channel
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1 import types_pb2 as types
+from tasklogs_server.store.encoding import varint
+
+CONNECT = "/tasklogs.v1.TaskAgents/Connect"
+# The server takes at most 64 handshakes at a time.
+_HANDSHAKES = 32
+_APPEND_TAG = b"\x12"  # AgentMessage.append: field 2, length-delimited
+
+
+def own_channel(address: str) -> grpc.aio.Channel:
+    """Open a channel that shares its connection with no other."""
+    options = [*client_channel._options(address), ("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(address, options=options)
+
+
+def append_bytes(sequence: int, *, open_epoch: bool, entries: bytes) -> bytes:
+    """Encode an AgentMessage with a LogAppend of entries that are encoded already."""
+    body = pb.LogAppend(sequence=sequence, open_epoch=open_epoch).SerializeToString() + entries
+    return _APPEND_TAG + varint(len(body)) + body
+
+
+class Agent:
+    """One agent stream whose agent is ready and whose task app is healthy."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+        self._channel = channel
+        self._call: Any = channel.stream_stream(
+            CONNECT, response_deserializer=pb.ServerMessage.FromString
+        )(metadata=(("authorization", f"Bearer {token}"),))
+        self._acked = 0
+        self._progress = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+        self.sequence = 0
+        self.sent_bytes = 0
+
+    @classmethod
+    async def connect(cls, address: str, token: str) -> Agent:
+        agent = cls(own_channel(address), token)
+        await agent._send(pb.AgentMessage(hello=pb.Hello(agent_version="bench")))
+        welcome = await agent._call.read()
+        assert welcome.HasField("welcome"), welcome
+        ready = pb.StateReport(
+            lifecycle=types.AGENT_LIFECYCLE_READY, app_health=types.APP_HEALTH_HEALTHY
+        )
+        await agent._send(pb.AgentMessage(state=ready))
+        agent._reading = asyncio.create_task(agent._read())
+        return agent
+
+    async def append(self, message: bytes) -> None:
+        """Send the append with the next sequence number and wait for its ack."""
+        self.sequence += 1
+        self.sent_bytes += len(message)
+        await self._call.write(message)
+        while self._acked < self.sequence:
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+        self._call.cancel()
+        await self._channel.close()
+
+    async def _send(self, message: pb.AgentMessage) -> None:
+        await self._call.write(message.SerializeToString())
+
+    async def _read(self) -> None:
+        while (message := await self._call.read()) is not grpc.aio.EOF:
+            if message.HasField("sync"):
+                await self._send(pb.AgentMessage(sync_done=pb.SyncDone(id=message.sync.id)))
+            elif message.HasField("ack"):
+                self._acked = message.ack.sequence
+                self._progress.set()
+
+
+class Agents:
+    """The agents of one client process."""
+
+    def __init__(self) -> None:
+        self._agents: list[Agent] = []
+        self._idle: list[tuple[grpc.aio.Channel, Any]] = []
+        self._blocks: dict[int, bytes] = {}
+
+    async def open(self, address: str, tokens: list[str]) -> int:
+        """Connect one agent per token; the result is their number."""
+        turn = asyncio.Semaphore(_HANDSHAKES)
+
+        async def one(token: str) -> Agent:
+            async with turn:
+                return await Agent.connect(address, token)
+
+        self._agents += await asyncio.gather(*(one(token) for token in tokens))
+        return len(self._agents)
+
+    async def open_idle(self, address: str, method: str, count: int) -> int:
+        """Open streams to a bare server; the result is their number."""
+        turn = asyncio.Semaphore(_HANDSHAKES)
+
+        async def one() -> tuple[grpc.aio.Channel, Any]:
+            async with turn:
+                channel = own_channel(address)
+                call: Any = channel.stream_stream(method)()
+                await call.write(b"hello")
+                return channel, call
+
+        self._idle += await asyncio.gather(*(one() for _ in range(count)))
+        return len(self._idle)
+
+    async def flood(
+        self, seconds: float, entries_per_append: int, content_bytes: int
+    ) -> dict[str, Any]:
+        """Let every agent append as fast as its acks come, for so long."""
+        began = time.perf_counter()
+        sent = await asyncio.gather(
+            *(
+                self._flood(agent, began + seconds, entries_per_append, content_bytes)
+                for agent in self._agents
+            )
+        )
+        return {"seconds": time.perf_counter() - began, "entries": sum(sent)}
+
+    async def close(self) -> int:
+        """End all streams; the result is 0, the number that is left."""
+        await asyncio.gather(*(agent.close() for agent in self._agents))
+        for channel, call in self._idle:
+            call.cancel()
+            await channel.close()
+        self._agents, self._idle = [], []
+        return 0
+
+    async def _flood(self, agent: Agent, until: float, entries: int, content_bytes: int) -> int:
+        committed = 0
+        while time.perf_counter() < until:
+            sequence = agent.sequence + 1
+            block = self._block(sequence, entries, content_bytes)
+            message = append_bytes(sequence, open_epoch=sequence == 1, entries=block)
+            await agent.append(message)
+            committed += entries
+        return committed
+
+    def _block(self, sequence: int, entries: int, content_bytes: int) -> bytes:
+        # All agents send the same conversation: encoded once, so that the client does not measure
+        # its own protobuf.
+        if sequence not in self._blocks:
+            first = (sequence - 1) * entries
+            append = pb.LogAppend()
+            for entry_id in range(first, first + entries):
+                entry = append.entries.add(
+                    id=entry_id,
+                    type=types.TASK_LOG_TYPE_OUTPUT,
+                    content=words(content_bytes, seed=entry_id % 97),
+                )
+                entry.time.seconds = 1_760_000_000 + entry_id
+                entry.time.nanos = 123_456_000
+            self._blocks[sequence] = append.SerializeToString()
+        return self._blocks[sequence]

@@ -1,0 +1,103 @@
+"""The ceiling: a grpc.aio server that does the least for the same bytes.
+
+`python -m bench.bare_server DSN CONSTANT_BYTES`, on uvloop, with the options of `tasklogs serve`
+and as many connections as it has. Requests and responses are raw bytes:
+
+  Constant  anything -> CONSTANT_BYTES bytes
+  Log       task's UUID -> its first epoch, by one query
+  Page      task's UUID, first and end ordinal (int32, big-endian) -> these entries, by one query
+  Idle      a stream that takes all and says nothing
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import struct
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import grpc
+import uvloop
+
+from tasklogs_server import app
+from tasklogs_server.settings import ServerSettings
+
+_PAGE = struct.Struct(">16sii")
+_LOG_SQL = """
+    SELECT string_agg(head || content, ''::bytea ORDER BY ordinal) FROM log_entries
+     WHERE task_id = $1 AND epoch = 1"""
+_PAGE_SQL = _LOG_SQL + " AND ordinal >= $2 AND ordinal < $3"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class BareService:
+    """The handlers."""
+
+    def __init__(self, constant: bytes) -> None:
+        self._constant = constant
+        self._idle: list[tuple[Any, Any]] = []
+        self._free = asyncio.Semaphore(0)
+
+    async def connect(self, dsn: str, count: int) -> None:
+        for _ in range(count):
+            connection = await asyncpg.connect(dsn, server_settings={"jit": "off"})
+            log, page = await connection.prepare(_LOG_SQL), await connection.prepare(_PAGE_SQL)
+            await connection.execute("SELECT 1")  # prepare() leaves a transaction open
+            self._idle.append((log, page))
+            self._free.release()
+
+    async def constant(self, request: bytes, context: Context) -> bytes:
+        return self._constant
+
+    async def log(self, request: bytes, context: Context) -> bytes:
+        async with self._free:
+            statements = self._idle.pop()
+            try:
+                return bytes(await statements[0].fetchval(UUID(bytes=request)))
+            finally:
+                self._idle.append(statements)
+
+    async def page(self, request: bytes, context: Context) -> bytes:
+        task_id, start, end = _PAGE.unpack(request)
+        async with self._free:
+            statements = self._idle.pop()
+            try:
+                return bytes(await statements[1].fetchval(UUID(bytes=task_id), start, end))
+            finally:
+                self._idle.append(statements)
+
+    async def idle(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        async for _ in requests:
+            pass
+
+
+async def serve(dsn: str, constant_bytes: int) -> None:
+    settings = ServerSettings.model_validate({})
+    service = BareService(b"x" * constant_bytes)
+    await service.connect(dsn, settings.read_connections)
+    # The very options of the server under test: a copy would drift.
+    server = grpc.aio.server(options=app._options(settings))
+    unary = grpc.unary_unary_rpc_method_handler
+    handlers: dict[str, Any] = {
+        "Constant": unary(service.constant),
+        "Log": unary(service.log),
+        "Page": unary(service.page),
+        "Idle": grpc.stream_stream_rpc_method_handler(service.idle),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Bare", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    print(f"serving on 127.0.0.1:{port};", file=sys.stderr, flush=True)
+    await stop.wait()
+    await server.stop(None)
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,55 @@
+"""Closed-loop load of unary calls: each caller sends its next call when it has the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import time
+from typing import Any
+
+import grpc
+
+from tasklogs.channel import open_channel
+
+
+class Load:
+    """Callers of one process, on one channel per server. Nothing is decoded: bytes are counted."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def run(
+        self, address: str, method: str, callers: list[list[str]], seconds: float
+    ) -> dict[str, Any]:
+        """Run `callers`, each a cycle of requests (base64), for so long.
+
+        The result has calls, bytes, and the seconds that it took.
+        """
+        if address not in self._channels:
+            self._channels[address] = open_channel(address)
+        call: Any = self._channels[address].unary_unary(method)
+        cycles = [[base64.b64decode(request) for request in caller] for caller in callers]
+        began = time.perf_counter()
+        counts = await asyncio.gather(
+            *(_caller(call, requests, began + seconds) for requests in cycles)
+        )
+        return {
+            "seconds": time.perf_counter() - began,
+            "calls": sum(calls for calls, _ in counts),
+            "bytes": sum(size for _, size in counts),
+        }
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+
+
+async def _caller(call: Any, requests: list[bytes], until: float) -> tuple[int, int]:
+    calls = received = 0
+    for request in itertools.cycle(requests):
+        received += len(await call(request))
+        calls += 1
+        if time.perf_counter() >= until:
+            break
+    return calls, received

@@ -1,0 +1,133 @@
+"""Child processes of a run: servers that say where they serve, workers that take commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+_START_TIMEOUT_SECONDS = 60
+_END_TIMEOUT_SECONDS = 20
+_LINE_BYTES = 16 * 1024 * 1024
+# gRPC would tell each stream's end on stderr.
+_ENVIRONMENT = {**os.environ, "GRPC_VERBOSITY": "NONE"}
+_SERVING = re.compile(r"serving on (\S+?);?$|serving on (\S+?);")
+
+
+class Server:
+    """A server process under test; `address` is where it serves."""
+
+    def __init__(self, pid: int, address: str) -> None:
+        self.pid = pid
+        self.address = address
+
+
+@asynccontextmanager
+async def our_server(dsn: str) -> AsyncIterator[Server]:
+    """Run `tasklogs serve` on a database, as a user would, and end it with SIGTERM."""
+    command = Path(sys.executable).with_name("tasklogs")
+    arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", dsn]
+    async with _server([str(command), *arguments, "--log-level", "error"]) as server:
+        yield server
+
+
+@asynccontextmanager
+async def bare_server(dsn: str, *, constant_bytes: int) -> AsyncIterator[Server]:
+    """Run the bare server, see bench/bare_server.py."""
+    arguments = ["-m", "bench.bare_server", dsn, str(constant_bytes)]
+    async with _server([sys.executable, *arguments]) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _server(command: Sequence[str]) -> AsyncIterator[Server]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=_ENVIRONMENT,
+    )
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(_START_TIMEOUT_SECONDS):
+            address = await _address(process.stderr)
+        rest = asyncio.create_task(_forward(process.stderr))
+        try:
+            yield Server(process.pid, address)
+        finally:
+            rest.cancel()
+    finally:
+        await _end(process)
+
+
+async def _address(lines: asyncio.StreamReader) -> str:
+    said = []
+    while line := (await lines.readline()).decode():
+        said.append(line)
+        if found := _SERVING.search(line.strip()):
+            return found.group(1) or found.group(2)
+    raise RuntimeError("a server did not start: " + "".join(said))
+
+
+async def _forward(lines: asyncio.StreamReader) -> None:
+    """Show what the server complains about; an unread pipe would block it."""
+    async for line in lines:
+        if b"error" in line.lower():
+            sys.stderr.write(line.decode(errors="replace"))
+
+
+class Worker:
+    """A client process of its own; one command at a time. See bench/worker.py."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def do(self, command: str, **arguments: Any) -> Any:
+        """Let it run one command; the result is what the command returns."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([command, arguments]).encode() + b"\n")
+        await self._process.stdin.drain()
+        answer = await self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"a client process ended during {command}")
+        return json.loads(answer)
+
+
+@asynccontextmanager
+async def workers(count: int) -> AsyncIterator[list[Worker]]:
+    """Run client processes."""
+    processes: list[asyncio.subprocess.Process] = []
+    try:
+        for _ in range(count):
+            processes.append(
+                await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "bench.worker"),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    limit=_LINE_BYTES,
+                    env=_ENVIRONMENT,
+                )
+            )
+        yield [Worker(process) for process in processes]
+    finally:
+        for process in processes:
+            await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(_END_TIMEOUT_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

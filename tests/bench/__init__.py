@@ -1,0 +1,2 @@
+"""Tests of bench.
+Other rooms come in only as the real parts that a run starts."""

@@ -1,0 +1,68 @@
+"""The running digest over the sealed entries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasklogs.log import digest
+from tasklogs.log.entry import Entry, EntryType, Time
+from tests.log.vectors import vectors
+
+ENTRIES = st.builds(
+    Entry,
+    id=st.integers(0, 2**31 - 1),
+    type=st.sampled_from(EntryType),
+    time=st.builds(Time, st.integers(-(2**40), 2**40), st.integers(0, 999_999_999)),
+    content=st.text(max_size=10).map(str.encode),
+)
+
+
+def test_it_is_what_the_vectors_say_after_each_entry() -> None:
+    value = digest.EMPTY
+    for vector in vectors()["digest"]:
+        entry = Entry(
+            vector["id"],
+            EntryType(vector["type"]),
+            Time(vector["seconds"], vector["nanos"]),
+            vector["content"].encode(),
+        )
+        value = digest.seal(value, entry)
+        assert value.hex() == vector["digest"]
+
+
+def test_an_empty_epoch_has_32_zero_bytes() -> None:
+    assert digest.seal_all([]) == bytes(32)
+
+
+@given(entries=st.lists(ENTRIES, max_size=5), more=st.lists(ENTRIES, max_size=5))
+def test_it_runs_on_from_where_it_stood(entries: list[Entry], more: list[Entry]) -> None:
+    value = digest.seal_all(entries)
+    for entry in more:
+        value = digest.seal(value, entry)
+    assert value == digest.seal_all(entries + more)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"id": 8},
+        {"type": EntryType.INPUT},
+        {"time": Time(1, 3)},
+        {"time": Time(2, 2)},
+        {"content": b"y"},
+    ],
+    ids=lambda change: "".join(change),
+)
+def test_it_sees_every_field(other: dict[str, int]) -> None:
+    entry = Entry(7, EntryType.OUTPUT, Time(1, 2), b"x")
+    changed = replace(entry, **other)  # type: ignore[arg-type]
+    assert digest.seal_all([entry]) != digest.seal_all([changed])
+
+
+def test_it_does_not_see_what_truncation_took() -> None:
+    entry = Entry(7, EntryType.OUTPUT, Time(1, 2), b"x")
+    assert digest.seal_all([entry]) == digest.seal_all([replace(entry, dropped_bytes=131072)])

@@ -1,0 +1,22 @@
+"""The vectors that every language's log algebra must reproduce."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_FILE = Path(__file__).parent.parent / "data" / "log_vectors.json"
+
+
+@cache
+def vectors() -> dict[str, list[dict[str, Any]]]:
+    """Read them all, by subject."""
+    read: dict[str, list[dict[str, Any]]] = json.loads(_FILE.read_text())
+    return read
+
+
+def content_of(parts: list[dict[str, Any]]) -> bytes:
+    """Join a content that is written as texts to be repeated."""
+    return b"".join(part["text"].encode() * part.get("times", 1) for part in parts)

@@ -1,0 +1,263 @@
+"""Requests that no honest client sends: the named code, each field named, nothing stored."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from tasklogs.v1 import task_logs_pb2 as logs_pb
+from tasklogs.v1 import tasks_pb2 as pb
+from tasklogs.v1 import types_pb2 as types
+from tests.fixtures.server import Server
+from tests.services.refusals import refused
+
+GARBAGE = b"\xff\xff\xff\xff"
+UNKNOWN_ENUM: Any = 99
+UUID = "6b1f5a3e-8a53-4c1b-9df3-0123456789ab"
+
+MALFORMED_TASKS = [
+    "",
+    "demo",
+    "/demo",
+    "local/",
+    "local/Demo",
+    "local/-demo",
+    "local/demo\n",
+    "local/" + "x" * 64,
+    "lo\0cal/demo",
+    "lo\ncal/demo",
+    "x" * 256 + "/demo",
+    UUID[:-1],
+    UUID + "0",
+    UUID.replace("-", ""),
+    "{" + UUID + "}",
+    "urn:uuid:" + UUID,
+    UUID.replace("6", "g"),
+    "'; DROP TABLE tasks; --",
+    "x" * 1_000_000,
+]
+
+BAD_CREATIONS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"name": ""}, ["name"]),
+    ({"name": "Demo"}, ["name"]),
+    ({"name": "demo\n"}, ["name"]),
+    ({"name": "x" * 64}, ["name"]),
+    ({"name": "a/b"}, ["name"]),
+    ({"name": "demo", "owner": "a\0b"}, ["owner"]),
+    ({"name": "demo", "owner": "x" * 256}, ["owner"]),
+    ({"name": "demo", "owner": "a\u2028b"}, ["owner"]),
+    ({"name": "demo", "display_name": "x" * 256}, ["display_name"]),
+    ({"name": "demo", "display_name": "a\tb"}, ["display_name"]),
+    ({"name": "demo", "display_name": "a\x1b[31mb"}, ["display_name"]),
+    ({"name": "demo", "prompt": "x" * 65_537}, ["prompt"]),
+    ({"name": "demo", "prompt": "\u00e9" * 32_769}, ["prompt"]),
+    ({"name": "-", "owner": "\n", "display_name": "\n"}, ["name", "owner", "display_name"]),
+]
+
+START, STOP = types.BUILD_TRANSITION_START, types.BUILD_TRANSITION_STOP
+RUNNING = types.JOB_STATUS_RUNNING
+TASK = "local/demo"
+
+BAD_READS: list[tuple[logs_pb.GetTaskLogsRequest, list[str]]] = [
+    (logs_pb.GetTaskLogsRequest(task=TASK, source=UNKNOWN_ENUM), ["source"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, source=-1), ["source"]),  # type: ignore[arg-type]
+    (logs_pb.GetTaskLogsRequest(task=TASK, tail=-1), ["tail"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, page_size=-1), ["page_size"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, epoch=0), ["epoch"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, epoch=-1), ["epoch"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, epoch=2), ["epoch"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, epoch=2**31 - 1), ["epoch"]),
+    (
+        logs_pb.GetTaskLogsRequest(task=TASK, max_staleness=Duration(seconds=-1)),
+        ["max_staleness"],
+    ),
+    (logs_pb.GetTaskLogsRequest(task=TASK, page_token="garbage"), ["page_token"]),
+    (
+        logs_pb.GetTaskLogsRequest(task="x", source=UNKNOWN_ENUM, tail=-1, page_size=-1, epoch=0),
+        ["task", "source", "tail", "page_size", "epoch"],
+    ),
+]
+
+BAD_BUILDS: list[tuple[pb.ReportBuildRequest, list[str]]] = [
+    (
+        pb.ReportBuildRequest(task=TASK, build_number=0, transition=START, job_status=RUNNING),
+        ["build_number"],
+    ),
+    (
+        pb.ReportBuildRequest(task=TASK, build_number=-1, transition=START, job_status=RUNNING),
+        ["build_number"],
+    ),
+    (pb.ReportBuildRequest(task=TASK, build_number=1, job_status=RUNNING), ["transition"]),
+    (pb.ReportBuildRequest(task=TASK, build_number=1, transition=START), ["job_status"]),
+    (
+        pb.ReportBuildRequest(
+            task=TASK, build_number=1, transition=UNKNOWN_ENUM, job_status=UNKNOWN_ENUM
+        ),
+        ["transition", "job_status"],
+    ),
+    (pb.ReportBuildRequest(), ["task", "build_number", "transition", "job_status"]),
+]
+
+BAD_AGENTS: list[tuple[pb.ReportAgentRequest, list[str]]] = [
+    (pb.ReportAgentRequest(task=TASK, build_number=1), ["lifecycle"]),
+    (
+        pb.ReportAgentRequest(task=TASK, build_number=0, lifecycle=types.AGENT_LIFECYCLE_READY),
+        ["build_number"],
+    ),
+    (
+        pb.ReportAgentRequest(
+            task=TASK, build_number=1, lifecycle=UNKNOWN_ENUM, app_health=UNKNOWN_ENUM
+        ),
+        ["lifecycle", "app_health"],
+    ),
+]
+
+
+async def test_every_rpc_refuses_a_malformed_task_by_its_field(server: Server) -> None:
+    for task in MALFORMED_TASKS:
+        for call in _calls_that_name(server, task):
+            refusal = await refused(call)
+
+            assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT, task[:50]
+            assert set(refusal.fields) == {"task"}, task[:50]
+
+
+@pytest.mark.parametrize(("fields", "named"), BAD_CREATIONS, ids=lambda one: repr(one)[:40])
+async def test_a_task_that_cannot_be_created_names_each_field_and_leaves_nothing(
+    server: Server, fields: dict[str, Any], named: list[str]
+) -> None:
+    refusal = await refused(server.tasks.CreateTask(pb.CreateTaskRequest(**fields)))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == named
+    assert not (await server.tasks.ListTasks(pb.ListTasksRequest())).tasks
+
+
+async def test_what_is_just_within_the_limits_is_taken(server: Server) -> None:
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    created = await server.create_task(
+        "x" * 63, owner="a/b" * 85, display_name=family * 51, prompt="\0" * 65_536
+    )
+
+    got = await server.tasks.GetTask(pb.GetTaskRequest(task="a/b" * 85 + "/" + "x" * 63))
+    assert got == created.task
+    assert got.prompt == "\0" * 65_536
+    assert got.display_name == family * 51
+
+
+@pytest.mark.parametrize(("request_", "named"), BAD_READS, ids=lambda one: repr(one)[:60])
+async def test_a_read_names_each_bad_field(
+    server: Server, request_: logs_pb.GetTaskLogsRequest, named: list[str]
+) -> None:
+    await server.create_task()
+
+    refusal = await refused(server.logs.GetTaskLogs(request_))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == named
+
+
+@pytest.mark.parametrize(("request_", "named"), BAD_BUILDS, ids=lambda one: repr(one)[:60])
+async def test_a_report_of_a_build_names_each_bad_field_and_changes_nothing(
+    server: Server, request_: pb.ReportBuildRequest, named: list[str]
+) -> None:
+    before = (await server.create_task()).task
+
+    refusal = await refused(server.tasks.ReportBuild(request_))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == named
+    assert await server.tasks.GetTask(pb.GetTaskRequest(task=TASK)) == before
+
+
+@pytest.mark.parametrize(("request_", "named"), BAD_AGENTS, ids=lambda one: repr(one)[:60])
+async def test_a_report_of_an_agent_names_each_bad_field_and_changes_nothing(
+    server: Server, request_: pb.ReportAgentRequest, named: list[str]
+) -> None:
+    await server.create_task()
+    before = await server.tasks.ReportBuild(
+        pb.ReportBuildRequest(task=TASK, build_number=1, transition=START, job_status=RUNNING)
+    )
+
+    refusal = await refused(server.tasks.ReportAgent(request_))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == named
+    assert await server.tasks.GetTask(pb.GetTaskRequest(task=TASK)) == before
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.ListTasksRequest(page_size=-1),
+        pb.ListTasksRequest(status=UNKNOWN_ENUM),
+        pb.ListTasksRequest(owner="a\nb"),
+        pb.ListTasksRequest(page_token="garbage"),
+        pb.ListTasksRequest(page_token="\u00e9"),
+    ],
+    ids=lambda one: repr(one)[:40],
+)
+async def test_a_list_names_its_bad_field(server: Server, request_: pb.ListTasksRequest) -> None:
+    refusal = await refused(server.tasks.ListTasks(request_))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == [request_.ListFields()[0][0].name]
+
+
+@pytest.mark.parametrize(
+    "method", ["TaskLogs/GetTaskLogs", "Tasks/CreateTask", "TaskAgents/UploadLogSnapshot"]
+)
+async def test_bytes_that_are_no_message_are_the_callers_mistake(
+    server: Server, method: str
+) -> None:
+    raw: Any = server.channel
+
+    refusal = await refused(raw.unary_unary(f"/tasklogs.v1.{method}")(GARBAGE))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == ["request"]
+    assert "DecodeError" not in refusal.message
+
+
+async def test_text_that_is_no_utf_8_is_the_callers_mistake(server: Server) -> None:
+    raw: Any = server.channel
+
+    refusal = await refused(raw.unary_unary("/tasklogs.v1.Tasks/GetTask")(b"\x0a\x02\xc3\x28"))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_message_over_4_mib_is_over_the_limit(server: Server) -> None:
+    prompt = "x" * (4 * 1024 * 1024)
+
+    refusal = await refused(
+        server.tasks.CreateTask(pb.CreateTaskRequest(name="demo", prompt=prompt))
+    )
+
+    assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert not (await server.tasks.ListTasks(pb.ListTasksRequest())).tasks
+
+
+async def test_a_method_that_is_not_there_is_unimplemented(server: Server) -> None:
+    raw: Any = server.channel
+
+    refusal = await refused(raw.unary_unary("/tasklogs.v1.TaskLogs/Nothing")(b""))
+
+    assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def _calls_that_name(server: Server, task: str) -> list[Awaitable[Any]]:
+    build = pb.ReportBuildRequest(task=task, build_number=1, transition=START, job_status=RUNNING)
+    ready = types.AGENT_LIFECYCLE_READY
+    return [
+        server.logs.GetTaskLogs(logs_pb.GetTaskLogsRequest(task=task)),
+        server.tasks.GetTask(pb.GetTaskRequest(task=task)),
+        server.tasks.DeleteTask(pb.DeleteTaskRequest(task=task)),
+        server.tasks.RotateAgentToken(pb.RotateAgentTokenRequest(task=task)),
+        server.tasks.ReportBuild(build),
+        server.tasks.ReportAgent(pb.ReportAgentRequest(task=task, build_number=1, lifecycle=ready)),
+    ]

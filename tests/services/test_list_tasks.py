@@ -1,0 +1,171 @@
+"""ListTasks: order, pages, filters, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from tasklogs.v1 import task_logs_pb2 as logs_pb
+from tasklogs.v1 import tasks_pb2 as pb
+from tasklogs.v1 import types_pb2 as types
+from tests.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.fixtures.server import Server
+from tests.services.refusals import refused
+from tests.services.reports import report_build
+
+# gRPC clients refuse larger messages by default.
+CLIENT_BYTES = 4 * 1024 * 1024
+
+
+async def pages(
+    server: Server, request: pb.ListTasksRequest
+) -> AsyncIterator[pb.ListTasksResponse]:
+    """Follow the pages to the last one."""
+    for _ in range(1000):
+        page = await server.tasks.ListTasks(request)
+        yield page
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+    raise AssertionError("the pages do not end")
+
+
+async def names(server: Server, **fields: object) -> list[str]:
+    request = pb.ListTasksRequest(**fields)  # type: ignore[arg-type]
+    return [task.name async for page in pages(server, request) for task in page.tasks]
+
+
+async def test_the_newest_task_is_the_first(server: Server) -> None:
+    for name in ("a", "b", "c"):
+        await server.create_task(name)
+
+    assert await names(server) == ["c", "b", "a"]
+
+
+async def test_pages_hold_every_task_once(server: Server) -> None:
+    created = [f"task-{number}" for number in range(7)]
+    for name in created:
+        await server.create_task(name)
+
+    listed = [
+        [task.name for task in page.tasks]
+        async for page in pages(server, pb.ListTasksRequest(page_size=3))
+    ]
+
+    assert [len(page) for page in listed] == [3, 3, 1]
+    assert [name for page in listed for name in page] == created[::-1]
+
+
+async def test_a_task_that_is_created_or_deleted_between_pages_moves_no_other(
+    server: Server,
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        await server.create_task(name)
+    first = await server.tasks.ListTasks(pb.ListTasksRequest(page_size=2))
+
+    await server.create_task("e")
+    await server.tasks.DeleteTask(pb.DeleteTaskRequest(task="local/c"))
+    second = await server.tasks.ListTasks(
+        pb.ListTasksRequest(page_size=2, page_token=first.next_page_token)
+    )
+
+    assert [task.name for task in (*first.tasks, *second.tasks)] == ["d", "c", "b", "a"]
+
+
+async def test_tasks_are_filtered_by_owner_and_by_status_as_it_is_now(server: Server) -> None:
+    for name in ("a", "b", "c"):
+        await server.create_task(name)
+    await server.create_task("d", owner="other")
+    await report_build(server, transition=types.BUILD_TRANSITION_STOP, task="local/b")
+
+    assert await names(server, owner="other") == ["d"]
+    assert await names(server, owner="nobody") == []
+    assert await names(server, status=types.TASK_STATUS_PAUSED) == ["b"]
+    assert await names(server, status=types.TASK_STATUS_PAUSED, page_size=1) == ["b"]
+    assert await names(server, status=types.TASK_STATUS_PAUSED, owner="other") == []
+    assert await names(server, status=types.TASK_STATUS_PENDING, owner="local") == ["c", "a"]
+
+
+async def test_a_page_size_beyond_the_largest_is_taken_as_the_largest(server: Server) -> None:
+    await server.create_task()
+
+    page = await server.tasks.ListTasks(pb.ListTasksRequest(page_size=2**31 - 1))
+
+    assert len(page.tasks) == 1
+
+
+async def test_a_page_of_long_prompts_is_one_that_clients_take(server: Server) -> None:
+    created = [f"task-{number}" for number in range(70)]
+    for name in created:
+        await server.create_task(name, prompt="x" * 65_536)
+
+    listed = [page async for page in pages(server, pb.ListTasksRequest(page_size=1000))]
+
+    assert max(page.ByteSize() for page in listed) < CLIENT_BYTES
+    assert [task.name for page in listed for task in page.tasks] == created[::-1]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"owner": "local"}, {"status": types.TASK_STATUS_PENDING}],
+    ids=["owner", "status"],
+)
+async def test_a_token_is_for_the_arguments_that_it_was_given_for(
+    server: Server, changed: dict[str, object]
+) -> None:
+    token = await _token(server)
+
+    refusal = await refused(
+        server.tasks.ListTasks(
+            pb.ListTasksRequest(page_token=token, **changed)  # type: ignore[arg-type]
+        )
+    )
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == ["page_token"]
+
+
+async def test_the_page_size_may_change_between_pages(server: Server) -> None:
+    token = await _token(server)
+
+    page = await server.tasks.ListTasks(pb.ListTasksRequest(page_token=token, page_size=50))
+
+    assert [task.name for task in page.tasks] == ["a"]
+
+
+async def test_a_broken_token_is_refused(server: Server) -> None:
+    token = await _token(server)
+
+    for broken in (token[:-1], token[1:], token + "A", token[::-1], "=", "A" * 10_000, "\u00e9"):
+        refusal = await refused(server.tasks.ListTasks(pb.ListTasksRequest(page_token=broken)))
+        assert refusal.fields == ["page_token"], broken[:40]
+
+
+async def test_tokens_of_lists_and_of_logs_are_not_taken_for_each_other(server: Server) -> None:
+    of_list = await _token(server)
+    async with ScriptedAgent.connect(server, (await server.create_task()).agent_token) as agent:
+        await agent.append(open_epoch=True, entries=[log_entry(0, "a"), log_entry(1, "b")])
+        await agent.acked()
+    read = await server.logs.GetTaskLogs(logs_pb.GetTaskLogsRequest(task="local/demo", page_size=1))
+    assert read.next_page_token
+
+    for token in (read.next_page_token, read.cursor):
+        refusal = await refused(server.tasks.ListTasks(pb.ListTasksRequest(page_token=token)))
+        assert refusal.fields == ["page_token"]
+    for token in (of_list, read.cursor):
+        refusal = await refused(
+            server.logs.GetTaskLogs(
+                logs_pb.GetTaskLogsRequest(task="local/demo", page_size=1, page_token=token)
+            )
+        )
+        assert refusal.fields == ["page_token"]
+
+
+async def _token(server: Server) -> str:
+    for name in ("a", "b"):
+        await server.create_task(name)
+    page = await server.tasks.ListTasks(pb.ListTasksRequest(page_size=1))
+    assert page.next_page_token
+    return page.next_page_token

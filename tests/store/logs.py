@@ -1,0 +1,157 @@
+"""Commits made by hand, and logs read back through the store."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+from uuid import UUID
+
+import asyncpg
+
+from tasklogs.log.entry import EntryType, Time
+from tasklogs.v1 import task_logs_pb2, types_pb2
+from tasklogs_server.domain.names import TaskId
+from tasklogs_server.store import Store
+from tasklogs_server.store.encoding import encode_head
+from tasklogs_server.store.log_reads import LogPage, PageQuery
+from tasklogs_server.store.log_writes import Outcome
+from tasklogs_server.store.records import (
+    Commit,
+    EntryRow,
+    EpochOpened,
+    LogHead,
+    TailHead,
+    TailPart,
+    TailWithdrawn,
+)
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+_numbers = itertools.count(1)
+
+
+async def new_task(store: Store, name: str = "", *, standalone: bool = False) -> UUID:
+    """Create a task of owner `local`."""
+    task_id = uuid.uuid4()
+    await store.tasks.create(
+        task_id,
+        owner="local",
+        name=name or f"task-{next(_numbers)}",
+        display_name="",
+        prompt="",
+        standalone=standalone,
+        agent_token_hash=bytes(32),
+    )
+    return task_id
+
+
+def decoded(page: LogPage) -> Sequence[types_pb2.TaskLogEntry]:
+    """Decode the entries of a page as a client does."""
+    return task_logs_pb2.GetTaskLogsResponse.FromString(page.encoded).logs
+
+
+@dataclass
+class Log:
+    """A log that a test writes to commit by commit."""
+
+    store: Store
+    task_id: UUID
+    fence: int
+    head: LogHead
+
+    @classmethod
+    async def open(cls, store: Store, task_id: UUID) -> Self:
+        """Take the task's fence."""
+        opening = await store.sessions.open_session(
+            task_id, admit=lambda _: None, connect=lambda facts: facts
+        )
+        return cls(store, task_id, opening.fence, opening.head)
+
+    def commit(
+        self,
+        contents: Sequence[bytes] = (),
+        *,
+        open_epoch: bool = False,
+        withdraw: bool = False,
+        grow: bytes | None = None,
+        keep: int | None = None,
+    ) -> Commit:
+        """Make the next commit: open an epoch or withdraw the tail, then add entries; or grow."""
+        head = self.head
+        revision, epoch, entries, size = head.revision, head.epoch, head.entries, head.bytes
+        tail, part = head.tail, None
+        events: list[EpochOpened | TailWithdrawn] = []
+        rows: list[EntryRow] = []
+        if open_epoch:
+            revision, epoch, entries = revision + 1, epoch + 1, 0
+            events.append(EpochOpened(revision, epoch))
+        if withdraw:
+            assert tail is not None
+            revision, entries = revision + 1, entries - 1
+            events.append(TailWithdrawn(revision, epoch, entries, tail.id))
+            tail = None
+        for content in contents:
+            revision += 1
+            rows.append(entry_row(epoch, entries, revision, content))
+            tail = TailHead(entries, EntryType.OUTPUT, Time(entries + 1, 0), revision, 0, 0)
+            entries, size = entries + 1, size + len(content)
+        if grow is not None:
+            assert tail is not None
+            revision += 1
+            part = TailPart(revision, keep or 0, grow)
+            tail = replace(tail, revision=revision, part_bytes=tail.part_bytes + len(grow))
+        return Commit(
+            self.task_id,
+            self.fence,
+            head.revision,
+            LogHead(epoch, entries, revision, head.digest, size, NOW, tail),
+            rows,
+            part,
+            drops_parts=withdraw or bool(rows),
+            events=events,
+        )
+
+    async def write(self, commit: Commit) -> Outcome:
+        """Commit, and go on from there where that worked."""
+        outcome = (await self.store.writes.commit([commit]))[self.task_id]
+        if outcome is Outcome.COMMITTED:
+            self.head = commit.head
+        return outcome
+
+    async def page(self, query: PageQuery = PageQuery()) -> LogPage:  # noqa: B008 (frozen)
+        """Read a page."""
+        return await self.store.reads.page(TaskId(self.task_id), query)
+
+    async def contents(self, query: PageQuery = PageQuery()) -> list[str]:  # noqa: B008 (frozen)
+        """Read the contents of a page."""
+        return [entry.content for entry in decoded(await self.page(query))]
+
+
+def entry_row(
+    epoch: int, ordinal: int, revision: int, content: bytes, *, id_: int | None = None
+) -> EntryRow:
+    """Make an entry's row; its id is its ordinal."""
+    id_ = ordinal if id_ is None else id_
+    head = encode_head(id_, EntryType.OUTPUT, Time(ordinal + 1, 0), revision, 0, len(content))
+    return EntryRow(epoch, ordinal, id_, revision, head, content)
+
+
+async def waits_for_a_lock(sql: Connection) -> bool:
+    """Whether anyone in this database waits for a lock now."""
+    # Within a transaction the first look would be kept.
+    await sql.execute("SELECT pg_stat_clear_snapshot()")
+    waiting: bool = await sql.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    return waiting

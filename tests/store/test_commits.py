@@ -1,0 +1,178 @@
+"""Commits: compare-and-set of a head, and nobody else's business."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from tasklogs_server.domain.errors import TaskNotFound
+from tasklogs_server.store import Store
+from tasklogs_server.store.log_writes import Outcome
+from tasklogs_server.store.records import Commit, EntryRow
+from tests.fixtures.conditions import until
+from tests.store.logs import Connection, Log, entry_row, new_task, waits_for_a_lock
+
+
+async def test_a_commit_is_read_back(log: Log) -> None:
+    assert await log.write(log.commit([b"a", b"b"], open_epoch=True)) is Outcome.COMMITTED
+    assert await log.contents() == ["a", "b"]
+
+
+async def test_a_commit_on_another_revision_writes_nothing(log: Log, sql: Connection) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    late = replace(log.commit([b"b"]), base_revision=log.head.revision - 1)
+    assert await log.write(late) is Outcome.MOVED
+    assert await log.contents() == ["a"]
+
+
+async def test_a_commit_below_the_fence_writes_nothing(log: Log) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    mine = log.commit([b"mine"])
+    later = await Log.open(log.store, log.task_id)
+    assert later.fence > log.fence
+    assert await log.write(mine) is Outcome.FENCED
+    assert await later.write(later.commit([b"theirs"])) is Outcome.COMMITTED
+    assert await later.contents() == ["a", "theirs"]
+
+
+async def test_a_locked_head_is_left_for_later_and_stops_nobody(
+    store: Store, log: Log, sql: Connection
+) -> None:
+    other = await Log.open(store, await new_task(store))
+    commits = [log.commit([b"a"], open_epoch=True), other.commit([b"b"], open_epoch=True)]
+    async with sql.transaction():
+        await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", log.task_id)
+        outcomes = await asyncio.wait_for(store.writes.commit(commits), 5)
+    assert outcomes == {log.task_id: Outcome.LOCKED, other.task_id: Outcome.COMMITTED}
+    assert await log.contents() == []
+    assert await log.write(commits[0]) is Outcome.COMMITTED
+
+
+async def test_a_commit_to_a_deleted_task_is_gone(store: Store, log: Log) -> None:
+    await store.tasks.delete(log.task_id)
+    assert await log.write(log.commit([b"a"], open_epoch=True)) is Outcome.GONE
+
+
+def with_row(commit: Commit, row: EntryRow) -> Commit:
+    return replace(commit, rows=[*commit.rows, row])
+
+
+BAD_ROWS = {
+    "an id that is no int32": entry_row(1, 1, 3, b"x", id_=2**31),
+    "the same place twice": entry_row(1, 0, 3, b"x"),
+    "a content that is no bytes": replace(entry_row(1, 1, 3, b"x"), content="x"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("row", BAD_ROWS.values(), ids=BAD_ROWS.keys())
+async def test_one_bad_row_stops_nobody_else(store: Store, log: Log, row: EntryRow) -> None:
+    others = [await Log.open(store, await new_task(store)) for _ in range(4)]
+    commits = [other.commit([b"good"], open_epoch=True) for other in others]
+    bad = with_row(log.commit([b"bad"], open_epoch=True), row)
+    outcomes = await store.writes.commit([*commits[:2], bad, *commits[2:]])
+    assert outcomes.pop(log.task_id) is Outcome.REFUSED  # type: ignore[attr-defined]
+    assert set(outcomes.values()) == {Outcome.COMMITTED}
+    for other in others:
+        assert await other.contents() == ["good"]
+    assert await log.contents() == []
+
+
+async def test_the_moment_of_the_picture_never_moves_back(log: Log, store: Store) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    earlier = log.commit([b"b"])
+    earlier = replace(earlier, head=replace(earlier.head, snapshot_at=None))
+    assert await log.write(earlier) is Outcome.COMMITTED
+    assert (await store.tasks.get(log.task_id)).head.snapshot_at is not None
+
+
+async def test_a_confirmation_of_an_earlier_session_counts_and_a_later_ones_does_not(
+    log: Log, store: Store
+) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    at = log.head.snapshot_at
+    assert at is not None
+    later = await Log.open(store, log.task_id)
+    await store.writes.confirm([(log.task_id, log.fence, at.replace(year=2027))])
+    assert (await store.tasks.get(log.task_id)).head.snapshot_at == at.replace(year=2027)
+    await store.writes.confirm([(log.task_id, later.fence + 1, at.replace(year=2028))])
+    assert (await store.tasks.get(log.task_id)).head.snapshot_at == at.replace(year=2027)
+
+
+async def test_a_place_of_a_withdrawn_entry_is_taken_again(log: Log, sql: Connection) -> None:
+    await log.write(log.commit([b"a", b"b"], open_epoch=True))
+    await log.write(log.commit(withdraw=True))
+    assert await log.contents() == ["a"]
+    await log.write(log.commit([b"c"]))
+    assert await log.contents() == ["a", "c"]
+    await log.write(log.commit([b"d"], withdraw=True))  # both in one commit
+    assert await log.contents() == ["a", "d"]
+    events = await sql.fetch("SELECT revision, id FROM log_events ORDER BY revision")
+    assert [tuple(row) for row in events] == [(1, None), (4, 1), (6, 1)]
+
+
+async def test_a_withdrawn_tail_takes_its_parts_along(log: Log, sql: Connection) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    await log.write(log.commit(grow=b"bc", keep=1))
+    assert await log.contents() == ["abc"]
+    await log.write(log.commit(withdraw=True))
+    assert await log.contents() == []
+    assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") == 0
+
+
+async def test_nothing_is_visible_before_the_commit(
+    log: Log, store: Store, sql: Connection
+) -> None:
+    """I5: the commit is held up in the middle, with its head written and its rows not."""
+    await log.write(log.commit([b"a"], open_epoch=True))
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE log_events IN ACCESS EXCLUSIVE MODE")
+        writing = asyncio.create_task(log.write(log.commit([b"b"], open_epoch=True)))
+        await until(lambda: waits_for_a_lock(sql))
+        page = await log.page()
+        assert (page.revision, page.epoch) == (2, 1)
+        assert await log.contents() == ["a"]
+    assert await writing is Outcome.COMMITTED
+    assert await log.contents() == ["b"]
+
+
+async def test_a_fold_makes_one_row_of_the_parts_and_a_second_one_changes_nothing(
+    log: Log, sql: Connection
+) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    await log.write(log.commit(grow=b"bc", keep=1))
+    row = entry_row(1, 0, log.head.revision, b"abc")
+    for _ in range(2):
+        await log.store.writes.fold(
+            log.task_id, fence=log.fence, revision=log.head.revision, row=row
+        )
+        assert await log.contents() == ["abc"]
+        assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") == 0
+        assert await sql.fetchval("SELECT content FROM log_entries") == b"abc"
+    head = (await log.store.tasks.get(log.task_id)).head
+    assert head.revision == log.head.revision
+    assert head.tail is not None
+    assert head.tail.part_bytes == 0
+
+
+async def test_a_fold_on_another_revision_or_fence_changes_nothing(
+    log: Log, sql: Connection
+) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    await log.write(log.commit(grow=b"bc", keep=1))
+    row = entry_row(1, 0, log.head.revision, b"other")
+    fold = log.store.writes.fold
+    await fold(log.task_id, fence=log.fence, revision=log.head.revision - 1, row=row)
+    await fold(log.task_id, fence=log.fence + 1, revision=log.head.revision, row=row)
+    assert await log.contents() == ["abc"]
+    assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") == 1
+
+
+async def test_a_fence_only_grows(store: Store, task: UUID) -> None:
+    fences = [(await Log.open(store, task)).fence for _ in range(3)]
+    assert fences == sorted(set(fences))
+    await store.tasks.delete(task)
+    with pytest.raises(TaskNotFound):
+        await Log.open(store, task)

@@ -1,0 +1,163 @@
+"""Connections break, and the store says so in its own words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import asyncpg
+import pytest
+
+from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskLogsError, TaskNotFound
+from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.failures import translated
+from tests.fixtures.conditions import until
+from tests.fixtures.postgres import PostgresServer
+from tests.store.logs import Connection
+
+
+@pytest.fixture
+async def connections(database: str) -> AsyncIterator[Connections]:
+    opened = Connections(database, size=2)
+    yield opened
+    await opened.close()
+
+
+async def backend(connections: Connections) -> int:
+    async with connections.use() as connection:
+        return int(await connection.fetchval("SELECT pg_backend_pid()"))
+
+
+async def test_a_connection_is_used_again(connections: Connections) -> None:
+    assert await backend(connections) == await backend(connections)
+
+
+async def test_callers_beyond_the_size_wait_their_turn(connections: Connections) -> None:
+    async with connections.use(), connections.use():
+        third = asyncio.create_task(backend(connections))
+        await asyncio.wait([third], timeout=0.05)
+        assert not third.done()
+    assert await asyncio.wait_for(third, 5)
+
+
+async def test_a_killed_backend_is_unavailable_once_and_then_replaced(
+    connections: Connections, sql: Connection
+) -> None:
+    pid = await backend(connections)
+
+    async def killed_while_it_runs() -> None:
+        async with connections.use() as connection:
+            await sql.fetchval("SELECT pg_terminate_backend($1)", pid)
+            await connection.fetchval("SELECT pg_sleep(10)")
+
+    with pytest.raises(StoreUnavailable):
+        await killed_while_it_runs()
+    assert await backend(connections) != pid
+
+
+async def test_an_idle_connection_that_was_killed_is_not_lent_again(
+    connections: Connections, sql: Connection
+) -> None:
+    pid = await backend(connections)
+    async with connections.use() as connection:
+        pass
+    await sql.fetchval("SELECT pg_terminate_backend($1)", pid)
+    await until(connection.is_closed)
+    assert await backend(connections) != pid
+
+
+async def test_a_cancelled_caller_leaves_no_answer_for_the_next(connections: Connections) -> None:
+    async def sleep() -> None:
+        async with connections.use() as connection:
+            await connection.fetchval("SELECT pg_sleep(10)")
+
+    for _ in range(4):  # more than there are connections
+        task = asyncio.create_task(sleep())
+        await asyncio.wait([task], timeout=0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    async with connections.use() as connection:
+        assert await connection.fetchval("SELECT 7") == 7
+
+
+@pytest.mark.parametrize("error", [TaskNotFound("x"), asyncpg.UniqueViolationError("x")])
+async def test_a_refusal_does_not_cost_the_connection(
+    connections: Connections, error: Exception
+) -> None:
+    pid = await backend(connections)
+
+    async def refused() -> None:
+        async with connections.use() as connection, connection.transaction():
+            await connection.execute("SELECT 1")
+            raise error
+
+    with pytest.raises(type(error)):
+        await refused()
+    assert await backend(connections) == pid
+
+
+async def test_a_statement_that_postgres_refuses_leaves_no_transaction_open(
+    connections: Connections,
+) -> None:
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        async with connections.use() as connection, connection.transaction():
+            await connection.execute("SELECT 1/0")
+    async with connections.use() as connection:
+        assert not connection.is_in_transaction()
+
+
+async def test_a_stopped_postgres_is_unavailable_at_once_and_found_again(
+    postgres_server: PostgresServer,
+) -> None:
+    connections = Connections(postgres_server.dsn(), size=2)
+    before = await backend(connections)
+    await asyncio.to_thread(postgres_server.stop)
+    for _ in range(3):
+        async with asyncio.timeout(2):
+            with pytest.raises(StoreUnavailable):
+                await backend(connections)
+    await asyncio.to_thread(postgres_server.start)
+    assert await backend(connections) != before
+    await connections.close()
+
+
+UNAVAILABLE: list[Callable[[], Exception]] = [
+    ConnectionRefusedError,
+    ConnectionResetError,
+    TimeoutError,
+    lambda: asyncpg.InterfaceError("the connection is closed"),
+    lambda: asyncpg.ConnectionDoesNotExistError("x"),
+    lambda: asyncpg.ConnectionFailureError("x"),
+    lambda: asyncpg.AdminShutdownError("x"),
+    lambda: asyncpg.CrashShutdownError("x"),
+    lambda: asyncpg.CannotConnectNowError("x"),
+    lambda: asyncpg.QueryCanceledError("x"),
+    lambda: asyncpg.TooManyConnectionsError("x"),
+    lambda: asyncpg.DiskFullError("x"),
+    lambda: asyncpg.OutOfMemoryError("x"),
+    lambda: asyncpg.ReadOnlySQLTransactionError("x"),
+    lambda: asyncpg.InvalidPasswordError("x"),
+    lambda: asyncpg.LockNotAvailableError("x"),
+    lambda: asyncpg.DeadlockDetectedError("x"),
+    lambda: asyncpg.SerializationError("x"),
+    lambda: asyncpg.PostgresIOError("x"),
+]
+CORRUPT: list[Callable[[], Exception]] = [
+    lambda: asyncpg.DataCorruptedError("x"),
+    lambda: asyncpg.IndexCorruptedError("x"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [*((one, StoreUnavailable) for one in UNAVAILABLE), *((one, LogCorrupt) for one in CORRUPT)],
+    ids=repr,
+)
+def test_what_the_driver_raises_becomes_an_error_of_the_domain(
+    make: Callable[[], Exception], expected: type[TaskLogsError]
+) -> None:
+    with pytest.raises(expected) as raised, translated():
+        raise make()
+    assert raised.value.__cause__ is not None
+    assert "x" not in raised.value.message.split()

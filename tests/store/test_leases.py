@@ -1,0 +1,137 @@
+"""Whether an agent is connected, and when a standalone task's lease is over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from tasklogs_server.domain.reports import connect_standalone
+from tasklogs_server.domain.status import AgentLifecycle, TaskStatus, derive
+from tasklogs_server.store import Store
+from tests.store.logs import Connection, new_task
+
+LEASE = timedelta(seconds=30)
+
+
+@pytest.fixture
+async def held(store: Store) -> UUID:
+    """A standalone task whose session this process holds."""
+    task_id = await new_task(store, standalone=True)
+    await store.sessions.open_session(task_id, admit=lambda _: None, connect=connect_standalone)
+    return task_id
+
+
+async def is_off(store: Store, task_id: UUID) -> bool:
+    return (await store.tasks.get(task_id)).facts.lifecycle is AgentLifecycle.OFF
+
+
+async def age(sql: Connection, table: str, column: str, by: timedelta) -> None:
+    await sql.execute(f"UPDATE {table} SET {column} = {column} - $1::interval", by)
+
+
+@asynccontextmanager
+async def other_process(database: str) -> AsyncIterator[Store]:
+    """Run another server on the same database, as it is after a restart."""
+    store = await Store.open(database, read_connections=1, lease=LEASE)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def test_the_process_that_holds_a_session_needs_no_heartbeat(
+    store: Store, held: UUID, sql: Connection
+) -> None:
+    await age(sql, "processes", "heartbeat_at", timedelta(hours=1))
+    assert (await store.tasks.get(held)).agent_connected
+    assert not await is_off(store, held)
+
+
+async def test_another_process_goes_by_the_heartbeat(
+    database: str, store: Store, held: UUID, sql: Connection
+) -> None:
+    await age(sql, "processes", "up_since", timedelta(hours=1))
+    async with other_process(database) as other:
+        assert (await other.tasks.get(held)).agent_connected
+        await age(sql, "processes", "heartbeat_at", timedelta(seconds=16))
+        assert not (await other.tasks.get(held)).agent_connected
+        assert not await is_off(other, held)
+        await age(sql, "processes", "heartbeat_at", timedelta(seconds=15))
+        assert await is_off(other, held)
+        await store.heartbeat()
+        assert (await other.tasks.get(held)).agent_connected
+
+
+async def test_the_lease_runs_from_the_loss(store: Store, held: UUID, sql: Connection) -> None:
+    # This server has been there for long.
+    store.tasks._standing = store.tasks._standing._replace(
+        up_since=store.tasks._standing.up_since - timedelta(hours=1)
+    )
+    fence = await sql.fetchval("SELECT session_fence FROM tasks")
+    await store.sessions.lose_sessions([(held, fence)])
+    task = await store.tasks.get(held)
+    assert not task.agent_connected
+    assert derive(task.facts).status is not TaskStatus.UNKNOWN
+    await age(sql, "tasks", "session_lost_at", timedelta(seconds=29))
+    assert not await is_off(store, held)
+    await age(sql, "tasks", "session_lost_at", timedelta(seconds=2))
+    assert await is_off(store, held)
+    assert derive((await store.tasks.get(held)).facts).status is TaskStatus.UNKNOWN
+
+
+async def test_a_loss_of_an_earlier_fence_is_no_loss(
+    store: Store, held: UUID, sql: Connection
+) -> None:
+    fence = await sql.fetchval("SELECT session_fence FROM tasks")
+    await store.sessions.lose_sessions([(held, fence - 1)])
+    assert (await store.tasks.get(held)).agent_connected
+
+
+async def test_time_without_any_server_does_not_count(
+    database: str, store: Store, held: UUID, sql: Connection
+) -> None:
+    await store.close()
+    await age(sql, "processes", "heartbeat_at", timedelta(hours=1))  # crashed an hour ago
+    async with other_process(database) as after_the_gap:
+        assert not await is_off(after_the_gap, held)
+
+
+async def test_a_server_that_joins_another_shares_its_uptime(
+    database: str, store: Store, held: UUID, sql: Connection
+) -> None:
+    fence = await sql.fetchval("SELECT session_fence FROM tasks")
+    await store.sessions.lose_sessions([(held, fence)])
+    await age(sql, "processes", "up_since", timedelta(hours=1))
+    await age(sql, "tasks", "session_lost_at", timedelta(seconds=31))
+    async with other_process(database) as joined:  # the first one's heartbeat is fresh: no gap
+        assert await is_off(joined, held)
+
+
+async def test_a_task_with_an_orchestrator_has_no_lease(store: Store, sql: Connection) -> None:
+    task_id = await new_task(store)
+    await store.sessions.open_session(task_id, admit=lambda _: None, connect=connect_standalone)
+    fence = await sql.fetchval("SELECT session_fence FROM tasks")
+    await store.sessions.lose_sessions([(task_id, fence)])
+    await age(sql, "tasks", "session_lost_at", timedelta(hours=1))
+    assert not await is_off(store, task_id)
+
+
+async def test_a_new_session_ends_the_loss(store: Store, held: UUID, sql: Connection) -> None:
+    fence = await sql.fetchval("SELECT session_fence FROM tasks")
+    await store.sessions.lose_sessions([(held, fence)])
+    await store.sessions.open_session(held, admit=lambda _: None, connect=connect_standalone)
+    assert (await store.tasks.get(held)).agent_connected
+
+
+async def test_an_old_process_is_forgotten_and_its_tasks_are_not_connected(
+    database: str, store: Store, held: UUID, sql: Connection
+) -> None:
+    await store.close()
+    await age(sql, "processes", "heartbeat_at", timedelta(days=2))
+    async with other_process(database) as later:
+        assert await sql.fetchval("SELECT count(*) FROM processes") == 1
+        assert not (await later.tasks.get(held)).agent_connected

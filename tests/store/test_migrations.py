@@ -1,0 +1,91 @@
+"""The schema, and how it comes to be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import asyncpg
+import pytest
+
+from tasklogs_server.store import Store, migrate
+from tests.fixtures.conditions import until
+from tests.fixtures.postgres import PostgresServer
+from tests.store.logs import Connection, Log, new_task
+
+_UPDATES = "SELECT {} FROM pg_stat_user_tables WHERE relname = 'log_heads'"
+
+
+@pytest.fixture
+def empty_database(shared_postgres: PostgresServer) -> str:
+    name = f"empty_{os.urandom(4).hex()}"
+    shared_postgres.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    return shared_postgres.dsn(name)
+
+
+async def test_a_new_database_gets_the_schema_and_a_second_time_changes_nothing(
+    empty_database: str,
+) -> None:
+    await migrate(empty_database)
+    await migrate(empty_database)
+    connection = await asyncpg.connect(empty_database)
+    try:
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0001"
+        tables = await connection.fetch(
+            "SELECT relname FROM pg_class"
+            " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        )
+    finally:
+        await connection.close()
+    logs = {"log_heads", "log_entries", "log_tail_parts", "log_events"}
+    assert {row["relname"] for row in tables} >= {"tasks", "task_names", "processes"} | logs
+
+
+async def test_servers_that_start_at_once_take_turns(empty_database: str) -> None:
+    await asyncio.gather(*(migrate(empty_database) for _ in range(4)))
+
+
+async def test_heads_have_no_index_on_what_changes(sql: Connection) -> None:
+    indexed = await sql.fetch(
+        "SELECT a.attname FROM pg_index i JOIN pg_attribute a"
+        " ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
+        " WHERE i.indrelid = 'log_heads'::regclass"
+    )
+    assert [row["attname"] for row in indexed] == ["task_id"]
+
+
+async def test_every_table_of_logs_is_keyed_by_its_task_and_none_refers_to_another(
+    sql: Connection,
+) -> None:
+    first = await sql.fetch(
+        "SELECT i.indrelid::regclass::text AS name, a.attname FROM pg_index i JOIN pg_attribute a"
+        " ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indisprimary"
+        " AND i.indrelid::regclass::text LIKE 'log%'"
+    )
+    assert {(row["name"], row["attname"]) for row in first} == {
+        (name, "task_id") for name in ("log_heads", "log_entries", "log_tail_parts", "log_events")
+    }
+    assert await sql.fetchval("SELECT count(*) FROM pg_constraint WHERE contype = 'f'") == 0
+
+
+async def test_content_stays_in_line_where_it_fits(sql: Connection) -> None:
+    rows = await sql.fetch(
+        "SELECT attname, attstorage::text FROM pg_attribute"
+        " WHERE attrelid = 'log_entries'::regclass AND attname IN ('head', 'content')"
+    )
+    assert {row["attname"]: row["attstorage"] for row in rows} == {"head": "p", "content": "m"}
+
+
+async def test_commits_update_heads_in_place(store: Store, sql: Connection) -> None:
+    log = await Log.open(store, await new_task(store))
+    await log.write(log.commit([b"a"], open_epoch=True))
+    for number in range(100):
+        await log.write(log.commit(grow=b"x", keep=number))
+    await store.close()  # the counters of a connection that ends are there to be read
+
+    async def counted() -> bool:
+        await sql.execute("SELECT pg_stat_clear_snapshot()")
+        return int(await sql.fetchval(_UPDATES.format("n_tup_upd"))) >= 101
+
+    await until(counted)
+    assert await sql.fetchval(_UPDATES.format("n_tup_hot_upd")) >= 101

@@ -1,0 +1,130 @@
+"""EXPLAIN guards: the hot read touches what it returns, on a log of any length."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tasklogs_server.store import Store
+from tasklogs_server.store.log_reads import _READ
+from tasklogs_server.store.log_writes import _COMMIT, _arguments
+from tests.store.logs import Connection, Log, entry_row, new_task
+
+ENTRIES = 100_000
+
+
+@pytest.fixture
+async def big(store: Store, sql: Connection) -> Log:
+    """A log of 100,000 entries beside another one, analysed."""
+    other = await Log.open(store, await new_task(store))
+    await other.write(other.commit([b"x"] * 100, open_epoch=True))
+    log = await Log.open(store, await new_task(store, "big"))
+    await log.write(log.commit(open_epoch=True))
+    rows = [entry_row(1, number, number + 2, b"x" * 80) for number in range(ENTRIES)]
+    await sql.copy_records_to_table(
+        "log_entries",
+        records=[
+            (log.task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content)
+            for row in rows
+        ],
+    )
+    await sql.execute(
+        "UPDATE log_heads SET entries = $2, revision = $2 + 1 WHERE task_id = $1",
+        log.task_id,
+        ENTRIES,
+    )
+    await sql.execute("ANALYZE")
+    return log
+
+
+Query = dict[str, Any]
+ALL: Query = {"tail": None, "start": None, "end": None, "epoch": None, "name": None}
+QUERIES: dict[str, Query] = {
+    "the first page": ALL,
+    "the last 30": ALL | {"tail": 30},
+    "a page in the middle": ALL | {"epoch": 1, "start": 50_000, "end": ENTRIES},
+    "the last 30 by name": ALL | {"tail": 30, "name": "big"},
+}
+
+
+async def explain(sql: Connection, statement: str, *arguments: object) -> dict[str, Any]:
+    text = await sql.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
+    plan: dict[str, Any] = json.loads(text)[0]["Plan"]
+    return plan
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+async def explain_read(sql: Connection, log: Log, query: Query, rows: int) -> dict[str, Any]:
+    by_name = query["name"] is not None
+    return await explain(
+        sql,
+        _READ,
+        *log.store._standing,
+        None if by_name else log.task_id,
+        query["epoch"],
+        query["tail"],
+        query["start"],
+        query["end"],
+        rows,
+        1_000_000,
+        "local" if by_name else None,
+        query["name"],
+    )
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_a_read_scans_no_table_and_few_pages(big: Log, sql: Connection, mode: str) -> None:
+    await sql.execute(f"SET plan_cache_mode = {mode}")
+    await sql.execute("SET jit = off")
+    for name, query in QUERIES.items():
+        plan = await explain_read(sql, big, query, rows=30)
+        scans = {
+            node["Relation Name"]: node["Node Type"]
+            for node in nodes(plan)
+            if node["Node Type"] == "Seq Scan"
+        }
+        # Where a table is one page, or empty, a scan of it is as good as its index.
+        assert "log_entries" not in scans, (name, scans)
+        buffers = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        assert buffers < 60, (name, buffers)
+        rows = [node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan)]
+        assert max(rows) <= 31, (name, rows)
+
+
+async def test_a_read_scans_no_table_of_tasks_either(big: Log, sql: Connection) -> None:
+    """With scans made dear, what is still scanned has no index that serves."""
+    await sql.execute("SET enable_seqscan = off")
+    for name, query in QUERIES.items():
+        plan = await explain_read(sql, big, query, rows=30)
+        kinds = {node["Node Type"] for node in nodes(plan)}
+        assert "Seq Scan" not in kinds, (name, kinds)
+
+
+async def test_the_last_entries_cost_the_same_on_any_length(big: Log, sql: Connection) -> None:
+    small = await Log.open(big.store, await new_task(big.store))
+    await small.write(small.commit([b"x" * 80] * 1000, open_epoch=True))
+    costs = []
+    for log in (small, big):
+        plan = await explain_read(sql, log, ALL | {"tail": 30}, rows=30)
+        costs.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+    assert costs[1] <= costs[0] + 8, costs
+
+
+async def test_a_commit_touches_its_own_rows(big: Log, sql: Connection) -> None:
+    log = await Log.open(big.store, await new_task(big.store))
+    await log.write(log.commit([b"a"], open_epoch=True))
+    await log.write(log.commit(grow=b"b", keep=1))
+    await sql.execute("SET enable_seqscan = off")
+    async with sql.transaction():
+        plan = await explain(sql, _COMMIT, *_arguments(log.commit([b"c"])))
+    kinds = {node["Node Type"] for node in nodes(plan)}
+    assert "Seq Scan" not in kinds
+    assert plan["Shared Hit Blocks"] < 150

@@ -1,0 +1,160 @@
+"""Pages of a log: the same bytes whatever way it was written."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
+from tasklogs_server.domain.names import TaskName
+from tasklogs_server.store import Store
+from tasklogs_server.store.log_reads import PageQuery
+from tests.store.logs import Connection, Log, decoded, new_task
+
+
+async def fill(log: Log, count: int, *, parts: bool) -> list[str]:
+    """Write `count` entries; with `parts` the last one grows after it is stored."""
+    contents = [f"entry {number}".ljust(100, ".") for number in range(count)]
+    await log.write(log.commit([one.encode() for one in contents], open_epoch=True))
+    if parts:
+        await log.write(log.commit(grow=b" and more", keep=len(contents[-1])))
+        contents[-1] += " and more"
+    return contents
+
+
+async def pages(log: Log, query: PageQuery) -> list[list[str]]:
+    """Read page after page as a token would."""
+    page = await log.page(query)
+    read = [[entry.content for entry in decoded(page)]]
+    while page.next_ordinal < page.end:
+        before = page.next_ordinal
+        page = await log.page(
+            PageQuery(
+                epoch=page.epoch,
+                start=page.next_ordinal,
+                end=page.end,
+                rows=query.rows,
+                page_bytes=query.page_bytes,
+            )
+        )
+        assert page.next_ordinal > before
+        read.append([entry.content for entry in decoded(page)])
+    return read
+
+
+WITH_PARTS = pytest.mark.parametrize("parts", [False, True], ids=["whole", "parts"])
+
+
+@WITH_PARTS
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 6, 7])
+async def test_pages_by_rows_hold_each_entry_once(log: Log, rows: int, parts: bool) -> None:
+    contents = await fill(log, 6, parts=parts)
+    read = await pages(log, PageQuery(rows=rows))
+    assert [one for page in read for one in page] == contents
+    assert [len(page) for page in read] == [min(rows, 6 - start) for start in range(0, 6, rows)]
+
+
+@WITH_PARTS
+@pytest.mark.parametrize("page_bytes", [1, 100, 122, 123, 124, 250, 369, 370, 500, 615, 700])
+async def test_pages_by_bytes_hold_each_entry_once(log: Log, page_bytes: int, parts: bool) -> None:
+    contents = await fill(log, 5, parts=parts)
+    read = await pages(log, PageQuery(page_bytes=page_bytes))
+    assert [one for page in read for one in page] == contents
+    assert all(read)
+
+
+@WITH_PARTS
+async def test_a_page_is_filled_by_the_entry_that_reaches_its_bytes(log: Log, parts: bool) -> None:
+    await fill(log, 4, parts=parts)
+    one = len((await log.page(PageQuery(rows=1))).encoded)
+    assert [len(page) for page in await pages(log, PageQuery(page_bytes=2 * one))] == [2, 2]
+    assert len((await pages(log, PageQuery(page_bytes=2 * one + 1)))[0]) == 3
+    # The tail in parts lies exactly where the page ends.
+    assert [len(page) for page in await pages(log, PageQuery(page_bytes=3 * one))] == [3, 1]
+    assert [len(page) for page in await pages(log, PageQuery(rows=3))] == [3, 1]
+
+
+@WITH_PARTS
+@pytest.mark.parametrize("tail", [0, 1, 2, 6, 7, 2**31 - 1])
+async def test_the_last_n_entries(log: Log, tail: int, parts: bool) -> None:
+    contents = await fill(log, 6, parts=parts)
+    assert await log.contents(PageQuery(tail=tail)) == contents[max(0, 6 - tail) :]
+
+
+async def test_a_log_that_was_never_written_has_no_entries(log: Log) -> None:
+    page = await log.page()
+    assert (page.encoded, page.epoch, page.first_id) == (b"", 0, None)
+    assert page.next_ordinal == page.end
+
+
+async def test_a_withdrawn_only_entry_leaves_an_empty_epoch(log: Log) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    await log.write(log.commit(withdraw=True))
+    page = await log.page()
+    assert (page.encoded, page.epoch, page.next_ordinal, page.end) == (b"", 1, 0, 0)
+
+
+async def test_earlier_epochs_stay_readable(log: Log) -> None:
+    contents = await fill(log, 3, parts=False)
+    await log.write(log.commit([b"new"], open_epoch=True))
+    await log.write(log.commit(grow=b"er", keep=3))
+    assert await log.contents() == ["newer"]
+    assert await log.contents(PageQuery(epoch=2)) == ["newer"]
+    assert await log.contents(PageQuery(epoch=1)) == contents
+    assert await log.contents(PageQuery(epoch=1, tail=2)) == contents[1:]
+    assert await log.contents(PageQuery(epoch=3)) == []
+
+
+async def test_a_tail_of_1500_parts_is_folded_on_the_way_out(log: Log, sql: Connection) -> None:
+    await log.write(log.commit([b"start"], open_epoch=True))
+    revision = log.head.revision
+    rows = []
+    expected = bytearray(b"start")
+    for number in range(1500):
+        keep, text = max(0, len(expected) - number % 3), f"{number % 10}".encode()
+        rows.append((log.task_id, revision + 1 + number, keep, text))
+        del expected[keep:]
+        expected += text
+    await sql.copy_records_to_table("log_tail_parts", records=rows)
+    await sql.execute(
+        "UPDATE log_heads SET revision = $2, tail_revision = $2, tail_part_bytes = 1500"
+        " WHERE task_id = $1",
+        log.task_id,
+        revision + 1500,
+    )
+    (entry,) = decoded(await log.page())
+    assert entry.content == expected.decode()
+    assert entry.revision == revision + 1500
+    assert await log.store.sessions.tail_content(log.task_id) == bytes(expected)
+
+
+async def test_a_part_that_does_not_fit_is_corruption(log: Log) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    await log.write(log.commit(grow=b"x", keep=7))
+    with pytest.raises(LogCorrupt):
+        await log.page()
+    with pytest.raises(LogCorrupt):
+        await log.store.sessions.tail_content(log.task_id)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(contents=st.lists(st.text(st.sampled_from("a\0ä€𝄞\n\\'"), max_size=20), min_size=1))
+async def test_any_content_comes_back_as_it_was_given(store: Store, contents: list[str]) -> None:
+    log = await Log.open(store, await new_task(store))
+    encoded = [one.encode() for one in contents]
+    await log.write(log.commit(encoded, open_epoch=True))
+    await log.write(log.commit(grow="\0𝄞".encode(), keep=len(encoded[-1])))
+    contents[-1] += "\0𝄞"
+    assert await log.contents() == contents
+
+
+async def test_a_task_is_found_by_its_name(store: Store) -> None:
+    task_id = await new_task(store, "named")
+    page = await store.reads.page(TaskName("local", "named"), PageQuery())
+    assert page.task_id == task_id
+    for missing in (TaskName("local", "other"), TaskName("other", "named")):
+        with pytest.raises(TaskNotFound):
+            await store.reads.page(missing, PageQuery())

@@ -1,0 +1,108 @@
+"""Tasks: names, tokens, deletion."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from tasklogs_server.domain.errors import TaskNameTaken, TaskNotFound
+from tasklogs_server.domain.names import TaskName
+from tasklogs_server.domain.status import Facts
+from tasklogs_server.store import Store
+from tasklogs_server.store.tasks import NEWEST
+from tests.store.logs import Connection, Log, new_task
+
+
+async def test_a_name_is_the_owners_once_and_free_again_after_deletion(store: Store) -> None:
+    first = await new_task(store, "one")
+    with pytest.raises(TaskNameTaken):
+        await new_task(store, "one")
+    await store.tasks.delete(first)
+    second = await new_task(store, "one")
+    assert await store.tasks.resolve(TaskName("local", "one")) == second
+    # The first one's rows are still there, and their purge must not free the second's name.
+    await store.tasks.purge(first)
+    assert await store.tasks.resolve(TaskName("local", "one")) == second
+
+
+async def test_of_two_who_take_a_name_at_once_one_gets_it(store: Store) -> None:
+    results = await asyncio.gather(
+        *(new_task(store, "contested") for _ in range(4)), return_exceptions=True
+    )
+    assert sorted(type(one).__name__ for one in results) == ["TaskNameTaken"] * 3 + ["UUID"]
+
+
+async def test_a_deleted_task_is_gone_at_once(store: Store, task: UUID) -> None:
+    await store.tasks.delete(task)
+    assert await store.tasks.token_hash(task) is None
+    for call in (
+        store.tasks.get(task),
+        store.tasks.delete(task),
+        store.tasks.rotate_token(task, b""),
+        store.tasks.change_facts(task, lambda facts: facts),
+    ):
+        with pytest.raises(TaskNotFound):
+            await call
+    assert list(await store.tasks.list_(owner=None, after=NEWEST, limit=10)) == []
+
+
+async def test_a_purge_goes_in_chunks_and_takes_one_tasks_rows(
+    store: Store, log: Log, sql: Connection
+) -> None:
+    other = await Log.open(store, await new_task(store))
+    for one in (log, other):
+        await one.write(one.commit([b"x"] * 7, open_epoch=True))
+        await one.write(one.commit(grow=b"y", keep=1))
+    await store.tasks.delete(log.task_id)
+    assert list(await store.tasks.deleted()) == [log.task_id]
+    left = []
+    while not await store.tasks.purge(log.task_id, chunk_rows=3):
+        left.append(
+            await sql.fetchval("SELECT count(*) FROM log_entries WHERE task_id = $1", log.task_id)
+        )
+    assert left == sorted(left, reverse=True)
+    assert len(set(left)) > 2
+    assert list(await store.tasks.deleted()) == []
+    for table in ("log_entries", "log_tail_parts", "log_events", "log_heads", "tasks"):
+        rows = await sql.fetch(f"SELECT DISTINCT task_id FROM {table}")
+        assert [row["task_id"] for row in rows] == [other.task_id], table
+    assert await other.contents() == ["x"] * 6 + ["xy"]
+
+
+async def test_a_change_of_facts_that_fails_changes_nothing(store: Store, task: UUID) -> None:
+    def fail(facts: Facts) -> Facts:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.tasks.change_facts(task, fail)
+    assert (await store.tasks.get(task)).facts.build_number is None
+
+
+async def test_changes_of_facts_take_turns(store: Store, task: UUID) -> None:
+    def count(facts: Facts) -> Facts:
+        return replace(facts, build_number=(facts.build_number or 0) + 1)
+
+    await asyncio.gather(*(store.tasks.change_facts(task, count) for _ in range(20)))
+    assert (await store.tasks.get(task)).facts.build_number == 20
+
+
+async def test_a_list_goes_on_where_it_stopped(store: Store) -> None:
+    made = [await new_task(store) for _ in range(5)]
+    seen: list[UUID] = []
+    place = NEWEST
+    while page := await store.tasks.list_(owner="local", after=place, limit=2):
+        seen += [one.task_id for one in page]
+        place = (page[-1].created_at, page[-1].task_id)
+    assert seen == made[::-1]
+    assert list(await store.tasks.list_(owner="other", after=NEWEST, limit=2)) == []
+
+
+async def test_a_task_that_never_was_is_not_found(store: Store) -> None:
+    with pytest.raises(TaskNotFound):
+        await store.tasks.get(uuid.uuid4())
+    with pytest.raises(TaskNotFound):
+        await store.tasks.resolve(TaskName("local", "nobody"))
