@@ -83,9 +83,11 @@ async def test_a_growing_tail_comes_as_deltas_where_they_were_asked_for(world: W
 
 
 async def test_an_entry_withdrawn_and_made_again_is_no_base_of_a_delta(world: World) -> None:
-    await world.log.entries(entry(0, "first"), open_epoch=True)
+    await world.log.entries(open_epoch=True)
     async with world.following(deltas=True) as reader:
         await reader.heard("caught_up")
+        await world.log.entries(entry(0, "first"))
+        await reader.reached(world.log.revision)  # and the feed holds it
         world.changes.feeds_read.clear()  # all of it in one read
         await world.log.withdraw(entry(0, "first again"))
         await world.log.grow(0, "!", keep_bytes=11)
@@ -99,9 +101,11 @@ async def test_an_entry_withdrawn_and_made_again_is_no_base_of_a_delta(world: Wo
 
 
 async def test_a_tail_that_lost_its_front_comes_whole(world: World) -> None:
-    await world.log.entries(entry(0, "a" * 10), open_epoch=True)
+    await world.log.entries(open_epoch=True)
     async with world.following(deltas=True) as reader:
         await reader.heard("caught_up")
+        await world.log.entries(entry(0, "a" * 10))
+        await reader.reached(world.log.revision)  # and the feed holds it
         world.changes.feeds_read.clear()
         await world.log.entries(entry(0, "a" * 5, dropped_bytes=5))
         await world.log.grow(0, "b", keep_bytes=5)
