@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from tasklogs_server.agents.committer import Committer
+from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.domain.errors import (
     SessionLost,
     SessionSuperseded,
@@ -47,7 +48,7 @@ class ScriptedWriter:
 
 @pytest.fixture
 async def committer(store: Store) -> AsyncIterator[Committer]:
-    made = Committer(store.writes)
+    made = Committer(store.writes, LocalBus())
     running = asyncio.create_task(made.run())
     yield made
     assert not running.done(), "it ran for as long as there were writers"
@@ -148,7 +149,7 @@ async def test_a_writer_that_raises_is_lost_and_strands_nobody(
 
 
 async def test_a_writer_that_withdraws_is_not_asked(store: Store) -> None:
-    committer = Committer(store.writes)
+    committer = Committer(store.writes, LocalBus())
     (_, leaving), (_, staying) = await writers(store, 2)
     committer.submit(leaving)
     committer.submit(staying)
@@ -177,7 +178,7 @@ async def test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_
     postgres_server: PostgresServer,
 ) -> None:
     store = await Store.open(postgres_server.dsn(), read_connections=2, lease=timedelta(seconds=30))
-    committer = Committer(store.writes)
+    committer = Committer(store.writes, LocalBus())
     running = asyncio.create_task(committer.run())
     made = await writers(store, 3)
     (_, before), *away = made
