@@ -28,6 +28,7 @@ from tasklogs_server.agents.session import Session
 from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.agents.syncs import Syncs
 from tasklogs_server.agents.upload import Uploads
+from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.store import Store
 
 HELLO = Hello("test", "scripted", None)
@@ -74,12 +75,14 @@ class Desk:
         sync_timeout: float = 10.0,
     ) -> AsyncIterator[Self]:
         """Build all of it and run the committer."""
-        clock, budget, committer = Clock(), Budget(ingest_bytes), Committer(store.writes)
+        clock, budget, bus = Clock(), Budget(ingest_bytes), LocalBus()
+        committer = Committer(store.writes, bus)
         sessions = Sessions(
             store=store.sessions,
             tasks=store.tasks,
             writes=store.writes,
             committer=committer,
+            bus=bus,
             budget=budget,
             limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
             tail_bytes=tail_bytes,
