@@ -46,8 +46,8 @@ class LogServer:
     def __init__(self) -> None:
         self.address = ""
         self.streams: list[Sequence[Step]] = []
-        self.answers: list[Message | Refusal] = []
-        """To calls with one answer, in their order."""
+        self.answers: list[Message | Refusal | Fate] = []
+        """To calls with one answer, in their order; HOLD is none."""
         self.play: Play | None = None
         """Plays each follow instead of `streams`."""
         self.follows: list[Request] = []
@@ -63,7 +63,13 @@ class LogServer:
         self.requests.append(request)
         self._note(context)
         answer = self.answers.pop(0)
-        return await answer.abort(context) if isinstance(answer, Refusal) else answer
+        match answer:
+            case Refusal():
+                return await answer.abort(context)
+            case Fate():
+                return await asyncio.Future()
+            case _:
+                return answer
 
     async def follow(self, request: Request, context: Context) -> AsyncIterator[Response]:
         self.follows.append(request)

@@ -50,7 +50,7 @@ class TaskLogsClient:
     ...         print(log.snapshot, await log.all())
     ...         await client.delete_task("local/first-steps")
     >>> asyncio.run(main())
-    local/first-steps UNKNOWN
+    local/first-steps PENDING
     True []
 
     `task` is everywhere a task's UUID or `owner/name`. `timeout` (30 s) is what each call with one

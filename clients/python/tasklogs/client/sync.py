@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import timedelta
@@ -29,10 +30,19 @@ from tasklogs.enums import (
 T = TypeVar("T")
 
 
+class ClientClosed(RuntimeError):
+    """The client is not open: not yet, no longer, or it was closed while the call ran."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is not open: use it inside `with`")
+
+
 class _LoopThread:
     """An event loop that runs in a thread, between `start` and `stop`."""
 
     def __init__(self) -> None:
+        # What is handed to the loop is handed before it stops: else nobody would answer it.
+        self._handing_over = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -48,12 +58,15 @@ class _LoopThread:
         return self._loop is not None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            work.close()
-            raise RuntimeError("the client is not open: use it inside `with`")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._handing_over:
+            if self._loop is None:
+                work.close()
+                raise ClientClosed
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise ClientClosed from None
         except BaseException:
             # Ctrl-C in this thread: the work must not go on in the other.
             future.cancel()
@@ -61,9 +74,10 @@ class _LoopThread:
 
     def stop(self) -> None:
         """Cancel what still runs, and wait until it has ended."""
-        if self._loop is None or self._thread is None:
+        with self._handing_over:
+            loop, self._loop = self._loop, None
+        if loop is None or self._thread is None:
             return
-        loop, self._loop = self._loop, None
         asyncio.run_coroutine_threadsafe(_end_others(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
@@ -89,11 +103,8 @@ class _Steps(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        try:
-            # A coroutine cannot let StopAsyncIteration through, so it is told by a value.
-            found, value = self._thread.run(_step(self._steps))
-        except asyncio.CancelledError:
-            raise StopIteration from None
+        # A coroutine cannot let StopAsyncIteration through, so it is told by a value.
+        found, value = self._thread.run(_step(self._steps))
         if not found:
             raise StopIteration
         assert value is not None
@@ -114,6 +125,12 @@ class SyncFollow(_Steps[FollowEvent]):
         super().__init__(thread, follow)
         self._follow = follow
 
+    def __next__(self) -> FollowEvent:
+        try:
+            return super().__next__()
+        except ClientClosed:
+            raise StopIteration from None
+
     @property
     def cursor(self) -> str | None:
         """Resumes after all that was yielded; None before the first message."""
@@ -132,7 +149,8 @@ class SyncFollow(_Steps[FollowEvent]):
 
     def close(self) -> None:
         """End it; from another thread, the one that iterates it sees the iteration end."""
-        self._thread.run(self._follow.aclose())
+        if self._thread.running:
+            self._thread.run(self._follow.aclose())
 
 
 class SyncTaskLog:

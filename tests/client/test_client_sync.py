@@ -1,0 +1,107 @@
+"""The client without asyncio, from threads of its own, against a server that a test plays."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from tasklogs import EntriesChanged, SyncTaskLogsClient, errors
+from tests.cli.samples import page, task
+from tests.client.test_client_follow import DRAINING, refusal
+from tests.fakes.log_server import ACTIVE, HOLD, LogServer, entries, entry, log_server, status
+from tests.fakes.log_server import caught_up as caught_up_at
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LogServer]:
+    async with log_server() as server:
+        yield server
+
+
+def client_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "tasklogs client"]
+
+
+async def test_reads_and_operations_wait_for_their_answers(server: LogServer) -> None:
+    server.answers = [
+        page(entry(0, "a", 1), next_page_token="2"),
+        page(entry(1, "b", 2)),
+        task("demo"),
+    ]
+
+    def use() -> tuple[list[str], str]:
+        with SyncTaskLogsClient(server.address) as client:
+            log = client.get("local/demo")
+            return [each.content for each in log.entries()], client.get_task("local/demo").name
+
+    assert await asyncio.to_thread(use) == (["a", "b"], "demo")
+    assert client_threads() == []
+
+
+async def test_a_follow_is_a_plain_loop_that_reconnects(server: LogServer) -> None:
+    server.streams = [
+        [status("c0", ACTIVE), entries("c1", entry(0, "a", 1)), DRAINING],
+        [status("c1", ACTIVE), entries("c2", entry(1, "b", 2)), caught_up_at("c2"), HOLD],
+    ]
+
+    def use() -> list[str]:
+        seen = []
+        with SyncTaskLogsClient(server.address) as client, client.follow("local/demo") as follow:
+            for event in follow:
+                if isinstance(event, EntriesChanged):
+                    seen += [each.content for each in event.entries]
+                if follow.cursor == "c2" and len(seen) == 2:
+                    break
+        return seen
+
+    assert await asyncio.to_thread(use) == ["a", "b"]
+    await server.left.wait()
+
+
+async def test_errors_are_raised_in_the_thread_that_asked(server: LogServer) -> None:
+    server.streams = [[refusal(grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")]]
+
+    def use() -> None:
+        with SyncTaskLogsClient(server.address) as client:
+            next(client.follow("local/demo"))
+
+    with pytest.raises(errors.TaskNotFound):
+        await asyncio.to_thread(use)
+    assert client_threads() == []
+
+
+async def test_closing_ends_a_follow_that_another_thread_waits_for(server: LogServer) -> None:
+    server.streams = [[status("c0", ACTIVE), HOLD]]
+    client = await asyncio.to_thread(SyncTaskLogsClient(server.address).__enter__)
+    reading = asyncio.create_task(asyncio.to_thread(list, client.follow("local/demo")))
+    await server.held.wait()
+
+    await asyncio.to_thread(client.close)
+
+    assert len(await reading) == 1
+    assert client_threads() == []
+
+
+async def test_a_follow_that_is_dropped_leaves_the_server(server: LogServer) -> None:
+    server.streams = [[status("c0", ACTIVE), HOLD]]
+
+    def use(client: SyncTaskLogsClient) -> None:
+        next(client.follow("local/demo"))
+
+    client = await asyncio.to_thread(SyncTaskLogsClient(server.address).__enter__)
+    await asyncio.to_thread(use, client)
+
+    await server.left.wait()
+    await asyncio.to_thread(client.close)
+
+
+def test_a_client_is_used_inside_its_block() -> None:
+    client = SyncTaskLogsClient("127.0.0.1:9")
+
+    with pytest.raises(RuntimeError, match="inside `with`"):
+        client.get_task("local/demo")
+    client.close()
