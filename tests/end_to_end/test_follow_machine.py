@@ -15,10 +15,11 @@ import itertools
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -30,6 +31,7 @@ from hypothesis.stateful import (
 
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import tasks_pb2, types_pb2
+from tasklogs_server.store.log_changes import LogChanges
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
 from tests.fixtures.server import MakeServer, Server
 from tests.logs.follow_reader import Reader, reading
@@ -39,6 +41,8 @@ T = TypeVar("T")
 
 texts = st.text(max_size=20)
 several = st.lists(texts, max_size=3)
+# In seconds, until the next thing happens: nothing has, or a commit, or all is read.
+times = st.sampled_from([0.0, 0.0, 0.003, 0.01, 0.03])
 _task_numbers = itertools.count()
 
 
@@ -75,9 +79,12 @@ class FollowMachine(RuleBasedStateMachine):
 
     @initialize()
     def create(self) -> None:
-        """A task without a build."""
+        """A task whose agent has shown something, and a follower of it."""
         made = self._run(self._server.create_task(self._task))
         self._token = made.agent_token
+        self.resume()
+        self.open_epoch(["hello", "w"], 0.0)
+        self.follow(deltas=True, tail=None)
 
     @precondition(lambda self: self._agent is None)
     @rule()
@@ -103,50 +110,54 @@ class FollowMachine(RuleBasedStateMachine):
         self._run(self._connect())
 
     @precondition(lambda self: self._agent is not None)
-    @rule(contents=several)
-    def open_epoch(self, contents: list[str]) -> None:
+    @rule(contents=several, time=times)
+    def open_epoch(self, contents: list[str], time: float) -> None:
         """The task app starts over."""
         self._epoch += 1
         self._next_id, self._tail = 0, None
-        self._append(open_epoch=True, entries=self._new(contents))
+        self._append(time, open_epoch=True, entries=self._new(contents))
 
     @precondition(lambda self: self._agent is not None)
-    @rule(contents=st.lists(texts, min_size=1, max_size=4))
-    def add(self, contents: list[str]) -> None:
+    @rule(contents=st.lists(texts, min_size=1, max_size=4), time=times)
+    def add(self, contents: list[str], time: float) -> None:
         """New entries."""
         begins = self._epoch == 0
         self._epoch = max(self._epoch, 1)
-        self._append(open_epoch=begins, entries=self._new(contents))
+        self._append(time, open_epoch=begins, entries=self._new(contents))
 
     @precondition(lambda self: self._agent is not None)
-    @rule(share=st.one_of(st.just(1.0), st.floats(0, 1)), texts_=st.lists(texts, min_size=1))
-    def grow(self, share: float, texts_: list[str]) -> None:
-        """The tail grows, or part of it is written again."""
-        for text in texts_[:5]:
+    @rule(
+        share=st.one_of(st.just(1.0), st.floats(0, 1)),
+        texts_=st.lists(texts, min_size=1, max_size=5),
+        time=times,
+    )
+    def grow(self, share: float, texts_: list[str], time: float) -> None:
+        """The tail grows, or part of it is written again, with time for commits between or not."""
+        for text in texts_:
             tail = self._tail
             if tail is None:
                 return
             kept = tail.content[: round(share * len(tail.content))]
             self._tail = _Tail(tail.id, kept + text)
-            self._append(tail=tail_delta(tail.id, len(kept.encode()), text))
+            self._append(time, tail=tail_delta(tail.id, len(kept.encode()), text))
 
     @precondition(lambda self: self._agent is not None)
-    @rule(text=texts)
-    def redraw(self, text: str) -> None:
+    @rule(text=texts, time=times)
+    def redraw(self, text: str, time: float) -> None:
         """The tail is replaced."""
         if self._tail is not None:
             self._tail = _Tail(self._tail.id, text)
-            self._append(entries=[log_entry(self._tail.id, text)])
+            self._append(time, entries=[log_entry(self._tail.id, text)])
 
     @precondition(lambda self: self._agent is not None)
-    @rule(takes_id_again=st.booleans(), contents=several)
-    def withdraw(self, takes_id_again: bool, contents: list[str]) -> None:
+    @rule(takes_id_again=st.booleans(), contents=several, time=times)
+    def withdraw(self, takes_id_again: bool, contents: list[str], time: float) -> None:
         """The tail is gone, and others may come."""
         if self._tail is None:
             return
         self._next_id = self._tail.id + (0 if takes_id_again else 1)
         self._tail = None
-        self._append(withdraw_tail=True, entries=self._new(contents))
+        self._append(time, withdraw_tail=True, entries=self._new(contents))
 
     @precondition(lambda self: self._agent is not None)
     @rule()
@@ -172,11 +183,11 @@ class FollowMachine(RuleBasedStateMachine):
             self._run(self._begin(follower, cursor=self._run(self._read()).cursor))
 
     @precondition(lambda self: self._followers)
-    @rule(place=st.integers(0, 3), deltas=st.booleans(), seen=st.integers(0, 5))
-    def leave_and_resume(self, place: int, deltas: bool, seen: int) -> None:
+    @rule(place=st.integers(0, 3), deltas=st.booleans(), time=times)
+    def leave_and_resume(self, place: int, deltas: bool, time: float) -> None:
         """A follower is cut off, perhaps after some messages more, and comes back."""
         follower = self._followers[place % len(self._followers)]
-        self._run(self._turns(seen))
+        self._run(asyncio.sleep(time))
         self._run(self._leave(follower))
         follower.deltas = deltas
         if follower.view.cursor:
@@ -196,10 +207,10 @@ class FollowMachine(RuleBasedStateMachine):
             reader.reads_on.clear()
 
     @precondition(lambda self: self._followers)
-    @rule(turns=st.integers(1, 20))
-    def let_time_pass(self, turns: int) -> None:
+    @rule(time=times)
+    def let_time_pass(self, time: float) -> None:
         """Some of what is under way gets done."""
-        self._run(self._turns(turns))
+        self._run(asyncio.sleep(time))
 
     def teardown(self) -> None:
         """Everyone reads to the end, and has what a reader reads."""
@@ -225,9 +236,10 @@ class FollowMachine(RuleBasedStateMachine):
             )
         )
 
-    def _append(self, **what: Any) -> None:
+    def _append(self, time: float, **what: Any) -> None:
         assert self._agent is not None
         self._run(self._agent.append(**what))
+        self._run(asyncio.sleep(time))
 
     def _new(self, contents: list[str]) -> list[types_pb2.TaskLogEntry]:
         made = [log_entry(self._next_id + place, text) for place, text in enumerate(contents)]
@@ -282,10 +294,6 @@ class FollowMachine(RuleBasedStateMachine):
         assert follower.reader is not None
         assert follower.reader.error is None, follower.reader.error
 
-    async def _turns(self, count: int) -> None:
-        for _ in range(count):
-            await asyncio.sleep(0)
-
     async def _finish(self) -> None:
         if self._agent is not None and self._agent.sent:
             await self._agent.acked()
@@ -313,7 +321,11 @@ async def _reported(server: Server, request: tasks_pb2.ReportBuildRequest) -> No
     await server.tasks.ReportBuild(request)
 
 
-def test_every_follower_has_in_the_end_what_a_reader_reads(make_server: MakeServer) -> None:
+def test_every_follower_has_in_the_end_what_a_reader_reads(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small pages: whoever lags needs several, and the log moves between them.
+    monkeypatch.setitem(cast("dict[str, Any]", LogChanges.since.__kwdefaults__), "rows", 3)
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         server = runner.run(stack.enter_async_context(make_server()))
