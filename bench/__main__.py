@@ -13,7 +13,16 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 
-from bench import footprint, reads, table, writes
+from bench import (
+    follow_bytes,
+    follow_fan_out,
+    follow_footprint,
+    follow_latency,
+    footprint,
+    reads,
+    table,
+    writes,
+)
 from bench.result import Result
 from bench.stage import Stage, open_stage
 
@@ -26,6 +35,10 @@ MEASUREMENTS: Mapping[str, Callable[[Stage], Awaitable[list[Result]]]] = {
     "commit": writes.committed_entries,
     "grow": writes.growing_answer,
     "memory": footprint.idle_streams,
+    "follow-latency": follow_latency.change_to_follower,
+    "follow-fan-out": follow_fan_out.fan_out,
+    "follow-bytes": follow_bytes.growing_answer,
+    "follow-memory": follow_footprint.idle_followers,
     "help": footprint.help_page,
 }
 # Many short rounds: whatever else the machine does then meets both sides of some rounds alike.

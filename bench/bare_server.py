@@ -7,6 +7,7 @@ and as many connections as it has. Requests and responses are raw bytes:
   Log       task's UUID -> its first epoch, by one query
   Page      task's UUID, first and end ordinal (int32, big-endian) -> these entries, by one query
   Idle      a stream that takes all and says nothing
+  Publish, Follow  see bench/bare_fan_out.py
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import asyncpg
 import grpc
 import uvloop
 
+from bench.bare_fan_out import FanOut
 from tasklogs_server import app
 from tasklogs_server.settings import ServerSettings
 
@@ -88,6 +90,7 @@ async def serve(dsn: str, constant_bytes: int) -> None:
         "Log": unary(service.log),
         "Page": unary(service.page),
         "Idle": grpc.stream_stream_rpc_method_handler(service.idle),
+        **FanOut().handlers(),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Bare", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -16,6 +16,7 @@ import uvloop
 
 from bench.agents import Agents
 from bench.load import Load
+from bench.publishing import Sides
 from bench.upsert import Upserts
 
 
@@ -29,6 +30,7 @@ async def main() -> None:
         "close_agents": agents.close,
         "open_upserts": upserts.open,
         "upsert": upserts.run,
+        "side": Sides().do,
     }
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):

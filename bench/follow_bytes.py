@@ -1,0 +1,101 @@
+"""What an answer that grows by small steps costs on a follow's wire, with and without deltas."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from bench.agents import Agent, append_bytes, own_channel
+from bench.follow_latency import follow_request
+from bench.followers import CAUGHT_UP, FOLLOW, Follower
+from bench.result import Result
+from bench.stage import Stage
+from bench.stamp import stamp
+from bench.text import words
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1 import types_pb2 as types
+
+_STEP_BYTES = 1000
+
+
+async def growing_answer(stage: Stage) -> list[Result]:
+    """An answer grows to 100 KB, and one to 1 MB, in 1 KB steps; every step reaches both."""
+    small_with, small_without = await _grow(stage, 100)
+    steps = 200 if stage.quick else 1000
+    large_with, large_without = await _grow(stage, steps)
+    what = f"an answer that grows to {steps} KB in 1 KB steps: bytes on the follow"
+    return [
+        _row(
+            "an answer that grows to 100 KB in 1 KB steps: bytes on the follow with deltas",
+            small_with,
+            100,
+            target=1.2,
+        ),
+        _row("the same without deltas", small_without, 100),
+        _row(f"{what} with deltas", large_with, steps),
+        _row("the same without deltas", large_without, steps),
+    ]
+
+
+async def _grow(stage: Stage, steps: int) -> tuple[int, int]:
+    """Return the bytes of all messages of a follow with deltas, and of one without."""
+    (task,) = await stage.create_tasks(1, standalone=True)
+    agent = await Agent.connect(stage.ours.address, task.token)
+    channel = own_channel(stage.ours.address)
+    call: Any = channel.unary_stream(FOLLOW)
+    followers = [
+        Follower(call(base64.b64decode(follow_request(task, deltas=deltas))))
+        for deltas in (True, False)
+    ]
+    try:
+        for follower in followers:
+            await follower.ready(CAUGHT_UP)
+        for step in range(1, steps + 1):
+            await agent.append(_step(step))
+            for follower in followers:
+                await follower.reaches(step)
+        with_deltas, without = (follower.received_bytes for follower in followers)
+        return with_deltas, without
+    finally:
+        for follower in followers:
+            follower.close()
+        await channel.close()
+        await agent.close()
+
+
+def _step(step: int) -> bytes:
+    mark = stamp(step)
+    text = words(_STEP_BYTES - len(mark), seed=step % 97) + mark
+    append = pb.LogAppend(sequence=step, open_epoch=step == 1)
+    if step == 1:
+        append.entries.add(id=1, type=types.TASK_LOG_TYPE_OUTPUT, content=text)
+        append.entries[0].time.seconds = 1_760_000_001
+        return append_bytes(
+            step,
+            open_epoch=True,
+            entries=pb.LogAppend(entries=append.entries).SerializeToString(),
+        )
+    append.tail.id = 1
+    append.tail.time.seconds = 1_760_000_000 + step
+    append.tail.time.nanos = 123_456_000
+    append.tail.keep_bytes = _STEP_BYTES * (step - 1)
+    append.tail.text = text
+    return pb.AgentMessage(append=append).SerializeToString()
+
+
+def _row(what: str, received: int, steps: int, *, target: float | None = None) -> Result:
+    length = steps * _STEP_BYTES
+    ratio = received / length
+    return Result(
+        what=what,
+        ours=received,
+        bare=length,
+        unit="bytes",
+        ratio=ratio,
+        ratios=[ratio],
+        target=float("inf") if target is None else target,
+        target_text="(a figure)" if target is None else f"<= {target:g}",
+        prototype="-",
+        at_most=True,
+        note="serialized messages of one follow, without HTTP/2 frames",
+    )

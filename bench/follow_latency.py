@@ -1,0 +1,102 @@
+"""From the change in the task app to the follower, in milliseconds."""
+
+from __future__ import annotations
+
+import base64
+import statistics
+from bisect import bisect_left
+
+from bench.followers import CAUGHT_UP, FOLLOW
+from bench.result import Result
+from bench.side import Side
+from bench.stage import NewTask, Stage
+from tasklogs.v1 import task_logs_pb2
+
+_TASKS = 100
+_MAX_ROUNDS = 5
+
+
+def follow_request(task: NewTask, *, deltas: bool = True) -> str:
+    """Encode a FollowTaskLogsRequest (base64): no stored entries, then all that comes."""
+    request = task_logs_pb2.FollowTaskLogsRequest(task=str(task.id), tail=0, deltas=deltas)
+    return base64.b64encode(request.SerializeToString()).decode()
+
+
+async def change_to_follower(stage: Stage) -> list[Result]:
+    """100 tasks, each with a follower; agents in one client process, followers in another."""
+    slow = await _latencies(stage, rate=10, redraws=False)
+    fast = await _latencies(stage, rate=40, redraws=True)
+    what = f"change in the task app to the follower, {_TASKS} tasks"
+    return [
+        _row(f"{what} at 10 changes/s: median", slow, 50, target=5, prototype="2 to 4"),
+        _row("the same: 99th percentile", slow, 99, target=50, prototype="6 to 81"),
+        _row(f"{what} at 40 changes/s (redraws): median", fast, 50, target=None, prototype="-"),
+        _row("the same: 99th percentile", fast, 99, target=100, prototype="46"),
+    ]
+
+
+async def _latencies(stage: Stage, *, rate: float, redraws: bool) -> list[list[float]]:
+    """Return each round's sorted milliseconds."""
+    makers, readers = (Side(client, "latency") for client in stage.clients)
+    tasks = await stage.create_tasks(_TASKS, standalone=True)
+    address = stage.ours.address
+    seconds = 1.0 if stage.quick else 3.0
+    rounds = []
+    try:
+        tokens = [task.token for task in tasks]
+        await makers.do("open_typing", address=address, tokens=tokens)
+        await readers.do(
+            "follow",
+            address=address,
+            method=FOLLOW,
+            requests=[follow_request(task) for task in tasks],
+            ready=CAUGHT_UP.hex(),
+        )
+        # The first round warms up and does not count.
+        for number in range(min(stage.rounds, _MAX_ROUNDS) + 1):
+            made = await makers.do("type", rate=rate, seconds=seconds, redraws=redraws)
+            last = [one["first"] + len(one["moments"]) - 1 for one in made]
+            arrived = await readers.do("collect", numbers=last)
+            if number:
+                rounds.append(
+                    sorted(
+                        late
+                        for one, arrivals in zip(made, arrived, strict=True)
+                        for late in late_by(one["first"], one["moments"], arrivals)
+                    )
+                )
+    finally:
+        await readers.do("leave")
+        await makers.do("close")
+    return rounds
+
+
+def late_by(first: int, moments: list[int], arrivals: list[tuple[int, int]]) -> list[float]:
+    """Return for each change, of numbers from `first`, how long it took, in ms.
+
+    A change has arrived with the first message of its number or of a later one.
+    """
+    numbers = [number for _, number in arrivals]
+    return [
+        (arrivals[bisect_left(numbers, first + place)][0] - moment) / 1e6
+        for place, moment in enumerate(moments)
+    ]
+
+
+def _row(
+    what: str, rounds: list[list[float]], percentile: int, *, target: float | None, prototype: str
+) -> Result:
+    figures = [one[min(len(one) - 1, len(one) * percentile // 100)] for one in rounds]
+    return Result(
+        what=what,
+        ours=statistics.median(figures),
+        bare=None,
+        unit="ms",
+        ratio=None,
+        ratios=figures,
+        target=float("inf") if target is None else target,
+        target_text="(a figure)" if target is None else f"<= {target:g} ms",
+        prototype=prototype,
+        at_most=True,
+        note=f"{len(rounds[0]):,} changes a round; the spread is of our ms, round by round",
+    )

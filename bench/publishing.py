@@ -1,0 +1,217 @@
+"""Publishers of one client process: to our server as agents, to the bare one as bare streams."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import grpc
+
+from bench.agents import Agent, own_channel
+from bench.bare_fan_out import PUBLISH, TOPIC
+from bench.followers import Followers
+from bench.stamp import stamp
+from bench.typing_agents import TypingAgent, entry_append
+
+_DEADLINE_SECONDS = 60
+# The server takes at most 64 handshakes at a time.
+_HANDSHAKES = 32
+
+
+class Publisher(Protocol):
+    """Whoever sends a change and waits until it is taken."""
+
+    async def publish(self, number: int) -> None:
+        """Send the change with this number; return when it is acknowledged."""
+
+    async def close(self) -> None:
+        """Leave."""
+
+
+class OurPublisher:
+    """An agent that appends one entry a change."""
+
+    def __init__(self, agent: Agent, content_bytes: int) -> None:
+        self._agent = agent
+        self._content_bytes = content_bytes
+
+    async def publish(self, number: int) -> None:
+        await self._agent.append(entry_append(number, self._content_bytes))
+
+    async def close(self) -> None:
+        await self._agent.close()
+
+
+class BarePublisher:
+    """A stream to the bare server; each message is answered."""
+
+    def __init__(self, address: str, topic: str, message_bytes: int) -> None:
+        self._channel: grpc.aio.Channel = own_channel(address)
+        self._call: Any = self._channel.stream_stream(PUBLISH)(metadata=((TOPIC, topic),))
+        self._filling = b"x" * (message_bytes - len(stamp(0)))
+
+    async def publish(self, number: int) -> None:
+        await self._call.write(self._filling + stamp(number).encode())
+        assert isinstance(await self._call.read(), bytes), "the stream ended"
+
+    async def close(self) -> None:
+        self._call.cancel()
+        await self._channel.close()
+
+
+class _Receivers:
+    """What the followers of all client processes have: each process says `.` for each number."""
+
+    def __init__(self) -> None:
+        self._server: asyncio.Server | None = None
+        self._counts: list[int] = []
+        self._moved = asyncio.Event()
+
+    async def listen(self) -> int:
+        self._server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def have(self, number: int, processes: int) -> None:
+        while len(self._counts) < processes or min(self._counts) < number:
+            self._moved.clear()
+            await self._moved.wait()
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._server, self._counts = None, []
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        process = len(self._counts)
+        self._counts.append(0)
+        counts = self._counts
+        while said := await reader.read(4096):
+            counts[process] += len(said)
+            self._moved.set()
+        writer.close()
+
+
+class Publishing:
+    """The publishers of one client process."""
+
+    def __init__(self, followers: Followers) -> None:
+        self._followers = followers
+        self._publishers: list[Publisher] = []
+        self._typing: list[TypingAgent] = []
+        self._typing_agents: list[Agent] = []
+        self._receivers = _Receivers()
+        self._published = 0
+
+    async def open_ours(self, address: str, tokens: list[str], content_bytes: int) -> int:
+        """Connect one agent per token, each publishing one entry a change."""
+        agents = await _connect(address, tokens)
+        self._publishers = [OurPublisher(agent, content_bytes) for agent in agents]
+        self._published = 0
+        return len(agents)
+
+    async def open_bare(self, address: str, topics: list[str], message_bytes: int) -> int:
+        """Connect one stream per topic."""
+        self._publishers = [BarePublisher(address, topic, message_bytes) for topic in topics]
+        self._published = 0
+        return len(topics)
+
+    async def open_typing(self, address: str, tokens: list[str]) -> int:
+        """Connect one agent per token, for `type`."""
+        self._typing_agents = await _connect(address, tokens)
+        self._typing = [TypingAgent(*one[::-1]) for one in enumerate(self._typing_agents)]
+        return len(tokens)
+
+    async def listen(self) -> int:
+        """Await followers of other processes; the result is the port for their receipts."""
+        return await self._receivers.listen()
+
+    async def publish_to_all(self, seconds: float, window: int, processes: int) -> dict[str, Any]:
+        """Publish, the next while `window` changes have not arrived at every follower."""
+        (publisher,) = self._publishers
+        began, first = time.perf_counter(), self._published
+        async with asyncio.timeout(_DEADLINE_SECONDS):
+            while time.perf_counter() < began + seconds:
+                await self._receivers.have(self._published + 1 - window, processes)
+                self._published += 1
+                await publisher.publish(self._published)
+            await self._receivers.have(self._published, processes)
+        return {"seconds": time.perf_counter() - began, "changes": self._published - first}
+
+    async def publish_in_pairs(self, seconds: float) -> dict[str, Any]:
+        """Let each publisher send its next change when its own follower, of this process, has it.
+
+        Its follower is the one that was opened in the same place.
+        """
+        began, first = time.perf_counter(), self._published
+        until = began + seconds
+
+        async def one(number: int, publisher: Publisher) -> int:
+            change, follower = first, self._followers.streams[number]
+            while time.perf_counter() < until:
+                change = follower.number + 1
+                await publisher.publish(change)
+                await follower.reaches(change)
+            return change
+
+        async with asyncio.timeout(_DEADLINE_SECONDS):
+            await asyncio.gather(*(one(*pair) for pair in enumerate(self._publishers)))
+        return {"seconds": time.perf_counter() - began}
+
+    async def type(self, rate: float, seconds: float, redraws: bool) -> list[dict[str, Any]]:
+        """Let each task change at this rate; the result is when each change was made."""
+        await asyncio.gather(*(one.run(rate, seconds, redraws=redraws) for one in self._typing))
+        return [{"first": one.first, "moments": one.moments} for one in self._typing]
+
+    async def close(self) -> int:
+        """Leave; the result is 0, the number that is left."""
+        for publisher in self._publishers:
+            await publisher.close()
+        for agent in self._typing_agents:
+            await agent.close()
+        self._receivers.close()
+        self._publishers, self._typing, self._typing_agents = [], [], []
+        return 0
+
+
+class Sides:
+    """What bench/side.py gives orders to, by name."""
+
+    def __init__(self) -> None:
+        self._sides: dict[str, dict[str, Callable[..., Awaitable[Any]]]] = {}
+
+    async def do(self, name: str, order: str, arguments: dict[str, Any]) -> Any:
+        """Carry out one order; the result is what that returns."""
+        if name not in self._sides:
+            self._sides[name] = _orders()
+        return await self._sides[name][order](**arguments)
+
+
+def _orders() -> dict[str, Callable[..., Awaitable[Any]]]:
+    followers = Followers()
+    publishing = Publishing(followers)
+    return {
+        "follow": followers.open,
+        "collect": followers.collect,
+        "counts": followers.counts,
+        "leave": followers.close,
+        "open_ours": publishing.open_ours,
+        "open_bare": publishing.open_bare,
+        "open_typing": publishing.open_typing,
+        "listen": publishing.listen,
+        "publish_to_all": publishing.publish_to_all,
+        "publish_in_pairs": publishing.publish_in_pairs,
+        "type": publishing.type,
+        "close": publishing.close,
+    }
+
+
+async def _connect(address: str, tokens: list[str]) -> list[Agent]:
+    turn = asyncio.Semaphore(_HANDSHAKES)
+
+    async def one(token: str) -> Agent:
+        async with turn:
+            return await Agent.connect(address, token)
+
+    return list(await asyncio.gather(*(one(token) for token in tokens)))

@@ -1,0 +1,27 @@
+"""One contestant's part in a client process: it stays connected while others have their turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.processes import Worker
+
+
+@dataclass(frozen=True)
+class Side:
+    """Followers and publishers, by a name; see bench/publishing.py for what they can be told."""
+
+    client: Worker
+    name: str
+
+    async def do(self, order: str, **arguments: Any) -> Any:
+        """Let the client process carry out one order; the result is what that returns."""
+        return await self.client.do("side", name=self.name, order=order, arguments=arguments)
+
+
+async def all_do(sides: Sequence[Side], order: str, **arguments: Any) -> list[Any]:
+    """Let all carry out an order at once."""
+    return list(await asyncio.gather(*(side.do(order, **arguments) for side in sides)))
