@@ -19,7 +19,15 @@ import pytest
 from google.rpc import error_details_pb2
 
 from tasklogs.v1 import task_logs_pb2
-from tests.cli.command import DEADLINE_SECONDS, TASKLOGS, environment, finish, run, started
+from tests.cli.command import (
+    DEADLINE_SECONDS,
+    TASKLOGS,
+    environment,
+    finish,
+    run,
+    run_on_terminal,
+    started,
+)
 from tests.client.scripted_server import Refusal
 from tests.fakes.log_server import (
     ACTIVE,
@@ -281,6 +289,33 @@ async def test_a_reader_that_is_gone_already_is_no_error_to_speak_of(server: Log
         finished = await finish(process)
 
     assert finished.stderr == ""
+
+
+async def test_a_dumb_terminal_gets_what_a_pipe_gets_with_control_characters_written_out(
+    server: LogServer,
+) -> None:
+    server.streams = [
+        [
+            status("c0", ACTIVE),
+            entries("c1", entry(1, "a\r", 1)),
+            delta("c2", 1, 1, 2, keep=2, text="\nb\r"),
+            delta("c3", 1, 2, 3, keep=5, text="\x1b[2J"),
+            delta("c4", 1, 3, 4, keep=0, text="c\r"),
+            DELETED,
+        ]
+    ]
+
+    finished = await run_on_terminal(*follow(server), env={**UTC, "TERM": "dumb"})
+
+    assert finished.stdout.splitlines()[1:-1] == [
+        AGENT,
+        "a",
+        r"b\x0d\x1b[2J",
+        "",
+        f"{AGENT}, rewritten",
+        r"c\x0d",
+        "",
+    ]
 
 
 async def test_on_a_terminal_an_answer_grows_in_place_and_ctrl_c_exits_0(

@@ -202,6 +202,19 @@ def test_after_a_resize_nothing_is_redrawn_by_a_guess(monkeypatch: pytest.Monkey
     assert shown.terminal.text() == f"{HEADING}\none\n\n{HEADING}, rewritten\ntwo"
 
 
+def test_after_a_resize_only_what_was_drawn_since_is_redrawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = shown_on(60, 24, monkeypatch)
+    shown.content("one\n")
+    monkeypatch.setattr(shown.screen, "_size", lambda: os.terminal_size((30, 24)))
+    shown.content("one\ntwo")
+    shown.content("one\n2")
+    shown.content("1\n2")
+
+    assert shown.terminal.text() == f"{HEADING}\none\n2\n\n{HEADING}, rewritten\n1\n2"
+
+
 CONTENTS = st.lists(st.text(alphabet="ab\n\t漢\r\x1b", max_size=30), min_size=1, max_size=8)
 
 

@@ -246,6 +246,25 @@ async def test_what_a_server_repeats_is_yielded_once(
     assert sum(isinstance(event, EpochStarted) for event in events) == 1
 
 
+async def test_a_delta_that_is_repeated_is_applied_once(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    grown = delta("c2", 1, 1, 2, keep=1, text="b")
+    server.streams = [
+        [
+            status("c0", ACTIVE),
+            entries("c1", entry(1, "a", 1)),
+            grown,
+            grown,
+            delta("c3", 1, 2, 3, keep=2, text="c"),
+            HOLD,
+        ]
+    ]
+
+    assert contents(await take(client.follow(TASK), 4)) == [(1, "a"), (1, "ab"), (1, "abc")]
+    assert len(server.follows) == 1
+
+
 async def test_a_delta_may_rest_on_an_entry_that_the_new_stream_repeated(
     server: LogServer, client: TaskLogsClient
 ) -> None:

@@ -77,12 +77,21 @@ async def test_errors_are_raised_in_the_thread_that_asked(server: LogServer) -> 
 async def test_closing_ends_a_follow_that_another_thread_waits_for(server: LogServer) -> None:
     server.streams = [[status("c0", ACTIVE), HOLD]]
     client = await asyncio.to_thread(SyncTaskLogsClient(server.address).__enter__)
-    reading = asyncio.create_task(asyncio.to_thread(list, client.follow("local/demo")))
-    await server.held.wait()
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def read() -> int:
+        seen = []
+        for event in client.follow("local/demo"):
+            seen.append(event)
+            loop.call_soon_threadsafe(begun.set)
+        return len(seen)
+
+    reading = asyncio.create_task(asyncio.to_thread(read))
+    await begun.wait()
 
     await asyncio.to_thread(client.close)
 
-    assert len(await reading) == 1
+    assert await reading == 1
     assert client_threads() == []
 
 

@@ -55,7 +55,7 @@ class LogServer:
         self.tokens: list[str | None] = []
         """The `authorization` of each call."""
         self.left = asyncio.Event()
-        """Set when a caller left a stream that was held."""
+        """Set when a caller left a stream."""
         self.held = asyncio.Event()
         """Set when a stream has played all before a HOLD."""
 
@@ -78,25 +78,24 @@ class LogServer:
             steps = self.play(request)
         else:
             steps = _each(self.streams.pop(0) if self.streams else [HOLD])
-        async for step in steps:
-            match step:
-                case Refusal():
-                    await step.abort(context)
-                case asyncio.Event():
-                    await step.wait()
-                case Fate.END:
-                    return
-                case Fate.HOLD:
-                    await self._hold()
-                case _:
-                    yield step
-
-    async def _hold(self) -> None:
-        self.held.set()
         try:
-            await asyncio.Future()
-        finally:
+            async for step in steps:
+                match step:
+                    case Refusal():
+                        await step.abort(context)
+                    case asyncio.Event():
+                        await step.wait()
+                    case Fate.END:
+                        return
+                    case Fate.HOLD:
+                        self.held.set()
+                        await asyncio.Future()
+                    case _:
+                        yield step
+        except (asyncio.CancelledError, GeneratorExit):
+            # It may come wherever the stream stands, also while a message is being sent.
             self.left.set()
+            raise
 
     def _note(self, context: Context) -> None:
         metadata = dict(context.invocation_metadata() or ())

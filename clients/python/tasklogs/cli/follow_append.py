@@ -23,6 +23,8 @@ class AppendedText(FollowText):
         self._printed = ""
         """The content of the open entry as far as it was printed."""
         self._held_back: LogEntry | None = None
+        self._carriage_return = ""
+        """One that is not printed yet: it is written out unless a newline follows."""
 
     def notice(self, message: str) -> None:
         """Say it on stderr; where that is the same screen, on a line of its own."""
@@ -59,7 +61,13 @@ class AppendedText(FollowText):
         self._end_paragraph()
 
     def _end_paragraph(self) -> None:
+        write(visible(self._carriage_return))
+        self._carriage_return = ""
         write("\n" if self._printed.endswith("\n") else "\n\n")
 
     def _write(self, text: str) -> None:
-        write(visible(text) if self._escaped else text)
+        if self._escaped:
+            text = self._carriage_return + text
+            self._carriage_return = "\r" if text.endswith("\r") else ""
+            text = visible(text.removesuffix("\r"))
+        write(text)

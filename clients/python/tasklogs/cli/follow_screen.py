@@ -41,7 +41,8 @@ class ScreenText(FollowText):
         self._printed = ""
         """Its content as the screen shows it, save a carriage return at the end."""
         self._anchor = 0
-        """From this character of `printed` on the screen shows nothing else below."""
+        """What can be redrawn begins at this character: above it something else stands, or it was
+        drawn on a screen of another size."""
         self._drawn_at = os.terminal_size((0, 0))
         self._kept: int | None = None
         """Where a reprint is due: how much of `printed` it may leave out."""
@@ -96,6 +97,8 @@ class ScreenText(FollowText):
         if self._interrupted:
             self._write_heading(entry, ", continued")
             self._interrupted, self._anchor = False, start
+        elif self._size() != self._drawn_at:
+            self._anchor = start
         else:
             self._anchor = max(0, self._anchor - lost)
         self._draw(content, start)
