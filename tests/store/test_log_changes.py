@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +24,7 @@ from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.domain.names import TaskId
 from tasklogs_server.logs.feed import TailFold, messages_of
 from tasklogs_server.services.task_logs import encode_event
-from tasklogs_server.store import Store
+from tasklogs_server.store import Store, log_changes
 from tasklogs_server.store.log_changes import Changes, EntriesChanged, TailChanged
 from tasklogs_server.store.records import Commit, EpochOpened, TailWithdrawn
 from tests.logs.follow_view import Key, View
@@ -453,3 +455,25 @@ async def test_reads_beside_commits_see_whole_commits_only(store: Store) -> None
 
     _, *reads = await asyncio.gather(write(), read(), read())
     assert min(reads) > 1
+
+
+@pytest.mark.parametrize("behind", [0, 1, 3, 500, 19_000])
+async def test_a_page_of_a_long_log_looks_at_little_more_than_it_holds(
+    store: Store, database: str, behind: int
+) -> None:
+    """However far behind: a walk to the place would look at every entry since."""
+    log, _, _ = await written(store)
+    await log.entries(open_epoch=True)
+    for first in range(0, 20_000, 5_000):
+        await log.entries(*many(5_000, size_bytes=200, first=first))
+    sql = await asyncpg.connect(database)
+    try:
+        since = (log.task_id, log.revision - behind, 10, 1_000_000, None)
+        arguments = (*store.changes._standing, *since)
+        explained = await sql.fetchval(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)" + log_changes._CHANGES, *arguments
+        )
+    finally:
+        await sql.close()
+    plan = json.loads(explained)[0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 150

@@ -37,23 +37,49 @@ _START = f"""
        AND t.deleted_at IS NULL"""
 
 # Revisions grow with (epoch, ordinal), so the first entry that changed after $5 follows the last
-# one that did not: walking back to it costs as much as there is to send.
+# one that did not. Whoever keeps up finds that among the last few; for the others it is searched
+# by halves: walking there would make a log of many pages cost its length squared. It only saves
+# looking at what is known: evicted entries, or an epoch whose opening is gone, do no harm.
 # A tail with parts comes apart, because its row is older than they are; of what the caller holds of
 # it (up to revision $8) only the parts since come, unless the row was replaced.
 _CHANGES = f"""
-WITH task AS MATERIALIZED (
+WITH RECURSIVE task AS MATERIALIZED (
     SELECT {TASK_COLUMNS}
       FROM {TASK_TABLES}
      WHERE t.task_id = $4 AND t.deleted_at IS NULL
+), near AS (
+    SELECT n.epoch, n.ordinal
+      FROM (SELECT e.epoch, e.ordinal, e.revision FROM log_entries e
+             WHERE e.task_id = $4
+             ORDER BY e.epoch DESC, e.ordinal DESC LIMIT 4) n
+     WHERE n.revision <= $5
+     ORDER BY n.epoch DESC, n.ordinal DESC LIMIT 1
+), known_epoch AS (
+    SELECT v.epoch FROM log_events v
+     WHERE v.task_id = $4 AND v.revision <= $5 AND v.id IS NULL
+     ORDER BY v.revision DESC LIMIT 1
+), halves AS (
+    SELECT k.epoch, -1 AS low,
+           coalesce((SELECT e.ordinal + 1 FROM log_entries e
+                      WHERE e.task_id = $4 AND e.epoch = k.epoch
+                      ORDER BY e.ordinal DESC LIMIT 1), 0) AS high
+      FROM known_epoch k
+    UNION ALL
+    SELECT h.epoch, CASE WHEN is_known THEN middle ELSE low END,
+           CASE WHEN is_known THEN high ELSE middle END
+      FROM halves h
+     CROSS JOIN LATERAL (SELECT (low + high) / 2 AS middle) m
+     CROSS JOIN LATERAL (
+        SELECT coalesce((SELECT e.revision <= $5 FROM log_entries e
+                          WHERE e.task_id = $4 AND e.epoch = h.epoch AND e.ordinal = middle),
+                        true) AS is_known
+     ) probe
+     WHERE high - low > 1
 ), place AS (
-    SELECT task.*, coalesce(known.epoch, 0) AS known_epoch,
-           coalesce(known.ordinal, -1) AS known_ordinal
+    SELECT task.*,
+           coalesce((SELECT epoch FROM near), (SELECT max(epoch) FROM halves), 0) AS known_epoch,
+           coalesce((SELECT ordinal FROM near), (SELECT max(low) FROM halves), -1) AS known_ordinal
       FROM task
-      LEFT JOIN LATERAL (
-        SELECT e.epoch, e.ordinal FROM log_entries e
-         WHERE e.task_id = $4 AND e.revision <= $5
-         ORDER BY e.epoch DESC, e.ordinal DESC LIMIT 1
-      ) known ON $5::bigint > 0
 )
 SELECT place.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_content, page.more,
        noted.revisions AS noted_revisions, noted.epochs AS noted_epochs,
