@@ -501,6 +501,14 @@ async def test_connect_timeout_ends_with_the_last_reason(
     assert len(server.follows) > 1
 
 
+async def test_a_server_that_is_not_there_is_unavailable_not_late() -> None:
+    async with log_server() as server:
+        address = server.address
+    async with TaskLogsClient(address, reconnect_waits=SOON) as client:
+        with pytest.raises(errors.Unavailable):
+            await anext(client.follow(TASK, connect_timeout=timedelta(milliseconds=200)))
+
+
 async def test_a_server_that_says_nothing_is_left_after_connect_timeout(
     server: LogServer, client: TaskLogsClient
 ) -> None:
@@ -516,9 +524,8 @@ async def test_connect_timeout_does_not_bound_a_follow_that_runs(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     later = asyncio.Event()
-    server.streams = [[status("c0", ACTIVE), later, entries("c1", entry(0, "a", 1)), HOLD]]
+    server.streams = [[progress("c0"), later, entries("c1", entry(0, "a", 1)), HOLD]]
     follow = client.follow(TASK, connect_timeout=timedelta(milliseconds=50))
-    await anext(follow)
 
     waiting = asyncio.create_task(anext(follow))
     with pytest.raises(TimeoutError):
@@ -641,6 +648,20 @@ async def test_closing_the_client_ends_the_iteration_of_its_follows(server: LogS
         await reached.wait()
 
     assert await reading == []
+
+
+async def test_a_follow_that_waits_to_reconnect_can_be_closed(server: LogServer) -> None:
+    server.streams = [[status("c0", ACTIVE), DRAINING]]
+    told = asyncio.Event()
+    hour = ReconnectWaits(first=timedelta(hours=1), cap=timedelta(hours=1))
+    async with TaskLogsClient(server.address, reconnect_waits=hour) as client:
+        follow = client.follow(TASK, on_reconnect=lambda _: told.set())
+        await anext(follow)
+        reading = asyncio.create_task(_rest(asyncio.Event(), follow))
+        await told.wait()
+
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await reading == []
 
 
 async def test_a_tail_and_a_cursor_together_are_refused_at_once(client: TaskLogsClient) -> None:

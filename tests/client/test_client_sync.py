@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from tasklogs import EntriesChanged, SyncTaskLogsClient, errors
+from tasklogs import EntriesChanged, FollowEvent, SyncTaskLogsClient, errors
 from tests.cli.samples import page, task
 from tests.client.test_client_follow import DRAINING, refusal
 from tests.fakes.log_server import ACTIVE, HOLD, LogServer, entries, entry, log_server, status
@@ -93,6 +93,44 @@ async def test_closing_ends_a_follow_that_another_thread_waits_for(server: LogSe
 
     assert await reading == 1
     assert client_threads() == []
+
+
+async def test_closing_ends_a_call_that_another_thread_waits_for(server: LogServer) -> None:
+    server.answers = [HOLD]
+    client = await asyncio.to_thread(SyncTaskLogsClient(server.address).__enter__)
+    calling = asyncio.create_task(asyncio.to_thread(client.get_task, "local/demo"))
+    await server.called.wait()
+
+    await asyncio.to_thread(client.close)
+
+    with pytest.raises(RuntimeError, match="not open"):
+        await calling
+
+
+async def test_closing_ends_even_a_call_that_waits_for_its_token(server: LogServer) -> None:
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+
+    async def never() -> str:
+        loop.call_soon_threadsafe(asked.set)
+        return await asyncio.Future()
+
+    client = await asyncio.to_thread(SyncTaskLogsClient(server.address, token=never).__enter__)
+    calling = asyncio.create_task(asyncio.to_thread(client.get_task, "local/demo"))
+    await asked.wait()
+
+    await asyncio.to_thread(client.close)
+
+    with pytest.raises(RuntimeError, match="not open"):
+        await calling
+
+
+async def test_a_follow_of_a_closed_client_is_over(server: LogServer) -> None:
+    def use() -> list[FollowEvent]:
+        with SyncTaskLogsClient(server.address) as client:
+            follow = client.follow("local/demo")
+        return list(follow)
+
+    assert await asyncio.to_thread(use) == []
 
 
 async def test_a_follow_that_is_dropped_leaves_the_server(server: LogServer) -> None:

@@ -54,6 +54,8 @@ class LogServer:
         self.requests: list[Message] = []
         self.tokens: list[str | None] = []
         """The `authorization` of each call."""
+        self.called = asyncio.Event()
+        """Set by each call with one answer."""
         self.left = asyncio.Event()
         """Set when a caller left a stream."""
         self.held = asyncio.Event()
@@ -61,6 +63,7 @@ class LogServer:
 
     async def answer(self, request: Message, context: Context) -> Message:
         self.requests.append(request)
+        self.called.set()
         self._note(context)
         answer = self.answers.pop(0)
         match answer:

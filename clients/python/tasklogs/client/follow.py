@@ -85,6 +85,7 @@ class Follow:
         self._broken = False
         """Whether the stream of now, or the next, goes on where another broke."""
         self._ended = False
+        self._closed = asyncio.Event()
         self._resume_at = 0.0
         """The loop's time before which no stream is opened."""
         self._connect_by: float | None = None
@@ -134,6 +135,7 @@ class Follow:
     async def aclose(self) -> None:
         """End it; who iterates it sees the iteration end."""
         self._ended = True
+        self._closed.set()
         self._drop_stream()
 
     def __del__(self) -> None:
@@ -178,8 +180,7 @@ class Follow:
         return event
 
     async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._resume_at - loop.time()))
+        await self._wait_for_its_time()
         request = task_logs_pb2.FollowTaskLogsRequest()
         request.CopyFrom(self._request)
         if self._assembly.cursor is not None:
@@ -194,8 +195,19 @@ class Follow:
         self._messages = 0
         # A follow under way waits for a connection as long as it takes; the channel has its own
         # backoff. A first call fails at once, and so says why.
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._stream = self._method(request, metadata=metadata, wait_for_ready=self._started)
+
+    async def _wait_for_its_time(self) -> None:
+        """Wait as long as the last failure demands; StopAsyncIteration when closed meanwhile."""
+        if self._resume_at <= asyncio.get_running_loop().time():
+            return
+        try:
+            async with asyncio.timeout_at(self._resume_at):
+                await self._closed.wait()
+        except TimeoutError:
+            return
+        raise StopAsyncIteration
 
     async def _read(self) -> Response:
         assert self._stream is not None
