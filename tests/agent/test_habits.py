@@ -229,7 +229,7 @@ async def test_a_read_while_a_post_is_handled_takes_the_events_instead(
             began = time.monotonic()
             answer = await session.sync(1)
             assert answer.HasField("sync_done"), answer
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 2.0
             assert server.store.contents == ["", "hello"]
     assert len(server.store.epochs) == 1
 
