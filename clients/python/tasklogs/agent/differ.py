@@ -72,6 +72,11 @@ class Differ:
         return len(self._sealed)
 
     @property
+    def last_id(self) -> int:
+        """The highest id that is shown; -1 where none is."""
+        return self._live[-1].id if self._live else self._last_sealed_id
+
+    @property
     def is_compared(self) -> bool:
         """Whether a whole list was held against `Welcome`."""
         return self._stored is None
