@@ -148,6 +148,7 @@ class Differ:
             return None
         open_epoch, withdraw_tail = self._open_epoch, self._withdraw_tail
         self._open_epoch = self._withdraw_tail = False
+        self._epoch += open_epoch
         if withdraw_tail:
             self._base = None
         tail = self._tail_change()
