@@ -39,6 +39,7 @@ async def snapshot_of_many(stage: Stage) -> list[Result]:
             "constant": stage.load(stage.bare, _CONSTANT, ours),
         },
         stage.rounds,
+        stage.cpu_seconds,
     )
     what = "snapshot read, 30 entries, 64 KB, 32 callers on 32 tasks"
     return [
@@ -143,6 +144,7 @@ async def whole_log(stage: Stage) -> list[Result]:
             "bare": stage.load(stage.bare, _PAGE, [bare], count="bytes", seconds=seconds),
         },
         stage.rounds,
+        stage.cpu_seconds,
     )
     return [
         compared(
@@ -182,6 +184,7 @@ async def _against_constant(stage: Stage, request: bytes) -> Comparison:
             "constant": stage.load(stage.bare, _CONSTANT, callers),
         },
         stage.rounds,
+        stage.cpu_seconds,
     )
     return rounds.compare("ours", "constant")
 

@@ -12,7 +12,7 @@ class Result:
     """A figure of ours, its ceiling, their ratio and what it must reach.
 
     `at_most`: the ratio (or, without one, our figure) may not be more than the target; else not
-    less.
+    less. `per_cpu`: see bench.rounds.Comparison.
     """
 
     what: str
@@ -26,6 +26,7 @@ class Result:
     prototype: str
     at_most: bool = False
     note: str = ""
+    per_cpu: float | None = None
 
     @property
     def met(self) -> bool:
@@ -56,4 +57,5 @@ def compared(
         prototype=prototype,
         at_most=at_most,
         note=note,
+        per_cpu=comparison.per_cpu,
     )

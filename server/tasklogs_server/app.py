@@ -35,7 +35,7 @@ from tasklogs_server.services.task_logs import TaskLogsService, encode_event
 from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.stopping import StopSignals
-from tasklogs_server.store import Store, migrate
+from tasklogs_server.store import Store, UnknownSchema, migrate
 from tasklogs_server.store.probe import why_unusable
 
 _TICK_SECONDS = 5.0
@@ -139,7 +139,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         follows = Follows(
             store.changes, bus, sync=syncs.sync, encode=encode_event, lease=settings.lease
         )
-        uploads = Uploads(store.sessions, sessions, committer, clock=_now)
+        uploads = Uploads(store.sessions, sessions, committer, budget, clock=_now)
 
         calls = ErrorInterceptor()
         server = grpc.aio.server(interceptors=[calls], options=_options(settings))
@@ -154,7 +154,8 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         # Leaving: calls end before what they stand on; the committer outlives the last session.
         await stack.enter_async_context(_background(committer.run()))
         await stack.enter_async_context(_background(directory.purge_deleted()))
-        await stack.enter_async_context(_background(_tick(store, sessions, health_servicer)))
+        await stack.enter_async_context(_background(_persist(sessions)))
+        await stack.enter_async_context(_background(_heartbeat(store, health_servicer)))
         await set_serving(health_servicer, serving=True)
         await server.start()
         stack.push_async_callback(_stop, server, sessions, follows, calls)
@@ -182,12 +183,23 @@ async def _stop(
     await calls.finished()
 
 
-async def _tick(store: Store, sessions: Sessions, servicer: health.aio.HealthServicer) -> None:
-    """Heartbeat, persist, and keep health true; soon again where the store is away."""
+async def _persist(sessions: Sessions) -> None:
+    """Let sessions write what changed without a commit. Apart from the heartbeat: it may wait."""
+    while True:
+        try:
+            await sessions.tick()
+        except StoreUnavailable:
+            pass  # the heartbeat tells
+        except Exception:
+            _log.exception("sessions.tick_failed")
+        await asyncio.sleep(_TICK_SECONDS)
+
+
+async def _heartbeat(store: Store, servicer: health.aio.HealthServicer) -> None:
+    """Say that this process lives, and keep health true; soon again where the store is away."""
     while True:
         try:
             await store.heartbeat()
-            await sessions.tick()
         except StoreUnavailable:
             _log.warning("store.unavailable")
             await set_serving(servicer, serving=False)
@@ -261,6 +273,8 @@ async def _open_store(settings: ServerSettings, dsn: str) -> Store:
         return await Store.open(
             dsn, read_connections=settings.read_connections, lease=settings.lease
         )
+    except UnknownSchema as error:
+        raise StartupError(f"the database cannot be used: {error}") from error
     except (OSError, StoreUnavailable, ValueError) as error:
         raise StartupError(f"the database cannot be reached: {error}") from error
 

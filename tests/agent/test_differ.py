@@ -66,6 +66,16 @@ def test_a_conversation_that_starts_over_empty_opens_the_next_epoch_at_once() ->
     assert store.entries == []
 
 
+def test_an_epoch_that_this_session_opened_can_be_ended_by_an_empty_one() -> None:
+    differ, store = differ_at()
+    differ.show_list([entry(0, "a")], process=1)
+    drain(differ, store)
+    differ.show_list([], process=2)
+    drain(differ, store)
+    assert len(store.epochs) == 2
+    assert store.entries == []
+
+
 def test_nothing_is_sent_before_a_whole_list_was_seen() -> None:
     differ, _ = differ_at(entry(0, "a"))
     assert differ.show_entry(entry(1, "b"), process=1) is Effect.UNCERTAIN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasklogs.agent import messages
@@ -180,7 +180,7 @@ class History:
 limits = st.sampled_from([1, 80, 200, 100_000])
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps(*_TASK_APP, *_SEEN, *_STREAM), st.booleans(), limits)
 def test_a_task_app_that_never_restarts_has_one_epoch_that_ends_as_it_shows_it(
     history: list[Step], over_acp: bool, limit_bytes: int
@@ -188,7 +188,7 @@ def test_a_task_app_that_never_restarts_has_one_epoch_that_ends_as_it_shows_it(
     History(over_acp=over_acp, limit_bytes=limit_bytes).run(history)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     steps(*_TASK_APP, *_SEEN, *_STREAM, "restart_saved", "restart_older", "restart_empty"),
     st.booleans(),

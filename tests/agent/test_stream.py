@@ -168,7 +168,9 @@ async def test_a_task_app_that_is_gone_for_long_is_unhealthy(
 async def test_a_task_app_that_hangs_stays_healthy(app: FakeTaskApp, server: FakeServer) -> None:
     app.become_ready()
     app.say("user", "hello")
-    async with running_agent(app, server, replace(FAST, unhealthy_after_seconds=0.05)):
+    async with running_agent(
+        app, server, replace(FAST, unhealthy_after_seconds=0.05, sync_timeout_seconds=0.5)
+    ):
         session = await server.session()
         await until(lambda: len(server.store.entries) == 2)
         app.fail_next("/messages", hangs, times=100)

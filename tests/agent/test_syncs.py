@@ -46,14 +46,14 @@ async def test_a_sync_does_not_wait_for_a_fetch_that_a_status_began(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
-    async with running_agent(app, server, replace(FAST, fetch_patience_seconds=0.4)):
+    async with running_agent(app, server, replace(FAST, fetch_patience_seconds=5.0)):
         session = await server.session()
         await until(lambda: server.store.entries)
         app.fail_next("/messages", hangs)
         fetches = app.fetches
         app.status = "running"
         await until(lambda: app.fetches > fetches)
-        answer = await session.sync(1, timeout=0.3)
+        answer = await session.sync(1, timeout=4.0)
         assert answer.HasField("sync_done")
 
 
@@ -105,7 +105,7 @@ async def test_a_sync_of_a_task_app_that_hangs_fails_in_time(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
-    async with running_agent(app, server):
+    async with running_agent(app, server, replace(FAST, sync_timeout_seconds=1.0)):
         session = await server.session()
         await until(lambda: server.store.entries)
         app.fail_next("/messages", hangs, times=1000)

@@ -95,7 +95,7 @@ class Desk:
             sync_timeout=timedelta(seconds=sync_timeout),
             clock=clock,
         )
-        uploads = Uploads(store.sessions, sessions, committer, clock=clock)
+        uploads = Uploads(store.sessions, sessions, committer, budget, clock=clock)
         running = asyncio.create_task(committer.run())
         try:
             yield cls(store, clock, budget, committer, sessions, syncs, uploads)

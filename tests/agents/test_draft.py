@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -230,3 +231,23 @@ def test_a_draft_without_its_tail_takes_no_append() -> None:
     commit = taken(opened(entry(0)))
     with pytest.raises(AssertionError):
         Draft(commit.head).apply(Append(1, entries=[entry(1)]))
+
+
+def test_after_a_withdrawal_ids_still_grow_beyond_what_is_sealed() -> None:
+    log = Draft(EMPTY_HEAD)
+    log.apply(Append(1, open_epoch=True, entries=[entry(4), entry(6)]))
+    log.apply(Append(2, withdraw_tail=True))
+    commit = log.take(uuid4(), 1, None)
+    assert commit is not None
+    assert commit.head.tail is None
+    reconnected = Draft(commit.head, last_sealed_id=4)
+    with pytest.raises(ProtocolViolation):
+        reconnected.apply(Append(1, entries=[entry(4)]))
+    reconnected.apply(Append(1, entries=[entry(5)]))
+
+
+def test_it_refuses_to_open_an_epoch_and_withdraw_the_tail_at_once() -> None:
+    log = Draft(EMPTY_HEAD)
+    log.apply(Append(1, open_epoch=True, entries=[entry(0)]))
+    with pytest.raises(ProtocolViolation):
+        log.apply(Append(2, open_epoch=True, withdraw_tail=True))

@@ -71,6 +71,8 @@ async def test_a_recent_sync_will_do_where_the_reader_says_so(desk: Desk, task: 
         desk.clock.advance(0.001)
         assert await desk.syncs.sync(task, max_staleness=recent, time_left=None) > at
         assert len(agent.syncs) == 2
+        await desk.syncs.sync(task, max_staleness=None, time_left=None)
+        assert len(agent.syncs) == 3, "a reader that says nothing gets a sync of its own"
 
 
 async def test_without_an_agent_a_reader_waits_for_one(desk: Desk, task: UUID) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.result import compared
-from bench.rounds import Comparison, interleave
+from bench.rounds import Comparison, Contestant, interleave
 from bench.table import markdown
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,25 @@ async def test_a_ratio_is_the_median_of_the_ratios_within_each_round() -> None:
 
     rounds = await interleave({"ours": of_ours, "bare": of_bare}, rounds=3)
     assert rounds.compare("ours", "bare") == Comparison(3.0, 3.0, 0.5, [0.5, 0.5, 1.0])
+
+
+async def test_per_cpu_is_what_was_done_per_second_of_processor_time() -> None:
+    used_seconds = 0.0
+
+    def running(figure: float, cost_seconds: float) -> Contestant:
+        async def run() -> float:
+            nonlocal used_seconds
+            used_seconds += cost_seconds
+            await asyncio.sleep(0.05)
+            return figure
+
+        return run
+
+    rounds = await interleave(
+        {"ours": running(10.0, 4.0), "bare": running(20.0, 1.0)}, 3, lambda: used_seconds
+    )
+    # Half as much in the same time, for four times the processor time.
+    assert rounds.compare("ours", "bare").per_cpu == pytest.approx(0.125, rel=0.2)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,14 @@ class Followed:
         known = self.revision
         await self.heard(lambda: self.revision > known, seconds=seconds)
 
+    async def reached(self, revision: int, *, seconds: float = 30) -> None:
+        """Wait until everything up to a revision was yielded."""
+        await self.heard(lambda: self.revision >= revision, seconds=seconds)
+
+    async def has_all_there_was(self) -> None:
+        """Wait for CaughtUp."""
+        await self.heard(lambda: self.caught_up)
+
     def of_epoch(self, epoch: int) -> dict[int, LogEntry]:
         """By id."""
         return {entry_id: one for (of, entry_id), one in self.entries.items() if of == epoch}

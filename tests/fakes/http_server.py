@@ -47,7 +47,7 @@ class HttpServer:
     async def start(self, port: int = 0) -> None:
         # reuse_address lets a restarted "process" listen on the port of the one before.
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", port, reuse_address=True, limit=64 * 1024 * 1024
+            self._connected, "127.0.0.1", port, reuse_address=True, limit=64 * 1024 * 1024
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -56,12 +56,13 @@ class HttpServer:
             return
         self._server.close()
         for _ in range(3):
-            await asyncio.sleep(0)  # what was accepted just now is yet to reach `_serve`
+            await asyncio.sleep(0)  # what was accepted just now is yet to reach `_connected`
         self.drop_connections()
-        for task in self._tasks:
+        for task in set(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._writers.clear()
         await self._server.wait_closed()
         self._server = None
 
@@ -70,22 +71,22 @@ class HttpServer:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # No coroutine: a task that is cancelled before its first step would leave the connection
+        # open.
         self._writers.add(writer)
         self.connections += 1
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await self._serve_one(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
-        except asyncio.CancelledError:
-            # Only `stop` cancels, and it waits; asyncio would report a task that ends cancelled.
-            pass
         finally:
-            self._tasks.discard(task)
             self._writers.discard(writer)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):

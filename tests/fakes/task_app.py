@@ -226,6 +226,11 @@ class FakeTaskApp:
         return len(self._subscribers)
 
     @property
+    def queued(self) -> int:
+        """How many events are yet to be written to their subscribers."""
+        return sum(queue.qsize() for queue in self._subscribers.values())
+
+    @property
     def subscriptions(self) -> int:
         """How many event streams were opened so far."""
         return self._next_subscriber

@@ -12,12 +12,12 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from tasklogs.v1 import task_agents_pb2, tasks_pb2
+from tasklogs.v1 import task_agents_pb2, tasks_pb2, types_pb2
 from tasklogs.v1 import task_logs_pb2 as pb
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
 from tests.fixtures.server import MakeServer, Server
 from tests.services.refusals import refused
-from tests.services.reports import TASK, make_active
+from tests.services.reports import STOP, TASK, make_active, report_build
 
 
 async def read(
@@ -245,3 +245,27 @@ async def test_a_task_that_is_deleted_under_a_read_is_not_found_or_unreachable(
         refusal = await reading
 
     assert refusal.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE)
+
+
+async def test_a_task_that_is_paused_while_a_read_waits_for_its_agent_is_read_as_paused(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(agent_wait=timedelta(seconds=1)) as server:
+        await server.create_task()
+        await make_active(server)
+        waiting = asyncio.create_task(read(server))
+        await report_build(server, 2, STOP)
+        answer = await waiting
+        assert answer.snapshot
+        assert answer.status == types_pb2.TASK_STATUS_PAUSED
+
+
+async def test_a_task_that_is_deleted_while_a_read_waits_for_its_agent_is_not_found(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(agent_wait=timedelta(seconds=1)) as server:
+        await server.create_task()
+        await make_active(server)
+        waiting = asyncio.create_task(refused(read(server)))
+        await server.tasks.DeleteTask(tasks_pb2.DeleteTaskRequest(task=TASK))
+        assert (await waiting).code is grpc.StatusCode.NOT_FOUND

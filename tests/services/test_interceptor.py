@@ -14,7 +14,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from tasklogs_server import log_output
 from tasklogs_server.domain.errors import ServerDraining, TaskNotFound
+from tasklogs_server.services import interceptor
 from tasklogs_server.services.interceptor import ErrorInterceptor
 from tests.services.refusals import refused
 
@@ -162,14 +164,14 @@ async def test_an_unexpected_error_tells_the_caller_nothing_and_the_log_where_it
 
 
 async def test_the_log_as_it_is_written_holds_no_variables_and_no_content(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasklogs_server import log_output
-
     async def fail(_: Any) -> None:
         held = CONTENT
         raise RuntimeError(held)
 
+    # A logger of its own: once used it keeps this configuration, and other tests capture theirs.
+    monkeypatch.setattr(interceptor, "_log", structlog.get_logger("of this test"))
     log_output.configure("console", "info")
     try:
         async with serving(fail) as (channel, _, _server):

@@ -13,7 +13,14 @@ from tasklogs.v1 import types_pb2 as types
 from tests.fixtures.agent_stream import GOODBYE_STOPPING, ScriptedAgent, log_entry
 from tests.fixtures.server import MakeServer, Server
 from tests.services.refusals import refused
-from tests.services.reports import SUCCEEDED, TASK, get_task, make_active
+from tests.services.reports import (
+    SUCCEEDED,
+    TASK,
+    get_task,
+    make_active,
+    report_agent,
+    report_build,
+)
 from tests.services.waiting import until
 
 
@@ -162,3 +169,25 @@ async def test_an_orchestrated_tasks_goodbye_changes_only_whether_it_is_connecte
     assert not left.agent_connected
     connected.agent_connected = False
     assert left == connected
+
+
+async def test_no_orchestrator_reports_on_it(server: Server) -> None:
+    await server.create_task(standalone=True)
+    for report in (report_build(server), report_agent(server)):
+        refusal = await refused(report)
+        assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
+        assert refusal.reason == "STALE_REPORT"
+    assert (await get_task(server)).status == types.TASK_STATUS_PENDING
+
+
+async def test_back_after_its_lease_it_begins_anew_and_not_with_what_was_last_known(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(lease=timedelta(seconds=1)) as server:
+        token = (await server.create_task(standalone=True)).agent_token
+        async with ScriptedAgent.connect(server, token) as agent:
+            await agent.report()
+            await becomes(server, types.TASK_STATUS_ACTIVE)
+        await becomes(server, types.TASK_STATUS_UNKNOWN)
+        async with ScriptedAgent.connect(server, token):
+            assert (await get_task(server)).status == types.TASK_STATUS_INITIALIZING

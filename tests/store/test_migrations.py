@@ -8,7 +8,7 @@ import os
 import asyncpg
 import pytest
 
-from tasklogs_server.store import Store, migrate
+from tasklogs_server.store import Store, UnknownSchema, migrate
 from tests.fixtures.conditions import until
 from tests.fixtures.postgres import PostgresServer
 from tests.store.logs import Connection, Log, new_task
@@ -89,3 +89,13 @@ async def test_commits_update_heads_in_place(store: Store, sql: Connection) -> N
 
     await until(counted)
     assert await sql.fetchval(_UPDATES.format("n_tup_hot_upd")) >= 101
+
+
+async def test_a_schema_of_a_newer_server_is_refused_in_words(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    finally:
+        await connection.close()
+    with pytest.raises(UnknownSchema, match="newer version"):
+        await migrate(database)

@@ -14,7 +14,12 @@ from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.agents.tokens import new_token
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Deleted, Moved
-from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound, Unauthenticated
+from tasklogs_server.domain.errors import (
+    StaleReport,
+    StoreUnavailable,
+    TaskNotFound,
+    Unauthenticated,
+)
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.status import Facts, TaskStatus, derive
 from tasklogs_server.store.records import Task
@@ -72,8 +77,13 @@ class Directory:
         return page, place
 
     async def report(self, ref: TaskRef, change: Callable[[Facts], Facts]) -> Task:
-        """Change a task's facts. Raises TaskNotFound, and whatever `change` raises."""
+        """Change a task's facts.
+
+        Raises TaskNotFound, StaleReport for a standalone task, and whatever `change` raises.
+        """
         task_id = await self._tasks.resolve(ref)
+        if (await self._tasks.get(task_id)).standalone:
+            raise StaleReport("the task is standalone: its facts come from its agent alone")
         await self._tasks.change_facts(task_id, change)
         self._bus.publish(Moved(task_id))
         return await self._tasks.get(task_id)

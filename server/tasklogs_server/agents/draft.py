@@ -91,10 +91,13 @@ class Draft:
     """A log's head as it will be, and what has to be written for it.
 
     `tail_content` is the content of the head's tail; without it (None) the draft takes appends
-    only after `supply_tail` wherever the head has a tail.
+    only after `supply_tail` wherever the head has a tail. `last_sealed_id` tells where there is
+    none.
     """
 
-    def __init__(self, head: LogHead, tail_content: bytes | None = None) -> None:
+    def __init__(
+        self, head: LogHead, tail_content: bytes | None = None, *, last_sealed_id: int = -1
+    ) -> None:
         self._epoch = head.epoch
         self._entries = head.entries
         self._digest = head.digest
@@ -104,7 +107,7 @@ class Draft:
         self._tail: _Growing | None = None
         self._lacks_tail = head.tail is not None
         # Ids grow; what is sealed has lower ids than a tail that is withdrawn.
-        self._lowest_next_id = 0
+        self._lowest_next_id = last_sealed_id + 1
         self._changes = _Changes()
         if tail_content is not None:
             self.supply_tail(tail_content)
@@ -175,6 +178,8 @@ class Draft:
         """
         # Without it the tail would not be sealed, and the digest be wrong for good.
         assert not self._lacks_tail
+        if append.open_epoch and append.withdraw_tail:
+            raise ProtocolViolation("an append opens an epoch or withdraws the tail, not both")
         if append.open_epoch:
             self._open_epoch()
         elif append.withdraw_tail:

@@ -70,7 +70,7 @@ class Session:
         committer: Committer,
         budget: Budget,
         load_tail: Callable[[UUID], Awaitable[bytes]],
-        confirm: Callable[[Session, datetime], None],
+        confirm: Callable[[Session, datetime, bool], None],
         clock: Callable[[], datetime],
     ) -> None:
         self.task_id = task_id
@@ -93,7 +93,7 @@ class Session:
         self._confirm = confirm
         self._clock = clock
         # Without the tail's content: an idle stream must not hold up to 1 MiB.
-        self._draft = Draft(opening.head)
+        self._draft = Draft(opening.head, last_sealed_id=opening.last_sealed_id)
         self._received = 0
         self._acked = 0
         self._in_flight: tuple[int, int] | None = None
@@ -169,7 +169,7 @@ class Session:
             del self._syncs[sync_id]
             self.outbox.forget_sync(sync_id)
         self.synced_at = max(self.synced_at or under_way.began_at, under_way.began_at)
-        self._confirm(self, under_way.began_at)
+        self._confirm(self, under_way.began_at, False)
         return under_way.began_at
 
     def sync_done(self, sync_id: int) -> None:
@@ -243,7 +243,7 @@ class Session:
             self._forget_in_flight()
             return
         if commit.head.snapshot_at is not None:
-            self._confirm(self, commit.head.snapshot_at)
+            self._confirm(self, commit.head.snapshot_at, True)
         self._settle()
 
     def lost(self, error: Exception) -> None:

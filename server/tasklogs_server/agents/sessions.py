@@ -283,10 +283,10 @@ class Sessions:
             if self._lost.get(task_id) == fence:
                 del self._lost[task_id]
 
-    def _confirm(self, session: Session, moment: datetime) -> None:
+    def _confirm(self, session: Session, moment: datetime, is_persisted: bool) -> None:
         known = self._confirmed.get(session.task_id)
         if known is None or known.moment < moment:
-            self._confirmed[session.task_id] = _Confirmed(session.fence, moment)
+            self._confirmed[session.task_id] = _Confirmed(session.fence, moment, is_persisted)
 
     async def _persist(self) -> None:
         moved = {task_id: one for task_id, one in self._confirmed.items() if not one.is_persisted}
@@ -310,7 +310,7 @@ class _Confirmed:
 
     fence: int
     moment: datetime
-    is_persisted: bool = False
+    is_persisted: bool
 
 
 def _start_build(facts: Facts) -> int | None:

@@ -42,22 +42,25 @@ class Syncs:
         loop = asyncio.get_running_loop()
         wait = _least(self._agent_wait, time_left)
         wait_until = loop.time() + wait.total_seconds()
-        # Also where it is another reader's sync that is waited for before the own one begins.
-        patience = _least(self._sync_timeout, time_left)
+        answer_by = None if time_left is None else loop.time() + time_left.total_seconds()
         while True:
             left = timedelta(seconds=max(0.0, wait_until - loop.time()))
             session = await self._wait_for_session(task_id, left, wait)
+            sync_by = loop.time() + self._sync_timeout.total_seconds()
             recent = self._recent(session, max_staleness)
             if recent is not None:
                 return recent
             try:
-                async with asyncio.timeout(patience.total_seconds()):
+                # Also where another reader's sync is waited for before the own one begins.
+                async with asyncio.timeout_at(_earliest(sync_by, answer_by)):
                     return await self._shared.run(task_id, lambda: self._sync(task_id))
             except AgentUnreachable:
                 continue  # the stream ended in the middle: another may come in time
             except TimeoutError:
-                seconds = patience.total_seconds()
-                raise TaskAppFailed(f"the task app did not answer within {seconds:g} s") from None
+                seconds = _least(self._sync_timeout, time_left).total_seconds()
+                raise TaskAppFailed(
+                    f"the task app did not answer within {round(seconds, 2):g} s"
+                ) from None
 
     async def _wait_for_session(self, task_id: UUID, left: timedelta, whole: timedelta) -> Session:
         try:
@@ -80,3 +83,7 @@ class Syncs:
 
 def _least(wait: timedelta, time_left: timedelta | None) -> timedelta:
     return wait if time_left is None else min(wait, time_left)
+
+
+def _earliest(sync_by: float, answer_by: float | None) -> float:
+    return sync_by if answer_by is None else min(sync_by, answer_by)

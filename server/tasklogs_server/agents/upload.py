@@ -12,6 +12,7 @@ from tasklogs.log import digest
 from tasklogs.log.continuation import Verdict, compare
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import truncate
+from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.committer import Committer
 from tasklogs_server.agents.draft import Draft
 from tasklogs_server.agents.messages import Append
@@ -38,12 +39,14 @@ class Uploads:
         store: SessionStore,
         sessions: Sessions,
         committer: Committer,
+        budget: Budget,
         *,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._committer = committer
+        self._budget = budget
         self._clock = clock
 
     async def upload(self, task_id: UUID, entries: Sequence[Entry]) -> Stored:
@@ -59,9 +62,13 @@ class Uploads:
         append = await self._difference(task_id, opening, [_truncated(one) for one in entries])
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
-        writer = _UploadWriter(task_id, opening, append, received_at)
-        self._committer.submit(writer)
-        return await writer.stored
+        await self._budget.take(append.size_bytes)
+        try:
+            writer = _UploadWriter(task_id, opening, append, received_at)
+            self._committer.submit(writer)
+            return await writer.stored
+        finally:
+            self._budget.give_back(append.size_bytes)
 
     async def _difference(
         self, task_id: UUID, opening: Opening, entries: Sequence[Entry]
@@ -110,7 +117,9 @@ class _UploadWriter:
         self._task_id = task_id
         self._fence = opening.fence
         self._received_at = received_at
-        self._draft = Draft(opening.head, opening.tail_content)
+        self._draft = Draft(
+            opening.head, opening.tail_content, last_sealed_id=opening.last_sealed_id
+        )
         self._draft.apply(append)
 
     def take(self) -> Commit | None:

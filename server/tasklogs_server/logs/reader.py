@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from tasklogs_server.domain.errors import CursorExpired, FieldViolation, InvalidFields
+from tasklogs_server.domain.errors import (
+    AgentUnreachable,
+    CursorExpired,
+    FieldViolation,
+    InvalidFields,
+)
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_earlier_epoch, plan_read
 from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
@@ -96,12 +102,22 @@ class LogReader:
             rows=query.page_rows,
             page_bytes=self._page_bytes,
         )
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         page = await self._page(query.ref, wanted)
         detail = derive(page.facts)
         plan = _plan(page, query, detail)
         if plan is ReadPlan.SYNC_THEN_READ:
-            await self._sync(page.task_id, max_staleness=query.max_staleness, time_left=time_left)
+            if time_left is not None:
+                time_left -= timedelta(seconds=loop.time() - began)
+            unreachable = await self._bring_up_to_date(page.task_id, query, time_left)
             page = await self._page(query.ref, wanted)
+            if unreachable is not None:
+                # Deleted, paused or failed while this waited? Then that is the answer.
+                detail = derive(page.facts)
+                plan = _plan(page, query, detail)
+                if plan is ReadPlan.SYNC_THEN_READ:
+                    raise unreachable
         return self._answer(
             page,
             query,
@@ -110,6 +126,15 @@ class LogReader:
             status=detail.status,
             revision=page.revision,
         )
+
+    async def _bring_up_to_date(
+        self, task_id: UUID, query: LogQuery, time_left: timedelta | None
+    ) -> AgentUnreachable | None:
+        try:
+            await self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
+        except AgentUnreachable as error:
+            return error
+        return None
 
     async def _next_page(self, query: LogQuery) -> LogAnswer:
         place = PagePlace.decode(query.page_token, fingerprint=query.fingerprint())

@@ -8,6 +8,8 @@ from tasklogs_server.postgres.socket_directory import PORT
 DEFAULTS: Mapping[str, str] = {
     "max_connections": "100",
     "shared_buffers": "128MB",
+    # After each checkpoint the pages that change go into the WAL whole, most of them half empty.
+    "wal_compression": "pglz",
     "timezone": "UTC",
     "log_timezone": "UTC",
     # What tables hold must not reach the log: no statements, no DETAIL ("Failing row contains").

@@ -34,6 +34,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self) -> None:
+        self._wrapped: dict[str, MethodHandler] = {}
         self._calls: dict[asyncio.Task[Any], str] = {}
         self._refusal: Callable[[], TaskLogsError] | None = None
         self._ending = False
@@ -43,15 +44,22 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MethodHandler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> MethodHandler | None:
-        """Return the method's handler, wrapped."""
-        handler = await continuation(handler_call_details)
-        if handler is None:  # no such method: grpc answers UNIMPLEMENTED
-            return handler
+        """Return the method's handler, wrapped once: a server's handlers stay what they are."""
+        method = str(handler_call_details.method)
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # no such method: grpc answers UNIMPLEMENTED
+                return None
+            wrapped = self._wrapped[method] = self._wrap(handler, method)
+        return wrapped
+
+    def _wrap(self, handler: MethodHandler, method: str) -> MethodHandler:
         inner, make = _kind_of(handler)
         wrap = self._yielding if inspect.isasyncgenfunction(inner) else self._returning
         # Requests come in as bytes and are decoded inside: that fails by the same exit.
         return make(
-            wrap(inner, _decoding(handler), str(handler_call_details.method)),
+            wrap(inner, _decoding(handler), method),
             request_deserializer=None,
             response_serializer=handler.response_serializer,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, assert_never, cast
 
 import grpc
@@ -38,6 +38,10 @@ _SOURCES: dict[int, Source] = {
 _ENTRIES_TAG = b"\x1a"  # FollowTaskLogsResponse.entries: field 3, length-delimited
 # The caller's own deadline is answered a little before it, while someone still listens.
 _ANSWER_AHEAD_SECONDS = 0.1
+# Who polls a log asks the same again and again: what is decoded and checked then is remembered, for
+# so many requests of at most so many bytes.
+_KNOWN_REQUESTS = 1024
+_KNOWN_REQUEST_BYTES = 512
 
 
 class TaskLogsService:
@@ -46,12 +50,13 @@ class TaskLogsService:
     def __init__(self, reader: LogReader, follows: Follows) -> None:
         self._reader = reader
         self._follows = follows
+        self._known_query = lru_cache(maxsize=_KNOWN_REQUESTS)(_decoded_query)
 
     async def get_task_logs(
         self, request: pb.GetTaskLogsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> bytes:
         """Read one page; the answer is encoded already, its entries as they are stored."""
-        answer = await self._reader.read(_query_of(request), time_left=_time_left(context))
+        answer = await self._reader.read(self._query(request), time_left=_time_left(context))
         return answer.encoded + _response_of(answer).SerializeToString()
 
     async def follow_task_logs(
@@ -65,6 +70,11 @@ class TaskLogsService:
         async with aclosing(messages):
             async for message in messages:
                 await context.write(message)
+
+    def _query(self, request: pb.GetTaskLogsRequest) -> LogQuery:
+        if request.page_token or request.ByteSize() > _KNOWN_REQUEST_BYTES:
+            return _query_of(request)  # asked once, or too long to be kept
+        return self._known_query(request.SerializeToString())
 
 
 def encode_event(cursor: str, event: FollowEvent, as_delta: bool) -> bytes:
@@ -142,6 +152,10 @@ def _source_of(source: int, violations: list[FieldViolation]) -> Source:
     return known or Source.DEFAULT
 
 
+def _decoded_query(request: bytes) -> LogQuery:
+    return _query_of(pb.GetTaskLogsRequest.FromString(request))
+
+
 def _query_of(request: pb.GetTaskLogsRequest) -> LogQuery:
     violations: list[FieldViolation] = []
     try:
@@ -186,7 +200,9 @@ def _time_left(context: grpc.aio.ServicerContext[Any, Any]) -> timedelta | None:
     seconds = cast("float | None", context.time_remaining())
     if seconds is None:
         return None
-    return timedelta(seconds=max(0.0, min(seconds, 86_400.0) - _ANSWER_AHEAD_SECONDS))
+    seconds = min(seconds, 86_400.0)
+    ahead = min(1.0, max(_ANSWER_AHEAD_SECONDS, 0.1 * seconds))
+    return timedelta(seconds=max(0.0, seconds - ahead))
 
 
 def _response_of(answer: LogAnswer) -> pb.GetTaskLogsResponse:

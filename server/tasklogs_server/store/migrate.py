@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -14,10 +15,15 @@ from sqlalchemy.ext.asyncio import create_async_engine
 _LOCK_KEY = 0x7461736B_6C6F6773
 
 
+class UnknownSchema(Exception):
+    """The database has a schema that this version does not know."""
+
+
 async def migrate(dsn: str) -> None:
     """Upgrade the database to the newest schema; it does nothing where there is nothing to do.
 
-    Servers that start at the same time take turns. The error is SQLAlchemy's or asyncpg's own.
+    Servers that start at the same time take turns. Raises UnknownSchema where a newer server was
+    here; other errors are SQLAlchemy's or asyncpg's own.
     """
 
     async def connect() -> asyncpg.Connection:
@@ -41,4 +47,7 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise UnknownSchema("its schema was made by a newer version of this server") from error

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from tasklogs.log.entry import Entry
 from tasklogs_server.domain.errors import SessionOpen, TaskNotFound
+from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.encoding import encode_head
@@ -30,6 +31,8 @@ _LOCK_TASK = f"""
 _RAISE_FENCE = f"""
     UPDATE log_heads h SET fence = fence + 1 WHERE task_id = $1
     RETURNING fence, {HEAD_COLUMNS}"""
+
+_LAST_ID = "SELECT id FROM log_entries WHERE task_id = $1 AND epoch = $2 AND ordinal = $3"
 
 _HOLD = """
     UPDATE tasks SET session_process = $2, session_fence = $3, session_lost_at = NULL
@@ -54,13 +57,15 @@ _SAME_CONTENT = """
 class Opening:
     """A task at the moment a session took its fence.
 
-    `tail_content` is None where nothing may change.
+    `tail_content` is None where nothing may change; then `last_sealed_id` is the last entry's, -1
+    without entries.
     """
 
     fence: int
     head: LogHead
     tail_content: bytes | None
     standalone: bool
+    last_sealed_id: int = -1
 
 
 class SessionStore:
@@ -88,7 +93,12 @@ class SessionStore:
                 raise TaskNotFound(str(task_id))
             admit(row["start_build"])
             if row["standalone"] and connect is not None:
-                await change_facts(connection, task_id, connect)
+                lease_over = row["lease_over"]
+                await change_facts(
+                    connection,
+                    task_id,
+                    lambda facts: connect(expire_lease(facts) if lease_over else facts),
+                )
             opening = await self._raise_fence(connection, task_id, standalone=row["standalone"])
             await connection.execute(_HOLD, task_id, self._standing.process_id, opening.fence)
             return opening
@@ -145,8 +155,11 @@ class SessionStore:
         if row is None:
             raise TaskNotFound(str(task_id))
         head = head_of(row)
-        content = None if head.tail is None else await read_tail(connection, task_id)
-        return Opening(row["fence"], head, content, standalone)
+        if head.tail is not None:
+            content = await read_tail(connection, task_id)
+            return Opening(row["fence"], head, content, standalone)
+        last = await connection.fetchval(_LAST_ID, task_id, head.epoch, head.entries - 1)
+        return Opening(row["fence"], head, None, standalone, -1 if last is None else last)
 
 
 def _head_of_entry(entry: Entry, revision: int) -> bytes:

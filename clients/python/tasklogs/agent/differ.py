@@ -72,6 +72,11 @@ class Differ:
         return len(self._sealed)
 
     @property
+    def last_id(self) -> int:
+        """The highest id that is shown; -1 where none is."""
+        return self._live[-1].id if self._live else self._last_sealed_id
+
+    @property
     def is_compared(self) -> bool:
         """Whether a whole list was held against `Welcome`."""
         return self._stored is None
@@ -143,6 +148,7 @@ class Differ:
             return None
         open_epoch, withdraw_tail = self._open_epoch, self._withdraw_tail
         self._open_epoch = self._withdraw_tail = False
+        self._epoch += open_epoch
         if withdraw_tail:
             self._base = None
         tail = self._tail_change()

@@ -92,6 +92,11 @@ class Session:
         """How many entries are sent and sealed: see `Listener`."""
         return self._differ.sealed
 
+    @property
+    def last_id(self) -> int:
+        """The highest id that is shown: see `Listener`."""
+        return self._differ.last_id
+
     def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
         """Take a whole list: see `Listener`."""
         effect = self._differ.show_list(

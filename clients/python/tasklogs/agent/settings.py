@@ -34,7 +34,7 @@ class Settings:
     keepalive_timeout_seconds: float = 5.0
     """A ping without an answer for so long ends the connection."""
 
-    goodbye_timeout_seconds: float = 9.0
+    goodbye_timeout_seconds: float = 8.0
     """From the signal to the server's confirmation. The process must end within 10 s."""
     goodbye_sync_seconds: float = 5.0
     """The last sync, so that a task app that is gone already does not cost the goodbye."""

@@ -29,6 +29,11 @@ class Listener(Protocol):
         """How many entries are sent and sealed."""
         ...
 
+    @property
+    def last_id(self) -> int:
+        """The highest id that is shown; -1 where none is."""
+        ...
+
     def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
         """Take a whole list, and the entries that events showed since it was asked for."""
         ...
@@ -63,10 +68,12 @@ class Watch:
             self._messages,
             app.burst,
             settings,
-            begin=self._newer.clear,
+            begin=self._begin_fetch,
             accept=self._fetched,
             failed=self._failed,
         )
+        # Whose highest id was which when the fetch under way began.
+        self._shown_before: tuple[int | None, int] = (None, -1)
         # What the listener knows of the body of `/messages`, and the process that it came from.
         self._known: tuple[Prefix, int] | None = None
 
@@ -182,6 +189,25 @@ class Watch:
             return await self._app.messages()
         return shown
 
+    def _begin_fetch(self) -> None:
+        self._newer.clear()
+        last_id = -1 if self._listener is None else self._listener.last_id
+        self._shown_before = (self._ready_process, last_id)
+
+    def _newer_than(self, shown: Shown) -> Iterable[Entry]:
+        """Return what events showed since the list was asked for, as far as it may be news.
+
+        An entry that was known then and is not in the list was withdrawn: an event that shows it
+        was under way before.
+        """
+        if shown.process != self._newer_process:
+            return ()
+        process, known_id = self._shown_before
+        if shown.lags or process != shown.process:
+            return self._newer.values()
+        last_id = shown.entries[-1].id if shown.entries else -1
+        return [e for e in self._newer.values() if e.id <= last_id or e.id > known_id]
+
     def _fetched(self, shown: Shown) -> bool:
         if not self._note_answer(shown):
             raise TaskAppError(Fault.STARTING, "the task app is still starting")
@@ -190,8 +216,7 @@ class Watch:
         if shown.skipped > self._listener.sealed:
             self._known = None
             raise TaskAppError(Fault.TORN, "/messages: the conversation started over meanwhile")
-        newer = self._newer.values() if shown.process == self._newer_process else ()
-        effect = self._listener.show_list(shown, newer)
+        effect = self._listener.show_list(shown, self._newer_than(shown))
         if not shown.lags:
             self._known = None if shown.prefix is None else (shown.prefix, shown.process)
         if effect is Effect.UNCERTAIN and not shown.lags:
