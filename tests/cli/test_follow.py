@@ -272,7 +272,9 @@ async def test_a_reader_that_leaves_ends_it_quietly_though_nothing_comes(
 
     async with started(*follow(server, "-o", output), stdout=writing) as process:
         os.close(writing)
-        await server.held.wait()
+        shown = b""
+        while b"It is" not in shown:
+            shown += await asyncio.to_thread(os.read, reading, 65536)
         os.close(reading)
         finished = await finish(process)
 
