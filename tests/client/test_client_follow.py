@@ -289,6 +289,7 @@ async def test_a_delta_may_rest_on_an_entry_that_the_new_stream_repeated(
         delta("c2", 0, 1, 8, keep=2, text="!"),
         delta("c2", 1, 1, 8, keep=2, text="!", epoch=2),
         delta("c2", 1, 1, 8, keep=99, text="!"),
+        delta("c2", 1, 1, 8, keep=2, text="!", crc32=1),
         delta("c2", 1, 1, 8, keep=-1, text="!"),
         delta("c2", 1, 1, 8, keep=1, text="!"),
     ],

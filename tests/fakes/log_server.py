@@ -178,7 +178,14 @@ def entries(cursor: str, *logs: types_pb2.TaskLogEntry, epoch: int = 1) -> Respo
 
 
 def delta(
-    cursor: str, entry_id: int, base: int, revision: int, keep: int, text: str, epoch: int = 1
+    cursor: str,
+    entry_id: int,
+    base: int,
+    revision: int,
+    keep: int,
+    text: str,
+    epoch: int = 1,
+    crc32: int | None = None,
 ) -> Response:
     """The tail keeps `keep` bytes of revision `base`, then goes on with `text`."""
     return Response(
@@ -190,6 +197,7 @@ def delta(
             revision=revision,
             keep_bytes=keep,
             text=text,
+            content_crc32=crc32,
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import aclosing
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -93,6 +94,7 @@ def encode_event(cursor: str, event: FollowEvent, as_delta: bool) -> bytes:
             message.delta.keep_bytes = event.delta.keep_bytes
             message.delta.text = event.delta.text.decode()
             message.delta.time.CopyFrom(timestamp_of(event.head.time))
+            message.delta.content_crc32 = zlib.crc32(event.content)
         case TailWithdrawn():
             message.entry_withdrawn.epoch = event.epoch
             message.entry_withdrawn.id = event.id

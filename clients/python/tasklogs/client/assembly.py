@@ -5,6 +5,7 @@ Pure: no connection, no waiting.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 from tasklogs.client import decode
@@ -146,8 +147,11 @@ class Assembly:
             )
         before = tail.entry
         extends = message.keep_bytes == len(tail.content)
+        delta = Delta(message.keep_bytes, message.text.encode())
+        if message.HasField("content_crc32") and message.content_crc32 != _crc32(tail, delta):
+            raise WrongDelta(f"a delta for entry {message.id} does not make what the server holds")
         try:
-            patch(tail.content, Delta(message.keep_bytes, message.text.encode()))
+            patch(tail.content, delta)
         except DeltaError as error:
             raise WrongDelta(f"a delta for entry {message.id} {error}") from error
         if extends:
@@ -188,6 +192,11 @@ class Assembly:
             return False
         self._revision = revision
         return True
+
+
+def _crc32(tail: _Tail, delta: Delta) -> int:
+    kept = zlib.crc32(memoryview(tail.content)[: max(0, delta.keep_bytes)])
+    return zlib.crc32(delta.text, kept)
 
 
 def _change(before: _Tail, entry: LogEntry, content: bytearray) -> EntryChange:

@@ -27,15 +27,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tasklogs.v1 import types_pb2 as tasklogs_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btasklogs/v1/task_logs.proto\x12\x0btasklogs.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tasklogs/v1/types.proto\"\xdd\x01\n\x12GetTaskLogsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12&\n\x06source\x18\x02 \x01(\x0e\x32\x16.tasklogs.v1.LogSource\x12\x11\n\x04tail\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x12\n\x05\x65poch\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x30\n\rmax_staleness\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x07\n\x05_tailB\x08\n\x06_epoch\"\xaa\x02\n\x13GetTaskLogsResponse\x12\'\n\x04logs\x18\x01 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\x12\x15\n\x08snapshot\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12/\n\x0bsnapshot_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06status\x18\x04 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12\x10\n\x08revision\x18\x06 \x01(\x03\x12\x15\n\x08\x66irst_id\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x08 \x01(\t\x12\x17\n\x0fnext_page_token\x18\t \x01(\tB\x0b\n\t_snapshotB\x0b\n\t_first_id\"\x89\x01\n\x15\x46ollowTaskLogsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12&\n\x06source\x18\x02 \x01(\x0e\x32\x16.tasklogs.v1.LogSource\x12\x11\n\x04tail\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65ltas\x18\x05 \x01(\x08\x42\x07\n\x05_tail\"\xf5\x02\n\x16\x46ollowTaskLogsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0b\x32\x1a.tasklogs.v1.StatusChangedH\x00\x12\'\n\x07\x65ntries\x18\x03 \x01(\x0b\x32\x14.tasklogs.v1.EntriesH\x00\x12(\n\x05\x64\x65lta\x18\x04 \x01(\x0b\x32\x17.tasklogs.v1.EntryDeltaH\x00\x12\x36\n\x0f\x65ntry_withdrawn\x18\x05 \x01(\x0b\x32\x1b.tasklogs.v1.EntryWithdrawnH\x00\x12\x32\n\repoch_started\x18\x06 \x01(\x0b\x32\x19.tasklogs.v1.EpochStartedH\x00\x12*\n\tcaught_up\x18\x07 \x01(\x0b\x32\x15.tasklogs.v1.CaughtUpH\x00\x12)\n\x08progress\x18\x08 \x01(\x0b\x32\x15.tasklogs.v1.ProgressH\x00\x42\x07\n\x05\x65vent\"j\n\rStatusChanged\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\x30\n\rstatus_detail\x18\x02 \x01(\x0b\x32\x19.tasklogs.v1.StatusDetail\"A\n\x07\x45ntries\x12\'\n\x04logs\x18\x01 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"\xa8\x01\n\nEntryDelta\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x02id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\rbase_revision\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x12\n\nkeep_bytes\x18\x05 \x01(\x03\x12\x0c\n\x04text\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\n\x03_id\"I\n\x0e\x45ntryWithdrawn\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x02id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08revision\x18\x03 \x01(\x03\x42\x05\n\x03_id\"/\n\x0c\x45pochStarted\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\n\n\x08\x43\x61ughtUp\"\n\n\x08Progress*U\n\tLogSource\x12\x1a\n\x16LOG_SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_SOURCE_LIVE\x10\x01\x12\x17\n\x13LOG_SOURCE_SNAPSHOT\x10\x02\x32\xb9\x01\n\x08TaskLogs\x12P\n\x0bGetTaskLogs\x12\x1f.tasklogs.v1.GetTaskLogsRequest\x1a .tasklogs.v1.GetTaskLogsResponse\x12[\n\x0e\x46ollowTaskLogs\x12\".tasklogs.v1.FollowTaskLogsRequest\x1a#.tasklogs.v1.FollowTaskLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btasklogs/v1/task_logs.proto\x12\x0btasklogs.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tasklogs/v1/types.proto\"\xdd\x01\n\x12GetTaskLogsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12&\n\x06source\x18\x02 \x01(\x0e\x32\x16.tasklogs.v1.LogSource\x12\x11\n\x04tail\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x12\n\x05\x65poch\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x30\n\rmax_staleness\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x07\n\x05_tailB\x08\n\x06_epoch\"\xaa\x02\n\x13GetTaskLogsResponse\x12\'\n\x04logs\x18\x01 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\x12\x15\n\x08snapshot\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12/\n\x0bsnapshot_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06status\x18\x04 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12\x10\n\x08revision\x18\x06 \x01(\x03\x12\x15\n\x08\x66irst_id\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x08 \x01(\t\x12\x17\n\x0fnext_page_token\x18\t \x01(\tB\x0b\n\t_snapshotB\x0b\n\t_first_id\"\x89\x01\n\x15\x46ollowTaskLogsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12&\n\x06source\x18\x02 \x01(\x0e\x32\x16.tasklogs.v1.LogSource\x12\x11\n\x04tail\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65ltas\x18\x05 \x01(\x08\x42\x07\n\x05_tail\"\xf5\x02\n\x16\x46ollowTaskLogsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0b\x32\x1a.tasklogs.v1.StatusChangedH\x00\x12\'\n\x07\x65ntries\x18\x03 \x01(\x0b\x32\x14.tasklogs.v1.EntriesH\x00\x12(\n\x05\x64\x65lta\x18\x04 \x01(\x0b\x32\x17.tasklogs.v1.EntryDeltaH\x00\x12\x36\n\x0f\x65ntry_withdrawn\x18\x05 \x01(\x0b\x32\x1b.tasklogs.v1.EntryWithdrawnH\x00\x12\x32\n\repoch_started\x18\x06 \x01(\x0b\x32\x19.tasklogs.v1.EpochStartedH\x00\x12*\n\tcaught_up\x18\x07 \x01(\x0b\x32\x15.tasklogs.v1.CaughtUpH\x00\x12)\n\x08progress\x18\x08 \x01(\x0b\x32\x15.tasklogs.v1.ProgressH\x00\x42\x07\n\x05\x65vent\"j\n\rStatusChanged\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\x30\n\rstatus_detail\x18\x02 \x01(\x0b\x32\x19.tasklogs.v1.StatusDetail\"A\n\x07\x45ntries\x12\'\n\x04logs\x18\x01 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"\xd6\x01\n\nEntryDelta\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x02id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\rbase_revision\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x12\n\nkeep_bytes\x18\x05 \x01(\x03\x12\x0c\n\x04text\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rcontent_crc32\x18\x08 \x01(\x07H\x01\x88\x01\x01\x42\x05\n\x03_idB\x10\n\x0e_content_crc32\"I\n\x0e\x45ntryWithdrawn\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x02id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08revision\x18\x03 \x01(\x03\x42\x05\n\x03_id\"/\n\x0c\x45pochStarted\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\n\n\x08\x43\x61ughtUp\"\n\n\x08Progress*U\n\tLogSource\x12\x1a\n\x16LOG_SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_SOURCE_LIVE\x10\x01\x12\x17\n\x13LOG_SOURCE_SNAPSHOT\x10\x02\x32\xb9\x01\n\x08TaskLogs\x12P\n\x0bGetTaskLogs\x12\x1f.tasklogs.v1.GetTaskLogsRequest\x1a .tasklogs.v1.GetTaskLogsResponse\x12[\n\x0e\x46ollowTaskLogs\x12\".tasklogs.v1.FollowTaskLogsRequest\x1a#.tasklogs.v1.FollowTaskLogsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tasklogs.v1.task_logs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGSOURCE']._serialized_start=1669
-  _globals['_LOGSOURCE']._serialized_end=1754
+  _globals['_LOGSOURCE']._serialized_start=1715
+  _globals['_LOGSOURCE']._serialized_end=1800
   _globals['_GETTASKLOGSREQUEST']._serialized_start=135
   _globals['_GETTASKLOGSREQUEST']._serialized_end=356
   _globals['_GETTASKLOGSRESPONSE']._serialized_start=359
@@ -49,15 +49,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENTRIES']._serialized_start=1283
   _globals['_ENTRIES']._serialized_end=1348
   _globals['_ENTRYDELTA']._serialized_start=1351
-  _globals['_ENTRYDELTA']._serialized_end=1519
-  _globals['_ENTRYWITHDRAWN']._serialized_start=1521
-  _globals['_ENTRYWITHDRAWN']._serialized_end=1594
-  _globals['_EPOCHSTARTED']._serialized_start=1596
-  _globals['_EPOCHSTARTED']._serialized_end=1643
-  _globals['_CAUGHTUP']._serialized_start=1645
-  _globals['_CAUGHTUP']._serialized_end=1655
-  _globals['_PROGRESS']._serialized_start=1657
-  _globals['_PROGRESS']._serialized_end=1667
-  _globals['_TASKLOGS']._serialized_start=1757
-  _globals['_TASKLOGS']._serialized_end=1942
+  _globals['_ENTRYDELTA']._serialized_end=1565
+  _globals['_ENTRYWITHDRAWN']._serialized_start=1567
+  _globals['_ENTRYWITHDRAWN']._serialized_end=1640
+  _globals['_EPOCHSTARTED']._serialized_start=1642
+  _globals['_EPOCHSTARTED']._serialized_end=1689
+  _globals['_CAUGHTUP']._serialized_start=1691
+  _globals['_CAUGHTUP']._serialized_end=1701
+  _globals['_PROGRESS']._serialized_start=1703
+  _globals['_PROGRESS']._serialized_end=1713
+  _globals['_TASKLOGS']._serialized_start=1803
+  _globals['_TASKLOGS']._serialized_end=1988
 # @@protoc_insertion_point(module_scope)

@@ -332,6 +332,7 @@ class EntryDelta(_message.Message):
     KEEP_BYTES_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    CONTENT_CRC32_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     id: _builtins.int
     """The tail's id. Always set."""
@@ -341,6 +342,8 @@ class EntryDelta(_message.Message):
     keep_bytes: _builtins.int
     """Bytes of UTF-8 to keep, on a code-point boundary."""
     text: _builtins.str
+    content_crc32: _builtins.int
+    """CRC-32 (zlib's) of the content afterwards, to verify the result."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -353,13 +356,19 @@ class EntryDelta(_message.Message):
         keep_bytes: _builtins.int = ...,
         text: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        content_crc32: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "id", b"id", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_crc32", b"_content_crc32", "_id", b"_id", "content_crc32", b"content_crc32", "id", b"id", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "base_revision", b"base_revision", "epoch", b"epoch", "id", b"id", "keep_bytes", b"keep_bytes", "revision", b"revision", "text", b"text", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_crc32", b"_content_crc32", "_id", b"_id", "base_revision", b"base_revision", "content_crc32", b"content_crc32", "epoch", b"epoch", "id", b"id", "keep_bytes", b"keep_bytes", "revision", b"revision", "text", b"text", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__content_crc32: _TypeAlias = _typing.Literal["content_crc32"]  # noqa: Y015
+    _WhichOneofArgType__content_crc32: _TypeAlias = _typing.Literal["_content_crc32", b"_content_crc32"]  # noqa: Y015
     _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
     _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__content_crc32) -> _WhichOneofReturnType__content_crc32 | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
 
 Global___EntryDelta: _TypeAlias = EntryDelta  # noqa: Y015
