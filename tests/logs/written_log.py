@@ -58,6 +58,8 @@ class WrittenLog:
     draft: Draft
     commits: list[Commit] = field(default_factory=list)
     on_commit: Callable[[Commit], None] = lambda commit: None
+    hands_on_commits: bool = False
+    """Whether notes carry the commit, as those of a committer of the followers' process."""
 
     @classmethod
     async def open(cls, store: Store, bus: LocalBus | None = None) -> Self:
@@ -98,7 +100,7 @@ class WrittenLog:
         assert outcomes[self.task_id] is Outcome.COMMITTED
         self.commits.append(commit)
         self.on_commit(commit)
-        self.bus.publish(Moved(self.task_id))
+        self.bus.publish(Moved(self.task_id, commit if self.hands_on_commits else None))
 
     async def fold(self) -> None:
         """Make one row of the tail, as at a goodbye."""

@@ -107,7 +107,7 @@ def told(pages: Sequence[Changes]) -> list[pb.FollowTaskLogsResponse]:
     return [
         pb.FollowTaskLogsResponse.FromString(message.wire(encode_event, as_delta=False))
         for page in pages
-        for message in messages_of(fold, page)
+        for message in messages_of(fold, page.task.task_id, page.changes, page.task.head.tail)
     ]
 
 
@@ -266,7 +266,7 @@ async def test_whoever_holds_the_tail_is_told_of_its_growth_alone(
         read = await store.changes.since(
             log.task_id, view.revision, held_revision=fold.held_revision
         )
-        for message in messages_of(fold, read):
+        for message in messages_of(fold, log.task_id, read.changes, read.task.head.tail):
             event = message.event
             base = getattr(event, "base_revision", None)
             fits = view.sent_revision(event) == base if base is not None else False

@@ -132,7 +132,7 @@ class Committer:
         match outcome:
             case Outcome.COMMITTED:
                 writer.committed(commit)
-                self._bus.publish(Moved(commit.task_id))
+                self._bus.publish(Moved(commit.task_id, commit))
             case Outcome.LOCKED:
                 self._locked.append((writer, commit))
                 self._wake.set()

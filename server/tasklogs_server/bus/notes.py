@@ -8,9 +8,14 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The task's log, or the facts of its status, changed."""
+    """The task's log, or the facts of its status, changed.
+
+    `commit`: the change of the log itself, where this very process committed it; it does not
+    travel. Whoever knows all that came before need not read the store for it.
+    """
 
     task_id: UUID
+    commit: object | None = None
 
 
 @dataclass(frozen=True, slots=True)

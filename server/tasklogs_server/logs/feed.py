@@ -1,8 +1,10 @@
 """One followed task in this process: each change is read and encoded once, for all its followers.
 
 A note wakes the feed, the store decides what changed, and a slow timer catches what a lost note
-missed. Followers that keep up take its last step; whoever lags reads the store from its own place,
-where the changes of an entry have become one.
+missed. What this process commits itself is taken as it was committed where the feed knows all that
+came before: reading it again would double the store's work for every change. Followers that keep up
+take its last step; whoever lags reads the store from its own place, where the changes of an entry
+have become one.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from uuid import UUID
 
 import structlog
 
@@ -28,12 +31,12 @@ from tasklogs_server.logs.follow_events import FollowEvent, LogEvent, TailSent
 from tasklogs_server.logs.places import Cursor
 from tasklogs_server.store.log_changes import (
     Change,
-    Changes,
     EntriesChanged,
     LogChanges,
     TailChanged,
+    changes_of,
 )
-from tasklogs_server.store.records import TailHead, TailWithdrawn, Task
+from tasklogs_server.store.records import Commit, TailHead, TailWithdrawn, Task
 
 Encode = Callable[[str, FollowEvent, bool], bytes]
 """Encodes an event with its cursor; True: as a delta where it can be."""
@@ -93,9 +96,16 @@ class TailFold:
         """Up to which revision the tail is held."""
         return None if self._held is None else self._held.revision
 
-    def events(self, changes: Changes) -> Sequence[LogEvent]:
-        """Return what followers are told of `changes`."""
-        return [self._event(one, changes.task.head.tail) for one in changes.changes]
+    def takes(self, commit: Commit) -> bool:
+        """Whether what is held is enough for the events of a commit on top of what was folded."""
+        tail, held = commit.head.tail, self._held
+        if commit.part is None or tail is None:
+            return commit.part is None
+        return held is not None and (held.epoch, held.id) == (commit.head.epoch, tail.id)
+
+    def events(self, changes: Sequence[Change], tail: TailHead | None) -> Sequence[LogEvent]:
+        """Return what followers are told of `changes`, after which the log has this tail."""
+        return [self._event(one, tail) for one in changes]
 
     def _event(self, change: Change, tail: TailHead | None) -> LogEvent:
         match change:
@@ -159,6 +169,7 @@ class Feed:
         self._poll_seconds = _poll_seconds(task, lease)
         self._fold = TailFold()
         self._last: Step | None = None
+        self._is_reading = False
         self._woken = asyncio.Event()
         self._followers: set[asyncio.Event] = set()
         self._refreshers: list[asyncio.Future[int]] = []
@@ -180,6 +191,28 @@ class Feed:
     def wake(self) -> None:
         """Say that something changed: the feed looks."""
         self._woken.set()
+
+    def committed(self, commit: Commit) -> None:
+        """Take a change that this process committed; where that is not possible, the feed looks."""
+        if commit.head.revision <= self.revision or self.error is not None:
+            return
+        if (
+            self._is_reading
+            or commit.base_revision != self.revision
+            or not self._fold.takes(commit)
+        ):
+            self.wake()
+            return
+        try:
+            messages = messages_of(self._fold, self.task_id, changes_of(commit), commit.head.tail)
+        except Exception:  # the committer tells others next
+            _log.exception("feed.commit_refused", task=str(self.task_id))
+            self._fold = TailFold()
+            self.wake()
+            return
+        self._last = Step(self.revision, commit.head.revision, messages)
+        self.revision = commit.head.revision
+        self._broadcast()
 
     def end(self, error: Exception) -> None:
         """End all follows; the first reason counts."""
@@ -248,15 +281,20 @@ class Feed:
 
     async def _read(self) -> bool:
         """Read and pass on a page of what changed; True where there is more."""
-        read = await self._changes.since(
-            self.task_id, self.revision, held_revision=self._fold.held_revision
-        )
+        self._is_reading = True
+        try:
+            read = await self._changes.since(
+                self.task_id, self.revision, held_revision=self._fold.held_revision
+            )
+        finally:
+            self._is_reading = False
         if read.task.head.revision < self.revision:
             # A restored backup: what followers were told is no longer so.
             raise CursorExpired(Cursor(self.task_id, 0).encode())
         detail = derive(read.task.facts)
         if read.revision > self.revision:
-            self._last = Step(self.revision, read.revision, messages_of(self._fold, read))
+            messages = messages_of(self._fold, self.task_id, read.changes, read.task.head.tail)
+            self._last = Step(self.revision, read.revision, messages)
             self.revision = read.revision
         else:
             self._last = None  # taken long ago; it may hold a megabyte
@@ -276,11 +314,13 @@ class Feed:
             follower.set()
 
 
-def messages_of(fold: TailFold, read: Changes) -> Sequence[Message]:
-    """Return the messages that `read` makes, each with its cursor."""
+def messages_of(
+    fold: TailFold, task_id: UUID, changes: Sequence[Change], tail: TailHead | None
+) -> Sequence[Message]:
+    """Return the messages that `changes` make, each with its cursor; see TailFold.events."""
     return [
-        Message(Cursor(read.task.task_id, event.revision).encode(), event)
-        for event in fold.events(read)
+        Message(Cursor(task_id, event.revision).encode(), event)
+        for event in fold.events(changes, tail)
     ]
 
 

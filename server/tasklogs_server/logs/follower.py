@@ -35,7 +35,7 @@ from tasklogs_server.logs.places import Cursor
 from tasklogs_server.logs.reader import Sync
 from tasklogs_server.sharing import Shared
 from tasklogs_server.store.log_changes import EntriesChanged, LogChanges
-from tasklogs_server.store.records import Task
+from tasklogs_server.store.records import Commit, Task
 
 _PROGRESS_AFTER = timedelta(seconds=15)
 _SYNC_RETRY_SECONDS = 1.0
@@ -141,7 +141,8 @@ class Follows:
 
     async def _read(self, task_id: UUID, revision: int) -> _Lag:
         read = await self._changes.since(task_id, revision)
-        return _Lag(messages_of(TailFold(), read), read.revision)
+        messages = messages_of(TailFold(), task_id, read.changes, read.task.head.tail)
+        return _Lag(messages, read.revision)
 
     @asynccontextmanager
     async def _feed(self, task: Task, follower: asyncio.Event) -> AsyncIterator[Feed]:
@@ -173,6 +174,8 @@ class Follows:
         feed = followed[0]
         if isinstance(note, Deleted):
             feed.end(TaskNotFound(str(note.task_id)))
+        elif isinstance(note.commit, Commit):
+            feed.committed(note.commit)
         else:
             feed.wake()
 
@@ -194,6 +197,9 @@ class _Follower:
         self._revision = revision
         self._woken = woken
         self._told: StatusDetail | None = None
+        self._quiet_since = 0.0
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._progress_is_due = False
         self._last_sent: tuple[int, int, int] | None = None
         """Epoch, id and revision of the entry that was sent last: the base of deltas."""
         self._caught_up_at: int | None = None
@@ -225,6 +231,8 @@ class _Follower:
                 if self._revision >= self._feed.revision and not await self._wakes():
                     yield self._own(Progress())
         finally:
+            if self._progress_timer is not None:
+                self._progress_timer.cancel()
             finding.cancel()
             with suppress(asyncio.CancelledError):
                 await finding
@@ -277,7 +285,23 @@ class _Follower:
 
     async def _wakes(self) -> bool:
         """Wait for a change; False after a while without one."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._follows.progress_after.total_seconds()):
-                await self._woken.wait()
-        return self._woken.is_set()
+        # One timer that finds out when it ends, not one per wait: there is a wait per message.
+        loop = asyncio.get_running_loop()
+        self._quiet_since = loop.time()
+        if self._progress_timer is None:
+            self._arm_progress(loop)
+        self._progress_is_due = False
+        await self._woken.wait()
+        return not self._progress_is_due
+
+    def _arm_progress(self, loop: asyncio.AbstractEventLoop) -> None:
+        due = self._quiet_since + self._follows.progress_after.total_seconds()
+        self._progress_timer = loop.call_at(due, self._progress, loop, due)
+
+    def _progress(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if self._quiet_since + self._follows.progress_after.total_seconds() > due:
+            self._arm_progress(loop)
+            return
+        self._progress_timer = None
+        self._progress_is_due = True
+        self._woken.set()

@@ -11,7 +11,7 @@ from tasklogs.log.delta import Delta
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.store.connections import Connections
-from tasklogs_server.store.records import EpochOpened, TailHead, TailWithdrawn, Task
+from tasklogs_server.store.records import Commit, EpochOpened, TailHead, TailWithdrawn, Task
 from tasklogs_server.store.task_rows import TASK_COLUMNS, TASK_TABLES, Standing, task_of
 
 if TYPE_CHECKING:
@@ -217,6 +217,34 @@ class LogChanges:
         if row is None:
             raise TaskNotFound(str(task_id))
         return _changes_of(row)
+
+
+def changes_of(commit: Commit) -> Sequence[Change]:
+    """Return what a commit changed, as a read after its base revision would find it.
+
+    Of a tail that grew it has the growth alone.
+    """
+    head, tail = commit.head, commit.head.tail
+    changes: list[Change] = [
+        EntriesChanged(
+            row.epoch,
+            row.head + row.content,
+            row.id,
+            row.revision,
+            row.revision,
+            row.content if tail is not None and row.revision == tail.revision else None,
+        )
+        for row in commit.rows
+        if row.revision > commit.base_revision  # else it was folded only
+    ]
+    changes += commit.events
+    if commit.part is not None:
+        if tail is None:
+            raise LogCorrupt
+        growth = Delta(commit.part.keep_bytes, commit.part.text)
+        changes.append(TailChanged(head.epoch, tail, None, [growth]))
+    changes.sort(key=lambda one: one.revision)
+    return _joined(changes)
 
 
 def _changes_of(row: asyncpg.Record) -> Changes:
