@@ -293,7 +293,15 @@ async def test_a_delta_may_rest_on_an_entry_that_the_new_stream_repeated(
         delta("c2", 1, 1, 8, keep=-1, text="!"),
         delta("c2", 1, 1, 8, keep=1, text="!"),
     ],
-    ids=["other base", "other entry", "other epoch", "past the end", "negative", "in a character"],
+    ids=[
+        "other base",
+        "other entry",
+        "other epoch",
+        "past the end",
+        "another result",
+        "negative",
+        "in a character",
+    ],
 )
 async def test_a_delta_that_does_not_fit_is_never_applied(
     server: LogServer, client: TaskLogsClient, wrong: task_logs_pb2.FollowTaskLogsResponse
