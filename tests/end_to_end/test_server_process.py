@@ -24,11 +24,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tests.cli.command import finish, run, started
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.fixtures.conditions import until
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.server import Server
 from tests.services.refusals import refused
 from tests.services.reports import TASK, get_task, make_active
-from tests.services.waiting import until
 
 DRAIN_SECONDS = 2
 # Beside the drain: the interpreter's end, Postgres' shutdown, a machine that others use too.

@@ -12,11 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.fixtures.conditions import until
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.server import MakeServer, Server
 from tests.services.refusals import refused
 from tests.services.reports import TASK, get_task, make_active
-from tests.services.waiting import until
 
 SERVICES = ("", "tasklogs.v1.TaskLogs", "tasklogs.v1.Tasks", "tasklogs.v1.TaskAgents")
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -11,6 +11,7 @@ from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 from tests.fixtures.agent_stream import GOODBYE_STOPPING, ScriptedAgent, log_entry
+from tests.fixtures.conditions import until
 from tests.fixtures.server import MakeServer, Server
 from tests.services.refusals import refused
 from tests.services.reports import (
@@ -21,7 +22,6 @@ from tests.services.reports import (
     report_agent,
     report_build,
 )
-from tests.services.waiting import until
 
 
 async def read(
