@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 
-from tasklogs_server.store.connections import connect
+from tasklogs_server.store.connections import Connection, connect
 
 _OLDEST_MAJOR = 15
+# After a power cut both start at once, and Postgres has its log to replay.
+_STARTING_SECONDS = 15.0
+_ASK_AGAIN_SECONDS = 0.1
 
 
 async def why_unusable(dsn: str) -> str | None:
     """Return in one line why the database cannot be used; None: it can.
 
-    The line never holds the password, and so not the URL.
+    A Postgres that says it is starting up is waited for, 15 s at most. The line never
+    holds the password, and so not the URL.
     """
     try:
-        connection = await connect(dsn)
+        connection = await _connect_once_started(dsn)
     except asyncpg.PostgresError as error:
         return (error.message or type(error).__name__).splitlines()[0]
     except TimeoutError:
@@ -32,3 +38,15 @@ async def why_unusable(dsn: str) -> str | None:
     finally:
         await connection.close()
     return None if major >= _OLDEST_MAJOR else f"it is Postgres {major}, {_OLDEST_MAJOR} is needed"
+
+
+async def _connect_once_started(dsn: str) -> Connection:
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + _STARTING_SECONDS
+    while True:
+        try:
+            return await connect(dsn)
+        except asyncpg.CannotConnectNowError:
+            if loop.time() >= give_up_at:
+                raise
+        await asyncio.sleep(_ASK_AGAIN_SECONDS)

@@ -1,0 +1,45 @@
+"""Whether a database can be used: what a Postgres that is not ready yet answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from tasklogs_server.store.probe import why_unusable
+
+STARTING = ("57P03", "the database system is starting up")
+REFUSED = ("28000", 'role "nobody" does not exist')
+
+
+@asynccontextmanager
+async def answering(*errors: tuple[str, str]) -> AsyncIterator[tuple[str, Iterator[object]]]:
+    """Listen as a Postgres that refuses one connection after another; yields its URL."""
+    left = iter(errors)
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        length = int.from_bytes(await reader.readexactly(4))
+        await reader.readexactly(length - 4)
+        code, message = next(left)
+        fields = f"SFATAL\0VFATAL\0C{code}\0M{message}\0\0".encode()
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"postgresql://nobody@127.0.0.1:{port}/x?sslmode=disable", left
+
+
+async def test_a_postgres_that_is_starting_up_is_waited_for() -> None:
+    async with answering(STARTING, STARTING, REFUSED) as (url, left):
+        assert await why_unusable(url) == REFUSED[1]
+        assert next(left, None) is None
+
+
+async def test_any_other_refusal_is_told_at_once() -> None:
+    async with answering(REFUSED, STARTING) as (url, left):
+        assert await why_unusable(url) == REFUSED[1]
+        assert next(left, None) == STARTING
