@@ -16,6 +16,7 @@ from tests.cli.command import TASKLOGS, environment
 
 _ROOT = Path(__file__).parents[2]
 _END_SECONDS = 20.0
+_SUPERVISE_SECONDS = 0.1
 _PORTS = range(20_000, 30_000)
 
 
@@ -26,6 +27,11 @@ class Program:
         self._said = said
         self._command = command
         self._variables = variables
+        self.restarts = 0
+        """By its supervisor."""
+        # A supervisor and a test must not start it both.
+        self._changing = asyncio.Lock()
+        self._is_wanted = False
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -33,6 +39,11 @@ class Program:
         return self._running.pid
 
     async def start(self) -> None:
+        async with self._changing:
+            self._is_wanted = True
+            await self._start()
+
+    async def _start(self) -> None:
         with self._said.open("ab") as said:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -45,8 +56,11 @@ class Program:
 
     async def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
-        self._running.kill()
-        await self._running.wait()
+        async with self._changing:
+            self._is_wanted = False
+            if self.is_running:
+                self._running.kill()
+            await self._running.wait()
 
     async def end(self) -> int:
         """SIGTERM; returns its exit code."""
@@ -56,6 +70,26 @@ class Program:
 
     def signal(self, number: signal.Signals) -> None:
         self._running.send_signal(number)
+
+    @asynccontextmanager
+    async def supervised(self) -> AsyncIterator[None]:
+        """Start it again where it gives up by itself, as whatever runs a service does."""
+
+        async def supervise() -> None:
+            while True:
+                await self._running.wait()
+                async with self._changing:
+                    if self._is_wanted and not self.is_running:
+                        self.restarts += 1
+                        await self._start()
+                await asyncio.sleep(_SUPERVISE_SECONDS)
+
+        supervising = asyncio.create_task(supervise(), name="a supervisor")
+        try:
+            yield
+        finally:
+            supervising.cancel()
+            await asyncio.wait({supervising})
 
     @property
     def said(self) -> str:

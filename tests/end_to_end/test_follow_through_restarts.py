@@ -166,6 +166,8 @@ async def test_the_follow_has_each_entry_once_and_all_of_them(
     began = time.monotonic()
     async with (
         deployed(postgres_server, tmp_path, chance) as (deployment, address),
+        # A server that starts while Postgres is away says so and gives up.
+        deployment.server.supervised(),
         TaskLogsClient(address) as client,
         following(client, TASK, deltas=True) as with_deltas,
         following(client, TASK, deltas=False) as whole,
@@ -203,9 +205,11 @@ async def test_the_follow_has_each_entry_once_and_all_of_them(
         for followed in (with_deltas, whole):
             assert followed.reconnects >= ROUNDS
     _log.info(
-        "seed %d: %d rounds in %.0f s, %d questions, epochs %d, changes %d and %d, breaks %d, %d",
+        "seed %d: %d rounds in %.0f s, %d questions, epochs %d, changes %d and %d, breaks %d, %d,"
+        " server gave up %d times",
         *(SEED, ROUNDS, time.monotonic() - began, len(deployment.asked), len(stored)),
         *(with_deltas.changes, whole.changes, with_deltas.breaks, whole.breaks),
+        deployment.server.restarts,
     )
 
 
