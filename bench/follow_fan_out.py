@@ -84,7 +84,9 @@ async def _one_task(stage: Stage) -> Result:
         try:
             await ours.open_ours(stage.ours.address, task)
             await bare.open_bare(stage.bare.address, ours.message_bytes)
-            rounds = await interleave({"ours": ours.run, "bare": bare.run}, stage.rounds)
+            rounds = await interleave(
+                {"ours": ours.run, "bare": bare.run}, stage.rounds, stage.cpu_seconds
+            )
         finally:
             await ours.close()
             await bare.close()
@@ -147,7 +149,9 @@ async def _many_tasks(stage: Stage) -> Result:
     try:
         await ours.open_ours(stage.ours.address)
         await bare.open_bare(stage.bare.address, ours.message_bytes)
-        rounds = await interleave({"ours": ours.run, "bare": bare.run}, stage.rounds)
+        rounds = await interleave(
+            {"ours": ours.run, "bare": bare.run}, stage.rounds, stage.cpu_seconds
+        )
     finally:
         await ours.close()
         await bare.close()

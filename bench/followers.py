@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 import time
 from typing import Any
 
@@ -48,12 +49,13 @@ class Follower:
             if message.endswith(ending):
                 break
         self._reading = asyncio.create_task(self._note())
+        self._reading.add_done_callback(_say_why)
 
     async def reaches(self, number: int) -> None:
         """Wait until the change with this number is here."""
         while self.number < number:
-            assert self._reading is not None
-            assert not self._reading.done(), "the stream ended"
+            if self._reading is None or self._reading.done():
+                raise RuntimeError("a follow ended")
             self._moved.clear()
             await self._moved.wait()
 
@@ -82,8 +84,15 @@ class Follower:
 
     async def _read(self) -> bytes:
         message = await self._call.read()
-        assert isinstance(message, bytes), "the stream ended"
+        if not isinstance(message, bytes):
+            raise RuntimeError(f"a follow ended: {await self._call.code()}")
         return message
+
+
+def _say_why(reading: asyncio.Task[None]) -> None:
+    """Whoever waits for a follow that ended learns no more than that nothing comes."""
+    if not reading.cancelled() and (error := reading.exception()) is not None:
+        print(f"error: {error}", file=sys.stderr, flush=True)
 
 
 class Receipts:

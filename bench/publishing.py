@@ -15,7 +15,7 @@ from bench.followers import Followers
 from bench.stamp import stamp
 from bench.typing_agents import TypingAgent, entry_append
 
-_DEADLINE_SECONDS = 60
+_DEADLINE_SECONDS = 20
 # The server takes at most 64 handshakes at a time.
 _HANDSHAKES = 32
 
@@ -74,9 +74,15 @@ class _Receivers:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def have(self, number: int, processes: int) -> None:
-        while len(self._counts) < processes or min(self._counts) < number:
-            self._moved.clear()
-            await self._moved.wait()
+        try:
+            async with asyncio.timeout(_DEADLINE_SECONDS):
+                while len(self._counts) < processes or min(self._counts) < number:
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            raise RuntimeError(
+                f"change {number} did not arrive at all followers; by process: {self._counts}"
+            ) from None
 
     def close(self) -> None:
         if self._server is not None:
@@ -131,12 +137,12 @@ class Publishing:
         """Publish, the next while `window` changes have not arrived at every follower."""
         (publisher,) = self._publishers
         began, first = time.perf_counter(), self._published
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            while time.perf_counter() < began + seconds:
-                await self._receivers.have(self._published + 1 - window, processes)
-                self._published += 1
+        while time.perf_counter() < began + seconds:
+            await self._receivers.have(self._published + 1 - window, processes)
+            self._published += 1
+            async with asyncio.timeout(_DEADLINE_SECONDS):
                 await publisher.publish(self._published)
-            await self._receivers.have(self._published, processes)
+        await self._receivers.have(self._published, processes)
         return {"seconds": time.perf_counter() - began, "changes": self._published - first}
 
     async def publish_in_pairs(self, seconds: float) -> dict[str, Any]:
@@ -144,19 +150,25 @@ class Publishing:
 
         Its follower is the one that was opened in the same place.
         """
-        began, first = time.perf_counter(), self._published
+        began = time.perf_counter()
         until = began + seconds
 
-        async def one(number: int, publisher: Publisher) -> int:
-            change, follower = first, self._followers.streams[number]
+        async def one(number: int, publisher: Publisher) -> None:
+            follower = self._followers.streams[number]
             while time.perf_counter() < until:
                 change = follower.number + 1
+                under_way[number] = f"change {change} is not acknowledged"
                 await publisher.publish(change)
+                under_way[number] = f"change {change} did not arrive"
                 await follower.reaches(change)
-            return change
+            del under_way[number]
 
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            await asyncio.gather(*(one(*pair) for pair in enumerate(self._publishers)))
+        under_way: dict[int, str] = {}
+        try:
+            async with asyncio.timeout(_DEADLINE_SECONDS):
+                await asyncio.gather(*(one(*pair) for pair in enumerate(self._publishers)))
+        except TimeoutError:
+            raise RuntimeError(f"by publisher: {under_way}") from None
         return {"seconds": time.perf_counter() - began}
 
     async def type(self, rate: float, seconds: float, redraws: bool) -> list[dict[str, Any]]:
