@@ -82,19 +82,23 @@ async def test_whoever_read_past_the_feed_comes_back_to_the_steps_of_all(world: 
     async with world.following(deltas=True) as ahead, world.following() as other:
         await _caught_up([ahead, other])
         ahead.reads_on.clear()
-        for text in "bcd":  # two steps and more behind
-            await world.log.grow(0, text, keep_bytes=1)
-            await other.reached(world.log.revision)
+        # Behind by more than the growth of one tail: the store is read.
+        await world.log.grow(0, "b", keep_bytes=1)
+        await other.reached(world.log.revision)
+        await world.log.entries(entry(1, "c"))
+        await other.reached(world.log.revision)
+        await world.log.grow(1, "d", keep_bytes=1)
+        await other.reached(world.log.revision)
         world.changes.feeds_read.clear()
-        await world.log.grow(0, "e", keep_bytes=1)
+        await world.log.grow(1, "e", keep_bytes=1)
         ahead.reads_on.set()
         await ahead.reached(world.log.revision)  # past the feed
         reads = world.changes.of_followers
-        await world.log.grow(0, "f", keep_bytes=1)
+        await world.log.grow(1, "f", keep_bytes=1)
         world.changes.feeds_read.set()  # a step that begins before where this follower is
         await _reached([ahead, other], world.log.revision)
         for text in "gh":
-            await world.log.grow(0, text, keep_bytes=1)
+            await world.log.grow(1, text, keep_bytes=1)
             await _reached([ahead, other], world.log.revision)
         assert world.changes.of_followers == reads
         assert ahead.view.deltas >= 2

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -28,6 +28,7 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.domain.status import StatusDetail, derive
 from tasklogs_server.logs.follow_events import FollowEvent, LogEvent, TailSent
+from tasklogs_server.logs.growth import Growth
 from tasklogs_server.logs.places import Cursor
 from tasklogs_server.store.log_changes import (
     Change,
@@ -169,6 +170,7 @@ class Feed:
         self._poll_seconds = _poll_seconds(task, lease)
         self._fold = TailFold()
         self._last: Step | None = None
+        self._growth = Growth()
         self._is_reading = False
         self._woken = asyncio.Event()
         self._followers: set[asyncio.Event] = set()
@@ -210,8 +212,7 @@ class Feed:
             self._fold = TailFold()
             self.wake()
             return
-        self._last = Step(self.revision, commit.head.revision, messages)
-        self.revision = commit.head.revision
+        self._take(messages, commit.head.revision)
         self._broadcast()
 
     def end(self, error: Exception) -> None:
@@ -227,14 +228,31 @@ class Feed:
         the steps of all, or it would read the store for itself at every change from then on.
         """
         last = self._last
-        if last is None or not last.after <= revision < last.revision:
+        if last is None or revision >= last.revision:
             return None
         if last.after == revision:
             return last
+        if revision < last.after:
+            return self._grown_since(revision, last)
         due = [one for one in last.messages if one.event.revision > revision]
         if any(_begins(one.event) <= revision for one in due):
             return None
         return Step(revision, last.revision, due)
+
+    def _grown_since(self, revision: int, last: Step) -> Step | None:
+        """Return the step from an earlier `revision`, where the tail alone has changed since."""
+        growth = self._growth.since(revision)
+        if growth is None:
+            return None
+        [message] = last.messages
+        assert isinstance(message.event, TailSent)
+        event = replace(message.event, base_revision=revision, delta=growth)
+        return Step(revision, last.revision, [Message(message.cursor, event)])
+
+    def _take(self, messages: Sequence[Message], revision: int) -> None:
+        self._last = Step(self.revision, revision, messages)
+        self._growth.note(self.revision, [one.event for one in messages])
+        self.revision = revision
 
     async def refresh(self) -> int:
         """Wait for a read that begins after this call; return the revision that it found.
@@ -294,10 +312,10 @@ class Feed:
         detail = derive(read.task.facts)
         if read.revision > self.revision:
             messages = messages_of(self._fold, self.task_id, read.changes, read.task.head.tail)
-            self._last = Step(self.revision, read.revision, messages)
-            self.revision = read.revision
+            self._take(messages, read.revision)
         else:
             self._last = None  # taken long ago; it may hold a megabyte
+            self._growth.forget()
             if detail == self.detail:
                 return read.more
         self.detail = detail

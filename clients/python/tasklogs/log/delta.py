@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tasklogs.log.text import is_boundary
@@ -42,6 +43,16 @@ def patch(base: bytearray, delta: Delta) -> None:
     check(base, delta)
     del base[delta.keep_bytes :]
     base += delta.text
+
+
+def joined(deltas: Sequence[Delta]) -> Delta:
+    """Return the one delta that does what `deltas`, at least one, do in their order."""
+    keep_bytes, text = deltas[0].keep_bytes, bytearray(deltas[0].text)
+    for delta in deltas[1:]:
+        del text[max(0, delta.keep_bytes - keep_bytes) :]
+        text += delta.text
+        keep_bytes = min(keep_bytes, delta.keep_bytes)
+    return Delta(keep_bytes, bytes(text))
 
 
 def common_prefix(a: bytes, b: bytes) -> int:
