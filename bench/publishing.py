@@ -92,6 +92,7 @@ class _Receivers:
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         process = len(self._counts)
         self._counts.append(0)
+        self._moved.set()
         counts = self._counts
         while said := await reader.read(4096):
             counts[process] += len(said)
