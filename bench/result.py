@@ -12,7 +12,7 @@ class Result:
     """A figure of ours, its ceiling, their ratio and what it must reach.
 
     `at_most`: the ratio (or, without one, our figure) may not be more than the target; else not
-    less. `per_cpu`: see bench.rounds.Comparison.
+    less; None: a figure alone. `per_cpu`: see bench.rounds.Comparison.
     """
 
     what: str
@@ -21,7 +21,7 @@ class Result:
     unit: str
     ratio: float | None
     ratios: list[float]
-    target: float
+    target: float | None
     target_text: str
     prototype: str
     at_most: bool = False
@@ -29,7 +29,9 @@ class Result:
     per_cpu: float | None = None
 
     @property
-    def met(self) -> bool:
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
         figure = self.ours if self.ratio is None else self.ratio
         return figure <= self.target if self.at_most else figure >= self.target
 
@@ -39,7 +41,7 @@ def compared(
     comparison: Comparison,
     *,
     unit: str,
-    target: float,
+    target: float | None,
     prototype: str,
     at_most: bool = False,
     note: str = "",
@@ -53,7 +55,7 @@ def compared(
         ratio=comparison.ratio,
         ratios=comparison.ratios,
         target=target,
-        target_text=f"{'<= ' if at_most else ''}{target:g}",
+        target_text="-" if target is None else f"{'<= ' if at_most else ''}{target:g}",
         prototype=prototype,
         at_most=at_most,
         note=note,

@@ -65,7 +65,7 @@ def _cells(result: Result) -> list[str]:
         "" if result.per_cpu is None else f"{result.per_cpu:.2f}",
         result.target_text,
         result.prototype,
-        "yes" if result.met else "NO",
+        {None: "-", True: "yes", False: "NO"}[result.met],
     ]
 
 
