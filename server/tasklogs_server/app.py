@@ -25,6 +25,7 @@ from tasklogs_server.agents.syncs import Syncs
 from tasklogs_server.agents.upload import Uploads
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
+from tasklogs_server.garbage import spare_what_stays
 from tasklogs_server.logs.follower import Follows
 from tasklogs_server.logs.reader import LogReader
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
@@ -65,6 +66,7 @@ async def serve(
         signals = stack.enter_context(StopSignals())
         dsn = await stack.enter_async_context(_database(settings, on_progress, signals.stop))
         running = await stack.enter_async_context(run(settings, dsn))
+        spare_what_stays()
         on_ready(running.address)
         await signals.stop.wait()
         await running.drain(signals.at_once)
