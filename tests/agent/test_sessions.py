@@ -13,8 +13,8 @@ from tasklogs.agent.run import Agent, Options
 from tasklogs.v1 import task_agents_pb2 as pb
 from tests.agent.conftest import FAST, running_agent, until
 from tests.fakes.agent_server import FakeServer, Refusal
+from tests.fakes.faulty_proxy import FaultyProxy
 from tests.fakes.task_app import FakeTaskApp
-from tests.fakes.tcp_relay import TcpRelay
 
 
 async def test_a_restarted_server_is_found_and_gets_only_what_is_new(
@@ -161,17 +161,17 @@ async def test_a_network_that_died_without_a_word_is_noticed(
 ) -> None:
     app.become_ready()
     settings = replace(FAST, keepalive_seconds=0.1, keepalive_timeout_seconds=0.1)
-    async with TcpRelay(server.port) as relay:
-        options = Options(f"127.0.0.1:{relay.port}", "a-token", app.url)
+    async with FaultyProxy(server.port) as network:
+        options = Options(network.address, "a-token", app.url)
         task = asyncio.create_task(Agent(options, settings).run())
         try:
             await server.session()
             await until(lambda: server.store.entries)
-            relay.freeze()
+            network.mute()
             # Nothing is said meanwhile: only the pings can tell.
-            await until(lambda: relay.connections > 1)  # it dials again, into the same silence
+            await until(lambda: network.connections > 1)  # it dials again, into the same silence
             app.say("user", "meanwhile")
-            relay.thaw()
+            await network.heal()
             await server.session(2)
             await until(lambda: server.store.contents == ["", "meanwhile"])
         finally:

@@ -12,8 +12,8 @@ import pytest
 from tasklogs.agent.run import Agent, Options
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2, types_pb2
 from tests.agent.conftest import FAST
+from tests.fakes.faulty_proxy import FaultyProxy
 from tests.fakes.task_app import FakeTaskApp, fails
-from tests.fakes.tcp_relay import TcpRelay
 from tests.fixtures.server import MakeServer, Server
 
 SNAPSHOT = task_logs_pb2.LOG_SOURCE_SNAPSHOT
@@ -94,17 +94,17 @@ async def test_a_restarted_server_loses_nothing_and_stores_nothing_twice(
 ) -> None:
     app.become_ready()
     app.say("user", "before")
-    async with TcpRelay(0) as relay, AsyncExitStack() as agents:
+    async with FaultyProxy(0) as network, AsyncExitStack() as agents:
         async with make_server() as first:
-            relay.target = int(first.address.rpartition(":")[2])
-            agent = agent_of(await create(first), f"127.0.0.1:{relay.port}", app)
+            network.target = int(first.address.rpartition(":")[2])
+            agent = agent_of(await create(first), network.address, app)
             await agents.enter_async_context(agent)
             await until_status(first, types_pb2.TASK_STATUS_ACTIVE)
             assert contents(await read(first)) == ["", "before"]
         app.grow(", and while it was away")
         app.say("agent", "after")
         async with make_server() as second:
-            relay.target = int(second.address.rpartition(":")[2])
+            network.target = int(second.address.rpartition(":")[2])
             await until_status(second, types_pb2.TASK_STATUS_ACTIVE)
             log = await read(second)
             assert contents(log) == ["", "before, and while it was away", "after"]

@@ -36,7 +36,7 @@ from tasklogs import (
 )
 from tasklogs_server import app
 from tasklogs_server.settings import ServerSettings
-from tests.fakes.cutting_proxy import cutting_proxy
+from tests.fakes.faulty_proxy import FaultyProxy
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
 from tests.fixtures.server import Server
 
@@ -211,15 +211,15 @@ async def test_a_network_that_breaks_at_random_moments_loses_and_repeats_nothing
     async with (
         asyncio.timeout(DEADLINE_SECONDS),
         TaskLogsClient(server.address) as operator,
-        cutting_proxy(server.address) as proxy,
-        TaskLogsClient(proxy.address, reconnect_waits=SOON) as client,
+        FaultyProxy(int(server.address.rpartition(":")[2])) as network,
+        TaskLogsClient(network.address, reconnect_waits=SOON) as client,
     ):
         created = await operator.create_task("demo")
         async with ScriptedAgent.connect(server, created.agent_token) as agent:
             await agent.append([log_entry(0, "begin")], open_epoch=True)
             said[0] = "begin"
             talking = asyncio.create_task(talk(agent, dice, said))
-            proxy.cut_after(dice.randrange(1, 2_000))
+            network.cut_after(dice.randrange(1, 2_000))
             async for event in client.follow(TASK, deltas=deltas):
                 if not isinstance(event, EntriesChanged):
                     continue
@@ -232,13 +232,13 @@ async def test_a_network_that_breaks_at_random_moments_loses_and_repeats_nothing
                     revisions.append(change.entry.revision)
                 if view.get(max(view)) == "the end":
                     break
-                if proxy.cuts < 20 and dice.random() < 0.5:
-                    proxy.cut_after(dice.randrange(1, 2_000))
+                if network.cuts < 20 and dice.random() < 0.5:
+                    network.cut_after(dice.randrange(1, 2_000))
             await talking
 
     assert view == said
     assert revisions == sorted(set(revisions))
-    assert proxy.cuts > 0
+    assert network.cuts > 0
 
 
 async def talk(agent: ScriptedAgent, dice: random.Random, said: dict[int, str]) -> None:
