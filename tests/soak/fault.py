@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from tests.fakes.tcp_relay import TcpRelay as FaultyProxy
+    from tests.fakes.faulty_proxy import FaultyProxy
 
 
 class Part(enum.Enum):
