@@ -1,6 +1,6 @@
 # The same commands for people and CI. Each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test demo bench ci lint types imports protos check-protos buf lock agentapi \
+.PHONY: help setup run test breaks demo bench ci lint types imports protos check-protos buf lock agentapi \
         format clean
 
 BIN := .venv/bin
@@ -20,6 +20,9 @@ run: setup ## Serve on 127.0.0.1:50051 on an embedded Postgres
 
 test: setup ## Run the tests; ARGS="tests/store -k fence" for some of them
 	@$(BIN)/python -m pytest $(ARGS); code=$$?; sh tools/agentapi.sh left-out; exit $$code
+
+breaks: setup ## Break each rule in a copy of the code: its test must fail
+	@$(BIN)/python -m tests.rules $(ARGS)
 
 demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refused read
 	@exec demo/run

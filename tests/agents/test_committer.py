@@ -12,6 +12,7 @@ import pytest
 
 from tasklogs_server.agents.committer import Committer
 from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Note
 from tasklogs_server.domain.errors import (
     SessionLost,
     SessionSuperseded,
@@ -21,7 +22,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.records import Commit
 from tests.fixtures.conditions import until
 from tests.fixtures.postgres import PostgresServer
-from tests.store.logs import Connection, Log, entry_row, new_task
+from tests.store.logs import Connection, Log, entry_row, new_task, waits_for_a_lock
 
 
 class ScriptedWriter:
@@ -47,8 +48,13 @@ class ScriptedWriter:
 
 
 @pytest.fixture
-async def committer(store: Store) -> AsyncIterator[Committer]:
-    made = Committer(store.writes, LocalBus())
+def bus() -> LocalBus:
+    return LocalBus()
+
+
+@pytest.fixture
+async def committer(store: Store, bus: LocalBus) -> AsyncIterator[Committer]:
+    made = Committer(store.writes, bus)
     running = asyncio.create_task(made.run())
     yield made
     assert not running.done(), "it ran for as long as there were writers"
@@ -71,6 +77,22 @@ async def test_what_gathered_goes_into_one_transaction(
     assert await sql.fetchval("SELECT count(DISTINCT xmin::text) FROM log_entries") == 1
     for log, _ in made:
         assert await log.contents() == ["x"]
+
+
+async def test_nobody_is_told_of_a_commit_before_it_is_one(
+    store: Store, committer: Committer, bus: LocalBus, sql: Connection
+) -> None:
+    """I5: followers take what is told here as it is."""
+    notes: list[Note] = []
+    bus.listen(notes.append)
+    [(log, writer)] = await writers(store, 1)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE log_entries IN EXCLUSIVE MODE")
+        committer.submit(writer)
+        await until(lambda: waits_for_a_lock(sql))
+        assert not notes
+    await until(lambda: bool(writer.committed_))
+    assert [note.task_id for note in notes] == [log.task_id]
 
 
 async def test_a_locked_head_is_tried_again_and_others_go_on(

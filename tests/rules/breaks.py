@@ -1,0 +1,201 @@
+"""One-line breaks of the rules, each with the test that must fail then.
+
+A rule that no test guards is a wish. `make breaks` breaks a copy of the code in each of these ways
+and runs the test; `test_breaks.py` sees to it that this table keeps up with the code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Break:
+    """`line` of the file at `path`, found there exactly once, is replaced by `instead`."""
+
+    rule: str
+    what: str
+    path: str
+    line: str
+    instead: str
+    test: str
+    """The node id, without parameters."""
+
+
+_SERVER = "server/tasklogs_server"
+_CLIENTS = "clients/python/tasklogs"
+
+BREAKS = (
+    Break(
+        "I1",
+        "an entry below the tail is taken",
+        f"{_SERVER}/agents/draft.py",
+        "elif entry.id < (self._lowest_next_id if tail is None else tail.id):",
+        "elif entry.id < 0:",
+        "tests/agents/test_draft.py::test_it_refuses",
+    ),
+    Break(
+        "I1",
+        "the growth of an entry that is not the tail goes to the tail",
+        f"{_SERVER}/agents/draft.py",
+        "if tail is None or tail.id != change.id:",
+        "if tail is None:",
+        "tests/agents/test_draft.py::test_it_refuses",
+    ),
+    Break(
+        "I1",
+        "a conversation that starts over goes on in the epoch",
+        f"{_CLIENTS}/log/continuation.py",
+        "if len(entries) < sealed or digest.seal_all(entries[:sealed]) != stored.digest:",
+        "if len(entries) < sealed:",
+        "tests/log/test_continuation.py",
+    ),
+    Break(
+        "I2",
+        "all changes of a commit share one revision",
+        f"{_SERVER}/agents/draft.py",
+        "            self._revision += 1",
+        "            self._revision = base_revision + 1",
+        "tests/agents/test_draft.py::test_what_is_committed_reads_back_as_what_was_said",
+    ),
+    Break(
+        "I3",
+        "an append is acknowledged when the committer takes it",
+        f"{_SERVER}/agents/session.py",
+        "        self._in_flight = (self._received, self._pending_bytes)",
+        "        self._in_flight = (self._received, self._pending_bytes);"
+        " self.outbox.ack(self._received)",
+        "tests/agents/test_session.py::test_no_ack_comes_before_the_commit_and_nothing_is_readable",
+    ),
+    Break(
+        "I3",
+        "what a lost connection left open is acknowledged",
+        f"{_SERVER}/agents/committer.py",
+        '            _log.warning("commit.store_unavailable", tasks=len(batch))',
+        "            for writer, commit in batch: writer.committed(commit)\n            return",
+        "tests/agents/test_committer.py::"
+        "test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_it_is_back",
+    ),
+    Break(
+        "I4",
+        "a commit does not look at the fence",
+        f"{_SERVER}/store/log_writes.py",
+        "WHERE h.task_id = locked.task_id AND h.fence = $2 AND h.revision = $3",
+        "WHERE h.task_id = locked.task_id AND h.revision = $3",
+        "tests/store/test_commits.py::test_a_commit_below_the_fence_writes_nothing",
+    ),
+    Break(
+        "I4",
+        "a commit does not look at the revision",
+        f"{_SERVER}/store/log_writes.py",
+        "WHERE h.task_id = locked.task_id AND h.fence = $2 AND h.revision = $3",
+        "WHERE h.task_id = locked.task_id AND h.fence = $2",
+        "tests/store/test_commits.py::test_a_commit_on_another_revision_writes_nothing",
+    ),
+    Break(
+        "I4",
+        "a session that lost its fence goes on",
+        f"{_SERVER}/agents/committer.py",
+        "writer.lost(SessionSuperseded())",
+        "writer.committed(commit)",
+        "tests/agents/test_session.py::"
+        "test_a_fence_that_was_raised_elsewhere_ends_the_session_and_writes_nothing",
+    ),
+    Break(
+        "I5",
+        "the head is written ahead of the entries",
+        f"{_SERVER}/store/log_writes.py",
+        "            rows = await connection.fetchmany(",
+        "            await connection.executemany("
+        "'UPDATE log_heads SET epoch = $2 WHERE task_id = $1',"
+        " [(one.task_id, one.head.epoch) for one in ordered])\n"
+        "            rows = await connection.fetchmany(",
+        "tests/store/test_commits.py::test_nothing_is_visible_before_the_commit",
+    ),
+    Break(
+        "I5",
+        "followers are told of a commit before it is one",
+        f"{_SERVER}/agents/committer.py",
+        "            outcomes = await self._writes.commit([commit for _, commit in batch])",
+        "            for _, one in batch: self._bus.publish(Moved(one.task_id, one))\n"
+        "            outcomes = await self._writes.commit([commit for _, commit in batch])",
+        "tests/agents/test_committer.py::test_nobody_is_told_of_a_commit_before_it_is_one",
+    ),
+    Break(
+        "I6",
+        "a sync is done before the appends that it rests on are committed",
+        f"{_SERVER}/agents/session.py",
+        "under_way.rests_on = self._received",
+        "under_way.rests_on = 0",
+        "tests/agents/test_session.py::"
+        "test_a_sync_is_done_when_the_appends_before_its_answer_are_committed",
+    ),
+    Break(
+        "I6",
+        "a caller joins a run that began before its call",
+        f"{_SERVER}/sharing.py",
+        "if current.next is None:",
+        "if current.next is None and False:",
+        "tests/test_sharing.py",
+    ),
+    Break(
+        "I6",
+        "the agent answers a sync before it has sent what it showed",
+        f"{_CLIENTS}/agent/session.py",
+        "while self._answers and (self._answers[0].reason or not self._differ.has_changes):",
+        "while self._answers:",
+        "tests/agent/test_syncs.py::test_sync_done_comes_after_the_appends_that_it_rests_on",
+    ),
+    Break(
+        "I7",
+        "a sender is not held at its window",
+        f"{_SERVER}/agents/session.py",
+        "            await self._room.wait()",
+        "            pass",
+        "tests/agents/test_session.py::test_a_sender_that_never_waits_is_held_at_its_window",
+    ),
+    Break(
+        "I7",
+        "the process takes whatever its sessions send",
+        f"{_SERVER}/agents/budget.py",
+        "return self._held == 0 or self._held + size_bytes <= self._limit",
+        "return True",
+        "tests/agents/test_session.py::test_all_sessions_together_stay_within_the_process_bound",
+    ),
+    Break(
+        "I7",
+        "a follower that does not read is kept everything",
+        f"{_SERVER}/logs/feed.py",
+        "        self._last = Step(self.revision, revision, messages)",
+        "        messages = [*(self._last.messages if self._last else ()), *messages];"
+        " self._last = Step(self.revision, revision, messages)",
+        "tests/logs/test_follow_together.py::"
+        "test_whoever_stops_reading_is_told_the_latest_state_once_and_disturbs_nobody",
+    ),
+    Break(
+        "I8",
+        "a resumed follow begins one revision late",
+        f"{_SERVER}/logs/follower.py",
+        "        return task, query.cursor.revision",
+        "        return task, min(query.cursor.revision + 1, task.head.revision)",
+        "tests/logs/test_follow_ends.py::"
+        "test_every_cursor_of_a_stream_goes_on_without_gap_or_repeat",
+    ),
+    Break(
+        "I8",
+        "a resumed follow begins one revision early",
+        f"{_SERVER}/logs/follower.py",
+        "        return task, query.cursor.revision",
+        "        return task, max(query.cursor.revision - 1, 0)",
+        "tests/logs/test_follow_ends.py::"
+        "test_every_cursor_of_a_stream_goes_on_without_gap_or_repeat",
+    ),
+    Break(
+        "I8",
+        "a delta goes to a follower that holds another base",
+        f"{_SERVER}/logs/follower.py",
+        "as_delta = self._query.deltas and event.delta is not None and self._last_sent == base",
+        "as_delta = self._query.deltas and event.delta is not None",
+        "tests/logs/test_follow_together.py::test_random_commits_and_followers_end_in_one_view",
+    ),
+)
