@@ -153,6 +153,21 @@ class FaultyProxy:
         self._delay = seconds if callable(seconds) else lambda _: seconds
         self._delayed = directions
 
+    def strand(self) -> None:
+        """Take every connection from its caller, while the target still believes in it.
+
+        What is held back (see `mute`) reaches the target at `heal`, late, and then the end. New
+        connections are fine.
+        """
+        self._muted = Direction(0)
+        for link in list(self.links):
+            link.strand()
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is held back now, both ways."""
+        return sum(way.held_bytes for link in self.links for way in link.ways)
+
     async def refuse(self) -> None:
         """Refuse new connections; those that are open stay."""
         await self._stop_listening()
@@ -163,10 +178,7 @@ class FaultyProxy:
         self._muted, self._swallows = Direction(0), False
         self._delay, self._delayed = _no_delay, Direction(0)
         for link in list(self.links):
-            if link.has_lost_bytes:
-                link.cut()
-            else:
-                link.flow()
+            link.heal()
         await self._listen()
 
     # What links ask.
@@ -252,6 +264,7 @@ class _Link:
         self.caller.outgoing, self.caller.incoming = self.ways
         self.target.incoming, self.target.outgoing = self.ways
         self.is_cut = False
+        self.is_stranded = False
         self._dialing: asyncio.Task[None] | None = None
 
     def accepted(self) -> None:
@@ -275,6 +288,17 @@ class _Link:
     def flow(self) -> None:
         for way in self.ways:
             way.flow()
+
+    def strand(self) -> None:
+        self.is_stranded = True
+        self.caller.reset()
+
+    def heal(self) -> None:
+        self.is_stranded = False
+        if self.has_lost_bytes:
+            self.cut()
+        else:
+            self.flow()
 
     def cut(self) -> None:
         """Reset both halves, whatever they still had to send."""
@@ -340,8 +364,9 @@ class _End(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self.gone.set()
-        if exc is not None:
-            self._link.cut()
+        # What it had sent still arrives, if late; then the other half is reset.
+        if not self._link.is_cut:
+            self.outgoing.take(None)
 
     def close(self) -> None:
         if self.transport is not None:
@@ -364,17 +389,21 @@ class _Way:
         self._direction = direction
         self._source = source
         self._sink = sink
-        self._held: deque[tuple[float, bytes]] = deque()
-        self._held_bytes = 0
+        self._held: deque[tuple[float, bytes | None]] = deque()
+        self.held_bytes = 0
         self._last_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._is_paused = False
         self._is_stopped = False
         self.has_ended = False
 
-    def take(self, data: bytes) -> None:
-        """Pass `data` on when it is due; empty: the source has said its last."""
+    def take(self, data: bytes | None) -> None:
+        """Pass `data` on when it is due; empty: the source has said its last; None: it is gone."""
         proxy = self._link.proxy
+        if self._sink.gone.is_set():
+            if not data:
+                self.end()
+            return
         if proxy.loses(self._direction):
             self._link.has_lost_bytes = True
             return
@@ -382,7 +411,7 @@ class _Way:
         due += proxy.delay_seconds(self._link.number, self._direction)
         self._last_due = max(due, self._last_due)
         self._held.append((self._last_due, data))
-        self._held_bytes += len(data)
+        self.held_bytes += len(data or b"")
         self.flow()
 
     def flow(self) -> None:
@@ -390,10 +419,12 @@ class _Way:
         proxy, sink = self._link.proxy, self._sink
         now = asyncio.get_running_loop().time()
         while self._held and self._held[0][0] <= now and not self._is_stopped:
-            if proxy.is_muted(self._direction) or sink.is_full or sink.transport is None:
+            if proxy.is_muted(self._direction) or self._link.is_stranded or sink.is_full:
                 break
+            if sink.transport is None and not sink.gone.is_set():
+                break  # the target is yet to be reached
             _, data = self._held.popleft()
-            self._held_bytes -= len(data)
+            self.held_bytes -= len(data or b"")
             self._pass_on(sink.transport, data)
         self._pace()
         if self._timer is not None:
@@ -406,20 +437,30 @@ class _Way:
     def stop(self) -> None:
         self._is_stopped = True
         self._held.clear()
+        self.held_bytes = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _pass_on(self, transport: asyncio.Transport, data: bytes) -> None:
+    def end(self) -> None:
+        """The source has said its last, and all before has been passed on."""
+        self.has_ended = True
+        self._link.ended()
+
+    def _pass_on(self, transport: asyncio.Transport | None, data: bytes | None) -> None:
         link, proxy = self._link, self._link.proxy
         awaited = link.cut_at_the_answer
         if awaited is not None and awaited.direction is not self._direction:
             proxy.cut_by(link, awaited)
             return
+        if data is None:
+            link.cut()
+            return
+        if transport is None:
+            return
         if not data:
-            self.has_ended = True
             transport.write_eof()
-            link.ended()
+            self.end()
             return
         passed = proxy.admits(link, self._direction, data) or b""
         if passed:
@@ -430,10 +471,10 @@ class _Way:
         source = self._source.transport
         if source is None or source.is_closing():
             return
-        if not self._is_paused and self._held_bytes > _HELD_BYTES:
+        if not self._is_paused and self.held_bytes > _HELD_BYTES:
             self._is_paused = True
             source.pause_reading()
-        elif self._is_paused and self._held_bytes <= _HELD_BYTES:
+        elif self._is_paused and self.held_bytes <= _HELD_BYTES:
             self._is_paused = False
             source.resume_reading()
 

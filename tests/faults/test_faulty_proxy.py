@@ -215,6 +215,25 @@ async def test_a_delay_holds_back_a_sender_beyond_a_bound() -> None:
         await caller.hears(large)
 
 
+async def test_a_stranded_connection_says_late_what_it_had_to_say_and_then_ends() -> None:
+    async with echoing() as echo, FaultyProxy(echo.port) as network:
+        async with Caller.of(network) as stranded:
+            stranded.say(b"early")
+            await stranded.hears(b"early")
+            network.mute(Direction.TO_TARGET)
+            stranded.say(b"late")
+            await until(lambda: network.held_bytes == 4)
+            network.strand()
+            await stranded.is_cut()
+        async with Caller.of(network) as next_one:
+            next_one.say(b"between")
+            await next_one.hears(b"between")
+            assert network.open_connections == 2
+            await network.heal()
+            await until(lambda: echo.heard == [b"early", b"between", b"late"])
+            await until(lambda: network.open_connections == 1)
+
+
 async def test_connections_are_refused_until_it_heals_on_the_same_port() -> None:
     async with echoing() as echo, FaultyProxy(echo.port) as network, Caller.of(network) as old:
         await network.refuse()

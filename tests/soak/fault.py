@@ -104,6 +104,10 @@ class Workspace(Protocol):
         """AgentAPI's."""
         ...
 
+    def another_agent(self) -> AbstractAsyncContextManager[Process]:
+        """Run one more agent with the same token."""
+        ...
+
     @property
     def state_file(self) -> Path:
         """What the task app loads at its start: a JSON list of messages (tests.fakes.task_app).
