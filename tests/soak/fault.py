@@ -118,6 +118,11 @@ class Workspace(Protocol):
         """
         ...
 
+    @property
+    def clock(self) -> Path:
+        """The file that moves the wall clocks of agent and task app: tests.soak.moved_clock."""
+        ...
+
     async def order(self, order: str, **arguments: Any) -> None:
         """Tell the task app to do something, see tests/soak/task_app.py: `save`, `withdraw`,
         `hang` (seconds), `fail` (path, how, times). Raises httpx.HTTPError where it does not
@@ -150,6 +155,11 @@ class World(Protocol):
     @property
     def postgres(self) -> Postgres:
         """Its database."""
+        ...
+
+    @property
+    def server_clock(self) -> Path:
+        """The file that moves the wall clock of all servers: tests.soak.moved_clock."""
         ...
 
     @property
