@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import random
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -41,6 +43,36 @@ def test_a_superseded_agent_waits_30_to_60_s(backoff: Backoff) -> None:
 def test_a_lost_session_starts_again_at_once(backoff: Backoff) -> None:
     ended = StreamEnded(grpc.StatusCode.ABORTED, "", "SESSION_LOST", was_welcome=True)
     assert backoff.wait_seconds(ended) == 0.0
+
+
+def test_a_session_that_is_lost_again_and_again_backs_off_until_something_was_stored(
+    backoff: Backoff,
+) -> None:
+    ended = StreamEnded(grpc.StatusCode.ABORTED, "", "SESSION_LOST", was_welcome=True)
+    waits = [backoff.wait_seconds(ended) for _ in range(12)]
+    assert waits[0] == 0.0
+    assert all(before < after for before, after in itertools.pairwise(waits[:6]))
+    assert waits[-1] >= 5.0
+    stored = replace(ended, was_acknowledged=True)
+    assert backoff.wait_seconds(stored) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("code", "info"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "PROTOCOL_VIOLATION"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, None),
+        (grpc.StatusCode.INTERNAL, "COMMIT_REFUSED"),
+        (grpc.StatusCode.DATA_LOSS, "LOG_CORRUPT"),
+    ],
+)
+def test_a_welcome_does_not_reset_the_waiting_where_what_is_sent_is_refused_each_time(
+    backoff: Backoff, code: grpc.StatusCode, info: str | None
+) -> None:
+    refused = StreamEnded(code, "", info, was_welcome=True)
+    waits = [backoff.wait_seconds(refused) for _ in range(12)]
+    assert waits[-1] >= 5.0
+    assert backoff.wait_seconds(replace(refused, was_acknowledged=True)) <= 0.25
 
 
 def test_a_session_that_is_lost_before_its_welcome_backs_off(backoff: Backoff) -> None:

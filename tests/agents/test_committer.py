@@ -14,8 +14,10 @@ from tasklogs_server.agents.committer import Committer
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Note
 from tasklogs_server.domain.errors import (
+    CommitRefused,
     SessionLost,
     SessionSuperseded,
+    StoreUnavailable,
     TaskNotFound,
 )
 from tasklogs_server.store import Store
@@ -125,7 +127,7 @@ async def test_each_loss_is_one_writers_own(store: Store, committer: Committer) 
         SessionLost,
         SessionSuperseded,
         TaskNotFound,
-        SessionLost,
+        CommitRefused,
     ]
     assert good.committed_
     assert not good.errors
@@ -210,7 +212,7 @@ async def test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_
     for _, writer in away:
         committer.submit(writer)
     await until(lambda: all(writer.errors for _, writer in away))
-    assert [type(writer.errors[0]) for _, writer in away] == [SessionLost] * 2
+    assert [type(writer.errors[0]) for _, writer in away] == [StoreUnavailable] * 2
     assert not any(writer.committed_ for _, writer in away)
     await asyncio.to_thread(postgres_server.start)
     (log, after), *_ = await writers(store, 1)

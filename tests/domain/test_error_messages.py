@@ -44,6 +44,7 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
     (errors.SessionOpen(), "an agent session of the task is open"),
     (errors.SessionSuperseded(), "a later session of the task has taken over"),
     (errors.SessionLost(), "the stored log moved under this session; connect again"),
+    (errors.CommitRefused(SOON), "the store refused what was appended"),
     (errors.Unauthenticated("no agent token"), "not authenticated: no agent token"),
     (errors.PermissionDenied("another owner"), "permission denied: another owner"),
     (errors.ProtocolViolation("no hello"), "agent stream: no hello"),

@@ -86,6 +86,7 @@ CASES = (
     Case(errors.SessionOpen(), CODE.FAILED_PRECONDITION, ("ErrorInfo",), "SESSION_OPEN"),
     Case(errors.SessionSuperseded(), CODE.ABORTED, ("ErrorInfo",), "SESSION_SUPERSEDED"),
     Case(errors.SessionLost(), CODE.ABORTED, ("ErrorInfo",), "SESSION_LOST"),
+    Case(errors.CommitRefused(SECOND), CODE.INTERNAL, ("ErrorInfo", "RetryInfo"), "COMMIT_REFUSED"),
 )
 
 MONSTERS = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Protocol
 
 import structlog
@@ -15,6 +16,7 @@ import structlog
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved
 from tasklogs_server.domain.errors import (
+    CommitRefused,
     LogCorrupt,
     SessionLost,
     SessionSuperseded,
@@ -28,6 +30,8 @@ _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_COMMITS = 500
 # Where every head of a batch was locked, whoever holds the locks needs a moment.
 _LOCKED_PAUSE_SECONDS = 0.005
+# What the store refuses of one task, it will refuse again: nothing of it changes by itself.
+_REFUSED_RETRY_AFTER = timedelta(minutes=1)
 
 _log = structlog.get_logger(__name__)
 
@@ -108,11 +112,11 @@ class Committer:
     async def _commit(self, batch: Sequence[tuple[Writer, Commit]]) -> None:
         try:
             outcomes = await self._writes.commit([commit for _, commit in batch])
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             # Perhaps committed, perhaps not: nothing is acknowledged, and Welcome will tell.
             _log.warning("commit.store_unavailable", tasks=len(batch))
             for writer, _ in batch:
-                _lose(writer, SessionLost())
+                _lose(writer, error)
             return
         except Exception:  # nothing known: the same holds, and the next batch may fare better
             _log.exception("commit.failed", tasks=len(batch))
@@ -145,7 +149,7 @@ class Committer:
             case Outcome.CORRUPT:
                 writer.lost(LogCorrupt())
             case Outcome.REFUSED:
-                writer.lost(SessionLost())
+                writer.lost(CommitRefused(_REFUSED_RETRY_AFTER))
 
 
 def _lose(writer: Writer, error: Exception) -> None:

@@ -18,6 +18,7 @@ from tasklogs_server.domain.errors import (
     AgentUnreachable,
     ProtocolViolation,
     SessionLost,
+    StoreUnavailable,
     TaskAppFailed,
     TaskLogsError,
 )
@@ -249,7 +250,8 @@ class Session:
     def lost(self, error: Exception) -> None:
         """The store refused: whoever builds on this session's view has to look again."""
         self._forget_in_flight()
-        self.end(error)
+        # Whatever became of the commit: the agent starts again from Welcome, at once.
+        self.end(SessionLost() if isinstance(error, StoreUnavailable) else error)
 
     def _forget_in_flight(self) -> int:
         if self._in_flight is None:

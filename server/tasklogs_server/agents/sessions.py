@@ -73,6 +73,8 @@ class Sessions:
         self._confirmed: dict[UUID, _Confirmed] = {}
         self._lost: dict[UUID, int] = {}
         """Fences whose loss is not noted in the store yet."""
+        self._undecided: dict[UUID, int] = {}
+        """Fences of which nobody knows whether they were committed."""
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -213,15 +215,24 @@ class Sessions:
         return session
 
     async def _shake_hands(self, task_id: UUID, hello: Hello) -> Session:
+        raised: list[int] = []
         self._handshakes_left -= 1
         try:
             opening = await self._store.open_session(
                 task_id,
                 admit=lambda start_build: _admit(hello, start_build),
                 connect=connect_standalone,
+                above=self._undecided.get(task_id, 0),
+                raised=raised.append,
             )
+        except StoreUnavailable:
+            for fence in raised:
+                self._note_undecided(task_id, fence)
+            raise
         finally:
             self._handshakes_left += 1
+        if self._undecided.get(task_id, 0) < opening.fence:
+            self._undecided.pop(task_id, None)
         return Session(
             task_id,
             hello,
@@ -233,6 +244,12 @@ class Sessions:
             confirm=self._confirm,
             clock=self._clock,
         )
+
+    def _note_undecided(self, task_id: UUID, fence: int) -> None:
+        # If it was committed the task passes for connected: its loss is noted like any other's. If
+        # it was not, the next session must not get the same number, or that would be lost instead.
+        self._undecided[task_id] = max(fence, self._undecided.get(task_id, 0))
+        self._lost[task_id] = max(fence, self._lost.get(task_id, 0))
 
     def _note_abandoned(self, handshake: asyncio.Task[Session]) -> None:
         if handshake.cancelled() or handshake.exception() is not None:

@@ -184,6 +184,16 @@ class SessionLost(TaskLogsError):
 
 
 @dataclass(eq=False)
+class CommitRefused(TaskLogsError):
+    """The store works, but does not take what this one session or upload brought."""
+
+    retry_after: timedelta
+
+    def __str__(self) -> str:
+        return "the store refused what was appended"
+
+
+@dataclass(eq=False)
 class Unauthenticated(TaskLogsError):
     """No credentials, or bad ones."""
 

@@ -146,6 +146,12 @@ TABLE: dict[type[errors.TaskLogsError], _Row] = dict(
         _row(errors.SessionOpen, _CODE.FAILED_PRECONDITION, _reason("SESSION_OPEN")),
         _row(errors.SessionSuperseded, _CODE.ABORTED, _reason("SESSION_SUPERSEDED")),
         _row(errors.SessionLost, _CODE.ABORTED, _reason("SESSION_LOST")),
+        _row(
+            errors.CommitRefused,
+            _CODE.INTERNAL,
+            _reason("COMMIT_REFUSED"),
+            lambda error: _retry(error.retry_after),
+        ),
     ]
 )
 

@@ -29,7 +29,7 @@ _LOCK_TASK = f"""
      WHERE t.task_id = $4 AND t.deleted_at IS NULL FOR UPDATE"""
 
 _RAISE_FENCE = f"""
-    UPDATE log_heads h SET fence = fence + 1 WHERE task_id = $1
+    UPDATE log_heads h SET fence = greatest(fence, $2) + 1 WHERE task_id = $1
     RETURNING fence, {HEAD_COLUMNS}"""
 
 _LAST_ID = "SELECT id FROM log_entries WHERE task_id = $1 AND epoch = $2 AND ordinal = $3"
@@ -40,7 +40,8 @@ _HOLD = """
 
 _LOST = """
     UPDATE tasks SET session_lost_at = clock_timestamp()
-     WHERE task_id = $1 AND session_fence = $2 AND session_lost_at IS NULL"""
+     WHERE task_id = $1 AND session_fence = $2 AND session_process = $3
+       AND session_lost_at IS NULL"""
 
 _EPOCHS_SINCE = """
     SELECT count(*) FROM log_events
@@ -81,11 +82,15 @@ class SessionStore:
         *,
         admit: Callable[[int | None], None],
         connect: Callable[[Facts], Facts] | None,
+        above: int = 0,
+        raised: Callable[[int], None] = lambda _: None,
     ) -> Opening:
         """Raise the fence and read where the store stands, in one transaction.
 
         `admit` is given the latest START build and raises where the session may not begin;
-        `connect` changes a standalone task's facts. Raises TaskNotFound.
+        `connect` changes a standalone task's facts. `raised` is told the fence before the commit:
+        where that fails, perhaps it holds and perhaps not, and who asks again asks for one `above`
+        it. Raises TaskNotFound.
         """
         async with self._connections.use() as connection, connection.transaction():
             row = await connection.fetchrow(_LOCK_TASK, *self._standing, task_id)
@@ -99,8 +104,11 @@ class SessionStore:
                     task_id,
                     lambda facts: connect(expire_lease(facts) if lease_over else facts),
                 )
-            opening = await self._raise_fence(connection, task_id, standalone=row["standalone"])
+            opening = await self._raise_fence(
+                connection, task_id, standalone=row["standalone"], above=above
+            )
             await connection.execute(_HOLD, task_id, self._standing.process_id, opening.fence)
+            raised(opening.fence)
             return opening
 
     async def open_upload(self, task_id: UUID) -> Opening:
@@ -117,9 +125,15 @@ class SessionStore:
             return await self._raise_fence(connection, task_id, standalone=row["standalone"])
 
     async def lose_sessions(self, lost: Sequence[tuple[UUID, int]]) -> None:
-        """Note for each task and fence that its stream is gone; leases run from here."""
+        """Note for each task and fence of this process that its stream is gone.
+
+        Leases run from here.
+        """
+        process_id = self._standing.process_id
         async with self._connections.use() as connection:
-            await connection.executemany(_LOST, sorted(lost))
+            await connection.executemany(
+                _LOST, [(task_id, fence, process_id) for task_id, fence in sorted(lost)]
+            )
 
     async def epochs_in_the_last_hour(self, task_id: UUID) -> int:
         """Count the epochs that were opened in the last hour."""
@@ -149,9 +163,9 @@ class SessionStore:
         )
 
     async def _raise_fence(
-        self, connection: Connection, task_id: UUID, *, standalone: bool
+        self, connection: Connection, task_id: UUID, *, standalone: bool, above: int = 0
     ) -> Opening:
-        row = await connection.fetchrow(_RAISE_FENCE, task_id)
+        row = await connection.fetchrow(_RAISE_FENCE, task_id, above)
         if row is None:
             raise TaskNotFound(str(task_id))
         head = head_of(row)

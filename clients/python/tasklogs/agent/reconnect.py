@@ -11,6 +11,16 @@ from tasklogs.agent.faults import one_line
 from tasklogs.agent.settings import Settings
 from tasklogs.errors import TaskLogsRpcError
 
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
 
 class Fatal(Exception):
     """The agent has no more to do here. `str()` is the one line to show."""
@@ -27,9 +37,13 @@ class StreamEnded(Exception):
     retry_after_seconds: float | None = None
     """What the server asked for."""
     was_welcome: bool = False
+    was_acknowledged: bool = False
+    """Whether the server has stored anything of what this stream sent."""
 
     @classmethod
-    def of(cls, error: grpc.aio.AioRpcError, *, was_welcome: bool) -> StreamEnded:
+    def of(
+        cls, error: grpc.aio.AioRpcError, *, was_welcome: bool, was_acknowledged: bool = False
+    ) -> StreamEnded:
         """Read the status and its details."""
         parsed = TaskLogsRpcError.from_rpc_error(error)
         retry_after = parsed.retry_after
@@ -39,7 +53,16 @@ class StreamEnded(Exception):
             parsed.reason,
             None if retry_after is None else max(0.0, retry_after.total_seconds()),
             was_welcome,
+            was_acknowledged,
         )
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it was what this stream sent, and nothing of it, that the server did not take.
+
+        The next stream would send the same.
+        """
+        return not self.was_acknowledged and (self.info == "SESSION_LOST" or self.code in _REFUSALS)
 
 
 class Backoff:
@@ -53,13 +76,13 @@ class Backoff:
     def wait_seconds(self, ended: StreamEnded) -> float:
         """Return how long to wait. Raises Fatal where no attempt will do."""
         _raise_if_fatal(ended)
-        if ended.was_welcome:
+        if ended.was_welcome and not ended.is_refusal:
             self._failures = 0
         if ended.info == "SESSION_SUPERSEDED":
             return self._rng.uniform(*self._settings.superseded_wait_seconds)
-        if ended.info == "SESSION_LOST" and ended.was_welcome:
-            return 0.0
         self._failures += 1
+        if ended.info == "SESSION_LOST" and ended.was_welcome and self._failures == 1:
+            return 0.0
         if ended.retry_after_seconds is not None:
             # Spread over half as much again: those who were told the same must not return as one.
             return ended.retry_after_seconds * self._rng.uniform(1.0, 1.5)

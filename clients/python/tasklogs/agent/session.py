@@ -161,7 +161,11 @@ class Session:
         try:
             await self._handle_messages()
         except grpc.aio.AioRpcError as error:
-            return StreamEnded.of(await self._status.of(error), was_welcome=True)
+            return StreamEnded.of(
+                await self._status.of(error),
+                was_welcome=True,
+                was_acknowledged=self._acknowledged > 0,
+            )
         except StreamEnded as ended:
             return ended
         return None
