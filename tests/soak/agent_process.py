@@ -109,7 +109,7 @@ def main(argv: list[str]) -> int:
         def __init__(self, channel: grpc.aio.Channel) -> None:
             self._stub = TaskAgentsStub(channel)
 
-        def Connect(self, *arguments: Any, **options: Any) -> _RecordedCall:  # noqa: N802
+        def Connect(self, *arguments: Any, **options: Any) -> _RecordedCall:
             nonlocal streams
             streams += 1
             return _RecordedCall(self._stub.Connect(*arguments, **options), journal, streams)

@@ -189,8 +189,9 @@ class World(Protocol):
         """
         ...
 
-    async def serving(self, server: Server | None = None) -> None:
-        """Wait until a server (None: the one) answers that it is SERVING; 60 s at most."""
+    async def serving(self, port: int | None = None) -> None:
+        """Wait until the server at a port (None: the one) says that it is SERVING; 60 s at
+        most."""
         ...
 
 

@@ -124,7 +124,7 @@ class LedgeredTaskApp(FakeTaskApp):
             for fields in held:
                 self._note(**fields)
 
-    async def converse(self, chance: random.Random, pause_seconds: float) -> None:
+    async def converse(self, who: str, chance: random.Random, pause_seconds: float) -> None:
         """Ask whenever it is stable, until told to be quiet."""
         number = 0
         while True:
@@ -132,7 +132,7 @@ class LedgeredTaskApp(FakeTaskApp):
             if self.status != "stable" or self.is_quiet:
                 continue
             number += 1
-            question = f"question {number} {'and more ' * chance.randint(0, 20)}"
+            question = f"{who} question {number} {'and more ' * chance.randint(0, 20)}"
             body = json.dumps({"content": question, "type": "user"}).encode()
             await super()._handle(Request("POST", "/message", body))
 
@@ -163,7 +163,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
     journal.note(kind="start", number=arguments.start)
     chance = random.Random(f"{arguments.seed} {arguments.task} {arguments.start}")
     app = LedgeredTaskApp(journal, arguments.directory / "state.json")
-    app.answers = Answers(f"{arguments.task} start {arguments.start}", chance)
+    who = f"{arguments.task} start {arguments.start}"
+    app.answers = Answers(who, chance)
     app.is_quiet = arguments.quiet
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
@@ -174,7 +175,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         await asyncio.wait_for(ended.wait(), BOOT_SECONDS)
     if not ended.is_set():
         app.become_ready()
-        talking = asyncio.create_task(app.converse(chance, arguments.pause_seconds))
+        talking = asyncio.create_task(app.converse(who, chance, arguments.pause_seconds))
         await ended.wait()
         talking.cancel()
         await asyncio.wait({talking})

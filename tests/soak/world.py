@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,13 +15,13 @@ from tasklogs import BuildTransition, JobStatus, TaskLogsClient
 from tests.cli.command import TASKLOGS
 from tests.end_to_end.programs import lasting_port
 from tests.fakes.faulty_proxy import FaultyProxy
+from tests.fixtures.conditions import until
 from tests.soak.child import Child, Nursery
 from tests.soak.database import Database
 from tests.soak.journal import Journal
 from tests.soak.workspace import Load, Workspace
 
 SERVING_SECONDS = 60.0
-_LOOK_EVERY_SECONDS = 0.05
 
 
 class Server(Child):
@@ -59,11 +59,9 @@ class World:
         self.workspaces: list[Workspace] = []
         self._servers = itertools.count(2)
 
-    async def serving(self, server: Server | None = None) -> None:
-        port = (server or self.server).port
-        async with asyncio.timeout(SERVING_SECONDS):
-            while not await _is_serving(port):
-                await asyncio.sleep(_LOOK_EVERY_SECONDS)
+    async def serving(self, port: int | None = None) -> None:
+        wanted = port or self.server.port
+        await until(lambda: _is_serving(wanted), seconds=SERVING_SECONDS)
 
     @asynccontextmanager
     async def second_server(self) -> AsyncIterator[Server]:
@@ -71,15 +69,13 @@ class World:
         server = self._make_server(f"server {number}")
         await server.start()
         try:
-            await self.serving(server)
+            await self.serving(server.port)
             yield server
         finally:
             await server.kill()
 
     def _make_server(self, name: str) -> Server:
-        return make_server(
-            self.nursery, name, self.directory, self.postgres, self.database_network
-        )
+        return make_server(self.nursery, name, self.directory, self.postgres, self.database_network)
 
     async def open_workspaces(self, count: int, load: Load) -> None:
         """Create tasks, their builds started, with an agent and a task app each."""
@@ -128,10 +124,9 @@ async def running_world(directory: Path, tasks: int, load: Load) -> AsyncIterato
 
 async def _is_serving(port: int) -> bool:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=2
-            )
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
         except grpc.aio.AioRpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,63 @@
+"""Faults as they happen. Records of `faults.jsonl`:
+
+began   number, name, parts, lets_calls_finish
+ended   number, what, error (null: it went as meant)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+from tests.soak.fault import Part, World
+from tests.soak.journal import Journal
+from tests.soak.schedule import Planned
+
+
+class Injection:
+    """Injects what is planned. A fault waits where another still holds a part that it needs."""
+
+    def __init__(self, world: World, journal: Journal, tell: Callable[[str], None]) -> None:
+        self._world = world
+        self._journal = journal
+        self._tell = tell
+        self._held = {part: asyncio.Lock() for part in Part}
+
+    async def run(self, planned: Sequence[Planned]) -> None:
+        """Inject all; returns when the last is over."""
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as faults:
+            for one in planned:
+                await asyncio.sleep(max(0.0, began + one.at_seconds - time.monotonic()))
+                # In the order of the plan: the next is not begun while this one waits.
+                holding = await self._take_hold(one)
+                faults.create_task(self._inject(one, holding, began), name=one.fault.name)
+
+    async def _take_hold(self, one: Planned) -> AsyncExitStack:
+        holding = AsyncExitStack()
+        for part in Part:
+            if part in one.fault.parts:
+                await holding.enter_async_context(self._held[part])
+        return holding
+
+    async def _inject(self, one: Planned, holding: AsyncExitStack, began: float) -> None:
+        fault = one.fault
+        async with holding:
+            self._journal.note(
+                kind="began",
+                number=one.number,
+                name=fault.name,
+                parts=sorted(part.name for part in fault.parts),
+                lets_calls_finish=fault.lets_calls_finish,
+            )
+            at, error = time.monotonic(), None
+            try:
+                what = await fault.inject(self._world, random.Random(one.seed), one.seconds)
+            except Exception as failure:
+                what = error = f"could not: {failure!r}"
+            self._journal.note(kind="ended", number=one.number, what=what, error=error)
+        seconds = time.monotonic() - at
+        self._tell(f"{at - began:8.1f} s  {fault.name:<24} {seconds:5.1f} s  {what}")

@@ -1,0 +1,82 @@
+"""The command line's options."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """One run. The same seed plans the same faults, tasks and kinds being the same."""
+
+    seconds: float = 60.0
+    tasks: int = 6
+    seed: int = 1
+    only: tuple[str, ...] = ()
+    """Names of kinds of faults, or beginnings of names; none: all kinds."""
+    quiet_seconds: float = 3.0
+    pause_seconds: float = 0.0
+    """Between an answer and the next question; 0: what suits so many tasks on two cores."""
+    read_seconds: float = 0.0
+    """Between two reads of a reader; 0: what suits."""
+    settle_seconds: float = 120.0
+    """How long everything may take to agree when faults and questions have ended."""
+    keep: Path | None = None
+    """A directory for everything that the run writes; kept. None: kept where it failed."""
+
+    @property
+    def pause(self) -> float:
+        return self.pause_seconds or max(1.0, self.tasks * 0.16)
+
+    @property
+    def read_pause(self) -> float:
+        return self.read_seconds or max(0.3, self.tasks * 0.08)
+
+
+def parse(arguments: list[str]) -> Options:
+    parser = argparse.ArgumentParser(
+        prog="make soak ARGS=...",
+        description="Run server, Postgres, agents and task apps under load and faults, and check"
+        " that nothing acknowledged is lost, repeated, reordered or stale.",
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, help="how long faults are injected")
+    length.add_argument("--seconds", type=float, default=Options.seconds)
+    parser.add_argument("--tasks", type=int, default=Options.tasks)
+    parser.add_argument("--seed", type=int, default=Options.seed)
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="this kind of fault (or all whose names begin so); may be given again; `none`: none",
+    )
+    parser.add_argument("--quiet-seconds", type=float, default=Options.quiet_seconds)
+    parser.add_argument(
+        "--pause-seconds",
+        type=float,
+        default=Options.pause_seconds,
+        help="between an answer and the next question (0: by the number of tasks)",
+    )
+    parser.add_argument(
+        "--read-seconds",
+        type=float,
+        default=Options.read_seconds,
+        help="between two reads of a task (0: by the number of tasks)",
+    )
+    parser.add_argument("--settle-seconds", type=float, default=Options.settle_seconds)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all that the run writes")
+    got = parser.parse_args(arguments)
+    return Options(
+        seconds=got.seconds if got.minutes is None else got.minutes * 60,
+        tasks=got.tasks,
+        seed=got.seed,
+        only=tuple(got.only),
+        quiet_seconds=got.quiet_seconds,
+        pause_seconds=got.pause_seconds,
+        read_seconds=got.read_seconds,
+        settle_seconds=got.settle_seconds,
+        keep=got.keep,
+    )

@@ -1,0 +1,44 @@
+"""The verdict on a run: every check over its ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.soak.figures import Figures, figures_of
+from tests.soak.finding import Finding, Kind
+from tests.soak.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found, and how much there was to find it in."""
+
+    findings: list[Finding]
+    figures: Figures
+
+    @property
+    def is_good(self) -> bool:
+        return not self.findings
+
+    def counts(self) -> dict[Kind, int]:
+        counted = Counter(finding.kind for finding in self.findings)
+        return {kind: counted[kind] for kind in Kind}
+
+
+def judge(ledger: Ledger) -> Verdict:
+    """Hold a run against what is promised."""
+    findings = [finding for check in _CHECKS for finding in check(ledger)]
+    return Verdict(findings, figures_of(ledger))
+
+
+def _ended_well(ledger: Ledger) -> Iterator[Finding]:
+    for what in ledger.ending.unsettled:
+        yield Finding(Kind.UNSETTLED, "", what)
+    for fault in ledger.faults:
+        if fault.error is not None:
+            yield Finding(Kind.FAULT_FAILED, "", f"no. {fault.number} {fault.name}: {fault.error}")
+
+
+_CHECKS = (_ended_well,)
