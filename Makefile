@@ -27,6 +27,9 @@ breaks: setup ## Break each rule in a copy of the code: its test must fail
 demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refused read
 	@exec demo/run
 
+soak: setup ## Run everything under load and faults, and check; ARGS="--minutes 30 --tasks 50"
+	@$(BIN)/python -m tests.soak $(ARGS)
+
 bench: setup ## Measure, and write bench/results/
 	@exec $(BIN)/python -m bench $(ARGS)
 

@@ -24,9 +24,11 @@ import grpc
 from tasklogs.agent import run
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
+from tests.soak import moved_clock
 from tests.soak.journal import Journal
 
-WIRE_VARIABLE = "SOAK_WIRE_JOURNAL"
+DIRECTORY_VARIABLE = "SOAK_DIRECTORY"
+CLOCK = "clock"
 
 
 class _RecordedCall:
@@ -101,8 +103,10 @@ def _heard(message: pb.ServerMessage) -> dict[str, Any] | None:
 
 
 def main(argv: list[str]) -> int:
-    """Run `tasklogs agent` with `argv`; the journal is named by a variable."""
-    journal = Journal(Path(os.environ[WIRE_VARIABLE]))
+    """Run `tasklogs agent` with `argv`; a variable names the directory of its workspace."""
+    directory = Path(os.environ[DIRECTORY_VARIABLE])
+    moved_clock.follow(directory / CLOCK)
+    journal = Journal(directory / "wire.jsonl")
     streams = 0
 
     class RecordedStub:
@@ -114,7 +118,7 @@ def main(argv: list[str]) -> int:
             streams += 1
             return _RecordedCall(self._stub.Connect(*arguments, **options), journal, streams)
 
-    # The one place where the agent is not as deployed: its stub's calls are heard.
+    # Save for its clock the one place where the agent is not as deployed: its calls are heard.
     vars(run)["TaskAgentsStub"] = RecordedStub
     from tasklogs.cli.main import main as command
 

@@ -53,6 +53,11 @@ class Window:
     what: str = ""
     error: str | None = None
 
+    @property
+    def kills_both(self) -> bool:
+        """Whether it kills agents and task apps together, and does nothing else."""
+        return self.parts == {Part.AGENTS, Part.TASK_APPS}
+
 
 @dataclass
 class TaskLedger:
@@ -81,7 +86,8 @@ class Ending:
     settled_after_seconds: float = 0.0
 
 
-@dataclass
+# asyncio prints the result of a run's task for itself: not all of this.
+@dataclass(repr=False)
 class Ledger:
     """A run."""
 

@@ -11,7 +11,7 @@ from tests.soak.contents import mark
 from tests.soak.journal import Record
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Message:
     """One message in one state; the list as it was is itself and what it follows."""
 
@@ -60,7 +60,7 @@ class _Birth:
     shown: Message
 
 
-@dataclass
+@dataclass(repr=False)
 class Shown:
     """All states of a task app over all its processes, oldest first."""
 

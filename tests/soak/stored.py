@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from uuid import UUID
 
 import asyncpg
@@ -28,7 +29,7 @@ class Row:
     revision: int
 
 
-@dataclass
+@dataclass(repr=False)
 class Stored:
     """One task's log."""
 
@@ -41,8 +42,12 @@ class Stored:
     """The revisions of epochs' openings and of withdrawals."""
 
     def entry(self, epoch: int, entry_id: int) -> StoredEntry | None:
-        """Return an entry, the first of several with one id."""
-        return next((one for one in self.epochs.get(epoch, ()) if one.id == entry_id), None)
+        """Return an entry, one of them where several have the id."""
+        return self._by_id.get((epoch, entry_id))
+
+    @cached_property
+    def _by_id(self) -> dict[tuple[int, int], StoredEntry]:
+        return {(epoch, one.id): one for epoch, found in self.epochs.items() for one in found}
 
 
 async def read_stored(client: TaskLogsClient, dsn: str, task: str) -> Stored:

@@ -30,6 +30,8 @@ from typing import Any
 from tests.fakes import task_app as fakes
 from tests.fakes.http_server import Request, Response
 from tests.fakes.task_app import BANNER, FakeTaskApp, Message
+from tests.soak import moved_clock
+from tests.soak.agent_process import CLOCK
 from tests.soak.journal import Journal
 
 BOOT_SECONDS = 0.3
@@ -52,7 +54,6 @@ class LedgeredTaskApp(FakeTaskApp):
         self._held: list[dict[str, Any]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_quiet = False
-        self.stopped_answering = asyncio.Event()
         super().__init__(state_file=state_file)
 
     def _note(self, **fields: Any) -> None:
@@ -159,6 +160,7 @@ class Answers:
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
+    moved_clock.follow(arguments.directory / CLOCK)
     journal = Journal(arguments.directory / "shown.jsonl")
     journal.note(kind="start", number=arguments.start)
     chance = random.Random(f"{arguments.seed} {arguments.task} {arguments.start}")

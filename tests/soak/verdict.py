@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.soak.checks import follows, reads, store
 from tests.soak.figures import Figures, figures_of
 from tests.soak.finding import Finding, Kind
 from tests.soak.ledger import Ledger
@@ -41,4 +42,16 @@ def _ended_well(ledger: Ledger) -> Iterator[Finding]:
             yield Finding(Kind.FAULT_FAILED, "", f"no. {fault.number} {fault.name}: {fault.error}")
 
 
-_CHECKS = (_ended_well,)
+_CHECKS = (
+    store.lost,
+    store.lost_at_kills,
+    store.order,
+    store.repeated_contents,
+    store.invented,
+    reads.stale,
+    reads.older_than_acks,
+    reads.order,
+    reads.answers,
+    follows.follows,
+    _ended_well,
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tests.soak.contents import MARK_DIGITS, mark
 from tests.soak.journal import Record
@@ -23,7 +24,7 @@ class Append:
     acked: float | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class Wire:
     """All streams of a task's agents."""
 
@@ -33,7 +34,7 @@ class Wire:
     unknown: list[str] = field(default_factory=list)
     """Stored tails that no task app ever showed."""
 
-    @property
+    @cached_property
     def acked(self) -> list[Append]:
         """In the order of their acknowledgements."""
         found = [one for one in self.appends if one.acked is not None]

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from tests.end_to_end.programs import lasting_port
-from tests.soak.agent_process import WIRE_VARIABLE
+from tests.soak.agent_process import CLOCK, DIRECTORY_VARIABLE
 from tests.soak.child import Child, Nursery
 
 _LOOK_EVERY_SECONDS = 0.1
@@ -44,6 +44,7 @@ class Workspace:
         self.token = token
         self.directory = directory
         self.state_file = directory / "state.json"
+        self.clock = directory / CLOCK
         self._server = server
         self._nursery = nursery
         self._load = load
@@ -72,7 +73,7 @@ class Workspace:
             entry="tests.soak.agent_process",
             variables={
                 "TASKLOGS_AGENT_TOKEN": self.token,
-                WIRE_VARIABLE: str(self.directory / "wire.jsonl"),
+                DIRECTORY_VARIABLE: str(self.directory),
             },
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tasklogs import BuildTransition, JobStatus, TaskLogsClient
-from tests.cli.command import TASKLOGS
 from tests.end_to_end.programs import lasting_port
 from tests.fakes.faulty_proxy import FaultyProxy
 from tests.fixtures.conditions import until
@@ -22,15 +22,18 @@ from tests.soak.journal import Journal
 from tests.soak.workspace import Load, Workspace
 
 SERVING_SECONDS = 60.0
+_SERVER_CLOCK = "server.clock"
 
 
 class Server(Child):
     """`tasklogs serve`, an interpreter of its own."""
 
-    def __init__(self, nursery: Nursery, name: str, said: Path, port: int, dsn: str) -> None:
+    def __init__(
+        self, nursery: Nursery, name: str, said: Path, port: int, dsn: str, clock: Path
+    ) -> None:
         command = (
-            *(str(TASKLOGS), "serve", f"--listen=127.0.0.1:{port}"),
-            f"--database-url={dsn}",
+            *(sys.executable, "-m", "tests.soak.moved_clock", str(clock)),
+            *("serve", f"--listen=127.0.0.1:{port}", f"--database-url={dsn}"),
         )
         super().__init__(nursery, name, said, lambda _: command)
         self.port = port
@@ -56,7 +59,8 @@ class World:
         self.server = server
         self.agent_network = agent_network
         self.reader_network = reader_network
-        self.workspaces: list[Workspace] = []
+        self.server_clock = directory / _SERVER_CLOCK
+        self.workspaces: Sequence[Workspace] = ()
         self._servers = itertools.count(2)
 
     async def serving(self, port: int | None = None) -> None:
@@ -90,7 +94,7 @@ class World:
                     *(number, task, token, directory),
                     *(f"127.0.0.1:{self.agent_network.port}", self.nursery, load),
                 )
-                self.workspaces.append(workspace)
+                self.workspaces = (*self.workspaces, workspace)
                 await workspace.task_app.start()
                 await workspace.agent.start()
 
@@ -99,7 +103,8 @@ def make_server(
     nursery: Nursery, name: str, directory: Path, postgres: Database, network: FaultyProxy
 ) -> Server:
     said = directory / f"{name.replace(' ', '-')}.out"
-    return Server(nursery, name, said, lasting_port(), postgres.dsn_over(network.port))
+    dsn, clock = postgres.dsn_over(network.port), directory / _SERVER_CLOCK
+    return Server(nursery, name, said, lasting_port(), dsn, clock)
 
 
 @asynccontextmanager
