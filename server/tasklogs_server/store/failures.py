@@ -32,9 +32,12 @@ _CORRUPT = (
 )
 
 
-def is_unavailable(error: BaseException) -> bool:
-    """Whether the store could not be reached or could not do its work just now."""
-    return isinstance(error, _UNAVAILABLE)
+def may_be_of_one_place(error: BaseException | None) -> bool:
+    """Whether an error that makes the store unavailable may be one file's, or one block's.
+
+    A disk that cannot read one block is no reason to keep other tasks from theirs.
+    """
+    return isinstance(error, asyncpg.PostgresSystemError)
 
 
 @contextmanager

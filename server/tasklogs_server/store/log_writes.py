@@ -12,6 +12,7 @@ import structlog
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.failures import may_be_of_one_place
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
 
 _log = structlog.get_logger(__name__)
@@ -112,17 +113,18 @@ class LogWrites:
     async def commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
         """Write all commits in one transaction; at most one per task.
 
-        Where Postgres refuses a row, each commit is tried alone, so that a bad one stops nobody
-        else.
+        Where Postgres refuses a row, or cannot read the block that it belongs to, each commit is
+        tried alone, so that a bad one stops nobody else.
         """
         try:
             return await self._commit(commits)
-        except StoreUnavailable:
-            raise
-        except (LogCorrupt, asyncpg.PostgresError) as error:
+        except (StoreUnavailable, LogCorrupt, asyncpg.PostgresError) as error:
+            if isinstance(error, StoreUnavailable) and not may_be_of_one_place(error.__cause__):
+                raise
             if len(commits) == 1:
+                cause = error.__cause__ or error
                 _log.error(
-                    "commit.refused", task=str(commits[0].task_id), error=type(error).__name__
+                    "commit.refused", task=str(commits[0].task_id), error=type(cause).__name__
                 )
                 refused = Outcome.CORRUPT if isinstance(error, LogCorrupt) else Outcome.REFUSED
                 return {commits[0].task_id: refused}

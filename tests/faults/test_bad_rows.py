@@ -1,0 +1,108 @@
+"""One batch of many sessions, one of which cannot be stored: the others are, and are told so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from tasklogs_server.domain.errors import (
+    CommitRefused,
+    LogCorrupt,
+    SessionSuperseded,
+    TaskLogsError,
+    TaskNotFound,
+)
+from tasklogs_server.store import Store
+from tests.agents.desk import Desk, DeskAgent, entry
+from tests.fixtures.conditions import until
+from tests.store.conftest import sql, store
+from tests.store.logs import Connection, Log, new_task
+
+__all__ = ["sql", "store"]
+
+
+async def refuse(sql: Connection, task: UUID, code: str) -> None:
+    """Let Postgres fail with this SQLSTATE wherever a row of the task is to be added."""
+    await sql.execute(f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'a secret' USING ERRCODE = '{code}'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON log_entries FOR EACH ROW
+        WHEN (NEW.task_id = '{task}') EXECUTE FUNCTION refuse()""")
+
+
+def refused(code: str) -> Callable[[Store, Connection, UUID], Awaitable[object]]:
+    return lambda _, sql, task: refuse(sql, task, code)
+
+
+async def elsewhere(store: Store, _: Connection, task: UUID) -> None:
+    await Log.open(store, task)  # a later session of another server
+
+
+async def deleted(store: Store, _: Connection, task: UUID) -> None:
+    await store.tasks.delete(task)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        pytest.param(refused("23514"), CommitRefused, id="a check says no"),
+        pytest.param(refused("XX000"), CommitRefused, id="Postgres does not know itself"),
+        pytest.param(refused("58030"), CommitRefused, id="a block cannot be read"),
+        pytest.param(refused("58P01"), CommitRefused, id="a file is gone"),
+        pytest.param(refused("XX001"), LogCorrupt, id="a row is corrupt"),
+        pytest.param(refused("XX002"), LogCorrupt, id="an index is corrupt"),
+        pytest.param(elsewhere, SessionSuperseded, id="its fence is gone"),
+        pytest.param(deleted, TaskNotFound, id="its task is gone"),
+    ],
+)
+async def test_only_the_session_that_cannot_be_stored_ends(
+    store: Store,
+    sql: Connection,
+    spoil: Callable[[Store, Connection, UUID], Awaitable[object]],
+    error: type[TaskLogsError],
+) -> None:
+    tasks = [await new_task(store) for _ in range(4)]
+    async with Desk.open(store) as desk, AsyncExitStack() as stack:
+        agents = [await stack.enter_async_context(desk.agent(task)) for task in tasks]
+        bad = agents.pop(2)
+        await spoil(store, sql, bad.session.task_id)
+        await in_one_batch(desk, sql, [bad, *agents])
+        for agent in agents:
+            await agent.all_acked()
+        await asyncio.wait_for(bad.has_ended.wait(), 10)
+        assert isinstance(bad.error, error)
+        assert bad.acked == 0
+        for agent in agents:
+            await agent.append([entry(1, "and on")])
+            await agent.all_acked()
+            assert agent.error is None
+    for task in (task for task in tasks if task != bad.session.task_id):
+        assert await Log(store, task, 0, None).contents() == ["x", "and on"]  # type: ignore[arg-type]
+
+
+async def in_one_batch(desk: Desk, sql: Connection, agents: list[DeskAgent]) -> None:
+    async with sql.transaction():
+        # Locked heads are tried again, from then on in one batch.
+        await sql.execute("SELECT FROM log_heads FOR UPDATE")
+        for agent in agents:
+            await agent.append([entry(0)], open_epoch=True)
+        # A task that was deleted has no head that could be locked.
+        await until(lambda: len(desk.committer._locked) >= len(agents) - 1)
+
+
+async def test_what_is_refused_once_is_said_with_a_time_to_wait(
+    store: Store, sql: Connection
+) -> None:
+    task = await new_task(store)
+    await refuse(sql, task, "XX000")
+    async with Desk.open(store) as desk, desk.agent(task) as agent:
+        await agent.append([entry(0)], open_epoch=True)
+        await asyncio.wait_for(agent.has_ended.wait(), 10)
+        assert isinstance(agent.error, CommitRefused)
+        assert agent.error.retry_after >= timedelta(seconds=30)
+        assert "secret" not in str(agent.error)
