@@ -130,7 +130,6 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             sessions,
             agent_wait=settings.agent_wait,
             sync_timeout=settings.sync_timeout,
-            clock=_now,
         )
         reader = LogReader(
             store.reads,

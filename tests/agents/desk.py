@@ -39,14 +39,24 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self._seconds = 0.0
 
     def __call__(self) -> datetime:
         return self.now
 
     def advance(self, seconds: float) -> datetime:
-        """Move on; return the new time."""
-        self.now += timedelta(seconds=seconds)
-        return self.now
+        """Let time pass; return the new time."""
+        self._seconds += seconds
+        return self.set_(self.now + timedelta(seconds=seconds))
+
+    def set_(self, moment: datetime) -> datetime:
+        """Let the wall clock jump: no time passes."""
+        self.now = moment
+        return moment
+
+    def monotonic(self) -> float:
+        """How much time has passed, in seconds."""
+        return self._seconds
 
 
 @dataclass
@@ -88,12 +98,13 @@ class Desk:
             tail_bytes=tail_bytes,
             handshakes=handshakes,
             clock=clock,
+            monotonic=clock.monotonic,
         )
         syncs = Syncs(
             sessions,
             agent_wait=timedelta(seconds=agent_wait),
             sync_timeout=timedelta(seconds=sync_timeout),
-            clock=clock,
+            monotonic=clock.monotonic,
         )
         uploads = Uploads(store.sessions, sessions, committer, budget, clock=clock)
         running = asyncio.create_task(committer.run())

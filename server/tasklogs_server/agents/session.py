@@ -73,6 +73,7 @@ class Session:
         load_tail: Callable[[UUID], Awaitable[bytes]],
         confirm: Callable[[Session, datetime, bool], None],
         clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
     ) -> None:
         self.task_id = task_id
         self.hello = hello
@@ -87,12 +88,16 @@ class Session:
         )
         self.synced_at: datetime | None = None
         """When the last completed sync of this session began."""
+        self.synced_monotonic: float | None = None
+        """The same, for its age."""
         self._limits = limits
         self._committer = committer
         self._budget = budget
         self._load_tail = load_tail
         self._confirm = confirm
         self._clock = clock
+        # Ages are told by this one: a wall clock that is set back would make them young again.
+        self._monotonic = monotonic
         # Without the tail's content: an idle stream must not hold up to 1 MiB.
         self._draft = Draft(opening.head, last_sealed_id=opening.last_sealed_id)
         self._received = 0
@@ -101,7 +106,7 @@ class Session:
         """Sequence number and bytes of the commit that is under way."""
         self._pending_bytes = 0
         self._received_at: datetime | None = None
-        self._appended_at: datetime = clock()
+        self._appended_at = monotonic()
         self._syncs: dict[int, SyncUnderWay] = {}
         self._last_sync = 0
         self._room = asyncio.Event()
@@ -142,7 +147,8 @@ class Session:
         self._pending_bytes += size_bytes
         self._draft.apply(append)
         self._received = append.sequence
-        self._received_at = self._appended_at = received_at
+        self._received_at = received_at
+        self._appended_at = self._monotonic()
         self._idle.clear()
         self._committer.submit(self)
         if self._unacknowledged_bytes > self._limits.window_bytes:
@@ -159,6 +165,7 @@ class Session:
         self._last_sync += 1
         sync_id = self._last_sync
         under_way = self._syncs[sync_id] = SyncUnderWay(self._clock())
+        began = self._monotonic()
         self.outbox.sync(sync_id)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
@@ -170,6 +177,7 @@ class Session:
             del self._syncs[sync_id]
             self.outbox.forget_sync(sync_id)
         self.synced_at = max(self.synced_at or under_way.began_at, under_way.began_at)
+        self.synced_monotonic = max(self.synced_monotonic or began, began)
         self._confirm(self, under_way.began_at, False)
         return under_way.began_at
 
@@ -217,7 +225,10 @@ class Session:
 
     def release_tail(self, *, idle_for: timedelta) -> None:
         """Give up the tail's content where nothing was appended for so long."""
-        if self._idle.is_set() and self._clock() - self._appended_at >= idle_for:
+        if (
+            self._idle.is_set()
+            and self._monotonic() - self._appended_at >= idle_for.total_seconds()
+        ):
             self._draft.release_tail()
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -57,6 +58,7 @@ class Sessions:
         tail_bytes: int,
         handshakes: int,
         clock: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._tasks = tasks
@@ -68,6 +70,7 @@ class Sessions:
         self._tail_bytes = tail_bytes
         self._handshakes_left = handshakes
         self._clock = clock
+        self._monotonic = monotonic
         self._open: dict[UUID, Session] = {}
         self._awaited: dict[UUID, set[asyncio.Future[Session]]] = defaultdict(set)
         self._confirmed: dict[UUID, _Confirmed] = {}
@@ -243,6 +246,7 @@ class Sessions:
             load_tail=self._store.tail_content,
             confirm=self._confirm,
             clock=self._clock,
+            monotonic=self._monotonic,
         )
 
     def _note_undecided(self, task_id: UUID, fence: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -22,12 +23,12 @@ class Syncs:
         *,
         agent_wait: timedelta,
         sync_timeout: timedelta,
-        clock: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sessions = sessions
         self._agent_wait = agent_wait
         self._sync_timeout = sync_timeout
-        self._clock = clock
+        self._monotonic = monotonic
         self._shared: Shared[datetime] = Shared()
 
     async def sync(
@@ -76,9 +77,10 @@ class Syncs:
         return await session.sync(self._sync_timeout)
 
     def _recent(self, session: Session, max_staleness: timedelta | None) -> datetime | None:
-        if max_staleness is None or session.synced_at is None:
+        if max_staleness is None or session.synced_monotonic is None:
             return None
-        return session.synced_at if self._clock() - session.synced_at <= max_staleness else None
+        age_seconds = self._monotonic() - session.synced_monotonic
+        return session.synced_at if age_seconds <= max_staleness.total_seconds() else None
 
 
 def _least(wait: timedelta, time_left: timedelta | None) -> timedelta:
