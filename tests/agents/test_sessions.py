@@ -335,6 +335,10 @@ async def test_idle_tails_are_given_up_and_busy_ones_are_not(desk: Desk, task: U
         await agent.all_acked()
         await desk.sessions.tick()
         assert agent.session.tail_bytes == 3
+        desk.clock.set_(desk.clock.now + timedelta(hours=1))
+        await desk.sessions.tick()
+        assert agent.session.tail_bytes == 3
+        desk.clock.set_(desk.clock.now - timedelta(hours=2))
         desk.clock.advance(31)
         await desk.sessions.tick()
         assert agent.session.tail_bytes == 0

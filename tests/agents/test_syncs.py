@@ -75,6 +75,21 @@ async def test_a_recent_sync_will_do_where_the_reader_says_so(desk: Desk, task: 
         assert len(agent.syncs) == 3, "a reader that says nothing gets a sync of its own"
 
 
+@pytest.mark.parametrize("hours", [-6, 6])
+async def test_a_clock_that_jumps_makes_no_sync_recent_and_none_old(
+    desk: Desk, task: UUID, hours: int
+) -> None:
+    async with desk.agent(task) as agent:
+        agent.answers_syncs = True
+        at = await desk.syncs.sync(task, max_staleness=None, time_left=None)
+        desk.clock.set_(at + timedelta(hours=hours))
+        recent = timedelta(seconds=2)
+        assert await desk.syncs.sync(task, max_staleness=recent, time_left=None) == at
+        desk.clock.advance(3)
+        await desk.syncs.sync(task, max_staleness=recent, time_left=None)
+        assert len(agent.syncs) == 2
+
+
 async def test_without_an_agent_a_reader_waits_for_one(desk: Desk, task: UUID) -> None:
     reading = asyncio.create_task(desk.syncs.sync(task, max_staleness=None, time_left=None))
     await turns()
