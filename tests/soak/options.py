@@ -17,6 +17,8 @@ class Options:
     only: tuple[str, ...] = ()
     """Names of kinds of faults, or beginnings of names; none: all kinds."""
     quiet_seconds: float = 3.0
+    longest_seconds: float = 60.0
+    """No fault is planned to last longer."""
     pause_seconds: float = 0.0
     """Between an answer and the next question; 0: what suits so many tasks on two cores."""
     read_seconds: float = 0.0
@@ -55,6 +57,12 @@ def parse(arguments: list[str]) -> Options:
     )
     parser.add_argument("--quiet-seconds", type=float, default=Options.quiet_seconds)
     parser.add_argument(
+        "--longest-seconds",
+        type=float,
+        default=Options.longest_seconds,
+        help="no fault lasts longer",
+    )
+    parser.add_argument(
         "--pause-seconds",
         type=float,
         default=Options.pause_seconds,
@@ -75,6 +83,7 @@ def parse(arguments: list[str]) -> Options:
         seed=got.seed,
         only=tuple(got.only),
         quiet_seconds=got.quiet_seconds,
+        longest_seconds=got.longest_seconds,
         pause_seconds=got.pause_seconds,
         read_seconds=got.read_seconds,
         settle_seconds=got.settle_seconds,

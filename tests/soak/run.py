@@ -45,7 +45,13 @@ def chosen(only: Sequence[str]) -> list[Fault]:
 async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
     """Run once; everything that is written goes to `directory`. Returns the ledger of it."""
     kinds = chosen(options.only)
-    planned = plan(options.seed, kinds, options.seconds, options.quiet_seconds) if kinds else []
+    planned = plan(
+        options.seed,
+        kinds,
+        options.seconds,
+        quiet_seconds=options.quiet_seconds,
+        longest_seconds=options.longest_seconds,
+    )
     tell(f"seed {options.seed}, {options.tasks} tasks, {len(planned)} faults of {len(kinds)} kinds")
     load = Load(options.seed, options.pause)
     began = time.monotonic()

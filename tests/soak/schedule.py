@@ -35,25 +35,34 @@ def all_faults() -> list[Fault]:
     return sorted(found, key=lambda fault: fault.name)
 
 
-def plan(seed: int, kinds: Sequence[Fault], seconds: float, quiet_seconds: float) -> list[Planned]:
+def plan(
+    seed: int,
+    kinds: Sequence[Fault],
+    seconds: float,
+    *,
+    quiet_seconds: float,
+    longest_seconds: float,
+) -> list[Planned]:
     """Plan faults for so long, each kind about as often as any other.
 
     quiet_seconds: about how long nothing is at fault between two that do not overlap.
+    longest_seconds: none is to last longer.
     """
     chance = random.Random(f"{seed} schedule")
     planned: list[Planned] = []
     waiting: list[Fault] = []
     at = _FIRST_SECONDS
-    while True:
+    while kinds:
         if not waiting:
             waiting = list(kinds)
             chance.shuffle(waiting)
         fault = waiting.pop()
-        lasts = chance.uniform(*fault.seconds)
+        lasts = min(chance.uniform(*fault.seconds), longest_seconds)
         if at + lasts > seconds:
-            return planned
+            break
         planned.append(Planned(len(planned) + 1, at, fault, lasts, chance.getrandbits(32)))
         if chance.random() < _OVERLAPS:
             at += chance.uniform(0, lasts)
         else:
             at += lasts + chance.uniform(0.5, 1.5) * quiet_seconds
+    return planned
