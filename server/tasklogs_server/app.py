@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +29,7 @@ from tasklogs_server.garbage import spare_what_stays
 from tasklogs_server.logs.follower import Follows
 from tasklogs_server.logs.reader import LogReader
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from tasklogs_server.services.hang_up import hang_up
 from tasklogs_server.services.interceptor import ErrorInterceptor
 from tasklogs_server.services.registration import register, set_serving
 from tasklogs_server.services.task_agents import TaskAgentsService
@@ -40,8 +41,13 @@ from tasklogs_server.store import Store, UnknownSchema, migrate
 from tasklogs_server.store.probe import why_unusable
 
 _TICK_SECONDS = 5.0
-_RETRY_TICK_SECONDS = 0.5
 _DRAIN_RETRY_AFTER = timedelta(seconds=1)
+_QUIET_SECONDS = 0.1
+_QUIET_WITHIN_SECONDS = 1.0
+# For the statuses of the calls that are ended to be sent; somebody may not read.
+_ENDED_SECONDS = 0.5
+# What calls clean up and sessions write at the very end; the store may hang.
+_LAST_WORDS_SECONDS = 3.0
 
 _log = structlog.get_logger(__name__)
 
@@ -56,7 +62,7 @@ async def serve(
     on_progress: Callable[[str], None],
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the wait for open calls.
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
 
     `on_ready` is given the address. Raises StartupError.
     """
@@ -64,12 +70,12 @@ async def serve(
     _listen_address(settings.listen)  # refused before a database is started for it
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(StopSignals())
-        dsn = await stack.enter_async_context(_database(settings, on_progress, signals.stop))
+        dsn = await stack.enter_async_context(_database(settings, on_progress, signals))
         running = await stack.enter_async_context(run(settings, dsn))
         spare_what_stays()
         on_ready(running.address)
         await signals.stop.wait()
-        await running.drain(signals.at_once)
+        await running.drain()
 
 
 @dataclass(slots=True)
@@ -84,22 +90,20 @@ class Running:
     _calls: ErrorInterceptor
     _timeout: timedelta
 
-    async def drain(self, at_once: asyncio.Event) -> None:
-        """Ask everyone to leave, and wait for that: bounded, and cut short by `at_once`."""
+    async def drain(self) -> None:
+        """Ask everyone to leave, and wait for that within `drain_timeout`."""
         _log.info("server.draining")
         await self._health.enter_graceful_shutdown()
         self._calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
         self._sessions.drain(_DRAIN_RETRY_AFTER)
         self._follows.drain(ServerDraining(_DRAIN_RETRY_AFTER))
-        answered = asyncio.create_task(self._calls.answered())
-        hurried = asyncio.create_task(at_once.wait())
-        await asyncio.wait(
-            (answered, hurried),
-            timeout=self._timeout.total_seconds(),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        answered.cancel()
-        hurried.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                await self._calls.answered()
+        # Whoever calls meanwhile is told to come later; then there is a moment when nobody calls.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_QUIET_WITHIN_SECONDS):
+                await self._calls.quiet(_QUIET_SECONDS)
 
 
 @asynccontextmanager
@@ -124,6 +128,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             tail_bytes=settings.tail_bytes,
             handshakes=settings.handshakes,
             clock=_now,
+            presence=store.presence,
         )
         directory = Directory(store.tasks, sessions, bus)
         syncs = Syncs(
@@ -156,10 +161,12 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         await stack.enter_async_context(_background(committer.run()))
         await stack.enter_async_context(_background(directory.purge_deleted()))
         await stack.enter_async_context(_background(_persist(sessions)))
-        await stack.enter_async_context(_background(_heartbeat(store, health_servicer)))
+        await stack.enter_async_context(
+            _background(store.watch(lambda works: set_serving(health_servicer, serving=works)))
+        )
         await set_serving(health_servicer, serving=True)
         await server.start()
-        stack.push_async_callback(_stop, server, sessions, follows, calls)
+        stack.push_async_callback(_stop, server, bound, sessions, follows, calls)
         yield Running(
             address=f"{host}:{bound}",
             _server=server,
@@ -172,16 +179,27 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
 
 
 async def _stop(
-    server: grpc.aio.Server, sessions: Sessions, follows: Follows, calls: ErrorInterceptor
+    server: grpc.aio.Server,
+    port: int,
+    sessions: Sessions,
+    follows: Follows,
+    calls: ErrorInterceptor,
 ) -> None:
     # An open call would hold `stop` for its whole grace: those of ours end first.
     calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
     sessions.end_all()
     follows.drain(ServerDraining(_DRAIN_RETRY_AFTER))
     calls.end()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ENDED_SECONDS):
+            await calls.answered()
+    hang_up(port)
     await server.stop(grace=0.5)
     # `stop` returns before the handlers' cleanup has run, and that needs the store.
-    await calls.finished()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            await calls.finished()
+            await sessions.flush()
 
 
 async def _persist(sessions: Sessions) -> None:
@@ -190,24 +208,10 @@ async def _persist(sessions: Sessions) -> None:
         try:
             await sessions.tick()
         except StoreUnavailable:
-            pass  # the heartbeat tells
+            pass  # the store's watch tells
         except Exception:
             _log.exception("sessions.tick_failed")
         await asyncio.sleep(_TICK_SECONDS)
-
-
-async def _heartbeat(store: Store, servicer: health.aio.HealthServicer) -> None:
-    """Say that this process lives, and keep health true; soon again where the store is away."""
-    while True:
-        try:
-            await store.heartbeat()
-        except StoreUnavailable:
-            _log.warning("store.unavailable")
-            await set_serving(servicer, serving=False)
-            await asyncio.sleep(_RETRY_TICK_SECONDS)
-        else:
-            await set_serving(servicer, serving=True)
-            await asyncio.sleep(_TICK_SECONDS)
 
 
 @asynccontextmanager
@@ -233,20 +237,21 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _database(
-    settings: ServerSettings, on_progress: Callable[[str], None], stop: asyncio.Event
+    settings: ServerSettings, on_progress: Callable[[str], None], signals: StopSignals
 ) -> AsyncIterator[str]:
     """Lend a DSN: the operator's, or that of an embedded Postgres."""
     if settings.database_url is not None:
         yield settings.database_url
         return
     postgres = EmbeddedPostgres(settings.data_dir, on_progress=on_progress)
+    signals.before_leaving_at_once(postgres.abandon)
     try:
         await postgres.start()
     except EmbeddedPostgresError as error:
         raise StartupError(str(error)) from error
     try:
         died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        async with _background(_watch(postgres, stop, died)):
+        async with _background(_watch(postgres, signals.stop, died)):
             yield postgres.dsn()
         if died.done():
             # Not in good order: whoever supervises this process is to start it again.
@@ -272,7 +277,10 @@ async def _open_store(settings: ServerSettings, dsn: str) -> Store:
     try:
         await migrate(dsn)
         return await Store.open(
-            dsn, read_connections=settings.read_connections, lease=settings.lease
+            dsn,
+            read_connections=settings.read_connections,
+            patience=settings.store_wait,
+            lease=settings.lease,
         )
     except UnknownSchema as error:
         raise StartupError(f"the database cannot be used: {error}") from error

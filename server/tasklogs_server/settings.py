@@ -67,4 +67,7 @@ class ServerSettings(BaseSettings):
     )
     handshakes: int = Field(64, ge=1, description="agents that may connect at the same moment")
     read_connections: int = Field(8, ge=1, description="connections to Postgres, commits aside")
+    store_wait: Seconds = Field(
+        timedelta(seconds=2), description="how long a call waits for one of them, then is refused"
+    )
     loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="the event loop")

@@ -81,6 +81,7 @@ CASES = (
         "STORE_UNAVAILABLE",
     ),
     Case(errors.ServerDraining(SECOND), CODE.UNAVAILABLE, ("ErrorInfo", "RetryInfo"), "DRAINING"),
+    Case(errors.StoreBusy(SECOND), CODE.RESOURCE_EXHAUSTED, ("RetryInfo",)),
     Case(errors.LogCorrupt(), CODE.DATA_LOSS, ("ErrorInfo",), "LOG_CORRUPT"),
     Case(errors.StaleReport("old"), CODE.FAILED_PRECONDITION, ("ErrorInfo",), "STALE_REPORT"),
     Case(errors.SessionOpen(), CODE.FAILED_PRECONDITION, ("ErrorInfo",), "SESSION_OPEN"),

@@ -328,7 +328,7 @@ async def test_a_server_that_drains_ends_follows_and_says_when_to_come_again(
         await server.create_task()
         async with following(server) as reader:
             await reader.heard("caught_up")
-            draining = asyncio.create_task(running.drain(asyncio.Event()))
+            draining = asyncio.create_task(running.drain())
             code, details = refused(await reader.end())
             await draining
         assert (code, reason(details)) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")

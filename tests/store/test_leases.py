@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,6 +13,7 @@ import pytest
 from tasklogs_server.domain.reports import connect_standalone
 from tasklogs_server.domain.status import AgentLifecycle, TaskStatus, derive
 from tasklogs_server.store import Store
+from tests.fixtures.conditions import until
 from tests.store.logs import Connection, new_task
 
 LEASE = timedelta(seconds=30)
@@ -62,8 +64,16 @@ async def test_another_process_goes_by_the_heartbeat(
         assert not await is_off(other, held)
         await age(sql, "processes", "heartbeat_at", timedelta(seconds=15))
         assert await is_off(other, held)
-        await store.heartbeat()
+        heard: list[bool] = []
+
+        async def hear(works: bool) -> None:
+            heard.append(works)
+
+        watching = asyncio.create_task(store.watch(hear), name="a watch of the store")
+        await until(lambda: bool(heard))
         assert (await other.tasks.get(held)).agent_connected
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
 async def test_the_lease_runs_from_the_loss(store: Store, held: UUID, sql: Connection) -> None:

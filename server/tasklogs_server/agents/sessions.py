@@ -31,7 +31,9 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.domain.reports import connect_standalone, observe_agent, pause_standalone
 from tasklogs_server.domain.status import BuildTransition, Facts
+from tasklogs_server.sharing import Shared
 from tasklogs_server.store.log_writes import LogWrites
+from tasklogs_server.store.presence import Presence
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.tasks import TaskStore
 
@@ -59,6 +61,7 @@ class Sessions:
         handshakes: int,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
+        presence: Presence | None = None,
     ) -> None:
         self._store = store
         self._tasks = tasks
@@ -71,6 +74,8 @@ class Sessions:
         self._handshakes_left = handshakes
         self._clock = clock
         self._monotonic = monotonic
+        self._presence = presence or Presence()
+        self._presence.on_loss(self._store_lost)
         self._open: dict[UUID, Session] = {}
         self._awaited: dict[UUID, set[asyncio.Future[Session]]] = defaultdict(set)
         self._confirmed: dict[UUID, _Confirmed] = {}
@@ -78,9 +83,8 @@ class Sessions:
         """Fences whose loss is not noted in the store yet."""
         self._undecided: dict[UUID, int] = {}
         """Fences of which nobody knows whether they were committed."""
+        self._noting: Shared[None] = Shared()
         self._draining = False
-        self._empty = asyncio.Event()
-        self._empty.set()
 
     @asynccontextmanager
     async def connect(self, task_id: UUID, hello: Hello) -> AsyncIterator[Session]:
@@ -100,10 +104,16 @@ class Sessions:
         return session if session is not None and session.is_open else None
 
     async def wait_for(self, task_id: UUID, timeout: timedelta) -> Session:
-        """Return the task's session, or wait for one. Raises AgentUnreachable."""
+        """Return the task's session, or wait for one.
+
+        Raises AgentUnreachable, and where none can connect StoreUnavailable or ServerDraining.
+        """
         session = self.find(task_id)
         if session is not None:
             return session
+        self._presence.check()
+        if self._draining:
+            raise ServerDraining(_RETRY_AFTER)
         arrival: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         waiting = self._awaited[task_id]
         waiting.add(arrival)
@@ -175,8 +185,9 @@ class Sessions:
         return None if confirmed is None else confirmed.moment
 
     def drain(self, retry_after: timedelta) -> None:
-        """Take no new session and ask the open ones to leave."""
+        """Take no new session and ask the open ones to leave; nobody waits for one any more."""
         self._draining = True
+        self._fail_awaited(lambda: ServerDraining(retry_after))
         for session in self._open.values():
             session.outbox.drain(retry_after)
 
@@ -185,9 +196,13 @@ class Sessions:
         for session in list(self._open.values()):
             session.end(ServerDraining(_RETRY_AFTER))
 
-    async def emptied(self) -> None:
-        """Wait until no session is open."""
-        await self._empty.wait()
+    async def flush(self) -> None:
+        """Write what is known and not stored yet, at the server's end."""
+        try:
+            await self._note_losses()
+            await self._persist()
+        except StoreUnavailable:
+            _log.warning("sessions.not_flushed")
 
     async def tick(self) -> None:
         """Persist what changed without a commit and give up idle tails. Every 5 s."""
@@ -255,6 +270,16 @@ class Sessions:
         self._undecided[task_id] = max(fence, self._undecided.get(task_id, 0))
         self._lost[task_id] = max(fence, self._lost.get(task_id, 0))
 
+    def _store_lost(self) -> None:
+        self._fail_awaited(lambda: StoreUnavailable(_RETRY_AFTER))
+
+    def _fail_awaited(self, error: Callable[[], TaskLogsError]) -> None:
+        """Let those fail who wait for a session that will not come."""
+        for waiting in self._awaited.values():
+            for arrival in waiting:
+                if not arrival.done():
+                    arrival.set_exception(error())
+
     def _note_abandoned(self, handshake: asyncio.Task[Session]) -> None:
         if handshake.cancelled() or handshake.exception() is not None:
             return
@@ -272,7 +297,6 @@ class Sessions:
         if current is not None:
             current.end(SessionSuperseded())
         self._open[task_id] = session
-        self._empty.clear()
         if self._lost.get(task_id, 0) < session.fence:
             self._lost.pop(task_id, None)
         if self._draining:
@@ -286,13 +310,15 @@ class Sessions:
         if self._open.get(session.task_id) is not session:
             return
         del self._open[session.task_id]
-        if not self._open:
-            self._empty.set()
         self._lost[session.task_id] = session.fence
         # The stream's own task may be cancelled while it leaves; the loss is noted all the same.
         await asyncio.shield(self._note_losses())
 
     async def _note_losses(self) -> None:
+        # Shared: where all streams end at once, one statement notes them all.
+        await self._noting.run("losses", self._write_losses)
+
+    async def _write_losses(self) -> None:
         lost = list(self._lost.items())
         if not lost:
             return

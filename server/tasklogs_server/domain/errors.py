@@ -132,6 +132,14 @@ class StoreUnavailable(TaskLogsError):
 
 
 @dataclass(eq=False)
+class StoreBusy(StoreUnavailable):
+    """The store is there, but too many want something of it: the caller's turn did not come."""
+
+    def __str__(self) -> str:
+        return "the server has more to do than it can: too many calls wait for the store"
+
+
+@dataclass(eq=False)
 class ServerDraining(TaskLogsError):
     """This server is about to leave; another, or the next, will answer."""
 

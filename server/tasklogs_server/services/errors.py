@@ -135,6 +135,7 @@ TABLE: dict[type[errors.TaskLogsError], _Row] = dict(
             _reason("STORE_UNAVAILABLE"),
             lambda error: _retry(error.retry_after),
         ),
+        _row(errors.StoreBusy, _CODE.RESOURCE_EXHAUSTED, lambda error: _retry(error.retry_after)),
         _row(
             errors.ServerDraining,
             _CODE.UNAVAILABLE,

@@ -8,15 +8,18 @@ leaves session state behind, so there is nothing to reset.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import asyncpg
 
-from tasklogs_server.domain.errors import TaskLogsError
-from tasklogs_server.store.failures import translated
+from tasklogs_server.domain.errors import StoreBusy, TaskLogsError
+from tasklogs_server.store.failures import is_connection_lost, translated
+from tasklogs_server.store.presence import Presence
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -40,54 +43,107 @@ _SESSION_SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
 }
 
+_IN_ORDER = (asyncpg.PostgresError, TaskLogsError)
 
-async def connect(dsn: str) -> Connection:
-    """Open one connection with the settings that all of ours have."""
+
+async def connect(dsn: str, **settings: str) -> Connection:
+    """Open one connection with the settings that all of ours have, and those that are given."""
     return await asyncpg.connect(
         dsn,
         timeout=_CONNECT_TIMEOUT_SECONDS,
         command_timeout=_STATEMENT_TIMEOUT_SECONDS,
-        server_settings=_SESSION_SETTINGS,
+        server_settings=_SESSION_SETTINGS | settings,
     )
 
 
 class Connections:
-    """At most `size` connections, opened when needed; callers beyond that wait their turn."""
+    """At most `size` connections, opened when needed; callers beyond that wait their turn.
 
-    def __init__(self, dsn: str, *, size: int) -> None:
+    Not longer than `patience`, and not at all while Postgres is away.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        size: int,
+        presence: Presence | None = None,
+        patience: timedelta | None = None,
+    ) -> None:
         self._dsn = dsn
+        self._presence = presence or Presence()
+        self._presence.on_loss(self._cut)
+        self._patience_seconds = None if patience is None else patience.total_seconds()
         self._slots = asyncio.Semaphore(size)
         self._idle: deque[Connection] = deque()
+        self._lent: dict[asyncio.Timeout, Connection | None] = {}
+        """Who has one, or is opening one."""
         self._closed = False
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Connection]:
-        """Lend a connection. Raises the domain's errors; a connection that broke is not kept."""
-        with translated():
-            async with self._slots:
-                connection = self._take_idle() or await connect(self._dsn)
-                try:
-                    yield connection
-                except (asyncpg.PostgresError, TaskLogsError):
-                    # Postgres refused a statement, or a row said no: the connection is in order.
-                    raise
-                except BaseException:
-                    # Cancelled or failed in the middle: the next user must not read this one's
-                    # answer.
-                    connection.terminate()
-                    raise
-                finally:
-                    self._give_back(connection)
+        """Lend a connection. Raises the domain's errors; a connection that broke is not kept.
+
+        Raises StoreBusy where the turn did not come in time, StoreUnavailable at once where
+        Postgres is away, or goes away meanwhile.
+        """
+        self._presence.check()
+        await self._wait_for_a_turn()
+        try:
+            self._presence.check()  # it may have gone while this one waited
+            with translated():
+                # Without a deadline: `_cut` sets one.
+                async with asyncio.timeout(None) as limit:
+                    self._lent[limit] = connection = None
+                    try:
+                        connection = self._take_idle() or await connect(self._dsn)
+                        self._lent[limit] = connection
+                        yield connection
+                    except BaseException as error:
+                        if is_connection_lost(error):
+                            self._presence.suspect()
+                        # Where Postgres refused a statement, or a row said no, the connection is in
+                        # order. Cancelled or failed in the middle: the next user must not read this
+                        # one's answer.
+                        if connection is not None and not isinstance(error, _IN_ORDER):
+                            connection.terminate()
+                        raise
+                    finally:
+                        del self._lent[limit]
+                        if connection is not None:
+                            self._give_back(connection)
+        finally:
+            self._slots.release()
 
     async def close(self) -> None:
         """Close what is idle now, and what is lent when it comes back."""
         self._closed = True
-        while self._idle:
-            connection = self._idle.pop()
-            try:
-                await connection.close(timeout=1)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        idle = list(self._idle)
+        self._idle.clear()
+        await asyncio.gather(*map(_close, idle))
+
+    async def _wait_for_a_turn(self) -> None:
+        if self._patience_seconds is None or not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise StoreBusy(_retry_after()) from None
+
+    def _cut(self) -> None:
+        """Let all who wait for Postgres fail; the connections may be dead and not know it."""
+        now = asyncio.get_running_loop().time()
+        for limit, connection in list(self._lent.items()):
+            # A statement that waits for its answer fails by this, before the deadline cancels it
+            # ...
+            if connection is not None:
                 connection.terminate()
+            # ... and one that still waits to be written, or for a connection, by that.
+            limit.reschedule(now)
+        while self._idle:
+            self._idle.pop().terminate()
 
     def _take_idle(self) -> Connection | None:
         while self._idle:
@@ -101,3 +157,15 @@ class Connections:
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        await connection.close(timeout=1)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+
+
+def _retry_after() -> timedelta:
+    # Those who were refused together must not come back together.
+    return timedelta(seconds=random.uniform(0.5, 2.0))

@@ -26,6 +26,14 @@ _UNAVAILABLE = (
     asyncpg.TransactionRollbackError,  # a deadlock's victim
     asyncpg.PostgresSystemError,
 )
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+)
 _CORRUPT = (
     asyncpg.DataCorruptedError,
     asyncpg.IndexCorruptedError,
@@ -38,6 +46,16 @@ def may_be_of_one_place(error: BaseException | None) -> bool:
     A disk that cannot read one block is no reason to keep other tasks from theirs.
     """
     return isinstance(error, asyncpg.PostgresSystemError)
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the store could not be reached or could not do its work just now."""
+    return isinstance(error, _UNAVAILABLE)
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether a connection could not be had or kept: Postgres itself may be gone."""
+    return isinstance(error, _LOST)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.connections import Connection, Connections
 
 # A process counts as gone 15 s after its last heartbeat. Where another still lives, there was no
 # gap, and its up_since is ours too.
@@ -37,7 +37,6 @@ async def register(connections: Connections, process_id: UUID) -> datetime:
         return up_since
 
 
-async def heartbeat(connections: Connections, process_id: UUID) -> None:
+async def heartbeat(connection: Connection, process_id: UUID) -> None:
     """Say that this process lives. Every 5 s."""
-    async with connections.use() as connection:
-        await connection.execute(_HEARTBEAT, process_id)
+    await connection.execute(_HEARTBEAT, process_id)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from tasklogs_server.store import processes
-from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.log_changes import LogChanges
 from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
+from tasklogs_server.store.presence import Presence
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import Standing
 from tasklogs_server.store.tasks import TaskStore
+from tasklogs_server.store.watch import Watch
 
 # One batch at a time, and now and then a fold beside it; readers must not be in a commit's way.
 _WRITE_CONNECTIONS = 2
@@ -21,9 +24,18 @@ _WRITE_CONNECTIONS = 2
 class Store:
     """The store's parts, over two sets of connections: commits, and all the rest."""
 
-    def __init__(self, connections: Connections, writes: Connections, standing: Standing) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        connections: Connections,
+        writes: Connections,
+        presence: Presence,
+        standing: Standing,
+    ) -> None:
+        self._dsn = dsn
         self._connections = connections
         self._write_connections = writes
+        self.presence = presence
         self._standing = standing
         self.tasks = TaskStore(connections, standing)
         self.reads = LogReads(connections, standing)
@@ -32,17 +44,32 @@ class Store:
         self.writes = LogWrites(writes)
 
     @classmethod
-    async def open(cls, dsn: str, *, read_connections: int, lease: timedelta) -> Store:
-        """Register this process with the database, whose schema is up to date."""
-        connections = Connections(dsn, size=read_connections)
+    async def open(
+        cls, dsn: str, *, read_connections: int, lease: timedelta, patience: timedelta | None = None
+    ) -> Store:
+        """Register this process with the database, whose schema is up to date.
+
+        `patience`: how long a caller waits for one of the `read_connections`.
+        """
+        presence = Presence()
+        connections = Connections(dsn, size=read_connections, presence=presence, patience=patience)
         process_id = uuid.uuid4()
         up_since = await processes.register(connections, process_id)
-        writes = Connections(dsn, size=_WRITE_CONNECTIONS)
-        return cls(connections, writes, Standing(process_id, up_since, lease))
+        writes = Connections(dsn, size=_WRITE_CONNECTIONS, presence=presence)
+        standing = Standing(process_id, up_since, lease)
+        return cls(dsn, connections, writes, presence, standing)
 
-    async def heartbeat(self) -> None:
-        """Say that this process lives, every 5 s. Raises StoreUnavailable."""
-        await processes.heartbeat(self._connections, self._standing.process_id)
+    async def watch(self, tell: Callable[[bool], Awaitable[None]]) -> None:
+        """Look after the store until cancelled; `tell` hears whenever it can or cannot do its work.
+
+        It must run for as long as the store is used: without it nobody notices that Postgres is
+        away, nor that it is back, and this process has no heartbeat.
+        """
+
+        async def beat(connection: Connection) -> None:
+            await processes.heartbeat(connection, self._standing.process_id)
+
+        await Watch(self._dsn, self.presence, beat, tell).run()
 
     async def close(self) -> None:
         """Close all connections."""
