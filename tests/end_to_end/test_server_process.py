@@ -139,20 +139,46 @@ async def test_a_read_under_way_is_answered_before_it_ends(data_dir: Path) -> No
         assert (await finish(server.process)).code == 0
 
 
-async def test_a_second_signal_ends_the_wait(data_dir: Path) -> None:
+async def test_a_second_signal_ends_it_at_once_and_its_postgres_too(data_dir: Path) -> None:
     async with serving(data_dir) as server:
-        token = (await server.api.create_task()).agent_token
+        await _store_one_entry(server.api)
+        token = (await server.api.create_task("other")).agent_token
+        left = server.descendants()
         async with ScriptedAgent.connect(server.api, token) as agent:
             server.process.send_signal(signal.SIGTERM)
             await agent.heard(lambda: bool(agent.drains))
             began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
-            ended = await agent.ended()
-            waited = time.monotonic() - began
-        assert (await finish(server.process)).code == 0
+            finished = await finish(server.process)
+            took = time.monotonic() - began
+            assert (await agent.ended()).code is grpc.StatusCode.UNAVAILABLE
 
-    assert ended.reason == "DRAINING"
-    assert waited < DRAIN_SECONDS
+    assert finished.code == 1
+    assert took < DRAIN_SECONDS
+    assert "server.leaves_at_once" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    await until(lambda: _all_gone(left))
+    async with serving(data_dir) as again:
+        assert await _stored(again.api) == ["kept"]
+
+
+async def test_a_second_signal_ends_it_also_while_it_waits_for_a_postgres_that_hangs(
+    data_dir: Path,
+) -> None:
+    async with serving(data_dir) as server:
+        left = server.descendants()
+        for process in left:
+            process.suspend()
+        try:
+            server.process.send_signal(signal.SIGTERM)
+            # By now it has told Postgres to end, and that takes up to 40 s.
+            await until(lambda: _refuses(server.api))
+            server.process.send_signal(signal.SIGTERM)
+            assert (await finish(server.process)).code == 1
+        finally:
+            for process in left:
+                process.resume()
+        await until(lambda: _all_gone(left))
 
 
 async def test_a_second_server_on_the_same_data_is_refused_and_the_first_serves_on(
@@ -284,6 +310,14 @@ async def _read(api: Server) -> logs_pb.GetTaskLogsResponse:
 
 async def _stored(api: Server) -> list[str]:
     return [one.content for one in (await _read(api)).logs]
+
+
+async def _refuses(api: Server) -> bool:
+    try:
+        await get_task(api)
+    except grpc.aio.AioRpcError as error:
+        return "connect" in (error.details() or "")
+    return False
 
 
 async def _all_gone(processes: list[psutil.Process]) -> bool:

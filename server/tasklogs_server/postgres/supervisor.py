@@ -104,6 +104,15 @@ class EmbeddedPostgres:
         self._stopping = True
         await self._resources.aclose()
 
+    def abandon(self) -> None:
+        """Orders Postgres to end without a checkpoint, for a process that cannot wait for it.
+
+        What was committed is replayed at the next start. Nothing where it does not run.
+        """
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGQUIT)
+
     async def wait(self) -> str:
         """Returns, with how, when Postgres has ended: by itself, unless stop() was called."""
         process = _started(self._process)

@@ -37,6 +37,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         self._wrapped: dict[str, MethodHandler] = {}
         self._calls: dict[asyncio.Task[Any], str] = {}
         self._refusal: Callable[[], TaskLogsError] | None = None
+        self._refused_at = 0.0
         self._ending = False
 
     async def intercept_service(
@@ -82,6 +83,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         """Wait until no call of the API is open; a health Watch may stay for ever."""
         while calls := [call for call, method in self._calls.items() if _is_of_the_api(method)]:
             await asyncio.wait(calls)
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait until for so long no call came that was refused."""
+        loop = asyncio.get_running_loop()
+        while (left := self._refused_at + seconds - loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(left)
 
     async def finished(self) -> None:
         """Wait until the handlers of all calls have run to their end."""
@@ -130,6 +137,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def _admit(self, method: str) -> None:
         if self._refusal is not None and _is_of_the_api(method):
+            self._refused_at = asyncio.get_running_loop().time()
             raise self._refusal()
 
     @contextmanager
