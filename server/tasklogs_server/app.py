@@ -19,7 +19,9 @@ from tasklogs_server import log_output
 from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.committer import Committer
 from tasklogs_server.agents.directory import Directory
+from tasklogs_server.agents.housekeeping import Housekeeping
 from tasklogs_server.agents.messages import Limits
+from tasklogs_server.agents.room import Room
 from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.agents.syncs import Syncs
 from tasklogs_server.agents.upload import Uploads
@@ -38,6 +40,7 @@ from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.stopping import StopSignals
 from tasklogs_server.store import Store, UnknownSchema, migrate
+from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.store.probe import why_unusable
 
 _TICK_SECONDS = 5.0
@@ -117,6 +120,8 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         budget = Budget(settings.ingest_bytes)
         bus = LocalBus()
         committer = Committer(store.writes, bus)
+        log_limits = LogLimits(settings.log_entries, settings.log_bytes, settings.min_retention)
+        room = Room(store.evictions, log_limits)
         sessions = Sessions(
             store=store.sessions,
             tasks=store.tasks,
@@ -124,13 +129,24 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             committer=committer,
             bus=bus,
             budget=budget,
+            room=room,
             limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
             tail_bytes=settings.tail_bytes,
             handshakes=settings.handshakes,
+            epochs_per_hour=settings.epochs_per_hour,
             clock=_now,
             presence=store.presence,
         )
         directory = Directory(store.tasks, sessions, bus)
+        housekeeping = Housekeeping(
+            evictions=store.evictions,
+            tasks=store.tasks,
+            directory=directory,
+            room=room,
+            limits=log_limits,
+            retention=settings.retention,
+            bus=bus,
+        )
         syncs = Syncs(
             sessions,
             agent_wait=settings.agent_wait,
@@ -140,12 +156,13 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             store.reads,
             sync=syncs.sync,
             confirmed_at=sessions.confirmed_at,
+            evicted=store.evictions.evicted,
             page_bytes=settings.page_bytes,
         )
         follows = Follows(
             store.changes, bus, sync=syncs.sync, encode=encode_event, lease=settings.lease
         )
-        uploads = Uploads(store.sessions, sessions, committer, budget, clock=_now)
+        uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=_now)
 
         calls = ErrorInterceptor()
         server = grpc.aio.server(interceptors=[calls], options=_options(settings))
@@ -160,6 +177,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         # Leaving: calls end before what they stand on; the committer outlives the last session.
         await stack.enter_async_context(_background(committer.run()))
         await stack.enter_async_context(_background(directory.purge_deleted()))
+        await stack.enter_async_context(_background(housekeeping.run()))
         await stack.enter_async_context(_background(_persist(sessions)))
         await stack.enter_async_context(
             _background(store.watch(lambda works: set_serving(health_servicer, serving=works)))

@@ -66,6 +66,28 @@ class ServerSettings(BaseSettings):
         256 * _MIB, ge=0, description="growing entries held in memory, beyond which idle ones go"
     )
     handshakes: int = Field(64, ge=1, description="agents that may connect at the same moment")
+    log_bytes: int = Field(
+        1024 * _MIB,
+        ge=16 * _MIB,
+        description="content that one log holds over all its epochs; past it the oldest goes",
+    )
+    log_entries: int = Field(
+        1_000_000,
+        ge=100,
+        description="entries that one log holds over all its epochs, each opening of an epoch and"
+        " each withdrawal counted as one; past it the oldest go",
+    )
+    min_retention: Seconds = Field(
+        timedelta(days=7),
+        description="no entry younger than this goes for a log's limits: rather no more is taken",
+    )
+    epochs_per_hour: int = Field(
+        60, ge=1, description="times that a task may begin another epoch in an hour"
+    )
+    retention: Seconds | None = Field(
+        None,
+        description="tasks that have been paused for so long are deleted; unset: none is",
+    )
     read_connections: int = Field(8, ge=1, description="connections to Postgres, commits aside")
     store_wait: Seconds = Field(
         timedelta(seconds=2), description="how long a call waits for one of them, then is refused"

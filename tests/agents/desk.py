@@ -24,13 +24,16 @@ from tasklogs_server.agents.messages import (
     Sync,
     TailChange,
 )
+from tasklogs_server.agents.room import Room
 from tasklogs_server.agents.session import Session
 from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.agents.syncs import Syncs
 from tasklogs_server.agents.upload import Uploads
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.store import Store
+from tasklogs_server.store.evictions import LogLimits
 
+GENEROUS = LogLimits(rows=1_000_000, bytes=1 << 30, min_retention=timedelta(days=7))
 HELLO = Hello("test", "scripted", None)
 
 
@@ -83,10 +86,13 @@ class Desk:
         handshakes: int = 64,
         agent_wait: float = 3.0,
         sync_timeout: float = 10.0,
+        log_limits: LogLimits = GENEROUS,
+        epochs_per_hour: int = 60,
     ) -> AsyncIterator[Self]:
         """Build all of it and run the committer."""
         clock, budget, bus = Clock(), Budget(ingest_bytes), LocalBus()
         committer = Committer(store.writes, bus)
+        room = Room(store.evictions, log_limits)
         sessions = Sessions(
             store=store.sessions,
             tasks=store.tasks,
@@ -94,9 +100,11 @@ class Desk:
             committer=committer,
             bus=bus,
             budget=budget,
+            room=room,
             limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
             tail_bytes=tail_bytes,
             handshakes=handshakes,
+            epochs_per_hour=epochs_per_hour,
             clock=clock,
             monotonic=clock.monotonic,
         )
@@ -106,7 +114,7 @@ class Desk:
             sync_timeout=timedelta(seconds=sync_timeout),
             monotonic=clock.monotonic,
         )
-        uploads = Uploads(store.sessions, sessions, committer, budget, clock=clock)
+        uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=clock)
         running = asyncio.create_task(committer.run())
         try:
             yield cls(store, clock, budget, committer, sessions, syncs, uploads)

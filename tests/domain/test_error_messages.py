@@ -36,6 +36,11 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
         errors.LimitExceeded("new epochs", "60 per task and hour", SOON),
         "limit exceeded for new epochs: 60 per task and hour",
     ),
+    (
+        errors.LogFull(100, 1000, timedelta(days=7), SOON),
+        "the task's log is full: a log holds at most 100 entries and 1000 bytes, and loses none"
+        " younger than 604800 s",
+    ),
     (errors.CursorExpired(None), "this place in the log is no longer held"),
     (errors.StoreUnavailable(SOON), "the store is unreachable"),
     (errors.ServerDraining(SOON), "the server is draining"),

@@ -72,6 +72,12 @@ CASES = (
     Case(errors.PermissionDenied("no"), CODE.PERMISSION_DENIED, ()),
     Case(errors.LimitExceeded("task", "60", SECOND), CODE.RESOURCE_EXHAUSTED, ("RetryInfo",)),
     Case(errors.LimitExceeded("entry", "1 MiB", None), CODE.RESOURCE_EXHAUSTED, ("QuotaFailure",)),
+    Case(
+        errors.LogFull(100, 1000, SECOND, SECOND),
+        CODE.RESOURCE_EXHAUSTED,
+        ("ErrorInfo", "QuotaFailure", "RetryInfo"),
+        "LOG_FULL",
+    ),
     Case(errors.CursorExpired("there"), CODE.OUT_OF_RANGE, ("ErrorInfo",), "CURSOR_EXPIRED"),
     Case(errors.CursorExpired(None), CODE.OUT_OF_RANGE, ("ErrorInfo",), "CURSOR_EXPIRED"),
     Case(

@@ -89,6 +89,7 @@ class Log:
         """Make the next commit: open an epoch or withdraw the tail, then add entries; or grow."""
         head = self.head
         revision, epoch, entries, size = head.revision, head.epoch, head.entries, head.bytes
+        total_rows = head.rows + open_epoch + len(contents)
         tail, part = head.tail, None
         events: list[EpochOpened | TailWithdrawn] = []
         rows: list[EntryRow] = []
@@ -114,7 +115,7 @@ class Log:
             self.task_id,
             self.fence,
             head.revision,
-            LogHead(epoch, entries, revision, head.digest, size, NOW, tail),
+            LogHead(epoch, entries, revision, head.digest, size, NOW, tail, total_rows),
             rows,
             part,
             drops_parts=withdraw or bool(rows),

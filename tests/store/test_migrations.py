@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
+from dataclasses import replace
+from datetime import timedelta
 
 import asyncpg
 import pytest
 
 from tasklogs_server.store import Store, UnknownSchema, migrate
+from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
+from tasklogs_server.store.log_writes import Outcome
 from tests.fixtures.conditions import until
 from tests.fixtures.postgres import PostgresServer
-from tests.store.logs import Connection, Log, new_task
+from tests.store.logs import Connection, Log, entry_row, new_task
 
 _UPDATES = "SELECT {} FROM pg_stat_user_tables WHERE relname = 'log_heads'"
 
@@ -30,15 +35,68 @@ async def test_a_new_database_gets_the_schema_and_a_second_time_changes_nothing(
     await migrate(empty_database)
     connection = await asyncpg.connect(empty_database)
     try:
-        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0001"
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0002"
         tables = await connection.fetch(
             "SELECT relname FROM pg_class"
             " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
         )
     finally:
         await connection.close()
-    logs = {"log_heads", "log_entries", "log_tail_parts", "log_events"}
+    logs = {"log_heads", "log_entries", "log_tail_parts", "log_events", "log_marks"}
     assert {row["relname"] for row in tables} >= {"tasks", "task_names", "processes"} | logs
+
+
+async def test_data_of_the_first_schema_is_counted_and_begins_to_age_with_the_second(
+    empty_database: str,
+) -> None:
+    await migrate(empty_database, "0001")
+    connection = await asyncpg.connect(empty_database)
+    task_id, idle = uuid.uuid4(), uuid.uuid4()
+    try:
+        for one in (task_id, idle):
+            await connection.execute(
+                "INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone,"
+                " agent_token_hash) VALUES ($1, 'local', $2, '', '', false, '')",
+                one,
+                str(one),
+            )
+            await connection.execute("INSERT INTO log_heads (task_id) VALUES ($1)", one)
+        await connection.execute(
+            "UPDATE log_heads SET epoch = 1, entries = 2, revision = 3, bytes = 6,"
+            " tail_id = 1, tail_type = 2, tail_seconds = 2, tail_nanos = 0, tail_revision = 3,"
+            " tail_dropped = 0 WHERE task_id = $1",
+            task_id,
+        )
+        await connection.execute("INSERT INTO log_events VALUES ($1, 1, 1)", task_id)
+        for row in (entry_row(1, 0, 2, b"one"), entry_row(1, 1, 3, b"two")):
+            await connection.execute(
+                "INSERT INTO log_entries VALUES ($1, 1, $2, $3, $4, $5, $6)",
+                task_id,
+                row.ordinal,
+                row.id,
+                row.revision,
+                row.head,
+                row.content,
+            )
+        await migrate(empty_database)
+        assert await connection.fetch("SELECT task_id, revision FROM log_marks") == [(task_id, 3)]
+    finally:
+        await connection.close()
+    store = await Store.open(empty_database, read_connections=2, lease=timedelta(seconds=30))
+    try:
+        head = (await store.tasks.get(task_id)).head
+        assert (head.rows, head.held_bytes, head.held_entries) == (3, 6, 2)
+        assert (await store.tasks.get(idle)).head.rows == 0
+        log = await Log.open(store, task_id)
+        assert await log.write(log.commit([b"three"])) is Outcome.COMMITTED
+        limits = LogLimits(rows=2, bytes=1 << 20, min_retention=timedelta(0))
+        holding = await store.evictions.evict(task_id, limits)
+        assert (holding.rows, holding.evicted.revision) == (3, 2)
+        assert await log.contents() == ["two", "three"]
+        limits = replace(limits, min_retention=timedelta(days=1))
+        assert (await store.evictions.evict(task_id, limits)).outcome is EvictionOutcome.NOTHING
+    finally:
+        await store.close()
 
 
 async def test_servers_that_start_at_once_take_turns(empty_database: str) -> None:
@@ -62,8 +120,9 @@ async def test_every_table_of_logs_is_keyed_by_its_task_and_none_refers_to_anoth
         " ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indisprimary"
         " AND i.indrelid::regclass::text LIKE 'log%'"
     )
+    tables = ("log_heads", "log_entries", "log_tail_parts", "log_events", "log_marks")
     assert {(row["name"], row["attname"]) for row in first} == {
-        (name, "task_id") for name in ("log_heads", "log_entries", "log_tail_parts", "log_events")
+        (name, "task_id") for name in tables
     }
     assert await sql.fetchval("SELECT count(*) FROM pg_constraint WHERE contype = 'f'") == 0
 

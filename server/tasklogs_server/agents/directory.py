@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -112,6 +112,22 @@ class Directory:
         """
         task_id = await self._tasks.resolve(ref)
         await self._tasks.delete(task_id)
+        self._deleted(task_id)
+
+    async def retire_paused(self, age: timedelta, *, limit: int = 20) -> int:
+        """Delete tasks that have been paused for longer than `age`, as `delete` does.
+
+        At most `limit` of them; returns how many. Raises StoreUnavailable.
+        """
+        retired = 0
+        for task_id in await self._tasks.to_retire(age, limit=limit):
+            if await self._tasks.retire(task_id, age, is_paused=_is_paused):
+                _log.info("task.retired", task=str(task_id))
+                self._deleted(task_id)
+                retired += 1
+        return retired
+
+    def _deleted(self, task_id: UUID) -> None:
         self._sessions.end(task_id, TaskNotFound(str(task_id)))
         self._bus.publish(Deleted(task_id))
         self._purge.set()
@@ -128,6 +144,8 @@ class Directory:
                     await self._purge_chunks(task_id)
             except StoreUnavailable:
                 _log.info("purge.store_unavailable")
+            except Exception:  # of one task's rows: the server goes on, and so do the others'
+                _log.exception("purge.failed")
             try:
                 async with asyncio.timeout(_PURGE_EVERY_SECONDS):
                     await self._purge.wait()
@@ -137,3 +155,7 @@ class Directory:
     async def _purge_chunks(self, task_id: UUID) -> None:
         while not await self._tasks.purge(task_id):
             pass  # each chunk is a transaction of its own, and others get their turn between two
+
+
+def _is_paused(facts: Facts) -> bool:
+    return derive(facts).status is TaskStatus.PAUSED

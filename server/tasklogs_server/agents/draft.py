@@ -103,6 +103,7 @@ class Draft:
         self._digest = head.digest
         self._revision = head.revision
         self._bytes = head.bytes
+        self._rows = head.rows
         self._stored = head
         self._tail: _Growing | None = None
         self._lacks_tail = head.tail is not None
@@ -131,6 +132,16 @@ class Draft:
     def size_bytes(self) -> int:
         """Content and text that were gathered."""
         return self._changes.size_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """Content over all epochs, what was evicted and what is still to be taken included."""
+        return self._bytes
+
+    @property
+    def total_rows(self) -> int:
+        """Entries, epoch openings and withdrawals, counted like `total_bytes`."""
+        return self._rows
 
     @property
     def has_stored_parts(self) -> bool:
@@ -224,6 +235,7 @@ class Draft:
             bytes=self._bytes,
             snapshot_at=snapshot_at,
             tail=None if self._tail is None else self._tail.head(),
+            rows=self._rows,
         )
         self._stored = head
         return Commit(
@@ -253,6 +265,7 @@ class Draft:
         self._entries = 0
         self._digest = digest.EMPTY
         self._lowest_next_id = 0
+        self._rows += 1
         self._changes.ordered.append(_Change(self._epoch))
 
     def _withdraw_tail(self) -> None:
@@ -263,6 +276,8 @@ class Draft:
         if tail.is_stored:
             change = _Change(self._epoch, withdrawn=(tail.ordinal, tail.id))
             self._changes.ordered.append(change)
+        else:
+            self._rows -= 1  # else the withdrawal is a row in the entry's stead
         self._changes.drops_parts |= tail.part_bytes > 0
         self._entries -= 1
         self._bytes -= len(tail.content)
@@ -310,6 +325,7 @@ class Draft:
                 content=bytearray(entry.content),
             )
             self._entries += 1
+            self._rows += 1
             self._bytes += len(entry.content)
             self._note_change_of(self._tail)
         self._changes.size_bytes += len(entry.content)

@@ -47,9 +47,18 @@ class Append:
     @property
     def size_bytes(self) -> int:
         """What holding it costs: the content, and so much for each entry, however short."""
+        return self.content_bytes + _COST_BYTES * (1 + len(self.entries))
+
+    @property
+    def content_bytes(self) -> int:
+        """The most that it adds to the log's content; less where it replaces some."""
         text = 0 if self.tail is None else len(self.tail.delta.text)
-        entries = sum(len(entry.content) for entry in self.entries)
-        return text + entries + _COST_BYTES * (1 + len(self.entries))
+        return text + sum(len(entry.content) for entry in self.entries)
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows that it adds to the log."""
+        return len(self.entries) + self.open_epoch + self.withdraw_tail
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from tasklogs_server.agents.committer import Committer
 from tasklogs_server.agents.draft import Draft
 from tasklogs_server.agents.messages import Append, Hello, Limits, Welcome
 from tasklogs_server.agents.outbox import Outbox
+from tasklogs_server.agents.room import Room
 from tasklogs_server.domain.errors import (
     AgentUnreachable,
     ProtocolViolation,
@@ -70,6 +71,7 @@ class Session:
         limits: Limits,
         committer: Committer,
         budget: Budget,
+        room: Room,
         load_tail: Callable[[UUID], Awaitable[bytes]],
         confirm: Callable[[Session, datetime, bool], None],
         clock: Callable[[], datetime],
@@ -93,6 +95,8 @@ class Session:
         self._limits = limits
         self._committer = committer
         self._budget = budget
+        self._room_in_log = room
+        self._evicted = opening.head.evicted
         self._load_tail = load_tail
         self._confirm = confirm
         self._clock = clock
@@ -125,7 +129,8 @@ class Session:
     ) -> None:
         """Take one append. It returns when there is room for the next: that is the backpressure.
 
-        Raises ProtocolViolation, what `may_open_epoch` raises, and whatever ended the session.
+        Raises ProtocolViolation, what `may_open_epoch` raises, LogFull, and whatever ended the
+        session.
         """
         self._check_open()
         if append.sequence != self._received + 1:
@@ -134,6 +139,7 @@ class Session:
         if append.open_epoch:
             await self.flush()  # the limit counts what is committed
             await may_open_epoch()
+        await self._make_room(append)
         size_bytes = append.size_bytes
         await self._budget.take(size_bytes)
         try:
@@ -291,6 +297,14 @@ class Session:
     @property
     def _unacknowledged_bytes(self) -> int:
         return self._pending_bytes + (self._in_flight[1] if self._in_flight else 0)
+
+    async def _make_room(self, append: Append) -> None:
+        rows, bytes_ = append.most_rows, append.content_bytes
+        held_rows = self._draft.total_rows - self._evicted.rows
+        held_bytes = self._draft.total_bytes - self._evicted.bytes
+        if not self._room_in_log.fits(held_rows + rows, held_bytes + bytes_):
+            await self.flush()  # what is evicted is counted in the store
+            self._evicted = await self._room_in_log.make(self.task_id, rows, bytes_)
 
     def _check_open(self) -> None:
         if self._error is not None:

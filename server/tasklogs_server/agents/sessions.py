@@ -17,6 +17,7 @@ import structlog
 from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.committer import Committer
 from tasklogs_server.agents.messages import AgentState, GoodbyeReason, Hello, Limits
+from tasklogs_server.agents.room import Room
 from tasklogs_server.agents.session import Session
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved
@@ -39,7 +40,6 @@ from tasklogs_server.store.tasks import TaskStore
 
 _RETRY_AFTER = timedelta(seconds=1)
 _TAIL_IDLE = timedelta(seconds=30)
-_EPOCHS_PER_HOUR = 60
 
 _log = structlog.get_logger(__name__)
 
@@ -56,9 +56,11 @@ class Sessions:
         committer: Committer,
         bus: LocalBus,
         budget: Budget,
+        room: Room,
         limits: Limits,
         tail_bytes: int,
         handshakes: int,
+        epochs_per_hour: int,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
         presence: Presence | None = None,
@@ -69,9 +71,11 @@ class Sessions:
         self._committer = committer
         self._bus = bus
         self._budget = budget
+        self._room = room
         self._limits = limits
         self._tail_bytes = tail_bytes
         self._handshakes_left = handshakes
+        self._epochs_per_hour = epochs_per_hour
         self._clock = clock
         self._monotonic = monotonic
         self._presence = presence or Presence()
@@ -139,9 +143,9 @@ class Sessions:
 
     async def limit_epochs(self, task_id: UUID) -> None:
         """Raise LimitExceeded where the task opened too many epochs in the last hour."""
-        if await self._store.epochs_in_the_last_hour(task_id) >= _EPOCHS_PER_HOUR:
+        if await self._store.epochs_in_the_last_hour(task_id) >= self._epochs_per_hour:
             raise LimitExceeded(
-                "task", f"{_EPOCHS_PER_HOUR} new epochs in an hour", timedelta(minutes=5)
+                "task", f"{self._epochs_per_hour} new epochs in an hour", timedelta(minutes=5)
             )
 
     async def goodbye(self, session: Session, reason: GoodbyeReason) -> None:
@@ -258,6 +262,7 @@ class Sessions:
             limits=self._limits,
             committer=self._committer,
             budget=self._budget,
+            room=self._room,
             load_tail=self._store.tail_content,
             confirm=self._confirm,
             clock=self._clock,

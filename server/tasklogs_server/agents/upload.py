@@ -16,10 +16,11 @@ from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.committer import Committer
 from tasklogs_server.agents.draft import Draft
 from tasklogs_server.agents.messages import Append
+from tasklogs_server.agents.room import Room
 from tasklogs_server.agents.session import position_of
 from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.domain.errors import SessionOpen
-from tasklogs_server.store.records import Commit
+from tasklogs_server.store.records import Commit, LogHead
 from tasklogs_server.store.sessions import Opening, SessionStore
 
 
@@ -40,6 +41,7 @@ class Uploads:
         sessions: Sessions,
         committer: Committer,
         budget: Budget,
+        room: Room,
         *,
         clock: Callable[[], datetime],
     ) -> None:
@@ -47,13 +49,14 @@ class Uploads:
         self._sessions = sessions
         self._committer = committer
         self._budget = budget
+        self._room = room
         self._clock = clock
 
     async def upload(self, task_id: UUID, entries: Sequence[Entry]) -> Stored:
         """Make the stored log hold `entries`, the task app's whole list.
 
         Raises SessionOpen while an agent stream is open, LimitExceeded where the task opened too
-        many epochs, SessionSuperseded where another upload or a stream came in between.
+        many epochs, LogFull, SessionSuperseded where another upload or a stream came in between.
         """
         received_at = self._clock()
         if self._sessions.find(task_id) is not None:
@@ -62,6 +65,7 @@ class Uploads:
         append = await self._difference(task_id, opening, [_truncated(one) for one in entries])
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
+        await self._make_room(task_id, opening.head, append)
         await self._budget.take(append.size_bytes)
         try:
             writer = _UploadWriter(task_id, opening, append, received_at)
@@ -83,6 +87,12 @@ class Uploads:
             case Verdict.WITHDRAWS_TAIL | Verdict.OPENS_EPOCH:
                 await self._sessions.limit_epochs(task_id)
                 return Append(1, open_epoch=True, entries=entries)
+
+    async def _make_room(self, task_id: UUID, head: LogHead, append: Append) -> None:
+        rows, bytes_ = append.most_rows, append.content_bytes
+        held_rows = head.rows - head.evicted.rows
+        if not self._room.fits(held_rows + rows, head.held_bytes + bytes_):
+            await self._room.make(task_id, rows, bytes_)
 
     async def _is_held(self, task_id: UUID, opening: Opening, entries: Sequence[Entry]) -> bool:
         """Whether all of `entries` is stored: a prefix, or the tail at an earlier moment."""

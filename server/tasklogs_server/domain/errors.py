@@ -111,6 +111,27 @@ class LimitExceeded(TaskLogsError):
 
 
 @dataclass(eq=False)
+class LogFull(TaskLogsError):
+    """The log is at its limits, and nothing in it is old enough to make room."""
+
+    entries: int
+    bytes: int
+    min_retention: timedelta
+    retry_after: timedelta
+
+    @property
+    def limit(self) -> str:
+        """What a log may hold."""
+        return (
+            f"a log holds at most {self.entries} entries and {self.bytes} bytes, and loses none"
+            f" younger than {self.min_retention.total_seconds():g} s"
+        )
+
+    def __str__(self) -> str:
+        return f"the task's log is full: {self.limit}"
+
+
+@dataclass(eq=False)
 class CursorExpired(TaskLogsError):
     """The place that a cursor or page token names is no longer held."""
 

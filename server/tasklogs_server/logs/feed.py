@@ -254,6 +254,10 @@ class Feed:
         self._growth.note(self.revision, [one.event for one in messages])
         self.revision = revision
 
+    def _forget_steps(self) -> None:
+        self._last = None
+        self._growth.forget()
+
     async def refresh(self) -> int:
         """Wait for a read that begins after this call; return the revision that it found.
 
@@ -308,14 +312,19 @@ class Feed:
             self._is_reading = False
         if read.task.head.revision < self.revision:
             # A restored backup: what followers were told is no longer so.
-            raise CursorExpired(Cursor(self.task_id, 0).encode())
+            raise expired(read.task)
         detail = derive(read.task.facts)
         if read.revision > self.revision:
             messages = messages_of(self._fold, self.task_id, read.changes, read.task.head.tail)
-            self._take(messages, read.revision)
+            if self.revision < read.task.head.evicted.revision:
+                # Some of what came in between is gone: no step leads over that. Followers read
+                # the store from their own places, and are told where theirs is no longer held.
+                self._forget_steps()
+                self.revision = read.revision
+            else:
+                self._take(messages, read.revision)
         else:
-            self._last = None  # taken long ago; it may hold a megabyte
-            self._growth.forget()
+            self._forget_steps()  # taken long ago; they may hold a megabyte
             if detail == self.detail:
                 return read.more
         self.detail = detail
@@ -330,6 +339,14 @@ class Feed:
     def _broadcast(self) -> None:
         for follower in self._followers:
             follower.set()
+
+
+def expired(task: Task) -> CursorExpired:
+    """Return what a place that is no longer held is answered with.
+
+    All that is held has changed after the oldest cursor.
+    """
+    return CursorExpired(Cursor(task.task_id, task.head.evicted.revision).encode())
 
 
 def messages_of(

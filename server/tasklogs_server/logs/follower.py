@@ -23,7 +23,7 @@ from tasklogs_server.domain.errors import (
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_read
 from tasklogs_server.domain.status import StatusDetail, derive
-from tasklogs_server.logs.feed import Encode, Feed, Message, TailFold, messages_of
+from tasklogs_server.logs.feed import Encode, Feed, Message, TailFold, expired, messages_of
 from tasklogs_server.logs.follow_events import (
     CaughtUp,
     FollowEvent,
@@ -90,7 +90,8 @@ class Follows:
     async def follow(self, query: FollowQuery) -> AsyncGenerator[bytes, None]:
         """Yield the messages of a follow as they travel, until it ends with an error.
 
-        Raises what a read raises at its start; later TaskNotFound, ServerDraining.
+        Raises what a read raises at its start, and CursorExpired; later TaskNotFound,
+        ServerDraining, and CursorExpired where entries were evicted that it had not sent yet.
         """
         task, revision = await self._start(query)
         detail = derive(task.facts)
@@ -113,7 +114,10 @@ class Follows:
             feed.end(error)
 
     async def lag(self, task_id: UUID, revision: int) -> _Lag:
-        """Read what changed after `revision`, once for all who ask at the same time."""
+        """Read what changed after `revision`, once for all who ask at the same time.
+
+        Raises CursorExpired where some of it was evicted.
+        """
         return await self._lagging.run((task_id, revision), lambda: self._read(task_id, revision))
 
     async def sync(self, task_id: UUID) -> None:
@@ -136,11 +140,15 @@ class Follows:
             raise InvalidFields([FieldViolation("cursor", "is of another task")])
         if query.cursor.revision > task.head.revision:
             # A restored backup: what the caller knows is no longer so.
-            raise CursorExpired(Cursor(task.task_id, 0).encode())
+            raise expired(task)
+        if query.cursor.revision < task.head.evicted.revision:
+            raise expired(task)
         return task, query.cursor.revision
 
     async def _read(self, task_id: UUID, revision: int) -> _Lag:
         read = await self._changes.since(task_id, revision)
+        if revision < read.task.head.evicted.revision:
+            raise expired(read.task)
         messages = messages_of(TailFold(), task_id, read.changes, read.task.head.tail)
         return _Lag(messages, read.revision)
 
@@ -196,6 +204,7 @@ class _Follower:
         self._query = query
         self._revision = revision
         self._woken = woken
+        self._may_begin_later = query.cursor is None
         self._told: StatusDetail | None = None
         self._quiet_since = 0.0
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -223,6 +232,7 @@ class _Follower:
                 if self._revision < self._feed.revision:
                     messages, revision = await self._due()
                     for message in messages:
+                        self._may_begin_later = False
                         yield self._wire(message)
                     self._revision = revision
                 if self._caught_up_at is not None and self._revision >= self._caught_up_at:
@@ -247,6 +257,11 @@ class _Follower:
         except StoreUnavailable:
             await asyncio.sleep(_STORE_RETRY_SECONDS)
             return (), self._revision
+        except CursorExpired as error:
+            if not self._may_begin_later or error.oldest is None:
+                raise
+            # It asked for what is held, and was sent nothing yet: less is held by now.
+            return (), Cursor.decode(error.oldest).revision
         return lag.messages, lag.revision
 
     def _wire(self, message: Message) -> bytes:

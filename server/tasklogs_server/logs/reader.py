@@ -21,6 +21,7 @@ from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
 from tasklogs_server.logs.places import Cursor, PagePlace
 from tasklogs_server.sharing import Shared
 from tasklogs_server.store.log_reads import LogPage, LogReads, PageQuery
+from tasklogs_server.store.records import Evicted
 
 MAX_PAGE_ROWS = 1000
 
@@ -68,7 +69,7 @@ class LogReader:
     """Answers reads of logs.
 
     `sync` brings a task's stored log up to date; `confirmed_at` knows the moment of which it is a
-    true picture where that is not in the store yet.
+    true picture where that is not in the store yet; `evicted` reads what it has lost.
     """
 
     def __init__(
@@ -77,11 +78,13 @@ class LogReader:
         *,
         sync: Sync,
         confirmed_at: Callable[[UUID], datetime | None],
+        evicted: Callable[[UUID], Awaitable[Evicted]],
         page_bytes: int,
     ) -> None:
         self._reads = reads
         self._sync = sync
         self._confirmed_at = confirmed_at
+        self._evicted = evicted
         self._page_bytes = page_bytes
         self._shared: Shared[LogPage] = Shared()
 
@@ -107,6 +110,8 @@ class LogReader:
         page = await self._page(query.ref, wanted)
         detail = derive(page.facts)
         plan = _plan(page, query, detail)
+        if page.first_id is None and page.epoch < page.current_epoch:
+            await self._refuse_evicted(page)
         if plan is ReadPlan.SYNC_THEN_READ:
             if time_left is not None:
                 time_left -= timedelta(seconds=loop.time() - began)
@@ -146,8 +151,11 @@ class LogReader:
             page_bytes=self._page_bytes,
         )
         page = await self._page(query.ref, wanted)
-        if page.task_id != place.task_id or page.start > place.start:
+        if page.task_id != place.task_id:
             raise CursorExpired(None)
+        # Pages begin after entries that were there: where none is left, all were evicted.
+        if page.start > place.start or page.first_id is None:
+            raise await self._expired(page.task_id)
         return self._answer(
             page,
             query,
@@ -156,6 +164,15 @@ class LogReader:
             status=place.status,
             revision=place.revision,
         )
+
+    async def _refuse_evicted(self, page: LogPage) -> None:
+        # An earlier epoch without entries: empty is not the same as gone.
+        if page.epoch <= (await self._evicted(page.task_id)).epoch:
+            raise await self._expired(page.task_id)
+
+    async def _expired(self, task_id: UUID) -> CursorExpired:
+        evicted = await self._evicted(task_id)
+        return CursorExpired(Cursor(task_id, evicted.revision).encode())
 
     async def _page(self, ref: TaskRef, wanted: PageQuery) -> LogPage:
         return await self._shared.run((ref, wanted), lambda: self._reads.page(ref, wanted))

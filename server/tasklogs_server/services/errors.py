@@ -101,6 +101,12 @@ def _limit(error: errors.LimitExceeded) -> Message:
     return failure
 
 
+def _full(error: errors.LogFull) -> Message:
+    violation = details.QuotaFailure.Violation(subject="log", description=_fit(error.limit))
+    failure: Message = details.QuotaFailure(violations=[violation])
+    return failure
+
+
 def _expired(error: errors.CursorExpired) -> Message:
     metadata = {} if error.oldest is None else {"oldest_cursor": error.oldest}
     return _info("CURSOR_EXPIRED", **metadata)
@@ -128,6 +134,13 @@ TABLE: dict[type[errors.TaskLogsError], _Row] = dict(
         _row(errors.Unauthenticated, _CODE.UNAUTHENTICATED),
         _row(errors.PermissionDenied, _CODE.PERMISSION_DENIED),
         _row(errors.LimitExceeded, _CODE.RESOURCE_EXHAUSTED, _limit),
+        _row(
+            errors.LogFull,
+            _CODE.RESOURCE_EXHAUSTED,
+            _reason("LOG_FULL"),
+            _full,
+            lambda error: _retry(error.retry_after),
+        ),
         _row(errors.CursorExpired, _CODE.OUT_OF_RANGE, _expired),
         _row(
             errors.StoreUnavailable,

@@ -190,8 +190,8 @@ def _task(task: Task) -> pb.Task:
 def _log(head: LogHead) -> pb.Task.Log:
     return pb.Task.Log(
         epoch=head.epoch,
-        entries=head.entries,
+        entries=head.held_entries,
         revision=head.revision,
-        bytes=head.bytes,
+        bytes=head.held_bytes,
         snapshot_at=None if head.snapshot_at is None else timestamp(head.snapshot_at),
     )

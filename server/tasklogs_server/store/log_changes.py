@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     import asyncpg
 
 # Where a follow without a cursor begins: after the entry before the last $6 ones, or after the
-# opening of the current epoch.
+# opening of the current epoch; in both cases not before what is held.
 _START = f"""
     SELECT {TASK_COLUMNS},
            CASE WHEN $6 = 0 THEN h.revision
-                ELSE coalesce(
+                ELSE greatest(h.evicted_revision, coalesce(
                     (SELECT e.revision FROM log_entries e
                       WHERE e.task_id = h.task_id AND e.epoch = h.epoch
                         AND e.ordinal = h.entries - $6::int - 1),
                     (SELECT max(v.revision) FROM log_events v
                       WHERE v.task_id = h.task_id AND v.id IS NULL),
-                    0)
+                    0))
            END AS start_revision
       FROM {TASK_TABLES}
      WHERE t.task_id = coalesce(

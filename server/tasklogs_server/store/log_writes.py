@@ -48,7 +48,7 @@ WITH locked AS MATERIALIZED (
        SET epoch = $4, entries = $5, revision = $6, bytes = $7, digest = $8,
            snapshot_at = greatest(h.snapshot_at, $9),
            tail_id = $10, tail_type = $11, tail_seconds = $12, tail_nanos = $13,
-           tail_revision = $14, tail_dropped = $15, tail_part_bytes = $16
+           tail_revision = $14, tail_dropped = $15, tail_part_bytes = $16, total_rows = $33
       FROM locked
      WHERE h.task_id = locked.task_id AND h.fence = $2 AND h.revision = $3
     RETURNING h.task_id
@@ -206,4 +206,5 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
         [event.epoch for event in commit.events],
         [None if isinstance(event, EpochOpened) else event.ordinal for event in commit.events],
         [None if isinstance(event, EpochOpened) else event.id for event in commit.events],
+        head.rows,
     )

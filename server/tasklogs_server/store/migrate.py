@@ -19,8 +19,10 @@ class UnknownSchema(Exception):
     """The database has a schema that this version does not know."""
 
 
-async def migrate(dsn: str) -> None:
+async def migrate(dsn: str, to: str = "head") -> None:
     """Upgrade the database to the newest schema; it does nothing where there is nothing to do.
+
+    `to`: an older schema, for tests of migrations.
 
     Servers that start at the same time take turns. Raises UnknownSchema where a newer server was
     here; other errors are SQLAlchemy's or asyncpg's own.
@@ -36,18 +38,18 @@ async def migrate(dsn: str) -> None:
         async with engine.connect() as connection:
             await connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK_KEY})")
             await connection.commit()
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, to)
             await connection.commit()
     finally:
         await engine.dispose()
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, to: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
     except CommandError as error:
         raise UnknownSchema("its schema was made by a newer version of this server") from error

@@ -28,11 +28,27 @@ class TailHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Evicted:
+    """What a log has lost to its limits: always its oldest part, up to `revision`.
+
+    `rows` and `bytes` are counted as in LogHead. `epoch` and `ordinal`: of the last entry that was
+    lost.
+    """
+
+    revision: int = 0
+    epoch: int = 0
+    ordinal: int = -1
+    rows: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LogHead:
     """Where a task's log stands. Epoch 0: nothing was ever stored.
 
-    `entries` counts the current epoch's, evicted ones included; `bytes` is the content held over
-    all epochs; `digest` covers the sealed entries.
+    `entries` counts the current epoch's. `bytes` is the content, and `rows` the entries, epoch
+    openings and withdrawals, over all epochs. All three count what was evicted, too. `digest`
+    covers the sealed entries.
     """
 
     epoch: int
@@ -42,6 +58,19 @@ class LogHead:
     bytes: int
     snapshot_at: datetime | None
     tail: TailHead | None
+    rows: int = 0
+    evicted: Evicted = Evicted()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of content that are held, over all epochs."""
+        return self.bytes - self.evicted.bytes
+
+    @property
+    def held_entries(self) -> int:
+        """Entries of the current epoch that are held."""
+        lost = self.evicted.ordinal + 1 if self.evicted.epoch == self.epoch else 0
+        return self.entries - lost
 
 
 @dataclass(frozen=True, slots=True)

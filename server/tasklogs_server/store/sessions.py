@@ -47,11 +47,11 @@ _EPOCHS_SINCE = """
     SELECT count(*) FROM log_events
      WHERE task_id = $1 AND id IS NULL AND committed_at > clock_timestamp() - interval '1 hour'"""
 
-_SAME_CONTENT = """
-    SELECT e.ordinal, e.revision, e.head
+# A row for each entry that is held, whether or not its content is the same.
+_COMPARED = """
+    SELECT e.ordinal, e.revision, e.head, e.content = u.content AS is_same
       FROM unnest($3::int[], $4::bytea[]) AS u (ordinal, content)
-      JOIN log_entries e ON e.task_id = $1 AND e.epoch = $2 AND e.ordinal = u.ordinal
-     WHERE e.content = u.content"""
+      JOIN log_entries e ON e.task_id = $1 AND e.epoch = $2 AND e.ordinal = u.ordinal"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +148,22 @@ class SessionStore:
     async def is_prefix(self, task_id: UUID, epoch: int, entries: Sequence[Entry]) -> bool:
         """Whether these are an epoch's first sealed entries, times included.
 
-        A conversation that starts over greets with the same words, but later.
+        A conversation that starts over greets with the same words, but later. Entries that were
+        evicted are taken for the same where those after them are; False where none is held.
         """
         async with self._connections.use() as connection:
             rows = await connection.fetch(
-                _SAME_CONTENT,
+                _COMPARED,
                 task_id,
                 epoch,
                 list(range(len(entries))),
                 [one.content for one in entries],
             )
-        return len(rows) == len(entries) and all(
-            row["head"] == _head_of_entry(entries[row["ordinal"]], row["revision"]) for row in rows
+        # What is evicted is a prefix, so the last of these is held if any is.
+        return bool(rows) and all(
+            row["is_same"]
+            and row["head"] == _head_of_entry(entries[row["ordinal"]], row["revision"])
+            for row in rows
         )
 
     async def _raise_fence(

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from tasklogs_server.store import processes
 from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.evictions import Evictions
 from tasklogs_server.store.log_changes import LogChanges
 from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
@@ -41,6 +42,7 @@ class Store:
         self.reads = LogReads(connections, standing)
         self.changes = LogChanges(connections, standing)
         self.sessions = SessionStore(connections, standing)
+        self.evictions = Evictions(connections)
         self.writes = LogWrites(writes)
 
     @classmethod

@@ -13,7 +13,7 @@ from tasklogs_server.domain.status import (
     Facts,
     JobStatus,
 )
-from tasklogs_server.store.records import LogHead, TailHead, Task
+from tasklogs_server.store.records import Evicted, LogHead, TailHead, Task
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 HEAD_COLUMNS = """
     h.epoch, h.entries, h.revision, h.bytes, h.digest, h.snapshot_at, h.tail_id, h.tail_type,
-    h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped, h.tail_part_bytes"""
+    h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped, h.tail_part_bytes,
+    h.total_rows, h.evicted_revision, h.evicted_epoch, h.evicted_ordinal, h.evicted_rows,
+    h.evicted_bytes"""
 
 FACT_COLUMNS = """
     t.build_number, t.transition, t.job_status, t.lifecycle, t.health"""
@@ -33,15 +35,15 @@ FACT_COLUMNS = """
 # lease of a standalone task runs from the later of the loss (or the last heartbeat of the process
 # that held the session) and the first start of a server after a gap: time without any server does
 # not count.
-_HEARTBEAT = "(SELECT p.heartbeat_at FROM processes p WHERE p.process_id = t.session_process)"
+HEARTBEAT = "(SELECT p.heartbeat_at FROM processes p WHERE p.process_id = t.session_process)"
 
 AGENT_CONNECTED = f"""
     t.session_process IS NOT NULL AND t.session_lost_at IS NULL
-    AND (t.session_process = $1 OR {_HEARTBEAT} > clock_timestamp() - interval '15 s')"""
+    AND (t.session_process = $1 OR {HEARTBEAT} > clock_timestamp() - interval '15 s')"""
 
 LEASE_OVER = f"""
     t.standalone AND t.transition = 'START' AND NOT ({AGENT_CONNECTED})
-    AND greatest(coalesce(t.session_lost_at, {_HEARTBEAT}, t.created_at), $2::timestamptz)
+    AND greatest(coalesce(t.session_lost_at, {HEARTBEAT}, t.created_at), $2::timestamptz)
         + $3::interval < clock_timestamp()"""
 
 SESSION_COLUMNS = f"""
@@ -85,6 +87,19 @@ def head_of(row: asyncpg.Record) -> LogHead:
         bytes=row["bytes"],
         snapshot_at=row["snapshot_at"],
         tail=tail_of(row),
+        rows=row["total_rows"],
+        evicted=evicted_of(row),
+    )
+
+
+def evicted_of(row: asyncpg.Record) -> Evicted:
+    """Read what the log has lost."""
+    return Evicted(
+        revision=row["evicted_revision"],
+        epoch=row["evicted_epoch"],
+        ordinal=row["evicted_ordinal"],
+        rows=row["evicted_rows"],
+        bytes=row["evicted_bytes"],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -14,7 +14,9 @@ from tasklogs_server.domain.status import BuildTransition, Facts
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.records import Task
 from tasklogs_server.store.task_rows import (
+    AGENT_CONNECTED,
     FACT_COLUMNS,
+    HEARTBEAT,
     TASK_COLUMNS,
     TASK_TABLES,
     Standing,
@@ -59,7 +61,8 @@ _LOCK_FACTS = f"""
 
 _STORE_FACTS = """
     UPDATE tasks SET build_number = $2, transition = $3, job_status = $4, lifecycle = $5,
-                     health = $6, start_build = coalesce($7, start_build)
+                     health = $6, start_build = coalesce($7, start_build),
+                     changed_at = clock_timestamp()
      WHERE task_id = $1"""
 
 _TOKEN_HASH = "SELECT agent_token_hash FROM tasks WHERE task_id = $1 AND deleted_at IS NULL"
@@ -68,6 +71,34 @@ _ROTATE_TOKEN = """
     UPDATE tasks SET agent_token_hash = $2
      WHERE task_id = $1 AND deleted_at IS NULL RETURNING task_id"""
 
+# Tasks that have been paused for $2, by the database's clock: since then no report changed their
+# facts, no stream was connected, and (the marks tell) nothing was committed. The status is derived
+# in the domain; these are the facts it is PAUSED by, and an index has them. Evaluated once more
+# under the locks that reports, sessions and commits take.
+_LONG_PAUSED = f"""
+    FROM {TASK_TABLES}
+   WHERE t.transition IN ('STOP', 'DELETE') AND t.job_status = 'SUCCEEDED'
+     AND t.deleted_at IS NULL
+     AND t.changed_at < clock_timestamp() - $2::interval
+     AND coalesce(t.session_lost_at, {HEARTBEAT}, t.changed_at) < clock_timestamp() - $2::interval
+     AND NOT ({AGENT_CONNECTED})"""
+_AT_REST = f"""
+    {_LONG_PAUSED}
+     AND (h.revision = 0
+          OR EXISTS (SELECT FROM log_marks m
+                      WHERE m.task_id = t.task_id AND m.revision >= h.revision
+                        AND m.marked_at < clock_timestamp() - $2::interval))"""
+
+_TO_RETIRE = f"SELECT t.task_id {_AT_REST} ORDER BY t.changed_at LIMIT $3"
+_LOCK_TO_RETIRE = f"SELECT {FACT_COLUMNS} {_AT_REST} AND t.task_id = $3 FOR UPDATE OF t, h"
+
+# What a server that died did not mark any more.
+_UNMARKED = f"""
+  SELECT t.task_id {_LONG_PAUSED} AND h.revision > 0
+     AND NOT EXISTS (SELECT FROM log_marks m
+                      WHERE m.task_id = t.task_id AND m.revision >= h.revision)
+   LIMIT $3"""
+
 # From here on no session can write (its head is gone), no token fits, and the name is free.
 _MARK_DELETED = """
     UPDATE tasks SET deleted_at = clock_timestamp(), agent_token_hash = ''
@@ -75,13 +106,28 @@ _MARK_DELETED = """
 _FREE_NAME = "DELETE FROM task_names WHERE owner = $1 AND name = $2"
 _DELETE_HEAD = "DELETE FROM log_heads WHERE task_id = $1"
 
+_CHUNK_BYTES = 4 * 1024 * 1024
+
 _DELETED = "SELECT task_id FROM tasks WHERE deleted_at IS NOT NULL LIMIT $1"
 
-_DELETE_CHUNKS = tuple(
-    f"""
+# Bounded by content, too: entries may have a megabyte each.
+_DELETE_CHUNKS = (
+    *(
+        f"""
+    DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+        SELECT sized.place
+          FROM (SELECT few.place, sum(few.size) OVER (ORDER BY few.place) - few.size AS before
+                  FROM (SELECT ctid AS place, octet_length({content}) AS size FROM {table}
+                         WHERE task_id = $1 LIMIT $2) few) sized
+         WHERE sized.before < {_CHUNK_BYTES}))"""
+        for table, content in (("log_tail_parts", "text"), ("log_entries", "content"))
+    ),
+    *(
+        f"""
     DELETE FROM {table} WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM {table} WHERE task_id = $1 LIMIT $2))"""
-    for table in ("log_tail_parts", "log_entries", "log_events")
+        for table in ("log_events", "log_marks")
+    ),
 )
 _DELETE_TASK = "DELETE FROM tasks WHERE task_id = $1"
 
@@ -180,11 +226,31 @@ class TaskStore:
         Raises TaskNotFound.
         """
         async with self._connections.use() as connection, connection.transaction():
-            row = await connection.fetchrow(_MARK_DELETED, task_id)
-            if row is None:
-                raise TaskNotFound(str(task_id))
-            await connection.execute(_FREE_NAME, row["owner"], row["name"])
-            await connection.execute(_DELETE_HEAD, task_id)
+            await _delete(connection, task_id)
+
+    async def to_retire(self, age: timedelta, *, limit: int) -> Sequence[UUID]:
+        """Return tasks that have been paused for longer than `age`, the longest first."""
+        async with self._connections.use() as connection:
+            rows = await connection.fetch(_TO_RETIRE, self._standing.process_id, age, limit)
+        return [row["task_id"] for row in rows]
+
+    async def paused_without_mark(self, age: timedelta, *, limit: int) -> Sequence[UUID]:
+        """Return tasks that have been paused for so long, but where their log stood has no mark."""
+        async with self._connections.use() as connection:
+            rows = await connection.fetch(_UNMARKED, self._standing.process_id, age, limit)
+        return [row["task_id"] for row in rows]
+
+    async def retire(
+        self, task_id: UUID, age: timedelta, *, is_paused: Callable[[Facts], bool]
+    ) -> bool:
+        """Delete a task as `delete` does, if it still has been paused for longer than `age`."""
+        process_id = self._standing.process_id
+        async with self._connections.use() as connection, connection.transaction():
+            row = await connection.fetchrow(_LOCK_TO_RETIRE, process_id, age, task_id)
+            if row is None or not is_paused(facts_of(row)):
+                return False
+            await _delete(connection, task_id)
+            return True
 
     async def deleted(self, limit: int = 100) -> Sequence[UUID]:
         """Return tasks that are deleted and still have rows."""
@@ -199,6 +265,14 @@ class TaskStore:
                     return False
             await connection.execute(_DELETE_TASK, task_id)
             return True
+
+
+async def _delete(connection: Connection, task_id: UUID) -> None:
+    row = await connection.fetchrow(_MARK_DELETED, task_id)
+    if row is None:
+        raise TaskNotFound(str(task_id))
+    await connection.execute(_FREE_NAME, row["owner"], row["name"])
+    await connection.execute(_DELETE_HEAD, task_id)
 
 
 async def change_facts(

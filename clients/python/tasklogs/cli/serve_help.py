@@ -41,5 +41,7 @@ def _sentence(description: str | None) -> str:
 
 
 def _plain(default: object) -> str:
+    if default is None:
+        return "unset"
     # As the variable takes it: ISO 8601.
     return f"PT{default.total_seconds():g}S" if isinstance(default, timedelta) else str(default)

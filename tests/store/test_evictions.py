@@ -1,0 +1,296 @@
+"""Eviction: the oldest goes first, nothing young, never the tail; commits go on regardless."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs_server.domain.errors import TaskNotFound
+from tasklogs_server.store import Store
+from tasklogs_server.store.evictions import _EVICT, EvictionOutcome, LogLimits
+from tasklogs_server.store.log_reads import PageQuery
+from tasklogs_server.store.log_writes import Outcome
+from tests.store.logs import Connection, Log, entry_row, new_task
+from tests.store.test_plans import explain, nodes
+
+NOW, WEEK = timedelta(0), timedelta(days=7)
+EVICTED, NOTHING = EvictionOutcome.EVICTED, EvictionOutcome.NOTHING
+
+
+def limits(
+    rows: int = 1_000_000, bytes_: int = 1 << 30, min_retention: timedelta = NOW
+) -> LogLimits:
+    return LogLimits(rows, bytes_, min_retention)
+
+
+async def evict_all(log: Log, to: LogLimits) -> int:
+    """Evict chunk by chunk until there is nothing to do; return how many chunks it took."""
+    chunks = 0
+    while (await log.store.evictions.evict(log.task_id, to)).outcome is EVICTED:
+        chunks += 1
+    return chunks
+
+
+async def pass_time(sql: Connection, log: Log, days: int) -> None:
+    """Let all marks and events of a log be older."""
+    for table, column in (("log_marks", "marked_at"), ("log_events", "committed_at")):
+        await sql.execute(
+            f"UPDATE {table} SET {column} = {column} - make_interval(days => $2)"
+            " WHERE task_id = $1",
+            log.task_id,
+            days,
+        )
+
+
+async def mark(log: Log) -> bool:
+    return await log.store.evictions.mark(log.task_id, every=NOW, min_retention=WEEK)
+
+
+async def rows_of(sql: Connection, task_id: UUID) -> int:
+    """Count the rows that a log has, which is what its head counts."""
+    return int(
+        await sql.fetchval(
+            "SELECT (SELECT count(*) FROM log_entries WHERE task_id = $1)"
+            " + (SELECT count(*) FROM log_events WHERE task_id = $1)",
+            task_id,
+        )
+    )
+
+
+async def test_a_log_within_its_limits_loses_nothing(log: Log) -> None:
+    await log.write(log.commit([b"a", b"b", b"c"], open_epoch=True))
+    holding = await log.store.evictions.evict(log.task_id, limits(rows=4, bytes_=3))
+    assert (holding.outcome, holding.rows, holding.bytes) == (NOTHING, 4, 3)
+    assert await log.contents() == ["a", "b", "c"]
+
+
+async def test_the_oldest_epoch_goes_first_then_the_oldest_entries_of_the_current_one(
+    log: Log, sql: Connection
+) -> None:
+    await log.write(log.commit([b"a0", b"a1"], open_epoch=True))
+    await log.write(log.commit([b"b0", b"b1", b"b2", b"b3"], open_epoch=True))
+    held = []
+    for bytes_ in (11, 9, 7, 5, 3):
+        await evict_all(log, limits(bytes_=bytes_))
+        held.append([await log.contents(PageQuery(epoch=1)), await log.contents()])
+    assert held == [
+        [["a1"], ["b0", "b1", "b2", "b3"]],
+        [[], ["b0", "b1", "b2", "b3"]],
+        [[], ["b1", "b2", "b3"]],
+        [[], ["b2", "b3"]],
+        [[], ["b2", "b3"]],  # the tail stays, and what is the last where it is withdrawn
+    ]
+    task = await log.store.tasks.get(log.task_id)
+    assert (task.head.held_bytes, task.head.held_entries, task.head.entries) == (4, 2, 4)
+    assert task.head.rows - task.head.evicted.rows == await rows_of(sql, log.task_id)
+
+
+async def test_what_is_evicted_reaches_exactly_as_far_as_it_says(log: Log) -> None:
+    await log.write(log.commit([b"a"] * 40, open_epoch=True))
+    holding = await log.store.evictions.evict(log.task_id, limits(rows=32))
+    # 41 rows: nine must go, and a sixteenth of the limit with them.
+    assert (holding.rows, holding.evicted.revision, holding.evicted.ordinal) == (30, 12, 10)
+    page = await log.page()
+    assert (page.first_id, page.start, page.end) == (11, 11, 40)
+
+
+async def test_nothing_younger_than_the_retention_goes(log: Log, sql: Connection) -> None:
+    await log.write(log.commit([b"a", b"b", b"c"], open_epoch=True))
+    small = limits(rows=1, min_retention=WEEK)
+    assert await evict_all(log, small) == 0  # nobody knows how old they are
+    assert await mark(log)
+    await pass_time(sql, log, days=6)
+    await log.write(log.commit([b"d", b"e", b"f"]))
+    assert await mark(log)
+    assert await evict_all(log, small) == 0
+    await pass_time(sql, log, days=2)
+    assert await evict_all(log, small) == 1
+    assert await log.contents() == ["d", "e", "f"]
+    old_in = await log.store.evictions.old_in(log.task_id, WEEK)
+    assert old_in is not None
+    assert timedelta(days=4.9) < old_in <= timedelta(days=5)
+
+
+async def test_an_entry_that_changed_after_the_mark_is_as_young_as_its_change(
+    log: Log, sql: Connection
+) -> None:
+    await log.write(log.commit([b"a", b"b"], open_epoch=True))
+    await log.write(log.commit(grow=b"b", keep=1))
+    await mark(log)
+    await pass_time(sql, log, days=8)
+    await log.write(log.commit([b"c", b"d"]))  # seals what the mark covers
+    await log.write(log.commit([b"e", b"f"], open_epoch=True))
+    assert await evict_all(log, limits(rows=1, min_retention=WEEK)) == 1
+    assert await log.contents(PageQuery(epoch=1)) == ["c", "d"]
+
+
+async def test_marks_are_few_and_only_those_that_matter_stay(log: Log, sql: Connection) -> None:
+    count = "SELECT count(*) FROM log_marks WHERE task_id = $1"
+    evictions, hour = log.store.evictions, timedelta(hours=1)
+    assert await evictions.mark(log.task_id, every=hour, min_retention=WEEK)
+    assert await sql.fetchval(count, log.task_id) == 0  # nothing to mark
+    for number in range(5):
+        await log.write(log.commit([b"a"], open_epoch=number == 0))
+        is_marked = await evictions.mark(log.task_id, every=hour, min_retention=WEEK)
+        assert is_marked == (number == 0)
+    assert await sql.fetchval(count, log.task_id) == 1
+    for _ in range(3):
+        await pass_time(sql, log, days=4)
+        await log.write(log.commit([b"a"]))
+        assert await mark(log)
+        assert await mark(log)
+    # Of 4 and of 0 days ago, and the one of 8 that tells what is old enough; that of 12 is gone.
+    assert await sql.fetchval(count, log.task_id) == 3
+
+
+async def test_no_mark_is_made_of_a_deleted_task(store: Store, log: Log, sql: Connection) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    await store.tasks.delete(log.task_id)
+    assert await mark(log)
+    assert await sql.fetchval("SELECT count(*) FROM log_marks") == 0
+    with pytest.raises(TaskNotFound):
+        await store.evictions.evict(log.task_id, limits())
+
+
+async def test_commits_go_on_where_they_were_whatever_was_evicted(
+    log: Log, sql: Connection
+) -> None:
+    await log.write(log.commit([b"a"] * 10, open_epoch=True))
+    await log.write(log.commit(grow=b"b", keep=1))
+    before = log.head
+    await evict_all(log, limits(rows=2))
+    assert await log.write(log.commit(grow=b"c", keep=2)) is Outcome.COMMITTED
+    assert await log.write(log.commit(withdraw=True)) is Outcome.COMMITTED
+    assert await log.write(log.commit([b"z"])) is Outcome.COMMITTED
+    assert await log.contents() == ["a", "z"]
+    again = await Log.open(log.store, log.task_id)
+    assert (again.head.epoch, again.head.entries, again.head.digest) == (1, 10, before.digest)
+    assert again.head.rows - again.head.evicted.rows == await rows_of(sql, log.task_id)
+
+
+async def test_the_last_id_is_known_after_a_withdrawal_whatever_was_evicted(log: Log) -> None:
+    await log.write(log.commit([b"a"] * 10, open_epoch=True))
+    await evict_all(log, limits(rows=1))
+    await log.write(log.commit(withdraw=True))
+    await evict_all(log, limits(rows=1))
+    opening = await log.store.sessions.open_session(
+        log.task_id, admit=lambda _: None, connect=lambda facts: facts
+    )
+    assert (opening.tail_content, opening.last_sealed_id) == (None, 8)
+
+
+async def test_a_head_that_is_held_or_has_moved_is_left_alone(log: Log, sql: Connection) -> None:
+    await log.write(log.commit([b"a"] * 10, open_epoch=True))
+    async with sql.transaction():
+        await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", log.task_id)
+        holding = await log.store.evictions.evict(log.task_id, limits(rows=1))
+        assert holding.outcome is EvictionOutcome.LOCKED
+    assert (await log.store.evictions.evict(log.task_id, limits(rows=1))).outcome is EVICTED
+
+
+async def test_a_chunk_is_bounded_by_rows_and_by_bytes(log: Log) -> None:
+    await log.write(log.commit([b"x" * 1000] * 100, open_epoch=True))
+    evictions = log.store.evictions
+    few = await evictions.evict(log.task_id, limits(rows=2), chunk_rows=10)
+    assert few.evicted.rows == 10
+    small = await evictions.evict(log.task_id, limits(rows=2), chunk_bytes=5_000)
+    assert small.evicted.bytes == 15_000
+
+
+async def test_openings_and_withdrawals_go_with_the_entries_that_they_lie_between(
+    log: Log, sql: Connection
+) -> None:
+    for _ in range(3):
+        await log.write(log.commit([b"a", b"b"], open_epoch=True))
+        await log.write(log.commit(withdraw=True))
+        await log.write(log.commit([b"c", b"d"]))
+    events = "SELECT epoch, id IS NULL AS opens FROM log_events ORDER BY revision"
+    await evict_all(log, limits(rows=2))
+    assert len(await sql.fetch(events)) == 6  # those of the last hour are counted for the limit
+    await pass_time(sql, log, days=1)
+    await log.write(log.commit([b"e", b"f"]))
+    await evict_all(log, limits(rows=2))
+    # The withdrawal of epoch 3 came before what is held; its opening is where searches begin.
+    assert [tuple(row) for row in await sql.fetch(events)] == [(3, True)]
+    task = await log.store.tasks.get(log.task_id)
+    assert task.head.rows - task.head.evicted.rows == await rows_of(sql, log.task_id) == 3
+
+
+async def test_commits_and_evictions_that_race_lose_nothing_else(
+    store: Store, log: Log, sql: Connection
+) -> None:
+    await log.write(log.commit([b"0"], open_epoch=True))
+    done = asyncio.Event()
+
+    async def evict() -> None:
+        while not done.is_set():
+            await store.evictions.evict(log.task_id, limits(rows=20))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(evict())
+        group.create_task(evict())
+        for number in range(1, 300):
+            commit = log.commit([str(number).encode()])
+            while (outcome := await log.write(commit)) is Outcome.LOCKED:
+                pass
+            assert outcome is Outcome.COMMITTED
+        done.set()
+    await evict_all(log, limits(rows=20))
+    contents = await log.contents()
+    assert contents == [str(number) for number in range(300 - len(contents), 300)]
+    task = await store.tasks.get(log.task_id)
+    assert task.head.held_entries == len(contents) <= 20
+    assert task.head.held_bytes == sum(map(len, contents))
+    assert task.head.rows - task.head.evicted.rows == await rows_of(sql, log.task_id)
+
+
+async def test_a_prefix_is_one_as_long_as_some_of_it_is_held(log: Log) -> None:
+    await log.write(log.commit([b"0", b"1", b"2", b"3", b"4", b"5"], open_epoch=True))
+    await evict_all(log, limits(bytes_=3))
+    shown = [Entry(id_, EntryType.OUTPUT, Time(id_ + 1, 0), str(id_).encode()) for id_ in range(6)]
+    is_prefix = log.store.sessions.is_prefix
+    assert await log.contents() == ["3", "4", "5"]
+    assert await is_prefix(log.task_id, 1, shown[:5])
+    assert await is_prefix(log.task_id, 1, shown[:4])
+    assert not await is_prefix(log.task_id, 1, shown[:3])  # nothing to compare it with
+    other = Entry(3, EntryType.OUTPUT, Time(4, 0), b"other")
+    assert not await is_prefix(log.task_id, 1, [*shown[:3], other])
+
+
+async def test_logs_past_their_limits_are_found_page_by_page(store: Store) -> None:
+    past = set()
+    for number in range(7):
+        log = await Log.open(store, await new_task(store))
+        await log.write(log.commit([b"a"] * (5 if number % 2 else 2), open_epoch=True))
+        past |= {log.task_id} if number % 2 else set()
+    found: list[UUID] = []
+    place: UUID | None = UUID(int=0)
+    while place is not None:
+        ids, place = await store.evictions.past_limits(limits(rows=4), after=place, rows=2)
+        found += ids
+    assert found == sorted(past)
+
+
+async def test_a_chunk_reads_no_more_than_itself_on_a_log_of_any_length(
+    log: Log, sql: Connection
+) -> None:
+    await log.write(log.commit(open_epoch=True))
+    rows = [entry_row(1, number, number + 2, b"x" * 80) for number in range(50_000)]
+    await sql.copy_records_to_table(
+        "log_entries",
+        records=[
+            (log.task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content)
+            for row in rows
+        ],
+    )
+    await sql.execute("UPDATE log_heads SET entries = 50000, total_rows = 50001, revision = 50001")
+    await sql.execute("ANALYZE")
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
+    plan = await explain(sql, _EVICT, log.task_id, 0, 0, 1000, 1 << 30, NOW, 100, 1 << 20)
+    scans = [node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "Seq Scan"]
+    assert "log_entries" not in scans
+    assert max(node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan)) <= 100
