@@ -79,7 +79,8 @@ async def test_data_of_the_first_schema_is_counted_and_begins_to_age_with_the_se
                 row.content,
             )
         await migrate(empty_database)
-        assert await connection.fetch("SELECT task_id, revision FROM log_marks") == [(task_id, 3)]
+        marks = await connection.fetch("SELECT task_id, revision FROM log_marks")
+        assert [tuple(row) for row in marks] == [(task_id, 3)]
     finally:
         await connection.close()
     store = await Store.open(empty_database, read_connections=2, lease=timedelta(seconds=30))

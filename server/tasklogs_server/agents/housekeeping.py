@@ -23,7 +23,8 @@ from tasklogs_server.store.evictions import Evictions, LogLimits
 from tasklogs_server.store.tasks import TaskStore
 
 _EVERY_SECONDS = 60.0
-_LIMITS_EVERY_SECONDS = 3600.0
+_SWEEP_EVERY_SECONDS = 3600.0
+_MARK_AT_ONCE = 1000
 _RETIRE_AT_ONCE = 20
 
 _log = structlog.get_logger(__name__)
@@ -54,13 +55,13 @@ class Housekeeping:
         self._moved: set[UUID] = set()
         self._marked_at: dict[UUID, float] = {}
         """Of tasks that were marked less than a mark's interval ago."""
-        self._limits_kept_at: float | None = None
+        self._swept_at: float | None = None
         bus.listen(self._noted)
 
     async def run(self) -> None:
         """Work until cancelled; what fails is tried again the next time."""
         while True:
-            for work in (self.mark_moved, self.keep_limits, self.retire):
+            for work in (self.mark_moved, self.sweep, self.retire):
                 try:
                     await work()
                 except StoreUnavailable:
@@ -86,11 +87,23 @@ class Housekeeping:
             if is_marked:
                 self._marked_at[task_id] = now
 
-    async def keep_limits(self) -> None:
-        """Evict what is past the limits, of all logs; once an hour."""
+    async def sweep(self) -> None:
+        """Look at all logs, once an hour: evict what is past the limits, mark what nobody did."""
         now = self._clock()
-        if self._limits_kept_at is not None and now - self._limits_kept_at < _LIMITS_EVERY_SECONDS:
+        if self._swept_at is not None and now - self._swept_at < _SWEEP_EVERY_SECONDS:
             return
+        await self._keep_limits()
+        if self._retention is not None:
+            for task_id in await self._tasks.paused_without_mark(limit=_MARK_AT_ONCE):
+                await self._room.mark(task_id)
+        self._swept_at = now
+
+    async def retire(self) -> None:
+        """Delete tasks that have been paused for longer than the retention, a few at a time."""
+        if self._retention is not None:
+            await self._directory.retire_paused(self._retention, limit=_RETIRE_AT_ONCE)
+
+    async def _keep_limits(self) -> None:
         place: UUID | None = UUID(int=0)
         while place is not None:
             past, place = await self._evictions.past_limits(self._limits, after=place)
@@ -99,17 +112,6 @@ class Housekeeping:
                     await self._room.keep(task_id)
                 except TaskNotFound:
                     continue  # deleted meanwhile
-        self._limits_kept_at = now
-
-    async def retire(self) -> None:
-        """Delete tasks that have been paused for longer than the retention, a few at a time."""
-        if self._retention is None:
-            return
-        for task_id in await self._tasks.paused_without_mark(
-            self._retention, limit=_RETIRE_AT_ONCE
-        ):
-            await self._room.mark(task_id)
-        await self._directory.retire_paused(self._retention, limit=_RETIRE_AT_ONCE)
 
     def _noted(self, note: Note) -> None:
         if isinstance(note, Moved) and note.commit is not None:

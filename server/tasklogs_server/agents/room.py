@@ -72,7 +72,7 @@ class Room:
         async with self._turn:
             held = await self._evictions.evict(task_id, self._limits, rows=rows, bytes_=bytes_)
         if held.outcome is EvictionOutcome.EVICTED:
-            _log.info("log.evicted", task=str(task_id), revision=held.evicted.revision)
+            _log.debug("log.evicted", task=str(task_id), revision=held.evicted.revision)
         return held
 
     async def _full(self, task_id: UUID) -> LogFull:

@@ -151,10 +151,9 @@ class LogReader:
             page_bytes=self._page_bytes,
         )
         page = await self._page(query.ref, wanted)
-        if page.task_id != place.task_id:
-            raise CursorExpired(None)
         # Pages begin after entries that were there: where none is left, all were evicted.
-        if page.start > place.start or page.first_id is None:
+        is_evicted = page.start > place.start or page.first_id is None
+        if page.task_id != place.task_id or is_evicted:
             raise await self._expired(page.task_id)
         return self._answer(
             page,

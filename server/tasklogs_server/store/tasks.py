@@ -93,11 +93,14 @@ _TO_RETIRE = f"SELECT t.task_id {_AT_REST} ORDER BY t.changed_at LIMIT $3"
 _LOCK_TO_RETIRE = f"SELECT {FACT_COLUMNS} {_AT_REST} AND t.task_id = $3 FOR UPDATE OF t, h"
 
 # What a server that died did not mark any more.
-_UNMARKED = f"""
-  SELECT t.task_id {_LONG_PAUSED} AND h.revision > 0
+_UNMARKED = """
+  SELECT t.task_id
+    FROM tasks t JOIN log_heads h ON h.task_id = t.task_id
+   WHERE t.transition IN ('STOP', 'DELETE') AND t.job_status = 'SUCCEEDED'
+     AND t.deleted_at IS NULL AND h.revision > 0
      AND NOT EXISTS (SELECT FROM log_marks m
                       WHERE m.task_id = t.task_id AND m.revision >= h.revision)
-   LIMIT $3"""
+   LIMIT $1"""
 
 # From here on no session can write (its head is gone), no token fits, and the name is free.
 _MARK_DELETED = """
@@ -234,11 +237,10 @@ class TaskStore:
             rows = await connection.fetch(_TO_RETIRE, self._standing.process_id, age, limit)
         return [row["task_id"] for row in rows]
 
-    async def paused_without_mark(self, age: timedelta, *, limit: int) -> Sequence[UUID]:
-        """Return tasks that have been paused for so long, but where their log stood has no mark."""
+    async def paused_without_mark(self, *, limit: int) -> Sequence[UUID]:
+        """Return tasks that are paused, but the place where their log stands has no mark."""
         async with self._connections.use() as connection:
-            rows = await connection.fetch(_UNMARKED, self._standing.process_id, age, limit)
-        return [row["task_id"] for row in rows]
+            return [row["task_id"] for row in await connection.fetch(_UNMARKED, limit)]
 
     async def retire(
         self, task_id: UUID, age: timedelta, *, is_paused: Callable[[Facts], bool]

@@ -1,0 +1,273 @@
+"""The slow work beside answering: marks, limits that were lowered, tasks paused for long."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from tasklogs_server.agents.directory import Directory
+from tasklogs_server.agents.housekeeping import Housekeeping
+from tasklogs_server.agents.room import Room
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Deleted, Moved, Note
+from tasklogs_server.domain.status import (
+    AgentLifecycle,
+    AppHealth,
+    BuildTransition,
+    Facts,
+    JobStatus,
+)
+from tasklogs_server.store import Store
+from tasklogs_server.store.evictions import LogLimits
+from tests.agents.desk import Desk
+from tests.fixtures.conditions import until
+from tests.store.logs import Connection, Log, new_task
+
+DAY, WEEK = timedelta(days=1), timedelta(days=7)
+LIMITS = LogLimits(rows=10, bytes=1 << 30, min_retention=DAY)
+PAUSED = Facts(1, BuildTransition.STOP, JobStatus.SUCCEEDED, None, None)
+DELETED = Facts(1, BuildTransition.DELETE, JobStatus.SUCCEEDED, None, None)
+NOT_PAUSED = {
+    "no build": Facts(None, None, None, None, None),
+    "active": Facts(
+        1, BuildTransition.START, JobStatus.SUCCEEDED, AgentLifecycle.READY, AppHealth.HEALTHY
+    ),
+    "pending": Facts(1, BuildTransition.START, JobStatus.PENDING, None, None),
+    "initializing": Facts(1, BuildTransition.START, JobStatus.RUNNING, None, None),
+    "error": Facts(1, BuildTransition.STOP, JobStatus.FAILED, None, None),
+    "still stopping": Facts(1, BuildTransition.STOP, JobStatus.RUNNING, None, None),
+    "off": Facts(1, BuildTransition.START, JobStatus.SUCCEEDED, AgentLifecycle.OFF, None),
+}
+
+
+class Keeper:
+    """Housekeeping over the desk's store; each piece of work is called by the test."""
+
+    def __init__(self, desk: Desk, *, retention: timedelta | None = WEEK) -> None:
+        self.now = 0.0
+        self.bus = LocalBus()
+        self.notes: list[Note] = []
+        self.bus.listen(self.notes.append)
+        store = desk.store
+        self.directory = Directory(store.tasks, desk.sessions, self.bus)
+        self.work = Housekeeping(
+            evictions=store.evictions,
+            tasks=store.tasks,
+            directory=self.directory,
+            room=Room(store.evictions, LIMITS),
+            limits=LIMITS,
+            retention=retention,
+            bus=self.bus,
+            clock=lambda: self.now,
+        )
+
+
+@pytest.fixture
+def keeper(desk: Desk) -> Keeper:
+    return Keeper(desk)
+
+
+async def age(sql: Connection, task: UUID, by: timedelta) -> None:
+    """Let all that is known of a task's age be so much older."""
+    for statement in (
+        "UPDATE log_marks SET marked_at = marked_at - $2::interval WHERE task_id = $1",
+        "UPDATE tasks SET changed_at = changed_at - $2::interval,"
+        " session_lost_at = session_lost_at - $2::interval WHERE task_id = $1",
+    ):
+        await sql.execute(statement, task, by)
+
+
+async def paused(store: Store, facts: Facts = PAUSED, *, contents: int = 0) -> UUID:
+    """Make a task with these facts, and with a log."""
+    task = await new_task(store)
+    log = await Log.open(store, task)
+    if contents:
+        await log.write(log.commit([b"x"] * contents, open_epoch=True))
+    await store.sessions.lose_sessions([(task, log.fence)])
+    await store.tasks.change_facts(task, lambda _: facts)
+    return task
+
+
+async def is_there(sql: Connection, task: UUID) -> bool:
+    found: bool = await sql.fetchval(
+        "SELECT EXISTS (SELECT FROM tasks WHERE task_id = $1 AND deleted_at IS NULL)", task
+    )
+    return found
+
+
+async def marks(sql: Connection, task: UUID) -> list[int]:
+    rows = await sql.fetch(
+        "SELECT revision FROM log_marks WHERE task_id = $1 ORDER BY revision", task
+    )
+    return [row["revision"] for row in rows]
+
+
+async def test_a_log_that_moves_is_marked_once_in_the_interval_of_marks(
+    keeper: Keeper, log: Log, sql: Connection
+) -> None:
+    async def move() -> None:
+        await log.write(log.commit([b"x"], open_epoch=log.head.epoch == 0))
+        keeper.bus.publish(Moved(log.task_id, log.head))
+
+    await move()
+    await keeper.work.mark_moved()
+    assert await marks(sql, log.task_id) == [2]
+    for _ in range(3):
+        await move()
+        await keeper.work.mark_moved()
+    assert await marks(sql, log.task_id) == [2]
+    await age(sql, log.task_id, timedelta(hours=1))
+    keeper.now += 3600
+    await keeper.work.mark_moved()  # without another move: the last one is not forgotten
+    assert await marks(sql, log.task_id) == [2, 5]
+    keeper.bus.publish(Moved(log.task_id))  # a report is no move of the log
+    keeper.now += 3600
+    await keeper.work.mark_moved()
+    assert await marks(sql, log.task_id) == [2, 5]
+
+
+async def test_a_server_that_starts_again_and_again_makes_no_more_marks(
+    desk: Desk, log: Log, sql: Connection
+) -> None:
+    for number in range(3):
+        fresh = Keeper(desk)
+        await log.write(log.commit([b"x"], open_epoch=number == 0))
+        fresh.bus.publish(Moved(log.task_id, log.head))
+        await fresh.work.mark_moved()
+    assert await marks(sql, log.task_id) == [2]
+
+
+async def test_logs_past_limits_that_were_lowered_are_brought_within_them(
+    keeper: Keeper, store: Store, sql: Connection
+) -> None:
+    task, young = await paused(store, contents=30), await paused(store, contents=30)
+    await keeper.work.sweep()
+    assert (await store.tasks.get(task)).head.held_entries == 30  # of unknown age
+    for one in (task, young):
+        await store.evictions.mark(one, every=timedelta(0), min_retention=DAY)
+    await age(sql, task, DAY)
+    await keeper.work.sweep()
+    assert (await store.tasks.get(task)).head.held_entries == 30  # once an hour
+    keeper.now += 3600
+    await keeper.work.sweep()
+    assert (await store.tasks.get(task)).head.held_entries <= 10
+    assert (await store.tasks.get(young)).head.held_entries == 30
+
+
+@pytest.mark.parametrize("facts", [PAUSED, DELETED], ids=["stopped", "deleted"])
+@pytest.mark.parametrize("contents", [0, 3])
+async def test_a_task_that_is_paused_for_longer_than_the_retention_is_deleted(
+    keeper: Keeper, store: Store, sql: Connection, facts: Facts, contents: int
+) -> None:
+    task = await paused(store, facts, contents=contents)
+    name = (await store.tasks.get(task)).name
+    await keeper.work.sweep()  # marks where its log stands
+    await age(sql, task, WEEK - timedelta(hours=1))
+    await keeper.work.retire()
+    assert await is_there(sql, task)
+    await age(sql, task, timedelta(hours=2))
+    await keeper.work.retire()
+    assert not await is_there(sql, task)
+    assert keeper.notes == [Deleted(task)]
+    again = await keeper.directory.create(
+        owner="local", name=name, display_name="", prompt="", standalone=False
+    )
+    assert again[0].task_id != task
+    assert await store.tasks.token_hash(task) is None
+    while not await store.tasks.purge(task):
+        pass
+    assert await marks(sql, task) == []
+
+
+@pytest.mark.parametrize("facts", NOT_PAUSED.values(), ids=NOT_PAUSED.keys())
+async def test_only_paused_tasks_are_retired(
+    keeper: Keeper, store: Store, sql: Connection, facts: Facts
+) -> None:
+    task = await paused(store, facts, contents=1)
+    await store.evictions.mark(task, every=timedelta(0), min_retention=DAY)
+    await age(sql, task, timedelta(days=1000))
+    await keeper.work.retire()
+    assert await is_there(sql, task)
+    assert not await store.tasks.retire(task, WEEK, is_paused=lambda _: True)
+
+
+async def test_without_a_retention_nothing_is_retired(
+    desk: Desk, store: Store, sql: Connection
+) -> None:
+    task = await paused(store)
+    await age(sql, task, timedelta(days=1000))
+    await Keeper(desk, retention=None).work.retire()
+    assert await is_there(sql, task)
+
+
+async def test_what_happened_since_begins_the_retention_anew(
+    keeper: Keeper, store: Store, sql: Connection
+) -> None:
+    reported, repeated, wrote, connected = [await paused(store, contents=1) for _ in range(4)]
+    await keeper.work.sweep()
+    for task in (reported, repeated, wrote, connected):
+        await age(sql, task, 2 * WEEK)
+    await store.tasks.change_facts(reported, lambda _: DELETED)
+    await store.tasks.change_facts(repeated, lambda facts: facts)  # changes nothing
+    log = await Log.open(store, wrote)
+    await log.write(log.commit([b"late"]))
+    await store.sessions.lose_sessions([(wrote, log.fence)])  # without a mark of what it wrote
+    await age(sql, wrote, 2 * WEEK)
+    holds = await Log.open(store, connected)
+    await keeper.work.retire()
+    left = [await is_there(sql, task) for task in (reported, repeated, wrote, connected)]
+    assert left == [True, False, True, True]
+    # The stream is lost now: the week begins.
+    await store.sessions.lose_sessions([(connected, holds.fence)])
+    await keeper.work.retire()
+    assert await is_there(sql, connected)
+
+
+async def test_a_report_that_comes_in_between_keeps_the_task(store: Store, sql: Connection) -> None:
+    task = await paused(store)
+    await age(sql, task, 2 * WEEK)
+    assert await store.tasks.to_retire(WEEK, limit=10) == [task]
+    started = Facts(2, BuildTransition.START, JobStatus.PENDING, None, None)
+    await store.tasks.change_facts(task, lambda _: started)
+    assert not await store.tasks.retire(task, WEEK, is_paused=lambda _: True)
+    assert await is_there(sql, task)
+
+
+async def test_a_few_are_retired_at_a_time_the_longest_paused_first(
+    keeper: Keeper, store: Store, sql: Connection
+) -> None:
+    tasks = [await paused(store) for _ in range(5)]
+    for number, task in enumerate(tasks):
+        await age(sql, task, 2 * WEEK - number * timedelta(hours=1))
+    assert await keeper.directory.retire_paused(WEEK, limit=2) == 2
+    assert [await is_there(sql, task) for task in tasks] == [False, False, True, True, True]
+
+
+async def test_it_works_by_itself_and_survives_what_fails(
+    desk: Desk, store: Store, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper(desk)
+    failed = asyncio.Event()
+
+    async def fail() -> None:
+        failed.set()
+        raise ValueError("of one piece of work")
+
+    monkeypatch.setattr(keeper.work, "mark_moved", fail)
+    task = await paused(store)
+    await age(sql, task, 2 * WEEK)
+    running = asyncio.create_task(keeper.work.run())
+    try:
+        await until(failed.is_set)
+
+        async def is_gone() -> bool:
+            return not await is_there(sql, task)
+
+        await until(is_gone)
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
