@@ -46,6 +46,7 @@ class ModelStore:
     head: LogHead = EMPTY_HEAD
     rows: dict[tuple[int, int], tuple[int, bytes, bytes]] = field(default_factory=dict)
     parts: list[TailPart] = field(default_factory=list)
+    events: int = 0
 
     def apply(self, commit: Commit) -> None:
         """Write a commit; fail where it breaks I1 or I2."""
@@ -63,6 +64,7 @@ class ModelStore:
         for row in commit.rows:
             self._check_sealed(row.epoch, row.ordinal, row.content)
             self.rows[row.epoch, row.ordinal] = (row.revision, row.head, row.content)
+        self.events += len(commit.events)
         if commit.part is not None:
             self.parts.append(commit.part)
         self.head = commit.head
