@@ -459,7 +459,11 @@ class _Way:
         if transport is None:
             return
         if not data:
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # reset meanwhile by the sink's own end
+                link.cut()
+                return
             self.end()
             return
         passed = proxy.admits(link, self._direction, data) or b""

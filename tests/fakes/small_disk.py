@@ -1,0 +1,57 @@
+"""A disk that is soon full: a file system of a few megabytes that one thread alone sees.
+
+The thread that makes it, and the processes that it starts, have a mount namespace of their own:
+nobody else is concerned, and nothing is left when they end. It takes root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+
+_CLONE_NEWNS = 0x0002_0000
+_MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
+_PIECE = bytes(64 * 1024)
+
+
+class SmallDisk:
+    """Mounted at `path`, a directory. Everything here is for the thread that called `mount`."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self.path = path
+        self._size_bytes = size_bytes
+        self._balloon = path / "balloon"
+
+    def mount(self) -> None:
+        """Mount it. Raises OSError where that is not allowed."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        _checked(libc.unshare(_CLONE_NEWNS))
+        # What is mounted from here on is to stay here.
+        _checked(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
+        options = f"size={self._size_bytes},mode=0755".encode()
+        _checked(libc.mount(b"tmpfs", os.fsencode(self.path), b"tmpfs", 0, options))
+
+    def fill(self) -> int:
+        """Take all that is free; return how many bytes that was."""
+        taken = 0
+        with self._balloon.open("ab", buffering=0) as balloon:
+            for piece in (_PIECE, b"\0"):
+                try:
+                    while True:
+                        taken += balloon.write(piece) or 0
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+        return taken
+
+    def empty(self) -> None:
+        """Give back what `fill` took."""
+        self._balloon.unlink(missing_ok=True)
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
