@@ -44,6 +44,7 @@ def _append(t: float, sequence: int, **fields: Any) -> Record:
 
 def _wire() -> list[Record]:
     records = [
+        {"t": 10.15, "kind": "hello"},
         {"t": 10.2, "kind": "welcome", "epoch": 0, "entries": 0, "revision": 0, "tail": None},
         _append(10.3, 1, open_epoch=True, entries=[[0, 2, "hello"]]),
         {"t": 10.31, "kind": "ack", "sequence": 1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -80,6 +81,16 @@ def test_a_withdrawn_answer_is_not_lost_and_one_that_nobody_withdrew_is(run: Sma
     run.wire.append(
         {**run.wire[-2], "t": 15.01, "sequence": 6, "tail": None, "withdraw_tail": True}
     )
+    assert kinds(run) == set()
+
+
+def test_an_acknowledgement_that_the_next_welcome_does_not_know_of_is_lost(run: SmallRun) -> None:
+    welcome = {"kind": "welcome", "epoch": 1, "entries": 3, "revision": 6}
+    tail = [2, 7, hashlib.sha256(grown(2).encode()).hexdigest()]
+    again = [{"t": 14.5, "kind": "hello"}, {"t": 14.6, **welcome, "tail": tail}]
+    run.wire += [{"pid": 1, "stream": 2, **one} for one in again]
+    assert kinds(run) == {Kind.LOST}
+    run.wire[-2]["t"] = 14.0  # it had asked before
     assert kinds(run) == set()
 
 

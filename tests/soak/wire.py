@@ -24,13 +24,25 @@ class Append:
     acked: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Where the store stood when a stream began."""
+
+    asked: float
+    """Before its agent said Hello."""
+    t: float
+    epoch: int
+    tail: tuple[int, str] | None
+    """Id and mark of the content."""
+
+
 @dataclass(repr=False)
 class Wire:
     """All streams of a task's agents."""
 
     appends: list[Append] = field(default_factory=list)
     """In the order in which they were sent."""
-    welcomes: list[float] = field(default_factory=list)
+    welcomes: list[Welcome] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     """Stored tails that no task app ever showed."""
 
@@ -43,6 +55,7 @@ class Wire:
 
 @dataclass
 class _Stream:
+    asked: float = 0.0
     epoch: int = 0
     tail: tuple[int, str] | None = None
     """Id and content."""
@@ -56,10 +69,13 @@ def replay(records: Iterable[Record], shown: Shown) -> Wire:
     for record in records:
         stream = streams.setdefault((record["pid"], record["stream"]), _Stream())
         match record["kind"]:
+            case "hello":
+                stream.asked = record["t"]
             case "welcome":
-                wire.welcomes.append(record["t"])
                 stream.epoch = record["epoch"]
                 stream.tail = _stored_tail(record, shown, wire)
+                tail = record["tail"] and (record["tail"][0], record["tail"][2][:MARK_DIGITS])
+                wire.welcomes.append(Welcome(stream.asked, record["t"], stream.epoch, tail))
             case "append":
                 append = _apply(record, stream)
                 stream.pending[record["sequence"]] = append

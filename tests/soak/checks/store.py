@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
 
 from tests.soak.finding import Finding, Kind
 from tests.soak.ledger import Ledger, TaskLedger
-from tests.soak.wire import Append
+from tests.soak.wire import Append, Welcome
 
 GRACE_SECONDS = 0.25
 """What was shown so long before agent and task app were killed together is stored."""
@@ -48,6 +49,39 @@ def _is_withdrawn(task: TaskLedger, append: Append, entry_id: int) -> bool:
     )
 
 
+def lost_at_welcomes(ledger: Ledger) -> Iterator[Finding]:
+    """Each Welcome stands where the last acknowledgement before it did, or later.
+
+    In the end an agent may have sent again what the store had lost; here it shows.
+    """
+    for task in ledger.tasks:
+        moments = [one.acked or 0.0 for one in task.wire.acked]
+        for welcome in task.wire.welcomes:
+            index = bisect_left(moments, welcome.asked) - 1
+            if index >= 0 and _falls_short(task, task.wire.acked[index], welcome):
+                append = task.wire.acked[index]
+                yield Finding(
+                    Kind.LOST,
+                    task.task,
+                    f"acknowledged at t={append.acked or 0:.3f} was epoch {append.epoch}"
+                    f" {append.changes[-1:]}, yet Welcome at t={welcome.t:.3f} stands at epoch"
+                    f" {welcome.epoch} {welcome.tail}",
+                )
+
+
+def _falls_short(task: TaskLedger, append: Append, welcome: Welcome) -> bool:
+    if welcome.epoch != append.epoch:
+        return welcome.epoch < append.epoch
+    if not append.changes:
+        return False
+    entry_id, content = append.changes[-1]
+    if welcome.tail is None or welcome.tail[0] < entry_id:
+        return not task.shown.withdrawn.get(entry_id)
+    return welcome.tail[0] == entry_id and not task.shown.is_later(
+        entry_id, content, welcome.tail[1]
+    )
+
+
 def lost_at_kills(ledger: Ledger) -> Iterator[Finding]:
     """What was shown 250 ms before agent and task app were killed together is in one epoch.
 
@@ -76,7 +110,7 @@ def was_steady(ledger: Ledger, task: TaskLedger, killed: float) -> bool:
     """Whether nothing but the killing itself was at fault before."""
     began = killed - _STEADY_SECONDS
     others = [one for one in ledger.faults_between(began, killed) if not one.kills_both]
-    last_welcome = max((one for one in task.wire.welcomes if one < killed), default=killed)
+    last_welcome = max((one.t for one in task.wire.welcomes if one.t < killed), default=killed)
     last_start = max((one for one in task.starts if one < killed), default=killed)
     return not others and max(last_welcome, last_start) < began
 
