@@ -30,11 +30,11 @@ class Options:
 
     @property
     def pause(self) -> float:
-        return self.pause_seconds or max(1.0, self.tasks * 0.16)
+        return self.pause_seconds or max(1.0, self.tasks * 0.25)
 
     @property
     def read_pause(self) -> float:
-        return self.read_seconds or max(0.3, self.tasks * 0.08)
+        return self.read_seconds or max(0.3, self.tasks * 0.1)
 
 
 def parse(arguments: list[str]) -> Options:

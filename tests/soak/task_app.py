@@ -35,6 +35,8 @@ from tests.soak.agent_process import CLOCK
 from tests.soak.journal import Journal
 
 BOOT_SECONDS = 0.3
+# Twice the real one's: a tick costs, and there may be fifty task apps.
+_INTERVAL_SECONDS = 0.05
 _FAULTS = {
     "fails": fakes.fails,
     "speaks_nonsense": fakes.speaks_nonsense,
@@ -54,7 +56,7 @@ class LedgeredTaskApp(FakeTaskApp):
         self._held: list[dict[str, Any]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_quiet = False
-        super().__init__(state_file=state_file)
+        super().__init__(interval_seconds=_INTERVAL_SECONDS, state_file=state_file)
 
     def _note(self, **fields: Any) -> None:
         if self._held is None:

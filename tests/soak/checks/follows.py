@@ -75,7 +75,9 @@ class _Replay:
             for epoch, entries in self._task.stored.epochs.items()
             for entry in entries
         }
-        if self._epochs != list(self._task.stored.epochs):
+        # The epoch in which a follow begins is not announced.
+        epochs = sorted({*self._epochs, *(epoch for epoch, _ in self._entries)})
+        if self._epochs != sorted(self._epochs) or epochs != list(self._task.stored.epochs):
             what = f"epochs {self._epochs}, stored are {list(self._task.stored.epochs)}"
             yield Finding(Kind.FOLLOW_DIFFERS, self._task.task, f"{self._kind}: {what}")
         for key in sorted(stored.keys() | self._entries.keys()):
