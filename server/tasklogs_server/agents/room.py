@@ -28,8 +28,6 @@ class Room:
     def __init__(self, evictions: Evictions, limits: LogLimits) -> None:
         self._evictions = evictions
         self._limits = limits
-        # One at a time: eviction must not take the connections that readers need.
-        self._turn = asyncio.Lock()
 
     @property
     def mark_every(self) -> timedelta:
@@ -69,8 +67,7 @@ class Room:
         )
 
     async def _evict(self, task_id: UUID, rows: int, bytes_: int) -> Holding:
-        async with self._turn:
-            held = await self._evictions.evict(task_id, self._limits, rows=rows, bytes_=bytes_)
+        held = await self._evictions.evict(task_id, self._limits, rows=rows, bytes_=bytes_)
         if held.outcome is EvictionOutcome.EVICTED:
             _log.debug("log.evicted", task=str(task_id), revision=held.evicted.revision)
         return held

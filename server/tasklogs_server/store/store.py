@@ -23,26 +23,28 @@ _WRITE_CONNECTIONS = 2
 
 
 class Store:
-    """The store's parts, over two sets of connections: commits, and all the rest."""
+    """The store's parts, over three sets of connections: commits, evictions, and all the rest."""
 
     def __init__(
         self,
         dsn: str,
         connections: Connections,
         writes: Connections,
+        evictions: Connections,
         presence: Presence,
         standing: Standing,
     ) -> None:
         self._dsn = dsn
         self._connections = connections
         self._write_connections = writes
+        self._eviction_connections = evictions
         self.presence = presence
         self._standing = standing
         self.tasks = TaskStore(connections, standing)
         self.reads = LogReads(connections, standing)
         self.changes = LogChanges(connections, standing)
         self.sessions = SessionStore(connections, standing)
-        self.evictions = Evictions(connections)
+        self.evictions = Evictions(evictions)
         self.writes = LogWrites(writes)
 
     @classmethod
@@ -58,8 +60,10 @@ class Store:
         process_id = uuid.uuid4()
         up_since = await processes.register(connections, process_id)
         writes = Connections(dsn, size=_WRITE_CONNECTIONS, presence=presence)
+        # One, so that evictions take turns and keep no reader waiting.
+        evictions = Connections(dsn, size=1, presence=presence)
         standing = Standing(process_id, up_since, lease)
-        return cls(dsn, connections, writes, presence, standing)
+        return cls(dsn, connections, writes, evictions, presence, standing)
 
     async def watch(self, tell: Callable[[bool], Awaitable[None]]) -> None:
         """Look after the store until cancelled; `tell` hears whenever it can or cannot do its work.
@@ -75,5 +79,6 @@ class Store:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._eviction_connections.close()
         await self._write_connections.close()
         await self._connections.close()
