@@ -69,7 +69,9 @@ class GetTaskLogsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; all other arguments but `page_size` must be the same."""
     epoch: _builtins.int
-    """The epoch to read, numbered from 1. Unset: the current one. An earlier epoch is read from the store."""
+    """The epoch to read, numbered from 1. Unset: the current one. An earlier epoch is read from the store; one
+    that lies wholly before the oldest entry that is held is OUT_OF_RANGE (`CURSOR_EXPIRED`).
+    """
     @_builtins.property
     def max_staleness(self) -> _duration_pb2.Duration:
         """A sync that began no longer ago than this will do instead of a new one."""
@@ -123,7 +125,9 @@ class GetTaskLogsResponse(_message.Message):
     revision: _builtins.int
     """The task's revision: the count of its committed changes."""
     first_id: _builtins.int
-    """The id of the oldest entry of the epoch that is still held. Unset when the epoch has no entries."""
+    """The id of the oldest entry of the epoch that is still held: past the server's limits the oldest go. Unset
+    when the epoch has no entries.
+    """
     cursor: _builtins.str
     """To follow the task from here."""
     next_page_token: _builtins.str

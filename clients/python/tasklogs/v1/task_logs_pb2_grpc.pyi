@@ -35,10 +35,15 @@ class TaskLogsStub:
       | UNAVAILABLE         | TASK_APP_ERROR     | ACTIVE, but the task app failed or did not answer in time       |
       | UNAVAILABLE         | STORE_UNAVAILABLE, | the store cannot be reached, the server drains; with RetryInfo  |
       |                     | DRAINING           |                                                                 |
-      | OUT_OF_RANGE        | CURSOR_EXPIRED     | the place is no longer held                                     |
+      | OUT_OF_RANGE        | CURSOR_EXPIRED     | the place is no longer held; metadata `oldest_cursor`           |
       | INVALID_ARGUMENT    |                    | a BadRequest names each field                                   |
       | RESOURCE_EXHAUSTED  |                    | over a limit; with a QuotaFailure or RetryInfo                  |
       | DATA_LOSS           | LOG_CORRUPT        | stored bytes cannot be decoded                                  |
+
+    A log that grows past the server's limits loses its oldest entries, those of the oldest epochs first,
+    never the last ones and none younger than the server's retention. What is lost is a prefix in the order of
+    revisions. A place in it (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE, and a
+    follow from `oldest_cursor` is sent everything that is still held, over all epochs.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -54,8 +59,9 @@ class TaskLogsStub:
     sent. ERROR and UNKNOWN refuse a new follow like a read, but do not end a running one.
 
     It ends only with NOT_FOUND (the task was deleted), UNAVAILABLE (`DRAINING`: reconnect with the last
-    cursor), UNAUTHENTICATED (the caller's token expired), or when the caller leaves. A cursor whose place is
-    no longer held is OUT_OF_RANGE (`CURSOR_EXPIRED`).
+    cursor), UNAUTHENTICATED (the caller's token expired), OUT_OF_RANGE (`CURSOR_EXPIRED`: the cursor's place
+    is no longer held, or entries were lost to a limit which a slow reader had not been sent), or when the
+    caller leaves.
     """
 
 class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
@@ -81,10 +87,15 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
       | UNAVAILABLE         | TASK_APP_ERROR     | ACTIVE, but the task app failed or did not answer in time       |
       | UNAVAILABLE         | STORE_UNAVAILABLE, | the store cannot be reached, the server drains; with RetryInfo  |
       |                     | DRAINING           |                                                                 |
-      | OUT_OF_RANGE        | CURSOR_EXPIRED     | the place is no longer held                                     |
+      | OUT_OF_RANGE        | CURSOR_EXPIRED     | the place is no longer held; metadata `oldest_cursor`           |
       | INVALID_ARGUMENT    |                    | a BadRequest names each field                                   |
       | RESOURCE_EXHAUSTED  |                    | over a limit; with a QuotaFailure or RetryInfo                  |
       | DATA_LOSS           | LOG_CORRUPT        | stored bytes cannot be decoded                                  |
+
+    A log that grows past the server's limits loses its oldest entries, those of the oldest epochs first,
+    never the last ones and none younger than the server's retention. What is lost is a prefix in the order of
+    revisions. A place in it (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE, and a
+    follow from `oldest_cursor` is sent everything that is still held, over all epochs.
     """
 
     @_abc_1.abstractmethod
@@ -110,8 +121,9 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
         sent. ERROR and UNKNOWN refuse a new follow like a read, but do not end a running one.
 
         It ends only with NOT_FOUND (the task was deleted), UNAVAILABLE (`DRAINING`: reconnect with the last
-        cursor), UNAUTHENTICATED (the caller's token expired), or when the caller leaves. A cursor whose place is
-        no longer held is OUT_OF_RANGE (`CURSOR_EXPIRED`).
+        cursor), UNAUTHENTICATED (the caller's token expired), OUT_OF_RANGE (`CURSOR_EXPIRED`: the cursor's place
+        is no longer held, or entries were lost to a limit which a slow reader had not been sent), or when the
+        caller leaves.
         """
 
 def add_TaskLogsServicer_to_server(servicer: TaskLogsServicer, server: _aio.Server) -> None: ...
