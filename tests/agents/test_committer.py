@@ -17,7 +17,6 @@ from tasklogs_server.domain.errors import (
     CommitRefused,
     SessionLost,
     SessionSuperseded,
-    StoreUnavailable,
     TaskNotFound,
 )
 from tasklogs_server.store import Store
@@ -43,6 +42,9 @@ class ScriptedWriter:
 
     def lost(self, error: Exception) -> None:
         self.errors.append(error)
+
+    def undecided(self) -> None:
+        self.lost(LookupError("undecided"))
 
     @property
     def is_settled(self) -> bool:
@@ -212,7 +214,7 @@ async def test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_
     for _, writer in away:
         committer.submit(writer)
     await until(lambda: all(writer.errors for _, writer in away))
-    assert [type(writer.errors[0]) for _, writer in away] == [StoreUnavailable] * 2
+    assert [type(writer.errors[0]) for _, writer in away] == [LookupError] * 2
     assert not any(writer.committed_ for _, writer in away)
     await asyncio.to_thread(postgres_server.start)
     (log, after), *_ = await writers(store, 1)

@@ -126,10 +126,10 @@ async def is_refused_by_the_store(scene: Scene) -> None:
     assert raised.value.retry_after
 
 
-def assert_is_lost(ended: Ended | None) -> None:
-    """Nothing was acknowledged: the agent starts again from Welcome."""
+def assert_is_unavailable(ended: Ended | None) -> None:
+    """Postgres said no: there is no use in coming back at once."""
     assert ended is not None
-    assert (ended.code, ended.reason) == (grpc.StatusCode.ABORTED, "SESSION_LOST")
+    assert (ended.code, ended.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
 
 
 @asynccontextmanager
@@ -152,7 +152,7 @@ async def _is_read_only(connection: asyncpg.Connection[asyncpg.Record]) -> bool:
 
 async def test_a_read_only_postgres_is_read_and_takes_nothing(scene: Scene) -> None:
     async with read_only(scene.postgres):
-        assert_is_lost(await scene.append("not stored"))
+        assert_is_unavailable(await scene.append("not stored"))
         await is_refused_by_the_store(scene)
         assert await scene.read() == ["before"]
     await flows_again(scene, "before")
@@ -185,7 +185,7 @@ async def test_a_postgres_out_of_connections_is_unavailable_to_all_and_ends_no_f
             "STORE_UNAVAILABLE",
         )
         assert refusal.retry_seconds
-        assert_is_lost(await scene.append("not stored"))
+        assert_is_unavailable(await scene.append("not stored"))
         await is_refused_by_the_store(scene)
         follow = scene.server.logs.FollowTaskLogs(pb.FollowTaskLogsRequest(task=TASK))
         refusal = await refused(follow.read())
@@ -195,12 +195,12 @@ async def test_a_postgres_out_of_connections_is_unavailable_to_all_and_ends_no_f
 
 async def test_a_full_disk_is_read_and_takes_nothing(scene: Scene) -> None:
     async with full_tables(scene.postgres.dsn()):
-        assert_is_lost(await scene.append("not stored"))
+        assert_is_unavailable(await scene.append("not stored"))
         assert await scene.read() == ["before"]
         async with ScriptedAgent.connect(scene.server, scene.token) as again:
             assert again.welcome.entries == 1
             await again.append([log_entry(1, "not stored either")])
-            assert_is_lost(await again.ended())
+            assert_is_unavailable(await again.ended())
     await flows_again(scene, "before")
 
 

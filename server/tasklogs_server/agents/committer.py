@@ -32,6 +32,7 @@ _BATCH_COMMITS = 500
 _LOCKED_PAUSE_SECONDS = 0.005
 # What the store refuses of one task, it will refuse again: nothing of it changes by itself.
 _REFUSED_RETRY_AFTER = timedelta(minutes=1)
+_UNAVAILABLE_RETRY_AFTER = timedelta(seconds=1)
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +48,9 @@ class Writer(Protocol):
 
     def lost(self, error: Exception) -> None:
         """The commit, and all that builds on it, will never be."""
+
+    def undecided(self) -> None:
+        """Perhaps the commit is durable, perhaps it never will be; it is not tried again."""
 
 
 class Committer:
@@ -112,17 +116,19 @@ class Committer:
     async def _commit(self, batch: Sequence[tuple[Writer, Commit]]) -> None:
         try:
             outcomes = await self._writes.commit([commit for _, commit in batch])
-        except StoreUnavailable as error:
+        except StoreUnavailable:
             # Perhaps committed, perhaps not: nothing is acknowledged, and Welcome will tell.
             _log.warning("commit.store_unavailable", tasks=len(batch))
             for writer, _ in batch:
-                _lose(writer, error)
+                _leave_undecided(writer)
             return
         except Exception:  # nothing known: the same holds, and the next batch may fare better
             _log.exception("commit.failed", tasks=len(batch))
             for writer, _ in batch:
-                _lose(writer, SessionLost())
+                _leave_undecided(writer)
             return
+        if all(outcome is Outcome.UNAVAILABLE for outcome in outcomes.values()):
+            _log.warning("commit.store_unavailable", tasks=len(batch))
         for writer, commit in batch:
             try:
                 self._settle(writer, commit, outcomes[commit.task_id])
@@ -150,6 +156,15 @@ class Committer:
                 writer.lost(LogCorrupt())
             case Outcome.REFUSED:
                 writer.lost(CommitRefused(_REFUSED_RETRY_AFTER))
+            case Outcome.UNAVAILABLE:
+                writer.lost(StoreUnavailable(_UNAVAILABLE_RETRY_AFTER))
+
+
+def _leave_undecided(writer: Writer) -> None:
+    try:
+        writer.undecided()
+    except Exception:
+        _log.exception("commit.writer_failed")
 
 
 def _lose(writer: Writer, error: Exception) -> None:

@@ -19,7 +19,6 @@ from tasklogs_server.domain.errors import (
     AgentUnreachable,
     ProtocolViolation,
     SessionLost,
-    StoreUnavailable,
     TaskAppFailed,
     TaskLogsError,
 )
@@ -267,8 +266,11 @@ class Session:
     def lost(self, error: Exception) -> None:
         """The store refused: whoever builds on this session's view has to look again."""
         self._forget_in_flight()
-        # Whatever became of the commit: the agent starts again from Welcome, at once.
-        self.end(SessionLost() if isinstance(error, StoreUnavailable) else error)
+        self.end(error)
+
+    def undecided(self) -> None:
+        """Whatever became of the commit: the agent starts again from Welcome, at once."""
+        self.lost(SessionLost())
 
     def _forget_in_flight(self) -> int:
         if self._in_flight is None:

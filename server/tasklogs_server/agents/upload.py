@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from tasklogs.log import digest
@@ -19,9 +19,11 @@ from tasklogs_server.agents.messages import Append
 from tasklogs_server.agents.room import Room
 from tasklogs_server.agents.session import position_of
 from tasklogs_server.agents.sessions import Sessions
-from tasklogs_server.domain.errors import SessionOpen
+from tasklogs_server.domain.errors import SessionOpen, StoreUnavailable
 from tasklogs_server.store.records import Commit, LogHead
 from tasklogs_server.store.sessions import Opening, SessionStore
+
+_RETRY_AFTER = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,10 @@ class _UploadWriter:
     def lost(self, error: Exception) -> None:
         if not self.stored.done():
             self.stored.set_exception(error)
+
+    def undecided(self) -> None:
+        # Uploading the same again changes nothing where it was stored.
+        self.lost(StoreUnavailable(_RETRY_AFTER))
 
 
 def _truncated(entry: Entry) -> Entry:

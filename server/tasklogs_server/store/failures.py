@@ -40,7 +40,7 @@ _CORRUPT = (
 )
 
 
-def may_be_of_one_place(error: BaseException | None) -> bool:
+def may_be_of_one_place(error: BaseException) -> bool:
     """Whether an error that makes the store unavailable may be one file's, or one block's.
 
     A disk that cannot read one block is no reason to keep other tasks from theirs.

@@ -12,7 +12,7 @@ import structlog
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.store.connections import Connections
-from tasklogs_server.store.failures import may_be_of_one_place
+from tasklogs_server.store.failures import is_connection_lost, may_be_of_one_place
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
 
 _log = structlog.get_logger(__name__)
@@ -34,6 +34,8 @@ class Outcome(enum.Enum):
     """Postgres reports corruption where this task's rows are."""
     REFUSED = "refused"
     """Postgres refused this task's rows; the other tasks' are not concerned."""
+    UNAVAILABLE = "unavailable"
+    """Postgres takes nothing of anybody just now: read-only, say, or its disk is full."""
 
 
 # One statement per task, pipelined over all tasks of a batch: every query stays on one task, and
@@ -105,7 +107,10 @@ _CONFIRM = """
 
 
 class LogWrites:
-    """What the group commit does to the store. Raises StoreUnavailable where Postgres is gone."""
+    """What the group commit does to the store.
+
+    Raises StoreUnavailable where a connection is lost: nobody knows what became of the statement.
+    """
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -119,8 +124,11 @@ class LogWrites:
         try:
             return await self._commit(commits)
         except (StoreUnavailable, LogCorrupt, asyncpg.PostgresError) as error:
-            if isinstance(error, StoreUnavailable) and not may_be_of_one_place(error.__cause__):
-                raise
+            if isinstance(error, StoreUnavailable):
+                if error.__cause__ is None or is_connection_lost(error.__cause__):
+                    raise
+                if not may_be_of_one_place(error.__cause__):
+                    return {one.task_id: Outcome.UNAVAILABLE for one in commits}
             if len(commits) == 1:
                 cause = error.__cause__ or error
                 _log.error(
