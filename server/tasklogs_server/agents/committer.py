@@ -128,7 +128,7 @@ class Committer:
                 _leave_undecided(writer)
             return
         if all(outcome is Outcome.UNAVAILABLE for outcome in outcomes.values()):
-            _log.warning("commit.store_unavailable", tasks=len(batch))
+            _log.warning("commit.store_takes_nothing", tasks=len(batch))
         for writer, commit in batch:
             try:
                 self._settle(writer, commit, outcomes[commit.task_id])
