@@ -26,14 +26,22 @@ class Injection:
         self._tell = tell
         self._held = {part: asyncio.Lock() for part in Part}
 
-    async def run(self, planned: Sequence[Planned]) -> None:
-        """Inject all; returns when the last is over."""
+    async def run(self, planned: Sequence[Planned], seconds: float) -> None:
+        """Inject what is planned; returns when so much time and the last fault are over.
+
+        Recoveries take their time, so that faults may come later than planned, and the last of them
+        not at all.
+        """
         began = time.monotonic()
         async with asyncio.TaskGroup() as faults:
+            faults.create_task(asyncio.sleep(seconds))
             for one in planned:
                 await asyncio.sleep(max(0.0, began + one.at_seconds - time.monotonic()))
                 # In the order of the plan: the next is not begun while this one waits.
                 holding = await self._take_hold(one)
+                if time.monotonic() > began + seconds:
+                    await holding.aclose()
+                    break
                 faults.create_task(self._inject(one, holding, began), name=one.fault.name)
 
     async def _take_hold(self, one: Planned) -> AsyncExitStack:
