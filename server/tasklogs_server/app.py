@@ -31,6 +31,7 @@ from tasklogs_server.garbage import spare_what_stays
 from tasklogs_server.logs.follower import Follows
 from tasklogs_server.logs.reader import LogReader
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from tasklogs_server.services.admission import Admission, Capacity
 from tasklogs_server.services.hang_up import hang_up
 from tasklogs_server.services.interceptor import ErrorInterceptor
 from tasklogs_server.services.registration import register, set_serving
@@ -45,6 +46,8 @@ from tasklogs_server.store.probe import why_unusable
 
 _TICK_SECONDS = 5.0
 _DRAIN_RETRY_AFTER = timedelta(seconds=1)
+# A caller that takes nothing raises no error ever.
+_SENT_WITHIN = timedelta(seconds=30)
 _QUIET_SECONDS = 0.1
 _QUIET_WITHIN_SECONDS = 1.0
 # For the statuses of the calls that are ended to be sent; somebody may not read.
@@ -117,6 +120,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         store = await _open_store(settings, dsn)
         stack.push_async_callback(store.close)
 
+        admission = Admission(_capacity(settings))
         budget = Budget(settings.ingest_bytes)
         bus = LocalBus()
         committer = Committer(store.writes, bus)
@@ -154,7 +158,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         )
         reader = LogReader(
             store.reads,
-            sync=syncs.sync,
+            sync=admission.setting_aside(syncs.sync),
             confirmed_at=sessions.confirmed_at,
             evicted=store.evictions.evicted,
             page_bytes=settings.page_bytes,
@@ -164,7 +168,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         )
         uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=_now)
 
-        calls = ErrorInterceptor()
+        calls = ErrorInterceptor(admission)
         server = grpc.aio.server(interceptors=[calls], options=_options(settings))
         health_servicer = register(
             server,
@@ -179,6 +183,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         await stack.enter_async_context(_background(directory.purge_deleted()))
         await stack.enter_async_context(_background(housekeeping.run()))
         await stack.enter_async_context(_background(_persist(sessions)))
+        await stack.enter_async_context(_background(calls.cut_off(_SENT_WITHIN)))
         await stack.enter_async_context(
             _background(store.watch(lambda works: set_serving(health_servicer, serving=works)))
         )
@@ -330,6 +335,18 @@ def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
         return server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
         raise StartupError(f"cannot listen on {host}:{port}: is another server there?") from error
+
+
+def _capacity(settings: ServerSettings) -> Capacity:
+    return Capacity(
+        reads=settings.reads,
+        queued_reads=settings.queued_reads,
+        queue_time=settings.store_wait,
+        waiting_reads=settings.waiting_reads,
+        writes=settings.writes,
+        follows=settings.follows,
+        agents=settings.agents,
+    )
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:

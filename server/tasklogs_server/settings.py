@@ -88,8 +88,20 @@ class ServerSettings(BaseSettings):
         None,
         description="tasks that have been paused for so long are deleted; unset: none is",
     )
+    reads: int = Field(
+        128, ge=1, description="calls that read at the same time; each may hold a page"
+    )
+    queued_reads: int = Field(
+        2000, ge=0, description="reads that wait for their turn; more are refused"
+    )
+    waiting_reads: int = Field(
+        10_000, ge=1, description="live reads that wait for an agent at the same time"
+    )
+    writes: int = Field(256, ge=1, description="calls that change a task at the same time")
+    follows: int = Field(5000, ge=1, description="follows at the same time")
+    agents: int = Field(5000, ge=1, description="agent streams at the same time")
     read_connections: int = Field(8, ge=1, description="connections to Postgres, commits aside")
     store_wait: Seconds = Field(
-        timedelta(seconds=2), description="how long a call waits for one of them, then is refused"
+        timedelta(seconds=2), description="how long a call waits for its turn, then is refused"
     )
     loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="the event loop")

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from datetime import timedelta
 from typing import Any, TypeAlias
 
 import grpc
@@ -15,6 +16,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, TaskLogsError
+from tasklogs_server.services.admission import Admission, Kind, kind_of
 from tasklogs_server.services.errors import DOMAIN, INTERNAL, status_of
 from tasklogs_server.services.tracebacks import traceback_of
 
@@ -33,7 +35,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     cannot be decoded, and its `stop` returns before the handlers' cleanup has run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, admission: Admission | None = None) -> None:
+        self._admission = admission or Admission()
+        self._sending: dict[asyncio.Task[Any], float] = {}
+        """Calls that are answered, and since when; their answer is on its way."""
         self._wrapped: dict[str, MethodHandler] = {}
         self._calls: dict[asyncio.Task[Any], str] = {}
         self._refusal: Callable[[], TaskLogsError] | None = None
@@ -90,16 +95,28 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         while (left := self._refused_at + seconds - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
 
+    async def cut_off(self, taking_longer_than: timedelta) -> None:
+        """Cancel calls whose answer nobody takes, until cancelled: each may hold a page."""
+        limit = taking_longer_than.total_seconds()
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(limit / 4)
+            for call, since in list(self._sending.items()):
+                if loop.time() - since > limit:
+                    call.cancel()
+
     async def finished(self) -> None:
         """Wait until the handlers of all calls have run to their end."""
         while self._calls:
             await asyncio.wait(self._calls)
 
     def _returning(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
+        kind = kind_of(method)
+
         async def handle(request: Any, context: Context) -> Any:
             with self._tracked(method):
                 try:
-                    self._admit(method)
+                    await self._admit(method, kind)
                     return await inner(decode(request), context)
                 except asyncio.CancelledError:
                     status = self._status_of_the_end()
@@ -110,10 +127,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return handle
 
     def _yielding(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
+        kind = kind_of(method)
+
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
             with self._tracked(method):
                 try:
-                    self._admit(method)
+                    await self._admit(method, kind)
                     # Closed with the call: an abandoned generator's cleanup runs whenever.
                     async with aclosing(inner(decode(request), context)) as responses:
                         async for response in responses:
@@ -135,10 +154,19 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         call.uncancel()
         return status_of(self._refusal())
 
-    def _admit(self, method: str) -> None:
-        if self._refusal is not None and _is_of_the_api(method):
+    async def _admit(self, method: str, kind: Kind) -> None:
+        if not _is_of_the_api(method):
+            return
+        if self._refusal is not None:
             self._refused_at = asyncio.get_running_loop().time()
             raise self._refusal()
+        turn = self._admission.enter(kind)
+        if turn is not None:
+            await turn
+        call = asyncio.current_task()
+        assert call is not None
+        # It ends when its answer is sent, not when it is given.
+        call.add_done_callback(lambda _: self._admission.leave(kind))
 
     @contextmanager
     def _tracked(self, method: str) -> Iterator[None]:
@@ -149,6 +177,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             yield
         finally:
             del self._calls[call]
+            if not self._ending:
+                self._sending[call] = call.get_loop().time()
+                call.add_done_callback(self._sent)
+
+    def _sent(self, call: asyncio.Task[Any]) -> None:
+        del self._sending[call]
 
 
 class _Decoded:
