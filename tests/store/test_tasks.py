@@ -13,7 +13,7 @@ from tasklogs_server.domain.errors import TaskNameTaken, TaskNotFound
 from tasklogs_server.domain.names import TaskName
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store import Store
-from tasklogs_server.store.tasks import NEWEST
+from tasklogs_server.store.tasks import LIST_BYTES, NEWEST
 from tests.store.logs import Connection, Log, new_task
 
 
@@ -47,7 +47,7 @@ async def test_a_deleted_task_is_gone_at_once(store: Store, task: UUID) -> None:
     ):
         with pytest.raises(TaskNotFound):
             await call
-    assert list(await store.tasks.list_(owner=None, after=NEWEST, limit=10)) == []
+    assert await store.tasks.list_(owner=None, after=NEWEST, limit=10) == ([], False)
 
 
 async def test_a_purge_goes_in_chunks_and_takes_one_tasks_rows(
@@ -94,11 +94,11 @@ async def test_a_list_goes_on_where_it_stopped(store: Store) -> None:
     made = [await new_task(store) for _ in range(5)]
     seen: list[UUID] = []
     place = NEWEST
-    while page := await store.tasks.list_(owner="local", after=place, limit=2):
+    while page := (await store.tasks.list_(owner="local", after=place, limit=2))[0]:
         seen += [one.task_id for one in page]
         place = (page[-1].created_at, page[-1].task_id)
     assert seen == made[::-1]
-    assert list(await store.tasks.list_(owner="other", after=NEWEST, limit=2)) == []
+    assert await store.tasks.list_(owner="other", after=NEWEST, limit=2) == ([], False)
 
 
 async def test_a_task_that_never_was_is_not_found(store: Store) -> None:
@@ -106,3 +106,31 @@ async def test_a_task_that_never_was_is_not_found(store: Store) -> None:
         await store.tasks.get(uuid.uuid4())
     with pytest.raises(TaskNotFound):
         await store.tasks.resolve(TaskName("local", "nobody"))
+
+
+async def test_a_list_ends_where_its_prompts_fill_a_page_and_goes_on_from_there(
+    store: Store,
+) -> None:
+    made = [await _prompted(store, "x" * 60_000) for _ in range(40)]
+    seen: list[UUID] = []
+    place, is_full = NEWEST, True
+    while is_full:
+        page, is_full = await store.tasks.list_(owner=None, after=place, limit=1000)
+        assert sum(len(one.prompt) for one in page) < LIST_BYTES + 64 * 1024
+        seen += [one.task_id for one in page]
+        place = (page[-1].created_at, page[-1].task_id)
+    assert seen == made[::-1]
+
+
+async def _prompted(store: Store, prompt: str) -> UUID:
+    task_id = uuid.uuid4()
+    await store.tasks.create(
+        task_id,
+        owner="local",
+        name=task_id.hex,
+        display_name="",
+        prompt=prompt,
+        standalone=False,
+        agent_token_hash=b"",
+    )
+    return task_id

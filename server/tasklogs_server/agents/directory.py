@@ -69,9 +69,10 @@ class Directory:
 
         `status` filters what was read: a page may hold fewer tasks, also none.
         """
-        tasks = await self._tasks.list_(owner=owner, after=after, limit=limit + 1)
+        tasks, is_full = await self._tasks.list_(owner=owner, after=after, limit=limit + 1)
         page = tasks[:limit]
-        place = (page[-1].created_at, page[-1].task_id) if len(tasks) > limit else None
+        more = is_full or len(tasks) > limit
+        place = (page[-1].created_at, page[-1].task_id) if more else None
         if status is not None:
             page = [task for task in page if derive(task.facts).status is status]
         return page, place

@@ -83,7 +83,7 @@ WITH RECURSIVE task AS MATERIALIZED (
 )
 SELECT place.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_content, page.more,
        noted.revisions AS noted_revisions, noted.epochs AS noted_epochs,
-       noted.ordinals AS noted_ordinals, noted.ids AS noted_ids,
+       noted.ordinals AS noted_ordinals, noted.ids AS noted_ids, noted.more AS noted_more,
        tail.content AS tail_content, tail.keeps AS tail_keeps, tail.texts AS tail_texts
   FROM place
   LEFT JOIN LATERAL (
@@ -112,9 +112,11 @@ SELECT place.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_c
     SELECT array_agg(v.revision ORDER BY v.revision) AS revisions,
            array_agg(v.epoch ORDER BY v.revision) AS epochs,
            array_agg(v.ordinal ORDER BY v.revision) AS ordinals,
-           array_agg(v.id ORDER BY v.revision) AS ids
-      FROM log_events v
-     WHERE v.task_id = $4 AND v.revision > $5
+           array_agg(v.id ORDER BY v.revision) AS ids,
+           count(*) = $6 AS more
+      FROM (SELECT * FROM log_events
+             WHERE task_id = $4 AND revision > $5
+             ORDER BY revision LIMIT $6) v
   ) noted ON true
   LEFT JOIN LATERAL (
     SELECT CASE WHEN held.revision = 0 THEN e.content END AS content,
@@ -249,10 +251,14 @@ def changes_of(commit: Commit) -> Sequence[Change]:
 
 def _changes_of(row: asyncpg.Record) -> Changes:
     task = task_of(row)
-    more: bool = row["more"]
-    entries = _entries_of(row)
-    reached = entries[-1].revision if more and entries else task.head.revision
-    changes: list[Change] = [*entries, *(one for one in _noted(row) if one.revision <= reached)]
+    entries, noted = _entries_of(row), _noted(row)
+    more: bool = row["more"] or row["noted_more"]
+    reached = task.head.revision
+    if row["more"] and entries:
+        reached = entries[-1].revision
+    if row["noted_more"]:
+        reached = min(reached, noted[-1].revision)
+    changes: list[Change] = [one for one in (*entries, *noted) if one.revision <= reached]
     tail = task.head.tail
     if not more and row["tail_keeps"] is not None:
         if tail is None:

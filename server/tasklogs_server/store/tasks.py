@@ -39,21 +39,29 @@ _GET = f"""
 
 _RESOLVE = "SELECT task_id FROM task_names WHERE owner = $1 AND name = $2"
 
-# Newest first, from a place (created_at, task_id) on. Two statements, because one with
-# "owner = $4 OR $4 IS NULL" would be planned without either index.
-_LIST = f"""
-    SELECT {TASK_COLUMNS}
-      FROM {TASK_TABLES}
-     WHERE (t.created_at, t.task_id) < ($4, $5) AND t.deleted_at IS NULL
-     ORDER BY t.created_at DESC, t.task_id DESC
-     LIMIT $6"""
 
-_LIST_OF_OWNER = f"""
+# Newest first, from a place (created_at, task_id) on, cut at $6 tasks and some $7 bytes of prompts:
+# the size of a prompt is known without reading it. Two statements, because one with "owner = $8 OR
+# $8 IS NULL" would be planned without either index.
+def _list(of_owner: str) -> str:
+    return f"""
+    WITH page AS MATERIALIZED (
+        SELECT t.task_id,
+               sum(octet_length(t.prompt)) OVER (ORDER BY t.created_at DESC, t.task_id DESC)
+                   - octet_length(t.prompt) AS bytes_before
+          FROM tasks t
+         WHERE (t.created_at, t.task_id) < ($4, $5) AND t.deleted_at IS NULL {of_owner}
+         ORDER BY t.created_at DESC, t.task_id DESC
+         LIMIT $6
+    )
     SELECT {TASK_COLUMNS}
-      FROM {TASK_TABLES}
-     WHERE (t.created_at, t.task_id) < ($4, $5) AND t.deleted_at IS NULL AND t.owner = $7
-     ORDER BY t.created_at DESC, t.task_id DESC
-     LIMIT $6"""
+      FROM page JOIN {TASK_TABLES} ON t.task_id = page.task_id
+     WHERE page.bytes_before < $7
+     ORDER BY t.created_at DESC, t.task_id DESC"""
+
+
+_LIST = _list("")
+_LIST_OF_OWNER = _list("AND t.owner = $8")
 
 _LOCK_FACTS = f"""
     SELECT {FACT_COLUMNS} FROM tasks t
@@ -134,6 +142,9 @@ _DELETE_CHUNKS = (
 )
 _DELETE_TASK = "DELETE FROM tasks WHERE task_id = $1"
 
+LIST_BYTES = 1_000_000
+"""About how much of prompts one page of a list holds: 1,000 tasks may have 64 MB of them."""
+
 NEWEST = (datetime.max, UUID(int=2**128 - 1))
 """The place before the first task of a list."""
 
@@ -194,14 +205,18 @@ class TaskStore:
 
     async def list_(
         self, *, owner: str | None, after: tuple[datetime, UUID], limit: int
-    ) -> Sequence[Task]:
-        """Read up to `limit` tasks, newest first, that come after a place (created_at, task_id)."""
-        arguments: tuple[object, ...] = (*self._standing, *after, limit)
+    ) -> tuple[Sequence[Task], bool]:
+        """Read up to `limit` tasks, newest first, that come after a place (created_at, task_id).
+
+        And whether they are fewer because their prompts fill a page.
+        """
+        arguments: tuple[object, ...] = (*self._standing, *after, limit, LIST_BYTES)
         statement = _LIST
         if owner is not None:
             statement, arguments = _LIST_OF_OWNER, (*arguments, owner)
         async with self._connections.use() as connection:
-            return [task_of(row) for row in await connection.fetch(statement, *arguments)]
+            tasks = [task_of(row) for row in await connection.fetch(statement, *arguments)]
+        return tasks, sum(len(one.prompt.encode()) for one in tasks) >= LIST_BYTES
 
     async def change_facts(self, task_id: UUID, change: Callable[[Facts], Facts]) -> None:
         """Replace the facts by `change` of them, one change of a task at a time.
