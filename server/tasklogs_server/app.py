@@ -32,7 +32,7 @@ from tasklogs_server.logs.follower import Follows
 from tasklogs_server.logs.reader import LogReader
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from tasklogs_server.services.admission import Admission, Capacity
-from tasklogs_server.services.hang_up import hang_up
+from tasklogs_server.services.hang_up import hang_up, let_nobody_in
 from tasklogs_server.services.interceptor import ErrorInterceptor
 from tasklogs_server.services.registration import register, set_serving
 from tasklogs_server.services.task_agents import TaskAgentsService
@@ -50,6 +50,8 @@ _DRAIN_RETRY_AFTER = timedelta(seconds=1)
 _SENT_WITHIN = timedelta(seconds=30)
 _QUIET_SECONDS = 0.1
 _QUIET_WITHIN_SECONDS = 1.0
+# For connections that the kernel has and gRPC does not know yet.
+_ACCEPTED_SECONDS = 0.05
 # For the statuses of the calls that are ended to be sent; somebody may not read.
 _ENDED_SECONDS = 0.5
 # What calls clean up and sessions write at the very end; the store may hang.
@@ -212,9 +214,11 @@ async def _stop(
     calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
     sessions.end_all()
     follows.drain(ServerDraining(_DRAIN_RETRY_AFTER))
+    let_nobody_in(port)
     calls.end()
     with suppress(TimeoutError):
         async with asyncio.timeout(_ENDED_SECONDS):
+            await asyncio.sleep(_ACCEPTED_SECONDS)
             await calls.answered()
     hang_up(port)
     await server.stop(grace=0.5)

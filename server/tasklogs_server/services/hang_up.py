@@ -11,7 +11,8 @@ import ctypes
 import os
 import socket
 import struct
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 _OWN_FILES = Path("/proc/self/fd")
@@ -21,23 +22,35 @@ _SO_ATTACH_FILTER = 26
 _DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 
 
-def hang_up(port: int) -> int:
-    """End all TCP connections to our `port`, and let no new one in; return how many there were.
+def let_nobody_in(port: int) -> None:
+    """Drop every packet of a new TCP connection to our `port`: or who is cut off would be back.
 
-    What was written is delivered. On Linux alone: elsewhere no process can list its own sockets,
-    and this does nothing.
+    Those that are on their way are accepted within a moment. On Linux alone: elsewhere no process
+    can list its own sockets, and this, like `hang_up`, does nothing.
     """
+    with _sockets_of(port) as ours:
+        code = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
+        program = struct.pack("HP", 1, ctypes.addressof(code))
+        for one in ours:
+            if _listens(one):
+                with suppress(OSError):  # a system that forbids it: some come back too soon
+                    one.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def hang_up(port: int) -> None:
+    """End all TCP connections to our `port`; what was written is delivered."""
+    with _sockets_of(port) as ours:
+        for one in ours:
+            if not _listens(one):
+                with suppress(OSError):  # its peer was faster
+                    one.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _sockets_of(port: int) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
         own = [stack.enter_context(one) for one in _own_sockets()]
-        ours = [one for one in own if _port_of(one) == port]
-        listeners = [one for one in ours if _listens(one)]
-        connections = [one for one in ours if not _listens(one)]
-        for one in listeners:  # first, or who is cut off would be back at once
-            _let_nobody_in(one)
-        for one in connections:
-            with suppress(OSError):  # its peer was faster
-                one.shutdown(socket.SHUT_RDWR)
-        return len(connections)
+        yield [one for one in own if _port_of(one) == port]
 
 
 def _own_sockets() -> list[socket.socket]:
@@ -59,10 +72,3 @@ def _port_of(one: socket.socket) -> int | None:
 
 def _listens(one: socket.socket) -> bool:
     return bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-
-
-def _let_nobody_in(listener: socket.socket) -> None:
-    code = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
-    program = struct.pack("HP", 1, ctypes.addressof(code))
-    with suppress(OSError):  # a system that forbids it: some come back too soon
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
