@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
+from tests.soak.checks.store import was_steady
 from tests.soak.ledger import Ledger, TaskLedger
 
 # After a fault an agent may wait so long before it dials again.
@@ -23,6 +24,8 @@ class Figures:
     entries: int
     """In the store."""
     epochs: int
+    kills: int = 0
+    """Of agent and task app together, with nothing else at fault: held against the 250 ms."""
     reads: dict[str, int] = field(default_factory=dict)
     """By code and reason; the good ones by live and stored."""
     slowest_read_seconds: float = 0.0
@@ -48,6 +51,9 @@ def figures_of(ledger: Ledger) -> Figures:
         acknowledged=sum(len(task.wire.acked) for task in ledger.tasks),
         entries=sum(len(rows) for task in ledger.tasks for rows in task.stored.epochs.values()),
         epochs=sum(len(task.stored.epochs) for task in ledger.tasks),
+        kills=sum(
+            was_steady(ledger, task, killed) for task in ledger.tasks for killed in task.kills
+        ),
         reads=dict(sorted(Counter(_outcomes(ledger)).items())),
         slowest_read_seconds=max((one.ended - one.began for one in ledger.reads), default=0.0),
         events=sum(len(events) for task in ledger.tasks for events in task.follows.values()),

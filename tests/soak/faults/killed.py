@@ -8,6 +8,8 @@ import random
 from tests.soak.fault import Fault, Part, World
 from tests.soak.faults.task_apps import ordered, some
 
+_STEADY_SECONDS = 3.0
+
 
 class ServerKilled:
     """A supervisor starts it again."""
@@ -85,6 +87,8 @@ class WorkspacesKilled:
             for one in chosen:
                 await one.task_app.start()
                 await one.agent.start()
+        # The same again amid the recovery would say little of the promise.
+        await asyncio.sleep(_STEADY_SECONDS)
         return f"of task {', '.join(str(one.number) for one in chosen)}: away {seconds:.1f} s"
 
 
