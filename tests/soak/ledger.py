@@ -153,7 +153,7 @@ def _read(record: Record) -> Read:
         tail=record["tail"],
         code=record["code"],
         reason=record.get("reason"),
-        retry=record.get("retry", False),
+        retry=record.get("retry") is not None,
         message=record.get("message", ""),
         snapshot=record.get("snapshot", False),
         epoch=record.get("epoch", 0),

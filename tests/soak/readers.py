@@ -2,7 +2,7 @@
 
 t         its end; `began` its beginning, before anything was sent
 number    of the reader; task, source ("" unset, "live", "snapshot"), tail (null: all)
-code      "OK" or the gRPC code; then reason (of ErrorInfo), retry (is RetryInfo there), message
+code      "OK" or the gRPC code; then reason (of ErrorInfo), retry (seconds of RetryInfo), message
 snapshot, epoch, revision, status, entries: [[id, revision, mark], ...]
 """
 
@@ -68,6 +68,8 @@ class Readers:
                     tail=tail,
                     **result,
                 )
+                # As told: who asks again at once keeps a server from draining.
+                await asyncio.sleep(result.get("retry") or 0.0)
 
 
 async def _read(
@@ -80,7 +82,7 @@ async def _read(
         return {
             "code": error.code.name,
             "reason": error.reason,
-            "retry": error.retry_after is not None,
+            "retry": None if error.retry_after is None else error.retry_after.total_seconds(),
             "message": error.message[:200],
         }
     return {
