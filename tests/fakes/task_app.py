@@ -114,7 +114,7 @@ class FakeTaskApp:
         """
         await self.stop()
         if older_tail is not None:
-            earlier = rfc3339(_nanoseconds(self.tail.time) - 1_000_000_000)
+            earlier = rfc3339(nanoseconds(self.tail.time) - 1_000_000_000)
             self.messages[-1] = replace(self.tail, content=older_tail, time=earlier)
         saved = list(self.messages)
         self._begin()
@@ -378,7 +378,7 @@ def rfc3339(nanoseconds: int) -> str:
     return f"{moment}{fraction}Z"
 
 
-def _nanoseconds(text: str) -> int:
+def nanoseconds(text: str) -> int:
     moment, _, fraction = text.removesuffix("Z").partition(".")
     seconds = int(time.mktime(time.strptime(moment, "%Y-%m-%dT%H:%M:%S"))) - time.timezone
     return seconds * 1_000_000_000 + int(fraction.ljust(9, "0") or "0")

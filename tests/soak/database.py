@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
 
+from tasklogs_server.postgres.cluster import cluster_directory
+from tests.fakes.small_disk import SmallDisk
 from tests.fixtures.postgres import PostgresServer
 from tests.soak.journal import Journal
+
+_SMALL_BYTES = 768 * 1024 * 1024
+_SMALL_SETTINGS = {"max_wal_size": "256MB"}
 
 
 class Database:
@@ -19,8 +25,11 @@ class Database:
 
     name = "postgres"
 
-    def __init__(self, data_dir: Path, journal: Journal) -> None:
-        self._server = PostgresServer(data_dir)
+    def __init__(self, data_dir: Path, journal: Journal, *, small_disk: bool = False) -> None:
+        """`small_disk`: on a disk of its own, in memory, where this process may have one."""
+        self._server = PostgresServer(data_dir, _SMALL_SETTINGS if small_disk else {})
+        self._wants_small_disk = small_disk
+        self._disk: SmallDisk | None = None
         self._journal = journal
         self._is_running = False
         self._processes: list[psutil.Process] = []
@@ -28,7 +37,31 @@ class Database:
     async def __aenter__(self) -> Database:
         await asyncio.to_thread(self._server.__enter__)
         await self.start()
+        if self._wants_small_disk:
+            await self.end()
+            await asyncio.to_thread(self._move_to_small_disk)
+            await self.start()
         return self
+
+    def _move_to_small_disk(self) -> None:
+        cluster = cluster_directory(self._server.data_dir)
+
+        async def move() -> None:
+            disk = SmallDisk(cluster, _SMALL_BYTES)
+            made = cluster.rename(cluster.with_name("made"))
+            cluster.mkdir()
+            try:
+                disk.mount()
+            except PermissionError:
+                made.rename(cluster)  # as it was; the fault says what it does instead
+                return
+            cluster.chmod(0o700)
+            shutil.copytree(made, cluster, dirs_exist_ok=True)
+            shutil.rmtree(made)
+            self._disk = disk
+
+        # The mount is the supervisor's thread's, and so Postgres' own.
+        self._server.run(move())
 
     async def __aexit__(self, *_: object) -> None:
         self.signal(signal.SIGCONT)
@@ -85,6 +118,25 @@ class Database:
                 child.send_signal(number)
             except psutil.NoSuchProcess:
                 continue
+
+    async def fill_disk(self) -> int | None:
+        disk = self._disk
+        if disk is None:
+            return None
+
+        async def fill() -> int:
+            return disk.fill()
+
+        return await asyncio.to_thread(self._server.run, fill())
+
+    async def empty_disk(self) -> None:
+        disk = self._disk
+        assert disk is not None
+
+        async def empty() -> None:
+            disk.empty()
+
+        await asyncio.to_thread(self._server.run, empty())
 
     async def execute(self, statement: str) -> None:
         await asyncio.to_thread(self._server.execute, statement)

@@ -66,6 +66,15 @@ class Postgres(Process, Protocol):
         """Run one statement as superuser, outside the server's database. 30 s at most."""
         ...
 
+    async def fill_disk(self) -> int | None:
+        """Leave no byte free on the disk that it has for itself; how many were. None: it has none,
+        and nothing happened."""
+        ...
+
+    async def empty_disk(self) -> None:
+        """Give back what `fill_disk` took."""
+        ...
+
     def dsn(self, database: str = "tasklogs") -> str:
         """Superuser's, over the unix socket, past every proxy."""
         ...

@@ -25,6 +25,8 @@ class Options:
     """Between two reads of a reader; 0: what suits."""
     settle_seconds: float = 120.0
     """How long everything may take to agree when faults and questions have ended."""
+    small_disk: bool = False
+    """Postgres on a disk of its own, which a fault really fills; it takes 768 MB of memory."""
     keep: Path | None = None
     """A directory for everything that the run writes; kept. None: kept where it failed."""
 
@@ -75,6 +77,11 @@ def parse(arguments: list[str]) -> Options:
         help="between two reads of a task (0: by the number of tasks)",
     )
     parser.add_argument("--settle-seconds", type=float, default=Options.settle_seconds)
+    parser.add_argument(
+        "--small-disk",
+        action="store_true",
+        help="as root: Postgres on 768 MB of memory, which database-disk-full really fills",
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all that the run writes")
     got = parser.parse_args(arguments)
     return Options(
@@ -87,5 +94,6 @@ def parse(arguments: list[str]) -> Options:
         pause_seconds=got.pause_seconds,
         read_seconds=got.read_seconds,
         settle_seconds=got.settle_seconds,
+        small_disk=got.small_disk,
         keep=got.keep,
     )

@@ -55,7 +55,10 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
     tell(f"seed {options.seed}, {options.tasks} tasks, {len(planned)} faults of {len(kinds)} kinds")
     load = Load(options.seed, options.pause)
     began = time.monotonic()
-    async with running_world(directory, options.tasks, load) as world, AsyncExitStack() as stack:
+    async with (
+        running_world(directory, options.tasks, load, small_disk=options.small_disk) as world,
+        AsyncExitStack() as stack,
+    ):
         tasks = [workspace.task for workspace in world.workspaces]
         address = world.reader_network.address
         followers = [

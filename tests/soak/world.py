@@ -108,12 +108,16 @@ def make_server(
 
 
 @asynccontextmanager
-async def running_world(directory: Path, tasks: int, load: Load) -> AsyncIterator[World]:
+async def running_world(
+    directory: Path, tasks: int, load: Load, *, small_disk: bool
+) -> AsyncIterator[World]:
     """Bring everything up, and down again."""
     async with AsyncExitStack() as stack:
         journal = Journal(directory / "processes.jsonl")
         stack.callback(journal.close)
-        postgres = await stack.enter_async_context(Database(directory / "postgres", journal))
+        postgres = await stack.enter_async_context(
+            Database(directory / "postgres", journal, small_disk=small_disk)
+        )
         database_network = await stack.enter_async_context(FaultyProxy(postgres.socket))
         nursery = await stack.enter_async_context(Nursery(journal))
         server = make_server(nursery, "server", directory, postgres, database_network)

@@ -115,7 +115,7 @@ _FULL = """
 
 
 class DatabaseDiskFull:
-    """Nothing can be added to the tables that grow."""
+    """Nothing can be added to the tables that grow; on a disk that is really full, to the WAL."""
 
     name = "database-disk-full"
     parts = frozenset({Part.POSTGRES})
@@ -123,9 +123,26 @@ class DatabaseDiskFull:
     lets_calls_finish = False
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
+        free_bytes = await world.postgres.fill_disk()
+        if free_bytes is not None:
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                await world.postgres.empty_disk()
+                await _started_again(world.postgres)
+            return f"a real disk, {free_bytes} bytes of it taken: {seconds:.1f} s"
         async with full_tables(world.postgres.dsn()):
             await asyncio.sleep(seconds)
         return f"Postgres says that its disk is full (an error of a trigger's): {seconds:.1f} s"
+
+
+async def _started_again(postgres: Postgres) -> None:
+    """A Postgres that cannot write its WAL ends, sometimes for good."""
+    try:
+        await postgres.execute("SELECT 1")
+    except (OSError, asyncpg.PostgresError):
+        await postgres.end()
+        await postgres.start()
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.task_app import nanoseconds, rfc3339
 from tests.soak.fault import Fault, Part, Workspace, World
 
 Messages = list[dict[str, Any]]
@@ -19,6 +20,7 @@ Messages = list[dict[str, Any]]
 
 _SAVE_SECONDS = 5.0
 _OF_ALL = 0.2
+_EARLIER_NANOSECONDS = 1_000_000_000
 _LOOK_EVERY_SECONDS = 0.05
 
 
@@ -91,12 +93,13 @@ def _others(saved: Messages, chance: random.Random) -> Messages:
 
 
 def _older_tail(saved: Messages, chance: random.Random) -> Messages:
-    """The last answer as it was at an earlier moment: only its beginning."""
+    """The last answer as it was at an earlier moment: only its beginning, and that moment."""
     if not saved:
         return saved
     *sealed, tail = saved
     content = tail["content"][: chance.randint(0, len(tail["content"]))]
-    return [*sealed, {**tail, "content": content}]
+    earlier = rfc3339(nanoseconds(tail["time"]) - _EARLIER_NANOSECONDS)
+    return [*sealed, {**tail, "content": content, "time": earlier}]
 
 
 class Withdraws:
