@@ -21,6 +21,7 @@ Messages = list[dict[str, Any]]
 _SAVE_SECONDS = 5.0
 _OF_ALL = 0.2
 _EARLIER_NANOSECONDS = 1_000_000_000
+_LATER_NANOSECONDS = 1_000
 _LOOK_EVERY_SECONDS = 0.05
 
 
@@ -81,12 +82,17 @@ def _fewer(saved: Messages, chance: random.Random) -> Messages:
 
 
 def _others(saved: Messages, chance: random.Random) -> Messages:
-    """Ids, times and roles stay; from somewhere on the contents are other ones."""
+    """Ids and roles stay; from somewhere on the contents are other ones, and so the times: equal
+    times say that it is the same message."""
     if not saved:
         return saved
     first = chance.randrange(len(saved))
     other = [
-        {**one, "content": f"another {chance.getrandbits(64):x}: {one['content'][::-1]}"}
+        {
+            **one,
+            "content": f"another {chance.getrandbits(64):x}: {one['content'][::-1]}",
+            "time": rfc3339(nanoseconds(one["time"]) + _LATER_NANOSECONDS),
+        }
         for one in saved[first:]
     ]
     return saved[:first] + other
