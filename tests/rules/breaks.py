@@ -198,4 +198,55 @@ BREAKS = (
         "as_delta = self._query.deltas and event.delta is not None",
         "tests/logs/test_follow_together.py::test_random_commits_and_followers_end_in_one_view",
     ),
+    Break(
+        "I7",
+        "a log grows past its limits",
+        f"{_SERVER}/agents/session.py",
+        "        if not self._room_in_log.fits(",
+        "        if False and not self._room_in_log.fits(",
+        "tests/agents/test_room.py::test_a_log_that_grows_past_its_entries_loses_the_oldest",
+    ),
+    Break(
+        "I7",
+        "an agent erases what is young by writing",
+        f"{_SERVER}/store/evictions.py",
+        "m.marked_at <= clock_timestamp() - $6::interval)",
+        "$6::interval IS NOT NULL)",
+        "tests/store/test_evictions.py::test_nothing_younger_than_the_retention_goes",
+    ),
+    Break(
+        "I1",
+        "the tail is evicted",
+        f"{_SERVER}/store/evictions.py",
+        "OR e.ordinal < head.entries - 2)",
+        "OR e.ordinal < head.entries)",
+        "tests/store/test_evictions.py::test_commits_go_on_where_they_were_whatever_was_evicted",
+    ),
+    Break(
+        "I8",
+        "a cursor from before what is held goes on after a gap",
+        f"{_SERVER}/logs/follower.py",
+        "        if query.cursor.revision < task.head.evicted.revision:",
+        "        if False:",
+        "tests/logs/test_evicted.py::"
+        "test_a_cursor_whose_entries_are_gone_is_expired_and_names_the_oldest_that_is_held",
+    ),
+    Break(
+        "I8",
+        "a follower that lags is led over what was evicted",
+        f"{_SERVER}/logs/follower.py",
+        "        if revision < read.task.head.evicted.revision:",
+        "        if False:",
+        "tests/logs/test_evicted.py::"
+        "test_a_follower_that_lags_while_what_it_was_not_sent_goes_is_told",
+    ),
+    Break(
+        "I8",
+        "a feed leads its followers over what was evicted",
+        f"{_SERVER}/logs/feed.py",
+        "            if self.revision < read.task.head.evicted.revision:",
+        "            if False:",
+        "tests/logs/test_evicted.py::"
+        "test_a_feed_that_was_away_while_entries_went_leads_nobody_over_the_gap",
+    ),
 )
