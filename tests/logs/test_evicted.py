@@ -11,6 +11,7 @@ import pytest
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import tasks_pb2
 from tasklogs_server.domain.errors import CursorExpired
+from tasklogs_server.domain.names import TaskId
 from tasklogs_server.logs.places import Cursor
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
 from tests.fixtures.agent_stream import log_entry
@@ -76,6 +77,8 @@ async def test_a_follow_without_a_cursor_begins_with_what_is_held(
     await world.log.entries(*many(50), open_epoch=True)
     await evict(world.log, 16)
     held = await stored(world.store, world.log.task_id)
+    _, start = await world.store.changes.start(TaskId(world.log.task_id), tail)
+    assert start >= await held_from(world)
     async with world.following(tail=tail) as reader:
         await reader.heard("caught_up")
         wanted = list(held)[-tail:] if tail else list(held)
