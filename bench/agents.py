@@ -18,7 +18,7 @@ from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.store.encoding import varint
 
 CONNECT = "/tasklogs.v1.TaskAgents/Connect"
-# The server takes at most 64 handshakes at a time.
+# Those beyond a few wait in line at the server.
 _HANDSHAKES = 32
 _APPEND_TAG = b"\x12"  # AgentMessage.append: field 2, length-delimited
 

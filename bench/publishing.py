@@ -16,7 +16,7 @@ from bench.stamp import stamp
 from bench.typing_agents import TypingAgent, entry_append
 
 _DEADLINE_SECONDS = 20
-# The server takes at most 64 handshakes at a time.
+# Those beyond a few wait in line at the server.
 _HANDSHAKES = 32
 
 

@@ -19,6 +19,7 @@ from tasklogs_server import log_output
 from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.committer import Committer
 from tasklogs_server.agents.directory import Directory
+from tasklogs_server.agents.handshakes import Handshakes
 from tasklogs_server.agents.housekeeping import Housekeeping
 from tasklogs_server.agents.messages import Limits
 from tasklogs_server.agents.room import Room
@@ -45,7 +46,10 @@ from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.store.probe import why_unusable
 
 _TICK_SECONDS = 5.0
+STREAM_BYTES = 256 * 1024
 _DRAIN_RETRY_AFTER = timedelta(seconds=1)
+# Agents wait 15 s for their Welcome, and may have to wait twice: to be known, and to be let in.
+_HANDSHAKE_PATIENCE = timedelta(seconds=5)
 # A caller that takes nothing raises no error ever.
 _SENT_WITHIN = timedelta(seconds=30)
 _QUIET_SECONDS = 0.1
@@ -124,6 +128,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
 
         admission = Admission(_capacity(settings))
         budget = Budget(settings.ingest_bytes)
+        handshakes = Handshakes(settings.handshakes, _HANDSHAKE_PATIENCE)
         bus = LocalBus()
         committer = Committer(store.writes, bus)
         log_limits = LogLimits(settings.log_entries, settings.log_bytes, settings.min_retention)
@@ -138,7 +143,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             room=room,
             limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
             tail_bytes=settings.tail_bytes,
-            handshakes=settings.handshakes,
+            handshakes=handshakes,
             epochs_per_hour=settings.epochs_per_hour,
             clock=_now,
             presence=store.presence,
@@ -176,7 +181,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             server,
             task_logs=TaskLogsService(reader, follows),
             tasks=TasksService(directory),
-            task_agents=TaskAgentsService(store.tasks, sessions, uploads),
+            task_agents=TaskAgentsService(store.tasks, sessions, uploads, handshakes),
         )
         bound = _bind(server, host, port)
 
@@ -356,6 +361,10 @@ def _capacity(settings: ServerSettings) -> Capacity:
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.message_bytes),
+        # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the speed
+        # of the network: agents that pushed against a slow store cost 5 MB each.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", STREAM_BYTES),
         # On by default: a second server would silently share the port.
         ("grpc.so_reuseport", 0),
         # A peer that vanished is noticed within 20 s, and agents may ask as often as every 5 s.

@@ -65,7 +65,9 @@ class ServerSettings(BaseSettings):
     tail_bytes: int = Field(
         256 * _MIB, ge=0, description="growing entries held in memory, beyond which idle ones go"
     )
-    handshakes: int = Field(64, ge=1, description="agents that may connect at the same moment")
+    handshakes: int = Field(
+        4, ge=1, description="agents that are let in at the same moment; others wait in line"
+    )
     log_bytes: int = Field(
         1024 * _MIB,
         ge=16 * _MIB,

@@ -15,6 +15,7 @@ from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.committer import Committer
+from tasklogs_server.agents.handshakes import Handshakes
 from tasklogs_server.agents.messages import (
     Ack,
     Append,
@@ -84,6 +85,7 @@ class Desk:
         ingest_bytes: int = 256 << 20,
         tail_bytes: int = 256 << 20,
         handshakes: int = 64,
+        patience: timedelta = timedelta(seconds=5),
         agent_wait: float = 3.0,
         sync_timeout: float = 10.0,
         log_limits: LogLimits = GENEROUS,
@@ -103,7 +105,7 @@ class Desk:
             room=room,
             limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
             tail_bytes=tail_bytes,
-            handshakes=handshakes,
+            handshakes=Handshakes(handshakes, patience),
             epochs_per_hour=epochs_per_hour,
             clock=clock,
             monotonic=clock.monotonic,

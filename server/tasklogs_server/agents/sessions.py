@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +15,7 @@ import structlog
 
 from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.committer import Committer
+from tasklogs_server.agents.handshakes import Handshakes
 from tasklogs_server.agents.messages import AgentState, GoodbyeReason, Hello, Limits
 from tasklogs_server.agents.room import Room
 from tasklogs_server.agents.session import Session
@@ -59,7 +59,7 @@ class Sessions:
         room: Room,
         limits: Limits,
         tail_bytes: int,
-        handshakes: int,
+        handshakes: Handshakes,
         epochs_per_hour: int,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
@@ -74,7 +74,7 @@ class Sessions:
         self._room = room
         self._limits = limits
         self._tail_bytes = tail_bytes
-        self._handshakes_left = handshakes
+        self._handshakes = handshakes
         self._epochs_per_hour = epochs_per_hour
         self._clock = clock
         self._monotonic = monotonic
@@ -219,26 +219,22 @@ class Sessions:
     async def _begin(self, task_id: UUID, hello: Hello) -> Session:
         if self._draining:
             raise ServerDraining(_RETRY_AFTER)
-        if self._handshakes_left <= 0:
-            # After a restart all agents come at once: those beyond the bound come back spread out.
-            later = timedelta(seconds=random.uniform(0.5, 3.0))
-            raise LimitExceeded("server", "too many agents connect at once", later)
-        # A task of its own: an agent that leaves in the middle must not leave a fence behind that
-        # nobody holds, or the task would pass for connected.
-        handshake = asyncio.create_task(self._shake_hands(task_id, hello))
-        try:
-            session = await asyncio.shield(handshake)
-        except asyncio.CancelledError:
-            handshake.add_done_callback(self._note_abandoned)
-            await asyncio.wait([handshake])
-            raise
+        async with self._handshakes.turn():
+            # A task of its own: an agent that leaves in the middle must not leave a fence behind
+            # that nobody holds, or the task would pass for connected.
+            handshake = asyncio.create_task(self._shake_hands(task_id, hello))
+            try:
+                session = await asyncio.shield(handshake)
+            except asyncio.CancelledError:
+                handshake.add_done_callback(self._note_abandoned)
+                await asyncio.wait([handshake])
+                raise
         self._replace(session)
         self._bus.publish(Moved(task_id))
         return session
 
     async def _shake_hands(self, task_id: UUID, hello: Hello) -> Session:
         raised: list[int] = []
-        self._handshakes_left -= 1
         try:
             opening = await self._store.open_session(
                 task_id,
@@ -251,8 +247,6 @@ class Sessions:
             for fence in raised:
                 self._note_undecided(task_id, fence)
             raise
-        finally:
-            self._handshakes_left += 1
         if self._undecided.get(task_id, 0) < opening.fence:
             self._undecided.pop(task_id, None)
         return Session(

@@ -11,6 +11,7 @@ from uuid import UUID
 import grpc
 
 from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs_server.agents.handshakes import Handshakes
 from tasklogs_server.agents.messages import GoodbyeReason
 from tasklogs_server.agents.session import Session
 from tasklogs_server.agents.sessions import Sessions
@@ -32,14 +33,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TaskAgentsService:
     """The handlers of `tasklogs.v1.TaskAgents`."""
 
-    def __init__(self, tasks: TaskStore, sessions: Sessions, uploads: Uploads) -> None:
+    def __init__(
+        self, tasks: TaskStore, sessions: Sessions, uploads: Uploads, handshakes: Handshakes
+    ) -> None:
         self._tasks = tasks
         self._sessions = sessions
         self._uploads = uploads
+        self._handshakes = handshakes
 
     async def connect(self, messages: AsyncIterator[pb.AgentMessage], context: Context) -> None:
         """Serve one agent stream, from Hello to its end."""
-        task_id = await self._authenticate(context)
+        # Else thousands of these would be in line for the store before any reader.
+        async with self._handshakes.turn():
+            task_id = await self._authenticate(context)
         hello = codec.hello(await _first(messages))
         async with self._sessions.connect(task_id, hello) as session:
             await _write(context, codec.welcome(session.welcome))
