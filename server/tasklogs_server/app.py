@@ -361,8 +361,8 @@ def _capacity(settings: ServerSettings) -> Capacity:
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.message_bytes),
-        # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the speed
-        # of the network: agents that pushed against a slow store cost 5 MB each.
+        # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the
+        # network's speed: agents that pushed against a slow store cost 5 MB each.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", STREAM_BYTES),
         # On by default: a second server would silently share the port.
