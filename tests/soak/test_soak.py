@@ -9,7 +9,7 @@ import pytest
 
 from tests.soak.options import Options
 from tests.soak.report import lines
-from tests.soak.run import soak
+from tests.soak.run import chosen, soak
 from tests.soak.schedule import all_faults, plan
 from tests.soak.verdict import judge
 
@@ -43,3 +43,15 @@ def test_no_fault_is_planned_past_the_end_or_longer_than_wanted() -> None:
     planned = plan(7, all_faults(), 300, quiet_seconds=1, longest_seconds=5)
     assert all(one.at_seconds + one.seconds <= 300 for one in planned)
     assert all(one.seconds <= 5 for one in planned)
+
+
+def test_kinds_are_chosen_by_the_beginnings_of_their_names() -> None:
+    assert {kind.name for kind in chosen(["server-killed", "postgres"])} == {
+        "server-killed",
+        "postgres-killed",
+        "postgres-stopped",
+    }
+    assert chosen(["none"]) == []
+    assert chosen([]) == all_faults()
+    with pytest.raises(ValueError, match="server-killed"):
+        chosen(["no-such"])
