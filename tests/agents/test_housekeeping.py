@@ -129,6 +129,19 @@ async def test_a_log_that_moves_is_marked_once_in_the_interval_of_marks(
     assert await marks(sql, log.task_id) == [2, 5]
 
 
+async def test_a_log_whose_head_a_commit_holds_is_marked_the_next_time(
+    keeper: Keeper, log: Log, sql: Connection
+) -> None:
+    await log.write(log.commit([b"x"], open_epoch=True))
+    keeper.bus.publish(Moved(log.task_id, log.head))
+    async with sql.transaction():
+        await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", log.task_id)
+        await keeper.work.mark_moved()
+    assert await marks(sql, log.task_id) == []
+    await keeper.work.mark_moved()
+    assert await marks(sql, log.task_id) == [2]
+
+
 async def test_a_server_that_starts_again_and_again_makes_no_more_marks(
     desk: Desk, log: Log, sql: Connection
 ) -> None:
@@ -220,6 +233,12 @@ async def test_what_happened_since_begins_the_retention_anew(
     await keeper.work.retire()
     left = [await is_there(sql, task) for task in (reported, repeated, wrote, connected)]
     assert left == [True, False, True, True]
+    await store.evictions.mark(wrote, every=timedelta(0), min_retention=DAY)
+    await keeper.work.retire()
+    assert await is_there(sql, wrote)  # marked now, so its last commit may be of now
+    await age(sql, wrote, 2 * WEEK)
+    await keeper.work.retire()
+    assert not await is_there(sql, wrote)
     # The stream is lost now: the week begins.
     await store.sessions.lose_sessions([(connected, holds.fence)])
     await keeper.work.retire()
