@@ -25,7 +25,9 @@ class Figures:
     """In the store."""
     epochs: int
     kills: int = 0
-    """Of agent and task app together, with nothing else at fault: held against the 250 ms."""
+    """Of agent and task app together."""
+    judged_kills: int = 0
+    """Those with nothing else at fault: held against the 250 ms."""
     reads: dict[str, int] = field(default_factory=dict)
     """By code and reason; the good ones by live and stored."""
     slowest_read_seconds: float = 0.0
@@ -51,7 +53,8 @@ def figures_of(ledger: Ledger) -> Figures:
         acknowledged=sum(len(task.wire.acked) for task in ledger.tasks),
         entries=sum(len(rows) for task in ledger.tasks for rows in task.stored.epochs.values()),
         epochs=sum(len(task.stored.epochs) for task in ledger.tasks),
-        kills=sum(
+        kills=sum(len(task.kills) for task in ledger.tasks),
+        judged_kills=sum(
             was_steady(ledger, task, killed) for task in ledger.tasks for killed in task.kills
         ),
         reads=dict(sorted(Counter(_outcomes(ledger)).items())),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from tests.soak import shown, wire
@@ -96,6 +98,24 @@ class Ledger:
     """In the order of their ends."""
     faults: list[Window]
     ending: Ending = field(default_factory=Ending)
+
+    def slowest_ack_seconds(self, began: float, ended: float) -> float:
+        """Return the longest that an ack of any task took, of appends sent in a span."""
+        first, last = (bisect_left(self._sent, moment) for moment in (began, ended))
+        return max((took for _, took in self._acks[first:last]), default=0.0)
+
+    @cached_property
+    def _acks(self) -> list[tuple[float, float]]:
+        """When what was sent, and how many seconds its ack took."""
+        return sorted(
+            (one.sent, (one.acked or 0.0) - one.sent)
+            for task in self.tasks
+            for one in task.wire.acked
+        )
+
+    @cached_property
+    def _sent(self) -> list[float]:
+        return [sent for sent, _ in self._acks]
 
     def faults_between(self, began: float, ended: float) -> list[Window]:
         """Return the faults that were there at some moment of a span."""

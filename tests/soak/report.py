@@ -17,7 +17,10 @@ def lines(verdict: Verdict) -> Iterator[str]:
     yield f"{figures.entries} entries stored in {figures.epochs} epochs"
     yield f"{figures.appends} appends sent, {figures.acknowledged} acknowledged"
     yield f"{figures.events} events followed"
-    yield f"{figures.kills} kills of agent and task app together, amid nothing else"
+    yield (
+        f"{figures.kills} kills of agent and task app together,"
+        f" {figures.judged_kills} of them amid nothing else"
+    )
     for outcome, count in figures.reads.items():
         yield f"{count:8} reads: {outcome}"
     yield f"{figures.slowest_read_seconds:8.2f} s the slowest read"
