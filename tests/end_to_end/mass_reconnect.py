@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +46,9 @@ _CALL_SECONDS = 30.0
 
 @dataclass
 class Read:
-    """One read: when, how long, and with which status."""
+    """One read: by whom, when, how long, and with which status."""
 
+    reader: int
     began: float
     seconds: float
     code: grpc.StatusCode
@@ -66,7 +67,7 @@ class Outcome:
     attempts: Counter[str]
     """How the streams of the agents ended, by status."""
     reads: Sequence[Read]
-    """Those that began between the first answer and the last Welcome."""
+    """Those that began between the first answer (to that reader) and the last Welcome."""
 
     def __str__(self) -> str:
         slow = sorted(one.seconds for one in self.reads if one.code is grpc.StatusCode.OK)
@@ -228,7 +229,7 @@ async def read_for_ever(channel: grpc.aio.Channel, number: int, count: int, to: 
             await stub.GetTaskLogs(request, timeout=_CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             code = error.code()
-        to.append(Read(began, time.monotonic() - began, code))
+        to.append(Read(number, began, time.monotonic() - began, code))
         await asyncio.sleep(_READ_EVERY_SECONDS)
 
 
@@ -268,8 +269,22 @@ async def restarted(
             all_welcome_seconds=order[-1] - answered_at,
             half_welcome_seconds=order[agents // 2] - answered_at,
             attempts=Counter(how for when, how in many.ends if when > ended_at),
-            reads=[one for one in reads if answered_at <= one.began <= order[-1]],
+            reads=[
+                one
+                for one in _once_connected(reads, ended_at)
+                if answered_at <= one.began <= order[-1]
+            ],
         )
+
+
+def _once_connected(reads: Sequence[Read], since: float) -> Iterator[Read]:
+    """Yield what readers did after their channel had found the server again."""
+    connected: set[int] = set()
+    for one in reads:
+        if one.began > since and one.code is grpc.StatusCode.OK:
+            connected.add(one.reader)
+        if one.reader in connected:
+            yield one
 
 
 async def _until_all_welcome(many: Crowd, since: float, count: int, seconds: float) -> None:

@@ -36,15 +36,16 @@ async def held_up(server: Server) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def waiting_statements(server: Server) -> int:
+async def are_held_up(server: Server, count: int, statement: str = "range_start") -> bool:
+    """Whether so many statements wait that hold this text; the server has others of its own."""
     connection = await asyncpg.connect(server.dsn)
     try:
-        return int(
-            await connection.fetchval(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
+        waiting = await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database() AND position($1 IN query) > 0",
+            statement,
         )
+        return int(waiting) == count
     finally:
         await connection.close()
 
@@ -66,7 +67,7 @@ async def test_reads_beyond_the_queue_are_refused_at_once_and_those_in_it_are_an
         await server.create_task()
         async with held_up(server):
             admitted = [read(server, tail) for tail in range(1, 6)]
-            await until(lambda: has_waiting(server, 2))
+            await until(lambda: are_held_up(server, 2))
             refusals = await asyncio.gather(*(refused(read(server, 10 + n)) for n in range(20)))
             assert not any(one.done() for one in admitted)
         for one in admitted:
@@ -79,16 +80,12 @@ async def test_reads_beyond_the_queue_are_refused_at_once_and_those_in_it_are_an
     assert len({refusal.retry_seconds for refusal in refusals}) > 10
 
 
-async def has_waiting(server: Server, count: int) -> bool:
-    return await waiting_statements(server) == count
-
-
 async def test_a_read_whose_turn_does_not_come_in_time_is_refused(make_server: MakeServer) -> None:
     async with make_server(reads=1, store_wait=timedelta(seconds=0.2)) as server:
         await server.create_task()
         async with held_up(server):
             first = read(server, 1)
-            await until(lambda: has_waiting(server, 1))
+            await until(lambda: are_held_up(server, 1))
             refusal = await refused(read(server, 2))
         assert (await first).snapshot
 
@@ -101,7 +98,7 @@ async def test_changes_have_a_bound_of_their_own(make_server: MakeServer) -> Non
         await server.create_task()
         async with held_up(server):
             deleting = asyncio.create_task(delete(server))
-            await until(lambda: has_waiting(server, 1))
+            await until(lambda: are_held_up(server, 1, "DELETE FROM log_heads"))
             refusal = await refused(server.create_task("other"))
         await deleting
         await server.create_task("other")

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -26,6 +27,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Handler = Callable[[Any, Context], Any]
 _Decode = Callable[[Any], Any]
+_Call: TypeAlias = "asyncio.Task[Any]"
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -111,13 +113,19 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             await asyncio.wait(self._calls)
 
     def _returning(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
-        kind = kind_of(method)
+        admit = self._admitting(method)
+        is_counted = _is_of_the_api(method)
 
         async def handle(request: Any, context: Context) -> Any:
-            with self._tracked(method):
+            with self._tracked(method) as call:
                 try:
-                    await self._admit(method, kind)
-                    return await inner(decode(request), context)
+                    turn = admit(call)
+                    if turn is not None:
+                        await turn
+                    answer = await inner(decode(request), context)
+                    if is_counted:
+                        self._sending[call] = call.get_loop().time()
+                    return answer
                 except asyncio.CancelledError:
                     status = self._status_of_the_end()
                 except Exception as error:
@@ -127,12 +135,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return handle
 
     def _yielding(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
-        kind = kind_of(method)
+        admit = self._admitting(method)
 
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._tracked(method):
+            with self._tracked(method) as call:
                 try:
-                    await self._admit(method, kind)
+                    turn = admit(call)
+                    if turn is not None:
+                        await turn
                     # Closed with the call: an abandoned generator's cleanup runs whenever.
                     async with aclosing(inner(decode(request), context)) as responses:
                         async for response in responses:
@@ -154,35 +164,43 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         call.uncancel()
         return status_of(self._refusal())
 
-    async def _admit(self, method: str, kind: Kind) -> None:
+    def _admitting(self, method: str) -> Callable[[_Call], Awaitable[None] | None]:
+        """Return what admits a call of `method`, or raises; what that returns is to be awaited."""
         if not _is_of_the_api(method):
-            return
-        if self._refusal is not None:
-            self._refused_at = asyncio.get_running_loop().time()
-            raise self._refusal()
-        turn = self._admission.enter(kind)
-        if turn is not None:
+            return lambda _: None
+        kind = kind_of(method)
+        is_over = partial(self._is_over, kind)
+
+        async def queue(turn: Awaitable[None], call: _Call) -> None:
             await turn
-        call = asyncio.current_task()
-        assert call is not None
-        # It ends when its answer is sent, not when it is given.
-        call.add_done_callback(lambda _: self._admission.leave(kind))
+            call.add_done_callback(is_over)
+
+        def admit(call: _Call) -> Awaitable[None] | None:
+            if self._refusal is not None:
+                self._refused_at = call.get_loop().time()
+                raise self._refusal()
+            turn = self._admission.enter(kind)
+            if turn is not None:
+                return queue(turn, call)
+            # It is over when its answer is sent, not when it is given.
+            call.add_done_callback(is_over)
+            return None
+
+        return admit
+
+    def _is_over(self, kind: Kind, call: _Call) -> None:
+        self._sending.pop(call, None)
+        self._admission.leave(kind)
 
     @contextmanager
-    def _tracked(self, method: str) -> Iterator[None]:
+    def _tracked(self, method: str) -> Iterator[_Call]:
         call = asyncio.current_task()
         assert call is not None
         self._calls[call] = method
         try:
-            yield
+            yield call
         finally:
             del self._calls[call]
-            if not self._ending:
-                self._sending[call] = call.get_loop().time()
-                call.add_done_callback(self._sent)
-
-    def _sent(self, call: asyncio.Task[Any]) -> None:
-        del self._sending[call]
 
 
 class _Decoded:

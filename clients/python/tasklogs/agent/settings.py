@@ -24,7 +24,7 @@ class Settings:
     """From dialing the server to its Welcome."""
     backoff_first_seconds: float = 0.25
     """The first wait before the server is dialed again; each further one is twice as long."""
-    backoff_cap_seconds: float = 10.0
+    backoff_cap_seconds: float = 5.0
     """The longest of those waits: a restarted server is found soon."""
     superseded_wait_seconds: tuple[float, float] = (30.0, 60.0)
     """After another agent took over, so that two with one token do not fence each other for
