@@ -33,16 +33,25 @@ class Injection:
         not at all.
         """
         began = time.monotonic()
+        injected: list[tuple[Planned, asyncio.Task[float]]] = []
         async with asyncio.TaskGroup() as faults:
             faults.create_task(asyncio.sleep(seconds))
             for one in planned:
-                await asyncio.sleep(max(0.0, began + one.at_seconds - time.monotonic()))
+                at = began + one.at_seconds
+                for before, injecting in injected:
+                    # What is to be quiet between two is so, however long the first takes.
+                    if (quiet_seconds := one.at_seconds - before.ends_seconds) >= 0:
+                        at = max(at, await injecting + quiet_seconds)
+                await asyncio.sleep(max(0.0, at - time.monotonic()))
                 # In the order of the plan: the next is not begun while this one waits.
                 holding = await self._take_hold(one)
                 if time.monotonic() > began + seconds:
                     await holding.aclose()
                     break
-                faults.create_task(self._inject(one, holding, began), name=one.fault.name)
+                injecting = faults.create_task(
+                    self._inject(one, holding, began), name=one.fault.name
+                )
+                injected.append((one, injecting))
 
     async def _take_hold(self, one: Planned) -> AsyncExitStack:
         holding = AsyncExitStack()
@@ -51,7 +60,8 @@ class Injection:
                 await holding.enter_async_context(self._held[part])
         return holding
 
-    async def _inject(self, one: Planned, holding: AsyncExitStack, began: float) -> None:
+    async def _inject(self, one: Planned, holding: AsyncExitStack, began: float) -> float:
+        """Return when it was over."""
         fault = one.fault
         async with holding:
             self._journal.note(
@@ -69,3 +79,4 @@ class Injection:
             self._journal.note(kind="ended", number=one.number, what=what, error=error)
         seconds = time.monotonic() - at
         self._tell(f"{at - began:8.1f} s  {fault.name:<24} {seconds:5.1f} s  {what}")
+        return time.monotonic()

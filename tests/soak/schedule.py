@@ -26,6 +26,11 @@ class Planned:
     seconds: float
     seed: int
 
+    @property
+    def ends_seconds(self) -> float:
+        """When it is to be over, if nothing takes longer."""
+        return self.at_seconds + self.seconds
+
 
 def all_faults() -> list[Fault]:
     """Return every kind that tests.soak.faults has, by name."""
