@@ -74,9 +74,16 @@ def test_a_tail_of_an_earlier_time_opens_an_epoch(restarted: bool) -> None:
 
 
 @BOTH
-def test_a_tail_of_equal_time_may_have_any_content(restarted: bool) -> None:
-    other = replace(B, content=b"rewritten")
-    assert compare([A, other], stored([A, B]), restarted=restarted) is Verdict.CONTINUES
+def test_a_tail_that_is_the_stored_one_goes_on(restarted: bool) -> None:
+    assert compare([A, B], stored([A, B]), restarted=restarted) is Verdict.CONTINUES
+
+
+def test_an_equal_time_does_not_excuse_other_content_after_a_restart() -> None:
+    """Over ACP times stay: an older save must not overwrite what is stored."""
+    for content in (b"rewritten", B.content[:-1]):
+        other = replace(B, content=content)
+        assert compare([A, other], stored([A, B]), restarted=False) is Verdict.CONTINUES
+        assert compare([A, other], stored([A, B]), restarted=True) is Verdict.OPENS_EPOCH
 
 
 @BOTH

@@ -82,16 +82,16 @@ def _fewer(saved: Messages, chance: random.Random) -> Messages:
 
 
 def _others(saved: Messages, chance: random.Random) -> Messages:
-    """Ids and roles stay; from somewhere on the contents are other ones, and so the times: equal
-    times say that it is the same message."""
+    """From somewhere on the contents are other ones; ids and roles stay, and by chance times."""
     if not saved:
         return saved
     first = chance.randrange(len(saved))
+    later = chance.choice([0, _LATER_NANOSECONDS])
     other = [
         {
             **one,
             "content": f"another {chance.getrandbits(64):x}: {one['content'][::-1]}",
-            "time": rfc3339(nanoseconds(one["time"]) + _LATER_NANOSECONDS),
+            "time": rfc3339(nanoseconds(one["time"]) + later),
         }
         for one in saved[first:]
     ]
@@ -99,13 +99,14 @@ def _others(saved: Messages, chance: random.Random) -> Messages:
 
 
 def _older_tail(saved: Messages, chance: random.Random) -> Messages:
-    """The last answer as it was at an earlier moment: only its beginning, and that moment."""
+    """The last answer as it was at an earlier moment: only its beginning, and that moment where its
+    time moved with it (over ACP it stays)."""
     if not saved:
         return saved
     *sealed, tail = saved
     content = tail["content"][: chance.randint(0, len(tail["content"]))]
-    earlier = rfc3339(nanoseconds(tail["time"]) - _EARLIER_NANOSECONDS)
-    return [*sealed, {**tail, "content": content, "time": earlier}]
+    earlier = nanoseconds(tail["time"]) - chance.choice([0, _EARLIER_NANOSECONDS])
+    return [*sealed, {**tail, "content": content, "time": rfc3339(earlier)}]
 
 
 class Withdraws:

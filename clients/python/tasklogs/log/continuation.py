@@ -104,4 +104,6 @@ def compare(entries: Sequence[Entry], stored: Position, *, restarted: bool) -> V
 def _is_tail(entry: Entry, tail: StoredTail, *, restarted: bool) -> bool:
     if entry.id != tail.id or entry.type != tail.type or entry.time < tail.time:
         return False
-    return entry.time == tail.time or not restarted or tail.is_extended_by(entry)
+    # An equal time proves nothing: over ACP an answer keeps its time while it grows, and what is
+    # stored of it must not be overwritten by an older save.
+    return not restarted or tail.is_extended_by(entry)
