@@ -1,6 +1,6 @@
 #!/bin/sh
 # Writes requirements/dev.lock anew from pyproject.toml: every dependency of the project, its
-# `server` extra, its development tools and its build back end, with hashes, for every platform
+# `server` and `telemetry` extras, its development tools and its build back end, with hashes, for every platform
 # and Python >= 3.11. No lock names a registry, so that it installs through whichever is set up.
 # Versions that already stand in the lock stay, unless UPGRADE=1.
 set -eu
@@ -18,7 +18,7 @@ compile() {
         --no-header --no-emit-index-url --no-emit-find-links --quiet
 }
 
-compile pyproject.toml --extra server --group dev ${UPGRADE:+--upgrade} \
+compile pyproject.toml --extra server --extra telemetry --group dev ${UPGRADE:+--upgrade} \
     --output-file requirements/dev.lock
 # What builds packages is installed before all others, in the same versions.
 compile --group build --constraint requirements/dev.lock --output-file requirements/build.lock

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,6 +35,7 @@ from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from tasklogs_server.services.admission import Admission, Capacity
 from tasklogs_server.services.hang_up import hang_up, let_nobody_in
 from tasklogs_server.services.interceptor import ErrorInterceptor
+from tasklogs_server.services.observing import CallObserver
 from tasklogs_server.services.registration import register, set_serving
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService, encode_event
@@ -44,6 +45,8 @@ from tasklogs_server.stopping import StopSignals
 from tasklogs_server.store import Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.store.probe import why_unusable
+from tasklogs_server.telemetry.assembly import Telemetry, TelemetryUnavailable, Wanted, opened
+from tasklogs_server.telemetry.state import State
 
 _TICK_SECONDS = 5.0
 STREAM_BYTES = 256 * 1024
@@ -95,6 +98,7 @@ class Running:
     """A server that answers at `address`."""
 
     address: str
+    metrics_address: str | None
     _server: grpc.aio.Server
     _sessions: Sessions
     _follows: Follows
@@ -123,6 +127,8 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
     """Serve on a database as long as the block lasts. Raises StartupError."""
     host, port = _listen_address(settings.listen)
     async with AsyncExitStack() as stack:
+        telemetry = stack.enter_context(_telemetry(settings))
+        observer = telemetry.observer
         store = await _open_store(settings, dsn)
         stack.push_async_callback(store.close)
 
@@ -130,7 +136,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         budget = Budget(settings.ingest_bytes)
         handshakes = Handshakes(settings.handshakes, _HANDSHAKE_PATIENCE)
         bus = LocalBus()
-        committer = Committer(store.writes, bus)
+        committer = Committer(store.writes, bus, observer=observer)
         log_limits = LogLimits(settings.log_entries, settings.log_bytes, settings.min_retention)
         room = Room(store.evictions, log_limits)
         sessions = Sessions(
@@ -147,6 +153,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             epochs_per_hour=settings.epochs_per_hour,
             clock=_now,
             presence=store.presence,
+            observer=observer,
         )
         directory = Directory(store.tasks, sessions, bus)
         housekeeping = Housekeeping(
@@ -176,14 +183,22 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=_now)
 
         calls = ErrorInterceptor(admission)
-        server = grpc.aio.server(interceptors=[calls], options=_options(settings))
+        interceptors: list[grpc.aio.ServerInterceptor] = [calls]
+        if telemetry.is_on:
+            interceptors.insert(0, CallObserver(observer))
+        server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
         health_servicer = register(
             server,
             task_logs=TaskLogsService(reader, follows),
             tasks=TasksService(directory),
             task_agents=TaskAgentsService(store.tasks, sessions, uploads, handshakes),
+            channelz=settings.channelz,
         )
         bound = _bind(server, host, port)
+
+        metrics_address = stack.enter_context(
+            _metrics(telemetry, settings, store, sessions, follows, budget, handshakes)
+        )
 
         # Leaving: calls end before what they stand on; the committer outlives the last session.
         await stack.enter_async_context(_background(committer.run()))
@@ -199,6 +214,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         stack.push_async_callback(_stop, server, bound, sessions, follows, calls)
         yield Running(
             address=f"{host}:{bound}",
+            metrics_address=metrics_address,
             _server=server,
             _sessions=sessions,
             _follows=follows,
@@ -206,6 +222,50 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             _calls=calls,
             _timeout=settings.drain_timeout,
         )
+
+
+@contextmanager
+def _telemetry(settings: ServerSettings) -> Iterator[Telemetry]:
+    wanted = Wanted(
+        metrics_listen=settings.metrics_listen,
+        log_calls=settings.log_calls,
+        log_format=settings.log_format,
+        traces=settings.traces,
+    )
+    try:
+        with opened(wanted) as telemetry:
+            yield telemetry
+    except TelemetryUnavailable as error:
+        raise StartupError(str(error)) from error
+
+
+@contextmanager
+def _metrics(
+    telemetry: Telemetry,
+    settings: ServerSettings,
+    store: Store,
+    sessions: Sessions,
+    follows: Follows,
+    budget: Budget,
+    handshakes: Handshakes,
+) -> Iterator[str | None]:
+    state = State(
+        sessions=lambda: sessions.open_count,
+        followers=lambda: follows.followers,
+        handshakes=lambda: handshakes.wanted,
+        unacknowledged_bytes=lambda: budget.held_bytes,
+        store_is_up=lambda: store.works,
+        is_draining=lambda: sessions.is_draining,
+        connections=store.connections,
+    )
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(telemetry.exposed(state))
+        except OSError as error:
+            raise StartupError(
+                f"TASKLOGS_METRICS_LISTEN={settings.metrics_listen}: {error.strerror}"
+            ) from error
+        yield address
 
 
 async def _stop(

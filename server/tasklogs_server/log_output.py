@@ -8,6 +8,8 @@ from typing import Literal
 
 import structlog
 
+from tasklogs_server.telemetry.calls import with_call
+
 
 def configure(log_format: Literal["console", "json"], log_level: str) -> None:
     """Set up structlog for this process."""
@@ -22,6 +24,7 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
     )
     processors: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        with_call,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

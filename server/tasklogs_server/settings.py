@@ -106,4 +106,14 @@ class ServerSettings(BaseSettings):
     store_wait: Seconds = Field(
         timedelta(seconds=2), description="how long a call waits for its turn, then is refused"
     )
+    metrics_listen: str | None = Field(
+        None, description="port, or host:port, for Prometheus to read metrics on; unset: none"
+    )
+    log_calls: Literal["none", "failed", "all"] = Field(
+        "none", description="which calls get a line in the log"
+    )
+    traces: bool = Field(
+        False, description="export traces by OTLP; the OTEL_* variables say where to"
+    )
+    channelz: bool = Field(False, description="serve grpc.channelz: all connections, to callers")
     loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="the event loop")

@@ -25,6 +25,7 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.store.log_writes import LogWrites, Outcome
 from tasklogs_server.store.records import Commit
+from tasklogs_server.telemetry.observer import Observer
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_COMMITS = 500
@@ -56,8 +57,11 @@ class Writer(Protocol):
 class Committer:
     """Takes what writers have gathered, batch after batch."""
 
-    def __init__(self, writes: LogWrites, bus: LocalBus) -> None:
+    def __init__(
+        self, writes: LogWrites, bus: LocalBus, *, observer: Observer | None = None
+    ) -> None:
         self._writes = writes
+        self._observer = observer or Observer()
         self._bus = bus
         self._waiting: dict[Writer, None] = {}
         self._locked: list[tuple[Writer, Commit]] = []
@@ -115,7 +119,10 @@ class Committer:
 
     async def _commit(self, batch: Sequence[tuple[Writer, Commit]]) -> None:
         try:
-            outcomes = await self._writes.commit([commit for _, commit in batch])
+            with self._observer.committing(
+                tasks=len(batch), size_bytes=sum(commit.size_bytes for _, commit in batch)
+            ):
+                outcomes = await self._writes.commit([commit for _, commit in batch])
         except StoreUnavailable:
             # Perhaps committed, perhaps not: nothing is acknowledged, and Welcome will tell.
             _log.warning("commit.store_unavailable", tasks=len(batch))

@@ -24,6 +24,7 @@ from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.status import Facts, TaskStatus, derive
 from tasklogs_server.store.records import Task
 from tasklogs_server.store.tasks import TaskStore
+from tasklogs_server.telemetry.calls import concerns
 
 Place = tuple[datetime, UUID]
 
@@ -46,6 +47,7 @@ class Directory:
     ) -> tuple[Task, str]:
         """Create a task; return it with its agent's token. Raises TaskNameTaken."""
         task_id = uuid.uuid4()
+        concerns(task_id)
         token, token_hash = new_token(task_id)
         await self._tasks.create(
             task_id,
@@ -60,7 +62,7 @@ class Directory:
 
     async def get(self, ref: TaskRef) -> Task:
         """Read a task. Raises TaskNotFound."""
-        return await self._tasks.get(await self._tasks.resolve(ref))
+        return await self._tasks.get(await self._resolve(ref))
 
     async def list_(
         self, *, owner: str | None, status: TaskStatus | None, after: Place, limit: int
@@ -82,7 +84,7 @@ class Directory:
 
         Raises TaskNotFound, StaleReport for a standalone task, and whatever `change` raises.
         """
-        task_id = await self._tasks.resolve(ref)
+        task_id = await self._resolve(ref)
         if (await self._tasks.get(task_id)).standalone:
             raise StaleReport("the task is standalone: its facts come from its agent alone")
         await self._tasks.change_facts(task_id, change)
@@ -100,7 +102,7 @@ class Directory:
 
         Raises TaskNotFound.
         """
-        task_id = await self._tasks.resolve(ref)
+        task_id = await self._resolve(ref)
         token, token_hash = new_token(task_id)
         await self._tasks.rotate_token(task_id, token_hash)
         self._sessions.end(task_id, Unauthenticated("the agent token was rotated"))
@@ -111,7 +113,7 @@ class Directory:
 
         Raises TaskNotFound.
         """
-        task_id = await self._tasks.resolve(ref)
+        task_id = await self._resolve(ref)
         await self._tasks.delete(task_id)
         self._deleted(task_id)
 
@@ -152,6 +154,11 @@ class Directory:
                     await self._purge.wait()
             except TimeoutError:
                 pass
+
+    async def _resolve(self, ref: TaskRef) -> UUID:
+        task_id = await self._tasks.resolve(ref)
+        concerns(task_id)
+        return task_id
 
     async def _purge_chunks(self, task_id: UUID) -> None:
         while not await self._tasks.purge(task_id):

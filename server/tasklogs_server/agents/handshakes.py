@@ -22,10 +22,23 @@ class Handshakes:
     def __init__(self, at_once: int, patience: timedelta) -> None:
         self._turns = asyncio.Semaphore(at_once)
         self._patience_seconds = patience.total_seconds()
+        self.wanted = 0
+        """How many have a turn, or wait for one."""
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn, and have it for the block. Raises LimitExceeded."""
+        self.wanted += 1
+        try:
+            await self._come_in()
+            try:
+                yield
+            finally:
+                self._turns.release()
+        finally:
+            self.wanted -= 1
+
+    async def _come_in(self) -> None:
         try:
             async with asyncio.timeout(self._patience_seconds):
                 await self._turns.acquire()
@@ -33,7 +46,3 @@ class Handshakes:
             # Spread out: those who were turned away together must not come back together.
             later = timedelta(seconds=random.uniform(0.5, 3.0))
             raise LimitExceeded("server", "too many agents connect at once", later) from None
-        try:
-            yield
-        finally:
-            self._turns.release()

@@ -43,6 +43,8 @@ class Append:
     withdraw_tail: bool = False
     tail: TailChange | None = None
     entries: Sequence[Entry] = ()
+    waited_seconds: float = 0.0
+    """How long the agent had seen the oldest of its changes before it sent them."""
 
     @property
     def size_bytes(self) -> int:
@@ -104,9 +106,10 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Bring the store up to date."""
+    """Bring the store up to date; `traceparent` names the trace it belongs to, if any."""
 
     id: int
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,9 @@ class Outbox:
         self._ack = sequence
         self._wake.set()
 
-    def sync(self, sync_id: int) -> None:
+    def sync(self, sync_id: int, traceparent: str = "") -> None:
         """Ask the agent to bring the store up to date."""
-        self._syncs[sync_id] = Sync(sync_id)
+        self._syncs[sync_id] = Sync(sync_id, traceparent)
         self._wake.set()
 
     def forget_sync(self, sync_id: int) -> None:

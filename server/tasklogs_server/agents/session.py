@@ -24,6 +24,7 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.store.records import Commit, EntryRow, LogHead
 from tasklogs_server.store.sessions import Opening
+from tasklogs_server.telemetry.observer import Observer
 
 
 def position_of(head: LogHead, tail_content: bytes | None) -> Position:
@@ -75,7 +76,9 @@ class Session:
         confirm: Callable[[Session, datetime, bool], None],
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
+        observer: Observer,
     ) -> None:
+        self._observer = observer
         self.task_id = task_id
         self.hello = hello
         self.fence = opening.fence
@@ -110,6 +113,9 @@ class Session:
         self._pending_bytes = 0
         self._received_at: datetime | None = None
         self._appended_at = monotonic()
+        self._shown_at: float | None = None
+        """When the agent saw the oldest pending change, by this process's monotonic clock."""
+        self._in_flight_shown_at: float | None = None
         self._syncs: dict[int, SyncUnderWay] = {}
         self._last_sync = 0
         self._room = asyncio.Event()
@@ -154,6 +160,8 @@ class Session:
         self._received = append.sequence
         self._received_at = received_at
         self._appended_at = self._monotonic()
+        if self._shown_at is None:
+            self._shown_at = self._monotonic() - append.waited_seconds
         self._idle.clear()
         self._committer.submit(self)
         if self._unacknowledged_bytes > self._limits.window_bytes:
@@ -171,10 +179,11 @@ class Session:
         sync_id = self._last_sync
         under_way = self._syncs[sync_id] = SyncUnderWay(self._clock())
         began = self._monotonic()
-        self.outbox.sync(sync_id)
         try:
-            async with asyncio.timeout(timeout.total_seconds()):
-                await under_way.done
+            with self._observer.syncing() as traceparent:
+                self.outbox.sync(sync_id, traceparent)
+                async with asyncio.timeout(timeout.total_seconds()):
+                    await under_way.done
         except TimeoutError:
             reason = f"the task app did not answer within {timeout.total_seconds():g} s"
             raise TaskAppFailed(reason) from None
@@ -250,6 +259,7 @@ class Session:
         commit = self._draft.take(self.task_id, self.fence, self._received_at)
         self._in_flight = (self._received, self._pending_bytes)
         self._pending_bytes = 0
+        self._in_flight_shown_at, self._shown_at = self._shown_at, None
         if commit is None:
             self._settle()
         return commit
@@ -261,6 +271,8 @@ class Session:
             return
         if commit.head.snapshot_at is not None:
             self._confirm(self, commit.head.snapshot_at, True)
+        if self._in_flight_shown_at is not None:
+            self._observer.stored(self._monotonic() - self._in_flight_shown_at)
         self._settle()
 
     def lost(self, error: Exception) -> None:

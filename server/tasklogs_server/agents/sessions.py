@@ -37,6 +37,7 @@ from tasklogs_server.store.log_writes import LogWrites
 from tasklogs_server.store.presence import Presence
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.tasks import TaskStore
+from tasklogs_server.telemetry.observer import Observer
 
 _RETRY_AFTER = timedelta(seconds=1)
 _TAIL_IDLE = timedelta(seconds=30)
@@ -64,7 +65,9 @@ class Sessions:
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
         presence: Presence | None = None,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer or Observer()
         self._store = store
         self._tasks = tasks
         self._writes = writes
@@ -89,6 +92,16 @@ class Sessions:
         """Fences of which nobody knows whether they were committed."""
         self._noting: Shared[None] = Shared()
         self._draining = False
+
+    @property
+    def open_count(self) -> int:
+        """How many sessions are open."""
+        return len(self._open)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no new session is taken any more."""
+        return self._draining
 
     @asynccontextmanager
     async def connect(self, task_id: UUID, hello: Hello) -> AsyncIterator[Session]:
@@ -236,13 +249,14 @@ class Sessions:
     async def _shake_hands(self, task_id: UUID, hello: Hello) -> Session:
         raised: list[int] = []
         try:
-            opening = await self._store.open_session(
-                task_id,
-                admit=lambda start_build: _admit(hello, start_build),
-                connect=connect_standalone,
-                above=self._undecided.get(task_id, 0),
-                raised=raised.append,
-            )
+            with self._observer.shaking_hands():
+                opening = await self._store.open_session(
+                    task_id,
+                    admit=lambda start_build: _admit(hello, start_build),
+                    connect=connect_standalone,
+                    above=self._undecided.get(task_id, 0),
+                    raised=raised.append,
+                )
         except StoreUnavailable:
             for fence in raised:
                 self._note_undecided(task_id, fence)
@@ -261,6 +275,7 @@ class Sessions:
             confirm=self._confirm,
             clock=self._clock,
             monotonic=self._monotonic,
+            observer=self._observer,
         )
 
     def _note_undecided(self, task_id: UUID, fence: int) -> None:

@@ -186,6 +186,11 @@ class Feed:
             self._followers.discard(follower)
 
     @property
+    def followers(self) -> int:
+        """How many are woken."""
+        return len(self._followers)
+
+    @property
     def is_followed(self) -> bool:
         """Whether anyone is woken."""
         return bool(self._followers)

@@ -36,6 +36,7 @@ from tasklogs_server.logs.reader import Sync
 from tasklogs_server.sharing import Shared
 from tasklogs_server.store.log_changes import EntriesChanged, LogChanges
 from tasklogs_server.store.records import Commit, Task
+from tasklogs_server.telemetry.calls import concerns
 
 _PROGRESS_AFTER = timedelta(seconds=15)
 _SYNC_RETRY_SECONDS = 1.0
@@ -87,6 +88,11 @@ class Follows:
         self._draining: ServerDraining | None = None
         bus.listen(self._noted)
 
+    @property
+    def followers(self) -> int:
+        """How many streams are open; may be asked in another thread."""
+        return sum(feed.followers for feed, _ in list(self._feeds.values()))
+
     async def follow(self, query: FollowQuery) -> AsyncGenerator[bytes, None]:
         """Yield the messages of a follow as they travel, until it ends with an error.
 
@@ -134,6 +140,7 @@ class Follows:
 
     async def _start(self, query: FollowQuery) -> tuple[Task, int]:
         task, revision = await self._changes.start(query.ref, query.tail)
+        concerns(task.task_id)
         if query.cursor is None:
             return task, revision
         if query.cursor.task_id != task.task_id:

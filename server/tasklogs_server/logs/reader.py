@@ -22,6 +22,7 @@ from tasklogs_server.logs.places import Cursor, PagePlace
 from tasklogs_server.sharing import Shared
 from tasklogs_server.store.log_reads import LogPage, LogReads, PageQuery
 from tasklogs_server.store.records import Evicted
+from tasklogs_server.telemetry.calls import concerns
 
 MAX_PAGE_ROWS = 1000
 
@@ -174,7 +175,9 @@ class LogReader:
         return CursorExpired(Cursor(task_id, evicted.revision).encode())
 
     async def _page(self, ref: TaskRef, wanted: PageQuery) -> LogPage:
-        return await self._shared.run((ref, wanted), lambda: self._reads.page(ref, wanted))
+        page = await self._shared.run((ref, wanted), lambda: self._reads.page(ref, wanted))
+        concerns(page.task_id)
+        return page
 
     def _answer(
         self,

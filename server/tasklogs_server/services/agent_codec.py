@@ -55,6 +55,7 @@ def append(message: pb.LogAppend) -> messages.Append:
         withdraw_tail=message.withdraw_tail,
         tail=tail,
         entries=entries,
+        waited_seconds=max(0, message.waited_ms) / 1000,
     )
 
 
@@ -103,8 +104,8 @@ def event(message: messages.ServerEvent) -> pb.ServerMessage:
     match message:
         case messages.Ack(sequence):
             return pb.ServerMessage(ack=pb.Ack(sequence=sequence))
-        case messages.Sync(id_):
-            return pb.ServerMessage(sync=pb.Sync(id=id_))
+        case messages.Sync(id_, traceparent):
+            return pb.ServerMessage(sync=pb.Sync(id=id_, traceparent=traceparent))
         case messages.ReportState():
             return pb.ServerMessage(report_state=pb.ReportState())
         case messages.Drain(retry_after):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import resources
 from typing import Any
 
+from google.protobuf import wrappers_pb2
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -13,11 +15,12 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 _V1ALPHA, _V1 = "grpc.reflection.v1alpha", "grpc.reflection.v1"
+CHANNELZ = "grpc.channelz.v1.Channelz"
 REFLECTION_V1 = f"{_V1}.ServerReflection"
 
 
-def reflected_descriptors() -> DescriptorPool:
-    """Return a pool of all that a client may ask for."""
+def reflected_descriptors(names: Collection[str]) -> DescriptorPool:
+    """Return a pool of all that a client may ask for, given the services that are served."""
     # Python's stubs drop json_name; the descriptor set keeps it, so that every grpcurl prints
     # snapshotAt.
     raw = resources.files("tasklogs.v1").joinpath("descriptors.binpb").read_bytes()
@@ -26,6 +29,10 @@ def reflected_descriptors() -> DescriptorPool:
     # No message of the API names the details of its errors, and yet who reads one needs them.
     files += [_file(module) for module in (error_details_pb2, health_pb2, reflection_pb2)]
     files.append(_reflection_v1())
+    if CHANNELZ in names:
+        from grpc_channelz.v1 import channelz_pb2
+
+        files += [_file(wrappers_pb2), _file(channelz_pb2)]
     for file in files:
         pool.Add(file)
     return pool

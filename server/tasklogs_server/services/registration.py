@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2
-from tasklogs_server.services.descriptors import REFLECTION_V1, reflected_descriptors
+from tasklogs_server.services.descriptors import CHANNELZ, REFLECTION_V1, reflected_descriptors
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
@@ -34,13 +34,19 @@ def register(
     task_logs: TaskLogsService,
     tasks: TasksService,
     task_agents: TaskAgentsService,
+    channelz: bool = False,
 ) -> health.aio.HealthServicer:
-    """Register all services, health and reflection; return health, which begins NOT_SERVING."""
+    """Register all services, health and reflection; return health, which begins NOT_SERVING.
+
+    `channelz` adds grpc.channelz, which shows every caller's address to whoever may call it. Raises
+    ModuleNotFoundError where the extra `telemetry` is not installed.
+    """
     for descriptor, service in zip(OWN_SERVICES, (task_logs, tasks, task_agents), strict=True):
         server.add_generic_rpc_handlers([_handlers(descriptor, service)])
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    _register_reflection(server)
+    shown = [_HEALTH, *(_register_channelz(server) if channelz else ())]
+    _register_reflection(server, shown)
     return servicer
 
 
@@ -84,10 +90,17 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _register_reflection(server: grpc.aio.Server) -> None:
+def _register_channelz(server: grpc.aio.Server) -> Sequence[str]:
+    from grpc_channelz.v1 import channelz
+
+    channelz.add_channelz_servicer(server)
+    return [CHANNELZ]
+
+
+def _register_reflection(server: grpc.aio.Server, others: Sequence[str]) -> None:
     names = [descriptor.full_name for descriptor in OWN_SERVICES]
-    names += [_HEALTH, _REFLECTION_V1ALPHA, REFLECTION_V1]
-    servicer = reflection.aio.ReflectionServicer(names, pool=reflected_descriptors())
+    names += [*others, _REFLECTION_V1ALPHA, REFLECTION_V1]
+    servicer = reflection.aio.ReflectionServicer(names, pool=reflected_descriptors(names))
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,

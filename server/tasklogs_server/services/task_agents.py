@@ -21,6 +21,7 @@ from tasklogs_server.domain.errors import ProtocolViolation, SessionLost, Unauth
 from tasklogs_server.services import agent_codec as codec
 from tasklogs_server.services.moments import timestamp
 from tasklogs_server.store.tasks import TaskStore
+from tasklogs_server.telemetry.calls import concerns
 
 _HELLO_TIMEOUT_SECONDS = 10.0
 # A peer that takes nothing raises no error ever: what cannot be sent in this time ends the stream.
@@ -72,7 +73,9 @@ class TaskAgentsService:
             if key == "authorization" and isinstance(value, str):
                 scheme, _, token = value.partition(" ")
                 if scheme.lower() == "bearer" and token:
-                    return await authenticate(self._tasks, token.strip())
+                    task_id = await authenticate(self._tasks, token.strip())
+                    concerns(task_id)
+                    return task_id
         raise Unauthenticated("an agent token is needed: authorization: Bearer ...")
 
     async def _receive(self, messages: AsyncIterator[pb.AgentMessage], session: Session) -> None:

@@ -74,6 +74,7 @@ class Connections:
         self._presence = presence or Presence()
         self._presence.on_loss(self._cut)
         self._patience_seconds = None if patience is None else patience.total_seconds()
+        self._waiting = 0
         self._slots = asyncio.Semaphore(size)
         self._idle: deque[Connection] = deque()
         self._lent: dict[asyncio.Timeout, Connection | None] = {}
@@ -115,6 +116,16 @@ class Connections:
         finally:
             self._slots.release()
 
+    @property
+    def in_use(self) -> int:
+        """How many are lent, or are being opened."""
+        return len(self._lent)
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for their turn."""
+        return self._waiting
+
     async def close(self) -> None:
         """Close what is idle now, and what is lent when it comes back."""
         self._closed = True
@@ -123,14 +134,17 @@ class Connections:
         await asyncio.gather(*map(_close, idle))
 
     async def _wait_for_a_turn(self) -> None:
-        if self._patience_seconds is None or not self._slots.locked():
+        if not self._slots.locked():
             await self._slots.acquire()
             return
+        self._waiting += 1
         try:
             async with asyncio.timeout(self._patience_seconds):
                 await self._slots.acquire()
         except TimeoutError:
             raise StoreBusy(_retry_after()) from None
+        finally:
+            self._waiting -= 1
 
     def _cut(self) -> None:
         """Let all who wait for Postgres fail; the connections may be dead and not know it."""

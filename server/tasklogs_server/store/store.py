@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
 from tasklogs_server.store import processes
@@ -40,6 +40,8 @@ class Store:
         self._eviction_connections = evictions
         self.presence = presence
         self._standing = standing
+        self.works = True
+        """What its watch said last."""
         self.tasks = TaskStore(connections, standing)
         self.reads = LogReads(connections, standing)
         self.changes = LogChanges(connections, standing)
@@ -65,6 +67,11 @@ class Store:
         standing = Standing(process_id, up_since, lease)
         return cls(dsn, connections, writes, evictions, presence, standing)
 
+    @property
+    def connections(self) -> Mapping[str, Connections]:
+        """Both sets of connections, by what they are for."""
+        return {"reads": self._connections, "commits": self._write_connections}
+
     async def watch(self, tell: Callable[[bool], Awaitable[None]]) -> None:
         """Look after the store until cancelled; `tell` hears whenever it can or cannot do its work.
 
@@ -75,7 +82,11 @@ class Store:
         async def beat(connection: Connection) -> None:
             await processes.heartbeat(connection, self._standing.process_id)
 
-        await Watch(self._dsn, self.presence, beat, tell).run()
+        async def told(works: bool) -> None:
+            self.works = works
+            await tell(works)
+
+        await Watch(self._dsn, self.presence, beat, told).run()
 
     async def close(self) -> None:
         """Close all connections."""

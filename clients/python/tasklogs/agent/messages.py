@@ -17,13 +17,14 @@ def position(welcome: pb.Welcome) -> Position:
     return Position(welcome.epoch, welcome.entries, welcome.digest or bytes(32), tail)
 
 
-def log_append(sequence: int, append: Append) -> pb.AgentMessage:
-    """Return `append` as a message of the stream."""
+def log_append(sequence: int, append: Append, *, waited_ms: int = 0) -> pb.AgentMessage:
+    """Return `append`, whose oldest change has waited so long, as a message of the stream."""
     message = pb.LogAppend(
         sequence=sequence,
         open_epoch=append.open_epoch,
         withdraw_tail=append.withdraw_tail,
         entries=[_entry(entry) for entry in append.entries],
+        waited_ms=waited_ms,
     )
     if append.tail is not None:
         message.tail.id = append.tail.id

@@ -6,6 +6,7 @@ import asyncio
 import signal
 
 from tasklogs.agent.run import Agent, Options
+from tasklogs.tracing import Tracing
 from tasklogs.v1.task_agents_pb2 import Goodbye
 
 
@@ -13,13 +14,13 @@ class LeftWithoutGoodbye(Exception):
     """The server did not confirm the goodbye. `str()` says why."""
 
 
-def run(options: Options) -> None:
+def run(options: Options, tracing: Tracing | None = None) -> None:
     """Run an agent until a signal ends it.
 
     SIGTERM: the workspace pauses. SIGINT: only the agent stops. Raises Fatal where there is nothing
     more to do, LeftWithoutGoodbye where a goodbye was wanted and not confirmed.
     """
-    asyncio.run(_run(Agent(options)))
+    asyncio.run(_run(Agent(options, tracing=tracing)))
 
 
 async def _run(agent: Agent) -> None:

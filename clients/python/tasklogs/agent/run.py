@@ -19,6 +19,7 @@ from tasklogs.agent.session import Session
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.task_app import TaskApp
 from tasklogs.agent.watch import Watch
+from tasklogs.tracing import Tracing
 from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
 
 _log = structlog.get_logger(__name__)
@@ -42,11 +43,13 @@ class Agent:
         options: Options,
         settings: Settings | None = None,
         *,
+        tracing: Tracing | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
         self._settings = settings or Settings()
+        self._tracing = tracing or Tracing()
         self._rng = rng or random.Random()
         self._clock = clock
         self.departure = Departure()
@@ -112,11 +115,19 @@ class Agent:
 
     async def _connect(self, watch: Watch, sent_tails: SentTails) -> None:
         async with open_channel(self._options.server, self._settings) as channel:
-            call = TaskAgentsStub(channel).Connect(
-                None, metadata=(("authorization", f"Bearer {self._options.token}"),)
-            )
-            session = Session(call, watch, self.departure, sent_tails, self._settings)
-            await session.run(self._options.build_number)
+            with self._tracing.span("session", root=True) as traceparent:
+                metadata = [("authorization", f"Bearer {self._options.token}")]
+                if traceparent:
+                    metadata.append(("traceparent", traceparent))
+                session = Session(
+                    TaskAgentsStub(channel).Connect(None, metadata=tuple(metadata)),
+                    watch,
+                    self.departure,
+                    sent_tails,
+                    self._settings,
+                    self._tracing,
+                )
+                await session.run(self._options.build_number)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -7,9 +7,12 @@ that what must come before what is plain: the appends that an answer rests on, t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -28,6 +31,7 @@ from tasklogs.agent.stream_status import StreamStatus
 from tasklogs.agent.task_app import Shown
 from tasklogs.agent.watch import Watch
 from tasklogs.log.entry import Entry
+from tasklogs.tracing import Tracing
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2
 
@@ -56,7 +60,9 @@ class Session:
         departure: Departure,
         sent_tails: SentTails,
         settings: Settings,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing or Tracing()
         self._call = call
         self._status = StreamStatus(call)
         self._watch = watch
@@ -68,6 +74,8 @@ class Session:
         self._limit_bytes = _MAX_APPEND_BYTES
         self._sequence = 0
         self._acknowledged = 0
+        self._shown_at: float | None = None
+        """When the oldest change that is not sent yet was shown."""
         self._reported: AppHealth | None = None
         self._answers: deque[_Answer] = deque()
         self._tasks: asyncio.TaskGroup
@@ -107,6 +115,8 @@ class Session:
             lags=shown.lags,
         )
         self._sent_tails.note(self._differ.tail_sent)
+        if self._differ.has_changes:
+            self._note_change()
         self._wake.set()
         return effect
 
@@ -114,6 +124,7 @@ class Session:
         """Take one entry: see `Listener`."""
         effect = self._differ.show_entry(entry, process=process)
         if effect is Effect.CHANGED:
+            self._note_change()
             self._wake.set()
         return effect
 
@@ -121,6 +132,19 @@ class Session:
         """Report health, if it differs from what was reported."""
         if self._watch.health is not self._reported:
             self._wake.set()
+
+    def _note_change(self) -> None:
+        if self._shown_at is None:
+            self._shown_at = time.monotonic()
+
+    def _waited_ms(self) -> int:
+        """Return how long the changes of the append that was just made have waited."""
+        if self._shown_at is None:
+            return 0
+        waited = time.monotonic() - self._shown_at
+        if not self._differ.has_changes:
+            self._shown_at = None
+        return min(int(waited * 1000), 2**31 - 1)
 
     async def _open(self, build_number: int | None) -> None:
         hello = pb.Hello(agent_version=version("tasklogs"), task_app="agentapi")
@@ -177,7 +201,7 @@ class Session:
                     self._acknowledged = message.ack.sequence
                     self._wake.set()
                 case "sync":
-                    self._start_sync(message.sync.id)
+                    self._start_sync(message.sync)
                 case "report_state":
                     self._reported = None
                     self._wake.set()
@@ -192,18 +216,21 @@ class Session:
     def _ended(self, code: grpc.StatusCode, reason: str, after: float = 0.0) -> StreamEnded:
         return StreamEnded(code, reason, retry_after_seconds=after or None, was_welcome=True)
 
-    def _start_sync(self, sync_id: int) -> None:
-        task = self._tasks.create_task(self._sync(sync_id))
+    def _start_sync(self, sync: pb.Sync) -> None:
+        task = self._tasks.create_task(self._sync(sync))
         self._others.add(task)
         task.add_done_callback(self._others.discard)
 
-    async def _sync(self, sync_id: int) -> None:
+    async def _sync(self, sync: pb.Sync) -> None:
         reason = None
+        # Of a sync that is not traced there is no span, even where the session has one.
+        fetch = partial(self._tracing.span, "fetch", traceparent=sync.traceparent)
         try:
-            await self._watch.refresh()
+            with fetch() if sync.traceparent else nullcontext():
+                await self._watch.refresh()
         except TaskAppError as error:
             reason = str(error)
-        self._answers.append(_Answer(sync_id, reason))
+        self._answers.append(_Answer(sync.id, reason))
         self._wake.set()
 
     async def _prepare_to_leave(self) -> None:
@@ -237,7 +264,7 @@ class Session:
             if append is not None:
                 self._sequence += 1
                 self._sent_tails.note(self._differ.tail_sent)
-                yield messages.log_append(self._sequence, append)
+                yield messages.log_append(self._sequence, append, waited_ms=self._waited_ms())
         # An answer rests on what its fetch showed, and all that was shown is sent.
         while self._answers and (self._answers[0].reason or not self._differ.has_changes):
             yield _answer(self._answers.popleft())

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from tasklogs.tracing import Tracing
 
 from tasklogs.cli.failure import CommandFailed, print_notice
 from tasklogs.cli.options import DEFAULT_SERVER, ServerOption, check_int32
@@ -69,6 +72,14 @@ def agent(
             help="The workspace build that this agent belongs to; it ends when a newer one starts.",
         ),
     ] = None,
+    traces: Annotated[
+        bool,
+        typer.Option(
+            "--traces",
+            envvar="TASKLOGS_TRACES",
+            help="Export traces by OTLP; the OTEL_* variables say where to.",
+        ),
+    ] = False,
 ) -> None:
     """Carry a task app's conversation to the server.
 
@@ -80,16 +91,30 @@ def agent(
     from tasklogs.agent import log, program
     from tasklogs.agent.reconnect import Fatal
     from tasklogs.agent.run import Options
+    from tasklogs.tracing import Tracing
 
     found = _token(context, token, token_file)
     log.configure()
     options = Options(server, found, agentapi_url, build_number)
+    tracing = _tracing() if traces else Tracing()
     try:
-        program.run(options)
+        program.run(options, tracing)
     except Fatal as error:
         raise CommandFailed(str(error)) from None
     except program.LeftWithoutGoodbye as error:
         raise CommandFailed(f"left without a goodbye: {error}") from None
+    finally:
+        tracing.close()
+
+
+def _tracing() -> Tracing:
+    from tasklogs.tracing import TracingUnavailable, open_tracing
+
+    try:
+        # Syncs are traced where the reader's call is; what begins here is a stream now and then.
+        return open_tracing("tasklogs-agent", sampled=1.0)
+    except TracingUnavailable as error:
+        raise CommandFailed(str(error)) from None
 
 
 def _token(context: typer.Context, token: str | None, token_file: Path | None) -> str:

@@ -170,12 +170,17 @@ class LogAppend(_message.Message):
     WITHDRAW_TAIL_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
+    WAITED_MS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """From 1, by one more each message of the stream."""
     open_epoch: _builtins.bool
     """The entries open the next epoch. Needed for the first entries of a task too."""
     withdraw_tail: _builtins.bool
     """The tail is no longer part of the conversation."""
+    waited_ms: _builtins.int
+    """How long the agent had seen the oldest of these changes before it sent them, in milliseconds by its own
+    clock. For the server's metrics alone.
+    """
     @_builtins.property
     def tail(self) -> Global___TailDelta: ...
     @_builtins.property
@@ -192,10 +197,11 @@ class LogAppend(_message.Message):
         withdraw_tail: _builtins.bool = ...,
         tail: Global___TailDelta | None = ...,
         entries: _abc.Iterable[_types_pb2.TaskLogEntry] | None = ...,
+        waited_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tail", b"tail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "open_epoch", b"open_epoch", "sequence", b"sequence", "tail", b"tail", "withdraw_tail", b"withdraw_tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "open_epoch", b"open_epoch", "sequence", b"sequence", "tail", b"tail", "waited_ms", b"waited_ms", "withdraw_tail", b"withdraw_tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -499,15 +505,19 @@ class Sync(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    traceparent: _builtins.str
+    """Of the trace that the sync belongs to (W3C Trace Context), where it is traced."""
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,108 @@
+"""Builds what was asked for; the libraries are imported only then."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tasklogs.tracing import Tracing, TracingUnavailable, open_tracing
+from tasklogs_server.telemetry.call_log import CallLog
+from tasklogs_server.telemetry.observer import Observer
+from tasklogs_server.telemetry.recorder import Recorder
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from tasklogs_server.telemetry.exposition import Exposition
+    from tasklogs_server.telemetry.state import State
+
+# A trace costs some 100 us a span: enough are kept to see where time goes. Callers who trace their
+# own calls decide for them.
+_SAMPLED = 0.01
+
+
+class TelemetryUnavailable(Exception):
+    """What was asked for cannot be had; one line that says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is on. `metrics_listen` is HOST:PORT, or a port on 127.0.0.1."""
+
+    metrics_listen: str | None
+    log_calls: Literal["none", "failed", "all"]
+    log_format: Literal["console", "json"]
+    traces: bool
+
+
+class Telemetry:
+    """The telemetry of one server."""
+
+    def __init__(self, observer: Observer, exposition: Exposition | None) -> None:
+        self.observer = observer
+        self._exposition = exposition
+
+    @property
+    def is_on(self) -> bool:
+        """Whether calls are to be observed at all."""
+        return type(self.observer) is not Observer
+
+    def exposed(self, state: State) -> AbstractContextManager[str | None]:
+        """Serve the metrics as long as the block lasts; lend the address, if there is one.
+
+        Raises OSError where it cannot be listened on.
+        """
+        if self._exposition is None:
+            return nullcontext()
+        return self._exposition.serving(state)
+
+
+@contextmanager
+def opened(wanted: Wanted) -> Iterator[Telemetry]:
+    """Lend what is wanted. Raises TelemetryUnavailable."""
+    exposition = _exposition(wanted.metrics_listen)
+    call_log = None
+    if wanted.log_calls != "none":
+        call_log = CallLog(sys.stderr, wanted.log_format, only_failed=wanted.log_calls == "failed")
+    tracing = _tracing() if wanted.traces else None
+    try:
+        if exposition is None and call_log is None and tracing is None:
+            yield Telemetry(Observer(), None)
+            return
+        recorder = Recorder(
+            metrics=None if exposition is None else exposition.metrics,
+            call_log=call_log,
+            tracing=tracing or Tracing(),
+        )
+        yield Telemetry(recorder, exposition)
+    finally:
+        if call_log is not None:
+            call_log.flush()
+        if tracing is not None:
+            tracing.close()
+
+
+def _tracing() -> Tracing:
+    try:
+        return open_tracing("tasklogs-server", sampled=_SAMPLED)
+    except TracingUnavailable as error:
+        raise TelemetryUnavailable(str(error)) from error
+
+
+def _exposition(listen: str | None) -> Exposition | None:
+    if listen is None:
+        return None
+    try:
+        from tasklogs_server.telemetry.exposition import Exposition
+    except ModuleNotFoundError as error:
+        raise TelemetryUnavailable(
+            f"TASKLOGS_METRICS_LISTEN is set, but the module {error.name} is missing;"
+            " install it with: pip install 'tasklogs[telemetry]'"
+        ) from error
+    host, _, port = listen.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise TelemetryUnavailable(f"TASKLOGS_METRICS_LISTEN={listen}: must be PORT or HOST:PORT")
+    return Exposition(host.strip("[]") or "127.0.0.1", int(port))

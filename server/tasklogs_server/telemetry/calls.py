@@ -1,0 +1,60 @@
+"""The call under way: its request id, its task. Where no telemetry is on there is none."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Iterable, MutableMapping
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+# Neither an agent's token nor a JWT fits: both are longer.
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+
+_current: ContextVar[Call | None] = ContextVar("tasklogs_call", default=None)
+
+
+class Call:
+    """One RPC. It is current in the task that serves it, and in tasks that this one starts."""
+
+    __slots__ = ("began", "method", "request_id", "span", "task_id", "traceparent")
+
+    def __init__(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        self.method = method
+        self.began = time.perf_counter()
+        self.request_id = ""
+        """`x-request-id` where the caller sent a sane one, else 16 hexadecimal digits."""
+        self.traceparent = ""
+        self.task_id: UUID | None = None
+        self.span: Any = None
+        """Its span, where it is traced."""
+        for key, value in metadata:
+            if key == "x-request-id" and isinstance(value, str) and _SANE_ID.fullmatch(value):
+                self.request_id = value
+            elif key == "traceparent" and isinstance(value, str):
+                self.traceparent = value
+        if not self.request_id:
+            self.request_id = f"{random.getrandbits(64):016x}"
+
+    def make_current(self) -> None:
+        """Let all that this task does from now on belong to the call."""
+        _current.set(self)
+
+
+def concerns(task_id: UUID) -> None:
+    """Say which task the current call is about, if there is a call."""
+    call = _current.get()
+    if call is not None:
+        call.task_id = task_id
+
+
+def with_call(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the current call's request id and task to a line of the log: a structlog processor."""
+    call = _current.get()
+    if call is not None:
+        event.setdefault("request_id", call.request_id)
+        if call.task_id is not None:
+            event.setdefault("task", str(call.task_id))
+    return event

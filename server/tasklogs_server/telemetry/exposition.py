@@ -1,0 +1,40 @@
+"""The port on which Prometheus reads the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+
+from tasklogs_server.telemetry.live import LiveMetrics
+from tasklogs_server.telemetry.metrics import Metrics
+from tasklogs_server.telemetry.state import State
+
+
+class Exposition:
+    """The metrics of one server, and where they are read. Port 0 picks one."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._registry = CollectorRegistry()
+        # What holds for any process: memory, processor time, files, garbage.
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self.metrics = Metrics(self._registry)
+
+    @contextmanager
+    def serving(self, state: State) -> Iterator[str]:
+        """Answer `GET /metrics` in a thread as long as the block lasts; lend the address.
+
+        Raises OSError where it cannot be listened on.
+        """
+        self._registry.register(LiveMetrics(state))
+        server, thread = start_http_server(self._port, addr=self._host, registry=self._registry)
+        try:
+            yield f"{self._host}:{server.server_port}"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()

@@ -1,0 +1,57 @@
+"""What is at the moment somebody asks: read then, so that it costs nothing before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tasklogs_server.telemetry.state import State
+
+
+class LiveMetrics(Collector):
+    """The gauges of one server."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the gauges as they are now."""
+        state = self._state
+        yield _gauge("tasklogs_sessions_open", "Agent streams that hold a fence", state.sessions())
+        yield _gauge("tasklogs_followers", "Streams that follow a log", state.followers())
+        yield _gauge("tasklogs_handshakes_under_way", "Agents that connect now", state.handshakes())
+        yield _gauge(
+            "tasklogs_unacknowledged_bytes",
+            "What agents have sent and is not committed yet",
+            state.unacknowledged_bytes(),
+        )
+        yield _gauge(
+            "tasklogs_store_up", "1 while Postgres answers, else 0", int(state.store_is_up())
+        )
+        yield _gauge(
+            "tasklogs_draining",
+            "1 once the server asks everyone to leave, else 0",
+            int(state.is_draining()),
+        )
+        yield self._connections()
+        build = GaugeMetricFamily("tasklogs_build_info", "Always 1", labels=["version"])
+        build.add_metric([version("tasklogs")], 1)
+        yield build
+
+    def _connections(self) -> Metric:
+        family = GaugeMetricFamily(
+            "tasklogs_store_connections",
+            "Connections to Postgres that are in use, and callers who wait for one",
+            labels=["pool", "state"],
+        )
+        for pool, counts in self._state.connections.items():
+            family.add_metric([pool, "in_use"], counts.in_use)
+            family.add_metric([pool, "waiting"], counts.waiting)
+        return family
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)

@@ -1,0 +1,124 @@
+"""The metrics of a running server, as Prometheus reads them."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from grpc.aio import AioRpcError, Channel
+from prometheus_client.parser import text_string_to_metric_families
+
+from tasklogs.v1 import task_logs_pb2
+from tasklogs_server.app import StartupError
+from tasklogs_server.settings import ServerSettings
+from tests.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.fixtures.server import MakeServer, Server
+
+GET = "/tasklogs.v1.TaskLogs/GetTaskLogs"
+
+
+class Scraped:
+    """One answer of the metrics' port."""
+
+    def __init__(self, text: str) -> None:
+        self._samples = {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def __call__(self, name: str, **labels: str) -> float:
+        return self._samples.get((name, tuple(sorted(labels.items()))), 0.0)
+
+    @property
+    def methods(self) -> set[str]:
+        return {dict(labels).get("method", "") for _, labels in self._samples}
+
+
+async def scrape(server: Server) -> Scraped:
+    assert server.metrics_address is not None
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"http://{server.metrics_address}/metrics")
+    assert answer.status_code == 200
+    return Scraped(answer.text)
+
+
+async def test_every_call_is_counted_by_method_and_code_and_timed(make_server: MakeServer) -> None:
+    async with make_server(metrics_listen="0") as server:
+        await server.create_task("demo")
+        request = task_logs_pb2.GetTaskLogsRequest(task="local/demo")
+        for _ in range(3):
+            await server.logs.GetTaskLogs(request)
+        with pytest.raises(AioRpcError):
+            await server.logs.GetTaskLogs(task_logs_pb2.GetTaskLogsRequest(task="local/other"))
+        seen = await scrape(server)
+
+    assert seen("tasklogs_rpcs_total", method=GET, code="OK") == 3
+    assert seen("tasklogs_rpcs_total", method=GET, code="NOT_FOUND") == 1
+    assert seen("tasklogs_rpc_duration_seconds_count", method=GET) == 4
+    assert seen("tasklogs_rpcs_under_way", method=GET) == 0
+
+
+async def test_names_of_methods_that_are_not_served_make_no_label(make_server: MakeServer) -> None:
+    async with make_server(metrics_listen="0") as server:
+        channel: Channel = server.channel
+        for name in ("/tasklogs.v1.TaskLogs/Secret", "/x/y"):
+            with pytest.raises(AioRpcError):
+                await channel.unary_unary(name)(b"")
+        seen = await scrape(server)
+
+    assert seen("tasklogs_rpcs_total", method="other", code="UNIMPLEMENTED") == 2
+    assert not {method for method in seen.methods if "Secret" in method or "/x/" in method}
+
+
+async def test_sessions_followers_commits_and_lag_show(make_server: MakeServer) -> None:
+    async with make_server(metrics_listen="0") as server:
+        made = await server.create_task("demo", standalone=True)
+        async with ScriptedAgent.connect(server, made.agent_token) as agent:
+            agent.answer_syncs()
+            await agent.append([log_entry(0, "hello")], open_epoch=True)
+            await agent.acked()
+            await agent.report()
+            follow = server.logs.FollowTaskLogs(
+                task_logs_pb2.FollowTaskLogsRequest(task="local/demo")
+            )
+            while (await follow.read()).WhichOneof("event") != "caught_up":
+                pass
+            seen = await scrape(server)
+            follow.cancel()
+
+    assert seen("tasklogs_sessions_open") == 1
+    assert seen("tasklogs_followers") == 1
+    assert seen("tasklogs_handshakes_total", outcome="done") == 1
+    assert seen("tasklogs_commit_batch_tasks_sum") >= 1
+    assert seen("tasklogs_commit_batch_bytes_sum") >= len("hello")
+    assert seen("tasklogs_commit_duration_seconds_count") >= 1
+    assert seen("tasklogs_ingest_lag_seconds_count") == 1
+    assert seen("tasklogs_sync_duration_seconds_count", outcome="done") >= 1
+    assert seen("tasklogs_rpcs_under_way", method="/tasklogs.v1.TaskAgents/Connect") == 1
+    assert seen("tasklogs_unacknowledged_bytes") == 0
+    assert seen("tasklogs_store_up") == 1
+    assert seen("tasklogs_draining") == 0
+    assert seen("process_resident_memory_bytes") > 0
+
+
+async def test_the_lag_holds_what_the_agent_says_it_waited(make_server: MakeServer) -> None:
+    async with make_server(metrics_listen="0") as server:
+        made = await server.create_task("demo", standalone=True)
+        async with ScriptedAgent.connect(server, made.agent_token) as agent:
+            await agent.append([log_entry(0, "hello")], open_epoch=True, waited_ms=3000)
+            await agent.acked()
+            seen = await scrape(server)
+
+    assert 3 <= seen("tasklogs_ingest_lag_seconds_sum") < 30
+
+
+async def test_without_the_setting_there_is_no_port(server: Server) -> None:
+    assert ServerSettings.model_fields["metrics_listen"].default is None
+    assert server.metrics_address is None
+
+
+async def test_a_port_that_is_taken_is_said_in_one_line(make_server: MakeServer) -> None:
+    async with make_server(metrics_listen="0") as server:
+        with pytest.raises(StartupError, match="TASKLOGS_METRICS_LISTEN"):
+            async with make_server(metrics_listen=server.metrics_address):
+                pass
