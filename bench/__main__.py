@@ -21,6 +21,7 @@ from bench import (
     footprint,
     reads,
     table,
+    telemetry,
     writes,
 )
 from bench.result import Result
@@ -39,6 +40,7 @@ MEASUREMENTS: Mapping[str, Callable[[Stage], Awaitable[list[Result]]]] = {
     "follow-fan-out": follow_fan_out.fan_out,
     "follow-bytes": follow_bytes.growing_answer,
     "follow-memory": follow_footprint.idle_followers,
+    "telemetry": telemetry.cost_of_a_read,
     "help": footprint.help_page,
 }
 # Many short rounds: whatever else the machine does then meets both sides of some rounds alike.

@@ -8,13 +8,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 _START_TIMEOUT_SECONDS = 60
 _END_TIMEOUT_SECONDS = 20
+_LOOK_SECONDS = 0.05
 _LINE_BYTES = 16 * 1024 * 1024
 # gRPC would tell each stream's end on stderr.
 _ENVIRONMENT = {**os.environ, "GRPC_VERBOSITY": "NONE"}
@@ -30,11 +31,17 @@ class Server:
 
 
 @asynccontextmanager
-async def our_server(dsn: str) -> AsyncIterator[Server]:
-    """Run `tasklogs serve` on a database, as a user would, and end it with SIGTERM."""
+async def our_server(
+    dsn: str, *, log: Path | None = None, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[Server]:
+    """Run `tasklogs serve` on a database, as a user would, and end it with SIGTERM.
+
+    What it logs goes to the file `log`, where there is one; else errors are shown.
+    """
     command = Path(sys.executable).with_name("tasklogs")
     arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", dsn]
-    async with _server([str(command), *arguments, "--log-level", "error"]) as server:
+    environment = {"TASKLOGS_LOG_LEVEL": "error", **(variables or {})}
+    async with _server([str(command), *arguments], environment, log) as server:
         yield server
 
 
@@ -47,24 +54,42 @@ async def bare_server(dsn: str, *, constant_bytes: int) -> AsyncIterator[Server]
 
 
 @asynccontextmanager
-async def _server(command: Sequence[str]) -> AsyncIterator[Server]:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=_ENVIRONMENT,
-    )
+async def _server(
+    command: Sequence[str], variables: Mapping[str, str] | None = None, log: Path | None = None
+) -> AsyncIterator[Server]:
+    with ExitStack() as stack:
+        said = asyncio.subprocess.PIPE if log is None else stack.enter_context(log.open("wb"))
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=said,
+            env=_ENVIRONMENT | dict(variables or {}),
+        )
     try:
-        assert process.stderr is not None
         async with asyncio.timeout(_START_TIMEOUT_SECONDS):
-            address = await _address(process.stderr)
-        rest = asyncio.create_task(_forward(process.stderr))
+            address = await (
+                _address(process.stderr)
+                if process.stderr is not None
+                else _address_in(cast("Path", log), process)
+            )
+        rest = None if process.stderr is None else asyncio.create_task(_forward(process.stderr))
         try:
             yield Server(process.pid, address)
         finally:
-            rest.cancel()
+            if rest is not None:
+                rest.cancel()
     finally:
         await _end(process)
+
+
+async def _address_in(log: Path, process: asyncio.subprocess.Process) -> str:
+    while True:
+        for line in log.read_text().splitlines():
+            if found := _SERVING.search(line.strip()):
+                return found.group(1) or found.group(2)
+        if process.returncode is not None:
+            raise RuntimeError(f"a server did not start: {log.read_text()}")
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _address(lines: asyncio.StreamReader) -> str:

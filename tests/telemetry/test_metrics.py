@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
-from grpc.aio import AioRpcError, Channel
+from grpc.aio import AioRpcError
 from prometheus_client.parser import text_string_to_metric_families
 
 from tasklogs.v1 import task_logs_pb2
@@ -60,7 +62,7 @@ async def test_every_call_is_counted_by_method_and_code_and_timed(make_server: M
 
 async def test_names_of_methods_that_are_not_served_make_no_label(make_server: MakeServer) -> None:
     async with make_server(metrics_listen="0") as server:
-        channel: Channel = server.channel
+        channel: Any = server.channel
         for name in ("/tasklogs.v1.TaskLogs/Secret", "/x/y"):
             with pytest.raises(AioRpcError):
                 await channel.unary_unary(name)(b"")
@@ -78,7 +80,7 @@ async def test_sessions_followers_commits_and_lag_show(make_server: MakeServer) 
             await agent.append([log_entry(0, "hello")], open_epoch=True)
             await agent.acked()
             await agent.report()
-            follow = server.logs.FollowTaskLogs(
+            follow: Any = server.logs.FollowTaskLogs(
                 task_logs_pb2.FollowTaskLogsRequest(task="local/demo")
             )
             while (await follow.read()).WhichOneof("event") != "caught_up":

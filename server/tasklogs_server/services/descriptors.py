@@ -6,7 +6,7 @@ from collections.abc import Collection
 from importlib import resources
 from typing import Any
 
-from google.protobuf import wrappers_pb2
+from google.protobuf import any_pb2, wrappers_pb2
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -32,7 +32,7 @@ def reflected_descriptors(names: Collection[str]) -> DescriptorPool:
     if CHANNELZ in names:
         from grpc_channelz.v1 import channelz_pb2
 
-        files += [_file(wrappers_pb2), _file(channelz_pb2)]
+        files += [_file(module) for module in (any_pb2, wrappers_pb2, channelz_pb2)]
     for file in files:
         pool.Add(file)
     return pool

@@ -1,0 +1,51 @@
+"""grpc.channelz: what connections there are, where it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from grpc_channelz.v1 import channelz_pb2
+
+from tests.fixtures.server import MakeServer, Server
+from tests.services.test_reflection import METHODS, ask, files
+
+SERVERS = "/grpc.channelz.v1.Channelz/GetServers"
+
+
+async def servers(server: Server) -> channelz_pb2.GetServersResponse:
+    untyped: Any = server.channel
+    call = untyped.unary_unary(
+        SERVERS,
+        request_serializer=channelz_pb2.GetServersRequest.SerializeToString,
+        response_deserializer=channelz_pb2.GetServersResponse.FromString,
+    )
+    response: channelz_pb2.GetServersResponse = await call(channelz_pb2.GetServersRequest())
+    return response
+
+
+async def test_it_is_not_served_unless_it_is_asked_for(server: Server) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await servers(server)
+
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_it_shows_the_server_and_its_calls(make_server: MakeServer) -> None:
+    async with make_server(channelz=True) as server:
+        await server.create_task("demo")
+        answer = await servers(server)
+
+    assert sum(one.data.calls_succeeded for one in answer.server) >= 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_reflection_knows_it(make_server: MakeServer, method: str) -> None:
+    async with make_server(channelz=True) as server:
+        listed = await ask(server, method, list_services="")
+        names = {one.name for one in listed.list_services_response.service}
+        found = await files(server, method, "grpc.channelz.v1.Channelz")
+
+    assert "grpc.channelz.v1.Channelz" in names
+    assert any(file.package == "grpc.channelz.v1" for file in found.values())
