@@ -84,11 +84,12 @@ async def _server(
 
 async def _address_in(log: Path, process: asyncio.subprocess.Process) -> str:
     while True:
-        for line in log.read_text().splitlines():
+        said = await asyncio.to_thread(log.read_text)
+        for line in said.splitlines():
             if found := _SERVING.search(line.strip()):
                 return found.group(1) or found.group(2)
         if process.returncode is not None:
-            raise RuntimeError(f"a server did not start: {log.read_text()}")
+            raise RuntimeError(f"a server did not start: {said}")
         await asyncio.sleep(_LOOK_SECONDS)
 
 

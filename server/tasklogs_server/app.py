@@ -36,11 +36,11 @@ from tasklogs_server.services.admission import Admission, Capacity
 from tasklogs_server.services.hang_up import hang_up, let_nobody_in
 from tasklogs_server.services.interceptor import ErrorInterceptor
 from tasklogs_server.services.observing import CallObserver
-from tasklogs_server.services.registration import register, set_serving
+from tasklogs_server.services.registration import register, register_health, set_serving
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService, encode_event
 from tasklogs_server.services.tasks import TasksService
-from tasklogs_server.settings import ServerSettings
+from tasklogs_server.settings import ServerSettings, host_and_port
 from tasklogs_server.stopping import StopSignals
 from tasklogs_server.store import Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import LogLimits
@@ -99,6 +99,7 @@ class Running:
 
     address: str
     metrics_address: str | None
+    health_address: str | None
     _server: grpc.aio.Server
     _sessions: Sessions
     _follows: Follows
@@ -200,6 +201,8 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             _metrics(telemetry, settings, store, sessions, follows, budget, handshakes)
         )
 
+        health_address = await stack.enter_async_context(_probes(settings, health_servicer))
+
         # Leaving: calls end before what they stand on; the committer outlives the last session.
         await stack.enter_async_context(_background(committer.run()))
         await stack.enter_async_context(_background(directory.purge_deleted()))
@@ -215,6 +218,7 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         yield Running(
             address=f"{host}:{bound}",
             metrics_address=metrics_address,
+            health_address=health_address,
             _server=server,
             _sessions=sessions,
             _follows=follows,
@@ -266,6 +270,29 @@ def _metrics(
                 f"TASKLOGS_METRICS_LISTEN={settings.metrics_listen}: {error.strerror}"
             ) from error
         yield address
+
+
+@asynccontextmanager
+async def _probes(
+    settings: ServerSettings, servicer: health.aio.HealthServicer
+) -> AsyncIterator[str | None]:
+    """Serve health, and nothing else, in plain text: Kubernetes' own probes cannot do TLS."""
+    listen = settings.health_listen
+    if listen is None:
+        yield None
+        return
+    try:
+        host, port = host_and_port(listen)
+    except ValueError as error:
+        raise StartupError(f"TASKLOGS_HEALTH_LISTEN={listen}: {error}") from error
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    register_health(server, servicer)
+    bound = _bind(server, host, port)
+    await server.start()
+    try:
+        yield f"{host}:{bound}"
+    finally:
+        await server.stop(grace=None)
 
 
 async def _stop(

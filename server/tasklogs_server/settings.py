@@ -22,6 +22,14 @@ def _from_seconds(value: object) -> object:
     return value
 
 
+def host_and_port(listen: str) -> tuple[str, int]:
+    """Split PORT or HOST:PORT; a port alone is on loopback. Raises ValueError."""
+    host, _, port = listen.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be PORT or HOST:PORT")
+    return host or "127.0.0.1", int(port)
+
+
 Seconds = Annotated[timedelta, Ge(timedelta(0)), BeforeValidator(_from_seconds)]
 
 
@@ -105,6 +113,11 @@ class ServerSettings(BaseSettings):
     read_connections: int = Field(8, ge=1, description="connections to Postgres, commits aside")
     store_wait: Seconds = Field(
         timedelta(seconds=2), description="how long a call waits for its turn, then is refused"
+    )
+    health_listen: str | None = Field(
+        None,
+        description="port, or host:port, that serves grpc.health.v1 alone and in plain text, for"
+        " probes that cannot do TLS; unset: none",
     )
     metrics_listen: str | None = Field(
         None, description="port, or host:port, for Prometheus to read metrics on; unset: none"

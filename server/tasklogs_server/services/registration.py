@@ -21,6 +21,9 @@ from tasklogs_server.services.tasks import TasksService
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION_V1ALPHA = reflection.SERVICE_NAME
 
+LIVENESS = "liveness"
+"""Whoever restarts what does not live asks for this one: a restart brings no database back."""
+
 OWN_SERVICES: Sequence[ServiceDescriptor] = (
     task_logs_pb2.DESCRIPTOR.services_by_name["TaskLogs"],
     tasks_pb2.DESCRIPTOR.services_by_name["Tasks"],
@@ -44,16 +47,22 @@ def register(
     for descriptor, service in zip(OWN_SERVICES, (task_logs, tasks, task_agents), strict=True):
         server.add_generic_rpc_handlers([_handlers(descriptor, service)])
     servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    register_health(server, servicer)
     shown = [_HEALTH, *(_register_channelz(server) if channelz else ())]
     _register_reflection(server, shown)
     return servicer
 
 
+def register_health(server: grpc.aio.Server, servicer: health.aio.HealthServicer) -> None:
+    """Serve health alone."""
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+
+
 async def set_serving(servicer: health.aio.HealthServicer, *, serving: bool) -> None:
-    """Say how every service is, and the server as a whole ('')."""
+    """Say how every service is, the server as a whole ('') and, always well, `LIVENESS`."""
     response = health_pb2.HealthCheckResponse
     status = response.SERVING if serving else response.NOT_SERVING
+    await servicer.set(LIVENESS, response.SERVING)
     for name in ("", *(descriptor.full_name for descriptor in OWN_SERVICES)):
         await servicer.set(name, status)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tasklogs.tracing import Tracing, TracingUnavailable, open_tracing
+from tasklogs_server.settings import host_and_port
 from tasklogs_server.telemetry.call_log import CallLog
 from tasklogs_server.telemetry.observer import Observer
 from tasklogs_server.telemetry.recorder import Recorder
@@ -102,7 +103,8 @@ def _exposition(listen: str | None) -> Exposition | None:
             f"TASKLOGS_METRICS_LISTEN is set, but the module {error.name} is missing;"
             " install it with: pip install 'tasklogs[telemetry]'"
         ) from error
-    host, _, port = listen.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
-        raise TelemetryUnavailable(f"TASKLOGS_METRICS_LISTEN={listen}: must be PORT or HOST:PORT")
-    return Exposition(host.strip("[]") or "127.0.0.1", int(port))
+    try:
+        host, port = host_and_port(listen)
+    except ValueError as error:
+        raise TelemetryUnavailable(f"TASKLOGS_METRICS_LISTEN={listen}: {error}") from error
+    return Exposition(host.strip("[]"), port)

@@ -1,0 +1,66 @@
+"""The port for probes that cannot do TLS: health in plain text, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tasklogs.v1 import tasks_pb2, tasks_pb2_grpc
+from tasklogs_server.app import StartupError
+from tests.fixtures.conditions import until
+from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.server import MakeServer
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_it_says_how_the_server_is_and_serves_nothing_else(make_server: MakeServer) -> None:
+    async with make_server(health_listen="0") as server:
+        assert server.health_address is not None
+        async with grpc.aio.insecure_channel(server.health_address) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            for service in ("", "tasklogs.v1.TaskLogs", "liveness"):
+                request = health_pb2.HealthCheckRequest(service=service)
+                assert (await health.Check(request)).status == SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await tasks_pb2_grpc.TasksStub(channel).ListTasks(tasks_pb2.ListTasksRequest())
+
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_without_its_database_a_server_is_not_ready_but_lives(
+    make_server: MakeServer, postgres_server: PostgresServer
+) -> None:
+    async with make_server(dsn=postgres_server.dsn(), health_listen="0") as server:
+        assert server.health_address is not None
+        async with grpc.aio.insecure_channel(server.health_address) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            postgres_server.stop()
+
+            async def is_ready() -> bool:
+                answer = await health.Check(health_pb2.HealthCheckRequest())
+                return bool(answer.status == SERVING)
+
+            async def is_not_ready() -> bool:
+                return not await is_ready()
+
+            await until(is_not_ready)
+            living = await health.Check(health_pb2.HealthCheckRequest(service="liveness"))
+            assert living.status == SERVING
+            postgres_server.start()
+            await until(is_ready)
+
+
+@pytest.mark.parametrize("listen", ["x", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:²"])
+async def test_an_address_that_is_none_is_said_in_one_line(
+    make_server: MakeServer, listen: str
+) -> None:
+    with pytest.raises(StartupError, match=r"TASKLOGS_HEALTH_LISTEN.*PORT or HOST:PORT"):
+        async with make_server(health_listen=listen):
+            pass
+    with pytest.raises(StartupError, match=r"TASKLOGS_METRICS_LISTEN.*PORT or HOST:PORT"):
+        async with make_server(metrics_listen=listen):
+            pass
