@@ -22,3 +22,6 @@ compile pyproject.toml --extra server --extra telemetry --group dev ${UPGRADE:+-
     --output-file requirements/dev.lock
 # What builds packages is installed before all others, in the same versions.
 compile --group build --constraint requirements/dev.lock --output-file requirements/build.lock
+# What a container image needs, in the same versions and without any tools.
+compile pyproject.toml --extra server --extra telemetry --constraint requirements/dev.lock \
+    --output-file requirements/image.lock

@@ -1,0 +1,56 @@
+"""What the programs take: variables and options, asked from themselves."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasklogs_server.settings import ServerSettings
+from tests.cli.command import TASKLOGS, environment
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+# deploy/ is for a server that is open to a network: it names the settings of TLS and authentication,
+# and this checkout may be from before they came.
+_OF_SECURITY = {
+    *("TASKLOGS_INSECURE", "TASKLOGS_TLS_CA", "TASKLOGS_TLS_CERT", "TASKLOGS_TLS_KEY"),
+    *("TASKLOGS_AUTH", "TASKLOGS_JWT_ISSUER", "TASKLOGS_JWT_AUDIENCE", "TASKLOGS_JWKS_URL"),
+}
+_VARIABLE = re.compile(r"\bTASKLOGS_[A-Z_]+\b")
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    """The YAML documents of a file."""
+    return [one for one in yaml.safe_load_all(path.read_text()) if one is not None]
+
+
+def help_of(command: str) -> str:
+    """What `tasklogs COMMAND --help` says."""
+    shown = subprocess.run(
+        [str(TASKLOGS), command, "--help"],
+        env=environment({"NO_COLOR": "1", "COLUMNS": "300"}),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return shown.stdout
+
+
+def variables_of(command: str) -> set[str]:
+    """The variables that a command reads."""
+    named = set(_VARIABLE.findall(help_of(command)))
+    if "auth" not in ServerSettings.model_fields:
+        named |= _OF_SECURITY
+    if command == "serve":
+        named |= {f"TASKLOGS_{name.upper()}" for name in ServerSettings.model_fields}
+    return named
+
+
+def variables_in(text: str) -> set[str]:
+    """The variables that a file names."""
+    return set(_VARIABLE.findall(text))

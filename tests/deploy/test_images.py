@@ -1,0 +1,155 @@
+"""Dockerfile, Compose file and locks."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.known import DEPLOY, ROOT, documents, help_of, variables_in, variables_of
+
+DOCKERFILE = DEPLOY / "Dockerfile"
+# [REGISTRY/]NAME[:TAG]: a registry is what has a dot or a port before the first slash.
+_PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]*(:[A-Za-z0-9._-]+)?")
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n", " ", DOCKERFILE.read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(one, rest) for one, _, rest in (line.partition(" ") for line in lines)]
+
+
+def of(name: str) -> list[str]:
+    return [rest for one, rest in instructions() if one == name]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    [found] = documents(DEPLOY / "compose/compose.yaml")
+    return found
+
+
+def ignored() -> list[str]:
+    return [
+        line
+        for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+
+
+def test_what_the_dockerfile_copies_is_there_and_is_not_ignored() -> None:
+    kept = {line[1:] for line in ignored() if line.startswith("!")}
+    sources = [
+        source for rest in of("COPY") if "--from" not in rest for source in shlex.split(rest)[:-1]
+    ]
+
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert any(source == one or source.startswith(f"{one}/") for one in kept), source
+    assert ignored()[0] == "*"
+
+
+def test_the_image_is_built_in_stages_and_runs_as_nobody_in_particular() -> None:
+    first, last = of("FROM")
+    assert first.endswith(" AS build")
+    assert _PLAIN.fullmatch(first.split()[0])
+    assert first.split()[0] == last
+    [user] = of("USER")
+    assert all(int(part) > 0 for part in user.split(":"))
+    # Nothing of the build stage but the environment.
+    after = instructions()[[rest for _, rest in instructions()].index(last) :]
+    assert [rest for one, rest in after if one == "COPY"] == [
+        "--from=build /opt/tasklogs /opt/tasklogs"
+    ]
+
+
+def test_all_that_is_installed_is_locked_with_hashes() -> None:
+    installs = [
+        part
+        for rest in of("RUN")
+        for part in rest.split("&&")
+        if " install " in part and "pip" in part
+    ]
+    assert len(installs) == 3
+    for part in installs:
+        assert "--require-hashes" in part or ("--no-deps" in part and "--no-index" in part)
+
+
+def test_commands_and_variables_of_the_image_are_real() -> None:
+    [entry], [command] = of("ENTRYPOINT"), of("CMD")
+    assert (entry, command) == ('["tasklogs"]', '["serve"]')
+    assert "Usage" in help_of("serve")
+    assert "Usage" in help_of("agent")
+    named = set().union(*(variables_in(rest) for rest in of("ENV")))
+    assert named <= variables_of("serve")
+
+
+def test_the_images_lock_is_part_of_the_projects_and_brings_all_that_it_needs() -> None:
+    whole, image = pins("dev"), pins("image")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["server"],
+        *project["optional-dependencies"]["telemetry"],
+    ]
+
+    assert image.items() <= whole.items()
+    for requirement in needed:
+        name = re.split(r"[<>=;\[ ]", requirement)[0].lower().replace("_", "-")
+        assert name in image, f"{name}: run `make lock`"
+    assert not {"pytest", "mypy", "ruff", "grpcio-tools"} & set(image)
+
+
+def pins(name: str) -> dict[str, str]:
+    text = (ROOT / f"requirements/{name}.lock").read_text()
+    return dict(re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", text, re.MULTILINE))
+
+
+def test_images_are_plain_names(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        assert _PLAIN.fullmatch(service["image"])
+    for file in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
+        for name in re.findall(r"image: *(\S+)", file.read_text()):
+            assert _PLAIN.fullmatch(name), name
+
+
+def test_composes_variables_are_settings(compose: dict[str, Any]) -> None:
+    for name, command in (("server", "serve"), ("agent", "agent")):
+        service = compose["services"][name]
+        assert service["command"] == [command]
+        assert {one for one in service["environment"] if one.startswith("TASKLOGS_")} <= (
+            variables_of(command)
+        )
+
+
+def test_compose_builds_from_the_root_and_names_only_networks_and_volumes_that_it_has(
+    compose: dict[str, Any],
+) -> None:
+    here = DEPLOY / "compose"
+    build = compose["services"]["server"]["build"]
+    context = (here / build["context"]).resolve()
+    assert context == ROOT
+    assert (context / build["dockerfile"]).samefile(DOCKERFILE)
+    for service in compose["services"].values():
+        assert set(service["networks"]) <= set(compose["networks"])
+        assert set(service.get("depends_on", [])) <= set(compose["services"])
+        for volume in service.get("volumes", []):
+            assert volume.partition(":")[0] in compose["volumes"]
+
+
+def test_composes_ports_are_this_machines_own(compose: dict[str, Any]) -> None:
+    server = compose["services"]["server"]
+    assert server["environment"]["TASKLOGS_INSECURE"] == "true"
+    for port in server["ports"]:
+        assert port.startswith("127.0.0.1:")
+
+
+def test_nothing_in_deploy_names_a_place_of_one_machine() -> None:
+    for path in sorted(DEPLOY.rglob("*")):
+        if path.is_file():
+            assert str(Path.home()) not in path.read_text(), path

@@ -1,0 +1,174 @@
+"""The manifests: one server, probed by gRPC, and an agent that has time to say goodbye."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasklogs.agent.settings import Settings
+from tasklogs_server.services.registration import LIVENESS
+from tasklogs_server.settings import ServerSettings
+from tests.deploy.known import DEPLOY, documents, variables_of
+
+KUBERNETES = DEPLOY / "kubernetes"
+FILES = sorted(KUBERNETES.glob("*.yaml"))
+DRAIN_SECONDS = ServerSettings.model_fields["drain_timeout"].default.total_seconds()
+
+
+def objects(file: str) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (one["kind"], one["metadata"]["name"]): one
+        for one in documents(KUBERNETES / f"{file}.yaml")
+    }
+
+
+def pod_specs() -> list[dict[str, Any]]:
+    deployment = objects("server")["Deployment", "tasklogs"]
+    workspace = objects("workspace.example")["Pod", "demo-workspace"]
+    return [deployment["spec"]["template"]["spec"], workspace["spec"]]
+
+
+def variables(container: dict[str, Any]) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+
+
+@pytest.fixture
+def pod() -> dict[str, Any]:
+    return pod_specs()[0]
+
+
+@pytest.fixture
+def server(pod: dict[str, Any]) -> dict[str, Any]:
+    [container] = pod["containers"]
+    found: dict[str, Any] = container
+    return found
+
+
+@pytest.fixture
+def agent() -> dict[str, Any]:
+    [found] = [one for one in pod_specs()[1]["containers"] if one["name"] == "agent"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_document_has_a_kind_a_version_and_a_name(file: Any) -> None:
+    for one in documents(file):
+        assert one["apiVersion"]
+        assert one["kind"]
+        assert one["metadata"]["name"]
+
+
+def test_there_is_one_server_at_a_time() -> None:
+    spec = objects("server")["Deployment", "tasklogs"]["spec"]
+
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+
+
+def test_selectors_meet_what_they_are_to_select() -> None:
+    found = objects("server")
+    deployment = found["Deployment", "tasklogs"]["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+
+    assert deployment["selector"]["matchLabels"] == labels
+    assert found["Service", "tasklogs"]["spec"]["selector"] == labels
+    assert found["PodDisruptionBudget", "tasklogs"]["spec"]["selector"]["matchLabels"] == labels
+    assert found["NetworkPolicy", "tasklogs"]["spec"]["podSelector"]["matchLabels"] == labels
+
+
+def test_a_node_can_be_drained() -> None:
+    budget = objects("server")["PodDisruptionBudget", "tasklogs"]["spec"]
+
+    assert budget["maxUnavailable"] == 1
+    assert "minAvailable" not in budget
+
+
+def test_probes_ask_the_health_port_by_grpc(server: dict[str, Any]) -> None:
+    port = int(variables(server)["TASKLOGS_HEALTH_LISTEN"].rpartition(":")[2])
+
+    assert server["livenessProbe"]["grpc"] == {"port": port, "service": LIVENESS}
+    assert server["startupProbe"]["grpc"] == {"port": port, "service": LIVENESS}
+    assert server["readinessProbe"]["grpc"] == {"port": port}
+
+
+def test_ports_are_those_that_the_settings_name(server: dict[str, Any], pod: Any) -> None:
+    listening = {
+        value.rpartition(":")[2]
+        for name, value in variables(server).items()
+        if name.endswith("_LISTEN")
+    }
+    names = {one["name"] for one in server["ports"]}
+
+    assert {str(one["containerPort"]) for one in server["ports"]} == listening
+    assert objects("server")["Service", "tasklogs"]["spec"]["ports"][0]["targetPort"] in names
+    annotations = objects("server")["Deployment", "tasklogs"]["spec"]["template"]["metadata"][
+        "annotations"
+    ]
+    assert annotations["prometheus.io/port"] in listening
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["server", "agent"])
+def test_every_variable_is_a_setting(number: int) -> None:
+    command = ("serve", "agent")[number]
+    [container] = [one for one in pod_specs()[number]["containers"] if one.get("args") == [command]]
+
+    assert set(variables(container)) <= variables_of(command)
+
+
+def test_what_is_secret_comes_from_secrets_that_the_example_has(server: dict[str, Any]) -> None:
+    examples = objects("secret.example")
+    for value in variables(server).values():
+        if isinstance(value, dict):
+            kind, field = (
+                ("Secret", "stringData") if "secretKeyRef" in value else ("ConfigMap", "data")
+            )
+            [reference] = value.values()
+            assert reference["key"] in examples[kind, reference["name"]][field]
+    assert isinstance(variables(server)["TASKLOGS_DATABASE_URL"], dict)
+
+
+def test_mounts_are_volumes_and_files_lie_in_mounts() -> None:
+    for spec in pod_specs():
+        volumes = {one["name"] for one in spec["volumes"]}
+        for container in spec["containers"]:
+            mounts = container.get("volumeMounts", [])
+            assert {one["name"] for one in mounts} <= volumes
+            for name, value in variables(container).items() if "env" in container else ():
+                if isinstance(value, str) and value.startswith("/"):
+                    assert any(value.startswith(one["mountPath"] + "/") for one in mounts), name
+
+
+def test_nothing_runs_as_root_or_may_become_it() -> None:
+    for spec in pod_specs():
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            if container["image"] == "tasklogs":
+                assert context["readOnlyRootFilesystem"] is True
+                assert container["resources"]["limits"]["memory"]
+
+
+def test_the_server_has_longer_to_end_than_it_drains(pod: dict[str, Any]) -> None:
+    assert pod["terminationGracePeriodSeconds"] > DRAIN_SECONDS + 5
+
+
+def test_the_task_app_outlives_the_agents_last_sync(agent: dict[str, Any]) -> None:
+    spec = pod_specs()[1]
+    [task_app] = [one for one in spec["containers"] if one["name"] == "task-app"]
+    waits = task_app["lifecycle"]["preStop"]["sleep"]["seconds"]
+
+    assert waits >= Settings().goodbye_timeout_seconds
+    assert spec["terminationGracePeriodSeconds"] > waits
+    # SIGTERM is what makes an agent flush: nothing may stand in its way.
+    assert "lifecycle" not in agent
+    assert "command" not in agent
+    assert not spec.get("initContainers")
+    port = task_app["ports"][0]["containerPort"]
+    assert variables(agent)["TASKLOGS_AGENTAPI_URL"] == f"http://localhost:{port}"
