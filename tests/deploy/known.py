@@ -14,8 +14,8 @@ from tests.cli.command import TASKLOGS, environment
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-# deploy/ is for a server that is open to a network: it names the settings of TLS and authentication,
-# and this checkout may be from before they came.
+# deploy/ is for a server that is open to a network: it names the settings of TLS and
+# authentication, and this checkout may be from before they came.
 _OF_SECURITY = {
     *("TASKLOGS_INSECURE", "TASKLOGS_TLS_CA", "TASKLOGS_TLS_CERT", "TASKLOGS_TLS_KEY"),
     *("TASKLOGS_AUTH", "TASKLOGS_JWT_ISSUER", "TASKLOGS_JWT_AUDIENCE", "TASKLOGS_JWKS_URL"),
