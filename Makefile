@@ -1,6 +1,7 @@
 # The same commands for people and CI. Each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test breaks demo bench ci lint types imports protos check-protos buf lock agentapi \
+.PHONY: help setup run test breaks demo bench ci lint types imports protos check-protos docs check-docs buf lock \
+        agentapi \
         format clean
 
 BIN := .venv/bin
@@ -33,7 +34,7 @@ soak: setup ## Run everything under load and faults, and check; ARGS="--minutes 
 bench: setup ## Measure, and write bench/results/
 	@exec $(BIN)/python -m bench $(ARGS)
 
-ci: lint imports buf check-protos types test ## Run every check, then the tests
+ci: lint imports buf check-protos check-docs types test ## Run every check, then the tests
 
 lint: setup ## ruff: rules and format
 	@$(BIN)/ruff check
@@ -54,6 +55,12 @@ protos: setup ## Generate the Python stubs from protos/
 
 check-protos: setup ## Fail where the committed stubs differ from protos/
 	@$(BIN)/python tools/generate_stubs.py --check
+
+docs: setup ## Write docs/api.md and the tables in docs/operations.md from the code
+	@$(BIN)/python tools/generate_docs.py
+
+check-docs: setup ## Fail where those differ from the code
+	@$(BIN)/python tools/generate_docs.py --check
 
 buf: setup ## buf: lint, and breaking changes since the last tag
 	@sh tools/buf.sh

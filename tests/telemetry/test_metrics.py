@@ -9,10 +9,11 @@ import pytest
 from grpc.aio import AioRpcError
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasklogs.v1 import task_logs_pb2
+from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 from tasklogs_server.app import StartupError
 from tasklogs_server.settings import ServerSettings
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.fixtures.conditions import until
 from tests.fixtures.server import MakeServer, Server
 
 GET = "/tasklogs.v1.TaskLogs/GetTaskLogs"
@@ -80,6 +81,7 @@ async def test_sessions_followers_commits_and_lag_show(make_server: MakeServer) 
             await agent.append([log_entry(0, "hello")], open_epoch=True)
             await agent.acked()
             await agent.report()
+            await until(lambda: _is_active(server))
             follow: Any = server.logs.FollowTaskLogs(
                 task_logs_pb2.FollowTaskLogsRequest(task="local/demo")
             )
@@ -101,6 +103,11 @@ async def test_sessions_followers_commits_and_lag_show(make_server: MakeServer) 
     assert seen("tasklogs_store_up") == 1
     assert seen("tasklogs_draining") == 0
     assert seen("process_resident_memory_bytes") > 0
+
+
+async def _is_active(server: Server) -> bool:
+    task = await server.tasks.GetTask(tasks_pb2.GetTaskRequest(task="local/demo"))
+    return task.status == types_pb2.TASK_STATUS_ACTIVE
 
 
 async def test_the_lag_holds_what_the_agent_says_it_waited(make_server: MakeServer) -> None:

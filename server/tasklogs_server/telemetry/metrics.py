@@ -47,7 +47,7 @@ class Metrics:
         )
         self._handshakes = Counter(
             "tasklogs_handshakes",
-            "Handshakes of agents: done, refused or failed",
+            "Handshakes of agents, done or failed",
             ["outcome"],
             registry=registry,
         )

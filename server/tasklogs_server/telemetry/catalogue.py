@@ -1,0 +1,69 @@
+"""Every metric that a server has, for the documentation and for whoever checks a dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+
+from tasklogs_server.telemetry.calls import Call
+from tasklogs_server.telemetry.live import LiveMetrics
+from tasklogs_server.telemetry.metrics import Metrics
+from tasklogs_server.telemetry.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A metric as Prometheus has it. `series` are the names that its samples go by."""
+
+    name: str
+    kind: str
+    labels: Sequence[str]
+    documentation: str
+    series: Sequence[str]
+
+
+def catalogue() -> list[Described]:
+    """Return all metrics of ours, in the order of their names."""
+    registry = CollectorRegistry()
+    _tell_all(Metrics(registry))
+    registry.register(LiveMetrics(_nothing()))
+    return sorted((_described(one) for one in registry.collect()), key=lambda one: one.name)
+
+
+def _described(metric: Metric) -> Described:
+    # A counter's name is what is asked for; of a histogram it is what its series begin with.
+    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+    kept = [one for one in metric.samples if not one.name.endswith("_created")]
+    labels = dict.fromkeys(label for one in kept for label in one.labels if label != "le")
+    series = dict.fromkeys(one.name for one in kept)
+    return Described(name, metric.type, list(labels), metric.documentation, list(series))
+
+
+def _tell_all(metrics: Metrics) -> None:
+    # A metric with labels has no samples before it was told something.
+    call = Call("", ())
+    metrics.began(call)
+    metrics.ended(call, "")
+    metrics.shook_hands("", 0)
+    metrics.synced("", 0)
+    metrics.committed(0, 0, 0)
+    metrics.commit_failed()
+    metrics.stored(0)
+
+
+class _NoConnections:
+    in_use = 0
+    waiting = 0
+
+
+def _nothing() -> State:
+    def none() -> int:
+        return 0
+
+    def no() -> bool:
+        return False
+
+    return State(none, none, none, none, no, no, {"": _NoConnections()})

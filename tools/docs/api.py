@@ -1,0 +1,151 @@
+"""The API's reference in Markdown, from the comments in the protos."""
+
+from __future__ import annotations
+
+import importlib.resources
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+    MethodDescriptorProto,
+    ServiceDescriptorProto,
+)
+
+_HEAD = """# The API: package `tasklogs.v1`
+
+Generated from the comments in [protos/tasklogs/v1](../protos/tasklogs/v1) by `make docs`.
+"""
+
+# Where a comment belongs: the numbers of fields and indices that lead to what it stands before.
+_Place: TypeAlias = tuple[int, ...]
+_MESSAGES = FileDescriptorProto.MESSAGE_TYPE_FIELD_NUMBER
+_ENUMS = FileDescriptorProto.ENUM_TYPE_FIELD_NUMBER
+_SERVICES = FileDescriptorProto.SERVICE_FIELD_NUMBER
+_METHODS = ServiceDescriptorProto.METHOD_FIELD_NUMBER
+_FIELDS = DescriptorProto.FIELD_FIELD_NUMBER
+_NESTED = DescriptorProto.NESTED_TYPE_FIELD_NUMBER
+_NESTED_ENUMS = DescriptorProto.ENUM_TYPE_FIELD_NUMBER
+_VALUES = EnumDescriptorProto.VALUE_FIELD_NUMBER
+_Field = FieldDescriptorProto
+
+
+def reference(protos: Path) -> str:
+    """Return the page for all files under `protos`."""
+    files = [_File(one) for one in _parsed(protos)]
+    # Services first, whatever file they are in: that is what a reader comes for.
+    parts = [part for file in files for part in file.services()]
+    parts += [part for file in files for part in file.types()]
+    return "\n".join([_HEAD, *parts]).rstrip() + "\n"
+
+
+def _parsed(protos: Path) -> Sequence[FileDescriptorProto]:
+    sources = sorted(path.relative_to(protos).as_posix() for path in protos.rglob("*.proto"))
+    well_known = importlib.resources.files("grpc_tools") / "_proto"
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "descriptors.binpb"
+        command = [
+            *(sys.executable, "-m", "grpc_tools.protoc"),
+            *(f"--proto_path={protos}", f"--proto_path={well_known}"),
+            *("--include_source_info", f"--descriptor_set_out={target}"),
+        ]
+        subprocess.run([*command, *sources], check=True)
+        return list(FileDescriptorSet.FromString(target.read_bytes()).file)
+
+
+class _File:
+    """One proto file, with its comments at hand."""
+
+    def __init__(self, file: FileDescriptorProto) -> None:
+        self._file = file
+        self._comments = {
+            tuple(one.path): _plain(one.leading_comments or one.trailing_comments)
+            for one in file.source_code_info.location
+        }
+
+    def services(self) -> Iterator[str]:
+        """Yield each service with its methods."""
+        for number, service in enumerate(self._file.service):
+            yield f"## {service.name}\n"
+            yield from self._text((_SERVICES, number))
+            for index, method in enumerate(service.method):
+                yield f"### {service.name}.{method.name}\n"
+                yield f"{_signature(method)}\n"
+                yield from self._text((_SERVICES, number, _METHODS, index))
+
+    def types(self) -> Iterator[str]:
+        """Yield messages and enums in the file's order, nested ones after what holds them."""
+        for number, message in enumerate(self._file.message_type):
+            yield from self._message((_MESSAGES, number), message, message.name)
+        for number, enum in enumerate(self._file.enum_type):
+            yield from self._enum((_ENUMS, number), enum, enum.name)
+
+    def _message(self, place: _Place, message: DescriptorProto, name: str) -> Iterator[str]:
+        yield f"## {name}\n"
+        yield from self._text(place)
+        if message.field:
+            yield "| field | type | |\n| --- | --- | --- |"
+            for index, field in enumerate(message.field):
+                about = self._cell((*place, _FIELDS, index))
+                if field.HasField("oneof_index") and not field.proto3_optional:
+                    about = f"{about} One of `{message.oneof_decl[field.oneof_index].name}`."
+                yield f"| `{field.name}` | {_type(field)} | {about.strip()} |"
+            yield ""
+        for index, nested in enumerate(message.nested_type):
+            yield from self._message((*place, _NESTED, index), nested, f"{name}.{nested.name}")
+        for index, enum in enumerate(message.enum_type):
+            yield from self._enum((*place, _NESTED_ENUMS, index), enum, f"{name}.{enum.name}")
+
+    def _enum(self, place: _Place, enum: EnumDescriptorProto, name: str) -> Iterator[str]:
+        yield f"## {name}\n"
+        yield from self._text(place)
+        yield "| value | number | |\n| --- | --- | --- |"
+        for index, value in enumerate(enum.value):
+            about = self._cell((*place, _VALUES, index))
+            yield f"| `{value.name}` | {value.number} | {about} |"
+        yield ""
+
+    def _text(self, place: _Place) -> Iterator[str]:
+        if comment := self._comments.get(place):
+            yield f"{comment}\n"
+
+    def _cell(self, place: _Place) -> str:
+        return " ".join(self._comments.get(place, "").split()).replace("|", r"\|")
+
+
+def _plain(comment: str) -> str:
+    # protoc leaves the space after the slashes; a table is indented by three more.
+    lines = [line.strip() for line in comment.strip("\n").splitlines()]
+    return "\n".join(lines)
+
+
+def _signature(method: MethodDescriptorProto) -> str:
+    takes = f"{'a stream of ' if method.client_streaming else ''}{_link(method.input_type)}"
+    gives = f"{'a stream of ' if method.server_streaming else ''}{_link(method.output_type)}"
+    return f"{takes} → {gives}"
+
+
+def _type(field: FieldDescriptorProto) -> str:
+    if field.type in (_Field.TYPE_MESSAGE, _Field.TYPE_ENUM):
+        name = _link(field.type_name)
+    else:
+        name = _Field.Type.Name(field.type).removeprefix("TYPE_").lower()
+    if field.label == _Field.LABEL_REPEATED:
+        return f"repeated {name}"
+    return f"optional {name}" if field.proto3_optional else name
+
+
+def _link(type_name: str) -> str:
+    name = type_name.removeprefix(".tasklogs.v1.")
+    if name.startswith("."):
+        return name.removeprefix(".")  # google.protobuf's own
+    # Anchors as GitHub makes them of headings.
+    return f"[{name}](#{name.lower().replace('.', '')})"

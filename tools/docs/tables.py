@@ -1,0 +1,101 @@
+"""Tables of settings and metrics, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, get_args
+
+import typer
+
+from tasklogs.cli.main import app
+from tasklogs_server.settings import ServerSettings
+from tasklogs_server.telemetry.catalogue import catalogue
+
+
+def server_settings() -> str:
+    """Every setting of `tasklogs serve`."""
+    flags = {parameter.name: parameter.opts[0] for parameter in _parameters("serve")}
+    rows = [
+        (
+            f"`TASKLOGS_{name.upper()}`",
+            f"`{flags[name]}`" if name in flags else "",
+            _default(name, field.default),
+            _sentence(field.description or "") + _choices(field.annotation),
+        )
+        for name, field in ServerSettings.model_fields.items()
+    ]
+    return _table(("variable", "flag", "default", "what it says"), rows)
+
+
+def agent_settings() -> str:
+    """Every setting of `tasklogs agent`."""
+    rows = [
+        (
+            f"`{parameter.envvar}`",
+            f"`{parameter.opts[0]}`",
+            _agents_default(parameter),
+            parameter.help or "",
+        )
+        for parameter in _parameters("agent")
+        if parameter.envvar
+    ]
+    return _table(("variable", "flag", "default", "what it says"), rows)
+
+
+def metrics() -> str:
+    """Every metric of the server's own."""
+    rows = [
+        (
+            f"`{one.name}`",
+            one.kind,
+            ", ".join(f"`{label}`" for label in one.labels),
+            f"{one.documentation}.",
+        )
+        for one in catalogue()
+    ]
+    return _table(("metric", "kind", "labels", "what it says"), rows)
+
+
+def _parameters(command: str) -> Sequence[Any]:
+    group: Any = typer.main.get_command(app)
+    found: Sequence[Any] = group.commands[command].params
+    return found
+
+
+def _agents_default(parameter: Any) -> str:
+    # A text there says what the default means, in words.
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
+    return "" if parameter.default is None else _default("", parameter.default)
+
+
+def _default(name: str, default: object) -> str:
+    if name == "data_dir":
+        return "`$XDG_DATA_HOME/tasklogs`"  # the command's own
+    if default is None or default == "":
+        return ""
+    if isinstance(default, timedelta):
+        seconds = f"{default.total_seconds():g} s"
+        return f"{seconds} ({default.days} days)" if default.days else seconds
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, int) and default >= 1024 * 1024 and default % (1024 * 1024) == 0:
+        return f"{default // (1024 * 1024)} MiB (`{default}`)"
+    return f"`{default}`"
+
+
+def _choices(annotation: Any) -> str:
+    choices = [one for one in get_args(annotation) if isinstance(one, str)]
+    return f" One of {', '.join(f'`{one}`' for one in choices)}." if choices else ""
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines
+    )

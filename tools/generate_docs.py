@@ -1,0 +1,56 @@
+"""Writes what the docs take from the code; with --check, fails where they are stale.
+
+docs/api.md        the whole page, from the comments in protos/
+docs/operations.md the tables between `<!-- NAME, by make docs -->` and `<!-- end -->`
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools.docs import api, tables  # noqa: E402 - the path to it is set above
+
+API = ROOT / "docs/api.md"
+OPERATIONS = ROOT / "docs/operations.md"
+_PART = re.compile(r"(<!-- (?P<name>[\w ]+), by make docs -->\n).*?(<!-- end -->)", re.DOTALL)
+_PARTS: Mapping[str, Callable[[], str]] = {
+    "server settings": tables.server_settings,
+    "agent settings": tables.agent_settings,
+    "metrics": tables.metrics,
+}
+
+
+def pages() -> dict[Path, str]:
+    """Return each page as it should be. Raises KeyError for a part that nobody makes."""
+    with_tables = _PART.sub(
+        lambda part: f"{part[1]}\n{_PARTS[part['name']]()}\n{part[3]}", OPERATIONS.read_text()
+    )
+    return {API: api.reference(ROOT / "protos"), OPERATIONS: with_tables}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Generate parts of the docs.")
+    parser.add_argument("--check", action="store_true", help="fail where a page is stale")
+    arguments = parser.parse_args()
+    stale = [
+        page for page, text in pages().items() if not page.exists() or page.read_text() != text
+    ]
+    if arguments.check:
+        names = ", ".join(str(page.relative_to(ROOT)) for page in stale)
+        if stale:
+            print(f"stale docs, run `make docs`: {names}", file=sys.stderr)
+        return 1 if stale else 0
+    for page, text in pages().items():
+        if page in stale:
+            page.write_text(text)
+            print(f"wrote {page.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
