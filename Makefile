@@ -1,8 +1,7 @@
 # The same commands for people and CI. Each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test breaks demo bench ci lint types imports protos check-protos docs check-docs buf lock \
-        agentapi \
-        format clean
+.PHONY: help setup run test breaks demo bench ci lint types imports protos check-protos docs check-docs \
+        buf lock agentapi format clean
 
 BIN := .venv/bin
 # Rooms that this checkout has; mypy refuses a path that is not there.
