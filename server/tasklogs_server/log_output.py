@@ -8,11 +8,14 @@ from typing import Literal
 
 import structlog
 
+from tasklogs_server.services.tracebacks import traceback_of
 from tasklogs_server.telemetry.calls import with_call
+
+_MESSAGE_CHARACTERS = 500
 
 
 def configure(log_format: Literal["console", "json"], log_level: str) -> None:
-    """Set up structlog for this process."""
+    """Set up structlog for this process, and what libraries log through `logging`."""
     colors = log_format == "console" and sys.stderr.isatty()
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
@@ -30,11 +33,36 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
     ]
     if log_format == "json":
         processors.append(structlog.processors.format_exc_info)
+    level = logging.getLevelNamesMapping()[log_level.upper()]
     structlog.configure(
         processors=[*processors, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[log_level.upper()]
-        ),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    # Libraries say what goes wrong; what they do is nobody's concern here. Whoever runs the server in
+    # a process of theirs, and has handlers, keeps those.
+    logging.basicConfig(handlers=[_OfLibraries()], level=max(level, logging.WARNING))
+
+
+class _OfLibraries(logging.Handler):
+    """Writes a library's record as a line like all others, without what an exception says.
+
+    Python's last resort would print that as it is, and it may quote what was being handled: asyncio
+    puts the exception of a lost task into its message.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = structlog.get_logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        event = record.getMessage().partition("\n")[0][:_MESSAGE_CHARACTERS]
+        if record.name == "asyncio":
+            event = event.partition("(")[0]  # a callback's arguments follow
+        fields = {"logger": record.name}
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            fields["exception"] = traceback_of(error)
+        self._log.log(record.levelno, event, **fields)

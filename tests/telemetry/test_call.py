@@ -19,6 +19,7 @@ from tasklogs_server.services.observing import CallObserver
 from tasklogs_server.telemetry.call_log import CallLog
 from tasklogs_server.telemetry.calls import Call, concerns, with_call
 from tasklogs_server.telemetry.observer import Observer
+from tests.fixtures.conditions import until
 from tests.services.test_interceptor import METHODS, SERVICE, Do, Scripted, call, decode
 
 TASK = UUID(int=7)
@@ -171,7 +172,7 @@ async def test_other_lines_of_the_log_name_the_call_that_they_belong_to() -> Non
     }
 
 
-async def test_a_line_of_the_log_is_json_and_lines_of_one_turn_are_one_write() -> None:
+async def test_a_line_of_the_log_is_json_and_lines_that_gather_are_one_write() -> None:
     written: list[str] = []
 
     class Out(io.StringIO):
@@ -184,7 +185,7 @@ async def test_a_line_of_the_log_is_json_and_lines_of_one_turn_are_one_write() -
     log.ended(one, "OK")
     one.task_id = TASK
     log.ended(one, "NOT_FOUND")
-    await asyncio.sleep(0)
+    await until(lambda: bool(written))
 
     assert len(written) == 1
     first, second = (json.loads(line) for line in written[0].splitlines())

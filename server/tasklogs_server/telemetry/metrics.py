@@ -7,6 +7,7 @@ and there are several per call.
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -23,6 +24,20 @@ _SHORT_SECONDS = (
 _BATCH_TASKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _BATCH_BYTES = tuple(float(4**power * 256) for power in range(10))
 _OTHER = "other"
+
+
+class _Method:
+    """A method that is served. labels() costs as much as an observation: its result is kept."""
+
+    __slots__ = ("seconds", "under_way")
+
+    def __init__(self, seconds: Histogram) -> None:
+        self.seconds = seconds
+        self.under_way = 0
+
+
+def _under_way(method: _Method) -> float:
+    return method.under_way
 
 
 class Metrics:
@@ -94,18 +109,18 @@ class Metrics:
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
-        self._of_calls: dict[str, tuple[Histogram, Gauge]] = {}
+        self._of_methods: dict[str, _Method] = {}
         self._of_codes: dict[tuple[str, str], Counter] = {}
 
     def began(self, call: Call) -> None:
         """Count a call as under way."""
-        self._of_call(call.method)[1].inc()
+        self._of_method(call.method).under_way += 1
 
     def ended(self, call: Call, code: str) -> None:
         """Count a call that has ended."""
-        seconds, under_way = self._of_call(call.method)
-        seconds.observe(time.perf_counter() - call.began)
-        under_way.dec()
+        method = self._of_method(call.method)
+        method.seconds.observe(time.perf_counter() - call.began)
+        method.under_way -= 1
         self._of_code(call.method, code).inc()
 
     def unknown_method(self) -> None:
@@ -135,13 +150,12 @@ class Metrics:
         """Count a change that is committed."""
         self._lag.observe(lag_seconds)
 
-    def _of_call(self, method: str) -> tuple[Histogram, Gauge]:
-        # labels() costs as much as an observation: its result is kept, per method that is served.
-        children = self._of_calls.get(method)
-        if children is None:
-            children = self._seconds.labels(method), self._under_way.labels(method)
-            self._of_calls[method] = children
-        return children
+    def _of_method(self, name: str) -> _Method:
+        method = self._of_methods.get(name)
+        if method is None:
+            method = self._of_methods[name] = _Method(self._seconds.labels(name))
+            self._under_way.labels(name).set_function(partial(_under_way, method))
+        return method
 
     def _of_code(self, method: str, code: str) -> Counter:
         child = self._of_codes.get((method, code))
