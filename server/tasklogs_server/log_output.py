@@ -40,8 +40,8 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries say what goes wrong; what they do is nobody's concern here. Whoever runs the server in
-    # a process of theirs, and has handlers, keeps those.
+    # Libraries say what goes wrong; what they do is nobody's concern here. Whoever runs the server
+    # in a process of theirs, and has handlers, keeps those.
     logging.basicConfig(handlers=[_OfLibraries()], level=max(level, logging.WARNING))
 
 

@@ -19,10 +19,14 @@ CONTENT = "what a person wrote"
 def restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    root.handlers.clear()  # pytest's own
     yield
     root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()
+
+
+def configure(level: str) -> None:
+    logging.getLogger().handlers.clear()  # pytest has its own there while a test runs
+    log_output.configure("json", level)
 
 
 def fail() -> None:
@@ -32,7 +36,7 @@ def fail() -> None:
 async def test_what_asyncio_says_of_a_lost_exception_has_its_place_and_not_its_text(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    log_output.configure("json", "info")
+    configure("info")
     loop = asyncio.get_running_loop()
 
     def callback(_: str) -> None:
@@ -53,7 +57,7 @@ async def test_what_asyncio_says_of_a_lost_exception_has_its_place_and_not_its_t
 def test_a_library_warns_in_one_line_and_says_no_more_than_that(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    log_output.configure("json", "debug")
+    configure("debug")
     library = logging.getLogger("opentelemetry.exporter")
     library.info("sent a batch")
     library.warning("the collector is away\nand more")

@@ -63,7 +63,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, handler: MethodHandler, method: str) -> MethodHandler:
-        inner, make = kind_of(handler)
+        inner, make = shape_of(handler)
         wrap = self._yielding if inspect.isasyncgenfunction(inner) else self._returning
         # Requests come in as bytes and are decoded inside: that fails by the same exit.
         return make(
@@ -247,7 +247,7 @@ def _status_of(error: Exception, method: str) -> Status:
     return INTERNAL
 
 
-def kind_of(handler: Any) -> tuple[_Handler, Callable[..., MethodHandler]]:
+def shape_of(handler: Any) -> tuple[_Handler, Callable[..., MethodHandler]]:
     """Return a handler's function, and what makes a handler of its kind."""
     if handler.request_streaming and handler.response_streaming:
         return handler.stream_stream, grpc.stream_stream_rpc_method_handler

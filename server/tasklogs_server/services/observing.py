@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import grpc
 
-from tasklogs_server.services.interceptor import Context, MethodHandler, kind_of
+from tasklogs_server.services.interceptor import Context, MethodHandler, shape_of
 from tasklogs_server.telemetry.calls import Call
 from tasklogs_server.telemetry.observer import Observer
 
@@ -48,7 +48,7 @@ class CallObserver(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, handler: MethodHandler) -> MethodHandler:
-        inner, make = kind_of(handler)
+        inner, make = shape_of(handler)
         wrap = self._yielding if inspect.isasyncgenfunction(inner) else self._returning
         return make(
             wrap(inner),
