@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from tasklogs.v1 import task_agents_pb2 as pb
@@ -178,3 +179,31 @@ async def test_a_task_app_that_hangs_stays_healthy(app: FakeTaskApp, server: Fak
         for number in range(1, 3):
             assert "no answer" in (await session.sync(number)).sync_failed.reason
         assert states(session.messages)[-1] == (3, 3)
+
+
+async def test_an_append_says_how_long_the_oldest_of_its_changes_has_waited(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    app.become_ready()
+    app.say("user", "write")
+    server.acknowledges = False
+    async with running_agent(app, server):
+        session = await server.session()
+        await until(lambda: len(session.appends) == 1)
+        app.say("agent", "a")
+        app.tick()
+        await app_seen(app, session)
+        seen = time.monotonic()
+        await until(lambda: time.monotonic() - seen > 0.1)
+        session.ack(1)
+        await until(lambda: len(session.appends) == 2)
+        answered = time.monotonic()
+        session.ack(2)
+        app.say("user", "next")
+        app.tick()
+        await until(lambda: len(session.appends) == 3)
+
+    assert session.appends[1].waited_ms >= 50
+    # What was sent no longer counts.
+    later_ms = (time.monotonic() - answered) * 1000
+    assert session.appends[2].waited_ms <= later_ms
