@@ -19,24 +19,28 @@ _current: ContextVar[Call | None] = ContextVar("tasklogs_call", default=None)
 class Call:
     """One RPC. It is current in the task that serves it, and in tasks that this one starts."""
 
-    __slots__ = ("began", "method", "request_id", "span", "task_id", "traceparent")
+    __slots__ = ("_request_id", "began", "method", "span", "task_id", "traceparent")
 
     def __init__(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         self.method = method
         self.began = time.perf_counter()
-        self.request_id = ""
-        """`x-request-id` where the caller sent a sane one, else 16 hexadecimal digits."""
+        self._request_id = ""
         self.traceparent = ""
         self.task_id: UUID | None = None
         self.span: Any = None
         """Its span, where it is traced."""
         for key, value in metadata:
             if key == "x-request-id" and isinstance(value, str) and _SANE_ID.fullmatch(value):
-                self.request_id = value
+                self._request_id = value
             elif key == "traceparent" and isinstance(value, str):
                 self.traceparent = value
-        if not self.request_id:
-            self.request_id = f"{random.getrandbits(64):016x}"
+
+    @property
+    def request_id(self) -> str:
+        """`x-request-id` where the caller sent a sane one, else 16 hexadecimal digits."""
+        if not self._request_id:  # metrics alone need none
+            self._request_id = f"{random.getrandbits(64):016x}"
+        return self._request_id
 
     def make_current(self) -> None:
         """Let all that this task does from now on belong to the call."""

@@ -45,8 +45,8 @@ def _described(metric: Metric) -> Described:
 def _tell_all(metrics: Metrics) -> None:
     # A metric with labels has no samples before it was told something.
     call = Call("", ())
-    metrics.began(call)
-    metrics.ended(call, "")
+    metrics.calls.began(call)
+    metrics.calls.ended(call, "")
     metrics.shook_hands("", 0)
     metrics.synced("", 0)
     metrics.committed(0, 0, 0)

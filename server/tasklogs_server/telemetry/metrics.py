@@ -1,65 +1,27 @@
 """The metrics: what is counted as it happens. What merely is, like open sessions, is in `live`.
 
-prometheus_client and not OpenTelemetry's metrics: an observation costs 1 us here and 26 us there,
-and there are several per call.
+prometheus_client and not OpenTelemetry's metrics: an observation costs 1 us here and 26 us there.
 """
 
 from __future__ import annotations
 
-import time
-from functools import partial
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from tasklogs_server.telemetry.call_metrics import CallMetrics
 
-from tasklogs_server.telemetry.calls import Call
-
-# Reads take milliseconds, a stream that follows or an agent's hours.
-_CALL_SECONDS = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
-    *(60.0, 600.0, 3600.0, 21600.0),
-)
 _SHORT_SECONDS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 _BATCH_TASKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _BATCH_BYTES = tuple(float(4**power * 256) for power in range(10))
-_OTHER = "other"
-
-
-class _Method:
-    """A method that is served. labels() costs as much as an observation: its result is kept."""
-
-    __slots__ = ("seconds", "under_way")
-
-    def __init__(self, seconds: Histogram) -> None:
-        self.seconds = seconds
-        self.under_way = 0
-
-
-def _under_way(method: _Method) -> float:
-    return method.under_way
 
 
 class Metrics:
     """The counters and histograms of one server, in a registry of their own."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._calls = Counter(
-            "tasklogs_rpcs",
-            "RPCs that have ended, by method and status code",
-            ["method", "code"],
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "tasklogs_rpc_duration_seconds",
-            "How long RPCs took; a stream lasts as long as it is open",
-            ["method"],
-            buckets=_CALL_SECONDS,
-            registry=registry,
-        )
-        self._under_way = Gauge(
-            "tasklogs_rpcs_under_way", "RPCs that are open now", ["method"], registry=registry
-        )
+        self.calls = CallMetrics()
+        registry.register(self.calls)
         self._handshakes = Counter(
             "tasklogs_handshakes",
             "Handshakes of agents, done or failed",
@@ -109,23 +71,6 @@ class Metrics:
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
-        self._of_methods: dict[str, _Method] = {}
-        self._of_codes: dict[tuple[str, str], Counter] = {}
-
-    def began(self, call: Call) -> None:
-        """Count a call as under way."""
-        self._of_method(call.method).under_way += 1
-
-    def ended(self, call: Call, code: str) -> None:
-        """Count a call that has ended."""
-        method = self._of_method(call.method)
-        method.seconds.observe(time.perf_counter() - call.began)
-        method.under_way -= 1
-        self._of_code(call.method, code).inc()
-
-    def unknown_method(self) -> None:
-        """Count a call of what is not served: whatever its name, under one label."""
-        self._of_code(_OTHER, "UNIMPLEMENTED").inc()
 
     def shook_hands(self, outcome: str, seconds: float) -> None:
         """Count a handshake."""
@@ -149,16 +94,3 @@ class Metrics:
     def stored(self, lag_seconds: float) -> None:
         """Count a change that is committed."""
         self._lag.observe(lag_seconds)
-
-    def _of_method(self, name: str) -> _Method:
-        method = self._of_methods.get(name)
-        if method is None:
-            method = self._of_methods[name] = _Method(self._seconds.labels(name))
-            self._under_way.labels(name).set_function(partial(_under_way, method))
-        return method
-
-    def _of_code(self, method: str, code: str) -> Counter:
-        child = self._of_codes.get((method, code))
-        if child is None:
-            child = self._of_codes[method, code] = self._calls.labels(method, code)
-        return child

@@ -27,7 +27,7 @@ class Recorder(Observer):
         """Begin a call's span, and count it."""
         call.make_current()
         if self._metrics is not None:
-            self._metrics.began(call)
+            self._metrics.calls.began(call)
         call.span = self._tracing.begin(call.method.lstrip("/"), call.traceparent)
 
     def ended(self, call: Call, code: str) -> None:
@@ -45,14 +45,14 @@ class Recorder(Observer):
                 attributes["tasklogs.task_id"] = str(call.task_id)
             self._tracing.end(call.span, attributes, failed=code not in ("OK", "CANCELLED"))
         if self._metrics is not None:
-            self._metrics.ended(call, code)
+            self._metrics.calls.ended(call, code)
         if self._call_log is not None:
             self._call_log.ended(call, code)
 
     def unknown_method(self) -> None:
         """Count it."""
         if self._metrics is not None:
-            self._metrics.unknown_method()
+            self._metrics.calls.unknown_method()
 
     @contextmanager
     def shaking_hands(self) -> Iterator[None]:
