@@ -22,7 +22,11 @@ class LiveMetrics(Collector):
         state = self._state
         yield _gauge("tasklogs_sessions_open", "Agent streams that hold a fence", state.sessions())
         yield _gauge("tasklogs_followers", "Streams that follow a log", state.followers())
-        yield _gauge("tasklogs_handshakes_under_way", "Agents that connect now", state.handshakes())
+        yield _gauge(
+            "tasklogs_handshakes_under_way",
+            "Agents that connect now, or wait in line for it",
+            state.handshakes(),
+        )
         yield _gauge(
             "tasklogs_unacknowledged_bytes",
             "What agents have sent and is not committed yet",
