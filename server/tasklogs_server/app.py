@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import ipaddress
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
@@ -236,6 +237,11 @@ def _telemetry(settings: ServerSettings) -> Iterator[Telemetry]:
         log_format=settings.log_format,
         traces=settings.traces,
     )
+    if settings.channelz and importlib.util.find_spec("grpc_channelz") is None:
+        raise StartupError(
+            "TASKLOGS_CHANNELZ is on, but the module grpc_channelz is missing;"
+            " install it with: pip install 'tasklogs[telemetry]'"
+        )
     try:
         with opened(wanted) as telemetry:
             yield telemetry

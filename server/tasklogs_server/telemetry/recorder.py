@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from tasklogs.tracing import Tracing
 from tasklogs_server.telemetry.call_log import CallLog
 from tasklogs_server.telemetry.calls import Call
-from tasklogs_server.telemetry.metrics import Metrics
 from tasklogs_server.telemetry.observer import Observer
+
+if TYPE_CHECKING:
+    from tasklogs_server.telemetry.metrics import Metrics  # its library may not be there
 
 
 class Recorder(Observer):
