@@ -27,7 +27,7 @@ def _refuse_open_doors(settings: ServerSettings) -> None:
     if missing:
         raise StartupError(
             f"--listen {settings.listen}: beyond loopback this needs {' and '.join(missing)};"
-            " listen on 127.0.0.1, or say --insecure to let anyone on the network in"
+            " listen on 127.0.0.1, or say --insecure to serve without"
         )
 
 
