@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -86,8 +85,6 @@ def agent(
     Reconnects for as long as the task exists. SIGTERM: a last sync, then goodbye (the workspace
     pauses); Ctrl-C: the same (only the agent stops). Both end it with exit code 0 within 10 s.
     """
-    # gRPC's core writes its own notices on every connection that ends; the agent's log tells it.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from tasklogs.agent import log, program
     from tasklogs.agent.reconnect import Fatal
     from tasklogs.agent.run import Options
