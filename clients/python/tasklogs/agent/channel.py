@@ -11,7 +11,7 @@ from tasklogs.agent.settings import Settings
 from tasklogs.tls import Tls
 
 
-def open_channel(address: str, tls: Tls | None, settings: Settings) -> grpc.aio.Channel:
+def open_channel(address: str, settings: Settings, tls: Tls | None = None) -> grpc.aio.Channel:
     """Open a channel to `address` (HOST:PORT) for one stream.
 
     A channel that is kept would add gRPC's own backoff to the agent's, and would not see renewed

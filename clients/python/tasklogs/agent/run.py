@@ -116,7 +116,7 @@ class Agent:
 
     async def _connect(self, watch: Watch, sent_tails: SentTails) -> None:
         try:
-            opened = open_channel(self._options.server, self._options.tls, self._settings)
+            opened = open_channel(self._options.server, self._settings, self._options.tls)
         except UnusableTls as error:  # they served at the start: someone renews them just now
             raise StreamEnded(grpc.StatusCode.UNAVAILABLE, str(error)) from None
         async with opened as channel:
