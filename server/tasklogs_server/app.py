@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from tasklogs_server.security import Security, prepare
 from tasklogs_server.services.access import Access
 from tasklogs_server.services.admission import Admission, Capacity
+from tasklogs_server.services.caller_limits import Allowance, CallerLimits
 from tasklogs_server.services.hang_up import hang_up, let_nobody_in
 from tasklogs_server.services.interceptor import ErrorInterceptor
 from tasklogs_server.services.registration import register, set_serving
@@ -186,8 +188,17 @@ async def run(
         uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=_now)
 
         agent_tokens = AgentTokens(store.tasks, handshakes)
-        access = Access(security.users(agent_tokens), agent_tokens)
-        calls = ErrorInterceptor(access.admission, admission)
+        allowance = Allowance(
+            settings.calls_per_second, settings.calls_at_once, settings.streams_per_caller
+        )
+        access = Access(
+            security.users(agent_tokens),
+            agent_tokens,
+            CallerLimits(allowance, clock=time.monotonic),
+        )
+        calls = ErrorInterceptor(
+            access.admission, admission, default_deadline=settings.default_deadline
+        )
         server = grpc.aio.server(interceptors=[calls], options=_options(settings))
         health_servicer = register(
             server,
@@ -373,9 +384,23 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.ping_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.ping_interval)),
         ("grpc.http2.max_pings_without_data", 0),
+        *_ages(settings),
     ]
+
+
+def _ages(settings: ServerSettings) -> list[tuple[str, int]]:
+    if settings.connection_age is None:
+        return []
+    return [
+        ("grpc.max_connection_age_ms", _ms(settings.connection_age)),
+        ("grpc.max_connection_age_grace_ms", _ms(settings.connection_age_grace)),
+    ]
+
+
+def _ms(length: timedelta) -> int:
+    return int(length.total_seconds() * 1000)
 
 
 def _now() -> datetime:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -135,6 +135,25 @@ class ServerSettings(BaseSettings):
     writes: int = Field(256, ge=1, description="calls that change a task at the same time")
     follows: int = Field(5000, ge=1, description="follows at the same time")
     agents: int = Field(5000, ge=1, description="agent streams at the same time")
+    calls_per_second: float = Field(
+        200.0, gt=0, description="calls of one caller, on average; without --auth there is no limit"
+    )
+    calls_at_once: int = Field(400, ge=1, description="calls of one caller after a pause")
+    streams_per_caller: int = Field(500, ge=1, description="streams of one caller at one time")
+    default_deadline: Annotated[Seconds, Gt(timedelta(0))] = Field(
+        timedelta(seconds=60), description="how long a call may take whose caller set no deadline"
+    )
+    connection_age: Seconds | None = Field(
+        None,
+        description="how old a connection may get; its streams are then opened anew elsewhere, and"
+        " a client's certificate is looked at again; unset: no limit",
+    )
+    connection_age_grace: Seconds = Field(
+        timedelta(seconds=30), description="how long calls on such a connection may still take"
+    )
+    ping_interval: Seconds = Field(
+        timedelta(seconds=5), description="peers that ping more often are disconnected"
+    )
     read_connections: int = Field(8, ge=1, description="connections to Postgres, commits aside")
     store_wait: Seconds = Field(
         timedelta(seconds=2), description="how long a call waits for its turn, then is refused"

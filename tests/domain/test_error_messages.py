@@ -44,6 +44,10 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
     (errors.CursorExpired(None), "this place in the log is no longer held"),
     (errors.StoreUnavailable(SOON), "the store is unreachable"),
     (
+        errors.TookTooLong(timedelta(seconds=60)),
+        "not done within 60 s, and the call has no deadline",
+    ),
+    (
         errors.KeysUnavailable(SOON),
         "the keys that tokens are checked with could not be fetched yet",
     ),

@@ -72,7 +72,7 @@ async def test_a_method_without_a_rule_is_closed_to_everyone(
 
 def test_rules_are_asked_for_once_per_method_and_by_its_whole_name() -> None:
     nothing: Any = None
-    admission = Access(nothing, nothing).admission
+    admission = Access(nothing, nothing, nothing).admission
     closed = admission("/tasklogs.v1.Tasks/Unheard")
     assert admission("/tasklogs.v1.Tasks/getTask") is closed
     assert admission("/other.Tasks/GetTask") is closed

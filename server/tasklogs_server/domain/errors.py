@@ -132,6 +132,16 @@ class LogFull(TaskLogsError):
 
 
 @dataclass(eq=False)
+class TookTooLong(TaskLogsError):
+    """A call without a deadline took longer than the server lets it."""
+
+    limit: timedelta
+
+    def __str__(self) -> str:
+        return f"not done within {self.limit.total_seconds():g} s, and the call has no deadline"
+
+
+@dataclass(eq=False)
 class CursorExpired(TaskLogsError):
     """The place that a cursor or page token names is no longer held."""
 

@@ -16,6 +16,7 @@ import grpc
 from tasklogs_server.agents.tokens import AgentTokens, looks_like_an_agent_token
 from tasklogs_server.domain.caller import LOCAL, Caller, User
 from tasklogs_server.domain.errors import PermissionDenied, Unauthenticated
+from tasklogs_server.services.caller_limits import CallerLimits
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Admit = Callable[[Context], Awaitable[Caller | None]]
@@ -62,12 +63,23 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 
 
+# Open for as long as their caller likes; an agent's is one per task anyway.
+_STREAMS = frozenset(
+    {
+        "/tasklogs.v1.TaskLogs/FollowTaskLogs",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    }
+)
+
+
 class Access:
     """Applies the rules. `users` tells who calls from what a call carries."""
 
-    def __init__(self, users: Users, agents: AgentTokens) -> None:
+    def __init__(self, users: Users, agents: AgentTokens, limits: CallerLimits) -> None:
         self._users = users
         self._agents = agents
+        self._limits = limits
 
     def admission(self, method: str) -> Admit:
         """Return what lets callers of `method` in, or refuses them."""
@@ -78,19 +90,28 @@ class Access:
             case Rule.PUBLIC:
                 return _open
             case Rule.AUTHENTICATED | Rule.OWN_TASK | Rule.OWN_NAME:
-                return self._user
+                return self._stream_of_a_user if method in _STREAMS else self._user
             case Rule.AGENT:
                 return self._agent
             case _:
                 assert_never(rule)
 
     async def _user(self, context: Context) -> Caller:
-        return await self._users(context)
+        user = await self._users(context)
+        self._limits.take_call(user)
+        return user
+
+    async def _stream_of_a_user(self, context: Context) -> Caller:
+        user = await self._user(context)
+        self._limits.take_stream(user)
+        return user
 
     async def _agent(self, context: Context) -> Caller:
         token = bearer_of(context)
         if token is not None and looks_like_an_agent_token(token):
-            return await self._agents.agent(token)
+            agent = await self._agents.agent(token)
+            self._limits.take_call(agent)
+            return agent
         if token is not None and await self._users(context) is not LOCAL:
             raise PermissionDenied("only a task's agent may, with its own token")
         raise Unauthenticated("an agent token is needed: authorization: Bearer ...")

@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, TaskLogsError
 from tasklogs_server.services.access import Admit
 from tasklogs_server.services.admission import Admission, Kind, kind_of
+from tasklogs_server.services.deadlines import within
 from tasklogs_server.services.errors import DOMAIN, INTERNAL, status_of
 from tasklogs_server.services.tracebacks import traceback_of
 
@@ -70,8 +71,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         wrap = self._yielding if inspect.isasyncgenfunction(inner) else self._returning
         # Requests come in as bytes and are decoded inside: that fails by the same exit, and only
         # whoever may call has it done.
+        inner = _with_caller(inner, method)
+        if not handler.request_streaming and not handler.response_streaming:
+            inner = within(self._default_deadline, inner)
         return make(
-            wrap(_with_caller(inner, method), _decoding(handler), method),
+            wrap(inner, _decoding(handler), method),
             request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
