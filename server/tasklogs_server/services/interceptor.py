@@ -39,9 +39,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     cannot be decoded, and its `stop` returns before the handlers' cleanup has run.
     """
 
-    def __init__(self, access: Callable[[str], Admit], admission: Admission | None = None) -> None:
-        """`access` says for each method who may call it."""
+    def __init__(
+        self,
+        access: Callable[[str], Admit],
+        admission: Admission | None = None,
+        *,
+        default_deadline: timedelta = timedelta(seconds=60),
+    ) -> None:
+        """`access` says for each method who may call it; `default_deadline` is for unary calls."""
         self._access = access
+        self._default_deadline = default_deadline
         self._admission = admission or Admission()
         self._sending: dict[asyncio.Task[Any], float] = {}
         """Calls that are answered, and since when; their answer is on its way."""
