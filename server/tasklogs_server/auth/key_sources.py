@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -58,7 +57,7 @@ class Url:
     def __init__(self, url: str) -> None:
         self._url = url
         # A proxy cannot reach what loopback means here.
-        self._through_proxy = urlsplit(url).scheme == "https"
+        self._through_proxy = url.startswith("https:")
 
     def __str__(self) -> str:
         return self._url
