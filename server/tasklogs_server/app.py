@@ -189,7 +189,10 @@ async def run(
 
         agent_tokens = AgentTokens(store.tasks, handshakes)
         allowance = Allowance(
-            settings.calls_per_second, settings.calls_at_once, settings.streams_per_caller
+            settings.calls_per_second,
+            settings.calls_at_once,
+            settings.streams_per_caller,
+            settings.health_watches,
         )
         access = Access(
             security.users(agent_tokens),

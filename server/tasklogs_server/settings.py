@@ -140,6 +140,9 @@ class ServerSettings(BaseSettings):
     )
     calls_at_once: int = Field(400, ge=1, description="calls of one caller after a pause")
     streams_per_caller: int = Field(500, ge=1, description="streams of one caller at one time")
+    health_watches: int = Field(
+        5000, ge=1, description="watches of the health service, which needs no credential"
+    )
     default_deadline: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=60), description="how long a call may take whose caller set no deadline"
     )

@@ -12,6 +12,7 @@ from uuid import UUID
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tasklogs import ReconnectWaits, TaskLogsClient
 from tasklogs.v1 import task_logs_pb2 as logs_pb
@@ -164,6 +165,24 @@ async def test_streams_beyond_the_bound_are_refused_until_one_ends(
             return True
 
         await until(has_room)
+
+
+async def test_watches_of_health_are_bounded_for_all_strangers_together(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(health_watches=2) as server:
+        health: Any = health_pb2_grpc.HealthStub(server.channel)
+
+        def watch() -> Any:
+            return health.Watch(health_pb2.HealthCheckRequest())
+
+        open_ = [watch(), watch()]
+        for call in open_:
+            await call.read()
+        assert (await refused(watch().read())).code is CODE.RESOURCE_EXHAUSTED
+        await health.Check(health_pb2.HealthCheckRequest())
+        for call in open_:
+            call.cancel()
 
 
 async def test_a_unary_call_without_a_deadline_gets_one() -> None:

@@ -67,6 +67,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 _STREAMS = frozenset(
     {
         "/tasklogs.v1.TaskLogs/FollowTaskLogs",
+        "/grpc.health.v1.Health/Watch",
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     }
@@ -88,7 +89,7 @@ class Access:
             case None:
                 return _closed
             case Rule.PUBLIC:
-                return _open
+                return self._stream_of_a_stranger if method in _STREAMS else _open
             case Rule.AUTHENTICATED | Rule.OWN_TASK | Rule.OWN_NAME:
                 return self._stream_of_a_user if method in _STREAMS else self._user
             case Rule.AGENT:
@@ -105,6 +106,10 @@ class Access:
         user = await self._user(context)
         self._limits.take_stream(user)
         return user
+
+    async def _stream_of_a_stranger(self, _: Context) -> Caller | None:
+        self._limits.take_strangers_stream()
+        return None
 
     async def _agent(self, context: Context) -> Caller:
         token = bearer_of(context)

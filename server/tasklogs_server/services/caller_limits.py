@@ -18,6 +18,8 @@ _BUCKETS = 10_000
 
 _Key = str | UUID
 
+_STRANGERS: _Key = ""  # no subject is empty
+
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
@@ -26,6 +28,8 @@ class Allowance:
     calls_per_second: float = 200.0
     calls_at_once: int = 400
     streams: int = 500
+    strangers_streams: int = 5000
+    """Of all together who need not say who they are."""
 
 
 @dataclass(slots=True)
@@ -59,13 +63,18 @@ class CallerLimits:
 
     def take_stream(self, caller: Caller) -> None:
         """Count a stream until the task that runs this ends. Raises LimitExceeded."""
-        if caller is LOCAL:
-            return
-        key = _key(caller)
-        if self._streams[key] >= self._allowance.streams:
+        if caller is not LOCAL:
+            self._take_stream(_key(caller), self._allowance.streams, "caller")
+
+    def take_strangers_stream(self) -> None:
+        """The same for a caller who is not known."""
+        self._take_stream(_STRANGERS, self._allowance.strangers_streams, "server")
+
+    def _take_stream(self, key: _Key, limit: int, whose: str) -> None:
+        if self._streams[key] >= limit:
             # Those of a connection that broke are noticed within seconds.
-            what = f"more than {self._allowance.streams} streams at the same time"
-            raise LimitExceeded("caller", what, _later(2.0))
+            what = f"more than {limit} streams at the same time"
+            raise LimitExceeded(whose, what, _later(2.0))
         self._streams[key] += 1
         call = asyncio.current_task()
         assert call is not None
