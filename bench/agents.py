@@ -25,8 +25,7 @@ _APPEND_TAG = b"\x12"  # AgentMessage.append: field 2, length-delimited
 
 def own_channel(address: str) -> grpc.aio.Channel:
     """Open a channel that shares its connection with no other."""
-    options = [*client_channel._options(address), ("grpc.use_local_subchannel_pool", 1)]
-    return grpc.aio.insecure_channel(address, options=options)
+    return client_channel.open_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
 
 
 def append_bytes(sequence: int, *, open_epoch: bool, entries: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import ipaddress
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -26,14 +26,20 @@ from tasklogs_server.agents.messages import Limits
 from tasklogs_server.agents.room import Room
 from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.agents.syncs import Syncs
+from tasklogs_server.agents.tokens import AgentTokens
 from tasklogs_server.agents.upload import Uploads
+from tasklogs_server.auth.own_certificate import BadCertificate, CertificateFiles
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
 from tasklogs_server.garbage import spare_what_stays
+from tasklogs_server.listening import listen_address
 from tasklogs_server.logs.follower import Follows
 from tasklogs_server.logs.reader import LogReader
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from tasklogs_server.security import Security, prepare
+from tasklogs_server.services.access import Access
 from tasklogs_server.services.admission import Admission, Capacity
+from tasklogs_server.services.caller_limits import Allowance, CallerLimits
 from tasklogs_server.services.hang_up import hang_up, let_nobody_in
 from tasklogs_server.services.interceptor import ErrorInterceptor
 from tasklogs_server.services.observing import CallObserver
@@ -41,7 +47,9 @@ from tasklogs_server.services.registration import register, register_health, set
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService, encode_event
 from tasklogs_server.services.tasks import TasksService
+from tasklogs_server.services.tls import server_credentials
 from tasklogs_server.settings import ServerSettings, host_and_port
+from tasklogs_server.startup import StartupError as StartupError
 from tasklogs_server.stopping import StopSignals
 from tasklogs_server.store import Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import LogLimits
@@ -68,10 +76,6 @@ _LAST_WORDS_SECONDS = 3.0
 _log = structlog.get_logger(__name__)
 
 
-class StartupError(Exception):
-    """The server cannot start, or cannot go on; one line that says why and what to do."""
-
-
 async def serve(
     settings: ServerSettings,
     *,
@@ -83,11 +87,13 @@ async def serve(
     `on_ready` is given the address. Raises StartupError.
     """
     log_output.configure(settings.log_format, settings.log_level)
-    _listen_address(settings.listen)  # refused before a database is started for it
+    # What is refused is refused before a database is started for it.
+    listen_address(settings)
+    security = await prepare(settings)
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         dsn = await stack.enter_async_context(_database(settings, on_progress, signals))
-        running = await stack.enter_async_context(run(settings, dsn))
+        running = await stack.enter_async_context(run(settings, dsn, security))
         spare_what_stays()
         on_ready(running.address)
         await signals.stop.wait()
@@ -125,10 +131,16 @@ class Running:
 
 
 @asynccontextmanager
-async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
-    """Serve on a database as long as the block lasts. Raises StartupError."""
-    host, port = _listen_address(settings.listen)
+async def run(
+    settings: ServerSettings, dsn: str, security: Security | None = None
+) -> AsyncIterator[Running]:
+    """Serve on a database as long as the block lasts. Raises StartupError.
+
+    `security` is what the settings come to, where that was prepared before.
+    """
+    host, port = listen_address(settings)
     async with AsyncExitStack() as stack:
+        security = security or await prepare(settings)
         telemetry = stack.enter_context(_telemetry(settings))
         observer = telemetry.observer
         store = await _open_store(settings, dsn)
@@ -184,7 +196,21 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         )
         uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=_now)
 
-        calls = ErrorInterceptor(admission)
+        agent_tokens = AgentTokens(store.tasks, handshakes)
+        allowance = Allowance(
+            settings.calls_per_second,
+            settings.calls_at_once,
+            settings.streams_per_caller,
+            settings.health_watches,
+        )
+        access = Access(
+            security.users(agent_tokens),
+            agent_tokens,
+            CallerLimits(allowance, clock=time.monotonic),
+        )
+        calls = ErrorInterceptor(
+            access.admission, admission, default_deadline=settings.default_deadline
+        )
         interceptors: list[grpc.aio.ServerInterceptor] = [calls]
         if telemetry.is_on:
             interceptors.insert(0, CallObserver(observer))
@@ -193,10 +219,10 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
             server,
             task_logs=TaskLogsService(reader, follows),
             tasks=TasksService(directory),
-            task_agents=TaskAgentsService(store.tasks, sessions, uploads, handshakes),
+            task_agents=TaskAgentsService(agent_tokens, sessions, uploads),
             channelz=settings.channelz,
         )
-        bound = _bind(server, host, port)
+        bound = _bind(server, host, port, security.certificate)
 
         metrics_address = stack.enter_context(
             _metrics(telemetry, settings, store, sessions, follows, budget, handshakes)
@@ -213,6 +239,8 @@ async def run(settings: ServerSettings, dsn: str) -> AsyncIterator[Running]:
         await stack.enter_async_context(
             _background(store.watch(lambda works: set_serving(health_servicer, serving=works)))
         )
+        if security.key_ring is not None:
+            await stack.enter_async_context(_background(security.key_ring.run()))
         await set_serving(health_servicer, serving=True)
         await server.start()
         stack.push_async_callback(_stop, server, bound, sessions, follows, calls)
@@ -293,7 +321,7 @@ async def _probes(
         raise StartupError(f"TASKLOGS_HEALTH_LISTEN={listen}: {error}") from error
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     register_health(server, servicer)
-    bound = _bind(server, host, port)
+    bound = _bind(server, host, port, None)
     await server.start()
     try:
         yield f"{host}:{bound}"
@@ -413,28 +441,15 @@ async def _open_store(settings: ServerSettings, dsn: str) -> Store:
         raise StartupError(f"the database cannot be reached: {error}") from error
 
 
-def _listen_address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise StartupError(f"--listen {listen}: must be HOST:PORT")
-    if not _is_loopback(host.strip("[]")):
-        raise StartupError(
-            f"--listen {listen}: only loopback addresses (127.0.0.1, [::1], localhost) are served"
-            " until this version has TLS and authentication"
-        )
-    return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
+def _bind(
+    server: grpc.aio.Server, host: str, port: int, certificate: CertificateFiles | None
+) -> int:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    try:
-        return server.add_insecure_port(f"{host}:{port}")
+        if certificate is None:
+            return server.add_insecure_port(f"{host}:{port}")
+        return server.add_secure_port(f"{host}:{port}", server_credentials(certificate))
+    except BadCertificate as error:
+        raise StartupError(f"TLS: {error}") from error
     except RuntimeError as error:
         raise StartupError(f"cannot listen on {host}:{port}: is another server there?") from error
 
@@ -465,9 +480,23 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.ping_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.ping_interval)),
         ("grpc.http2.max_pings_without_data", 0),
+        *_ages(settings),
     ]
+
+
+def _ages(settings: ServerSettings) -> list[tuple[str, int]]:
+    if settings.connection_age is None:
+        return []
+    return [
+        ("grpc.max_connection_age_ms", _ms(settings.connection_age)),
+        ("grpc.max_connection_age_grace_ms", _ms(settings.connection_age_grace)),
+    ]
+
+
+def _ms(length: timedelta) -> int:
+    return int(length.total_seconds() * 1000)
 
 
 def _now() -> datetime:

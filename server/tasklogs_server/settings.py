@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -43,6 +43,39 @@ class ServerSettings(BaseSettings):
         None, description="Postgres 15 or newer; unset: an embedded one in the data directory"
     )
     data_dir: Path = Field(Path("tasklogs-data"), description="where the embedded Postgres lives")
+    insecure: bool = Field(
+        False, description="serve beyond loopback without TLS and authentication"
+    )
+    tls_cert: Path | None = Field(None, description="certificate chain, PEM; followed on disk")
+    tls_key: Path | None = Field(None, description="its private key, PEM")
+    tls_client_ca: Path | None = Field(
+        None, description="authorities whose certificates clients must have, PEM"
+    )
+    auth: Literal["none", "jwt", "mtls", "dev"] = Field(
+        "none", description="how callers show who they are"
+    )
+    jwt_issuer: str | None = Field(None, description="the `iss` that tokens must have")
+    jwt_audience: str | None = Field(None, description="the `aud` that tokens must have")
+    jwks_file: Path | None = Field(None, description="the issuer's keys, as JWKS; followed on disk")
+    jwks_url: str | None = Field(None, description="where the issuer publishes them")
+    jwks_refresh: Seconds = Field(
+        timedelta(minutes=5), description="how often the JWKS URL is read"
+    )
+    jwks_unknown_key: Seconds = Field(
+        timedelta(seconds=10),
+        description="how often at most tokens with an unknown key have it read as well",
+    )
+    jwt_shared_secret_file: Path | None = Field(
+        None,
+        description="a secret shared with the issuer (HS256, HS384, HS512), in place of a JWKS:"
+        " whoever can check tokens with it can also make them",
+    )
+    jwt_leeway: Annotated[Seconds, Le(timedelta(minutes=5))] = Field(
+        timedelta(seconds=10), description="how far the issuer's clock may be off"
+    )
+    admin_subjects: str = Field(
+        "", description="subjects that may all, comma-separated, beside those of the scope"
+    )
     log_format: Literal["console", "json"] = Field("console", description="how logs are written")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="what is logged"
@@ -110,6 +143,28 @@ class ServerSettings(BaseSettings):
     writes: int = Field(256, ge=1, description="calls that change a task at the same time")
     follows: int = Field(5000, ge=1, description="follows at the same time")
     agents: int = Field(5000, ge=1, description="agent streams at the same time")
+    calls_per_second: float = Field(
+        200.0, gt=0, description="calls of one caller, on average; without --auth there is no limit"
+    )
+    calls_at_once: int = Field(400, ge=1, description="calls of one caller after a pause")
+    streams_per_caller: int = Field(500, ge=1, description="streams of one caller at one time")
+    health_watches: int = Field(
+        5000, ge=1, description="watches of the health service, which needs no credential"
+    )
+    default_deadline: Annotated[Seconds, Gt(timedelta(0))] = Field(
+        timedelta(seconds=60), description="how long a call may take whose caller set no deadline"
+    )
+    connection_age: Seconds | None = Field(
+        None,
+        description="how old a connection may get; its streams are then opened anew elsewhere, and"
+        " a client's certificate is looked at again; unset: no limit",
+    )
+    connection_age_grace: Seconds = Field(
+        timedelta(seconds=30), description="how long calls on such a connection may still take"
+    )
+    ping_interval: Seconds = Field(
+        timedelta(seconds=5), description="peers that ping more often are disconnected"
+    )
     read_connections: int = Field(8, ge=1, description="connections to Postgres, commits aside")
     store_wait: Seconds = Field(
         timedelta(seconds=2), description="how long a call waits for its turn, then is refused"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
-from tasklogs_server.agents.tokens import authenticate, new_token
+from tasklogs_server.agents.handshakes import Handshakes
+from tasklogs_server.agents.tokens import AgentTokens, new_token
 from tasklogs_server.domain.errors import Unauthenticated
 from tasklogs_server.store import Store
 from tests.store.logs import new_task
+
+SOON = timedelta(seconds=5)
 
 
 async def token_of(store: Store, task_id: UUID) -> str:
@@ -20,15 +24,27 @@ async def token_of(store: Store, task_id: UUID) -> str:
 
 
 async def test_a_token_opens_its_task(store: Store, task: UUID) -> None:
-    assert await authenticate(store.tasks, await token_of(store, task)) == task
+    agent = await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(await token_of(store, task))
+    assert agent.task_id == task
+    await AgentTokens(store.tasks, Handshakes(1, SOON)).still_opens(agent)
 
 
 async def test_a_rotated_token_opens_nothing(store: Store, task: UUID) -> None:
     old = await token_of(store, task)
     new = await token_of(store, task)
-    assert await authenticate(store.tasks, new) == task
+    assert (await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(new)).task_id == task
     with pytest.raises(Unauthenticated):
-        await authenticate(store.tasks, old)
+        await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(old)
+
+
+async def test_a_token_that_was_rotated_after_it_was_taken_opens_no_longer(
+    store: Store, task: UUID
+) -> None:
+    tokens = AgentTokens(store.tasks, Handshakes(1, SOON))
+    agent = await tokens.agent(await token_of(store, task))
+    await token_of(store, task)
+    with pytest.raises(Unauthenticated):
+        await tokens.still_opens(agent)
 
 
 async def test_another_tasks_secret_does_not_open_this_one(store: Store, task: UUID) -> None:
@@ -38,14 +54,14 @@ async def test_another_tasks_secret_does_not_open_this_one(store: Store, task: U
     crossed = theirs.replace(other.hex, task.hex)
     assert crossed != mine
     with pytest.raises(Unauthenticated):
-        await authenticate(store.tasks, crossed)
+        await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(crossed)
 
 
 async def test_a_deleted_tasks_token_opens_nothing(store: Store, task: UUID) -> None:
     token = await token_of(store, task)
     await store.tasks.delete(task)
     with pytest.raises(Unauthenticated):
-        await authenticate(store.tasks, token)
+        await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(token)
 
 
 def garbage(task: UUID) -> list[str]:
@@ -60,7 +76,7 @@ def garbage(task: UUID) -> list[str]:
 async def test_garbage_opens_nothing(store: Store, task: UUID) -> None:
     for token in garbage(task):
         with pytest.raises(Unauthenticated):
-            await authenticate(store.tasks, token)
+            await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(token)
 
 
 def test_tokens_are_random_and_only_their_hash_is_stored() -> None:

@@ -14,12 +14,6 @@ from tests.cli.command import TASKLOGS, environment
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-# deploy/ is for a server that is open to a network: it names the settings of TLS and
-# authentication, and this checkout may be from before they came.
-_OF_SECURITY = {
-    *("TASKLOGS_INSECURE", "TASKLOGS_TLS_CA", "TASKLOGS_TLS_CERT", "TASKLOGS_TLS_KEY"),
-    *("TASKLOGS_AUTH", "TASKLOGS_JWT_ISSUER", "TASKLOGS_JWT_AUDIENCE", "TASKLOGS_JWKS_URL"),
-}
 _VARIABLE = re.compile(r"\bTASKLOGS_[A-Z_]+\b")
 
 
@@ -44,8 +38,6 @@ def help_of(command: str) -> str:
 def variables_of(command: str) -> set[str]:
     """The variables that a command reads."""
     named = set(_VARIABLE.findall(help_of(command)))
-    if "auth" not in ServerSettings.model_fields:
-        named |= _OF_SECURITY
     if command == "serve":
         named |= {f"TASKLOGS_{name.upper()}" for name in ServerSettings.model_fields}
     return named

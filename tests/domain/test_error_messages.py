@@ -43,6 +43,14 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
     ),
     (errors.CursorExpired(None), "this place in the log is no longer held"),
     (errors.StoreUnavailable(SOON), "the store is unreachable"),
+    (
+        errors.TookTooLong(timedelta(seconds=60)),
+        "not done within 60 s, and the call has no deadline",
+    ),
+    (
+        errors.KeysUnavailable(SOON),
+        "the keys that tokens are checked with could not be fetched yet",
+    ),
     (errors.ServerDraining(SOON), "the server is draining"),
     (errors.LogCorrupt(), "the stored log is corrupt"),
     (errors.StaleReport("build 1 is older"), "stale report: build 1 is older"),

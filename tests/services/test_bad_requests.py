@@ -215,8 +215,13 @@ async def test_bytes_that_are_no_message_are_the_callers_mistake(
     server: Server, method: str
 ) -> None:
     raw: Any = server.channel
+    token = (await server.create_task()).agent_token  # what a stranger sends is not even decoded
 
-    refusal = await refused(raw.unary_unary(f"/tasklogs.v1.{method}")(GARBAGE))
+    refusal = await refused(
+        raw.unary_unary(f"/tasklogs.v1.{method}")(
+            GARBAGE, metadata=(("authorization", f"Bearer {token}"),)
+        )
+    )
 
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.fields == ["request"]

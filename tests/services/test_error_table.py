@@ -86,6 +86,13 @@ CASES = (
         ("ErrorInfo", "RetryInfo"),
         "STORE_UNAVAILABLE",
     ),
+    Case(errors.TookTooLong(SECOND), CODE.DEADLINE_EXCEEDED, ()),
+    Case(
+        errors.KeysUnavailable(SECOND),
+        CODE.UNAVAILABLE,
+        ("ErrorInfo", "RetryInfo"),
+        "KEYS_UNAVAILABLE",
+    ),
     Case(errors.ServerDraining(SECOND), CODE.UNAVAILABLE, ("ErrorInfo", "RetryInfo"), "DRAINING"),
     Case(errors.StoreBusy(SECOND), CODE.RESOURCE_EXHAUSTED, ("RetryInfo",)),
     Case(errors.LogCorrupt(), CODE.DATA_LOSS, ("ErrorInfo",), "LOG_CORRUPT"),

@@ -15,8 +15,10 @@ import structlog
 from structlog.testing import capture_logs
 
 from tasklogs_server import log_output
+from tasklogs_server.domain.caller import LOCAL, Caller
 from tasklogs_server.domain.errors import ServerDraining, TaskNotFound
 from tasklogs_server.services import interceptor
+from tasklogs_server.services.access import Admit
 from tasklogs_server.services.interceptor import ErrorInterceptor
 from tests.services.refusals import refused
 
@@ -33,36 +35,40 @@ class Scripted:
     def __init__(self, do: Do) -> None:
         self._do = do
 
-    async def unary(self, request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    async def unary(
+        self, request: bytes, context: grpc.aio.ServicerContext[Any, Any], _: Any
+    ) -> bytes:
         await self._do(context)
         return request
 
     async def generating(
-        self, request: bytes, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: bytes, context: grpc.aio.ServicerContext[Any, Any], _: Any
     ) -> AsyncIterator[bytes]:
         await self._do(context)
         yield request
 
-    async def writing(self, request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def writing(
+        self, request: bytes, context: grpc.aio.ServicerContext[Any, Any], _: Any
+    ) -> None:
         await self._do(context)
         await context.write(request)
 
     async def taking(
-        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any], _: Any
     ) -> bytes:
         request = await anext(requests)
         await self._do(context)
         return request
 
     async def talking(
-        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any], _: Any
     ) -> AsyncIterator[bytes]:
         async for request in requests:
             await self._do(context)
             yield request
 
     async def conversing(
-        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any], _: Any
     ) -> None:
         async for request in requests:
             await self._do(context)
@@ -72,13 +78,20 @@ class Scripted:
 METHODS = ("unary", "generating", "writing", "taking", "talking", "conversing")
 
 
+def anyone(_: str) -> Admit:
+    async def admit(_: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+        return LOCAL
+
+    return admit
+
+
 def decode(raw: bytes) -> bytes:
     return raw
 
 
 @asynccontextmanager
 async def serving(do: Do) -> AsyncIterator[tuple[grpc.aio.Channel, ErrorInterceptor, Any]]:
-    calls = ErrorInterceptor()
+    calls = ErrorInterceptor(anyone)
     server = grpc.aio.server(interceptors=[calls], options=[("grpc.so_reuseport", 0)])
     scripted = Scripted(do)
     handlers: dict[str, Any] = {
@@ -233,7 +246,7 @@ async def test_a_generator_whose_caller_left_between_two_answers_is_closed_with_
     method: str,
 ) -> None:
     cleaned = asyncio.Event()
-    calls = ErrorInterceptor()
+    calls = ErrorInterceptor(anyone)
 
     async def endless(*_: Any) -> AsyncIterator[bytes]:
         try:

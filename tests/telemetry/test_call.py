@@ -20,7 +20,7 @@ from tasklogs_server.telemetry.call_log import CallLog
 from tasklogs_server.telemetry.calls import Call, concerns, with_call
 from tasklogs_server.telemetry.observer import Observer
 from tests.fixtures.conditions import until
-from tests.services.test_interceptor import METHODS, SERVICE, Do, Scripted, call, decode
+from tests.services.test_interceptor import METHODS, SERVICE, Do, Scripted, anyone, call, decode
 
 TASK = UUID(int=7)
 AGENT_TOKEN = f"tla_{UUID(int=1)}_{'a' * 43}"
@@ -52,7 +52,7 @@ async def observed(do: Do) -> AsyncIterator[tuple[grpc.aio.Channel, Heard]]:
     """A server of scripted handlers behind both interceptors, as the real one has them."""
     heard = Heard()
     server = grpc.aio.server(
-        interceptors=[CallObserver(heard), ErrorInterceptor()],
+        interceptors=[CallObserver(heard), ErrorInterceptor(anyone)],
         options=[("grpc.so_reuseport", 0)],
     )
     scripted = Scripted(do)

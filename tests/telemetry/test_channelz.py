@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -9,19 +10,22 @@ import pytest
 from grpc_channelz.v1 import channelz_pb2
 
 from tests.fixtures.server import MakeServer, Server
+from tests.services.authenticated import ADMIN, Metadata, guarded
 from tests.services.test_reflection import METHODS, ask, files
 
 SERVERS = "/grpc.channelz.v1.Channelz/GetServers"
 
 
-async def servers(server: Server) -> channelz_pb2.GetServersResponse:
+async def servers(server: Server, metadata: Metadata = ()) -> channelz_pb2.GetServersResponse:
     untyped: Any = server.channel
     call = untyped.unary_unary(
         SERVERS,
         request_serializer=channelz_pb2.GetServersRequest.SerializeToString,
         response_deserializer=channelz_pb2.GetServersResponse.FromString,
     )
-    response: channelz_pb2.GetServersResponse = await call(channelz_pb2.GetServersRequest())
+    response: channelz_pb2.GetServersResponse = await call(
+        channelz_pb2.GetServersRequest(), metadata=metadata
+    )
     return response
 
 
@@ -49,3 +53,19 @@ async def test_reflection_knows_it(make_server: MakeServer, method: str) -> None
 
     assert "grpc.channelz.v1.Channelz" in names
     assert any(file.package == "grpc.channelz.v1" for file in found.values())
+
+
+async def test_where_callers_are_known_it_is_for_admins_alone(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    async with guarded(make_server, tmp_path, channelz=True) as guard:
+        for metadata, code in (
+            ((), grpc.StatusCode.UNAUTHENTICATED),
+            (guard.as_("alice"), grpc.StatusCode.PERMISSION_DENIED),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await servers(guard.server, metadata)
+            assert raised.value.code() is code
+        answer = await servers(guard.server, guard.as_("root", scope=ADMIN))
+
+    assert answer.server

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         TaskStatus,
     )
     from tasklogs.errors import TaskLogsRpcError
+    from tasklogs.tls import Tls, UnusableTls
 
 # Imported when they are asked for: grpc and protobuf would cost `tasklogs --help` its speed.
 _HOMES = {
@@ -72,6 +73,7 @@ _HOMES = {
         "TaskStatus",
     ),
     "tasklogs.errors": ("TaskLogsRpcError",),
+    "tasklogs.tls": ("Tls", "UnusableTls"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -105,6 +107,8 @@ __all__ = [
     "TaskLogsClient",
     "TaskLogsRpcError",
     "TaskStatus",
+    "Tls",
+    "UnusableTls",
 ]
 
 

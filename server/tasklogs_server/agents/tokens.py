@@ -7,6 +7,8 @@ import hmac
 import secrets
 from uuid import UUID
 
+from tasklogs_server.agents.handshakes import Handshakes
+from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import Unauthenticated
 from tasklogs_server.store.tasks import TaskStore
 
@@ -20,14 +22,40 @@ def new_token(task_id: UUID) -> tuple[str, bytes]:
     return token, _hash(token)
 
 
-async def authenticate(tasks: TaskStore, token: str) -> UUID:
-    """Return the task that `token` opens. Raises Unauthenticated, whatever is wrong with it."""
-    task_id = _task_of(token)
-    stored = None if task_id is None else await tasks.token_hash(task_id)
-    # Compared even where there is no such task: the time must not tell.
-    if not hmac.compare_digest(_hash(token), stored or bytes(32)) or task_id is None:
-        raise Unauthenticated("the agent token is not valid")
-    return task_id
+def looks_like_an_agent_token(token: str) -> bool:
+    """Whether `token` means to be one."""
+    return token.startswith(_PREFIX)
+
+
+class AgentTokens:
+    """Checks agents' tokens against the store. Raises StoreUnavailable."""
+
+    def __init__(self, tasks: TaskStore, handshakes: Handshakes) -> None:
+        self._tasks = tasks
+        self._handshakes = handshakes
+
+    async def agent(self, token: str) -> Agent:
+        """Return whose agent has `token`. Raises Unauthenticated, whatever is wrong with it.
+
+        Raises LimitExceeded where too many connect at once.
+        """
+        task_id = _task_of(token)
+        hash_ = _hash(token)
+        stored: bytes | None = None
+        if task_id is not None:
+            # Else thousands of these would be in line for the store before any reader.
+            async with self._handshakes.turn():
+                stored = await self._tasks.token_hash(task_id)
+        # Compared even where there is no such task: the time must not tell.
+        if not hmac.compare_digest(hash_, stored or bytes(32)) or task_id is None:
+            raise Unauthenticated("the agent token is not valid")
+        return Agent(task_id, hash_)
+
+    async def still_opens(self, agent: Agent) -> None:
+        """Raise Unauthenticated where the agent's token was rotated since, or its task deleted."""
+        stored = await self._tasks.token_hash(agent.task_id)
+        if not hmac.compare_digest(agent.token_hash, stored or bytes(32)):
+            raise Unauthenticated("the agent token was rotated")
 
 
 def _hash(token: str) -> bytes:
@@ -36,7 +64,7 @@ def _hash(token: str) -> bytes:
 
 def _task_of(token: str) -> UUID | None:
     task, _, secret = token.removeprefix(_PREFIX).partition("_")
-    if not token.startswith(_PREFIX) or len(task) != 32 or not secret:
+    if not looks_like_an_agent_token(token) or len(task) != 32 or not secret:
         return None
     try:
         return UUID(hex=task)

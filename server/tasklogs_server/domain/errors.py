@@ -132,6 +132,16 @@ class LogFull(TaskLogsError):
 
 
 @dataclass(eq=False)
+class TookTooLong(TaskLogsError):
+    """A call without a deadline took longer than the server lets it."""
+
+    limit: timedelta
+
+    def __str__(self) -> str:
+        return f"not done within {self.limit.total_seconds():g} s, and the call has no deadline"
+
+
+@dataclass(eq=False)
 class CursorExpired(TaskLogsError):
     """The place that a cursor or page token names is no longer held."""
 
@@ -224,12 +234,22 @@ class CommitRefused(TaskLogsError):
 
 @dataclass(eq=False)
 class Unauthenticated(TaskLogsError):
-    """No credentials, or bad ones."""
+    """No credentials, or bad ones. `reason` does not say what is wrong with them: it may help."""
 
     reason: str
 
     def __str__(self) -> str:
         return f"not authenticated: {self.reason}"
+
+
+@dataclass(eq=False)
+class KeysUnavailable(TaskLogsError):
+    """No key to check tokens with could be had since the server started."""
+
+    retry_after: timedelta
+
+    def __str__(self) -> str:
+        return "the keys that tokens are checked with could not be fetched yet"
 
 
 @dataclass(eq=False)

@@ -19,9 +19,10 @@ _UNFIT_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 @dataclass(frozen=True, slots=True)
 class TaskId:
-    """A task by its UUID."""
+    """A task by its UUID; with `owner`: only if it is that owner's."""
 
     id: UUID
+    owner: str | None = None
 
     def __str__(self) -> str:
         return str(self.id)

@@ -132,6 +132,12 @@ TABLE: dict[type[errors.TaskLogsError], _Row] = dict(
         _row(errors.ProtocolViolation, _CODE.INVALID_ARGUMENT, _reason("PROTOCOL_VIOLATION")),
         _row(errors.TaskNameTaken, _CODE.ALREADY_EXISTS, _reason("TASK_NAME_TAKEN")),
         _row(errors.Unauthenticated, _CODE.UNAUTHENTICATED),
+        _row(
+            errors.KeysUnavailable,
+            _CODE.UNAVAILABLE,
+            _reason("KEYS_UNAVAILABLE"),
+            lambda error: _retry(error.retry_after),
+        ),
         _row(errors.PermissionDenied, _CODE.PERMISSION_DENIED),
         _row(errors.LimitExceeded, _CODE.RESOURCE_EXHAUSTED, _limit),
         _row(
@@ -141,6 +147,7 @@ TABLE: dict[type[errors.TaskLogsError], _Row] = dict(
             _full,
             lambda error: _retry(error.retry_after),
         ),
+        _row(errors.TookTooLong, _CODE.DEADLINE_EXCEEDED),
         _row(errors.CursorExpired, _CODE.OUT_OF_RANGE, _expired),
         _row(
             errors.StoreUnavailable,

@@ -17,7 +17,9 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, TaskLogsError
+from tasklogs_server.services.access import Admit
 from tasklogs_server.services.admission import Admission, Kind, kind_of
+from tasklogs_server.services.deadlines import within
 from tasklogs_server.services.errors import DOMAIN, INTERNAL, status_of
 from tasklogs_server.services.tracebacks import traceback_of
 
@@ -25,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-_Handler = Callable[[Any, Context], Any]
+_Handler = Callable[..., Any]
 _Decode = Callable[[Any], Any]
 _Call: TypeAlias = "asyncio.Task[Any]"
 
@@ -37,7 +39,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     cannot be decoded, and its `stop` returns before the handlers' cleanup has run.
     """
 
-    def __init__(self, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        access: Callable[[str], Admit],
+        admission: Admission | None = None,
+        *,
+        default_deadline: timedelta = timedelta(seconds=60),
+    ) -> None:
+        """`access` says for each method who may call it; `default_deadline` is for unary calls."""
+        self._access = access
+        self._default_deadline = default_deadline
         self._admission = admission or Admission()
         self._sending: dict[asyncio.Task[Any], float] = {}
         """Calls that are answered, and since when; their answer is on its way."""
@@ -65,7 +76,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _wrap(self, handler: MethodHandler, method: str) -> MethodHandler:
         inner, make = shape_of(handler)
         wrap = self._yielding if inspect.isasyncgenfunction(inner) else self._returning
-        # Requests come in as bytes and are decoded inside: that fails by the same exit.
+        # Requests come in as bytes and are decoded inside: that fails by the same exit, and only
+        # whoever may call has it done.
+        inner = _with_caller(inner, method)
+        if not handler.request_streaming and not handler.response_streaming:
+            inner = within(self._default_deadline, inner)
         return make(
             wrap(inner, _decoding(handler), method),
             request_deserializer=None,
@@ -113,16 +128,19 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             await asyncio.wait(self._calls)
 
     def _returning(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
-        admit = self._admitting(method)
+        access, admit = self._access(method), self._admitting(method)
         is_counted = _is_of_the_api(method)
 
         async def handle(request: Any, context: Context) -> Any:
             with self._tracked(method) as call:
                 try:
+                    self._raise_refusal(call, method)
+                    caller = await access(context)
+                    # After that: strangers must not hold places that callers wait for.
                     turn = admit(call)
                     if turn is not None:
                         await turn
-                    answer = await inner(decode(request), context)
+                    answer = await inner(decode(request), context, caller)
                     if is_counted:
                         self._sending[call] = call.get_loop().time()
                     return answer
@@ -135,16 +153,19 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return handle
 
     def _yielding(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
-        admit = self._admitting(method)
+        access, admit = self._access(method), self._admitting(method)
 
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
             with self._tracked(method) as call:
                 try:
+                    self._raise_refusal(call, method)
+                    caller = await access(context)
+                    # After that: strangers must not hold places that callers wait for.
                     turn = admit(call)
                     if turn is not None:
                         await turn
                     # Closed with the call: an abandoned generator's cleanup runs whenever.
-                    async with aclosing(inner(decode(request), context)) as responses:
+                    async with aclosing(inner(decode(request), context, caller)) as responses:
                         async for response in responses:
                             yield response
                     return
@@ -176,9 +197,6 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             call.add_done_callback(is_over)
 
         def admit(call: _Call) -> Awaitable[None] | None:
-            if self._refusal is not None:
-                self._refused_at = call.get_loop().time()
-                raise self._refusal()
             turn = self._admission.enter(kind)
             if turn is not None:
                 return queue(turn, call)
@@ -187,6 +205,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             return None
 
         return admit
+
+    def _raise_refusal(self, call: _Call, method: str) -> None:
+        if self._refusal is not None and _is_of_the_api(method):
+            self._refused_at = call.get_loop().time()
+            raise self._refusal()
 
     def _is_over(self, kind: Kind, call: _Call) -> None:
         self._sending.pop(call, None)
@@ -231,6 +254,13 @@ def _decoding(handler: Any) -> _Decode:
     if handler.request_streaming:
         return lambda requests: _Decoded(requests, decode)
     return decode
+
+
+def _with_caller(inner: _Handler, method: str) -> _Handler:
+    """Return a handler that takes the caller; those of health and reflection do not know of one."""
+    if _is_of_the_api(method):
+        return inner
+    return lambda request, context, _: inner(request, context)
 
 
 def _is_of_the_api(method: str) -> bool:

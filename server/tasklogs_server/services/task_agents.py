@@ -6,22 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
-from uuid import UUID
 
 import grpc
 
 from tasklogs.v1 import task_agents_pb2 as pb
-from tasklogs_server.agents.handshakes import Handshakes
 from tasklogs_server.agents.messages import GoodbyeReason
 from tasklogs_server.agents.session import Session
 from tasklogs_server.agents.sessions import Sessions
-from tasklogs_server.agents.tokens import authenticate
+from tasklogs_server.agents.tokens import AgentTokens
 from tasklogs_server.agents.upload import Uploads
-from tasklogs_server.domain.errors import ProtocolViolation, SessionLost, Unauthenticated
+from tasklogs_server.domain.caller import Agent
+from tasklogs_server.domain.errors import ProtocolViolation, SessionLost
 from tasklogs_server.services import agent_codec as codec
 from tasklogs_server.services.moments import timestamp
-from tasklogs_server.store.tasks import TaskStore
-from tasklogs_server.telemetry.calls import concerns
 
 _HELLO_TIMEOUT_SECONDS = 10.0
 # A peer that takes nothing raises no error ever: what cannot be sent in this time ends the stream.
@@ -34,21 +31,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TaskAgentsService:
     """The handlers of `tasklogs.v1.TaskAgents`."""
 
-    def __init__(
-        self, tasks: TaskStore, sessions: Sessions, uploads: Uploads, handshakes: Handshakes
-    ) -> None:
-        self._tasks = tasks
+    def __init__(self, tokens: AgentTokens, sessions: Sessions, uploads: Uploads) -> None:
+        self._tokens = tokens
         self._sessions = sessions
         self._uploads = uploads
-        self._handshakes = handshakes
 
-    async def connect(self, messages: AsyncIterator[pb.AgentMessage], context: Context) -> None:
+    async def connect(
+        self, messages: AsyncIterator[pb.AgentMessage], context: Context, agent: Agent
+    ) -> None:
         """Serve one agent stream, from Hello to its end."""
-        # Else thousands of these would be in line for the store before any reader.
-        async with self._handshakes.turn():
-            task_id = await self._authenticate(context)
         hello = codec.hello(await _first(messages))
-        async with self._sessions.connect(task_id, hello) as session:
+        async with self._sessions.connect(agent.task_id, hello) as session:
+            # A rotation ends the session that it finds; one that came before there was a session
+            # is found here.
+            await self._tokens.still_opens(agent)
             await _write(context, codec.welcome(session.welcome))
             receiving = asyncio.create_task(self._receive(messages, session))
             try:
@@ -59,24 +55,13 @@ class TaskAgentsService:
                     await receiving
 
     async def upload_log_snapshot(
-        self, request: pb.UploadLogSnapshotRequest, context: Context
+        self, request: pb.UploadLogSnapshotRequest, _: Context, agent: Agent
     ) -> pb.UploadLogSnapshotResponse:
         """Store a whole conversation."""
-        task_id = await self._authenticate(context)
-        stored = await self._uploads.upload(task_id, codec.snapshot_entries(request))
+        stored = await self._uploads.upload(agent.task_id, codec.snapshot_entries(request))
         return pb.UploadLogSnapshotResponse(
             snapshot_at=timestamp(stored.snapshot_at), revision=stored.revision
         )
-
-    async def _authenticate(self, context: Context) -> UUID:
-        for key, value in context.invocation_metadata() or ():
-            if key == "authorization" and isinstance(value, str):
-                scheme, _, token = value.partition(" ")
-                if scheme.lower() == "bearer" and token:
-                    task_id = await authenticate(self._tasks, token.strip())
-                    concerns(task_id)
-                    return task_id
-        raise Unauthenticated("an agent token is needed: authorization: Bearer ...")
 
     async def _receive(self, messages: AsyncIterator[pb.AgentMessage], session: Session) -> None:
         """Take what the agent sends until it leaves; whatever goes wrong ends the session."""

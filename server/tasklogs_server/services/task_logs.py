@@ -11,6 +11,7 @@ from typing import Any, assert_never, cast
 import grpc
 
 from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs_server.domain.caller import User, visible
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import parse_task_ref
 from tasklogs_server.domain.read_plan import Source
@@ -25,6 +26,7 @@ from tasklogs_server.logs.follower import FollowQuery, Follows
 from tasklogs_server.logs.places import Cursor, fingerprint
 from tasklogs_server.logs.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
 from tasklogs_server.services.enums import TASK_STATUS
+from tasklogs_server.services.expiry import ends_with_the_token
 from tasklogs_server.services.moments import length_of, timestamp, timestamp_of
 from tasklogs_server.services.status import status_detail
 from tasklogs_server.store.encoding import varint
@@ -54,28 +56,35 @@ class TaskLogsService:
         self._known_query = lru_cache(maxsize=_KNOWN_REQUESTS)(_decoded_query)
 
     async def get_task_logs(
-        self, request: pb.GetTaskLogsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self,
+        request: pb.GetTaskLogsRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+        caller: User,
     ) -> bytes:
         """Read one page; the answer is encoded already, its entries as they are stored."""
-        answer = await self._reader.read(self._query(request), time_left=_time_left(context))
+        query = self._query(request, caller.sees_only)
+        answer = await self._reader.read(query, time_left=_time_left(context))
         return answer.encoded + _response_of(answer).SerializeToString()
 
     async def follow_task_logs(
-        self, request: pb.FollowTaskLogsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self,
+        request: pb.FollowTaskLogsRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+        caller: User,
     ) -> None:
-        """Write what the log does until it ends or the caller leaves.
+        """Write what the log does until it ends, the caller leaves, or their token expires.
 
         A write waits for as long as the caller does not read; nothing piles up meanwhile.
         """
-        messages = self._follows.follow(_follow_query_of(request))
-        async with aclosing(messages):
+        messages = self._follows.follow(_follow_query_of(request, caller.sees_only))
+        async with ends_with_the_token(caller), aclosing(messages):
             async for message in messages:
                 await context.write(message)
 
-    def _query(self, request: pb.GetTaskLogsRequest) -> LogQuery:
+    def _query(self, request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
         if request.page_token or request.ByteSize() > _KNOWN_REQUEST_BYTES:
-            return _query_of(request)  # asked once, or too long to be kept
-        return self._known_query(request.SerializeToString())
+            return _query_of(request, sees_only)  # asked once, or too long to be kept
+        return self._known_query(request.SerializeToString(), sees_only)
 
 
 def encode_event(cursor: str, event: FollowEvent, as_delta: bool) -> bytes:
@@ -119,7 +128,7 @@ def _with_entries(message: pb.FollowTaskLogsResponse, epoch: int, encoded: bytes
     return message.SerializeToString() + _ENTRIES_TAG + varint(len(entries)) + entries
 
 
-def _follow_query_of(request: pb.FollowTaskLogsRequest) -> FollowQuery:
+def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -> FollowQuery:
     violations: list[FieldViolation] = []
     try:
         ref = parse_task_ref(request.task)
@@ -139,7 +148,7 @@ def _follow_query_of(request: pb.FollowTaskLogsRequest) -> FollowQuery:
     if violations:
         raise InvalidFields(violations)
     return FollowQuery(
-        ref=ref,
+        ref=visible(ref, sees_only),
         source=source,
         tail=request.tail if request.HasField("tail") else None,
         cursor=cursor,
@@ -154,11 +163,11 @@ def _source_of(source: int, violations: list[FieldViolation]) -> Source:
     return known or Source.DEFAULT
 
 
-def _decoded_query(request: bytes) -> LogQuery:
-    return _query_of(pb.GetTaskLogsRequest.FromString(request))
+def _decoded_query(request: bytes, sees_only: str | None) -> LogQuery:
+    return _query_of(pb.GetTaskLogsRequest.FromString(request), sees_only)
 
 
-def _query_of(request: pb.GetTaskLogsRequest) -> LogQuery:
+def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
     violations: list[FieldViolation] = []
     try:
         ref = parse_task_ref(request.task)
@@ -177,7 +186,7 @@ def _query_of(request: pb.GetTaskLogsRequest) -> LogQuery:
     if violations:
         raise InvalidFields(violations)
     return LogQuery(
-        ref=ref,
+        ref=visible(ref, sees_only),
         source=source,
         tail=request.tail if request.HasField("tail") else None,
         page_rows=min(request.page_size, MAX_PAGE_ROWS) or MAX_PAGE_ROWS,

@@ -8,6 +8,7 @@ import grpc
 
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.agents.directory import Directory
+from tasklogs_server.domain.caller import User, visible
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import (
     TaskRef,
@@ -30,7 +31,6 @@ from tasklogs_server.services.status import status_detail
 from tasklogs_server.services.task_places import place_of, token_of
 from tasklogs_server.store.records import LogHead, Task
 
-_LOCAL_OWNER = "local"
 _PROMPT_BYTES = 64 * 1024
 _DISPLAY_NAME_CHARACTERS = 255
 _PAGE_SIZE = 100
@@ -47,9 +47,11 @@ class TasksService:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
 
-    async def create_task(self, request: pb.CreateTaskRequest, _: Context) -> pb.CreateTaskResponse:
+    async def create_task(
+        self, request: pb.CreateTaskRequest, _: Context, caller: User
+    ) -> pb.CreateTaskResponse:
         """Create a task."""
-        owner = request.owner or _LOCAL_OWNER
+        owner = caller.owner_of_new(request.owner)
         violations = [*task_name_violations(request.name), *owner_violations(owner)]
         violations += _display_name_violations(request.display_name)
         if len(request.prompt.encode()) > _PROMPT_BYTES:
@@ -64,12 +66,15 @@ class TasksService:
         )
         return pb.CreateTaskResponse(task=_task(task), agent_token=token)
 
-    async def get_task(self, request: pb.GetTaskRequest, _: Context) -> pb.Task:
+    async def get_task(self, request: pb.GetTaskRequest, _: Context, caller: User) -> pb.Task:
         """Read a task."""
-        return _task(await self._directory.get(parse_task_ref(request.task)))
+        return _task(await self._directory.get(_visible(request.task, caller)))
 
-    async def list_tasks(self, request: pb.ListTasksRequest, _: Context) -> pb.ListTasksResponse:
+    async def list_tasks(
+        self, request: pb.ListTasksRequest, _: Context, caller: User
+    ) -> pb.ListTasksResponse:
         """List tasks, newest first."""
+        owner = caller.owner_to_list(request.owner)
         violations: list[FieldViolation] = []
         status = TASK_STATUS.decode(request.status, "status", violations)
         if request.owner:
@@ -78,7 +83,7 @@ class TasksService:
             violations.append(FieldViolation("page_size", "must not be negative"))
         _raise_any(violations)
         tasks, place = await self._directory.list_(
-            owner=request.owner or None,
+            owner=owner,
             status=status,
             after=place_of(request),
             limit=min(request.page_size, _MAX_PAGE_SIZE) or _PAGE_SIZE,
@@ -96,12 +101,16 @@ class TasksService:
         response.next_page_token = "" if place is None else token_of(place, request)
         return response
 
-    async def delete_task(self, request: pb.DeleteTaskRequest, _: Context) -> pb.DeleteTaskResponse:
+    async def delete_task(
+        self, request: pb.DeleteTaskRequest, _: Context, caller: User
+    ) -> pb.DeleteTaskResponse:
         """Delete a task and its log."""
-        await self._directory.delete(parse_task_ref(request.task))
+        await self._directory.delete(_visible(request.task, caller))
         return pb.DeleteTaskResponse()
 
-    async def report_build(self, request: pb.ReportBuildRequest, _: Context) -> pb.Task:
+    async def report_build(
+        self, request: pb.ReportBuildRequest, _: Context, caller: User
+    ) -> pb.Task:
         """Report on a workspace build."""
         violations: list[FieldViolation] = []
         ref = _ref_of(request.task, violations)
@@ -115,11 +124,14 @@ class TasksService:
         if ref is None or transition is None or job_status is None or violations:
             raise InvalidFields(violations)
         task = await self._directory.report_build(
-            ref, lambda facts: report_build(facts, request.build_number, transition, job_status)
+            visible(ref, caller.sees_only),
+            lambda facts: report_build(facts, request.build_number, transition, job_status),
         )
         return _task(task)
 
-    async def report_agent(self, request: pb.ReportAgentRequest, _: Context) -> pb.Task:
+    async def report_agent(
+        self, request: pb.ReportAgentRequest, _: Context, caller: User
+    ) -> pb.Task:
         """Report on the agent and the task app."""
         violations: list[FieldViolation] = []
         ref = _ref_of(request.task, violations)
@@ -131,16 +143,21 @@ class TasksService:
         if ref is None or violations:
             raise InvalidFields(violations)
         task = await self._directory.report(
-            ref, lambda facts: report_agent(facts, request.build_number, lifecycle, health)
+            visible(ref, caller.sees_only),
+            lambda facts: report_agent(facts, request.build_number, lifecycle, health),
         )
         return _task(task)
 
     async def rotate_agent_token(
-        self, request: pb.RotateAgentTokenRequest, _: Context
+        self, request: pb.RotateAgentTokenRequest, _: Context, caller: User
     ) -> pb.RotateAgentTokenResponse:
         """Replace the agent's token."""
-        token = await self._directory.rotate_agent_token(parse_task_ref(request.task))
+        token = await self._directory.rotate_agent_token(_visible(request.task, caller))
         return pb.RotateAgentTokenResponse(agent_token=token)
+
+
+def _visible(task: str, caller: User) -> TaskRef:
+    return visible(parse_task_ref(task), caller.sees_only)
 
 
 def _ref_of(text: str, violations: list[FieldViolation]) -> TaskRef | None:

@@ -34,6 +34,7 @@ _START = f"""
      WHERE t.task_id = coalesce(
                $4::uuid,
                (SELECT n.task_id FROM task_names n WHERE n.owner = $5 AND n.name = $7))
+       AND t.owner = coalesce($5, t.owner)
        AND t.deleted_at IS NULL"""
 
 # Revisions grow with (epoch, ordinal), so the first entry that changed after $5 follows the last
@@ -191,7 +192,7 @@ class LogChanges:
         None: all of the current epoch. Raises TaskNotFound.
         """
         task_id, owner, name = (
-            (ref.id, None, None) if isinstance(ref, TaskId) else (None, ref.owner, ref.name)
+            (ref.id, ref.owner, None) if isinstance(ref, TaskId) else (None, ref.owner, ref.name)
         )
         async with self._connections.use() as connection:
             row = await connection.fetchrow(_START, *self._standing, task_id, owner, tail, name)

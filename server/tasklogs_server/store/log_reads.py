@@ -109,6 +109,7 @@ SELECT t.task_id, t.owner, {FACT_COLUMNS},
  WHERE t.task_id = coalesce(
            $4::uuid,
            (SELECT n.task_id FROM task_names n WHERE n.owner = $11 AND n.name = $12))
+   AND t.owner = coalesce($11, t.owner)
    AND t.deleted_at IS NULL"""
 
 _TAIL = """
@@ -184,7 +185,7 @@ class LogReads:
                 query.end,
                 query.rows,
                 query.page_bytes,
-                None if isinstance(ref, TaskId) else ref.owner,
+                ref.owner,
                 None if isinstance(ref, TaskId) else ref.name,
             )
         if row is None:

@@ -38,6 +38,8 @@ _GET = f"""
      WHERE t.task_id = $4 AND t.deleted_at IS NULL"""
 
 _RESOLVE = "SELECT task_id FROM task_names WHERE owner = $1 AND name = $2"
+_RESOLVE_OWNED = """
+    SELECT task_id FROM tasks WHERE task_id = $1 AND owner = $2 AND deleted_at IS NULL"""
 
 
 # Newest first, from a place (created_at, task_id) on, cut at $6 tasks and some $7 bytes of prompts:
@@ -186,13 +188,21 @@ class TaskStore:
             await connection.execute(_CREATE_HEAD, task_id)
 
     async def resolve(self, ref: TaskRef) -> UUID:
-        """Return the id that a reference names; a UUID is taken as it is. Raises TaskNotFound."""
-        if isinstance(ref, TaskId):
+        """Return the id that a reference names; a UUID alone is taken as it is.
+
+        Raises TaskNotFound.
+        """
+        if isinstance(ref, TaskId) and ref.owner is None:
             return ref.id
+        statement, key = (
+            (_RESOLVE_OWNED, (ref.id, ref.owner))
+            if isinstance(ref, TaskId)
+            else (_RESOLVE, (ref.owner, ref.name))
+        )
         async with self._connections.use() as connection:
-            task_id: UUID | None = await connection.fetchval(_RESOLVE, ref.owner, ref.name)
+            task_id: UUID | None = await connection.fetchval(statement, *key)
         if task_id is None:
-            raise TaskNotFound(f"{ref.owner}/{ref.name}")
+            raise TaskNotFound(str(ref))
         return task_id
 
     async def get(self, task_id: UUID) -> Task:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import grpc
 import structlog
 
 from tasklogs.agent.channel import open_channel
@@ -19,6 +20,7 @@ from tasklogs.agent.session import Session
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.task_app import TaskApp
 from tasklogs.agent.watch import Watch
+from tasklogs.tls import Tls, UnusableTls
 from tasklogs.tracing import Tracing
 from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
 
@@ -33,6 +35,8 @@ class Options:
     token: str = field(repr=False)
     agentapi_url: str = "http://localhost:3284"
     build_number: int | None = None
+    tls: Tls | None = None
+    """None: plain text."""
 
 
 class Agent:
@@ -114,7 +118,11 @@ class Agent:
             await asyncio.sleep(min(seconds, self._settings.backoff_first_seconds))
 
     async def _connect(self, watch: Watch, sent_tails: SentTails) -> None:
-        async with open_channel(self._options.server, self._settings) as channel:
+        try:
+            opened = open_channel(self._options.server, self._settings, self._options.tls)
+        except UnusableTls as error:  # they served at the start: someone renews them just now
+            raise StreamEnded(grpc.StatusCode.UNAVAILABLE, str(error)) from None
+        async with opened as channel:
             with self._tracing.span("session", root=True) as traceparent:
                 metadata = [("authorization", f"Bearer {self._options.token}")]
                 if traceparent:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +11,17 @@ if TYPE_CHECKING:
     from tasklogs.tracing import Tracing
 
 from tasklogs.cli.failure import CommandFailed, print_notice
-from tasklogs.cli.options import DEFAULT_SERVER, ServerOption, check_int32
-
-_STANDARD_INPUT = Path("-")
+from tasklogs.cli.options import (
+    DEFAULT_SERVER,
+    ServerOption,
+    TlsCaOption,
+    TlsClientCertOption,
+    TlsClientKeyOption,
+    TlsOption,
+    check_int32,
+)
+from tasklogs.cli.target import chosen_tls, warn_of_plain_text
+from tasklogs.cli.token_text import checked_token, read_token
 
 
 def _check_url(value: str) -> str:
@@ -72,6 +78,10 @@ def agent(
             help="The workspace build that this agent belongs to; it ends when a newer one starts.",
         ),
     ] = None,
+    tls: TlsOption = False,
+    tls_ca: TlsCaOption = None,
+    tls_client_cert: TlsClientCertOption = None,
+    tls_client_key: TlsClientKeyOption = None,
     traces: Annotated[
         bool,
         typer.Option(
@@ -86,8 +96,6 @@ def agent(
     Reconnects for as long as the task exists. SIGTERM: a last sync, then goodbye (the workspace
     pauses); Ctrl-C: the same (only the agent stops). Both end it with exit code 0 within 10 s.
     """
-    # gRPC's core writes its own notices on every connection that ends; the agent's log tells it.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from tasklogs.agent import log, program
     from tasklogs.agent.reconnect import Fatal
     from tasklogs.agent.run import Options
@@ -95,7 +103,9 @@ def agent(
 
     found = _token(context, token, token_file)
     log.configure()
-    options = Options(server, found, agentapi_url, build_number)
+    chosen = chosen_tls(tls, tls_ca, tls_client_cert, tls_client_key)
+    warn_of_plain_text(server, chosen)
+    options = Options(server, found, agentapi_url, build_number, chosen)
     tracing = _tracing() if traces else Tracing()
     try:
         program.run(options, tracing)
@@ -127,25 +137,15 @@ def _token(context: typer.Context, token: str | None, token_file: Path | None) -
         token = None
     if is_in_ps:
         print_notice("--token shows in `ps`: use TASKLOGS_AGENT_TOKEN or --token-file instead")
-    found = (_read(token_file) if token_file is not None else token or "").strip()
+    found = (
+        read_token(token_file)
+        if token_file is not None
+        else checked_token((token or "").strip(), "TASKLOGS_AGENT_TOKEN or --token")
+    )
     if not found:
         raise typer.BadParameter(
             "no agent token: give --token-file FILE or TASKLOGS_AGENT_TOKEN"
             " (`tasklogs task create` shows the token)",
             param_hint="--token-file",
         )
-    if not found.isascii() or not found.isprintable() or " " in found:
-        raise typer.BadParameter("the agent token holds characters that no token has")
     return found
-
-
-def _read(token_file: Path) -> str:
-    try:
-        # A token is short; a wrong file may not be.
-        if token_file == _STANDARD_INPUT:
-            return sys.stdin.readline(4096)
-        with token_file.open() as file:
-            return file.read(4096)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise CommandFailed(f"cannot read the token from {token_file}: {reason}") from None

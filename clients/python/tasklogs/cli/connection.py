@@ -13,6 +13,8 @@ from tasklogs.channel import open_channel
 from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.rpc_failure import describe
 from tasklogs.cli.spinner import Spinner
+from tasklogs.cli.target import Target
+from tasklogs.client.credentials import Credentials
 from tasklogs.errors import TaskLogsRpcError, parsed_rpc_errors
 from tasklogs.v1 import task_logs_pb2_grpc, tasks_pb2_grpc
 
@@ -37,14 +39,14 @@ PageResponse = TypeVar("PageResponse", bound=_PageResponse)
 
 
 class Connection:
-    """A server at HOST:PORT, for the length of a `with`. Every failed call raises CommandFailed."""
+    """A server, for the length of a `with`. Every failed call raises CommandFailed."""
 
     tasks: tasks_pb2_grpc.TasksStub
     task_logs: task_logs_pb2_grpc.TaskLogsStub
 
-    def __init__(self, server: str, timeout_seconds: float) -> None:
-        self._server = server
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._credentials = Credentials(target.token)
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
@@ -71,7 +73,8 @@ class Connection:
         try:
             return self._runner.run(self._call(method, request))
         except TaskLogsRpcError as error:
-            raise CommandFailed(describe(error, self._server, self._timeout_seconds)) from error
+            target = self._target
+            raise CommandFailed(describe(error, target.server, target.timeout_seconds)) from error
 
     def pages(
         self,
@@ -87,16 +90,19 @@ class Connection:
             request.page_token = page.next_page_token
 
     async def _open(self) -> grpc.aio.Channel:
-        return open_channel(self._server)
+        return open_channel(self._target.server, tls=self._target.tls)
 
     async def _call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
     ) -> Response:
-        spinner = Spinner(f"waiting for {self._server}")
+        spinner = Spinner(f"waiting for {self._target.server}")
         timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, spinner.start)
         try:
+            metadata = await self._credentials.metadata()
             with parsed_rpc_errors():
-                return await method(request, timeout=self._timeout_seconds)
+                return await method(
+                    request, timeout=self._target.timeout_seconds, metadata=metadata
+                )
         finally:
             timer.cancel()
             spinner.stop()

@@ -19,6 +19,7 @@ from tasklogs.cli.follow_append import AppendedText
 from tasklogs.cli.follow_lines import FollowLines
 from tasklogs.cli.follow_screen import ScreenText
 from tasklogs.cli.rpc_failure import describe, in_words
+from tasklogs.cli.target import Target
 from tasklogs.cli.terminal_text import one_line
 from tasklogs.client.client import TaskLogsClient
 from tasklogs.client.events import FollowEvent, Reconnected, Reconnecting
@@ -46,15 +47,12 @@ def follow_log(
     tail: int | None,
     cursor: str | None,
     as_lines: bool,
-    server: str,
-    timeout_seconds: float,
+    target: Target,
 ) -> None:
-    """Print the log as it grows; returns at Ctrl-C. `timeout_seconds` bounds the first answer."""
+    """Print the log as it grows; returns at Ctrl-C. The timeout bounds the first answer."""
     printer = FollowLines() if as_lines else _text_printer(task)
     try:
-        asyncio.run(
-            _follow(printer, task, source, tail, cursor, server, timedelta(seconds=timeout_seconds))
-        )
+        asyncio.run(_follow(printer, task, source, tail, cursor, target))
     except KeyboardInterrupt:
         printer.finish()
         sys.stdout.flush()
@@ -63,7 +61,7 @@ def follow_log(
         raise CommandFailed(_expired(error)) from error
     except TaskLogsRpcError as error:
         printer.finish()
-        raise CommandFailed(describe(error, server, timeout_seconds)) from error
+        raise CommandFailed(describe(error, target.server, target.timeout_seconds)) from error
 
 
 async def _follow(
@@ -72,11 +70,10 @@ async def _follow(
     source: LogSource | None,
     tail: int | None,
     cursor: str | None,
-    server: str,
-    connect_timeout: timedelta,
+    target: Target,
 ) -> None:
-    connections = _Connections(printer, server)
-    async with TaskLogsClient(server) as client:
+    connections = _Connections(printer, target.server)
+    async with TaskLogsClient(target.server, token=target.token, tls=target.tls) as client:
         follow = client.follow(
             task,
             source=source,
@@ -84,7 +81,7 @@ async def _follow(
             cursor=cursor,
             # To people it says that an answer rests; to programs it would be noise.
             progress=not isinstance(printer, FollowLines),
-            connect_timeout=connect_timeout,
+            connect_timeout=timedelta(seconds=target.timeout_seconds),
             on_reconnect=connections.told,
         )
         with _ended_by_a_reader_that_left():

@@ -9,14 +9,11 @@ import typer
 
 from tasklogs.cli.choices import LogSource, proto_name
 from tasklogs.cli.options import (
-    DEFAULT_SERVER,
-    DEFAULT_TIMEOUT_SECONDS,
-    ServerOption,
     TaskArgument,
-    TimeoutOption,
     check_int32,
     check_seconds,
 )
+from tasklogs.cli.target import Target, connects
 
 
 class LogOutput(StrEnum):
@@ -27,7 +24,9 @@ class LogOutput(StrEnum):
     JSONL = "jsonl"
 
 
+@connects
 def logs(
+    target: Target,
     task: TaskArgument,
     follow: Annotated[
         bool,
@@ -88,8 +87,6 @@ def logs(
             help="With -f: go on after this place, which -o json and -o jsonl show.",
         ),
     ] = None,
-    server: ServerOption = DEFAULT_SERVER,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Read a task's log.
 
@@ -104,7 +101,7 @@ def logs(
     """
     if follow:
         _refuse_what_only_a_read_has(tail, output, epoch, max_staleness, cursor)
-        _follow(task, source, tail, cursor, output, server, timeout)
+        _follow(task, source, tail, cursor, output, target)
         return
     if cursor is not None:
         raise typer.BadParameter("needs -f", param_hint="--cursor")
@@ -119,7 +116,7 @@ def logs(
         request.source = task_logs_pb2.LogSource.Value(proto_name(source))
     if max_staleness is not None:
         request.max_staleness.FromTimedelta(timedelta(seconds=max_staleness))
-    with Connection(server, timeout) as connection:
+    with Connection(target) as connection:
         pages = connection.pages(connection.task_logs.GetTaskLogs, request)
         first = next(pages)
         log_text.print_notices(first, task, tail=tail, epoch=epoch)
@@ -155,8 +152,7 @@ def _follow(
     tail: int | None,
     cursor: str | None,
     output: LogOutput,
-    server: str,
-    timeout: float,
+    target: Target,
 ) -> None:
     try:
         from tasklogs import enums
@@ -168,8 +164,7 @@ def _follow(
             tail=tail,
             cursor=cursor,
             as_lines=output is LogOutput.JSONL,
-            server=server,
-            timeout_seconds=timeout,
+            target=target,
         )
     except KeyboardInterrupt:
         # Ctrl-C is how a follow ends, however early it comes.

@@ -15,6 +15,7 @@ from tasklogs.cli.logs import logs
 from tasklogs.cli.serve import serve
 from tasklogs.cli.serve_help import ServeCommand
 from tasklogs.cli.task import task_app
+from tasklogs.cli.token import token
 
 app = typer.Typer(
     help="Keep and read the conversation logs of AI-agent tasks: live while they run,"
@@ -35,6 +36,7 @@ app.command(cls=ServeCommand)(serve)
 app.command()(agent)
 app.add_typer(task_app)
 app.command()(logs)
+app.command()(token)
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,6 +59,9 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    # gRPC's core writes notices of its own on connections that end and handshakes that fail, which
+    # strangers could fill a server's log with.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for stream in (sys.stdout, sys.stderr):
         # A locale that lacks a character shows its escape instead of failing.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -74,6 +75,37 @@ TimeoutOption = Annotated[
         metavar="SECONDS",
         callback=check_seconds,
         help="How long to wait for each answer.",
+    ),
+]
+TlsOption = Annotated[
+    bool,
+    typer.Option("--tls", envvar="TASKLOGS_TLS", help="Speak TLS, trusting the usual authorities."),
+]
+TlsCaOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TASKLOGS_TLS_CA",
+        metavar="FILE",
+        show_default=False,
+        help="Speak TLS, trusting the authorities in FILE (PEM) alone.",
+    ),
+]
+TlsClientCertOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TASKLOGS_TLS_CLIENT_CERT",
+        metavar="FILE",
+        show_default=False,
+        help="Your certificate (PEM), where the server wants one.",
+    ),
+]
+TlsClientKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TASKLOGS_TLS_CLIENT_KEY",
+        metavar="FILE",
+        show_default=False,
+        help="Its private key (PEM).",
     ),
 ]
 OutputOption = Annotated[

@@ -14,16 +14,13 @@ from tasklogs.cli.choices import (
     proto_name,
 )
 from tasklogs.cli.options import (
-    DEFAULT_SERVER,
-    DEFAULT_TIMEOUT_SECONDS,
     Output,
     OutputOption,
-    ServerOption,
     TaskArgument,
-    TimeoutOption,
     check_int32,
 )
 from tasklogs.cli.stdout import write_line
+from tasklogs.cli.target import Target, connects
 
 if TYPE_CHECKING:
     from tasklogs.v1 import tasks_pb2
@@ -40,7 +37,9 @@ BuildNumberOption = Annotated[
 ]
 
 
+@connects
 def report_build(
+    target: Target,
     task: TaskArgument,
     build_number: BuildNumberOption,
     transition: Annotated[
@@ -52,8 +51,6 @@ def report_build(
         typer.Option(case_sensitive=False, show_default=False, help="How far its job is."),
     ],
     output: OutputOption = Output.TEXT,
-    server: ServerOption = DEFAULT_SERVER,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Report on a workspace build.
 
@@ -68,11 +65,13 @@ def report_build(
         transition=types_pb2.BuildTransition.Value(proto_name(transition)),
         job_status=types_pb2.JobStatus.Value(proto_name(job_status)),
     )
-    with Connection(server, timeout) as connection:
+    with Connection(target) as connection:
         _print_status(connection.call(connection.tasks.ReportBuild, request), output)
 
 
+@connects
 def report_agent(
+    target: Target,
     task: TaskArgument,
     build_number: BuildNumberOption,
     lifecycle: Annotated[
@@ -84,8 +83,6 @@ def report_agent(
         typer.Option(case_sensitive=False, show_default=False, help="How the task app is."),
     ] = None,
     output: OutputOption = Output.TEXT,
-    server: ServerOption = DEFAULT_SERVER,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Report on the latest build's agent.
 
@@ -101,7 +98,7 @@ def report_agent(
         request.lifecycle = types_pb2.AgentLifecycle.Value(proto_name(lifecycle))
     if app_health is not None:
         request.app_health = types_pb2.AppHealth.Value(proto_name(app_health))
-    with Connection(server, timeout) as connection:
+    with Connection(target) as connection:
         _print_status(connection.call(connection.tasks.ReportAgent, request), output)
 
 

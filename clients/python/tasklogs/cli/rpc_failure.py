@@ -21,6 +21,9 @@ _HINTS = {
 def describe(error: TaskLogsRpcError, server: str, timeout_seconds: float) -> str:
     """`error` in words; `server` and `timeout_seconds` are those of the call."""
     if error.reason is None and error.code is grpc.StatusCode.UNAVAILABLE:
+        tls = _tls_failure(error.message)
+        if tls is not None:
+            return f"no connection to {server}: {tls}"
         return (
             f"no server answers at {server} ({_cause(error.message)});"
             " start one with `tasklogs serve`, or name another with --server"
@@ -30,6 +33,18 @@ def describe(error: TaskLogsRpcError, server: str, timeout_seconds: float) -> st
     if error.reason is None and error.code is grpc.StatusCode.UNIMPLEMENTED:
         return f"what answers at {server} does not serve this call: is it a TaskLogs server?"
     return "; ".join(_sentence(error))
+
+
+def _tls_failure(message: str) -> str | None:
+    # A server that hangs up is all a client sees of plain text on a TLS port, and of its own
+    # certificate missing.
+    if "CERTIFICATE_VERIFY_FAILED" in message or "Hostname Verification" in message:
+        return "its certificate is not trusted (--tls-ca FILE), or is that of another host"
+    if "WRONG_VERSION_NUMBER" in message:
+        return "it speaks plain text: leave out --tls and --tls-ca"
+    if message.endswith("Socket closed"):
+        return "it hung up; if it wants TLS, use --tls-ca FILE, and --tls-client-cert if it asks"
+    return None
 
 
 def _cause(message: str) -> str:
@@ -43,6 +58,8 @@ def _sentence(error: TaskLogsRpcError) -> list[str]:
         parts[0] += f" ({error.reason})"
     if error.retry_after is not None:
         parts.append(f"try again in {_seconds(error.retry_after)}")
+    if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        parts.append("give a token: --auth-token-file FILE, or TASKLOGS_TOKEN")
     if error.reason in _HINTS:
         parts.append(_HINTS[error.reason])
     return parts

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tasklogs.cli.data_dir import default_data_dir
 from tasklogs.cli.failure import CommandFailed, print_notice
 from tasklogs.cli.options import DEFAULT_SERVER, check_address
 from tasklogs.cli.spinner import Spinner
@@ -38,15 +38,15 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-def _default_data_dir() -> Path:
-    data_home = os.environ.get("XDG_DATA_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
-    base = Path(data_home) if Path(data_home).is_absolute() else Path.home() / ".local/share"
-    return base / "tasklogs"
+class Auth(StrEnum):
+    """How callers show who they are."""
+
+    NONE = "none"
+    JWT = "jwt"
+    MTLS = "mtls"
+    DEV = "dev"
 
 
-# TLS and authentication will be options here; until then the server refuses to listen on anything
-# but loopback.
 def serve(
     listen: Annotated[
         str,
@@ -54,7 +54,7 @@ def serve(
             envvar="TASKLOGS_LISTEN",
             metavar="HOST:PORT",
             callback=check_address,
-            help="Where to listen: on loopback. Port 0 takes a free one.",
+            help="Where to listen; beyond loopback with TLS and --auth. Port 0 takes a free one.",
         ),
     ] = DEFAULT_SERVER,
     database_url: Annotated[
@@ -75,6 +75,86 @@ def serve(
             help="Where the embedded Postgres keeps its data.",
         ),
     ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TASKLOGS_TLS_CERT",
+            metavar="FILE",
+            show_default=False,
+            help="Certificate chain (PEM); a renewed one is taken without a restart.",
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TASKLOGS_TLS_KEY",
+            metavar="FILE",
+            show_default=False,
+            help="Its private key (PEM).",
+        ),
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TASKLOGS_TLS_CLIENT_CA",
+            metavar="FILE",
+            show_default=False,
+            help="Every client needs a certificate of these authorities (PEM).",
+        ),
+    ] = None,
+    auth: Annotated[
+        Auth,
+        typer.Option(
+            envvar="TASKLOGS_AUTH",
+            case_sensitive=False,
+            help="How callers show who they are: bearer tokens, client certificates (their"
+            " alternative name), or tokens of `tasklogs token`, for development.",
+        ),
+    ] = Auth.NONE,
+    jwt_issuer: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TASKLOGS_JWT_ISSUER",
+            metavar="ISS",
+            show_default=False,
+            help="With --auth jwt: who must have issued a token.",
+        ),
+    ] = None,
+    jwt_audience: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TASKLOGS_JWT_AUDIENCE",
+            metavar="AUD",
+            show_default=False,
+            help="With --auth jwt: for whom a token must be.",
+        ),
+    ] = None,
+    jwks_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TASKLOGS_JWKS_FILE",
+            metavar="FILE",
+            show_default=False,
+            help="With --auth jwt: the issuer's keys; a changed file is taken without a restart.",
+        ),
+    ] = None,
+    jwks_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TASKLOGS_JWKS_URL",
+            metavar="URL",
+            show_default=False,
+            help="With --auth jwt: where the issuer publishes them.",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            envvar="TASKLOGS_INSECURE",
+            help="Listen beyond loopback without TLS or --auth: anyone who gets there may all.",
+        ),
+    ] = False,
     log_format: Annotated[
         LogFormat,
         typer.Option(envvar="TASKLOGS_LOG_FORMAT", case_sensitive=False, help="On stderr."),
@@ -103,7 +183,16 @@ def serve(
         ServerSettings,
         listen=listen,
         database_url=database_url,
-        data_dir=data_dir or _default_data_dir(),
+        data_dir=data_dir or default_data_dir(),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        auth=auth.value,
+        jwt_issuer=jwt_issuer,
+        jwt_audience=jwt_audience,
+        jwks_file=jwks_file,
+        jwks_url=jwks_url,
+        insecure=insecure,
         log_format=log_format.value,
         log_level=log_level.value,
     )
@@ -114,7 +203,7 @@ def serve(
                 app.serve(
                     settings,
                     on_progress=lambda step: _say_progress(spinner, step),
-                    on_ready=lambda address: _say_ready(spinner, address),
+                    on_ready=lambda address: _say_ready(spinner, address, settings),
                 )
             )
     except app.StartupError as error:
@@ -156,24 +245,39 @@ def _say_progress(spinner: Spinner, step: str) -> None:
         print_notice(step)
 
 
-def _say_ready(spinner: Spinner, address: str) -> None:
+def _say_ready(spinner: Spinner, address: str, settings: ServerSettings) -> None:
     spinner.stop()
     print_notice(f"serving on {address}; Ctrl-C ends it")
-    tasklogs, grpcurl = _to_type("tasklogs"), _to_type("grpcurl")
-    there = "" if address == DEFAULT_SERVER else f" --server {address}"
-    for line in (
-        "",
-        "In another shell, with an AgentAPI server on port 3284:",
-        f"  {tasklogs} task create demo --token-file demo.token{there}",
-        f"  {tasklogs} task report-build local/demo --build-number 1 --transition start"
-        f" --job-status succeeded{there}",
-        f"  {tasklogs} agent --token-file demo.token{there}",
-        "and in a third one:",
-        f"  {tasklogs} logs local/demo{there}",
-        f"  {grpcurl} -plaintext {address} list",
-        "",
-    ):
+    for line in ("", *_what_to_type(address, settings), ""):
         sys.stderr.write(f"{line}\n")
+
+
+def _what_to_type(address: str, settings: ServerSettings) -> Iterator[str]:
+    tasklogs, grpcurl = _to_type("tasklogs"), _to_type("grpcurl")
+    owner = "local" if settings.auth in ("none", "dev") else "OWNER"
+    there = "" if address == DEFAULT_SERVER else f" --server {address}"
+    if settings.tls_cert is not None:
+        there += " --tls-ca FILE"
+    match settings.auth:
+        case "jwt":
+            yield "Callers bring a token of the issuer: TASKLOGS_TOKEN, or --auth-token-file FILE."
+        case "mtls":
+            there += " --tls-client-cert FILE --tls-client-key FILE"
+        case "dev":
+            default = settings.data_dir == default_data_dir()
+            place = "" if default else f" --data-dir {settings.data_dir}"
+            yield f"  export TASKLOGS_TOKEN=$({tasklogs} token{place})"
+    yield "In another shell, with an AgentAPI server on port 3284:"
+    yield f"  {tasklogs} task create demo --token-file demo.token{there}"
+    yield (
+        f"  {tasklogs} task report-build {owner}/demo --build-number 1 --transition start"
+        f" --job-status succeeded{there}"
+    )
+    yield f"  {tasklogs} agent --token-file demo.token{there}"
+    yield "and in a third one:"
+    yield f"  {tasklogs} logs {owner}/demo{there}"
+    if settings.auth == "none" and settings.tls_cert is None:
+        yield f"  {grpcurl} -plaintext {address} list"
 
 
 def _to_type(command: str) -> str:

@@ -10,16 +10,13 @@ import typer
 
 from tasklogs.cli.choices import TaskStatus, proto_name
 from tasklogs.cli.options import (
-    DEFAULT_SERVER,
-    DEFAULT_TIMEOUT_SECONDS,
     Output,
     OutputOption,
-    ServerOption,
     TaskArgument,
-    TimeoutOption,
 )
 from tasklogs.cli.report import report_agent, report_build
 from tasklogs.cli.stdout import write_line
+from tasklogs.cli.target import Target, connects
 
 task_app = typer.Typer(
     name="task",
@@ -40,7 +37,9 @@ TokenFileOption = Annotated[
 
 
 @task_app.command()
+@connects
 def create(
+    target: Target,
     name: Annotated[
         str,
         typer.Argument(
@@ -65,8 +64,6 @@ def create(
     ] = False,
     token_file: TokenFileOption = None,
     output: OutputOption = Output.TEXT,
-    server: ServerOption = DEFAULT_SERVER,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Create a task.
 
@@ -84,7 +81,7 @@ def create(
         prompt=prompt,
         standalone=standalone,
     )
-    with hand_over(token_file, output) as deliver, Connection(server, timeout) as connection:
+    with hand_over(token_file, output) as deliver, Connection(target) as connection:
         response = connection.call(connection.tasks.CreateTask, request)
         task = response.task
         if output is Output.TEXT:
@@ -93,7 +90,9 @@ def create(
 
 
 @task_app.command("list")
+@connects
 def list_(
+    target: Target,
     owner: Annotated[
         str, typer.Option(metavar="OWNER", show_default=False, help="Only this owner's tasks.")
     ] = "",
@@ -104,8 +103,6 @@ def list_(
         ),
     ] = None,
     output: OutputOption = Output.TEXT,
-    server: ServerOption = DEFAULT_SERVER,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """List tasks, newest first.
 
@@ -120,7 +117,7 @@ def list_(
     request = tasks_pb2.ListTasksRequest(owner=owner)
     if status is not None:
         request.status = types_pb2.TaskStatus.Value(proto_name(status))
-    with Connection(server, timeout) as connection:
+    with Connection(target) as connection:
         pages = connection.pages(connection.tasks.ListTasks, request)
         tasks = (task for page in pages for task in page.tasks)
         if output is Output.JSON:
@@ -133,11 +130,11 @@ def list_(
 
 
 @task_app.command()
+@connects
 def get(
+    target: Target,
     task: TaskArgument,
     output: OutputOption = Output.TEXT,
-    server: ServerOption = DEFAULT_SERVER,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Show a task.
 
@@ -148,7 +145,7 @@ def get(
     from tasklogs.cli.task_text import describe
     from tasklogs.v1 import tasks_pb2
 
-    with Connection(server, timeout) as connection:
+    with Connection(target) as connection:
         found = connection.call(connection.tasks.GetTask, tasks_pb2.GetTaskRequest(task=task))
     if output is Output.JSON:
         print_message(found)
@@ -158,11 +155,11 @@ def get(
 
 
 @task_app.command()
+@connects
 def delete(
+    target: Target,
     task: TaskArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    server: ServerOption = DEFAULT_SERVER,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Delete a task and its log for good.
 
@@ -175,7 +172,7 @@ def delete(
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise typer.BadParameter("needed where nobody can be asked", param_hint="--yes")
         typer.confirm(f"Delete {task} and its log for good?", abort=True, err=True)
-    with Connection(server, timeout) as connection:
+    with Connection(target) as connection:
         connection.call(connection.tasks.DeleteTask, tasks_pb2.DeleteTaskRequest(task=task))
     write_line(f"deleted {task}")
 
@@ -185,12 +182,12 @@ task_app.command()(report_agent)
 
 
 @task_app.command()
+@connects
 def rotate_token(
+    target: Target,
     task: TaskArgument,
     token_file: TokenFileOption = None,
     output: OutputOption = Output.TEXT,
-    server: ServerOption = DEFAULT_SERVER,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Replace a task's agent token.
 
@@ -201,6 +198,6 @@ def rotate_token(
     from tasklogs.v1 import tasks_pb2
 
     request = tasks_pb2.RotateAgentTokenRequest(task=task)
-    with hand_over(token_file, output) as deliver, Connection(server, timeout) as connection:
+    with hand_over(token_file, output) as deliver, Connection(target) as connection:
         response = connection.call(connection.tasks.RotateAgentToken, request)
         deliver(response, response.agent_token)

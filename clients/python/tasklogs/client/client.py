@@ -26,6 +26,7 @@ from tasklogs.enums import (
     LogSource,
     TaskStatus,
 )
+from tasklogs.tls import Tls
 from tasklogs.v1 import (
     task_logs_pb2,
     task_logs_pb2_grpc,
@@ -56,7 +57,9 @@ class TaskLogsClient:
     `task` is everywhere a task's UUID or `owner/name`. `timeout` (30 s) is what each call with one
     answer may take; None: as long as it needs. `token` is a bearer token, or a callable that gives
     one, awaited where it is a coroutine function: it is asked before each call, and once more where
-    the server refused what it gave. Every call raises a TaskLogsRpcError (tasklogs.errors):
+    the server refused what it gave. `tls` (None: plain text) says whom to trust, and may hold a
+    certificate of the client's own; its files are read when the client is entered, which raises
+    UnusableTls where they do not serve. Every call raises a TaskLogsRpcError (tasklogs.errors):
     Unavailable where no server answers, DeadlineExceeded after `timeout`, Unauthenticated and
     PermissionDenied, and what its own docstring says.
 
@@ -68,10 +71,12 @@ class TaskLogsClient:
         address: str,
         *,
         token: Token | None = None,
+        tls: Tls | None = None,
         timeout: timedelta | None = DEFAULT_TIMEOUT,
         reconnect_waits: ReconnectWaits | None = None,
     ) -> None:
         self._address = address
+        self._tls = tls
         self._credentials = Credentials(token)
         self._calls = Calls(self._credentials, timeout)
         self._waits = reconnect_waits or ReconnectWaits()
@@ -80,9 +85,8 @@ class TaskLogsClient:
         self._follows: WeakSet[Follow] = WeakSet()
 
     async def __aenter__(self) -> Self:
-        # The place of TLS: open_channel takes the channel's credentials. The bearer token stays a
-        # matter of each call, for it may change.
-        self._channel = open_channel(self._address)
+        # The bearer token is a matter of each call, for it may change.
+        self._channel = open_channel(self._address, tls=self._tls)
         self._tasks = tasks_pb2_grpc.TasksStub(self._channel)
         self._logs = task_logs_pb2_grpc.TaskLogsStub(self._channel)
         return self

@@ -26,6 +26,7 @@ from tasklogs.enums import (
     LogSource,
     TaskStatus,
 )
+from tasklogs.tls import Tls
 
 T = TypeVar("T")
 
@@ -202,17 +203,22 @@ class SyncTaskLogsClient:
         address: str,
         *,
         token: Token | None = None,
+        tls: Tls | None = None,
         timeout: timedelta | None = DEFAULT_TIMEOUT,
         reconnect_waits: ReconnectWaits | None = None,
     ) -> None:
         self._client = TaskLogsClient(
-            address, token=token, timeout=timeout, reconnect_waits=reconnect_waits
+            address, token=token, tls=tls, timeout=timeout, reconnect_waits=reconnect_waits
         )
         self._thread = _LoopThread()
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._thread.run(self._client.__aenter__())
+        try:
+            self._thread.run(self._client.__aenter__())
+        except BaseException:  # a file of TLS that does not serve
+            self._thread.stop()
+            raise
         return self
 
     def __exit__(

@@ -205,7 +205,7 @@ class ListTasksRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
-    """Only this owner's tasks."""
+    """Only this owner's tasks; only an admin may name another. Unset: the caller's, an admin's: everyone's."""
     status: _types_pb2.TaskStatus.ValueType
     """Only tasks that have this status now."""
     page_size: _builtins.int

@@ -1,0 +1,119 @@
+"""Which server a command talks to, how it trusts it, and as whom: one set of options for all."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tasklogs.cli.failure import CommandFailed, print_notice
+from tasklogs.cli.options import (
+    DEFAULT_SERVER,
+    DEFAULT_TIMEOUT_SECONDS,
+    ServerOption,
+    TimeoutOption,
+    TlsCaOption,
+    TlsClientCertOption,
+    TlsClientKeyOption,
+    TlsOption,
+)
+from tasklogs.cli.token_text import STANDARD_INPUT, checked_token, read_token
+
+if TYPE_CHECKING:
+    from tasklogs.tls import Tls
+
+_TOKEN_VARIABLE = "TASKLOGS_TOKEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server and the caller's credentials. `token()` is asked before each call: files change."""
+
+    server: str
+    timeout_seconds: float
+    tls: Tls | None = None
+    token: Callable[[], str] | None = field(default=None, repr=False)
+
+
+def connects(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a connection in place of its parameter `target`."""
+    signature = inspect.signature(command, eval_str=True)
+    options = inspect.signature(_target, eval_str=True).parameters
+    own = [one for name, one in signature.parameters.items() if name != "target"]
+
+    @functools.wraps(command)
+    def connected(**given: object) -> None:
+        target = _target(**{name: given.pop(name) for name in options})  # type: ignore[arg-type]
+        command(target=target, **given)
+
+    parameters = [*own, *options.values()]
+    connected.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    connected.__annotations__ = {one.name: one.annotation for one in parameters}
+    return connected
+
+
+def _target(
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+    tls: TlsOption = False,
+    tls_ca: TlsCaOption = None,
+    tls_client_cert: TlsClientCertOption = None,
+    tls_client_key: TlsClientKeyOption = None,
+    auth_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TASKLOGS_TOKEN_FILE",
+            metavar="FILE",
+            show_default=False,
+            help=f"A file with your token, where the server wants one; or {_TOKEN_VARIABLE}.",
+        ),
+    ] = None,
+) -> Target:
+    chosen = chosen_tls(tls, tls_ca, tls_client_cert, tls_client_key)
+    token = _token(auth_token_file)
+    if token is not None:
+        warn_of_plain_text(server, chosen)
+    return Target(server, timeout, chosen, token)
+
+
+def chosen_tls(
+    tls: bool, ca: Path | None, certificate: Path | None, key: Path | None
+) -> Tls | None:
+    """Return what the options of TLS come to; any of them turns it on. Raises CommandFailed."""
+    if not tls and ca is None and certificate is None and key is None:
+        return None
+    from tasklogs.tls import Tls, UnusableTls
+
+    try:
+        chosen = Tls(ca, certificate, key)
+        chosen.credentials()  # fails here in one line, not at the first call
+    except UnusableTls as error:
+        raise CommandFailed(f"TLS: {error}") from None
+    return chosen
+
+
+def warn_of_plain_text(server: str, tls: Tls | None) -> None:
+    """Say that whoever is on the way can read the token."""
+    from tasklogs.channel import is_loopback
+
+    if tls is None and not is_loopback(server):
+        print_notice(f"the token travels to {server} in plain text: use --tls or --tls-ca FILE")
+
+
+def _token(file: Path | None) -> Callable[[], str] | None:
+    if file is not None:
+        first = read_token(file)  # fails here, not in the middle
+        if not first:
+            raise CommandFailed(f"{file} holds no token")
+        return (lambda: first) if file == STANDARD_INPUT else (lambda: read_token(file))
+    token = os.environ.get(_TOKEN_VARIABLE, "").strip()
+    if not token:
+        return None
+    checked_token(token, _TOKEN_VARIABLE)
+    return lambda: token

@@ -1,0 +1,35 @@
+"""Reading a token from a file, and telling early that something is none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from tasklogs.cli.failure import CommandFailed
+
+STANDARD_INPUT = Path("-")
+# A token is short; a wrong file may not be.
+_MAX_CHARACTERS = 16 * 1024
+
+
+def read_token(file: Path) -> str:
+    """Return the token in `file` ('-': stdin, one line). Raises CommandFailed, BadParameter."""
+    try:
+        if file == STANDARD_INPUT:
+            token = sys.stdin.readline(_MAX_CHARACTERS)
+        else:
+            with file.open() as opened:
+                token = opened.read(_MAX_CHARACTERS)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise CommandFailed(f"cannot read the token from {file}: {reason}") from None
+    return checked_token(token.strip(), str(file))
+
+
+def checked_token(token: str, origin: str) -> str:
+    """Return `token`, '' too. Raises BadParameter where no header could carry it."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise typer.BadParameter(f"what {origin} holds has characters that no token has")
+    return token

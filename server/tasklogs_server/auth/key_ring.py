@@ -1,0 +1,102 @@
+"""The keys of now: read again by time, and when a token names one that is not known."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+
+from tasklogs_server.auth.key_sources import Source, Unreadable
+from tasklogs_server.auth.keys import Keys, UnusableKeys, parse_jwks
+
+_FIRST_RETRY_SECONDS = 1.0
+_READ_SECONDS = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+class KeyRing:
+    """Keys from a source.
+
+    `every`: how often it is read; `at_most_every`: how often unknown keys may ask for it. Whoever's
+    key is known never waits for a read. What cannot be read leaves the keys as they were.
+    """
+
+    def __init__(self, source: Source, *, every: timedelta, at_most_every: timedelta) -> None:
+        self._source = source
+        self._every_seconds = every.total_seconds()
+        self._at_most_every_seconds = at_most_every.total_seconds()
+        self._attempted_at: float | None = None
+        self._failures = 0
+        self._said: str | None = None
+        self._wanted = asyncio.Event()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self.keys: Keys | None = None
+        """None: none could be read yet."""
+
+    async def read(self) -> str | None:
+        """Read the source once; return why that failed."""
+        failure = await self._read()
+        self._attempted_at = asyncio.get_running_loop().time()
+        self._failures = 0 if failure is None else self._failures + 1
+        return failure
+
+    async def _read(self) -> str | None:
+        try:
+            # A source that sends a byte now and then would hold this for ever.
+            async with asyncio.timeout(_READ_SECONDS):
+                document = await self._source.read()
+            if document is not None:
+                self.keys = parse_jwks(document)
+                _log.info(
+                    "auth.keys_read",
+                    source=str(self._source),
+                    keys=len(self.keys.keys),
+                    skipped=list(self.keys.skipped),
+                )
+        except (Unreadable, UnusableKeys) as error:
+            return str(error)
+        except TimeoutError:
+            return f"not read within {_READ_SECONDS:g} s"
+        return None
+
+    async def run(self) -> None:
+        """Keep the keys fresh, until cancelled. Begins with a wait: they were read before."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_seconds()):
+                    await self._wanted.wait()
+            self._tell(await self.read())
+            self._wanted.clear()  # whoever asked meanwhile is served by this read
+            for waiting in self._waiting:
+                if not waiting.done():
+                    waiting.set_result(None)
+            self._waiting.clear()
+
+    async def look_again(self) -> None:
+        """Read the source now, unless that was done a moment ago. One read serves all who ask."""
+        loop = asyncio.get_running_loop()
+        is_reading = self._wanted.is_set() or bool(self._waiting)
+        last = self._attempted_at
+        if not is_reading and last is not None and loop.time() - last < self._at_most_every_seconds:
+            return
+        read: asyncio.Future[None] = loop.create_future()
+        self._waiting.add(read)
+        self._wanted.set()
+        try:
+            await read
+        finally:
+            self._waiting.discard(read)
+
+    def _pause_seconds(self) -> float:
+        if not self._failures:
+            return self._every_seconds
+        doubled: float = _FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 20)
+        return min(self._every_seconds, doubled)
+
+    def _tell(self, failure: str | None) -> None:
+        if failure is not None and failure != self._said:
+            _log.warning("auth.keys_kept", source=str(self._source), reason=failure)
+        self._said = failure

@@ -1,0 +1,88 @@
+"""Where keys are read from: a file or a URL."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+_FETCH_SECONDS = 5.0
+_MAX_BYTES = 1024 * 1024
+
+
+class Unreadable(Exception):
+    """The document could not be had. `str()` says why, in one line."""
+
+
+class Source(Protocol):
+    """A document that may change."""
+
+    async def read(self) -> bytes | None:
+        """Return the document; None where it is the same as before. Raises Unreadable."""
+
+
+class File:
+    """A file. It is read again where another one is in its place, or it was written to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_at: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    async def read(self) -> bytes | None:
+        """Read it. Raises Unreadable."""
+        try:
+            # Small and local: a thread would cost more than it spares.
+            with open(self._path, "rb") as file:  # noqa: ASYNC230, PTH123
+                stat = os.fstat(file.fileno())
+                now = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+                if now == self._read_at:
+                    return None
+                document = file.read(_MAX_BYTES + 1)
+        except OSError as error:
+            raise Unreadable(error.strerror or type(error).__name__) from None
+        if len(document) > _MAX_BYTES:
+            raise Unreadable("it is too large")
+        self._read_at = now
+        return document
+
+
+class Url:
+    """A URL: https, or http on loopback."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        # A proxy cannot reach what loopback means here.
+        self._through_proxy = url.startswith("https:")
+
+    def __str__(self) -> str:
+        return self._url
+
+    async def read(self) -> bytes | None:
+        """Fetch it. Raises Unreadable."""
+        try:
+            async with (
+                httpx.AsyncClient(timeout=_FETCH_SECONDS, trust_env=self._through_proxy) as client,
+                client.stream("GET", self._url) as response,
+            ):
+                if response.status_code != httpx.codes.OK:
+                    raise Unreadable(f"HTTP {response.status_code}")
+                return await _body(response)
+        except httpx.TimeoutException:
+            raise Unreadable(f"no answer within {_FETCH_SECONDS:g} s") from None
+        # InvalidURL and what becomes of odd host names are no HTTPError.
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise Unreadable(type(error).__name__) from None
+
+
+async def _body(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > _MAX_BYTES:
+            raise Unreadable("it is too large")
+    return bytes(body)

@@ -1,0 +1,165 @@
+"""A bearer token (RFC 7519) is checked, and a User comes out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import jwt
+import structlog
+
+from tasklogs_server.auth.keys import Key, Keys
+from tasklogs_server.domain.caller import User
+from tasklogs_server.domain.errors import KeysUnavailable, Unauthenticated
+from tasklogs_server.domain.names import owner_violations
+
+ADMIN_SCOPE = "tasklogs:admin"
+
+_MAX_TOKEN_BYTES = 8192
+_REMEMBERED = 4096
+_RETRY_AFTER = timedelta(seconds=1)
+
+_log = structlog.get_logger(__name__)
+
+
+class KeySource(Protocol):
+    """The keys of now, and a way to ask for newer ones."""
+
+    @property
+    def keys(self) -> Keys | None:
+        """None: there were none yet."""
+
+    async def look_again(self) -> None:
+        """Read them again, unless that was done a moment ago."""
+
+
+@dataclass(slots=True)
+class FixedKeys:
+    """Keys that never change."""
+
+    keys: Keys | None
+
+    async def look_again(self) -> None:
+        """There are no others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a token must say. `leeway`: how far the clocks of issuer and server may be apart."""
+
+    issuer: str
+    audience: str
+    leeway: timedelta
+    admins: Collection[str] = ()
+    """Subjects that are admins without the scope."""
+
+
+class TokenVerifier:
+    """Checks tokens; remembers those that it has checked, until they expire or the keys change."""
+
+    def __init__(self, source: KeySource, expected: Expected, *, clock: Callable[[], datetime]):
+        self._source = source
+        self._expected = expected
+        self._clock = clock
+        self._checked: OrderedDict[str, User] = OrderedDict()
+        self._checked_with: Keys | None = None
+
+    async def user(self, token: str) -> User:
+        """Return whose token it is. Raises Unauthenticated; KeysUnavailable before any key came."""
+        known = self._remembered(token)
+        if known is not None:
+            return known
+        if len(token) > _MAX_TOKEN_BYTES:
+            raise _invalid("too long")
+        kid = _kid(token)
+        key = self._find(kid)
+        if key is None:
+            await self._source.look_again()
+            key = self._find(kid)
+        if key is None:
+            if self._source.keys is None:
+                raise KeysUnavailable(_RETRY_AFTER)
+            raise _invalid("unknown key")
+        user = self._check(token, key)
+        self._checked[token] = user
+        if len(self._checked) > _REMEMBERED:
+            self._checked.popitem(last=False)
+        return user
+
+    def _remembered(self, token: str) -> User | None:
+        if self._checked_with is not self._source.keys:
+            # A key that was withdrawn takes its tokens along.
+            self._checked.clear()
+            self._checked_with = self._source.keys
+        user = self._checked.get(token)
+        if user is None or user.expires_at is None:
+            return None
+        if user.expires_at <= self._clock():
+            del self._checked[token]
+            raise Unauthenticated("token expired")
+        return user
+
+    def _find(self, kid: str | None) -> Key | None:
+        keys = self._source.keys
+        return None if keys is None else keys.find(kid)
+
+    def _check(self, token: str, key: Key) -> User:
+        expected = self._expected
+        try:
+            claims = jwt.decode(
+                token,
+                key.material,
+                algorithms=key.algorithms,
+                issuer=expected.issuer,
+                audience=expected.audience,
+                leeway=expected.leeway,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+            return self._user(claims)
+        except jwt.ExpiredSignatureError:
+            raise Unauthenticated("token expired") from None
+        except Unauthenticated:
+            raise
+        # Whatever a stranger's JSON can bring about (an infinite exp, nesting without end).
+        except Exception as error:
+            raise _invalid(type(error).__name__) from None
+
+    def _user(self, claims: Mapping[str, Any]) -> User:
+        subject = claims["sub"]
+        if owner_violations(subject):
+            raise _invalid("no owner can have this subject")
+        is_admin = subject in self._expected.admins or ADMIN_SCOPE in _scopes(claims)
+        return User(subject, is_admin, _moment(claims["exp"]) + self._expected.leeway)
+
+
+def _kid(token: str) -> str | None:
+    try:
+        kid = jwt.get_unverified_header(token).get("kid")
+    except Exception as error:  # as above
+        raise _invalid(type(error).__name__) from None
+    return kid if isinstance(kid, str) else None
+
+
+def _scopes(claims: Mapping[str, Any]) -> Collection[str]:
+    # RFC 9068 has one string; some issuers send a list.
+    scope = claims.get("scope", "")
+    if isinstance(scope, str):
+        return scope.split()
+    return [one for one in scope if isinstance(one, str)] if isinstance(scope, list) else []
+
+
+def _moment(exp: Any) -> datetime:
+    # Beyond the calendar is for ever; a year of room, so that the leeway fits behind it.
+    try:
+        return min(datetime.fromtimestamp(int(exp), UTC), datetime(9998, 1, 1, tzinfo=UTC))
+    except (OverflowError, ValueError, OSError):
+        return datetime(9998, 1, 1, tzinfo=UTC)
+
+
+def _invalid(why: str) -> Unauthenticated:
+    # The operator may want to know; to the caller one word is all there is.
+    _log.debug("auth.token_refused", reason=why)
+    return Unauthenticated("token invalid")

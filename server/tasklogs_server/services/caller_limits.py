@@ -1,0 +1,115 @@
+"""What one caller may take at most, so that one of them cannot have it all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from tasklogs_server.domain.caller import LOCAL, Agent, Caller
+from tasklogs_server.domain.errors import LimitExceeded
+
+# Beyond so many, buckets that have filled up again are forgotten: they are as good as new.
+_BUCKETS = 10_000
+
+_Key = str | UUID
+
+_STRANGERS: _Key = ""  # no subject is empty
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Of each caller: calls a second on average, calls at once, and streams at the same time."""
+
+    calls_per_second: float = 200.0
+    calls_at_once: int = 400
+    streams: int = 500
+    strangers_streams: int = 5000
+    """Of all together who need not say who they are."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    filled_at: float
+
+
+class CallerLimits:
+    """Token buckets, and streams that are open, by caller. Whoever is `local` is not one caller.
+
+    An agent is a caller of its own, by its task.
+    """
+
+    def __init__(self, allowance: Allowance, *, clock: Callable[[], float]) -> None:
+        self._allowance = allowance
+        self._clock = clock
+        self._buckets: dict[_Key, _Bucket] = {}
+        self._streams: dict[_Key, int] = defaultdict(int)
+
+    def take_call(self, caller: Caller) -> None:
+        """Count a call. Raises LimitExceeded."""
+        if caller is LOCAL:
+            return
+        bucket = self._filled(_key(caller))
+        if bucket.tokens < 1:
+            seconds = (1 - bucket.tokens) / self._allowance.calls_per_second
+            what = f"more than {self._allowance.calls_per_second:g} calls a second"
+            raise LimitExceeded("caller", what, _later(max(seconds, 0.1)))
+        bucket.tokens -= 1
+
+    def take_stream(self, caller: Caller) -> None:
+        """Count a stream until the task that runs this ends. Raises LimitExceeded."""
+        if caller is not LOCAL:
+            self._take_stream(_key(caller), self._allowance.streams, "caller")
+
+    def take_strangers_stream(self) -> None:
+        """The same for a caller who is not known."""
+        self._take_stream(_STRANGERS, self._allowance.strangers_streams, "server")
+
+    def _take_stream(self, key: _Key, limit: int, whose: str) -> None:
+        if self._streams[key] >= limit:
+            # Those of a connection that broke are noticed within seconds.
+            what = f"more than {limit} streams at the same time"
+            raise LimitExceeded(whose, what, _later(2.0))
+        self._streams[key] += 1
+        call = asyncio.current_task()
+        assert call is not None
+        call.add_done_callback(lambda _: self._give_back(key))
+
+    def _give_back(self, key: _Key) -> None:
+        self._streams[key] -= 1
+        if not self._streams[key]:
+            del self._streams[key]
+
+    def _filled(self, key: _Key) -> _Bucket:
+        now, full = self._clock(), float(self._allowance.calls_at_once)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= _BUCKETS:
+                self._forget_full_ones(now)
+            bucket = self._buckets[key] = _Bucket(full, now)
+        bucket.tokens = min(full, self._tokens(bucket, now))
+        bucket.filled_at = now
+        return bucket
+
+    def _tokens(self, bucket: _Bucket, now: float) -> float:
+        return bucket.tokens + (now - bucket.filled_at) * self._allowance.calls_per_second
+
+    def _forget_full_ones(self, now: float) -> None:
+        full = self._allowance.calls_at_once
+        self._buckets = {
+            key: bucket for key, bucket in self._buckets.items() if self._tokens(bucket, now) < full
+        }
+
+
+def _key(caller: Caller) -> _Key:
+    return caller.task_id if isinstance(caller, Agent) else caller.subject
+
+
+def _later(seconds: float) -> timedelta:
+    # Those who were refused together must not come back together.
+    return timedelta(seconds=seconds * random.uniform(1.0, 2.0))

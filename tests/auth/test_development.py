@@ -1,0 +1,60 @@
+"""Development tokens: a key in a file that signs them, and a server that takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tasklogs_server.auth import development
+from tasklogs_server.auth.keys import parse_jwks
+from tasklogs_server.auth.verifier import Expected, FixedKeys, TokenVerifier
+
+EXPECTED = Expected(development.ISSUER, development.AUDIENCE, timedelta(0))
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = development.key_file_in(tmp_path / "data")
+    development.ensure_key(path)
+    return path
+
+
+async def test_a_minted_token_is_its_subjects(key: Path) -> None:
+    keys = FixedKeys(parse_jwks(key.read_bytes()))
+    verifier = TokenVerifier(keys, EXPECTED, clock=lambda: datetime.now(UTC))
+    alice = await verifier.user(
+        development.mint(key, subject="alice", is_admin=False, lifetime=HOUR)
+    )
+    root = await verifier.user(development.mint(key, subject="root", is_admin=True, lifetime=HOUR))
+    assert (alice.subject, alice.is_admin) == ("alice", False)
+    assert (root.subject, root.is_admin) == ("root", True)
+
+
+def test_the_key_is_readable_by_its_owner_alone_and_made_once(key: Path) -> None:
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    before = key.read_bytes()
+    development.ensure_key(key)
+    assert key.read_bytes() == before
+    assert list(key.parent.iterdir()) == [key]
+
+
+async def test_two_servers_that_make_it_at_once_have_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    await asyncio.gather(*(asyncio.to_thread(development.ensure_key, path) for _ in range(8)))
+    parse_jwks(path.read_bytes())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b'{"keys": [{"kty": "oct", "k": "eA"}]}'])
+def test_without_a_key_it_says_what_is_missing(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "key.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(development.NoDevelopmentKey) as caught:
+        development.mint(path, subject="alice", is_admin=False, lifetime=HOUR)
+    assert str(path) in str(caught.value)

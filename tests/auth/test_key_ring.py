@@ -1,0 +1,219 @@
+"""Keys that change where they are published, on a file and on a real HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tasklogs_server.auth.key_ring import KeyRing
+from tasklogs_server.auth.key_sources import File, Source, Unreadable, Url
+from tests.fixtures.conditions import until
+from tests.fixtures.issuer import SigningKey, jwks, new_key, publish
+
+FIRST, SECOND = new_key("first"), new_key("second")
+HOUR = timedelta(hours=1)
+NO_TIME = timedelta(0)
+SOON = timedelta(milliseconds=20)
+
+
+class Scripted:
+    """A source that answers as it is told, when it is told to."""
+
+    def __init__(self, *keys: SigningKey) -> None:
+        self.document: bytes | None = jwks(*keys)
+        self.failure: str | None = None
+        self.reads = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def read(self) -> bytes | None:
+        self.reads += 1
+        await self.may_answer.wait()
+        if self.failure is not None:
+            raise Unreadable(self.failure)
+        return self.document
+
+
+@asynccontextmanager
+async def ring_of(
+    source: Source, *, every: timedelta = HOUR, at_most_every: timedelta = NO_TIME
+) -> AsyncIterator[KeyRing]:
+    """A ring that was read once, and runs."""
+    ring = KeyRing(source, every=every, at_most_every=at_most_every)
+    await ring.read()
+    running = asyncio.create_task(ring.run())
+    try:
+        async with asyncio.timeout(15):
+            yield ring
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+def kids(ring: KeyRing) -> list[str | None]:
+    return [] if ring.keys is None else [key.kid for key in ring.keys.keys]
+
+
+async def test_a_file_that_is_replaced_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    publish(path, FIRST)
+    async with ring_of(File(path), every=SOON) as ring:
+        assert kids(ring) == ["first"]
+        publish(path, FIRST, SECOND)
+        await until(lambda: kids(ring) == ["first", "second"])
+        publish(path, SECOND)
+        await until(lambda: kids(ring) == ["second"])
+
+
+async def test_a_file_behind_a_link_that_is_turned_is_read_again(tmp_path: Path) -> None:
+    publish(tmp_path / "a", FIRST)
+    publish(tmp_path / "b", SECOND)
+    link = tmp_path / "jwks.json"
+    link.symlink_to("a")
+    async with ring_of(File(link)) as ring:
+        (tmp_path / "next").symlink_to("b")
+        (tmp_path / "next").replace(link)
+        await ring.look_again()
+        assert kids(ring) == ["second"]
+
+
+@pytest.mark.parametrize("bad", [b"", b"{", b'{"keys": []}', b"x" * 2_000_000, None])
+async def test_a_file_that_breaks_leaves_the_keys_and_is_told_once(
+    tmp_path: Path, bad: bytes | None
+) -> None:
+    path = tmp_path / "jwks.json"
+    publish(path, FIRST)
+    with capture_logs() as logged:
+        async with ring_of(File(path)) as ring:
+            path.unlink()
+            if bad is not None:
+                path.write_bytes(bad)
+            for _ in range(3):
+                await ring.look_again()
+            assert kids(ring) == ["first"]
+            publish(path, SECOND)
+            await ring.look_again()
+            assert kids(ring) == ["second"]
+    assert len([one for one in logged if one["event"] == "auth.keys_kept"]) == 1
+
+
+async def test_an_unknown_key_has_the_source_read_and_one_read_serves_all() -> None:
+    source = Scripted(FIRST)
+    async with ring_of(source) as ring:
+        source.document = jwks(FIRST, SECOND)
+        source.may_answer.clear()
+        asking = [asyncio.create_task(ring.look_again()) for _ in range(20)]
+        await until(lambda: source.reads == 2)
+        source.may_answer.set()
+        await asyncio.gather(*asking)
+        assert source.reads == 2
+        assert kids(ring) == ["first", "second"]
+
+
+async def test_unknown_keys_have_it_read_no_more_often_than_is_allowed() -> None:
+    source = Scripted(FIRST)
+    async with ring_of(source, at_most_every=HOUR) as ring:
+        for _ in range(100):
+            await ring.look_again()
+        assert source.reads == 1
+
+
+async def test_while_it_is_read_the_keys_are_there() -> None:
+    source = Scripted(FIRST)
+    async with ring_of(source) as ring:
+        source.may_answer.clear()
+        asking = asyncio.create_task(ring.look_again())
+        await until(lambda: source.reads == 2)
+        assert kids(ring) == ["first"]
+        asking.cancel()
+
+
+async def test_a_source_that_is_away_leaves_the_keys_and_is_asked_again_soon() -> None:
+    source = Scripted(FIRST)
+    async with ring_of(source) as ring:
+        source.failure = "away"
+        await ring.look_again()
+        assert kids(ring) == ["first"]
+        source.failure, source.document = None, jwks(SECOND)
+        await until(lambda: kids(ring) == ["second"])  # long before the hour
+
+
+async def test_a_source_that_is_away_at_the_start_is_asked_again_soon() -> None:
+    source = Scripted(FIRST)
+    source.failure = "away"
+    async with ring_of(source) as ring:
+        assert ring.keys is None
+        source.failure = None
+        await until(lambda: kids(ring) == ["first"])
+
+
+class HttpServer:
+    """Answers every request with `response`, on loopback."""
+
+    def __init__(self) -> None:
+        self.response = b""
+        self.url = ""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[HttpServer]:
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        async with server:
+            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
+            yield self
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(self.response)
+        writer.close()
+        await writer.wait_closed()
+
+
+def ok(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body
+
+
+async def test_a_url_is_fetched_and_fetched_again() -> None:
+    async with HttpServer().running() as server:
+        server.response = ok(jwks(FIRST))
+        async with ring_of(Url(server.url), every=SOON) as ring:
+            assert kids(ring) == ["first"]
+            server.response = ok(jwks(SECOND))
+            await until(lambda: kids(ring) == ["second"])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"HTTP/1.1 500 Oops\r\nConnection: close\r\n\r\n" + jwks(SECOND),
+        b"HTTP/1.1 302 Found\r\nLocation: /other\r\nConnection: close\r\n\r\n",
+        ok(b"<html>"),
+        ok(b" " * 2_000_000),
+        b"no HTTP at all\r\n\r\n",
+        b"",
+    ],
+)
+async def test_a_url_that_answers_nonsense_leaves_the_keys(bad: bytes) -> None:
+    async with HttpServer().running() as server:
+        server.response = ok(jwks(FIRST))
+        async with ring_of(Url(server.url)) as ring:
+            server.response = bad
+            await ring.look_again()
+            assert kids(ring) == ["first"]
+
+
+async def test_a_url_where_nobody_listens_gives_no_keys_and_a_reason() -> None:
+    ring = KeyRing(Url("http://127.0.0.1:1/keys"), every=HOUR, at_most_every=NO_TIME)
+    assert await ring.read() == "ConnectError"
+    assert ring.keys is None
+
+
+@pytest.mark.parametrize("url", ["https://[", "https://", "https://a..b/", "https://\ud800/"])
+async def test_a_url_that_is_none_gives_no_keys_and_a_reason(url: str) -> None:
+    ring = KeyRing(Url(url), every=HOUR, at_most_every=NO_TIME)
+    assert await ring.read() is not None

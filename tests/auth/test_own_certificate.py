@@ -1,0 +1,92 @@
+"""The server's certificate on disk: read, followed, and kept where what is new is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tasklogs_server.auth.own_certificate import BadCertificate, CertificateFiles
+from tests.fixtures.certificates import Authority, Pair
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def pair(authority: Authority) -> Pair:
+    return authority.issue("server")
+
+
+def test_it_is_read_with_its_key(pair: Pair, authority: Authority) -> None:
+    read = CertificateFiles(pair.certificate, pair.key, authority.ca).load()
+    assert read.chain == pair.certificate.read_bytes()
+    assert read.client_ca == authority.ca.read_bytes()
+    assert "PRIVATE" not in repr(read)
+
+
+def test_nothing_new_is_nothing(pair: Pair) -> None:
+    files = CertificateFiles(pair.certificate, pair.key, None)
+    files.load()
+    assert files.changed() is None
+
+
+def test_a_new_pair_is_told_once_it_is_whole(pair: Pair, authority: Authority) -> None:
+    files = CertificateFiles(pair.certificate, pair.key, None)
+    files.load()
+    renewed = authority.issue("renewed")
+    renewed.key.replace(pair.key)
+    with capture_logs() as logged:
+        for _ in range(3):
+            assert files.changed() is None
+    assert [one["event"] for one in logged] == ["tls.certificate_kept"]
+    renewed.certificate.replace(pair.certificate)
+    changed = files.changed()
+    assert changed is not None
+    assert changed.chain == pair.certificate.read_bytes()
+    assert files.changed() is None
+
+
+@pytest.mark.parametrize("bad", [b"", b"no PEM", None])
+def test_a_broken_pair_leaves_the_old_one_in_use(pair: Pair, bad: bytes | None) -> None:
+    files = CertificateFiles(pair.certificate, pair.key, None)
+    files.load()
+    good = pair.certificate.read_bytes()
+    pair.certificate.unlink()
+    if bad is not None:
+        pair.certificate.write_bytes(bad)
+    assert files.changed() is None
+    pair.certificate.write_bytes(good)
+    assert files.changed() is not None
+
+
+def test_what_does_not_serve_is_named(pair: Pair, authority: Authority, tmp_path: Path) -> None:
+    other = authority.issue("other")
+    for files, named in (
+        (CertificateFiles(pair.certificate, other.key, None), other.key),
+        (CertificateFiles(pair.key, pair.key, None), pair.key),
+        (CertificateFiles(pair.certificate, pair.certificate, None), pair.certificate),
+        (CertificateFiles(pair.certificate, pair.key, pair.key), pair.key),
+        (CertificateFiles(tmp_path / "absent", pair.key, None), tmp_path / "absent"),
+    ):
+        with pytest.raises(BadCertificate) as caught:
+            files.load()
+        assert str(named) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_others_may_read_is_noticed(pair: Pair) -> None:
+    files = CertificateFiles(pair.certificate, pair.key, None)
+    assert not files.key_is_readable_by_others
+    pair.key.chmod(0o644)
+    assert files.key_is_readable_by_others
+
+
+def test_an_expired_certificate_is_told(authority: Authority) -> None:
+    pair = authority.issue("old", expired=True)
+    with capture_logs() as logged:
+        CertificateFiles(pair.certificate, pair.key, None).load()
+    assert [one["event"] for one in logged] == ["tls.certificate_expired"]
