@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,6 +15,7 @@ from tasklogs_server.agents.housekeeping import Housekeeping
 from tasklogs_server.agents.room import Room
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Deleted, Moved, Note
+from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.domain.status import (
     AgentLifecycle,
     AppHealth,
@@ -263,6 +266,100 @@ async def test_a_few_are_retired_at_a_time_the_longest_paused_first(
         await age(sql, task, 2 * WEEK - number * timedelta(hours=1))
     assert await keeper.directory.retire_paused(WEEK, limit=2) == 2
     assert [await is_there(sql, task) for task in tasks] == [False, False, True, True, True]
+
+
+async def refuse(sql: Connection, event: str, table: str, tasks: list[UUID], code: str) -> None:
+    """Let Postgres fail with this SQLSTATE where rows of these tasks are concerned."""
+    row = "OLD" if event == "DELETE" else "NEW"
+    named = ", ".join(f"'{task}'" for task in tasks)
+    await sql.execute(f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'a secret' USING ERRCODE = '{code}'; END $$;
+        CREATE TRIGGER refuse BEFORE {event} ON {table} FOR EACH ROW
+        WHEN ({row}.task_id IN ({named})) EXECUTE FUNCTION refuse()""")
+
+
+# A check says no; a row is corrupt; a block cannot be read.
+CODES = pytest.mark.parametrize("code", ["23514", "XX001", "58030"])
+
+
+@CODES
+async def test_a_log_that_cannot_be_marked_keeps_no_other_from_its_mark(
+    keeper: Keeper, store: Store, sql: Connection, code: str
+) -> None:
+    tasks = [await paused(store, contents=1) for _ in range(5)]
+    await refuse(sql, "INSERT", "log_marks", tasks[:4], code)
+    for task in tasks:
+        keeper.bus.publish(Moved(task, "a commit"))
+    await keeper.work.mark_moved()
+    assert [await marks(sql, task) for task in tasks] == [[], [], [], [], [2]]
+
+
+@CODES
+async def test_a_log_that_cannot_be_evicted_keeps_no_other_past_its_limits(
+    keeper: Keeper, store: Store, sql: Connection, code: str
+) -> None:
+    tasks = sorted([await paused(store, contents=30) for _ in range(3)])
+    for task in tasks:
+        await store.evictions.mark(task, every=timedelta(0), min_retention=DAY)
+        await age(sql, task, DAY)
+    await refuse(sql, "DELETE", "log_entries", tasks[:2], code)
+    await keeper.work.sweep()
+    held = [(await store.tasks.get(task)).head.held_entries for task in tasks]
+    assert held[:2] == [30, 30]
+    assert held[2] <= 10
+
+
+@CODES
+async def test_a_task_that_cannot_be_retired_keeps_no_other(
+    keeper: Keeper, store: Store, sql: Connection, code: str
+) -> None:
+    tasks = [await paused(store) for _ in range(3)]
+    for number, task in enumerate(tasks):
+        await age(sql, task, 2 * WEEK - number * timedelta(hours=1))
+    await refuse(sql, "UPDATE", "tasks", tasks[:2], code)
+    await keeper.work.retire()
+    assert [await is_there(sql, task) for task in tasks] == [True, True, False]
+
+
+@CODES
+async def test_rows_that_cannot_be_deleted_keep_no_other_deleted_tasks(
+    keeper: Keeper, store: Store, sql: Connection, code: str
+) -> None:
+    tasks = [await paused(store, contents=3) for _ in range(3)]
+    await refuse(sql, "DELETE", "log_entries", tasks[:2], code)
+    for task in tasks:
+        await store.tasks.delete(task)
+    async with purging(keeper):
+
+        async def is_gone() -> bool:
+            return await sql.fetchrow("SELECT FROM tasks WHERE task_id = $1", tasks[2]) is None
+
+        await until(is_gone)
+
+
+async def test_a_deletion_of_which_nobody_heard_that_it_was_done_is_told_all_the_same(
+    keeper: Keeper, desk: Desk, task: UUID
+) -> None:
+    async with desk.agent(task) as agent:
+        # As where the caller left, or the connection broke, just after the commit.
+        await desk.store.tasks.delete(task)
+        async with purging(keeper):
+            await asyncio.wait_for(agent.has_ended.wait(), 10)
+        assert isinstance(agent.error, TaskNotFound)
+    assert Deleted(task) in keeper.notes
+
+
+@asynccontextmanager
+async def purging(keeper: Keeper) -> AsyncIterator[None]:
+    """Delete what is deleted as long as the block lasts."""
+    running = asyncio.create_task(keeper.directory.purge_deleted())
+    try:
+        yield
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
 
 
 async def test_it_works_by_itself_and_survives_what_fails(

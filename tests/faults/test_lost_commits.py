@@ -145,10 +145,23 @@ async def test_another_process_keeps_its_session_whatever_number_was_not_committ
         await scene.desk.sessions.connect(scene.task, HELLO).__aenter__()
     elsewhere = await Store.open(database, read_connections=2, lease=timedelta(seconds=30))
     async with Desk.open(elsewhere) as desk, desk.agent(scene.task) as agent:
-        assert agent.session.fence == scene.desk.sessions._lost[scene.task]
+        assert scene.desk.sessions._lost == {(scene.task, agent.session.fence)}
         await scene.desk.sessions.tick()
         assert await is_connected(scene)
     await elsewhere.close()
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_a_session_that_ends_after_a_handshake_was_lost_beside_it_leaves_nobody_connected(
+    scene: Scene, is_committed: bool
+) -> None:
+    async with scene.desk.agent(scene.task):
+        scene.network.cut_at(b"COMMIT", passes=is_committed)
+        with pytest.raises(StoreUnavailable):
+            await scene.desk.sessions.connect(scene.task, HELLO).__aenter__()
+        assert await is_connected(scene)
+    assert not await is_connected(scene)
+    assert not scene.desk.sessions._lost
 
 
 @pytest.mark.parametrize("is_committed", [True, False])

@@ -185,6 +185,20 @@ async def test_whoever_leaves_the_queue_gives_its_place_to_the_next() -> None:
     assert admission.enter(Kind.READ) is None
 
 
+async def test_whoever_gives_up_just_as_a_place_is_free_is_told_to_come_again() -> None:
+    admission = Admission(Capacity(reads=1, queued_reads=2, queue_time=timedelta(0)))
+    assert admission.enter(Kind.READ) is None
+    turn = asyncio.ensure_future(waited(admission))
+    await asyncio.sleep(0)
+
+    # In the turn of the loop in which its time is over, the call that was at work ends.
+    asyncio.get_running_loop().call_soon(admission.leave, Kind.READ)
+
+    with pytest.raises(LimitExceeded):
+        await turn
+    assert admission.enter(Kind.READ) is None
+
+
 async def waited(admission: Admission) -> None:
     turn = admission.enter(Kind.READ)
     assert turn is not None

@@ -84,7 +84,9 @@ class Nursery:
         async for line in self._process.stdout:
             report = json.loads(line)
             if "started" in report:
-                self._born.pop(report["started"]).set_result(report["pid"])
+                born = self._born.pop(report["started"])
+                if not born.done():  # whoever ordered it may have left
+                    born.set_result(report["pid"])
             else:
                 self._children.pop(report["ended"]).has_ended(report["code"])
 

@@ -22,6 +22,7 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.status import Facts, TaskStatus, derive
+from tasklogs_server.store.failures import concerns_one_task
 from tasklogs_server.store.records import Task
 from tasklogs_server.store.tasks import TaskStore
 from tasklogs_server.telemetry.calls import concerns
@@ -124,16 +125,28 @@ class Directory:
         """
         retired = 0
         for task_id in await self._tasks.to_retire(age, limit=limit):
-            if await self._tasks.retire(task_id, age, is_paused=_is_paused):
+            if await self._retire(task_id, age):
                 _log.info("task.retired", task=str(task_id))
                 self._deleted(task_id)
                 retired += 1
         return retired
 
+    async def _retire(self, task_id: UUID, age: timedelta) -> bool:
+        try:
+            return await self._tasks.retire(task_id, age, is_paused=_is_paused)
+        except Exception as error:  # of one task's rows: the others are retired
+            if not concerns_one_task(error):
+                raise
+            _log.error("task.not_retired", task=str(task_id), error=type(error).__name__)
+            return False
+
     def _deleted(self, task_id: UUID) -> None:
+        self._tell_of_deletion(task_id)
+        self._purge.set()
+
+    def _tell_of_deletion(self, task_id: UUID) -> None:
         self._sessions.end(task_id, TaskNotFound(str(task_id)))
         self._bus.publish(Deleted(task_id))
-        self._purge.set()
 
     async def purge_deleted(self) -> None:
         """Delete the rows of deleted tasks, chunk by chunk, until cancelled.
@@ -144,10 +157,12 @@ class Directory:
             self._purge.clear()
             try:
                 for task_id in await self._tasks.deleted():
-                    await self._purge_chunks(task_id)
+                    # Whoever deleted it may not have lived, or stayed, to hear that it is done.
+                    self._tell_of_deletion(task_id)
+                    await self._purge_rows(task_id)
             except StoreUnavailable:
                 _log.info("purge.store_unavailable")
-            except Exception:  # of one task's rows: the server goes on, and so do the others'
+            except Exception:
                 _log.exception("purge.failed")
             try:
                 async with asyncio.timeout(_PURGE_EVERY_SECONDS):
@@ -160,9 +175,14 @@ class Directory:
         concerns(task_id)
         return task_id
 
-    async def _purge_chunks(self, task_id: UUID) -> None:
-        while not await self._tasks.purge(task_id):
-            pass  # each chunk is a transaction of its own, and others get their turn between two
+    async def _purge_rows(self, task_id: UUID) -> None:
+        try:
+            while not await self._tasks.purge(task_id):
+                pass  # each chunk is its own transaction, and others get their turn between two
+        except Exception as error:  # of one task's rows: the others' go
+            if not concerns_one_task(error):
+                raise
+            _log.error("purge.failed", task=str(task_id), error=type(error).__name__)
 
 
 def _is_paused(facts: Facts) -> bool:

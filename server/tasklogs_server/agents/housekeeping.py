@@ -20,6 +20,7 @@ from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved, Note
 from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound
 from tasklogs_server.store.evictions import Evictions, LogLimits
+from tasklogs_server.store.failures import concerns_one_task
 from tasklogs_server.store.tasks import TaskStore
 
 _EVERY_SECONDS = 60.0
@@ -80,7 +81,7 @@ class Housekeeping:
             self._moved.discard(task_id)  # first: it may move again meanwhile
             is_marked = False
             try:
-                is_marked = await self._room.mark(task_id)
+                is_marked = await self._mark(task_id)
             finally:
                 if not is_marked:  # a commit was under way, or another server has marked it
                     self._moved.add(task_id)
@@ -95,7 +96,7 @@ class Housekeeping:
         await self._keep_limits()
         if self._retention is not None:
             for task_id in await self._tasks.paused_without_mark(limit=_MARK_AT_ONCE):
-                await self._room.mark(task_id)
+                await self._mark(task_id)
         self._swept_at = now
 
     async def retire(self) -> None:
@@ -112,6 +113,19 @@ class Housekeeping:
                     await self._room.keep(task_id)
                 except TaskNotFound:
                     continue  # deleted meanwhile
+                except Exception as error:  # of one task's rows: the others' limits are kept
+                    if not concerns_one_task(error):
+                        raise
+                    _log.error("log.not_evicted", task=str(task_id), error=type(error).__name__)
+
+    async def _mark(self, task_id: UUID) -> bool:
+        try:
+            return await self._room.mark(task_id)
+        except Exception as error:  # of one task's rows: the others are marked
+            if not concerns_one_task(error):
+                raise
+            _log.error("log.not_marked", task=str(task_id), error=type(error).__name__)
+            return False
 
     def _noted(self, note: Note) -> None:
         if isinstance(note, Moved) and note.commit is not None:

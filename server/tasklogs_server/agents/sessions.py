@@ -86,8 +86,11 @@ class Sessions:
         self._open: dict[UUID, Session] = {}
         self._awaited: dict[UUID, set[asyncio.Future[Session]]] = defaultdict(set)
         self._confirmed: dict[UUID, _Confirmed] = {}
-        self._lost: dict[UUID, int] = {}
-        """Fences whose loss is not noted in the store yet."""
+        self._lost: set[tuple[UUID, int]] = set()
+        """Tasks and fences whose loss is not noted in the store yet.
+
+        A task may have two: of a session, and of a handshake that perhaps came after it.
+        """
         self._undecided: dict[UUID, int] = {}
         """Fences of which nobody knows whether they were committed."""
         self._noting: Shared[None] = Shared()
@@ -282,7 +285,7 @@ class Sessions:
         # If it was committed the task passes for connected: its loss is noted like any other's. If
         # it was not, the next session must not get the same number, or that would be lost instead.
         self._undecided[task_id] = max(fence, self._undecided.get(task_id, 0))
-        self._lost[task_id] = max(fence, self._lost.get(task_id, 0))
+        self._lost.add((task_id, fence))
 
     def _store_lost(self) -> None:
         self._fail_awaited(lambda: StoreUnavailable(_RETRY_AFTER))
@@ -298,8 +301,7 @@ class Sessions:
         if handshake.cancelled() or handshake.exception() is not None:
             return
         session = handshake.result()
-        if session.fence > self._lost.get(session.task_id, 0):
-            self._lost[session.task_id] = session.fence  # the next tick notes it
+        self._lost.add((session.task_id, session.fence))  # the next tick notes it
 
     def _replace(self, session: Session) -> None:
         task_id = session.task_id
@@ -311,8 +313,6 @@ class Sessions:
         if current is not None:
             current.end(SessionSuperseded())
         self._open[task_id] = session
-        if self._lost.get(task_id, 0) < session.fence:
-            self._lost.pop(task_id, None)
         if self._draining:
             session.outbox.drain(_RETRY_AFTER)
         for arrival in self._awaited.get(task_id, ()):
@@ -324,7 +324,7 @@ class Sessions:
         if self._open.get(session.task_id) is not session:
             return
         del self._open[session.task_id]
-        self._lost[session.task_id] = session.fence
+        self._lost.add((session.task_id, session.fence))
         # The stream's own task may be cancelled while it leaves; the loss is noted all the same.
         await asyncio.shield(self._note_losses())
 
@@ -333,16 +333,15 @@ class Sessions:
         await self._noting.run("losses", self._write_losses)
 
     async def _write_losses(self) -> None:
-        lost = list(self._lost.items())
+        lost = list(self._lost)
         if not lost:
             return
         try:
+            # Fences that are superseded by now match no row.
             await self._store.lose_sessions(lost)
         except StoreUnavailable:
             return  # the next tick tries again
-        for task_id, fence in lost:
-            if self._lost.get(task_id) == fence:
-                del self._lost[task_id]
+        self._lost.difference_update(lost)
 
     def _confirm(self, session: Session, moment: datetime, is_persisted: bool) -> None:
         known = self._confirmed.get(session.task_id)

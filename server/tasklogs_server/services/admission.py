@@ -118,7 +118,7 @@ class Admission:
         except BaseException as error:
             if turn.done() and not turn.cancelled():
                 self.leave(Kind.READ)  # it came all the same, just now
-            else:
+            elif turn in self._queue:  # or its place was passed over already: it was given up
                 self._queue.remove(turn)
             if isinstance(error, TimeoutError):
                 raise _too_many(Kind.READ.value, self._limits[Kind.READ]) from None

@@ -48,6 +48,13 @@ def may_be_of_one_place(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresSystemError)
 
 
+def concerns_one_task(error: Exception) -> bool:
+    """Whether what a statement about one task raised says nothing of other tasks."""
+    if not isinstance(error, StoreUnavailable):
+        return True
+    return error.__cause__ is not None and may_be_of_one_place(error.__cause__)
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Whether the store could not be reached or could not do its work just now."""
     return isinstance(error, _UNAVAILABLE)
