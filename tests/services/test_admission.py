@@ -219,3 +219,49 @@ async def test_a_sync_that_fails_counts_as_little_as_one_that_is_done() -> None:
         with pytest.raises(TimeoutError):
             await sync(uuid4(), max_staleness=None, time_left=None)
         admission.leave(Kind.READ)
+
+
+async def test_reads_whose_agents_answer_at_once_go_on_one_after_the_other_before_the_queue() -> (
+    None
+):
+    admission = Admission(Capacity(reads=2, queued_reads=1))
+    answered = asyncio.Event()
+    at_work: list[int] = []
+
+    async def answer(*_: object, **__: object) -> None:
+        await answered.wait()
+
+    sync = admission.setting_aside(answer)  # type: ignore[arg-type]
+
+    async def read_live(number: int) -> None:
+        assert admission.enter(Kind.READ) is None
+        await sync(uuid4(), max_staleness=None, time_left=None)
+        at_work.append(number)
+
+    live = [asyncio.ensure_future(read_live(number)) for number in range(6)]
+    await asyncio.sleep(0)  # all wait, and none is at work
+    assert [admission.enter(Kind.READ) for _ in range(2)] == [None, None]
+    queued = asyncio.ensure_future(waited(admission))
+    await asyncio.sleep(0)
+
+    answered.set()
+    await all_had_a_turn()
+    assert not at_work
+    live[0].cancel()
+    await asyncio.wait([live[0]])
+    admission.leave(Kind.READ)  # of the one that left
+    for expected in ([], [1], [1, 2], [1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4, 5]):
+        assert at_work == expected
+        assert not queued.done()
+        admission.leave(Kind.READ)
+        await all_had_a_turn()
+    assert queued.done()
+    for _ in range(2):
+        admission.leave(Kind.READ)
+    assert admission._under_way[Kind.READ] == 0
+
+
+async def all_had_a_turn() -> None:
+    """Let the loop do all that can be done now."""
+    for _ in range(10):
+        await asyncio.sleep(0)

@@ -70,6 +70,8 @@ class Admission:
         }
         self._under_way = dict.fromkeys(Kind, 0)
         self._queue: deque[asyncio.Future[None]] = deque()
+        self._returning: deque[asyncio.Future[None]] = deque()
+        """Reads that have waited for their agent: they come before the queue."""
         self._waiting = 0
 
     def enter(self, kind: Kind) -> Awaitable[None] | None:
@@ -82,7 +84,7 @@ class Admission:
             return None
         if kind is not Kind.READ or len(self._queue) >= self._capacity.queued_reads:
             raise _too_many(kind.value, self._limits[kind])
-        return self._take_turn()
+        return self._take_turn(self._queue)
 
     def leave(self, kind: Kind) -> None:
         """The call is over, and its answer sent."""
@@ -100,33 +102,50 @@ class Admission:
                 raise _too_many("live reads", self._capacity.waiting_reads)
             self._waiting += 1
             self.leave(Kind.READ)
+            stays = True
             try:
                 return await sync(task_id, max_staleness=max_staleness, time_left=time_left)
+            except asyncio.CancelledError:
+                stays = False
+                raise
             finally:
-                self._waiting -= 1
-                # Not refused now, having waited so long: few more than may be, for a moment.
-                self._under_way[Kind.READ] += 1
+                try:
+                    await self._come_back(stays=stays)
+                finally:
+                    self._waiting -= 1
 
         return wait
 
-    async def _take_turn(self) -> None:
+    async def _come_back(self, *, stays: bool) -> None:
+        """Count a read at work again, in its turn: one commit may end the waiting of thousands."""
+        try:
+            if stays and self._under_way[Kind.READ] >= self._limits[Kind.READ]:
+                await self._take_turn(self._returning)
+                self._under_way[Kind.READ] -= 1
+        finally:
+            self._under_way[Kind.READ] += 1  # also where it leaves: `leave` follows
+
+    async def _take_turn(self, queue: deque[asyncio.Future[None]]) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
+        queue.append(turn)
         try:
             async with asyncio.timeout(self._capacity.queue_time.total_seconds()):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
                 self.leave(Kind.READ)  # it came all the same, just now
-            elif turn in self._queue:  # or its place was passed over already: it was given up
-                self._queue.remove(turn)
+            elif turn in queue:  # or its place was passed over already: it was given up
+                queue.remove(turn)
             if isinstance(error, TimeoutError):
                 raise _too_many(Kind.READ.value, self._limits[Kind.READ]) from None
             raise
 
     def _admit_next(self) -> None:
-        while self._queue and self._under_way[Kind.READ] < self._limits[Kind.READ]:
-            turn = self._queue.popleft()
+        while self._under_way[Kind.READ] < self._limits[Kind.READ]:
+            queue = self._returning or self._queue
+            if not queue:
+                return
+            turn = queue.popleft()
             if not turn.done():
                 self._under_way[Kind.READ] += 1
                 turn.set_result(None)

@@ -86,8 +86,12 @@ class Backoff:
         if ended.retry_after_seconds is not None:
             # Spread over half as much again: those who were told the same must not return as one.
             return ended.retry_after_seconds * self._rng.uniform(1.0, 1.5)
+        # A session that is lost says nothing of what it sent, a refusal to let one in neither.
+        is_refused = ended.was_welcome and ended.is_refusal and ended.info != "SESSION_LOST"
         ceiling = min(
-            self._settings.backoff_cap_seconds,
+            self._settings.refused_cap_seconds
+            if is_refused
+            else self._settings.backoff_cap_seconds,
             self._settings.backoff_first_seconds * 2 ** min(self._failures - 1, 30),
         )
         return self._rng.uniform(ceiling / 2, ceiling)

@@ -26,6 +26,9 @@ class Settings:
     """The first wait before the server is dialed again; each further one is twice as long."""
     backoff_cap_seconds: float = 5.0
     """The longest of those waits: a restarted server is found soon."""
+    refused_cap_seconds: float = 60.0
+    """The longest of those waits where the server took nothing of what was sent: the next stream
+    sends the same."""
     superseded_wait_seconds: tuple[float, float] = (30.0, 60.0)
     """After another agent took over, so that two with one token do not fence each other for
     ever."""
