@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from tasklogs_server.agents.messages import GoodbyeReason
 from tasklogs_server.domain.errors import (
     CommitRefused,
     LogCorrupt,
@@ -106,3 +107,65 @@ async def test_what_is_refused_once_is_said_with_a_time_to_wait(
         assert isinstance(agent.error, CommitRefused)
         assert agent.error.retry_after >= timedelta(seconds=30)
         assert "secret" not in str(agent.error)
+
+
+async def refuse_updates(sql: Connection, table: str, task: UUID, code: str) -> None:
+    """Let Postgres fail with this SQLSTATE wherever a row of the task is to be changed."""
+    await sql.execute(f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'a secret' USING ERRCODE = '{code}'; END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE ON {table} FOR EACH ROW
+        WHEN (NEW.task_id = '{task}') EXECUTE FUNCTION refuse()""")
+
+
+# A check says no; a row is corrupt; a block cannot be read.
+CODES = pytest.mark.parametrize("code", ["23514", "XX001", "58030"])
+
+
+@CODES
+async def test_a_loss_that_cannot_be_noted_leaves_no_other_task_connected(
+    store: Store, sql: Connection, code: str
+) -> None:
+    tasks = sorted([await new_task(store) for _ in range(3)])
+    async with Desk.open(store) as desk:
+        async with AsyncExitStack() as stack:
+            for task in tasks:
+                await stack.enter_async_context(desk.agent(task))
+            await refuse_updates(sql, "tasks", tasks[1], code)
+        assert not desk.sessions._lost
+        connected = [(await store.tasks.get(task)).agent_connected for task in tasks]
+    assert connected == [False, True, False]
+
+
+async def synced(desk: Desk, agent: DeskAgent) -> None:
+    """Confirm the stored log by a sync that brings nothing new."""
+    agent.answers_syncs = True
+    task = agent.session.task_id
+    await desk.syncs.sync(task, max_staleness=None, time_left=None)
+
+
+@CODES
+async def test_a_moment_that_cannot_be_persisted_keeps_no_other_from_it(
+    store: Store, sql: Connection, code: str
+) -> None:
+    tasks = sorted([await new_task(store) for _ in range(3)])
+    async with Desk.open(store) as desk, AsyncExitStack() as stack:
+        for task in tasks:
+            agent = await stack.enter_async_context(desk.agent(task))
+            await synced(desk, agent)
+        await refuse_updates(sql, "log_heads", tasks[1], code)
+        await desk.sessions.tick()
+        moments = [(await store.tasks.get(task)).head.snapshot_at for task in tasks]
+        assert moments == [desk.clock.now, None, desk.clock.now]
+
+
+async def test_a_goodbye_waits_for_no_other_tasks_head(store: Store, sql: Connection) -> None:
+    tasks = [await new_task(store) for _ in range(2)]
+    async with Desk.open(store) as desk, desk.agent(tasks[0]) as one, desk.agent(tasks[1]) as two:
+        await synced(desk, one)
+        await synced(desk, two)
+        async with sql.transaction():
+            await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", tasks[0])
+            leaving = desk.sessions.goodbye(two.session, GoodbyeReason.STOPPING)
+            await asyncio.wait_for(leaving, 10)
+        assert (await store.tasks.get(tasks[1])).head.snapshot_at == desk.clock.now

@@ -173,7 +173,7 @@ class Sessions:
             await self._writes.fold(
                 session.task_id, fence=session.fence, revision=revision, row=row
             )
-        await self._persist()
+        await self._persist(session.task_id)
         if session.standalone and reason is GoodbyeReason.PAUSING:
             await self._tasks.change_facts(session.task_id, pause_standalone)
             self._bus.publish(Moved(session.task_id))
@@ -348,8 +348,13 @@ class Sessions:
         if known is None or known.moment < moment:
             self._confirmed[session.task_id] = _Confirmed(session.fence, moment, is_persisted)
 
-    async def _persist(self) -> None:
-        moved = {task_id: one for task_id, one in self._confirmed.items() if not one.is_persisted}
+    async def _persist(self, only: UUID | None = None) -> None:
+        # Of one task at a goodbye: another's head may be locked.
+        moved = {
+            task_id: one
+            for task_id, one in self._confirmed.items()
+            if not one.is_persisted and only in (None, task_id)
+        }
         if moved:
             await self._writes.confirm(
                 [(task_id, one.fence, one.moment) for task_id, one in moved.items()]

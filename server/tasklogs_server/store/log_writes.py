@@ -13,6 +13,7 @@ import structlog
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.failures import is_connection_lost, may_be_of_one_place
+from tasklogs_server.store.many_tasks import each_or_alone
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
 
 _log = structlog.get_logger(__name__)
@@ -157,9 +158,11 @@ class LogWrites:
             )
 
     async def confirm(self, confirmed: Sequence[tuple[UUID, int, datetime]]) -> None:
-        """Persist, per task and fence, the moment of which the stored log is a true picture."""
-        async with self._connections.use() as connection:
-            await connection.executemany(_CONFIRM, sorted(confirmed))
+        """Persist, per task and fence, the moment of which the stored log is a true picture.
+
+        What cannot be written of one task is logged; the others' is.
+        """
+        await each_or_alone(self._connections, _CONFIRM, sorted(confirmed))
 
     async def _commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
         # Heads in the order of task ids: two batches cannot wait for each other in a circle.

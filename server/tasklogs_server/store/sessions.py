@@ -13,6 +13,7 @@ from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.encoding import encode_head
 from tasklogs_server.store.log_reads import read_tail
+from tasklogs_server.store.many_tasks import each_or_alone
 from tasklogs_server.store.records import LogHead
 from tasklogs_server.store.task_rows import (
     HEAD_COLUMNS,
@@ -127,13 +128,11 @@ class SessionStore:
     async def lose_sessions(self, lost: Sequence[tuple[UUID, int]]) -> None:
         """Note for each task and fence of this process that its stream is gone.
 
-        Leases run from here.
+        Leases run from here. What cannot be noted of one task is logged; the others' is.
         """
         process_id = self._standing.process_id
-        async with self._connections.use() as connection:
-            await connection.executemany(
-                _LOST, [(task_id, fence, process_id) for task_id, fence in sorted(lost)]
-            )
+        noted = [(task_id, fence, process_id) for task_id, fence in sorted(lost)]
+        await each_or_alone(self._connections, _LOST, noted)
 
     async def epochs_in_the_last_hour(self, task_id: UUID) -> int:
         """Count the epochs that were opened in the last hour."""
