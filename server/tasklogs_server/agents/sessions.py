@@ -40,6 +40,8 @@ from tasklogs_server.store.tasks import TaskStore
 
 _RETRY_AFTER = timedelta(seconds=1)
 _TAIL_IDLE = timedelta(seconds=30)
+# Whoever holds one task's row in the store must not keep the others' agents from their turn.
+_HANDSHAKE_SECONDS = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -239,17 +241,20 @@ class Sessions:
     async def _shake_hands(self, task_id: UUID, hello: Hello) -> Session:
         raised: list[int] = []
         try:
-            opening = await self._store.open_session(
-                task_id,
-                admit=lambda start_build: _admit(hello, start_build),
-                connect=connect_standalone,
-                above=self._undecided.get(task_id, 0),
-                raised=raised.append,
-            )
-        except StoreUnavailable:
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                opening = await self._store.open_session(
+                    task_id,
+                    admit=lambda start_build: _admit(hello, start_build),
+                    connect=connect_standalone,
+                    above=self._undecided.get(task_id, 0),
+                    raised=raised.append,
+                )
+        except (StoreUnavailable, TimeoutError) as error:
             for fence in raised:
                 self._note_undecided(task_id, fence)
-            raise
+            if isinstance(error, StoreUnavailable):
+                raise
+            raise StoreUnavailable(_RETRY_AFTER) from None
         if self._undecided.get(task_id, 0) < opening.fence:
             self._undecided.pop(task_id, None)
         return Session(
