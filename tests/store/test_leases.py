@@ -147,7 +147,7 @@ async def test_an_old_process_is_forgotten_and_its_tasks_are_not_connected(
         assert not (await later.tasks.get(held)).agent_connected
 
 
-@pytest.mark.parametrize("was_noted", [True, False], ids=["as now", "forgotten by an earlier version"])
+@pytest.mark.parametrize("was_noted", [True, False], ids=["now", "earlier"])
 async def test_a_lease_that_is_over_stays_over_when_the_process_is_forgotten(
     database: str, store: Store, held: UUID, sql: Connection, was_noted: bool
 ) -> None:
