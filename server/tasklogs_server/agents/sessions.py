@@ -17,6 +17,7 @@ from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.committer import Committer
 from tasklogs_server.agents.handshakes import Handshakes
 from tasklogs_server.agents.messages import AgentState, GoodbyeReason, Hello, Limits
+from tasklogs_server.agents.patience import once_it_has_time
 from tasklogs_server.agents.room import Room
 from tasklogs_server.agents.session import Session
 from tasklogs_server.bus.local import LocalBus
@@ -143,7 +144,7 @@ class Sessions:
             build = session.hello.build_number
             return observe_agent(facts, build, state.lifecycle, state.health) or facts
 
-        await self._tasks.change_facts(session.task_id, change)
+        await once_it_has_time(lambda: self._tasks.change_facts(session.task_id, change))
         self._bus.publish(Moved(session.task_id))
 
     async def limit_epochs(self, task_id: UUID) -> None:
