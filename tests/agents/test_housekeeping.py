@@ -248,6 +248,29 @@ async def test_what_happened_since_begins_the_retention_anew(
     assert await is_there(sql, connected)
 
 
+async def test_the_loss_of_a_stream_counts_also_where_its_server_was_killed_days_ago(
+    keeper: Keeper, store: Store, database: str, sql: Connection
+) -> None:
+    task = await new_task(store)
+    await store.tasks.change_facts(task, lambda _: PAUSED)
+    await age(sql, task, 2 * WEEK)
+    killed = await Store.open(database, read_connections=2, lease=timedelta(seconds=30))
+    await killed.sessions.open_session(task, admit=lambda _: None, connect=None)
+    await sql.execute(
+        "UPDATE processes SET heartbeat_at = heartbeat_at - interval '2 days'"
+        " WHERE process_id = (SELECT session_process FROM tasks WHERE task_id = $1)",
+        task,
+    )
+    later = await Store.open(database, read_connections=2, lease=timedelta(seconds=30))
+    await keeper.work.retire()
+    assert await is_there(sql, task)
+    await age(sql, task, WEEK - DAY)
+    await keeper.work.retire()
+    assert not await is_there(sql, task)
+    for one in (killed, later):
+        await one.close()
+
+
 async def test_a_report_that_comes_in_between_keeps_the_task(store: Store, sql: Connection) -> None:
     task = await paused(store)
     await age(sql, task, 2 * WEEK)

@@ -358,3 +358,26 @@ async def test_a_store_that_is_away_is_said_so_at_the_handshake(
         with pytest.raises(StoreUnavailable):
             await desk.sessions.connect(task_id, HELLO).__aenter__()
     await store.close()
+
+
+async def test_a_store_that_readers_keep_busy_ends_no_stream(database: str) -> None:
+    store = await Store.open(
+        database,
+        read_connections=1,
+        lease=timedelta(seconds=30),
+        patience=timedelta(milliseconds=50),
+    )
+    task_id = await new_task(store)
+    async with Desk.open(store) as desk, desk.agent(task_id) as agent:
+        await agent.append([entry(0, "a")], open_epoch=True)
+        await agent.all_acked()
+        desk.clock.advance(60)
+        await desk.sessions.tick()  # the tail is given up, and is to be read again
+        async with store.reads._connections.use():
+            growing = asyncio.create_task(agent.append(tail=grown(0, 1, "b")))
+            reporting = asyncio.create_task(desk.sessions.report(agent.session, READY))
+            done, _ = await asyncio.wait({growing, reporting}, timeout=0.3)
+            assert not done
+        await asyncio.wait_for(asyncio.gather(growing, reporting), 10)
+        await agent.all_acked()
+    await store.close()

@@ -10,11 +10,13 @@ from uuid import UUID
 
 import pytest
 
+from tasklogs_server.agents import sessions
 from tasklogs_server.agents.messages import GoodbyeReason
 from tasklogs_server.domain.errors import (
     CommitRefused,
     LogCorrupt,
     SessionSuperseded,
+    StoreUnavailable,
     TaskLogsError,
     TaskNotFound,
 )
@@ -169,3 +171,26 @@ async def test_a_goodbye_waits_for_no_other_tasks_head(store: Store, sql: Connec
             leaving = desk.sessions.goodbye(two.session, GoodbyeReason.STOPPING)
             await asyncio.wait_for(leaving, 10)
         assert (await store.tasks.get(tasks[1])).head.snapshot_at == desk.clock.now
+
+
+@pytest.mark.parametrize("table", ["tasks", "log_heads"])
+async def test_agents_of_a_task_whose_row_is_held_keep_no_other_agent_from_its_turn(
+    store: Store, sql: Connection, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    monkeypatch.setattr(sessions, "_HANDSHAKE_SECONDS", 0.3)
+    held, other = [await new_task(store) for _ in range(2)]
+    async with Desk.open(store, handshakes=1) as desk:
+        async with sql.transaction():
+            await sql.execute(f"SELECT FROM {table} WHERE task_id = $1 FOR UPDATE", held)
+            late = [asyncio.create_task(connected(desk, held)) for _ in range(3)]
+            await asyncio.wait_for(connected(desk, other), 10)
+            for one in late:
+                with pytest.raises(StoreUnavailable):
+                    await asyncio.wait_for(one, 10)
+        monkeypatch.undo()
+        await connected(desk, held)
+
+
+async def connected(desk: Desk, task: UUID) -> None:
+    async with desk.agent(task):
+        pass

@@ -145,3 +145,19 @@ async def test_an_old_process_is_forgotten_and_its_tasks_are_not_connected(
     async with other_process(database) as later:
         assert await sql.fetchval("SELECT count(*) FROM processes") == 1
         assert not (await later.tasks.get(held)).agent_connected
+
+
+@pytest.mark.parametrize("was_noted", [True, False], ids=["now", "earlier"])
+async def test_a_lease_that_is_over_stays_over_when_the_process_is_forgotten(
+    database: str, store: Store, held: UUID, sql: Connection, was_noted: bool
+) -> None:
+    await age(sql, "processes", "heartbeat_at", timedelta(days=2))
+    async with other_process(database):
+        if not was_noted:
+            await sql.execute("UPDATE tasks SET session_lost_at = NULL")
+        await age(sql, "tasks", "created_at", timedelta(days=2))
+        await age(sql, "processes", "up_since", timedelta(days=1))
+    async with other_process(database) as last:
+        assert await sql.fetchval("SELECT count(*) FROM processes") == 2
+        assert not (await last.tasks.get(held)).agent_connected
+        assert await is_off(last, held)

@@ -14,6 +14,7 @@ from tasklogs_server.agents.committer import Committer
 from tasklogs_server.agents.draft import Draft
 from tasklogs_server.agents.messages import Append, Hello, Limits, Welcome
 from tasklogs_server.agents.outbox import Outbox
+from tasklogs_server.agents.patience import once_it_has_time
 from tasklogs_server.agents.room import Room
 from tasklogs_server.domain.errors import (
     AgentUnreachable,
@@ -150,7 +151,8 @@ class Session:
         try:
             # Last, nothing is awaited before the append is applied: idle tails are given up.
             if self._draft.lacks_tail:
-                self._draft.supply_tail(await self._load_tail(self.task_id))
+                content = await once_it_has_time(lambda: self._load_tail(self.task_id))
+                self._draft.supply_tail(content)
             self._check_open()
         except BaseException:
             self._budget.give_back(size_bytes)

@@ -17,6 +17,7 @@ from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.committer import Committer
 from tasklogs_server.agents.handshakes import Handshakes
 from tasklogs_server.agents.messages import AgentState, GoodbyeReason, Hello, Limits
+from tasklogs_server.agents.patience import once_it_has_time
 from tasklogs_server.agents.room import Room
 from tasklogs_server.agents.session import Session
 from tasklogs_server.bus.local import LocalBus
@@ -41,6 +42,8 @@ from tasklogs_server.telemetry.observer import Observer
 
 _RETRY_AFTER = timedelta(seconds=1)
 _TAIL_IDLE = timedelta(seconds=30)
+# Whoever holds one task's row in the store must not keep the others' agents from their turn.
+_HANDSHAKE_SECONDS = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -154,7 +157,7 @@ class Sessions:
             build = session.hello.build_number
             return observe_agent(facts, build, state.lifecycle, state.health) or facts
 
-        await self._tasks.change_facts(session.task_id, change)
+        await once_it_has_time(lambda: self._tasks.change_facts(session.task_id, change))
         self._bus.publish(Moved(session.task_id))
 
     async def limit_epochs(self, task_id: UUID) -> None:
@@ -253,17 +256,20 @@ class Sessions:
         raised: list[int] = []
         try:
             with self._observer.shaking_hands():
-                opening = await self._store.open_session(
-                    task_id,
-                    admit=lambda start_build: _admit(hello, start_build),
-                    connect=connect_standalone,
-                    above=self._undecided.get(task_id, 0),
-                    raised=raised.append,
-                )
-        except StoreUnavailable:
+                async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                    opening = await self._store.open_session(
+                        task_id,
+                        admit=lambda start_build: _admit(hello, start_build),
+                        connect=connect_standalone,
+                        above=self._undecided.get(task_id, 0),
+                        raised=raised.append,
+                    )
+        except (StoreUnavailable, TimeoutError) as error:
             for fence in raised:
                 self._note_undecided(task_id, fence)
-            raise
+            if isinstance(error, StoreUnavailable):
+                raise
+            raise StoreUnavailable(_RETRY_AFTER) from None
         if self._undecided.get(task_id, 0) < opening.fence:
             self._undecided.pop(task_id, None)
         return Session(

@@ -22,6 +22,8 @@ _CHECKSUM_BYTES = 6
 _CURSOR = struct.Struct(">c16sq")
 _PAGE = struct.Struct(">c16siiiqBBqB8s")
 _STATUSES = tuple(TaskStatus)
+# Postgres reckons with ordinals as integers, and adds a page's rows.
+_MAX_ORDINAL = 2**31 - 1 - 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class PagePlace:
         kind, task_id, epoch, start, end, revision, snapshot, has_at, at, status, made_for = unseal(
             _PAGE, token, "page_token"
         )
-        if kind != b"p" or status >= len(_STATUSES):
+        in_range = epoch >= 0 and 0 <= start <= end <= _MAX_ORDINAL and revision >= 0
+        if kind != b"p" or status >= len(_STATUSES) or not in_range:
             raise not_a_token("page_token")
         if made_for != fingerprint:
             raise InvalidFields(
@@ -100,7 +103,7 @@ class PagePlace:
             end=end,
             revision=revision,
             snapshot=bool(snapshot),
-            snapshot_at=_EPOCH_START + at * _MICROSECOND if has_at else None,
+            snapshot_at=_moment(at) if has_at else None,
             status=_STATUSES[status],
             fingerprint=made_for,
         )
@@ -113,6 +116,13 @@ def fingerprint(arguments: bytes) -> bytes:
 
 _EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = datetime.resolution
+
+
+def _moment(micros: int) -> datetime:
+    try:
+        return _EPOCH_START + micros * _MICROSECOND
+    except OverflowError:
+        raise not_a_token("page_token") from None
 
 
 def _micros(moment: datetime) -> int:

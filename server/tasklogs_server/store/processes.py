@@ -22,11 +22,17 @@ _REGISTER = """
 
 _HEARTBEAT = "UPDATE processes SET heartbeat_at = clock_timestamp() WHERE process_id = $1"
 
-# A row may go when no task names its process any more, or when the lease that it bears on is long
-# over.
+# A row may go when no task needs it: where its process was killed it alone tells when the sessions
+# were lost, and leases and the retention of paused tasks run from there.
 _FORGET = """
-    DELETE FROM processes
-     WHERE process_id <> $1 AND heartbeat_at < clock_timestamp() - interval '1 day'"""
+    WITH forgotten AS (
+        DELETE FROM processes
+         WHERE process_id <> $1 AND heartbeat_at < clock_timestamp() - interval '1 day'
+        RETURNING process_id, heartbeat_at
+    )
+    UPDATE tasks t SET session_lost_at = f.heartbeat_at
+      FROM forgotten f
+     WHERE t.session_process = f.process_id AND t.session_lost_at IS NULL"""
 
 
 async def register(connections: Connections, process_id: UUID) -> datetime:

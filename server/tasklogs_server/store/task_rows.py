@@ -37,9 +37,11 @@ FACT_COLUMNS = """
 # not count.
 HEARTBEAT = "(SELECT p.heartbeat_at FROM processes p WHERE p.process_id = t.session_process)"
 
+# Of a process that is forgotten nothing is known: NULL would be neither connected nor over.
 AGENT_CONNECTED = f"""
     t.session_process IS NOT NULL AND t.session_lost_at IS NULL
-    AND (t.session_process = $1 OR {HEARTBEAT} > clock_timestamp() - interval '15 s')"""
+    AND (t.session_process = $1
+         OR coalesce({HEARTBEAT} > clock_timestamp() - interval '15 s', false))"""
 
 LEASE_OVER = f"""
     t.standalone AND t.transition = 'START' AND NOT ({AGENT_CONNECTED})
