@@ -121,6 +121,9 @@ class LedgeredTaskApp(FakeTaskApp):
 
     async def _hang(self, seconds: float) -> None:
         async with self.handling_post():
+            # What `/messages` showed in the last moment before it no longer answers: `/events`
+            # would tell of it only when the hang is over.
+            self.tick()
             self._held = []
             await asyncio.sleep(seconds)
             held, self._held = self._held, None

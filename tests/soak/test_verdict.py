@@ -107,6 +107,10 @@ def test_what_was_shown_250_ms_before_both_were_killed_is_lost_where_no_epoch_ho
     run.faults = [fault(12.0, 12.5, Part.POSTGRES)]
     assert kinds(run) == set()
     run.faults = []
+    run.wire.append({"pid": 1, "stream": 1, "t": 13.2, "kind": "end"})
+    assert kinds(run) == set()
+    run.wire.pop()
+    assert kinds(run) == {Kind.LOST}
     run.wire[-1]["t"] += 0.2  # an ack that took so long says that the machine has no time
     assert kinds(run) == set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +44,8 @@ class Wire:
     appends: list[Append] = field(default_factory=list)
     """In the order in which they were sent."""
     welcomes: list[Welcome] = field(default_factory=list)
+    sessions: list[tuple[float, float]] = field(default_factory=list)
+    """From Welcome to the stream's end, or the next Hello of anyone: a killed agent ends none."""
     unknown: list[str] = field(default_factory=list)
     """Stored tails that no task app ever showed."""
 
@@ -51,6 +54,11 @@ class Wire:
         """In the order of their acknowledgements."""
         found = [one for one in self.appends if one.acked is not None]
         return sorted(found, key=lambda one: one.acked or 0.0)
+
+    def end_session(self, t: float) -> None:
+        """Whoever was connected is not any more."""
+        if self.sessions and math.isinf(self.sessions[-1][1]):
+            self.sessions[-1] = self.sessions[-1][0], t
 
 
 @dataclass
@@ -66,16 +74,22 @@ def replay(records: Iterable[Record], shown: Shown) -> Wire:
     """Replay `wire.jsonl`, see tests/soak/agent_process.py."""
     wire = Wire()
     streams: dict[tuple[int, int], _Stream] = {}
+    latest: _Stream | None = None
     for record in records:
         stream = streams.setdefault((record["pid"], record["stream"]), _Stream())
         match record["kind"]:
             case "hello":
                 stream.asked = record["t"]
+                wire.end_session(record["t"])
             case "welcome":
                 stream.epoch = record["epoch"]
                 stream.tail = _stored_tail(record, shown, wire)
                 tail = record["tail"] and (record["tail"][0], record["tail"][2][:MARK_DIGITS])
                 wire.welcomes.append(Welcome(stream.asked, record["t"], stream.epoch, tail))
+                wire.sessions.append((record["t"], math.inf))
+                latest = stream
+            case "end" if stream is latest:
+                wire.end_session(record["t"])
             case "append":
                 append = _apply(record, stream)
                 stream.pending[record["sequence"]] = append

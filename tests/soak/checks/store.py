@@ -87,8 +87,9 @@ def _falls_short(task: TaskLedger, append: Append, welcome: Welcome) -> bool:
 def lost_at_kills(ledger: Ledger) -> Iterator[Finding]:
     """What was shown 250 ms before agent and task app were killed together is in one epoch.
 
-    Only where nothing else was at fault, the agent was welcome for 2 s by then, and the machine has
-    been quick: no task's ack took longer than 100 ms.
+    Only where nothing else was at fault, the agent was connected for 2 s by then (a superseded one
+    stays away for up to a minute), and the machine has been quick: no task's ack took longer than
+    100 ms.
     """
     for task in ledger.tasks:
         for killed in task.kills:
@@ -113,10 +114,10 @@ def was_steady(ledger: Ledger, task: TaskLedger, killed: float) -> bool:
     """Whether nothing but the killing itself was at fault before, not even the machine."""
     began = killed - _STEADY_SECONDS
     others = [one for one in ledger.faults_between(began, killed) if not one.kills_both]
-    last_welcome = max((one.t for one in task.wire.welcomes if one.t < killed), default=killed)
+    is_connected = any(first < began and killed <= last for first, last in task.wire.sessions)
     last_start = max((one for one in task.starts if one < killed), default=killed)
     is_quick = ledger.slowest_ack_seconds(began, killed) < _QUICK_SECONDS
-    return is_quick and not others and max(last_welcome, last_start) < began
+    return is_quick and is_connected and not others and last_start < began
 
 
 def _holds(task: TaskLedger, epoch: int, entry_id: int, content: str) -> bool:
