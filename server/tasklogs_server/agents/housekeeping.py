@@ -66,7 +66,7 @@ class Housekeeping:
                 try:
                     await work()
                 except StoreUnavailable:
-                    pass  # the heartbeat tells
+                    pass  # the store's watch tells
                 except Exception:
                     _log.exception("housekeeping.failed", work=work.__name__)
             await asyncio.sleep(self._pause_seconds())
