@@ -25,7 +25,7 @@ import grpc
 import uvloop
 
 from bench.bare_fan_out import FanOut
-from tasklogs_server import app
+from tasklogs_server.services import listener
 from tasklogs_server.settings import ServerSettings
 
 _PAGE = struct.Struct(">16sii")
@@ -87,7 +87,7 @@ async def serve(dsn: str, constant_bytes: int) -> None:
     service = BareService(b"x" * constant_bytes)
     await service.connect(dsn, settings.read_connections)
     # The very options of the server under test: a copy would drift.
-    server = grpc.aio.server(options=app._options(settings))
+    server = grpc.aio.server(options=listener.options(settings))
     unary = grpc.unary_unary_rpc_method_handler
     handlers: dict[str, Any] = {
         "Constant": unary(service.constant),

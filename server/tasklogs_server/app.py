@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import grpc
 import structlog
@@ -28,37 +26,34 @@ from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.agents.syncs import Syncs
 from tasklogs_server.agents.tokens import AgentTokens
 from tasklogs_server.agents.upload import Uploads
-from tasklogs_server.auth.own_certificate import BadCertificate, CertificateFiles
+from tasklogs_server.background import background
 from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.database import database, open_store
 from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
 from tasklogs_server.garbage import spare_what_stays
 from tasklogs_server.listening import listen_address
 from tasklogs_server.logs.follower import Follows
 from tasklogs_server.logs.reader import LogReader
-from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from tasklogs_server.monitoring import metrics_of, telemetry_of
 from tasklogs_server.security import Security, prepare
 from tasklogs_server.services.access import Access
 from tasklogs_server.services.admission import Admission, Capacity
 from tasklogs_server.services.caller_limits import Allowance, CallerLimits
 from tasklogs_server.services.hang_up import hang_up, let_nobody_in
 from tasklogs_server.services.interceptor import ErrorInterceptor
+from tasklogs_server.services.listener import bind, options
 from tasklogs_server.services.observing import CallObserver
-from tasklogs_server.services.registration import register, register_health, set_serving
+from tasklogs_server.services.probes import probes
+from tasklogs_server.services.registration import register, set_serving
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService, encode_event
 from tasklogs_server.services.tasks import TasksService
-from tasklogs_server.services.tls import server_credentials
-from tasklogs_server.settings import ServerSettings, host_and_port
+from tasklogs_server.settings import ServerSettings
 from tasklogs_server.startup import StartupError as StartupError
 from tasklogs_server.stopping import StopSignals
-from tasklogs_server.store import Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import LogLimits
-from tasklogs_server.store.probe import why_unusable
-from tasklogs_server.telemetry.assembly import Telemetry, TelemetryUnavailable, Wanted, opened
-from tasklogs_server.telemetry.state import State
 
 _TICK_SECONDS = 5.0
-STREAM_BYTES = 256 * 1024
 _DRAIN_RETRY_AFTER = timedelta(seconds=1)
 # Agents wait 15 s for their Welcome, and may have to wait twice: to be known, and to be let in.
 _HANDSHAKE_PATIENCE = timedelta(seconds=5)
@@ -92,7 +87,7 @@ async def serve(
     security = await prepare(settings)
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(StopSignals())
-        dsn = await stack.enter_async_context(_database(settings, on_progress, signals))
+        dsn = await stack.enter_async_context(database(settings, on_progress, signals))
         running = await stack.enter_async_context(run(settings, dsn, security))
         spare_what_stays()
         on_ready(running.address)
@@ -141,9 +136,9 @@ async def run(
     host, port = listen_address(settings)
     async with AsyncExitStack() as stack:
         security = security or await prepare(settings)
-        telemetry = stack.enter_context(_telemetry(settings))
+        telemetry = stack.enter_context(telemetry_of(settings))
         observer = telemetry.observer
-        store = await _open_store(settings, dsn)
+        store = await open_store(settings, dsn)
         stack.push_async_callback(store.close)
 
         admission = Admission(_capacity(settings))
@@ -214,7 +209,7 @@ async def run(
         interceptors: list[grpc.aio.ServerInterceptor] = [calls]
         if telemetry.is_on:
             interceptors.insert(0, CallObserver(observer))
-        server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
+        server = grpc.aio.server(interceptors=interceptors, options=options(settings))
         health_servicer = register(
             server,
             task_logs=TaskLogsService(reader, follows),
@@ -222,25 +217,25 @@ async def run(
             task_agents=TaskAgentsService(agent_tokens, sessions, uploads),
             channelz=settings.channelz,
         )
-        bound = _bind(server, host, port, security.certificate)
+        bound = bind(server, host, port, security.certificate)
 
         metrics_address = stack.enter_context(
-            _metrics(telemetry, settings, store, sessions, follows, budget, handshakes)
+            metrics_of(telemetry, settings, store, sessions, follows, budget, handshakes)
         )
 
-        health_address = await stack.enter_async_context(_probes(settings, health_servicer))
+        health_address = await stack.enter_async_context(probes(settings, health_servicer))
 
         # Leaving: calls end before what they stand on; the committer outlives the last session.
-        await stack.enter_async_context(_background(committer.run()))
-        await stack.enter_async_context(_background(directory.purge_deleted()))
-        await stack.enter_async_context(_background(housekeeping.run()))
-        await stack.enter_async_context(_background(_persist(sessions)))
-        await stack.enter_async_context(_background(calls.cut_off(_SENT_WITHIN)))
+        await stack.enter_async_context(background(committer.run()))
+        await stack.enter_async_context(background(directory.purge_deleted()))
+        await stack.enter_async_context(background(housekeeping.run()))
+        await stack.enter_async_context(background(_persist(sessions)))
+        await stack.enter_async_context(background(calls.cut_off(_SENT_WITHIN)))
         await stack.enter_async_context(
-            _background(store.watch(lambda works: set_serving(health_servicer, serving=works)))
+            background(store.watch(lambda works: set_serving(health_servicer, serving=works)))
         )
         if security.key_ring is not None:
-            await stack.enter_async_context(_background(security.key_ring.run()))
+            await stack.enter_async_context(background(security.key_ring.run()))
         await set_serving(health_servicer, serving=True)
         await server.start()
         stack.push_async_callback(_stop, server, bound, sessions, follows, calls)
@@ -255,78 +250,6 @@ async def run(
             _calls=calls,
             _timeout=settings.drain_timeout,
         )
-
-
-@contextmanager
-def _telemetry(settings: ServerSettings) -> Iterator[Telemetry]:
-    wanted = Wanted(
-        metrics_listen=settings.metrics_listen,
-        log_calls=settings.log_calls,
-        log_format=settings.log_format,
-        traces=settings.traces,
-    )
-    if settings.channelz and importlib.util.find_spec("grpc_channelz") is None:
-        raise StartupError(
-            "TASKLOGS_CHANNELZ is on, but the module grpc_channelz is missing;"
-            " install it with: pip install 'tasklogs[telemetry]'"
-        )
-    try:
-        with opened(wanted) as telemetry:
-            yield telemetry
-    except TelemetryUnavailable as error:
-        raise StartupError(str(error)) from error
-
-
-@contextmanager
-def _metrics(
-    telemetry: Telemetry,
-    settings: ServerSettings,
-    store: Store,
-    sessions: Sessions,
-    follows: Follows,
-    budget: Budget,
-    handshakes: Handshakes,
-) -> Iterator[str | None]:
-    state = State(
-        sessions=lambda: sessions.open_count,
-        followers=lambda: follows.followers,
-        handshakes=lambda: handshakes.wanted,
-        unacknowledged_bytes=lambda: budget.held_bytes,
-        store_is_up=lambda: store.works,
-        is_draining=lambda: sessions.is_draining,
-        connections=store.connections,
-    )
-    with ExitStack() as stack:
-        try:
-            address = stack.enter_context(telemetry.exposed(state))
-        except OSError as error:
-            raise StartupError(
-                f"TASKLOGS_METRICS_LISTEN={settings.metrics_listen}: {error.strerror}"
-            ) from error
-        yield address
-
-
-@asynccontextmanager
-async def _probes(
-    settings: ServerSettings, servicer: health.aio.HealthServicer
-) -> AsyncIterator[str | None]:
-    """Serve health, and nothing else, in plain text: Kubernetes' own probes cannot do TLS."""
-    listen = settings.health_listen
-    if listen is None:
-        yield None
-        return
-    try:
-        host, port = host_and_port(listen)
-    except ValueError as error:
-        raise StartupError(f"TASKLOGS_HEALTH_LISTEN={listen}: {error}") from error
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    register_health(server, servicer)
-    bound = _bind(server, host, port, None)
-    await server.start()
-    try:
-        yield f"{host}:{bound}"
-    finally:
-        await server.stop(grace=None)
 
 
 async def _stop(
@@ -367,93 +290,6 @@ async def _persist(sessions: Sessions) -> None:
         await asyncio.sleep(_TICK_SECONDS)
 
 
-@asynccontextmanager
-async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` as long as the block lasts. Its failure cancels the block and is raised.
-
-    Whatever is raised comes out as it is, not in the group's wrapping: callers tell errors by type.
-    """
-    failure: Exception | None = None
-    try:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(work)
-            try:
-                yield
-            except Exception as error:
-                failure = error
-            task.cancel()
-    except ExceptionGroup as failures:
-        failure = failure or failures.exceptions[0]
-    if failure is not None:
-        raise failure
-
-
-@asynccontextmanager
-async def _database(
-    settings: ServerSettings, on_progress: Callable[[str], None], signals: StopSignals
-) -> AsyncIterator[str]:
-    """Lend a DSN: the operator's, or that of an embedded Postgres."""
-    if settings.database_url is not None:
-        yield settings.database_url
-        return
-    postgres = EmbeddedPostgres(settings.data_dir, on_progress=on_progress)
-    signals.before_leaving_at_once(postgres.abandon)
-    try:
-        await postgres.start()
-    except EmbeddedPostgresError as error:
-        raise StartupError(str(error)) from error
-    try:
-        died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        async with _background(_watch(postgres, signals.stop, died)):
-            yield postgres.dsn()
-        if died.done():
-            # Not in good order: whoever supervises this process is to start it again.
-            raise StartupError(died.result())
-    finally:
-        await postgres.stop()
-
-
-async def _watch(
-    postgres: EmbeddedPostgres, stop: asyncio.Event, died: asyncio.Future[str]
-) -> None:
-    """Stop the server where its own Postgres ends: nothing would bring it back."""
-    ended = await postgres.wait()
-    _log.error("postgres.ended", how=ended)
-    died.set_result(ended)
-    stop.set()
-
-
-async def _open_store(settings: ServerSettings, dsn: str) -> Store:
-    reason = await why_unusable(dsn)
-    if reason is not None:
-        raise StartupError(f"the database cannot be reached: {reason}")
-    try:
-        await migrate(dsn)
-        return await Store.open(
-            dsn,
-            read_connections=settings.read_connections,
-            patience=settings.store_wait,
-            lease=settings.lease,
-        )
-    except UnknownSchema as error:
-        raise StartupError(f"the database cannot be used: {error}") from error
-    except (OSError, StoreUnavailable, ValueError) as error:
-        raise StartupError(f"the database cannot be reached: {error}") from error
-
-
-def _bind(
-    server: grpc.aio.Server, host: str, port: int, certificate: CertificateFiles | None
-) -> int:
-    try:
-        if certificate is None:
-            return server.add_insecure_port(f"{host}:{port}")
-        return server.add_secure_port(f"{host}:{port}", server_credentials(certificate))
-    except BadCertificate as error:
-        raise StartupError(f"TLS: {error}") from error
-    except RuntimeError as error:
-        raise StartupError(f"cannot listen on {host}:{port}: is another server there?") from error
-
-
 def _capacity(settings: ServerSettings) -> Capacity:
     return Capacity(
         reads=settings.reads,
@@ -464,39 +300,6 @@ def _capacity(settings: ServerSettings) -> Capacity:
         follows=settings.follows,
         agents=settings.agents,
     )
-
-
-def _options(settings: ServerSettings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", settings.message_bytes),
-        # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the
-        # network's speed: agents that pushed against a slow store cost 5 MB each.
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", STREAM_BYTES),
-        # On by default: a second server would silently share the port.
-        ("grpc.so_reuseport", 0),
-        # A peer that vanished is noticed within 20 s, and agents may ask as often as every 5 s.
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.ping_timeout_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.ping_interval)),
-        ("grpc.http2.max_pings_without_data", 0),
-        *_ages(settings),
-    ]
-
-
-def _ages(settings: ServerSettings) -> list[tuple[str, int]]:
-    if settings.connection_age is None:
-        return []
-    return [
-        ("grpc.max_connection_age_ms", _ms(settings.connection_age)),
-        ("grpc.max_connection_age_grace_ms", _ms(settings.connection_age_grace)),
-    ]
-
-
-def _ms(length: timedelta) -> int:
-    return int(length.total_seconds() * 1000)
 
 
 def _now() -> datetime:

@@ -1,0 +1,62 @@
+"""The port that gRPC listens on: what connections may do there, and binding it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import grpc
+
+from tasklogs_server.auth.own_certificate import BadCertificate, CertificateFiles
+from tasklogs_server.services.tls import server_credentials
+from tasklogs_server.settings import ServerSettings
+from tasklogs_server.startup import StartupError
+
+_STREAM_BYTES = 256 * 1024
+
+
+def bind(
+    server: grpc.aio.Server, host: str, port: int, certificate: CertificateFiles | None
+) -> int:
+    """Listen, with TLS where there is a certificate; return the port. Raises StartupError."""
+    try:
+        if certificate is None:
+            return server.add_insecure_port(f"{host}:{port}")
+        return server.add_secure_port(f"{host}:{port}", server_credentials(certificate))
+    except BadCertificate as error:
+        raise StartupError(f"TLS: {error}") from error
+    except RuntimeError as error:
+        raise StartupError(f"cannot listen on {host}:{port}: is another server there?") from error
+
+
+def options(settings: ServerSettings) -> list[tuple[str, int]]:
+    """Return gRPC's channel arguments."""
+    return [
+        ("grpc.max_receive_message_length", settings.message_bytes),
+        # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the
+        # network's speed: agents that pushed against a slow store cost 5 MB each.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _STREAM_BYTES),
+        # On by default: a second server would silently share the port.
+        ("grpc.so_reuseport", 0),
+        # A peer that vanished is noticed within 20 s, and agents may ask as often as every 5 s.
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.ping_interval)),
+        ("grpc.http2.max_pings_without_data", 0),
+        *_ages(settings),
+    ]
+
+
+def _ages(settings: ServerSettings) -> list[tuple[str, int]]:
+    if settings.connection_age is None:
+        return []
+    return [
+        ("grpc.max_connection_age_ms", _ms(settings.connection_age)),
+        ("grpc.max_connection_age_grace_ms", _ms(settings.connection_age_grace)),
+    ]
+
+
+def _ms(length: timedelta) -> int:
+    return int(length.total_seconds() * 1000)

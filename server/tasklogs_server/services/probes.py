@@ -1,0 +1,40 @@
+"""A port of its own for probes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+from grpc_health.v1 import health
+
+from tasklogs_server.services.listener import bind
+from tasklogs_server.services.registration import register_health
+from tasklogs_server.settings import ServerSettings, host_and_port
+from tasklogs_server.startup import StartupError
+
+
+@asynccontextmanager
+async def probes(
+    settings: ServerSettings, servicer: health.aio.HealthServicer
+) -> AsyncIterator[str | None]:
+    """Serve health, and nothing else, in plain text: Kubernetes' own probes cannot do TLS.
+
+    Lends the address, if that is wanted. Raises StartupError.
+    """
+    listen = settings.health_listen
+    if listen is None:
+        yield None
+        return
+    try:
+        host, port = host_and_port(listen)
+    except ValueError as error:
+        raise StartupError(f"TASKLOGS_HEALTH_LISTEN={listen}: {error}") from error
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    register_health(server, servicer)
+    bound = bind(server, host, port, None)
+    await server.start()
+    try:
+        yield f"{host}:{bound}"
+    finally:
+        await server.stop(grace=None)
