@@ -25,3 +25,6 @@ compile --group build --constraint requirements/dev.lock --output-file requireme
 # What a container image needs, in the same versions and without any tools.
 compile pyproject.toml --extra server --extra telemetry --constraint requirements/dev.lock \
     --output-file requirements/image.lock
+# What `make fuzz` installs beside dev.lock, where there is a build of it.
+compile --group fuzz --constraint requirements/dev.lock ${UPGRADE:+--upgrade} \
+    --output-file requirements/fuzz.lock

@@ -1,0 +1,19 @@
+"""Inputs that were findings once, as files: tests/fuzz/findings/TARGET/NAME."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+_COMMITTED = Path(__file__).with_name("findings")
+
+
+def committed(target: str) -> Sequence[Path]:
+    """Return the files of a target, in order of their names."""
+    directory = _COMMITTED / target
+    return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def targets_with_findings() -> Sequence[str]:
+    """Return the names that files are kept under."""
+    return sorted(path.name for path in _COMMITTED.iterdir()) if _COMMITTED.is_dir() else []

@@ -1,0 +1,67 @@
+"""Inputs as hypothesis strategies: seeds that something was done to, and bytes out of nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+# What breaks decoders of any kind: ends of ranges, separators, openers that nobody closes.
+_TOKENS = (
+    *(b"", b"\0", b"\xff", b"\x80", b"\n", b"\r\n", b" ", b"=", b".", b"-1", b"1e400", b"NaN"),
+    *(b"\x00" * 8, b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\x80" + b"\x00" * 7, b"9" * 30),
+    *(b"[" * 64, b'{"a":' * 16, b"null", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\xe2\x80\xae"),
+    *(b"\xff\xff\xff\xff\x0f", b"\xff" * 9 + b"\x01", b"\x0a\xff\xff\xff\xff\x07"),
+)
+_MOST_MUTATIONS = 5
+_LONGEST_REPEAT = 64
+
+
+def inputs(
+    seeds: Sequence[bytes], tokens: Sequence[bytes], max_bytes: int
+) -> st.SearchStrategy[bytes]:
+    """Return inputs of at most `max_bytes`."""
+    known = st.sampled_from([*_TOKENS, *tokens])
+    base = st.sampled_from(list(seeds)) if seeds else st.just(b"")
+    steps = st.lists(_step(known, base), max_size=_MOST_MUTATIONS)
+    mutated = st.tuples(base, steps).map(lambda drawn: _mutated(*drawn))
+    made = st.lists(st.one_of(known, st.binary(max_size=16)), max_size=12).map(b"".join)
+    blind = st.binary(max_size=min(max_bytes, 512))
+    # Most at what has some shape: random bytes are refused at the first look.
+    return st.one_of(mutated, mutated, mutated, made, blind).map(lambda data: data[:max_bytes])
+
+
+_Step = tuple[str, int, int, bytes]
+
+
+def _step(
+    known: st.SearchStrategy[bytes], base: st.SearchStrategy[bytes]
+) -> st.SearchStrategy[_Step]:
+    kinds = st.sampled_from(["cut", "end", "flip", "repeat", "swap", "insert", "over", "splice"])
+    place, length = st.integers(0, 2**16), st.integers(0, 64)
+    payload = st.one_of(known, st.binary(min_size=1, max_size=8), base)
+    return st.tuples(kinds, place, length, payload)
+
+
+def _mutated(data: bytes, steps: Sequence[_Step]) -> bytes:
+    for kind, place, length, payload in steps:
+        at = place % (len(data) + 1)
+        end = min(len(data), at + length)
+        match kind:
+            case "cut":
+                data = data[:at] + data[end:]
+            case "end":
+                data = data[:at]
+            case "flip" if at < len(data):
+                data = data[:at] + bytes([data[at] ^ (1 << length % 8)]) + data[at + 1 :]
+            case "repeat":
+                data = data[:at] + data[at:end] * (1 + place % _LONGEST_REPEAT) + data[end:]
+            case "swap":
+                data = data[end:] + data[at:end] + data[:at]
+            case "insert":
+                data = data[:at] + payload + data[at:]
+            case "over":
+                data = data[:at] + payload + data[at + len(payload) :]
+            case "splice":
+                data = data[:at] + payload[len(payload) * length // 64 :]
+    return data

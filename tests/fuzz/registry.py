@@ -1,0 +1,23 @@
+"""The targets by name, imported only when they are asked for: an engine instruments that import."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from tests.fuzz.target import Target
+
+TARGETS: Mapping[str, str] = MappingProxyType(
+    {
+        "cursors": "tests.fuzz.targets.cursors:Cursors",
+    }
+)
+
+
+def load(name: str) -> type[Target]:
+    """Return the target's class."""
+    module, _, attribute = TARGETS[name].partition(":")
+    loaded: type[Target] = getattr(importlib.import_module(module), attribute)
+    assert loaded.name == name
+    return loaded

@@ -1,0 +1,1 @@
+"""What is fuzzed: one decoder, or one small family, in each file. No engine comes in here."""

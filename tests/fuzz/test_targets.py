@@ -1,0 +1,29 @@
+"""Every target with its seeds, with what was found once, and with some hundred inputs made of them.
+
+The same inputs in every run. `make fuzz` looks for new ones.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.examples import run_examples
+from tests.fuzz.findings import committed, targets_with_findings
+from tests.fuzz.registry import TARGETS, load
+
+_EXAMPLES = 300
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_input_is_a_finding(name: str) -> None:
+    with load(name)() as target:
+        for path in committed(name):
+            target.run(path.read_bytes())
+        for seed in target.seeds():
+            assert len(seed) <= target.max_bytes
+            target.run(seed)
+        run_examples(target, target.run, count=_EXAMPLES, seed=1, shrink=True)
+
+
+def test_each_finding_belongs_to_a_target() -> None:
+    assert set(targets_with_findings()) <= set(TARGETS)
