@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskLogsError, TaskNotFound
+from tasklogs_server.store import Store
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.failures import translated
+from tasklogs_server.store.presence import Presence
 from tests.fixtures.conditions import until
 from tests.fixtures.postgres import PostgresServer
-from tests.store.logs import Connection
+from tests.store.logs import Connection, new_task
 
 
 @pytest.fixture
@@ -161,3 +164,44 @@ def test_what_the_driver_raises_becomes_an_error_of_the_domain(
         raise make()
     assert raised.value.__cause__ is not None
     assert "x" not in raised.value.message.split()
+
+
+async def test_a_row_that_somebody_holds_keeps_its_callers_waiting_for_seconds_only(
+    store: Store, task: UUID, sql: Connection
+) -> None:
+    other = await new_task(store)
+    async with sql.transaction():
+        await sql.execute("SELECT 1 FROM tasks WHERE task_id = $1 FOR UPDATE", task)
+        # Within the statement timeout, after which Postgres itself would be suspected.
+        async with asyncio.timeout(20):
+            with pytest.raises(StoreUnavailable):
+                await store.tasks.change_facts(task, lambda facts: facts)
+        assert not store.presence.suspected.is_set()
+        await store.tasks.change_facts(other, lambda facts: facts)
+    await store.tasks.change_facts(task, lambda facts: facts)
+
+
+async def test_postgres_may_go_away_again_while_callers_still_clean_up(database: str) -> None:
+    presence = Presence()
+    connections = Connections(database, size=1, presence=presence)
+    waits, may_leave = asyncio.Event(), asyncio.Event()
+
+    async def leaves_slowly() -> None:
+        async with connections.use():
+            try:
+                waits.set()
+                await asyncio.Event().wait()
+            finally:
+                waits.clear()
+                await may_leave.wait()
+
+    caller = asyncio.create_task(leaves_slowly())
+    await asyncio.wait_for(waits.wait(), 10)
+    presence.lost()
+    await until(lambda: not waits.is_set())
+    presence.found()
+    presence.lost()
+    may_leave.set()
+    with pytest.raises(StoreUnavailable):
+        await caller
+    await connections.close()

@@ -37,6 +37,8 @@ _SESSION_SETTINGS = {
     # linger.
     "idle_in_transaction_session_timeout": "30s",
     "statement_timeout": "30s",
+    # A row of one task that somebody holds must not hold the connections of all the others.
+    "lock_timeout": "2s",
     # Every statement here is short: compiling it would cost more than it saves.
     "jit": "off",
     # And a look-up by key: one plan fits all arguments, and planning takes longer than running.
@@ -154,8 +156,10 @@ class Connections:
             # ...
             if connection is not None:
                 connection.terminate()
-            # ... and one that still waits to be written, or for a connection, by that.
-            limit.reschedule(now)
+            # ... and one that still waits to be written, or for a connection, by that. Whoever was
+            # cut before may not have left yet.
+            if not limit.expired():
+                limit.reschedule(now)
         while self._idle:
             self._idle.pop().terminate()
 
