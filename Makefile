@@ -1,7 +1,7 @@
 # The same commands for people and CI. Each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test breaks demo bench ci lint types imports protos check-protos docs check-docs \
-        buf lock agentapi format clean
+.PHONY: help setup run test breaks demo soak fuzz bench ci lint types imports protos check-protos docs \
+        check-docs buf lock agentapi format clean
 
 BIN := .venv/bin
 # Rooms that this checkout has; mypy refuses a path that is not there.
@@ -29,6 +29,11 @@ demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refuse
 
 soak: setup ## Run everything under load and faults, and check; ARGS="--minutes 30 --tasks 50"
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+fuzz: setup ## Look for inputs that break a decoder; ARGS="cursors --seconds 600 --jobs 2"
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes \
+	    --requirement requirements/fuzz.lock
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: setup ## Measure, and write bench/results/
 	@exec $(BIN)/python -m bench $(ARGS)
@@ -71,5 +76,5 @@ agentapi: ## Ask Go for the real AgentAPI again, whatever was recorded
 	@sh tools/agentapi.sh force
 
 clean: ## Remove what these commands made, .venv too
-	@rm -rf .venv .tools dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .tools .fuzz dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

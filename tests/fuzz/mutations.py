@@ -6,13 +6,8 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-# What breaks decoders of any kind: ends of ranges, separators, openers that nobody closes.
-_TOKENS = (
-    *(b"", b"\0", b"\xff", b"\x80", b"\n", b"\r\n", b" ", b"=", b".", b"-1", b"1e400", b"NaN"),
-    *(b"\x00" * 8, b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\x80" + b"\x00" * 7, b"9" * 30),
-    *(b"[" * 64, b'{"a":' * 16, b"null", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\xe2\x80\xae"),
-    *(b"\xff\xff\xff\xff\x0f", b"\xff" * 9 + b"\x01", b"\x0a\xff\xff\xff\xff\x07"),
-)
+from tests.fuzz.tokens import COMMON
+
 _MOST_MUTATIONS = 5
 _LONGEST_REPEAT = 64
 
@@ -21,7 +16,7 @@ def inputs(
     seeds: Sequence[bytes], tokens: Sequence[bytes], max_bytes: int
 ) -> st.SearchStrategy[bytes]:
     """Return inputs of at most `max_bytes`."""
-    known = st.sampled_from([*_TOKENS, *tokens])
+    known = st.sampled_from([*COMMON, *tokens])
     base = st.sampled_from(list(seeds)) if seeds else st.just(b"")
     steps = st.lists(_step(known, base), max_size=_MOST_MUTATIONS)
     mutated = st.tuples(base, steps).map(lambda drawn: _mutated(*drawn))

@@ -1,0 +1,105 @@
+"""Runs targets, each in a process of its own, and gathers what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.fuzz.target import Engine
+
+_ROOT = Path(__file__).parents[2]
+# Starting, a last input that takes its time, and a machine that has other things to do.
+_GRACE_SECONDS = 180
+_EDGES = re.compile(rb"\bcov: (\d+)")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one target. `trouble`: why it ended before its time, with the log's path."""
+
+    name: str
+    engine: Engine
+    inputs: int
+    seconds: float
+    slowest_seconds: float
+    edges: int | None
+    findings: list[Path]
+    trouble: str | None
+
+    @property
+    def is_good(self) -> bool:
+        return not self.findings and self.trouble is None
+
+
+async def fuzz(name: str, engine: Engine, *, seconds: int, seed: int, directory: Path) -> Outcome:
+    """Run one target to its end. Findings of earlier runs are left out."""
+    own = directory / name
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "figures.json").unlink(missing_ok=True)
+    before = set(_findings(own))
+    log = own / "log.txt"
+    command = [
+        *(sys.executable, "-m", "tests.fuzz.child", name, engine.value),
+        *("--seconds", str(seconds), "--seed", str(seed), "--directory", str(own.resolve())),
+    ]
+    trouble = None
+    async with _running(command, log) as child:
+        try:
+            async with asyncio.timeout(seconds + _GRACE_SECONDS):
+                code = await child.wait()
+            if code:
+                trouble = f"ended with code {code}: {log}"
+        except TimeoutError:
+            trouble = f"did not end within {seconds + _GRACE_SECONDS} s: {log}"
+    figures = _figures(own)
+    if not figures["inputs"] and trouble is None:
+        trouble = f"ran no input: {log}"
+    return Outcome(
+        name=name,
+        engine=engine,
+        inputs=int(figures["inputs"]),
+        seconds=figures["seconds"],
+        slowest_seconds=figures["slowest_seconds"],
+        edges=_edges(log) if engine is Engine.COVERAGE else None,
+        findings=[path for path in _findings(own) if path not in before],
+        trouble=trouble,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _running(command: list[str], log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    with log.open("wb") as output:
+        child = await asyncio.create_subprocess_exec(
+            *command, cwd=_ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+def _findings(directory: Path) -> list[Path]:
+    found = directory / "findings"
+    if not found.is_dir():
+        return []
+    return sorted(path for path in found.iterdir() if path.suffix != ".txt")
+
+
+def _figures(directory: Path) -> dict[str, float]:
+    figures: dict[str, float] = {"inputs": 0, "seconds": 0.0, "slowest_seconds": 0.0}
+    with contextlib.suppress(FileNotFoundError):
+        figures |= json.loads((directory / "figures.json").read_text())
+    return figures
+
+
+def _edges(log: Path) -> int | None:
+    told = _EDGES.findall(log.read_bytes())
+    return int(told[-1]) if told else None
