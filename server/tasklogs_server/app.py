@@ -50,7 +50,7 @@ from tasklogs_server.services.task_logs import TaskLogsService, encode_event
 from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.startup import StartupError as StartupError
-from tasklogs_server.stopping import StopSignals
+from tasklogs_server.stopping import StoppedEarly, StopSignals
 from tasklogs_server.store.evictions import LogLimits
 
 _TICK_SECONDS = 5.0
@@ -84,11 +84,16 @@ async def serve(
     log_output.configure(settings.log_format, settings.log_level)
     # What is refused is refused before a database is started for it.
     listen_address(settings)
-    security = await prepare(settings)
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(StopSignals())
-        dsn = await stack.enter_async_context(database(settings, on_progress, signals))
-        running = await stack.enter_async_context(run(settings, dsn, security))
+        try:
+            async with signals.while_starting():
+                security = await prepare(settings)
+                dsn = await stack.enter_async_context(database(settings, on_progress, signals))
+                running = await stack.enter_async_context(run(settings, dsn, security))
+        except StoppedEarly:
+            _log.info("server.stopped_while_starting")
+            return
         spare_what_stays()
         on_ready(running.address)
         await signals.stop.wait()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +18,10 @@ EXIT_CODE_AT_ONCE = 1
 _log = structlog.get_logger(__name__)
 
 
+class StoppedEarly(Exception):
+    """Asked to leave before it was ready."""
+
+
 class StopSignals:
     """While entered, the first SIGTERM or SIGINT sets `stop`, a second one ends the process.
 
@@ -26,6 +31,23 @@ class StopSignals:
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self._last_deeds: list[Callable[[], None]] = []
+        self._starting: asyncio.Timeout | None = None
+
+    @asynccontextmanager
+    async def while_starting(self) -> AsyncIterator[None]:
+        """Give the block up at the first signal. Raises StoppedEarly."""
+        starting = asyncio.timeout(None)
+        try:
+            async with starting:
+                self._starting = starting
+                try:
+                    yield
+                finally:
+                    self._starting = None
+        except TimeoutError as error:
+            if starting.expired():
+                raise StoppedEarly from error
+            raise
 
     def before_leaving_at_once(self, deed: Callable[[], None]) -> None:
         """Do this, which must not wait for anything, before a second signal ends the process."""
@@ -50,6 +72,8 @@ class StopSignals:
     def _received(self) -> None:
         if not self.stop.is_set():
             self.stop.set()
+            if self._starting is not None:
+                self._starting.reschedule(asyncio.get_running_loop().time())
             return
         _log.warning("server.leaves_at_once")
         for deed in self._last_deeds:

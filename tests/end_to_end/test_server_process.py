@@ -181,6 +181,43 @@ async def test_a_second_signal_ends_it_also_while_it_waits_for_a_postgres_that_h
         await until(lambda: _all_gone(left))
 
 
+async def test_a_signal_is_obeyed_while_it_waits_for_a_database_that_is_silent() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.setblocking(False)
+        url = f"postgresql://a:secret@127.0.0.1:{silent.getsockname()[1]}/x"
+        async with started("serve", "--listen=127.0.0.1:0", f"--database-url={url}") as process:
+            asking, _ = await asyncio.get_running_loop().sock_accept(silent)
+            with asking:
+                process.send_signal(signal.SIGTERM)
+                finished = await finish(process)
+
+    assert finished.code == 0
+    assert "server.stopped_while_starting" in finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+async def test_a_signal_is_obeyed_while_it_makes_its_database_and_the_next_start_makes_it(
+    tmp_path: Path,
+) -> None:
+    async with started(
+        *("serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data"))
+    ) as process:
+        assert process.stderr is not None
+        while b"initialising" not in await process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        finished = await finish(process)
+
+    assert finished.code == 0
+    assert "serving on" not in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not _of_directory(tmp_path)
+    async with serving(tmp_path / "data") as server:
+        await _store_one_entry(server.api)
+
+
 async def test_a_second_server_on_the_same_data_is_refused_and_the_first_serves_on(
     data_dir: Path,
 ) -> None:
