@@ -34,7 +34,18 @@ def test_every_time_that_go_writes_is_read(nanoseconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "now", "2025-03-01", "2025-13-01T00:00:00Z", "2025-03-01T12:00:00"]
+    "text",
+    [
+        "",
+        "now",
+        "2025-03-01",
+        "2025-13-01T00:00:00Z",
+        "2025-03-01T12:00:00",
+        "0001-01-01T00:00:00+01:00",
+        "9999-12-31T23:59:60Z",
+        "2025-03-01T12:00:00." + "1" * 100 + "Z",
+        "٢٠٢٥-03-01T12:00:00Z",
+    ],
 )
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (its text is never shown)

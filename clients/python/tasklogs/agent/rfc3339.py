@@ -9,8 +9,9 @@ from functools import lru_cache
 from tasklogs.log.entry import Time
 
 _FORM = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?"
-    r"(?:([Zz])|([+-])(\d\d):(\d\d))"
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d{0,30})?"
+    r"(?:([Zz])|([+-])(\d\d):(\d\d))",
+    re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -19,16 +20,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def parse(text: str) -> Time:
     """Return the moment that `text` names. Raises ValueError where it names none.
 
-    A leap second counts as the second after it.
+    A leap second counts as the second after it. The moment itself lies in the years 1 to 9999 of
+    UTC.
     """
     form = _FORM.fullmatch(text)
     if form is None:
         raise ValueError("not an RFC 3339 time")
     year, month, day, hour, minute, second = (int(part) for part in form.groups()[:6])
     fraction, _, sign, offset_hours, offset_minutes = form.groups()[6:]
-    moment = datetime(year, month, day, hour, minute, tzinfo=UTC) + timedelta(seconds=second)
-    if sign:
-        offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
-        moment = moment - offset if sign == "+" else moment + offset
+    try:
+        moment = datetime(year, month, day, hour, minute, tzinfo=UTC) + timedelta(seconds=second)
+        if sign:
+            offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
+            moment = moment - offset if sign == "+" else moment + offset
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
     since = moment - _EPOCH
     return Time(since.days * 86400 + since.seconds, int((fraction or "").ljust(9, "0")))

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
 import httpx_sse
 
 from tasklogs.agent import wire
+from tasklogs.agent.event_stream import EventStream
 from tasklogs.agent.faults import Fault, TaskAppError
 from tasklogs.agent.listing import Prefix, read
 from tasklogs.agent.process import HasFileno, ProcessWitness, reason
@@ -19,7 +21,10 @@ from tasklogs.agent.settings import Settings
 from tasklogs.log.entry import Entry
 
 _OFF_LOOP_BYTES = 256 * 1024
-_MAX_BODY_BYTES = 512 * 1024 * 1024
+_MAX_BODY_BYTES = 128 * 1024 * 1024
+"""A whole conversation, also as the burst of an event stream."""
+_MAX_EVENT_BYTES = 32 * 1024 * 1024
+_EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,9 @@ class TaskApp:
         self._client = httpx.AsyncClient(
             base_url=parsed,
             trust_env=False,
+            # What is compressed may expand to anything; beside the agent it saves nothing.
+            headers={"Accept-Encoding": "identity"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # they would pile up
             timeout=httpx.Timeout(None, connect=settings.connect_timeout_seconds),
             limits=httpx.Limits(max_keepalive_connections=0),
         )
@@ -110,18 +118,17 @@ class TaskApp:
         process = await self._witness.number()
         try:
             async with httpx_sse.aconnect_sse(self._client, "GET", "/events") as source:
-                _check_status(source.response, "/events")
+                _check(source.response, "/events")
+                _check_type(source.response)
                 if is_witness:
                     self._witness.watch_stream(_socket(source.response))
                 if not self._witness.still(process):
                     raise TaskAppError(Fault.TORN, "/events: the task app restarted meanwhile")
-                events = _events(source, process)
+                events = _events(source.response, process)
                 try:
                     yield events
                 finally:
                     await events.aclose()
-        except httpx_sse.SSEError:
-            raise TaskAppError(Fault.NONSENSE, "/events: not an event stream") from None
         except httpx.HTTPError as error:
             raise _fault(error, "/events") from None
         finally:
@@ -132,7 +139,7 @@ class TaskApp:
         process = await self._witness.number()
         try:
             async with self._client.stream("GET", "/messages") as response:
-                _check_status(response, "/messages")
+                _check(response, "/messages")
                 body = await _read(response)
         except httpx.HTTPError as error:
             raise _fault(error, "/messages") from None
@@ -149,37 +156,54 @@ class TaskApp:
 
 async def _read(response: httpx.Response) -> bytes:
     body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise TaskAppError(Fault.NONSENSE, "/messages: the answer is over 512 MiB")
+    async for piece in response.aiter_raw():
+        body += piece
+        _check_size(len(body), "/messages")
     return bytes(body)
 
 
-async def _events(source: httpx_sse.EventSource, process: int) -> AsyncGenerator[Event, None]:
+async def _events(response: httpx.Response, process: int) -> AsyncGenerator[Event, None]:
+    stream = EventStream(_MAX_EVENT_BYTES)
     burst: list[Entry] | None = []
-    async for event in source.aiter_sse():
-        if event.event == "message_update":
-            entry = wire.message_update(event.data)
-            if burst is None:
-                yield Update(entry, process)
-            else:
-                burst.append(entry)
-        elif event.event == "status_change":
-            status = wire.status_change(event.data)
-            if burst is None:
-                yield StatusChange(status, process)
-            else:
-                wire.check_order(burst, "/events")
-                yield Burst(Shown(burst, process, lags=True, status=status))
-                burst = None
+    burst_bytes = 0
+    async for piece in response.aiter_raw():
+        for event in stream.feed(piece):
+            if event.event == "message_update":
+                entry = wire.message_update(event.data)
+                if burst is None:
+                    yield Update(entry, process)
+                else:
+                    burst_bytes += len(event.data)
+                    _check_size(burst_bytes, "/events")
+                    burst.append(entry)
+            elif event.event == "status_change":
+                status = wire.status_change(event.data)
+                if burst is None:
+                    yield StatusChange(status, process)
+                else:
+                    wire.check_order(burst, "/events")
+                    yield Burst(Shown(burst, process, lags=True, status=status))
+                    burst = None
 
 
-def _check_status(response: httpx.Response, where: str) -> None:
+def _check(response: httpx.Response, where: str) -> None:
     code = response.status_code
     if code != 200:
         fault = Fault.DOWN if code >= 500 else Fault.NONSENSE
         raise TaskAppError(fault, f"{where}: HTTP {code} {response.reason_phrase}")
+    if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise TaskAppError(Fault.NONSENSE, f"{where}: compressed, which was not asked for")
+
+
+def _check_type(response: httpx.Response) -> None:
+    media_type = response.headers.get("content-type", "").partition(";")[0]
+    if media_type.strip().lower() != _EVENT_STREAM:
+        raise TaskAppError(Fault.NONSENSE, "/events: not an event stream")
+
+
+def _check_size(size_bytes: int, where: str) -> None:
+    if size_bytes > _MAX_BODY_BYTES:
+        raise TaskAppError(Fault.NONSENSE, f"{where}: over {_MAX_BODY_BYTES // 2**20} MiB")
 
 
 def _fault(error: httpx.HTTPError, where: str) -> TaskAppError:
