@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tasklogs.agent.differ import Append
@@ -11,10 +14,25 @@ from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2
 
 
+class Nonsense(Exception):
+    """No server of this protocol says that. `str()` is one line."""
+
+
 def position(welcome: pb.Welcome) -> Position:
-    """Return where the store stands."""
+    """Return where the store stands. Raises Nonsense."""
     tail = _stored_tail(welcome.tail) if welcome.HasField("tail") else None
+    least = 0 if tail is None else 1
+    if welcome.epoch < 0 or welcome.entries < least or (welcome.entries and not welcome.epoch):
+        raise Nonsense("Welcome counts what cannot be")
     return Position(welcome.epoch, welcome.entries, welcome.digest or bytes(32), tail)
+
+
+def wait_of(duration: Duration) -> timedelta:
+    """Return how long a server asks to wait. Raises Nonsense."""
+    try:
+        return duration.ToTimedelta()
+    except (ValueError, OverflowError):
+        raise Nonsense("a length of time that cannot be") from None
 
 
 def log_append(sequence: int, append: Append, *, waited_ms: int = 0) -> pb.AgentMessage:
@@ -35,9 +53,15 @@ def log_append(sequence: int, append: Append, *, waited_ms: int = 0) -> pb.Agent
 
 
 def _stored_tail(tail: pb.Welcome.Tail) -> StoredTail:
+    if tail.id < 0 or tail.content_bytes < 0 or tail.dropped_bytes < 0:
+        raise Nonsense("Welcome counts what cannot be")
+    try:
+        entry_type = EntryType(tail.type)
+    except ValueError:
+        raise Nonsense("Welcome has an entry of an unknown type") from None
     return StoredTail(
         tail.id,
-        EntryType(tail.type),
+        entry_type,
         Time(tail.time.seconds, tail.time.nanos),
         tail.content_bytes,
         tail.content_sha256,

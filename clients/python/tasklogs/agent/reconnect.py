@@ -85,7 +85,8 @@ class Backoff:
             return 0.0
         if ended.retry_after_seconds is not None:
             # Spread over half as much again: those who were told the same must not return as one.
-            return ended.retry_after_seconds * self._rng.uniform(1.0, 1.5)
+            asked = min(ended.retry_after_seconds, self._settings.asked_cap_seconds)
+            return asked * self._rng.uniform(1.0, 1.5)
         # A session that is lost says nothing of what it sent, a refusal to let one in neither.
         is_refused = ended.was_welcome and ended.is_refusal and ended.info != "SESSION_LOST"
         ceiling = min(

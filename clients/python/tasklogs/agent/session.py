@@ -40,6 +40,8 @@ _log = structlog.get_logger(__name__)
 Call = grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ServerMessage]
 
 _MAX_APPEND_BYTES = 3 * 1024 * 1024  # with one entry of 1 MiB on top still under gRPC's 4 MiB
+_MAX_UNANSWERED = 100
+"""Syncs without an answer yet; a server has one or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Session:
             await self._serve()
         except grpc.aio.AioRpcError as error:
             raise StreamEnded.of(await self._status.of(error), was_welcome=False) from None
+        except messages.Nonsense as error:
+            raise StreamEnded(grpc.StatusCode.INTERNAL, str(error)) from None
         finally:
             self._watch.detach()
             self._call.cancel()
@@ -157,7 +161,7 @@ class Session:
         except TimeoutError:
             raise StreamEnded(grpc.StatusCode.DEADLINE_EXCEEDED, "no Welcome in time") from None
         if first is None or not first.HasField("welcome"):
-            raise StreamEnded(grpc.StatusCode.INTERNAL, "the server did not begin with Welcome")
+            raise messages.Nonsense("the server did not begin with Welcome")
         welcome = first.welcome
         limits = (welcome.limits.append_bytes, welcome.limits.window_bytes, _MAX_APPEND_BYTES)
         self._limit_bytes = min(limit for limit in limits if limit > 0)
@@ -192,21 +196,22 @@ class Session:
             )
         except StreamEnded as ended:
             return ended
+        except messages.Nonsense as error:
+            return self._ended(grpc.StatusCode.INTERNAL, str(error))
         return None
 
     async def _handle_messages(self) -> None:
         while (message := await self._read()) is not None:
             match message.WhichOneof("message"):
                 case "ack":
-                    self._acknowledged = message.ack.sequence
-                    self._wake.set()
+                    self._take_ack(message.ack.sequence)
                 case "sync":
                     self._start_sync(message.sync)
                 case "report_state":
                     self._reported = None
                     self._wake.set()
                 case "drain":
-                    after = message.drain.retry_after.ToTimedelta().total_seconds()
+                    after = messages.wait_of(message.drain.retry_after).total_seconds()
                     raise self._ended(grpc.StatusCode.UNAVAILABLE, "the server drains", after)
                 case _:
                     pass  # of a newer server
@@ -214,9 +219,23 @@ class Session:
             raise self._ended(grpc.StatusCode.OK, "the server closed the stream")
 
     def _ended(self, code: grpc.StatusCode, reason: str, after: float = 0.0) -> StreamEnded:
-        return StreamEnded(code, reason, retry_after_seconds=after or None, was_welcome=True)
+        return StreamEnded(
+            code,
+            reason,
+            retry_after_seconds=max(0.0, after) or None,
+            was_welcome=True,
+            was_acknowledged=self._acknowledged > 0,
+        )
+
+    def _take_ack(self, sequence: int) -> None:
+        if not self._acknowledged <= sequence <= self._sequence:
+            raise messages.Nonsense("an Ack for what was not sent")
+        self._acknowledged = sequence
+        self._wake.set()
 
     def _start_sync(self, sync: pb.Sync) -> None:
+        if len(self._others) + len(self._answers) > _MAX_UNANSWERED:
+            raise messages.Nonsense("more Syncs than a server has reason to send")
         task = self._tasks.create_task(self._sync(sync))
         self._others.add(task)
         task.add_done_callback(self._others.discard)
@@ -274,6 +293,8 @@ class Session:
 
     async def _read(self) -> pb.ServerMessage | None:
         message: Any = await self._call.read()
+        if message is None:  # gRPC's word for what cannot be decoded
+            raise messages.Nonsense("the server sent what is no message")
         return message if isinstance(message, pb.ServerMessage) else None
 
     async def _write(self, message: pb.AgentMessage) -> None:

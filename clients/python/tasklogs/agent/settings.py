@@ -29,6 +29,9 @@ class Settings:
     refused_cap_seconds: float = 60.0
     """The longest of those waits where the server took nothing of what was sent: the next stream
     sends the same."""
+    asked_cap_seconds: float = 3600.0
+    """The longest wait that the server may ask for: no mistake of its own sends agents away for
+    good."""
     superseded_wait_seconds: tuple[float, float] = (30.0, 60.0)
     """After another agent took over, so that two with one token do not fence each other for
     ever."""
