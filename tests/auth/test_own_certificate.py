@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from structlog.testing import capture_logs
 
 from tasklogs_server.auth.own_certificate import BadCertificate, CertificateFiles
@@ -76,6 +78,24 @@ def test_what_does_not_serve_is_named(pair: Pair, authority: Authority, tmp_path
             files.load()
         assert str(named) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_what_is_only_nearly_pem_is_handed_on_as_pem(pair: Pair, authority: Authority) -> None:
+    whole = CertificateFiles(pair.certificate, pair.key, authority.ca).load()
+    for path in (pair.certificate, pair.key, authority.ca):
+        path.write_bytes(b"\t" + path.read_bytes())  # OpenSSL finds no certificate in this
+    assert CertificateFiles(pair.certificate, pair.key, authority.ca).load() == whole
+
+
+def test_a_certificate_that_openssl_cannot_read_is_named(pair: Pair, authority: Authority) -> None:
+    [certificate] = x509.load_pem_x509_certificates(authority.ca.read_bytes())
+    common_name = b"\x06\x03\x55\x04\x03\x0c"  # its value's tag is UTF8String
+    der = certificate.public_bytes(Encoding.DER).replace(common_name, common_name[:-1] + b"\x00")
+    broken = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+    authority.ca.write_bytes(broken)
+    with pytest.raises(BadCertificate) as caught:
+        CertificateFiles(pair.certificate, pair.key, authority.ca).load()
+    assert str(authority.ca) in str(caught.value)
 
 
 def test_a_key_that_others_may_read_is_noticed(pair: Pair) -> None:

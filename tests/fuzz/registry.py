@@ -10,7 +10,11 @@ from tests.fuzz.target import Target
 
 TARGETS: Mapping[str, str] = MappingProxyType(
     {
+        "agent_tokens": "tests.fuzz.targets.agent_tokens:AgentTokens",
+        "certificates": "tests.fuzz.targets.certificates:Certificates",
         "cursors": "tests.fuzz.targets.cursors:Cursors",
+        "keys": "tests.fuzz.targets.keys:KeyDocuments",
+        "user_tokens": "tests.fuzz.targets.user_tokens:UserTokens",
     }
 )
 

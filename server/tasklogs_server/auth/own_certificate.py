@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
+    NoEncryption,
+    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
 )
@@ -30,7 +33,11 @@ class BadCertificate(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a handshake needs, in PEM. `client_ca`: who signs the certificates of clients."""
+    """What a handshake needs, in PEM. `client_ca`: who signs the certificates of clients.
+
+    Written anew from what was read: OpenSSL would refuse, at each handshake, what is only nearly
+    PEM (an indented BEGIN), and ours is the more lenient reader.
+    """
 
     chain: bytes
     key: bytes = field(repr=False)
@@ -83,8 +90,7 @@ class CertificateFiles:
 
     def _load(self) -> Certificate:
         chain, key, *client_ca = [_read(path) for path in self._paths]
-        _check(self._paths, chain, key, client_ca[0] if client_ca else None)
-        return Certificate(chain, key, client_ca[0] if client_ca else None)
+        return _whole(self._paths, chain, key, client_ca[0] if client_ca else None)
 
 
 def _state(path: Path) -> tuple[int, ...]:
@@ -102,18 +108,40 @@ def _read(path: Path) -> bytes:
         raise BadCertificate(f"cannot read {path}: {error.strerror}") from None
 
 
-def _check(paths: tuple[Path, ...], chain: bytes, key: bytes, client_ca: bytes | None) -> None:
+def _whole(
+    paths: tuple[Path, ...], chain: bytes, key: bytes, client_ca: bytes | None
+) -> Certificate:
     # gRPC would take what does not fit together, and fail every handshake.
-    certificate = _parsed(paths[0], lambda: x509.load_pem_x509_certificates(chain)[0])
+    certificates = _parsed(paths[0], lambda: _certificates(chain))
     private = _parsed(paths[1], lambda: load_pem_private_key(key, password=None))
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    public = _parsed(paths[0], lambda: certificate.public_key().public_bytes(*form))
+    own = certificates[0]
+    public = _parsed(paths[0], lambda: own.public_key().public_bytes(*form))
     if public != _parsed(paths[1], lambda: private.public_key().public_bytes(*form)):
         raise BadCertificate(f"the key in {paths[1]} is not that of the certificate in {paths[0]}")
+    authorities = None
     if client_ca is not None:
-        _parsed(paths[2], lambda: x509.load_pem_x509_certificates(client_ca))
-    if certificate.not_valid_after_utc < datetime.now(UTC):
-        _log.warning("tls.certificate_expired", expired_at=certificate.not_valid_after_utc)
+        authorities = _parsed(paths[2], lambda: _certificates(client_ca))
+    if own.not_valid_after_utc < datetime.now(UTC):
+        _log.warning("tls.certificate_expired", expired_at=own.not_valid_after_utc)
+    return Certificate(
+        _pem(certificates),
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        None if authorities is None else _pem(authorities),
+    )
+
+
+def _certificates(pem: bytes) -> Sequence[x509.Certificate]:
+    certificates = x509.load_pem_x509_certificates(pem)
+    # OpenSSL looks at what this reader leaves for later: names, keys, extensions.
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(
+        cadata=_pem(certificates).decode()
+    )
+    return certificates
+
+
+def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
+    return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
 
 
 def _parsed(path: Path, parse: Callable[[], _T]) -> _T:
