@@ -37,7 +37,9 @@ class Fate(Enum):
 
 
 END, HOLD = Fate.END, Fate.HOLD
-Step: TypeAlias = Response | Refusal | Fate | asyncio.Event
+Raw: TypeAlias = bytes
+"""What travels as a message and need not be one."""
+Step: TypeAlias = Response | Raw | Refusal | Fate | asyncio.Event
 
 
 class LogServer:
@@ -46,7 +48,8 @@ class LogServer:
     def __init__(self) -> None:
         self.address = ""
         self.streams: list[Sequence[Step]] = []
-        self.answers: list[Message | Refusal | Fate] = []
+        self.compression = grpc.Compression.NoCompression
+        self.answers: list[Message | Raw | Refusal | Fate] = []
         """To calls with one answer, in their order; HOLD is none."""
         self.play: Play | None = None
         """Plays each follow instead of `streams`."""
@@ -61,7 +64,7 @@ class LogServer:
         self.held = asyncio.Event()
         """Set when a stream has played all before a HOLD."""
 
-    async def answer(self, request: Message, context: Context) -> Message:
+    async def answer(self, request: Message, context: Context) -> Message | Raw:
         self.requests.append(request)
         self.called.set()
         self._note(context)
@@ -74,7 +77,7 @@ class LogServer:
             case _:
                 return answer
 
-    async def follow(self, request: Request, context: Context) -> AsyncIterator[Response]:
+    async def follow(self, request: Request, context: Context) -> AsyncIterator[Response | Raw]:
         self.follows.append(request)
         self._note(context)
         if self.play is not None:
@@ -101,6 +104,7 @@ class LogServer:
             raise
 
     def _note(self, context: Context) -> None:
+        context.set_compression(self.compression)
         metadata = dict(context.invocation_metadata() or ())
         token = metadata.get("authorization")
         self.tokens.append(token.decode() if isinstance(token, bytes) else token)
@@ -143,8 +147,8 @@ async def _each(steps: Sequence[Step]) -> AsyncIterator[Step]:
         yield step
 
 
-def _encode(message: Message) -> bytes:
-    return message.SerializeToString()
+def _encode(message: Message | Raw) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def status(cursor: str, value: types_pb2.TaskStatus.ValueType) -> Response:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import cast
+from typing import TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -161,6 +161,10 @@ class StreamInconsistent(TaskLogsRpcError):
     """A follow's stream contradicted itself, and was dropped; `code` is INTERNAL."""
 
 
+class AnswerUnreadable(TaskLogsRpcError):
+    """What came back is no answer of this API: undecodable, or of impossible values."""
+
+
 class LogCorrupt(TaskLogsRpcError):
     """Stored bytes cannot be decoded."""
 
@@ -194,6 +198,16 @@ def parsed_rpc_errors() -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise TaskLogsRpcError.from_rpc_error(error) from error
+
+
+T = TypeVar("T")
+
+
+def readable(answer: T | None) -> T:
+    """Return what a stub's call returned. Raises AnswerUnreadable."""
+    if answer is None:  # gRPC's word for what cannot be decoded
+        raise AnswerUnreadable(_CODE.INTERNAL, "the answer cannot be decoded")
+    return answer
 
 
 @dataclass

@@ -15,7 +15,7 @@ from tasklogs.cli.rpc_failure import describe
 from tasklogs.cli.spinner import Spinner
 from tasklogs.cli.target import Target
 from tasklogs.client.credentials import Credentials
-from tasklogs.errors import TaskLogsRpcError, parsed_rpc_errors
+from tasklogs.errors import TaskLogsRpcError, parsed_rpc_errors, readable
 from tasklogs.v1 import task_logs_pb2_grpc, tasks_pb2_grpc
 
 PATIENCE_SECONDS = 1.0
@@ -100,9 +100,10 @@ class Connection:
         try:
             metadata = await self._credentials.metadata()
             with parsed_rpc_errors():
-                return await method(
+                answer = await method(
                     request, timeout=self._target.timeout_seconds, metadata=metadata
                 )
+            return readable(answer)
         finally:
             timer.cancel()
             spinner.stop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from tasklogs.channel import MAX_MESSAGE_BYTES
 from tasklogs.client import decode
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import (
@@ -24,6 +25,9 @@ from tasklogs.enums import TaskStatus
 from tasklogs.log.delta import Delta, DeltaError, diff, patch
 from tasklogs.log.text import is_boundary
 from tasklogs.v1 import task_logs_pb2, types_pb2
+
+_MAX_ENTRY_BYTES = MAX_MESSAGE_BYTES
+"""What a whole entry must fit in: a stream that never ends one must not fill the memory."""
 
 
 class WrongDelta(Exception):
@@ -150,6 +154,8 @@ class Assembly:
         delta = Delta(message.keep_bytes, message.text.encode())
         if message.HasField("content_crc32") and message.content_crc32 != _crc32(tail, delta):
             raise WrongDelta(f"a delta for entry {message.id} does not make what the server holds")
+        if max(0, message.keep_bytes) + len(delta.text) > _MAX_ENTRY_BYTES:
+            raise WrongDelta(f"a delta makes entry {message.id} longer than any can be")
         try:
             patch(tail.content, delta)
         except DeltaError as error:

@@ -6,13 +6,15 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
+_ASKED_AT_MOST = timedelta(hours=1)
+
 
 @dataclass(frozen=True, slots=True)
 class ReconnectWaits:
     """The n-th wait in a row is `first` x 2^(n-1), at most `cap`, less up to half of it by chance.
 
     A message that the new stream brings begins the row anew. Where the server says how long, that
-    counts instead, plus up to half of it by chance.
+    counts instead, up to an hour, plus up to half of it by chance.
     """
 
     first: timedelta = timedelta(milliseconds=200)
@@ -32,7 +34,8 @@ class Backoff:
         self.failures += 1
         if retry_after is not None:
             # Those who were told the same must not return as one.
-            return max(timedelta(), retry_after) * self._rng.uniform(1.0, 1.5)
+            asked = min(max(timedelta(), retry_after), _ASKED_AT_MOST)
+            return asked * self._rng.uniform(1.0, 1.5)
         doubled = self._waits.first * (1 << min(self.failures - 1, 30))
         ceiling = min(self._waits.cap, doubled)
         return ceiling * self._rng.uniform(0.5, 1.0)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import grpc.aio
 
 from tasklogs.client.credentials import Credentials
-from tasklogs.errors import Unauthenticated, parsed_rpc_errors
+from tasklogs.errors import Unauthenticated, parsed_rpc_errors, readable
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -46,8 +46,9 @@ class Calls:
     ) -> Response:
         metadata = await self._credentials.metadata()
         with parsed_rpc_errors():
-            return await method(
+            answer = await method(
                 request,
                 timeout=None if timeout is None else timeout.total_seconds(),
                 metadata=metadata,
             )
+        return readable(answer)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tasklogs import enums
 from tasklogs.client import task as records
 from tasklogs.client.entry import LogEntry
+from tasklogs.errors import AnswerUnreadable
 from tasklogs.v1 import tasks_pb2, types_pb2
 
 _NANOS = 1_000_000_000
@@ -28,7 +30,7 @@ def entry(message: types_pb2.TaskLogEntry) -> LogEntry:
 
 
 def task(message: tasks_pb2.Task) -> records.Task:
-    """A task."""
+    """A task. Raises AnswerUnreadable."""
     log = message.log
     return records.Task(
         id=message.id,
@@ -37,7 +39,7 @@ def task(message: tasks_pb2.Task) -> records.Task:
         display_name=message.display_name,
         prompt=message.prompt,
         standalone=message.standalone,
-        created_at=message.created_at.ToDatetime(UTC),
+        created_at=_datetime(message.created_at),
         status=enums.TaskStatus(message.status),
         status_detail=status_detail(message.status_detail),
         log=records.LogSummary(
@@ -63,13 +65,22 @@ def status_detail(message: types_pb2.StatusDetail) -> records.StatusDetail:
 
 
 def moment(message: Message, field: str) -> datetime | None:
-    """The Timestamp in `field` in UTC; None where it is unset."""
+    """The Timestamp in `field` in UTC; None where it is unset. Raises AnswerUnreadable."""
     if not message.HasField(field):
         return None
     timestamp: Timestamp = getattr(message, field)
-    return timestamp.ToDatetime(UTC)
+    return _datetime(timestamp)
 
 
 def nanoseconds(time: Timestamp) -> int:
     """Nanoseconds since 1970."""
     return time.seconds * _NANOS + time.nanos
+
+
+def _datetime(timestamp: Timestamp) -> datetime:
+    try:
+        return timestamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise AnswerUnreadable(
+            grpc.StatusCode.INTERNAL, "the answer has a time that no calendar knows"
+        ) from None

@@ -25,6 +25,7 @@ from tasklogs.errors import (
     Unauthenticated,
     Unavailable,
     parsed_rpc_errors,
+    readable,
 )
 from tasklogs.v1 import task_logs_pb2
 
@@ -212,7 +213,7 @@ class Follow:
     async def _read(self) -> Response:
         assert self._stream is not None
         with parsed_rpc_errors():
-            message: object = await self._stream.read()
+            message: object = readable(await self._stream.read())
         # At the end it is EOF, which the stubs leave out.
         if not isinstance(message, Response):
             raise Unavailable(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
