@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import itertools
 import json
@@ -64,7 +65,12 @@ class Hostile:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            writer.transport.abort() if self.sent_bytes > LIMIT_BYTES else writer.close()
+            writer.close()
+            try:
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+            except asyncio.CancelledError:
+                writer.transport.abort()  # what it still had to send would keep it open
 
 
 @asynccontextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from tasklogs_server.auth import key_ring
 from tasklogs_server.auth.key_ring import KeyRing
 from tasklogs_server.auth.key_sources import File, Source, Unreadable, Url
 from tests.fixtures.conditions import until
@@ -158,6 +162,10 @@ class HttpServer:
 
     def __init__(self) -> None:
         self.response = b""
+        self.drips = False
+        self.repeats = False
+        self.requests = 0
+        self.sent_bytes = 0
         self.url = ""
 
     @asynccontextmanager
@@ -168,14 +176,29 @@ class HttpServer:
             yield self
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(self.response)
-        writer.close()
-        await writer.wait_closed()
+        self.requests += 1
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await self._write(writer, self.response)
+            while self.drips or self.repeats:
+                await self._write(writer, b" " if self.drips else b" " * 65536)
+                await asyncio.sleep(0.02 if self.drips else 0)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # who asked has left
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _write(self, writer: asyncio.StreamWriter, piece: bytes) -> None:
+        writer.write(piece)
+        await writer.drain()
+        self.sent_bytes += len(piece)
 
 
-def ok(body: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body
+def ok(body: bytes, *headers: str) -> bytes:
+    lines = ["HTTP/1.1 200 OK", "Connection: close", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
 
 
 async def test_a_url_is_fetched_and_fetched_again() -> None:
@@ -191,9 +214,17 @@ async def test_a_url_is_fetched_and_fetched_again() -> None:
     "bad",
     [
         b"HTTP/1.1 500 Oops\r\nConnection: close\r\n\r\n" + jwks(SECOND),
-        b"HTTP/1.1 302 Found\r\nLocation: /other\r\nConnection: close\r\n\r\n",
         ok(b"<html>"),
         ok(b" " * 2_000_000),
+        ok(gzip.compress(jwks(SECOND)), "Content-Encoding: gzip"),
+        ok(gzip.compress(bytes(64_000_000)), "Content-Encoding: gzip"),
+        ok(zlib.compress(bytes(64_000_000)), "Content-Encoding: deflate"),
+        ok(b"\x1b", "Content-Encoding: br"),
+        ok(b"[" * 100_000),
+        ok(b'{"keys": [' + b"0," * 200_000 + b"0]}"),
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 4_000_000,
+        b"HTTP/1.1 200 OK\r\n" + b"X-More: and more\r\n" * 100_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
         b"no HTTP at all\r\n\r\n",
         b"",
     ],
@@ -205,6 +236,43 @@ async def test_a_url_that_answers_nonsense_leaves_the_keys(bad: bytes) -> None:
             server.response = bad
             await ring.look_again()
             assert kids(ring) == ["first"]
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
+async def test_a_url_that_sends_elsewhere_is_not_followed(status: str) -> None:
+    async with HttpServer().running() as server, HttpServer().running() as elsewhere:
+        server.response = ok(jwks(FIRST))
+        elsewhere.response = ok(jwks(SECOND))
+        async with ring_of(Url(server.url)) as ring:
+            for location in (elsewhere.url, "https://127.0.0.1:1/keys", "file:///keys", "/other"):
+                server.response = f"HTTP/1.1 {status}\r\nLocation: {location}\r\n\r\n".encode()
+                await ring.look_again()
+                assert kids(ring) == ["first"]
+        assert elsewhere.requests == 0
+
+
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nX: ", ok(b'{"keys": [')])
+async def test_a_url_that_drips_is_given_up_in_time_and_the_keys_stay(
+    monkeypatch: pytest.MonkeyPatch, first: bytes
+) -> None:
+    """Each byte comes in time for the reader's own patience; all together never do."""
+    monkeypatch.setattr(key_ring, "_READ_SECONDS", 0.5)
+    async with HttpServer().running() as server:
+        server.response = ok(jwks(FIRST))
+        async with ring_of(Url(server.url)) as ring:
+            server.response = first
+            server.drips = True
+            await ring.look_again()
+            assert kids(ring) == ["first"]
+
+
+async def test_a_url_without_an_end_is_given_up_at_the_limit() -> None:
+    async with HttpServer().running() as server:
+        server.response = ok(b" " * 65536)
+        server.repeats = True
+        ring = KeyRing(Url(server.url), every=HOUR, at_most_every=NO_TIME)
+        assert await ring.read() == "it is too large"
+        assert server.sent_bytes < 16_000_000  # with what the sockets hold
 
 
 async def test_a_url_where_nobody_listens_gives_no_keys_and_a_reason() -> None:

@@ -66,11 +66,19 @@ class Url:
         """Fetch it. Raises Unreadable."""
         try:
             async with (
-                httpx.AsyncClient(timeout=_FETCH_SECONDS, trust_env=self._through_proxy) as client,
+                httpx.AsyncClient(
+                    timeout=_FETCH_SECONDS,
+                    trust_env=self._through_proxy,
+                    # What is compressed may expand to anything.
+                    headers={"Accept-Encoding": "identity"},
+                ) as client,
                 client.stream("GET", self._url) as response,
             ):
                 if response.status_code != httpx.codes.OK:
                     raise Unreadable(f"HTTP {response.status_code}")
+                coding = response.headers.get("content-encoding", "identity")
+                if coding.strip().lower() not in ("", "identity"):
+                    raise Unreadable("it is compressed, which was not asked for")
                 return await _body(response)
         except httpx.TimeoutException:
             raise Unreadable(f"no answer within {_FETCH_SECONDS:g} s") from None
@@ -81,7 +89,7 @@ class Url:
 
 async def _body(response: httpx.Response) -> bytes:
     body = bytearray()
-    async for piece in response.aiter_bytes():
+    async for piece in response.aiter_raw():
         body += piece
         if len(body) > _MAX_BYTES:
             raise Unreadable("it is too large")

@@ -12,6 +12,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 MIN_SECRET_BYTES = 32
 _MIN_RSA_BITS = 2048
+_MAX_KEYS = 100
 
 # What the key is decides how it may be used, never what the token says: else a public key would
 # pass for an HMAC secret.
@@ -79,6 +80,9 @@ def parse_jwks(document: bytes) -> Keys:
     entries = parsed.get("keys") if isinstance(parsed, dict) else None
     if not isinstance(entries, list):
         raise UnusableKeys('it is no JWKS: an object with a list "keys"')
+    if len(entries) > _MAX_KEYS:
+        # Each is tried, while calls wait, and what is wrong with it is told.
+        raise UnusableKeys(f"it holds more than {_MAX_KEYS} keys")
     keys: list[Key] = []
     skipped: list[str] = []
     for place, entry in enumerate(entries):
