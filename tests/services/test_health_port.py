@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -64,3 +65,51 @@ async def test_an_address_that_is_none_is_said_in_one_line(
     with pytest.raises(StartupError, match=r"TASKLOGS_METRICS_LISTEN.*PORT or HOST:PORT"):
         async with make_server(metrics_listen=listen):
             pass
+
+
+async def test_strangers_may_watch_a_little_and_probes_are_answered_all_the_same(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(health_listen="0") as server:
+        assert server.health_address is not None
+        channels = [
+            grpc.aio.insecure_channel(
+                server.health_address, options=[("grpc.use_local_subchannel_pool", 1)]
+            )
+            for _ in range(10)
+        ]
+        try:
+            watches: list[Any] = []
+            for channel in channels:
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                watches += [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(15)]
+            codes = await asyncio.gather(*map(_first_or_code, watches))
+            assert codes.count(grpc.StatusCode.OK) == 100
+            assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 50
+            answer = await stub.Check(health_pb2.HealthCheckRequest())
+            assert answer.status == SERVING
+        finally:
+            for channel in channels:
+                await channel.close()
+
+
+async def _first_or_code(watch: Any) -> grpc.StatusCode:
+    try:
+        return grpc.StatusCode.OK if await watch.read() else grpc.StatusCode.UNKNOWN
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+
+
+async def test_names_that_no_service_has_are_not_kept(make_server: MakeServer) -> None:
+    """Watching one holds it in memory, and on the API's port nobody asks who watches."""
+    async with make_server(health_listen="0") as server:
+        assert server.health_address is not None
+        for address, characters in ((server.address, 1_000_000), (server.health_address, 1_000)):
+            async with grpc.aio.insecure_channel(address) as channel:
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                long = health_pb2.HealthCheckRequest(service="x" * characters)
+                assert await _first_or_code(stub.Watch(long)) is grpc.StatusCode.INVALID_ARGUMENT
+                short = stub.Watch(health_pb2.HealthCheckRequest(service="no.such.Service"))
+                first = await short.read()
+                assert first.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+                short.cancel()

@@ -8,10 +8,25 @@ from contextlib import asynccontextmanager
 import grpc
 from grpc_health.v1 import health
 
+from tasklogs_server.services.health import FewWatches
 from tasklogs_server.services.listener import bind
 from tasklogs_server.services.registration import register_health
 from tasklogs_server.settings import ServerSettings, host_and_port
 from tasklogs_server.startup import StartupError
+
+_WATCHES = 100
+# Who is there is a stranger: what a probe does not need is not to be had.
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 4096),
+    ("grpc.max_metadata_size", 8192),
+    ("grpc.max_concurrent_streams", 20),
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_connection_idle_ms", 60_000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+]
 
 
 @asynccontextmanager
@@ -30,8 +45,8 @@ async def probes(
         host, port = host_and_port(listen)
     except ValueError as error:
         raise StartupError(f"TASKLOGS_HEALTH_LISTEN={listen}: {error}") from error
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    register_health(server, servicer)
+    server = grpc.aio.server(options=_OPTIONS)
+    register_health(server, FewWatches(servicer, _WATCHES))
     bound = bind(server, host, port, None)
     await server.start()
     try:

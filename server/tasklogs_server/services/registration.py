@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2
 from tasklogs_server.services.descriptors import CHANNELZ, REFLECTION_V1, reflected_descriptors
+from tasklogs_server.services.health import Health
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
@@ -46,14 +47,14 @@ def register(
     """
     for descriptor, service in zip(OWN_SERVICES, (task_logs, tasks, task_agents), strict=True):
         server.add_generic_rpc_handlers([_handlers(descriptor, service)])
-    servicer = health.aio.HealthServicer()
+    servicer = Health()
     register_health(server, servicer)
     shown = [_HEALTH, *(_register_channelz(server) if channelz else ())]
     _register_reflection(server, shown)
     return servicer
 
 
-def register_health(server: grpc.aio.Server, servicer: health.aio.HealthServicer) -> None:
+def register_health(server: grpc.aio.Server, servicer: health_pb2_grpc.HealthServicer) -> None:
     """Serve health alone."""
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
 

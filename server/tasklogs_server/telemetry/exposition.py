@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, make_wsgi_app
 
 from tasklogs_server.telemetry.live import LiveMetrics
 from tasklogs_server.telemetry.metrics import Metrics
+from tasklogs_server.telemetry.metrics_port import served
 from tasklogs_server.telemetry.state import State
 
 
@@ -31,10 +32,5 @@ class Exposition:
         Raises OSError where it cannot be listened on.
         """
         self._registry.register(LiveMetrics(state))
-        server, thread = start_http_server(self._port, addr=self._host, registry=self._registry)
-        try:
-            yield f"{self._host}:{server.server_port}"
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        with served(make_wsgi_app(self._registry), self._host, self._port) as port:
+            yield f"{self._host}:{port}"
