@@ -10,10 +10,12 @@ from tests.fuzz.target import Target
 
 TARGETS: Mapping[str, str] = MappingProxyType(
     {
+        "agent_messages": "tests.fuzz.targets.agent_messages:AgentMessages",
         "agent_tokens": "tests.fuzz.targets.agent_tokens:AgentTokens",
         "certificates": "tests.fuzz.targets.certificates:Certificates",
         "cursors": "tests.fuzz.targets.cursors:Cursors",
         "keys": "tests.fuzz.targets.keys:KeyDocuments",
+        "uploads": "tests.fuzz.targets.uploads:Uploads",
         "user_tokens": "tests.fuzz.targets.user_tokens:UserTokens",
     }
 )

@@ -13,7 +13,12 @@ from tasklogs.log.text import to_utf8
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.agents import messages
-from tasklogs_server.domain.errors import FieldViolation, InvalidFields, ProtocolViolation
+from tasklogs_server.domain.errors import (
+    FieldViolation,
+    InvalidFields,
+    LimitExceeded,
+    ProtocolViolation,
+)
 from tasklogs_server.services.enums import AGENT_LIFECYCLE, APP_HEALTH
 from tasklogs_server.services.moments import duration, time_of, timestamp_of
 
@@ -21,6 +26,10 @@ _HELLO_CHARACTERS = 100
 _ROLES = {"user": EntryType.INPUT, "agent": EntryType.OUTPUT}
 _MAX_ID = 2**31 - 1
 _TIME_CHARACTERS = 64
+# Of 4 MiB there are two million empty entries, or three times as many violations: half a minute in
+# which nobody else is served, and 2 GB. No agent packs so many.
+_MAX_ENTRIES = 50_000
+_MAX_VIOLATIONS = 20
 
 
 def hello(message: pb.AgentMessage) -> messages.Hello:
@@ -37,7 +46,9 @@ def hello(message: pb.AgentMessage) -> messages.Hello:
 
 
 def append(message: pb.LogAppend) -> messages.Append:
-    """Decode an append. Raises InvalidFields."""
+    """Decode an append. Raises InvalidFields, LimitExceeded."""
+    if len(message.entries) > _MAX_ENTRIES:
+        raise LimitExceeded("append", f"at most {_MAX_ENTRIES} entries", None)
     violations: list[FieldViolation] = []
     tail = None
     if message.HasField("tail"):
@@ -46,7 +57,11 @@ def append(message: pb.LogAppend) -> messages.Append:
             _time_of(message.tail, "append.tail.time", violations),
             Delta(message.tail.keep_bytes, message.tail.text.encode()),
         )
-    entries = [_entry(entry, violations) for entry in message.entries]
+    entries: list[Entry] = []
+    for entry in message.entries:
+        entries.append(_entry(entry, violations))
+        if len(violations) >= _MAX_VIOLATIONS:
+            break
     if violations:
         raise InvalidFields(violations)
     return messages.Append(
@@ -115,7 +130,7 @@ def event(message: messages.ServerEvent) -> pb.ServerMessage:
 
 
 def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
-    """Decode an uploaded conversation. Raises InvalidFields, each field named."""
+    """Decode an uploaded conversation. Raises InvalidFields, the first fields named."""
     if request.format != pb.SNAPSHOT_FORMAT_AGENTAPI:
         raise InvalidFields(
             [FieldViolation("format", "must be SNAPSHOT_FORMAT_AGENTAPI, the only one there is")]
@@ -126,6 +141,8 @@ def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
     violations: list[FieldViolation] = []
     entries: list[Entry] = []
     for place, item in enumerate(listed.list_value.values):
+        if len(violations) >= _MAX_VIOLATIONS:
+            break
         entry = _message(item, f"data.messages[{place}]", violations)
         if entry is None:
             continue

@@ -186,7 +186,7 @@ class LogAppend(_message.Message):
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
         """In the order of ids. The first may have the tail's id: it replaces the tail. All others have higher ids
-        than the entry before. `revision` is left unset. At most 1 MiB of content each.
+        than the entry before. `revision` is left unset. At most 1 MiB of content each, and 50,000 of them.
         """
 
     def __init__(

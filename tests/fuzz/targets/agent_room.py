@@ -1,0 +1,110 @@
+"""The agents' room over a store in memory, with limits so small that short inputs reach them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self
+from uuid import UUID
+
+from google.rpc import code_pb2
+from google.rpc.status_pb2 import Status
+
+from tasklogs.log.truncation import MAX_CONTENT_BYTES
+from tasklogs_server.agents.budget import Budget
+from tasklogs_server.agents.committer import Committer
+from tasklogs_server.agents.handshakes import Handshakes
+from tasklogs_server.agents.messages import Limits
+from tasklogs_server.agents.room import Room
+from tasklogs_server.agents.sessions import Sessions
+from tasklogs_server.agents.tokens import AgentTokens
+from tasklogs_server.agents.upload import Uploads
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.domain.caller import Agent
+from tasklogs_server.domain.errors import CommitRefused, TaskLogsError
+from tasklogs_server.services.errors import status_of
+from tasklogs_server.services.task_agents import TaskAgentsService
+from tasklogs_server.store.evictions import LogLimits
+from tests.agents.desk import Clock
+from tests.fuzz.targets.memory_store import MemoryStore
+
+TASK = UUID(int=1)
+AGENT = Agent(TASK, hashlib.sha256(b"token").digest())
+
+WINDOW_BYTES = 3000
+INGEST_BYTES = 6000
+_LOG = LogLimits(rows=50, bytes=3 * MAX_CONTENT_BYTES, min_retention=timedelta(days=1))
+_EPOCHS_PER_HOUR = 6
+_PATIENCE = timedelta(seconds=60)
+# Trailers past 8 KB never reach the caller, and base64 takes a third more.
+_STATUS_BYTES = 6000
+# More than any chain of waiting takes where nothing waits for the outside.
+_TURNS = 1000
+
+
+@dataclass
+class AgentRoom:
+    """What `app` builds for agents."""
+
+    store: MemoryStore
+    clock: Clock
+    budget: Budget
+    sessions: Sessions
+    service: TaskAgentsService
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, *, standalone: bool) -> AsyncIterator[Self]:
+        """Build it; at the end everything must have been given back."""
+        store: Any = MemoryStore(AGENT.token_hash, standalone=standalone)
+        clock, budget, bus = Clock(), Budget(INGEST_BYTES), LocalBus()
+        committer, room = Committer(store, bus), Room(store, _LOG)
+        handshakes = Handshakes(2, _PATIENCE)
+        sessions = Sessions(
+            store=store,
+            tasks=store,
+            writes=store,
+            committer=committer,
+            bus=bus,
+            budget=budget,
+            room=room,
+            limits=Limits(WINDOW_BYTES, WINDOW_BYTES, MAX_CONTENT_BYTES),
+            tail_bytes=MAX_CONTENT_BYTES,
+            handshakes=handshakes,
+            epochs_per_hour=_EPOCHS_PER_HOUR,
+            clock=clock,
+            monotonic=clock.monotonic,
+        )
+        uploads = Uploads(store, sessions, committer, budget, room, clock=clock)
+        service = TaskAgentsService(AgentTokens(store, handshakes), sessions, uploads)
+        running = asyncio.create_task(committer.run())
+        try:
+            yield cls(store, clock, budget, sessions, service)
+            await _settled(budget)
+            assert budget.held_bytes == 0
+            assert sessions.open_count == 0
+            assert not running.done()
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+
+async def _settled(budget: Budget) -> None:
+    """Wait for commits under way: a locked head is tried again in a moment."""
+    for turn in range(_TURNS):
+        if budget.held_bytes == 0:
+            break
+        await asyncio.sleep(0 if turn < 50 else 0.005)
+
+
+def check_refusal(error: TaskLogsError) -> Status:
+    """Return what the caller is told; it is promised, fits, and is no failure of ours."""
+    status = status_of(error)
+    assert status.code != code_pb2.UNKNOWN
+    assert status.code != code_pb2.INTERNAL or isinstance(error, CommitRefused)
+    assert status.ByteSize() <= _STATUS_BYTES
+    return status

@@ -1,0 +1,34 @@
+"""What is decoded of an agent's messages before anything is made of them: no more than it takes."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1 import types_pb2 as types
+from tasklogs_server.domain.errors import InvalidFields, LimitExceeded
+from tasklogs_server.services import agent_codec as codec
+
+EMPTY = types.TaskLogEntry()
+
+
+def test_an_append_of_more_entries_than_any_agent_packs_is_refused_unread() -> None:
+    with pytest.raises(LimitExceeded, match="at most 50000 entries"):
+        codec.append(pb.LogAppend(sequence=1, entries=[EMPTY] * 50_001))
+
+
+def test_of_many_bad_entries_only_the_first_are_named() -> None:
+    with pytest.raises(InvalidFields) as refused:
+        codec.append(pb.LogAppend(sequence=1, entries=[EMPTY] * 50_000))
+    assert 1 <= len(refused.value.violations) < 30
+
+
+def test_of_many_bad_messages_only_the_first_are_named() -> None:
+    listed = Value(list_value=ListValue(values=[Value()] * 100_000))
+    request = pb.UploadLogSnapshotRequest(
+        format=pb.SNAPSHOT_FORMAT_AGENTAPI, data=Struct(fields={"messages": listed})
+    )
+    with pytest.raises(InvalidFields) as refused:
+        codec.snapshot_entries(request)
+    assert 1 <= len(refused.value.violations) < 30
