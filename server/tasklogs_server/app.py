@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import structlog
-from grpc_health.v1 import health
 
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server import log_output
@@ -40,6 +39,7 @@ from tasklogs_server.services.access import Access
 from tasklogs_server.services.admission import Admission, Capacity
 from tasklogs_server.services.caller_limits import Allowance, CallerLimits
 from tasklogs_server.services.hang_up import hang_up, let_nobody_in
+from tasklogs_server.services.health import Health
 from tasklogs_server.services.interceptor import ErrorInterceptor
 from tasklogs_server.services.listener import bind, options
 from tasklogs_server.services.observing import CallObserver
@@ -110,14 +110,14 @@ class Running:
     _server: grpc.aio.Server
     _sessions: Sessions
     _follows: Follows
-    _health: health.aio.HealthServicer
+    _health: Health
     _calls: ErrorInterceptor
     _timeout: timedelta
 
     async def drain(self) -> None:
         """Ask everyone to leave, and wait for that within `drain_timeout`."""
         _log.info("server.draining")
-        await self._health.enter_graceful_shutdown()
+        self._health.leave()
         self._calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
         self._sessions.drain(_DRAIN_RETRY_AFTER)
         self._follows.drain(ServerDraining(_DRAIN_RETRY_AFTER))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
+from tasklogs_server.services.health import Health
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.fixtures.conditions import until
 from tests.fixtures.postgres import PostgresServer
@@ -50,6 +52,57 @@ async def test_a_service_that_there_is_not_is_not_found(server: Server) -> None:
     refusal = await refused(check(server, "tasklogs.v1.Nothing"))
 
     assert refusal.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_all_services_are_listed_with_how_they_are(server: Server) -> None:
+    pb_: Any = health_pb2  # the stubs leave out List
+    listed = await health(server).List(pb_.HealthListRequest())
+
+    assert {name: one.status for name, one in listed.statuses.items()} == dict.fromkeys(
+        (*SERVICES, "liveness"), SERVING
+    )
+
+
+async def test_a_stranger_cannot_have_a_long_name_kept(server: Server) -> None:
+    name = "x" * 1_000_000
+    watch = health(server).Watch(health_pb2.HealthCheckRequest(service=name))
+
+    assert (await refused(watch.read())).code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+class Watcher:
+    """What a call's context is to Watch; `reads` false: as of a peer who takes nothing."""
+
+    def __init__(self, *, reads: bool) -> None:
+        self._reads = reads
+        self.statuses: list[int] = []
+
+    async def write(self, response: health_pb2.HealthCheckResponse) -> None:
+        if not self._reads:
+            await asyncio.Event().wait()
+        self.statuses.append(response.status)
+
+
+async def test_a_watcher_who_reads_nothing_holds_up_no_change_and_no_other_watcher() -> None:
+    servicer = Health()
+    servicer.set("", serving=True)
+    stuck, reader = Watcher(reads=False), Watcher(reads=True)
+    request = health_pb2.HealthCheckRequest()
+    async with asyncio.TaskGroup() as group:
+        watches = [
+            group.create_task(servicer.Watch(request, who))  # type: ignore[arg-type]
+            for who in (stuck, reader)
+        ]
+        await until(lambda: reader.statuses == [SERVING])
+        servicer.set("", serving=False)
+        await until(lambda: reader.statuses == [SERVING, NOT_SERVING])
+        servicer.set("", serving=True)
+        servicer.leave()
+        servicer.set("", serving=True)
+        await until(lambda: reader.statuses[-1] == NOT_SERVING)
+        for watch in watches:
+            watch.cancel()
+    assert stuck.statuses == []
 
 
 async def test_health_follows_the_store(durable: Server, postgres_server: PostgresServer) -> None:

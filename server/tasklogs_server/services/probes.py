@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc
-from grpc_health.v1 import health
 
-from tasklogs_server.services.health import FewWatches
+from tasklogs_server.services.health import FewWatches, Health
 from tasklogs_server.services.listener import bind
 from tasklogs_server.services.registration import register_health
 from tasklogs_server.settings import ServerSettings, host_and_port
@@ -30,9 +29,7 @@ _OPTIONS = [
 
 
 @asynccontextmanager
-async def probes(
-    settings: ServerSettings, servicer: health.aio.HealthServicer
-) -> AsyncIterator[str | None]:
+async def probes(settings: ServerSettings, servicer: Health) -> AsyncIterator[str | None]:
     """Serve health, and nothing else, in plain text: Kubernetes' own probes cannot do TLS.
 
     Lends the address, if that is wanted. Raises StartupError.

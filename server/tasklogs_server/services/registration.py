@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2
@@ -39,7 +39,7 @@ def register(
     tasks: TasksService,
     task_agents: TaskAgentsService,
     channelz: bool = False,
-) -> health.aio.HealthServicer:
+) -> Health:
     """Register all services, health and reflection; return health, which begins NOT_SERVING.
 
     `channelz` adds grpc.channelz, which shows every caller's address to whoever may call it. Raises
@@ -59,13 +59,11 @@ def register_health(server: grpc.aio.Server, servicer: health_pb2_grpc.HealthSer
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
 
 
-async def set_serving(servicer: health.aio.HealthServicer, *, serving: bool) -> None:
+async def set_serving(servicer: Health, *, serving: bool) -> None:
     """Say how every service is, the server as a whole ('') and, always well, `LIVENESS`."""
-    response = health_pb2.HealthCheckResponse
-    status = response.SERVING if serving else response.NOT_SERVING
-    await servicer.set(LIVENESS, response.SERVING)
+    servicer.set(LIVENESS, serving=True)
     for name in ("", *(descriptor.full_name for descriptor in OWN_SERVICES)):
-        await servicer.set(name, status)
+        servicer.set(name, serving=serving)
 
 
 def _handlers(descriptor: ServiceDescriptor, service: object) -> grpc.GenericRpcHandler:
