@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from tasklogs_server.listening import listen_address
@@ -139,6 +140,19 @@ async def test_a_shared_secret_is_a_file_of_enough_bytes(tmp_path: Path) -> None
     await prepare(settings_of(**settings))
 
 
+def test_settings_are_printed_without_passwords() -> None:
+    url = "postgresql://user:secret@localhost/tasklogs"
+    settings = settings_of(database_url=url, jwks_url="https://user:secret@issuer.example/keys")
+    assert settings.database_url == url
+    assert "secret@" not in f"{settings!r} {settings}"
+
+
+@pytest.mark.parametrize("name", ["jwks_refresh", "jwks_unknown_key"])
+def test_an_issuer_is_not_asked_without_a_pause(name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        settings_of(**{name: 0})
+
+
 async def test_a_key_that_others_may_read_is_warned_of(pair: Pair) -> None:
     pair.key.chmod(0o604)
     with capture_logs() as logged:
@@ -146,3 +160,18 @@ async def test_a_key_that_others_may_read_is_warned_of(pair: Pair) -> None:
     assert [(one["event"], one["log_level"]) for one in logged] == [
         ("tls.key_readable_by_others", "warning")
     ]
+
+
+async def test_a_secret_that_others_may_read_is_warned_of(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 32)
+    secret.chmod(0o604)
+    whole = {"auth": "jwt", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
+    data_dir = tmp_path / "data"
+    await prepare(settings_of(auth="dev", data_dir=data_dir))
+    (data_dir / "development-key.json").chmod(0o604)
+    with capture_logs() as logged:
+        await prepare(settings_of(jwt_shared_secret_file=secret, **whole))
+        await prepare(settings_of(auth="dev", data_dir=data_dir))
+    warned = [one["path"] for one in logged if one["event"] == "auth.secret_readable_by_others"]
+    assert warned == [str(secret), str(data_dir / "development-key.json")]

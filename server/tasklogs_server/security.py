@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import stat
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -125,7 +126,9 @@ def _is_trustworthy(url: str) -> bool:
 
 def _shared_secret(path: Path) -> FixedKeys:
     try:
-        return FixedKeys(shared_secret(path.read_bytes().strip()))
+        keys = FixedKeys(shared_secret(path.read_bytes().strip()))
+        _warn_of_readers(path)
+        return keys
     except OSError as error:
         raise StartupError(f"cannot read the shared secret {path}: {error.strerror}") from error
     except UnusableKeys as error:
@@ -153,9 +156,16 @@ def _development_key(settings: ServerSettings) -> Path:
     path = development.key_file_in(settings.data_dir)
     try:
         development.ensure_key(path)
+        _warn_of_readers(path)
     except OSError as error:
         raise StartupError(f"cannot make {path}: {error.strerror}") from error
     return path
+
+
+def _warn_of_readers(path: Path) -> None:
+    # Whoever reads it makes tokens of anyone.
+    if path.stat().st_mode & stat.S_IROTH:
+        _log.warning("auth.secret_readable_by_others", path=str(path), mend=f"chmod o-r {path}")
 
 
 def _expected(settings: ServerSettings) -> Expected:

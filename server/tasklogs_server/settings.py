@@ -39,8 +39,11 @@ class ServerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TASKLOGS_", frozen=True)
 
     listen: str = Field("127.0.0.1:50051", description="host:port to serve on; port 0 picks one")
+    # Left out of what is printed of the settings: it may hold a password.
     database_url: str | None = Field(
-        None, description="Postgres 15 or newer; unset: an embedded one in the data directory"
+        None,
+        repr=False,
+        description="Postgres 15 or newer; unset: an embedded one in the data directory",
     )
     data_dir: Path = Field(Path("tasklogs-data"), description="where the embedded Postgres lives")
     insecure: bool = Field(
@@ -57,11 +60,12 @@ class ServerSettings(BaseSettings):
     jwt_issuer: str | None = Field(None, description="the `iss` that tokens must have")
     jwt_audience: str | None = Field(None, description="the `aud` that tokens must have")
     jwks_file: Path | None = Field(None, description="the issuer's keys, as JWKS; followed on disk")
-    jwks_url: str | None = Field(None, description="where the issuer publishes them")
-    jwks_refresh: Seconds = Field(
+    jwks_url: str | None = Field(None, repr=False, description="where the issuer publishes them")
+    # The issuer is another's server: it is not asked without a pause, whatever strangers bring.
+    jwks_refresh: Annotated[Seconds, Ge(timedelta(seconds=1))] = Field(
         timedelta(minutes=5), description="how often the JWKS URL is read"
     )
-    jwks_unknown_key: Seconds = Field(
+    jwks_unknown_key: Annotated[Seconds, Ge(timedelta(seconds=1))] = Field(
         timedelta(seconds=10),
         description="how often at most tokens with an unknown key have it read as well",
     )

@@ -87,7 +87,7 @@ async def test_a_file_behind_a_link_that_is_turned_is_read_again(tmp_path: Path)
         assert kids(ring) == ["second"]
 
 
-@pytest.mark.parametrize("bad", [b"", b"{", b'{"keys": []}', b"x" * 2_000_000, None])
+@pytest.mark.parametrize("bad", [b"", b"{", b"{}", b"x" * 2_000_000, None])
 async def test_a_file_that_breaks_leaves_the_keys_and_is_told_once(
     tmp_path: Path, bad: bytes | None
 ) -> None:
@@ -105,6 +105,30 @@ async def test_a_file_that_breaks_leaves_the_keys_and_is_told_once(
             await ring.look_again()
             assert kids(ring) == ["second"]
     assert len([one for one in logged if one["event"] == "auth.keys_kept"]) == 1
+
+
+@pytest.mark.parametrize("none", [b'{"keys": []}', b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}'])
+async def test_a_whole_document_without_keys_withdraws_them_all(
+    tmp_path: Path, none: bytes
+) -> None:
+    path = tmp_path / "jwks.json"
+    publish(path, FIRST)
+    with capture_logs() as logged:
+        async with ring_of(File(path)) as ring:
+            path.write_bytes(none)
+            await ring.look_again()
+            assert ring.keys is not None
+            assert kids(ring) == []
+            publish(path, SECOND)
+            await ring.look_again()
+            assert kids(ring) == ["second"]
+    assert "auth.no_keys" in [one["event"] for one in logged]
+
+
+async def test_a_whole_document_without_keys_is_none_yet_at_the_start() -> None:
+    ring = KeyRing(Scripted(), every=HOUR, at_most_every=NO_TIME)
+    assert await ring.read() == "it holds no keys"
+    assert ring.keys is None
 
 
 async def test_an_unknown_key_has_the_source_read_and_one_read_serves_all() -> None:
@@ -279,6 +303,11 @@ async def test_a_url_where_nobody_listens_gives_no_keys_and_a_reason() -> None:
     ring = KeyRing(Url("http://127.0.0.1:1/keys"), every=HOUR, at_most_every=NO_TIME)
     assert await ring.read() == "ConnectError"
     assert ring.keys is None
+
+
+def test_a_url_is_named_without_its_secrets() -> None:
+    source = Url("https://user:secret@issuer.example:8443/keys?token=secret#secret")
+    assert str(source) == "https://issuer.example:8443/keys"
 
 
 @pytest.mark.parametrize("url", ["https://[", "https://", "https://a..b/", "https://\ud800/"])

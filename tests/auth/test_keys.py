@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
@@ -95,6 +95,7 @@ _JSON = st.recursive(
 _MEMBERS = ["kty", "crv", "x", "y", "n", "e", "alg", "use", "key_ops", "kid"]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(_MEMBERS), _JSON), st.sampled_from([KEY.jwk, RSA.jwk, {}]))
 def test_no_document_raises_anything_else(members: dict[str, Any], key: dict[str, Any]) -> None:
     with suppress(UnusableKeys):

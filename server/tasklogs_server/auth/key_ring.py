@@ -9,7 +9,7 @@ from datetime import timedelta
 import structlog
 
 from tasklogs_server.auth.key_sources import Source, Unreadable
-from tasklogs_server.auth.keys import Keys, UnusableKeys, parse_jwks
+from tasklogs_server.auth.keys import Keys, NoKeys, UnusableKeys, parse_jwks
 
 _FIRST_RETRY_SECONDS = 1.0
 _READ_SECONDS = 10.0
@@ -21,7 +21,8 @@ class KeyRing:
     """Keys from a source.
 
     `every`: how often it is read; `at_most_every`: how often unknown keys may ask for it. Whoever's
-    key is known never waits for a read. What cannot be read leaves the keys as they were.
+    key is known never waits for a read. What cannot be read leaves the keys as they were; a JWKS
+    that holds none to check tokens with withdraws them all.
     """
 
     def __init__(self, source: Source, *, every: timedelta, at_most_every: timedelta) -> None:
@@ -56,6 +57,11 @@ class KeyRing:
                     keys=len(self.keys.keys),
                     skipped=list(self.keys.skipped),
                 )
+        except NoKeys as error:
+            # Whole, and without the keys of before: kept, they would be trusted for ever by whoever
+            # has withdrawn the only one because it leaked.
+            self.keys = None if self.keys is None else Keys(())
+            return str(error)
         except (Unreadable, UnusableKeys) as error:
             return str(error)
         except TimeoutError:
@@ -98,5 +104,6 @@ class KeyRing:
 
     def _tell(self, failure: str | None) -> None:
         if failure is not None and failure != self._said:
-            _log.warning("auth.keys_kept", source=str(self._source), reason=failure)
+            event = "auth.keys_kept" if self.keys and self.keys.keys else "auth.no_keys"
+            _log.warning(event, source=str(self._source), reason=failure)
         self._said = failure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
@@ -56,11 +57,12 @@ class Url:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._shown = _without_secrets(url)
         # A proxy cannot reach what loopback means here.
         self._through_proxy = url.startswith("https:")
 
     def __str__(self) -> str:
-        return self._url
+        return self._shown
 
     async def read(self) -> bytes | None:
         """Fetch it. Raises Unreadable."""
@@ -85,6 +87,15 @@ class Url:
         # InvalidURL and what becomes of odd host names are no HTTPError.
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             raise Unreadable(type(error).__name__) from None
+
+
+def _without_secrets(url: str) -> str:
+    """Return what of a URL may be logged: no user, password or query."""
+    try:
+        parsed = urlsplit(url)
+    except ValueError:
+        return "a URL that cannot be parsed"
+    return urlunsplit((parsed.scheme, parsed.netloc.rpartition("@")[2], parsed.path, "", ""))
 
 
 async def _body(response: httpx.Response) -> bytes:

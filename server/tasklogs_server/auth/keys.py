@@ -37,6 +37,10 @@ class UnusableKeys(Exception):
     """A document holds no key to check tokens with. `str()` says why, in one line."""
 
 
+class NoKeys(UnusableKeys):
+    """A document is a whole JWKS, and none of its keys is one to check tokens with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """A key and the algorithms that it may be used with."""
@@ -72,7 +76,7 @@ def shared_secret(secret: bytes) -> Keys:
 
 
 def parse_jwks(document: bytes) -> Keys:
-    """Return the public keys for signatures in `document`. Raises UnusableKeys."""
+    """Return the public keys for signatures in `document`. Raises UnusableKeys; NoKeys."""
     try:
         parsed = json.loads(document)
     except (ValueError, RecursionError):
@@ -91,7 +95,7 @@ def parse_jwks(document: bytes) -> Keys:
         except UnusableKeys as error:
             skipped.append(f"key {place}: {error}")
     if not keys:
-        raise UnusableKeys("; ".join(skipped) or "it holds no keys")
+        raise NoKeys("; ".join(skipped) or "it holds no keys")
     return Keys(keys, skipped)
 
 

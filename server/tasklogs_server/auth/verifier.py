@@ -144,10 +144,10 @@ def _kid(token: str) -> str | None:
 
 
 def _scopes(claims: Mapping[str, Any]) -> Collection[str]:
-    # RFC 9068 has one string; some issuers send a list.
+    # RFC 9068 has one string, parted by spaces alone; some issuers send a list.
     scope = claims.get("scope", "")
     if isinstance(scope, str):
-        return scope.split()
+        return scope.split(" ")
     return [one for one in scope if isinstance(one, str)] if isinstance(scope, list) else []
 
 
