@@ -7,7 +7,9 @@ import sys
 from typing import Literal
 
 import structlog
+from structlog.types import EventDict
 
+from tasklogs.visible import in_one_line
 from tasklogs_server.services.tracebacks import traceback_of
 from tasklogs_server.telemetry.calls import with_call
 
@@ -30,9 +32,10 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
         with_call,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_words,
     ]
-    if log_format == "json":
-        processors.append(structlog.processors.format_exc_info)
+    if log_format == "console":  # JSON escapes in its own way
+        processors.append(_in_one_line)
     level = logging.getLevelNamesMapping()[log_level.upper()]
     structlog.configure(
         processors=[*processors, renderer],
@@ -43,6 +46,23 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
     # Libraries say what goes wrong; what they do is nobody's concern here. Whoever runs the server
     # in a process of theirs, and has handlers, keeps those.
     logging.basicConfig(handlers=[_OfLibraries()], level=max(level, logging.WARNING))
+
+
+def _without_words(_: object, __: str, line: EventDict) -> EventDict:
+    """Say where an exception comes from, and not what it says."""
+    told = line.pop("exc_info", None)
+    error = told if isinstance(told, BaseException) else sys.exc_info()[1] if told else None
+    if error is not None:
+        line["exception"] = traceback_of(error)
+    return line
+
+
+def _in_one_line(_: object, __: str, line: EventDict) -> EventDict:
+    """Write out what would begin a line of its own, or steer the terminal that shows it."""
+    for name, value in line.items():
+        if isinstance(value, str) and name != "exception":
+            line[name] = in_one_line(value)
+    return line
 
 
 class _OfLibraries(logging.Handler):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import structlog
@@ -24,9 +25,9 @@ def restored() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def configure(level: str) -> None:
+def configure(level: str, log_format: Literal["console", "json"] = "json") -> None:
     logging.getLogger().handlers.clear()  # pytest has its own there while a test runs
-    log_output.configure("json", level)
+    log_output.configure(log_format, level)
 
 
 def fail() -> None:
@@ -64,3 +65,37 @@ def test_a_library_warns_in_one_line_and_says_no_more_than_that(
 
     [line] = capsys.readouterr().err.splitlines()
     assert json.loads(line)["event"] == "the collector is away"
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_what_strangers_say_begins_no_line_of_its_own_and_steers_no_terminal(
+    capsys: pytest.CaptureFixture[str], log_format: Literal["console", "json"]
+) -> None:
+    """A reason may quote a certificate or a key document; a library's words may quote anything."""
+    configure("debug", log_format)
+    hostile = "x\x1b[2J\x9b1m\r\n2026-01-01 [info] server.draining\u202e\u2028\x00"
+    structlog.get_logger().warning("auth.keys_kept", reason=hostile, one=[hostile])
+    structlog.get_logger().warning(hostile)
+    logging.getLogger("grpc").error("%s", hostile)
+
+    written = capsys.readouterr().err
+    assert len(written.splitlines()) == 3
+    assert all(character.isprintable() for line in written.splitlines() for character in line)
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_no_line_has_what_an_exception_says(
+    capsys: pytest.CaptureFixture[str], log_format: Literal["console", "json"]
+) -> None:
+    """asyncpg quotes the arguments of a query that it cannot encode."""
+    configure("debug", log_format)
+    try:
+        fail()
+    except KeyError as error:
+        structlog.get_logger().exception("commit.failed", tasks=1)
+        structlog.get_logger().error("commit.failed", exc_info=error)
+
+    written = capsys.readouterr().err
+    assert written.count("in fail") == 2
+    assert "KeyError" in written
+    assert CONTENT not in written

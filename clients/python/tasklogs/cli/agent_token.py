@@ -15,6 +15,7 @@ from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.options import Output
 from tasklogs.cli.protobuf_json import print_json, to_dict
 from tasklogs.cli.stdout import write_line
+from tasklogs.cli.terminal_text import one_line
 
 Deliver: TypeAlias = Callable[[Message, str], None]
 """Takes the response that holds the token, and the token."""
@@ -69,7 +70,7 @@ def _print_token(response: Message, token: str, output: Output) -> None:
     if output is Output.JSON:
         print_json(to_dict(response))
         return
-    write_line(f"agent token, shown this once: {token}")
+    write_line(f"agent token, shown this once: {one_line(token)}")
     write_line("for the agent, in its environment:  TASKLOGS_AGENT_TOKEN=... tasklogs agent")
     write_line("  or in a file of mode 0600:        tasklogs agent --token-file FILE")
 

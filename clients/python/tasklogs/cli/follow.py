@@ -47,10 +47,14 @@ def follow_log(
     tail: int | None,
     cursor: str | None,
     as_lines: bool,
+    raw: bool,
     target: Target,
 ) -> None:
-    """Print the log as it grows; returns at Ctrl-C. The timeout bounds the first answer."""
-    printer = FollowLines() if as_lines else _text_printer(task)
+    """Print the log as it grows; returns at Ctrl-C. The timeout bounds the first answer.
+
+    `raw`: content as it is, also where it steers the terminal.
+    """
+    printer = FollowLines() if as_lines else _text_printer(task, raw=raw)
     try:
         asyncio.run(_follow(printer, task, source, tail, cursor, target))
     except KeyboardInterrupt:
@@ -90,11 +94,12 @@ async def _follow(
                 sys.stdout.flush()
 
 
-def _text_printer(task: str) -> Printer:
+def _text_printer(task: str, *, raw: bool) -> Printer:
     on_terminal = sys.stdout.isatty()
-    if on_terminal and os.environ.get("TERM", "") not in ("", "dumb"):
+    # Where content moves the cursor nobody knows what to redraw.
+    if on_terminal and not raw and os.environ.get("TERM", "") not in ("", "dumb"):
         return ScreenText(task)
-    return AppendedText(task, escaped=on_terminal)
+    return AppendedText(task, escaped=not raw, on_terminal=on_terminal)
 
 
 class _Connections:

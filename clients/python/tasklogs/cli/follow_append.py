@@ -15,11 +15,12 @@ from tasklogs.client.events import EntryChange
 
 
 class AppendedText(FollowText):
-    """`escaped`: it is a terminal after all, one that cannot redraw."""
+    """`on_terminal`: it is one after all, that cannot redraw or must not."""
 
-    def __init__(self, task: str, *, escaped: bool) -> None:
+    def __init__(self, task: str, *, escaped: bool, on_terminal: bool) -> None:
         super().__init__(task)
         self._escaped = escaped
+        self._on_terminal = on_terminal
         self._printed = ""
         """The content of the open entry as far as it was printed."""
         self._held_back: LogEntry | None = None
@@ -28,7 +29,7 @@ class AppendedText(FollowText):
 
     def notice(self, message: str) -> None:
         """Say it on stderr; where that is the same screen, on a line of its own."""
-        if self._escaped and self._open is not None and not self._printed.endswith("\n"):
+        if self._on_terminal and self._open is not None and not self._printed.endswith("\n"):
             write("\n")
         super().notice(message)
 

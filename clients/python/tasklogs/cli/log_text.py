@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TypeAlias
@@ -38,12 +37,11 @@ def print_notices(first: Page, task: str, *, tail: int | None, epoch: int | None
         print_notice(f"{name}: epoch {first.epoch}; earlier conversations with --epoch")
 
 
-def print_text(first: Page, pages: Iterable[Page]) -> None:
-    """Each entry under a line that says who spoke and when."""
-    on_terminal = sys.stdout.isatty()
+def print_text(first: Page, pages: Iterable[Page], *, raw: bool) -> None:
+    """Each entry under a line that says who spoke and when. `raw`: content as it is."""
     bold, plain = (_BOLD, _PLAIN) if colours_wanted() else ("", "")
     for entry in _entries(first, pages):
-        content = visible(entry.content) if on_terminal else entry.content
+        content = entry.content if raw else visible(entry.content)
         write(f"{bold}{heading(entry)}{plain}\n{content}")
         write("\n" if content.endswith("\n") else "\n\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -87,21 +88,33 @@ def logs(
             help="With -f: go on after this place, which -o json and -o jsonl show.",
         ),
     ] = None,
+    raw: Annotated[
+        bool | None,
+        typer.Option(
+            "--raw/--escaped",
+            show_default="escaped on a terminal",
+            help="Print what was said as it is, also where it steers the terminal (moves the"
+            " cursor, fills the clipboard), or with its control characters written out.",
+        ),
+    ] = None,
 ) -> None:
     """Read a task's log.
 
     Live while the task runs, from the store while it does not, and refused where neither is honest.
 
-    Where the log is a stored one, stderr says of when. On a terminal, control characters in an
-    agent's output are written out; in a pipe and in JSON they stay as they are.
+    Where the log is a stored one, stderr says of when. On a terminal, control characters in what
+    was said are written out (\\x1b); in a pipe and a file they stay as they are. --raw and
+    --escaped say it for both; JSON escapes them in its own way.
 
     With -f an answer that is being written grows in place on a terminal. In a pipe its growth is
     appended; one that is rewritten is printed once more, marked, when it is final. With -o jsonl
     each line is an event with its cursor, and its entries are whole.
     """
+    if raw is not None and output is not LogOutput.TEXT:
+        raise typer.BadParameter("only with -o text", param_hint="--raw / --escaped")
     if follow:
         _refuse_what_only_a_read_has(tail, output, epoch, max_staleness, cursor)
-        _follow(task, source, tail, cursor, output, target)
+        _follow(task, source, tail, cursor, output, raw, target)
         return
     if cursor is not None:
         raise typer.BadParameter("needs -f", param_hint="--cursor")
@@ -122,7 +135,7 @@ def logs(
         log_text.print_notices(first, task, tail=tail, epoch=epoch)
         match output:
             case LogOutput.TEXT:
-                log_text.print_text(first, pages)
+                log_text.print_text(first, pages, raw=_is_raw(raw))
             case LogOutput.JSON:
                 log_text.print_object(first, pages)
             case LogOutput.JSONL:
@@ -152,6 +165,7 @@ def _follow(
     tail: int | None,
     cursor: str | None,
     output: LogOutput,
+    raw: bool | None,
     target: Target,
 ) -> None:
     try:
@@ -164,8 +178,13 @@ def _follow(
             tail=tail,
             cursor=cursor,
             as_lines=output is LogOutput.JSONL,
+            raw=_is_raw(raw),
             target=target,
         )
     except KeyboardInterrupt:
         # Ctrl-C is how a follow ends, however early it comes.
         return
+
+
+def _is_raw(raw: bool | None) -> bool:
+    return not sys.stdout.isatty() if raw is None else raw

@@ -72,6 +72,7 @@ def create(
     from tasklogs.cli.agent_token import hand_over
     from tasklogs.cli.connection import Connection
     from tasklogs.cli.task_text import full_name, state
+    from tasklogs.cli.terminal_text import one_line
     from tasklogs.v1 import tasks_pb2
 
     request = tasks_pb2.CreateTaskRequest(
@@ -85,7 +86,7 @@ def create(
         response = connection.call(connection.tasks.CreateTask, request)
         task = response.task
         if output is Output.TEXT:
-            write_line(f"created {full_name(task)}, {state(task.status)}, id {task.id}")
+            write_line(f"created {full_name(task)}, {state(task.status)}, id {one_line(task.id)}")
         deliver(response, response.agent_token)
 
 

@@ -48,7 +48,7 @@ def describe(task: tasks_pb2.Task) -> Iterator[str]:
     """All about `task`, line by line."""
     detail = task.status_detail
     yield f"{full_name(task)} is {state(task.status)}"
-    yield _line("id", task.id)
+    yield _line("id", one_line(task.id))
     if task.display_name:
         yield _line("called", one_line(task.display_name))
     if task.prompt:
@@ -74,7 +74,7 @@ def row(task: tasks_pb2.Task) -> tuple[str, ...]:
         str(log.entries),
         moment(log.snapshot_at) if log.HasField("snapshot_at") else "-",
         moment(task.created_at),
-        task.id,
+        one_line(task.id),
     )
 
 

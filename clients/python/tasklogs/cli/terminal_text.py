@@ -1,8 +1,4 @@
-"""Text of strangers on a terminal: what would steer it is made visible instead.
-
-An agent's output may hold sequences that move the cursor, retitle the window, fill the clipboard,
-or reorder what is read (bidi controls).
-"""
+"""Text for a terminal, in the shapes that commands print."""
 
 from __future__ import annotations
 
@@ -10,22 +6,17 @@ import os
 import re
 import sys
 
-_C0_AND_C1 = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
-_BIDI_AND_SEPARATORS = r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-# A carriage return alone overwrites its line.
-_STEERING = re.compile(rf"[{_C0_AND_C1}{_BIDI_AND_SEPARATORS}]|\r(?!\n)")
-_BREAKING = re.compile(r"\s*[\r\n]+\s*|\t")
-_JSON_LEAVES_RAW = re.compile(rf"[\x7f-\x9f{_BIDI_AND_SEPARATORS}]")
+from tasklogs.visible import BIDI_AND_SEPARATORS
+from tasklogs.visible import visible as visible
 
-
-def visible(text: str) -> str:
-    r"""`text` with each steering character written out (`\x1b`); newlines and tabs stay."""
-    return _STEERING.sub(_written_out, text)
+_BREAK = re.compile(r"[\t\n\r]+")
+_JSON_LEAVES_RAW = re.compile(rf"[\x7f-\x9f{BIDI_AND_SEPARATORS}]")
 
 
 def one_line(text: str) -> str:
     """`text` made visible, on one line."""
-    return visible(_BREAKING.sub(" ", text.strip()))
+    parts = (part.strip() for part in _BREAK.split(text))
+    return visible(" ".join(part for part in parts if part))
 
 
 def safe_json(text: str) -> str:
@@ -40,8 +31,3 @@ def colours_wanted() -> bool:
         and not os.environ.get("NO_COLOR")
         and os.environ.get("TERM", "") != "dumb"
     )
-
-
-def _written_out(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

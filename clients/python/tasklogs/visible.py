@@ -1,0 +1,35 @@
+"""Text of strangers where people read it: what would steer a terminal is made visible instead.
+
+An agent's output may hold sequences that move the cursor, retitle the window, fill the clipboard,
+or reorder what is read (bidi controls).
+"""
+
+from __future__ import annotations
+
+import re
+
+_C0_AND_C1 = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
+BIDI_AND_SEPARATORS = r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+# A lone surrogate fits no encoding: writing it would fail. A carriage return alone overwrites its
+# line.
+_STEERING = re.compile(rf"[{_C0_AND_C1}{BIDI_AND_SEPARATORS}\ud800-\udfff]|\r(?!\n)")
+_WHITE = re.compile(r"[\t\n\r]")
+
+
+def visible(text: str) -> str:
+    r"""`text` with each steering character written out (`\x1b`); newlines and tabs stay."""
+    return _STEERING.sub(_written_out, text)
+
+
+def in_one_line(text: str) -> str:
+    r"""The same, newlines and tabs written out as well (`\n`)."""
+    return visible(_WHITE.sub(_named, text))
+
+
+def _written_out(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _named(match: re.Match[str]) -> str:
+    return {"\t": r"\t", "\n": r"\n", "\r": r"\r"}[match[0]]
