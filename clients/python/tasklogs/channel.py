@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import ipaddress
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -15,7 +16,6 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 Option = tuple[str, str | int]
 
-_LOOPBACK_HOSTS = ("localhost", "[::1]")
 _KEEPALIVE = timedelta(seconds=30)
 _KEEPALIVE_TIMEOUT = timedelta(seconds=10)
 
@@ -44,7 +44,11 @@ def open_channel(
 def is_loopback(address: str) -> bool:
     """Whether `address` (HOST:PORT) is on this machine."""
     host = address.rpartition(":")[0]
-    return host in _LOOPBACK_HOSTS or host.startswith("127.")
+    try:
+        # 127.0.0.1.example.com is a name like any other.
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _options(address: str, keepalive: timedelta, timeout: timedelta) -> list[Option]:
