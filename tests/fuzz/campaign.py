@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +50,10 @@ async def fuzz(name: str, engine: Engine, *, seconds: int, seed: int, directory:
         *(sys.executable, "-m", "tests.fuzz.child", name, engine.value),
         *("--seconds", str(seconds), "--seed", str(seed), "--directory", str(own.resolve())),
     ]
-    trouble = None
-    async with _running(command, log) as child:
-        try:
-            async with asyncio.timeout(seconds + _GRACE_SECONDS):
-                code = await child.wait()
-            if code:
-                trouble = f"ended with code {code}: {log}"
-        except TimeoutError:
-            trouble = f"did not end within {seconds + _GRACE_SECONDS} s: {log}"
+    # libFuzzer ends the process where it stands: what a target has in there is left.
+    with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as temporary:
+        Path(temporary).chmod(0o755)  # Postgres is another user where this one is root
+        trouble = await _ended(command, log, temporary, seconds + _GRACE_SECONDS)
     figures = _figures(own)
     if not figures["inputs"] and trouble is None:
         trouble = f"ran no input: {log}"
@@ -72,11 +69,29 @@ async def fuzz(name: str, engine: Engine, *, seconds: int, seed: int, directory:
     )
 
 
+async def _ended(command: list[str], log: Path, temporary: str, seconds: float) -> str | None:
+    """Run a child to its end; return what was wrong with that."""
+    async with _running(command, log, temporary) as child:
+        try:
+            async with asyncio.timeout(seconds):
+                code = await child.wait()
+        except TimeoutError:
+            return f"did not end within {seconds:g} s: {log}"
+    return f"ended with code {code}: {log}" if code else None
+
+
 @contextlib.asynccontextmanager
-async def _running(command: list[str], log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _running(
+    command: list[str], log: Path, temporary: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     with log.open("wb") as output:
         child = await asyncio.create_subprocess_exec(
-            *command, cwd=_ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
+            *command,
+            cwd=_ROOT,
+            env={**os.environ, "TMPDIR": temporary},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         )
     try:
         yield child

@@ -15,6 +15,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "certificates": "tests.fuzz.targets.certificates:Certificates",
         "cursors": "tests.fuzz.targets.cursors:Cursors",
         "keys": "tests.fuzz.targets.keys:KeyDocuments",
+        "requests": "tests.fuzz.targets.requests:Requests",
         "uploads": "tests.fuzz.targets.uploads:Uploads",
         "user_tokens": "tests.fuzz.targets.user_tokens:UserTokens",
     }

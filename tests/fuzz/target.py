@@ -21,12 +21,13 @@ class Target(abc.ABC):
     """A decoder that strangers reach.
 
     One that holds something (a loop, a server, files) overrides `close`, and makes it in
-    `__init__`. Class variables: `name`; `engine`; `max_bytes`, the longest input; `tokens`, what
-    means something to the decoder, for mutations to put in.
+    `__init__`. Class variables: `name`; `engine`; `examples`, how many CI makes; `max_bytes`, the
+    longest input; `tokens`, what means something to the decoder, for mutations to put in.
     """
 
     name: ClassVar[str]
     engine: ClassVar[Engine] = Engine.COVERAGE
+    examples: ClassVar[int] = 300
     max_bytes: ClassVar[int] = 4096
     tokens: ClassVar[Sequence[bytes]] = ()
 

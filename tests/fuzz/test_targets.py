@@ -11,8 +11,6 @@ from tests.fuzz.examples import run_examples
 from tests.fuzz.findings import committed, targets_with_findings
 from tests.fuzz.registry import TARGETS, load
 
-_EXAMPLES = 300
-
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_no_input_is_a_finding(name: str) -> None:
@@ -22,7 +20,7 @@ def test_no_input_is_a_finding(name: str) -> None:
         for seed in target.seeds():
             assert len(seed) <= target.max_bytes
             target.run(seed)
-        run_examples(target, target.run, count=_EXAMPLES, seed=1, shrink=True)
+        run_examples(target, target.run, count=target.examples, seed=1, shrink=True)
 
 
 def test_each_finding_belongs_to_a_target() -> None:
