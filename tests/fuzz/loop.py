@@ -12,8 +12,8 @@ T = TypeVar("T")
 class Loop:
     """Runs coroutines one after the other. What they leave behind is a finding."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop or asyncio.new_event_loop()
         self._loop.set_exception_handler(self._note)
         self._unhandled: list[dict[str, Any]] = []
 

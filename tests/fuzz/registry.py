@@ -12,10 +12,18 @@ TARGETS: Mapping[str, str] = MappingProxyType(
     {
         "agent_messages": "tests.fuzz.targets.agent_messages:AgentMessages",
         "agent_tokens": "tests.fuzz.targets.agent_tokens:AgentTokens",
+        "agentapi_json": "tests.fuzz.targets.agentapi_json:AgentApiBodies",
+        "agentapi_sse": "tests.fuzz.targets.agentapi_sse:AgentApiEvents",
         "certificates": "tests.fuzz.targets.certificates:Certificates",
         "cursors": "tests.fuzz.targets.cursors:Cursors",
+        "deltas": "tests.fuzz.targets.deltas:Deltas",
+        "error_details": "tests.fuzz.targets.error_details:ErrorDetails",
+        "follow_events": "tests.fuzz.targets.follow_events:FollowEvents",
         "keys": "tests.fuzz.targets.keys:KeyDocuments",
         "requests": "tests.fuzz.targets.requests:Requests",
+        "server_messages": "tests.fuzz.targets.server_messages:ServerMessages",
+        "terminal_text": "tests.fuzz.targets.texts:TerminalText",
+        "text": "tests.fuzz.targets.texts:Texts",
         "uploads": "tests.fuzz.targets.uploads:Uploads",
         "user_tokens": "tests.fuzz.targets.user_tokens:UserTokens",
     }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import httpx_sse
@@ -156,17 +156,32 @@ class TaskApp:
 
 async def _read(response: httpx.Response) -> bytes:
     body = bytearray()
-    async for piece in response.aiter_raw():
-        body += piece
-        _check_size(len(body), "/messages")
+    async with aclosing(_raw(response)) as pieces:
+        async for piece in pieces:
+            body += piece
+            _check_size(len(body), "/messages")
     return bytes(body)
 
 
+def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    # It is a generator, whatever its annotation says, and to be closed where it is left.
+    return cast("AsyncGenerator[bytes, None]", response.aiter_raw())
+
+
 async def _events(response: httpx.Response, process: int) -> AsyncGenerator[Event, None]:
+    async with (
+        aclosing(_raw(response)) as pieces,
+        aclosing(_of_stream(pieces, process)) as events,
+    ):
+        async for event in events:
+            yield event
+
+
+async def _of_stream(pieces: AsyncIterator[bytes], process: int) -> AsyncGenerator[Event, None]:
     stream = EventStream(_MAX_EVENT_BYTES)
     burst: list[Entry] | None = []
     burst_bytes = 0
-    async for piece in response.aiter_raw():
+    async for piece in pieces:
         for event in stream.feed(piece):
             if event.event == "message_update":
                 entry = wire.message_update(event.data)

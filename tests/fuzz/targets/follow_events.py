@@ -1,0 +1,221 @@
+"""What a server sends to a follow: messages, in streams that end as they like."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from tasklogs.client.backoff import ReconnectWaits
+from tasklogs.client.credentials import Credentials
+from tasklogs.client.events import (
+    EntriesChanged,
+    EntryWithdrawn,
+    EpochStarted,
+    FollowEvent,
+    Reconnected,
+    Reconnecting,
+)
+from tasklogs.client.follow import Follow
+from tasklogs.errors import TaskLogsRpcError
+from tasklogs.v1 import task_logs_pb2 as pb
+from tests.fakes.log_server import (
+    ACTIVE,
+    PAUSED,
+    caught_up,
+    delta,
+    entries,
+    entry,
+    epoch_started,
+    progress,
+    status,
+    withdrawn,
+)
+from tests.fuzz.loop import Loop
+from tests.fuzz.pieces import joined, split
+from tests.fuzz.target import Target
+from tests.fuzz.virtual_time import VirtualTimeLoop
+
+_CODES = list(grpc.StatusCode)
+_BREAK = b"!"
+"""Before a code and the details of a stream's end; no message begins so."""
+_MOST_PIECES = 200
+_ENTRY_BYTES = 4 * 1024 * 1024
+_LONGEST = timedelta(hours=1.5)
+
+
+class FollowEvents(Target):
+    """Only promised errors come of it; what is yielded is what the streams said, never twice.
+
+    A delta is applied to exactly what its stream sent before it, and makes what its sum says.
+    """
+
+    name: ClassVar[str] = "follow_events"
+    max_bytes: ClassVar[int] = 2048
+
+    def __init__(self) -> None:
+        self._loop = Loop(VirtualTimeLoop())
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def seeds(self) -> Iterable[bytes]:
+        text = "aü漢😀"
+        grows = [
+            status("a", ACTIVE),
+            epoch_started("b", 1, 1),
+            entries("c", entry(0, "hello", 2), entry(1, "", 3)),
+            delta("d", 1, 3, 4, 0, text, crc32=zlib.crc32(text.encode())),
+            delta("e", 1, 4, 5, 3, "!", crc32=zlib.crc32("aü!".encode())),
+            caught_up("e"),
+            progress("e"),
+            withdrawn("f", 1, 6),
+        ]
+        said = [one.SerializeToString() for one in grows]
+        unavailable, unauthenticated = _BREAK + b"\x0e", _BREAK + b"\x10"
+        yield joined(said)
+        yield joined([*said[:5], unavailable, said[0], said[4], *said[3:]])
+        yield joined([*said[:4], b"\xff\xff", *said])
+        yield joined([*said[:3], unauthenticated, said[0], unauthenticated, *said])
+        wrong = delta("d", 1, 3, 4, 0, text, crc32=1), delta("d", 1, 3, 4, 1, "x"), *grows[5:]
+        yield joined([*said[:3], *(one.SerializeToString() for one in wrong)])
+        lost = entries(
+            "g", entry(0, "lo漢", 7, dropped_bytes=3), entry(0, "漢x", 8, dropped_bytes=5)
+        )
+        yield joined([*said[:3], lost.SerializeToString(), status("h", PAUSED).SerializeToString()])
+
+    def run(self, data: bytes) -> None:
+        self._loop.run(_followed(split(data)[:_MOST_PIECES]))
+
+
+async def _followed(script: list[bytes]) -> None:
+    server = _Server(script)
+    method: Any = server.open
+    follow = Follow(
+        method,
+        pb.FollowTaskLogsRequest(task="a/b", deltas=True),
+        Credentials(lambda: "token"),
+        ReconnectWaits(timedelta(milliseconds=1), timedelta(milliseconds=2)),
+        progress=True,
+        connect_timeout=None,
+        on_reconnect=_told,
+    )
+    view = _View()
+    try:
+        async for event in follow:
+            view.take(event, server)
+    except TaskLogsRpcError as error:
+        assert str(error)
+    else:
+        raise AssertionError("a follow ends with an error")
+    assert all(stream.is_cancelled for stream in server.streams)
+
+
+def _told(what: Reconnecting | Reconnected) -> None:
+    if isinstance(what, Reconnecting):
+        assert timedelta(0) <= what.delay <= _LONGEST
+
+
+class _View:
+    """What a reader has of it: that each event says how it got there."""
+
+    def __init__(self) -> None:
+        self._revision = 0
+        self._contents: dict[tuple[int, int], tuple[int, str]] = {}
+
+    def take(self, event: FollowEvent, server: _Server) -> None:
+        match event:
+            case EntriesChanged():
+                self._entries(event)
+                server.explains(event)
+            case EntryWithdrawn() | EpochStarted():
+                self._grow(event.revision)
+
+    def _entries(self, event: EntriesChanged) -> None:
+        for change in event.changes:
+            one, key = change.entry, (event.epoch, change.entry.id)
+            self._grow(one.revision)
+            assert len(one.content.encode()) <= _ENTRY_BYTES
+            if change.replaces is None:
+                assert change.appended == one.content
+                assert change.kept == 0
+            else:
+                revision, before = self._contents[key]
+                assert change.replaces == revision
+                assert 0 <= change.kept <= len(before)
+                assert one.content.startswith(before[: change.kept])
+                if change.appended is not None:
+                    assert one.content.endswith(change.appended)
+            self._contents[key] = (one.revision, one.content)
+
+    def _grow(self, revision: int) -> None:
+        assert revision > self._revision
+        self._revision = revision
+
+
+class _Server:
+    """Plays the script: a new stream goes on where the last one ended."""
+
+    def __init__(self, script: list[bytes]) -> None:
+        self.script = iter(script)
+        self.streams: list[_Stream] = []
+
+    def open(self, request: object, **_: object) -> _Stream:
+        self.streams.append(_Stream(self.script))
+        return self.streams[-1]
+
+    def explains(self, event: EntriesChanged) -> None:
+        self.streams[-1].explains(event)
+
+
+class _Stream:
+    """Keeps what it sent, and so knows what a delta of it must come to."""
+
+    def __init__(self, script: Any) -> None:
+        self._script = script
+        self._last = pb.FollowTaskLogsResponse()
+        self._sent: defaultdict[tuple[int, int, int], list[bytes]] = defaultdict(list)
+        """By epoch, id and revision: a hostile one may call two contents the same."""
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    async def read(self) -> object:
+        piece = next(self._script, None)
+        if piece is None:
+            raise _error(grpc.StatusCode.NOT_FOUND, b"")
+        if piece[:1] == _BREAK:
+            raise _error(_CODES[piece[1] % len(_CODES) if piece[1:] else 0], piece[2:])
+        try:
+            self._last = pb.FollowTaskLogsResponse.FromString(piece)
+        except DecodeError:
+            return None
+        for one in self._last.entries.logs:
+            key = (self._last.entries.epoch, one.id, one.revision)
+            self._sent[key].append(one.content.encode())
+        return self._last
+
+    def explains(self, event: EntriesChanged) -> None:
+        said = self._last
+        if said.WhichOneof("event") == "entries":
+            whole = {(one.id, one.revision, one.content) for one in said.entries.logs}
+            assert {(one.id, one.revision, one.content) for one in event.entries} <= whole
+            return
+        [shown], change = event.entries, said.delta
+        content = shown.content.encode()
+        assert (shown.id, shown.revision) == (change.id, change.revision)
+        bases = self._sent[change.epoch, change.id, change.base_revision]
+        assert content in [base[: change.keep_bytes] + change.text.encode() for base in bases]
+        assert not change.HasField("content_crc32") or zlib.crc32(content) == change.content_crc32
+        self._sent[change.epoch, change.id, change.revision].append(content)
+
+
+def _error(code: grpc.StatusCode, details: bytes) -> grpc.aio.AioRpcError:
+    trailing = grpc.aio.Metadata(("grpc-status-details-bin", details))
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, "said")

@@ -1,0 +1,213 @@
+"""What a server says on an agent's stream."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+
+from tasklogs.agent.departure import Departure
+from tasklogs.agent.differ import Append
+from tasklogs.agent.faults import Fault, TaskAppError
+from tasklogs.agent.health import AppHealth
+from tasklogs.agent.messages import log_append
+from tasklogs.agent.reconnect import Backoff, Fatal, StreamEnded
+from tasklogs.agent.sent_tails import SentTails
+from tasklogs.agent.session import Session
+from tasklogs.agent.settings import Settings
+from tasklogs.agent.task_app import Shown
+from tasklogs.agent.watch import Listener
+from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1.types_pb2 import TASK_LOG_TYPE_OUTPUT, TASK_LOG_TYPE_UNSPECIFIED
+from tasklogs_server.services import agent_codec
+from tests.fakes.reference_store import ReferenceStore
+from tests.fuzz.loop import Loop
+from tests.fuzz.pieces import joined, split
+from tests.fuzz.target import Target
+from tests.fuzz.virtual_time import VirtualTimeLoop
+
+_TURNS = 8
+_MOST_MESSAGES = 300
+_HOURS = 1.5
+_BACKOFF = Settings()
+
+
+class ServerMessages(Target):
+    """A stream of any messages, to an agent whose task app goes on meanwhile.
+
+    The agent says nothing that a server would not take, keeps the order of its appends, and ends
+    the stream with a reason; nothing else.
+    """
+
+    name: ClassVar[str] = "server_messages"
+    max_bytes: ClassVar[int] = 2048
+
+    def __init__(self) -> None:
+        self._loop = Loop(VirtualTimeLoop())
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def seeds(self) -> Iterable[bytes]:
+        store = ReferenceStore()
+        fresh = _said(welcome=store.welcome())
+        acks = [_said(ack=pb.Ack(sequence=sequence)) for sequence in (1, 2, 3)]
+        syncs = [_said(sync=pb.Sync(id=number)) for number in (1, 2)]
+        drain = _said(drain=pb.Drain(retry_after=Duration(seconds=2)))
+        yield joined([fresh, acks[0], syncs[0], acks[1], syncs[1], acks[2], drain])
+        store.apply(_opening(_entries(3)))
+        known = _said(welcome=store.welcome(append_bytes=1))
+        yield joined([known, acks[0], b"", syncs[0], acks[1]])
+        yield joined([known, _said(report_state=pb.ReportState()), b"\xff"])
+        odd = store.welcome()
+        odd.tail.type = TASK_LOG_TYPE_UNSPECIFIED
+        yield joined([_said(welcome=odd)])
+        odd.tail.type, odd.entries = TASK_LOG_TYPE_OUTPUT, -5
+        yield joined([_said(welcome=odd)])
+        yield joined([fresh, _said(ack=pb.Ack(sequence=2**62))])
+        for seconds in (2**63 - 1, -(2**63), 315_576_000_000):
+            yield joined([fresh, _said(drain=pb.Drain(retry_after=Duration(seconds=seconds)))])
+        yield joined([fresh, *syncs * 60])
+
+    def run(self, data: bytes) -> None:
+        self._loop.run(_stream(split(data)[:_MOST_MESSAGES]))
+
+
+def _said(**message: Any) -> bytes:
+    return pb.ServerMessage(**message).SerializeToString()
+
+
+def _entries(count: int) -> list[Entry]:
+    return [
+        Entry(number, EntryType(1 + number % 2), Time(number, number), f"ü{number}".encode())
+        for number in range(count)
+    ]
+
+
+def _opening(entries: list[Entry]) -> pb.LogAppend:
+    return log_append(1, Append(True, False, None, tuple(entries))).append
+
+
+async def _stream(pieces: list[bytes]) -> None:
+    app = _App()
+    call: Any = _Call(pieces, app.go_on)
+    watch: Any = app
+    session = Session(call, watch, Departure(), SentTails(), Settings())
+    try:
+        await session.run(None)
+    except StreamEnded as ended:
+        assert ended.reason
+        assert "\n" not in ended.reason
+        try:
+            seconds = Backoff(_BACKOFF, random.Random(1)).wait_seconds(ended)
+        except Fatal:
+            pass
+        else:
+            assert 0 <= seconds <= _HOURS * 3600
+    else:
+        raise AssertionError("the stream ended as if a goodbye had been said")
+    assert app.listener is None
+    assert call.is_cancelled
+
+
+class _App:
+    """A task app as a session sees it: a list that grows with each look."""
+
+    health = AppHealth.HEALTHY
+
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+        self._looks = 0
+
+    def attach(self, listener: Listener) -> None:
+        self.listener = listener
+        self._show()
+
+    def detach(self) -> None:
+        self.listener = None
+
+    async def refresh(self) -> None:
+        await asyncio.sleep(0)
+        if self._looks % 5 == 4:
+            self._looks += 1
+            raise TaskAppError(Fault.TIMEOUT, "no answer")
+        self._show()
+
+    def go_on(self) -> None:
+        """Let the last message grow."""
+        if self.listener is not None and self._looks:
+            grown = self._shown()[-1]
+            self.listener.show_entry(grown, 1)
+
+    def _show(self) -> None:
+        self._looks += 1
+        if self.listener is not None:
+            self.listener.show_list(Shown(self._shown(), 1, lags=False), ())
+
+    def _shown(self) -> list[Entry]:
+        entries = _entries(1 + self._looks // 3)
+        last = entries[-1]
+        content = last.content + b"." * self._looks
+        moment = Time(last.time.seconds + self._looks, 0)
+        return [*entries[:-1], Entry(last.id, last.type, moment, content)]
+
+
+class _Call:
+    """As much of a grpc.aio call as a session uses; checks all that is written."""
+
+    def __init__(self, pieces: list[bytes], between: Callable[[], None]) -> None:
+        self._pieces: Iterator[bytes] = iter(pieces)
+        self._between = between
+        self._is_acknowledged = True
+        self._sequence = 0
+        self._said_hello = False
+        self.is_cancelled = False
+
+    def add_done_callback(self, _: object) -> None:
+        """The status is not hidden here."""
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    async def done_writing(self) -> None:
+        await asyncio.sleep(0)
+
+    async def read(self) -> object:
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        self._between()
+        piece = next(self._pieces, None)
+        if piece is None:
+            return grpc.aio.EOF
+        try:
+            message = pb.ServerMessage.FromString(piece)
+        except DecodeError:
+            return None
+        if message.HasField("ack") and message.ack.sequence == self._sequence:
+            self._is_acknowledged = True
+        return message
+
+    async def write(self, message: pb.AgentMessage) -> None:
+        await asyncio.sleep(0)
+        match message.WhichOneof("message"):
+            case "hello":
+                assert not self._said_hello
+                self._said_hello = True
+            case "append":
+                assert self._is_acknowledged
+                self._is_acknowledged = False
+                self._sequence += 1
+                assert message.append.sequence == self._sequence
+                agent_codec.append(message.append)
+            case "state":
+                agent_codec.state(message.state)
+            case "sync_done" | "sync_failed":
+                assert self._said_hello
+            case other:
+                raise AssertionError(other)

@@ -1,0 +1,143 @@
+"""Text on its way to a terminal, to bytes, and past its greatest length."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from tasklogs.cli.follow_append import AppendedText
+from tasklogs.cli.terminal_text import one_line, safe_json, visible
+from tasklogs.client.entry import LogEntry
+from tasklogs.client.events import EntriesChanged, EntryChange
+from tasklogs.enums import TaskLogType
+from tasklogs.log.text import is_boundary, to_utf8
+from tasklogs.log.truncation import MAX_CONTENT_BYTES, truncate
+from tasklogs.visible import in_one_line
+from tests.fuzz.target import Target
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_LONG = 8_000
+_CUTS = 4
+_TOKENS = (
+    *(b"\x1b]0;x\x07", b"\x1b[2J", b"\xc2\x9b", b"\xe2\x80\xae", b"\xe2\x80\xa8", b"\r", b"\n"),
+    *(b"\t", b" " * 16, b"\x7f", b"\xed\xa0\x80", b"\xf0\x9f\x99\x82", b"[red]", b"\\x1b", b'"'),
+)
+
+
+def _text(data: bytes) -> str:
+    """Any text that Python can hold: lone surrogates, too."""
+    try:
+        return data.decode(errors="surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode(errors="surrogateescape")
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _BIDI
+
+
+class TerminalText(Target):
+    """Nothing that steers is left, the rest is as it was, however it comes and however long."""
+
+    name: ClassVar[str] = "terminal_text"
+    max_bytes: ClassVar[int] = 1024
+    tokens: ClassVar[Sequence[bytes]] = _TOKENS
+
+    def seeds(self) -> Iterable[bytes]:
+        cuts = bytes([1, 5, 2, 9])
+        yield cuts + b"plain [red]x[/red] :smile:"
+        yield cuts + "\x1b]52;c;AAAA\x07\x9b2J\u202egnp\r\nüx\r\r\n\t\u2028\ud800\U0001f642".encode(
+            errors="surrogatepass"
+        )
+        yield cuts + b"a" + b" " * 200 + b"\n\t \r" * 20 + b"b"
+        yield cuts + b"\r" * 50 + b"\n" * 50
+
+    def run(self, data: bytes) -> None:
+        cuts, text = data[:_CUTS], _text(data[_CUTS:])
+        shown = visible(text)
+        assert not any(_steers(c) for c in shown.replace("\r\n", "\n") if c not in "\n\t")
+        assert visible(shown) == shown
+        assert [c for c in shown if c in "\n\t"] == [c for c in text if c in "\n\t"]
+        kept = re.sub(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}", "", shown)
+        assert set(kept) <= set(text) | set("\\")
+        for line in (one_line(text), in_one_line(text)):
+            assert not any(map(_steers, line)), line
+        value = json.dumps(text, ensure_ascii=False)
+        assert json.loads(safe_json(value)) == text
+        assert not any(_steers(c) for c in safe_json(value) if not 0xD800 <= ord(c) < 0xE000)
+        if text and len(text) % 8 == 0:
+            long = text * (_LONG // len(text))
+            for make_safe in (visible, one_line, in_one_line, safe_json):
+                make_safe(long)
+        _grows(text, cuts)
+
+
+def _grows(text: str, cuts: bytes) -> None:
+    """Printed piece by piece it is what it is printed at once."""
+    printer = AppendedText("t", escaped=True, on_terminal=True)
+    ends, end = [], 0
+    for cut in cuts:
+        end = min(len(text), end + cut)
+        ends.append(end)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        before: LogEntry | None = None
+        for revision, end in enumerate([*ends, len(text)], 1):
+            entry = LogEntry(0, TaskLogType.OUTPUT, text[:end], 0, revision)
+            old = 0 if before is None else len(before.content)
+            change = EntryChange(
+                entry, None if before is None else before.revision, old, text[old:end]
+            )
+            printer.show(EntriesChanged("", 1, (change,)))
+            before = entry
+        printer.finish()
+    printed = out.getvalue().partition("\n")[2]
+    assert printed == visible(text) + ("\n" if text.endswith("\n") else "\n\n")
+
+
+class Texts(Target):
+    """Text becomes UTF-8 that says the same; too much of it loses its front, whole characters."""
+
+    name: ClassVar[str] = "text"
+    max_bytes: ClassVar[int] = 1024
+    tokens: ClassVar[Sequence[bytes]] = _TOKENS
+
+    def seeds(self) -> Iterable[bytes]:
+        yield b"\x00" + "aü漢😀\ud800\udfff\0".encode(errors="surrogatepass")
+        yield b"\x01" + "漢".encode()
+        yield b"\x81" + "😀x".encode()
+        yield b"\x03\xff\xfe\xed\xa0\x80\xed\xb0\x80"
+
+    def run(self, data: bytes) -> None:
+        text = _text(data[1:])
+        encoded = to_utf8(text)
+        plain = "".join("\ufffd" if 0xD800 <= ord(c) < 0xE000 else c for c in text)
+        assert encoded.decode() == plain
+        for position in range(-1, len(encoded) + 2):
+            cut = 0 <= position <= len(encoded) and _decodes(encoded[:position])
+            assert is_boundary(encoded, position) == cut
+        if encoded and data[0] & 1:
+            _truncates(encoded * (MAX_CONTENT_BYTES * (1 + (data[0] >> 7)) // len(encoded) + 1))
+
+
+def _decodes(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _truncates(content: bytes) -> None:
+    dropped, kept = truncate(content)
+    assert content[dropped:] == kept
+    assert len(kept) <= MAX_CONTENT_BYTES
+    kept.decode()
+    # A little more of it moves the front rarely, and never back.
+    again, _ = truncate(content + b"x")
+    assert again >= dropped
