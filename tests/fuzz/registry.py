@@ -19,6 +19,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "deltas": "tests.fuzz.targets.deltas:Deltas",
         "error_details": "tests.fuzz.targets.error_details:ErrorDetails",
         "follow_events": "tests.fuzz.targets.follow_events:FollowEvents",
+        "key_urls": "tests.fuzz.targets.key_urls:KeyUrls",
         "keys": "tests.fuzz.targets.keys:KeyDocuments",
         "requests": "tests.fuzz.targets.requests:Requests",
         "server_messages": "tests.fuzz.targets.server_messages:ServerMessages",
