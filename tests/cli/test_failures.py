@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 
 import grpc
 import pytest
@@ -13,6 +14,7 @@ from google.rpc import error_details_pb2
 from tasklogs.cli.rpc_failure import describe
 from tasklogs.cli.terminal_text import one_line
 from tasklogs.errors import TaskLogsRpcError
+from tasklogs.tls import Tls
 from tests.cli.command import Finished, run, run_on_terminal
 from tests.client.scripted_server import Refusal, ScriptedServer, Silence
 
@@ -89,6 +91,72 @@ async def test_a_refusal_is_one_line_with_code_reason_and_what_to_do(
     finished = await read(scripted.address)
 
     assert finished == Finished(1, "", f"tasklogs: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (
+            "not authenticated: a token is needed: authorization: Bearer ...",
+            "a token is needed: authorization: Bearer ...;"
+            " give a token: --auth-token-file FILE, or TASKLOGS_TOKEN",
+        ),
+        (
+            "not authenticated: token expired",
+            "token expired; have the issuer make a new one"
+            " (--auth-token-file FILE, or TASKLOGS_TOKEN)",
+        ),
+        (
+            "not authenticated: token invalid",
+            "token invalid; have the issuer make a new one"
+            " (--auth-token-file FILE, or TASKLOGS_TOKEN);"
+            " the server's log says at level debug what is wrong with it",
+        ),
+        (
+            "not authenticated: certificate ambiguous",
+            "certificate ambiguous; --tls-client-cert FILE must have one URI, or else one DNS name,"
+            " as subject alternative name",
+        ),
+    ],
+    ids=["none", "expired", "invalid", "certificate"],
+)
+def test_refused_credentials_say_which_to_give_and_not_twice_that_they_were_refused(
+    message: str, line: str
+) -> None:
+    error = TaskLogsRpcError(grpc.StatusCode.UNAUTHENTICATED, message)
+
+    assert describe(error, "127.0.0.1:50051", timeout_seconds=1) == f"unauthenticated: {line}"
+
+
+def test_what_is_not_permitted_is_not_said_twice() -> None:
+    error = TaskLogsRpcError(grpc.StatusCode.PERMISSION_DENIED, "permission denied: not yours")
+
+    line = describe(error, "127.0.0.1:50051", timeout_seconds=1)
+
+    assert line == "permission denied: not yours"
+
+
+@pytest.mark.parametrize(
+    ("tls", "advice"),
+    [
+        (None, "if it wants TLS, use --tls-ca FILE, and --tls-client-cert if it asks"),
+        (Tls(), "if it wants a client's certificate, use --tls-client-cert and --tls-client-key"),
+        (
+            Tls(certificate=Path("a.crt"), key=Path("a.key")),
+            "it may refuse the certificate in a.crt: expired, or not signed by an authority of the"
+            " server's --tls-client-ca",
+        ),
+    ],
+    ids=["plain text", "TLS", "with a certificate"],
+)
+def test_a_server_that_hangs_up_is_told_by_what_was_tried(tls: Tls | None, advice: str) -> None:
+    error = TaskLogsRpcError(
+        grpc.StatusCode.UNAVAILABLE, "last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed"
+    )
+
+    line = describe(error, "127.0.0.1:1", timeout_seconds=1, tls=tls)
+
+    assert line == f"no connection to 127.0.0.1:1: it hung up; {advice}"
 
 
 @pytest.mark.parametrize("code", grpc.StatusCode)

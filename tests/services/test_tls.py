@@ -21,6 +21,7 @@ from tasklogs_server import app
 from tasklogs_server.settings import ServerSettings
 from tests.fakes.task_app import FakeTaskApp
 from tests.fixtures.certificates import Authority, Pair
+from tests.fixtures.conditions import until
 
 ALICE = x509.UniformResourceIdentifier("spiffe://example/alice")
 
@@ -195,3 +196,39 @@ def test_half_a_clients_certificate_and_files_that_hold_none_are_told_at_once(
     for ca in (empty, tmp_path / "absent"):
         with pytest.raises(UnusableTls, match=str(ca)):
             Tls(ca).credentials()
+
+
+def test_a_file_in_anothers_place_is_named_before_anybody_connects(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    alice, bob = authority.issue("alice"), authority.issue("bob")
+    for tls, said in (
+        (Tls(alice.key), f"{alice.key} holds no certificate in PEM"),
+        (
+            Tls(authority.ca, alice.key, alice.certificate),
+            f"{alice.certificate} holds no private key in PEM",
+        ),
+        (
+            Tls(authority.ca, alice.certificate, bob.key),
+            f"the key in {bob.key} is not that of the certificate in {alice.certificate}",
+        ),
+    ):
+        with pytest.raises(UnusableTls) as caught:
+            tls.credentials()
+        assert str(caught.value) == said
+
+
+async def test_an_agent_that_is_not_let_in_says_which_option_to_look_at(
+    database: str, pair: Pair, authority: Authority, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path, "other")
+    async with FakeTaskApp() as task_app, serving(database, pair) as address:
+        for tls, advice in ((Tls(ca=other.ca), "not trusted (--tls-ca FILE)"), (None, "wants TLS")):
+            agent = Agent(Options(address, "token", task_app.url, tls=tls))
+            with capture_logs() as logged:
+                running = asyncio.create_task(agent.run())
+                await until(lambda: any(one["event"] == "disconnected" for one in logged))
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+            [first, *_] = [one for one in logged if one["event"] == "disconnected"]
+            assert first["reason"].startswith(f"{address}: ")
+            assert advice in first["reason"]

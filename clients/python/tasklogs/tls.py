@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,19 +31,43 @@ class Tls:
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Read the files. Raises UnusableTls."""
-        return grpc.ssl_channel_credentials(
-            _read(self.ca), private_key=_read(self.key), certificate_chain=_read(self.certificate)
+        credentials = grpc.ssl_channel_credentials(
+            _read(self.ca, _CERTIFICATE),
+            private_key=_read(self.key, _KEY),
+            certificate_chain=_read(self.certificate, _CERTIFICATE),
         )
+        self._look_at_the_pair()
+        return credentials
+
+    def _look_at_the_pair(self) -> None:
+        if self.certificate is None or self.key is None:
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(
+                self.certificate, self.key, password=lambda: b""
+            )
+        except ssl.SSLError as error:
+            # Of all else that it finds gRPC is the judge.
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise UnusableTls(
+                    f"the key in {self.key} is not that of the certificate in {self.certificate}"
+                ) from None
+        except OSError as error:
+            pair = f"{self.certificate} and {self.key}"
+            raise UnusableTls(f"cannot read {pair}: {error.strerror}") from None
 
 
-def _read(path: Path | None) -> bytes | None:
+_CERTIFICATE, _KEY = "CERTIFICATE", "PRIVATE KEY"
+
+
+def _read(path: Path | None, kind: str) -> bytes | None:
     if path is None:
         return None
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UnusableTls(f"cannot read {path}: {error.strerror}") from None
-    if b"-----BEGIN " not in content:
-        # gRPC would fail every connection with "Socket closed".
-        raise UnusableTls(f"{path} holds no PEM")
+    if f"{kind}-----".encode() not in content:
+        # gRPC would fail every connection, in words that lead elsewhere.
+        raise UnusableTls(f"{path} holds no {kind.lower()} in PEM")
     return content

@@ -9,6 +9,7 @@ import grpc
 
 from tasklogs.agent.faults import one_line
 from tasklogs.agent.settings import Settings
+from tasklogs.connection_failure import ConnectionFailure
 from tasklogs.errors import TaskLogsRpcError
 
 _REFUSALS = frozenset(
@@ -39,6 +40,8 @@ class StreamEnded(Exception):
     was_welcome: bool = False
     was_acknowledged: bool = False
     """Whether the server has stored anything of what this stream sent."""
+    failure: ConnectionFailure | None = None
+    """What kept the connection from coming about, where `reason` has it in gRPC's words alone."""
 
     @classmethod
     def of(
@@ -54,6 +57,7 @@ class StreamEnded(Exception):
             None if retry_after is None else max(0.0, retry_after.total_seconds()),
             was_welcome,
             was_acknowledged,
+            _failure(parsed) if not was_welcome else None,
         )
 
     @property
@@ -63,6 +67,12 @@ class StreamEnded(Exception):
         The next stream would send the same.
         """
         return not self.was_acknowledged and (self.info == "SESSION_LOST" or self.code in _REFUSALS)
+
+
+def _failure(error: TaskLogsRpcError) -> ConnectionFailure | None:
+    if error.code is not grpc.StatusCode.UNAVAILABLE or error.reason is not None:
+        return None
+    return ConnectionFailure.of(error.message)
 
 
 class Backoff:

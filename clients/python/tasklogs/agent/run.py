@@ -96,10 +96,13 @@ class Agent:
                 await self._connect(watch, sent_tails)
             except StreamEnded as ended:
                 wait_seconds = backoff.wait_seconds(ended)
+                reason = ended.reason
+                if ended.failure is not None:
+                    reason = f"{self._options.server}: {ended.failure.in_words(self._options.tls)}"
                 _log.warning(
                     "disconnected",
                     code=ended.code.name,
-                    reason=ended.reason,
+                    reason=reason,
                     info=ended.info,
                     again_in_seconds=round(wait_seconds, 2),
                 )

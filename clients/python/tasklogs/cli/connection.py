@@ -74,7 +74,9 @@ class Connection:
             return self._runner.run(self._call(method, request))
         except TaskLogsRpcError as error:
             target = self._target
-            raise CommandFailed(describe(error, target.server, target.timeout_seconds)) from error
+            raise CommandFailed(
+                describe(error, target.server, target.timeout_seconds, target.tls)
+            ) from error
 
     def pages(
         self,

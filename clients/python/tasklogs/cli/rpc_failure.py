@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import grpc
 
+from tasklogs.connection_failure import ConnectionFailure
 from tasklogs.errors import TaskLogsRpcError
+
+if TYPE_CHECKING:
+    from tasklogs.tls import Tls
 
 _HINTS = {
     "TASK_STATE_CONFLICT": "use --source snapshot",
@@ -18,12 +23,29 @@ _HINTS = {
 """What to do about an `ErrorInfo.reason`, where the server, which knows no flags, cannot say it."""
 
 
-def describe(error: TaskLogsRpcError, server: str, timeout_seconds: float) -> str:
-    """`error` in words; `server` and `timeout_seconds` are those of the call."""
+_NEW_TOKEN = "have the issuer make a new one (--auth-token-file FILE, or TASKLOGS_TOKEN)"
+_CREDENTIAL_HINTS = {
+    "a token is needed": "give a token: --auth-token-file FILE, or TASKLOGS_TOKEN",
+    "token expired": _NEW_TOKEN,
+    "token invalid": f"{_NEW_TOKEN}; the server's log says at level debug what is wrong with it",
+    "certificate": (
+        "--tls-client-cert FILE must have one URI, or else one DNS name, as subject alternative"
+        " name"
+    ),
+}
+"""What to do about refused credentials, by a part of the server's message."""
+
+_SAID_BY_THE_CODE = ("not authenticated: ", "permission denied: ")
+
+
+def describe(
+    error: TaskLogsRpcError, server: str, timeout_seconds: float, tls: Tls | None = None
+) -> str:
+    """`error` in words; `server`, `timeout_seconds` and `tls` are those of the call."""
     if error.reason is None and error.code is grpc.StatusCode.UNAVAILABLE:
-        tls = _tls_failure(error.message)
-        if tls is not None:
-            return f"no connection to {server}: {tls}"
+        failure = ConnectionFailure.of(error.message)
+        if failure is not None:
+            return f"no connection to {server}: {failure.in_words(tls)}"
         return (
             f"no server answers at {server} ({_cause(error.message)});"
             " start one with `tasklogs serve`, or name another with --server"
@@ -33,18 +55,6 @@ def describe(error: TaskLogsRpcError, server: str, timeout_seconds: float) -> st
     if error.reason is None and error.code is grpc.StatusCode.UNIMPLEMENTED:
         return f"what answers at {server} does not serve this call: is it a TaskLogs server?"
     return "; ".join(_sentence(error))
-
-
-def _tls_failure(message: str) -> str | None:
-    # A server that hangs up is all a client sees of plain text on a TLS port, and of its own
-    # certificate missing.
-    if "CERTIFICATE_VERIFY_FAILED" in message or "Hostname Verification" in message:
-        return "its certificate is not trusted (--tls-ca FILE), or is that of another host"
-    if "WRONG_VERSION_NUMBER" in message:
-        return "it speaks plain text: leave out --tls and --tls-ca"
-    if message.endswith("Socket closed"):
-        return "it hung up; if it wants TLS, use --tls-ca FILE, and --tls-client-cert if it asks"
-    return None
 
 
 def _cause(message: str) -> str:
@@ -59,7 +69,7 @@ def _sentence(error: TaskLogsRpcError) -> list[str]:
     if error.retry_after is not None:
         parts.append(f"try again in {_seconds(error.retry_after)}")
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
-        parts.append("give a token: --auth-token-file FILE, or TASKLOGS_TOKEN")
+        parts += [hint for part, hint in _CREDENTIAL_HINTS.items() if part in error.message]
     if error.reason in _HINTS:
         parts.append(_HINTS[error.reason])
     return parts
@@ -74,7 +84,14 @@ def _what(error: TaskLogsRpcError) -> str:
     # The violations say field by field what the message can only sum up.
     return "; ".join(
         f"{violation.field}: {violation.description}" for violation in error.violations
-    ) or (error.message or "no reason was given")
+    ) or (without_code(error.message) or "no reason was given")
+
+
+def without_code(message: str) -> str:
+    """`message` without what its code says already."""
+    for said in _SAID_BY_THE_CODE:
+        message = message.removeprefix(said)
+    return message
 
 
 def _seconds(delay: timedelta) -> str:
