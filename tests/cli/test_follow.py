@@ -156,6 +156,18 @@ async def test_what_happens_beside_the_entries_is_said_on_stderr(server: LogServ
     ]
 
 
+@pytest.mark.parametrize("beginning", [["-n", "0"], ["--cursor", "c0"]], ids=" ".join)
+async def test_a_follow_from_a_later_place_does_not_call_the_log_empty(
+    server: LogServer, beginning: list[str]
+) -> None:
+    server.streams = [[status("c0", ACTIVE), caught_up("c0"), DELETED]]
+
+    finished = await run(*follow(server), *beginning)
+
+    assert "tasklogs: local/demo is active" in finished.stderr
+    assert "no entries" not in finished.stderr
+
+
 async def test_each_event_is_a_line_of_json_as_the_api_has_it_with_its_cursor(
     server: LogServer,
 ) -> None:

@@ -18,7 +18,7 @@ from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.follow_append import AppendedText
 from tasklogs.cli.follow_lines import FollowLines
 from tasklogs.cli.follow_screen import ScreenText
-from tasklogs.cli.rpc_failure import describe, in_words
+from tasklogs.cli.rpc_failure import describe, in_words, without_code
 from tasklogs.cli.target import Target
 from tasklogs.cli.terminal_text import one_line
 from tasklogs.client.client import TaskLogsClient
@@ -54,7 +54,8 @@ def follow_log(
 
     `raw`: content as it is, also where it steers the terminal.
     """
-    printer = FollowLines() if as_lines else _text_printer(task, raw=raw)
+    from_the_start = tail != 0 and cursor is None
+    printer = FollowLines() if as_lines else _text_printer(task, raw, from_the_start)
     try:
         asyncio.run(_follow(printer, task, source, tail, cursor, target))
     except KeyboardInterrupt:
@@ -65,7 +66,9 @@ def follow_log(
         raise CommandFailed(_expired(error)) from error
     except TaskLogsRpcError as error:
         printer.finish()
-        raise CommandFailed(describe(error, target.server, target.timeout_seconds)) from error
+        raise CommandFailed(
+            describe(error, target.server, target.timeout_seconds, target.tls)
+        ) from error
 
 
 async def _follow(
@@ -94,12 +97,14 @@ async def _follow(
                 sys.stdout.flush()
 
 
-def _text_printer(task: str, *, raw: bool) -> Printer:
+def _text_printer(task: str, raw: bool, from_the_start: bool) -> Printer:
     on_terminal = sys.stdout.isatty()
     # Where content moves the cursor nobody knows what to redraw.
     if on_terminal and not raw and os.environ.get("TERM", "") not in ("", "dumb"):
-        return ScreenText(task)
-    return AppendedText(task, escaped=not raw, on_terminal=on_terminal)
+        return ScreenText(task, from_the_start=from_the_start)
+    return AppendedText(
+        task, escaped=not raw, on_terminal=on_terminal, from_the_start=from_the_start
+    )
 
 
 class _Connections:
@@ -124,7 +129,7 @@ class _Connections:
     def _why(self, error: TaskLogsRpcError) -> str:
         if error.reason is None and error.code is grpc.StatusCode.UNAVAILABLE:
             return f"no connection to {self._server} ({one_line(error.message)})"
-        return one_line(f"{in_words(error.code)}: {error.message}")
+        return one_line(f"{in_words(error.code)}: {without_code(error.message)}")
 
 
 @contextmanager

@@ -17,8 +17,10 @@ from tasklogs.client.events import EntryChange
 class AppendedText(FollowText):
     """`on_terminal`: it is one after all, that cannot redraw or must not."""
 
-    def __init__(self, task: str, *, escaped: bool, on_terminal: bool) -> None:
-        super().__init__(task)
+    def __init__(
+        self, task: str, *, escaped: bool, on_terminal: bool, from_the_start: bool = True
+    ) -> None:
+        super().__init__(task, from_the_start=from_the_start)
         self._escaped = escaped
         self._on_terminal = on_terminal
         self._printed = ""

@@ -32,8 +32,9 @@ class ScreenText(FollowText):
         *,
         size: Callable[[], os.terminal_size] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        from_the_start: bool = True,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, from_the_start=from_the_start)
         self._size = size or _size_of_stdout
         self._clock = clock
         self._entry: LogEntry | None = None

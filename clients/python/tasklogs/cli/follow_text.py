@@ -30,8 +30,10 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 class FollowText(ABC):
     """Prints entries as they come; the last one stays open, for it may still change."""
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, task: str, *, from_the_start: bool = True) -> None:
+        """`from_the_start`: what is not printed at first is not there."""
         self._task = one_line(task)
+        self._from_the_start = from_the_start
         self._bold, self._plain = (_BOLD, _PLAIN) if colours_wanted() else ("", "")
         self._status: TaskStatus | None = None
         self._any_entry = False
@@ -53,7 +55,7 @@ class FollowText(ABC):
                 self._close()
                 self.notice(f"{self._task}: epoch {event.epoch}, another conversation begins")
             case CaughtUp():
-                if not self._any_entry:
+                if self._from_the_start and not self._any_entry:
                     self.notice(f"{self._task}: no entries yet")
             case Progress():
                 self._pause()
