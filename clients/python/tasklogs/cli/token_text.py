@@ -31,5 +31,8 @@ def read_token(file: Path) -> str:
 def checked_token(token: str, origin: str) -> str:
     """Return `token`, '' too. Raises BadParameter where no header could carry it."""
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise typer.BadParameter(f"what {origin} holds has characters that no token has")
+        raise typer.BadParameter(
+            f"what {origin} holds has characters that no token has:"
+            " it must be the token alone, on one line, without `Bearer`"
+        )
     return token
