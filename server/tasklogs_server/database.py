@@ -14,7 +14,7 @@ from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.startup import StartupError
 from tasklogs_server.stopping import StopSignals
-from tasklogs_server.store import Store, UnknownSchema, migrate
+from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.probe import why_unusable
 
 _log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ async def open_store(settings: ServerSettings, dsn: str) -> Store:
             patience=settings.store_wait,
             lease=settings.lease,
         )
-    except UnknownSchema as error:
+    except (SchemaRefused, UnknownSchema) as error:
         raise StartupError(f"the database cannot be used: {error}") from error
     except (OSError, StoreUnavailable, ValueError) as error:
         raise StartupError(f"the database cannot be reached: {error}") from error

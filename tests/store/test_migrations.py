@@ -7,11 +7,12 @@ import os
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from tasklogs_server.store import Store, UnknownSchema, migrate
+from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
 from tasklogs_server.store.log_writes import Outcome
 from tests.fixtures.conditions import until
@@ -44,6 +45,18 @@ async def test_a_new_database_gets_the_schema_and_a_second_time_changes_nothing(
         await connection.close()
     logs = {"log_heads", "log_entries", "log_tail_parts", "log_events", "log_marks"}
     assert {row["relname"] for row in tables} >= {"tasks", "task_names", "processes"} | logs
+
+
+async def test_a_user_who_may_make_no_tables_is_told_what_would_help(
+    empty_database: str, shared_postgres: PostgresServer
+) -> None:
+    user = f"guest_{os.urandom(4).hex()}"
+    shared_postgres.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'guest'")
+    parts = urlsplit(empty_database)
+    guest = parts._replace(netloc=f"{user}:guest@{parts.netloc.rpartition('@')[2]}").geturl()
+
+    with pytest.raises(SchemaRefused, match="make it the owner"):
+        await migrate(guest)
 
 
 async def test_data_of_the_first_schema_is_counted_and_begins_to_age_with_the_second(

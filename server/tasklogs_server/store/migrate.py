@@ -9,14 +9,20 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 # Any number will do, as long as all servers of a database use the same.
 _LOCK_KEY = 0x7461736B_6C6F6773
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class UnknownSchema(Exception):
     """The database has a schema that this version does not know."""
+
+
+class SchemaRefused(Exception):
+    """Postgres does not let this user make the schema."""
 
 
 async def migrate(dsn: str, to: str = "head") -> None:
@@ -25,7 +31,8 @@ async def migrate(dsn: str, to: str = "head") -> None:
     `to`: an older schema, for tests of migrations.
 
     Servers that start at the same time take turns. Raises UnknownSchema where a newer server was
-    here; other errors are SQLAlchemy's or asyncpg's own.
+    here, SchemaRefused where the user lacks the right; other errors are SQLAlchemy's or asyncpg's
+    own.
     """
 
     async def connect() -> asyncpg.Connection:
@@ -53,3 +60,9 @@ def _upgrade(connection: Connection, to: str) -> None:
         command.upgrade(config, to)
     except CommandError as error:
         raise UnknownSchema("its schema was made by a newer version of this server") from error
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _INSUFFICIENT_PRIVILEGE:
+            raise
+        raise SchemaRefused(
+            "its user may not make tables there; make it the owner: ALTER DATABASE ... OWNER TO ..."
+        ) from error
