@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tasklogs.cli.serve import _to_connect_to
 from tests.cli.command import TASKLOGS, Finished, environment, finish, run, started
 
 WITHOUT_THE_EXTRA = """
@@ -57,6 +58,27 @@ async def test_it_says_what_to_type_next(
     assert f"  {beside}/tasklogs task create demo --token-file demo.token" in finished.stderr
     assert f"  {beside}/tasklogs logs local/demo --server {address}\n" in finished.stderr
     assert f"  {beside}/grpcurl -plaintext {address} list\n" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("bound", "typed"),
+    [("0.0.0.0:50051", "HOST:50051"), ("[::]:1", "HOST:1"), ("10.1.2.3:1", "10.1.2.3:1")],
+)
+def test_nobody_is_told_to_connect_to_all_addresses_at_once(bound: str, typed: str) -> None:
+    assert _to_connect_to(bound) == typed
+
+
+async def test_programs_are_not_told_what_to_type(tmp_path: Path) -> None:
+    async with started(
+        *("serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")),
+        *("--log-format", "json"),
+        env={"PATH": os.defpath},
+    ) as process:
+        await address_of(process)
+        process.send_signal(signal.SIGTERM)
+        finished = await finish(process)
+
+    assert "task create" not in finished.stderr
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])

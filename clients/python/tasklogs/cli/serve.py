@@ -248,8 +248,16 @@ def _say_progress(spinner: Spinner, step: str) -> None:
 def _say_ready(spinner: Spinner, address: str, settings: ServerSettings) -> None:
     spinner.stop()
     print_notice(f"serving on {address}; Ctrl-C ends it")
-    for line in ("", *_what_to_type(address, settings), ""):
+    if settings.log_format == "json":
+        return  # for programs: what follows is for people
+    for line in ("", *_what_to_type(_to_connect_to(address), settings), ""):
         sys.stderr.write(f"{line}\n")
+
+
+def _to_connect_to(address: str) -> str:
+    """`address`; one that stands for all of this machine's has HOST to fill in."""
+    host, _, port = address.rpartition(":")
+    return f"HOST:{port}" if host in ("0.0.0.0", "[::]") else address
 
 
 def _what_to_type(address: str, settings: ServerSettings) -> Iterator[str]:
