@@ -32,7 +32,7 @@ def settings_of(**settings: Any) -> ServerSettings:
         ({}, ("TLS (--tls-cert FILE --tls-key FILE)", "--auth jwt or --auth mtls"), ()),
         (TLS, ("--auth jwt",), ("--tls-cert",)),
         (JWT, ("--tls-cert",), ("--auth jwt",)),
-        (TLS | {"auth": "dev"}, ("--auth jwt",), ("--tls-cert",)),
+        (TLS | {"auth": "dev"}, ("--auth jwt", "--auth dev does not count"), ("--tls-cert",)),
     ],
 )
 def test_beyond_loopback_what_is_missing_is_named_in_one_line(

@@ -23,7 +23,11 @@ def _refuse_open_doors(settings: ServerSettings) -> None:
     if settings.tls_cert is None:
         missing.append("TLS (--tls-cert FILE --tls-key FILE)")
     if settings.auth not in ("jwt", "mtls"):
-        missing.append("authentication (--auth jwt or --auth mtls)")
+        missing.append(
+            "authentication (--auth jwt or --auth mtls; --auth dev does not count)"
+            if settings.auth == "dev"
+            else "authentication (--auth jwt or --auth mtls)"
+        )
     if missing:
         raise StartupError(
             f"--listen {settings.listen}: beyond loopback this needs {' and '.join(missing)};"

@@ -80,6 +80,22 @@ def test_what_does_not_serve_is_named(pair: Pair, authority: Authority, tmp_path
         assert "\n" not in str(caught.value)
 
 
+def test_a_certificate_and_a_key_in_each_others_place_are_told(pair: Pair) -> None:
+    for files, said in (
+        (
+            CertificateFiles(pair.key, pair.certificate, None),
+            f"{pair.key} holds no certificate in PEM that serves here",
+        ),
+        (
+            CertificateFiles(pair.certificate, pair.certificate, None),
+            f"{pair.certificate} holds no private key in PEM that serves here",
+        ),
+    ):
+        with pytest.raises(BadCertificate) as caught:
+            files.load()
+        assert str(caught.value) == said
+
+
 def test_what_is_only_nearly_pem_is_handed_on_as_pem(pair: Pair, authority: Authority) -> None:
     whole = CertificateFiles(pair.certificate, pair.key, authority.ca).load()
     for path in (pair.certificate, pair.key, authority.ca):

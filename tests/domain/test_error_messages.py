@@ -45,7 +45,7 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
     (errors.StoreUnavailable(SOON), "the store is unreachable"),
     (
         errors.TookTooLong(timedelta(seconds=60)),
-        "not done within 60 s, and the call has no deadline",
+        "not done within 60 s, which a call without a deadline may take: set a deadline",
     ),
     (
         errors.KeysUnavailable(SOON),

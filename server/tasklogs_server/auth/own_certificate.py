@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 _log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
+
+_CERTIFICATE, _KEY = "certificate", "private key"
 _Seen = tuple[tuple[int, ...], ...]
 
 
@@ -112,16 +114,16 @@ def _whole(
     paths: tuple[Path, ...], chain: bytes, key: bytes, client_ca: bytes | None
 ) -> Certificate:
     # gRPC would take what does not fit together, and fail every handshake.
-    certificates = _parsed(paths[0], lambda: _certificates(chain))
-    private = _parsed(paths[1], lambda: load_pem_private_key(key, password=None))
+    certificates = _parsed(paths[0], _CERTIFICATE, lambda: _certificates(chain))
+    private = _parsed(paths[1], _KEY, lambda: load_pem_private_key(key, password=None))
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     own = certificates[0]
-    public = _parsed(paths[0], lambda: own.public_key().public_bytes(*form))
-    if public != _parsed(paths[1], lambda: private.public_key().public_bytes(*form)):
+    public = _parsed(paths[0], _CERTIFICATE, lambda: own.public_key().public_bytes(*form))
+    if public != _parsed(paths[1], _KEY, lambda: private.public_key().public_bytes(*form)):
         raise BadCertificate(f"the key in {paths[1]} is not that of the certificate in {paths[0]}")
     authorities = None
     if client_ca is not None:
-        authorities = _parsed(paths[2], lambda: _certificates(client_ca))
+        authorities = _parsed(paths[2], _CERTIFICATE, lambda: _certificates(client_ca))
     if own.not_valid_after_utc < datetime.now(UTC):
         _log.warning("tls.certificate_expired", expired_at=own.not_valid_after_utc)
     return Certificate(
@@ -144,8 +146,8 @@ def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
     return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
 
 
-def _parsed(path: Path, parse: Callable[[], _T]) -> _T:
+def _parsed(path: Path, kind: str, parse: Callable[[], _T]) -> _T:
     try:
         return parse()
     except Exception:  # of many kinds, and their text is no help: most often it is no PEM
-        raise BadCertificate(f"{path} holds nothing in PEM that serves here") from None
+        raise BadCertificate(f"{path} holds no {kind} in PEM that serves here") from None

@@ -138,7 +138,10 @@ class TookTooLong(TaskLogsError):
     limit: timedelta
 
     def __str__(self) -> str:
-        return f"not done within {self.limit.total_seconds():g} s, and the call has no deadline"
+        return (
+            f"not done within {self.limit.total_seconds():g} s, which a call without a deadline may"
+            " take: set a deadline"
+        )
 
 
 @dataclass(eq=False)
