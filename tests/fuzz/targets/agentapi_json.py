@@ -13,8 +13,10 @@ from tasklogs.agent.faults import Fault, TaskAppError
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.services import agent_codec
+from tests.fuzz.pieces import joined, split
 from tests.fuzz.target import Target
 
+_MADE_UP = b"!"
 _MOMENT = "2026-11-22T17:06:18.123456789Z"
 
 
@@ -50,7 +52,12 @@ class AgentApiBodies(Target):
         yield body(message(), user)[:-1] + b',"x":' + b'{"id":' * 200
         yield body(message()).decode().encode("utf-16")
 
+        for time in ("2016-12-31T23:59:60.999999999999Z", "2026-02-29T24:00:00-23:59", _MOMENT):
+            yield _MADE_UP + joined([b"0", "ü\0😀".encode(), b"user", time.encode()] * 2)
+
     def run(self, data: bytes) -> None:
+        if data[:1] == _MADE_UP:
+            data = _made_up(split(data[1:]))
         listed = _entries_or_none(data)
         if listed is not None:
             _check(listed)
@@ -61,6 +68,20 @@ class AgentApiBodies(Target):
             assert listed is None
         else:
             assert read.entries == listed
+
+
+def _made_up(pieces: list[bytes]) -> bytes:
+    """A body that is JSON, whatever its messages are."""
+    texts = [json.dumps(piece.decode("latin-1")) for piece in pieces]
+    made = []
+    while len(texts) >= 4:
+        number, content, role, time, *texts = texts
+        number = number.strip('"')
+        id_ = (
+            number if number.isascii() and number.isdigit() and number[0] != "0" else str(len(made))
+        )
+        made.append(f'{{"id":{id_},"content":{content},"role":{role},"time":{time}}}')
+    return f'{{"messages":[{",".join(made)}]}}'.encode()
 
 
 def _entries_or_none(data: bytes) -> list[Entry] | None:

@@ -17,6 +17,7 @@ from tests.fuzz.targets.agentapi_json import message
 
 _LIMIT_BYTES = 512
 _CUTS = 8
+_BYTE_BY_BYTE = 256
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 Outcome = tuple[list[ServerSentEvent], str | None]
@@ -26,6 +27,7 @@ class AgentApiEvents(Target):
     """The first bytes say where to cut the rest. The events do not depend on it."""
 
     name: ClassVar[str] = "agentapi_sse"
+    max_bytes: ClassVar[int] = 1024
     tokens: ClassVar[Sequence[bytes]] = (
         *(b"event: message_update\n", b"event: status_change\n", b"data: ", b"data:{}\n\n"),
         *(b'{"status":"stable"}', b'"message"', b"\xef\xbb\xbf", b": comment\n", b"data", b"event"),
@@ -57,7 +59,8 @@ class AgentApiEvents(Target):
         cuts, stream = data[:_CUTS], data[_CUTS:]
         whole = _fed([stream])
         assert _fed(_cut(stream, cuts)) == whole
-        assert _fed(stream[place : place + 1] for place in range(len(stream))) == whole
+        if len(stream) < _BYTE_BY_BYTE:
+            assert _fed(stream[place : place + 1] for place in range(len(stream))) == whole
         events, refused = whole
         if refused is None:
             assert events == list(_plainly(stream))
