@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 import asyncpg
@@ -125,43 +125,43 @@ async def test_a_stopped_postgres_is_unavailable_at_once_and_found_again(
     await connections.close()
 
 
-UNAVAILABLE: list[Callable[[], Exception]] = [
-    ConnectionRefusedError,
-    ConnectionResetError,
-    TimeoutError,
-    lambda: asyncpg.InterfaceError("the connection is closed"),
-    lambda: asyncpg.ConnectionDoesNotExistError("x"),
-    lambda: asyncpg.ConnectionFailureError("x"),
-    lambda: asyncpg.AdminShutdownError("x"),
-    lambda: asyncpg.CrashShutdownError("x"),
-    lambda: asyncpg.CannotConnectNowError("x"),
-    lambda: asyncpg.QueryCanceledError("x"),
-    lambda: asyncpg.TooManyConnectionsError("x"),
-    lambda: asyncpg.DiskFullError("x"),
-    lambda: asyncpg.OutOfMemoryError("x"),
-    lambda: asyncpg.ReadOnlySQLTransactionError("x"),
-    lambda: asyncpg.InvalidPasswordError("x"),
-    lambda: asyncpg.LockNotAvailableError("x"),
-    lambda: asyncpg.DeadlockDetectedError("x"),
-    lambda: asyncpg.SerializationError("x"),
-    lambda: asyncpg.PostgresIOError("x"),
+UNAVAILABLE: Sequence[Exception] = [
+    ConnectionRefusedError(),
+    ConnectionResetError(),
+    TimeoutError(),
+    asyncpg.InterfaceError("x"),
+    asyncpg.ConnectionDoesNotExistError("x"),
+    asyncpg.ConnectionFailureError("x"),
+    asyncpg.AdminShutdownError("x"),
+    asyncpg.CrashShutdownError("x"),
+    asyncpg.CannotConnectNowError("x"),
+    asyncpg.QueryCanceledError("x"),
+    asyncpg.TooManyConnectionsError("x"),
+    asyncpg.DiskFullError("x"),
+    asyncpg.OutOfMemoryError("x"),
+    asyncpg.ReadOnlySQLTransactionError("x"),
+    asyncpg.InvalidPasswordError("x"),
+    asyncpg.LockNotAvailableError("x"),
+    asyncpg.DeadlockDetectedError("x"),
+    asyncpg.SerializationError("x"),
+    asyncpg.PostgresIOError("x"),
 ]
-CORRUPT: list[Callable[[], Exception]] = [
-    lambda: asyncpg.DataCorruptedError("x"),
-    lambda: asyncpg.IndexCorruptedError("x"),
+CORRUPT: Sequence[Exception] = [
+    asyncpg.DataCorruptedError("x"),
+    asyncpg.IndexCorruptedError("x"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("make", "expected"),
+    ("error", "expected"),
     [*((one, StoreUnavailable) for one in UNAVAILABLE), *((one, LogCorrupt) for one in CORRUPT)],
-    ids=repr,
+    ids=lambda one: one.__name__ if isinstance(one, type) else type(one).__name__,
 )
 def test_what_the_driver_raises_becomes_an_error_of_the_domain(
-    make: Callable[[], Exception], expected: type[TaskLogsError]
+    error: Exception, expected: type[TaskLogsError]
 ) -> None:
     with pytest.raises(expected) as raised, translated():
-        raise make()
+        raise error
     assert raised.value.__cause__ is not None
     assert "x" not in raised.value.message.split()
 
