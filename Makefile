@@ -6,6 +6,8 @@
 BIN := .venv/bin
 # Rooms that this checkout has; mypy refuses a path that is not there.
 TYPED := $(wildcard clients/python server tests bench demo tools)
+# All of the tests; a few are told apart more easily when they run one after the other.
+IN_PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -19,7 +21,7 @@ run: setup ## Serve on 127.0.0.1:50051 on an embedded Postgres
 	@exec $(BIN)/tasklogs serve $(ARGS)
 
 test: setup ## Run the tests; ARGS="tests/store -k fence" for some of them
-	@$(BIN)/python -m pytest $(ARGS); code=$$?; sh tools/agentapi.sh left-out; exit $$code
+	@$(BIN)/python -m pytest $(or $(ARGS),$(IN_PARALLEL)); code=$$?; sh tools/agentapi.sh left-out; exit $$code
 
 breaks: setup ## Break each rule in a copy of the code: its test must fail
 	@$(BIN)/python -m tests.rules $(ARGS)
