@@ -203,10 +203,9 @@ async def run(
             settings.streams_per_caller,
             settings.health_watches,
         )
+        caller_limits = CallerLimits(allowance, clock=time.monotonic)
         access = Access(
-            security.users(agent_tokens),
-            agent_tokens,
-            CallerLimits(allowance, clock=time.monotonic),
+            security.users(agent_tokens, caller_limits.take_call), agent_tokens, caller_limits
         )
         calls = ErrorInterceptor(
             access.admission, admission, default_deadline=settings.default_deadline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from tasklogs_server.auth.key_sources import File, Source, Url
 from tasklogs_server.auth.keys import UnusableKeys, shared_secret
 from tasklogs_server.auth.own_certificate import BadCertificate, CertificateFiles
 from tasklogs_server.auth.verifier import Expected, FixedKeys, KeySource, TokenVerifier
+from tasklogs_server.domain.caller import Agent
 from tasklogs_server.services.access import Users
 from tasklogs_server.services.users import by_certificate, by_token, local
 from tasklogs_server.settings import ServerSettings
@@ -43,14 +44,14 @@ class Security:
     _keys: KeySource | None
     _expected: Expected
 
-    def users(self, agents: AgentTokens) -> Users:
-        """Return who tells from a call which user makes it."""
+    def users(self, agents: AgentTokens, count: Callable[[Agent], None]) -> Users:
+        """Return who tells from a call which user makes it; `count`: see `by_token`."""
         if self._auth == "mtls":
             return by_certificate(self._expected.admins)
         if self._keys is None:
             return local
         verifier = TokenVerifier(self._keys, self._expected, clock=lambda: datetime.now(UTC))
-        return by_token(verifier, agents)
+        return by_token(verifier, agents, count)
 
 
 async def prepare(settings: ServerSettings) -> Security:

@@ -16,6 +16,7 @@ from tasklogs_server.domain.errors import (
     SessionOpen,
     SessionSuperseded,
     TaskNotFound,
+    Unauthenticated,
 )
 from tasklogs_server.domain.names import TaskId
 from tasklogs_server.store.log_reads import PageQuery
@@ -102,6 +103,22 @@ async def test_an_upload_beside_an_open_session_is_refused(
         await agent.all_acked()  # its fence still stands
     await desk.uploads.upload(task, [A, B])
     assert await epochs(desk, task) == [["a", "b"]]
+
+
+async def test_an_upload_whose_token_is_rotated_on_the_way_stores_nothing(
+    desk: Desk, task: UUID
+) -> None:
+    async def rotated_before() -> None:
+        raise Unauthenticated("the agent token was rotated")
+
+    async def rotated_after() -> None:
+        await desk.store.tasks.rotate_token(task, b"another")
+
+    with pytest.raises(Unauthenticated):
+        await desk.uploads.upload(task, [A], still_opens=rotated_before)
+    with pytest.raises(SessionSuperseded):
+        await desk.uploads.upload(task, [A], still_opens=rotated_after)
+    assert await epochs(desk, task) == []
 
 
 async def test_of_two_uploads_at_once_the_later_fence_holds(

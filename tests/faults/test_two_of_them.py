@@ -12,6 +12,7 @@ import pytest
 from tasklogs.agent.run import Agent, Options
 from tasklogs.errors import TaskLogsRpcError
 from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs.v1 import tasks_pb2
 from tests.agent.conftest import FAST
 from tests.fakes.faulty_proxy import Direction, FaultyProxy
 from tests.fakes.task_app import FakeTaskApp
@@ -85,6 +86,22 @@ async def test_a_server_whose_fence_fell_stores_nothing_that_comes_late_and_tell
                 await second.append([log_entry(2, "and on")])
                 await second.acked()
         assert await stored(one) == ["before", "by the second", "and on"]
+
+
+async def test_a_token_that_is_rotated_at_one_server_writes_nothing_more_at_the_other(
+    make_server: MakeServer,
+) -> None:
+    async with make_server() as one, make_server() as other:
+        token = (await one.create_task()).agent_token
+        async with ScriptedAgent.connect(one, token) as agent:
+            await agent.append([log_entry(0, "before")], open_epoch=True)
+            await agent.acked()
+            await other.tasks.RotateAgentToken(tasks_pb2.RotateAgentTokenRequest(task=TASK))
+            await agent.append([log_entry(1, "by a thief")])
+            ended = await agent.ended()
+        assert (ended.code, ended.reason) == SUPERSEDED
+        assert agent.acks == [1]
+        assert await stored(one) == ["before"]
 
 
 async def test_a_live_read_at_a_server_whose_fence_fell_is_answered_by_nobody_but_its_task_app(

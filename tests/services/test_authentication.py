@@ -171,6 +171,15 @@ async def test_reflection_needs_a_token(guard: Guarded) -> None:
         assert b"tasklogs.v1.TaskLogs" in await ask(guard.as_("alice"))
 
 
+async def test_reflection_ends_unauthenticated_when_its_token_expires(guard: Guarded) -> None:
+    raw: Any = guard.server.channel
+    method = raw.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    call = method(metadata=guard.as_("alice", expires_in=1.5))
+    await call.write(b"\x3a\x01*")
+    assert b"tasklogs.v1.TaskLogs" in await call.read()
+    assert (await refused(call.read())).code is CODE.UNAUTHENTICATED
+
+
 async def test_a_follow_ends_unauthenticated_when_its_token_expires(guard: Guarded) -> None:
     await guard.create("alice")
     call = guard.server.logs.FollowTaskLogs(

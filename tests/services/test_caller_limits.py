@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tasklogs import ReconnectWaits, TaskLogsClient
+from tasklogs.v1 import task_agents_pb2 as agents_pb
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.domain.caller import LOCAL, Agent, User
@@ -23,7 +25,7 @@ from tasklogs_server.services.caller_limits import Allowance, CallerLimits
 from tasklogs_server.services.deadlines import within
 from tests.fixtures.conditions import until
 from tests.fixtures.server import MakeServer, Server
-from tests.services.authenticated import guarded
+from tests.services.authenticated import bearing, guarded
 from tests.services.refusals import refused
 from tests.services.reports import make_active
 
@@ -134,6 +136,24 @@ async def test_calls_beyond_the_rate_are_refused_and_others_are_not(
         assert said.code is CODE.RESOURCE_EXHAUSTED
         assert said.retry_seconds is not None
         await call("bob")
+
+
+async def test_calls_that_are_not_the_callers_to_make_count_as_well(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    async with guarded(make_server, tmp_path, calls_per_second=0.01, calls_at_once=3) as guard:
+        token = (await guard.create("alice")).agent_token
+        upload, lists = guard.server.agents.UploadLogSnapshot, guard.server.tasks.ListTasks
+
+        async def codes(call: Callable[[], Any]) -> list[grpc.StatusCode]:
+            return [(await refused(call())).code for _ in range(4)]
+
+        bob = guard.as_("bob")
+        by_user = await codes(lambda: upload(agents_pb.UploadLogSnapshotRequest(), metadata=bob))
+        by_agent = await codes(lambda: lists(pb.ListTasksRequest(), metadata=bearing(token)))
+    expected = [CODE.PERMISSION_DENIED] * 3 + [CODE.RESOURCE_EXHAUSTED]
+    assert by_user == expected
+    assert by_agent == expected
 
 
 async def test_streams_beyond_the_bound_are_refused_until_one_ends(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -54,16 +54,26 @@ class Uploads:
         self._room = room
         self._clock = clock
 
-    async def upload(self, task_id: UUID, entries: Sequence[Entry]) -> Stored:
+    async def upload(
+        self,
+        task_id: UUID,
+        entries: Sequence[Entry],
+        *,
+        still_opens: Callable[[], Awaitable[None]] | None = None,
+    ) -> Stored:
         """Make the stored log hold `entries`, the task app's whole list.
 
-        Raises SessionOpen while an agent stream is open, LimitExceeded where the task opened too
-        many epochs, LogFull, SessionSuperseded where another upload or a stream came in between.
+        `still_opens` raises where the agent's token was rotated since it was looked at; a rotation
+        after that raises the fence. Raises SessionOpen while an agent stream is open, LimitExceeded
+        where the task opened too many epochs, LogFull, SessionSuperseded where another upload, a
+        stream or a rotation came in between.
         """
         received_at = self._clock()
         if self._sessions.find(task_id) is not None:
             raise SessionOpen
         opening = await self._store.open_upload(task_id)
+        if still_opens is not None:
+            await still_opens()
         append = await self._difference(task_id, opening, [_truncated(one) for one in entries])
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)

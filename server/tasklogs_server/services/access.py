@@ -138,7 +138,9 @@ class Access:
             concerns(agent.task_id)
             self._limits.take_call(agent)
             return agent
-        if token is not None and await self._users(context) is not LOCAL:
+        user = LOCAL if token is None else await self._users(context)
+        if user is not LOCAL:
+            self._limits.take_call(user)
             raise PermissionDenied("only a task's agent may, with its own token")
         raise Unauthenticated("an agent token is needed: authorization: Bearer ...")
 

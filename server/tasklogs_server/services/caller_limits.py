@@ -13,7 +13,8 @@ from uuid import UUID
 from tasklogs_server.domain.caller import LOCAL, Agent, Caller
 from tasklogs_server.domain.errors import LimitExceeded
 
-# Beyond so many, buckets that have filled up again are forgotten: they are as good as new.
+# Beyond so many, buckets that have filled up again are forgotten: they are as good as new. Where
+# few have, it is not tried again before there are twice as many: each look is at all of them.
 _BUCKETS = 10_000
 
 _Key = str | UUID
@@ -48,6 +49,7 @@ class CallerLimits:
         self._allowance = allowance
         self._clock = clock
         self._buckets: dict[_Key, _Bucket] = {}
+        self._forget_beyond = _BUCKETS
         self._streams: dict[_Key, int] = defaultdict(int)
 
     def take_call(self, caller: Caller) -> None:
@@ -89,7 +91,7 @@ class CallerLimits:
         now, full = self._clock(), float(self._allowance.calls_at_once)
         bucket = self._buckets.get(key)
         if bucket is None:
-            if len(self._buckets) >= _BUCKETS:
+            if len(self._buckets) >= self._forget_beyond:
                 self._forget_full_ones(now)
             bucket = self._buckets[key] = _Bucket(full, now)
         bucket.tokens = min(full, self._tokens(bucket, now))
@@ -104,6 +106,7 @@ class CallerLimits:
         self._buckets = {
             key: bucket for key, bucket in self._buckets.items() if self._tokens(bucket, now) < full
         }
+        self._forget_beyond = max(_BUCKETS, 2 * len(self._buckets))
 
 
 def _key(caller: Caller) -> _Key:

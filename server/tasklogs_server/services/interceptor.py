@@ -21,6 +21,7 @@ from tasklogs_server.services.access import Admit
 from tasklogs_server.services.admission import Admission, Kind, kind_of
 from tasklogs_server.services.deadlines import within
 from tasklogs_server.services.errors import DOMAIN, INTERNAL, status_of
+from tasklogs_server.services.expiry import until_the_token_ends
 from tasklogs_server.services.tracebacks import traceback_of
 
 _log = structlog.get_logger(__name__)
@@ -260,6 +261,8 @@ def _with_caller(inner: _Handler, method: str) -> _Handler:
     """Return a handler that takes the caller; those of health and reflection do not know of one."""
     if _is_of_the_api(method):
         return inner
+    if inspect.isasyncgenfunction(inner):
+        return until_the_token_ends(inner)
     return lambda request, context, _: inner(request, context)
 
 

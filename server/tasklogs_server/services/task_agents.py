@@ -58,7 +58,11 @@ class TaskAgentsService:
         self, request: pb.UploadLogSnapshotRequest, _: Context, agent: Agent
     ) -> pb.UploadLogSnapshotResponse:
         """Store a whole conversation."""
-        stored = await self._uploads.upload(agent.task_id, codec.snapshot_entries(request))
+        stored = await self._uploads.upload(
+            agent.task_id,
+            codec.snapshot_entries(request),
+            still_opens=lambda: self._tokens.still_opens(agent),
+        )
         return pb.UploadLogSnapshotResponse(
             snapshot_at=timestamp(stored.snapshot_at), revision=stored.revision
         )

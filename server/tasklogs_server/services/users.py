@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from tasklogs_server.agents.tokens import AgentTokens, looks_like_an_agent_token
 from tasklogs_server.auth.peer_certificates import user_of_certificate
 from tasklogs_server.auth.verifier import TokenVerifier
-from tasklogs_server.domain.caller import LOCAL, User
+from tasklogs_server.domain.caller import LOCAL, Agent, User
 from tasklogs_server.domain.errors import PermissionDenied, Unauthenticated
 from tasklogs_server.services.access import Context, Users, bearer_of
 
@@ -17,15 +17,15 @@ async def local(_: Context) -> User:
     return LOCAL
 
 
-def by_token(verifier: TokenVerifier, agents: AgentTokens) -> Users:
-    """Return users who bring a JWT."""
+def by_token(verifier: TokenVerifier, agents: AgentTokens, count: Callable[[Agent], None]) -> Users:
+    """Return users who bring a JWT. `count` takes a call of an agent that is refused here."""
 
     async def user(context: Context) -> User:
         token = bearer_of(context)
         if token is None:
             raise Unauthenticated("a token is needed: authorization: Bearer ...")
         if looks_like_an_agent_token(token):
-            await agents.agent(token)
+            count(await agents.agent(token))
             raise PermissionDenied("an agent's token opens the agent's calls alone")
         return await verifier.user(token)
 

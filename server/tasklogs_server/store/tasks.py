@@ -77,9 +77,15 @@ _STORE_FACTS = """
 
 _TOKEN_HASH = "SELECT agent_token_hash FROM tasks WHERE task_id = $1 AND deleted_at IS NULL"
 
+# The fence is raised as well: whatever stream or upload the old token opened, in whichever process,
+# commits nothing any more.
 _ROTATE_TOKEN = """
-    UPDATE tasks SET agent_token_hash = $2
-     WHERE task_id = $1 AND deleted_at IS NULL RETURNING task_id"""
+    WITH rotated AS (
+        UPDATE tasks SET agent_token_hash = $2
+         WHERE task_id = $1 AND deleted_at IS NULL RETURNING task_id
+    )
+    UPDATE log_heads h SET fence = fence + 1 FROM rotated
+     WHERE h.task_id = rotated.task_id RETURNING h.task_id"""
 
 # Tasks that have been paused for $2, by the database's clock: since then no report changed their
 # facts, no stream was connected, and (the marks tell) nothing was committed. The status is derived
@@ -243,7 +249,7 @@ class TaskStore:
             return hash_
 
     async def rotate_token(self, task_id: UUID, agent_token_hash: bytes) -> None:
-        """Replace the hash of the agent's token. Raises TaskNotFound."""
+        """Replace the hash of the agent's token, and raise the fence. Raises TaskNotFound."""
         async with self._connections.use() as connection:
             if await connection.fetchval(_ROTATE_TOKEN, task_id, agent_token_hash) is None:
                 raise TaskNotFound(str(task_id))

@@ -161,7 +161,7 @@ class UserTokens(Target):
         verifier = TokenVerifier(
             FixedKeys(self._keys), self._expected, clock=lambda: datetime.now(UTC)
         )
-        user_of = by_token(verifier, agent_tokens({}))
+        user_of = by_token(verifier, agent_tokens({}), lambda _: None)
         try:
             user = self._loop.run(user_of(call.as_context()))
         except Unauthenticated as refused:
