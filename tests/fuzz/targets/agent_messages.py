@@ -56,6 +56,10 @@ class AgentMessages(Target):
         yield opens + grows + bytes([10, 0x02, 5, 0, 5, 8, 11, 0x10, 1, 0x23, 4, 255, 1])
         # A sync, its answer, the end of the stream, and another one
         yield opens + bytes([5, 1, 0, 1, 1, 5, 0, 9, 6, 8, 0]) + bytes([0]) + opens[2:] + grows
+        # An answer before the commit that it rests on; two changes of a stored tail at once
+        stored = opens + bytes([5, 0, 20])
+        yield stored + bytes([5, 1, 0, 5, 0, 3]) + grows + bytes([1, 1, 5, 0, 20])
+        yield stored + bytes([9, 8, 3, 0x31, 9, 8, 0, 0x31, 5, 0, 20, 10, 2, 5, 0, 20]) + grows
         # A rival, a trouble, a new build, a drain, a deletion
         for event in (4, 2, 6, 5, 7, 3):
             yield opens + bytes([5, event, 2]) + grows + bytes([5, 0, 20]) + opens[2:]

@@ -85,6 +85,8 @@ class AgentRoom:
         try:
             yield cls(store, clock, budget, sessions, service)
             await _settled(budget)
+            if store.broken:
+                raise store.broken[0]
             assert budget.held_bytes == 0
             assert sessions.open_count == 0
             assert not running.done()

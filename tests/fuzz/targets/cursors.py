@@ -44,7 +44,11 @@ class Cursors(Target):
         for token in tokens:
             yield token.encode()
             padded = token + "=" * (-len(token) % 4)
-            yield _MADE_UP + base64.urlsafe_b64decode(padded)[:-_CHECKSUM_BYTES]
+            payload = base64.urlsafe_b64decode(padded)[:-_CHECKSUM_BYTES]
+            yield _MADE_UP + payload
+            for place in range(1, len(payload), 2):
+                for end in (b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\xff\xff\xff\xff"):
+                    yield _MADE_UP + payload[:place] + end + payload[place + 4 :]
 
     def run(self, data: bytes) -> None:
         token = _token(data)

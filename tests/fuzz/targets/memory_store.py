@@ -30,6 +30,8 @@ class MemoryStore:
         self.troubles: deque[Outcome | Exception] = deque()
         self.states = [LogModel()]
         """What readers could see: after each commit."""
+        self.broken: list[Exception] = []
+        """Rules that commits broke: the committer takes what is raised for a store in trouble."""
         self._token_hash = token_hash
         self._standalone = standalone
         self._fence = 0
@@ -145,6 +147,13 @@ class MemoryStore:
         return self._fence
 
     def _write(self, commits: Sequence[Commit]) -> dict[UUID, Outcome]:
+        try:
+            return self._written(commits)
+        except Exception as error:
+            self.broken.append(error)
+            raise
+
+    def _written(self, commits: Sequence[Commit]) -> dict[UUID, Outcome]:
         [commit] = commits
         if commit.fence != self._fence:
             return {commit.task_id: Outcome.FENCED}
