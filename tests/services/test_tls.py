@@ -125,6 +125,7 @@ async def test_a_clients_certificate_is_who_it_is(
     alice = authority.issue("alice", [ALICE])
     bob = authority.issue("bob", [x509.DNSName("bob.example")])
     nobody = authority.issue("nobody", [x509.RFC822Name("nobody@example.com")])
+    half = authority.issue("half", [x509.DNSName("root\0.evil.example")])
 
     def as_(who: Pair) -> Tls:
         return Tls(authority.ca, who.certificate, who.key)
@@ -143,9 +144,10 @@ async def test_a_clients_certificate_is_who_it_is(
                 await client.create_task("demo", owner="bob.example")
         async with TaskLogsClient(address, tls=as_(bob)) as client:
             assert (await client.get_task(made.task.id)).name == "demo"
-        async with TaskLogsClient(address, tls=as_(nobody)) as client:
-            with pytest.raises(errors.Unauthenticated):
-                await client.get_task(made.task.id)
+        for who in (nobody, half):
+            async with TaskLogsClient(address, tls=as_(who)) as client:
+                with pytest.raises(errors.Unauthenticated):
+                    await client.get_task(made.task.id)
 
 
 async def test_a_connection_needs_a_certificate_of_the_clients_authority(

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from cryptography import x509
+
 from tasklogs_server.domain.caller import User
 from tasklogs_server.domain.errors import Unauthenticated
 from tasklogs_server.domain.names import owner_violations
+
+# As gRPC's core calls it. It has the names as well, but in Python those end at the first NUL:
+# `root\0.evil.example` would be `root`.
+_CERTIFICATE = "x509_pem_cert"
 
 
 def user_of_certificate(peer: Mapping[str, Iterable[bytes]], admins: Collection[str]) -> User:
     """Return whose certificate a connection was opened with; the handshake has verified it.
 
-    `peer` has its names as gRPC's core calls them: `peer_uri`, `peer_dns`. A URI goes before a DNS
-    name; two of a kind leave open who it is. Raises Unauthenticated.
+    `peer` is what gRPC knows of the peer. A URI goes before a DNS name; two of a kind leave open
+    who it is. Raises Unauthenticated.
     """
-    for kind in ("peer_uri", "peer_dns"):
-        names = list(peer.get(kind, ()))
-        if len(names) > 1:
-            raise Unauthenticated("certificate ambiguous")
-        if names:
-            return _user(names[0], admins)
-    raise Unauthenticated("certificate missing")
-
-
-def _user(name: bytes, admins: Collection[str]) -> User:
-    try:
-        subject = name.decode()
-    except UnicodeDecodeError:
-        raise Unauthenticated("certificate invalid") from None
+    certificates = list(peer.get(_CERTIFICATE, ()))
+    if len(certificates) != 1:
+        raise Unauthenticated("certificate missing")
+    uris, dns_names = _names(certificates[0])
+    names = uris or dns_names
+    if not names:
+        raise Unauthenticated("certificate missing")
+    if len(names) > 1:
+        raise Unauthenticated("certificate ambiguous")
+    [subject] = names
     if owner_violations(subject):
         raise Unauthenticated("certificate invalid")
     return User(subject, is_admin=subject in admins)
+
+
+def _names(pem: bytes) -> tuple[list[str], list[str]]:
+    """Return the URIs and the DNS names among the subject alternative names, whole."""
+    try:
+        extensions = x509.load_pem_x509_certificate(pem).extensions
+        found = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return [], []
+    except Exception:  # of many kinds: what OpenSSL lets pass is not always what it should be
+        raise Unauthenticated("certificate invalid") from None
+    return (
+        found.get_values_for_type(x509.UniformResourceIdentifier),
+        found.get_values_for_type(x509.DNSName),
+    )

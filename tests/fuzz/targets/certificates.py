@@ -30,7 +30,11 @@ from tests.fuzz.target import Target
 
 _BETWEEN = b"\x1e"  # no PEM has it
 _PEER = b"?"
-_KINDS = {b"u": "peer_uri", b"d": "peer_dns", b"e": "peer_email", b"n": "x509_common_name"}
+# The tags of general names (RFC 5280, 4.2.1.6), whatever their bytes.
+_URI, _DNS, _EMAIL, _IP = 0x86, 0x82, 0x81, 0x87
+_KINDS = {b"u": _URI, b"d": _DNS, b"e": _EMAIL}
+_ALTERNATIVE_NAMES = x509.ObjectIdentifier("2.5.29.17")
+_CLIENT_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 _Paths = tuple[Path, Path, Path]
 
@@ -115,22 +119,36 @@ class Certificates(Target):
 
 
 def _check_peer(names: Sequence[bytes]) -> None:
-    peer: dict[str, list[bytes]] = {}
-    for name in names:
-        peer.setdefault(_KINDS.get(name[:1], "peer_ip"), []).append(name[1:])
+    tagged = [(_KINDS.get(name[:1], _IP), name[1:]) for name in names]
+    encoded = b"".join(_der(tag, content) for tag, content in tagged)
+    extension = x509.UnrecognizedExtension(_ALTERNATIVE_NAMES, _der(0x30, encoded))
+    peer = {"x509_pem_cert": [_certificate(_CLIENT_KEY, extension)]}
     try:
         user = user_of_certificate(peer, ("spiffe://example/root",))
     except Unauthenticated:
         return
-    [decided] = peer.get("peer_uri") or peer["peer_dns"]
+    uris, dns_names = ([name for tag, name in tagged if tag == kind] for kind in (_URI, _DNS))
+    [decided] = uris or dns_names
     assert user.subject.encode() == decided
     assert not owner_violations(user.subject)
     assert user.is_admin == (user.subject == "spiffe://example/root")
 
 
-def _certificate(key: CertificateIssuerPrivateKeyTypes) -> bytes:
+def _der(tag: int, content: bytes) -> bytes:
+    length = len(content)
+    if length < 128:
+        return bytes([tag, length]) + content
+    size = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes([tag, 128 + len(size)]) + size + content
+
+
+_LOCALHOST = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+
+
+def _certificate(
+    key: CertificateIssuerPrivateKeyTypes, names: x509.ExtensionType = _LOCALHOST
+) -> bytes:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fuzz")])
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
