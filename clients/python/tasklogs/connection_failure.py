@@ -27,7 +27,10 @@ class ConnectionFailure(Enum):
         """Say what the server did and which option to look at; `tls` is what was chosen."""
         match self:
             case ConnectionFailure.NOT_TRUSTED:
-                return "its certificate is not trusted (--tls-ca FILE), or is that of another host"
+                return (
+                    "its certificate is not trusted (--tls-ca FILE), has expired,"
+                    " or is that of another host"
+                )
             case ConnectionFailure.PLAIN_TEXT:
                 return "it speaks plain text: leave out --tls and --tls-ca"
             case ConnectionFailure.HUNG_UP:
