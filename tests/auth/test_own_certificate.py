@@ -103,15 +103,24 @@ def test_what_is_only_nearly_pem_is_handed_on_as_pem(pair: Pair, authority: Auth
     assert CertificateFiles(pair.certificate, pair.key, authority.ca).load() == whole
 
 
-def test_a_certificate_that_openssl_cannot_read_is_named(pair: Pair, authority: Authority) -> None:
-    [certificate] = x509.load_pem_x509_certificates(authority.ca.read_bytes())
-    common_name = b"\x06\x03\x55\x04\x03\x0c"  # its value's tag is UTF8String
-    der = certificate.public_bytes(Encoding.DER).replace(common_name, common_name[:-1] + b"\x00")
-    broken = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
-    authority.ca.write_bytes(broken)
+@pytest.mark.parametrize(
+    ("whole", "broken"),
+    [
+        (b"\x06\x03\x55\x04\x03\x0c", b"\x06\x03\x55\x04\x03\x00"),  # a name of no type
+        (b"\x82\x09localhost", b"\x9e\x09localhost"),  # an alternative name of no kind
+    ],
+)
+def test_a_certificate_that_openssl_cannot_read_is_named(
+    pair: Pair, whole: bytes, broken: bytes
+) -> None:
+    [certificate] = x509.load_pem_x509_certificates(pair.certificate.read_bytes())
+    der = certificate.public_bytes(Encoding.DER)
+    assert whole in der
+    bad = x509.load_der_x509_certificate(der.replace(whole, broken))
+    pair.certificate.write_bytes(bad.public_bytes(Encoding.PEM))
     with pytest.raises(BadCertificate) as caught:
-        CertificateFiles(pair.certificate, pair.key, authority.ca).load()
-    assert str(authority.ca) in str(caught.value)
+        CertificateFiles(pair.certificate, pair.key, None).load()
+    assert str(pair.certificate) in str(caught.value)
 
 
 def test_a_key_that_others_may_read_is_noticed(pair: Pair) -> None:

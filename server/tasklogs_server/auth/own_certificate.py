@@ -135,7 +135,10 @@ def _whole(
 
 def _certificates(pem: bytes) -> Sequence[x509.Certificate]:
     certificates = x509.load_pem_x509_certificates(pem)
-    # OpenSSL looks at what this reader leaves for later: names, keys, extensions.
+    # At what this reader leaves for later a handshake would look: extensions here, names and keys
+    # by OpenSSL.
+    for one in certificates:
+        _ = one.extensions
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(
         cadata=_pem(certificates).decode()
     )

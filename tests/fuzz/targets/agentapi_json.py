@@ -73,7 +73,7 @@ class AgentApiBodies(Target):
 def _made_up(pieces: list[bytes]) -> bytes:
     """A body that is JSON, whatever its messages are."""
     texts = [json.dumps(piece.decode("latin-1")) for piece in pieces]
-    made = []
+    made: list[str] = []
     while len(texts) >= 4:
         number, content, role, time, *texts = texts
         number = number.strip('"')
