@@ -25,7 +25,8 @@ def test_what_strangers_say_stays_on_its_line(
     monkeypatch.setenv("NO_COLOR", "1")
     log.configure()
     hostile = "x\x1b]52;c;AAAA\x07\x9b1m\r\nconnected\u202e\u2028\x00"
-    structlog.get_logger().warning("disconnected", reason=hostile, info=hostile)
+    # One without blanks is not quoted by structlog's own renderer.
+    structlog.get_logger().warning("disconnected", reason=hostile, info="\x1b]52;c;AAAA\x07\x9b1m")
 
     [line] = capsys.readouterr().err.splitlines()
     for own in ("\x1b[0m", "\x1b[1m", "\x1b[2m", *(f"\x1b[{colour}m" for colour in range(30, 40))):
