@@ -87,7 +87,7 @@ async def serve(dsn: str, constant_bytes: int) -> None:
     service = BareService(b"x" * constant_bytes)
     await service.connect(dsn, settings.read_connections)
     # The very options of the server under test: a copy would drift.
-    server = grpc.aio.server(options=listener.options(settings))
+    server = grpc.aio.server(options=listener.options(settings, settings.connections))
     unary = grpc.unary_unary_rpc_method_handler
     handlers: dict[str, Any] = {
         "Constant": unary(service.constant),

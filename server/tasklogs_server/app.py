@@ -34,6 +34,7 @@ from tasklogs_server.listening import listen_address
 from tasklogs_server.logs.follower import Follows
 from tasklogs_server.logs.reader import LogReader
 from tasklogs_server.monitoring import metrics_of, telemetry_of
+from tasklogs_server.open_files import connections_within_open_files
 from tasklogs_server.security import Security, prepare
 from tasklogs_server.services.access import Access
 from tasklogs_server.services.admission import Admission, Capacity
@@ -57,8 +58,6 @@ _TICK_SECONDS = 5.0
 _DRAIN_RETRY_AFTER = timedelta(seconds=1)
 # Agents wait 15 s for their Welcome, and may have to wait twice: to be known, and to be let in.
 _HANDSHAKE_PATIENCE = timedelta(seconds=5)
-# A caller that takes nothing raises no error ever.
-_SENT_WITHIN = timedelta(seconds=30)
 _QUIET_SECONDS = 0.1
 _QUIET_WITHIN_SECONDS = 1.0
 # For connections that the kernel has and gRPC does not know yet.
@@ -208,12 +207,17 @@ async def run(
             security.users(agent_tokens, caller_limits.take_call), agent_tokens, caller_limits
         )
         calls = ErrorInterceptor(
-            access.admission, admission, default_deadline=settings.default_deadline
+            access.admission,
+            admission,
+            default_deadline=settings.default_deadline,
+            request_within=settings.request_timeout,
+            answer_bytes=settings.answer_bytes,
         )
         interceptors: list[grpc.aio.ServerInterceptor] = [calls]
         if telemetry.is_on:
             interceptors.insert(0, CallObserver(observer))
-        server = grpc.aio.server(interceptors=interceptors, options=options(settings))
+        connections = connections_within_open_files(settings.connections)
+        server = grpc.aio.server(interceptors=interceptors, options=options(settings, connections))
         health_servicer = register(
             server,
             task_logs=TaskLogsService(reader, follows),
@@ -234,7 +238,7 @@ async def run(
         await stack.enter_async_context(background(directory.purge_deleted()))
         await stack.enter_async_context(background(housekeeping.run()))
         await stack.enter_async_context(background(_persist(sessions)))
-        await stack.enter_async_context(background(calls.cut_off(_SENT_WITHIN)))
+        await stack.enter_async_context(background(calls.cut_off(settings.answer_timeout)))
         await stack.enter_async_context(
             background(store.watch(lambda works: set_serving(health_servicer, serving=works)))
         )

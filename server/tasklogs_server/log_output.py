@@ -10,6 +10,7 @@ import structlog
 from structlog.types import EventDict
 
 from tasklogs.visible import in_one_line
+from tasklogs_server.services.departures import is_of_a_peer_that_left
 from tasklogs_server.services.tracebacks import traceback_of
 from tasklogs_server.telemetry.calls import with_call
 
@@ -83,6 +84,8 @@ class _OfLibraries(logging.Handler):
             event = event.partition("(")[0]  # a callback's arguments follow
         fields = {"logger": record.name}
         error = record.exc_info[1] if record.exc_info else None
+        if is_of_a_peer_that_left(error):
+            return
         if error is not None:
             fields["exception"] = traceback_of(error)
         self._log.log(record.levelno, event, **fields)

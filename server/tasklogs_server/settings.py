@@ -155,6 +155,33 @@ class ServerSettings(BaseSettings):
     health_watches: int = Field(
         5000, ge=1, description="watches of the health service, which needs no credential"
     )
+    connections: int = Field(
+        10_000,
+        ge=1,
+        description="connections at the same time, as far as the process may open so many files;"
+        " more are closed as they come",
+    )
+    streams_per_connection: int = Field(
+        1000, ge=1, description="calls and streams of one connection at the same time"
+    )
+    handshake_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
+        timedelta(seconds=10),
+        description="how long a connection may take until it speaks HTTP/2, TLS included",
+    )
+    connection_idle: Annotated[Seconds, Gt(timedelta(0))] = Field(
+        timedelta(minutes=5), description="connections without a call for so long are closed"
+    )
+    request_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
+        timedelta(seconds=30), description="how long one request may take to come in"
+    )
+    answer_bytes: int = Field(
+        256 * _MIB,
+        ge=16 * _MIB,
+        description="answers that are given and not taken yet; one caller may have half of them",
+    )
+    answer_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
+        timedelta(seconds=30), description="how long a caller may take to take one answer"
+    )
     default_deadline: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=60), description="how long a call may take whose caller set no deadline"
     )

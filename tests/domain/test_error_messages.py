@@ -44,6 +44,10 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
     (errors.CursorExpired(None), "this place in the log is no longer held"),
     (errors.StoreUnavailable(SOON), "the store is unreachable"),
     (
+        errors.RequestTooSlow(timedelta(seconds=30)),
+        "the request did not come in within 30 s",
+    ),
+    (
         errors.TookTooLong(timedelta(seconds=60)),
         "not done within 60 s, which a call without a deadline may take: set a deadline",
     ),

@@ -86,6 +86,7 @@ CASES = (
         ("ErrorInfo", "RetryInfo"),
         "STORE_UNAVAILABLE",
     ),
+    Case(errors.RequestTooSlow(SECOND), CODE.DEADLINE_EXCEEDED, ()),
     Case(errors.TookTooLong(SECOND), CODE.DEADLINE_EXCEEDED, ()),
     Case(
         errors.KeysUnavailable(SECOND),

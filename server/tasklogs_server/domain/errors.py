@@ -132,6 +132,16 @@ class LogFull(TaskLogsError):
 
 
 @dataclass(eq=False)
+class RequestTooSlow(TaskLogsError):
+    """A call's request did not come in."""
+
+    limit: timedelta
+
+    def __str__(self) -> str:
+        return f"the request did not come in within {self.limit.total_seconds():g} s"
+
+
+@dataclass(eq=False)
 class TookTooLong(TaskLogsError):
     """A call without a deadline took longer than the server lets it."""
 

@@ -147,6 +147,7 @@ TABLE: dict[type[errors.TaskLogsError], _Row] = dict(
             _full,
             lambda error: _retry(error.retry_after),
         ),
+        _row(errors.RequestTooSlow, _CODE.DEADLINE_EXCEEDED),
         _row(errors.TookTooLong, _CODE.DEADLINE_EXCEEDED),
         _row(errors.CursorExpired, _CODE.OUT_OF_RANGE, _expired),
         _row(

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 _OWN_FILES = Path("/proc/self/fd")
@@ -28,39 +28,34 @@ def let_nobody_in(port: int) -> None:
     Those that are on their way are accepted within a moment. On Linux alone: elsewhere no process
     can list its own sockets, and this, like `hang_up`, does nothing.
     """
-    with _sockets_of(port) as ours:
-        code = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
-        program = struct.pack("HP", 1, ctypes.addressof(code))
-        for one in ours:
-            if _listens(one):
-                with suppress(OSError):  # a system that forbids it: some come back too soon
-                    one.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    code = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
+    program = struct.pack("HP", 1, ctypes.addressof(code))
+    for one in _sockets_of(port):
+        if _listens(one):
+            with suppress(OSError):  # a system that forbids it: some come back too soon
+                one.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def hang_up(port: int) -> None:
     """End all TCP connections to our `port`; what was written is delivered."""
-    with _sockets_of(port) as ours:
-        for one in ours:
-            if not _listens(one):
-                with suppress(OSError):  # its peer was faster
-                    one.shutdown(socket.SHUT_RDWR)
+    for one in _sockets_of(port):
+        if not _listens(one):
+            with suppress(OSError):  # its peer was faster
+                one.shutdown(socket.SHUT_RDWR)
 
 
-@contextmanager
-def _sockets_of(port: int) -> Iterator[list[socket.socket]]:
-    with ExitStack() as stack:
-        own = [stack.enter_context(one) for one in _own_sockets()]
-        yield [one for one in own if _port_of(one) == port]
+def _sockets_of(port: int) -> Iterator[socket.socket]:
+    """Lend a copy of each socket of this process; gRPC does not lend its own.
 
-
-def _own_sockets() -> list[socket.socket]:
-    """Return a copy of each socket of this process; gRPC does not lend its own."""
-    copies = []
-    for file in _OWN_FILES.iterdir() if _OWN_FILES.is_dir() else ():
+    One after the other: copies of all might be more files than the process may open.
+    """
+    for file in list(_OWN_FILES.iterdir()) if _OWN_FILES.is_dir() else ():
         with suppress(OSError):  # closed meanwhile
-            if str(file.readlink()).startswith("socket:"):
-                copies.append(socket.socket(fileno=os.dup(int(file.name))))
-    return copies
+            if not str(file.readlink()).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(file.name))) as one:
+                if _port_of(one) == port:
+                    yield one
 
 
 def _port_of(one: socket.socket) -> int | None:

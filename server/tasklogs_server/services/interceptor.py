@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import timedelta
-from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -16,12 +15,16 @@ from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
+from tasklogs_server.domain.caller import LOCAL, Agent, Caller
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, TaskLogsError
 from tasklogs_server.services.access import Admit
 from tasklogs_server.services.admission import Admission, Kind, kind_of
+from tasklogs_server.services.arrivals import Arrivals
 from tasklogs_server.services.deadlines import within
+from tasklogs_server.services.departures import is_of_a_peer_that_left
 from tasklogs_server.services.errors import DOMAIN, INTERNAL, status_of
 from tasklogs_server.services.expiry import until_the_token_ends
+from tasklogs_server.services.sending import Sending
 from tasklogs_server.services.tracebacks import traceback_of
 
 _log = structlog.get_logger(__name__)
@@ -29,8 +32,9 @@ _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Handler = Callable[..., Any]
-_Decode = Callable[[Any], Any]
+_Decode = Callable[[bytes], Any]
 _Call: TypeAlias = "asyncio.Task[Any]"
+_Take: TypeAlias = "Callable[[_Call, Any, Context], Awaitable[Any]]"
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -46,13 +50,20 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         admission: Admission | None = None,
         *,
         default_deadline: timedelta = timedelta(seconds=60),
+        request_within: timedelta = timedelta(seconds=30),
+        answer_bytes: int = 256 * 1024 * 1024,
     ) -> None:
-        """`access` says for each method who may call it; `default_deadline` is for unary calls."""
+        """`access` says for each method who may call it; `default_deadline` is for unary calls.
+
+        A request may take `request_within` to come in. Answers that are not taken may be about
+        `answer_bytes`.
+        """
         self._access = access
         self._default_deadline = default_deadline
         self._admission = admission or Admission()
-        self._sending: dict[asyncio.Task[Any], float] = {}
-        """Calls that are answered, and since when; their answer is on its way."""
+        self._arrivals = Arrivals(request_within)
+        self._sending = Sending(answer_bytes)
+        self._at_work: dict[_Call, Kind] = {}
         self._wrapped: dict[str, MethodHandler] = {}
         self._calls: dict[asyncio.Task[Any], str] = {}
         self._refusal: Callable[[], TaskLogsError] | None = None
@@ -75,18 +86,41 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, handler: MethodHandler, method: str) -> MethodHandler:
-        inner, make = shape_of(handler)
+        inner, _ = shape_of(handler)
         wrap = self._yielding if inspect.isasyncgenfunction(inner) else self._returning
-        # Requests come in as bytes and are decoded inside: that fails by the same exit, and only
-        # whoever may call has it done.
         inner = _with_caller(inner, method)
         if not handler.request_streaming and not handler.response_streaming:
             inner = within(self._default_deadline, inner)
+        # To gRPC all requests are streams, so that we have a call as soon as its headers are there:
+        # of a single message it would wait for ever, and for that of a stranger too. They come in
+        # as bytes and are decoded inside: that fails by the same exit, and only whoever may call
+        # has it done.
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
         return make(
-            wrap(inner, _decoding(handler), method),
+            wrap(inner, self._taking(handler), method),
             request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
+
+    def _taking(self, handler: Any) -> _Take:
+        """Return what takes of a call what the handler wants: its request, or all of them."""
+        decode = _decoding(handler)
+        if handler.request_streaming:
+
+            async def take_stream(call: _Call, requests: Any, context: Context) -> Any:
+                return _Decoded(requests, decode)
+
+            return take_stream
+        message = self._arrivals.message
+
+        async def take_one(call: _Call, requests: Any, context: Context) -> Any:
+            return decode(await message(call, context))
+
+        return take_one
 
     def refuse(self, error: Callable[[], TaskLogsError]) -> None:
         """Answer every call of the API that comes from now on with what `error` makes."""
@@ -103,8 +137,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 call.cancel()
 
     async def answered(self) -> None:
-        """Wait until no call of the API is open; a health Watch may stay for ever."""
-        while calls := [call for call, method in self._calls.items() if _is_of_the_api(method)]:
+        """Wait until no call of the API is open, and what was answered is taken.
+
+        A health Watch may stay for ever.
+        """
+        while calls := [
+            *(call for call, method in self._calls.items() if _is_of_the_api(method)),
+            *self._sending.calls,
+        ]:
             await asyncio.wait(calls)
 
     async def quiet(self, seconds: float) -> None:
@@ -114,59 +154,65 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             await asyncio.sleep(left)
 
     async def cut_off(self, taking_longer_than: timedelta) -> None:
-        """Cancel calls whose answer nobody takes, until cancelled: each may hold a page."""
-        limit = taking_longer_than.total_seconds()
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(limit / 4)
-            for call, since in list(self._sending.items()):
-                if loop.time() - since > limit:
-                    call.cancel()
+        """Cancel calls whose answer nobody takes, until cancelled: each may hold a page.
+
+        Those whose request does not come in are ended too.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._arrivals.cut_off())
+            group.create_task(self._sending.cut_off(taking_longer_than))
 
     async def finished(self) -> None:
         """Wait until the handlers of all calls have run to their end."""
         while self._calls:
             await asyncio.wait(self._calls)
 
-    def _returning(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
+    def _returning(self, inner: _Handler, take: _Take, method: str) -> _Handler:
         access, admit = self._access(method), self._admitting(method)
         is_counted = _is_of_the_api(method)
 
-        async def handle(request: Any, context: Context) -> Any:
+        async def handle(requests: Any, context: Context) -> Any:
             with self._tracked(method) as call:
                 try:
                     self._raise_refusal(call, method)
                     caller = await access(context)
-                    # After that: strangers must not hold places that callers wait for.
+                    request = await take(call, requests, context)
+                    # After that: strangers, and who never says what he wants, must not hold places
+                    # that callers wait for.
+                    if is_counted:
+                        whose = _whose(caller, context)
+                        self._sending.check(whose)
                     turn = admit(call)
                     if turn is not None:
                         await turn
-                    answer = await inner(decode(request), context, caller)
-                    if is_counted:
-                        self._sending[call] = call.get_loop().time()
+                    answer = await inner(request, context, caller)
+                    if is_counted and answer is not None:
+                        # At work no longer, whether the caller takes it or not.
+                        self._sending.began(call, whose, _size_of(answer))
+                        self._leave(call)
                     return answer
                 except asyncio.CancelledError:
                     status = self._status_of_the_end()
                 except Exception as error:
                     status = _status_of(error, method)
-                return await context.abort_with_status(rpc_status.to_status(status))
+                return await self._abort(call, context, status)
 
         return handle
 
-    def _yielding(self, inner: _Handler, decode: _Decode, method: str) -> _Handler:
+    def _yielding(self, inner: _Handler, take: _Take, method: str) -> _Handler:
         access, admit = self._access(method), self._admitting(method)
 
-        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def handle(requests: Any, context: Context) -> AsyncIterator[Any]:
             with self._tracked(method) as call:
                 try:
                     self._raise_refusal(call, method)
                     caller = await access(context)
-                    # After that: strangers must not hold places that callers wait for.
+                    request = await take(call, requests, context)
                     turn = admit(call)
                     if turn is not None:
                         await turn
                     # Closed with the call: an abandoned generator's cleanup runs whenever.
-                    async with aclosing(inner(decode(request), context, caller)) as responses:
+                    async with aclosing(inner(request, context, caller)) as responses:
                         async for response in responses:
                             yield response
                     return
@@ -174,9 +220,23 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                     status = self._status_of_the_end()
                 except Exception as error:
                     status = _status_of(error, method)
-                await context.abort_with_status(rpc_status.to_status(status))
+                await self._abort(call, context, status)
 
         return handle
+
+    async def _abort(self, call: _Call, context: Context, status: Status) -> None:
+        """Send how the call ended; behind messages that nobody takes it would wait for ever."""
+        self._sending.began(call, None, 0)
+        try:
+            await context.abort_with_status(rpc_status.to_status(status))
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            if is_of_a_peer_that_left(error):
+                raise asyncio.CancelledError from error
+            raise
+        finally:
+            self._sending.is_over(call)
 
     def _status_of_the_end(self) -> Status:
         """Return the refusal where it was `end` that cancelled; where the caller left, raise on."""
@@ -191,18 +251,20 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if not _is_of_the_api(method):
             return lambda _: None
         kind = kind_of(method)
-        is_over = partial(self._is_over, kind)
 
         async def queue(turn: Awaitable[None], call: _Call) -> None:
             await turn
-            call.add_done_callback(is_over)
+            enter(call)
+
+        def enter(call: _Call) -> None:
+            self._at_work[call] = kind
+            call.add_done_callback(self._is_over)
 
         def admit(call: _Call) -> Awaitable[None] | None:
             turn = self._admission.enter(kind)
             if turn is not None:
                 return queue(turn, call)
-            # It is over when its answer is sent, not when it is given.
-            call.add_done_callback(is_over)
+            enter(call)
             return None
 
         return admit
@@ -212,9 +274,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             self._refused_at = call.get_loop().time()
             raise self._refusal()
 
-    def _is_over(self, kind: Kind, call: _Call) -> None:
-        self._sending.pop(call, None)
-        self._admission.leave(kind)
+    def _is_over(self, call: _Call) -> None:
+        self._sending.is_over(call)
+        self._leave(call)
+
+    def _leave(self, call: _Call) -> None:
+        kind = self._at_work.pop(call, None)
+        if kind is not None:
+            self._admission.leave(kind)
 
     @contextmanager
     def _tracked(self, method: str) -> Iterator[_Call]:
@@ -242,7 +309,7 @@ class _Decoded:
 
 
 def _decoding(handler: Any) -> _Decode:
-    """Return what makes of the call's bytes, or of its stream of bytes, what the handler takes."""
+    """Return what makes a message that the handler takes of its bytes."""
     deserializer: _Decode = handler.request_deserializer
 
     def decode(raw: bytes) -> Any:
@@ -252,8 +319,6 @@ def _decoding(handler: Any) -> _Decode:
             violation = FieldViolation("request", "cannot be decoded as a message of its type")
             raise InvalidFields([violation]) from None
 
-    if handler.request_streaming:
-        return lambda requests: _Decoded(requests, decode)
     return decode
 
 
@@ -270,12 +335,27 @@ def _is_of_the_api(method: str) -> bool:
     return method.startswith(f"/{DOMAIN}.")
 
 
+def _whose(caller: Caller | None, context: Context) -> Hashable:
+    """Return whom an answer is for: who is `local`, and cannot be told apart, by connection."""
+    if isinstance(caller, Agent):
+        return caller.task_id
+    if caller is None or caller is LOCAL:
+        return context.peer()
+    return caller.subject
+
+
+def _size_of(answer: Any) -> int:
+    return len(answer) if isinstance(answer, bytes) else int(answer.ByteSize())
+
+
 def _status_of(error: Exception, method: str) -> Status:
     # AbortError is an Exception: a status that was chosen already goes through.
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, TaskLogsError):
         return status_of(error)
+    if is_of_a_peer_that_left(error):
+        raise asyncio.CancelledError from error
     _log.error("rpc.failed", method=method, exception=traceback_of(error))
     return INTERNAL
 

@@ -12,6 +12,10 @@ from tasklogs_server.settings import ServerSettings
 from tasklogs_server.startup import StartupError
 
 _STREAM_BYTES = 256 * 1024
+# A peer that does not acknowledge our SETTINGS in this time speaks no HTTP/2.
+_SETTINGS_MS = 10_000
+
+Options = list[tuple[str, int]]
 
 
 def bind(
@@ -28,10 +32,14 @@ def bind(
         raise StartupError(f"cannot listen on {host}:{port}: is another server there?") from error
 
 
-def options(settings: ServerSettings) -> list[tuple[str, int]]:
-    """Return gRPC's channel arguments."""
+def options(settings: ServerSettings, connections: int) -> Options:
+    """Return gRPC's channel arguments for a port that takes so many connections."""
     return [
+        *_against_half_open_connections(settings, connections),
         ("grpc.max_receive_message_length", settings.message_bytes),
+        # Without a bound calls that are given up at once, by the hundred thousand a second, are
+        # handed to us all the same. With it gRPC itself refuses what comes beside those in hand.
+        ("grpc.max_concurrent_streams", settings.streams_per_connection),
         # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the
         # network's speed: agents that pushed against a slow store cost 5 MB each.
         ("grpc.http2.bdp_probe", 0),
@@ -49,7 +57,18 @@ def options(settings: ServerSettings) -> list[tuple[str, int]]:
     ]
 
 
-def _ages(settings: ServerSettings) -> list[tuple[str, int]]:
+def _against_half_open_connections(settings: ServerSettings, connections: int) -> Options:
+    return [
+        # Past it a connection is closed as it comes.
+        ("grpc.max_allowed_incoming_connections", connections),
+        # From the TCP connection to the peer's SETTINGS, through TLS.
+        ("grpc.server_handshake_timeout_ms", _ms(settings.handshake_timeout)),
+        ("grpc.http2.settings_timeout", _SETTINGS_MS),
+        ("grpc.max_connection_idle_ms", _ms(settings.connection_idle)),
+    ]
+
+
+def _ages(settings: ServerSettings) -> Options:
     if settings.connection_age is None:
         return []
     return [

@@ -59,9 +59,9 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    # gRPC's core writes notices of its own on connections that end and handshakes that fail, which
-    # strangers could fill a server's log with.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # gRPC's core writes lines of its own on connections that end, handshakes that fail and headers
+    # that are too large, which strangers could fill a server's log with.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for stream in (sys.stdout, sys.stderr):
         # A locale that lacks a character shows its escape instead of failing.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -1,0 +1,38 @@
+"""How many files the process may open, and so how many connections."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+
+# Files that are no connections: Postgres, listeners, event loops, certificates as they are read.
+_OTHER_FILES = 256
+
+_log = structlog.get_logger(__name__)
+
+
+def connections_within_open_files(wanted: int) -> int:
+    """Return how many of `wanted` connections this process may have open at the same time.
+
+    Raises its soft limit of open files as far as that takes. Where accept runs into the limit
+    everything else does: the store's connections, certificates, the embedded Postgres.
+    """
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    files = wanted + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        soft = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < files:
+            allowed = max(soft - _OTHER_FILES, soft // 2)
+            _log.warning(
+                "server.few_open_files",
+                connections=allowed,
+                mend=f"raise the hard limit of open files to {files}",
+            )
+            return allowed
+    return wanted

@@ -1,0 +1,109 @@
+"""Answers that are given, and on their way for as long as their callers do not take them.
+
+Each holds its bytes. A caller that takes nothing raises no error ever, so there is a bound to the
+time of one answer, to the bytes of all, and to those of one caller: nobody waits for a place that
+somebody holds who does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import takewhile
+from typing import Any, TypeAlias
+
+from tasklogs_server.domain.errors import LimitExceeded
+from tasklogs_server.services.resets import reset
+
+_Call: TypeAlias = "asyncio.Task[Any]"
+
+# Who takes what he asked for within this is not slow: where bytes are short, others go first.
+_SLOW_SECONDS = 2.0
+# Of all bytes, how many may be one caller's.
+_SHARE = 0.5
+_LATER = timedelta(seconds=1)
+
+
+@dataclass(slots=True)
+class _Answer:
+    whose: Hashable
+    bytes: int
+    since: float
+
+
+class Sending:
+    """The answers that are on their way, in the order in which they were given."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._answers: dict[_Call, _Answer] = {}
+        self._held = 0
+        self._held_by: dict[Hashable, int] = defaultdict(int)
+
+    @property
+    def calls(self) -> Collection[_Call]:
+        """The calls whose answers these are."""
+        return self._answers.keys()
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all answers that are on their way."""
+        return self._held
+
+    def check(self, whose: Hashable) -> None:
+        """Whether one more answer may be asked for. Raises LimitExceeded."""
+        if self._held_by.get(whose, 0) >= self._limit * _SHARE:
+            what = f"more than {self._limit * _SHARE:.0f} bytes of answers that are not taken"
+            raise LimitExceeded("caller", what, _LATER)
+        if self._held >= self._limit:
+            self._give_up_slow_ones()
+            if self._held >= self._limit:
+                what = f"more than {self._limit} bytes of answers that are not taken"
+                raise LimitExceeded("server", what, _LATER)
+
+    def began(self, call: _Call, whose: Hashable, answer_bytes: int) -> None:
+        """An answer is given; `is_over` must follow."""
+        self._answers[call] = _Answer(whose, answer_bytes, call.get_loop().time())
+        self._held += answer_bytes
+        self._held_by[whose] += answer_bytes
+
+    def is_over(self, call: _Call) -> None:
+        """It is taken, or given up; or there was none."""
+        answer = self._answers.pop(call, None)
+        if answer is None:
+            return
+        self._held -= answer.bytes
+        self._held_by[answer.whose] -= answer.bytes
+        if not self._held_by[answer.whose]:
+            del self._held_by[answer.whose]
+
+    async def cut_off(self, taking_longer_than: timedelta) -> None:
+        """Give up what nobody takes, until cancelled."""
+        limit = taking_longer_than.total_seconds()
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(limit / 4)
+            self._give_up(self._given_before(loop.time() - limit))
+
+    def _give_up_slow_ones(self) -> None:
+        too_much = self._held - self._limit
+        slow = []
+        for call in self._given_before(asyncio.get_running_loop().time() - _SLOW_SECONDS):
+            if too_much < 0:
+                break
+            slow.append(call)
+            too_much -= self._answers[call].bytes
+        self._give_up(slow)
+
+    def _given_before(self, moment: float) -> Sequence[_Call]:
+        early = takewhile(lambda item: item[1].since < moment, self._answers.items())
+        return [call for call, _ in early]
+
+    def _give_up(self, calls: Sequence[_Call]) -> None:
+        if calls:
+            reset(calls)
+        for call in calls:
+            self.is_over(call)

@@ -1,0 +1,72 @@
+"""Requests that do not come in."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tasklogs.v1 import task_logs_pb2 as pb
+from tests.fixtures.server import MakeServer
+from tests.hostile import frames
+from tests.hostile.frames import END_STREAM, Kind
+from tests.services.reports import get_task
+from tests.services.untaken import GET_TASK_LOGS, Reader, fill
+
+FOLLOW = "/tasklogs.v1.TaskLogs/FollowTaskLogs"
+CHECK = "/grpc.health.v1.Health/Check"
+
+
+async def test_a_request_that_does_not_come_in_is_given_up_whatever_is_called(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(request_timeout=timedelta(seconds=0.4)) as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            streams = [
+                await reader.peer.open_call(reader.target, path)
+                for path in (GET_TASK_LOGS, FOLLOW, CHECK)
+            ]
+
+            await reader.until(lambda: set(streams) <= set(reader.ended))
+
+            assert not any(reader.received.values())
+
+
+async def test_a_request_that_comes_in_pieces_is_answered(make_server: MakeServer) -> None:
+    async with make_server() as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            stream = await reader.peer.open_call(reader.target, GET_TASK_LOGS)
+            request = pb.GetTaskLogsRequest(task="local/demo").SerializeToString()
+            for byte in b"\0" + len(request).to_bytes(4, "big") + request:
+                await reader.peer.send(frames.frame(Kind.DATA, bytes([byte]), stream=stream))
+            await reader.peer.send(frames.frame(Kind.DATA, flags=END_STREAM, stream=stream))
+
+            await reader.until(lambda: stream in reader.began)
+
+
+async def test_requests_that_do_not_come_in_hold_no_place_that_readers_wait_for(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(reads=1, queued_reads=0, writes=1, follows=1) as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            for path in (GET_TASK_LOGS, FOLLOW, "/tasklogs.v1.Tasks/CreateTask") * 3:
+                await reader.peer.open_call(reader.target, path)
+
+            await get_task(server)
+            call = server.logs.FollowTaskLogs(pb.FollowTaskLogsRequest(task="local/demo"))
+            first = await call.read()
+            assert isinstance(first, pb.FollowTaskLogsResponse)
+            assert first.HasField("status")
+            call.cancel()
+
+
+async def test_a_call_without_a_request_is_a_bad_one(make_server: MakeServer) -> None:
+    async with make_server() as server, Reader.connected(server) as reader:
+        stream = reader.peer.next_stream()
+        fields = frames.request_fields(GET_TASK_LOGS)
+        await reader.peer.send(frames.headers(stream, fields, end_stream=True))
+
+        await reader.until(lambda: stream in reader.ended)
+        # With a status, whichever: gRPC has none for this.
+        assert reader.ended[stream] is None

@@ -1,0 +1,165 @@
+"""Callers who grant no window: what is held for them, for how long, and whom it keeps waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs.v1 import task_logs_pb2_grpc
+from tasklogs_server import app
+from tasklogs_server.domain.errors import LimitExceeded
+from tasklogs_server.services.sending import Sending
+from tasklogs_server.settings import ServerSettings
+from tests.fixtures.conditions import until
+from tests.fixtures.server import MakeServer, Server
+from tests.services.refusals import refused
+from tests.services.reports import get_task
+from tests.services.untaken import DEADLINE_SECONDS, PAGE_BYTES, Reader, fill
+
+MIB = 1024 * 1024
+
+
+def settings_of(**given: Any) -> ServerSettings:
+    return ServerSettings(listen="127.0.0.1:0", **given)
+
+
+async def test_an_answer_that_nobody_takes_is_given_up(make_server: MakeServer) -> None:
+    async with make_server(answer_timeout=timedelta(seconds=0.4)) as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            stream = await reader.ask_and_be_answered()
+
+            async def is_reset() -> bool:
+                await get_task(server)  # gRPC holds on to the last call of all until the next
+                return stream in reader.ended
+
+            await until(is_reset)
+
+            assert not reader.received[stream]
+
+
+async def test_an_answer_that_is_taken_late_is_whole(make_server: MakeServer) -> None:
+    async with make_server() as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            stream = await reader.ask_and_be_answered()
+            assert not reader.received[stream]
+            await reader.take(stream)
+
+            await reader.until(lambda: stream in reader.ended)
+
+            assert reader.ended[stream] is None
+            assert reader.received[stream] > PAGE_BYTES
+
+
+async def test_answers_that_nobody_takes_keep_no_place_from_those_who_read(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(reads=2, queued_reads=0) as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            for _ in range(6):
+                await reader.ask_and_be_answered()
+
+            answer = await server.logs.GetTaskLogs(pb.GetTaskLogsRequest(task="local/demo"))
+
+            assert len(answer.logs[0].content) == PAGE_BYTES
+
+
+async def test_one_caller_has_half_of_the_bytes_of_answers_that_are_not_taken(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(answer_bytes=16 * MIB) as server:
+        await fill(server)
+        async with Reader.connected(server) as reader, Reader.connected(server) as other:
+            for _ in range(10):  # until 8 MiB are reached
+                await reader.ask_and_be_answered()
+            assert not reader.ended
+
+            refused = await reader.ask()
+            await reader.until(lambda: refused in reader.ended)
+            assert reader.ended[refused] is None  # with a status
+            stream = await other.ask_and_be_answered()
+            await other.take(stream)
+            await other.until(lambda: stream in other.ended)
+            assert other.received[stream] > PAGE_BYTES
+
+
+async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> None:
+    sending = Sending(100)
+
+    async def takes_nothing() -> None:
+        await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(takes_nothing()) for _ in range(4)]
+        for number, call in enumerate(calls):
+            sending.began(call, number, 25)
+        with pytest.raises(LimitExceeded):  # none of them is slow yet
+            sending.check("another")
+
+        await until(lambda: _may_ask(sending, "another"))
+
+        await asyncio.wait(calls[:1])
+        assert [call.cancelled() for call in calls] == [True, False, False, False]
+        assert sending.held_bytes == 75
+        for call in calls:
+            call.cancel()
+            sending.is_over(call)
+        assert sending.held_bytes == 0
+
+
+async def test_a_server_that_drains_lets_callers_take_what_it_has_answered(
+    database: str,
+) -> None:
+    async with app.run(settings_of(), database) as running:
+        async with grpc.aio.insecure_channel(running.address) as channel:
+            server = Server(running.address, database, channel)
+            await fill(server)
+        async with Reader.connected(server) as reader:
+            stream = await reader.ask_and_be_answered()
+            draining = asyncio.create_task(running.drain())
+            await until(lambda: _refuses(running.address))
+            assert not draining.done()
+
+            await reader.take(stream)
+
+            await reader.until(lambda: stream in reader.ended)
+            assert reader.ended[stream] is None
+            assert reader.received[stream] > PAGE_BYTES
+            await draining
+
+
+async def test_a_drain_does_not_wait_for_callers_who_take_nothing_beyond_its_time(
+    database: str,
+) -> None:
+    async with app.run(settings_of(drain_timeout=timedelta(seconds=0.3)), database) as running:
+        async with grpc.aio.insecure_channel(running.address) as channel:
+            server = Server(running.address, database, channel)
+            await fill(server)
+        async with Reader.connected(server) as reader:
+            await reader.ask_and_be_answered()
+
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await running.drain()
+
+
+def _may_ask(sending: Sending, whose: str) -> bool:
+    try:
+        sending.check(whose)
+    except LimitExceeded:
+        return False
+    return True
+
+
+async def _refuses(address: str) -> bool:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = task_logs_pb2_grpc.TaskLogsStub(channel)
+        refusal = await refused(stub.GetTaskLogs(pb.GetTaskLogsRequest(task="local/demo")))
+    return refusal.reason == "DRAINING"
