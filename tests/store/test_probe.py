@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from tasklogs_server.store.probe import why_unusable
 
@@ -43,3 +44,15 @@ async def test_any_other_refusal_is_told_at_once() -> None:
     async with answering(REFUSED, STARTING) as (url, left):
         assert await why_unusable(url) == REFUSED[1]
         assert next(left, None) == STARTING
+
+
+async def test_a_file_of_the_url_that_is_not_there_is_told_as_one(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    for url in (
+        f"postgresql://nobody@127.0.0.1:1/x?sslmode=verify-full&sslrootcert={absent}",
+        f"postgresql://nobody@/x?host={absent}",
+    ):
+        reason = await why_unusable(url)
+        assert reason is not None
+        assert "its socket is not there" in reason
+        assert "sslrootcert" in reason

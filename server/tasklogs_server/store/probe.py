@@ -26,6 +26,8 @@ async def why_unusable(dsn: str) -> str | None:
         return (error.message or type(error).__name__).splitlines()[0]
     except TimeoutError:
         return "it does not answer"
+    except FileNotFoundError:
+        return "its socket is not there, or a file of its URL (sslrootcert, sslcert, sslkey)"
     except OSError as error:
         return error.strerror or str(error)
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
