@@ -93,8 +93,9 @@ def agent(
 ) -> None:
     """Carry a task app's conversation to the server.
 
-    Reconnects for as long as the task exists. SIGTERM: a last sync, then goodbye (the workspace
-    pauses); Ctrl-C: the same (only the agent stops). Both end it with exit code 0 within 10 s.
+    Reconnects for as long as the task exists and its token holds; then it ends with exit code 1.
+    SIGTERM: a last sync, then goodbye (the workspace pauses); Ctrl-C: the same (only the agent
+    stops). Both end it with exit code 0 within 10 s.
     """
     from tasklogs.agent import log, program
     from tasklogs.agent.reconnect import Fatal

@@ -192,7 +192,8 @@ def rotate_token(
 ) -> None:
     """Replace a task's agent token.
 
-    The old one is void at once, and the stream of an agent that uses it is closed.
+    The old one is void at once, and an agent that uses it ends with exit code 1: start it again
+    with the new one.
     """
     from tasklogs.cli.agent_token import hand_over
     from tasklogs.cli.connection import Connection
