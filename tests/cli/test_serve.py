@@ -153,6 +153,22 @@ async def test_a_database_that_does_not_answer_is_one_line() -> None:
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.parametrize(
+    ("url", "is_warned_of"),
+    [
+        ("postgresql://someone:secret@127.0.0.1:1/tasklogs", True),
+        ("postgresql://127.0.0.1:1/tasklogs?user=someone&password=secret", True),
+        ("postgresql://someone@127.0.0.1:1/tasklogs", False),
+    ],
+)
+async def test_a_password_that_shows_in_ps_is_warned_of(url: str, is_warned_of: bool) -> None:
+    asked = await run("serve", "--listen", "127.0.0.1:0", "--database-url", url)
+    assert ("`ps`" in asked.stderr) is is_warned_of
+    assert "secret" not in asked.stderr
+    hidden = await run("serve", "--listen", "127.0.0.1:0", env={"TASKLOGS_DATABASE_URL": url})
+    assert "`ps`" not in hidden.stderr
+
+
 async def test_a_setting_that_makes_no_sense_names_its_variable() -> None:
     finished = await run("serve", "--listen", "127.0.0.1:0", env={"TASKLOGS_PAGE_BYTES": "many"})
 

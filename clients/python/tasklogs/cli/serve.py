@@ -47,6 +47,17 @@ class Auth(StrEnum):
     DEV = "dev"
 
 
+def _warn_of_a_password(context: typer.Context, value: str | None) -> str | None:
+    """An option's callback: says that a command line shows in `ps`."""
+    source = context.get_parameter_source("database_url")
+    if value is not None and source is not None and source.name == "COMMANDLINE":
+        host, _, query = value.partition("?")
+        user = host.rpartition("@")[0].partition("://")[2]
+        if ":" in user or "password=" in query:
+            print_notice("the password in --database-url shows in `ps`: use TASKLOGS_DATABASE_URL")
+    return value
+
+
 def serve(
     listen: Annotated[
         str,
@@ -62,8 +73,10 @@ def serve(
         typer.Option(
             envvar="TASKLOGS_DATABASE_URL",
             metavar="URL",
+            callback=_warn_of_a_password,
             show_default="an embedded Postgres in the data directory",
-            help="A Postgres of your own, 15 or newer: postgresql://...",
+            help="A Postgres of your own, 15 or newer: postgresql://... (a password: in the"
+            " variable).",
         ),
     ] = None,
     data_dir: Annotated[
