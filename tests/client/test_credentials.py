@@ -1,0 +1,32 @@
+"""What goes with a call as its caller's token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasklogs.client.credentials import Credentials
+
+
+async def test_a_token_from_a_file_goes_without_the_files_last_newline(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("a.b.c\r\n")
+
+    async def asked() -> str:
+        return file.read_text()
+
+    for token in (file.read_text(), file.read_text, asked):
+        assert await Credentials(token).metadata() == (("authorization", "Bearer a.b.c"),)
+
+
+@pytest.mark.parametrize("token", ["Bearer secret", "secret\nsecret", "secr\u00e9t", "secret\0"])
+async def test_what_no_header_carries_is_a_value_error_that_does_not_quote_it(token: str) -> None:
+    with pytest.raises(ValueError, match="one word") as caught:
+        await Credentials(token).metadata()
+
+    assert "secr" not in str(caught.value)
+
+
+async def test_no_token_is_no_metadata() -> None:
+    assert await Credentials(None).metadata() == ()
