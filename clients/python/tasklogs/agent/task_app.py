@@ -21,8 +21,9 @@ from tasklogs.agent.settings import Settings
 from tasklogs.log.entry import Entry
 
 _OFF_LOOP_BYTES = 256 * 1024
-_MAX_BODY_BYTES = 128 * 1024 * 1024
-"""A whole conversation, also as the burst of an event stream."""
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+"""A whole conversation, also as the burst of an event stream. Parsed, JSON that is made to be costly
+takes 24 times its size."""
 _MAX_EVENT_BYTES = 32 * 1024 * 1024
 _EVENT_STREAM = "text/event-stream"
 
