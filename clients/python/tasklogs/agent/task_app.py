@@ -22,8 +22,8 @@ from tasklogs.log.entry import Entry
 
 _OFF_LOOP_BYTES = 256 * 1024
 _MAX_BODY_BYTES = 64 * 1024 * 1024
-"""A whole conversation, also as the burst of an event stream. Parsed, JSON that is made to be costly
-takes 24 times its size."""
+"""A whole conversation, also as the burst of an event stream. JSON that is made to be costly takes
+24 times its size when it is parsed."""
 _MAX_EVENT_BYTES = 32 * 1024 * 1024
 _EVENT_STREAM = "text/event-stream"
 
