@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -95,3 +96,11 @@ def test_the_command_runs_a_target_in_a_process_of_its_own(
 def test_a_name_that_no_target_has_is_bad_usage() -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["nothing"])
+
+
+def test_without_atheris_nothing_is_run_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert main(["cursors"]) == 2
+    assert "atheris is not installed" in capsys.readouterr().err
