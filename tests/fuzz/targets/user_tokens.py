@@ -50,6 +50,8 @@ _CLAIMS: Sequence[dict[str, Any]] = (
     claims(sub="root"),
     claims(scope=f"openid {ADMIN_SCOPE}", aud=["other", AUDIENCE]),
     claims(scope=[ADMIN_SCOPE, 7], nbf=LONG_AGO),
+    claims(scope={ADMIN_SCOPE: True}),
+    claims(scope=9),
     claims(exp=LONG_AGO),
     claims(nbf=IN_THE_YEAR_2100),
     claims(aud="other"),
@@ -149,8 +151,10 @@ class UserTokens(Target):
         assert AUDIENCE in said["aud"]
         assert user.subject == said["sub"]
         assert not owner_violations(user.subject)
-        scope = said.get("scope", ())
+        scope = said.get("scope")
         scopes = scope.split() if isinstance(scope, str) else scope
+        if not isinstance(scopes, list):
+            scopes = []
         assert user.is_admin == (user.subject == "root" or ADMIN_SCOPE in scopes)
         assert user.expires_at is not None
         assert user.expires_at > datetime.now(UTC)
