@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tasklogs.agent import differ as differ_module
 from tasklogs.agent import messages
 from tasklogs.agent.differ import Append, Differ, Effect
 from tasklogs.log.continuation import Position
@@ -352,3 +353,24 @@ def test_a_store_without_a_tail_goes_on_after_its_sealed_entries() -> None:
     differ = Differ(stored, process=None)
     differ.show_list([entry(0, "a"), entry(2, "c")], process=1)
     assert next_append(differ) == Append(False, False, None, (entry(2, "c"),))
+
+
+def test_more_than_can_be_held_unsent_is_left_with_the_task_app_until_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(differ_module, "_MAX_HELD_BYTES", 10_000)
+    differ, store = differ_at()
+    differ.show_list([entry(0, "a")], process=1)
+    shown = [entry(number, "x" * 1000) for number in range(1, 30)]
+    effects = [differ.show_entry(one, process=1) for one in shown]
+    assert effects[0] is Effect.CHANGED
+    assert effects[-1] is Effect.UNCERTAIN
+    # The one that may still change does so all the same.
+    last = shown[effects.index(Effect.UNCERTAIN) - 1]
+    grown = replace(last, content=last.content + b"!", time=Time(5000, 0))
+    assert differ.show_entry(grown, process=1) is Effect.CHANGED
+    drain(differ, store)
+    assert differ.show_entry(entry(last.id + 1, "b", 6000), process=1) is Effect.CHANGED
+    differ.show_list([entry(0, "a"), *shown[: last.id - 1], grown, *shown[last.id :]], process=1)
+    drain(differ, store)
+    assert len(store.entries) == 30

@@ -13,9 +13,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tasklogs.agent import task_app
+from tasklogs.agent import task_app, watch
 from tasklogs.agent.faults import Fault, TaskAppError
 from tasklogs.agent.task_app import Burst, TaskApp
+from tasklogs.v1 import task_agents_pb2 as pb
 from tests.agent.conftest import patient, running_agent, until
 from tests.fakes.agent_server import FakeServer
 from tests.fakes.task_app import FakeTaskApp, Message, rfc3339, status_event
@@ -268,3 +269,24 @@ async def test_an_agent_goes_on_when_its_task_app_comes_to_its_senses(
             app.messages[-1] = Message(1, "hello", "user", rfc3339(1))
             await until(lambda: server.store.contents == ["", "hello"])
             assert not agent.done()
+
+
+async def test_a_flood_of_events_during_a_fetch_fails_it_and_is_not_held(
+    app: FakeTaskApp, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_MAX_NEWER_BYTES", 100_000)
+    app.become_ready()
+    app.say("user", "hello")
+    async with running_agent(app, server):
+        session = await server.session()
+        await until(lambda: server.store.contents == ["", "hello"])
+        async with app.handling_post():  # so that the list does not come
+            session.send(pb.ServerMessage(sync=pb.Sync(id=1)))
+            for number in range(1000, 1500):
+                app.emit_stale(Message(number, "x" * 1000, "agent", rfc3339(number)))
+                await asyncio.sleep(0)
+            failed = await session.answer(1, timeout=15)
+        assert "more at a time than can be held" in failed.sync_failed.reason
+        done = await session.sync(2)
+        assert done.HasField("sync_done")
+    assert server.store.contents == ["", "hello"]

@@ -16,6 +16,9 @@ from tasklogs.log.delta import Delta, diff
 from tasklogs.log.entry import Entry, Time
 
 _ENTRY_OVERHEAD_BYTES = 64
+_MAX_HELD_BYTES = 64 * 1024 * 1024
+"""Of what events showed and the server did not take yet. More is read from a list, when it can be
+sent: the task app holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class Differ:
         self._base: Entry | StoredTail | None = None
         # What is shown from the first entry on that is not sealed in the store.
         self._live: list[Entry] = []
+        # Of those in `_live` that another one follows.
+        self._held_bytes = 0
         self._open_epoch = False
         self._withdraw_tail = False
         self._epoch = stored.epoch
@@ -131,6 +136,7 @@ class Differ:
         if lags and not restarted and contradicts:
             return Effect.UNCERTAIN
         self._adopt(whole, skipped, verdict)
+        self._held_bytes = sum(map(_size, self._live[:-1]))
         self._process = process
         return Effect.UNCERTAIN if Effect.UNCERTAIN in effects else Effect.CHANGED
 
@@ -140,7 +146,13 @@ class Differ:
             return Effect.UNCERTAIN
         if entry.id <= self._last_sealed_id:
             return Effect.STALE
-        return apply(self._live, entry, sealed=len(self._sealed))
+        count = len(self._live)
+        if count and entry.id > self._live[-1].id and self._held_bytes > _MAX_HELD_BYTES:
+            return Effect.UNCERTAIN
+        effect = apply(self._live, entry, sealed=len(self._sealed))
+        if count and len(self._live) > count:
+            self._held_bytes += _size(self._live[-2])
+        return effect
 
     def next_append(self, limit_bytes: int) -> Append | None:
         """Return what to send next, at most `limit_bytes` or one entry; None when all is sent."""
@@ -188,6 +200,7 @@ class Differ:
         """Note that `entry` is sent; what it follows is sealed by it."""
         if self._base is not None and entry is not self._live[0]:
             sealed = self._live.pop(0)
+            self._held_bytes -= _size(sealed)
             self._sealed.append(fingerprint(sealed))
             self._last_sealed_id = sealed.id
         self._base = entry
@@ -249,6 +262,10 @@ class Differ:
         if entry.id == stored.tail.id and stored.tail.is_extended_by(entry):
             kept = entry.content[: stored.tail.content_bytes]
             self._base = Entry(entry.id, entry.type, stored.tail.time, kept, entry.dropped_bytes)
+
+
+def _size(entry: Entry) -> int:
+    return len(entry.content) + _ENTRY_OVERHEAD_BYTES
 
 
 def fingerprint(entry: Entry) -> int:

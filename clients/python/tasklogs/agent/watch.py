@@ -20,6 +20,11 @@ from tasklogs.log.entry import Entry, EntryType
 
 _log = structlog.get_logger(__name__)
 
+_MAX_NEWER_BYTES = 64 * 1024 * 1024
+"""What events may show while a list is fetched. Honest ones show the last few messages, however
+often."""
+_ENTRY_BYTES = 256
+
 
 class Listener(Protocol):
     """Who gets what the task app shows: the session that is connected."""
@@ -63,6 +68,7 @@ class Watch:
         self._last_failure = ""
         self._listener: Listener | None = None
         self._newer: dict[int, Entry] = {}
+        self._newer_bytes = 0
         self._newer_process = 0
         self._refresher = Refresher(
             self._messages,
@@ -158,14 +164,28 @@ class Watch:
     def _update(self, entry: Entry, process: int) -> None:
         if self._refresher.is_fetching:
             if process != self._newer_process:
-                self._newer.clear()
+                self._forget_newer()
                 self._newer_process = process
-            self._newer[entry.id] = entry
+            self._note_newer(entry)
         if entry.type is EntryType.INPUT and process != self._ready_process:
             self._ready(process)
             self._want()
         elif process == self._ready_process and self._shows_gap(entry, process):
             self._refresher.want()
+
+    def _note_newer(self, entry: Entry) -> None:
+        """Keep what came during a fetch, as long as there is room; then the fetch has failed."""
+        before = self._newer.get(entry.id)
+        self._newer_bytes += _ENTRY_BYTES + len(entry.content)
+        self._newer_bytes -= _ENTRY_BYTES + len(before.content) if before else 0
+        if self._newer_bytes > _MAX_NEWER_BYTES:
+            self._newer.clear()
+        else:
+            self._newer[entry.id] = entry
+
+    def _forget_newer(self) -> None:
+        self._newer.clear()
+        self._newer_bytes = 0
 
     def _want(self) -> None:
         """Ask for the whole list, if anybody listens."""
@@ -190,7 +210,7 @@ class Watch:
         return shown
 
     def _begin_fetch(self) -> None:
-        self._newer.clear()
+        self._forget_newer()
         last_id = -1 if self._listener is None else self._listener.last_id
         self._shown_before = (self._ready_process, last_id)
 
@@ -213,6 +233,8 @@ class Watch:
             raise TaskAppError(Fault.STARTING, "the task app is still starting")
         if self._listener is None:
             return True
+        if self._newer_bytes > _MAX_NEWER_BYTES:
+            raise TaskAppError(Fault.NONSENSE, "/events: more at a time than can be held")
         if shown.skipped > self._listener.sealed:
             self._known = None
             raise TaskAppError(Fault.TORN, "/messages: the conversation started over meanwhile")
