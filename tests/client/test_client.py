@@ -195,6 +195,7 @@ async def test_creating_gives_the_task_and_the_token(
     )
 
     assert (created.task.name, created.agent_token) == ("demo", "tok")
+    assert "tok" not in repr(created)
     assert server.requests == [
         tasks_pb2.CreateTaskRequest(
             name="demo", owner="local", display_name="Demo", prompt="Do it", standalone=True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tasklogs.enums import AgentLifecycle, AppHealth, BuildTransition, JobStatus, TaskStatus
@@ -86,4 +86,5 @@ class CreatedTask:
     """A new task, and its agent's token, which is shown this once."""
 
     task: Task
-    agent_token: str
+    agent_token: str = field(repr=False)
+    """Left out of what is printed of this."""
