@@ -24,6 +24,7 @@ from tasklogs_server.domain.errors import (
     StaleReport,
     StoreUnavailable,
     TaskNotFound,
+    Unauthenticated,
 )
 from tasklogs_server.domain.status import (
     AgentLifecycle,
@@ -50,6 +51,35 @@ def build(number: int, transition: BuildTransition = BuildTransition.START) -> F
 
 async def connected(store: Store, task_id: UUID) -> bool:
     return (await store.tasks.get(task_id)).agent_connected
+
+
+async def test_a_stream_that_is_ended_is_told_why_whichever_side_is_faster(
+    desk: Desk, task: UUID
+) -> None:
+    why = Unauthenticated("rotated")
+    async with desk.agent(task) as agent:
+        with desk.sessions.ending(task, why):
+            await desk.store.tasks.rotate_token(task, b"another")
+            await agent.append([entry(0, "a")], open_epoch=True)  # finds the fence raised
+            await asyncio.wait_for(agent.has_ended.wait(), 5)
+        assert agent.error is why
+    async with desk.agent(task) as agent:
+        with desk.sessions.ending(task, why):
+            await desk.store.tasks.rotate_token(task, b"another")
+        await asyncio.wait_for(agent.has_ended.wait(), 5)
+        assert agent.error is why
+
+
+async def test_a_stream_whose_end_fails_is_told_what_happens_to_it_later(
+    desk: Desk, task: UUID
+) -> None:
+    async with desk.agent(task) as agent:
+        with pytest.raises(StoreUnavailable), desk.sessions.ending(task, Unauthenticated("no")):
+            raise StoreUnavailable(timedelta(seconds=1))
+        await desk.store.tasks.rotate_token(task, b"another")
+        await agent.append([entry(0, "a")], open_epoch=True)
+        await asyncio.wait_for(agent.has_ended.wait(), 5)
+        assert isinstance(agent.error, SessionSuperseded)
 
 
 async def test_a_second_stream_of_a_task_ends_the_first(desk: Desk, task: UUID) -> None:

@@ -105,8 +105,9 @@ class Directory:
         """
         task_id = await self._resolve(ref)
         token, token_hash = new_token(task_id)
-        await self._tasks.rotate_token(task_id, token_hash)
-        self._sessions.end(task_id, Unauthenticated("the agent token was rotated"))
+        # The rotation raises the fence: a commit that is under way may find out before it is over.
+        with self._sessions.ending(task_id, Unauthenticated("the agent token was rotated")):
+            await self._tasks.rotate_token(task_id, token_hash)
         return token
 
     async def delete(self, ref: TaskRef) -> None:

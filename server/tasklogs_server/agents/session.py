@@ -20,6 +20,7 @@ from tasklogs_server.domain.errors import (
     AgentUnreachable,
     ProtocolViolation,
     SessionLost,
+    SessionSuperseded,
     TaskAppFailed,
     TaskLogsError,
 )
@@ -95,6 +96,8 @@ class Session:
         """When the last completed sync of this session began."""
         self.synced_monotonic: float | None = None
         """The same, for its age."""
+        self.reason_of_fence: Exception | None = None
+        """Why the fence is about to be raised, where it is not for a later session."""
         self._limits = limits
         self._committer = committer
         self._budget = budget
@@ -280,7 +283,8 @@ class Session:
     def lost(self, error: Exception) -> None:
         """The store refused: whoever builds on this session's view has to look again."""
         self._forget_in_flight()
-        self.end(error)
+        is_fenced = isinstance(error, SessionSuperseded)
+        self.end(self.reason_of_fence or error if is_fenced else error)
 
     def undecided(self) -> None:
         """Whatever became of the commit: the agent starts again from Welcome, at once."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -198,6 +198,23 @@ class Sessions:
         session = self.find(task_id)
         if session is not None:
             session.end(error)
+
+    @contextmanager
+    def ending(self, task_id: UUID, error: TaskLogsError) -> Iterator[None]:
+        """End the task's session after the block, which raises the fence, unless it fails.
+
+        A commit that finds the fence raised ends it sooner, with the same error.
+        """
+        session = self.find(task_id)
+        if session is not None:
+            session.reason_of_fence = error
+        try:
+            yield
+        except BaseException:
+            if session is not None:
+                session.reason_of_fence = None
+            raise
+        self.end(task_id, error)
 
     def confirmed_at(self, task_id: UUID) -> datetime | None:
         """The moment of which the stored log is a true picture, as far as this process knows.
