@@ -23,6 +23,7 @@ FAST = Settings(
     unhealthy_after_seconds=0.2,
     backoff_first_seconds=0.01,
     backoff_cap_seconds=0.05,
+    rotation_look_seconds=0.02,
     superseded_wait_seconds=(0.3, 0.4),
     goodbye_timeout_seconds=9.0,
     goodbye_sync_seconds=5.0,

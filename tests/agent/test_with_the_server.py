@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
 
+from tasklogs.agent.reconnect import Fatal
 from tasklogs.agent.run import Agent, Options
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2, types_pb2
-from tests.agent.conftest import FAST
+from tests.agent.conftest import FAST, until
 from tests.fakes.faulty_proxy import FaultyProxy
 from tests.fakes.task_app import FakeTaskApp, fails
 from tests.fixtures.server import MakeServer, Server
@@ -24,12 +27,18 @@ async def agent_of(
     made: tasks_pb2.CreateTaskResponse, address: str, app: FakeTaskApp
 ) -> AsyncIterator[tuple[Agent, asyncio.Task[None]]]:
     agent = Agent(Options(address, made.agent_token, app.url), FAST)
-    running = asyncio.create_task(agent.run())
+    async with running(agent) as task:
+        yield agent, task
+
+
+@asynccontextmanager
+async def running(agent: Agent) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(agent.run())
     try:
-        yield agent, running
+        yield task
     finally:
-        running.cancel()
-        await asyncio.wait({running})
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def create(server: Server) -> tasks_pb2.CreateTaskResponse:
@@ -163,3 +172,46 @@ async def test_a_redrawn_and_withdrawn_tail_is_stored_as_it_stands(
         assert contents(log) == ["first", "second", "drawn anew"]
         assert [entry.id for entry in log.logs] == [0, 2, 3]
         assert log.epoch == 1
+
+
+async def test_a_rotated_token_is_taken_from_where_the_first_one_lay(
+    app: FakeTaskApp, make_server: MakeServer, tmp_path: Path
+) -> None:
+    app.become_ready()
+    token = tmp_path / "token"
+    found: list[str | None] = []
+
+    def lying_there() -> str | None:
+        found.append(token.read_text() if token.exists() else None)
+        return found[-1]
+
+    async with make_server() as server:
+        made = await create(server)
+        token.write_text(made.agent_token)
+        options = Options(server.address, made.agent_token, app.url, read_token=lying_there)
+        async with running(Agent(options, FAST)):
+            await until_status(server, types_pb2.TASK_STATUS_ACTIVE)
+            rotated = await server.tasks.RotateAgentToken(
+                tasks_pb2.RotateAgentTokenRequest(task="local/demo")
+            )
+            app.say("user", "while the old one lay there")
+            await until(lambda: made.agent_token in found)
+            token.unlink()  # as where it is replaced by other means than a rename
+            await until(lambda: None in found)
+            token.write_text(rotated.agent_token)
+            await until_status(server, types_pb2.TASK_STATUS_ACTIVE)
+            assert contents(await read(server)) == ["", "while the old one lay there"]
+
+
+async def test_an_agent_whose_token_stays_refused_gives_up(
+    app: FakeTaskApp, make_server: MakeServer
+) -> None:
+    impatient = replace(FAST, rotation_patience_seconds=0.2)
+    async with make_server() as server:
+        made = await create(server)
+        await server.tasks.RotateAgentToken(tasks_pb2.RotateAgentTokenRequest(task="local/demo"))
+        options = Options(
+            server.address, made.agent_token, app.url, read_token=lambda: made.agent_token
+        )
+        with pytest.raises(Fatal, match="rotated"):
+            await asyncio.wait_for(Agent(options, impatient).run(), 10)

@@ -14,6 +14,7 @@ import structlog
 
 from tasklogs.agent.channel import open_channel
 from tasklogs.agent.departure import Departure
+from tasklogs.agent.own_token import OwnToken
 from tasklogs.agent.reconnect import Backoff, StreamEnded
 from tasklogs.agent.sent_tails import SentTails
 from tasklogs.agent.session import Session
@@ -33,10 +34,13 @@ class Options:
 
     server: str
     token: str = field(repr=False)
+    """The task's agent token."""
     agentapi_url: str = "http://localhost:3284"
     build_number: int | None = None
     tls: Tls | None = None
     """None: plain text."""
+    read_token: Callable[[], str | None] | None = None
+    """Where `token` came from, for when it is rotated; None where that cannot be read again."""
 
 
 class Agent:
@@ -56,6 +60,7 @@ class Agent:
         self._tracing = tracing or Tracing()
         self._rng = rng or random.Random()
         self._clock = clock
+        self._token = OwnToken(options.token, options.read_token)
         self.departure = Departure()
 
     async def run(self) -> None:
@@ -95,6 +100,11 @@ class Agent:
             try:
                 await self._connect(watch, sent_tails)
             except StreamEnded as ended:
+                if ended.code is grpc.StatusCode.UNAUTHENTICATED and self._token.may_change:
+                    _log.warning("token_refused", reason=ended.reason, waits_for="a new one")
+                    if await self._token.changed(self._settings, self.departure):
+                        _log.info("token_changed")
+                        continue
                 wait_seconds = backoff.wait_seconds(ended)
                 reason = ended.reason
                 if ended.failure is not None:
@@ -127,7 +137,7 @@ class Agent:
             raise StreamEnded(grpc.StatusCode.UNAVAILABLE, str(error)) from None
         async with opened as channel:
             with self._tracing.span("session", root=True) as traceparent:
-                metadata = [("authorization", f"Bearer {self._options.token}")]
+                metadata = [("authorization", f"Bearer {self._token.value}")]
                 if traceparent:
                     metadata.append(("traceparent", traceparent))
                 session = Session(

@@ -32,6 +32,10 @@ class Settings:
     asked_cap_seconds: float = 3600.0
     """The longest wait that the server may ask for: no mistake of its own sends agents away for
     good."""
+    rotation_patience_seconds: float = 150.0
+    """How long another token is waited for where the server refuses ours, and ours is in a file."""
+    rotation_look_seconds: float = 1.0
+    """Between two looks at that file."""
     superseded_wait_seconds: tuple[float, float] = (30.0, 60.0)
     """After another agent took over, so that two with one token do not fence each other for
     ever."""

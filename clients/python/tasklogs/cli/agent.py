@@ -21,7 +21,7 @@ from tasklogs.cli.options import (
     check_int32,
 )
 from tasklogs.cli.target import chosen_tls, warn_of_plain_text
-from tasklogs.cli.token_text import checked_token, read_token
+from tasklogs.cli.token_text import checked_token, read_token, rereading
 
 
 def _check_url(value: str) -> str:
@@ -94,6 +94,7 @@ def agent(
     """Carry a task app's conversation to the server.
 
     Reconnects for as long as the task exists and its token holds; then it ends with exit code 1.
+    Where the token was rotated, the new one has 150 s to come into --token-file.
     SIGTERM: a last sync, then goodbye (the workspace pauses); Ctrl-C: the same (only the agent
     stops). Both end it with exit code 0 within 10 s.
     """
@@ -106,7 +107,7 @@ def agent(
     log.configure()
     chosen = chosen_tls(tls, tls_ca, tls_client_cert, tls_client_key)
     warn_of_plain_text(server, chosen)
-    options = Options(server, found, agentapi_url, build_number, chosen)
+    options = Options(server, found, agentapi_url, build_number, chosen, rereading(token_file))
     tracing = _tracing() if traces else Tracing()
     try:
         program.run(options, tracing)

@@ -192,8 +192,8 @@ def rotate_token(
 ) -> None:
     """Replace a task's agent token.
 
-    The old one is void at once, and an agent that uses it ends with exit code 1: start it again
-    with the new one.
+    The old one is void at once. An agent that was started with this --token-file goes on with the
+    new one; any other ends with exit code 1: start it again.
     """
     from tasklogs.cli.agent_token import hand_over
     from tasklogs.cli.connection import Connection

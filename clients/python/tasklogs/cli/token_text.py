@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -26,6 +27,20 @@ def read_token(file: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise CommandFailed(f"cannot read the token from {file}: {reason}") from None
     return checked_token(token.strip(), str(file))
+
+
+def rereading(file: Path | None) -> Callable[[], str | None] | None:
+    """Return how to look for another token later on. None where there is no file to look at."""
+    if file is None or file == STANDARD_INPUT:
+        return None
+
+    def read() -> str | None:
+        try:
+            return read_token(file)
+        except (CommandFailed, typer.BadParameter):
+            return None  # it may be written just now
+
+    return read
 
 
 def checked_token(token: str, origin: str) -> str:
