@@ -228,7 +228,16 @@ async def run(
         bound = bind(server, host, port, security.certificate)
 
         metrics_address = stack.enter_context(
-            metrics_of(telemetry, settings, store, sessions, follows, budget, handshakes)
+            metrics_of(
+                telemetry,
+                settings,
+                store,
+                sessions,
+                follows,
+                budget,
+                handshakes,
+                security.certificate,
+            )
         )
 
         health_address = await stack.enter_async_context(probes(settings, health_servicer))

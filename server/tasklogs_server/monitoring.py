@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.handshakes import Handshakes
 from tasklogs_server.agents.sessions import Sessions
+from tasklogs_server.auth.own_certificate import CertificateFiles
 from tasklogs_server.logs.follower import Follows
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.startup import StartupError
@@ -47,6 +48,7 @@ def metrics_of(
     follows: Follows,
     budget: Budget,
     handshakes: Handshakes,
+    certificate: CertificateFiles | None,
 ) -> Iterator[str | None]:
     """Serve metrics, where that is wanted; lend the address. Raises StartupError."""
     state = State(
@@ -57,6 +59,7 @@ def metrics_of(
         store_is_up=lambda: store.works,
         is_draining=lambda: sessions.is_draining,
         connections=store.connections,
+        certificate_expires_at=lambda: None if certificate is None else certificate.expires_at,
     )
     with ExitStack() as stack:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ def test_it_is_read_with_its_key(pair: Pair, authority: Authority) -> None:
     assert "PRIVATE" not in repr(read)
 
 
+def expiry(pair: Pair) -> datetime:
+    return x509.load_pem_x509_certificate(pair.certificate.read_bytes()).not_valid_after_utc
+
+
 def test_nothing_new_is_nothing(pair: Pair) -> None:
     files = CertificateFiles(pair.certificate, pair.key, None)
     files.load()
@@ -38,7 +43,9 @@ def test_nothing_new_is_nothing(pair: Pair) -> None:
 
 def test_a_new_pair_is_told_once_it_is_whole(pair: Pair, authority: Authority) -> None:
     files = CertificateFiles(pair.certificate, pair.key, None)
+    assert files.expires_at is None
     files.load()
+    assert files.expires_at == expiry(pair)
     renewed = authority.issue("renewed")
     renewed.key.replace(pair.key)
     with capture_logs() as logged:
@@ -49,6 +56,7 @@ def test_a_new_pair_is_told_once_it_is_whole(pair: Pair, authority: Authority) -
     changed = files.changed()
     assert changed is not None
     assert changed.chain == pair.certificate.read_bytes()
+    assert files.expires_at == changed.expires_at == expiry(pair)
     assert files.changed() is None
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
 from grpc.aio import AioRpcError
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -13,6 +15,7 @@ from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 from tasklogs_server.app import StartupError
 from tasklogs_server.settings import ServerSettings
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.fixtures.certificates import Authority
 from tests.fixtures.conditions import until
 from tests.fixtures.server import MakeServer, Server
 
@@ -131,3 +134,17 @@ async def test_a_port_that_is_taken_is_said_in_one_line(make_server: MakeServer)
         with pytest.raises(StartupError, match="TASKLOGS_METRICS_LISTEN"):
             async with make_server(metrics_listen=server.metrics_address):
                 pass
+
+
+async def test_when_the_certificate_expires_is_shown_where_there_is_one(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    pair = Authority(tmp_path).issue("server")
+    expiry = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).not_valid_after_utc
+    name = "tasklogs_tls_certificate_expiry_timestamp_seconds"
+    async with make_server(
+        metrics_listen="0", tls_cert=pair.certificate, tls_key=pair.key
+    ) as secured:
+        assert (await scrape(secured))(name) == expiry.timestamp()
+    async with make_server(metrics_listen="0") as plain:
+        assert (await scrape(plain))(name) == 0.0

@@ -44,6 +44,7 @@ class Certificate:
     chain: bytes
     key: bytes = field(repr=False)
     client_ca: bytes | None
+    expires_at: datetime
 
 
 class CertificateFiles:
@@ -56,6 +57,7 @@ class CertificateFiles:
         self._paths = (chain, key) if client_ca is None else (chain, key, client_ca)
         self._seen: _Seen | None = None
         self._said: str | None = None
+        self._expires_at: datetime | None = None
         # Asked from the threads of gRPC, several at a time.
         self._lock = threading.Lock()
 
@@ -83,6 +85,11 @@ class CertificateFiles:
             return certificate
 
     @property
+    def expires_at(self) -> datetime | None:
+        """When the certificate in use expires. None before one was loaded."""
+        return self._expires_at
+
+    @property
     def key_is_readable_by_others(self) -> bool:
         """Whether any user of this machine may read the key."""
         return bool(self._paths[1].stat().st_mode & stat.S_IROTH)
@@ -92,7 +99,9 @@ class CertificateFiles:
 
     def _load(self) -> Certificate:
         chain, key, *client_ca = [_read(path) for path in self._paths]
-        return _whole(self._paths, chain, key, client_ca[0] if client_ca else None)
+        certificate = _whole(self._paths, chain, key, client_ca[0] if client_ca else None)
+        self._expires_at = certificate.expires_at
+        return certificate
 
 
 def _state(path: Path) -> tuple[int, ...]:
@@ -130,6 +139,7 @@ def _whole(
         _pem(certificates),
         private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         None if authorities is None else _pem(authorities),
+        own.not_valid_after_utc,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
@@ -66,4 +67,7 @@ def _nothing() -> State:
     def no() -> bool:
         return False
 
-    return State(none, none, none, none, no, no, {"": _NoConnections()})
+    def once() -> datetime:
+        return datetime.now(UTC)
+
+    return State(none, none, none, none, no, no, {"": _NoConnections()}, once)

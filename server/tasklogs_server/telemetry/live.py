@@ -40,6 +40,14 @@ class LiveMetrics(Collector):
             "1 once the server asks everyone to leave, else 0",
             int(state.is_draining()),
         )
+        expires_at = state.certificate_expires_at()
+        if expires_at is not None:
+            yield _gauge(
+                "tasklogs_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate that new connections are shown expires, in Unix time;"
+                " not there without TLS",
+                expires_at.timestamp(),
+            )
         yield self._connections()
         build = GaugeMetricFamily("tasklogs_build_info", "Always 1", labels=["version"])
         build.add_metric([version("tasklogs")], 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 
@@ -30,3 +31,5 @@ class State:
     store_is_up: Callable[[], bool]
     is_draining: Callable[[], bool]
     connections: Mapping[str, ConnectionCounts]
+    certificate_expires_at: Callable[[], datetime | None]
+    """None: no TLS."""
