@@ -36,14 +36,17 @@ class Recorder:
         """Run one input."""
         self._inputs += 1
         began = time.monotonic()
+        error: Exception | None = None
         try:
             self._target.run(data)
-        except Exception as error:
-            self._keep(data, error)
+        except Exception as raised:
+            error = raised
         now = time.monotonic()
         if now - began > self._slowest_seconds and self._inputs > 1:  # the first one warms up
             self._slowest_seconds = now - began
             (self._directory / "slowest").write_bytes(data)
+        if error is not None:
+            self._keep(data, error)
         if now - self._written > _FIGURES_EVERY_SECONDS:
             self.write_figures()
 
