@@ -85,7 +85,7 @@ class Readers:
         caught_up, all_seen = asyncio.Event(), asyncio.Event()
 
         async def listen() -> None:
-            async for message in call:
+            while isinstance(message := await call.read(), pb.FollowTaskLogsResponse):
                 if message.HasField("caught_up"):
                     caught_up.set()
                 for entry in message.entries.logs:
@@ -108,12 +108,14 @@ class Readers:
                     # Acknowledged one by one: what changes meanwhile would coalesce.
                     await self._agent.append([log_entry(0, text)])
                     await self._agent.acked()
-                await all_seen.wait()
+                if due:  # there may have been no time for a single one
+                    await all_seen.wait()
         except (TimeoutError, AssertionError, grpc.aio.AioRpcError) as error:
-            noted.failures.append(f"follow: {error!r}")
+            where = f"{len(due)} changes unseen, caught up: {caught_up.is_set()}"
+            noted.failures.append(f"follow: {error!r}, {where}")
         finally:
             call.cancel()
-            await asyncio.wait({listening})
+            await asyncio.gather(listening, return_exceptions=True)
 
 
 async def _at(

@@ -13,10 +13,12 @@ from typing import Any
 
 import psutil
 
+from tests.hostile.behaviours import HALF_OPEN
 from tests.hostile.readers import KINDS, Latencies, Readers
 from tests.hostile.target import Target
 
 _SETTLE_SECONDS = 1.5
+_HALF_OPEN_SECONDS = 15.0
 _AFTER_SECONDS = 20.0
 _FILES_MARGIN = 8
 _LOOK_SECONDS = 0.1
@@ -135,7 +137,7 @@ async def compare(
     for _ in range(rounds):
         compared.quiet.append(await reading.read_for(seconds))
         await attacking.begin(target, behaviours)
-        await asyncio.sleep(_SETTLE_SECONDS)
+        await _settle(server, compared.before.files, target, behaviours)
         used, began = _cpu_seconds(server), time.monotonic()
         watching = asyncio.create_task(_watch(server, compared))
         compared.hostile.append(await reading.read_for(seconds))
@@ -147,6 +149,18 @@ async def compare(
         )
     compared.after = Footprint.of(server)
     return compared
+
+
+async def _settle(
+    server: psutil.Process, files: int, target: Target, behaviours: Sequence[str]
+) -> None:
+    """Give the attack time to begin; where connections are to be half open, until they are."""
+    await asyncio.sleep(_SETTLE_SECONDS)
+    if set(behaviours) <= HALF_OPEN:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HALF_OPEN_SECONDS):
+                while server.num_fds() < files + 0.95 * target.half_open:  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _watch(server: psutil.Process, compared: Comparison) -> None:

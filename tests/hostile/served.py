@@ -97,13 +97,13 @@ class Served:
                 await channel.channel_ready()
             yield User(subject, channel, metadata)
 
-    async def target(self) -> Target:
-        """Give the attackers what any user may have: tasks of their own."""
+    async def target(self, big_entries: int = BIG_LOG_ENTRIES) -> Target:
+        """Give the attackers what any user may have: tasks of their own, one with a large log."""
         async with self.user(HOSTILE) as mallory:
             big = await mallory.create_task("big")
             other = await mallory.create_task("other")
             async with ScriptedAgent.connect(mallory, big.agent_token) as agent:
-                for number in range(BIG_LOG_ENTRIES):
+                for number in range(big_entries):
                     entry = log_entry(number, "x" * BIG_ENTRY_BYTES)
                     await agent.append([entry], open_epoch=number == 0)
                     await agent.acked()

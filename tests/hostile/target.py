@@ -20,6 +20,8 @@ class Target:
     """The authority that signed the server's certificate; None: plain text."""
     user_token: str | None = None
     """None: the server asks for none."""
+    half_open: int = 1000
+    """How many connections stop half way, of each kind."""
 
     @property
     def tls(self) -> ssl.SSLContext | None:

@@ -14,6 +14,7 @@ from tasklogs_server.startup import StartupError
 _STREAM_BYTES = 256 * 1024
 # A peer that does not acknowledge our SETTINGS in this time speaks no HTTP/2.
 _SETTINGS_MS = 10_000
+_PENDING = 2**31 - 1
 
 Options = list[tuple[str, int]]
 
@@ -40,6 +41,10 @@ def options(settings: ServerSettings, connections: int) -> Options:
         # Without a bound calls that are given up at once, by the hundred thousand a second, are
         # handed to us all the same. With it gRPC itself refuses what comes beside those in hand.
         ("grpc.max_concurrent_streams", settings.streams_per_connection),
+        # Where more than a thousand wait to be handed over, gRPC drops calls at random, those of
+        # honest callers too. There are no more than connections times streams.
+        ("grpc.server.max_pending_requests", _PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _PENDING),
         # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the
         # network's speed: agents that pushed against a slow store cost 5 MB each.
         ("grpc.http2.bdp_probe", 0),

@@ -8,6 +8,17 @@ from types import MappingProxyType
 from tests.hostile.behaviours import churn, floods, half_open, noise, slow, unread
 from tests.hostile.behaviours.repeated import Behaviour
 
+HALF_OPEN = frozenset(
+    {
+        "connected and silent",
+        "half a TLS hello",
+        "no preface",
+        "no SETTINGS",
+        "headers without end",
+        "idle and well-behaved",
+    }
+)
+"""Those that hold `Target.half_open` connections each."""
 CONTROL = "a busy process that sends nothing"
 BEHAVIOURS: Mapping[str, Behaviour] = MappingProxyType(
     {

@@ -1,4 +1,4 @@
-"""Connections that stop half way: a thousand of each."""
+"""Connections that stop half way, a thousand of each; whoever is cut off comes back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from tests.hostile.frames import PREFACE, Kind, frame
 from tests.hostile.peer import Peer, Tally
 from tests.hostile.target import Target
 
-CONNECTIONS = 1000
 # The first bytes of a TLS 1.3 ClientHello that announces 512 bytes: 200 come.
 _HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)
 
 
 async def silent(target: Target, tally: Tally) -> None:
-    await by_many(CONNECTIONS, target, tally, Peer.listen_to_the_end, without_tls=True)
+    await by_many(target.half_open, target, tally, Peer.listen_to_the_end, without_tls=True)
 
 
 async def half_a_hello(target: Target, tally: Tally) -> None:
@@ -25,7 +24,7 @@ async def half_a_hello(target: Target, tally: Tally) -> None:
         await peer.send(_HALF_A_HELLO)
         await peer.listen_to_the_end()
 
-    await by_many(CONNECTIONS, target, tally, attack, without_tls=True)
+    await by_many(target.half_open, target, tally, attack, without_tls=True)
 
 
 async def no_preface(target: Target, tally: Tally) -> None:
@@ -35,7 +34,7 @@ async def no_preface(target: Target, tally: Tally) -> None:
         await peer.send(PREFACE[:12] if target.ca is None else b"")
         await peer.listen_to_the_end()
 
-    await by_many(CONNECTIONS, target, tally, attack)
+    await by_many(target.half_open, target, tally, attack)
 
 
 async def no_settings(target: Target, tally: Tally) -> None:
@@ -43,7 +42,7 @@ async def no_settings(target: Target, tally: Tally) -> None:
         await peer.send(PREFACE)
         await peer.listen_to_the_end()
 
-    await by_many(CONNECTIONS, target, tally, attack)
+    await by_many(target.half_open, target, tally, attack)
 
 
 async def headers_without_end(target: Target, tally: Tally) -> None:
@@ -66,7 +65,7 @@ async def headers_without_end(target: Target, tally: Tally) -> None:
             dripping.cancel()
             await asyncio.gather(dripping, return_exceptions=True)
 
-    await by_many(CONNECTIONS, target, tally, attack)
+    await by_many(target.half_open, target, tally, attack)
 
 
 async def idle(target: Target, tally: Tally) -> None:
@@ -76,4 +75,4 @@ async def idle(target: Target, tally: Tally) -> None:
         await peer.begin()
         await peer.behave()
 
-    await by_many(CONNECTIONS, target, tally, attack)
+    await by_many(target.half_open, target, tally, attack)
