@@ -91,6 +91,21 @@ async def test_one_caller_has_half_of_the_bytes_of_answers_that_are_not_taken(
             assert other.received[stream] > PAGE_BYTES
 
 
+async def test_reads_that_queued_before_anyone_was_answered_are_held_to_the_same_bytes(
+    make_server: MakeServer,
+) -> None:
+    calls = 40
+    async with make_server(answer_bytes=16 * MIB, reads=1, queued_reads=calls) as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            await asyncio.gather(*(reader.ask() for _ in range(calls)))
+
+            await reader.until(lambda: len(reader.began) == calls)
+
+            held = reader.began - reader.ended.keys()
+            assert 8 * MIB // PAGE_BYTES <= len(held) <= 8 * MIB // PAGE_BYTES + 1
+
+
 async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> None:
     sending = Sending(100)
 

@@ -170,6 +170,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _returning(self, inner: _Handler, take: _Take, method: str) -> _Handler:
         access, admit = self._access(method), self._admitting(method)
         is_counted = _is_of_the_api(method)
+        is_read = is_counted and kind_of(method) is Kind.READ
 
         async def handle(requests: Any, context: Context) -> Any:
             with self._tracked(method) as call:
@@ -187,6 +188,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                         await turn
                     answer = await inner(request, context, caller)
                     if is_counted and answer is not None:
+                        if is_read:
+                            # Thousands may have queued before anyone was answered. What a change
+                            # did is told, whatever it takes.
+                            self._sending.check(whose)
                         # At work no longer, whether the caller takes it or not.
                         self._sending.began(call, whose, _size_of(answer))
                         self._leave(call)

@@ -23,13 +23,14 @@ def reset(calls: Collection[_Call]) -> None:
 
     The last call of a server is let go of when the next one comes.
     """
+    wanted = frozenset(calls)
     for task in asyncio.all_tasks():
         coroutine = task.get_coro()
         if getattr(coroutine, "__name__", None) != _WAITS_FOR_THE_END:
             continue
         # Its only reference to the handler's task is a variable of compiled code.
         held = gc.get_referents(*gc.get_referents(coroutine))
-        if any(one in calls for one in held if isinstance(one, asyncio.Task)):
+        if any(one in wanted for one in held if isinstance(one, asyncio.Task)):
             task.cancel()
     for call in calls:
         call.cancel()
