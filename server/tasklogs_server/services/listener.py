@@ -14,7 +14,6 @@ from tasklogs_server.startup import StartupError
 _STREAM_BYTES = 256 * 1024
 # A peer that does not acknowledge our SETTINGS in this time speaks no HTTP/2.
 _SETTINGS_MS = 10_000
-_PENDING = 2**31 - 1
 
 Options = list[tuple[str, int]]
 
@@ -38,13 +37,10 @@ def options(settings: ServerSettings, connections: int) -> Options:
     return [
         *_against_half_open_connections(settings, connections),
         ("grpc.max_receive_message_length", settings.message_bytes),
-        # Without a bound calls that are given up at once, by the hundred thousand a second, are
-        # handed to us all the same. With it gRPC itself refuses what comes beside those in hand.
+        # Calls that are reset at once are handed to us all the same, after waiting in line with
+        # those of others: a third of a millisecond each. Past this gRPC itself refuses them. (Hanging up
+        # on who does that is no help: their calls stay in the line, and they are back with more.)
         ("grpc.max_concurrent_streams", settings.streams_per_connection),
-        # Where more than a thousand wait to be handed over, gRPC drops calls at random, those of
-        # honest callers too. There are no more than connections times streams.
-        ("grpc.server.max_pending_requests", _PENDING),
-        ("grpc.server.max_pending_requests_hard_limit", _PENDING),
         # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the
         # network's speed: agents that pushed against a slow store cost 5 MB each.
         ("grpc.http2.bdp_probe", 0),
