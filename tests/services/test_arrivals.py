@@ -70,3 +70,16 @@ async def test_a_call_without_a_request_is_a_bad_one(make_server: MakeServer) ->
         await reader.until(lambda: stream in reader.ended)
         # With a status, whichever: gRPC has none for this.
         assert reader.ended[stream] is None
+
+
+async def test_where_many_requests_do_not_come_in_the_slowest_make_room(
+    make_server: MakeServer,
+) -> None:
+    async with make_server() as server, Reader.connected(server) as reader:
+        streams = [await reader.peer.open_call(reader.target, CHECK) for _ in range(140)]
+
+        await reader.until(lambda: len(reader.ended) >= 12)
+
+        # In their order, and nobody for whom there is room.
+        assert list(reader.ended) == streams[:12]
+        assert all(code is None for code in reader.ended.values())  # with a status

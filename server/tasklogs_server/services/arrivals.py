@@ -1,12 +1,14 @@
 """Requests that are on their way: whoever takes too long over one is cut off.
 
-gRPC takes a call for begun when its headers are there, and waits for its message for ever.
+gRPC takes a call for begun when its headers are there, and waits for its message for ever. What
+has come of it is held meanwhile: as many bytes as a message may have, a stranger's too.
 """
 
 from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from itertools import islice, takewhile
 from typing import Any, TypeAlias
 
 import grpc
@@ -14,6 +16,12 @@ import grpc
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, RequestTooSlow
 
 _Call: TypeAlias = "asyncio.Task[Any]"
+
+# Beyond so many, those who wait for longer than this are cut off already, the longest first. Most
+# requests come with their headers; a large one on a slow line has time while there is room.
+_MANY = 128
+_SLOW_SECONDS = 2.0
+_LOOK_SECONDS = 0.5
 
 
 class Arrivals:
@@ -25,14 +33,15 @@ class Arrivals:
 
     async def message(self, call: _Call, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         """Wait for the one message of a call. Raises RequestTooSlow, InvalidFields."""
-        self._waiting[call] = call.get_loop().time()
+        began = self._waiting[call] = call.get_loop().time()
         try:
             raw: Any = await context.read()
         except asyncio.CancelledError:
             if call in self._waiting:
                 raise  # the caller left, or the server does
             call.uncancel()
-            raise RequestTooSlow(self._within) from None
+            waited = round(call.get_loop().time() - began, 1)
+            raise RequestTooSlow(timedelta(seconds=waited)) from None
         finally:
             self._waiting.pop(call, None)
         if raw is grpc.aio.EOF:
@@ -44,9 +53,13 @@ class Arrivals:
         limit = self._within.total_seconds()
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(limit / 4)
+            await asyncio.sleep(min(limit / 4, _LOOK_SECONDS))
             now = loop.time()
-            for call, since in list(self._waiting.items()):
-                if now - since > limit:
-                    del self._waiting[call]
-                    call.cancel()
+            self._cut_off(now - limit, at_most=len(self._waiting))
+            self._cut_off(now - _SLOW_SECONDS, at_most=len(self._waiting) - _MANY)
+
+    def _cut_off(self, since_before: float, *, at_most: int) -> None:
+        early = takewhile(lambda item: item[1] < since_before, self._waiting.items())
+        for call, _ in list(islice(early, max(0, at_most))):
+            del self._waiting[call]
+            call.cancel()
