@@ -38,8 +38,9 @@ def options(settings: ServerSettings, connections: int) -> Options:
         *_against_half_open_connections(settings, connections),
         ("grpc.max_receive_message_length", settings.message_bytes),
         # Calls that are reset at once are handed to us all the same, after waiting in line with
-        # those of others: a third of a millisecond each. Past this gRPC itself refuses them. (Hanging up
-        # on who does that is no help: their calls stay in the line, and they are back with more.)
+        # those of others: a third of a millisecond each. Past this gRPC itself refuses them.
+        # (Hanging up on who does that is no help: their calls stay in the line, and they are back
+        # with more.)
         ("grpc.max_concurrent_streams", settings.streams_per_connection),
         # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the
         # network's speed: agents that pushed against a slow store cost 5 MB each.
