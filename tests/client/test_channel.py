@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from tasklogs.channel import MAX_MESSAGE_BYTES, is_loopback, open_channel
 from tasklogs.v1 import task_logs_pb2, task_logs_pb2_grpc, types_pb2
 from tests.client.scripted_server import scripted_server
+from tests.fixtures.server import MakeServer
 
 REQUEST = task_logs_pb2.GetTaskLogsRequest(task="local/demo")
 
@@ -74,3 +75,17 @@ async def test_a_proxy_is_not_asked_for_loopback(monkeypatch: pytest.MonkeyPatch
         page = await task_logs_pb2_grpc.TaskLogsStub(channel).GetTaskLogs(REQUEST)
 
     assert page.logs[0].content == "x"
+
+
+async def test_the_streams_of_one_channel_keep_no_other_waiting(make_server: MakeServer) -> None:
+    async with make_server(streams_per_connection=1) as server:
+        await server.create_task()
+        async with open_channel(server.address) as one, open_channel(server.address) as other:
+            request = task_logs_pb2.FollowTaskLogsRequest(task="local/demo")
+            follow = task_logs_pb2_grpc.TaskLogsStub(one).FollowTaskLogs(request)
+            await follow.read()
+
+            page = await task_logs_pb2_grpc.TaskLogsStub(other).GetTaskLogs(REQUEST, timeout=10)
+
+            assert page.snapshot
+            follow.cancel()

@@ -28,12 +28,12 @@ def open_channel(
     keepalive_timeout: timedelta = _KEEPALIVE_TIMEOUT,
     options: Sequence[Option] = (),
 ) -> grpc.aio.Channel:
-    """Open a channel to `address` (HOST:PORT); nothing is sent before the first call.
+    """Open a channel to `address` (HOST:PORT), with a connection of its own.
 
-    Must run inside the event loop that the calls run in; close it there too. A call on a server
-    that does not answer fails with UNAVAILABLE at once; the channel keeps trying behind it. Without
-    `tls` all travels in plain text. While a call runs the server is asked every `keepalive` whether
-    it lives. Raises UnusableTls.
+    Nothing is sent before the first call. Must run inside the event loop that the calls run in;
+    close it there too. A call on a server that does not answer fails with UNAVAILABLE at once; the
+    channel keeps trying behind it. Without `tls` all travels in plain text. While a call runs the
+    server is asked every `keepalive` whether it lives. Raises UnusableTls.
     """
     all_options = [*_options(address, keepalive, keepalive_timeout), *options]
     if tls is None:
@@ -63,6 +63,9 @@ def _options(address: str, keepalive: timedelta, timeout: timedelta) -> list[Opt
         # gRPC's own ceiling of two minutes is too long to wait for a server that is back.
         ("grpc.initial_reconnect_backoff_ms", 500),
         ("grpc.max_reconnect_backoff_ms", 10_000),
+        # Left to itself gRPC gives all channels of a process to one server the same connection, of
+        # which a server takes only so many streams: calls beyond that wait without a word.
+        ("grpc.use_local_subchannel_pool", 1),
         # gRPC sends even loopback through http_proxy unless no_proxy names it: a proxy is
         # another machine, or another service, and cannot reach what this address means here.
         ("grpc.enable_http_proxy", 0 if is_loopback(address) else 1),

@@ -23,7 +23,6 @@ def open_channel(address: str, settings: Settings, tls: Tls | None = None) -> gr
         keepalive=timedelta(seconds=settings.keepalive_seconds),
         keepalive_timeout=timedelta(seconds=settings.keepalive_timeout_seconds),
         options=[
-            ("grpc.use_local_subchannel_pool", 1),
             # An agent may have nothing to say for days.
             ("grpc.http2.max_pings_without_data", 0),
         ],
