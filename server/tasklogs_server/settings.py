@@ -162,7 +162,7 @@ class ServerSettings(BaseSettings):
         " more are closed as they come",
     )
     streams_per_connection: int = Field(
-        200, ge=1, description="calls and streams of one connection at the same time"
+        1000, ge=1, description="calls and streams of one connection at the same time"
     )
     handshake_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=10),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from google.protobuf.message import Message
 
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
+from tasklogs_server.agents.housekeeping import Housekeeping
 from tasklogs_server.services import access
 from tasklogs_server.services.access import RULES, Access, Rule
 from tasklogs_server.services.registration import register
@@ -81,7 +83,14 @@ def test_rules_are_asked_for_once_per_method_and_by_its_whole_name() -> None:
 
 
 @pytest.fixture
-async def guard(make_server: MakeServer, tmp_path: Path) -> AsyncIterator[Guarded]:
+async def guard(
+    make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Guarded]:
+    async def rest(_: Housekeeping) -> None:
+        await asyncio.Event().wait()
+
+    # Its statements, at any moment, are nobody's call.
+    monkeypatch.setattr(Housekeeping, "run", rest)
     async with guarded(make_server, tmp_path) as guard:
         yield guard
 
