@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
 from tasklogs_server.agents.committer import Committer
 from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.bus.notes import Note
+from tasklogs_server.bus.notes import Moved, Note
 from tasklogs_server.domain.errors import (
     CommitRefused,
     SessionLost,
@@ -20,6 +21,7 @@ from tasklogs_server.domain.errors import (
     TaskNotFound,
 )
 from tasklogs_server.store import Store
+from tasklogs_server.store.log_writes import LogWrites, Outcome
 from tasklogs_server.store.records import Commit
 from tests.fixtures.conditions import until
 from tests.fixtures.postgres import PostgresServer
@@ -198,6 +200,50 @@ async def test_two_writers_of_one_task_never_share_a_batch(
     await until(lambda: first.is_settled and second.is_settled)
     assert first.committed_
     assert isinstance(second.errors[0], SessionLost)
+
+
+class NotedWrites(LogWrites):
+    """Notes the fences of each batch."""
+
+    def __init__(self, writes: LogWrites) -> None:
+        self._writes = writes
+        self.batches: list[list[int]] = []
+
+    async def commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
+        outcomes = await self._writes.commit(commits)
+        self.batches.append([one.fence for one in commits])
+        return outcomes
+
+
+async def test_two_writers_of_one_task_share_no_later_batch_where_its_head_was_locked(
+    store: Store, bus: LocalBus, sql: Connection
+) -> None:
+    task_id = await new_task(store)
+    old_log = await Log.open(store, task_id)
+    old = ScriptedWriter(old_log.commit([b"old"], open_epoch=True))
+    new_log = await Log.open(store, task_id)
+    new = ScriptedWriter(new_log.commit([b"new"], open_epoch=True))
+    moved: list[Note] = []
+    bus.listen(moved.append)
+    writes = NotedWrites(store.writes)
+    committer = Committer(writes, bus)
+    running = asyncio.create_task(committer.run())
+    async with sql.transaction():
+        await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", task_id)
+        committer.submit(old)
+        await until(lambda: not old.commits)
+        committer.submit(new)
+        await until(lambda: not new.commits)
+        tried = len(writes.batches)
+        await until(lambda: len(writes.batches) > tried + 4)
+    await until(lambda: old.is_settled and new.is_settled)
+    running.cancel()
+    await asyncio.wait([running])
+    assert all(len(batch) == 1 for batch in writes.batches)
+    assert [type(error) for error in old.errors] == [SessionSuperseded]
+    assert new.committed_
+    assert await new_log.contents() == ["new"]
+    assert moved == [Moved(task_id, new.committed_[0])]
 
 
 async def test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_it_is_back(

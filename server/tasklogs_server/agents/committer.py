@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
+from uuid import UUID
 
 import structlog
 
@@ -87,10 +88,13 @@ class Committer:
                 await self._commit(batch)
 
     def _gather(self) -> Sequence[tuple[Writer, Commit]]:
-        batch, self._locked = self._locked, []
-        tasks = {commit.task_id for _, commit in batch}
+        held, self._locked = self._locked, []
+        busy = {writer for writer, _ in held}
+        batch: list[tuple[Writer, Commit]] = []
+        tasks: set[UUID] = set()
+        for writer, locked in held:
+            self._add(batch, tasks, writer, locked)
         size_bytes = sum(commit.size_bytes for _, commit in batch)
-        busy = {writer for writer, _ in batch}
         for writer in list(self._waiting):
             if size_bytes >= _BATCH_BYTES or len(batch) >= _BATCH_COMMITS:
                 break
@@ -100,14 +104,28 @@ class Committer:
             commit = self._take(writer)
             if commit is None:
                 continue
-            if commit.task_id in tasks:
-                # An old and a new session of one task: one batch writes a task once.
-                self._locked.append((writer, commit))
-                continue
-            tasks.add(commit.task_id)
-            size_bytes += commit.size_bytes
-            batch.append((writer, commit))
+            if self._add(batch, tasks, writer, commit):
+                size_bytes += commit.size_bytes
         return batch
+
+    def _add(
+        self,
+        batch: list[tuple[Writer, Commit]],
+        tasks: set[UUID],
+        writer: Writer,
+        commit: Commit,
+    ) -> bool:
+        """Add a commit to the batch, or keep it for the next one.
+
+        An old and a new session of one task, or two uploads: outcomes are by task, and what became
+        of the one's commit would be told to the other.
+        """
+        if commit.task_id in tasks:
+            self._locked.append((writer, commit))
+            return False
+        tasks.add(commit.task_id)
+        batch.append((writer, commit))
+        return True
 
     def _take(self, writer: Writer) -> Commit | None:
         try:
