@@ -153,6 +153,7 @@ class Requests(Target):
         finally:
             # As a caller that vanishes: what the handler does then belongs to this input.
             call.cancel()
+            sending.cancel()  # a call that ends before it began would keep it waiting
             await asyncio.wait([sending])
         return grpc.StatusCode.OK, ""
 
@@ -214,12 +215,13 @@ async def _send(call: Any, messages: Sequence[bytes]) -> None:
 
 
 async def _read(call: Any, *, until_silent: bool) -> None:
-    silence = _SILENCE_SECONDS if until_silent else None
+    silence = None  # until there is a first answer, which comes of every call
     with contextlib.suppress(TimeoutError):
         for _ in range(_MOST_MESSAGES):
             async with asyncio.timeout(silence):
                 if await call.read() is grpc.aio.EOF:
                     break
+            silence = _SILENCE_SECONDS if until_silent else None
 
 
 def _messages(method: str, choices: int, data: bytes) -> Sequence[bytes]:
