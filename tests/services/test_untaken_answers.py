@@ -23,6 +23,7 @@ from tests.services.reports import get_task
 from tests.services.untaken import DEADLINE_SECONDS, PAGE_BYTES, Reader, fill
 
 MIB = 1024 * 1024
+FOLLOW_TASK_LOGS = "/tasklogs.v1.TaskLogs/FollowTaskLogs"
 
 
 def settings_of(**given: Any) -> ServerSettings:
@@ -104,6 +105,22 @@ async def test_reads_that_queued_before_anyone_was_answered_are_held_to_the_same
 
             held = reader.began - reader.ended.keys()
             assert 8 * MIB // PAGE_BYTES <= len(held) <= 8 * MIB // PAGE_BYTES + 1
+
+
+async def test_who_takes_no_answers_may_still_begin_a_stream(make_server: MakeServer) -> None:
+    async with make_server(answer_bytes=16 * MIB) as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            for _ in range(10):
+                await reader.ask_and_be_answered()
+            refused = await reader.ask()
+            await reader.until(lambda: refused in reader.ended)
+            request = pb.FollowTaskLogsRequest(task="local/demo").SerializeToString()
+
+            stream = await reader.peer.call(reader.target, FOLLOW_TASK_LOGS, request, None)
+
+            await reader.until(lambda: stream in reader.began)
+            assert stream not in reader.ended
 
 
 async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> None:

@@ -169,8 +169,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def _returning(self, inner: _Handler, take: _Take, method: str) -> _Handler:
         access, admit = self._access(method), self._admitting(method)
-        is_counted = _is_of_the_api(method)
-        is_read = is_counted and kind_of(method) is Kind.READ
+        # Streams have bounds of their own, and agents must not wait for readers who do not read.
+        is_counted = _is_of_the_api(method) and kind_of(method) in (Kind.READ, Kind.WRITE)
+        is_read = kind_of(method) is Kind.READ
 
         async def handle(requests: Any, context: Context) -> Any:
             with self._tracked(method) as call:
