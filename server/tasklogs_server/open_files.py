@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 import structlog
 
@@ -24,15 +25,19 @@ def connections_within_open_files(wanted: int) -> int:
 
     files = wanted + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < files:
-        soft = files if hard == resource.RLIM_INFINITY else min(files, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        if soft < files:
-            allowed = max(soft - _OTHER_FILES, soft // 2)
-            _log.warning(
-                "server.few_open_files",
-                connections=allowed,
-                mend=f"raise the hard limit of open files to {files}",
-            )
-            return allowed
-    return wanted
+    if soft == resource.RLIM_INFINITY or soft >= files:
+        return wanted
+    # A system may have a bound of its own below the hard limit (macOS), or forbid it.
+    with suppress(ValueError, OSError):
+        raised = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        soft = raised
+    if soft >= files:
+        return wanted
+    allowed = max(soft - _OTHER_FILES, soft // 2)
+    _log.warning(
+        "server.few_open_files",
+        connections=allowed,
+        mend=f"raise the hard limit of open files to {files}",
+    )
+    return allowed
