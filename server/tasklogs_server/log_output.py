@@ -9,7 +9,7 @@ from typing import Literal
 import structlog
 from structlog.types import EventDict
 
-from tasklogs.visible import in_one_line
+from tasklogs.visible import fields_in_one_line
 from tasklogs_server.services.departures import is_of_a_peer_that_left
 from tasklogs_server.services.tracebacks import traceback_of
 from tasklogs_server.telemetry.calls import with_call
@@ -36,7 +36,7 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
         _without_words,
     ]
     if log_format == "console":  # JSON escapes in its own way
-        processors.append(_in_one_line)
+        processors.append(fields_in_one_line)
     level = logging.getLevelNamesMapping()[log_level.upper()]
     structlog.configure(
         processors=[*processors, renderer],
@@ -55,14 +55,6 @@ def _without_words(_: object, __: str, line: EventDict) -> EventDict:
     error = told if isinstance(told, BaseException) else sys.exc_info()[1] if told else None
     if error is not None:
         line["exception"] = traceback_of(error)
-    return line
-
-
-def _in_one_line(_: object, __: str, line: EventDict) -> EventDict:
-    """Write out what would begin a line of its own, or steer the terminal that shows it."""
-    for name, value in line.items():
-        if isinstance(value, str) and name != "exception":
-            line[name] = in_one_line(value)
     return line
 
 

@@ -7,6 +7,8 @@ or reorder what is read (bidi controls).
 from __future__ import annotations
 
 import re
+from collections.abc import MutableMapping
+from typing import Any
 
 _C0_AND_C1 = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 BIDI_AND_SEPARATORS = r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
@@ -24,6 +26,19 @@ def visible(text: str) -> str:
 def in_one_line(text: str) -> str:
     r"""The same, newlines and tabs written out as well (`\n`)."""
     return visible(_WHITE.sub(_named, text))
+
+
+def fields_in_one_line(
+    _: object, __: str, line: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Write each field of a line of a log in one line: a structlog processor.
+
+    Not `exception`: a traceback has lines of its own.
+    """
+    for name, value in line.items():
+        if isinstance(value, str) and name != "exception":
+            line[name] = in_one_line(value)
+    return line
 
 
 def _written_out(match: re.Match[str]) -> str:

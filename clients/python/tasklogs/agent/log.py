@@ -6,9 +6,8 @@ import logging
 import sys
 
 import structlog
-from structlog.types import EventDict
 
-from tasklogs.visible import in_one_line
+from tasklogs.visible import fields_in_one_line
 
 
 def configure(*, level: int = logging.INFO) -> None:
@@ -22,17 +21,10 @@ def configure(*, level: int = logging.INFO) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            *([_in_one_line] if is_terminal else []),
+            # A server's words, a task app's. JSON escapes in its own way.
+            *([fields_in_one_line] if is_terminal else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
-
-
-def _in_one_line(_: object, __: str, line: EventDict) -> EventDict:
-    """Write out what would steer the terminal: a server's words, a task app's."""
-    for name, value in line.items():
-        if isinstance(value, str) and name != "exception":
-            line[name] = in_one_line(value)
-    return line
