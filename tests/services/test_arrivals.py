@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import timedelta
+from typing import Any
 
 from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs_server.services.arrivals import Arrivals
 from tests.fixtures.server import MakeServer
 from tests.hostile import frames
 from tests.hostile.frames import END_STREAM, Kind
@@ -83,3 +87,31 @@ async def test_where_many_requests_do_not_come_in_the_slowest_make_room(
         # In their order, and nobody for whom there is room.
         assert list(reader.ended) == streams[:12]
         assert all(code is None for code in reader.ended.values())  # with a status
+
+
+async def test_requests_that_waited_for_the_server_itself_are_not_taken_for_slow() -> None:
+    arrivals = Arrivals(timedelta(seconds=30))
+    came = asyncio.Event()
+
+    class Context:
+        async def read(self) -> bytes:
+            await came.wait()
+            return b"here"
+
+    context: Any = Context()
+
+    async def call() -> bytes:
+        task = asyncio.current_task()
+        assert task is not None
+        return await arrivals.message(task, context)
+
+    cutting_off = asyncio.create_task(arrivals.cut_off())
+    calls = [asyncio.create_task(call()) for _ in range(200)]
+    await asyncio.sleep(0)
+    time.sleep(2.5)  # noqa: ASYNC251 - nothing else of the process runs: that is the point
+    for _ in range(5):
+        await asyncio.sleep(0)  # the look that was due comes first
+    came.set()
+
+    assert set(await asyncio.gather(*calls)) == {b"here"}
+    cutting_off.cancel()

@@ -52,11 +52,14 @@ class Arrivals:
         """End the waiting of those who take too long, until cancelled."""
         limit = self._within.total_seconds()
         loop = asyncio.get_running_loop()
+        pause = min(limit / 4, _LOOK_SECONDS)
         while True:
-            await asyncio.sleep(min(limit / 4, _LOOK_SECONDS))
+            due = loop.time() + pause
+            await asyncio.sleep(pause)
             now = loop.time()
             self._cut_off(now - limit, at_most=len(self._waiting))
-            self._cut_off(now - _SLOW_SECONDS, at_most=len(self._waiting) - _MANY)
+            if now - due < _LOOK_SECONDS:  # else it was us whom they all waited for
+                self._cut_off(now - _SLOW_SECONDS, at_most=len(self._waiting) - _MANY)
 
     def _cut_off(self, since_before: float, *, at_most: int) -> None:
         early = takewhile(lambda item: item[1] < since_before, self._waiting.items())
