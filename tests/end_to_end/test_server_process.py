@@ -265,7 +265,7 @@ async def test_a_database_that_cannot_be_used_is_one_line_that_says_why_without_
 
     finished = await run(
         *("serve", "--listen", "127.0.0.1:0"),
-        *("--database-url", url.format(socket=directory)),
+        env={"TASKLOGS_DATABASE_URL": url.format(socket=directory)},
     )
 
     assert finished.code == 1
@@ -282,7 +282,7 @@ async def test_a_database_that_never_answers_is_given_up() -> None:
 
         finished = await run(
             *("serve", "--listen", "127.0.0.1:0"),
-            *("--database-url", f"postgresql://a:secret@127.0.0.1:{port}/x"),
+            env={"TASKLOGS_DATABASE_URL": f"postgresql://a:secret@127.0.0.1:{port}/x"},
         )
 
     assert finished.code == 1
