@@ -211,6 +211,7 @@ async def run(
             admission,
             default_deadline=settings.default_deadline,
             request_within=settings.request_timeout,
+            answer_within=settings.answer_timeout,
             answer_bytes=settings.answer_bytes,
         )
         interceptors: list[grpc.aio.ServerInterceptor] = [calls]
@@ -247,7 +248,7 @@ async def run(
         await stack.enter_async_context(background(directory.purge_deleted()))
         await stack.enter_async_context(background(housekeeping.run()))
         await stack.enter_async_context(background(_persist(sessions)))
-        await stack.enter_async_context(background(calls.cut_off(settings.answer_timeout)))
+        await stack.enter_async_context(background(calls.cut_off()))
         await stack.enter_async_context(
             background(store.watch(lambda works: set_serving(health_servicer, serving=works)))
         )

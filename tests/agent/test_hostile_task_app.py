@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import itertools
 import json
@@ -19,6 +18,7 @@ from tasklogs.agent.task_app import Burst, TaskApp
 from tasklogs.v1 import task_agents_pb2 as pb
 from tests.agent.conftest import patient, running_agent, until
 from tests.fakes.agent_server import FakeServer
+from tests.fakes.stream_server import StreamServer
 from tests.fakes.task_app import FakeTaskApp, Message, rfc3339, status_event
 
 MIB = 1024 * 1024
@@ -40,38 +40,17 @@ class Hostile:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Hostile]:
-        connections: set[asyncio.Task[None]] = set()
-
-        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            connections.add(asyncio.create_task(self._serve(reader, writer)))
-
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
+        async with StreamServer(self._serve) as server:
+            self.url = f"http://127.0.0.1:{server.port}"
             yield self
-        finally:
-            server.close()
-            for connection in connections:
-                connection.cancel()
-            await asyncio.gather(*connections, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-            for piece in self._answer():
-                writer.write(piece)
-                self.sent_bytes += len(piece)
-                await writer.drain()
-                await asyncio.sleep(self._pause_seconds)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-            try:
-                with contextlib.suppress(ConnectionError):
-                    await writer.wait_closed()
-            except asyncio.CancelledError:
-                writer.transport.abort()  # what it still had to send would keep it open
+        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+        for piece in self._answer():
+            writer.write(piece)
+            self.sent_bytes += len(piece)
+            await writer.drain()
+            await asyncio.sleep(self._pause_seconds)
 
 
 @asynccontextmanager

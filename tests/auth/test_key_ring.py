@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import zlib
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from structlog.testing import capture_logs
 from tasklogs_server.auth import key_ring
 from tasklogs_server.auth.key_ring import KeyRing
 from tasklogs_server.auth.key_sources import File, Source, Unreadable, Url
+from tests.fakes.stream_server import StreamServer
 from tests.fixtures.conditions import until
 from tests.fixtures.issuer import SigningKey, jwks, new_key, publish
 
@@ -194,25 +194,17 @@ class HttpServer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[HttpServer]:
-        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
-        async with server:
-            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
+        async with StreamServer(self._answer) as server:
+            self.url = f"http://127.0.0.1:{server.port}/keys"
             yield self
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.requests += 1
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            await self._write(writer, self.response)
-            while self.drips or self.repeats:
-                await self._write(writer, b" " if self.drips else b" " * 65536)
-                await asyncio.sleep(0.02 if self.drips else 0)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # who asked has left
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+        await reader.readuntil(b"\r\n\r\n")
+        await self._write(writer, self.response)
+        while self.drips or self.repeats:
+            await self._write(writer, b" " if self.drips else b" " * 65536)
+            await asyncio.sleep(0.02 if self.drips else 0)
 
     async def _write(self, writer: asyncio.StreamWriter, piece: bytes) -> None:
         writer.write(piece)

@@ -17,6 +17,7 @@ from tasklogs.errors import TaskLogsRpcError
 from tasklogs.tls import Tls
 from tests.cli.command import Finished, run, run_on_terminal
 from tests.client.scripted_server import Refusal, ScriptedServer, Silence
+from tests.fakes.stream_server import StreamServer
 
 
 def reason(name: str) -> error_details_pb2.ErrorInfo:
@@ -186,11 +187,9 @@ async def test_where_no_server_answers_it_says_where_and_how_to_start_one() -> N
 async def test_a_peer_that_is_no_grpc_server_gets_one_line() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
-        writer.close()
-        await writer.wait_closed()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as peer:
-        port = peer.sockets[0].getsockname()[1]
+    async with StreamServer(answer) as peer:
+        port = peer.port
         finished = await read(f"127.0.0.1:{port}", "--timeout", "5")
 
     assert finished.code == 1

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tests.fakes.stream_server import close
+
 # What one direction of a connection holds back at most; then the sender is slowed down.
 _HELD_BYTES = 1 << 20
 # Closed with this, a socket sends RST and forgets what it still had to send.
@@ -235,11 +237,8 @@ class FaultyProxy:
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-            # A connection that was accepted just now is yet to reach `_accept`.
-            for _ in range(3):
-                await asyncio.sleep(0)
+            listener, self._listener = self._listener, None
+            await close(listener)
 
     def _accept(self) -> asyncio.Protocol:
         self.connections += 1

@@ -4,9 +4,10 @@ sockets."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+
+from tests.fakes.stream_server import StreamServer
 
 _PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
 
@@ -38,62 +39,28 @@ class HttpServer:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._server = StreamServer(self._serve, limit=64 * 1024 * 1024)
         self.port = 0
-        self.connections = 0
 
     async def start(self, port: int = 0) -> None:
-        # reuse_address lets a restarted "process" listen on the port of the one before.
-        self._server = await asyncio.start_server(
-            self._connected, "127.0.0.1", port, reuse_address=True, limit=64 * 1024 * 1024
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._server.start(port)
+        self.port = self._server.port
 
     async def stop(self) -> None:
-        if self._server is None:
-            return
-        self._server.close()
-        for _ in range(3):
-            await asyncio.sleep(0)  # what was accepted just now is yet to reach `_connected`
-        self.drop_connections()
-        for task in set(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._writers.clear()
-        await self._server.wait_closed()
-        self._server = None
+        await self._server.stop()
+
+    @property
+    def connections(self) -> int:
+        """How many connections were accepted so far."""
+        return self._server.connections
 
     def drop_connections(self) -> None:
         """Break every connection, in the middle of whatever it carries."""
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # No coroutine: a task that is cancelled before its first step would leave the connection
-        # open.
-        self._writers.add(writer)
-        self.connections += 1
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._server.drop_connections()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while await self._serve_one(reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError):
+        while await self._serve_one(reader, writer):
             pass
-        finally:
-            writer.close()
-            try:
-                with contextlib.suppress(ConnectionError):
-                    await writer.wait_closed()
-            except asyncio.CancelledError:
-                writer.transport.abort()  # what it still had to send would keep it open
-            self._writers.discard(writer)
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         request = await _read_request(reader)

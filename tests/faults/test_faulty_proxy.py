@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.faulty_proxy import Direction, FaultyProxy
+from tests.fakes.stream_server import StreamServer
 from tests.fixtures.conditions import until
 
 _SOON_SECONDS = 0.05
@@ -22,32 +23,27 @@ class Echo:
 
     heard: list[bytes] = field(default_factory=list)
     port: int = 0
-    _serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                self.heard.append(data)
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+        while data := await reader.read(65536):
+            self.heard.append(data)
+            writer.write(data)
+            await writer.drain()
 
 
 @asynccontextmanager
 async def echoing(path: Path | None = None) -> AsyncIterator[Echo]:
     echo = Echo()
+    server = StreamServer(echo.serve)
     if path is None:
-        server = await asyncio.start_server(echo.serve, "127.0.0.1", 0)
-        echo.port = server.sockets[0].getsockname()[1]
+        await server.start()
     else:
-        server = await asyncio.start_unix_server(echo.serve, path)
+        await server.start_unix(path)
+    echo.port = server.port
     try:
         yield echo
     finally:
-        server.close()
+        await server.stop()
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import task_logs_pb2_grpc
 from tasklogs_server import app
+from tasklogs_server.background import background
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.services.sending import Sending
 from tasklogs_server.settings import ServerSettings
@@ -124,12 +126,12 @@ async def test_who_takes_no_answers_may_still_begin_a_stream(make_server: MakeSe
 
 
 async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> None:
-    sending = Sending(100)
+    sending = Sending(100, timedelta(minutes=1))
 
     async def takes_nothing() -> None:
         await asyncio.Event().wait()
 
-    async with asyncio.TaskGroup() as group:
+    async with background(sending.cut_off()), asyncio.TaskGroup() as group:
         calls = [group.create_task(takes_nothing()) for _ in range(4)]
         for number, call in enumerate(calls):
             sending.began(call, number, 25)
@@ -144,6 +146,27 @@ async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> No
         for call in calls:
             call.cancel()
             sending.is_over(call)
+        assert sending.held_bytes == 0
+
+
+async def test_answers_that_waited_for_the_server_itself_are_not_taken_for_untaken() -> None:
+    sending = Sending(100, timedelta(seconds=1))
+    taken = asyncio.Event()
+
+    async def is_taken() -> None:
+        await taken.wait()
+
+    async with background(sending.cut_off()):
+        call = asyncio.create_task(is_taken())
+        sending.began(call, "somebody", 100)
+        await asyncio.sleep(0)
+        time.sleep(2.5)  # noqa: ASYNC251 - nothing else of the process runs: that is the point
+        for _ in range(5):
+            await asyncio.sleep(0)  # the look that was due comes first
+        taken.set()
+
+        await call
+        sending.is_over(call)
         assert sending.held_bytes == 0
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tasklogs_server.store.probe import why_unusable
+from tests.fakes.stream_server import StreamServer
 
 STARTING = ("57P03", "the database system is starting up")
 REFUSED = ("28000", 'role "nobody" does not exist')
@@ -25,13 +26,9 @@ async def answering(*errors: tuple[str, str]) -> AsyncIterator[tuple[str, Iterat
         fields = f"SFATAL\0VFATAL\0C{code}\0M{message}\0\0".encode()
         writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
         await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        yield f"postgresql://nobody@127.0.0.1:{port}/x?sslmode=disable", left
+    async with StreamServer(refuse) as server:
+        yield f"postgresql://nobody@127.0.0.1:{server.port}/x?sslmode=disable", left
 
 
 async def test_a_postgres_that_is_starting_up_is_waited_for() -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, RequestTooSlow
+from tasklogs_server.services.attention import Attention
 
 _Call: TypeAlias = "asyncio.Task[Any]"
 
@@ -21,26 +22,26 @@ _Call: TypeAlias = "asyncio.Task[Any]"
 # requests come with their headers; a large one on a slow line has time while there is room.
 _MANY = 128
 _SLOW_SECONDS = 2.0
-_LOOK_SECONDS = 0.5
 
 
 class Arrivals:
     """The calls whose request has not come yet, and since when."""
 
     def __init__(self, within: timedelta) -> None:
-        self._within = within
+        self._within = within.total_seconds()
+        self._time = Attention(self._within)
         self._waiting: dict[_Call, float] = {}
 
     async def message(self, call: _Call, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         """Wait for the one message of a call. Raises RequestTooSlow, InvalidFields."""
-        began = self._waiting[call] = call.get_loop().time()
+        began = self._waiting[call] = self._time.now()
         try:
             raw: Any = await context.read()
         except asyncio.CancelledError:
             if call in self._waiting:
                 raise  # the caller left, or the server does
             call.uncancel()
-            waited = round(call.get_loop().time() - began, 1)
+            waited = round(self._time.now() - began, 1)
             raise RequestTooSlow(timedelta(seconds=waited)) from None
         finally:
             self._waiting.pop(call, None)
@@ -50,16 +51,10 @@ class Arrivals:
 
     async def cut_off(self) -> None:
         """End the waiting of those who take too long, until cancelled."""
-        limit = self._within.total_seconds()
-        loop = asyncio.get_running_loop()
-        pause = min(limit / 4, _LOOK_SECONDS)
         while True:
-            due = loop.time() + pause
-            await asyncio.sleep(pause)
-            now = loop.time()
-            self._cut_off(now - limit, at_most=len(self._waiting))
-            if now - due < _LOOK_SECONDS:  # else it was us whom they all waited for
-                self._cut_off(now - _SLOW_SECONDS, at_most=len(self._waiting) - _MANY)
+            now = await self._time.next_look()
+            self._cut_off(now - self._within, at_most=len(self._waiting))
+            self._cut_off(now - _SLOW_SECONDS, at_most=len(self._waiting) - _MANY)
 
     def _cut_off(self, since_before: float, *, at_most: int) -> None:
         early = takewhile(lambda item: item[1] < since_before, self._waiting.items())

@@ -51,18 +51,19 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         *,
         default_deadline: timedelta = timedelta(seconds=60),
         request_within: timedelta = timedelta(seconds=30),
+        answer_within: timedelta = timedelta(seconds=30),
         answer_bytes: int = 256 * 1024 * 1024,
     ) -> None:
         """`access` says for each method who may call it; `default_deadline` is for unary calls.
 
-        A request may take `request_within` to come in. Answers that are not taken may be about
-        `answer_bytes`.
+        A request may take `request_within` to come in, an answer `answer_within` to be taken.
+        Answers that are not taken may be about `answer_bytes`.
         """
         self._access = access
         self._default_deadline = default_deadline
         self._admission = admission or Admission()
         self._arrivals = Arrivals(request_within)
-        self._sending = Sending(answer_bytes)
+        self._sending = Sending(answer_bytes, answer_within)
         self._at_work: dict[_Call, Kind] = {}
         self._wrapped: dict[str, MethodHandler] = {}
         self._calls: dict[asyncio.Task[Any], str] = {}
@@ -153,14 +154,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         while (left := self._refused_at + seconds - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
 
-    async def cut_off(self, taking_longer_than: timedelta) -> None:
+    async def cut_off(self) -> None:
         """Cancel calls whose answer nobody takes, until cancelled: each may hold a page.
 
         Those whose request does not come in are ended too.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._arrivals.cut_off())
-            group.create_task(self._sending.cut_off(taking_longer_than))
+            group.create_task(self._sending.cut_off())
 
     async def finished(self) -> None:
         """Wait until the handlers of all calls have run to their end."""

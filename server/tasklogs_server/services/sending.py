@@ -16,6 +16,7 @@ from itertools import takewhile
 from typing import Any, TypeAlias
 
 from tasklogs_server.domain.errors import LimitExceeded
+from tasklogs_server.services.attention import Attention
 from tasklogs_server.services.resets import reset
 
 _Call: TypeAlias = "asyncio.Task[Any]"
@@ -37,8 +38,10 @@ class _Answer:
 class Sending:
     """The answers that are on their way, in the order in which they were given."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, within: timedelta) -> None:
         self._limit = limit_bytes
+        self._within = within.total_seconds()
+        self._time = Attention(self._within)
         self._answers: dict[_Call, _Answer] = {}
         self._held = 0
         self._held_by: dict[Hashable, int] = defaultdict(int)
@@ -66,7 +69,7 @@ class Sending:
 
     def began(self, call: _Call, whose: Hashable, answer_bytes: int) -> None:
         """An answer is given; `is_over` must follow."""
-        self._answers[call] = _Answer(whose, answer_bytes, call.get_loop().time())
+        self._answers[call] = _Answer(whose, answer_bytes, self._time.now())
         self._held += answer_bytes
         self._held_by[whose] += answer_bytes
 
@@ -80,18 +83,15 @@ class Sending:
         if not self._held_by[answer.whose]:
             del self._held_by[answer.whose]
 
-    async def cut_off(self, taking_longer_than: timedelta) -> None:
+    async def cut_off(self) -> None:
         """Give up what nobody takes, until cancelled."""
-        limit = taking_longer_than.total_seconds()
-        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(limit / 4)
-            self._give_up(self._given_before(loop.time() - limit))
+            self._give_up(self._given_before(await self._time.next_look() - self._within))
 
     def _give_up_slow_ones(self) -> None:
         too_much = self._held - self._limit
         slow = []
-        for call in self._given_before(asyncio.get_running_loop().time() - _SLOW_SECONDS):
+        for call in self._given_before(self._time.now() - _SLOW_SECONDS):
             if too_much < 0:
                 break
             slow.append(call)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from tasklogs_server.auth.key_ring import KeyRing
 from tasklogs_server.auth.key_sources import Url
+from tests.fakes.stream_server import StreamServer
 from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target
 from tests.fuzz.targets.issuer import FuzzedIssuer
@@ -99,26 +100,10 @@ async def _fetched(answer: bytes) -> None:
 
 @contextlib.asynccontextmanager
 async def _server(answer: bytes) -> AsyncIterator[str]:
-    answering: set[asyncio.Task[None]] = set()
-
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        answering.add(task)
-        # Whoever has read enough goes away.
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer)
-            await writer.drain()
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
 
-    server = await asyncio.start_server(respond, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
-    finally:
-        server.close()
-        await server.wait_closed()
-        if answering:
-            await asyncio.wait(answering)
+    async with StreamServer(respond) as server:
+        yield f"http://127.0.0.1:{server.port}/keys"
