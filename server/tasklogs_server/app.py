@@ -38,14 +38,17 @@ from tasklogs_server.open_files import connections_within_open_files
 from tasklogs_server.security import Security, prepare
 from tasklogs_server.services.access import Access
 from tasklogs_server.services.admission import Admission, Capacity
+from tasklogs_server.services.arrivals import Arrivals
 from tasklogs_server.services.caller_limits import Allowance, CallerLimits
 from tasklogs_server.services.hang_up import hang_up, let_nobody_in
 from tasklogs_server.services.health import Health
-from tasklogs_server.services.interceptor import ErrorInterceptor
+from tasklogs_server.services.interceptor import CallInterceptor
 from tasklogs_server.services.listener import bind, options
 from tasklogs_server.services.observing import CallObserver
+from tasklogs_server.services.open_calls import OpenCalls
 from tasklogs_server.services.probes import probes
 from tasklogs_server.services.registration import register, set_serving
+from tasklogs_server.services.sending import Sending
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService, encode_event
 from tasklogs_server.services.tasks import TasksService
@@ -110,7 +113,8 @@ class Running:
     _sessions: Sessions
     _follows: Follows
     _health: Health
-    _calls: ErrorInterceptor
+    _calls: OpenCalls
+    _sending: Sending
     _timeout: timedelta
 
     async def drain(self) -> None:
@@ -123,6 +127,7 @@ class Running:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout.total_seconds()):
                 await self._calls.answered()
+                await self._sending.taken()
         # Whoever calls meanwhile is told to come later; then there is a moment when nobody calls.
         with suppress(TimeoutError):
             async with asyncio.timeout(_QUIET_WITHIN_SECONDS):
@@ -206,15 +211,19 @@ async def run(
         access = Access(
             security.users(agent_tokens, caller_limits.take_call), agent_tokens, caller_limits
         )
-        calls = ErrorInterceptor(
-            access.admission,
-            admission,
-            default_deadline=settings.default_deadline,
-            request_within=settings.request_timeout,
-            answer_within=settings.answer_timeout,
-            answer_bytes=settings.answer_bytes,
-        )
-        interceptors: list[grpc.aio.ServerInterceptor] = [calls]
+        calls = OpenCalls()
+        arrivals = Arrivals(settings.request_timeout)
+        sending = Sending(settings.answer_bytes, settings.answer_timeout)
+        interceptors: list[grpc.aio.ServerInterceptor] = [
+            CallInterceptor(
+                access.admission,
+                calls=calls,
+                admission=admission,
+                arrivals=arrivals,
+                sending=sending,
+                default_deadline=settings.default_deadline,
+            )
+        ]
         if telemetry.is_on:
             interceptors.insert(0, CallObserver(observer))
         connections = connections_within_open_files(settings.connections)
@@ -248,7 +257,8 @@ async def run(
         await stack.enter_async_context(background(directory.purge_deleted()))
         await stack.enter_async_context(background(housekeeping.run()))
         await stack.enter_async_context(background(_persist(sessions)))
-        await stack.enter_async_context(background(calls.cut_off()))
+        await stack.enter_async_context(background(arrivals.cut_off()))
+        await stack.enter_async_context(background(sending.cut_off()))
         await stack.enter_async_context(
             background(store.watch(lambda works: set_serving(health_servicer, serving=works)))
         )
@@ -256,7 +266,7 @@ async def run(
             await stack.enter_async_context(background(security.key_ring.run()))
         await set_serving(health_servicer, serving=True)
         await server.start()
-        stack.push_async_callback(_stop, server, bound, sessions, follows, calls)
+        stack.push_async_callback(_stop, server, bound, sessions, follows, calls, sending)
         yield Running(
             address=f"{host}:{bound}",
             metrics_address=metrics_address,
@@ -266,6 +276,7 @@ async def run(
             _follows=follows,
             _health=health_servicer,
             _calls=calls,
+            _sending=sending,
             _timeout=settings.drain_timeout,
         )
 
@@ -275,7 +286,8 @@ async def _stop(
     port: int,
     sessions: Sessions,
     follows: Follows,
-    calls: ErrorInterceptor,
+    calls: OpenCalls,
+    sending: Sending,
 ) -> None:
     # An open call would hold `stop` for its whole grace: those of ours end first.
     calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
@@ -287,6 +299,7 @@ async def _stop(
         async with asyncio.timeout(_ENDED_SECONDS):
             await asyncio.sleep(_ACCEPTED_SECONDS)
             await calls.answered()
+            await sending.taken()
     hang_up(port)
     await server.stop(grace=0.5)
     # `stop` returns before the handlers' cleanup has run, and that needs the store.

@@ -17,9 +17,13 @@ from structlog.testing import capture_logs
 from tasklogs_server import log_output
 from tasklogs_server.domain.caller import LOCAL, Caller
 from tasklogs_server.domain.errors import ServerDraining, TaskNotFound
-from tasklogs_server.services import interceptor
+from tasklogs_server.services import failures
 from tasklogs_server.services.access import Admit
-from tasklogs_server.services.interceptor import ErrorInterceptor
+from tasklogs_server.services.admission import Admission
+from tasklogs_server.services.arrivals import Arrivals
+from tasklogs_server.services.interceptor import CallInterceptor
+from tasklogs_server.services.open_calls import OpenCalls
+from tasklogs_server.services.sending import Sending
 from tests.services.refusals import refused
 
 SERVICE = "tasklogs.v1.Scripted"
@@ -89,10 +93,24 @@ def decode(raw: bytes) -> bytes:
     return raw
 
 
+def interceptor_of(calls: OpenCalls) -> CallInterceptor:
+    minute = timedelta(minutes=1)
+    return CallInterceptor(
+        anyone,
+        calls=calls,
+        admission=Admission(),
+        arrivals=Arrivals(minute),
+        sending=Sending(1024 * 1024, minute),
+        default_deadline=minute,
+    )
+
+
 @asynccontextmanager
-async def serving(do: Do) -> AsyncIterator[tuple[grpc.aio.Channel, ErrorInterceptor, Any]]:
-    calls = ErrorInterceptor(anyone)
-    server = grpc.aio.server(interceptors=[calls], options=[("grpc.so_reuseport", 0)])
+async def serving(do: Do) -> AsyncIterator[tuple[grpc.aio.Channel, OpenCalls, Any]]:
+    calls = OpenCalls()
+    server = grpc.aio.server(
+        interceptors=[interceptor_of(calls)], options=[("grpc.so_reuseport", 0)]
+    )
     scripted = Scripted(do)
     handlers: dict[str, Any] = {
         "unary": grpc.unary_unary_rpc_method_handler(scripted.unary, decode, bytes),
@@ -184,7 +202,7 @@ async def test_the_log_as_it_is_written_holds_no_variables_and_no_content(
         raise RuntimeError(held)
 
     # A logger of its own: once used it keeps this configuration, and other tests capture theirs.
-    monkeypatch.setattr(interceptor, "_log", structlog.get_logger("of this test"))
+    monkeypatch.setattr(failures, "_log", structlog.get_logger("of this test"))
     log_output.configure("console", "info")
     try:
         async with serving(fail) as (channel, _, _server):
@@ -246,7 +264,7 @@ async def test_a_generator_whose_caller_left_between_two_answers_is_closed_with_
     method: str,
 ) -> None:
     cleaned = asyncio.Event()
-    calls = ErrorInterceptor(anyone)
+    calls = OpenCalls()
 
     async def endless(*_: Any) -> AsyncIterator[bytes]:
         try:
@@ -260,7 +278,9 @@ async def test_a_generator_whose_caller_left_between_two_answers_is_closed_with_
         "generating": grpc.unary_stream_rpc_method_handler,
         "talking": grpc.stream_stream_rpc_method_handler,
     }[method]
-    server = grpc.aio.server(interceptors=[calls], options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(
+        interceptors=[interceptor_of(calls)], options=[("grpc.so_reuseport", 0)]
+    )
     handlers = {method: make(endless, decode, bytes)}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
     port = server.add_insecure_port("127.0.0.1:0")

@@ -145,7 +145,7 @@ async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> No
         assert sending.held_bytes == 75
         for call in calls:
             call.cancel()
-            sending.is_over(call)
+        await sending.taken()
         assert sending.held_bytes == 0
 
 
@@ -166,7 +166,7 @@ async def test_answers_that_waited_for_the_server_itself_are_not_taken_for_untak
         taken.set()
 
         await call
-        sending.is_over(call)
+        await sending.taken()
         assert sending.held_bytes == 0
 
 

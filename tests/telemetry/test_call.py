@@ -14,13 +14,21 @@ import grpc
 import pytest
 
 from tasklogs_server.domain.errors import TaskNotFound
-from tasklogs_server.services.interceptor import ErrorInterceptor
 from tasklogs_server.services.observing import CallObserver
+from tasklogs_server.services.open_calls import OpenCalls
 from tasklogs_server.telemetry.call_log import CallLog
 from tasklogs_server.telemetry.calls import Call, concerns, with_call
 from tasklogs_server.telemetry.observer import Observer
 from tests.fixtures.conditions import until
-from tests.services.test_interceptor import METHODS, SERVICE, Do, Scripted, anyone, call, decode
+from tests.services.test_interceptor import (
+    METHODS,
+    SERVICE,
+    Do,
+    Scripted,
+    call,
+    decode,
+    interceptor_of,
+)
 
 TASK = UUID(int=7)
 AGENT_TOKEN = f"tla_{UUID(int=1)}_{'a' * 43}"
@@ -52,7 +60,7 @@ async def observed(do: Do) -> AsyncIterator[tuple[grpc.aio.Channel, Heard]]:
     """A server of scripted handlers behind both interceptors, as the real one has them."""
     heard = Heard()
     server = grpc.aio.server(
-        interceptors=[CallObserver(heard), ErrorInterceptor(anyone)],
+        interceptors=[CallObserver(heard), interceptor_of(OpenCalls())],
         options=[("grpc.so_reuseport", 0)],
     )
     scripted = Scripted(do)

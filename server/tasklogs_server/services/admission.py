@@ -44,7 +44,7 @@ def kind_of(method: str) -> Kind:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many calls of each kind may be under way, until their answer is sent."""
+    """How many calls of each kind may be at work at the same time."""
 
     reads: int = 128
     """Each may hold a page; a live read that waits for its agent is not counted here."""
@@ -87,10 +87,14 @@ class Admission:
         return self._take_turn(self._queue)
 
     def leave(self, kind: Kind) -> None:
-        """The call is over, and its answer sent."""
+        """The call is at work no longer."""
         self._under_way[kind] -= 1
         if kind is Kind.READ:
             self._admit_next()
+
+    def place(self, kind: Kind) -> Place:
+        """Return what a call enters with and leaves with: one serves all calls of the kind."""
+        return Place(self, kind)
 
     def setting_aside(self, sync: Sync) -> Sync:
         """Return a sync during which the read that waits for it does not count as one at work."""
@@ -149,6 +153,22 @@ class Admission:
             if not turn.done():
                 self._under_way[Kind.READ] += 1
                 turn.set_result(None)
+
+
+class Place:
+    """A call is counted as long as the block lasts. Raises LimitExceeded."""
+
+    def __init__(self, admission: Admission, kind: Kind) -> None:
+        self._admission = admission
+        self._kind = kind
+
+    async def __aenter__(self) -> None:
+        turn = self._admission.enter(self._kind)
+        if turn is not None:
+            await turn
+
+    async def __aexit__(self, *_: object) -> None:
+        self._admission.leave(self._kind)
 
 
 def _too_many(what: str, limit: int) -> LimitExceeded:

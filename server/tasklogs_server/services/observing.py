@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import grpc
 
-from tasklogs_server.services.interceptor import Context, MethodHandler, shape_of
+from tasklogs_server.services.handlers import Context, MethodHandler, shape_of
 from tasklogs_server.telemetry.calls import Call
 from tasklogs_server.telemetry.observer import Observer
 

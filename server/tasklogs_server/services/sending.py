@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import takewhile
 from typing import Any, TypeAlias
 
+from tasklogs_server.domain.caller import LOCAL, Agent, Caller
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.services.attention import Attention
+from tasklogs_server.services.handlers import Context
 from tasklogs_server.services.resets import reset
 
 _Call: TypeAlias = "asyncio.Task[Any]"
@@ -47,11 +49,6 @@ class Sending:
         self._held_by: dict[Hashable, int] = defaultdict(int)
 
     @property
-    def calls(self) -> Collection[_Call]:
-        """The calls whose answers these are."""
-        return self._answers.keys()
-
-    @property
     def held_bytes(self) -> int:
         """Of all answers that are on their way."""
         return self._held
@@ -68,13 +65,18 @@ class Sending:
                 raise LimitExceeded("server", what, _LATER)
 
     def began(self, call: _Call, whose: Hashable, answer_bytes: int) -> None:
-        """An answer is given; `is_over` must follow."""
+        """A call is given its answer, which is on its way until the task that gives it ends."""
+        call.add_done_callback(self._is_over)
         self._answers[call] = _Answer(whose, answer_bytes, self._time.now())
         self._held += answer_bytes
         self._held_by[whose] += answer_bytes
 
-    def is_over(self, call: _Call) -> None:
-        """It is taken, or given up; or there was none."""
+    async def taken(self) -> None:
+        """Wait until no answer is on its way."""
+        while self._answers:
+            await asyncio.wait(self._answers)
+
+    def _is_over(self, call: _Call) -> None:
         answer = self._answers.pop(call, None)
         if answer is None:
             return
@@ -106,4 +108,18 @@ class Sending:
         if calls:
             reset(calls)
         for call in calls:
-            self.is_over(call)
+            self._is_over(call)
+
+
+def recipient_of(caller: Caller | None, context: Context) -> Hashable:
+    """Return whom an answer is for: who is `local`, and cannot be told apart, by connection."""
+    if isinstance(caller, Agent):
+        return caller.task_id
+    if caller is None or caller is LOCAL:
+        return context.peer()
+    return caller.subject
+
+
+def size_of(answer: Any) -> int:
+    """Return the bytes of an answer: of a message, or of one that is encoded already."""
+    return len(answer) if isinstance(answer, bytes) else int(answer.ByteSize())

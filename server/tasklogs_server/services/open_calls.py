@@ -1,0 +1,78 @@
+"""The calls whose handlers run, and how all of them come to an end when the server goes.
+
+grpc.aio's `stop` returns before the handlers' cleanup has run, and what it cuts off reaches the
+caller as CANCELLED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from tasklogs_server.domain.errors import TaskLogsError
+
+_Call: TypeAlias = "asyncio.Task[Any]"
+
+
+class OpenCalls:
+    """Those of the API are refused, ended and waited for; others, a health Watch say, may stay."""
+
+    def __init__(self) -> None:
+        self._of_the_api: set[_Call] = set()
+        self._others: set[_Call] = set()
+        self._refusal: Callable[[], TaskLogsError] | None = None
+        self._refused_at = 0.0
+        self._ending = False
+
+    @contextmanager
+    def handling(self, *, is_of_the_api: bool) -> Iterator[_Call]:
+        """The call of this task is open as long as the block lasts."""
+        call = asyncio.current_task()
+        assert call is not None
+        calls = self._of_the_api if is_of_the_api else self._others
+        calls.add(call)
+        try:
+            yield call
+        finally:
+            calls.remove(call)
+
+    def check(self) -> None:
+        """Whether one more call of the API may begin. Raises what `refuse` was given."""
+        if self._refusal is not None:
+            self._refused_at = asyncio.get_running_loop().time()
+            raise self._refusal()
+
+    def refuse(self, error: Callable[[], TaskLogsError]) -> None:
+        """Answer every call of the API that comes from now on with what `error` makes."""
+        self._refusal = error
+
+    def end(self) -> None:
+        """End every open call of the API with what new ones are refused with."""
+        self._ending = True
+        for call in self._of_the_api:
+            call.cancel()
+
+    def end_of(self, call: _Call) -> TaskLogsError | None:
+        """Return what a call that was cancelled ends with; None where its caller left."""
+        if not self._ending or self._refusal is None:
+            return None
+        call.uncancel()
+        return self._refusal()
+
+    async def answered(self) -> None:
+        """Wait until no call of the API is open."""
+        while self._of_the_api:
+            await asyncio.wait(self._of_the_api)
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait until for so long no call came that was refused."""
+        loop = asyncio.get_running_loop()
+        while (left := self._refused_at + seconds - loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(left)
+
+    async def finished(self) -> None:
+        """Wait until the handlers of all calls have run to their end."""
+        while calls := self._of_the_api | self._others:
+            await asyncio.wait(calls)
