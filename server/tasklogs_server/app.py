@@ -40,6 +40,7 @@ from tasklogs_server.services.access import Access
 from tasklogs_server.services.admission import Admission, Capacity
 from tasklogs_server.services.arrivals import Arrivals
 from tasklogs_server.services.caller_limits import Allowance, CallerLimits
+from tasklogs_server.services.failures import Failures
 from tasklogs_server.services.hang_up import hang_up, let_nobody_in
 from tasklogs_server.services.health import Health
 from tasklogs_server.services.interceptor import CallInterceptor
@@ -213,7 +214,7 @@ async def run(
         )
         calls = OpenCalls()
         arrivals = Arrivals(settings.request_timeout)
-        sending = Sending(settings.answer_bytes, settings.answer_timeout)
+        sending = Sending(settings.answer_bytes, settings.answer_timeout, observer=observer)
         interceptors: list[grpc.aio.ServerInterceptor] = [
             CallInterceptor(
                 access.admission,
@@ -221,6 +222,7 @@ async def run(
                 admission=admission,
                 arrivals=arrivals,
                 sending=sending,
+                failures=Failures(observer),
                 default_deadline=settings.default_deadline,
             )
         ]
@@ -246,6 +248,7 @@ async def run(
                 follows,
                 budget,
                 handshakes,
+                sending,
                 security.certificate,
             )
         )

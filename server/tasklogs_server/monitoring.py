@@ -10,7 +10,9 @@ from tasklogs_server.agents.budget import Budget
 from tasklogs_server.agents.handshakes import Handshakes
 from tasklogs_server.agents.sessions import Sessions
 from tasklogs_server.auth.own_certificate import CertificateFiles
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.logs.follower import Follows
+from tasklogs_server.services.sending import Sending
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.startup import StartupError
 from tasklogs_server.store import Store
@@ -26,6 +28,7 @@ def telemetry_of(settings: ServerSettings) -> Iterator[Telemetry]:
         log_calls=settings.log_calls,
         log_format=settings.log_format,
         traces=settings.traces,
+        limits=[limit.value for limit in Limit],
     )
     if settings.channelz and importlib.util.find_spec("grpc_channelz") is None:
         raise StartupError(
@@ -48,6 +51,7 @@ def metrics_of(
     follows: Follows,
     budget: Budget,
     handshakes: Handshakes,
+    sending: Sending,
     certificate: CertificateFiles | None,
 ) -> Iterator[str | None]:
     """Serve metrics, where that is wanted; lend the address. Raises StartupError."""
@@ -56,6 +60,7 @@ def metrics_of(
         followers=lambda: follows.followers,
         handshakes=lambda: handshakes.wanted,
         unacknowledged_bytes=lambda: budget.held_bytes,
+        untaken_bytes=lambda: sending.held_bytes,
         store_is_up=lambda: store.works,
         is_draining=lambda: sessions.is_draining,
         connections=store.connections,

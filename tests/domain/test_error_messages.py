@@ -9,6 +9,7 @@ import pytest
 
 from tasklogs_server.domain import errors
 from tasklogs_server.domain.errors import FieldViolation, TaskLogsError
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.domain.status import NO_FACTS, StatusDetail, TaskStatus, derive
 
 SOON = timedelta(seconds=1)
@@ -33,7 +34,7 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
     ),
     (errors.TaskNameTaken("alice", "fix"), 'task "alice/fix" already exists'),
     (
-        errors.LimitExceeded("new epochs", "60 per task and hour", SOON),
+        errors.LimitExceeded(Limit.EPOCHS_PER_HOUR, "new epochs", "60 per task and hour", SOON),
         "limit exceeded for new epochs: 60 per task and hour",
     ),
     (

@@ -13,6 +13,7 @@ import pytest
 from google.rpc import status_pb2
 
 from tasklogs_server.domain import errors
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.domain.status import (
     AgentLifecycle,
     BuildTransition,
@@ -70,8 +71,16 @@ CASES = (
     ),
     Case(errors.Unauthenticated("no"), CODE.UNAUTHENTICATED, ()),
     Case(errors.PermissionDenied("no"), CODE.PERMISSION_DENIED, ()),
-    Case(errors.LimitExceeded("task", "60", SECOND), CODE.RESOURCE_EXHAUSTED, ("RetryInfo",)),
-    Case(errors.LimitExceeded("entry", "1 MiB", None), CODE.RESOURCE_EXHAUSTED, ("QuotaFailure",)),
+    Case(
+        errors.LimitExceeded(Limit.READS, "task", "60", SECOND),
+        CODE.RESOURCE_EXHAUSTED,
+        ("RetryInfo",),
+    ),
+    Case(
+        errors.LimitExceeded(Limit.READS, "entry", "1 MiB", None),
+        CODE.RESOURCE_EXHAUSTED,
+        ("QuotaFailure",),
+    ),
     Case(
         errors.LogFull(100, 1000, SECOND, SECOND),
         CODE.RESOURCE_EXHAUSTED,
@@ -115,7 +124,7 @@ MONSTERS = (
     errors.TaskNameTaken(MONSTROUS, MONSTROUS),
     errors.Unauthenticated(MONSTROUS),
     errors.PermissionDenied(MONSTROUS),
-    errors.LimitExceeded(MONSTROUS, MONSTROUS, None),
+    errors.LimitExceeded(Limit.READS, MONSTROUS, MONSTROUS, None),
     errors.StaleReport(MONSTROUS),
 )
 

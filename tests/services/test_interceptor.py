@@ -21,6 +21,7 @@ from tasklogs_server.services import failures
 from tasklogs_server.services.access import Admit
 from tasklogs_server.services.admission import Admission
 from tasklogs_server.services.arrivals import Arrivals
+from tasklogs_server.services.failures import Failures
 from tasklogs_server.services.interceptor import CallInterceptor
 from tasklogs_server.services.open_calls import OpenCalls
 from tasklogs_server.services.sending import Sending
@@ -101,6 +102,7 @@ def interceptor_of(calls: OpenCalls) -> CallInterceptor:
         admission=Admission(),
         arrivals=Arrivals(minute),
         sending=Sending(1024 * 1024, minute),
+        failures=Failures(),
         default_deadline=minute,
     )
 

@@ -16,8 +16,10 @@ from tasklogs.v1 import task_logs_pb2_grpc
 from tasklogs_server import app
 from tasklogs_server.background import background
 from tasklogs_server.domain.errors import LimitExceeded
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.services.sending import Sending
 from tasklogs_server.settings import ServerSettings
+from tasklogs_server.telemetry.observer import Observer
 from tests.fixtures.conditions import until
 from tests.fixtures.server import MakeServer, Server
 from tests.services.refusals import refused
@@ -25,7 +27,18 @@ from tests.services.reports import get_task
 from tests.services.untaken import DEADLINE_SECONDS, PAGE_BYTES, Reader, fill
 
 MIB = 1024 * 1024
+CHECK = "/grpc.health.v1.Health/Check"
 FOLLOW_TASK_LOGS = "/tasklogs.v1.TaskLogs/FollowTaskLogs"
+
+
+class Limited(Observer):
+    """Keeps the limits that it is told of."""
+
+    def __init__(self) -> None:
+        self.limits: list[str] = []
+
+    def limited(self, limit: str) -> None:
+        self.limits.append(limit)
 
 
 def settings_of(**given: Any) -> ServerSettings:
@@ -45,6 +58,20 @@ async def test_an_answer_that_nobody_takes_is_given_up(make_server: MakeServer) 
             await until(is_reset)
 
             assert not reader.received[stream]
+
+
+async def test_whatever_is_answered_and_not_taken_is_given_up(make_server: MakeServer) -> None:
+    async with make_server(answer_timeout=timedelta(seconds=0.4)) as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            stream = await reader.peer.call(reader.target, CHECK, b"", None)
+            await reader.until(lambda: stream in reader.began)
+
+            async def is_reset() -> bool:
+                await get_task(server)
+                return stream in reader.ended
+
+            await until(is_reset)
 
 
 async def test_an_answer_that_is_taken_late_is_whole(make_server: MakeServer) -> None:
@@ -126,7 +153,8 @@ async def test_who_takes_no_answers_may_still_begin_a_stream(make_server: MakeSe
 
 
 async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> None:
-    sending = Sending(100, timedelta(minutes=1))
+    observer = Limited()
+    sending = Sending(100, timedelta(minutes=1), observer=observer)
 
     async def takes_nothing() -> None:
         await asyncio.Event().wait()
@@ -143,6 +171,7 @@ async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> No
         await asyncio.wait(calls[:1])
         assert [call.cancelled() for call in calls] == [True, False, False, False]
         assert sending.held_bytes == 75
+        assert observer.limits == [Limit.ANSWER_BYTES]
         for call in calls:
             call.cancel()
         await sending.taken()

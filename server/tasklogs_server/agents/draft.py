@@ -15,6 +15,7 @@ from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.agents.messages import Append, TailChange
 from tasklogs_server.domain.errors import LimitExceeded, ProtocolViolation
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.store.encoding import encode_head
 from tasklogs_server.store.records import (
     Commit,
@@ -374,7 +375,9 @@ class Draft:
 
 
 def _too_long(entry_id: int) -> LimitExceeded:
-    return LimitExceeded(f"entry {entry_id}", f"at most {MAX_CONTENT_BYTES} bytes", None)
+    return LimitExceeded(
+        Limit.ENTRY_BYTES, f"entry {entry_id}", f"at most {MAX_CONTENT_BYTES} bytes", None
+    )
 
 
 def _part_of(tail: _Growing) -> TailPart:

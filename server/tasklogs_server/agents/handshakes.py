@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from tasklogs_server.domain.errors import LimitExceeded
+from tasklogs_server.domain.limits import Limit
 
 
 class Handshakes:
@@ -45,4 +46,6 @@ class Handshakes:
         except TimeoutError:
             # Spread out: those who were turned away together must not come back together.
             later = timedelta(seconds=random.uniform(0.5, 3.0))
-            raise LimitExceeded("server", "too many agents connect at once", later) from None
+            raise LimitExceeded(
+                Limit.HANDSHAKES, "server", "too many agents connect at once", later
+            ) from None

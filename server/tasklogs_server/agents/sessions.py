@@ -31,6 +31,7 @@ from tasklogs_server.domain.errors import (
     StoreUnavailable,
     TaskLogsError,
 )
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.domain.reports import connect_standalone, observe_agent, pause_standalone
 from tasklogs_server.domain.status import BuildTransition, Facts
 from tasklogs_server.sharing import Shared
@@ -164,7 +165,10 @@ class Sessions:
         """Raise LimitExceeded where the task opened too many epochs in the last hour."""
         if await self._store.epochs_in_the_last_hour(task_id) >= self._epochs_per_hour:
             raise LimitExceeded(
-                "task", f"{self._epochs_per_hour} new epochs in an hour", timedelta(minutes=5)
+                Limit.EPOCHS_PER_HOUR,
+                "task",
+                f"{self._epochs_per_hour} new epochs in an hour",
+                timedelta(minutes=5),
             )
 
     async def goodbye(self, session: Session, reason: GoodbyeReason) -> None:

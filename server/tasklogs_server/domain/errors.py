@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.domain.status import StatusDetail
 
 
@@ -102,6 +103,7 @@ class TaskNameTaken(TaskLogsError):
 class LimitExceeded(TaskLogsError):
     """`subject` names whose limit it is, `description` the limit; no `retry_after`: never retry."""
 
+    limit: Limit
     subject: str
     description: str
     retry_after: timedelta | None

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from tasklogs_server.domain.errors import LimitExceeded
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.logs.reader import Sync
 
 
@@ -34,6 +35,14 @@ _KINDS = {
     "/tasklogs.v1.Tasks/GetTask": Kind.READ,
     "/tasklogs.v1.Tasks/ListTasks": Kind.READ,
     "/tasklogs.v1.TaskAgents/Connect": Kind.AGENT,
+}
+
+
+_LIMITS = {
+    Kind.READ: Limit.READS,
+    Kind.WRITE: Limit.WRITES,
+    Kind.FOLLOW: Limit.FOLLOWS,
+    Kind.AGENT: Limit.AGENTS,
 }
 
 
@@ -83,7 +92,7 @@ class Admission:
             self._under_way[kind] += 1
             return None
         if kind is not Kind.READ or len(self._queue) >= self._capacity.queued_reads:
-            raise _too_many(kind.value, self._limits[kind])
+            raise _too_many(_LIMITS[kind], kind.value, self._limits[kind])
         return self._take_turn(self._queue)
 
     def leave(self, kind: Kind) -> None:
@@ -103,7 +112,7 @@ class Admission:
             task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
         ) -> datetime:
             if self._waiting >= self._capacity.waiting_reads:
-                raise _too_many("live reads", self._capacity.waiting_reads)
+                raise _too_many(Limit.WAITING_READS, "live reads", self._capacity.waiting_reads)
             self._waiting += 1
             self.leave(Kind.READ)
             stays = True
@@ -141,7 +150,8 @@ class Admission:
             elif turn in queue:  # or its place was passed over already: it was given up
                 queue.remove(turn)
             if isinstance(error, TimeoutError):
-                raise _too_many(Kind.READ.value, self._limits[Kind.READ]) from None
+                at_most = self._limits[Kind.READ]
+                raise _too_many(Limit.READS, Kind.READ.value, at_most) from None
             raise
 
     def _admit_next(self) -> None:
@@ -171,7 +181,7 @@ class Place:
         self._admission.leave(self._kind)
 
 
-def _too_many(what: str, limit: int) -> LimitExceeded:
+def _too_many(limit: Limit, what: str, at_most: int) -> LimitExceeded:
     # Those who were refused together must not come back together.
     later = timedelta(seconds=random.uniform(0.5, 2.0))
-    return LimitExceeded("server", f"more than {limit} {what} at the same time", later)
+    return LimitExceeded(limit, "server", f"more than {at_most} {what} at the same time", later)

@@ -19,6 +19,7 @@ from tasklogs_server.domain.errors import (
     LimitExceeded,
     ProtocolViolation,
 )
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.services.enums import AGENT_LIFECYCLE, APP_HEALTH
 from tasklogs_server.services.moments import duration, time_of, timestamp_of
 
@@ -48,7 +49,7 @@ def hello(message: pb.AgentMessage) -> messages.Hello:
 def append(message: pb.LogAppend) -> messages.Append:
     """Decode an append. Raises InvalidFields, LimitExceeded."""
     if len(message.entries) > _MAX_ENTRIES:
-        raise LimitExceeded("append", f"at most {_MAX_ENTRIES} entries", None)
+        raise LimitExceeded(Limit.APPEND_ENTRIES, "append", f"at most {_MAX_ENTRIES} entries", None)
     violations: list[FieldViolation] = []
     tail = None
     if message.HasField("tail"):

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from tasklogs_server.domain.caller import LOCAL, Agent, Caller
 from tasklogs_server.domain.errors import LimitExceeded
+from tasklogs_server.domain.limits import Limit
 
 # Beyond so many, buckets that have filled up again are forgotten: they are as good as new. Where
 # few have, it is not tried again before there are twice as many: each look is at all of them.
@@ -60,23 +61,28 @@ class CallerLimits:
         if bucket.tokens < 1:
             seconds = (1 - bucket.tokens) / self._allowance.calls_per_second
             what = f"more than {self._allowance.calls_per_second:g} calls a second"
-            raise LimitExceeded("caller", what, _later(max(seconds, 0.1)))
+            later = _later(max(seconds, 0.1))
+            raise LimitExceeded(Limit.CALLS_PER_SECOND, "caller", what, later)
         bucket.tokens -= 1
 
     def take_stream(self, caller: Caller) -> None:
         """Count a stream until the task that runs this ends. Raises LimitExceeded."""
         if caller is not LOCAL:
-            self._take_stream(_key(caller), self._allowance.streams, "caller")
+            self._take_stream(
+                _key(caller), Limit.STREAMS_PER_CALLER, self._allowance.streams, "caller"
+            )
 
     def take_strangers_stream(self) -> None:
         """The same for a caller who is not known."""
-        self._take_stream(_STRANGERS, self._allowance.strangers_streams, "server")
+        self._take_stream(
+            _STRANGERS, Limit.HEALTH_WATCHES, self._allowance.strangers_streams, "server"
+        )
 
-    def _take_stream(self, key: _Key, limit: int, whose: str) -> None:
-        if self._streams[key] >= limit:
+    def _take_stream(self, key: _Key, limit: Limit, at_most: int, whose: str) -> None:
+        if self._streams[key] >= at_most:
             # Those of a connection that broke are noticed within seconds.
-            what = f"more than {limit} streams at the same time"
-            raise LimitExceeded(whose, what, _later(2.0))
+            what = f"more than {at_most} streams at the same time"
+            raise LimitExceeded(limit, whose, what, _later(2.0))
         self._streams[key] += 1
         call = asyncio.current_task()
         assert call is not None

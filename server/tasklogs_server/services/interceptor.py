@@ -19,7 +19,7 @@ from tasklogs_server.services.arrivals import Arrivals
 from tasklogs_server.services.deadlines import within
 from tasklogs_server.services.errors import status_of
 from tasklogs_server.services.expiry import until_the_token_ends
-from tasklogs_server.services.failures import abort, status_of_failure
+from tasklogs_server.services.failures import Failures, abort
 from tasklogs_server.services.handlers import (
     Context,
     Handler,
@@ -47,6 +47,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         admission: Admission,
         arrivals: Arrivals,
         sending: Sending,
+        failures: Failures,
         default_deadline: timedelta,
     ) -> None:
         """`access` says for each method who may call it; `default_deadline` is for unary calls."""
@@ -55,6 +56,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._admission = admission
         self._arrivals = arrivals
         self._sending = sending
+        self._failures = failures
         self._default_deadline = default_deadline
         self._wrapped: dict[str, MethodHandler] = {}
 
@@ -106,17 +108,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             with self._calls.handling(is_of_the_api=of_the_api) as call:
                 try:
                     request, caller = await begin(call, requests, context)
+                    recipient = recipient_of(caller, context) if is_bounded else None
                     if is_bounded:
-                        recipient = recipient_of(caller, context)
                         self._sending.check(recipient)
                     async with place:
                         answer = await inner(request, context, caller)
-                    if is_bounded and answer is not None:
-                        if is_read:
-                            # Thousands may have queued before anyone was answered. What a change
-                            # did is told, whatever it takes.
-                            self._sending.check(recipient)
-                        self._sending.began(call, recipient, size_of(answer))
+                    if is_read:
+                        # Thousands may have queued before anyone was answered. What a change did
+                        # is told, whatever it takes.
+                        self._sending.check(recipient)
+                    self._sending.began(call, recipient, size_of(answer))
                     return answer
                 except (Exception, asyncio.CancelledError) as error:
                     status = self._status_of(error, call, method)
@@ -135,6 +136,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     async with place, aclosing(inner(request, context, caller)) as responses:
                         async for response in responses:
                             yield response
+                    self._sending.began(call, None, 0)
                     return
                 except (Exception, asyncio.CancelledError) as error:
                     status = self._status_of(error, call, method)
@@ -154,7 +156,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, error: Exception | asyncio.CancelledError, call: _Call, method: str
     ) -> Status:
         if isinstance(error, Exception):
-            return status_of_failure(error, method)
+            return self._failures.status_of(error, method)
         end = self._calls.end_of(call)
         if end is None:
             raise error

@@ -67,7 +67,7 @@ class CallObserver(grpc.aio.ServerInterceptor):
             except BaseException as error:
                 observer.ended(call, _code_of(error, context))
                 raise
-            observer.ended(call, _chosen(context))
+            _ends_when_taken(observer, call, context)
             return response
 
         return handle
@@ -85,9 +85,21 @@ class CallObserver(grpc.aio.ServerInterceptor):
             except BaseException as error:
                 observer.ended(call, _code_of(error, context))
                 raise
-            observer.ended(call, _chosen(context))
+            _ends_when_taken(observer, call, context)
 
         return handle
+
+
+def _ends_when_taken(observer: Observer, call: Call, context: Context) -> None:
+    """Tell of the end when the answer is taken or given up; that is when gRPC's task ends."""
+    task, code = asyncio.current_task(), _chosen(context)
+    assert task is not None
+
+    def tell(task: asyncio.Task[Any]) -> None:
+        # gRPC swallows the cancellation. A caller who leaves now is not told of to anyone.
+        observer.ended(call, "CANCELLED" if task.cancelling() else code)
+
+    task.add_done_callback(tell)
 
 
 def _code_of(error: BaseException, context: Context) -> str:

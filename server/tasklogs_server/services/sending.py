@@ -17,9 +17,11 @@ from typing import Any, TypeAlias
 
 from tasklogs_server.domain.caller import LOCAL, Agent, Caller
 from tasklogs_server.domain.errors import LimitExceeded
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.services.attention import Attention
 from tasklogs_server.services.handlers import Context
 from tasklogs_server.services.resets import reset
+from tasklogs_server.telemetry.observer import Observer
 
 _Call: TypeAlias = "asyncio.Task[Any]"
 
@@ -40,10 +42,13 @@ class _Answer:
 class Sending:
     """The answers that are on their way, in the order in which they were given."""
 
-    def __init__(self, limit_bytes: int, within: timedelta) -> None:
+    def __init__(
+        self, limit_bytes: int, within: timedelta, *, observer: Observer | None = None
+    ) -> None:
         self._limit = limit_bytes
         self._within = within.total_seconds()
         self._time = Attention(self._within)
+        self._observer = observer or Observer()
         self._answers: dict[_Call, _Answer] = {}
         self._held = 0
         self._held_by: dict[Hashable, int] = defaultdict(int)
@@ -57,12 +62,12 @@ class Sending:
         """Whether one more answer may be asked for. Raises LimitExceeded."""
         if self._held_by.get(whose, 0) >= self._limit * _SHARE:
             what = f"more than {self._limit * _SHARE:.0f} bytes of answers that are not taken"
-            raise LimitExceeded("caller", what, _LATER)
+            raise LimitExceeded(Limit.ANSWER_BYTES, "caller", what, _LATER)
         if self._held >= self._limit:
             self._give_up_slow_ones()
             if self._held >= self._limit:
                 what = f"more than {self._limit} bytes of answers that are not taken"
-                raise LimitExceeded("server", what, _LATER)
+                raise LimitExceeded(Limit.ANSWER_BYTES, "server", what, _LATER)
 
     def began(self, call: _Call, whose: Hashable, answer_bytes: int) -> None:
         """A call is given its answer, which is on its way until the task that gives it ends."""
@@ -88,7 +93,8 @@ class Sending:
     async def cut_off(self) -> None:
         """Give up what nobody takes, until cancelled."""
         while True:
-            self._give_up(self._given_before(await self._time.next_look() - self._within))
+            late = self._given_before(await self._time.next_look() - self._within)
+            self._give_up(late, Limit.ANSWER_TIMEOUT)
 
     def _give_up_slow_ones(self) -> None:
         too_much = self._held - self._limit
@@ -98,17 +104,18 @@ class Sending:
                 break
             slow.append(call)
             too_much -= self._answers[call].bytes
-        self._give_up(slow)
+        self._give_up(slow, Limit.ANSWER_BYTES)
 
     def _given_before(self, moment: float) -> Sequence[_Call]:
         early = takewhile(lambda item: item[1].since < moment, self._answers.items())
         return [call for call, _ in early]
 
-    def _give_up(self, calls: Sequence[_Call]) -> None:
+    def _give_up(self, calls: Sequence[_Call], limit: Limit) -> None:
         if calls:
             reset(calls)
         for call in calls:
             self._is_over(call)
+            self._observer.limited(limit)
 
 
 def recipient_of(caller: Caller | None, context: Context) -> Hashable:
@@ -121,5 +128,7 @@ def recipient_of(caller: Caller | None, context: Context) -> Hashable:
 
 
 def size_of(answer: Any) -> int:
-    """Return the bytes of an answer: of a message, or of one that is encoded already."""
+    """Return the bytes of an answer: of one that is encoded already, a message, or of none."""
+    if answer is None:  # its messages were written one by one
+        return 0
     return len(answer) if isinstance(answer, bytes) else int(answer.ByteSize())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -37,6 +37,8 @@ class Wanted:
     log_calls: Literal["none", "failed", "all"]
     log_format: Literal["console", "json"]
     traces: bool
+    limits: Sequence[str] = ()
+    """The names of those that calls may hit."""
 
 
 class Telemetry:
@@ -64,7 +66,7 @@ class Telemetry:
 @contextmanager
 def opened(wanted: Wanted) -> Iterator[Telemetry]:
     """Lend what is wanted. Raises TelemetryUnavailable."""
-    exposition = _exposition(wanted.metrics_listen)
+    exposition = _exposition(wanted.metrics_listen, wanted.limits)
     call_log = None
     if wanted.log_calls != "none":
         call_log = CallLog(sys.stderr, wanted.log_format, only_failed=wanted.log_calls == "failed")
@@ -93,7 +95,7 @@ def _tracing() -> Tracing:
         raise TelemetryUnavailable(str(error)) from error
 
 
-def _exposition(listen: str | None) -> Exposition | None:
+def _exposition(listen: str | None, limits: Sequence[str]) -> Exposition | None:
     if listen is None:
         return None
     try:
@@ -107,4 +109,4 @@ def _exposition(listen: str | None) -> Exposition | None:
         host, port = host_and_port(listen)
     except ValueError as error:
         raise TelemetryUnavailable(f"TASKLOGS_METRICS_LISTEN={listen}: {error}") from error
-    return Exposition(host.strip("[]"), port)
+    return Exposition(host.strip("[]"), port, limits)

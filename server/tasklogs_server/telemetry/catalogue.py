@@ -29,7 +29,7 @@ class Described:
 def catalogue() -> list[Described]:
     """Return all metrics of ours, in the order of their names."""
     registry = CollectorRegistry()
-    _tell_all(Metrics(registry))
+    _tell_all(Metrics(registry, [""]))
     registry.register(LiveMetrics(_nothing()))
     return sorted((_described(one) for one in registry.collect()), key=lambda one: one.name)
 
@@ -70,4 +70,4 @@ def _nothing() -> State:
     def once() -> datetime:
         return datetime.now(UTC)
 
-    return State(none, none, none, none, no, no, {"": _NoConnections()}, once)
+    return State(none, none, none, none, none, no, no, {"": _NoConnections()}, once)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, make_wsgi_app
@@ -16,14 +16,14 @@ from tasklogs_server.telemetry.state import State
 class Exposition:
     """The metrics of one server, and where they are read. Port 0 picks one."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, limits: Iterable[str]) -> None:
         self._host = host
         self._port = port
         self._registry = CollectorRegistry()
         # What holds for any process: memory, processor time, files, garbage.
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
-        self.metrics = Metrics(self._registry)
+        self.metrics = Metrics(self._registry, limits)
 
     @contextmanager
     def serving(self, state: State) -> Iterator[str]:

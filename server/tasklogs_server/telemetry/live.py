@@ -33,6 +33,11 @@ class LiveMetrics(Collector):
             state.unacknowledged_bytes(),
         )
         yield _gauge(
+            "tasklogs_untaken_answer_bytes",
+            "Answers that are on their way, until their callers have taken them",
+            state.untaken_bytes(),
+        )
+        yield _gauge(
             "tasklogs_store_up", "1 while Postgres answers, else 0", int(state.store_is_up())
         )
         yield _gauge(

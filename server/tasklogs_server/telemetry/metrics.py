@@ -5,6 +5,8 @@ prometheus_client and not OpenTelemetry's metrics: an observation costs 1 us her
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from tasklogs_server.telemetry.call_metrics import CallMetrics
@@ -19,9 +21,19 @@ _BATCH_BYTES = tuple(float(4**power * 256) for power in range(10))
 class Metrics:
     """The counters and histograms of one server, in a registry of their own."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, limits: Iterable[str]) -> None:
+        """`limits` are the names of those that calls may hit."""
         self.calls = CallMetrics()
         registry.register(self.calls)
+        self._limits = Counter(
+            "tasklogs_limited",
+            "Calls that were refused or ended for a limit, and answers that were given up because"
+            " nobody took them, by limit: a setting, without its TASKLOGS_",
+            ["limit"],
+            registry=registry,
+        )
+        for limit in limits:  # from 0: a rate does not see a counter's first value
+            self._limits.labels(limit)
         self._handshakes = Counter(
             "tasklogs_handshakes",
             "Handshakes of agents, done or failed",
@@ -71,6 +83,10 @@ class Metrics:
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
+
+    def limited(self, limit: str) -> None:
+        """Count what a limit did."""
+        self._limits.labels(limit).inc()
 
     def shook_hands(self, outcome: str, seconds: float) -> None:
         """Count a handshake."""

@@ -22,6 +22,9 @@ class Observer:
     def unknown_method(self) -> None:
         """A call came for what is not served."""
 
+    def limited(self, limit: str) -> None:
+        """A call was refused or ended for this limit, or its answer given up."""
+
     def shaking_hands(self) -> AbstractContextManager[object]:
         """An agent's handshake lasts as long as the block."""
         return _NOTHING

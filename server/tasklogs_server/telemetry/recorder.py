@@ -57,6 +57,11 @@ class Recorder(Observer):
         if self._metrics is not None:
             self._metrics.calls.unknown_method()
 
+    def limited(self, limit: str) -> None:
+        """Count it."""
+        if self._metrics is not None:
+            self._metrics.limited(limit)
+
     @contextmanager
     def shaking_hands(self) -> Iterator[None]:
         """Time and trace a handshake."""

@@ -28,6 +28,7 @@ class State:
     followers: Callable[[], int]
     handshakes: Callable[[], int]
     unacknowledged_bytes: Callable[[], int]
+    untaken_bytes: Callable[[], int]
     store_is_up: Callable[[], bool]
     is_draining: Callable[[], bool]
     connections: Mapping[str, ConnectionCounts]

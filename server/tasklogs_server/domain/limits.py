@@ -1,0 +1,35 @@
+"""What the server lets nobody go beyond, by the names that operators know."""
+
+from enum import StrEnum
+
+
+class Limit(StrEnum):
+    """A limit that calls are refused or ended for. Where a setting sets it, the setting's name."""
+
+    REQUEST_TIMEOUT = "request_timeout"
+    ANSWER_TIMEOUT = "answer_timeout"
+    ANSWER_BYTES = "answer_bytes"
+    DEFAULT_DEADLINE = "default_deadline"
+
+    CALLS_PER_SECOND = "calls_per_second"
+    STREAMS_PER_CALLER = "streams_per_caller"
+    HEALTH_WATCHES = "health_watches"
+
+    READS = "reads"
+    """All of them are at work, and the queue is full or took too long."""
+    WAITING_READS = "waiting_reads"
+    WRITES = "writes"
+    FOLLOWS = "follows"
+    AGENTS = "agents"
+    HANDSHAKES = "handshakes"
+    STORE_WAIT = "store_wait"
+
+    EPOCHS_PER_HOUR = "epochs_per_hour"
+    LOG = "log"
+    """`log_bytes` or `log_entries`, with nothing older than `min_retention`."""
+    APPEND_ENTRIES = "append_entries"
+    ENTRY_BYTES = "entry_bytes"
+
+
+FIXED = frozenset({Limit.LOG, Limit.APPEND_ENTRIES, Limit.ENTRY_BYTES})
+"""Those that are no one setting's."""
