@@ -162,7 +162,13 @@ class ServerSettings(BaseSettings):
         " more are closed as they come",
     )
     streams_per_connection: int = Field(
-        1000, ge=1, description="calls and streams of one connection at the same time"
+        600, ge=1, description="calls and streams of one connection at the same time"
+    )
+    pending_calls: int = Field(
+        20_000,
+        ge=1,
+        description="calls of all connections that have come and are not looked at yet, reset ones"
+        " too; each is 17 KB, and more are dropped (CANCELLED)",
     )
     handshake_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=10),

@@ -37,11 +37,8 @@ def options(settings: ServerSettings, connections: int) -> Options:
     return [
         *_against_half_open_connections(settings, connections),
         ("grpc.max_receive_message_length", settings.message_bytes),
-        # Calls that are reset at once are handed to us all the same, after waiting in line with
-        # those of others: a third of a millisecond each. Past this gRPC itself refuses them.
-        # (Hanging up on who does that is no help: their calls stay in the line, and they are back
-        # with more.)
         ("grpc.max_concurrent_streams", settings.streams_per_connection),
+        *_line(settings),
         # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the
         # network's speed: agents that pushed against a slow store cost 5 MB each.
         ("grpc.http2.bdp_probe", 0),
@@ -67,6 +64,25 @@ def _against_half_open_connections(settings: ServerSettings, connections: int) -
         ("grpc.server_handshake_timeout_ms", _ms(settings.handshake_timeout)),
         ("grpc.http2.settings_timeout", _SETTINGS_MS),
         ("grpc.max_connection_idle_ms", _ms(settings.connection_idle)),
+    ]
+
+
+def _line(settings: ServerSettings) -> Options:
+    """Return how many calls may wait in line until they are handed to us.
+
+    It is one line of all connections, and a call that was reset stays in it: gRPC takes it out for
+    nobody but us, a fifth of a millisecond each. (Hanging up on who does that is no help: their
+    calls stay in the line, and they are back with more.) A connection can have no more in it than
+    streams, those that it reset counted.
+
+    gRPC's own bounds are 1,000, from which on it drops calls at random, and 3,000: a few
+    connections are enough, and whoever else calls then is answered CANCELLED, which clients do not
+    try again. No argument chooses another status; so the line is as long as its memory may be, and
+    calls in it rather wait. Both bounds are one: to drop some of the calls earlier helps nobody.
+    """
+    return [
+        ("grpc.server.max_pending_requests", settings.pending_calls),
+        ("grpc.server.max_pending_requests_hard_limit", settings.pending_calls),
     ]
 
 
