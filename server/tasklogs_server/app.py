@@ -207,6 +207,8 @@ async def run(
             settings.calls_at_once,
             settings.streams_per_caller,
             settings.health_watches,
+            settings.agent_connects_per_second,
+            settings.agent_connects_at_once,
         )
         caller_limits = CallerLimits(allowance, clock=time.monotonic)
         access = Access(

@@ -151,6 +151,12 @@ class ServerSettings(BaseSettings):
         200.0, gt=0, description="calls of one caller, on average; without --auth there is no limit"
     )
     calls_at_once: int = Field(400, ge=1, description="calls of one caller after a pause")
+    agent_connects_per_second: float = Field(
+        1.0, gt=0, description="times that one agent may open its stream, on average"
+    )
+    agent_connects_at_once: int = Field(
+        20, ge=1, description="times that one agent may open its stream after a pause"
+    )
     streams_per_caller: int = Field(500, ge=1, description="streams of one caller at one time")
     health_watches: int = Field(
         5000, ge=1, description="watches of the health service, which needs no credential"

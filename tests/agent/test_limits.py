@@ -12,7 +12,9 @@ from tasklogs.v1 import types_pb2
 from tests.agent.conftest import until
 from tests.agent.test_with_the_server import SNAPSHOT, agent_of, contents, create, read
 from tests.agent.test_with_the_server import until_status as until_read_status
+from tests.fakes.faulty_proxy import FaultyProxy
 from tests.fakes.task_app import FakeTaskApp
+from tests.fixtures.agent_stream import ScriptedAgent
 from tests.fixtures.conditions import until as until_holds
 from tests.fixtures.server import MakeServer, Server
 
@@ -89,3 +91,26 @@ async def test_an_agent_whose_log_is_full_waits_and_the_log_stays_readable(
             stored = await read(server, source=SNAPSHOT)
             assert contents(stored)[:96] == ["", *(str(number) for number in range(95))]
             assert len(stored.logs) <= 100
+
+
+async def test_an_agent_that_connected_too_often_comes_back_when_it_was_told(
+    app: FakeTaskApp, make_server: MakeServer
+) -> None:
+    app.become_ready()
+    app.say("user", "before")
+    with capture_logs() as logged:
+        async with make_server(agent_connects_per_second=0.5, agent_connects_at_once=1) as server:
+            made = await create(server)
+            async with (
+                ScriptedAgent.connect(server, made.agent_token),  # the one that it may at once
+                FaultyProxy(int(server.address.rpartition(":")[2])) as network,
+                agent_of(made, network.address, app),
+            ):
+                await until_shown(server, ["", "before"])
+                network.cut()
+                app.say("agent", "after")
+                await until_shown(server, ["", "before", "after"])
+            assert await streams(server) == 3
+    told = [one for one in refusals(logged)() if one["code"] == "RESOURCE_EXHAUSTED"]
+    # It dials again within 50 ms where nobody asks for more: that would be dozens of times.
+    assert 1 <= len(told) <= 2

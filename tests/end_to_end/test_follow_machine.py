@@ -328,7 +328,7 @@ def test_every_follower_has_in_the_end_what_a_reader_reads(
     monkeypatch.setitem(cast("dict[str, Any]", LogChanges.since.__kwdefaults__), "rows", 3)
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        server = runner.run(stack.enter_async_context(make_server()))
+        server = runner.run(stack.enter_async_context(make_server(agent_connects_at_once=1000)))
 
         class Machine(FollowMachine):
             def __init__(self) -> None:

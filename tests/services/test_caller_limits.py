@@ -26,19 +26,12 @@ from tasklogs_server.services.deadlines import within
 from tests.fixtures.conditions import until
 from tests.fixtures.server import MakeServer, Server
 from tests.services.authenticated import bearing, guarded
+from tests.services.moved_clock import Clock
 from tests.services.refusals import refused
 from tests.services.reports import make_active
 
 CODE = grpc.StatusCode
 ALICE, BOB = User("alice"), User("bob")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -90,14 +83,6 @@ def test_one_is_told_when_to_come_again(clock: Clock) -> None:
         limits.take_call(ALICE)
     assert caught.value.retry_after is not None
     assert timedelta(seconds=0.5) <= caught.value.retry_after <= timedelta(seconds=1)
-
-
-def test_callers_who_are_gone_cost_nothing(clock: Clock) -> None:
-    limits = limits_of(clock)
-    for number in range(25_000):
-        limits.take_call(User(f"user {number}"))
-        clock.now += 0.001
-    assert len(limits._buckets) <= 10_001
 
 
 async def test_a_stream_counts_until_its_call_ends(clock: Clock) -> None:

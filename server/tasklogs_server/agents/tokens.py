@@ -14,6 +14,7 @@ from tasklogs_server.store.tasks import TaskStore
 
 # Told from users' tokens at a glance, and found by scanners of leaked secrets.
 _PREFIX = "tla_"
+_NOT_VALID = "the agent token is not valid"
 
 
 def new_token(task_id: UUID) -> tuple[str, bytes]:
@@ -25,6 +26,15 @@ def new_token(task_id: UUID) -> tuple[str, bytes]:
 def looks_like_an_agent_token(token: str) -> bool:
     """Whether `token` means to be one."""
     return token.startswith(_PREFIX)
+
+
+def claimed_by(token: str) -> Agent | None:
+    """Return whose agent `token` says it is of, None where it names no task.
+
+    Whether it is, `AgentTokens.agent` tells.
+    """
+    task_id = _task_of(token)
+    return None if task_id is None else Agent(task_id, _hash(token))
 
 
 class AgentTokens:
@@ -39,17 +49,16 @@ class AgentTokens:
 
         Raises LimitExceeded where too many connect at once.
         """
-        task_id = _task_of(token)
-        hash_ = _hash(token)
-        stored: bytes | None = None
-        if task_id is not None:
-            # Else thousands of these would be in line for the store before any reader.
-            async with self._handshakes.turn():
-                stored = await self._tasks.token_hash(task_id)
+        claimed = claimed_by(token)
+        if claimed is None:
+            raise Unauthenticated(_NOT_VALID)
+        # Else thousands of these would be in line for the store before any reader.
+        async with self._handshakes.turn():
+            stored = await self._tasks.token_hash(claimed.task_id)
         # Compared even where there is no such task: the time must not tell.
-        if not hmac.compare_digest(hash_, stored or bytes(32)) or task_id is None:
-            raise Unauthenticated("the agent token is not valid")
-        return Agent(task_id, hash_)
+        if not hmac.compare_digest(claimed.token_hash, stored or bytes(32)):
+            raise Unauthenticated(_NOT_VALID)
+        return claimed
 
     async def still_opens(self, agent: Agent) -> None:
         """Raise Unauthenticated where the agent's token was rotated since, or its task deleted."""

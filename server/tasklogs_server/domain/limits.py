@@ -12,6 +12,7 @@ class Limit(StrEnum):
     DEFAULT_DEADLINE = "default_deadline"
 
     CALLS_PER_SECOND = "calls_per_second"
+    AGENT_CONNECTS_PER_SECOND = "agent_connects_per_second"
     STREAMS_PER_CALLER = "streams_per_caller"
     HEALTH_WATCHES = "health_watches"
 

@@ -13,8 +13,8 @@ from typing import Any, assert_never
 
 import grpc
 
-from tasklogs_server.agents.tokens import AgentTokens, looks_like_an_agent_token
-from tasklogs_server.domain.caller import LOCAL, Caller, User
+from tasklogs_server.agents.tokens import AgentTokens, claimed_by, looks_like_an_agent_token
+from tasklogs_server.domain.caller import LOCAL, Agent, Caller, User
 from tasklogs_server.domain.errors import PermissionDenied, Unauthenticated
 from tasklogs_server.services.caller_limits import CallerLimits
 from tasklogs_server.telemetry.calls import concerns
@@ -74,6 +74,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 
 
+_CONNECT = "/tasklogs.v1.TaskAgents/Connect"
+
 # Open for as long as their caller likes; an agent's is one per task anyway.
 _STREAMS = frozenset(
     {
@@ -106,7 +108,7 @@ class Access:
             case Rule.ADMIN:
                 return self._admin
             case Rule.AGENT:
-                return self._agent
+                return self._agent_that_connects if method == _CONNECT else self._agent
             case _:
                 assert_never(rule)
 
@@ -131,7 +133,19 @@ class Access:
         self._limits.take_strangers_stream()
         return None
 
-    async def _agent(self, context: Context) -> Caller:
+    async def _agent_that_connects(self, context: Context) -> Caller:
+        # Before its first message is waited for: such a stream holds a place among the agents'.
+        token = bearer_of(context)
+        claimed = None if token is None else claimed_by(token)
+        refusal = None if claimed is None else self._limits.connects.refusal(claimed)
+        if claimed is not None and refusal is not None:
+            concerns(claimed.task_id)
+            raise refusal
+        agent = await self._agent(context)
+        self._limits.connects.take(agent)
+        return agent
+
+    async def _agent(self, context: Context) -> Agent:
         token = bearer_of(context)
         if token is not None and looks_like_an_agent_token(token):
             agent = await self._agents.agent(token)

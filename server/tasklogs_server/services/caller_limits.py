@@ -13,10 +13,8 @@ from uuid import UUID
 from tasklogs_server.domain.caller import LOCAL, Agent, Caller
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.domain.limits import Limit
-
-# Beyond so many, buckets that have filled up again are forgotten: they are as good as new. Where
-# few have, it is not tried again before there are twice as many: each look is at all of them.
-_BUCKETS = 10_000
+from tasklogs_server.services.agent_connects import AgentConnects
+from tasklogs_server.services.token_buckets import TokenBuckets
 
 _Key = str | UUID
 
@@ -32,12 +30,9 @@ class Allowance:
     streams: int = 500
     strangers_streams: int = 5000
     """Of all together who need not say who they are."""
-
-
-@dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    filled_at: float
+    connects_per_second: float = 1.0
+    """Streams that one agent opens, on average."""
+    connects_at_once: int = 20
 
 
 class CallerLimits:
@@ -48,22 +43,23 @@ class CallerLimits:
 
     def __init__(self, allowance: Allowance, *, clock: Callable[[], float]) -> None:
         self._allowance = allowance
-        self._clock = clock
-        self._buckets: dict[_Key, _Bucket] = {}
-        self._forget_beyond = _BUCKETS
+        self._calls: TokenBuckets[_Key] = TokenBuckets(
+            allowance.calls_per_second, allowance.calls_at_once, clock=clock
+        )
+        self.connects = AgentConnects(
+            allowance.connects_per_second, allowance.connects_at_once, clock=clock
+        )
         self._streams: dict[_Key, int] = defaultdict(int)
 
     def take_call(self, caller: Caller) -> None:
         """Count a call. Raises LimitExceeded."""
         if caller is LOCAL:
             return
-        bucket = self._filled(_key(caller))
-        if bucket.tokens < 1:
-            seconds = (1 - bucket.tokens) / self._allowance.calls_per_second
+        wait_seconds = self._calls.take(_key(caller))
+        if wait_seconds:
             what = f"more than {self._allowance.calls_per_second:g} calls a second"
-            later = _later(max(seconds, 0.1))
+            later = _later(max(wait_seconds, 0.1))
             raise LimitExceeded(Limit.CALLS_PER_SECOND, "caller", what, later)
-        bucket.tokens -= 1
 
     def take_stream(self, caller: Caller) -> None:
         """Count a stream until the task that runs this ends. Raises LimitExceeded."""
@@ -92,27 +88,6 @@ class CallerLimits:
         self._streams[key] -= 1
         if not self._streams[key]:
             del self._streams[key]
-
-    def _filled(self, key: _Key) -> _Bucket:
-        now, full = self._clock(), float(self._allowance.calls_at_once)
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            if len(self._buckets) >= self._forget_beyond:
-                self._forget_full_ones(now)
-            bucket = self._buckets[key] = _Bucket(full, now)
-        bucket.tokens = min(full, self._tokens(bucket, now))
-        bucket.filled_at = now
-        return bucket
-
-    def _tokens(self, bucket: _Bucket, now: float) -> float:
-        return bucket.tokens + (now - bucket.filled_at) * self._allowance.calls_per_second
-
-    def _forget_full_ones(self, now: float) -> None:
-        full = self._allowance.calls_at_once
-        self._buckets = {
-            key: bucket for key, bucket in self._buckets.items() if self._tokens(bucket, now) < full
-        }
-        self._forget_beyond = max(_BUCKETS, 2 * len(self._buckets))
 
 
 def _key(caller: Caller) -> _Key:

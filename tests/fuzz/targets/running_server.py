@@ -19,7 +19,8 @@ from tests.fixtures.postgres import FAST, PostgresServer
 T = TypeVar("T")
 
 # Whoever waits for an agent, or a task app, waits in vain here.
-_SHORT = {"agent_wait": 0.02, "sync_timeout": 0.05, "store_wait": 5, "epochs_per_hour": 1_000_000}
+_SHORT = {"agent_wait": 0.02, "sync_timeout": 0.05, "store_wait": 5}
+_OFTEN = {"epochs_per_hour": 1_000_000, "agent_connects_at_once": 1_000_000}
 _QUIET = ("debug", "info")
 
 
@@ -68,7 +69,7 @@ class RunningServer:
 
     async def _serve(self) -> None:
         settings = ServerSettings.model_validate(
-            {"listen": "127.0.0.1:0", "channelz": True, **_SHORT}
+            {"listen": "127.0.0.1:0", "channelz": True, **_SHORT, **_OFTEN}
         )
         async with (
             app.run(settings, self._postgres.dsn()) as running,

@@ -61,11 +61,11 @@ class TaskAgentsServicer:
         ABORTED (`SESSION_LOST`) when the store moved under it (start again from Welcome), with
         FAILED_PRECONDITION (`STALE_REPORT`) when a newer build has started, with NOT_FOUND when the task was
         deleted, with UNAUTHENTICATED when the token was rotated, with RESOURCE_EXHAUSTED and RetryInfo when
-        too many agents connect at once or the task opened too many epochs, with RESOURCE_EXHAUSTED (`LOG_FULL`),
-        QuotaFailure and RetryInfo when the log is at its limits and all of it too young to make room (what was
-        acknowledged is stored; come back then), with INVALID_ARGUMENT when a message breaks the rules, with
-        INTERNAL (`COMMIT_REFUSED`) and RetryInfo when the store takes what others bring but not what came here,
-        and with UNAVAILABLE when the server drains or the store is unreachable.
+        too many agents connect at once, this one connected too often or the task opened too many epochs, with
+        RESOURCE_EXHAUSTED (`LOG_FULL`), QuotaFailure and RetryInfo when the log is at its limits and all of it
+        too young to make room (what was acknowledged is stored; come back then), with INVALID_ARGUMENT when a
+        message breaks the rules, with INTERNAL (`COMMIT_REFUSED`) and RetryInfo when the store takes what others
+        bring but not what came here, and with UNAVAILABLE when the server drains or the store is unreachable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

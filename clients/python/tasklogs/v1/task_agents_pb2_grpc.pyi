@@ -26,11 +26,11 @@ class TaskAgentsStub:
     ABORTED (`SESSION_LOST`) when the store moved under it (start again from Welcome), with
     FAILED_PRECONDITION (`STALE_REPORT`) when a newer build has started, with NOT_FOUND when the task was
     deleted, with UNAUTHENTICATED when the token was rotated, with RESOURCE_EXHAUSTED and RetryInfo when
-    too many agents connect at once or the task opened too many epochs, with RESOURCE_EXHAUSTED (`LOG_FULL`),
-    QuotaFailure and RetryInfo when the log is at its limits and all of it too young to make room (what was
-    acknowledged is stored; come back then), with INVALID_ARGUMENT when a message breaks the rules, with
-    INTERNAL (`COMMIT_REFUSED`) and RetryInfo when the store takes what others bring but not what came here,
-    and with UNAVAILABLE when the server drains or the store is unreachable.
+    too many agents connect at once, this one connected too often or the task opened too many epochs, with
+    RESOURCE_EXHAUSTED (`LOG_FULL`), QuotaFailure and RetryInfo when the log is at its limits and all of it
+    too young to make room (what was acknowledged is stored; come back then), with INVALID_ARGUMENT when a
+    message breaks the rules, with INTERNAL (`COMMIT_REFUSED`) and RetryInfo when the store takes what others
+    bring but not what came here, and with UNAVAILABLE when the server drains or the store is unreachable.
     """
     UploadLogSnapshot: _aio.UnaryUnaryMultiCallable[_task_agents_pb2.UploadLogSnapshotRequest, _task_agents_pb2.UploadLogSnapshotResponse]
     """Stores a whole conversation at once, for agents that cannot keep a stream. The same store, the same rules
@@ -56,11 +56,11 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         ABORTED (`SESSION_LOST`) when the store moved under it (start again from Welcome), with
         FAILED_PRECONDITION (`STALE_REPORT`) when a newer build has started, with NOT_FOUND when the task was
         deleted, with UNAUTHENTICATED when the token was rotated, with RESOURCE_EXHAUSTED and RetryInfo when
-        too many agents connect at once or the task opened too many epochs, with RESOURCE_EXHAUSTED (`LOG_FULL`),
-        QuotaFailure and RetryInfo when the log is at its limits and all of it too young to make room (what was
-        acknowledged is stored; come back then), with INVALID_ARGUMENT when a message breaks the rules, with
-        INTERNAL (`COMMIT_REFUSED`) and RetryInfo when the store takes what others bring but not what came here,
-        and with UNAVAILABLE when the server drains or the store is unreachable.
+        too many agents connect at once, this one connected too often or the task opened too many epochs, with
+        RESOURCE_EXHAUSTED (`LOG_FULL`), QuotaFailure and RetryInfo when the log is at its limits and all of it
+        too young to make room (what was acknowledged is stored; come back then), with INVALID_ARGUMENT when a
+        message breaks the rules, with INTERNAL (`COMMIT_REFUSED`) and RetryInfo when the store takes what others
+        bring but not what came here, and with UNAVAILABLE when the server drains or the store is unreachable.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,72 @@
+"""Token buckets: so much a second on average, and so much at once after a pause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+# Beyond so many, buckets that have filled up again are forgotten: they are as good as new. Where
+# few have, it is not tried again before there are twice as many: each look is at all of them.
+_BUCKETS = 10_000
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    filled_at: float
+
+
+class TokenBuckets(Generic[K]):
+    """One bucket for each key, full at first. `clock` is monotonic, in seconds."""
+
+    def __init__(self, per_second: float, at_once: int, *, clock: Callable[[], float]) -> None:
+        self._per_second = per_second
+        self._at_once = float(at_once)
+        self._clock = clock
+        self._buckets: dict[K, _Bucket] = {}
+        self._forget_beyond = _BUCKETS
+
+    def __len__(self) -> int:
+        """How many buckets are held; all others are full."""
+        return len(self._buckets)
+
+    def take(self, key: K) -> float:
+        """Take one; where there is none, take none and return the seconds until there is."""
+        bucket = self._filled(key)
+        if bucket.tokens >= 1:
+            bucket.tokens -= 1
+            return 0.0
+        return self._wait_seconds(bucket.tokens)
+
+    def wait_seconds(self, key: K) -> float:
+        """Return the seconds until there is one to take, 0 where there is."""
+        bucket = self._buckets.get(key)
+        return 0.0 if bucket is None else self._wait_seconds(self._tokens(bucket, self._clock()))
+
+    def _wait_seconds(self, tokens: float) -> float:
+        return max(0.0, (1 - tokens) / self._per_second)
+
+    def _filled(self, key: K) -> _Bucket:
+        now = self._clock()
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= self._forget_beyond:
+                self._forget_full_ones(now)
+            bucket = self._buckets[key] = _Bucket(self._at_once, now)
+        bucket.tokens = min(self._at_once, self._tokens(bucket, now))
+        bucket.filled_at = now
+        return bucket
+
+    def _tokens(self, bucket: _Bucket, now: float) -> float:
+        return bucket.tokens + (now - bucket.filled_at) * self._per_second
+
+    def _forget_full_ones(self, now: float) -> None:
+        self._buckets = {
+            key: bucket
+            for key, bucket in self._buckets.items()
+            if self._tokens(bucket, now) < self._at_once
+        }
+        self._forget_beyond = max(_BUCKETS, 2 * len(self._buckets))
