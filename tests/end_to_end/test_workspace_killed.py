@@ -135,6 +135,7 @@ async def test_what_was_shown_250_ms_before_a_sigkill_of_both_is_in_the_snapshot
         await until(answers)
         await until(has_stored)
         watching = asyncio.create_task(ledger.keep(url))
+        await until(lambda: bool(ledger.shown))
         posting = asyncio.create_task(_talk(user, chance))
         await asyncio.sleep(chance.uniform(0.4, 2.5))  # the random moment itself, not a wait
         killed_at = time.monotonic()

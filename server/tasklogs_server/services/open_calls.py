@@ -7,8 +7,7 @@ caller as CANCELLED.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from tasklogs_server.domain.errors import TaskLogsError
@@ -26,17 +25,9 @@ class OpenCalls:
         self._refused_at = 0.0
         self._ending = False
 
-    @contextmanager
-    def handling(self, *, is_of_the_api: bool) -> Iterator[_Call]:
-        """The call of this task is open as long as the block lasts."""
-        call = asyncio.current_task()
-        assert call is not None
-        calls = self._of_the_api if is_of_the_api else self._others
-        calls.add(call)
-        try:
-            yield call
-        finally:
-            calls.remove(call)
+    def handling(self, *, is_of_the_api: bool) -> Handling:
+        """The call of this task is open as long as the block lasts; lends it."""
+        return Handling(self._of_the_api if is_of_the_api else self._others)
 
     def check(self) -> None:
         """Whether one more call of the API may begin. Raises what `refuse` was given."""
@@ -76,3 +67,23 @@ class OpenCalls:
         """Wait until the handlers of all calls have run to their end."""
         while calls := self._of_the_api | self._others:
             await asyncio.wait(calls)
+
+
+class Handling:
+    """Keeps a call among others as long as the block lasts."""
+
+    __slots__ = ("_among", "_call")
+
+    def __init__(self, among: set[_Call]) -> None:
+        self._among = among
+
+    def __enter__(self) -> _Call:
+        call = asyncio.current_task()
+        assert call is not None
+        self._call = call
+        self._among.add(call)
+        return call
+
+    def __exit__(self, *_: object) -> None:
+        # Perhaps of another task: of one that closes a generator whose call has ended.
+        self._among.remove(self._call)

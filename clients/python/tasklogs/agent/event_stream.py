@@ -1,6 +1,6 @@
 """Server-sent events out of the bytes that a stranger sends, within bounds.
 
-Not httpx-sse's own reader: that decodes by whatever charset the response names, and keeps a line
+Not the reader of httpx-sse: that decodes by whatever charset the response names, and keeps a line
 that never ends.
 """
 

@@ -10,7 +10,6 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, cast
 
 import httpx
-import httpx_sse
 
 from tasklogs.agent import wire
 from tasklogs.agent.event_stream import EventStream
@@ -26,6 +25,7 @@ _MAX_BODY_BYTES = 64 * 1024 * 1024
 24 times its size when it is parsed."""
 _MAX_EVENT_BYTES = 32 * 1024 * 1024
 _EVENT_STREAM = "text/event-stream"
+_WANTS_EVENTS = {"Accept": _EVENT_STREAM, "Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +118,14 @@ class TaskApp:
         """Open an event stream. Its first event is a Burst."""
         process = await self._witness.number()
         try:
-            async with httpx_sse.aconnect_sse(self._client, "GET", "/events") as source:
-                _check(source.response, "/events")
-                _check_type(source.response)
+            async with self._client.stream("GET", "/events", headers=_WANTS_EVENTS) as response:
+                _check(response, "/events")
+                _check_type(response)
                 if is_witness:
-                    self._witness.watch_stream(_socket(source.response))
+                    self._witness.watch_stream(_socket(response))
                 if not self._witness.still(process):
                     raise TaskAppError(Fault.TORN, "/events: the task app restarted meanwhile")
-                events = _events(source.response, process)
+                events = _events(response, process)
                 try:
                     yield events
                 finally:
