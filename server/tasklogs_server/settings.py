@@ -171,7 +171,7 @@ class ServerSettings(BaseSettings):
         600, ge=1, description="calls and streams of one connection at the same time"
     )
     pending_calls: int = Field(
-        20_000,
+        10_000,
         ge=1,
         description="calls of all connections that have come and are not looked at yet, reset ones"
         " too; each is 17 KB, and more are dropped (CANCELLED)",

@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import tasks_pb2, types_pb2
@@ -22,6 +24,8 @@ KINDS = (STORED, LIVE, FOLLOW)
 _STORED_READERS, _STORED_SECONDS = 4, 0.03
 _LIVE_READERS, _LIVE_SECONDS = 2, 0.06
 _CHANGE_SECONDS = 0.03
+# Of one reader; all together are fewer than a server has at work.
+_AT_ONCE = 8
 _CALL_SECONDS = 30.0
 _ENTRIES, _ENTRY_TEXT = 30, "an honest line of an agent's answer. " * 60
 
@@ -95,9 +99,13 @@ class Readers:
                             all_seen.set()
 
         listening = asyncio.create_task(listen())
+        # Whatever ends it ends the waiting.
+        listening.add_done_callback(lambda _: caught_up.set())
+        listening.add_done_callback(lambda _: all_seen.set())
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 await caught_up.wait()
+                _raise_what_ended(listening)
                 moment = time.monotonic()
                 while (moment := moment + _CHANGE_SECONDS) < until:
                     await asyncio.sleep(max(0.0, moment - time.monotonic()))
@@ -110,12 +118,20 @@ class Readers:
                     await self._agent.acked()
                 if due:  # there may have been no time for a single one
                     await all_seen.wait()
+                _raise_what_ended(listening)
         except (TimeoutError, AssertionError, grpc.aio.AioRpcError) as error:
             where = f"{len(due)} changes unseen, caught up: {caught_up.is_set()}"
-            noted.failures.append(f"follow: {error!r}, {where}")
+            what = error.code().name if isinstance(error, grpc.aio.AioRpcError) else repr(error)
+            noted.failures.append(f"follow: {what}, {where}")
         finally:
             call.cancel()
             await asyncio.gather(listening, return_exceptions=True)
+
+
+def _raise_what_ended(listening: asyncio.Task[None]) -> None:
+    if listening.done():
+        listening.result()
+        raise AssertionError("the stream ended")
 
 
 async def _at(
@@ -126,9 +142,9 @@ async def _at(
     until: float,
     offset: float,
 ) -> None:
-    due = time.monotonic() + offset
-    while due < until:
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(due: float) -> None:
         try:
             await read()
         except grpc.aio.AioRpcError as error:
@@ -137,7 +153,16 @@ async def _at(
             noted.failures.append(f"{kind}: {error}")
         # From when it was due: a server that stands still is not asked less about it.
         noted.seconds[kind].append(time.monotonic() - due)
-        due += every_seconds
+        places.release()
+
+    due = time.monotonic() + offset
+    async with asyncio.TaskGroup() as asking:
+        while due < until:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            # One late answer makes no other one late, nor a test long.
+            await places.acquire()
+            asking.create_task(ask(due))
+            due += every_seconds
 
 
 def _check(contents: list[str], is_snapshot: bool, source: pb.LogSource.ValueType) -> None:
@@ -173,12 +198,20 @@ async def readers(served: Served) -> AsyncIterator[Readers]:
         await agents["followed"].acked()
         for agent in agents.values():
             agent.answer_syncs()
-        yield Readers(
-            [await user() for _ in range(_STORED_READERS)],
-            [await user() for _ in range(_LIVE_READERS)],
-            await user(),
-            agents["followed"],
-        )
+        stored = [await user() for _ in range(_STORED_READERS)]
+        live = [await user() for _ in range(_LIVE_READERS)]
+        follower = await user()
+        # A connection without a call is closed after a while, and where strangers hold all places
+        # its user gets none again.
+        for each in (*stored, *live, follower):
+            stack.callback(_watch_health(each).cancel)
+        yield Readers(stored, live, follower, agents["followed"])
+
+
+def _watch_health(user: User) -> grpc.aio.UnaryStreamCall[Any, Any]:
+    stub: Any = health_pb2_grpc.HealthStub(user.channel)
+    watch: grpc.aio.UnaryStreamCall[Any, Any] = stub.Watch(health_pb2.HealthCheckRequest())
+    return watch
 
 
 async def _make_active(user: User, task: str) -> None:
