@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
-DEADLINE_SECONDS = 55
+DEADLINE_SECONDS = 85
 """Of the whole demo; a command that hangs does not outlive it."""
 STOP_SECONDS = 15
 

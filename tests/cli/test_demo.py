@@ -15,7 +15,7 @@ import pytest
 from tests.cli.command import environment
 
 DEMO = Path(__file__).parents[2] / "demo" / "run"
-DEADLINE_SECONDS = 90
+DEADLINE_SECONDS = 110
 
 
 @pytest.fixture

@@ -42,6 +42,11 @@ class Reader:
                 self._heard.clear()
                 await self._heard.wait()
 
+    @property
+    def but_progress(self) -> list[str]:
+        """The kinds of all messages but those that come whenever nothing else did for a while."""
+        return [event for event in self.events if event != "progress"]
+
     async def heard(self, event: str, count: int = 1) -> None:
         """Wait for messages of a kind."""
         await self.until(lambda: self.events.count(event) >= count)
