@@ -51,6 +51,20 @@ async def test_calls_past_the_bound_are_dropped_and_those_within_it_are_answered
         assert await code_of(server) is grpc.StatusCode.OK
 
 
+async def test_streams_that_were_reset_count_until_somebody_has_looked(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(streams_per_connection=BOUND) as server:
+        await server.create_task()
+        with Stranger.connected(server) as stranger:
+            for _ in range(3 * BOUND):
+                stranger.reset_call()
+            # Refused, all but those that wait.
+            stranger.streams_of(Kind.RST_STREAM, 2 * BOUND - WITH_US)
+
+            assert await code_of(server) is grpc.StatusCode.OK
+
+
 async def code_of(server: Server) -> grpc.StatusCode:
     call = task_logs_pb2_grpc.TaskLogsStub(server.channel).GetTaskLogs(REQUEST, timeout=60)
     return await call.code()
@@ -77,10 +91,13 @@ class Stranger:
     def reset_calls(self, count: int) -> None:
         """Begin calls and reset them; return when gRPC has them all."""
         for _ in range(count):
-            stream = self._stream()
-            self._connection.sendall(frames.headers(stream, FIELDS) + frames.rst_stream(stream))
+            self.reset_call()
         self._connection.sendall(frame(Kind.PING, b"all said"))
         self.streams_of(Kind.PING, 1)
+
+    def reset_call(self) -> None:
+        stream = self._stream()
+        self._connection.sendall(frames.headers(stream, FIELDS) + frames.rst_stream(stream))
 
     def call(self, request: bytes) -> int:
         """Make a whole call; return its stream."""

@@ -38,6 +38,8 @@ def options(settings: ServerSettings, connections: int) -> Options:
         *_against_half_open_connections(settings, connections),
         ("grpc.max_receive_message_length", settings.message_bytes),
         ("grpc.max_concurrent_streams", settings.streams_per_connection),
+        # Streams that were reset count for as long as something of them is held.
+        ("grpc.http.overload_protection", 1),
         *_line(settings),
         # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the
         # network's speed: agents that pushed against a slow store cost 5 MB each.
