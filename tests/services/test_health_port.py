@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -11,9 +14,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tasklogs.v1 import tasks_pb2, tasks_pb2_grpc
 from tasklogs_server.app import StartupError
+from tasklogs_server.services.health import Health
+from tasklogs_server.services.probes import probes
+from tasklogs_server.settings import ServerSettings
 from tests.fixtures.conditions import until
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.server import MakeServer
+from tests.hostile import frames
+from tests.hostile.peer import Peer, Tally
+from tests.hostile.target import Target
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -91,6 +100,42 @@ async def test_strangers_may_watch_a_little_and_probes_are_answered_all_the_same
         finally:
             for channel in channels:
                 await channel.close()
+
+
+async def test_calls_that_do_not_come_to_their_end_end_with_their_connection() -> None:
+    async with health_port(connection_lasts=timedelta(seconds=0.3)) as target:
+        tally = Tally()
+        async with asyncio.timeout(30), Peer.connected(target, tally) as peer:
+            await peer.begin({frames.INITIAL_WINDOW_SIZE: 0})
+            await peer.open_call(target, "/grpc.health.v1.Health/Check")
+            await peer.call(target, "/grpc.health.v1.Health/Check", b"", None)
+            await peer.call(target, "/grpc.health.v1.Health/Watch", b"", None)
+            await peer.behave()
+        assert tally.ended_by_the_server == 1
+
+
+async def test_strangers_have_few_connections() -> None:
+    tally = Tally()
+
+    async def connect(target: Target) -> None:
+        async with Peer.connected(target, tally) as peer:
+            await peer.begin()
+            await peer.behave()
+
+    async with health_port() as target:
+        peers = [asyncio.create_task(connect(target)) for _ in range(210)]
+        await until(lambda: tally.ended_by_the_server == 10)
+        for peer in peers:
+            peer.cancel()
+        await asyncio.wait(peers)
+
+
+@asynccontextmanager
+async def health_port(**options: Any) -> AsyncIterator[Target]:
+    settings: Any = {"health_listen": "0"}
+    async with probes(ServerSettings(**settings), Health(), **options) as address:
+        assert address is not None
+        yield Target(int(address.rpartition(":")[2]), task="", agent_token="")
 
 
 async def _first_or_code(watch: Any) -> grpc.StatusCode:
