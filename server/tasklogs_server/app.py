@@ -115,7 +115,6 @@ class Running:
     _follows: Follows
     _health: Health
     _calls: OpenCalls
-    _sending: Sending
     _timeout: timedelta
 
     async def drain(self) -> None:
@@ -127,8 +126,7 @@ class Running:
         self._follows.drain(ServerDraining(_DRAIN_RETRY_AFTER))
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout.total_seconds()):
-                await self._calls.answered()
-                await self._sending.taken()
+                await self._calls.over()
         # Whoever calls meanwhile is told to come later; then there is a moment when nobody calls.
         with suppress(TimeoutError):
             async with asyncio.timeout(_QUIET_WITHIN_SECONDS):
@@ -271,7 +269,7 @@ async def run(
             await stack.enter_async_context(background(security.key_ring.run()))
         await set_serving(health_servicer, serving=True)
         await server.start()
-        stack.push_async_callback(_stop, server, bound, sessions, follows, calls, sending)
+        stack.push_async_callback(_stop, server, bound, sessions, follows, calls)
         yield Running(
             address=f"{host}:{bound}",
             metrics_address=metrics_address,
@@ -281,7 +279,6 @@ async def run(
             _follows=follows,
             _health=health_servicer,
             _calls=calls,
-            _sending=sending,
             _timeout=settings.drain_timeout,
         )
 
@@ -292,7 +289,6 @@ async def _stop(
     sessions: Sessions,
     follows: Follows,
     calls: OpenCalls,
-    sending: Sending,
 ) -> None:
     # An open call would hold `stop` for its whole grace: those of ours end first.
     calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
@@ -303,8 +299,7 @@ async def _stop(
     with suppress(TimeoutError):
         async with asyncio.timeout(_ENDED_SECONDS):
             await asyncio.sleep(_ACCEPTED_SECONDS)
-            await calls.answered()
-            await sending.taken()
+            await calls.over()
     hang_up(port)
     await server.stop(grace=0.5)
     # `stop` returns before the handlers' cleanup has run, and that needs the store.

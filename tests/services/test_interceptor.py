@@ -316,7 +316,7 @@ async def test_once_it_refuses_new_calls_are_refused_and_open_ones_answered() ->
         open_call = asyncio.create_task(call(channel, "unary"))
         await started.wait()
         calls.refuse(lambda: ServerDraining(timedelta(seconds=2)))
-        answered = asyncio.create_task(calls.answered())
+        answered = asyncio.create_task(calls.over())
 
         refusal = await refused(call(channel, "unary"))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")

@@ -76,11 +76,6 @@ class Sending:
         self._held += answer_bytes
         self._held_by[whose] += answer_bytes
 
-    async def taken(self) -> None:
-        """Wait until no answer is on its way."""
-        while self._answers:
-            await asyncio.wait(self._answers)
-
     def _is_over(self, call: _Call) -> None:
         answer = self._answers.pop(call, None)
         if answer is None:
