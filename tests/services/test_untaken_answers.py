@@ -239,15 +239,15 @@ async def test_a_drain_does_not_wait_for_strangers_who_take_nothing(database: st
     async with (
         app.run(settings, database) as running,
         grpc.aio.insecure_channel(running.address) as channel,
+        Reader.connected(Server(running.address, database, channel)) as reader,
     ):
-        async with Reader.connected(Server(running.address, database, channel)) as reader:
-            stream = await reader.peer.call(reader.target, CHECK, b"", None)
-            await reader.until(lambda: stream in reader.began)
+        stream = await reader.peer.call(reader.target, CHECK, b"", None)
+        await reader.until(lambda: stream in reader.began)
 
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                await running.drain()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await running.drain()
 
-            assert stream not in reader.ended
+        assert stream not in reader.ended
 
 
 def _may_ask(sending: Sending, whose: str) -> bool:
