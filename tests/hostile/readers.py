@@ -25,7 +25,7 @@ _STORED_READERS, _STORED_SECONDS = 4, 0.03
 _LIVE_READERS, _LIVE_SECONDS = 2, 0.06
 _CHANGE_SECONDS = 0.03
 # Of one reader; all together are fewer than a server has at work.
-_AT_ONCE = 8
+_AT_ONCE = 20
 _CALL_SECONDS = 30.0
 _ENTRIES, _ENTRY_TEXT = 30, "an honest line of an agent's answer. " * 60
 
