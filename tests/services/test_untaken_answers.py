@@ -160,6 +160,8 @@ async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> No
         await asyncio.Event().wait()
 
     async with background(sending.cut_off()), asyncio.TaskGroup() as group:
+        end_of_a_stream = group.create_task(takes_nothing())
+        sending.began(end_of_a_stream, None, 0)
         calls = [group.create_task(takes_nothing()) for _ in range(4)]
         for number, call in enumerate(calls):
             sending.began(call, number, 25)
@@ -172,9 +174,10 @@ async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> No
         assert [call.cancelled() for call in calls] == [True, False, False, False]
         assert sending.held_bytes == 75
         assert observer.limits == [Limit.ANSWER_BYTES]
-        for call in calls:
+        assert not end_of_a_stream.done()  # that would make no room
+        for call in (end_of_a_stream, *calls):
             call.cancel()
-        await asyncio.wait(calls)
+        await asyncio.wait([end_of_a_stream, *calls])
         assert sending.held_bytes == 0
 
 

@@ -97,8 +97,10 @@ class Sending:
         for call in self._given_before(self._time.now() - _SLOW_SECONDS):
             if too_much < 0:
                 break
-            slow.append(call)
-            too_much -= self._answers[call].bytes
+            answer_bytes = self._answers[call].bytes
+            if answer_bytes:  # the end of a stream holds none
+                slow.append(call)
+                too_much -= answer_bytes
         self._give_up(slow, Limit.ANSWER_BYTES)
 
     def _given_before(self, moment: float) -> Sequence[_Call]:
