@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -144,7 +144,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return handle
 
-    def _place(self, method: str) -> Any:
+    def _place(self, method: str) -> AbstractAsyncContextManager[None]:
         """Return what a call holds while it is handled.
 
         Not before its request is there, nor while its answer is on the way: strangers, and who does
