@@ -7,19 +7,16 @@ refusal does. An honest agent connects when it starts, and after something broke
 from __future__ import annotations
 
 import hmac
-import random
 from collections.abc import Callable
-from datetime import timedelta
 from uuid import UUID
 
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.services.token_buckets import TokenBuckets
+from tasklogs_server.services.token_buckets import TokenBuckets, retry_after
 
 # Beyond so many refused agents all are forgotten: each costs one look at the store to know again.
 _REFUSED = 10_000
-_SHORTEST_WAIT_SECONDS = 0.1
 
 
 class AgentConnects:
@@ -55,8 +52,6 @@ class AgentConnects:
         return self._error(wait_seconds) if wait_seconds else None
 
     def _error(self, wait_seconds: float) -> LimitExceeded:
-        # Several that have one token, and were refused together, must not come back together.
-        wait_seconds = max(wait_seconds, _SHORTEST_WAIT_SECONDS) * random.uniform(1.0, 2.0)
         what = f"its agent connects more than {self._per_second:g} times a second"
-        later = timedelta(seconds=wait_seconds)
+        later = retry_after(wait_seconds)  # spread: several agents may have one token
         return LimitExceeded(Limit.AGENT_CONNECTS_PER_SECOND, "task", what, later)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from uuid import UUID
 
 from tasklogs_server.domain.caller import LOCAL, Agent, Caller
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.services.agent_connects import AgentConnects
-from tasklogs_server.services.token_buckets import TokenBuckets
+from tasklogs_server.services.token_buckets import TokenBuckets, retry_after
 
 _Key = str | UUID
 
@@ -58,7 +56,7 @@ class CallerLimits:
         wait_seconds = self._calls.take(_key(caller))
         if wait_seconds:
             what = f"more than {self._allowance.calls_per_second:g} calls a second"
-            later = _later(max(wait_seconds, 0.1))
+            later = retry_after(wait_seconds)
             raise LimitExceeded(Limit.CALLS_PER_SECOND, "caller", what, later)
 
     def take_stream(self, caller: Caller) -> None:
@@ -78,7 +76,7 @@ class CallerLimits:
         if self._streams[key] >= at_most:
             # Those of a connection that broke are noticed within seconds.
             what = f"more than {at_most} streams at the same time"
-            raise LimitExceeded(limit, whose, what, _later(2.0))
+            raise LimitExceeded(limit, whose, what, retry_after(2.0))
         self._streams[key] += 1
         call = asyncio.current_task()
         assert call is not None
@@ -92,8 +90,3 @@ class CallerLimits:
 
 def _key(caller: Caller) -> _Key:
     return caller.task_id if isinstance(caller, Agent) else caller.subject
-
-
-def _later(seconds: float) -> timedelta:
-    # Those who were refused together must not come back together.
-    return timedelta(seconds=seconds * random.uniform(1.0, 2.0))

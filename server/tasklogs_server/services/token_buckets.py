@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -11,6 +13,7 @@ K = TypeVar("K", bound=Hashable)
 # Beyond so many, buckets that have filled up again are forgotten: they are as good as new. Where
 # few have, it is not tried again before there are twice as many: each look is at all of them.
 _BUCKETS = 10_000
+_SHORTEST_WAIT_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -70,3 +73,9 @@ class TokenBuckets(Generic[K]):
             if self._tokens(bucket, now) < self._at_once
         }
         self._forget_beyond = max(_BUCKETS, 2 * len(self._buckets))
+
+
+def retry_after(wait_seconds: float) -> timedelta:
+    """Return what to tell whoever has to wait: a little, and up to twice as long as that."""
+    # Those who were refused together must not come back together.
+    return timedelta(seconds=max(wait_seconds, _SHORTEST_WAIT_SECONDS) * random.uniform(1.0, 2.0))
