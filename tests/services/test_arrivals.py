@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -110,6 +111,27 @@ async def test_those_make_room_who_have_waited_longest() -> None:
         for one in calls:
             one.cancel()
         await asyncio.wait(calls)
+
+
+async def test_many_that_make_room_are_told_so_a_few_at_a_time() -> None:
+    arrivals = Arrivals(timedelta(seconds=0.4))
+    turns = 0
+    told_in: Counter[int] = Counter()
+
+    async def call() -> None:
+        with pytest.raises(RequestTooSlow):
+            await message(arrivals, comes=asyncio.Event())
+        told_in[turns] += 1
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with background(arrivals.cut_off()), background(count_turns()):
+        await asyncio.gather(*[call() for _ in range(300)])
+    assert max(told_in.values()) <= 20
 
 
 async def test_requests_that_waited_for_the_server_itself_are_not_taken_for_slow() -> None:

@@ -22,6 +22,9 @@ _Call: TypeAlias = "asyncio.Task[Any]"
 # requests come with their headers; a large one on a slow line has time while there is room.
 _MANY = 128
 _SLOW_SECONDS = 2.0
+# A thousand that are told so in one go keep everybody waiting.
+_AT_ONCE = 20
+_BETWEEN_SECONDS = 0.01
 
 
 class Arrivals:
@@ -53,11 +56,16 @@ class Arrivals:
         """End the waiting of those who take too long, until cancelled."""
         while True:
             now = await self._time.next_look()
-            self._cut_off(now - self._within, at_most=len(self._waiting))
-            self._cut_off(now - _SLOW_SECONDS, at_most=len(self._waiting) - _MANY)
+            await self._cut_off(now - self._within, leave=0)
+            await self._cut_off(now - _SLOW_SECONDS, leave=_MANY)
 
-    def _cut_off(self, since_before: float, *, at_most: int) -> None:
-        early = takewhile(lambda item: item[1] < since_before, self._waiting.items())
-        for call, _ in list(islice(early, max(0, at_most))):
-            del self._waiting[call]
-            call.cancel()
+    async def _cut_off(self, since_before: float, *, leave: int) -> None:
+        while len(self._waiting) > leave:
+            early = takewhile(lambda item: item[1] < since_before, self._waiting.items())
+            calls = [call for call, _ in islice(early, min(_AT_ONCE, len(self._waiting) - leave))]
+            if not calls:
+                return
+            for call in calls:
+                del self._waiting[call]
+                call.cancel()
+            await asyncio.sleep(_BETWEEN_SECONDS)
