@@ -52,6 +52,6 @@ class AgentConnects:
         return self._error(wait_seconds) if wait_seconds else None
 
     def _error(self, wait_seconds: float) -> LimitExceeded:
-        what = f"its agent connects more than {self._per_second:g} times a second"
+        what = f"its agent connects at more than {self._per_second:g} a second"
         later = retry_after(wait_seconds)  # spread: several agents may have one token
         return LimitExceeded(Limit.AGENT_CONNECTS_PER_SECOND, "task", what, later)
