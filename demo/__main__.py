@@ -71,7 +71,9 @@ def tell_all(stage: Stage) -> None:
 
 def start_workspace(stage: Stage, app: str) -> None:
     port = app.rpartition(":")[2]
-    stage.start("task app", f"python -m tests.fakes.task_app --port {port} --state-file state.json")
+    stage.start(
+        "task app", f"python -m tests.support.fakes.task_app --port {port} --state-file state.json"
+    )
     stage.start("agent", f"tasklogs agent --token-file demo.token --agentapi-url {app}")
 
 

@@ -27,7 +27,7 @@ from tasklogs import (
 from tasklogs.client.assembly import Assembly, WrongDelta
 from tasklogs.v1 import task_logs_pb2, tasks_pb2
 from tests.client.scripted_server import Refusal
-from tests.fakes.log_server import (
+from tests.support.fakes.log_server import (
     ACTIVE,
     HOLD,
     LogServer,
