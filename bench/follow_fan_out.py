@@ -40,7 +40,7 @@ class _OneTask:
             "open_ours", address=address, tokens=[task.token], content_bytes=_CONTENT_BYTES
         )
         await self._follow(address, FOLLOW, follow_request(task), CAUGHT_UP)
-        # From now on it is known how long our messages are: the bare ones are as long.
+        # Our messages are known now: make the bare ones as long.
         await self.run()
 
     async def open_bare(self, address: str, message_bytes: int) -> None:

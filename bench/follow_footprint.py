@@ -1,4 +1,4 @@
-"""Server memory per follower that hears nothing."""
+"""Server memory per idle follower."""
 
 from __future__ import annotations
 

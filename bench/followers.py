@@ -90,7 +90,7 @@ class Follower:
 
 
 def _say_why(reading: asyncio.Task[None]) -> None:
-    """Whoever waits for a follow that ended learns no more than that nothing comes."""
+    """Log why a follow ended: whoever waits for it only sees that nothing arrives."""
     if not reading.cancelled() and (error := reading.exception()) is not None:
         print(f"error: {error}", file=sys.stderr, flush=True)
 
@@ -182,7 +182,7 @@ class Followers:
         return {"messages": messages, "message_bytes": message_bytes}
 
     async def close(self) -> int:
-        """Leave; the result is 0, the number that is left."""
+        """Disconnect; the result is 0, the number that is left."""
         for follower in self.streams:
             follower.close()
         if self._receipts is not None:

@@ -1,4 +1,4 @@
-"""One contestant's part in a client process: it stays connected while others have their turn."""
+"""One contestant's part in a client process. It stays connected while the others run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a measurement stands on: one Postgres, the server under test, the bare one, clients."""
+"""What a measurement needs: a Postgres, the server under test, the bare server, clients."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class NewTask:
 
 @dataclass
 class Stage:
-    """One run's processes. `quick` asks for figures in seconds, of no value but that they come."""
+    """One run's processes. `quick` runs take seconds, and their figures mean nothing."""
 
     dsn: str
     ours: Server

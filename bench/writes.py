@@ -1,4 +1,4 @@
-"""Writes: entries committed at full speed, and what an answer that grows costs."""
+"""Writes: entries committed at full speed, and the cost of a growing answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ANSWER_BYTES = _STEP_BYTES * _STEPS
 
 
 async def committed_entries(stage: Stage) -> list[Result]:
-    """100 sessions, each append gone with the ack of the one before."""
+    """100 sessions; each sends its next append after the ack of the one before."""
     tasks = await stage.create_tasks(_SESSIONS, standalone=True)
     for number, client in enumerate(stage.clients):
         tokens = [task.token for task in tasks[number::CLIENTS]]
