@@ -71,7 +71,7 @@ check-docs: setup ## Fail if these differ from the code
 buf: setup ## buf: lint, and check for breaking changes since the last tag
 	@sh tools/buf.sh
 
-lock: setup ## Write requirements/dev.lock anew (UPGRADE=1: newest versions)
+lock: setup ## Write the locks in requirements/ again (UPGRADE=1: newest versions)
 	@sh tools/lock.sh
 
 agentapi: ## Try again to build the real AgentAPI with Go

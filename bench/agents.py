@@ -1,6 +1,6 @@
 """Scripted agents: streams that answer syncs, flood, grow an answer, or do nothing.
 
-Each has a channel, and so a connection, of its own, as real agents have.
+Each has its own channel and so its own connection, like a real agent.
 """
 
 from __future__ import annotations

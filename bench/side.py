@@ -12,7 +12,7 @@ from bench.processes import Worker
 
 @dataclass(frozen=True)
 class Side:
-    """Followers and publishers, by a name; see bench/publishing.py for what they can be told."""
+    """Followers and publishers, by a name; bench/publishing.py lists their orders."""
 
     client: Worker
     name: str

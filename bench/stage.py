@@ -25,7 +25,7 @@ from tasklogs_server.postgres import EmbeddedPostgres
 GET_TASK_LOGS = "/tasklogs.v1.TaskLogs/GetTaskLogs"
 CLIENTS = 2
 LOG_ENTRIES, LOG_BYTES = 30, 64 * 1024
-# What GetTaskLogs says beside the entries, so that the constant is as long as our answer.
+# The size of a GetTaskLogs response without its entries, so that the constant is as long as ours.
 _BESIDE_BYTES = 150 + 40 * LOG_ENTRIES
 
 
@@ -129,7 +129,7 @@ async def open_stage(*, quick: bool, rounds: int) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def open_postgres() -> AsyncIterator[str]:
-    """Run a Postgres of its own, with the settings of `tasklogs serve`; lend its DSN."""
+    """Run a separate Postgres with the settings of `tasklogs serve`; yield its DSN."""
     with tempfile.TemporaryDirectory(prefix="tasklogs-bench-") as directory:
         async with EmbeddedPostgres(Path(directory) / "data") as postgres:
             yield postgres.dsn()

@@ -74,8 +74,8 @@ async def committed_entries(stage: Stage) -> list[Result]:
 async def growing_answer(stage: Stage) -> list[Result]:
     """An answer grows to 100 KB in 1 KB steps, each committed by itself, and is then sealed.
 
-    On a Postgres of its own: the WAL is one for all, and whatever other measurements have left to
-    vacuum would be counted.
+    This uses a separate Postgres: the WAL is shared, so it would include the vacuum of what other
+    measurements left.
     """
     answers = {"prose": words(_ANSWER_BYTES), "noise": noise(_ANSWER_BYTES)}
     measured: dict[str, list[_Growth]] = {name: [] for name in answers}
