@@ -1,6 +1,6 @@
 """`python -m bench [--quick] [--only NAME ...] [--rounds N]`: measure, print and write the table.
 
-Exit code 0 when all was measured, whether or not targets were met; 1 when a measurement failed.
+Exit code 0: everything was measured, whether or not targets were met. 1: a measurement failed.
 """
 
 from __future__ import annotations
@@ -43,16 +43,18 @@ MEASUREMENTS: Mapping[str, Callable[[Stage], Awaitable[list[Result]]]] = {
     "telemetry": telemetry.cost_of_a_read,
     "help": footprint.help_page,
 }
-# Many short rounds: whatever else the machine does then meets both sides of some rounds alike.
+# Many short rounds: other load on the machine then affects both sides of most rounds equally.
 _ROUNDS, _QUICK_ROUNDS = 11, 2
 
 
 def main() -> int:
-    # As Ctrl-C: what was started is ended.
+    # Like Ctrl-C: stop every process that was started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure TaskLogs.")
-    parser.add_argument("--quick", action="store_true", help="under a minute; nothing is written")
-    parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), help="nothing is written")
+    parser.add_argument("--quick", action="store_true", help="take under a minute; write nothing")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(MEASUREMENTS), help="measure these; write nothing"
+    )
     parser.add_argument("--rounds", type=int, help=f"default {_ROUNDS}")
     arguments = parser.parse_args()
     rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
@@ -77,7 +79,7 @@ async def _measure(
             began = time.perf_counter()
             try:
                 results += await MEASUREMENTS[name](stage)
-            except Exception:  # one failed row must not take the others' figures along
+            except Exception:  # one failed measurement must not lose the figures of the others
                 failures[name] = traceback.format_exc()
             print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     return results, failures

@@ -1,6 +1,6 @@
 """Scripted agents: streams that answer syncs, flood, grow an answer, or do nothing.
 
-Each has a channel, and so a connection, of its own, as real agents have.
+Each has its own channel and so its own connection, like a real agent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.wire.entries import varint
 
 CONNECT = "/tasklogs.v1.TaskAgents/Connect"
-# Those beyond a few wait in line at the server.
+# The server lets in a few at a time; more would queue there.
 _HANDSHAKES = 32
 _APPEND_TAG = b"\x12"  # AgentMessage.append: field 2, length-delimited
 
@@ -124,7 +124,7 @@ class Agents:
     async def flood(
         self, seconds: float, entries_per_append: int, content_bytes: int
     ) -> dict[str, Any]:
-        """Let every agent append as fast as its acks come, for so long."""
+        """Let every agent append as fast as its acks come, for this long."""
         began = time.perf_counter()
         sent = await asyncio.gather(
             *(

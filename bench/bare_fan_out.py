@@ -1,4 +1,4 @@
-"""The least that grpc.aio can do to pass messages on: topics in memory, the same bytes to all."""
+"""The minimum that grpc.aio does to pass on messages: topics in memory, the same bytes to all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ceiling: a grpc.aio server that does the least for the same bytes.
+"""The upper bound: a grpc.aio server that does the minimum for the same bytes.
 
 `python -m bench.bare_server DSN CONSTANT_BYTES`, on uvloop, with the options of `tasklogs serve`
 and as many connections as it has. Requests and responses are raw bytes:

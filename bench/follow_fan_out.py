@@ -21,12 +21,12 @@ _WINDOW = 2
 
 
 async def fan_out(stage: Stage) -> list[Result]:
-    """300 followers of one task, then 300 of 300 tasks; each has a connection of its own."""
+    """300 followers of one task, then 300 of 300 tasks; each has its own connection."""
     return [await _one_task(stage), await _many_tasks(stage)]
 
 
 class _OneTask:
-    """A publisher in a process of its own, and followers in all others."""
+    """A publisher in one client process, and followers in all others."""
 
     def __init__(self, stage: Stage, publisher: Worker, name: str) -> None:
         self._publisher = Side(publisher, name)
@@ -40,7 +40,7 @@ class _OneTask:
             "open_ours", address=address, tokens=[task.token], content_bytes=_CONTENT_BYTES
         )
         await self._follow(address, FOLLOW, follow_request(task), CAUGHT_UP)
-        # From now on it is known how long our messages are: the bare ones are as long.
+        # Our messages are known now: make the bare ones as long.
         await self.run()
 
     async def open_bare(self, address: str, message_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Server memory per follower that hears nothing."""
+"""Server memory per idle follower."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SHARED_CHANNELS = 10
 
 
 async def idle_followers(stage: Stage) -> list[Result]:
-    """Each of a task of its own, so with a feed of its own; the first ones warm up.
+    """Each follows its own task, and so has its own feed; the first ones are the warm-up.
 
-    In servers of their own: memory that earlier load has freed would hide what follows take.
+    Each measurement has a new server: memory that earlier load has freed would hide the follows'.
     """
     count = 60 if stage.quick else 500
     own: list[float] = []

@@ -1,6 +1,6 @@
 """Followers of one client process: they note what arrives, and decode nothing.
 
-Each has a channel, and so a connection, of its own unless it is asked otherwise.
+Each has its own channel and so its own connection, unless asked otherwise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEADLINE_SECONDS = 60
 
 
 class Follower:
-    """One stream. `arrivals` are moments (ns, of the clock that all processes share) and numbers.
+    """One stream. `arrivals` are times (ns, of the clock that all processes share) and numbers.
 
     A message stands for all numbers up to its own: what coalesced on the way has arrived with it.
     """
@@ -90,7 +90,7 @@ class Follower:
 
 
 def _say_why(reading: asyncio.Task[None]) -> None:
-    """Whoever waits for a follow that ended learns no more than that nothing comes."""
+    """Log why a follow ended: the caller that waits for it only sees that nothing arrives."""
     if not reading.cancelled() and (error := reading.exception()) is not None:
         print(f"error: {error}", file=sys.stderr, flush=True)
 
@@ -182,7 +182,7 @@ class Followers:
         return {"messages": messages, "message_bytes": message_bytes}
 
     async def close(self) -> int:
-        """Leave; the result is 0, the number that is left."""
+        """Disconnect; the result is 0, the number that is left."""
         for follower in self.streams:
             follower.close()
         if self._receipts is not None:

@@ -1,4 +1,4 @@
-"""Memory per idle stream, and how long the command line takes to say what it can do."""
+"""Memory per idle stream, and the time of `tasklogs --help`."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def _bare_cost(stage: Stage, server: Server, count: int) -> float:
 
 
 async def _settled_bytes(pid: int) -> int:
-    """Wait until resident memory stands still, and return it."""
+    """Wait until resident memory stops growing, and return it."""
     process = psutil.Process(pid)
     seen = -1
     while (now := process.memory_info().rss) != seen:

@@ -36,7 +36,7 @@ async def our_server(
 ) -> AsyncIterator[Server]:
     """Run `tasklogs serve` on a database, as a user would, and end it with SIGTERM.
 
-    What it logs goes to the file `log`, where there is one; else errors are shown.
+    Its log goes to the file `log`, if there is one; otherwise errors are shown.
     """
     command = Path(sys.executable).with_name("tasklogs")
     arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", dsn]
@@ -110,7 +110,7 @@ async def _forward(lines: asyncio.StreamReader) -> None:
 
 
 class Worker:
-    """A client process of its own; one command at a time. See bench/worker.py."""
+    """A client process; it runs one command at a time. See bench/worker.py."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process

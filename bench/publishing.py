@@ -16,18 +16,18 @@ from bench.stamp import stamp
 from bench.typing_agents import TypingAgent, entry_append
 
 _DEADLINE_SECONDS = 20
-# Those beyond a few wait in line at the server.
+# The server lets in a few at a time; more would queue there.
 _HANDSHAKES = 32
 
 
 class Publisher(Protocol):
-    """Whoever sends a change and waits until it is taken."""
+    """Sends a change and waits until it is acknowledged."""
 
     async def publish(self, number: int) -> None:
         """Send the change with this number; return when it is acknowledged."""
 
     async def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
 
 
 class OurPublisher:
@@ -178,7 +178,7 @@ class Publishing:
         return [{"first": one.first, "moments": one.moments} for one in self._typing]
 
     async def close(self) -> int:
-        """Leave; the result is 0, the number that is left."""
+        """Disconnect; the result is 0, the number that is left."""
         for publisher in self._publishers:
             await publisher.close()
         for agent in self._typing_agents:

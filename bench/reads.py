@@ -28,7 +28,7 @@ _PAGE = "/bench.Bare/Page"
 
 
 async def snapshot_of_many(stage: Stage) -> list[Result]:
-    """32 callers, each on a task of its own."""
+    """32 callers, each on its own task."""
     tasks = await stage.create_tasks(_CALLERS)
     await stage.fill(tasks, entries=LOG_ENTRIES, content_bytes=LOG_BYTES // LOG_ENTRIES)
     ours = [[read_request(task, source=pb.LOG_SOURCE_SNAPSHOT)] for task in tasks]

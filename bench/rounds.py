@@ -1,4 +1,4 @@
-"""Measuring side by side: every round runs each contestant once, in turns of order."""
+"""Side-by-side measurement: each round runs every contestant once, in alternating order."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Contestant = Callable[[], Awaitable[float]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two contestants' figures; `ratios` are of the same round, `ratio` is their median.
+    """Two contestants' figures. `ratios` are of one round each; `ratio` is their median.
 
-    `per_cpu` is the same median of what was done per second of processor time, of all the run's
-    processes: it stands also where other work on the machine takes turns with the measurement.
+    `per_cpu` is the same median for work per second of CPU time, over all processes of the run. It
+    is correct even if other work on the machine takes CPU from one contestant.
     """
 
     ours: float
@@ -55,8 +55,8 @@ async def interleave(
 ) -> Rounds:
     """Run the contestants A B C, C B A, A B C ...; the first round warms up and does not count.
 
-    The machine's other load and a warming cache then meet all of them alike. `cpu_seconds` is what
-    the run's processes have used so far.
+    Other load on the machine and a warming cache then affect all contestants equally. `cpu_seconds`
+    returns what the processes of the run have used so far.
     """
     figures: dict[str, list[float]] = {name: [] for name in contestants}
     cores: dict[str, list[float]] = {name: [] for name in contestants}

@@ -1,4 +1,4 @@
-"""One contestant's part in a client process: it stays connected while others have their turn."""
+"""One contestant's part in a client process. It stays connected while the others run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.processes import Worker
 
 @dataclass(frozen=True)
 class Side:
-    """Followers and publishers, by a name; see bench/publishing.py for what they can be told."""
+    """Followers and publishers, by a name; bench/publishing.py lists their orders."""
 
     client: Worker
     name: str

@@ -1,4 +1,4 @@
-"""What a measurement stands on: one Postgres, the server under test, the bare one, clients."""
+"""What a measurement needs: a Postgres, the server under test, the bare server, clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tasklogs_server.postgres import EmbeddedPostgres
 GET_TASK_LOGS = "/tasklogs.v1.TaskLogs/GetTaskLogs"
 CLIENTS = 2
 LOG_ENTRIES, LOG_BYTES = 30, 64 * 1024
-# What GetTaskLogs says beside the entries, so that the constant is as long as our answer.
+# The size of a GetTaskLogs response without its entries, so that the constant is as long as ours.
 _BESIDE_BYTES = 150 + 40 * LOG_ENTRIES
 
 
@@ -39,7 +39,7 @@ class NewTask:
 
 @dataclass
 class Stage:
-    """One run's processes. `quick` asks for figures in seconds, of no value but that they come."""
+    """One run's processes. `quick` runs take seconds, and their figures mean nothing."""
 
     dsn: str
     ours: Server
@@ -129,7 +129,7 @@ async def open_stage(*, quick: bool, rounds: int) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def open_postgres() -> AsyncIterator[str]:
-    """Run a Postgres of its own, with the settings of `tasklogs serve`; lend its DSN."""
+    """Run a separate Postgres with the settings of `tasklogs serve`; yield its DSN."""
     with tempfile.TemporaryDirectory(prefix="tasklogs-bench-") as directory:
         async with EmbeddedPostgres(Path(directory) / "data") as postgres:
             yield postgres.dsn()

@@ -1,4 +1,4 @@
-"""A change's number, written into its text: a follower that decodes nothing finds it."""
+"""A change's number inside its text, so that a follower can find it without decoding."""
 
 from __future__ import annotations
 

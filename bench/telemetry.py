@@ -1,4 +1,4 @@
-"""What telemetry costs: the same reads on a server with it and on one without, in turns."""
+"""What telemetry costs: the same reads with it and without it, in alternation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text to measure with: like prose, which Postgres compresses, and like noise, which it cannot."""
+"""Text for measurements: prose, which Postgres compresses, and noise, which it cannot compress."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Agents whose task apps change at a rate: an answer that grows, a screen that redraws.
 
-Self-clocked, as the product's agent: the first change goes at once; what changes while an append
-is unacknowledged goes with its ack, as one message.
+Like the real agent, it sends the first change at once. Changes during an unacknowledged append are
+sent together after its ack, as one message.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A client process: reads commands from stdin, one JSON line each, and answers on stdout.
 
-It is a process of its own because one Python client is soon the bottleneck; the run starts
-several. Its end of input ends it.
+Each worker is a process, because one Python client would be the bottleneck. A run starts several.
+End of input ends the worker.
 """
 
 from __future__ import annotations

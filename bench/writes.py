@@ -1,4 +1,4 @@
-"""Writes: entries committed at full speed, and what an answer that grows costs."""
+"""Writes: entries committed at full speed, and the cost of a growing answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ANSWER_BYTES = _STEP_BYTES * _STEPS
 
 
 async def committed_entries(stage: Stage) -> list[Result]:
-    """100 sessions, each append gone with the ack of the one before."""
+    """100 sessions; each sends its next append after the ack of the one before."""
     tasks = await stage.create_tasks(_SESSIONS, standalone=True)
     for number, client in enumerate(stage.clients):
         tokens = [task.token for task in tasks[number::CLIENTS]]
@@ -74,8 +74,8 @@ async def committed_entries(stage: Stage) -> list[Result]:
 async def growing_answer(stage: Stage) -> list[Result]:
     """An answer grows to 100 KB in 1 KB steps, each committed by itself, and is then sealed.
 
-    On a Postgres of its own: the WAL is one for all, and whatever other measurements have left to
-    vacuum would be counted.
+    This uses a separate Postgres: the WAL is shared, so it would include the vacuum of what other
+    measurements left.
     """
     answers = {"prose": words(_ANSWER_BYTES), "noise": noise(_ANSWER_BYTES)}
     measured: dict[str, list[_Growth]] = {name: [] for name in answers}

@@ -16,42 +16,45 @@ TASK = "local/demo"
 def tell_all(stage: Stage) -> None:
     server, app = f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
 
-    stage.tell("A server, on an embedded Postgres in a directory of its own.")
+    stage.tell("Start a server, on an embedded Postgres in its own directory.")
     stage.start("server", f"tasklogs serve --listen {server} --data-dir data")
-    stage.wait("until it serves", lambda: f"serving on {server}" in stage.said("server"))
+    stage.wait(
+        "waiting until the server listens", lambda: f"serving on {server}" in stage.said("server")
+    )
     stage.export({"TASKLOGS_SERVER": server})
 
-    stage.tell("A task. Its agent's token goes into a file.")
+    stage.tell("Create a task. Its agent's token goes into a file.")
     stage.run("tasklogs task create demo --token-file demo.token")
 
     stage.tell(
-        "Its workspace starts: a task app (a scripted one that speaks as AgentAPI does), beside it"
-        " our agent; and the orchestrator reports the build."
+        "Start the workspace: a task app (scripted, with AgentAPI's interface) and the TaskLogs"
+        " agent. The orchestrator reports the build."
     )
     start_workspace(stage, app)
     report(stage, 1, "start", "succeeded")
     wait_until_active(stage)
 
-    stage.tell("LIVE: what is said is in the very next read, also while the answer still grows.")
+    stage.tell("LIVE: a message is in the next read, even while its answer still grows.")
     stage.run(f"python -m demo.say {app} 'Why is the sky blue?'")
     stage.run(f"tasklogs logs {TASK}")
-    stage.wait("until the answer is whole", lambda: has_found(stage))
+    stage.wait("waiting until the answer is complete", lambda: has_found(stage))
     stage.run(f"tasklogs logs {TASK} -n 1")
-    stage.tell("The same for programs, with any gRPC client.")
+    stage.tell("Programs read the same log with any gRPC client.")
     stage.run(
         f'grpcurl -plaintext -d \'{{"task": "{TASK}", "tail": 1}}\' {server}'
         " tasklogs.v1.TaskLogs/GetTaskLogs"
     )
 
-    stage.tell("PAUSE: the workspace goes away to save money.")
+    stage.tell("PAUSE: the workspace stops, to save money.")
     stop_workspace(stage)
     report(stage, 2, "stop", "succeeded")
 
-    stage.tell("SNAPSHOT: the same entries, now from the store, and it says so.")
+    stage.tell("SNAPSHOT: the same entries, now from the store. stderr says so.")
     stage.run(f"tasklogs logs {TASK}")
 
     stage.tell(
-        "RESUME: another workspace, the saved conversation. Until it is ready: the snapshot."
+        "RESUME: a new workspace continues the conversation. Until it is ready, reads return the"
+        " snapshot."
     )
     report(stage, 3, "start", "running")
     stage.run(f"tasklogs logs {TASK} -n 0")
@@ -61,11 +64,13 @@ def tell_all(stage: Stage) -> None:
     stage.run(f"python -m demo.say {app} 'And at night?'")
     stage.run(f"tasklogs logs {TASK} -n 3")
 
-    stage.tell("REFUSED: a build that failed. No honest answer exists, so none is made up ...")
+    stage.tell(
+        "REFUSED: the build failed, so the task is in error and the server refuses the read ..."
+    )
     stop_workspace(stage)
     report(stage, 4, "start", "failed")
     stage.run(f"tasklogs logs {TASK}", expect=1)
-    stage.tell("... but what is stored is still there for those who ask for it.")
+    stage.tell("... but you can ask for the stored log.")
     stage.run(f"tasklogs logs {TASK} --source snapshot -n 1")
 
 
@@ -78,7 +83,7 @@ def start_workspace(stage: Stage, app: str) -> None:
 
 
 def stop_workspace(stage: Stage) -> None:
-    stage.tell("(SIGTERM to the agent, then to the task app, as a workspace does.)")
+    stage.tell("(SIGTERM to the agent, then to the task app, as when a workspace stops.)")
     stage.end("agent")
     stage.end("task app")
 
@@ -95,7 +100,7 @@ def wait_until_active(stage: Stage) -> None:
         task = json.loads(stage.quietly("tasklogs", "task", "get", TASK, "-o", "json") or "{}")
         return bool(task.get("status") == "TASK_STATUS_ACTIVE")
 
-    stage.wait("until the agent reports that it is ready", is_active)
+    stage.wait("waiting until the agent reports that it is ready", is_active)
 
 
 def has_found(stage: Stage) -> bool:
@@ -112,7 +117,7 @@ def main() -> int:
         except (DemoFailed, subprocess.TimeoutExpired) as failure:
             print(f"demo: {failure}", file=sys.stderr)
             return 1
-    print("\nThat was all of it, and nothing is left behind.")
+    print("\nThe demo is complete. It left nothing behind.")
     return 0
 
 

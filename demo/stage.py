@@ -1,4 +1,4 @@
-"""Runs the demo's commands as they are shown, and ends what it started, however the demo ends."""
+"""Runs the demo's commands as shown, and stops every process that it started, in every case."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_SECONDS = 85
-"""Of the whole demo; a command that hangs does not outlive it."""
+"""For the whole demo, so that a command that hangs is stopped."""
 STOP_SECONDS = 15
 
 
 class DemoFailed(Exception):
-    """Something did not happen as told."""
+    """Something did not happen as the demo says."""
 
 
 class Ended(BaseException):
@@ -35,8 +35,8 @@ class Ended(BaseException):
 class Stage:
     """A directory to work in, and the processes that run in the background.
 
-    Inside the `with` SIGTERM and SIGINT raise Ended, but never between a process' start and the
-    note of it, and not again while all is being ended.
+    Inside the `with`, SIGTERM and SIGINT raise Ended, but not between the start of a process and
+    the record of it, and not while the processes are being stopped.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -60,16 +60,16 @@ class Stage:
         trace: TracebackType | None,
     ) -> None:
         self._holds_signals = True
-        # The server last: the others say goodbye to it.
+        # The server stops last, because the others say goodbye to it.
         for name, _ in reversed(self._background.copy()):
             self.end(name)
 
     def tell(self, text: str) -> None:
-        """Say what comes next."""
+        """Print what comes next."""
         print(f"\n{self._dim}{textwrap.indent(textwrap.fill(text, 76), '# ')}{self._plain}")
 
     def export(self, variables: Mapping[str, str]) -> None:
-        """Set environment variables for all that follows."""
+        """Set environment variables for all later commands."""
         for name, value in variables.items():
             self._show(f"export {name}={shlex.quote(value)}")
             self._environment[name] = value
@@ -93,7 +93,7 @@ class Stage:
         return finished.stdout
 
     def start(self, name: str, command: str) -> None:
-        """Show a command and run it in the background; what it writes goes to a file."""
+        """Show a command and run it in the background; its output goes to a file."""
         self._show(f"{command} &")
         self._holds_signals = True
         with self._output(name).open("wb") as output:
@@ -104,7 +104,7 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # A Ctrl-C is for the demo alone: it ends the others, in their order.
+                # Ctrl-C must reach the demo only: it stops the processes in the right order.
                 start_new_session=True,
             )
         self._background.append((name, process))
@@ -113,7 +113,7 @@ class Stage:
             raise Ended(self._ended_by)
 
     def end(self, name: str) -> None:
-        """End what was started by that name, as a workspace that stops does; waits for its end."""
+        """Stop the process of that name with SIGTERM, and wait until it has ended."""
         index = [started for started, _ in self._background].index(name)
         _, process = self._background.pop(index)
         process.terminate()
@@ -124,7 +124,7 @@ class Stage:
             process.wait()
 
     def wait(self, what: str, condition: Callable[[], bool]) -> None:
-        """Wait until `condition` holds, while all that runs in the background goes on."""
+        """Wait until `condition` holds. Raises DemoFailed if a background process ends first."""
         print(f"{self._dim}# ... {what}{self._plain}", flush=True)
         while not condition():
             for name, process in self._background:
@@ -134,7 +134,7 @@ class Stage:
             time.sleep(0.1)
 
     def quietly(self, *command: str) -> str:
-        """A command that is not part of the story; return its stdout."""
+        """Run a command without showing it; return its stdout."""
         finished = subprocess.run(
             command,
             cwd=self._directory,
@@ -148,7 +148,7 @@ class Stage:
         return finished.stdout
 
     def said(self, name: str) -> str:
-        """What `name` has written so far."""
+        """Return the output of `name` so far."""
         return self._output(name).read_text(errors="replace")
 
     def _on_signal(self, signal_number: int, frame: object) -> None:
@@ -170,7 +170,7 @@ class Stage:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+    """Return a free port on loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -178,7 +178,7 @@ def free_port() -> int:
 
 
 def _environment() -> dict[str, str]:
-    # Settings of the person's own server must not reach the demo's.
+    # The user's own settings must not reach the demo's server.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TASKLOGS_")}
     path = f"{ROOT / '.venv/bin'}{os.pathsep}{kept.get('PATH', os.defpath)}"
     return kept | {"PATH": path, "PYTHONPATH": str(ROOT)}

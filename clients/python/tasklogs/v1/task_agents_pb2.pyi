@@ -31,14 +31,14 @@ class _SnapshotFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Snapsh
     DESCRIPTOR: _descriptor.EnumDescriptor
     SNAPSHOT_FORMAT_UNSPECIFIED: _SnapshotFormat.ValueType  # 0
     SNAPSHOT_FORMAT_AGENTAPI: _SnapshotFormat.ValueType  # 1
-    """The body of AgentAPI's `GET /messages` as it is."""
+    """The unchanged body of AgentAPI's `GET /messages`."""
 
 class SnapshotFormat(_SnapshotFormat, metaclass=_SnapshotFormatEnumTypeWrapper):
-    """What `data` holds."""
+    """The format of `data`."""
 
 SNAPSHOT_FORMAT_UNSPECIFIED: SnapshotFormat.ValueType  # 0
 SNAPSHOT_FORMAT_AGENTAPI: SnapshotFormat.ValueType  # 1
-"""The body of AgentAPI's `GET /messages` as it is."""
+"""The unchanged body of AgentAPI's `GET /messages`."""
 Global___SnapshotFormat: _TypeAlias = SnapshotFormat  # noqa: Y015
 
 @_typing.final
@@ -53,7 +53,7 @@ class AgentMessage(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
-        """The first message, once."""
+        """The first message, sent once."""
 
     @_builtins.property
     def append(self) -> Global___LogAppend: ...
@@ -65,7 +65,7 @@ class AgentMessage(_message.Message):
     def sync_failed(self) -> Global___SyncFailed: ...
     @_builtins.property
     def goodbye(self) -> Global___Goodbye:
-        """The last message, if any."""
+        """The last message. Optional."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class ServerMessage(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
-        """The first message, once."""
+        """The first message, sent once."""
 
     @_builtins.property
     def ack(self) -> Global___Ack: ...
@@ -135,11 +135,13 @@ class Hello(_message.Message):
     TASK_APP_FIELD_NUMBER: _builtins.int
     BUILD_NUMBER_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
-    """The agent's version, for the operators."""
+    """The agent's version, for operators."""
     task_app: _builtins.str
-    """What the agent reports for, `agentapi` for instance."""
+    """What the agent reports for, for example `agentapi`."""
     build_number: _builtins.int
-    """The workspace build that the agent belongs to. Unset: the latest START build, also a later one."""
+    """The workspace build that the agent belongs to. Unset: the latest START build, including builds
+    that start later.
+    """
     def __init__(
         self,
         *,
@@ -159,8 +161,9 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class LogAppend(_message.Message):
-    """A change of the log. The parts apply in the order of the fields: a new epoch is opened, or the tail is
-    withdrawn, or the tail grows; then whole entries follow. Entries that are sealed cannot be named.
+    """A change of the log. The parts apply in the order of the fields: the append opens an epoch, or
+    withdraws the tail, or changes the tail's content. Then it adds whole entries. Sealed entries
+    cannot be changed.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -172,21 +175,22 @@ class LogAppend(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     WAITED_MS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """From 1, by one more each message of the stream."""
+    """Starts at 1 and grows by 1 with each append of the stream."""
     open_epoch: _builtins.bool
-    """The entries open the next epoch. Needed for the first entries of a task too."""
+    """The entries open the next epoch. Required for a task's first entries too."""
     withdraw_tail: _builtins.bool
     """The tail is no longer part of the conversation."""
     waited_ms: _builtins.int
-    """How long the agent had seen the oldest of these changes before it sent them, in milliseconds by its own
-    clock. For the server's metrics alone.
+    """How long the agent held the oldest of these changes before it sent them, in milliseconds by its
+    own clock. Used for the server's metrics only.
     """
     @_builtins.property
     def tail(self) -> Global___TailDelta: ...
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """In the order of ids. The first may have the tail's id: it replaces the tail. All others have higher ids
-        than the entry before. `revision` is left unset. At most 1 MiB of content each, and 50,000 of them.
+        """In the order of ids. The first entry may have the tail's id and then replaces the tail. Every
+        other entry has a higher id than the entry before it. Leave `revision` unset. At most 50,000
+        entries, each with at most 1 MiB of content.
         """
 
     def __init__(
@@ -209,8 +213,8 @@ Global___LogAppend: _TypeAlias = LogAppend  # noqa: Y015
 
 @_typing.final
 class TailDelta(_message.Message):
-    """The tail's content changed: keep its first bytes, then this text. The base is the session's previous
-    message for the entry, acknowledged or not.
+    """A change of the tail's content: the first bytes of the base, then this text. The base is the
+    session's previous message for the entry, whether or not it was acknowledged.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -222,7 +226,7 @@ class TailDelta(_message.Message):
     id: _builtins.int
     """The tail's id."""
     keep_bytes: _builtins.int
-    """Bytes of UTF-8 to keep, on a code-point boundary."""
+    """How many bytes of the base to keep. Ends on a code-point boundary of UTF-8."""
     text: _builtins.str
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
@@ -244,16 +248,16 @@ Global___TailDelta: _TypeAlias = TailDelta  # noqa: Y015
 
 @_typing.final
 class StateReport(_message.Message):
-    """What the agent knows of itself and of the task app."""
+    """What the agent knows about itself and about the task app."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LIFECYCLE_FIELD_NUMBER: _builtins.int
     APP_HEALTH_FIELD_NUMBER: _builtins.int
     lifecycle: _types_pb2.AgentLifecycle.ValueType
-    """Unset: as it was."""
+    """Unset: no change."""
     app_health: _types_pb2.AppHealth.ValueType
-    """Unset: as it was."""
+    """Unset: no change."""
     def __init__(
         self,
         *,
@@ -270,8 +274,8 @@ Global___StateReport: _TypeAlias = StateReport  # noqa: Y015
 
 @_typing.final
 class SyncDone(_message.Message):
-    """The store is up to date with what the task app showed after the Sync arrived: the appends that were sent
-    before this message hold it.
+    """The agent has read the task app after the Sync arrived, and has sent every append that the result
+    needs before this message.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -293,7 +297,7 @@ Global___SyncDone: _TypeAlias = SyncDone  # noqa: Y015
 
 @_typing.final
 class SyncFailed(_message.Message):
-    """The task app could not be read."""
+    """The agent could not read the task app."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -301,7 +305,7 @@ class SyncFailed(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     reason: _builtins.str
-    """What it said, in one line."""
+    """What the task app answered, in one line."""
     def __init__(
         self,
         *,
@@ -318,7 +322,7 @@ Global___SyncFailed: _TypeAlias = SyncFailed  # noqa: Y015
 
 @_typing.final
 class Goodbye(_message.Message):
-    """An orderly end. The server closes the stream when all that came before is committed."""
+    """An orderly end. The server closes the stream when every earlier append is committed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -332,7 +336,7 @@ class Goodbye(_message.Message):
         REASON_PAUSING: Goodbye._Reason.ValueType  # 1
         """The workspace is being paused or stopped."""
         REASON_STOPPING: Goodbye._Reason.ValueType  # 2
-        """Only the agent stops; a standalone task's lease runs."""
+        """Only the agent stops. A standalone task's lease starts."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why the agent leaves."""
@@ -341,7 +345,7 @@ class Goodbye(_message.Message):
     REASON_PAUSING: Goodbye.Reason.ValueType  # 1
     """The workspace is being paused or stopped."""
     REASON_STOPPING: Goodbye.Reason.ValueType  # 2
-    """Only the agent stops; a standalone task's lease runs."""
+    """Only the agent stops. A standalone task's lease starts."""
 
     REASON_FIELD_NUMBER: _builtins.int
     reason: Global___Goodbye.Reason.ValueType
@@ -366,7 +370,7 @@ class Welcome(_message.Message):
 
     @_typing.final
     class Limits(_message.Message):
-        """What the server asks the agent to keep to."""
+        """Limits that the server asks the agent to keep."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -374,11 +378,11 @@ class Welcome(_message.Message):
         APPEND_BYTES_FIELD_NUMBER: _builtins.int
         ENTRY_BYTES_FIELD_NUMBER: _builtins.int
         window_bytes: _builtins.int
-        """Unacknowledged bytes of appends, at most. Past it the server stops reading."""
+        """Maximum unacknowledged bytes of appends. Past this the server stops reading the stream."""
         append_bytes: _builtins.int
-        """One LogAppend, at most."""
+        """Maximum size of one LogAppend."""
         entry_bytes: _builtins.int
-        """One entry's content, at most; its front is dropped by the rule of truncation."""
+        """Maximum size of one entry's content. The agent drops the front of longer content."""
         def __init__(
             self,
             *,
@@ -407,9 +411,9 @@ class Welcome(_message.Message):
         id: _builtins.int
         type: _types_pb2.TaskLogType.ValueType
         content_bytes: _builtins.int
-        """Bytes of content held."""
+        """Bytes of the stored content."""
         content_sha256: _builtins.bytes
-        """SHA-256 of that content."""
+        """SHA-256 of the stored content."""
         dropped_bytes: _builtins.int
         @_builtins.property
         def time(self) -> _timestamp_pb2.Timestamp: ...
@@ -439,22 +443,22 @@ class Welcome(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
     session: _builtins.int
-    """This session's fence, higher for every later session of the task."""
+    """This session's fence. Each later session of the task has a higher one."""
     epoch: _builtins.int
-    """0 when nothing was ever stored."""
+    """0 if nothing was ever stored."""
     entries: _builtins.int
-    """Entries of the epoch, the tail and evicted ones included."""
+    """Number of entries in the epoch, including the tail and evicted entries."""
     revision: _builtins.int
     digest: _builtins.bytes
-    """The running digest over the sealed entries (all but the tail): d_k = SHA-256(d_(k-1) || id || type || time ||
-    SHA-256(content)), d_0 32 zero bytes; id int32, type one byte, time as seconds int64 and nanoseconds
-    int32, big-endian.
+    """The running digest over the sealed entries (all but the tail): d_0 is 32 zero bytes, d_k =
+    SHA-256(d_(k-1) || id || type || time || SHA-256(content)). The id is an int32, the type one
+    byte, the time an int64 of seconds and an int32 of nanoseconds, all big-endian.
     """
     @_builtins.property
     def limits(self) -> Global___Welcome.Limits: ...
     @_builtins.property
     def tail(self) -> Global___Welcome.Tail:
-        """Unset when no entry may change: the epoch is empty, or its tail was withdrawn."""
+        """Unset if no entry may change: the epoch is empty, or its tail was withdrawn."""
 
     def __init__(
         self,
@@ -477,7 +481,7 @@ Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
 class Ack(_message.Message):
-    """Everything up to this sequence number is committed."""
+    """Every append up to this sequence number is committed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -498,8 +502,8 @@ Global___Ack: _TypeAlias = Ack  # noqa: Y015
 
 @_typing.final
 class Sync(_message.Message):
-    """Bring the store up to date with the task app, now. Answered by SyncDone or SyncFailed with the same id,
-    after the appends that the answer rests on.
+    """Asks the agent to bring the store up to date with the task app now. The agent answers with
+    SyncDone or SyncFailed of the same id, after the appends that the answer rests on.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -508,7 +512,7 @@ class Sync(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     traceparent: _builtins.str
-    """Of the trace that the sync belongs to (W3C Trace Context), where it is traced."""
+    """The trace that the sync belongs to (W3C Trace Context). Empty if it is not traced."""
     def __init__(
         self,
         *,
@@ -525,7 +529,7 @@ Global___Sync: _TypeAlias = Sync  # noqa: Y015
 
 @_typing.final
 class ReportState(_message.Message):
-    """Say lifecycle and health again."""
+    """Asks the agent to report lifecycle and health again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -542,7 +546,7 @@ Global___ReportState: _TypeAlias = ReportState  # noqa: Y015
 
 @_typing.final
 class Drain(_message.Message):
-    """The server stops: reconnect, to another one if there is one."""
+    """The server stops. Reconnect, to another server if there is one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -13,34 +13,46 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TaskAgentsStub:
-    """TaskAgents is how logs get in. Each call carries the task's agent token as `authorization: Bearer ...`;
-    the token names the task.
+    """TaskAgents takes logs from agents. Each call carries the task's agent token as
+    `authorization: Bearer ...`. The token names the task.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_task_agents_pb2.AgentMessage, _task_agents_pb2.ServerMessage]
-    """The agent stream. The agent says Hello and is answered by Welcome, which tells where the store stands;
-    then it appends what is new. An Ack is sent after the commit, never before.
+    """The agent stream. The agent sends Hello. The server answers with Welcome, which says where the
+    store stands. Then the agent appends what is new. The server sends an Ack after the commit,
+    never before.
 
-    The stream ends with ABORTED (`SESSION_SUPERSEDED`) when another stream of the task took over, with
-    ABORTED (`SESSION_LOST`) when the store moved under it (start again from Welcome), with
-    FAILED_PRECONDITION (`STALE_REPORT`) when a newer build has started, with NOT_FOUND when the task was
-    deleted, with UNAUTHENTICATED when the token was rotated, with RESOURCE_EXHAUSTED and RetryInfo when
-    too many agents connect at once, this one connected too often or the task opened too many epochs, with
-    RESOURCE_EXHAUSTED (`LOG_FULL`), QuotaFailure and RetryInfo when the log is at its limits and all of it
-    too young to make room (what was acknowledged is stored; come back then), with INVALID_ARGUMENT when a
-    message breaks the rules, with INTERNAL (`COMMIT_REFUSED`) and RetryInfo when the store takes what others
-    bring but not what came here, and with UNAVAILABLE when the server drains or the store is unreachable.
+    The stream ends with one of these:
+
+    - ABORTED (`SESSION_SUPERSEDED`): another stream of the task took over.
+    - ABORTED (`SESSION_LOST`): the store changed under this session, or the result of a commit is
+      unknown. Start again from Welcome.
+    - FAILED_PRECONDITION (`STALE_REPORT`): a newer build has started.
+    - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
+    - UNAUTHENTICATED: the token is not valid, or was rotated.
+    - RESOURCE_EXHAUSTED with RetryInfo: too many agents connect at once, this agent connected too
+      often, or the task opened too many epochs.
+    - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
+      and none of it is old enough to be evicted. Acknowledged appends are stored.
+    - RESOURCE_EXHAUSTED with QuotaFailure: an append has too many entries, or an entry is too
+      long.
+    - INVALID_ARGUMENT: a message breaks the rules.
+    - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: the store refuses this task's rows and accepts
+      those of others.
+    - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or
+      the server drains.
     """
     UploadLogSnapshot: _aio.UnaryUnaryMultiCallable[_task_agents_pb2.UploadLogSnapshotRequest, _task_agents_pb2.UploadLogSnapshotResponse]
-    """Stores a whole conversation at once, for agents that cannot keep a stream. The same store, the same rules
-    of epochs; a prefix of what is stored changes nothing. FAILED_PRECONDITION (`SESSION_OPEN`) while an
-    agent stream is open.
+    """Stores a whole conversation at once, for agents that cannot keep a stream. The rules of epochs
+    are those of the stream. A prefix of what is stored changes nothing. FAILED_PRECONDITION
+    (`SESSION_OPEN`) while an agent stream of the task is open.
     """
 
 class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
-    """TaskAgents is how logs get in. Each call carries the task's agent token as `authorization: Bearer ...`;
-    the token names the task.
+    """TaskAgents takes logs from agents. Each call carries the task's agent token as
+    `authorization: Bearer ...`. The token names the task.
     """
 
     @_abc_1.abstractmethod
@@ -49,18 +61,30 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_task_agents_pb2.AgentMessage],
         context: _aio.ServicerContext[_abc.AsyncIterator[_task_agents_pb2.AgentMessage], _abc.AsyncIterator[_task_agents_pb2.ServerMessage]],
     ) -> _abc.AsyncIterator[_task_agents_pb2.ServerMessage]:
-        """The agent stream. The agent says Hello and is answered by Welcome, which tells where the store stands;
-        then it appends what is new. An Ack is sent after the commit, never before.
+        """The agent stream. The agent sends Hello. The server answers with Welcome, which says where the
+        store stands. Then the agent appends what is new. The server sends an Ack after the commit,
+        never before.
 
-        The stream ends with ABORTED (`SESSION_SUPERSEDED`) when another stream of the task took over, with
-        ABORTED (`SESSION_LOST`) when the store moved under it (start again from Welcome), with
-        FAILED_PRECONDITION (`STALE_REPORT`) when a newer build has started, with NOT_FOUND when the task was
-        deleted, with UNAUTHENTICATED when the token was rotated, with RESOURCE_EXHAUSTED and RetryInfo when
-        too many agents connect at once, this one connected too often or the task opened too many epochs, with
-        RESOURCE_EXHAUSTED (`LOG_FULL`), QuotaFailure and RetryInfo when the log is at its limits and all of it
-        too young to make room (what was acknowledged is stored; come back then), with INVALID_ARGUMENT when a
-        message breaks the rules, with INTERNAL (`COMMIT_REFUSED`) and RetryInfo when the store takes what others
-        bring but not what came here, and with UNAVAILABLE when the server drains or the store is unreachable.
+        The stream ends with one of these:
+
+        - ABORTED (`SESSION_SUPERSEDED`): another stream of the task took over.
+        - ABORTED (`SESSION_LOST`): the store changed under this session, or the result of a commit is
+          unknown. Start again from Welcome.
+        - FAILED_PRECONDITION (`STALE_REPORT`): a newer build has started.
+        - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
+        - UNAUTHENTICATED: the token is not valid, or was rotated.
+        - RESOURCE_EXHAUSTED with RetryInfo: too many agents connect at once, this agent connected too
+          often, or the task opened too many epochs.
+        - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
+          and none of it is old enough to be evicted. Acknowledged appends are stored.
+        - RESOURCE_EXHAUSTED with QuotaFailure: an append has too many entries, or an entry is too
+          long.
+        - INVALID_ARGUMENT: a message breaks the rules.
+        - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: the store refuses this task's rows and accepts
+          those of others.
+        - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
+        - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or
+          the server drains.
         """
 
     @_abc_1.abstractmethod
@@ -69,9 +93,9 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         request: _task_agents_pb2.UploadLogSnapshotRequest,
         context: _aio.ServicerContext[_task_agents_pb2.UploadLogSnapshotRequest, _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotResponse]],
     ) -> _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotResponse]:
-        """Stores a whole conversation at once, for agents that cannot keep a stream. The same store, the same rules
-        of epochs; a prefix of what is stored changes nothing. FAILED_PRECONDITION (`SESSION_OPEN`) while an
-        agent stream is open.
+        """Stores a whole conversation at once, for agents that cannot keep a stream. The rules of epochs
+        are those of the stream. A prefix of what is stored changes nothing. FAILED_PRECONDITION
+        (`SESSION_OPEN`) while an agent stream of the task is open.
         """
 
 def add_TaskAgentsServicer_to_server(servicer: TaskAgentsServicer, server: _aio.Server) -> None: ...

@@ -29,21 +29,21 @@ class _LogSource:
 class _LogSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogSource.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LOG_SOURCE_UNSPECIFIED: _LogSource.ValueType  # 0
-    """As the task's status says."""
+    """The task's status decides."""
     LOG_SOURCE_LIVE: _LogSource.ValueType  # 1
     """Only a log that was brought up to date with the task app for this call."""
     LOG_SOURCE_SNAPSHOT: _LogSource.ValueType  # 2
-    """The log as it is stored, whatever the status."""
+    """The stored log, whatever the status."""
 
 class LogSource(_LogSource, metaclass=_LogSourceEnumTypeWrapper):
     """Where a read takes the log from."""
 
 LOG_SOURCE_UNSPECIFIED: LogSource.ValueType  # 0
-"""As the task's status says."""
+"""The task's status decides."""
 LOG_SOURCE_LIVE: LogSource.ValueType  # 1
 """Only a log that was brought up to date with the task app for this call."""
 LOG_SOURCE_SNAPSHOT: LogSource.ValueType  # 2
-"""The log as it is stored, whatever the status."""
+"""The stored log, whatever the status."""
 Global___LogSource: _TypeAlias = LogSource  # noqa: Y015
 
 @_typing.final
@@ -61,20 +61,22 @@ class GetTaskLogsRequest(_message.Message):
     """The task: a UUID, or `owner/name`."""
     source: Global___LogSource.ValueType
     tail: _builtins.int
-    """Only the last N entries of the epoch. Unset: all. 0: none, which asks for the status alone."""
+    """Only the last N entries of the epoch. Unset: all. 0: none, to read the status only."""
     page_size: _builtins.int
-    """The most entries on a page (AIP-158). Unset or 0: as many as make about 1 MB; values above 1000 are
-    taken as 1000. A page also ends where it reaches about 1 MB.
+    """Maximum number of entries on a page (AIP-158). Unset, 0 or above 1000: 1000. A page also ends
+    at about 1 MB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the page before; all other arguments but `page_size` must be the same."""
+    """`next_page_token` of the previous page. All other arguments except `page_size` must be the same
+    as for that page.
+    """
     epoch: _builtins.int
-    """The epoch to read, numbered from 1. Unset: the current one. An earlier epoch is read from the store; one
-    that lies wholly before the oldest entry that is held is OUT_OF_RANGE (`CURSOR_EXPIRED`).
+    """The epoch to read, from 1. Unset: the current epoch. An earlier epoch is read from the store.
+    An epoch that lies completely before the oldest held entry is OUT_OF_RANGE (`CURSOR_EXPIRED`).
     """
     @_builtins.property
     def max_staleness(self) -> _duration_pb2.Duration:
-        """A sync that began no longer ago than this will do instead of a new one."""
+        """A sync that began at most this long ago is recent enough; no new sync is made."""
 
     def __init__(
         self,
@@ -116,32 +118,33 @@ class GetTaskLogsResponse(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bool
-    """True: the log as it is stored, of the moment `snapshot_at`. False: brought up to date with the task app
-    for this call. Always set.
+    """True: the stored log, as of `snapshot_at`. False: the log was brought up to date with the task
+    app for this call. Always set.
     """
     status: _types_pb2.TaskStatus.ValueType
     epoch: _builtins.int
-    """The epoch of these entries; 0 when nothing was ever stored."""
+    """The epoch of these entries. 0 if nothing was ever stored."""
     revision: _builtins.int
     """The task's revision: the count of its committed changes."""
     first_id: _builtins.int
-    """The id of the oldest entry of the epoch that is still held: past the server's limits the oldest go. Unset
-    when the epoch has no entries.
+    """The id of the epoch's oldest entry that is still held: older ones may have been evicted. Unset
+    if the epoch has no entries.
     """
     cursor: _builtins.str
-    """To follow the task from here."""
+    """Use this cursor to follow the task from here."""
     next_page_token: _builtins.str
-    """For the next page; empty on the last one."""
+    """Token of the next page. Empty on the last page."""
     @_builtins.property
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """The entries in the order of their ids. (The same field number as in `Entries.logs` of a follow: the
-        same stored bytes serve both.)
+        """The entries in the order of their ids. The field number equals that of `Entries.logs`, so that
+        both calls send the same stored bytes.
         """
 
     @_builtins.property
     def snapshot_at(self) -> _timestamp_pb2.Timestamp:
-        """The moment of which the log is a true picture: when the last completed sync began, or when the last
-        change that the agent sent by itself arrived. Unset when nothing was ever stored.
+        """The time at which the stored log was last known to match the task app: when the last completed
+        sync began, or when the last change that the agent sent on its own arrived. Unset if nothing
+        was ever stored.
         """
 
     def __init__(
@@ -185,13 +188,15 @@ class FollowTaskLogsRequest(_message.Message):
     """The task: a UUID, or `owner/name`."""
     source: Global___LogSource.ValueType
     tail: _builtins.int
-    """Begin with the last N entries of the current epoch. Unset: all. 0: none. Not together with `cursor`."""
+    """Start with the last N entries of the current epoch. Unset: all. 0: none. Not allowed together
+    with `cursor`.
+    """
     cursor: _builtins.str
-    """Go on from here: the latest committed state of every entry that changed since is sent, in the order of
-    revisions, over all epochs.
+    """Resume here. The server sends the latest committed state of every entry that changed since, in
+    the order of revisions, over all epochs.
     """
     deltas: _builtins.bool
-    """Send the growth of the tail as `delta` where this stream has sent the base."""
+    """Send growth of the tail as `delta` if this stream has sent the base."""
     def __init__(
         self,
         *,
@@ -224,16 +229,16 @@ class FollowTaskLogsResponse(_message.Message):
     CAUGHT_UP_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Resumes after this message: all up to it has been sent."""
+    """Resumes after this message: everything up to it has been sent."""
     @_builtins.property
     def status(self) -> Global___StatusChanged:
-        """The status: the first message, and whenever it changes."""
+        """The status. Sent first, and when the status or a fact that it is derived from changes."""
 
     @_builtins.property
     def entries(self) -> Global___Entries: ...
     @_builtins.property
     def delta(self) -> Global___EntryDelta:
-        """Only where `deltas` was asked for."""
+        """Only if the request set `deltas`."""
 
     @_builtins.property
     def entry_withdrawn(self) -> Global___EntryWithdrawn: ...
@@ -241,13 +246,15 @@ class FollowTaskLogsResponse(_message.Message):
     def epoch_started(self) -> Global___EpochStarted: ...
     @_builtins.property
     def caught_up(self) -> Global___CaughtUp:
-        """Once: all that there was when the follow began has been sent. For an ACTIVE task that is what the task
-        app showed; a sync that fails is tried again.
+        """Sent once: everything that existed when the follow began has been sent. For an ACTIVE task
+        this includes what the task app showed. If the sync fails, the server tries it again.
         """
 
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """After 15 s without another message: all up to the cursor has been sent, and the connection lives."""
+        """Sent after 15 s without another message: everything up to the cursor has been sent, and the
+        connection is alive.
+        """
 
     def __init__(
         self,
@@ -273,7 +280,7 @@ Global___FollowTaskLogsResponse: _TypeAlias = FollowTaskLogsResponse  # noqa: Y0
 
 @_typing.final
 class StatusChanged(_message.Message):
-    """The task's status and what it was derived from."""
+    """The task's status and the facts that it is derived from."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -298,7 +305,7 @@ Global___StatusChanged: _TypeAlias = StatusChanged  # noqa: Y015
 
 @_typing.final
 class Entries(_message.Message):
-    """New and changed entries, whole. The same id again within an epoch replaces what was sent before."""
+    """New and changed entries, whole. An entry with the id of an earlier one of the epoch replaces it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -325,7 +332,7 @@ Global___Entries: _TypeAlias = Entries  # noqa: Y015
 
 @_typing.final
 class EntryDelta(_message.Message):
-    """The tail's content changed: keep its first bytes, then this text."""
+    """A change of the tail's content: the first bytes of the base, then this text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -341,13 +348,13 @@ class EntryDelta(_message.Message):
     id: _builtins.int
     """The tail's id. Always set."""
     base_revision: _builtins.int
-    """The revision of the entry as this stream last sent it."""
+    """The base: the revision of the entry that this stream sent last."""
     revision: _builtins.int
     keep_bytes: _builtins.int
-    """Bytes of UTF-8 to keep, on a code-point boundary."""
+    """How many bytes of the base to keep. Ends on a code-point boundary of UTF-8."""
     text: _builtins.str
     content_crc32: _builtins.int
-    """CRC-32 (zlib's) of the content afterwards, to verify the result."""
+    """CRC-32 (zlib's) of the resulting content. Use it to verify the result."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -409,7 +416,7 @@ Global___EntryWithdrawn: _TypeAlias = EntryWithdrawn  # noqa: Y015
 
 @_typing.final
 class EpochStarted(_message.Message):
-    """Another conversation begins; earlier epochs stay readable."""
+    """Another conversation begins. Earlier epochs stay readable."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -433,7 +440,7 @@ Global___EpochStarted: _TypeAlias = EpochStarted  # noqa: Y015
 
 @_typing.final
 class CaughtUp(_message.Message):
-    """All that there was when the follow began has been sent."""
+    """Everything that existed when the follow began has been sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -450,7 +457,7 @@ Global___CaughtUp: _TypeAlias = CaughtUp  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """All up to the cursor has been sent, and the connection lives."""
+    """Everything up to the cursor has been sent, and the connection is alive."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -28,35 +28,39 @@ if _version_not_supported:
 class TaskLogsStub:
     """TaskLogs serves the conversation logs of tasks to their readers.
 
-    `task` is in every request a task's UUID or its `owner/name`. The task's status decides what a read
-    does:
+    In every request, `task` is a task's UUID or its `owner/name`. The task's status decides what a
+    read does:
 
-    | status                        | source unset              | LOG_SOURCE_LIVE     | LOG_SOURCE_SNAPSHOT |
-    | ----------------------------- | ------------------------- | ------------------- | ------------------- |
-    | ACTIVE                        | sync, then the log        | the same            | the stored log      |
-    | PAUSED, PENDING, INITIALIZING | the stored log            | FAILED_PRECONDITION | the stored log      |
-    | ERROR, UNKNOWN                | FAILED_PRECONDITION       | FAILED_PRECONDITION | the stored log      |
+    | status                        | source: unset       | LIVE                | SNAPSHOT       |
+    | ----------------------------- | ------------------- | ------------------- | -------------- |
+    | ACTIVE                        | sync, then the log  | the same            | the stored log |
+    | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
+    | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Errors carry google.rpc.Status details; `ErrorInfo.domain` is `tasklogs.v1`:
+    Errors carry google.rpc.Status details. `ErrorInfo.domain` is `tasklogs.v1`, and
+    `ErrorInfo.reason` is the name in parentheses:
 
-    | code                | ErrorInfo.reason   | when                                                            |
-    | ------------------- | ------------------ | --------------------------------------------------------------- |
-    | NOT_FOUND           | TASK_NOT_FOUND     | no such task, deleted, or not the caller's to see               |
-    | FAILED_PRECONDITION | TASK_STATE_CONFLICT| the status refuses the read; with a PreconditionFailure, and    |
-    |                     |                    | metadata `status`, `build`, `agent`, `app`                      |
-    | UNAVAILABLE         | AGENT_UNREACHABLE  | ACTIVE, but no agent stream came in time; with RetryInfo        |
-    | UNAVAILABLE         | TASK_APP_ERROR     | ACTIVE, but the task app failed or did not answer in time       |
-    | UNAVAILABLE         | STORE_UNAVAILABLE, | the store cannot be reached, the server drains; with RetryInfo  |
-    |                     | DRAINING           |                                                                 |
-    | OUT_OF_RANGE        | CURSOR_EXPIRED     | the place is no longer held; metadata `oldest_cursor`           |
-    | INVALID_ARGUMENT    |                    | a BadRequest names each field                                   |
-    | RESOURCE_EXHAUSTED  |                    | over a limit; with a QuotaFailure or RetryInfo                  |
-    | DATA_LOSS           | LOG_CORRUPT        | stored bytes cannot be decoded                                  |
+    - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
+    it.
+    - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the status refuses the
+    read. The metadata has `status`, `build`, `agent` and `app`.
+    - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent stream came
+    in time.
+    - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
+    in time.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or the
+    server drains.
+    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the position is no longer held. The metadata has
+    `oldest_cursor`.
+    - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
+    - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
+    - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
-    A log that grows past the server's limits loses its oldest entries, those of the oldest epochs first,
-    never the last ones and none younger than the server's retention. What is lost is a prefix in the order of
-    revisions. A place in it (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE, and a
-    follow from `oldest_cursor` is sent everything that is still held, over all epochs.
+    When a log grows past the server's limits, the server evicts its oldest entries, starting with
+    the oldest epoch. It never evicts the last entries, or entries younger than the server's minimum
+    retention. What is evicted is a prefix of the log in the order of revisions. A request for an
+    evicted position (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE. A
+    follow from `oldest_cursor` receives everything that is still held, over all epochs.
     """
 
     def __init__(self, channel):
@@ -80,56 +84,65 @@ class TaskLogsStub:
 class TaskLogsServicer:
     """TaskLogs serves the conversation logs of tasks to their readers.
 
-    `task` is in every request a task's UUID or its `owner/name`. The task's status decides what a read
-    does:
+    In every request, `task` is a task's UUID or its `owner/name`. The task's status decides what a
+    read does:
 
-    | status                        | source unset              | LOG_SOURCE_LIVE     | LOG_SOURCE_SNAPSHOT |
-    | ----------------------------- | ------------------------- | ------------------- | ------------------- |
-    | ACTIVE                        | sync, then the log        | the same            | the stored log      |
-    | PAUSED, PENDING, INITIALIZING | the stored log            | FAILED_PRECONDITION | the stored log      |
-    | ERROR, UNKNOWN                | FAILED_PRECONDITION       | FAILED_PRECONDITION | the stored log      |
+    | status                        | source: unset       | LIVE                | SNAPSHOT       |
+    | ----------------------------- | ------------------- | ------------------- | -------------- |
+    | ACTIVE                        | sync, then the log  | the same            | the stored log |
+    | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
+    | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Errors carry google.rpc.Status details; `ErrorInfo.domain` is `tasklogs.v1`:
+    Errors carry google.rpc.Status details. `ErrorInfo.domain` is `tasklogs.v1`, and
+    `ErrorInfo.reason` is the name in parentheses:
 
-    | code                | ErrorInfo.reason   | when                                                            |
-    | ------------------- | ------------------ | --------------------------------------------------------------- |
-    | NOT_FOUND           | TASK_NOT_FOUND     | no such task, deleted, or not the caller's to see               |
-    | FAILED_PRECONDITION | TASK_STATE_CONFLICT| the status refuses the read; with a PreconditionFailure, and    |
-    |                     |                    | metadata `status`, `build`, `agent`, `app`                      |
-    | UNAVAILABLE         | AGENT_UNREACHABLE  | ACTIVE, but no agent stream came in time; with RetryInfo        |
-    | UNAVAILABLE         | TASK_APP_ERROR     | ACTIVE, but the task app failed or did not answer in time       |
-    | UNAVAILABLE         | STORE_UNAVAILABLE, | the store cannot be reached, the server drains; with RetryInfo  |
-    |                     | DRAINING           |                                                                 |
-    | OUT_OF_RANGE        | CURSOR_EXPIRED     | the place is no longer held; metadata `oldest_cursor`           |
-    | INVALID_ARGUMENT    |                    | a BadRequest names each field                                   |
-    | RESOURCE_EXHAUSTED  |                    | over a limit; with a QuotaFailure or RetryInfo                  |
-    | DATA_LOSS           | LOG_CORRUPT        | stored bytes cannot be decoded                                  |
+    - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
+    it.
+    - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the status refuses the
+    read. The metadata has `status`, `build`, `agent` and `app`.
+    - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent stream came
+    in time.
+    - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
+    in time.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or the
+    server drains.
+    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the position is no longer held. The metadata has
+    `oldest_cursor`.
+    - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
+    - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
+    - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
-    A log that grows past the server's limits loses its oldest entries, those of the oldest epochs first,
-    never the last ones and none younger than the server's retention. What is lost is a prefix in the order of
-    revisions. A place in it (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE, and a
-    follow from `oldest_cursor` is sent everything that is still held, over all epochs.
+    When a log grows past the server's limits, the server evicts its oldest entries, starting with
+    the oldest epoch. It never evicts the last entries, or entries younger than the server's minimum
+    retention. What is evicted is a prefix of the log in the order of revisions. A request for an
+    evicted position (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE. A
+    follow from `oldest_cursor` receives everything that is still held, over all epochs.
     """
 
     def GetTaskLogs(self, request, context):
-        """Reads a task's log, whole or its last entries, in pages. The first page decides on state, sync,
-        `snapshot` and the range of entries; its token carries them, so that later pages neither sync nor
-        refuse.
+        """Reads a task's log, whole or its last entries, in pages. The first page decides state, sync,
+        `snapshot` and the range of entries. Its token carries them, so later pages do not sync and are
+        not refused for the status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FollowTaskLogs(self, request, context):
-        """Follows a task's log through pauses, resumes, new epochs and restarts of anything: first the status, then
-        what is stored (`tail` limits it; without a cursor it is of the current epoch), `caught_up`, then
-        changes as they commit. Of an entry that changes faster than it is read only the latest state is
-        sent. ERROR and UNKNOWN refuse a new follow like a read, but do not end a running one.
+        """Follows a task's log through pauses, resumes, new epochs and restarts of any component. The
+        server sends the status, then what is stored, then `caught_up`, then changes as they commit.
+        Without a cursor, what is stored means the current epoch, or its last entries if `tail` is set.
+        If an entry changes faster than the caller reads, only its latest state is sent. A new follow
+        is refused for ERROR and UNKNOWN like a read. A running follow is not ended by them.
 
-        It ends only with NOT_FOUND (the task was deleted), UNAVAILABLE (`DRAINING`: reconnect with the last
-        cursor), UNAUTHENTICATED (the caller's token expired), OUT_OF_RANGE (`CURSOR_EXPIRED`: the cursor's place
-        is no longer held, or entries were lost to a limit which a slow reader had not been sent), or when the
-        caller leaves.
+        A running follow ends when the caller leaves, or with one of these:
+
+        - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
+        - UNAVAILABLE (`DRAINING`): the server stops. Reconnect with the last cursor.
+        - UNAUTHENTICATED: the caller's token expired.
+        - OUT_OF_RANGE (`CURSOR_EXPIRED`): the cursor's position is no longer held, or entries were
+        evicted before a slow reader received them.
+        - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,35 +172,39 @@ def add_TaskLogsServicer_to_server(servicer, server):
 class TaskLogs:
     """TaskLogs serves the conversation logs of tasks to their readers.
 
-    `task` is in every request a task's UUID or its `owner/name`. The task's status decides what a read
-    does:
+    In every request, `task` is a task's UUID or its `owner/name`. The task's status decides what a
+    read does:
 
-    | status                        | source unset              | LOG_SOURCE_LIVE     | LOG_SOURCE_SNAPSHOT |
-    | ----------------------------- | ------------------------- | ------------------- | ------------------- |
-    | ACTIVE                        | sync, then the log        | the same            | the stored log      |
-    | PAUSED, PENDING, INITIALIZING | the stored log            | FAILED_PRECONDITION | the stored log      |
-    | ERROR, UNKNOWN                | FAILED_PRECONDITION       | FAILED_PRECONDITION | the stored log      |
+    | status                        | source: unset       | LIVE                | SNAPSHOT       |
+    | ----------------------------- | ------------------- | ------------------- | -------------- |
+    | ACTIVE                        | sync, then the log  | the same            | the stored log |
+    | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
+    | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Errors carry google.rpc.Status details; `ErrorInfo.domain` is `tasklogs.v1`:
+    Errors carry google.rpc.Status details. `ErrorInfo.domain` is `tasklogs.v1`, and
+    `ErrorInfo.reason` is the name in parentheses:
 
-    | code                | ErrorInfo.reason   | when                                                            |
-    | ------------------- | ------------------ | --------------------------------------------------------------- |
-    | NOT_FOUND           | TASK_NOT_FOUND     | no such task, deleted, or not the caller's to see               |
-    | FAILED_PRECONDITION | TASK_STATE_CONFLICT| the status refuses the read; with a PreconditionFailure, and    |
-    |                     |                    | metadata `status`, `build`, `agent`, `app`                      |
-    | UNAVAILABLE         | AGENT_UNREACHABLE  | ACTIVE, but no agent stream came in time; with RetryInfo        |
-    | UNAVAILABLE         | TASK_APP_ERROR     | ACTIVE, but the task app failed or did not answer in time       |
-    | UNAVAILABLE         | STORE_UNAVAILABLE, | the store cannot be reached, the server drains; with RetryInfo  |
-    |                     | DRAINING           |                                                                 |
-    | OUT_OF_RANGE        | CURSOR_EXPIRED     | the place is no longer held; metadata `oldest_cursor`           |
-    | INVALID_ARGUMENT    |                    | a BadRequest names each field                                   |
-    | RESOURCE_EXHAUSTED  |                    | over a limit; with a QuotaFailure or RetryInfo                  |
-    | DATA_LOSS           | LOG_CORRUPT        | stored bytes cannot be decoded                                  |
+    - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
+    it.
+    - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the status refuses the
+    read. The metadata has `status`, `build`, `agent` and `app`.
+    - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent stream came
+    in time.
+    - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
+    in time.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or the
+    server drains.
+    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the position is no longer held. The metadata has
+    `oldest_cursor`.
+    - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
+    - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
+    - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
-    A log that grows past the server's limits loses its oldest entries, those of the oldest epochs first,
-    never the last ones and none younger than the server's retention. What is lost is a prefix in the order of
-    revisions. A place in it (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE, and a
-    follow from `oldest_cursor` is sent everything that is still held, over all epochs.
+    When a log grows past the server's limits, the server evicts its oldest entries, starting with
+    the oldest epoch. It never evicts the last entries, or entries younger than the server's minimum
+    retention. What is evicted is a prefix of the log in the order of revisions. A request for an
+    evicted position (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE. A
+    follow from `oldest_cursor` receives everything that is still held, over all epochs.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ class Task(_message.Message):
 
     @_typing.final
     class Log(_message.Message):
-        """How the task's log stands."""
+        """The state of the task's log."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,12 +38,12 @@ class Task(_message.Message):
         BYTES_FIELD_NUMBER: _builtins.int
         SNAPSHOT_AT_FIELD_NUMBER: _builtins.int
         epoch: _builtins.int
-        """The current epoch, numbered from 1; 0 when nothing was ever stored."""
+        """The current epoch, from 1. 0 if nothing was ever stored."""
         entries: _builtins.int
-        """Entries of the current epoch that are held."""
+        """Number of held entries in the current epoch."""
         revision: _builtins.int
         bytes: _builtins.int
-        """Bytes of content held, over all epochs."""
+        """Bytes of held content, over all epochs."""
         @_builtins.property
         def snapshot_at(self) -> _timestamp_pb2.Timestamp:
             """As in GetTaskLogsResponse."""
@@ -78,7 +78,7 @@ class Task(_message.Message):
     """A UUID."""
     owner: _builtins.str
     name: _builtins.str
-    """Unique per owner."""
+    """Unique for each owner."""
     display_name: _builtins.str
     prompt: _builtins.str
     standalone: _builtins.bool
@@ -129,7 +129,7 @@ class CreateTaskRequest(_message.Message):
     name: _builtins.str
     """Matches `[a-z0-9][a-z0-9._-]{0,62}`."""
     owner: _builtins.str
-    """Unset: the caller; without authentication `local`. Only an admin may name another."""
+    """Unset: the caller, or `local` without authentication. Only admins may name another owner."""
     display_name: _builtins.str
     """At most 255 characters."""
     prompt: _builtins.str
@@ -159,7 +159,7 @@ class CreateTaskResponse(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     AGENT_TOKEN_FIELD_NUMBER: _builtins.int
     agent_token: _builtins.str
-    """The agent's token, shown this once. When it is lost, rotate it."""
+    """The agent's token. It is never shown again. If it is lost, rotate it."""
     @_builtins.property
     def task(self) -> Global___Task: ...
     def __init__(
@@ -205,12 +205,14 @@ class ListTasksRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
-    """Only this owner's tasks; only an admin may name another. Unset: the caller's, an admin's: everyone's."""
+    """Only this owner's tasks. Only admins may name another owner. Unset: the caller's own tasks, or
+    all tasks if the caller is an admin.
+    """
     status: _types_pb2.TaskStatus.ValueType
     """Only tasks that have this status now."""
     page_size: _builtins.int
-    """Unset or 0: 100; values above 1000 are taken as 1000. A page may hold fewer, also none, and still have a
-    `next_page_token`.
+    """Unset or 0: 100. Values above 1000 mean 1000. A page may hold fewer tasks, or none, and still
+    have a `next_page_token`.
     """
     page_token: _builtins.str
     def __init__(
@@ -328,7 +330,7 @@ class ReportAgentRequest(_message.Message):
     task: _builtins.str
     """A UUID, or `owner/name`."""
     build_number: _builtins.int
-    """Of the latest build."""
+    """The number of the latest build."""
     lifecycle: _types_pb2.AgentLifecycle.ValueType
     app_health: _types_pb2.AppHealth.ValueType
     def __init__(
@@ -373,7 +375,7 @@ class RotateAgentTokenResponse(_message.Message):
 
     AGENT_TOKEN_FIELD_NUMBER: _builtins.int
     agent_token: _builtins.str
-    """The new token, shown this once."""
+    """The new token. It is never shown again."""
     def __init__(
         self,
         *,

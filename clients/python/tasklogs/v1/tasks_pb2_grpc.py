@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TasksStub:
-    """Tasks creates, reports on and deletes tasks. It is for orchestrators and operators.
+    """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
     """
 
     def __init__(self, channel):
@@ -73,12 +73,12 @@ class TasksStub:
 
 
 class TasksServicer:
-    """Tasks creates, reports on and deletes tasks. It is for orchestrators and operators.
+    """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
     """
 
     def CreateTask(self, request, context):
-        """Creates a task and the token of its agent. ALREADY_EXISTS (`TASK_NAME_TAKEN`) when the owner has a task
-        of that name.
+        """Creates a task and its agent's token. ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner has a
+        task of that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,37 +91,40 @@ class TasksServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTasks(self, request, context):
-        """Lists tasks in the order of their creation, newest first.
+        """Lists tasks by creation time, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTask(self, request, context):
-        """Deletes a task and its log for good. Its name and its agent's token end at once.
+        """Deletes a task and its log permanently. Its name becomes free and its agent's token becomes
+        void at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportBuild(self, request, context):
-        """Reports on a workspace build. A repeat is no error. A report for an older build, or one that moves
-        backwards, is FAILED_PRECONDITION (`STALE_REPORT`) and changes nothing.
+        """Reports on a workspace build. Repeating a report is not an error. A report for an older build,
+        one that moves backwards, or one for a standalone task is FAILED_PRECONDITION (`STALE_REPORT`)
+        and changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportAgent(self, request, context):
-        """Reports on the agent and the task app of the latest build. A field that is left unset stays as it is; at
-        least one is needed.
+        """Reports on the agent and the task app of the latest build. An unset field does not change. At
+        least one of `lifecycle` and `app_health` must be set. A report for another build, or for a
+        standalone task, is FAILED_PRECONDITION (`STALE_REPORT`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateAgentToken(self, request, context):
-        """Replaces the agent's token; the old one is void at once and its stream is closed.
+        """Replaces the agent's token. The old token is void at once, and the server closes its stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,7 +177,7 @@ def add_TasksServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Tasks:
-    """Tasks creates, reports on and deletes tasks. It is for orchestrators and operators.
+    """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
     """
 
     @staticmethod

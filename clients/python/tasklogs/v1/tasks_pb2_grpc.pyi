@@ -13,31 +13,35 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TasksStub:
-    """Tasks creates, reports on and deletes tasks. It is for orchestrators and operators."""
+    """Tasks creates, reports on and deletes tasks, for orchestrators and operators."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CreateTaskRequest, _tasks_pb2.CreateTaskResponse]
-    """Creates a task and the token of its agent. ALREADY_EXISTS (`TASK_NAME_TAKEN`) when the owner has a task
-    of that name.
+    """Creates a task and its agent's token. ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner has a
+    task of that name.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.GetTaskRequest, _tasks_pb2.Task]
     ListTasks: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListTasksRequest, _tasks_pb2.ListTasksResponse]
-    """Lists tasks in the order of their creation, newest first."""
+    """Lists tasks by creation time, newest first."""
     DeleteTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteTaskRequest, _tasks_pb2.DeleteTaskResponse]
-    """Deletes a task and its log for good. Its name and its agent's token end at once."""
+    """Deletes a task and its log permanently. Its name becomes free and its agent's token becomes
+    void at once.
+    """
     ReportBuild: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportBuildRequest, _tasks_pb2.Task]
-    """Reports on a workspace build. A repeat is no error. A report for an older build, or one that moves
-    backwards, is FAILED_PRECONDITION (`STALE_REPORT`) and changes nothing.
+    """Reports on a workspace build. Repeating a report is not an error. A report for an older build,
+    one that moves backwards, or one for a standalone task is FAILED_PRECONDITION (`STALE_REPORT`)
+    and changes nothing.
     """
     ReportAgent: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportAgentRequest, _tasks_pb2.Task]
-    """Reports on the agent and the task app of the latest build. A field that is left unset stays as it is; at
-    least one is needed.
+    """Reports on the agent and the task app of the latest build. An unset field does not change. At
+    least one of `lifecycle` and `app_health` must be set. A report for another build, or for a
+    standalone task, is FAILED_PRECONDITION (`STALE_REPORT`).
     """
     RotateAgentToken: _aio.UnaryUnaryMultiCallable[_tasks_pb2.RotateAgentTokenRequest, _tasks_pb2.RotateAgentTokenResponse]
-    """Replaces the agent's token; the old one is void at once and its stream is closed."""
+    """Replaces the agent's token. The old token is void at once, and the server closes its stream."""
 
 class TasksServicer(metaclass=_abc_1.ABCMeta):
-    """Tasks creates, reports on and deletes tasks. It is for orchestrators and operators."""
+    """Tasks creates, reports on and deletes tasks, for orchestrators and operators."""
 
     @_abc_1.abstractmethod
     def CreateTask(
@@ -45,8 +49,8 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.CreateTaskRequest,
         context: _aio.ServicerContext[_tasks_pb2.CreateTaskRequest, _abc.Awaitable[_tasks_pb2.CreateTaskResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.CreateTaskResponse]:
-        """Creates a task and the token of its agent. ALREADY_EXISTS (`TASK_NAME_TAKEN`) when the owner has a task
-        of that name.
+        """Creates a task and its agent's token. ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner has a
+        task of that name.
         """
 
     @_abc_1.abstractmethod
@@ -62,7 +66,7 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.ListTasksRequest,
         context: _aio.ServicerContext[_tasks_pb2.ListTasksRequest, _abc.Awaitable[_tasks_pb2.ListTasksResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.ListTasksResponse]:
-        """Lists tasks in the order of their creation, newest first."""
+        """Lists tasks by creation time, newest first."""
 
     @_abc_1.abstractmethod
     def DeleteTask(
@@ -70,7 +74,9 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.DeleteTaskRequest,
         context: _aio.ServicerContext[_tasks_pb2.DeleteTaskRequest, _abc.Awaitable[_tasks_pb2.DeleteTaskResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.DeleteTaskResponse]:
-        """Deletes a task and its log for good. Its name and its agent's token end at once."""
+        """Deletes a task and its log permanently. Its name becomes free and its agent's token becomes
+        void at once.
+        """
 
     @_abc_1.abstractmethod
     def ReportBuild(
@@ -78,8 +84,9 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.ReportBuildRequest,
         context: _aio.ServicerContext[_tasks_pb2.ReportBuildRequest, _abc.Awaitable[_tasks_pb2.Task]],
     ) -> _abc.Awaitable[_tasks_pb2.Task]:
-        """Reports on a workspace build. A repeat is no error. A report for an older build, or one that moves
-        backwards, is FAILED_PRECONDITION (`STALE_REPORT`) and changes nothing.
+        """Reports on a workspace build. Repeating a report is not an error. A report for an older build,
+        one that moves backwards, or one for a standalone task is FAILED_PRECONDITION (`STALE_REPORT`)
+        and changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -88,8 +95,9 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.ReportAgentRequest,
         context: _aio.ServicerContext[_tasks_pb2.ReportAgentRequest, _abc.Awaitable[_tasks_pb2.Task]],
     ) -> _abc.Awaitable[_tasks_pb2.Task]:
-        """Reports on the agent and the task app of the latest build. A field that is left unset stays as it is; at
-        least one is needed.
+        """Reports on the agent and the task app of the latest build. An unset field does not change. At
+        least one of `lifecycle` and `app_health` must be set. A report for another build, or for a
+        standalone task, is FAILED_PRECONDITION (`STALE_REPORT`).
         """
 
     @_abc_1.abstractmethod
@@ -98,6 +106,6 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.RotateAgentTokenRequest,
         context: _aio.ServicerContext[_tasks_pb2.RotateAgentTokenRequest, _abc.Awaitable[_tasks_pb2.RotateAgentTokenResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.RotateAgentTokenResponse]:
-        """Replaces the agent's token; the old one is void at once and its stream is closed."""
+        """Replaces the agent's token. The old token is void at once, and the server closes its stream."""
 
 def add_TasksServicer_to_server(servicer: TasksServicer, server: _aio.Server) -> None: ...
