@@ -169,7 +169,7 @@ async def run(
             handshakes=handshakes,
             epochs_per_hour=settings.epochs_per_hour,
             clock=_now,
-            presence=store.presence,
+            circuit_breaker=store.circuit_breaker,
             observer=observer,
         )
         directory = Directory(store.tasks, sessions, bus)

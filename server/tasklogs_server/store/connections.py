@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from tasklogs_server.domain.errors import StoreBusy, TaskLogsError
-from tasklogs_server.store.circuit_breaker import Presence
+from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.errors import is_connection_lost, translated
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ class Connections:
         dsn: str,
         *,
         size: int,
-        presence: Presence | None = None,
+        circuit_breaker: CircuitBreaker | None = None,
         patience: timedelta | None = None,
     ) -> None:
         self._dsn = dsn
-        self._presence = presence or Presence()
-        self._presence.on_loss(self._cut)
+        self._circuit_breaker = circuit_breaker or CircuitBreaker()
+        self._circuit_breaker.on_loss(self._cut)
         self._patience_seconds = None if patience is None else patience.total_seconds()
         self._waiting = 0
         self._slots = asyncio.Semaphore(size)
@@ -90,10 +90,10 @@ class Connections:
         Raises StoreBusy where the turn did not come in time, StoreUnavailable at once where
         Postgres is away, or goes away meanwhile.
         """
-        self._presence.check()
+        self._circuit_breaker.check()
         await self._wait_for_a_turn()
         try:
-            self._presence.check()  # it may have gone while this one waited
+            self._circuit_breaker.check()  # it may have gone while this one waited
             with translated():
                 # Without a deadline: `_cut` sets one.
                 async with asyncio.timeout(None) as limit:
@@ -104,7 +104,7 @@ class Connections:
                         yield connection
                     except BaseException as error:
                         if is_connection_lost(error):
-                            self._presence.suspect()
+                            self._circuit_breaker.suspect()
                         # Where Postgres refused a statement, or a row said no, the connection is in
                         # order. Cancelled or failed in the middle: the next user must not read this
                         # one's answer.

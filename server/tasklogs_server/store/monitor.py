@@ -9,7 +9,7 @@ from contextlib import suppress
 import asyncpg
 import structlog
 
-from tasklogs_server.store.circuit_breaker import Presence
+from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connection, connect
 from tasklogs_server.store.errors import is_unavailable
 
@@ -37,12 +37,12 @@ class Watch:
     def __init__(
         self,
         dsn: str,
-        presence: Presence,
+        circuit_breaker: CircuitBreaker,
         heartbeat: Heartbeat,
         tell: Callable[[bool], Awaitable[None]],
     ) -> None:
         self._dsn = dsn
-        self._presence = presence
+        self._circuit_breaker = circuit_breaker
         self._heartbeat = heartbeat
         self._tell = tell
         self._connection: Connection | None = None
@@ -53,25 +53,25 @@ class Watch:
         """Watch until cancelled."""
         try:
             while True:
-                self._presence.suspected.clear()
+                self._circuit_breaker.suspected.clear()
                 await self._look()
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_EVERY_SECONDS - _LOOK_AGAIN_SECONDS):
-                        await self._presence.suspected.wait()
+                        await self._circuit_breaker.suspected.wait()
         finally:
             self._hang_up()
 
     async def _look(self) -> None:
         if await self._answered(self._ask()):
-            if self._presence.is_away:
+            if self._circuit_breaker.is_away:
                 _log.info("store.found")
-            self._presence.found()
+            self._circuit_breaker.found()
             await self._say(await self._beats())
         else:
-            if not self._presence.is_away:
+            if not self._circuit_breaker.is_away:
                 _log.warning("store.unavailable")
-            self._presence.lost()
+            self._circuit_breaker.lost()
             self._beat_at = None  # at once when it is back: for others this process is gone
             await self._say(False)
 

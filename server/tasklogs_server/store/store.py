@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
 from tasklogs_server.store import processes
-from tasklogs_server.store.circuit_breaker import Presence
+from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.evictions import Evictions
 from tasklogs_server.store.log_changes import LogChanges
@@ -31,14 +31,14 @@ class Store:
         connections: Connections,
         writes: Connections,
         evictions: Connections,
-        presence: Presence,
+        circuit_breaker: CircuitBreaker,
         standing: Standing,
     ) -> None:
         self._dsn = dsn
         self._connections = connections
         self._write_connections = writes
         self._eviction_connections = evictions
-        self.presence = presence
+        self.circuit_breaker = circuit_breaker
         self._standing = standing
         self.works = True
         """What its watch said last."""
@@ -57,15 +57,17 @@ class Store:
 
         `patience`: how long a caller waits for one of the `read_connections`.
         """
-        presence = Presence()
-        connections = Connections(dsn, size=read_connections, presence=presence, patience=patience)
+        circuit_breaker = CircuitBreaker()
+        connections = Connections(
+            dsn, size=read_connections, circuit_breaker=circuit_breaker, patience=patience
+        )
         process_id = uuid.uuid4()
         up_since = await processes.register(connections, process_id)
-        writes = Connections(dsn, size=_WRITE_CONNECTIONS, presence=presence)
+        writes = Connections(dsn, size=_WRITE_CONNECTIONS, circuit_breaker=circuit_breaker)
         # One, so that evictions take turns and keep no reader waiting.
-        evictions = Connections(dsn, size=1, presence=presence)
+        evictions = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
         standing = Standing(process_id, up_since, lease)
-        return cls(dsn, connections, writes, evictions, presence, standing)
+        return cls(dsn, connections, writes, evictions, circuit_breaker, standing)
 
     @property
     def connections(self) -> Mapping[str, Connections]:
@@ -86,7 +88,7 @@ class Store:
             self.works = works
             await tell(works)
 
-        await Watch(self._dsn, self.presence, beat, told).run()
+        await Watch(self._dsn, self.circuit_breaker, beat, told).run()
 
     async def close(self) -> None:
         """Close all connections."""
