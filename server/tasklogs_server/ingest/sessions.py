@@ -16,7 +16,7 @@ import structlog
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved
 from tasklogs_server.concurrency.retry_when_busy import once_it_has_time
-from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.concurrency.singleflight import Singleflight
 from tasklogs_server.domain.errors import (
     AgentUnreachable,
     LimitExceeded,
@@ -97,7 +97,7 @@ class Sessions:
         """
         self._undecided: dict[UUID, int] = {}
         """Fences of which nobody knows whether they were committed."""
-        self._noting: Shared[None] = Shared()
+        self._noting: Singleflight[None] = Singleflight()
         self._draining = False
 
     @property

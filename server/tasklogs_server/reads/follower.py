@@ -11,7 +11,7 @@ from uuid import UUID
 
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Deleted, Note
-from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.concurrency.singleflight import Singleflight
 from tasklogs_server.domain.errors import (
     CursorExpired,
     FieldViolation,
@@ -84,7 +84,7 @@ class Follows:
         self._lease = lease
         self.progress_after = progress_after
         self._feeds: dict[UUID, _RunningFeed] = {}
-        self._lagging: Shared[_Lag] = Shared()
+        self._lagging: Singleflight[_Lag] = Singleflight()
         self._draining: ServerDraining | None = None
         bus.listen(self._noted)
 

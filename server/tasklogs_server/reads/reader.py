@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.concurrency.singleflight import Singleflight
 from tasklogs_server.domain.errors import (
     AgentUnreachable,
     CursorExpired,
@@ -87,7 +87,7 @@ class LogReader:
         self._confirmed_at = confirmed_at
         self._evicted = evicted
         self._page_bytes = page_bytes
-        self._shared: Shared[LogPage] = Shared()
+        self._shared: Singleflight[LogPage] = Singleflight()
 
     async def read(self, query: LogQuery, *, time_left: timedelta | None) -> LogAnswer:
         """Read one page; `time_left` is what the caller's deadline allows.
