@@ -43,7 +43,7 @@ class WatchedChanges(LogChanges):
     """The store's reads of changes, watched."""
 
     def __init__(self, store: Store) -> None:
-        super().__init__(store.changes._connections, store.changes._standing)
+        super().__init__(store.changes._connections, store.changes._lease_terms)
         self.of_feeds = 0
         self.of_followers = 0
         self.is_away = False

@@ -469,7 +469,7 @@ async def test_a_page_of_a_long_log_looks_at_little_more_than_it_holds(
     sql = await asyncpg.connect(database)
     try:
         since = (log.task_id, log.revision - behind, 10, 1_000_000, None)
-        arguments = (*store.changes._standing, *since)
+        arguments = (*store.changes._lease_terms, *since)
         explained = await sql.fetchval(
             "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)" + log_changes._CHANGES, *arguments
         )

@@ -67,7 +67,7 @@ async def explain_read(sql: Connection, log: Log, query: Query, rows: int) -> di
     return await explain(
         sql,
         _READ,
-        *log.store._standing,
+        *log.store._lease_terms,
         None if by_name else log.task_id,
         query["epoch"],
         query["tail"],

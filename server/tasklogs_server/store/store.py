@@ -15,7 +15,7 @@ from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
 from tasklogs_server.store.monitor import Watch
 from tasklogs_server.store.sessions import SessionStore
-from tasklogs_server.store.task_rows import Standing
+from tasklogs_server.store.task_rows import LeaseTerms
 from tasklogs_server.store.tasks import TaskStore
 
 # One batch at a time, and now and then a fold beside it; readers must not be in a commit's way.
@@ -32,20 +32,20 @@ class Store:
         writes: Connections,
         evictions: Connections,
         circuit_breaker: CircuitBreaker,
-        standing: Standing,
+        lease_terms: LeaseTerms,
     ) -> None:
         self._dsn = dsn
         self._connections = connections
         self._write_connections = writes
         self._eviction_connections = evictions
         self.circuit_breaker = circuit_breaker
-        self._standing = standing
+        self._lease_terms = lease_terms
         self.works = True
         """What its watch said last."""
-        self.tasks = TaskStore(connections, standing)
-        self.reads = LogReads(connections, standing)
-        self.changes = LogChanges(connections, standing)
-        self.sessions = SessionStore(connections, standing)
+        self.tasks = TaskStore(connections, lease_terms)
+        self.reads = LogReads(connections, lease_terms)
+        self.changes = LogChanges(connections, lease_terms)
+        self.sessions = SessionStore(connections, lease_terms)
         self.evictions = Evictions(evictions)
         self.writes = LogWrites(writes)
 
@@ -66,8 +66,8 @@ class Store:
         writes = Connections(dsn, size=_WRITE_CONNECTIONS, circuit_breaker=circuit_breaker)
         # One, so that evictions take turns and keep no reader waiting.
         evictions = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
-        standing = Standing(process_id, up_since, lease)
-        return cls(dsn, connections, writes, evictions, circuit_breaker, standing)
+        lease_terms = LeaseTerms(process_id, up_since, lease)
+        return cls(dsn, connections, writes, evictions, circuit_breaker, lease_terms)
 
     @property
     def connections(self) -> Mapping[str, Connections]:
@@ -82,7 +82,7 @@ class Store:
         """
 
         async def beat(connection: Connection) -> None:
-            await processes.heartbeat(connection, self._standing.process_id)
+            await processes.heartbeat(connection, self._lease_terms.process_id)
 
         async def told(works: bool) -> None:
             self.works = works

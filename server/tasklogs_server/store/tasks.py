@@ -19,7 +19,7 @@ from tasklogs_server.store.task_rows import (
     HEARTBEAT,
     TASK_COLUMNS,
     TASK_TABLES,
-    Standing,
+    LeaseTerms,
     facts_of,
     task_of,
 )
@@ -160,9 +160,9 @@ NEWEST = (datetime.max, UUID(int=2**128 - 1))
 class TaskStore:
     """The rows of tasks. Every method raises StoreUnavailable where Postgres is out of reach."""
 
-    def __init__(self, connections: Connections, standing: Standing) -> None:
+    def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
         self._connections = connections
-        self._standing = standing
+        self._lease_terms = lease_terms
 
     async def create(
         self,
@@ -214,7 +214,7 @@ class TaskStore:
     async def get(self, task_id: UUID) -> Task:
         """Read a task. Raises TaskNotFound."""
         async with self._connections.use() as connection:
-            row = await connection.fetchrow(_GET, *self._standing, task_id)
+            row = await connection.fetchrow(_GET, *self._lease_terms, task_id)
         if row is None:
             raise TaskNotFound(str(task_id))
         return task_of(row)
@@ -226,7 +226,7 @@ class TaskStore:
 
         And whether they are fewer because their prompts fill a page.
         """
-        arguments: tuple[object, ...] = (*self._standing, *after, limit, LIST_BYTES)
+        arguments: tuple[object, ...] = (*self._lease_terms, *after, limit, LIST_BYTES)
         statement = _LIST
         if owner is not None:
             statement, arguments = _LIST_OF_OWNER, (*arguments, owner)
@@ -265,7 +265,7 @@ class TaskStore:
     async def to_retire(self, age: timedelta, *, limit: int) -> Sequence[UUID]:
         """Return tasks that have been paused for longer than `age`, the longest first."""
         async with self._connections.use() as connection:
-            rows = await connection.fetch(_TO_RETIRE, self._standing.process_id, age, limit)
+            rows = await connection.fetch(_TO_RETIRE, self._lease_terms.process_id, age, limit)
         return [row["task_id"] for row in rows]
 
     async def paused_without_mark(self, *, limit: int) -> Sequence[UUID]:
@@ -277,7 +277,7 @@ class TaskStore:
         self, task_id: UUID, age: timedelta, *, is_paused: Callable[[Facts], bool]
     ) -> bool:
         """Delete a task as `delete` does, if it still has been paused for longer than `age`."""
-        process_id = self._standing.process_id
+        process_id = self._lease_terms.process_id
         async with self._connections.use() as connection, connection.transaction():
             row = await connection.fetchrow(_LOCK_TO_RETIRE, process_id, age, task_id)
             if row is None or not is_paused(facts_of(row)):
