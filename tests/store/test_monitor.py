@@ -16,7 +16,7 @@ import pytest
 from tasklogs_server.domain.errors import StoreBusy, StoreUnavailable
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connections
-from tasklogs_server.store.monitor import Watch
+from tasklogs_server.store.monitor import Monitor
 from tests.store.logs import Connection
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fixtures.conditions import until
@@ -36,7 +36,7 @@ class Watched:
         self.connections = Connections(dsn, size=size, circuit_breaker=self.circuit_breaker)
         self.told: list[bool] = []
         self.beat: Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[None]] = _no_beat
-        self._watch = Watch(dsn, self.circuit_breaker, lambda one: self.beat(one), self._hear)
+        self._watch = Monitor(dsn, self.circuit_breaker, lambda one: self.beat(one), self._hear)
 
     async def _hear(self, works: bool) -> None:
         self.told.append(works)

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import asyncpg
+import structlog
 
 from tasklogs_server.domain.errors import StoreBusy, TaskLogsError
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
-from tasklogs_server.store.errors import is_connection_lost, translated
+from tasklogs_server.store.errors import concerns_one_task, is_connection_lost, translated
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -44,6 +45,8 @@ _SESSION_SETTINGS = {
     # And a look-up by key: one plan fits all arguments, and planning takes longer than running.
     "plan_cache_mode": "force_generic_plan",
 }
+
+_log = structlog.get_logger(__name__)
 
 _IN_ORDER = (asyncpg.PostgresError, TaskLogsError)
 
@@ -175,6 +178,31 @@ class Connections:
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
+
+
+async def each_or_alone(
+    connections: Connections, statement: str, arguments: Sequence[tuple[object, ...]]
+) -> None:
+    """Run `statement` with each of `arguments`, whose first is the task, in one transaction.
+
+    Where one task's row is refused or cannot be read, each runs alone and the bad ones are logged.
+    Raises StoreUnavailable.
+    """
+    try:
+        async with connections.use() as connection:
+            await connection.executemany(statement, arguments)
+        return
+    except Exception as error:
+        if not concerns_one_task(error):
+            raise
+    for one in arguments:
+        try:
+            async with connections.use() as connection:
+                await connection.execute(statement, *one)
+        except Exception as error:
+            if not concerns_one_task(error):
+                raise
+            _log.error("store.row_refused", task=str(one[0]), error=type(error).__name__)
 
 
 async def _close(connection: Connection) -> None:

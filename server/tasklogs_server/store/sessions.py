@@ -10,9 +10,8 @@ from tasklogs.log.entry import Entry
 from tasklogs_server.domain.errors import SessionOpen, TaskNotFound
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
-from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.connections import Connection, Connections, each_or_alone
 from tasklogs_server.store.log_reads import read_tail
-from tasklogs_server.store.many_tasks import each_or_alone
 from tasklogs_server.store.records import LogHead
 from tasklogs_server.store.task_rows import (
     HEAD_COLUMNS,

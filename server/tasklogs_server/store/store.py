@@ -6,14 +6,13 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
-from tasklogs_server.store import processes
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.evictions import Evictions
 from tasklogs_server.store.log_changes import LogChanges
 from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
-from tasklogs_server.store.monitor import Watch
+from tasklogs_server.store.monitor import Monitor, heartbeat, register
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import LeaseTerms
 from tasklogs_server.store.tasks import TaskStore
@@ -62,7 +61,7 @@ class Store:
             dsn, size=read_connections, circuit_breaker=circuit_breaker, patience=patience
         )
         process_id = uuid.uuid4()
-        up_since = await processes.register(connections, process_id)
+        up_since = await register(connections, process_id)
         writes = Connections(dsn, size=_WRITE_CONNECTIONS, circuit_breaker=circuit_breaker)
         # One, so that evictions take turns and keep no reader waiting.
         evictions = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
@@ -82,13 +81,13 @@ class Store:
         """
 
         async def beat(connection: Connection) -> None:
-            await processes.heartbeat(connection, self._lease_terms.process_id)
+            await heartbeat(connection, self._lease_terms.process_id)
 
         async def told(works: bool) -> None:
             self.works = works
             await tell(works)
 
-        await Watch(self._dsn, self.circuit_breaker, beat, told).run()
+        await Monitor(self._dsn, self.circuit_breaker, beat, told).run()
 
     async def close(self) -> None:
         """Close all connections."""
