@@ -175,12 +175,10 @@ async def run(
         directory = Directory(store.tasks, sessions, bus)
         housekeeping = Housekeeping(
             evictions=store.evictions,
-            tasks=store.tasks,
             directory=directory,
             room=room,
             limits=log_limits,
             retention=settings.retention,
-            bus=bus,
         )
         syncs = Syncs(
             sessions,

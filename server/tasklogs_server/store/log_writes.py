@@ -64,7 +64,7 @@ WITH locked AS MATERIALIZED (
                            $24::bytea[]) AS e (epoch, ordinal, id, revision, head, content)
     ON CONFLICT (task_id, epoch, ordinal) DO UPDATE
        SET id = excluded.id, revision = excluded.revision, head = excluded.head,
-           content = excluded.content
+           content = excluded.content, committed_at = excluded.committed_at
 ), folded AS (
     DELETE FROM log_tail_parts p USING written
      WHERE $25::boolean AND p.task_id = $1 AND p.revision <= $3
@@ -93,7 +93,8 @@ WITH written AS (
      WHERE task_id = $1 AND fence = $2 AND revision = $3 AND tail_part_bytes > 0
     RETURNING task_id
 ), whole AS (
-    UPDATE log_entries e SET revision = $6, head = $7, content = $8
+    UPDATE log_entries e
+       SET revision = $6, head = $7, content = $8, committed_at = clock_timestamp()
       FROM written
      WHERE e.task_id = $1 AND e.epoch = $4 AND e.ordinal = $5
 )
