@@ -45,7 +45,7 @@ from tasklogs_server.process.tuning import connections_within_open_files
 from tasklogs_server.reads.follower import Follows
 from tasklogs_server.reads.reader import LogReader
 from tasklogs_server.services.task_agents import TaskAgentsService
-from tasklogs_server.services.task_logs import TaskLogsService, encode_event
+from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.store.evictions import LogLimits
@@ -169,18 +169,16 @@ async def run(
             handshakes=handshakes,
             epochs_per_hour=settings.epochs_per_hour,
             clock=_now,
-            presence=store.presence,
+            circuit_breaker=store.circuit_breaker,
             observer=observer,
         )
         directory = Directory(store.tasks, sessions, bus)
         housekeeping = Housekeeping(
             evictions=store.evictions,
-            tasks=store.tasks,
             directory=directory,
             room=room,
             limits=log_limits,
             retention=settings.retention,
-            bus=bus,
         )
         syncs = Syncs(
             sessions,
@@ -194,9 +192,7 @@ async def run(
             evicted=store.evictions.evicted,
             page_bytes=settings.page_bytes,
         )
-        follows = Follows(
-            store.changes, bus, sync=syncs.sync, encode=encode_event, lease=settings.lease
-        )
+        follows = Follows(store.changes, bus, sync=syncs.sync, lease=settings.lease)
         uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=_now)
 
         agent_tokens = AgentTokens(store.tasks, handshakes)

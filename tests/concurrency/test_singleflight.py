@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.concurrency.singleflight import Singleflight
 
 
 class Work:
@@ -61,7 +61,7 @@ async def turns(count: int = 10) -> None:
 
 
 async def test_the_first_caller_runs_at_once_and_the_others_of_its_moment_share_a_run() -> None:
-    shared, work = Shared[int](), Work()
+    shared, work = Singleflight[int](), Work()
     callers = [asyncio.create_task(shared.run("key", work)) for _ in range(5)]
     await work.has_begun(1)
     work.finish(1)
@@ -70,7 +70,7 @@ async def test_the_first_caller_runs_at_once_and_the_others_of_its_moment_share_
 
 
 async def test_callers_during_a_run_share_the_next_one() -> None:
-    shared, work = Shared[int](), Work()
+    shared, work = Singleflight[int](), Work()
     first = asyncio.create_task(shared.run("key", work))
     await work.has_begun(1)
     late = [asyncio.create_task(shared.run("key", work)) for _ in range(50)]
@@ -86,7 +86,7 @@ async def test_callers_during_a_run_share_the_next_one() -> None:
 
 
 async def test_a_caller_as_the_next_run_has_begun_gets_the_one_after() -> None:
-    shared, work = Shared[int](), Work()
+    shared, work = Singleflight[int](), Work()
     first = asyncio.create_task(shared.run("key", work))
     await work.has_begun(1)
     second = asyncio.create_task(shared.run("key", work))
@@ -100,7 +100,7 @@ async def test_a_caller_as_the_next_run_has_begun_gets_the_one_after() -> None:
 
 
 async def test_keys_do_not_wait_for_each_other() -> None:
-    shared, work = Shared[int](), Work()
+    shared, work = Singleflight[int](), Work()
     callers = [asyncio.create_task(shared.run(key, work)) for key in "ab"]
     await work.has_begun(2)
     work.finish(1)
@@ -109,7 +109,7 @@ async def test_keys_do_not_wait_for_each_other() -> None:
 
 
 async def test_all_callers_of_a_run_get_its_error_and_the_next_run_is_another() -> None:
-    shared = Shared[int]()
+    shared = Singleflight[int]()
 
     async def fail() -> int:
         raise LookupError
@@ -125,7 +125,7 @@ async def test_all_callers_of_a_run_get_its_error_and_the_next_run_is_another() 
 
 
 async def test_a_caller_that_leaves_does_not_take_the_run_along() -> None:
-    shared, work = Shared[int](), Work()
+    shared, work = Singleflight[int](), Work()
     callers = [asyncio.create_task(shared.run("key", work)) for _ in range(3)]
     await work.has_begun(1)
     work.finish(1)
@@ -139,7 +139,7 @@ async def test_a_caller_that_leaves_does_not_take_the_run_along() -> None:
 
 
 async def test_a_run_that_all_callers_have_left_is_cancelled() -> None:
-    shared, work = Shared[int](), Work()
+    shared, work = Singleflight[int](), Work()
     caller = asyncio.create_task(shared.run("key", work))
     await work.has_begun(1)
     caller.cancel()
@@ -149,7 +149,7 @@ async def test_a_run_that_all_callers_have_left_is_cancelled() -> None:
 
 
 async def test_after_an_abandoned_next_run_a_caller_still_waits_for_the_one_under_way() -> None:
-    shared, work = Shared[int](), Work()
+    shared, work = Singleflight[int](), Work()
     first = asyncio.create_task(shared.run("key", work))
     await work.has_begun(1)
     leaving = asyncio.create_task(shared.run("key", work))
@@ -166,7 +166,7 @@ async def test_after_an_abandoned_next_run_a_caller_still_waits_for_the_one_unde
 
 
 async def test_a_caller_that_comes_as_a_run_is_abandoned_gets_a_run_of_its_own() -> None:
-    shared, work = Shared[int](), Work()
+    shared, work = Singleflight[int](), Work()
     leaving = asyncio.create_task(shared.run("key", work))
     await work.has_begun(1)
     leaving.cancel()
@@ -176,7 +176,7 @@ async def test_a_caller_that_comes_as_a_run_is_abandoned_gets_a_run_of_its_own()
 
 
 async def test_a_key_that_nobody_asks_for_is_forgotten() -> None:
-    shared = Shared[int]()
+    shared = Singleflight[int]()
 
     async def succeed() -> int:
         return 7

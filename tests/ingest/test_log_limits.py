@@ -94,7 +94,9 @@ async def test_room_comes_with_age(store: Store, task: UUID, sql: Connection) ->
         await agent.append([entry(number, str(number)) for number in range(9)], open_epoch=True)
         with pytest.raises(LogFull):
             await agent.append([entry(9)])
-        await sql.execute("UPDATE log_marks SET marked_at = marked_at - interval '25 hours'")
+        await sql.execute(
+            "UPDATE log_entries SET committed_at = committed_at - interval '25 hours'"
+        )
         agent.sent = agent.session._received
         await agent.append([entry(9, "9")])
         await agent.all_acked()
@@ -145,7 +147,9 @@ async def test_uploads_make_room_and_are_refused_like_streams(
         with pytest.raises(LogFull):
             await desk.uploads.upload(task, shown[:12])
         assert desk.budget.held_bytes == 0
-        await sql.execute("UPDATE log_marks SET marked_at = marked_at - interval '25 hours'")
+        await sql.execute(
+            "UPDATE log_entries SET committed_at = committed_at - interval '25 hours'"
+        )
         await desk.uploads.upload(task, shown[:12])
         held = await contents(desk, task)
         assert held == [str(number) for number in range(4, 12)]

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.domain.errors import StoreUnavailable
@@ -22,10 +24,11 @@ from tasklogs_server.domain.status import (
     Facts,
     JobStatus,
 )
+from tasklogs_server.reads import feed
+from tasklogs_server.reads.follow_encoding import encode_event
 from tasklogs_server.reads.follow_events import FollowEvent
 from tasklogs_server.reads.follower import FollowQuery, Follows
 from tasklogs_server.reads.tokens import Cursor
-from tasklogs_server.services.task_logs import encode_event
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_changes import Changes, LogChanges
 from tests.reads.follow_reader import Reader, reading
@@ -43,7 +46,7 @@ class WatchedChanges(LogChanges):
     """The store's reads of changes, watched."""
 
     def __init__(self, store: Store) -> None:
-        super().__init__(store.changes._connections, store.changes._standing)
+        super().__init__(store.changes._connections, store.changes._lease_terms)
         self.of_feeds = 0
         self.of_followers = 0
         self.is_away = False
@@ -103,6 +106,7 @@ class World:
     sync: ScriptedSync
     follows: Follows
     encoded: list[FollowEvent]
+    """The events that feeds encoded, once for all their followers."""
 
     @asynccontextmanager
     async def following(
@@ -136,19 +140,21 @@ class World:
 async def followed(database: str, *, progress_after: timedelta) -> AsyncIterator[World]:
     """Make a world; nothing of it is left when the block ends."""
     store = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
+    counting = pytest.MonkeyPatch()
     try:
         bus, encoded = LocalBus(), list[FollowEvent]()
 
-        def encode(cursor: str, event: FollowEvent, as_delta: bool) -> bytes:
+        def encode(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
             encoded.append(event)
-            return encode_event(cursor, event, as_delta)
+            return encode_event(cursor, event, as_delta=as_delta)
+
+        counting.setattr(feed, "encode_event", encode)
 
         changes, sync = WatchedChanges(store), ScriptedSync()
         follows = Follows(
             changes,
             bus,
             sync=sync,
-            encode=encode,
             lease=timedelta(seconds=30),
             progress_after=progress_after,
         )
@@ -159,6 +165,7 @@ async def followed(database: str, *, progress_after: timedelta) -> AsyncIterator
         assert world.open_feeds == 0
         assert asyncio.all_tasks() - before <= {asyncio.current_task()}
     finally:
+        counting.undo()
         await store.close()
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from tasklogs_server.domain.errors import InvalidFields
 from tasklogs_server.domain.status import TaskStatus
-from tasklogs_server.reads.tokens import _PAGE, Cursor, PagePlace, seal
+from tasklogs_server.reads.tokens import _PAGE, Cursor, PageToken, seal
 
 FINGERPRINT = bytes(8)
-PLACE = PagePlace(
+PAGE_TOKEN = PageToken(
     task_id=UUID(int=7),
     epoch=1,
     start=30,
@@ -28,7 +28,7 @@ PLACE = PagePlace(
 
 
 def test_a_place_comes_back_as_it_was() -> None:
-    assert PagePlace.decode(PLACE.encode(), fingerprint=FINGERPRINT) == PLACE
+    assert PageToken.decode(PAGE_TOKEN.encode(), fingerprint=FINGERPRINT) == PAGE_TOKEN
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_a_place_comes_back_as_it_was() -> None:
 )
 def test_a_page_token_with_numbers_that_no_log_has_is_none(made_up: dict[str, Any]) -> None:
     with pytest.raises(InvalidFields):
-        PagePlace.decode(replace(PLACE, **made_up).encode(), fingerprint=FINGERPRINT)
+        PageToken.decode(replace(PAGE_TOKEN, **made_up).encode(), fingerprint=FINGERPRINT)
 
 
 @pytest.mark.parametrize("micros", [-(2**63), 2**63 - 1])
 def test_a_page_token_of_a_moment_that_no_calendar_has_is_none(micros: int) -> None:
     token = seal(_PAGE.pack(b"p", bytes(16), 1, 0, 1, 5, True, True, micros, 0, FINGERPRINT))
     with pytest.raises(InvalidFields):
-        PagePlace.decode(token, fingerprint=FINGERPRINT)
+        PageToken.decode(token, fingerprint=FINGERPRINT)
 
 
 def test_a_cursor_before_the_beginning_is_none() -> None:

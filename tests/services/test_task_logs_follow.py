@@ -19,7 +19,7 @@ from tasklogs.v1 import tasks_pb2
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server import app
 from tasklogs_server.domain.status import TaskStatus
-from tasklogs_server.reads.tokens import Cursor, PagePlace
+from tasklogs_server.reads.tokens import Cursor, PageToken
 from tasklogs_server.settings import ServerSettings
 from tests.reads.follow_reader import Reader, reading
 from tests.reads.follow_view import View
@@ -233,7 +233,7 @@ async def test_cursors_that_are_none_of_this_task_are_bad_arguments(server: Serv
     await server.create_task()
     await server.create_task("other")
     read = await server.logs.GetTaskLogs(pb.GetTaskLogsRequest(task="local/demo"))
-    page_token = PagePlace(
+    page_token = PageToken(
         task_id=Cursor.decode(read.cursor).task_id,
         epoch=1,
         start=0,

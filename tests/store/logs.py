@@ -37,6 +37,7 @@ else:
     Connection = asyncpg.Connection
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ENTRY_COLUMNS = ("task_id", "epoch", "ordinal", "id", "revision", "head", "content")
 _numbers = itertools.count(1)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskLogsError, TaskNotFound
 from tasklogs_server.store import Store
-from tasklogs_server.store.circuit_breaker import Presence
+from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.errors import translated
 from tests.store.logs import Connection, new_task
@@ -176,14 +176,14 @@ async def test_a_row_that_somebody_holds_keeps_its_callers_waiting_for_seconds_o
         async with asyncio.timeout(20):
             with pytest.raises(StoreUnavailable):
                 await store.tasks.change_facts(task, lambda facts: facts)
-        assert not store.presence.suspected.is_set()
+        assert not store.circuit_breaker.suspected.is_set()
         await store.tasks.change_facts(other, lambda facts: facts)
     await store.tasks.change_facts(task, lambda facts: facts)
 
 
 async def test_postgres_may_go_away_again_while_callers_still_clean_up(database: str) -> None:
-    presence = Presence()
-    connections = Connections(database, size=1, presence=presence)
+    circuit_breaker = CircuitBreaker()
+    connections = Connections(database, size=1, circuit_breaker=circuit_breaker)
     waits, may_leave = asyncio.Event(), asyncio.Event()
 
     async def leaves_slowly() -> None:
@@ -197,10 +197,10 @@ async def test_postgres_may_go_away_again_while_callers_still_clean_up(database:
 
     caller = asyncio.create_task(leaves_slowly())
     await asyncio.wait_for(waits.wait(), 10)
-    presence.lost()
+    circuit_breaker.lost()
     await until(lambda: not waits.is_set())
-    presence.found()
-    presence.lost()
+    circuit_breaker.found()
+    circuit_breaker.lost()
     may_leave.set()
     with pytest.raises(StoreUnavailable):
         await caller

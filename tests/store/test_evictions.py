@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import _EVICT, EvictionOutcome, LogLimits
 from tasklogs_server.store.log_reads import PageQuery
 from tasklogs_server.store.log_writes import Outcome
-from tests.store.logs import Connection, Log, entry_row, new_task
+from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_row, new_task
 from tests.store.test_plans import explain, nodes
 
 NOW, WEEK = timedelta(0), timedelta(days=7)
@@ -36,18 +37,14 @@ async def evict_all(log: Log, to: LogLimits) -> int:
 
 
 async def pass_time(sql: Connection, log: Log, days: int) -> None:
-    """Let all marks and events of a log be older."""
-    for table, column in (("log_marks", "marked_at"), ("log_events", "committed_at")):
+    """Let all entries and events of a log be older."""
+    for table in ("log_entries", "log_events"):
         await sql.execute(
-            f"UPDATE {table} SET {column} = {column} - make_interval(days => $2)"
+            f"UPDATE {table} SET committed_at = committed_at - make_interval(days => $2)"
             " WHERE task_id = $1",
             log.task_id,
             days,
         )
-
-
-async def mark(log: Log) -> bool:
-    return await log.store.evictions.mark(log.task_id, every=NOW, min_retention=WEEK)
 
 
 async def rows_of(sql: Connection, task_id: UUID) -> int:
@@ -101,11 +98,9 @@ async def test_what_is_evicted_reaches_exactly_as_far_as_it_says(log: Log) -> No
 async def test_nothing_younger_than_the_retention_goes(log: Log, sql: Connection) -> None:
     await log.write(log.commit([b"a", b"b", b"c"], open_epoch=True))
     small = limits(rows=1, min_retention=WEEK)
-    assert await evict_all(log, small) == 0  # nobody knows how old they are
-    assert await mark(log)
+    assert await evict_all(log, small) == 0
     await pass_time(sql, log, days=6)
     await log.write(log.commit([b"d", b"e", b"f"]))
-    assert await mark(log)
     assert await evict_all(log, small) == 0
     await pass_time(sql, log, days=2)
     assert await evict_all(log, small) == 1
@@ -113,45 +108,51 @@ async def test_nothing_younger_than_the_retention_goes(log: Log, sql: Connection
     old_in = await log.store.evictions.old_in(log.task_id, WEEK)
     assert old_in is not None
     assert timedelta(days=4.9) < old_in <= timedelta(days=5)
+    await pass_time(sql, log, days=6)
+    assert await log.store.evictions.old_in(log.task_id, WEEK) is None
 
 
-async def test_an_entry_that_changed_after_the_mark_is_as_young_as_its_change(
-    log: Log, sql: Connection
+@pytest.mark.parametrize("folds", [False, True], ids=["sealed", "folded, then sealed"])
+async def test_an_entry_is_as_young_as_its_last_change(
+    log: Log, sql: Connection, folds: bool
 ) -> None:
     await log.write(log.commit([b"a", b"b"], open_epoch=True))
-    await log.write(log.commit(grow=b"b", keep=1))
-    await mark(log)
     await pass_time(sql, log, days=8)
-    await log.write(log.commit([b"c", b"d"]))  # seals what the mark covers
+    await log.write(log.commit(grow=b"b", keep=1))
+    whole = entry_row(1, 1, log.head.revision, b"bb")
+    if folds:
+        await log.store.writes.fold(
+            log.task_id, fence=log.fence, revision=log.head.revision, row=whole
+        )
+    sealing = log.commit([b"c", b"d"])
+    await log.write(sealing if folds else replace(sealing, rows=[whole, *sealing.rows]))
     await log.write(log.commit([b"e", b"f"], open_epoch=True))
     assert await evict_all(log, limits(rows=1, min_retention=WEEK)) == 1
-    assert await log.contents(PageQuery(epoch=1)) == ["c", "d"]
+    assert await log.contents(PageQuery(epoch=1)) == ["bb", "c", "d"]
 
 
-async def test_marks_are_few_and_only_those_that_matter_stay(log: Log, sql: Connection) -> None:
-    count = "SELECT count(*) FROM log_marks WHERE task_id = $1"
-    evictions, hour = log.store.evictions, timedelta(hours=1)
-    assert await evictions.mark(log.task_id, every=hour, min_retention=WEEK)
-    assert await sql.fetchval(count, log.task_id) == 0  # nothing to mark
-    for number in range(5):
-        await log.write(log.commit([b"a"], open_epoch=number == 0))
-        is_marked = await evictions.mark(log.task_id, every=hour, min_retention=WEEK)
-        assert is_marked == (number == 0)
-    assert await sql.fetchval(count, log.task_id) == 1
-    for _ in range(3):
-        await pass_time(sql, log, days=4)
-        await log.write(log.commit([b"a"]))
-        assert await mark(log)
-        assert await mark(log)
-    # Of 4 and of 0 days ago, and the one of 8 that tells what is old enough; that of 12 is gone.
-    assert await sql.fetchval(count, log.task_id) == 3
+async def test_nothing_goes_from_behind_a_young_entry_where_the_clock_was_set_back(
+    log: Log, sql: Connection
+) -> None:
+    await log.write(log.commit([b"a", b"b", b"c", b"d", b"e", b"f"], open_epoch=True))
+    await pass_time(sql, log, days=8)
+    await sql.execute("UPDATE log_entries SET committed_at = clock_timestamp() WHERE ordinal = 2")
+    assert await evict_all(log, limits(rows=1, min_retention=WEEK)) == 1
+    assert await log.contents() == ["c", "d", "e", "f"]
 
 
-async def test_no_mark_is_made_of_a_deleted_task(store: Store, log: Log, sql: Connection) -> None:
+async def test_without_a_retention_not_even_an_entry_from_the_future_stays(
+    log: Log, sql: Connection
+) -> None:
+    await log.write(log.commit([b"a", b"b", b"c"], open_epoch=True))
+    await pass_time(sql, log, days=-1)
+    assert await evict_all(log, limits(rows=1)) == 1
+    assert await log.contents() == ["b", "c"]
+
+
+async def test_a_deleted_log_is_not_evicted_from(store: Store, log: Log) -> None:
     await log.write(log.commit([b"a"], open_epoch=True))
     await store.tasks.delete(log.task_id)
-    assert await mark(log)
-    assert await sql.fetchval("SELECT count(*) FROM log_marks") == 0
     with pytest.raises(TaskNotFound):
         await store.evictions.evict(log.task_id, limits())
 
@@ -286,6 +287,7 @@ async def test_a_chunk_reads_no_more_than_itself_on_a_log_of_any_length(
             (log.task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content)
             for row in rows
         ],
+        columns=ENTRY_COLUMNS,
     )
     await sql.execute("UPDATE log_heads SET entries = 50000, total_rows = 50001, revision = 50001")
     await sql.execute("ANALYZE")

@@ -78,8 +78,8 @@ async def test_another_process_goes_by_the_heartbeat(
 
 async def test_the_lease_runs_from_the_loss(store: Store, held: UUID, sql: Connection) -> None:
     # This server has been there for long.
-    store.tasks._standing = store.tasks._standing._replace(
-        up_since=store.tasks._standing.up_since - timedelta(hours=1)
+    store.tasks._lease_terms = store.tasks._lease_terms._replace(
+        up_since=store.tasks._lease_terms.up_since - timedelta(hours=1)
     )
     fence = await sql.fetchval("SELECT session_fence FROM tasks")
     await store.sessions.lose_sessions([(held, fence)])

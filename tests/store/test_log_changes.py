@@ -22,8 +22,8 @@ from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.domain.names import TaskId
 from tasklogs_server.ingest.messages import Append, TailChange
-from tasklogs_server.reads.feed import TailFold, messages_of
-from tasklogs_server.services.task_logs import encode_event
+from tasklogs_server.reads.feed import messages_of
+from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.store import Store, log_changes
 from tasklogs_server.store.log_changes import Changes, EntriesChanged, TailChanged
 from tasklogs_server.store.records import Commit, EpochOpened, TailWithdrawn
@@ -105,7 +105,7 @@ def told(pages: Sequence[Changes]) -> list[pb.FollowTaskLogsResponse]:
     """Encode what followers are told of pages, as it travels."""
     fold = TailFold()
     return [
-        pb.FollowTaskLogsResponse.FromString(message.wire(encode_event, as_delta=False))
+        pb.FollowTaskLogsResponse.FromString(message.encoded(as_delta=False))
         for page in pages
         for message in messages_of(fold, page.task.task_id, page.changes, page.task.head.tail)
     ]
@@ -270,9 +270,7 @@ async def test_whoever_holds_the_tail_is_told_of_its_growth_alone(
             event = message.event
             base = getattr(event, "base_revision", None)
             fits = view.sent_revision(event) == base if base is not None else False
-            view.take(
-                pb.FollowTaskLogsResponse.FromString(message.wire(encode_event, as_delta=fits))
-            )
+            view.take(pb.FollowTaskLogsResponse.FromString(message.encoded(as_delta=fits)))
         assert view.entries == model.log()
 
     for what, looks_now in zip(history, looks, strict=False):
@@ -469,7 +467,7 @@ async def test_a_page_of_a_long_log_looks_at_little_more_than_it_holds(
     sql = await asyncpg.connect(database)
     try:
         since = (log.task_id, log.revision - behind, 10, 1_000_000, None)
-        arguments = (*store.changes._standing, *since)
+        arguments = (*store.changes._lease_terms, *since)
         explained = await sql.fetchval(
             "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)" + log_changes._CHANGES, *arguments
         )

@@ -14,9 +14,9 @@ import asyncpg
 import pytest
 
 from tasklogs_server.domain.errors import StoreBusy, StoreUnavailable
-from tasklogs_server.store.circuit_breaker import Presence
+from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connections
-from tasklogs_server.store.monitor import Watch
+from tasklogs_server.store.monitor import Monitor
 from tests.store.logs import Connection
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fixtures.conditions import until
@@ -32,11 +32,11 @@ class Watched:
     """Connections to a Postgres that is watched, and what the watch has told."""
 
     def __init__(self, dsn: str, size: int = 2) -> None:
-        self.presence = Presence()
-        self.connections = Connections(dsn, size=size, presence=self.presence)
+        self.circuit_breaker = CircuitBreaker()
+        self.connections = Connections(dsn, size=size, circuit_breaker=self.circuit_breaker)
         self.told: list[bool] = []
         self.beat: Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[None]] = _no_beat
-        self._watch = Watch(dsn, self.presence, lambda one: self.beat(one), self._hear)
+        self._watch = Monitor(dsn, self.circuit_breaker, lambda one: self.beat(one), self._hear)
 
     async def _hear(self, works: bool) -> None:
         self.told.append(works)

@@ -11,7 +11,7 @@ import pytest
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import _READ
 from tasklogs_server.store.log_writes import _COMMIT, _arguments
-from tests.store.logs import Connection, Log, entry_row, new_task
+from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_row, new_task
 
 ENTRIES = 100_000
 
@@ -30,6 +30,7 @@ async def big(store: Store, sql: Connection) -> Log:
             (log.task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content)
             for row in rows
         ],
+        columns=ENTRY_COLUMNS,
     )
     await sql.execute(
         "UPDATE log_heads SET entries = $2, revision = $2 + 1 WHERE task_id = $1",
@@ -67,7 +68,7 @@ async def explain_read(sql: Connection, log: Log, query: Query, rows: int) -> di
     return await explain(
         sql,
         _READ,
-        *log.store._standing,
+        *log.store._lease_terms,
         None if by_name else log.task_id,
         query["epoch"],
         query["tail"],

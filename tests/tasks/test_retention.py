@@ -1,4 +1,4 @@
-"""The slow work beside answering: marks, limits that were lowered, tasks paused for long."""
+"""The slow work beside answering: limits that were lowered, tasks paused for long."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.bus.notes import Deleted, Moved, Note
+from tasklogs_server.bus.notes import Deleted, Note
 from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.domain.status import (
     AgentLifecycle,
@@ -26,7 +27,7 @@ from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.tasks.directory import Directory
 from tasklogs_server.tasks.retention import Housekeeping
 from tests.ingest.desk import Desk
-from tests.store.logs import Connection, Log, new_task
+from tests.store.logs import Connection, Log, new_task, waits_for_a_lock
 from tests.support.fixtures.conditions import until
 
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
@@ -58,12 +59,10 @@ class Keeper:
         self.directory = Directory(store.tasks, desk.sessions, self.bus)
         self.work = Housekeeping(
             evictions=store.evictions,
-            tasks=store.tasks,
             directory=self.directory,
             room=Room(store.evictions, LIMITS),
             limits=LIMITS,
             retention=retention,
-            bus=self.bus,
             clock=lambda: self.now,
         )
 
@@ -76,7 +75,8 @@ def keeper(desk: Desk) -> Keeper:
 async def age(sql: Connection, task: UUID, by: timedelta) -> None:
     """Let all that is known of a task's age be so much older."""
     for statement in (
-        "UPDATE log_marks SET marked_at = marked_at - $2::interval WHERE task_id = $1",
+        "UPDATE log_entries SET committed_at = committed_at - $2::interval WHERE task_id = $1",
+        "UPDATE log_events SET committed_at = committed_at - $2::interval WHERE task_id = $1",
         "UPDATE tasks SET changed_at = changed_at - $2::interval,"
         " session_lost_at = session_lost_at - $2::interval WHERE task_id = $1",
     ):
@@ -101,69 +101,12 @@ async def is_there(sql: Connection, task: UUID) -> bool:
     return found
 
 
-async def marks(sql: Connection, task: UUID) -> list[int]:
-    rows = await sql.fetch(
-        "SELECT revision FROM log_marks WHERE task_id = $1 ORDER BY revision", task
-    )
-    return [row["revision"] for row in rows]
-
-
-async def test_a_log_that_moves_is_marked_once_in_the_interval_of_marks(
-    keeper: Keeper, log: Log, sql: Connection
-) -> None:
-    async def move() -> None:
-        await log.write(log.commit([b"x"], open_epoch=log.head.epoch == 0))
-        keeper.bus.publish(Moved(log.task_id, log.head))
-
-    await move()
-    await keeper.work.mark_moved()
-    assert await marks(sql, log.task_id) == [2]
-    for _ in range(3):
-        await move()
-        await keeper.work.mark_moved()
-    assert await marks(sql, log.task_id) == [2]
-    await age(sql, log.task_id, timedelta(hours=1))
-    keeper.now += 3600
-    await keeper.work.mark_moved()  # without another move: the last one is not forgotten
-    assert await marks(sql, log.task_id) == [2, 5]
-    keeper.bus.publish(Moved(log.task_id))  # a report is no move of the log
-    keeper.now += 3600
-    await keeper.work.mark_moved()
-    assert await marks(sql, log.task_id) == [2, 5]
-
-
-async def test_a_log_whose_head_a_commit_holds_is_marked_the_next_time(
-    keeper: Keeper, log: Log, sql: Connection
-) -> None:
-    await log.write(log.commit([b"x"], open_epoch=True))
-    keeper.bus.publish(Moved(log.task_id, log.head))
-    async with sql.transaction():
-        await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", log.task_id)
-        await keeper.work.mark_moved()
-    assert await marks(sql, log.task_id) == []
-    await keeper.work.mark_moved()
-    assert await marks(sql, log.task_id) == [2]
-
-
-async def test_a_server_that_starts_again_and_again_makes_no_more_marks(
-    desk: Desk, log: Log, sql: Connection
-) -> None:
-    for number in range(3):
-        fresh = Keeper(desk)
-        await log.write(log.commit([b"x"], open_epoch=number == 0))
-        fresh.bus.publish(Moved(log.task_id, log.head))
-        await fresh.work.mark_moved()
-    assert await marks(sql, log.task_id) == [2]
-
-
 async def test_logs_past_limits_that_were_lowered_are_brought_within_them(
     keeper: Keeper, store: Store, sql: Connection
 ) -> None:
     task, young = await paused(store, contents=30), await paused(store, contents=30)
     await keeper.work.sweep()
-    assert (await store.tasks.get(task)).head.held_entries == 30  # of unknown age
-    for one in (task, young):
-        await store.evictions.mark(one, every=timedelta(0), min_retention=DAY)
+    assert (await store.tasks.get(task)).head.held_entries == 30  # all is young
     await age(sql, task, DAY)
     await keeper.work.sweep()
     assert (await store.tasks.get(task)).head.held_entries == 30  # once an hour
@@ -180,7 +123,6 @@ async def test_a_task_that_is_paused_for_longer_than_the_retention_is_deleted(
 ) -> None:
     task = await paused(store, facts, contents=contents)
     name = (await store.tasks.get(task)).name
-    await keeper.work.sweep()  # marks where its log stands
     await age(sql, task, WEEK - timedelta(hours=1))
     await keeper.work.retire()
     assert await is_there(sql, task)
@@ -195,7 +137,6 @@ async def test_a_task_that_is_paused_for_longer_than_the_retention_is_deleted(
     assert await store.tasks.token_hash(task) is None
     while not await store.tasks.purge(task):
         pass
-    assert await marks(sql, task) == []
 
 
 @pytest.mark.parametrize("facts", NOT_PAUSED.values(), ids=NOT_PAUSED.keys())
@@ -203,7 +144,6 @@ async def test_only_paused_tasks_are_retired(
     keeper: Keeper, store: Store, sql: Connection, facts: Facts
 ) -> None:
     task = await paused(store, facts, contents=1)
-    await store.evictions.mark(task, every=timedelta(0), min_retention=DAY)
     await age(sql, task, timedelta(days=1000))
     await keeper.work.retire()
     assert await is_there(sql, task)
@@ -223,22 +163,18 @@ async def test_what_happened_since_begins_the_retention_anew(
     keeper: Keeper, store: Store, sql: Connection
 ) -> None:
     reported, repeated, wrote, connected = [await paused(store, contents=1) for _ in range(4)]
-    await keeper.work.sweep()
     for task in (reported, repeated, wrote, connected):
         await age(sql, task, 2 * WEEK)
     await store.tasks.change_facts(reported, lambda _: DELETED)
     await store.tasks.change_facts(repeated, lambda facts: facts)  # changes nothing
     log = await Log.open(store, wrote)
     await log.write(log.commit([b"late"]))
-    await store.sessions.lose_sessions([(wrote, log.fence)])  # without a mark of what it wrote
-    await age(sql, wrote, 2 * WEEK)
+    await store.sessions.lose_sessions([(wrote, log.fence)])
+    await sql.execute("UPDATE tasks SET session_lost_at = session_lost_at - $1::interval", 2 * WEEK)
     holds = await Log.open(store, connected)
     await keeper.work.retire()
     left = [await is_there(sql, task) for task in (reported, repeated, wrote, connected)]
     assert left == [True, False, True, True]
-    await store.evictions.mark(wrote, every=timedelta(0), min_retention=DAY)
-    await keeper.work.retire()
-    assert await is_there(sql, wrote)  # marked now, so its last commit may be of now
     await age(sql, wrote, 2 * WEEK)
     await keeper.work.retire()
     assert not await is_there(sql, wrote)
@@ -281,6 +217,28 @@ async def test_a_report_that_comes_in_between_keeps_the_task(store: Store, sql: 
     assert await is_there(sql, task)
 
 
+async def test_a_commit_that_a_retirement_waits_for_keeps_the_task(
+    store: Store, sql: Connection, database: str
+) -> None:
+    task = await paused(store, contents=1)
+    await age(sql, task, 2 * WEEK)
+    other = await asyncpg.connect(database)
+    try:
+        async with other.transaction():
+            await other.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", task)
+            await other.execute(
+                "INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content)"
+                " VALUES ($1, 1, 1, 1, 3, '', '')",
+                task,
+            )
+            retiring = asyncio.create_task(store.tasks.retire(task, WEEK, is_paused=lambda _: True))
+            await until(lambda: waits_for_a_lock(sql))
+    finally:
+        await other.close()
+    assert not await retiring
+    assert await is_there(sql, task)
+
+
 async def test_a_few_are_retired_at_a_time_the_longest_paused_first(
     keeper: Keeper, store: Store, sql: Connection
 ) -> None:
@@ -307,24 +265,11 @@ CODES = pytest.mark.parametrize("code", ["23514", "XX001", "58030"])
 
 
 @CODES
-async def test_a_log_that_cannot_be_marked_keeps_no_other_from_its_mark(
-    keeper: Keeper, store: Store, sql: Connection, code: str
-) -> None:
-    tasks = [await paused(store, contents=1) for _ in range(5)]
-    await refuse(sql, "INSERT", "log_marks", tasks[:4], code)
-    for task in tasks:
-        keeper.bus.publish(Moved(task, "a commit"))
-    await keeper.work.mark_moved()
-    assert [await marks(sql, task) for task in tasks] == [[], [], [], [], [2]]
-
-
-@CODES
 async def test_a_log_that_cannot_be_evicted_keeps_no_other_past_its_limits(
     keeper: Keeper, store: Store, sql: Connection, code: str
 ) -> None:
     tasks = sorted([await paused(store, contents=30) for _ in range(3)])
     for task in tasks:
-        await store.evictions.mark(task, every=timedelta(0), min_retention=DAY)
         await age(sql, task, DAY)
     await refuse(sql, "DELETE", "log_entries", tasks[:2], code)
     await keeper.work.sweep()
@@ -395,7 +340,7 @@ async def test_it_works_by_itself_and_survives_what_fails(
         failed.set()
         raise ValueError("of one piece of work")
 
-    monkeypatch.setattr(keeper.work, "mark_moved", fail)
+    monkeypatch.setattr(keeper.work, "sweep", fail)
     task = await paused(store)
     await age(sql, task, 2 * WEEK)
     running = asyncio.create_task(keeper.work.run())

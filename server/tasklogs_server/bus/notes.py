@@ -1,21 +1,23 @@
-"""What processes, and the rooms of one process, tell each other: hints that wake."""
+"""What server processes, and the packages of one process, tell each other: hints to look."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from uuid import UUID
 
+from tasklogs_server.store.records import Commit
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:
     """The task's log, or the facts of its status, changed.
 
-    `commit`: the change of the log itself, where this very process committed it; it does not
-    travel. Whoever knows all that came before need not read the store for it.
+    `commit`: the change of the log, if this process committed it. It is not sent to other
+    processes. A listener that knows the log up to the commit's base need not read the store.
     """
 
     task_id: UUID
-    commit: object | None = None
+    commit: Commit | None = None
 
 
 @dataclass(frozen=True, slots=True)

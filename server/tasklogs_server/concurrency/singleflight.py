@@ -33,7 +33,7 @@ class _Next(Generic[T]):
         self.waiters = 0
 
 
-class Shared(Generic[T]):
+class Singleflight(Generic[T]):
     """Runs of `work`, at most two per key: one under way and one next."""
 
     def __init__(self) -> None:

@@ -13,8 +13,6 @@ from tasklogs_server.store.evictions import EvictionOutcome, Evictions, Holding,
 from tasklogs_server.store.records import Evicted
 
 _LOCKED_PAUSE_SECONDS = 0.005
-_MARKS = 24
-"""In one retention: an entry is kept longer than it must be by no more than this part of it."""
 # An agent that is refused sends the same again when it returns: neither often, nor never.
 _RETRY_AT_LEAST = timedelta(minutes=1)
 _RETRY_AT_MOST = timedelta(hours=1)
@@ -28,11 +26,6 @@ class Room:
     def __init__(self, evictions: Evictions, limits: LogLimits) -> None:
         self._evictions = evictions
         self._limits = limits
-
-    @property
-    def mark_every(self) -> timedelta:
-        """How often it is noted where a log that changes stands."""
-        return self._limits.min_retention / _MARKS
 
     def fits(self, rows: int, bytes_: int) -> bool:
         """Whether a log may hold so much."""
@@ -60,12 +53,6 @@ class Room:
         while (await self._evict(task_id, 0, 0)).outcome is EvictionOutcome.EVICTED:
             pass  # each chunk is a transaction of its own, and others get their turn between two
 
-    async def mark(self, task_id: UUID) -> bool:
-        """Note where a log stands now; see Evictions.mark."""
-        return await self._evictions.mark(
-            task_id, every=self.mark_every, min_retention=self._limits.min_retention
-        )
-
     async def _evict(self, task_id: UUID, rows: int, bytes_: int) -> Holding:
         held = await self._evictions.evict(task_id, self._limits, rows=rows, bytes_=bytes_)
         if held.outcome is EvictionOutcome.EVICTED:
@@ -73,8 +60,6 @@ class Room:
         return held
 
     async def _full(self, task_id: UUID) -> LogFull:
-        # What nobody has marked, because the server was stopped since, begins to age now.
-        await self.mark(task_id)
         old_in = await self._evictions.old_in(task_id, self._limits.min_retention)
         retry_after = min(max(old_in or _RETRY_AT_MOST, _RETRY_AT_LEAST), _RETRY_AT_MOST)
         return LogFull(

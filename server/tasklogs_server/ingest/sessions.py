@@ -16,7 +16,7 @@ import structlog
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved
 from tasklogs_server.concurrency.retry_when_busy import once_it_has_time
-from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.concurrency.singleflight import Singleflight
 from tasklogs_server.domain.errors import (
     AgentUnreachable,
     LimitExceeded,
@@ -35,7 +35,7 @@ from tasklogs_server.ingest.messages import AgentState, GoodbyeReason, Hello, Li
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.limits.handshake_queue import Handshakes
 from tasklogs_server.limits.ingest_budget import Budget
-from tasklogs_server.store.circuit_breaker import Presence
+from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.log_writes import LogWrites
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.tasks import TaskStore
@@ -68,7 +68,7 @@ class Sessions:
         epochs_per_hour: int,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
-        presence: Presence | None = None,
+        circuit_breaker: CircuitBreaker | None = None,
         observer: Observer | None = None,
     ) -> None:
         self._observer = observer or Observer()
@@ -85,8 +85,8 @@ class Sessions:
         self._epochs_per_hour = epochs_per_hour
         self._clock = clock
         self._monotonic = monotonic
-        self._presence = presence or Presence()
-        self._presence.on_loss(self._store_lost)
+        self._circuit_breaker = circuit_breaker or CircuitBreaker()
+        self._circuit_breaker.on_loss(self._store_lost)
         self._open: dict[UUID, Session] = {}
         self._awaited: dict[UUID, set[asyncio.Future[Session]]] = defaultdict(set)
         self._confirmed: dict[UUID, _Confirmed] = {}
@@ -97,7 +97,7 @@ class Sessions:
         """
         self._undecided: dict[UUID, int] = {}
         """Fences of which nobody knows whether they were committed."""
-        self._noting: Shared[None] = Shared()
+        self._noting: Singleflight[None] = Singleflight()
         self._draining = False
 
     @property
@@ -135,7 +135,7 @@ class Sessions:
         session = self.find(task_id)
         if session is not None:
             return session
-        self._presence.check()
+        self._circuit_breaker.check()
         if self._draining:
             raise ServerDraining(_RETRY_AFTER)
         arrival: asyncio.Future[Session] = asyncio.get_running_loop().create_future()

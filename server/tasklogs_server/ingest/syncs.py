@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.concurrency.singleflight import Singleflight
 from tasklogs_server.domain.errors import AgentUnreachable, TaskAppFailed
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions
@@ -29,7 +29,7 @@ class Syncs:
         self._agent_wait = agent_wait
         self._sync_timeout = sync_timeout
         self._monotonic = monotonic
-        self._shared: Shared[datetime] = Shared()
+        self._shared: Singleflight[datetime] = Singleflight()
 
     async def sync(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None

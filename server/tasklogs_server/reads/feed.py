@@ -10,37 +10,32 @@ have become one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
-from tasklogs.log import delta
-from tasklogs.log.delta import Delta, diff
 from tasklogs_server.domain.errors import (
     CursorExpired,
-    LogCorrupt,
     StoreUnavailable,
     TaskNotFound,
 )
 from tasklogs_server.domain.status import StatusDetail, derive
-from tasklogs_server.reads.follow_events import FollowEvent, LogEvent, TailSent
+from tasklogs_server.reads.follow_encoding import encode_event
+from tasklogs_server.reads.follow_events import LogEvent, TailSent
 from tasklogs_server.reads.growth import Growth
+from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.reads.tokens import Cursor
 from tasklogs_server.store.log_changes import (
     Change,
     EntriesChanged,
     LogChanges,
-    TailChanged,
     changes_of,
 )
-from tasklogs_server.store.records import Commit, TailHead, TailWithdrawn, Task
-
-Encode = Callable[[str, FollowEvent, bool], bytes]
-"""Encodes an event with its cursor; True: as a delta where it can be."""
+from tasklogs_server.store.records import Commit, TailHead, Task
 
 _POLL_SECONDS = 10.0
 _STORE_RETRY_SECONDS = 0.5
@@ -57,14 +52,14 @@ class Message:
     _whole: bytes | None = None
     _delta: bytes | None = None
 
-    def wire(self, encode: Encode, *, as_delta: bool) -> bytes:
-        """Return it as it travels."""
+    def encoded(self, *, as_delta: bool) -> bytes:
+        """Return the encoded message; see encode_event."""
         if as_delta:
             if self._delta is None:
-                self._delta = encode(self.cursor, self.event, True)
+                self._delta = encode_event(self.cursor, self.event, as_delta=True)
             return self._delta
         if self._whole is None:
-            self._whole = encode(self.cursor, self.event, False)
+            self._whole = encode_event(self.cursor, self.event, as_delta=False)
         return self._whole
 
 
@@ -75,86 +70,6 @@ class Step:
     after: int
     revision: int
     messages: Sequence[Message]
-
-
-@dataclass(slots=True)
-class _HeldTail:
-    epoch: int
-    id: int
-    revision: int
-    dropped_bytes: int
-    content: bytearray = field(repr=False)
-
-
-class TailFold:
-    """Makes events of changes: folds the tail's parts on what is held of it, and finds deltas."""
-
-    def __init__(self) -> None:
-        self._held: _HeldTail | None = None
-
-    @property
-    def held_revision(self) -> int | None:
-        """Up to which revision the tail is held."""
-        return None if self._held is None else self._held.revision
-
-    def takes(self, commit: Commit) -> bool:
-        """Whether what is held is enough for the events of a commit on top of what was folded."""
-        tail, held = commit.head.tail, self._held
-        if commit.part is None or tail is None:
-            return commit.part is None
-        return held is not None and (held.epoch, held.id) == (commit.head.epoch, tail.id)
-
-    def events(self, changes: Sequence[Change], tail: TailHead | None) -> Sequence[LogEvent]:
-        """Return what followers are told of `changes`, after which the log has this tail."""
-        return [self._event(one, tail) for one in changes]
-
-    def _event(self, change: Change, tail: TailHead | None) -> LogEvent:
-        match change:
-            case TailChanged():
-                return self._tail(change)
-            case EntriesChanged():
-                return self._entries(change, tail)
-            case TailWithdrawn():
-                # An entry that takes the same id again is another one: no base for a delta.
-                self._held = None
-        return change
-
-    def _entries(self, change: EntriesChanged, tail: TailHead | None) -> LogEvent:
-        if change.tail_content is None or tail is None or tail.id != change.last_id:
-            self._held = None
-            return change
-        self._held = _HeldTail(
-            change.epoch,
-            change.last_id,
-            change.revision,
-            tail.dropped_bytes,
-            bytearray(change.tail_content),
-        )
-        return change
-
-    def _tail(self, change: TailChanged) -> LogEvent:
-        held = self._held
-        known = held is not None and (held.epoch, held.id) == (change.epoch, change.head.id)
-        before = bytes(held.content) if held is not None and known else None
-        base_revision = held.revision if held is not None and known else None
-        content = bytearray(change.base if change.base is not None else before or b"")
-        if change.base is None and before is None:
-            raise LogCorrupt
-        kept = len(content) if change.base is None else None
-        try:
-            for part in change.deltas:
-                delta.patch(content, part)
-                kept = None if kept is None else min(kept, part.keep_bytes)
-        except ValueError as error:
-            raise LogCorrupt from error
-        head = change.head
-        self._held = _HeldTail(change.epoch, head.id, head.revision, head.dropped_bytes, content)
-        whole = bytes(content)
-        grown: Delta | None = None
-        # A delta does not say that the front was dropped meanwhile.
-        if held is not None and before is not None and held.dropped_bytes == head.dropped_bytes:
-            grown = Delta(kept, whole[kept:]) if kept is not None else diff(before, whole)
-        return TailSent(change.epoch, change.head, whole, base_revision, grown)
 
 
 class Feed:

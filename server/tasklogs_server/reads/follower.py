@@ -11,7 +11,7 @@ from uuid import UUID
 
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Deleted, Note
-from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.concurrency.singleflight import Singleflight
 from tasklogs_server.domain.errors import (
     CursorExpired,
     FieldViolation,
@@ -24,7 +24,8 @@ from tasklogs_server.domain.errors import (
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_read
 from tasklogs_server.domain.status import StatusDetail, derive
-from tasklogs_server.reads.feed import Encode, Feed, Message, TailFold, expired, messages_of
+from tasklogs_server.reads.feed import Feed, Message, expired, messages_of
+from tasklogs_server.reads.follow_encoding import encode_event
 from tasklogs_server.reads.follow_events import (
     CaughtUp,
     FollowEvent,
@@ -33,9 +34,10 @@ from tasklogs_server.reads.follow_events import (
     TailSent,
 )
 from tasklogs_server.reads.reader import Sync
+from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.reads.tokens import Cursor
 from tasklogs_server.store.log_changes import EntriesChanged, LogChanges
-from tasklogs_server.store.records import Commit, Task
+from tasklogs_server.store.records import Task
 from tasklogs_server.telemetry.calls import concerns
 
 _PROGRESS_AFTER = timedelta(seconds=15)
@@ -74,17 +76,15 @@ class Follows:
         bus: LocalBus,
         *,
         sync: Sync,
-        encode: Encode,
         lease: timedelta,
         progress_after: timedelta = _PROGRESS_AFTER,
     ) -> None:
         self._changes = changes
         self._sync = sync
-        self._encode = encode
         self._lease = lease
         self.progress_after = progress_after
         self._feeds: dict[UUID, _RunningFeed] = {}
-        self._lagging: Shared[_Lag] = Shared()
+        self._lagging: Singleflight[_Lag] = Singleflight()
         self._draining: ServerDraining | None = None
         bus.listen(self._noted)
 
@@ -129,14 +129,6 @@ class Follows:
     async def sync(self, task_id: UUID) -> None:
         """Bring the store up to date. Raises AgentUnreachable, TaskAppFailed."""
         await self._sync(task_id, max_staleness=None, time_left=None)
-
-    def encode(self, revision: int, task_id: UUID, event: FollowEvent) -> bytes:
-        """Encode an event that is one follower's own."""
-        return self._encode(Cursor(task_id, revision).encode(), event, False)
-
-    def wire(self, message: Message, *, as_delta: bool) -> bytes:
-        """Return a shared message as it travels."""
-        return message.wire(self._encode, as_delta=as_delta)
 
     async def _start(self, query: FollowQuery) -> tuple[Task, int]:
         task, revision = await self._changes.start(query.ref, query.tail)
@@ -189,7 +181,7 @@ class Follows:
         feed = followed[0]
         if isinstance(note, Deleted):
             feed.end(TaskNotFound(str(note.task_id)))
-        elif isinstance(note.commit, Commit):
+        elif note.commit is not None:
             feed.committed(note.commit)
         else:
             feed.wake()
@@ -280,10 +272,11 @@ class _Follower:
             self._last_sent = (event.epoch, event.head.id, event.revision)
         elif isinstance(event, EntriesChanged):
             self._last_sent = (event.epoch, event.last_id, event.revision)
-        return self._follows.wire(message, as_delta=as_delta)
+        return message.encoded(as_delta=as_delta)
 
     def _own(self, event: FollowEvent) -> bytes:
-        return self._follows.encode(self._revision, self._feed.task_id, event)
+        cursor = Cursor(self._feed.task_id, self._revision).encode()
+        return encode_event(cursor, event, as_delta=False)
 
     async def _find_caught_up(self) -> None:
         """Find the revision at which the follower has all there was when it began.

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.concurrency.singleflight import Singleflight
 from tasklogs_server.domain.errors import (
     AgentUnreachable,
     CursorExpired,
@@ -19,7 +19,7 @@ from tasklogs_server.domain.errors import (
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_earlier_epoch, plan_read
 from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
-from tasklogs_server.reads.tokens import Cursor, PagePlace
+from tasklogs_server.reads.tokens import Cursor, PageToken
 from tasklogs_server.store.log_reads import LogPage, LogReads, PageQuery
 from tasklogs_server.store.records import Evicted
 from tasklogs_server.telemetry.calls import concerns
@@ -87,7 +87,7 @@ class LogReader:
         self._confirmed_at = confirmed_at
         self._evicted = evicted
         self._page_bytes = page_bytes
-        self._shared: Shared[LogPage] = Shared()
+        self._shared: Singleflight[LogPage] = Singleflight()
 
     async def read(self, query: LogQuery, *, time_left: timedelta | None) -> LogAnswer:
         """Read one page; `time_left` is what the caller's deadline allows.
@@ -143,26 +143,26 @@ class LogReader:
         return None
 
     async def _next_page(self, query: LogQuery) -> LogAnswer:
-        place = PagePlace.decode(query.page_token, fingerprint=query.fingerprint())
+        token = PageToken.decode(query.page_token, fingerprint=query.fingerprint())
         wanted = PageQuery(
-            epoch=place.epoch,
-            start=place.start,
-            end=place.end,
+            epoch=token.epoch,
+            start=token.start,
+            end=token.end,
             rows=query.page_rows,
             page_bytes=self._page_bytes,
         )
         page = await self._page(query.ref, wanted)
         # Pages begin after entries that were there: where none is left, all were evicted.
-        is_evicted = page.start > place.start or page.first_id is None
-        if page.task_id != place.task_id or is_evicted:
+        is_evicted = page.start > token.start or page.first_id is None
+        if page.task_id != token.task_id or is_evicted:
             raise await self._expired(page.task_id)
         return self._answer(
             page,
             query,
-            snapshot=place.snapshot,
-            snapshot_at=place.snapshot_at,
-            status=place.status,
-            revision=place.revision,
+            snapshot=token.snapshot,
+            snapshot_at=token.snapshot_at,
+            status=token.status,
+            revision=token.revision,
         )
 
     async def _refuse_evicted(self, page: LogPage) -> None:
@@ -192,7 +192,7 @@ class LogReader:
         """Say what the first page decided (`revision`: the log's, then) and what is on this one."""
         next_page_token = ""
         if page.next_ordinal < page.end:
-            next_page_token = PagePlace(
+            next_page_token = PageToken(
                 task_id=page.task_id,
                 epoch=page.epoch,
                 start=page.next_ordinal,
@@ -218,7 +218,7 @@ class LogReader:
 
     def _snapshot_at(self, page: LogPage) -> datetime | None:
         known = (page.snapshot_at, self._confirmed_at(page.task_id))
-        return max((moment for moment in known if moment is not None), default=None)
+        return max((at for at in known if at is not None), default=None)
 
 
 def _plan(page: LogPage, query: LogQuery, detail: StatusDetail) -> ReadPlan:

@@ -47,7 +47,7 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class PagePlace:
+class PageToken:
     """Where the next page begins, and what the first page decided.
 
     `start` and `end` are ordinals; `fingerprint` is of the request, so that a token is used with
@@ -84,7 +84,7 @@ class PagePlace:
         )
 
     @classmethod
-    def decode(cls, token: str, *, fingerprint: bytes) -> PagePlace:
+    def decode(cls, token: str, *, fingerprint: bytes) -> PageToken:
         """Read a token that was given for a request of this fingerprint. Raises InvalidFields."""
         kind, task_id, epoch, start, end, revision, snapshot, has_at, at, status, made_for = unseal(
             _PAGE, token, "page_token"
@@ -103,7 +103,7 @@ class PagePlace:
             end=end,
             revision=revision,
             snapshot=bool(snapshot),
-            snapshot_at=_moment(at) if has_at else None,
+            snapshot_at=_datetime_of(at) if has_at else None,
             status=_STATUSES[status],
             fingerprint=made_for,
         )
@@ -118,15 +118,15 @@ _EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = datetime.resolution
 
 
-def _moment(micros: int) -> datetime:
+def _datetime_of(micros: int) -> datetime:
     try:
         return _EPOCH_START + micros * _MICROSECOND
     except OverflowError:
         raise not_a_token("page_token") from None
 
 
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH_START) // _MICROSECOND
+def _micros(time: datetime) -> int:
+    return (time - _EPOCH_START) // _MICROSECOND
 
 
 def seal(payload: bytes) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from contextlib import aclosing
 from datetime import timedelta
 from functools import lru_cache, partial
-from typing import Any, assert_never, cast
+from typing import Any, cast
 
 import grpc
 
@@ -16,29 +15,17 @@ from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import parse_task_ref
 from tasklogs_server.domain.read_plan import Source
 from tasklogs_server.middleware.expiry import ends_with_the_token
-from tasklogs_server.reads.follow_events import (
-    CaughtUp,
-    FollowEvent,
-    Progress,
-    StatusChanged,
-    TailSent,
-)
 from tasklogs_server.reads.follower import FollowQuery, Follows
 from tasklogs_server.reads.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
 from tasklogs_server.reads.tokens import Cursor, fingerprint
-from tasklogs_server.store.log_changes import EntriesChanged
-from tasklogs_server.store.records import EpochOpened, TailWithdrawn
-from tasklogs_server.wire.entries import varint
 from tasklogs_server.wire.enums import TASK_STATUS
-from tasklogs_server.wire.status import status_detail
-from tasklogs_server.wire.times import length_of, timestamp, timestamp_of
+from tasklogs_server.wire.times import length_of, timestamp
 
 _SOURCES: dict[int, Source] = {
     pb.LOG_SOURCE_UNSPECIFIED: Source.DEFAULT,
     pb.LOG_SOURCE_LIVE: Source.LIVE,
     pb.LOG_SOURCE_SNAPSHOT: Source.SNAPSHOT,
 }
-_ENTRIES_TAG = b"\x1a"  # FollowTaskLogsResponse.entries: field 3, length-delimited
 # The caller's own deadline is answered a little before it, while someone still listens.
 _ANSWER_AHEAD_SECONDS = 0.1
 # Who polls a log asks the same again and again: what is decoded and checked then is remembered, for
@@ -85,47 +72,6 @@ class TaskLogsService:
         if request.page_token or request.ByteSize() > _KNOWN_REQUEST_BYTES:
             return _query_of(request, sees_only)  # asked once, or too long to be kept
         return self._known_query(request.SerializeToString(), sees_only)
-
-
-def encode_event(cursor: str, event: FollowEvent, as_delta: bool) -> bytes:
-    """Encode one message of a follow; the entries in it are stored as they travel."""
-    message = pb.FollowTaskLogsResponse(cursor=cursor)
-    match event:
-        case EntriesChanged(epoch, encoded):
-            return _with_entries(message, epoch, encoded)
-        case TailSent():
-            if not as_delta or event.delta is None:
-                return _with_entries(message, event.epoch, event.encoded)
-            message.delta.epoch = event.epoch
-            message.delta.id = event.head.id
-            message.delta.base_revision = event.base_revision or 0
-            message.delta.revision = event.revision
-            message.delta.keep_bytes = event.delta.keep_bytes
-            message.delta.text = event.delta.text.decode()
-            message.delta.time.CopyFrom(timestamp_of(event.head.time))
-            message.delta.content_crc32 = zlib.crc32(event.content)
-        case TailWithdrawn():
-            message.entry_withdrawn.epoch = event.epoch
-            message.entry_withdrawn.id = event.id
-            message.entry_withdrawn.revision = event.revision
-        case EpochOpened():
-            message.epoch_started.epoch = event.epoch
-            message.epoch_started.revision = event.revision
-        case StatusChanged(detail):
-            message.status.status = TASK_STATUS.encode(detail.status)
-            message.status.status_detail.CopyFrom(status_detail(detail))
-        case CaughtUp():
-            message.caught_up.SetInParent()
-        case Progress():
-            message.progress.SetInParent()
-        case _:
-            assert_never(event)
-    return message.SerializeToString()
-
-
-def _with_entries(message: pb.FollowTaskLogsResponse, epoch: int, encoded: bytes) -> bytes:
-    entries = encoded + pb.Entries(epoch=epoch).SerializeToString()
-    return message.SerializeToString() + _ENTRIES_TAG + varint(len(entries)) + entries
 
 
 def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -> FollowQuery:

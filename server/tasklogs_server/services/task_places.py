@@ -10,20 +10,20 @@ from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.reads.tokens import fingerprint, not_a_token, seal, unseal
 from tasklogs_server.store.tasks import NEWEST
-from tasklogs_server.tasks.directory import Place
+from tasklogs_server.tasks.directory import ListPosition
 
 _PLACE = struct.Struct(">cq16s8s")
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def token_of(place: Place, request: pb.ListTasksRequest) -> str:
+def token_of(place: ListPosition, request: pb.ListTasksRequest) -> str:
     """Return the token for the page that begins after `place`."""
     created_at, task_id = place
     micros = (created_at - _START) // timedelta(microseconds=1)
     return seal(_PLACE.pack(b"t", micros, task_id.bytes, _fingerprint(request)))
 
 
-def place_of(request: pb.ListTasksRequest) -> Place:
+def place_of(request: pb.ListTasksRequest) -> ListPosition:
     """Return where the page begins.
 
     Raises InvalidFields where the token is broken, or was given for other arguments.

@@ -27,8 +27,8 @@ from tasklogs_server.wire.enums import (
     BUILD_TRANSITION,
     JOB_STATUS,
     TASK_STATUS,
+    status_detail,
 )
-from tasklogs_server.wire.status import status_detail
 from tasklogs_server.wire.times import timestamp
 
 _PROMPT_BYTES = 64 * 1024

@@ -9,7 +9,7 @@ from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.store.errors import RETRY_AFTER
 
 
-class Presence:
+class CircuitBreaker:
     """The circuit breaker of a store. Its watch alone decides; all others ask, or say `suspect`.
 
     A caller's own failure is no proof: its connection may have been killed, or its statement slow.

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import asyncpg
+import structlog
 
 from tasklogs_server.domain.errors import StoreBusy, TaskLogsError
-from tasklogs_server.store.circuit_breaker import Presence
-from tasklogs_server.store.errors import is_connection_lost, translated
+from tasklogs_server.store.circuit_breaker import CircuitBreaker
+from tasklogs_server.store.errors import concerns_one_task, is_connection_lost, translated
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -45,6 +46,8 @@ _SESSION_SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
 }
 
+_log = structlog.get_logger(__name__)
+
 _IN_ORDER = (asyncpg.PostgresError, TaskLogsError)
 
 
@@ -69,12 +72,12 @@ class Connections:
         dsn: str,
         *,
         size: int,
-        presence: Presence | None = None,
+        circuit_breaker: CircuitBreaker | None = None,
         patience: timedelta | None = None,
     ) -> None:
         self._dsn = dsn
-        self._presence = presence or Presence()
-        self._presence.on_loss(self._cut)
+        self._circuit_breaker = circuit_breaker or CircuitBreaker()
+        self._circuit_breaker.on_loss(self._cut)
         self._patience_seconds = None if patience is None else patience.total_seconds()
         self._waiting = 0
         self._slots = asyncio.Semaphore(size)
@@ -90,10 +93,10 @@ class Connections:
         Raises StoreBusy where the turn did not come in time, StoreUnavailable at once where
         Postgres is away, or goes away meanwhile.
         """
-        self._presence.check()
+        self._circuit_breaker.check()
         await self._wait_for_a_turn()
         try:
-            self._presence.check()  # it may have gone while this one waited
+            self._circuit_breaker.check()  # it may have gone while this one waited
             with translated():
                 # Without a deadline: `_cut` sets one.
                 async with asyncio.timeout(None) as limit:
@@ -104,7 +107,7 @@ class Connections:
                         yield connection
                     except BaseException as error:
                         if is_connection_lost(error):
-                            self._presence.suspect()
+                            self._circuit_breaker.suspect()
                         # Where Postgres refused a statement, or a row said no, the connection is in
                         # order. Cancelled or failed in the middle: the next user must not read this
                         # one's answer.
@@ -175,6 +178,31 @@ class Connections:
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
+
+
+async def each_or_alone(
+    connections: Connections, statement: str, arguments: Sequence[tuple[object, ...]]
+) -> None:
+    """Run `statement` with each of `arguments`, whose first is the task, in one transaction.
+
+    Where one task's row is refused or cannot be read, each runs alone and the bad ones are logged.
+    Raises StoreUnavailable.
+    """
+    try:
+        async with connections.use() as connection:
+            await connection.executemany(statement, arguments)
+        return
+    except Exception as error:
+        if not concerns_one_task(error):
+            raise
+    for one in arguments:
+        try:
+            async with connections.use() as connection:
+                await connection.execute(statement, *one)
+        except Exception as error:
+            if not concerns_one_task(error):
+                raise
+            _log.error("store.row_refused", task=str(one[0]), error=type(error).__name__)
 
 
 async def _close(connection: Connection) -> None:

@@ -1,8 +1,6 @@
 """Eviction: a log past its limits loses its oldest rows, chunk by chunk, but no young ones.
 
-How old an entry is, the marks tell: at `marked_at`, by the database's clock, the log stood at
-`revision`, so all up to there is at least that old. An entry counts as old enough when a mark at or
-beyond it is: never too early, and late by no more than what lies between two marks.
+An entry's age counts from the commit that last changed it, by the database's clock.
 """
 
 from __future__ import annotations
@@ -29,13 +27,15 @@ CHUNK_BYTES = 4 * 1024 * 1024
 # The rest of the statement sees the database as it was before the lock, so it goes on only where
 # the head is still the same: then nothing was sealed or withdrawn meanwhile.
 #
-# What goes is a prefix in the order of revisions. The last two entries of the current epoch stay:
-# the tail, and the one that is the last where the tail is withdrawn (its id bounds the next one's).
-# A chunk takes a sixteenth of the limit more than it must, or the next append would need another.
+# A chunk is a prefix in the order of revisions. It ends before the first entry that is too young,
+# even if the clock was set back and a later entry looks older. The last two entries of the current
+# epoch stay: the tail, and the entry that is last if the tail is withdrawn (its id bounds the next
+# id). A chunk takes a sixteenth of the limit more than it must, or the next append would need
+# another chunk.
 #
-# Epoch openings and withdrawals go with the entries before which they came, save: the opening of
-# the epoch that the oldest entry is in (reads of changes begin their search there), and those of
-# the last hour (the limit of epochs per hour counts them).
+# Epoch openings and withdrawals are deleted with the entries that follow them, with two exceptions:
+# the opening of the epoch of the oldest entry (reads of changes begin their search there), and
+# those of the last hour (the limit of epochs per hour counts them).
 _EVICT = """
 WITH locked AS MATERIALIZED (
     SELECT task_id, revision, evicted_revision FROM log_heads
@@ -44,10 +44,8 @@ WITH locked AS MATERIALIZED (
     SELECT h.task_id, h.epoch, h.entries, h.evicted_epoch, h.evicted_ordinal, h.evicted_revision,
            CASE WHEN over_rows > 0 THEN over_rows + $4::bigint / 16 ELSE 0 END AS rows_to_go,
            CASE WHEN over_bytes > 0 THEN over_bytes + $5::bigint / 16 ELSE 0 END AS bytes_to_go,
-           CASE WHEN $6::interval = interval '0' THEN h.revision
-                ELSE (SELECT max(m.revision) FROM log_marks m
-                       WHERE m.task_id = $1 AND m.marked_at <= clock_timestamp() - $6::interval)
-           END AS old_revision
+           CASE WHEN $6::interval = interval '0' THEN 'infinity'
+                ELSE clock_timestamp() - $6::interval END AS old_enough
       FROM log_heads h
       JOIN locked USING (task_id, revision, evicted_revision)
      CROSS JOIN LATERAL (
@@ -58,22 +56,23 @@ WITH locked AS MATERIALIZED (
 ), oldest AS (
     SELECT e.place, e.size,
            row_number() OVER prefix AS number, sum(e.size) OVER prefix AS running,
+           bool_and(e.committed_at <= head.old_enough) OVER prefix AS is_old,
            head.rows_to_go, head.bytes_to_go
       FROM head
      CROSS JOIN LATERAL (
-        SELECT e.ctid AS place, e.epoch, e.ordinal, e.revision, octet_length(e.content) AS size
+        SELECT e.ctid AS place, e.epoch, e.ordinal, e.committed_at,
+               octet_length(e.content) AS size
           FROM log_entries e
          WHERE e.task_id = $1 AND (e.epoch, e.ordinal) > (head.evicted_epoch, head.evicted_ordinal)
          ORDER BY e.epoch, e.ordinal LIMIT $7
      ) e
-     WHERE e.revision <= head.old_revision
-       AND (e.epoch < head.epoch OR e.ordinal < head.entries - 2)
+     WHERE e.epoch < head.epoch OR e.ordinal < head.entries - 2
     WINDOW prefix AS (ORDER BY e.epoch, e.ordinal)
 ), gone AS (
     DELETE FROM log_entries WHERE ctid = ANY (ARRAY(
         SELECT o.place FROM oldest o
          WHERE (o.number <= o.rows_to_go OR o.running - o.size < o.bytes_to_go)
-           AND o.running - o.size < $8))
+           AND o.running - o.size < $8 AND o.is_old))
     RETURNING epoch, ordinal, revision, octet_length(content) AS size
 ), lost AS MATERIALIZED (
     SELECT coalesce(sum(gone.size), 0) AS bytes,
@@ -123,42 +122,15 @@ SELECT CASE WHEN EXISTS (SELECT FROM written) THEN 'evicted'
   ) now ON true
 """
 
-# Only the last mark that is old enough matters, and those that will be. FOR KEY SHARE: whoever
-# deletes the head waits, so that no mark is left of a deleted task. A commit holds its head for a
-# moment only: the mark is then made another time.
-_MARK = """
-WITH head AS MATERIALIZED (
-    SELECT task_id, revision FROM log_heads
-     WHERE task_id = $1 AND revision > 0 FOR KEY SHARE SKIP LOCKED
-), latest AS (
-    SELECT max(revision) AS revision, max(marked_at) AS marked_at FROM log_marks
-     WHERE task_id = $1
-), marked AS (
-    INSERT INTO log_marks (task_id, revision)
-    SELECT head.task_id, head.revision
-      FROM head, latest
-     WHERE head.revision > coalesce(latest.revision, 0)
-       AND coalesce(latest.marked_at <= clock_timestamp() - $2::interval, true)
-    ON CONFLICT (task_id, revision) DO NOTHING
-    RETURNING revision
-), pruned AS (
-    DELETE FROM log_marks m
-     WHERE m.task_id = $1
-       AND m.revision < (SELECT max(o.revision) FROM log_marks o
-                          WHERE o.task_id = $1
-                            AND o.marked_at <= clock_timestamp() - $3::interval)
-)
-SELECT EXISTS (SELECT FROM marked)
-       OR EXISTS (SELECT FROM head, latest WHERE head.revision <= latest.revision)
-       OR NOT EXISTS (SELECT FROM log_heads WHERE task_id = $1 AND revision > 0)
-"""
-
 _NEXT_IS_OLD_IN = """
-    SELECT min(m.marked_at) + $2::interval - clock_timestamp()
-      FROM log_marks m
-      JOIN log_heads h USING (task_id)
-     WHERE m.task_id = $1 AND m.revision > h.evicted_revision
-       AND m.marked_at > clock_timestamp() - $2::interval"""
+    SELECT oldest.committed_at + $2::interval - clock_timestamp()
+      FROM log_heads h
+     CROSS JOIN LATERAL (
+        SELECT e.committed_at FROM log_entries e
+         WHERE e.task_id = $1 AND (e.epoch, e.ordinal) > (h.evicted_epoch, h.evicted_ordinal)
+         ORDER BY e.epoch, e.ordinal LIMIT 1
+     ) oldest
+     WHERE h.task_id = $1 AND oldest.committed_at > clock_timestamp() - $2::interval"""
 
 _PAST_LIMITS = """
     SELECT task_id, total_rows - evicted_rows > $3 OR bytes - evicted_bytes > $4 AS is_past
@@ -204,10 +176,7 @@ class Holding:
 
 
 class Evictions:
-    """The rows that eviction takes, and the marks that tell how old they are.
-
-    Raises StoreUnavailable.
-    """
+    """The rows that eviction takes. Raises StoreUnavailable."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -243,17 +212,8 @@ class Evictions:
             raise TaskNotFound(str(task_id))
         return _holding_of(row)
 
-    async def mark(self, task_id: UUID, *, every: timedelta, min_retention: timedelta) -> bool:
-        """Note where the log stands now; at most one mark in `every`.
-
-        Returns whether all that is stored is marked. Marks that `min_retention` makes superfluous
-        go.
-        """
-        async with self._connections.use() as connection:
-            return bool(await connection.fetchval(_MARK, task_id, every, min_retention))
-
     async def old_in(self, task_id: UUID, min_retention: timedelta) -> timedelta | None:
-        """Return when more of the log will be old enough to go; None: no mark tells."""
+        """Return when the oldest entry that is held will be old enough; None: it is, or none is."""
         async with self._connections.use() as connection:
             left: timedelta | None = await connection.fetchval(
                 _NEXT_IS_OLD_IN, task_id, min_retention

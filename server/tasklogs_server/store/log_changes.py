@@ -12,7 +12,7 @@ from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.records import Commit, EpochOpened, TailHead, TailWithdrawn, Task
-from tasklogs_server.store.task_rows import TASK_COLUMNS, TASK_TABLES, Standing, task_of
+from tasklogs_server.store.task_rows import TASK_COLUMNS, TASK_TABLES, LeaseTerms, task_of
 
 if TYPE_CHECKING:
     import asyncpg
@@ -182,9 +182,9 @@ class Changes:
 class LogChanges:
     """Reads of what changed."""
 
-    def __init__(self, connections: Connections, standing: Standing) -> None:
+    def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
         self._connections = connections
-        self._standing = standing
+        self._lease_terms = lease_terms
 
     async def start(self, ref: TaskRef, tail: int | None) -> tuple[Task, int]:
         """Return the task, and the revision after which its last `tail` entries changed.
@@ -195,7 +195,7 @@ class LogChanges:
             (ref.id, ref.owner, None) if isinstance(ref, TaskId) else (None, ref.owner, ref.name)
         )
         async with self._connections.use() as connection:
-            row = await connection.fetchrow(_START, *self._standing, task_id, owner, tail, name)
+            row = await connection.fetchrow(_START, *self._lease_terms, task_id, owner, tail, name)
         if row is None:
             raise TaskNotFound(str(ref))
         return task_of(row), row["start_revision"]
@@ -215,7 +215,7 @@ class LogChanges:
         """
         async with self._connections.use() as connection:
             row = await connection.fetchrow(
-                _CHANGES, *self._standing, task_id, revision, rows, page_bytes, held_revision
+                _CHANGES, *self._lease_terms, task_id, revision, rows, page_bytes, held_revision
             )
         if row is None:
             raise TaskNotFound(str(task_id))

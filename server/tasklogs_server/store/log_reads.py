@@ -17,7 +17,7 @@ from tasklogs_server.store.records import Tail
 from tasklogs_server.store.task_rows import (
     FACT_COLUMNS,
     LEASE_OVER,
-    Standing,
+    LeaseTerms,
     facts_of,
     tail_of,
 )
@@ -168,16 +168,16 @@ class LogReads:
     Raises StoreUnavailable, and LogCorrupt where stored bytes do not fit together.
     """
 
-    def __init__(self, connections: Connections, standing: Standing) -> None:
+    def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
         self._connections = connections
-        self._standing = standing
+        self._lease_terms = lease_terms
 
     async def page(self, ref: TaskRef, query: PageQuery) -> LogPage:
         """Read one page. Raises TaskNotFound."""
         async with self._connections.use() as connection:
             row = await connection.fetchrow(
                 _READ,
-                *self._standing,
+                *self._lease_terms,
                 ref.id if isinstance(ref, TaskId) else None,
                 query.epoch,
                 query.tail,

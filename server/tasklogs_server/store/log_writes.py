@@ -11,9 +11,8 @@ import asyncpg
 import structlog
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
-from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.connections import Connections, each_or_alone
 from tasklogs_server.store.errors import is_connection_lost, may_be_of_one_place
-from tasklogs_server.store.many_tasks import each_or_alone
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
 
 _log = structlog.get_logger(__name__)
@@ -65,7 +64,7 @@ WITH locked AS MATERIALIZED (
                            $24::bytea[]) AS e (epoch, ordinal, id, revision, head, content)
     ON CONFLICT (task_id, epoch, ordinal) DO UPDATE
        SET id = excluded.id, revision = excluded.revision, head = excluded.head,
-           content = excluded.content
+           content = excluded.content, committed_at = excluded.committed_at
 ), folded AS (
     DELETE FROM log_tail_parts p USING written
      WHERE $25::boolean AND p.task_id = $1 AND p.revision <= $3
@@ -94,7 +93,8 @@ WITH written AS (
      WHERE task_id = $1 AND fence = $2 AND revision = $3 AND tail_part_bytes > 0
     RETURNING task_id
 ), whole AS (
-    UPDATE log_entries e SET revision = $6, head = $7, content = $8
+    UPDATE log_entries e
+       SET revision = $6, head = $7, content = $8, committed_at = clock_timestamp()
       FROM written
      WHERE e.task_id = $1 AND e.epoch = $4 AND e.ordinal = $5
 )

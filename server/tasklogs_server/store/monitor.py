@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
+from uuid import UUID
 
 import asyncpg
 import structlog
 
-from tasklogs_server.store.circuit_breaker import Presence
-from tasklogs_server.store.connections import Connection, connect
+from tasklogs_server.store.circuit_breaker import CircuitBreaker
+from tasklogs_server.store.connections import Connection, Connections, connect
 from tasklogs_server.store.errors import is_unavailable
 
 _LOOK_EVERY_SECONDS = 0.5
@@ -22,12 +24,36 @@ _ANSWER_SECONDS = 2.0
 _HELD_UP_SECONDS = 0.2
 _HEARTBEAT_SECONDS = 5.0
 
+# A process counts as gone 15 s after its last heartbeat. Where another still lives, there was no
+# gap, and its up_since is ours too.
+_REGISTER = """
+    INSERT INTO processes (process_id, heartbeat_at, up_since)
+    SELECT $1, clock_timestamp(), coalesce(
+        (SELECT min(up_since) FROM processes
+          WHERE heartbeat_at > clock_timestamp() - interval '15 s'),
+        clock_timestamp())
+    RETURNING up_since"""
+
+_HEARTBEAT = "UPDATE processes SET heartbeat_at = clock_timestamp() WHERE process_id = $1"
+
+# A row may go when no task needs it: where its process was killed it alone tells when the sessions
+# were lost, and leases and the retention of paused tasks run from there.
+_FORGET = """
+    WITH forgotten AS (
+        DELETE FROM processes
+         WHERE process_id <> $1 AND heartbeat_at < clock_timestamp() - interval '1 day'
+        RETURNING process_id, heartbeat_at
+    )
+    UPDATE tasks t SET session_lost_at = f.heartbeat_at
+      FROM forgotten f
+     WHERE t.session_process = f.process_id AND t.session_lost_at IS NULL"""
+
 _log = structlog.get_logger(__name__)
 
 Heartbeat = Callable[[Connection], Awaitable[None]]
 
 
-class Watch:
+class Monitor:
     """Asks Postgres twice a second whether it is there, and sends the heartbeat of this process.
 
     `tell` hears whether the store can do its work: Postgres answers, and takes the heartbeat (one
@@ -37,12 +63,12 @@ class Watch:
     def __init__(
         self,
         dsn: str,
-        presence: Presence,
+        circuit_breaker: CircuitBreaker,
         heartbeat: Heartbeat,
         tell: Callable[[bool], Awaitable[None]],
     ) -> None:
         self._dsn = dsn
-        self._presence = presence
+        self._circuit_breaker = circuit_breaker
         self._heartbeat = heartbeat
         self._tell = tell
         self._connection: Connection | None = None
@@ -53,25 +79,25 @@ class Watch:
         """Watch until cancelled."""
         try:
             while True:
-                self._presence.suspected.clear()
+                self._circuit_breaker.suspected.clear()
                 await self._look()
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_EVERY_SECONDS - _LOOK_AGAIN_SECONDS):
-                        await self._presence.suspected.wait()
+                        await self._circuit_breaker.suspected.wait()
         finally:
             self._hang_up()
 
     async def _look(self) -> None:
         if await self._answered(self._ask()):
-            if self._presence.is_away:
+            if self._circuit_breaker.is_away:
                 _log.info("store.found")
-            self._presence.found()
+            self._circuit_breaker.found()
             await self._say(await self._beats())
         else:
-            if not self._presence.is_away:
+            if not self._circuit_breaker.is_away:
                 _log.warning("store.unavailable")
-            self._presence.lost()
+            self._circuit_breaker.lost()
             self._beat_at = None  # at once when it is back: for others this process is gone
             await self._say(False)
 
@@ -128,3 +154,16 @@ class Watch:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+async def register(connections: Connections, process_id: UUID) -> datetime:
+    """Add this process; return since when some server has been up without a gap."""
+    async with connections.use() as connection:
+        await connection.execute(_FORGET, process_id)
+        up_since: datetime = await connection.fetchval(_REGISTER, process_id)
+        return up_since
+
+
+async def heartbeat(connection: Connection, process_id: UUID) -> None:
+    """Say that this process lives. Every 5 s."""
+    await connection.execute(_HEARTBEAT, process_id)

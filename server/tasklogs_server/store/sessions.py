@@ -10,14 +10,13 @@ from tasklogs.log.entry import Entry
 from tasklogs_server.domain.errors import SessionOpen, TaskNotFound
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
-from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.connections import Connection, Connections, each_or_alone
 from tasklogs_server.store.log_reads import read_tail
-from tasklogs_server.store.many_tasks import each_or_alone
 from tasklogs_server.store.records import LogHead
 from tasklogs_server.store.task_rows import (
     HEAD_COLUMNS,
     SESSION_COLUMNS,
-    Standing,
+    LeaseTerms,
     head_of,
 )
 from tasklogs_server.store.tasks import change_facts
@@ -73,9 +72,9 @@ class Opening:
 class SessionStore:
     """The rows that sessions change."""
 
-    def __init__(self, connections: Connections, standing: Standing) -> None:
+    def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
         self._connections = connections
-        self._standing = standing
+        self._lease_terms = lease_terms
 
     async def open_session(
         self,
@@ -94,7 +93,7 @@ class SessionStore:
         it. Raises TaskNotFound.
         """
         async with self._connections.use() as connection, connection.transaction():
-            row = await connection.fetchrow(_LOCK_TASK, *self._standing, task_id)
+            row = await connection.fetchrow(_LOCK_TASK, *self._lease_terms, task_id)
             if row is None:
                 raise TaskNotFound(str(task_id))
             admit(row["start_build"])
@@ -108,7 +107,7 @@ class SessionStore:
             opening = await self._raise_fence(
                 connection, task_id, standalone=row["standalone"], above=above
             )
-            await connection.execute(_HOLD, task_id, self._standing.process_id, opening.fence)
+            await connection.execute(_HOLD, task_id, self._lease_terms.process_id, opening.fence)
             raised(opening.fence)
             return opening
 
@@ -118,7 +117,7 @@ class SessionStore:
         Raises SessionOpen where a session is open, TaskNotFound.
         """
         async with self._connections.use() as connection, connection.transaction():
-            row = await connection.fetchrow(_LOCK_TASK, *self._standing, task_id)
+            row = await connection.fetchrow(_LOCK_TASK, *self._lease_terms, task_id)
             if row is None:
                 raise TaskNotFound(str(task_id))
             if row["agent_connected"]:
@@ -130,7 +129,7 @@ class SessionStore:
 
         Leases run from here. What cannot be noted of one task is logged; the others' is.
         """
-        process_id = self._standing.process_id
+        process_id = self._lease_terms.process_id
         noted = [(task_id, fence, process_id) for task_id, fence in sorted(lost)]
         await each_or_alone(self._connections, _LOST, noted)
 

@@ -6,16 +6,15 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
-from tasklogs_server.store import processes
-from tasklogs_server.store.circuit_breaker import Presence
+from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.evictions import Evictions
 from tasklogs_server.store.log_changes import LogChanges
 from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
-from tasklogs_server.store.monitor import Watch
+from tasklogs_server.store.monitor import Monitor, heartbeat, register
 from tasklogs_server.store.sessions import SessionStore
-from tasklogs_server.store.task_rows import Standing
+from tasklogs_server.store.task_rows import LeaseTerms
 from tasklogs_server.store.tasks import TaskStore
 
 # One batch at a time, and now and then a fold beside it; readers must not be in a commit's way.
@@ -31,21 +30,21 @@ class Store:
         connections: Connections,
         writes: Connections,
         evictions: Connections,
-        presence: Presence,
-        standing: Standing,
+        circuit_breaker: CircuitBreaker,
+        lease_terms: LeaseTerms,
     ) -> None:
         self._dsn = dsn
         self._connections = connections
         self._write_connections = writes
         self._eviction_connections = evictions
-        self.presence = presence
-        self._standing = standing
+        self.circuit_breaker = circuit_breaker
+        self._lease_terms = lease_terms
         self.works = True
         """What its watch said last."""
-        self.tasks = TaskStore(connections, standing)
-        self.reads = LogReads(connections, standing)
-        self.changes = LogChanges(connections, standing)
-        self.sessions = SessionStore(connections, standing)
+        self.tasks = TaskStore(connections, lease_terms)
+        self.reads = LogReads(connections, lease_terms)
+        self.changes = LogChanges(connections, lease_terms)
+        self.sessions = SessionStore(connections, lease_terms)
         self.evictions = Evictions(evictions)
         self.writes = LogWrites(writes)
 
@@ -57,15 +56,17 @@ class Store:
 
         `patience`: how long a caller waits for one of the `read_connections`.
         """
-        presence = Presence()
-        connections = Connections(dsn, size=read_connections, presence=presence, patience=patience)
+        circuit_breaker = CircuitBreaker()
+        connections = Connections(
+            dsn, size=read_connections, circuit_breaker=circuit_breaker, patience=patience
+        )
         process_id = uuid.uuid4()
-        up_since = await processes.register(connections, process_id)
-        writes = Connections(dsn, size=_WRITE_CONNECTIONS, presence=presence)
+        up_since = await register(connections, process_id)
+        writes = Connections(dsn, size=_WRITE_CONNECTIONS, circuit_breaker=circuit_breaker)
         # One, so that evictions take turns and keep no reader waiting.
-        evictions = Connections(dsn, size=1, presence=presence)
-        standing = Standing(process_id, up_since, lease)
-        return cls(dsn, connections, writes, evictions, presence, standing)
+        evictions = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
+        lease_terms = LeaseTerms(process_id, up_since, lease)
+        return cls(dsn, connections, writes, evictions, circuit_breaker, lease_terms)
 
     @property
     def connections(self) -> Mapping[str, Connections]:
@@ -80,13 +81,13 @@ class Store:
         """
 
         async def beat(connection: Connection) -> None:
-            await processes.heartbeat(connection, self._standing.process_id)
+            await heartbeat(connection, self._lease_terms.process_id)
 
         async def told(works: bool) -> None:
             self.works = works
             await tell(works)
 
-        await Watch(self._dsn, self.presence, beat, told).run()
+        await Monitor(self._dsn, self.circuit_breaker, beat, told).run()
 
     async def close(self) -> None:
         """Close all connections."""

@@ -30,7 +30,7 @@ HEAD_COLUMNS = """
 FACT_COLUMNS = """
     t.build_number, t.transition, t.job_status, t.lifecycle, t.health"""
 
-# Parameters $1 to $3 are those of `Standing`: this process, since when some server has been up,
+# Parameters $1 to $3 are those of `LeaseTerms`: this process, since when some server has been up,
 # the lease. A process that heartbeats holds its sessions, and this one does by being asked. The
 # lease of a standalone task runs from the later of the loss (or the last heartbeat of the process
 # that held the session) and the first start of a server after a gap: time without any server does
@@ -58,7 +58,7 @@ TASK_COLUMNS = f"""
 TASK_TABLES = "tasks t JOIN log_heads h ON h.task_id = t.task_id"
 
 
-class Standing(NamedTuple):
+class LeaseTerms(NamedTuple):
     """What a server process is to the leases of standalone tasks. The clock is the database's."""
 
     process_id: UUID

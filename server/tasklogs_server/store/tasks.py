@@ -19,7 +19,7 @@ from tasklogs_server.store.task_rows import (
     HEARTBEAT,
     TASK_COLUMNS,
     TASK_TABLES,
-    Standing,
+    LeaseTerms,
     facts_of,
     task_of,
 )
@@ -88,35 +88,29 @@ _ROTATE_TOKEN = """
      WHERE h.task_id = rotated.task_id RETURNING h.task_id"""
 
 # Tasks that have been paused for $2, by the database's clock: since then no report changed their
-# facts, no stream was connected, and (the marks tell) nothing was committed. The status is derived
-# in the domain; these are the facts it is PAUSED by, and an index has them. Evaluated once more
-# under the locks that reports, sessions and commits take.
+# facts, no stream was connected and nothing was committed. The domain derives the status; these are
+# the facts that make it PAUSED, and an index has them. What only grew the tail came by a stream.
 _LONG_PAUSED = f"""
     FROM {TASK_TABLES}
+   CROSS JOIN LATERAL (SELECT clock_timestamp() - $2::interval AS since OFFSET 0) retention
    WHERE t.transition IN ('STOP', 'DELETE') AND t.job_status = 'SUCCEEDED'
      AND t.deleted_at IS NULL
-     AND t.changed_at < clock_timestamp() - $2::interval
-     AND coalesce(t.session_lost_at, {HEARTBEAT}, t.changed_at) < clock_timestamp() - $2::interval
-     AND NOT ({AGENT_CONNECTED})"""
-_AT_REST = f"""
-    {_LONG_PAUSED}
-     AND (h.revision = 0
-          OR EXISTS (SELECT FROM log_marks m
-                      WHERE m.task_id = t.task_id AND m.revision >= h.revision
-                        AND m.marked_at < clock_timestamp() - $2::interval))"""
+     AND t.changed_at < since
+     AND coalesce(t.session_lost_at, {HEARTBEAT}, t.changed_at) < since
+     AND NOT ({AGENT_CONNECTED})
+     AND NOT EXISTS (SELECT FROM log_events v
+                      WHERE v.task_id = t.task_id AND v.committed_at >= since)
+     AND NOT EXISTS (
+        SELECT FROM (SELECT e.committed_at FROM log_entries e WHERE e.task_id = t.task_id
+                      ORDER BY e.epoch DESC, e.ordinal DESC LIMIT 1) last
+         WHERE last.committed_at >= since)"""
 
-_TO_RETIRE = f"SELECT t.task_id {_AT_REST} ORDER BY t.changed_at LIMIT $3"
-_LOCK_TO_RETIRE = f"SELECT {FACT_COLUMNS} {_AT_REST} AND t.task_id = $3 FOR UPDATE OF t, h"
+_TO_RETIRE = f"SELECT t.task_id {_LONG_PAUSED} ORDER BY t.changed_at LIMIT $3"
 
-# What a server that died did not mark any more.
-_UNMARKED = """
-  SELECT t.task_id
-    FROM tasks t JOIN log_heads h ON h.task_id = t.task_id
-   WHERE t.transition IN ('STOP', 'DELETE') AND t.job_status = 'SUCCEEDED'
-     AND t.deleted_at IS NULL AND h.revision > 0
-     AND NOT EXISTS (SELECT FROM log_marks m
-                      WHERE m.task_id = t.task_id AND m.revision >= h.revision)
-   LIMIT $1"""
+# The locks that reports, sessions and commits take. The condition is a statement of its own after
+# them, so that it sees what those committed that were waited for.
+_LOCK_TASK_AND_HEAD = f"SELECT FROM {TASK_TABLES} WHERE t.task_id = $1 FOR UPDATE OF t, h"
+_STILL_TO_RETIRE = f"SELECT {FACT_COLUMNS} {_LONG_PAUSED} AND t.task_id = $3"
 
 # From here on no session can write (its head is gone), no token fits, and the name is free.
 _MARK_DELETED = """
@@ -141,12 +135,9 @@ _DELETE_CHUNKS = (
          WHERE sized.before < {_CHUNK_BYTES}))"""
         for table, content in (("log_tail_parts", "text"), ("log_entries", "content"))
     ),
-    *(
-        f"""
-    DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM {table} WHERE task_id = $1 LIMIT $2))"""
-        for table in ("log_events", "log_marks")
-    ),
+    """
+    DELETE FROM log_events WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM log_events WHERE task_id = $1 LIMIT $2))""",
 )
 _DELETE_TASK = "DELETE FROM tasks WHERE task_id = $1"
 
@@ -160,9 +151,9 @@ NEWEST = (datetime.max, UUID(int=2**128 - 1))
 class TaskStore:
     """The rows of tasks. Every method raises StoreUnavailable where Postgres is out of reach."""
 
-    def __init__(self, connections: Connections, standing: Standing) -> None:
+    def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
         self._connections = connections
-        self._standing = standing
+        self._lease_terms = lease_terms
 
     async def create(
         self,
@@ -214,7 +205,7 @@ class TaskStore:
     async def get(self, task_id: UUID) -> Task:
         """Read a task. Raises TaskNotFound."""
         async with self._connections.use() as connection:
-            row = await connection.fetchrow(_GET, *self._standing, task_id)
+            row = await connection.fetchrow(_GET, *self._lease_terms, task_id)
         if row is None:
             raise TaskNotFound(str(task_id))
         return task_of(row)
@@ -226,7 +217,7 @@ class TaskStore:
 
         And whether they are fewer because their prompts fill a page.
         """
-        arguments: tuple[object, ...] = (*self._standing, *after, limit, LIST_BYTES)
+        arguments: tuple[object, ...] = (*self._lease_terms, *after, limit, LIST_BYTES)
         statement = _LIST
         if owner is not None:
             statement, arguments = _LIST_OF_OWNER, (*arguments, owner)
@@ -265,21 +256,17 @@ class TaskStore:
     async def to_retire(self, age: timedelta, *, limit: int) -> Sequence[UUID]:
         """Return tasks that have been paused for longer than `age`, the longest first."""
         async with self._connections.use() as connection:
-            rows = await connection.fetch(_TO_RETIRE, self._standing.process_id, age, limit)
+            rows = await connection.fetch(_TO_RETIRE, self._lease_terms.process_id, age, limit)
         return [row["task_id"] for row in rows]
-
-    async def paused_without_mark(self, *, limit: int) -> Sequence[UUID]:
-        """Return tasks that are paused, but the place where their log stands has no mark."""
-        async with self._connections.use() as connection:
-            return [row["task_id"] for row in await connection.fetch(_UNMARKED, limit)]
 
     async def retire(
         self, task_id: UUID, age: timedelta, *, is_paused: Callable[[Facts], bool]
     ) -> bool:
         """Delete a task as `delete` does, if it still has been paused for longer than `age`."""
-        process_id = self._standing.process_id
+        process_id = self._lease_terms.process_id
         async with self._connections.use() as connection, connection.transaction():
-            row = await connection.fetchrow(_LOCK_TO_RETIRE, process_id, age, task_id)
+            await connection.execute(_LOCK_TASK_AND_HEAD, task_id)
+            row = await connection.fetchrow(_STILL_TO_RETIRE, process_id, age, task_id)
             if row is None or not is_paused(facts_of(row)):
                 return False
             await _delete(connection, task_id)

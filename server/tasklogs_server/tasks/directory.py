@@ -27,7 +27,8 @@ from tasklogs_server.store.tasks import TaskStore
 from tasklogs_server.tasks.agent_tokens import new_token
 from tasklogs_server.telemetry.calls import concerns
 
-Place = tuple[datetime, UUID]
+ListPosition = tuple[datetime, UUID]
+"""When the last task of a page was created, and its id: the next page begins after it."""
 
 _PURGE_EVERY_SECONDS = 30.0
 
@@ -66,8 +67,8 @@ class Directory:
         return await self._tasks.get(await self._resolve(ref))
 
     async def list_(
-        self, *, owner: str | None, status: TaskStatus | None, after: Place, limit: int
-    ) -> tuple[Sequence[Task], Place | None]:
+        self, *, owner: str | None, status: TaskStatus | None, after: ListPosition, limit: int
+    ) -> tuple[Sequence[Task], ListPosition | None]:
         """Read up to `limit` tasks, newest first, and the place of the next page, if there is one.
 
         `status` filters what was read: a page may hold fewer tasks, also none.

@@ -13,6 +13,7 @@ from tasklogs_server.domain.status import (
     AppHealth,
     BuildTransition,
     JobStatus,
+    StatusDetail,
     TaskStatus,
 )
 
@@ -52,3 +53,23 @@ BUILD_TRANSITION = EnumCodec(
 JOB_STATUS = EnumCodec(JobStatus, "JOB_STATUS", dict(types.JobStatus.items()))
 AGENT_LIFECYCLE = EnumCodec(AgentLifecycle, "AGENT_LIFECYCLE", dict(types.AgentLifecycle.items()))
 APP_HEALTH = EnumCodec(AppHealth, "APP_HEALTH", dict(types.AppHealth.items()))
+
+
+def status_detail(detail: StatusDetail) -> types.StatusDetail:
+    """Encode the facts and what each layer made of them."""
+    facts = detail.facts
+    return types.StatusDetail(
+        build=types.StatusDetail.Build(
+            number=facts.build_number or 0,
+            transition=BUILD_TRANSITION.encode(facts.transition),
+            job_status=JOB_STATUS.encode(facts.job_status),
+            computed=TASK_STATUS.encode(detail.build),
+        ),
+        agent=types.StatusDetail.Agent(
+            lifecycle=AGENT_LIFECYCLE.encode(facts.lifecycle),
+            computed=TASK_STATUS.encode(detail.agent),
+        ),
+        app=types.StatusDetail.App(
+            health=APP_HEALTH.encode(facts.health), computed=TASK_STATUS.encode(detail.app)
+        ),
+    )

@@ -17,9 +17,9 @@ _START = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST = timedelta(days=3650)
 
 
-def timestamp(moment: datetime) -> Timestamp:
-    """Encode a moment."""
-    since = moment - _START  # a third of the time that FromDatetime takes
+def timestamp(time: datetime) -> Timestamp:
+    """Encode a point in time."""
+    since = time - _START  # a third of the time that FromDatetime takes
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 

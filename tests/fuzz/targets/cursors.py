@@ -12,7 +12,7 @@ from uuid import UUID
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.domain.errors import InvalidFields
 from tasklogs_server.domain.status import TaskStatus
-from tasklogs_server.reads.tokens import Cursor, PagePlace
+from tasklogs_server.reads.tokens import Cursor, PageToken
 from tasklogs_server.services.task_places import place_of, token_of
 from tests.fuzz.target import Target
 
@@ -57,8 +57,8 @@ class Cursors(Target):
         )
         _refused_or_the_same(
             "page_token",
-            lambda: PagePlace.decode(token, fingerprint=_FINGERPRINT),
-            lambda again: PagePlace.decode(again, fingerprint=_FINGERPRINT),
+            lambda: PageToken.decode(token, fingerprint=_FINGERPRINT),
+            lambda again: PageToken.decode(again, fingerprint=_FINGERPRINT),
         )
         if token:
             _of_tasks(token)
@@ -73,14 +73,14 @@ def _token(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-def _page(at: datetime | None) -> PagePlace:
-    return PagePlace(_TASK, 1, 30, 60, 61, True, at, TaskStatus.ACTIVE, _FINGERPRINT)
+def _page(at: datetime | None) -> PageToken:
+    return PageToken(_TASK, 1, 30, 60, 61, True, at, TaskStatus.ACTIVE, _FINGERPRINT)
 
 
 def _refused_or_the_same(
     field: str,
-    decode: Callable[[], Cursor | PagePlace],
-    decode_again: Callable[[str], Cursor | PagePlace],
+    decode: Callable[[], Cursor | PageToken],
+    decode_again: Callable[[str], Cursor | PageToken],
 ) -> None:
     try:
         place = decode()

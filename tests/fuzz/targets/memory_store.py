@@ -130,10 +130,6 @@ class MemoryStore:
         head = self._rows.head
         return Holding(EvictionOutcome.NOTHING, head.rows, head.bytes, Evicted())
 
-    async def mark(self, task_id: UUID, *, every: timedelta, min_retention: timedelta) -> bool:
-        await asyncio.sleep(0)
-        return True
-
     async def old_in(self, task_id: UUID, min_retention: timedelta) -> timedelta | None:
         await asyncio.sleep(0)
         return _SECOND

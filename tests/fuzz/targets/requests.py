@@ -25,7 +25,7 @@ from tasklogs.v1 import tasks_pb2 as tasks
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.domain.status import TaskStatus
 from tasklogs_server.middleware.authentication import RULES
-from tasklogs_server.reads.tokens import Cursor, PagePlace
+from tasklogs_server.reads.tokens import Cursor, PageToken
 from tasklogs_server.services.task_places import token_of
 from tests.fuzz.byte_reader import ByteReader
 from tests.fuzz.messages import built
@@ -53,7 +53,7 @@ _NOBODY, _NOWHERE = UUID(int=0xFFFF << 100), datetime(2026, 1, 1, tzinfo=UTC)
 _TASK_ID = str(_NOBODY).encode()
 _CURSOR = Cursor(_NOBODY, 2**40).encode().encode()
 _PAGE = (
-    PagePlace(_NOBODY, 1, 1, 2, 3, True, _NOWHERE, TaskStatus.PENDING, bytes(8)).encode().encode()
+    PageToken(_NOBODY, 1, 1, 2, 3, True, _NOWHERE, TaskStatus.PENDING, bytes(8)).encode().encode()
 )
 _LIST = token_of((_NOWHERE, _NOBODY), tasks.ListTasksRequest()).encode()
 _TEXTS = (

@@ -13,7 +13,7 @@ import pytest
 
 from tasklogs.errors import TaskLogsRpcError
 from tasklogs.v1 import task_logs_pb2, task_logs_pb2_grpc, tasks_pb2, tasks_pb2_grpc
-from tests.store.logs import Connection, entry_row
+from tests.store.logs import ENTRY_COLUMNS, Connection, entry_row
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.server import Server
@@ -40,9 +40,9 @@ async def fill(sql: Connection, task_id: UUID) -> None:
             (task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content)
             for row in rows
         ),
+        columns=ENTRY_COLUMNS,
     )
     await sql.execute("INSERT INTO log_events VALUES ($1, 1, 1)", task_id)
-    await sql.execute("INSERT INTO log_marks (task_id, revision) VALUES ($1, 5), ($1, 9)", task_id)
     await sql.execute("INSERT INTO log_tail_parts VALUES ($1, 200000, 0, 'x')", task_id)
     await sql.execute(
         "UPDATE log_heads SET epoch = 1, entries = $2, revision = $2 + 1, total_rows = $2 + 1,"

@@ -1,0 +1,69 @@
+"""Encodes what a follow sends: one `tasklogs.v1.FollowTaskLogsResponse` per event.
+
+The only module of this package that builds messages of the API.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import assert_never
+
+from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs_server.reads.follow_events import (
+    CaughtUp,
+    FollowEvent,
+    Progress,
+    StatusChanged,
+    TailSent,
+)
+from tasklogs_server.store.log_changes import EntriesChanged
+from tasklogs_server.store.records import EpochOpened, TailWithdrawn
+from tasklogs_server.wire.entries import varint
+from tasklogs_server.wire.enums import TASK_STATUS, status_detail
+from tasklogs_server.wire.times import timestamp_of
+
+_ENTRIES_TAG = b"\x1a"  # FollowTaskLogsResponse.entries: field 3, length-delimited
+
+
+def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
+    """Return the encoded message with this cursor and event.
+
+    `as_delta`: a change of the tail that has a delta is sent as that delta, not as the whole entry.
+    """
+    message = pb.FollowTaskLogsResponse(cursor=cursor)
+    match event:
+        case EntriesChanged(epoch, encoded):
+            return _with_entries(message, epoch, encoded)
+        case TailSent():
+            if not as_delta or event.delta is None:
+                return _with_entries(message, event.epoch, event.encoded)
+            message.delta.epoch = event.epoch
+            message.delta.id = event.head.id
+            message.delta.base_revision = event.base_revision or 0
+            message.delta.revision = event.revision
+            message.delta.keep_bytes = event.delta.keep_bytes
+            message.delta.text = event.delta.text.decode()
+            message.delta.time.CopyFrom(timestamp_of(event.head.time))
+            message.delta.content_crc32 = zlib.crc32(event.content)
+        case TailWithdrawn():
+            message.entry_withdrawn.epoch = event.epoch
+            message.entry_withdrawn.id = event.id
+            message.entry_withdrawn.revision = event.revision
+        case EpochOpened():
+            message.epoch_started.epoch = event.epoch
+            message.epoch_started.revision = event.revision
+        case StatusChanged(detail):
+            message.status.status = TASK_STATUS.encode(detail.status)
+            message.status.status_detail.CopyFrom(status_detail(detail))
+        case CaughtUp():
+            message.caught_up.SetInParent()
+        case Progress():
+            message.progress.SetInParent()
+        case _:
+            assert_never(event)
+    return message.SerializeToString()
+
+
+def _with_entries(message: pb.FollowTaskLogsResponse, epoch: int, encoded: bytes) -> bytes:
+    entries = encoded + pb.Entries(epoch=epoch).SerializeToString()
+    return message.SerializeToString() + _ENTRIES_TAG + varint(len(entries)) + entries
