@@ -12,6 +12,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from tasklogs.agent.stream_status import StreamCall
+
 M = TypeVar("M", bound=Message)
 
 _KINDS = {
@@ -87,3 +89,14 @@ async def refused(call: Awaitable[Any]) -> Refusal:
     except grpc.aio.AioRpcError as error:
         return refusal_of(error)
     raise AssertionError(f"it was answered: {answer}")
+
+
+async def refused_stream(call: StreamCall, *messages: object) -> Refusal:
+    """Write to a stream that must be refused, and read; the end may meet either of them."""
+
+    async def talk() -> object:
+        for message in messages:
+            await call.write(message)
+        return await call.read()
+
+    return await refused(talk())

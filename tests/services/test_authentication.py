@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from tasklogs import CaughtUp, ReconnectWaits, TaskLogsClient
+from tasklogs.agent.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as agents_pb
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
@@ -28,7 +29,7 @@ from tests.fixtures.conditions import until
 from tests.fixtures.issuer import claims, new_key, publish
 from tests.fixtures.server import MakeServer
 from tests.services.authenticated import Guarded, Metadata, bearing, guarded
-from tests.services.refusals import Refusal, refused
+from tests.services.refusals import Refusal, refused, refused_stream
 
 CODE = grpc.StatusCode
 SNAPSHOT = logs_pb.LOG_SOURCE_SNAPSHOT
@@ -162,10 +163,13 @@ async def test_reflection_needs_a_token(guard: Guarded) -> None:
         method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
 
         async def ask(metadata: Metadata, method: str = method) -> bytes:
-            call = raw.stream_stream(method)(metadata=metadata)
+            call = StreamCall(raw.stream_stream(method)(metadata=metadata))
             await call.write(list_services)
             await call.done_writing()
-            return b"".join([answer async for answer in call])
+            answers = []
+            while (answer := await call.read()) is not grpc.aio.EOF:
+                answers.append(answer)
+            return b"".join(answers)
 
         assert (await refused(ask(()))).code is CODE.UNAUTHENTICATED
         assert b"tasklogs.v1.TaskLogs" in await ask(guard.as_("alice"))
@@ -174,7 +178,7 @@ async def test_reflection_needs_a_token(guard: Guarded) -> None:
 async def test_reflection_ends_unauthenticated_when_its_token_expires(guard: Guarded) -> None:
     raw: Any = guard.server.channel
     method = raw.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
-    call = method(metadata=guard.as_("alice", expires_in=1.5))
+    call = StreamCall(method(metadata=guard.as_("alice", expires_in=1.5)))
     await call.write(b"\x3a\x01*")
     assert b"tasklogs.v1.TaskLogs" in await call.read()
     assert (await refused(call.read())).code is CODE.UNAUTHENTICATED
@@ -291,8 +295,8 @@ async def test_a_token_that_is_rotated_before_the_hello_opens_no_session(guard: 
     await guard.server.tasks.RotateAgentToken(
         pb.RotateAgentTokenRequest(task="alice/demo"), metadata=guard.as_("alice")
     )
-    await call.write(agents_pb.AgentMessage(hello=agents_pb.Hello()))
-    said = await refused(call.read())
+    hello = agents_pb.AgentMessage(hello=agents_pb.Hello())
+    said = await refused_stream(StreamCall(call), hello)
     assert said.code is CODE.UNAUTHENTICATED
     task = await guard.server.tasks.GetTask(
         pb.GetTaskRequest(task="alice/demo"), metadata=guard.as_("alice")

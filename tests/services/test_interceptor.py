@@ -14,6 +14,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from tasklogs.agent.stream_status import StreamCall, StreamStatus
 from tasklogs_server import log_output
 from tasklogs_server.domain.caller import LOCAL, Caller
 from tasklogs_server.domain.errors import ServerDraining, TaskNotFound
@@ -144,12 +145,23 @@ async def call(channel: Any, method: str) -> bytes:
         case "unary":
             return bytes(await channel.unary_unary(path)(b"request"))
         case "taking":
-            return bytes(await channel.stream_unary(path)(requests()))
+            taking = channel.stream_unary(path)(requests())
+            status = StreamStatus(taking)
+            try:
+                return bytes(await taking)
+            except grpc.aio.AioRpcError as error:
+                raise await status.of(error) from None
         case "generating" | "writing":
             answer = channel.unary_stream(path)(b"request")
+            return b"".join([bytes(one) async for one in answer])
         case _:
-            answer = channel.stream_stream(path)(requests())
-    return b"".join([bytes(one) async for one in answer])
+            stream = StreamCall(channel.stream_stream(path)())
+            await stream.write(b"request")
+            await stream.done_writing()
+            answers = []
+            while (answer := await stream.read()) is not grpc.aio.EOF:
+                answers.append(bytes(answer))
+            return b"".join(answers)
 
 
 @pytest.mark.parametrize("method", METHODS)
