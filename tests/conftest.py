@@ -1,3 +1,3 @@
 """Fixtures that all tests may use."""
 
-pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.server"]
+pytest_plugins = ["tests.fixtures.reaper", "tests.fixtures.postgres", "tests.fixtures.server"]

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.fixtures import reaper
 from tests.fuzz.campaign import Outcome, fuzz
 from tests.fuzz.registry import TARGETS, load
 from tests.fuzz.target import Engine
@@ -116,4 +117,5 @@ def _row(outcome: Outcome) -> str:
 
 
 if __name__ == "__main__":
+    reaper.start()
     sys.exit(main(sys.argv[1:]))

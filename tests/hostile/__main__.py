@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.fixtures import reaper
 from tests.hostile.behaviours import BEHAVIOURS, CONTROL
 from tests.hostile.readers import KINDS, readers
 from tests.hostile.rounds import Comparison, attackers, compare
@@ -113,4 +114,5 @@ def _summary(compared: Sequence[Comparison], server: Served) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    reaper.start()
     main()

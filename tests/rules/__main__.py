@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.fixtures import reaper
 from tests.rules.breaks import BREAKS, Break
 
 _ROOT = Path(__file__).parents[2]
@@ -75,4 +76,5 @@ def _exit_code(copy: Path, *tests: str) -> int:
 
 
 if __name__ == "__main__":
+    reaper.start()
     sys.exit(main(sys.argv[1:]))
