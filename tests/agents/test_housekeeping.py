@@ -26,7 +26,7 @@ from tasklogs_server.domain.status import (
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tests.agents.desk import Desk
-from tests.fixtures.conditions import until
+from tests.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.store.logs import Connection, Log, new_task
 
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
@@ -368,7 +368,7 @@ async def test_a_deletion_of_which_nobody_heard_that_it_was_done_is_told_all_the
         # As where the caller left, or the connection broke, just after the commit.
         await desk.store.tasks.delete(task)
         async with purging(keeper):
-            await asyncio.wait_for(agent.has_ended.wait(), 10)
+            await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
         assert isinstance(agent.error, TaskNotFound)
     assert Deleted(task) in keeper.notes
 

@@ -33,9 +33,9 @@ from tests.fakes.log_server import (
     log_server,
     status,
 )
+from tests.fixtures.conditions import DEADLINE_SECONDS
 
 SOON = ReconnectWaits(first=timedelta(milliseconds=1), cap=timedelta(milliseconds=2))
-DEADLINE_SECONDS = 20
 
 
 class Change(enum.Enum):

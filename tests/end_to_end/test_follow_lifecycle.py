@@ -21,6 +21,7 @@ from tests.end_to_end.followed_events import following
 from tests.end_to_end.programs import Program, agent_command
 from tests.end_to_end.test_grpcurl import GRPCURL
 from tests.fakes.task_app import FakeTaskApp
+from tests.fixtures.conditions import DEADLINE_SECONDS
 from tests.fixtures.server import Server
 from tests.services.reports import STOP, TASK, report_build
 
@@ -143,7 +144,7 @@ class GrpcurlObserver:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while not condition():
                 piece = await self.process.stdout.readline()
                 assert piece, f"grpcurl has ended: {self.messages[-1:]}"

@@ -14,11 +14,11 @@ import pytest
 
 from tasklogs.v1 import types_pb2 as types
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.fixtures.conditions import DEADLINE_SECONDS
 from tests.fixtures.server import Server
 from tests.services.reports import STOP, TASK, make_active, report_build
 
 GRPCURL = Path(sys.executable).parent / "grpcurl"
-DEADLINE_SECONDS = 30
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from tasklogs import LogSource, TaskLogsClient
 from tests.end_to_end.followed_events import following
 from tests.end_to_end.programs import lasting_port, program, serve_command
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.fixtures.conditions import DEADLINE_SECONDS
 from tests.fixtures.server import Server
 from tests.services.reports import TASK, make_active
 
@@ -96,7 +97,7 @@ async def served(directory: Path, dsn: str) -> AsyncIterator[tuple[Server, int]]
         program(directory / "server", *serve_command(port, dsn)) as running,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await channel.channel_ready()
         yield Server(f"127.0.0.1:{port}", dsn, channel), running.pid
 

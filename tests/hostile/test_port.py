@@ -157,7 +157,7 @@ async def _end(attacks: Sequence[asyncio.Future[None]]) -> None:
 
 
 async def _all_is_as_before(server: Served, reading: Readers, files: int) -> None:
-    await until(lambda: server.process.num_fds() <= files + FILES_MARGIN, seconds=30)
+    await until(lambda: server.process.num_fds() <= files + FILES_MARGIN)
     noted = await reading.read_for(0.3)
     assert noted.failures == []
     said = server.program.said.splitlines()

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 import grpc
 
 from tasklogs.v1 import task_logs_pb2 as pb
+from tests.fixtures.conditions import DEADLINE_SECONDS
 from tests.logs.follow_view import View, events
-
-DEADLINE_SECONDS = 10.0
 
 Messages = AsyncIterator[pb.FollowTaskLogsResponse]
 

@@ -20,6 +20,7 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.logs import feed, follower
 from tasklogs_server.logs.places import Cursor
+from tests.fixtures.conditions import DEADLINE_SECONDS
 from tests.logs.followed import World
 from tests.logs.written_log import WrittenLog, entry, many
 
@@ -112,7 +113,7 @@ async def test_a_store_that_is_away_ends_no_follow(world: World) -> None:
         slow.reads_on.set()  # its way is through the store
         await world.log.entries(entry(1, "c"))
         for _ in range(6):  # feed and follower try again and again
-            await asyncio.wait_for(world.changes.refusals.get(), 10)
+            await asyncio.wait_for(world.changes.refusals.get(), DEADLINE_SECONDS)
         assert not one.ended
         assert not slow.ended
         world.changes.is_away = False

@@ -17,6 +17,7 @@ from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.services import task_agents
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.fixtures.conditions import DEADLINE_SECONDS
 from tests.fixtures.server import Server
 from tests.services.refusals import refused, refused_stream
 from tests.services.reports import TASK, get_task, report_build
@@ -337,7 +338,7 @@ async def _raw(server: Server) -> AsyncIterator[StreamCall]:
     token = (await server.create_task()).agent_token
     call = StreamCall(server.agents.Connect(metadata=(("authorization", f"Bearer {token}"),)))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             yield call
     finally:
         call.cancel()

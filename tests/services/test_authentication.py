@@ -25,7 +25,7 @@ from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tests.auth.test_verifier import by_hand, plain
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry
-from tests.fixtures.conditions import until
+from tests.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.fixtures.issuer import claims, new_key, publish
 from tests.fixtures.server import MakeServer
 from tests.services.authenticated import Guarded, Metadata, bearing, guarded
@@ -196,7 +196,7 @@ async def test_a_follow_ends_unauthenticated_when_its_token_expires(guard: Guard
         async for message in call:
             events.append(message.WhichOneof("event"))
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         said = await refused(read_all())
     assert (said.code, said.message) == (CODE.UNAUTHENTICATED, "not authenticated: token expired")
     assert "caught_up" in events
@@ -220,7 +220,7 @@ async def test_a_follow_that_nobody_reads_ends_as_well(guard: Guarded) -> None:
         async for _ in messages:
             pass
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         assert (await refused(read_all())).code is CODE.UNAUTHENTICATED
 
 
@@ -236,7 +236,7 @@ async def test_the_client_library_fetches_a_new_token_and_goes_on_where_it_was(
 
     waits = ReconnectWaits(first=timedelta(milliseconds=5), cap=timedelta(milliseconds=50))
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(DEADLINE_SECONDS),
         ScriptedAgent.connect(guard.server, made.agent_token) as agent,
         TaskLogsClient(guard.server.address, token=token, reconnect_waits=waits) as client,
     ):

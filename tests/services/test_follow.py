@@ -22,6 +22,7 @@ from tasklogs_server.domain.status import TaskStatus
 from tasklogs_server.logs.places import Cursor, PagePlace
 from tasklogs_server.settings import ServerSettings
 from tests.fixtures.agent_stream import GOODBYE_PAUSING, ScriptedAgent, log_entry, tail_delta
+from tests.fixtures.conditions import DEADLINE_SECONDS
 from tests.fixtures.server import MakeServer, Server
 from tests.logs.follow_reader import Reader, reading
 from tests.logs.follow_view import View
@@ -339,7 +340,7 @@ async def test_a_server_stops_although_somebody_does_not_read_its_follow(
     database: str,
 ) -> None:
     settings = ServerSettings.model_validate({"listen": "127.0.0.1:0"})
-    async with asyncio.timeout(30), AsyncExitStack() as stack:
+    async with asyncio.timeout(DEADLINE_SECONDS), AsyncExitStack() as stack:
         running = await stack.enter_async_context(app.run(settings, database))
         channel = grpc.aio.insecure_channel(running.address)  # stays when the server goes
         server = Server(running.address, database, channel)
@@ -374,7 +375,7 @@ async def test_callers_who_leave_leave_nothing_behind(server: Server) -> None:
             pb.FollowTaskLogsRequest(task="local/demo")
         )
         await gone.read()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while left := [one for one in asyncio.all_tasks() - before if _is_of_a_follow(one)]:
             await asyncio.wait(left)
 

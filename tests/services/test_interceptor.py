@@ -26,11 +26,11 @@ from tasklogs_server.services.failures import Failures
 from tasklogs_server.services.interceptor import CallInterceptor
 from tasklogs_server.services.open_calls import OpenCalls
 from tasklogs_server.services.sending import Sending
+from tests.fixtures.conditions import DEADLINE_SECONDS
 from tests.services.refusals import refused
 
 SERVICE = "tasklogs.v1.Scripted"
 CONTENT = "what a person wrote"
-DEADLINE_SECONDS = 10.0
 
 Do = Callable[[grpc.aio.ServicerContext[Any, Any]], Any]
 

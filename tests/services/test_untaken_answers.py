@@ -20,11 +20,11 @@ from tasklogs_server.domain.limits import Limit
 from tasklogs_server.services.sending import Sending
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.telemetry.observer import Observer
-from tests.fixtures.conditions import until
+from tests.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.fixtures.server import MakeServer, Server
 from tests.services.refusals import refused
 from tests.services.reports import get_task
-from tests.services.untaken import DEADLINE_SECONDS, PAGE_BYTES, Reader, fill
+from tests.services.untaken import PAGE_BYTES, Reader, fill
 
 MIB = 1024 * 1024
 CHECK = "/grpc.health.v1.Health/Check"

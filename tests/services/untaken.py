@@ -11,13 +11,13 @@ from typing import Self
 
 from tasklogs.v1 import task_logs_pb2 as pb
 from tests.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.fixtures.conditions import DEADLINE_SECONDS
 from tests.fixtures.server import Server
 from tests.hostile import frames
 from tests.hostile.frames import Kind
 from tests.hostile.peer import GONE, Peer, Tally
 from tests.hostile.target import Target
 
-DEADLINE_SECONDS = 15.0
 GET_TASK_LOGS = "/tasklogs.v1.TaskLogs/GetTaskLogs"
 PAGE_BYTES = 900_000
 
