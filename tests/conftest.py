@@ -1,3 +1,19 @@
 """Fixtures that all tests may use."""
 
+from __future__ import annotations
+
+import signal
+
+import pytest
+
 pytest_plugins = ["tests.fixtures.reaper", "tests.fixtures.postgres", "tests.fixtures.server"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Ctrl-C reach what tests start.
+
+    A shell lets the jobs that it starts in the background ignore SIGINT, and what they start
+    inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
