@@ -7,7 +7,9 @@ BIN := .venv/bin
 # Rooms that this checkout has; mypy refuses a path that is not there.
 TYPED := $(wildcard clients/python server tests bench demo tools)
 # All of the tests; a few are told apart more easily when they run one after the other.
-IN_PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
+# One process more than there are cores: many a test waits for a time that is its subject.
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+IN_PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
