@@ -26,13 +26,13 @@ test: setup ## Run the tests; ARGS="tests/store -k fence" for some of them
 	@$(BIN)/python -m pytest $(or $(ARGS),$(IN_PARALLEL)); code=$$?; sh tools/agentapi.sh left-out; exit $$code
 
 breaks: setup ## Break each rule in a copy of the code: its test must fail
-	@$(BIN)/python -m tests.rules $(ARGS)
+	@$(BIN)/python -m tests.mutation $(ARGS)
 
 demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refused read
 	@exec demo/run
 
 soak: setup ## Run everything under load and faults, and check; ARGS="--minutes 30 --tasks 50"
-	@$(BIN)/python -m tests.soak $(ARGS)
+	@$(BIN)/python -m tests.system.soak $(ARGS)
 
 fuzz: setup ## Look for inputs that break a decoder; ARGS="cursors --seconds 600 --jobs 2"
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes \

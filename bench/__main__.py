@@ -26,7 +26,7 @@ from bench import (
 )
 from bench.result import Result
 from bench.stage import Stage, open_stage
-from tests.fixtures import reaper
+from tests.support.fixtures import reaper
 
 MEASUREMENTS: Mapping[str, Callable[[Stage], Awaitable[list[Result]]]] = {
     "snapshot-many": reads.snapshot_of_many,

@@ -12,11 +12,11 @@ from typing import Any
 import grpc
 
 from bench.text import words
-from tasklogs import channel as client_channel
-from tasklogs.agent.stream_status import StreamCall
+from tasklogs.agent.stream.stream_status import StreamCall
+from tasklogs.connection import channel as client_channel
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
-from tasklogs_server.store.encoding import varint
+from tasklogs_server.wire.entries import varint
 
 CONNECT = "/tasklogs.v1.TaskAgents/Connect"
 # Those beyond a few wait in line at the server.

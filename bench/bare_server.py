@@ -25,8 +25,8 @@ import grpc
 import uvloop
 
 from bench.bare_fan_out import FanOut
-from tasklogs_server.services import listener
 from tasklogs_server.settings import ServerSettings
+from tasklogs_server.transport import listener
 
 _PAGE = struct.Struct(">16sii")
 _LOG_SQL = """

@@ -9,7 +9,7 @@ import asyncpg
 
 from bench.text import words
 from tasklogs.log.entry import EntryType, Time
-from tasklogs_server.store.encoding import encode_head
+from tasklogs_server.wire.entries import encode_head
 
 _HEAD = """
     UPDATE log_heads SET epoch = 1, entries = $2, revision = $2 + 1, bytes = $3, snapshot_at = now()

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from tasklogs.channel import open_channel
+from tasklogs.connection.channel import open_channel
 
 
 class Load:

@@ -17,7 +17,7 @@ from bench.stage import (
     Stage,
     read_request,
 )
-from tasklogs.channel import open_channel
+from tasklogs.connection.channel import open_channel
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1.task_logs_pb2_grpc import TaskLogsStub
 

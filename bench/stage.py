@@ -17,7 +17,7 @@ import psutil
 
 from bench.fill import fill
 from bench.processes import Server, Worker, bare_server, our_server, workers
-from tasklogs.channel import open_channel
+from tasklogs.connection.channel import open_channel
 from tasklogs.v1 import task_logs_pb2, tasks_pb2
 from tasklogs.v1.tasks_pb2_grpc import TasksStub
 from tasklogs_server.postgres import EmbeddedPostgres

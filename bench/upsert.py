@@ -10,7 +10,7 @@ import asyncpg
 
 from bench.text import words
 from tasklogs.log.entry import EntryType, Time
-from tasklogs_server.store.encoding import encode_head
+from tasklogs_server.wire.entries import encode_head
 
 _TABLE = "CREATE TABLE IF NOT EXISTS bench_entries (LIKE log_entries INCLUDING ALL)"
 _UPSERT = """

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from demo.stage import DemoFailed, Ended, Stage, free_port
-from tests.fixtures import reaper
+from tests.support.fixtures import reaper
 
 TASK = "local/demo"
 
@@ -72,7 +72,9 @@ def tell_all(stage: Stage) -> None:
 
 def start_workspace(stage: Stage, app: str) -> None:
     port = app.rpartition(":")[2]
-    stage.start("task app", f"python -m tests.fakes.task_app --port {port} --state-file state.json")
+    stage.start(
+        "task app", f"python -m tests.support.fakes.task_app --port {port} --state-file state.json"
+    )
     stage.start("agent", f"tasklogs agent --token-file demo.token --agentapi-url {app}")
 
 

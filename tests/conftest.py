@@ -6,7 +6,11 @@ import signal
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.reaper", "tests.fixtures.postgres", "tests.fixtures.server"]
+pytest_plugins = [
+    "tests.support.fixtures.reaper",
+    "tests.support.fixtures.postgres",
+    "tests.support.fixtures.server",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,50 +13,50 @@ import grpc
 import structlog
 
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
-from tasklogs_server import log_output
-from tasklogs_server.agents.budget import Budget
-from tasklogs_server.agents.committer import Committer
-from tasklogs_server.agents.directory import Directory
-from tasklogs_server.agents.handshakes import Handshakes
-from tasklogs_server.agents.housekeeping import Housekeeping
-from tasklogs_server.agents.messages import Limits
-from tasklogs_server.agents.room import Room
-from tasklogs_server.agents.sessions import Sessions
-from tasklogs_server.agents.syncs import Syncs
-from tasklogs_server.agents.tokens import AgentTokens
-from tasklogs_server.agents.upload import Uploads
-from tasklogs_server.background import background
+from tasklogs_server.bootstrap.database import database, open_store
+from tasklogs_server.bootstrap.listening import listen_address
+from tasklogs_server.bootstrap.monitoring import metrics_of, telemetry_of
+from tasklogs_server.bootstrap.security import Security, prepare
 from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.database import database, open_store
+from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
-from tasklogs_server.garbage import spare_what_stays
-from tasklogs_server.listening import listen_address
-from tasklogs_server.logs.follower import Follows
-from tasklogs_server.logs.reader import LogReader
-from tasklogs_server.monitoring import metrics_of, telemetry_of
-from tasklogs_server.open_files import connections_within_open_files
-from tasklogs_server.security import Security, prepare
-from tasklogs_server.services.access import Access
-from tasklogs_server.services.admission import Admission, Capacity
-from tasklogs_server.services.arrivals import Arrivals
-from tasklogs_server.services.caller_limits import Allowance, CallerLimits
-from tasklogs_server.services.failures import Failures
-from tasklogs_server.services.hang_up import hang_up, let_nobody_in
-from tasklogs_server.services.health import Health
-from tasklogs_server.services.interceptor import CallInterceptor
-from tasklogs_server.services.listener import bind, options
-from tasklogs_server.services.observing import CallObserver
-from tasklogs_server.services.open_calls import OpenCalls
-from tasklogs_server.services.probes import probes
-from tasklogs_server.services.registration import register, set_serving
-from tasklogs_server.services.sending import Sending
+from tasklogs_server.ingest.group_commit import Committer
+from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.messages import Limits
+from tasklogs_server.ingest.sessions import Sessions
+from tasklogs_server.ingest.syncs import Syncs
+from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.limits.admission import Admission, Capacity
+from tasklogs_server.limits.caller_limits import Allowance, CallerLimits
+from tasklogs_server.limits.handshake_queue import Handshakes
+from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.middleware.arrivals import Arrivals
+from tasklogs_server.middleware.authentication import Access
+from tasklogs_server.middleware.failures import Failures
+from tasklogs_server.middleware.interceptor import CallInterceptor
+from tasklogs_server.middleware.observation import CallObserver
+from tasklogs_server.middleware.open_calls import OpenCalls
+from tasklogs_server.middleware.responses import Sending
+from tasklogs_server.process import log_output
+from tasklogs_server.process.garbage import spare_what_stays
+from tasklogs_server.process.lifecycle import StoppedEarly, StopSignals
+from tasklogs_server.process.startup import StartupError as StartupError
+from tasklogs_server.process.tuning import connections_within_open_files
+from tasklogs_server.reads.follower import Follows
+from tasklogs_server.reads.reader import LogReader
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService, encode_event
 from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.settings import ServerSettings
-from tasklogs_server.startup import StartupError as StartupError
-from tasklogs_server.stopping import StoppedEarly, StopSignals
 from tasklogs_server.store.evictions import LogLimits
+from tasklogs_server.tasks.agent_tokens import AgentTokens
+from tasklogs_server.tasks.directory import Directory
+from tasklogs_server.tasks.retention import Housekeeping
+from tasklogs_server.transport.hang_up import hang_up, let_nobody_in
+from tasklogs_server.transport.health import Health
+from tasklogs_server.transport.health_port import probes
+from tasklogs_server.transport.listener import bind, options
+from tasklogs_server.transport.registration import register, set_serving
 
 _TICK_SECONDS = 5.0
 _DRAIN_RETRY_AFTER = timedelta(seconds=1)

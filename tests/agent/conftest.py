@@ -12,9 +12,9 @@ import pytest
 
 from tasklogs.agent.run import Agent, Options
 from tasklogs.agent.settings import Settings
-from tests.fakes.agent_server import FakeServer
-from tests.fakes.task_app import FakeTaskApp
-from tests.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fakes.agent_server import FakeServer
+from tests.support.fakes.task_app import FakeTaskApp
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 FAST = Settings(
     # No test may depend on how busy the machine is: what fetches has its time, as in earnest.

@@ -14,9 +14,9 @@ import pytest
 
 from tasklogs.v1 import task_agents_pb2 as pb
 from tests.agent.conftest import until
-from tests.fakes.agent_server import FakeServer, Refusal
-from tests.fakes.task_app import FakeTaskApp
-from tests.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fakes.agent_server import FakeServer, Refusal
+from tests.support.fakes.task_app import FakeTaskApp
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 TASKLOGS = Path(sys.executable).with_name("tasklogs")
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tasklogs.agent.reconnect import Fatal
 from tasklogs.agent.run import Agent, Options
+from tasklogs.agent.stream.reconnect import Fatal
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2, types_pb2
 from tests.agent.conftest import FAST, until
-from tests.fakes.faulty_proxy import FaultyProxy
-from tests.fakes.task_app import FakeTaskApp, fails
-from tests.fixtures.conditions import DEADLINE_SECONDS
-from tests.fixtures.server import MakeServer, Server
+from tests.support.fakes.faulty_proxy import FaultyProxy
+from tests.support.fakes.task_app import FakeTaskApp, fails
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.server import MakeServer, Server
 
 SNAPSHOT = task_logs_pb2.LOG_SOURCE_SNAPSHOT
 

@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 from tasklogs_server.auth import key_ring
 from tasklogs_server.auth.key_ring import KeyRing
 from tasklogs_server.auth.key_sources import File, Source, Unreadable, Url
-from tests.fakes.stream_server import StreamServer
-from tests.fixtures.conditions import DEADLINE_SECONDS, until
-from tests.fixtures.issuer import SigningKey, jwks, new_key, publish
+from tests.support.fakes.stream_server import StreamServer
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
+from tests.support.fixtures.issuer import SigningKey, jwks, new_key, publish
 
 FIRST, SECOND = new_key("first"), new_key("second")
 HOUR = timedelta(hours=1)

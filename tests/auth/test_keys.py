@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from tasklogs_server.auth.keys import UnusableKeys, parse_jwks, shared_secret
-from tests.fixtures.issuer import SigningKey, jwks, new_key
+from tests.support.fixtures.issuer import SigningKey, jwks, new_key
 
 KEY = new_key("one")
 RSA = new_key("rsa", "RS256")

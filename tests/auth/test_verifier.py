@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tasklogs_server.auth.keys import Keys, parse_jwks, shared_secret
 from tasklogs_server.auth.verifier import Expected, FixedKeys, TokenVerifier
 from tasklogs_server.domain.errors import KeysUnavailable, Unauthenticated
-from tests.fixtures.issuer import AUDIENCE, ISSUER, SigningKey, claims, jwks, new_key
+from tests.support.fixtures.issuer import AUDIENCE, ISSUER, SigningKey, claims, jwks, new_key
 
 LEEWAY = timedelta(seconds=10)
 EXPECTED = Expected(ISSUER, AUDIENCE, LEEWAY, admins=("root",))

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 # Where PYTHONUNBUFFERED is set nothing is left to be flushed at the end.
 CHANGES_ITS_WAYS = ("NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED")

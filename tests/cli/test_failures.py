@@ -11,13 +11,13 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
+from tasklogs.cli.render.terminal_text import one_line
 from tasklogs.cli.rpc_failure import describe
-from tasklogs.cli.terminal_text import one_line
+from tasklogs.connection.tls import Tls
 from tasklogs.errors import TaskLogsRpcError
-from tasklogs.tls import Tls
 from tests.cli.command import Finished, run, run_on_terminal
 from tests.client.scripted_server import Refusal, ScriptedServer, Silence
-from tests.fakes.stream_server import StreamServer
+from tests.support.fakes.stream_server import StreamServer
 
 
 def reason(name: str) -> error_details_pb2.ErrorInfo:

@@ -28,7 +28,7 @@ from tests.cli.command import (
     started,
 )
 from tests.client.scripted_server import Refusal
-from tests.fakes.log_server import (
+from tests.support.fakes.log_server import (
     ACTIVE,
     HOLD,
     PAUSED,
@@ -42,8 +42,8 @@ from tests.fakes.log_server import (
     status,
     withdrawn,
 )
-from tests.fakes.terminal import Terminal
-from tests.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fakes.terminal import Terminal
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 UTC = {"TZ": "UTC"}
 USER = "#0 user, 2026-11-18 11:06:40+00:00"

@@ -6,8 +6,8 @@ import json
 import signal
 
 from tests.cli.command import finish, started
-from tests.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
-from tests.fixtures.server import Server
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.support.fixtures.server import Server
 
 
 async def test_an_answer_is_printed_as_the_agent_writes_it(server: Server) -> None:

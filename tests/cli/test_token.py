@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.command import Finished, run, started
 from tests.cli.test_serve import address_of
-from tests.fixtures.certificates import Authority
+from tests.support.fixtures.certificates import Authority
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from tasklogs.v1 import task_agents_pb2, tasks_pb2, types_pb2
 from tests.cli.command import Finished, run
-from tests.fixtures.server import Server
+from tests.support.fixtures.server import Server
 
 
 async def command(server: Server, *arguments: str) -> Finished:

@@ -27,7 +27,7 @@ from tasklogs import (
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 from tests.cli.samples import CREATED_AT, SNAPSHOT_AT, page, task
 from tests.client.scripted_server import Refusal
-from tests.fakes.log_server import HOLD, LogServer, entry, log_server
+from tests.support.fakes.log_server import HOLD, LogServer, entry, log_server
 
 CREATED = datetime.fromtimestamp(CREATED_AT.seconds, UTC)
 SNAPSHOT = datetime.fromtimestamp(SNAPSHOT_AT.seconds, UTC)

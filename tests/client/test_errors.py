@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from tasklogs.channel import open_channel
+from tasklogs.connection.channel import open_channel
 from tasklogs.errors import FieldViolation, TaskLogsRpcError, parsed_rpc_errors
 from tasklogs.v1 import tasks_pb2, tasks_pb2_grpc
 from tests.client.scripted_server import Refusal, ScriptedServer, scripted_server

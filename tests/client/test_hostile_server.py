@@ -27,7 +27,7 @@ from tasklogs import (
 from tasklogs.client.assembly import Assembly, WrongDelta
 from tasklogs.v1 import task_logs_pb2, tasks_pb2
 from tests.client.scripted_server import Refusal
-from tests.fakes.log_server import (
+from tests.support.fakes.log_server import (
     ACTIVE,
     HOLD,
     LogServer,
@@ -38,7 +38,7 @@ from tests.fakes.log_server import (
     log_server,
     status,
 )
-from tests.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 MIB = 1024 * 1024
 UNDECODABLE = b"\x0a\xff\xff"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tasklogs.agent.settings import Settings
-from tasklogs_server.services.registration import LIVENESS
 from tasklogs_server.settings import ServerSettings
+from tasklogs_server.transport.registration import LIVENESS
 from tests.deploy.known import DEPLOY, documents, variables_of
 
 KUBERNETES = DEPLOY / "kubernetes"

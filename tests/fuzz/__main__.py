@@ -16,10 +16,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.fixtures import reaper
 from tests.fuzz.campaign import Outcome, fuzz
 from tests.fuzz.registry import TARGETS, load
 from tests.fuzz.target import Engine
+from tests.support.fixtures import reaper
 
 _NO_ATHERIS = (
     "atheris is not installed: there are builds for Linux on x86_64 and CPython 3.11 to 3.14 only."

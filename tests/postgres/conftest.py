@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.postgres import FAST, PostgresServer
+from tests.support.fixtures.postgres import FAST, PostgresServer
 
 
 @pytest.fixture(scope="session")

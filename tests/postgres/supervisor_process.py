@@ -14,7 +14,7 @@ import psutil
 
 from tasklogs_server.postgres import processes
 from tasklogs_server.postgres.identity import Identity
-from tests.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 DEADLINE_S = DEADLINE_SECONDS
 ROOT = Path(__file__).parents[2]

@@ -1,10 +1,10 @@
-"""What tests.fixtures.postgres promises to every other test."""
+"""What tests.support.fixtures.postgres promises to every other test."""
 
 import asyncpg
 import pytest
 
-from tests.fixtures.postgres import PostgresServer
 from tests.postgres.test_life import query
+from tests.support.fixtures.postgres import PostgresServer
 
 
 @pytest.mark.parametrize("turn", ["first", "second"])

@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from tasklogs_server.postgres.supervisor import STOP_STEPS
-from tests.fixtures.conditions import DEADLINE_SECONDS
 from tests.postgres.conftest import modes_and_owners
 from tests.postgres.supervisor_process import (
     SupervisorProcess,
@@ -19,6 +18,7 @@ from tests.postgres.supervisor_process import (
     initdb_has_begun,
     postgres_processes,
 )
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 
 async def query(dsn: str, statement: str) -> object:

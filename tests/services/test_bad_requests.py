@@ -12,8 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
-from tests.fixtures.server import Server
-from tests.services.refusals import refused
+from tests.support.fixtures.refusals import refused
+from tests.support.fixtures.server import Server
 
 GARBAGE = b"\xff\xff\xff\xff"
 UNKNOWN_ENUM: Any = 99

@@ -10,10 +10,10 @@ import pytest
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
-from tests.fixtures.agent_stream import ScriptedAgent, log_entry
-from tests.fixtures.server import Server
-from tests.services.refusals import refused
-from tests.services.reports import report_build
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.refusals import refused
+from tests.support.fixtures.reports import report_build
+from tests.support.fixtures.server import Server
 
 # gRPC clients refuse larger messages by default.
 CLIENT_BYTES = 4 * 1024 * 1024

@@ -10,11 +10,10 @@ import grpc
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
-from tests.fixtures.agent_stream import GOODBYE_STOPPING, ScriptedAgent, log_entry
-from tests.fixtures.conditions import until
-from tests.fixtures.server import MakeServer, Server
-from tests.services.refusals import refused
-from tests.services.reports import (
+from tests.support.fixtures.agent_stream import GOODBYE_STOPPING, ScriptedAgent, log_entry
+from tests.support.fixtures.conditions import until
+from tests.support.fixtures.refusals import refused
+from tests.support.fixtures.reports import (
     SUCCEEDED,
     TASK,
     get_task,
@@ -22,6 +21,7 @@ from tests.services.reports import (
     report_agent,
     report_build,
 )
+from tests.support.fixtures.server import MakeServer, Server
 
 
 async def read(

@@ -12,11 +12,10 @@ from tasklogs.errors import TaskLogsRpcError
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
-from tests.fixtures.agent_stream import ScriptedAgent, log_entry
-from tests.fixtures.conditions import until
-from tests.fixtures.server import Server
-from tests.services.refusals import Refusal, refused
-from tests.services.reports import (
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.conditions import until
+from tests.support.fixtures.refusals import Refusal, refused
+from tests.support.fixtures.reports import (
     READY,
     START,
     STOP,
@@ -26,6 +25,7 @@ from tests.services.reports import (
     report_agent,
     report_build,
 )
+from tests.support.fixtures.server import Server
 
 NOBODY = "6b1f5a3e-8a53-4c1b-9df3-0123456789ab"
 

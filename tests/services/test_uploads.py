@@ -14,9 +14,9 @@ from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2
 from tasklogs.v1 import types_pb2 as types
-from tests.fixtures.agent_stream import ScriptedAgent
-from tests.fixtures.server import Server
-from tests.services.refusals import refused
+from tests.support.fixtures.agent_stream import ScriptedAgent
+from tests.support.fixtures.refusals import refused
+from tests.support.fixtures.server import Server
 
 GOOD: Mapping[str, Any] = {
     "id": 0,

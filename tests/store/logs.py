@@ -16,7 +16,6 @@ from tasklogs.log.entry import EntryType, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tasklogs_server.domain.names import TaskId
 from tasklogs_server.store import Store
-from tasklogs_server.store.encoding import encode_head
 from tasklogs_server.store.log_reads import LogPage, PageQuery
 from tasklogs_server.store.log_writes import Outcome
 from tasklogs_server.store.records import (
@@ -28,6 +27,7 @@ from tasklogs_server.store.records import (
     TailPart,
     TailWithdrawn,
 )
+from tasklogs_server.wire.entries import encode_head
 
 if TYPE_CHECKING:
     from typing import TypeAlias

@@ -21,12 +21,12 @@ import pytest
 
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
-from tasklogs_server.agents.draft import Draft
-from tasklogs_server.agents.messages import Append, TailChange
+from tasklogs_server.ingest.draft import Draft
+from tasklogs_server.ingest.messages import Append, TailChange
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_writes import Outcome
-from tests.fixtures.postgres import PostgresServer
 from tests.store.logs import Connection, new_task
+from tests.support.fixtures.postgres import PostgresServer
 
 SECONDS = float(os.environ.get("TASKLOGS_BLOAT_SECONDS", "20"))
 TASKS = 50

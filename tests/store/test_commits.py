@@ -12,8 +12,8 @@ from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_writes import Outcome
 from tasklogs_server.store.records import Commit, EntryRow
-from tests.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.store.logs import Connection, Log, entry_row, new_task, waits_for_a_lock
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 
 
 async def test_a_commit_is_read_back(log: Log) -> None:

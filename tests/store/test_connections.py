@@ -12,12 +12,12 @@ import pytest
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskLogsError, TaskNotFound
 from tasklogs_server.store import Store
+from tasklogs_server.store.circuit_breaker import Presence
 from tasklogs_server.store.connections import Connections
-from tasklogs_server.store.failures import translated
-from tasklogs_server.store.presence import Presence
-from tests.fixtures.conditions import DEADLINE_SECONDS, until
-from tests.fixtures.postgres import PostgresServer
+from tasklogs_server.store.errors import translated
 from tests.store.logs import Connection, new_task
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
+from tests.support.fixtures.postgres import PostgresServer
 
 
 @pytest.fixture

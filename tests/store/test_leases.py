@@ -13,8 +13,8 @@ import pytest
 from tasklogs_server.domain.reports import connect_standalone
 from tasklogs_server.domain.status import AgentLifecycle, TaskStatus, derive
 from tasklogs_server.store import Store
-from tests.fixtures.conditions import until
 from tests.store.logs import Connection, new_task
+from tests.support.fixtures.conditions import until
 
 LEASE = timedelta(seconds=30)
 

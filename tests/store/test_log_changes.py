@@ -19,16 +19,16 @@ from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, Time
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
-from tasklogs_server.agents.messages import Append, TailChange
 from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.domain.names import TaskId
-from tasklogs_server.logs.feed import TailFold, messages_of
+from tasklogs_server.ingest.messages import Append, TailChange
+from tasklogs_server.reads.feed import TailFold, messages_of
 from tasklogs_server.services.task_logs import encode_event
 from tasklogs_server.store import Store, log_changes
 from tasklogs_server.store.log_changes import Changes, EntriesChanged, TailChanged
 from tasklogs_server.store.records import Commit, EpochOpened, TailWithdrawn
-from tests.logs.follow_view import Key, View
-from tests.logs.written_log import WrittenLog, entry, many, new_task
+from tests.reads.follow_view import Key, View
+from tests.reads.written_log import WrittenLog, entry, many, new_task
 
 
 @pytest.fixture

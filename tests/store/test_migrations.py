@@ -15,9 +15,9 @@ import pytest
 from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
 from tasklogs_server.store.log_writes import Outcome
-from tests.fixtures.conditions import until
-from tests.fixtures.postgres import PostgresServer
 from tests.store.logs import Connection, Log, entry_row, new_task
+from tests.support.fixtures.conditions import until
+from tests.support.fixtures.postgres import PostgresServer
 
 _UPDATES = "SELECT {} FROM pg_stat_user_tables WHERE relname = 'log_heads'"
 

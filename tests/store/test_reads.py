@@ -12,8 +12,8 @@ from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskName
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import PageQuery
-from tests.fixtures.postgres import MakeDatabase
 from tests.store.logs import Connection, Log, decoded, new_task
+from tests.support.fixtures.postgres import MakeDatabase
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.fakes.http_server import HttpServer, Request, Response
+from tests.support.fakes.http_server import HttpServer, Request, Response
 
 
 @dataclass(frozen=True)

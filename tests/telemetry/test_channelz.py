@@ -9,9 +9,9 @@ import grpc
 import pytest
 from grpc_channelz.v1 import channelz_pb2
 
-from tests.fixtures.server import MakeServer, Server
-from tests.services.authenticated import ADMIN, Metadata, guarded
-from tests.services.test_reflection import METHODS, ask, files
+from tests.support.fixtures.authenticated import ADMIN, Metadata, guarded
+from tests.support.fixtures.server import MakeServer, Server
+from tests.transport.test_reflection import METHODS, ask, files
 
 SERVERS = "/grpc.channelz.v1.Channelz/GetServers"
 

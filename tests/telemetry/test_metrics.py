@@ -14,10 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 from tasklogs_server.app import StartupError
 from tasklogs_server.settings import ServerSettings
-from tests.fixtures.agent_stream import ScriptedAgent, log_entry
-from tests.fixtures.certificates import Authority
-from tests.fixtures.conditions import until
-from tests.fixtures.server import MakeServer, Server
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.certificates import Authority
+from tests.support.fixtures.conditions import until
+from tests.support.fixtures.server import MakeServer, Server
 
 GET = "/tasklogs.v1.TaskLogs/GetTaskLogs"
 

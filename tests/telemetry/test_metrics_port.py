@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tasklogs_server.telemetry import metrics_port
-from tests.fixtures.conditions import DEADLINE_SECONDS, until
-from tests.fixtures.server import MakeServer, Server
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
+from tests.support.fixtures.server import MakeServer, Server
 
 
 async def scrapes(server: Server) -> bool:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tasklogs.client.log import TaskLog
     from tasklogs.client.sync import SyncFollow, SyncTaskLog, SyncTaskLogsClient
     from tasklogs.client.task import CreatedTask, StatusDetail, Task
+    from tasklogs.connection.tls import Tls, UnusableTls
     from tasklogs.enums import (
         AgentLifecycle,
         AppHealth,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
         TaskStatus,
     )
     from tasklogs.errors import TaskLogsRpcError
-    from tasklogs.tls import Tls, UnusableTls
 
 # Imported when they are asked for: grpc and protobuf would cost `tasklogs --help` its speed.
 _HOMES = {
@@ -73,7 +73,7 @@ _HOMES = {
         "TaskStatus",
     ),
     "tasklogs.errors": ("TaskLogsRpcError",),
-    "tasklogs.tls": ("Tls", "UnusableTls"),
+    "tasklogs.connection.tls": ("Tls", "UnusableTls"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -6,13 +6,12 @@ from typing import assert_never
 
 from google.protobuf.struct_pb2 import Value
 
-from tasklogs.agent import rfc3339
+from tasklogs.agent.task_app import rfc3339
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.text import to_utf8
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
-from tasklogs_server.agents import messages
 from tasklogs_server.domain.errors import (
     FieldViolation,
     InvalidFields,
@@ -20,8 +19,9 @@ from tasklogs_server.domain.errors import (
     ProtocolViolation,
 )
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.services.enums import AGENT_LIFECYCLE, APP_HEALTH
-from tasklogs_server.services.moments import duration, time_of, timestamp_of
+from tasklogs_server.ingest import messages
+from tasklogs_server.wire.enums import AGENT_LIFECYCLE, APP_HEALTH
+from tasklogs_server.wire.times import duration, time_of, timestamp_of
 
 _HELLO_CHARACTERS = 100
 _ROLES = {"user": EntryType.INPUT, "agent": EntryType.OUTPUT}

@@ -10,15 +10,15 @@ from typing import Any
 import grpc
 
 from tasklogs.v1 import task_agents_pb2 as pb
-from tasklogs_server.agents.messages import GoodbyeReason
-from tasklogs_server.agents.session import Session
-from tasklogs_server.agents.sessions import Sessions
-from tasklogs_server.agents.tokens import AgentTokens
-from tasklogs_server.agents.upload import Uploads
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import ProtocolViolation, SessionLost
+from tasklogs_server.ingest.messages import GoodbyeReason
+from tasklogs_server.ingest.session import Session
+from tasklogs_server.ingest.sessions import Sessions
+from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.services import agent_codec as codec
-from tasklogs_server.services.moments import timestamp
+from tasklogs_server.tasks.agent_tokens import AgentTokens
+from tasklogs_server.wire.times import timestamp
 
 _HELLO_TIMEOUT_SECONDS = 10.0
 # A peer that takes nothing raises no error ever: what cannot be sent in this time ends the stream.

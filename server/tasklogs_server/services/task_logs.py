@@ -15,23 +15,23 @@ from tasklogs_server.domain.caller import User, visible
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import parse_task_ref
 from tasklogs_server.domain.read_plan import Source
-from tasklogs_server.logs.follow_events import (
+from tasklogs_server.middleware.expiry import ends_with_the_token
+from tasklogs_server.reads.follow_events import (
     CaughtUp,
     FollowEvent,
     Progress,
     StatusChanged,
     TailSent,
 )
-from tasklogs_server.logs.follower import FollowQuery, Follows
-from tasklogs_server.logs.places import Cursor, fingerprint
-from tasklogs_server.logs.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
-from tasklogs_server.services.enums import TASK_STATUS
-from tasklogs_server.services.expiry import ends_with_the_token
-from tasklogs_server.services.moments import length_of, timestamp, timestamp_of
-from tasklogs_server.services.status import status_detail
-from tasklogs_server.store.encoding import varint
+from tasklogs_server.reads.follower import FollowQuery, Follows
+from tasklogs_server.reads.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
+from tasklogs_server.reads.tokens import Cursor, fingerprint
 from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailWithdrawn
+from tasklogs_server.wire.entries import varint
+from tasklogs_server.wire.enums import TASK_STATUS
+from tasklogs_server.wire.status import status_detail
+from tasklogs_server.wire.times import length_of, timestamp, timestamp_of
 
 _SOURCES: dict[int, Source] = {
     pb.LOG_SOURCE_UNSPECIFIED: Source.DEFAULT,

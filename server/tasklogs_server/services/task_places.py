@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from tasklogs.v1 import tasks_pb2 as pb
-from tasklogs_server.agents.directory import Place
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
-from tasklogs_server.logs.places import fingerprint, not_a_token, seal, unseal
+from tasklogs_server.reads.tokens import fingerprint, not_a_token, seal, unseal
 from tasklogs_server.store.tasks import NEWEST
+from tasklogs_server.tasks.directory import Place
 
 _PLACE = struct.Struct(">cq16s8s")
 _START = datetime(1970, 1, 1, tzinfo=UTC)

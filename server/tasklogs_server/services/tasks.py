@@ -7,7 +7,6 @@ from typing import Any
 import grpc
 
 from tasklogs.v1 import tasks_pb2 as pb
-from tasklogs_server.agents.directory import Directory
 from tasklogs_server.domain.caller import User, visible
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import (
@@ -19,17 +18,18 @@ from tasklogs_server.domain.names import (
 )
 from tasklogs_server.domain.reports import report_agent, report_build
 from tasklogs_server.domain.status import derive
-from tasklogs_server.services.enums import (
+from tasklogs_server.services.task_places import place_of, token_of
+from tasklogs_server.store.records import LogHead, Task
+from tasklogs_server.tasks.directory import Directory
+from tasklogs_server.wire.enums import (
     AGENT_LIFECYCLE,
     APP_HEALTH,
     BUILD_TRANSITION,
     JOB_STATUS,
     TASK_STATUS,
 )
-from tasklogs_server.services.moments import timestamp
-from tasklogs_server.services.status import status_detail
-from tasklogs_server.services.task_places import place_of, token_of
-from tasklogs_server.store.records import LogHead, Task
+from tasklogs_server.wire.status import status_detail
+from tasklogs_server.wire.times import timestamp
 
 _PROMPT_BYTES = 64 * 1024
 _DISPLAY_NAME_CHARACTERS = 255

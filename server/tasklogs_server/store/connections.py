@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from tasklogs_server.domain.errors import StoreBusy, TaskLogsError
-from tasklogs_server.store.failures import is_connection_lost, translated
-from tasklogs_server.store.presence import Presence
+from tasklogs_server.store.circuit_breaker import Presence
+from tasklogs_server.store.errors import is_connection_lost, translated
 
 if TYPE_CHECKING:
     from typing import TypeAlias

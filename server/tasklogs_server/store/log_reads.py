@@ -13,7 +13,6 @@ from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
-from tasklogs_server.store.encoding import encode_head
 from tasklogs_server.store.records import Tail
 from tasklogs_server.store.task_rows import (
     FACT_COLUMNS,
@@ -22,6 +21,7 @@ from tasklogs_server.store.task_rows import (
     facts_of,
     tail_of,
 )
+from tasklogs_server.wire.entries import encode_head
 
 if TYPE_CHECKING:
     import asyncpg

@@ -12,7 +12,7 @@ import structlog
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.store.connections import Connections
-from tasklogs_server.store.failures import is_connection_lost, may_be_of_one_place
+from tasklogs_server.store.errors import is_connection_lost, may_be_of_one_place
 from tasklogs_server.store.many_tasks import each_or_alone
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from tasklogs_server.store.connections import Connections
-from tasklogs_server.store.failures import concerns_one_task
+from tasklogs_server.store.errors import concerns_one_task
 
 _log = structlog.get_logger(__name__)
 

@@ -11,7 +11,6 @@ from tasklogs_server.domain.errors import SessionOpen, TaskNotFound
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
-from tasklogs_server.store.encoding import encode_head
 from tasklogs_server.store.log_reads import read_tail
 from tasklogs_server.store.many_tasks import each_or_alone
 from tasklogs_server.store.records import LogHead
@@ -22,6 +21,7 @@ from tasklogs_server.store.task_rows import (
     head_of,
 )
 from tasklogs_server.store.tasks import change_facts
+from tasklogs_server.wire.entries import encode_head
 
 # The task's row is taken before its head, here and everywhere.
 _LOCK_TASK = f"""

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
 from tasklogs_server.store import processes
+from tasklogs_server.store.circuit_breaker import Presence
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.evictions import Evictions
 from tasklogs_server.store.log_changes import LogChanges
 from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
-from tasklogs_server.store.presence import Presence
+from tasklogs_server.store.monitor import Watch
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import Standing
 from tasklogs_server.store.tasks import TaskStore
-from tasklogs_server.store.watch import Watch
 
 # One batch at a time, and now and then a fold beside it; readers must not be in a commit's way.
 _WRITE_CONNECTIONS = 2

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tasklogs.tracing import Tracing, TracingUnavailable, open_tracing
+from tasklogs.tracing.base import Tracing, TracingUnavailable, open_tracing
 from tasklogs_server.settings import host_and_port
 from tasklogs_server.telemetry.call_log import CallLog
 from tasklogs_server.telemetry.observer import Observer

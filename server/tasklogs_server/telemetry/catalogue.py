@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from tasklogs_server.telemetry.calls import Call
-from tasklogs_server.telemetry.live import LiveMetrics
+from tasklogs_server.telemetry.gauges import LiveMetrics
 from tasklogs_server.telemetry.metrics import Metrics
 from tasklogs_server.telemetry.state import State
 

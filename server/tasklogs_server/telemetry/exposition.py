@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, make_wsgi_app
 
-from tasklogs_server.telemetry.live import LiveMetrics
+from tasklogs_server.telemetry.gauges import LiveMetrics
 from tasklogs_server.telemetry.metrics import Metrics
 from tasklogs_server.telemetry.metrics_port import served
 from tasklogs_server.telemetry.state import State

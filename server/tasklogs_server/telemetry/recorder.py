@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tasklogs.tracing import Tracing
+from tasklogs.tracing.base import Tracing
 from tasklogs_server.telemetry.call_log import CallLog
 from tasklogs_server.telemetry.calls import Call
 from tasklogs_server.telemetry.observer import Observer

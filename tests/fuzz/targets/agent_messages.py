@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from tasklogs.log.digest import content_hash
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs.v1 import task_agents_pb2 as pb
-from tasklogs_server.agents.messages import Hello
 from tasklogs_server.domain.errors import StoreUnavailable, TaskLogsError, TaskNotFound
 from tasklogs_server.domain.status import BuildTransition, Facts
+from tasklogs_server.ingest.messages import Hello
 from tasklogs_server.store.log_writes import Outcome
 from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target

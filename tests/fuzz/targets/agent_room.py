@@ -15,22 +15,22 @@ from google.rpc import code_pb2
 from google.rpc.status_pb2 import Status
 
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
-from tasklogs_server.agents.budget import Budget
-from tasklogs_server.agents.committer import Committer
-from tasklogs_server.agents.handshakes import Handshakes
-from tasklogs_server.agents.messages import Limits
-from tasklogs_server.agents.room import Room
-from tasklogs_server.agents.sessions import Sessions
-from tasklogs_server.agents.tokens import AgentTokens
-from tasklogs_server.agents.upload import Uploads
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import CommitRefused, TaskLogsError
-from tasklogs_server.services.errors import status_of
+from tasklogs_server.ingest.group_commit import Committer
+from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.messages import Limits
+from tasklogs_server.ingest.sessions import Sessions
+from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.limits.handshake_queue import Handshakes
+from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.middleware.error_table import status_of
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.store.evictions import LogLimits
-from tests.agents.desk import Clock
+from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tests.fuzz.targets.memory_store import MemoryStore
+from tests.ingest.desk import Clock
 
 TASK = UUID(int=1)
 AGENT = Agent(TASK, hashlib.sha256(b"token").digest())

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import Unauthenticated
-from tasklogs_server.services.access import Access
-from tasklogs_server.services.caller_limits import Allowance, CallerLimits
-from tasklogs_server.services.users import local
+from tasklogs_server.limits.caller_limits import Allowance, CallerLimits
+from tasklogs_server.middleware.authentication import Access
+from tasklogs_server.middleware.users import local
 from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target
 from tests.fuzz.targets.calls import Call, agent_tokens

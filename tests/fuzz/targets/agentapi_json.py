@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
-from tasklogs.agent import listing, messages, wire
-from tasklogs.agent.differ import Append
-from tasklogs.agent.faults import Fault, TaskAppError
+from tasklogs.agent.stream import messages
+from tasklogs.agent.stream.differ import Append
+from tasklogs.agent.task_app import json as wire
+from tasklogs.agent.task_app import listing
+from tasklogs.agent.task_app.faults import Fault, TaskAppError
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.services import agent_codec

@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import cast
 from uuid import UUID
 
-from tasklogs_server.agents.handshakes import Handshakes
-from tasklogs_server.agents.tokens import AgentTokens
-from tasklogs_server.services.access import Context
+from tasklogs_server.limits.handshake_queue import Handshakes
+from tasklogs_server.middleware.authentication import Context
 from tasklogs_server.store.tasks import TaskStore
+from tasklogs_server.tasks.agent_tokens import AgentTokens
 
 _PATIENCE = timedelta(seconds=5)
 _BETWEEN = b"\n"  # HTTP/2 lets no value have it

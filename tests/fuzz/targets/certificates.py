@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from tasklogs_server.auth.own_certificate import BadCertificate, CertificateFiles
-from tasklogs_server.auth.peer_certificates import user_of_certificate
+from tasklogs_server.auth.client_certificates import user_of_certificate
+from tasklogs_server.auth.server_certificate import BadCertificate, CertificateFiles
 from tasklogs_server.domain.errors import Unauthenticated
 from tasklogs_server.domain.names import owner_violations
 from tests.fuzz.target import Target

@@ -12,7 +12,7 @@ from uuid import UUID
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.domain.errors import InvalidFields
 from tasklogs_server.domain.status import TaskStatus
-from tasklogs_server.logs.places import Cursor, PagePlace
+from tasklogs_server.reads.tokens import Cursor, PagePlace
 from tasklogs_server.services.task_places import place_of, token_of
 from tests.fuzz.target import Target
 

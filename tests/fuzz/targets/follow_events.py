@@ -24,7 +24,11 @@ from tasklogs.client.events import (
 from tasklogs.client.follow import Follow
 from tasklogs.errors import TaskLogsRpcError
 from tasklogs.v1 import task_logs_pb2 as pb
-from tests.fakes.log_server import (
+from tests.fuzz.loop import Loop
+from tests.fuzz.pieces import joined, split
+from tests.fuzz.target import Target
+from tests.fuzz.virtual_time import VirtualTimeLoop
+from tests.support.fakes.log_server import (
     ACTIVE,
     PAUSED,
     caught_up,
@@ -36,10 +40,6 @@ from tests.fakes.log_server import (
     status,
     withdrawn,
 )
-from tests.fuzz.loop import Loop
-from tests.fuzz.pieces import joined, split
-from tests.fuzz.target import Target
-from tests.fuzz.virtual_time import VirtualTimeLoop
 
 _CODES = list(grpc.StatusCode)
 _BREAK = b"!"

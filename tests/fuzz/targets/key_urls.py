@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from tasklogs_server.auth.key_ring import KeyRing
 from tasklogs_server.auth.key_sources import Url
-from tests.fakes.stream_server import StreamServer
 from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target
 from tests.fuzz.targets.issuer import FuzzedIssuer
+from tests.support.fakes.stream_server import StreamServer
 
 _MAX_BYTES = 1024 * 1024
 _MAGNIFIED = b"!"

@@ -17,8 +17,8 @@ from tasklogs_server.store.evictions import EvictionOutcome, Holding, LogLimits
 from tasklogs_server.store.log_writes import Outcome
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened, Evicted, LogHead
 from tasklogs_server.store.sessions import Opening
-from tests.agents.histories import ModelStore
 from tests.fuzz.targets.log_model import LogModel
+from tests.ingest.histories import ModelStore
 
 _SECOND = timedelta(seconds=1)
 

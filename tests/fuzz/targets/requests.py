@@ -19,14 +19,14 @@ from grpc_channelz.v1 import channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tasklogs.agent.stream_status import StreamCall
+from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as agents
 from tasklogs.v1 import task_logs_pb2 as logs
 from tasklogs.v1 import tasks_pb2 as tasks
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.domain.status import TaskStatus
-from tasklogs_server.logs.places import Cursor, PagePlace
-from tasklogs_server.services.access import RULES
+from tasklogs_server.middleware.authentication import RULES
+from tasklogs_server.reads.tokens import Cursor, PagePlace
 from tasklogs_server.services.task_places import token_of
 from tests.fuzz.byte_reader import ByteReader
 from tests.fuzz.messages import built

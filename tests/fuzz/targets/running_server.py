@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from tasklogs_server import app
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.store.migrate import migrate
-from tests.fixtures.postgres import FAST, PostgresServer
+from tests.support.fixtures.postgres import FAST, PostgresServer
 
 T = TypeVar("T")
 

@@ -11,26 +11,26 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
-from tasklogs.agent.departure import Departure
-from tasklogs.agent.differ import Append
-from tasklogs.agent.faults import Fault, TaskAppError
-from tasklogs.agent.health import AppHealth
-from tasklogs.agent.messages import log_append
-from tasklogs.agent.reconnect import Backoff, Fatal, StreamEnded
-from tasklogs.agent.sent_tails import SentTails
-from tasklogs.agent.session import Session
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.task_app import Shown
-from tasklogs.agent.watch import Listener
+from tasklogs.agent.stream.departure import Departure
+from tasklogs.agent.stream.differ import Append
+from tasklogs.agent.stream.messages import log_append
+from tasklogs.agent.stream.reconnect import Backoff, Fatal, StreamEnded
+from tasklogs.agent.stream.sent_tails import SentTails
+from tasklogs.agent.stream.session import Session
+from tasklogs.agent.task_app.client import Shown
+from tasklogs.agent.task_app.faults import Fault, TaskAppError
+from tasklogs.agent.task_app.health import AppHealth
+from tasklogs.agent.task_app.watch import Listener
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1.types_pb2 import TASK_LOG_TYPE_OUTPUT, TASK_LOG_TYPE_UNSPECIFIED
 from tasklogs_server.services import agent_codec
-from tests.fakes.reference_store import ReferenceStore
 from tests.fuzz.loop import Loop
 from tests.fuzz.pieces import joined, split
 from tests.fuzz.target import Target
 from tests.fuzz.virtual_time import VirtualTimeLoop
+from tests.support.fakes.reference_store import ReferenceStore
 
 _TURNS = 8
 _MOST_MESSAGES = 300

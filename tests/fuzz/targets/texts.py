@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from tasklogs.cli.follow_append import AppendedText
-from tasklogs.cli.terminal_text import one_line, safe_json, visible
+from tasklogs.cli.render.follow_append import AppendedText
+from tasklogs.cli.render.terminal_text import one_line, safe_json, visible
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import EntriesChanged, EntryChange
 from tasklogs.enums import TaskLogType

@@ -6,7 +6,7 @@ import asyncio
 import signal
 
 from tasklogs.agent.run import Agent, Options
-from tasklogs.tracing import Tracing
+from tasklogs.tracing.base import Tracing
 from tasklogs.v1.task_agents_pb2 import Goodbye
 
 

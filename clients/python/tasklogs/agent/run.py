@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 import grpc
 import structlog
 
-from tasklogs.agent.channel import open_channel
-from tasklogs.agent.departure import Departure
-from tasklogs.agent.own_token import OwnToken
-from tasklogs.agent.reconnect import Backoff, StreamEnded
-from tasklogs.agent.sent_tails import SentTails
-from tasklogs.agent.session import Session
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.task_app import TaskApp
-from tasklogs.agent.watch import Watch
-from tasklogs.tls import Tls, UnusableTls
-from tasklogs.tracing import Tracing
+from tasklogs.agent.stream.channel import open_channel
+from tasklogs.agent.stream.departure import Departure
+from tasklogs.agent.stream.own_token import OwnToken
+from tasklogs.agent.stream.reconnect import Backoff, StreamEnded
+from tasklogs.agent.stream.sent_tails import SentTails
+from tasklogs.agent.stream.session import Session
+from tasklogs.agent.task_app.client import TaskApp
+from tasklogs.agent.task_app.watch import Watch
+from tasklogs.connection.tls import Tls, UnusableTls
+from tasklogs.tracing.base import Tracing
 from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
 
 _log = structlog.get_logger(__name__)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tasklogs.tracing import Tracing
+    from tasklogs.tracing.base import Tracing
 
 from tasklogs.cli.failure import CommandFailed, print_notice
 from tasklogs.cli.options import (
@@ -99,9 +99,9 @@ def agent(
     stops). Both end it with exit code 0 within 10 s.
     """
     from tasklogs.agent import log, program
-    from tasklogs.agent.reconnect import Fatal
     from tasklogs.agent.run import Options
-    from tasklogs.tracing import Tracing
+    from tasklogs.agent.stream.reconnect import Fatal
+    from tasklogs.tracing.base import Tracing
 
     found = _token(context, token, token_file)
     log.configure()
@@ -120,7 +120,7 @@ def agent(
 
 
 def _tracing() -> Tracing:
-    from tasklogs.tracing import TracingUnavailable, open_tracing
+    from tasklogs.tracing.base import TracingUnavailable, open_tracing
 
     try:
         # Syncs are traced where the reader's call is; what begins here is a stream now and then.

@@ -13,9 +13,9 @@ from google.protobuf.message import Message
 
 from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.options import Output
-from tasklogs.cli.protobuf_json import print_json, to_dict
-from tasklogs.cli.stdout import write_line
-from tasklogs.cli.terminal_text import one_line
+from tasklogs.cli.render.protobuf_json import print_json, to_dict
+from tasklogs.cli.render.stdout import write_line
+from tasklogs.cli.render.terminal_text import one_line
 
 Deliver: TypeAlias = Callable[[Message, str], None]
 """Takes the response that holds the token, and the token."""

@@ -9,12 +9,12 @@ from typing import Protocol, Self, TypeVar
 
 import grpc.aio
 
-from tasklogs.channel import open_channel
 from tasklogs.cli.failure import CommandFailed
+from tasklogs.cli.render.spinner import Spinner
 from tasklogs.cli.rpc_failure import describe
-from tasklogs.cli.spinner import Spinner
 from tasklogs.cli.target import Target
 from tasklogs.client.credentials import Credentials
+from tasklogs.connection.channel import open_channel
 from tasklogs.errors import TaskLogsRpcError, parsed_rpc_errors, readable
 from tasklogs.v1 import task_logs_pb2_grpc, tasks_pb2_grpc
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tasklogs.cli.terminal_text import one_line
+from tasklogs.cli.render.terminal_text import one_line
 
 
 class CommandFailed(Exception):

@@ -15,12 +15,12 @@ from typing import Protocol
 import grpc
 
 from tasklogs.cli.failure import CommandFailed
-from tasklogs.cli.follow_append import AppendedText
-from tasklogs.cli.follow_lines import FollowLines
-from tasklogs.cli.follow_screen import ScreenText
+from tasklogs.cli.render.follow_append import AppendedText
+from tasklogs.cli.render.follow_lines import FollowLines
+from tasklogs.cli.render.follow_screen import ScreenText
+from tasklogs.cli.render.terminal_text import one_line
 from tasklogs.cli.rpc_failure import describe, in_words, without_code
 from tasklogs.cli.target import Target
-from tasklogs.cli.terminal_text import one_line
 from tasklogs.client.client import TaskLogsClient
 from tasklogs.client.events import FollowEvent, Reconnected, Reconnecting
 from tasklogs.enums import LogSource

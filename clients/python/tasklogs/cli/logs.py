@@ -120,8 +120,8 @@ def logs(
         raise typer.BadParameter("needs -f", param_hint="--cursor")
     from datetime import timedelta
 
-    from tasklogs.cli import log_text
     from tasklogs.cli.connection import Connection
+    from tasklogs.cli.render import log_text
     from tasklogs.v1 import task_logs_pb2
 
     request = task_logs_pb2.GetTaskLogsRequest(task=task, tail=tail, epoch=epoch)

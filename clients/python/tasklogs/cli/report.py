@@ -19,7 +19,7 @@ from tasklogs.cli.options import (
     TaskArgument,
     check_int32,
 )
-from tasklogs.cli.stdout import write_line
+from tasklogs.cli.render.stdout import write_line
 from tasklogs.cli.target import Target, connects
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def report_agent(
 
 
 def _print_status(task: tasks_pb2.Task, output: Output) -> None:
-    from tasklogs.cli.protobuf_json import print_message
-    from tasklogs.cli.task_text import full_name, state
+    from tasklogs.cli.render.protobuf_json import print_message
+    from tasklogs.cli.render.task_text import full_name, state
 
     if output is Output.JSON:
         print_message(task)

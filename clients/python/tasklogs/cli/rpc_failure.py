@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from tasklogs.connection_failure import ConnectionFailure
+from tasklogs.connection.failure import ConnectionFailure
 from tasklogs.errors import TaskLogsRpcError
 
 if TYPE_CHECKING:
-    from tasklogs.tls import Tls
+    from tasklogs.connection.tls import Tls
 
 _HINTS = {
     "TASK_STATE_CONFLICT": "use --source snapshot",

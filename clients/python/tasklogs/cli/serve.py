@@ -14,7 +14,7 @@ import typer
 from tasklogs.cli.data_dir import default_data_dir
 from tasklogs.cli.failure import CommandFailed, print_notice
 from tasklogs.cli.options import DEFAULT_SERVER, check_address
-from tasklogs.cli.spinner import Spinner
+from tasklogs.cli.render.spinner import Spinner
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

@@ -26,7 +26,7 @@ from tasklogs.cli.options import (
 from tasklogs.cli.token_text import STANDARD_INPUT, checked_token, read_token
 
 if TYPE_CHECKING:
-    from tasklogs.tls import Tls
+    from tasklogs.connection.tls import Tls
 
 _TOKEN_VARIABLE = "TASKLOGS_TOKEN"
 
@@ -88,7 +88,7 @@ def chosen_tls(
     """Return what the options of TLS come to; any of them turns it on. Raises CommandFailed."""
     if not tls and ca is None and certificate is None and key is None:
         return None
-    from tasklogs.tls import Tls, UnusableTls
+    from tasklogs.connection.tls import Tls, UnusableTls
 
     try:
         chosen = Tls(ca, certificate, key)
@@ -100,7 +100,7 @@ def chosen_tls(
 
 def warn_of_plain_text(server: str, tls: Tls | None) -> None:
     """Say that whoever is on the way can read the token."""
-    from tasklogs.channel import is_loopback
+    from tasklogs.connection.channel import is_loopback
 
     if tls is None and not is_loopback(server):
         print_notice(f"the token travels to {server} in plain text: use --tls or --tls-ca FILE")

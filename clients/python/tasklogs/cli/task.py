@@ -14,8 +14,8 @@ from tasklogs.cli.options import (
     OutputOption,
     TaskArgument,
 )
+from tasklogs.cli.render.stdout import write_line
 from tasklogs.cli.report import report_agent, report_build
-from tasklogs.cli.stdout import write_line
 from tasklogs.cli.target import Target, connects
 
 task_app = typer.Typer(
@@ -71,8 +71,8 @@ def create(
     """
     from tasklogs.cli.agent_token import hand_over
     from tasklogs.cli.connection import Connection
-    from tasklogs.cli.task_text import full_name, state
-    from tasklogs.cli.terminal_text import one_line
+    from tasklogs.cli.render.task_text import full_name, state
+    from tasklogs.cli.render.terminal_text import one_line
     from tasklogs.v1 import tasks_pb2
 
     request = tasks_pb2.CreateTaskRequest(
@@ -111,8 +111,8 @@ def list_(
     status, agent, entries, log as of, created, id.
     """
     from tasklogs.cli.connection import Connection
-    from tasklogs.cli.protobuf_json import print_array
-    from tasklogs.cli.task_text import print_table, row
+    from tasklogs.cli.render.protobuf_json import print_array
+    from tasklogs.cli.render.task_text import print_table, row
     from tasklogs.v1 import tasks_pb2, types_pb2
 
     request = tasks_pb2.ListTasksRequest(owner=owner)
@@ -142,8 +142,8 @@ def get(
     Its status and the facts it comes from, and how its log stands.
     """
     from tasklogs.cli.connection import Connection
-    from tasklogs.cli.protobuf_json import print_message
-    from tasklogs.cli.task_text import describe
+    from tasklogs.cli.render.protobuf_json import print_message
+    from tasklogs.cli.render.task_text import describe
     from tasklogs.v1 import tasks_pb2
 
     with Connection(target) as connection:

@@ -9,7 +9,7 @@ import typer
 
 from tasklogs.cli.data_dir import default_data_dir
 from tasklogs.cli.failure import CommandFailed
-from tasklogs.cli.stdout import write_line
+from tasklogs.cli.render.stdout import write_line
 
 _MAX_HOURS = 24 * 30
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from tasklogs.channel import MAX_MESSAGE_BYTES
 from tasklogs.client import decode
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import (
@@ -21,6 +20,7 @@ from tasklogs.client.events import (
     Progress,
     StatusChanged,
 )
+from tasklogs.connection.channel import MAX_MESSAGE_BYTES
 from tasklogs.enums import TaskStatus
 from tasklogs.log.delta import Delta, DeltaError, diff, patch
 from tasklogs.log.text import is_boundary

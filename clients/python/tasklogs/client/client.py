@@ -10,7 +10,6 @@ from weakref import WeakSet
 
 import grpc.aio
 
-from tasklogs.channel import open_channel
 from tasklogs.client import decode
 from tasklogs.client.backoff import ReconnectWaits
 from tasklogs.client.calls import Calls
@@ -18,6 +17,8 @@ from tasklogs.client.credentials import Credentials, Token
 from tasklogs.client.follow import Follow, OnReconnect
 from tasklogs.client.log import TaskLog
 from tasklogs.client.task import CreatedTask, Task
+from tasklogs.connection.channel import open_channel
+from tasklogs.connection.tls import Tls
 from tasklogs.enums import (
     AgentLifecycle,
     AppHealth,
@@ -26,7 +27,6 @@ from tasklogs.enums import (
     LogSource,
     TaskStatus,
 )
-from tasklogs.tls import Tls
 from tasklogs.v1 import (
     task_logs_pb2,
     task_logs_pb2_grpc,

@@ -18,6 +18,7 @@ from tasklogs.client.events import FollowEvent
 from tasklogs.client.follow import Follow, OnReconnect
 from tasklogs.client.log import TaskLog
 from tasklogs.client.task import CreatedTask, Task
+from tasklogs.connection.tls import Tls
 from tasklogs.enums import (
     AgentLifecycle,
     AppHealth,
@@ -26,7 +27,6 @@ from tasklogs.enums import (
     LogSource,
     TaskStatus,
 )
-from tasklogs.tls import Tls
 
 T = TypeVar("T")
 

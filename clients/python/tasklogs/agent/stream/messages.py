@@ -1,0 +1,83 @@
+"""Between the agent's own values and the messages of the agent stream."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tasklogs.agent.stream.differ import Append
+from tasklogs.log.continuation import Position, StoredTail
+from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1 import types_pb2
+
+
+class Nonsense(Exception):
+    """No server of this protocol says that. `str()` is one line."""
+
+
+def position(welcome: pb.Welcome) -> Position:
+    """Return where the store stands. Raises Nonsense."""
+    tail = _stored_tail(welcome.tail) if welcome.HasField("tail") else None
+    least = 0 if tail is None else 1
+    if welcome.epoch < 0 or welcome.entries < least or (welcome.entries and not welcome.epoch):
+        raise Nonsense("Welcome counts what cannot be")
+    return Position(welcome.epoch, welcome.entries, welcome.digest or bytes(32), tail)
+
+
+def wait_of(duration: Duration) -> timedelta:
+    """Return how long a server asks to wait. Raises Nonsense."""
+    try:
+        return duration.ToTimedelta()
+    except (ValueError, OverflowError):
+        raise Nonsense("a length of time that cannot be") from None
+
+
+def log_append(sequence: int, append: Append, *, waited_ms: int = 0) -> pb.AgentMessage:
+    """Return `append`, whose oldest change has waited so long, as a message of the stream."""
+    message = pb.LogAppend(
+        sequence=sequence,
+        open_epoch=append.open_epoch,
+        withdraw_tail=append.withdraw_tail,
+        entries=[_entry(entry) for entry in append.entries],
+        waited_ms=waited_ms,
+    )
+    if append.tail is not None:
+        message.tail.id = append.tail.id
+        message.tail.time.CopyFrom(_timestamp(append.tail.time))
+        message.tail.keep_bytes = append.tail.delta.keep_bytes
+        message.tail.text = append.tail.delta.text.decode()
+    return pb.AgentMessage(append=message)
+
+
+def _stored_tail(tail: pb.Welcome.Tail) -> StoredTail:
+    if tail.id < 0 or tail.content_bytes < 0 or tail.dropped_bytes < 0:
+        raise Nonsense("Welcome counts what cannot be")
+    try:
+        entry_type = EntryType(tail.type)
+    except ValueError:
+        raise Nonsense("Welcome has an entry of an unknown type") from None
+    return StoredTail(
+        tail.id,
+        entry_type,
+        Time(tail.time.seconds, tail.time.nanos),
+        tail.content_bytes,
+        tail.content_sha256,
+        tail.dropped_bytes,
+    )
+
+
+def _entry(entry: Entry) -> types_pb2.TaskLogEntry:
+    return types_pb2.TaskLogEntry(
+        id=entry.id,
+        type=types_pb2.TaskLogType.ValueType(entry.type),
+        time=_timestamp(entry.time),
+        dropped_bytes=entry.dropped_bytes,
+        content=entry.content.decode(),
+    )
+
+
+def _timestamp(time: Time) -> Timestamp:
+    return Timestamp(seconds=time.seconds, nanos=time.nanos)

@@ -1,0 +1,127 @@
+"""What the end of a stream means: leave, or dial again, and when."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import grpc
+
+from tasklogs.agent.settings import Settings
+from tasklogs.agent.task_app.faults import one_line
+from tasklogs.connection.failure import ConnectionFailure
+from tasklogs.errors import TaskLogsRpcError
+
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+
+class Fatal(Exception):
+    """The agent has no more to do here. `str()` is the one line to show."""
+
+
+# Not frozen: Python itself sets attributes of an exception while it is raised.
+@dataclass(eq=False)
+class StreamEnded(Exception):
+    """The stream ended. `reason` is for the log; `info` is `ErrorInfo.reason`, if there was one."""
+
+    code: grpc.StatusCode
+    reason: str
+    info: str | None = None
+    retry_after_seconds: float | None = None
+    """What the server asked for."""
+    was_welcome: bool = False
+    was_acknowledged: bool = False
+    """Whether the server has stored anything of what this stream sent."""
+    failure: ConnectionFailure | None = None
+    """What kept the connection from coming about, where `reason` has it in gRPC's words alone."""
+
+    @classmethod
+    def of(
+        cls, error: grpc.aio.AioRpcError, *, was_welcome: bool, was_acknowledged: bool = False
+    ) -> StreamEnded:
+        """Read the status and its details."""
+        parsed = TaskLogsRpcError.from_rpc_error(error)
+        retry_after = parsed.retry_after
+        return cls(
+            parsed.code,
+            one_line(parsed.message),
+            parsed.reason,
+            None if retry_after is None else max(0.0, retry_after.total_seconds()),
+            was_welcome,
+            was_acknowledged,
+            _failure(parsed) if not was_welcome else None,
+        )
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it was what this stream sent, and nothing of it, that the server did not take.
+
+        The next stream would send the same.
+        """
+        return not self.was_acknowledged and (self.info == "SESSION_LOST" or self.code in _REFUSALS)
+
+
+def _failure(error: TaskLogsRpcError) -> ConnectionFailure | None:
+    if error.code is not grpc.StatusCode.UNAVAILABLE or error.reason is not None:
+        return None
+    return ConnectionFailure.of(error.message)
+
+
+class Backoff:
+    """Counts failures in a row and says how long to wait before the next attempt."""
+
+    def __init__(self, settings: Settings, rng: random.Random) -> None:
+        self._settings = settings
+        self._rng = rng
+        self._failures = 0
+
+    def wait_seconds(self, ended: StreamEnded) -> float:
+        """Return how long to wait. Raises Fatal where no attempt will do."""
+        _raise_if_fatal(ended)
+        if ended.was_welcome and not ended.is_refusal:
+            self._failures = 0
+        if ended.info == "SESSION_SUPERSEDED":
+            return self._rng.uniform(*self._settings.superseded_wait_seconds)
+        self._failures += 1
+        if ended.info == "SESSION_LOST" and ended.was_welcome and self._failures == 1:
+            return 0.0
+        if ended.retry_after_seconds is not None:
+            # Spread over half as much again: those who were told the same must not return as one.
+            asked = min(ended.retry_after_seconds, self._settings.asked_cap_seconds)
+            return asked * self._rng.uniform(1.0, 1.5)
+        # A session that is lost says nothing of what it sent, a refusal to let one in neither.
+        is_refused = ended.was_welcome and ended.is_refusal and ended.info != "SESSION_LOST"
+        ceiling = min(
+            self._settings.refused_cap_seconds
+            if is_refused
+            else self._settings.backoff_cap_seconds,
+            self._settings.backoff_first_seconds * 2 ** min(self._failures - 1, 30),
+        )
+        return self._rng.uniform(ceiling / 2, ceiling)
+
+
+def _raise_if_fatal(ended: StreamEnded) -> None:
+    match ended.code:
+        case grpc.StatusCode.NOT_FOUND:
+            raise Fatal("the task was deleted")
+        case grpc.StatusCode.UNAUTHENTICATED:
+            raise Fatal(
+                "the server refused the agent token: it was rotated, or belongs to another server"
+                " (`tasklogs task rotate-token TASK` gives a new one)"
+            )
+        case grpc.StatusCode.PERMISSION_DENIED:
+            raise Fatal(f"the server refused this agent: {ended.reason}")
+        case grpc.StatusCode.FAILED_PRECONDITION if ended.info == "STALE_REPORT":
+            raise Fatal(
+                "a newer build of the workspace has started: this agent belongs to an old one"
+            )
+        case _:
+            return

@@ -1,0 +1,311 @@
+"""One agent stream: Hello, Welcome, then what differs, and the answers to Sync.
+
+Two sides, each a task: one reads, the other writes. All that is written is decided in one place, so
+that what must come before what is plain: the appends that an answer rests on, then the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+import structlog
+
+from tasklogs.agent.settings import Settings
+from tasklogs.agent.stream import messages
+from tasklogs.agent.stream.departure import Departure
+from tasklogs.agent.stream.differ import Differ, Effect
+from tasklogs.agent.stream.reconnect import StreamEnded
+from tasklogs.agent.stream.sent_tails import SentTails
+from tasklogs.agent.stream.stream_status import StreamCall
+from tasklogs.agent.task_app.client import Shown
+from tasklogs.agent.task_app.faults import TaskAppError
+from tasklogs.agent.task_app.health import AppHealth
+from tasklogs.agent.task_app.watch import Watch
+from tasklogs.log.entry import Entry
+from tasklogs.tracing.base import Tracing
+from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1 import types_pb2
+
+_log = structlog.get_logger(__name__)
+
+Call = grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ServerMessage]
+
+_MAX_APPEND_BYTES = 3 * 1024 * 1024  # with one entry of 1 MiB on top still under gRPC's 4 MiB
+_MAX_UNANSWERED = 100
+"""Syncs without an answer yet; a server has one or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The outcome of a Sync; no reason: done."""
+
+    sync_id: int
+    reason: str | None
+
+
+class Session:
+    """One stream, from Hello to its end."""
+
+    def __init__(
+        self,
+        call: Call,
+        watch: Watch,
+        departure: Departure,
+        sent_tails: SentTails,
+        settings: Settings,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._tracing = tracing or Tracing()
+        self._call = StreamCall(call)
+        self._watch = watch
+        self._departure = departure
+        self._sent_tails = sent_tails
+        self._settings = settings
+        self._wake = asyncio.Event()
+        self._differ: Differ
+        self._limit_bytes = _MAX_APPEND_BYTES
+        self._sequence = 0
+        self._acknowledged = 0
+        self._shown_at: float | None = None
+        """When the oldest change that is not sent yet was shown."""
+        self._reported: AppHealth | None = None
+        self._answers: deque[_Answer] = deque()
+        self._tasks: asyncio.TaskGroup
+        self._others: set[asyncio.Task[None]] = set()
+        self._is_ready_to_leave = False
+        self._said_goodbye = False
+
+    async def run(self, build_number: int | None) -> None:
+        """Serve the stream until the goodbye is confirmed. Raises StreamEnded at any other end."""
+        try:
+            await self._open(build_number)
+            self._watch.attach(self)
+            await self._serve()
+        except grpc.aio.AioRpcError as error:
+            raise StreamEnded.of(error, was_welcome=False) from None
+        except messages.Nonsense as error:
+            raise StreamEnded(grpc.StatusCode.INTERNAL, str(error)) from None
+        finally:
+            self._watch.detach()
+            self._call.cancel()
+
+    @property
+    def sealed(self) -> int:
+        """How many entries are sent and sealed: see `Listener`."""
+        return self._differ.sealed
+
+    @property
+    def last_id(self) -> int:
+        """The highest id that is shown: see `Listener`."""
+        return self._differ.last_id
+
+    def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
+        """Take a whole list: see `Listener`."""
+        effect = self._differ.show_list(
+            shown.entries,
+            process=shown.process,
+            skipped=shown.skipped,
+            newer=newer,
+            lags=shown.lags,
+        )
+        self._sent_tails.note(self._differ.tail_sent)
+        if self._differ.has_changes:
+            self._note_change()
+        self._wake.set()
+        return effect
+
+    def show_entry(self, entry: Entry, process: int) -> Effect:
+        """Take one entry: see `Listener`."""
+        effect = self._differ.show_entry(entry, process=process)
+        if effect is Effect.CHANGED:
+            self._note_change()
+            self._wake.set()
+        return effect
+
+    def health_changed(self) -> None:
+        """Report health, if it differs from what was reported."""
+        if self._watch.health is not self._reported:
+            self._wake.set()
+
+    def _note_change(self) -> None:
+        if self._shown_at is None:
+            self._shown_at = time.monotonic()
+
+    def _waited_ms(self) -> int:
+        """Return how long the changes of the append that was just made have waited."""
+        if self._shown_at is None:
+            return 0
+        waited = time.monotonic() - self._shown_at
+        if not self._differ.has_changes:
+            self._shown_at = None
+        return min(int(waited * 1000), 2**31 - 1)
+
+    async def _open(self, build_number: int | None) -> None:
+        hello = pb.Hello(agent_version=version("tasklogs"), task_app="agentapi")
+        if build_number is not None:
+            hello.build_number = build_number
+        try:
+            async with asyncio.timeout(self._settings.welcome_timeout_seconds):
+                await self._write(pb.AgentMessage(hello=hello))
+                first = await self._read()
+        except TimeoutError:
+            raise StreamEnded(grpc.StatusCode.DEADLINE_EXCEEDED, "no Welcome in time") from None
+        if first is None or not first.HasField("welcome"):
+            raise messages.Nonsense("the server did not begin with Welcome")
+        welcome = first.welcome
+        limits = (welcome.limits.append_bytes, welcome.limits.window_bytes, _MAX_APPEND_BYTES)
+        self._limit_bytes = min(limit for limit in limits if limit > 0)
+        stored = messages.position(welcome)
+        self._differ = Differ(stored, process=self._sent_tails.process_of(stored.tail))
+        self._wake.set()  # health is reported at once
+        _log.info("connected", session=welcome.session, epoch=stored.epoch, entries=stored.entries)
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            self._others = {
+                tasks.create_task(self._write_what_is_due()),
+                tasks.create_task(self._prepare_to_leave()),
+            }
+            # The reading side sees how the stream ended; the others only that it did.
+            ended = await self._read_to_the_end()
+            for task in self._others:
+                task.cancel()
+        if ended is not None:
+            raise ended
+
+    async def _read_to_the_end(self) -> StreamEnded | None:
+        """Return how the stream ended; None where the goodbye was confirmed."""
+        try:
+            await self._handle_messages()
+        except grpc.aio.AioRpcError as error:
+            return StreamEnded.of(error, was_welcome=True, was_acknowledged=self._acknowledged > 0)
+        except StreamEnded as ended:
+            return ended
+        except messages.Nonsense as error:
+            return self._ended(grpc.StatusCode.INTERNAL, str(error))
+        return None
+
+    async def _handle_messages(self) -> None:
+        while (message := await self._read()) is not None:
+            match message.WhichOneof("message"):
+                case "ack":
+                    self._take_ack(message.ack.sequence)
+                case "sync":
+                    self._start_sync(message.sync)
+                case "report_state":
+                    self._reported = None
+                    self._wake.set()
+                case "drain":
+                    after = messages.wait_of(message.drain.retry_after).total_seconds()
+                    raise self._ended(grpc.StatusCode.UNAVAILABLE, "the server drains", after)
+                case _:
+                    pass  # of a newer server
+        if not self._said_goodbye:
+            raise self._ended(grpc.StatusCode.OK, "the server closed the stream")
+
+    def _ended(self, code: grpc.StatusCode, reason: str, after: float = 0.0) -> StreamEnded:
+        return StreamEnded(
+            code,
+            reason,
+            retry_after_seconds=max(0.0, after) or None,
+            was_welcome=True,
+            was_acknowledged=self._acknowledged > 0,
+        )
+
+    def _take_ack(self, sequence: int) -> None:
+        if not self._acknowledged <= sequence <= self._sequence:
+            raise messages.Nonsense("an Ack for what was not sent")
+        self._acknowledged = sequence
+        self._wake.set()
+
+    def _start_sync(self, sync: pb.Sync) -> None:
+        if len(self._others) + len(self._answers) > _MAX_UNANSWERED:
+            raise messages.Nonsense("more Syncs than a server has reason to send")
+        task = self._tasks.create_task(self._sync(sync))
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
+
+    async def _sync(self, sync: pb.Sync) -> None:
+        reason = None
+        # Of a sync that is not traced there is no span, even where the session has one.
+        fetch = partial(self._tracing.span, "fetch", traceparent=sync.traceparent)
+        try:
+            with fetch() if sync.traceparent else nullcontext():
+                await self._watch.refresh()
+        except TaskAppError as error:
+            reason = str(error)
+        self._answers.append(_Answer(sync.id, reason))
+        self._wake.set()
+
+    async def _prepare_to_leave(self) -> None:
+        await self._departure.wanted()
+        try:
+            async with asyncio.timeout(self._settings.goodbye_sync_seconds):
+                await self._watch.refresh()
+        except (TaskAppError, TimeoutError) as error:
+            _log.warning("leaving without a last sync", reason=str(error) or "timeout")
+        self._is_ready_to_leave = True
+        self._wake.set()
+
+    async def _write_what_is_due(self) -> None:
+        try:
+            while not self._said_goodbye:
+                await self._wake.wait()
+                self._wake.clear()
+                for message in self._due():
+                    await self._write(message)
+            await self._call.done_writing()
+        except grpc.aio.AioRpcError:
+            return  # the reading side tells why
+
+    def _due(self) -> Iterator[pb.AgentMessage]:
+        """Yield what is to be written now. What each `yield` returns to has been written."""
+        if (health := self._watch.health) is not self._reported:
+            self._reported = health
+            yield _state(health)
+        if self._acknowledged == self._sequence:
+            append = self._differ.next_append(self._limit_bytes)
+            if append is not None:
+                self._sequence += 1
+                self._sent_tails.note(self._differ.tail_sent)
+                yield messages.log_append(self._sequence, append, waited_ms=self._waited_ms())
+        # An answer rests on what its fetch showed, and all that was shown is sent.
+        while self._answers and (self._answers[0].reason or not self._differ.has_changes):
+            yield _answer(self._answers.popleft())
+        if self._is_ready_to_leave and not self._answers and not self._differ.has_changes:
+            self._said_goodbye = True
+            yield pb.AgentMessage(goodbye=pb.Goodbye(reason=self._departure.reason))
+
+    async def _read(self) -> pb.ServerMessage | None:
+        message: Any = await self._call.read()
+        if message is None:  # gRPC's word for what cannot be decoded
+            raise messages.Nonsense("the server sent what is no message")
+        return message if isinstance(message, pb.ServerMessage) else None
+
+    async def _write(self, message: pb.AgentMessage) -> None:
+        await self._call.write(message)
+
+
+def _state(health: AppHealth) -> pb.AgentMessage:
+    return pb.AgentMessage(
+        state=pb.StateReport(
+            lifecycle=types_pb2.AGENT_LIFECYCLE_READY,
+            app_health=types_pb2.AppHealth.ValueType(health),
+        )
+    )
+
+
+def _answer(answer: _Answer) -> pb.AgentMessage:
+    if answer.reason is None:
+        return pb.AgentMessage(sync_done=pb.SyncDone(id=answer.sync_id))
+    return pb.AgentMessage(sync_failed=pb.SyncFailed(id=answer.sync_id, reason=answer.reason))

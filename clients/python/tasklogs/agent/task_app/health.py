@@ -1,0 +1,48 @@
+"""When a task app counts as healthy."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from tasklogs.agent.task_app.faults import Fault
+
+
+class AppHealth(enum.IntEnum):
+    """What is reported. The numbers are those of `tasklogs.v1.AppHealth`."""
+
+    INITIALIZING = 2
+    HEALTHY = 3
+    UNHEALTHY = 4
+
+
+class Health:
+    """The rule: UNHEALTHY after 30 s of nothing but refused connections and 5xx.
+
+    A timeout is never a reason: AgentAPI blocks while it handles a POST. The first good answer ends
+    it. Until an answer of the running process has said `stable` or shown a user's message, a task
+    app that answers is INITIALIZING: what it shows may be its banner, before its saved state is
+    loaded.
+    """
+
+    def __init__(self, unhealthy_after_seconds: float, clock: Callable[[], float]) -> None:
+        self._unhealthy_after_seconds = unhealthy_after_seconds
+        self._clock = clock
+        self._down_since: float | None = None
+        self.value = AppHealth.INITIALIZING
+
+    def answered(self, *, ready: bool) -> None:
+        """Note a good answer; `ready`: whether the process has shown its conversation."""
+        self._down_since = None
+        self.value = AppHealth.HEALTHY if ready else AppHealth.INITIALIZING
+
+    def failed(self, fault: Fault) -> None:
+        """Note that an attempt failed."""
+        if fault is not Fault.DOWN:
+            self._down_since = None
+            return
+        now = self._clock()
+        if self._down_since is None:
+            self._down_since = now
+        if now - self._down_since >= self._unhealthy_after_seconds:
+            self.value = AppHealth.UNHEALTHY

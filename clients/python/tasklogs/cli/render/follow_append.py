@@ -1,0 +1,76 @@
+"""A follow in a pipe or a file, where nothing that was printed can be taken back.
+
+Growth is printed as it comes. An entry that is rewritten is held back, however often, until it
+goes on from what was printed after all, or seems final: another follows, the task is no longer
+active, nothing came for 15 s, the follow ends. Then it is printed once more, whole, and marked.
+"""
+
+from __future__ import annotations
+
+from tasklogs.cli.render.follow_text import FollowText
+from tasklogs.cli.render.stdout import write
+from tasklogs.cli.render.terminal_text import visible
+from tasklogs.client.entry import LogEntry
+from tasklogs.client.events import EntryChange
+
+
+class AppendedText(FollowText):
+    """`on_terminal`: it is one after all, that cannot redraw or must not."""
+
+    def __init__(
+        self, task: str, *, escaped: bool, on_terminal: bool, from_the_start: bool = True
+    ) -> None:
+        super().__init__(task, from_the_start=from_the_start)
+        self._escaped = escaped
+        self._on_terminal = on_terminal
+        self._printed = ""
+        """The content of the open entry as far as it was printed."""
+        self._held_back: LogEntry | None = None
+        self._carriage_return = ""
+        """One that is not printed yet: it is written out unless a newline follows."""
+
+    def notice(self, message: str) -> None:
+        """Say it on stderr; where that is the same screen, on a line of its own."""
+        if self._on_terminal and self._open is not None and not self._printed.endswith("\n"):
+            write("\n")
+        super().notice(message)
+
+    def _begin(self, entry: LogEntry) -> None:
+        self._write_heading(entry)
+        self._write(entry.content)
+        self._printed = entry.content
+
+    def _change(self, change: EntryChange) -> None:
+        content = change.entry.content
+        if self._held_back is None and change.appended is not None:
+            self._write(change.appended)
+        elif content.startswith(self._printed):
+            self._write(content[len(self._printed) :])
+        else:
+            self._held_back = change.entry
+            return
+        self._printed, self._held_back = content, None
+
+    def _pause(self) -> None:
+        if self._held_back is not None:
+            entry, self._held_back = self._held_back, None
+            self._end_paragraph()
+            self._write_heading(entry, ", rewritten")
+            self._write(entry.content)
+            self._printed = entry.content
+
+    def _end(self) -> None:
+        self._pause()
+        self._end_paragraph()
+
+    def _end_paragraph(self) -> None:
+        write(visible(self._carriage_return))
+        self._carriage_return = ""
+        write("\n" if self._printed.endswith("\n") else "\n\n")
+
+    def _write(self, text: str) -> None:
+        if self._escaped:
+            text = self._carriage_return + text
+            self._carriage_return = "\r" if text.endswith("\r") else ""
+            text = visible(text.removesuffix("\r"))
+        write(text)

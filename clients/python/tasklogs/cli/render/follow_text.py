@@ -1,0 +1,111 @@
+"""A follow for people: entries under their headings. What pipes and terminals have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from tasklogs.cli.failure import print_notice
+from tasklogs.cli.render.follow_lines import entry_message
+from tasklogs.cli.render.log_text import heading
+from tasklogs.cli.render.stdout import write
+from tasklogs.cli.render.task_text import state
+from tasklogs.cli.render.terminal_text import colours_wanted, one_line
+from tasklogs.client.entry import LogEntry
+from tasklogs.client.events import (
+    CaughtUp,
+    EntriesChanged,
+    EntryChange,
+    EntryWithdrawn,
+    EpochStarted,
+    FollowEvent,
+    Progress,
+    StatusChanged,
+)
+from tasklogs.enums import TaskStatus
+from tasklogs.v1 import types_pb2
+
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+class FollowText(ABC):
+    """Prints entries as they come; the last one stays open, for it may still change."""
+
+    def __init__(self, task: str, *, from_the_start: bool = True) -> None:
+        """`from_the_start`: what is not printed at first is not there."""
+        self._task = one_line(task)
+        self._from_the_start = from_the_start
+        self._bold, self._plain = (_BOLD, _PLAIN) if colours_wanted() else ("", "")
+        self._status: TaskStatus | None = None
+        self._any_entry = False
+        self._open: tuple[int, int] | None = None
+        """Epoch and id of the entry that was printed last."""
+
+    def show(self, event: FollowEvent) -> None:
+        """Print what `event` says."""
+        match event:
+            case StatusChanged():
+                self._show_status(event.status)
+            case EntriesChanged():
+                for change in event.changes:
+                    self._show_change(event.epoch, change)
+            case EntryWithdrawn():
+                self._close()
+                self.notice(f"#{event.id} was withdrawn: it is no longer part of the conversation")
+            case EpochStarted():
+                self._close()
+                self.notice(f"{self._task}: epoch {event.epoch}, another conversation begins")
+            case CaughtUp():
+                if self._from_the_start and not self._any_entry:
+                    self.notice(f"{self._task}: no entries yet")
+            case Progress():
+                self._pause()
+
+    def notice(self, message: str) -> None:
+        """Say on stderr what is no entry."""
+        print_notice(message)
+
+    def finish(self) -> None:
+        """End it: the last entry as it stands, and a line's end behind it."""
+        self._close()
+
+    def _show_status(self, status: TaskStatus) -> None:
+        if status is self._status:
+            return
+        self._status = status
+        if status is not TaskStatus.ACTIVE:
+            self._pause()
+        self.notice(f"{self._task} is {state(types_pb2.TaskStatus.ValueType(status))}")
+
+    def _show_change(self, epoch: int, change: EntryChange) -> None:
+        self._any_entry = True
+        if self._open == (epoch, change.entry.id):
+            self._change(change)
+            return
+        self._close()
+        self._open = (epoch, change.entry.id)
+        self._begin(change.entry)
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._end()
+            self._open = None
+
+    def _write_heading(self, entry: LogEntry, remark: str = "") -> None:
+        text = heading(entry_message(entry, content=False))
+        write(f"{self._bold}{text}{remark}{self._plain}\n")
+
+    @abstractmethod
+    def _begin(self, entry: LogEntry) -> None:
+        """Print `entry`, which is not printed yet."""
+
+    @abstractmethod
+    def _change(self, change: EntryChange) -> None:
+        """The entry that is open has changed."""
+
+    @abstractmethod
+    def _pause(self) -> None:
+        """It will not change soon: print what was held back."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """The entry that is open has its final state: end it with an empty line."""

@@ -1,0 +1,78 @@
+"""A task's log on stdout: text for people, JSON for programs; page by page, never held whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import TypeAlias
+
+from tasklogs.cli.failure import print_notice
+from tasklogs.cli.render.protobuf_json import print_array, to_dict, to_line
+from tasklogs.cli.render.stdout import write, write_line
+from tasklogs.cli.render.task_text import moment, state
+from tasklogs.cli.render.terminal_text import colours_wanted, one_line, visible
+from tasklogs.v1 import task_logs_pb2, types_pb2
+
+Page: TypeAlias = task_logs_pb2.GetTaskLogsResponse
+
+_SPEAKERS = {
+    types_pb2.TASK_LOG_TYPE_INPUT: "user",
+    types_pb2.TASK_LOG_TYPE_OUTPUT: "agent",
+}
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+def print_notices(first: Page, task: str, *, tail: int | None, epoch: int | None) -> None:
+    """Say on stderr what the entries alone do not: that they are stored ones, and of when."""
+    name = one_line(task)
+    if first.snapshot:
+        if first.HasField("snapshot_at"):
+            of_when = f"the log as stored at {moment(first.snapshot_at)}"
+        else:
+            of_when = "nothing has been stored yet"
+        print_notice(f"{name} is {state(first.status)}: {of_when}")
+    if not first.logs and tail != 0 and (first.HasField("snapshot_at") or not first.snapshot):
+        print_notice(f"{name}: no entries")
+    elif epoch is None and first.epoch > 1:
+        print_notice(f"{name}: epoch {first.epoch}; earlier conversations with --epoch")
+
+
+def print_text(first: Page, pages: Iterable[Page], *, raw: bool) -> None:
+    """Each entry under a line that says who spoke and when. `raw`: content as it is."""
+    bold, plain = (_BOLD, _PLAIN) if colours_wanted() else ("", "")
+    for entry in _entries(first, pages):
+        content = entry.content if raw else visible(entry.content)
+        write(f"{bold}{heading(entry)}{plain}\n{content}")
+        write("\n" if content.endswith("\n") else "\n\n")
+
+
+def print_lines(first: Page, pages: Iterable[Page]) -> None:
+    """Each entry as JSON on a line."""
+    for entry in _entries(first, pages):
+        write_line(to_line(to_dict(entry)))
+
+
+def print_object(first: Page, pages: Iterable[Page]) -> None:
+    """One object: what the first page says of the log, then all entries."""
+    header = Page()
+    header.CopyFrom(first)
+    header.ClearField("logs")
+    members = to_dict(header)
+    del members["logs"], members["nextPageToken"]
+    write_line("{")
+    for name, value in members.items():
+        write_line(f'"{name}": {to_line(value)},')
+    write('"logs": ')
+    print_array(_entries(first, pages), end="\n}\n")
+
+
+def _entries(first: Page, pages: Iterable[Page]) -> Iterator[types_pb2.TaskLogEntry]:
+    for page in chain([first], pages):
+        yield from page.logs
+
+
+def heading(entry: types_pb2.TaskLogEntry) -> str:
+    """Who spoke, and when."""
+    speaker = _SPEAKERS.get(entry.type, f"type {entry.type}")
+    dropped = f", without its first {entry.dropped_bytes:,} bytes" if entry.dropped_bytes else ""
+    return f"#{entry.id} {speaker}, {moment(entry.time)}{dropped}"

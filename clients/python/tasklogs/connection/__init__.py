@@ -1,0 +1,4 @@
+"""How a client reaches a server: channel, TLS, what a failed connection means.
+
+Nothing here knows tasks or logs.
+"""

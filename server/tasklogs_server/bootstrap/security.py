@@ -1,0 +1,183 @@
+"""What the settings of authentication and TLS come to."""
+
+from __future__ import annotations
+
+import ipaddress
+import stat
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from tasklogs_server.auth import development
+from tasklogs_server.auth.key_ring import KeyRing
+from tasklogs_server.auth.key_sources import File, Source, Url
+from tasklogs_server.auth.keys import UnusableKeys, shared_secret
+from tasklogs_server.auth.server_certificate import BadCertificate, CertificateFiles
+from tasklogs_server.auth.verifier import Expected, FixedKeys, KeySource, TokenVerifier
+from tasklogs_server.domain.caller import Agent
+from tasklogs_server.middleware.authentication import Users
+from tasklogs_server.middleware.users import by_certificate, by_token, local
+from tasklogs_server.process.startup import StartupError
+from tasklogs_server.settings import ServerSettings
+from tasklogs_server.tasks.agent_tokens import AgentTokens
+
+# A file costs a look at its times.
+_FILE_EVERY = timedelta(seconds=2)
+_FILE_AT_MOST_EVERY = timedelta(seconds=0.2)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """Who is let in, and how the server shows who it is."""
+
+    certificate: CertificateFiles | None
+    """None: no TLS."""
+    key_ring: KeyRing | None
+    """Whoever has it keeps it running."""
+    _auth: str
+    _keys: KeySource | None
+    _expected: Expected
+
+    def users(self, agents: AgentTokens, count: Callable[[Agent], None]) -> Users:
+        """Return who tells from a call which user makes it; `count`: see `by_token`."""
+        if self._auth == "mtls":
+            return by_certificate(self._expected.admins)
+        if self._keys is None:
+            return local
+        verifier = TokenVerifier(self._keys, self._expected, clock=lambda: datetime.now(UTC))
+        return by_token(verifier, agents, count)
+
+
+async def prepare(settings: ServerSettings) -> Security:
+    """Read certificates and keys. Raises StartupError where they, or the settings, do not do."""
+    certificate = _certificate(settings)
+    _check_modes(settings)
+    ring: KeyRing | None = None
+    keys: KeySource | None = None
+    if settings.jwt_shared_secret_file is not None:
+        keys = _shared_secret(settings.jwt_shared_secret_file)
+    elif settings.auth in ("jwt", "dev"):
+        keys = ring = await _key_ring(settings)
+    return Security(certificate, ring, settings.auth, keys, _expected(settings))
+
+
+def _certificate(settings: ServerSettings) -> CertificateFiles | None:
+    chain, key = settings.tls_cert, settings.tls_key
+    if chain is None or key is None:
+        if chain is not None or key is not None:
+            raise StartupError("--tls-cert and --tls-key go together")
+        if settings.tls_client_ca is not None:
+            raise StartupError("--tls-client-ca needs --tls-cert and --tls-key")
+        return None
+    files = CertificateFiles(chain, key, settings.tls_client_ca)
+    try:
+        files.load()
+    except BadCertificate as error:
+        raise StartupError(f"TLS: {error}") from error
+    if files.key_is_readable_by_others:
+        _log.warning("tls.key_readable_by_others", path=str(key), mend=f"chmod o-r {key}")
+    return files
+
+
+def _check_modes(settings: ServerSettings) -> None:
+    sources = {
+        "--jwks-file": settings.jwks_file,
+        "--jwks-url": settings.jwks_url,
+        "TASKLOGS_JWT_SHARED_SECRET_FILE": settings.jwt_shared_secret_file,
+    }
+    given = [name for name, value in sources.items() if value is not None]
+    if settings.auth == "mtls" and settings.tls_client_ca is None:
+        raise StartupError(
+            "--auth mtls needs --tls-client-ca FILE: who signs clients' certificates"
+        )
+    if settings.auth != "jwt":
+        if given:
+            # Forgotten, it would leave the doors open that its writer thinks are closed.
+            raise StartupError(f"{given[0]} needs --auth jwt")
+        return
+    if len(given) != 1:
+        raise StartupError(f"--auth jwt needs one of {', '.join(sources)}")
+    if not settings.jwt_issuer or not settings.jwt_audience:
+        raise StartupError("--auth jwt needs --jwt-issuer and --jwt-audience: both are checked")
+    if settings.jwks_url is not None and not _is_trustworthy(settings.jwks_url):
+        raise StartupError(
+            "--jwks-url must be https: whoever changes the keys on the way is let in"
+        )
+
+
+def _is_trustworthy(url: str) -> bool:
+    try:
+        parsed = urlsplit(url)
+        host = parsed.hostname or ""
+    except ValueError:
+        return False
+    if parsed.scheme == "https":
+        return bool(host)
+    try:
+        return parsed.scheme == "http" and ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return parsed.scheme == "http" and host == "localhost"
+
+
+def _shared_secret(path: Path) -> FixedKeys:
+    try:
+        keys = FixedKeys(shared_secret(path.read_bytes().strip()))
+        _warn_of_readers(path)
+        return keys
+    except OSError as error:
+        raise StartupError(f"cannot read the shared secret {path}: {error.strerror}") from error
+    except UnusableKeys as error:
+        raise StartupError(f"{path}: {error}") from error
+
+
+async def _key_ring(settings: ServerSettings) -> KeyRing:
+    source: Source
+    if settings.jwks_url is not None:
+        source = Url(settings.jwks_url)
+        ring = KeyRing(source, every=settings.jwks_refresh, at_most_every=settings.jwks_unknown_key)
+    else:
+        source = File(settings.jwks_file or _development_key(settings))
+        ring = KeyRing(source, every=_FILE_EVERY, at_most_every=_FILE_AT_MOST_EVERY)
+    failure = await ring.read()
+    if failure is not None and settings.jwks_url is None:
+        raise StartupError(f"cannot take keys from {source}: {failure}")
+    if failure is not None:
+        # The issuer may be away just now, and will be asked again.
+        _log.warning("auth.no_keys_yet", source=str(source), reason=failure)
+    return ring
+
+
+def _development_key(settings: ServerSettings) -> Path:
+    path = development.key_file_in(settings.data_dir)
+    try:
+        development.ensure_key(path)
+        _warn_of_readers(path)
+    except OSError as error:
+        raise StartupError(f"cannot make {path}: {error.strerror}") from error
+    return path
+
+
+def _warn_of_readers(path: Path) -> None:
+    # Whoever reads it makes tokens of anyone.
+    if path.stat().st_mode & stat.S_IROTH:
+        _log.warning("auth.secret_readable_by_others", path=str(path), mend=f"chmod o-r {path}")
+
+
+def _expected(settings: ServerSettings) -> Expected:
+    is_dev = settings.auth == "dev"
+    return Expected(
+        development.ISSUER if is_dev else settings.jwt_issuer or "",
+        development.AUDIENCE if is_dev else settings.jwt_audience or "",
+        settings.jwt_leeway,
+        _listed(settings.admin_subjects),
+    )
+
+
+def _listed(subjects: str) -> Collection[str]:
+    return frozenset(one.strip() for one in subjects.split(",") if one.strip())

@@ -1,0 +1,385 @@
+"""From an agent's appends to rows: what a session commits next, on top of where the store stands.
+
+Pure. Changes gather here until the committer takes them, however many appends brought them: changes
+of one tail coalesce into one, and revisions are given out only when they are taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+from tasklogs.log import delta, digest
+from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.truncation import MAX_CONTENT_BYTES
+from tasklogs_server.domain.errors import LimitExceeded, ProtocolViolation
+from tasklogs_server.domain.limits import Limit
+from tasklogs_server.ingest.messages import Append, TailChange
+from tasklogs_server.store.records import (
+    Commit,
+    EntryRow,
+    EpochOpened,
+    LogHead,
+    TailHead,
+    TailPart,
+    TailWithdrawn,
+)
+from tasklogs_server.wire.entries import encode_head
+
+# A tail is folded into one row when it is sealed, or when its parts outgrow this multiple of it (a
+# screen that redraws for hours). Folding every few parts would cost most of the WAL.
+_FOLD_AT_MULTIPLE = 4
+_FOLD_AT_LEAST_BYTES = 256 * 1024
+# What a part costs its readers beyond its text: many tiny parts are folded, too.
+_PART_COST_BYTES = 64
+
+
+@dataclass(slots=True)
+class _Growing:
+    """An entry whose whole content is here.
+
+    `kept_bytes`: how much of the stored content the changes since the last taking have kept; None
+    when they are not to be stored as a part: the row is new, or replaced whole.
+    """
+
+    ordinal: int
+    id: int
+    type: EntryType
+    time: Time
+    dropped_bytes: int
+    content: bytearray
+    revision: int = 0
+    part_bytes: int = 0
+    kept_bytes: int | None = None
+    is_stored: bool = False
+
+    def row(self, epoch: int) -> EntryRow:
+        head = encode_head(
+            self.id, self.type, self.time, self.revision, self.dropped_bytes, len(self.content)
+        )
+        content = bytes(self.content)
+        return EntryRow(epoch, self.ordinal, self.id, self.revision, head, content)
+
+    def head(self) -> TailHead:
+        return TailHead(
+            self.id, self.type, self.time, self.revision, self.dropped_bytes, self.part_bytes
+        )
+
+
+@dataclass(slots=True)
+class _Change:
+    """One change in the order in which revisions are given: an entry, a withdrawal or an epoch."""
+
+    epoch: int
+    entry: _Growing | None = None
+    withdrawn: tuple[int, int] | None = None
+    """ordinal and id"""
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What was gathered since the last taking."""
+
+    ordered: list[_Change] = field(default_factory=list)
+    sealed_with_parts: list[tuple[int, _Growing]] = field(default_factory=list)
+    """Tails that were sealed unchanged: folded without a revision."""
+    drops_parts: bool = False
+    size_bytes: int = 0
+
+
+class Draft:
+    """A log's head as it will be, and what has to be written for it.
+
+    `tail_content` is the content of the head's tail; without it (None) the draft takes appends
+    only after `supply_tail` wherever the head has a tail. `last_sealed_id` tells where there is
+    none.
+    """
+
+    def __init__(
+        self, head: LogHead, tail_content: bytes | None = None, *, last_sealed_id: int = -1
+    ) -> None:
+        self._epoch = head.epoch
+        self._entries = head.entries
+        self._digest = head.digest
+        self._revision = head.revision
+        self._bytes = head.bytes
+        self._rows = head.rows
+        self._stored = head
+        self._tail: _Growing | None = None
+        self._lacks_tail = head.tail is not None
+        # Ids grow; what is sealed has lower ids than a tail that is withdrawn.
+        self._lowest_next_id = last_sealed_id + 1
+        self._changes = _Changes()
+        if tail_content is not None:
+            self.supply_tail(tail_content)
+
+    @property
+    def lacks_tail(self) -> bool:
+        """Whether the tail's content has to be supplied before the next append."""
+        return self._lacks_tail
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to take."""
+        return not self._changes.ordered and not self._changes.sealed_with_parts
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next entry goes to."""
+        return self._epoch
+
+    @property
+    def size_bytes(self) -> int:
+        """Content and text that were gathered."""
+        return self._changes.size_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """Content over all epochs, what was evicted and what is still to be taken included."""
+        return self._bytes
+
+    @property
+    def total_rows(self) -> int:
+        """Entries, epoch openings and withdrawals, counted like `total_bytes`."""
+        return self._rows
+
+    @property
+    def has_stored_parts(self) -> bool:
+        """Whether the stored tail lies in parts."""
+        tail = self._stored.tail
+        return tail is not None and tail.part_bytes > 0
+
+    @property
+    def tail_bytes(self) -> int:
+        """What holding the tail costs."""
+        return 0 if self._tail is None else len(self._tail.content)
+
+    def supply_tail(self, content: bytes) -> None:
+        """Hand in the content of the stored tail."""
+        tail = self._stored.tail
+        if tail is None or not self._lacks_tail:
+            return
+        self._lacks_tail = False
+        self._tail = _Growing(
+            ordinal=self._entries - 1,
+            id=tail.id,
+            type=tail.type,
+            time=tail.time,
+            dropped_bytes=tail.dropped_bytes,
+            content=bytearray(content),
+            revision=tail.revision,
+            part_bytes=tail.part_bytes,
+            is_stored=True,
+        )
+
+    def release_tail(self) -> None:
+        """Give up the tail's content; only where there is nothing to take.
+
+        It can be supplied again.
+        """
+        if self.is_empty and self._tail is not None:
+            self._tail = None
+            self._lacks_tail = True
+
+    def apply(self, append: Append) -> None:
+        """Gather one append.
+
+        Raises ProtocolViolation, and LimitExceeded for an entry that is too long; what came before
+        it in the append is gathered.
+        """
+        # Without it the tail would not be sealed, and the digest be wrong for good.
+        assert not self._lacks_tail
+        if append.open_epoch and append.withdraw_tail:
+            raise ProtocolViolation("an append opens an epoch or withdraws the tail, not both")
+        if append.open_epoch:
+            self._open_epoch()
+        elif append.withdraw_tail:
+            self._withdraw_tail()
+        if append.tail is not None:
+            self._change_tail(append.tail)
+        for entry in append.entries:
+            self._take_entry(entry)
+
+    def take(self, task_id: UUID, fence: int, snapshot_at: datetime | None) -> Commit | None:
+        """Turn what was gathered into a commit; the draft goes on as if it had been written."""
+        changes, self._changes = self._changes, _Changes()
+        if not changes.ordered and not changes.sealed_with_parts:
+            return None
+        base_revision = self._revision
+        rows: list[EntryRow] = [tail.row(epoch) for epoch, tail in changes.sealed_with_parts]
+        events: list[EpochOpened | TailWithdrawn] = []
+        part: TailPart | None = None
+        for change in changes.ordered:
+            self._revision += 1
+            if change.withdrawn is not None:
+                events.append(TailWithdrawn(self._revision, change.epoch, *change.withdrawn))
+            elif change.entry is None:
+                events.append(EpochOpened(self._revision, change.epoch))
+            else:
+                entry = change.entry
+                entry.revision = self._revision
+                if entry is self._tail and self._goes_as_part(entry):
+                    part = _part_of(entry)
+                    entry.part_bytes += len(part.text) + _PART_COST_BYTES
+                else:
+                    changes.drops_parts |= entry.part_bytes > 0
+                    entry.part_bytes = 0
+                    rows.append(entry.row(change.epoch))
+                entry.is_stored = True
+                entry.kept_bytes = None
+        head = LogHead(
+            epoch=self._epoch,
+            entries=self._entries,
+            revision=self._revision,
+            digest=self._digest,
+            bytes=self._bytes,
+            snapshot_at=snapshot_at,
+            tail=None if self._tail is None else self._tail.head(),
+            rows=self._rows,
+        )
+        self._stored = head
+        return Commit(
+            task_id=task_id,
+            fence=fence,
+            base_revision=base_revision,
+            head=head,
+            rows=rows,
+            part=part,
+            drops_parts=changes.drops_parts,
+            events=events,
+            size_bytes=changes.size_bytes,
+        )
+
+    def fold(self) -> tuple[int, EntryRow] | None:
+        """Return the revision and the tail as one row, where the stored one lies in parts."""
+        tail = self._tail
+        if tail is None or not tail.part_bytes or not self.is_empty:
+            return None
+        tail.part_bytes = 0
+        self._stored = replace(self._stored, tail=tail.head())
+        return self._revision, tail.row(self._epoch)
+
+    def _open_epoch(self) -> None:
+        self._seal()
+        self._epoch += 1
+        self._entries = 0
+        self._digest = digest.EMPTY
+        self._lowest_next_id = 0
+        self._rows += 1
+        self._changes.ordered.append(_Change(self._epoch))
+
+    def _withdraw_tail(self) -> None:
+        tail = self._tail
+        if tail is None:
+            raise ProtocolViolation("there is no tail to withdraw")
+        self._forget_change_of(tail)
+        if tail.is_stored:
+            change = _Change(self._epoch, withdrawn=(tail.ordinal, tail.id))
+            self._changes.ordered.append(change)
+        else:
+            self._rows -= 1  # else the withdrawal is a row in the entry's stead
+        self._changes.drops_parts |= tail.part_bytes > 0
+        self._entries -= 1
+        self._bytes -= len(tail.content)
+        self._lowest_next_id = tail.id
+        self._tail = None
+
+    def _change_tail(self, change: TailChange) -> None:
+        tail = self._tail
+        if tail is None or tail.id != change.id:
+            raise ProtocolViolation(f"entry {change.id} is not the tail")
+        before = len(tail.content)
+        try:
+            delta.patch(tail.content, change.delta)
+        except delta.DeltaError as error:
+            raise ProtocolViolation(f"the delta of entry {tail.id} {error}") from None
+        if len(tail.content) > MAX_CONTENT_BYTES:
+            raise _too_long(tail.id)
+        self._bytes += len(tail.content) - before
+        tail.time = change.time
+        kept = change.delta.keep_bytes
+        if self._note_change_of(tail):
+            tail.kept_bytes = kept if tail.is_stored else None
+        elif tail.kept_bytes is not None:
+            tail.kept_bytes = min(tail.kept_bytes, kept)
+        self._changes.size_bytes += len(change.delta.text)
+
+    def _take_entry(self, entry: Entry) -> None:
+        if self._epoch == 0:
+            raise ProtocolViolation("the first entries of a task open an epoch")
+        if len(entry.content) > MAX_CONTENT_BYTES:
+            raise _too_long(entry.id)
+        tail = self._tail
+        if tail is not None and entry.id == tail.id:
+            self._replace_tail(tail, entry)
+        elif entry.id < (self._lowest_next_id if tail is None else tail.id):
+            raise ProtocolViolation(f"entry {entry.id} is out of order or sealed")
+        else:
+            self._seal()
+            self._tail = _Growing(
+                ordinal=self._entries,
+                id=entry.id,
+                type=entry.type,
+                time=entry.time,
+                dropped_bytes=entry.dropped_bytes,
+                content=bytearray(entry.content),
+            )
+            self._entries += 1
+            self._rows += 1
+            self._bytes += len(entry.content)
+            self._note_change_of(self._tail)
+        self._changes.size_bytes += len(entry.content)
+
+    def _replace_tail(self, tail: _Growing, entry: Entry) -> None:
+        if entry.type != tail.type:
+            raise ProtocolViolation(f"entry {entry.id} changes its type")
+        self._bytes += len(entry.content) - len(tail.content)
+        tail.time = entry.time
+        tail.dropped_bytes = entry.dropped_bytes
+        tail.content = bytearray(entry.content)
+        self._note_change_of(tail)
+        tail.kept_bytes = None
+
+    def _seal(self) -> None:
+        tail = self._tail
+        if tail is None:
+            return
+        if tail.part_bytes and not any(one.entry is tail for one in self._changes.ordered):
+            self._changes.sealed_with_parts.append((self._epoch, tail))
+            self._changes.drops_parts = True
+            tail.part_bytes = 0
+        hash_ = digest.content_hash(tail.content)
+        self._digest = digest.advance(self._digest, tail.id, tail.type, tail.time, hash_)
+        self._tail = None
+
+    def _note_change_of(self, tail: _Growing) -> bool:
+        """Give the tail its place among the changes; False where it has one already."""
+        last = self._changes.ordered[-1] if self._changes.ordered else None
+        if last is not None and last.entry is tail:
+            return False
+        self._changes.ordered.append(_Change(self._epoch, entry=tail))
+        return True
+
+    def _forget_change_of(self, tail: _Growing) -> None:
+        ordered = self._changes.ordered
+        if ordered and ordered[-1].entry is tail:
+            ordered.pop()
+
+    def _goes_as_part(self, tail: _Growing) -> bool:
+        if not tail.is_stored or tail.kept_bytes is None:
+            return False
+        text_bytes = len(tail.content) - tail.kept_bytes
+        limit = max(_FOLD_AT_LEAST_BYTES, _FOLD_AT_MULTIPLE * len(tail.content))
+        return tail.part_bytes + text_bytes < limit
+
+
+def _too_long(entry_id: int) -> LimitExceeded:
+    return LimitExceeded(
+        Limit.ENTRY_BYTES, f"entry {entry_id}", f"at most {MAX_CONTENT_BYTES} bytes", None
+    )
+
+
+def _part_of(tail: _Growing) -> TailPart:
+    keep = tail.kept_bytes or 0
+    return TailPart(tail.revision, keep, bytes(tail.content[keep:]))

@@ -1,0 +1,91 @@
+"""Bringing the store up to date for readers: waiting for an agent, and sharing syncs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.domain.errors import AgentUnreachable, TaskAppFailed
+from tasklogs_server.ingest.session import Session
+from tasklogs_server.ingest.sessions import Sessions
+
+
+class Syncs:
+    """Syncs of all tasks: at most one under way and one next per task, however many readers."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        agent_wait: timedelta,
+        sync_timeout: timedelta,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sessions = sessions
+        self._agent_wait = agent_wait
+        self._sync_timeout = sync_timeout
+        self._monotonic = monotonic
+        self._shared: Shared[datetime] = Shared()
+
+    async def sync(
+        self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
+    ) -> datetime:
+        """Return once the store holds all that the task app showed when this was called.
+
+        The result is when that sync began. `max_staleness`: a sync that began no longer ago will
+        do. `time_left`: what the caller's own deadline allows. Raises AgentUnreachable,
+        TaskAppFailed.
+        """
+        loop = asyncio.get_running_loop()
+        wait = _least(self._agent_wait, time_left)
+        wait_until = loop.time() + wait.total_seconds()
+        answer_by = None if time_left is None else loop.time() + time_left.total_seconds()
+        while True:
+            left = timedelta(seconds=max(0.0, wait_until - loop.time()))
+            session = await self._wait_for_session(task_id, left, wait)
+            sync_by = loop.time() + self._sync_timeout.total_seconds()
+            recent = self._recent(session, max_staleness)
+            if recent is not None:
+                return recent
+            try:
+                # Also where another reader's sync is waited for before the own one begins.
+                async with asyncio.timeout_at(_earliest(sync_by, answer_by)):
+                    return await self._shared.run(task_id, lambda: self._sync(task_id))
+            except AgentUnreachable:
+                continue  # the stream ended in the middle: another may come in time
+            except TimeoutError:
+                seconds = _least(self._sync_timeout, time_left).total_seconds()
+                raise TaskAppFailed(
+                    f"the task app did not answer within {round(seconds, 2):g} s"
+                ) from None
+
+    async def _wait_for_session(self, task_id: UUID, left: timedelta, whole: timedelta) -> Session:
+        try:
+            return await self._sessions.wait_for(task_id, left)
+        except AgentUnreachable as error:
+            raise AgentUnreachable(whole, error.retry_after) from None
+
+    async def _sync(self, task_id: UUID) -> datetime:
+        # Looked up now: waiting for its turn, the run may have outlived a session.
+        session = self._sessions.find(task_id)
+        if session is None:
+            raise AgentUnreachable(timedelta(0), timedelta(0))
+        return await session.sync(self._sync_timeout)
+
+    def _recent(self, session: Session, max_staleness: timedelta | None) -> datetime | None:
+        if max_staleness is None or session.synced_monotonic is None:
+            return None
+        age_seconds = self._monotonic() - session.synced_monotonic
+        return session.synced_at if age_seconds <= max_staleness.total_seconds() else None
+
+
+def _least(wait: timedelta, time_left: timedelta | None) -> timedelta:
+    return wait if time_left is None else min(wait, time_left)
+
+
+def _earliest(sync_by: float, answer_by: float | None) -> float:
+    return sync_by if answer_by is None else min(sync_by, answer_by)

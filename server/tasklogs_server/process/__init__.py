@@ -1,0 +1,4 @@
+"""The operating-system process: start, signals, log output, tuning.
+
+Nothing here knows tasks, logs, gRPC or SQL.
+"""

@@ -1,0 +1,329 @@
+"""Following a log: one stream through pauses, resumes, new epochs and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Deleted, Note
+from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.domain.errors import (
+    CursorExpired,
+    FieldViolation,
+    InvalidFields,
+    ServerDraining,
+    StoreUnavailable,
+    TaskLogsError,
+    TaskNotFound,
+)
+from tasklogs_server.domain.names import TaskRef
+from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_read
+from tasklogs_server.domain.status import StatusDetail, derive
+from tasklogs_server.reads.feed import Encode, Feed, Message, TailFold, expired, messages_of
+from tasklogs_server.reads.follow_events import (
+    CaughtUp,
+    FollowEvent,
+    Progress,
+    StatusChanged,
+    TailSent,
+)
+from tasklogs_server.reads.reader import Sync
+from tasklogs_server.reads.tokens import Cursor
+from tasklogs_server.store.log_changes import EntriesChanged, LogChanges
+from tasklogs_server.store.records import Commit, Task
+from tasklogs_server.telemetry.calls import concerns
+
+_PROGRESS_AFTER = timedelta(seconds=15)
+_SYNC_RETRY_SECONDS = 1.0
+_STORE_RETRY_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class FollowQuery:
+    """What a caller wants to follow; `tail` and `cursor` are not given together."""
+
+    ref: TaskRef
+    source: Source
+    tail: int | None
+    cursor: Cursor | None
+    deltas: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Lag:
+    """What a follower behind the feed read, shared by all at the same place."""
+
+    messages: Sequence[Message]
+    revision: int
+
+
+_RunningFeed = tuple[Feed, asyncio.Task[None]]
+
+
+class Follows:
+    """All follows of this process, and the feeds that they share."""
+
+    def __init__(
+        self,
+        changes: LogChanges,
+        bus: LocalBus,
+        *,
+        sync: Sync,
+        encode: Encode,
+        lease: timedelta,
+        progress_after: timedelta = _PROGRESS_AFTER,
+    ) -> None:
+        self._changes = changes
+        self._sync = sync
+        self._encode = encode
+        self._lease = lease
+        self.progress_after = progress_after
+        self._feeds: dict[UUID, _RunningFeed] = {}
+        self._lagging: Shared[_Lag] = Shared()
+        self._draining: ServerDraining | None = None
+        bus.listen(self._noted)
+
+    @property
+    def followers(self) -> int:
+        """How many streams are open; may be asked in another thread."""
+        return sum(feed.followers for feed, _ in list(self._feeds.values()))
+
+    async def follow(self, query: FollowQuery) -> AsyncGenerator[bytes, None]:
+        """Yield the messages of a follow as they travel, until it ends with an error.
+
+        Raises what a read raises at its start, and CursorExpired; later TaskNotFound,
+        ServerDraining, and CursorExpired where entries were evicted that it had not sent yet.
+        """
+        task, revision = await self._start(query)
+        detail = derive(task.facts)
+        plan_read(detail, query.source)
+        if self._draining is not None:  # also one that came while the task was read
+            raise self._draining
+        woken = asyncio.Event()
+        async with self._feed(task, woken) as feed:
+            if feed.detail != detail:
+                await feed.refresh()  # it was there before, and may not have read these facts yet
+            messages = _Follower(self, feed, query, revision, woken).messages()
+            async with aclosing(messages):
+                async for message in messages:
+                    yield message
+
+    def drain(self, error: ServerDraining) -> None:
+        """End all follows, and take no new one."""
+        self._draining = error
+        for feed, _ in list(self._feeds.values()):
+            feed.end(error)
+
+    async def lag(self, task_id: UUID, revision: int) -> _Lag:
+        """Read what changed after `revision`, once for all who ask at the same time.
+
+        Raises CursorExpired where some of it was evicted.
+        """
+        return await self._lagging.run((task_id, revision), lambda: self._read(task_id, revision))
+
+    async def sync(self, task_id: UUID) -> None:
+        """Bring the store up to date. Raises AgentUnreachable, TaskAppFailed."""
+        await self._sync(task_id, max_staleness=None, time_left=None)
+
+    def encode(self, revision: int, task_id: UUID, event: FollowEvent) -> bytes:
+        """Encode an event that is one follower's own."""
+        return self._encode(Cursor(task_id, revision).encode(), event, False)
+
+    def wire(self, message: Message, *, as_delta: bool) -> bytes:
+        """Return a shared message as it travels."""
+        return message.wire(self._encode, as_delta=as_delta)
+
+    async def _start(self, query: FollowQuery) -> tuple[Task, int]:
+        task, revision = await self._changes.start(query.ref, query.tail)
+        concerns(task.task_id)
+        if query.cursor is None:
+            return task, revision
+        if query.cursor.task_id != task.task_id:
+            raise InvalidFields([FieldViolation("cursor", "is of another task")])
+        if query.cursor.revision > task.head.revision:
+            # A restored backup: what the caller knows is no longer so.
+            raise expired(task)
+        if query.cursor.revision < task.head.evicted.revision:
+            raise expired(task)
+        return task, query.cursor.revision
+
+    async def _read(self, task_id: UUID, revision: int) -> _Lag:
+        read = await self._changes.since(task_id, revision)
+        if revision < read.task.head.evicted.revision:
+            raise expired(read.task)
+        messages = messages_of(TailFold(), task_id, read.changes, read.task.head.tail)
+        return _Lag(messages, read.revision)
+
+    @asynccontextmanager
+    async def _feed(self, task: Task, follower: asyncio.Event) -> AsyncIterator[Feed]:
+        """Lend the task's feed: the first follower opens it, the last one closes it."""
+        feed, running = self._feeds.get(task.task_id) or self._open(task)
+        if feed.error is not None:  # its followers are about to leave, perhaps slowly
+            feed, running = self._open(task)
+        try:
+            with feed.wakes(follower):
+                yield feed
+        finally:
+            if not feed.is_followed:
+                if self._feeds.get(task.task_id) == (feed, running):
+                    del self._feeds[task.task_id]
+                running.cancel()
+                with suppress(asyncio.CancelledError):
+                    await running
+
+    def _open(self, task: Task) -> _RunningFeed:
+        feed = Feed(task, self._changes, lease=self._lease)
+        running = asyncio.create_task(feed.run(), name=f"feed {task.task_id}")
+        self._feeds[task.task_id] = feed, running
+        return feed, running
+
+    def _noted(self, note: Note) -> None:
+        followed = self._feeds.get(note.task_id)
+        if followed is None:
+            return
+        feed = followed[0]
+        if isinstance(note, Deleted):
+            feed.end(TaskNotFound(str(note.task_id)))
+        elif isinstance(note.commit, Commit):
+            feed.committed(note.commit)
+        else:
+            feed.wake()
+
+
+class _Follower:
+    """One stream: where it is, and what it has said."""
+
+    def __init__(
+        self,
+        follows: Follows,
+        feed: Feed,
+        query: FollowQuery,
+        revision: int,
+        woken: asyncio.Event,
+    ) -> None:
+        self._follows = follows
+        self._feed = feed
+        self._query = query
+        self._revision = revision
+        self._woken = woken
+        self._may_begin_later = query.cursor is None
+        self._told: StatusDetail | None = None
+        self._quiet_since = 0.0
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._progress_is_due = False
+        self._last_sent: tuple[int, int, int] | None = None
+        """Epoch, id and revision of the entry that was sent last: the base of deltas."""
+        self._caught_up_at: int | None = None
+        """The revision at which to say so; None: not known yet, or said already."""
+
+    async def messages(self) -> AsyncGenerator[bytes, None]:
+        """Yield the stream's messages."""
+        finding = asyncio.create_task(self._find_caught_up(), name="follow catches up")
+        finding.add_done_callback(lambda _: self._woken.set())
+        try:
+            while True:
+                self._woken.clear()
+                if self._feed.error is not None:
+                    raise self._feed.error
+                if finding.done():
+                    finding.result()  # a failure that nobody foresaw ends the stream, and shows
+                if self._told != self._feed.detail:
+                    self._told = self._feed.detail
+                    yield self._own(StatusChanged(self._told))
+                # One step, then the rest again: whoever never keeps up hears of all else, too.
+                if self._revision < self._feed.revision:
+                    messages, revision = await self._due()
+                    for message in messages:
+                        self._may_begin_later = False
+                        yield self._wire(message)
+                    self._revision = revision
+                if self._caught_up_at is not None and self._revision >= self._caught_up_at:
+                    self._caught_up_at = None
+                    yield self._own(CaughtUp())
+                if self._revision >= self._feed.revision and not await self._wakes():
+                    yield self._own(Progress())
+        finally:
+            if self._progress_timer is not None:
+                self._progress_timer.cancel()
+            finding.cancel()
+            with suppress(asyncio.CancelledError):
+                await finding
+
+    async def _due(self) -> tuple[Sequence[Message], int]:
+        """Return what comes next, and up to where: the feed's step, or else what the store has."""
+        step = self._feed.step_after(self._revision)
+        if step is not None:
+            return step.messages, step.revision
+        try:
+            lag = await self._follows.lag(self._feed.task_id, self._revision)
+        except StoreUnavailable:
+            await asyncio.sleep(_STORE_RETRY_SECONDS)
+            return (), self._revision
+        except CursorExpired as error:
+            if not self._may_begin_later or error.oldest is None:
+                raise
+            # It asked for what is held, and was sent nothing yet: less is held by now.
+            return (), Cursor.decode(error.oldest).revision
+        return lag.messages, lag.revision
+
+    def _wire(self, message: Message) -> bytes:
+        event = message.event
+        as_delta = False
+        if isinstance(event, TailSent):
+            base = (event.epoch, event.head.id, event.base_revision)
+            as_delta = self._query.deltas and event.delta is not None and self._last_sent == base
+            self._last_sent = (event.epoch, event.head.id, event.revision)
+        elif isinstance(event, EntriesChanged):
+            self._last_sent = (event.epoch, event.last_id, event.revision)
+        return self._follows.wire(message, as_delta=as_delta)
+
+    def _own(self, event: FollowEvent) -> bytes:
+        return self._follows.encode(self._revision, self._feed.task_id, event)
+
+    async def _find_caught_up(self) -> None:
+        """Find the revision at which the follower has all there was when it began.
+
+        That is known where a read of the same source would be answered: while the task app fails
+        it waits, and so it does where the status came to refuse reads.
+        """
+        while True:
+            if await self._up_to_date():
+                break
+            await asyncio.sleep(_SYNC_RETRY_SECONDS)
+        self._caught_up_at = await self._feed.refresh()
+
+    async def _up_to_date(self) -> bool:
+        try:
+            if plan_read(self._feed.detail, self._query.source) is ReadPlan.SYNC_THEN_READ:
+                await self._follows.sync(self._feed.task_id)
+        except TaskLogsError:  # a failed sync does not end a follow, nor does a refused one
+            return False
+        return True
+
+    async def _wakes(self) -> bool:
+        """Wait for a change; False after a while without one."""
+        # One timer that finds out when it ends, not one per wait: there is a wait per message.
+        loop = asyncio.get_running_loop()
+        self._quiet_since = loop.time()
+        if self._progress_timer is None:
+            self._arm_progress(loop)
+        self._progress_is_due = False
+        await self._woken.wait()
+        return not self._progress_is_due
+
+    def _arm_progress(self, loop: asyncio.AbstractEventLoop) -> None:
+        due = self._quiet_since + self._follows.progress_after.total_seconds()
+        self._progress_timer = loop.call_at(due, self._progress, loop, due)
+
+    def _progress(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if self._quiet_since + self._follows.progress_after.total_seconds() > due:
+            self._arm_progress(loop)
+            return
+        self._progress_timer = None
+        self._progress_is_due = True
+        self._woken.set()

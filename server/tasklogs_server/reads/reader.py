@@ -1,0 +1,230 @@
+"""Reading a log: the state decides what happens first; the reading itself is always the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from tasklogs_server.concurrency.singleflight import Shared
+from tasklogs_server.domain.errors import (
+    AgentUnreachable,
+    CursorExpired,
+    FieldViolation,
+    InvalidFields,
+)
+from tasklogs_server.domain.names import TaskRef
+from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_earlier_epoch, plan_read
+from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
+from tasklogs_server.reads.tokens import Cursor, PagePlace
+from tasklogs_server.store.log_reads import LogPage, LogReads, PageQuery
+from tasklogs_server.store.records import Evicted
+from tasklogs_server.telemetry.calls import concerns
+
+MAX_PAGE_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """What a caller asks for. `tail` None: all; `epoch` None: the current one."""
+
+    ref: TaskRef
+    source: Source
+    tail: int | None
+    page_rows: int
+    page_token: str
+    epoch: int | None
+    max_staleness: timedelta | None
+    fingerprint: Callable[[], bytes]
+    """Of the arguments that must be the same on every page; only paging needs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogAnswer:
+    """A page and what is to be said with it. `encoded` is the field `logs` as it travels."""
+
+    encoded: bytes
+    snapshot: bool
+    snapshot_at: datetime | None
+    status: TaskStatus
+    epoch: int
+    revision: int
+    first_id: int | None
+    cursor: str
+    next_page_token: str
+
+
+class Sync(Protocol):
+    """Brings the store up to date with the task app."""
+
+    def __call__(
+        self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
+    ) -> Awaitable[datetime]:
+        """Return when the sync began that now holds. Raises AgentUnreachable, TaskAppFailed."""
+
+
+class LogReader:
+    """Answers reads of logs.
+
+    `sync` brings a task's stored log up to date; `confirmed_at` knows the moment of which it is a
+    true picture where that is not in the store yet; `evicted` reads what it has lost.
+    """
+
+    def __init__(
+        self,
+        reads: LogReads,
+        *,
+        sync: Sync,
+        confirmed_at: Callable[[UUID], datetime | None],
+        evicted: Callable[[UUID], Awaitable[Evicted]],
+        page_bytes: int,
+    ) -> None:
+        self._reads = reads
+        self._sync = sync
+        self._confirmed_at = confirmed_at
+        self._evicted = evicted
+        self._page_bytes = page_bytes
+        self._shared: Shared[LogPage] = Shared()
+
+    async def read(self, query: LogQuery, *, time_left: timedelta | None) -> LogAnswer:
+        """Read one page; `time_left` is what the caller's deadline allows.
+
+        Raises TaskNotFound, TaskStateConflict, AgentUnreachable, TaskAppFailed, InvalidFields,
+        CursorExpired, StoreUnavailable, LogCorrupt.
+        """
+        if query.page_token:
+            return await self._next_page(query)
+        return await self._first_page(query, time_left)
+
+    async def _first_page(self, query: LogQuery, time_left: timedelta | None) -> LogAnswer:
+        wanted = PageQuery(
+            epoch=query.epoch,
+            tail=query.tail,
+            rows=query.page_rows,
+            page_bytes=self._page_bytes,
+        )
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        page = await self._page(query.ref, wanted)
+        detail = derive(page.facts)
+        plan = _plan(page, query, detail)
+        if page.first_id is None and page.epoch < page.current_epoch:
+            await self._refuse_evicted(page)
+        if plan is ReadPlan.SYNC_THEN_READ:
+            if time_left is not None:
+                time_left -= timedelta(seconds=loop.time() - began)
+            unreachable = await self._bring_up_to_date(page.task_id, query, time_left)
+            page = await self._page(query.ref, wanted)
+            if unreachable is not None:
+                # Deleted, paused or failed while this waited? Then that is the answer.
+                detail = derive(page.facts)
+                plan = _plan(page, query, detail)
+                if plan is ReadPlan.SYNC_THEN_READ:
+                    raise unreachable
+        return self._answer(
+            page,
+            query,
+            snapshot=plan is ReadPlan.READ_SNAPSHOT,
+            snapshot_at=self._snapshot_at(page),
+            status=detail.status,
+            revision=page.revision,
+        )
+
+    async def _bring_up_to_date(
+        self, task_id: UUID, query: LogQuery, time_left: timedelta | None
+    ) -> AgentUnreachable | None:
+        try:
+            await self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
+        except AgentUnreachable as error:
+            return error
+        return None
+
+    async def _next_page(self, query: LogQuery) -> LogAnswer:
+        place = PagePlace.decode(query.page_token, fingerprint=query.fingerprint())
+        wanted = PageQuery(
+            epoch=place.epoch,
+            start=place.start,
+            end=place.end,
+            rows=query.page_rows,
+            page_bytes=self._page_bytes,
+        )
+        page = await self._page(query.ref, wanted)
+        # Pages begin after entries that were there: where none is left, all were evicted.
+        is_evicted = page.start > place.start or page.first_id is None
+        if page.task_id != place.task_id or is_evicted:
+            raise await self._expired(page.task_id)
+        return self._answer(
+            page,
+            query,
+            snapshot=place.snapshot,
+            snapshot_at=place.snapshot_at,
+            status=place.status,
+            revision=place.revision,
+        )
+
+    async def _refuse_evicted(self, page: LogPage) -> None:
+        # An earlier epoch without entries: empty is not the same as gone.
+        if page.epoch <= (await self._evicted(page.task_id)).epoch:
+            raise await self._expired(page.task_id)
+
+    async def _expired(self, task_id: UUID) -> CursorExpired:
+        evicted = await self._evicted(task_id)
+        return CursorExpired(Cursor(task_id, evicted.revision).encode())
+
+    async def _page(self, ref: TaskRef, wanted: PageQuery) -> LogPage:
+        page = await self._shared.run((ref, wanted), lambda: self._reads.page(ref, wanted))
+        concerns(page.task_id)
+        return page
+
+    def _answer(
+        self,
+        page: LogPage,
+        query: LogQuery,
+        *,
+        snapshot: bool,
+        snapshot_at: datetime | None,
+        status: TaskStatus,
+        revision: int,
+    ) -> LogAnswer:
+        """Say what the first page decided (`revision`: the log's, then) and what is on this one."""
+        next_page_token = ""
+        if page.next_ordinal < page.end:
+            next_page_token = PagePlace(
+                task_id=page.task_id,
+                epoch=page.epoch,
+                start=page.next_ordinal,
+                end=page.end,
+                revision=revision,
+                snapshot=snapshot,
+                snapshot_at=snapshot_at,
+                status=status,
+                fingerprint=query.fingerprint(),
+            ).encode()
+        return LogAnswer(
+            encoded=page.encoded,
+            snapshot=snapshot,
+            snapshot_at=snapshot_at,
+            status=status,
+            epoch=page.epoch,
+            revision=page.revision,
+            first_id=page.first_id,
+            # What changed since the first page is what a follow from here brings.
+            cursor=Cursor(page.task_id, revision).encode(),
+            next_page_token=next_page_token,
+        )
+
+    def _snapshot_at(self, page: LogPage) -> datetime | None:
+        known = (page.snapshot_at, self._confirmed_at(page.task_id))
+        return max((moment for moment in known if moment is not None), default=None)
+
+
+def _plan(page: LogPage, query: LogQuery, detail: StatusDetail) -> ReadPlan:
+    current = page.current_epoch
+    if query.epoch is not None and query.epoch > max(current, 1):
+        raise InvalidFields([FieldViolation("epoch", f"the task has {current} epochs")])
+    if query.epoch is not None and query.epoch < current:
+        return plan_earlier_epoch(detail, query.source)
+    return plan_read(detail, query.source)

@@ -1,0 +1,155 @@
+"""What strangers say, on every way to a terminal: shown, and steering nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterable
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+
+from tasklogs.cli.render.terminal_text import one_line, safe_json, visible
+from tasklogs.v1 import tasks_pb2
+from tests.cli.command import Finished, run, run_on_terminal
+from tests.cli.samples import entry, page, task
+from tests.client.scripted_server import Refusal, ScriptedServer
+from tests.support.fakes.log_server import ACTIVE, LogServer, entries, log_server, status
+from tests.support.fakes.log_server import entry as followed_entry
+
+CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4K\x07"
+HYPERLINK = "\x1b]8;;http://evil.example\x1b\\click\x1b]8;;\x1b\\"
+MARKUP = "[red]x[/red][link=http://evil.example]:smile:[/]"
+HOSTILE = f"{CLIPBOARD}{HYPERLINK}\x9b2J\x9d0;owned\x9c\x00\x08\x7f\u202egnp\u2066\r{MARKUP}"
+_OURS = re.compile(r"\x1b\[(?:[01]|0?1;?\d*)?m")
+"""Bold, as headings and tables have it."""
+_STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def hostile_task() -> tasks_pb2.Task:
+    made = task(name=HOSTILE, display_name=HOSTILE)
+    made.owner, made.id, made.prompt = HOSTILE, HOSTILE, f"{HOSTILE}\n{HOSTILE}"
+    return made
+
+
+def refusal(reason: str = HOSTILE) -> Refusal:
+    details = [
+        error_details_pb2.ErrorInfo(
+            reason=reason, domain="tasklogs.v1", metadata={"oldest_cursor": HOSTILE}
+        ),
+        error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field=HOSTILE, description=HOSTILE)
+            ]
+        ),
+    ]
+    return Refusal(grpc.StatusCode.OUT_OF_RANGE, HOSTILE, details)
+
+
+def steering(screen: str) -> list[str]:
+    """What on the screen is none of the command's own."""
+    shown = _OURS.sub("", screen)
+    return re.findall(
+        r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", shown
+    )
+
+
+LISTED = tasks_pb2.ListTasksResponse(tasks=[hostile_task()])
+CREATED = tasks_pb2.CreateTaskResponse(task=hostile_task(), agent_token=HOSTILE)
+BUILD = ("--build-number", "1", "--transition", "start", "--job-status", "running")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (("task", "list"), LISTED),
+        (("task", "list", "-o", "json"), LISTED),
+        (("task", "get", "local/demo"), hostile_task()),
+        (("task", "get", "local/demo", "-o", "json"), hostile_task()),
+        (("task", "create", "demo"), CREATED),
+        (("task", "create", "demo", "-o", "json"), CREATED),
+        (("task", "report-build", "local/demo", *BUILD), hostile_task()),
+        (
+            ("task", "rotate-token", "local/demo"),
+            tasks_pb2.RotateAgentTokenResponse(agent_token=HOSTILE),
+        ),
+        (("logs", "local/demo"), page(entry(0, HOSTILE))),
+        (("logs", "local/demo", "-o", "json"), page(entry(0, HOSTILE))),
+        (("logs", "local/demo", "-o", "jsonl"), page(entry(0, HOSTILE))),
+        *(((*call, "local/demo"), refusal()) for call in (("task", "get"), ("logs",))),
+        (("task", "list"), refusal("TASK_STATE_CONFLICT")),
+        (("task", "delete", "--yes", HOSTILE.replace("\0", "")), refusal()),
+    ],
+    ids=lambda value: (
+        " ".join(value)[:30].encode("ascii", "replace").decode()
+        if isinstance(value, tuple)
+        else type(value).__name__
+    ),
+)
+async def test_a_terminal_shows_it_and_is_not_steered(
+    scripted: ScriptedServer, arguments: tuple[str, ...], answer: Message | Refusal
+) -> None:
+    scripted.script.append(answer)
+    finished = await run_on_terminal(*arguments, "--server", scripted.address)
+    assert steering(finished.stdout) == []
+    assert MARKUP in finished.stdout.replace("\n", "")
+
+
+async def follow(server: LogServer, *options: str) -> Finished:
+    return await run_on_terminal("logs", "-f", "local/demo", *options, "--server", server.address)
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "jsonl"), ("--escaped",)])
+async def test_a_follow_on_a_terminal_shows_it_and_is_not_steered(options: Iterable[str]) -> None:
+    async with log_server() as server:
+        server.streams = [
+            [status("a", ACTIVE), entries("b", followed_entry(0, HOSTILE, 1)), refusal()]
+        ]
+        finished = await follow(server, *options)
+    assert finished.code == 1
+    assert steering(finished.stdout) == []
+    assert finished.stdout.replace("\n", "").count(MARKUP) >= 3
+
+
+@pytest.mark.parametrize("follows", [False, True])
+async def test_a_terminal_gets_it_as_it_is_where_that_is_asked_for(
+    scripted: ScriptedServer, follows: bool
+) -> None:
+    if follows:
+        async with log_server() as server:
+            server.streams = [
+                [status("a", ACTIVE), entries("b", followed_entry(0, HOSTILE, 1)), refusal()]
+            ]
+            finished = await follow(server, "--raw")
+    else:
+        scripted.script.append(page(entry(0, HOSTILE)))
+        finished = await run_on_terminal(
+            "logs", "local/demo", "--raw", "--server", scripted.address
+        )
+    assert HOSTILE in finished.stdout
+
+
+async def test_a_pipe_gets_it_escaped_where_that_is_asked_for(scripted: ScriptedServer) -> None:
+    scripted.script.append(page(entry(0, HOSTILE)))
+    finished = await run("logs", "local/demo", "--escaped", "--server", scripted.address)
+    assert steering(finished.stdout) == []
+    assert MARKUP in finished.stdout
+
+
+async def test_raw_and_escaped_are_for_text_alone(scripted: ScriptedServer) -> None:
+    finished = await run("logs", "local/demo", "--raw", "-o", "json", "--server", scripted.address)
+    assert finished.code == 2
+    assert "only with -o text" in finished.stderr
+
+
+@pytest.mark.parametrize("piece", [" ", "\t ", "\n ", "\r\n", "\r", "\x1b", "\u2028", "\x1f", "a "])
+async def test_no_text_takes_more_than_its_length_to_make_safe(piece: str) -> None:
+    """A megabyte of blanks once took minutes to bring on one line."""
+    text = "a" + piece * (1_000_000 // len(piece)) + "b"
+    began = time.process_time()
+    for make_safe in (visible, one_line, safe_json):
+        await asyncio.to_thread(make_safe, text)
+    assert time.process_time() - began < 10

@@ -1,0 +1,62 @@
+"""The examples in docstrings and docs/client.md, run as they stand there on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+from pathlib import Path
+
+import pytest
+
+from tasklogs import BuildTransition, JobStatus, TaskLogsClient
+from tasklogs.client import client, sync
+from tasklogs.v1 import types_pb2
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.server import Server
+
+WRITTEN_ADDRESS = "127.0.0.1:50051"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "client.md"
+
+
+@pytest.fixture
+async def address(server: Server) -> str:
+    """A server with the task `local/demo`, which is paused and holds a question and its answer."""
+    async with TaskLogsClient(server.address) as operator:
+        created = await operator.create_task("demo")
+        await operator.report_build("local/demo", 1, BuildTransition.START, JobStatus.SUCCEEDED)
+        async with ScriptedAgent.connect(server, created.agent_token) as agent:
+            await agent.append(
+                [
+                    log_entry(0, "What is 6 times 7?", type_=types_pb2.TASK_LOG_TYPE_INPUT),
+                    log_entry(1, "It is 42.", type_=types_pb2.TASK_LOG_TYPE_OUTPUT),
+                ],
+                open_epoch=True,
+            )
+            await agent.acked()
+            await operator.report_build("local/demo", 2, BuildTransition.STOP, JobStatus.SUCCEEDED)
+    return server.address
+
+
+def run_examples(text: str, name: str, address: str) -> None:
+    """Run each example of `text`, in its order, in one namespace; fail with what differed."""
+    test = doctest.DocTestParser().get_doctest(
+        text.replace(WRITTEN_ADDRESS, address), {}, name, name, 0
+    )
+    assert test.examples, f"{name} has no examples"
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+    assert not said, "".join(said)
+
+
+@pytest.mark.parametrize("documented", [client.TaskLogsClient, sync.SyncTaskLogsClient])
+async def test_the_examples_of_a_class_work(documented: type, address: str) -> None:
+    found = doctest.DocTestFinder().find(documented, globs={})
+    text = "\n".join(
+        each.docstring or "" for each in sorted(found, key=lambda one: one.lineno or 0)
+    )
+
+    await asyncio.to_thread(run_examples, text, documented.__name__, address)
+
+
+async def test_the_examples_of_the_page_work(address: str) -> None:
+    await asyncio.to_thread(run_examples, DOCUMENT.read_text(), DOCUMENT.name, address)

@@ -1,0 +1,179 @@
+"""Random logs, random breaks: whatever a server does, a follow yields what the log came to hold."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+
+import grpc
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasklogs import (
+    CaughtUp,
+    EntriesChanged,
+    EntryWithdrawn,
+    EpochStarted,
+    ReconnectWaits,
+    StatusChanged,
+    TaskLogsClient,
+    TaskStatus,
+)
+from tests.client.scripted_server import Refusal
+from tests.support.fakes.followed_log import FollowedLog, Stored, falsified
+from tests.support.fakes.log_server import (
+    ACTIVE,
+    HOLD,
+    PAUSED,
+    Request,
+    Step,
+    caught_up,
+    log_server,
+    status,
+)
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+
+SOON = ReconnectWaits(first=timedelta(milliseconds=1), cap=timedelta(milliseconds=2))
+
+
+class Change(enum.Enum):
+    APPEND = enum.auto()
+    GROW = enum.auto()
+    REDRAW = enum.auto()
+    WITHDRAW = enum.auto()
+    OPEN_EPOCH = enum.auto()
+
+
+class Break(enum.Enum):
+    DRAINING = enum.auto()
+    ABORTED = enum.auto()
+    END = enum.auto()
+    REPEAT = enum.auto()
+    LIE = enum.auto()
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from([*Change, Change.APPEND, Change.GROW]),
+        st.text(alphabet="aé漢😀\n", min_size=1, max_size=4),
+        st.integers(0, 8),
+    ),
+    max_size=25,
+)
+BREAKS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from(Break)), max_size=8)
+
+
+class Server:
+    """Plays follows of a log that changes between the messages and breaks where it is told."""
+
+    def __init__(
+        self,
+        changes: Sequence[tuple[Change, str, int]],
+        breaks: Sequence[tuple[int, Break]],
+    ) -> None:
+        self.log = FollowedLog()
+        self.log.open_epoch()
+        self._changes = list(changes)
+        self._breaks = list(breaks)
+
+    async def play(self, request: Request) -> AsyncIterator[Step]:
+        position = int(request.cursor or 0)
+        after, kind = self._breaks.pop(0) if self._breaks else (None, None)
+        sent: dict[int, Stored] | None = {} if request.deltas else None
+        if kind is Break.REPEAT:
+            position = 0
+        yield status(str(position), ACTIVE)
+        for message in self.log.since(position, sent):
+            if (step := self._broken(after, kind)) is not None:
+                yield step
+                return
+            after = None if after is None else after - 1
+            yield falsified(message) if kind is Break.LIE else message
+            position = int(message.cursor)
+        yield caught_up(str(position))
+        while self._changes:
+            for _ in range(min(len(self._changes), 1 + len(self._changes) % 3)):
+                self._apply(*self._changes.pop(0))
+            for message in self.log.since(position, sent):
+                if (step := self._broken(after, kind)) is not None:
+                    yield step
+                    return
+                after = None if after is None else after - 1
+                yield falsified(message) if kind is Break.LIE else message
+                position = int(message.cursor)
+        if kind is not None and self._breaks:
+            yield _BROKEN[kind]
+            return
+        yield status(str(position), PAUSED)
+        yield HOLD
+
+    def _broken(self, after: int | None, kind: Break | None) -> Step | None:
+        return _BROKEN[kind] if after == 0 and kind is not None else None
+
+    def _apply(self, change: Change, text: str, keep: int) -> None:
+        match change:
+            case Change.APPEND:
+                self.log.append(text)
+            case Change.GROW:
+                self.log.change_tail(1_000, text)
+            case Change.REDRAW:
+                self.log.change_tail(keep, text)
+            case Change.WITHDRAW:
+                self.log.withdraw()
+            case Change.OPEN_EPOCH:
+                self.log.open_epoch()
+
+
+_DRAINING = Refusal(grpc.StatusCode.UNAVAILABLE, "draining")
+_BROKEN: dict[Break, Step] = {
+    Break.DRAINING: _DRAINING,
+    Break.ABORTED: Refusal(grpc.StatusCode.ABORTED, "again"),
+    Break.END: _DRAINING,
+    Break.REPEAT: Refusal(grpc.StatusCode.INTERNAL, "internal error"),
+    Break.LIE: _DRAINING,
+}
+
+
+@settings(deadline=None, max_examples=100)
+@given(CHANGES, BREAKS)
+async def test_a_follow_comes_to_hold_the_log_and_repeats_nothing(
+    changes: list[tuple[Change, str, int]], breaks: list[tuple[int, Break]]
+) -> None:
+    played = Server(changes, breaks)
+    view: dict[tuple[int, int], str] = {}
+    revisions: list[int] = []
+    statuses = caught = 0
+    async with asyncio.timeout(DEADLINE_SECONDS), log_server() as server:
+        server.play = played.play
+        async with TaskLogsClient(server.address, reconnect_waits=SOON) as client:
+            async for event in client.follow("local/demo"):
+                match event:
+                    case StatusChanged():
+                        statuses += 1
+                        if event.status is TaskStatus.PAUSED:
+                            break
+                    case CaughtUp():
+                        caught += 1
+                    case EpochStarted():
+                        revisions.append(event.revision)
+                    case EntryWithdrawn():
+                        revisions.append(event.revision)
+                        view.pop((event.epoch, event.id), None)
+                    case EntriesChanged():
+                        for change in event.changes:
+                            each, key = change.entry, (event.epoch, change.entry.id)
+                            was = view.get(key)
+                            assert (change.replaces is None) == (was is None)
+                            before = was or ""
+                            assert each.content == played.log.history[each.revision].content
+                            assert each.content[: change.kept] == before[: change.kept]
+                            if change.appended is not None:
+                                assert each.content == before + change.appended
+                            revisions.append(each.revision)
+                            view[key] = each.content
+
+    assert revisions == sorted(set(revisions))
+    assert (statuses, caught) == (2, 1)
+    assert view == {key: each.content for key, each in played.log.entries.items()}

@@ -1,0 +1,162 @@
+"""The client without asyncio, from threads of its own, against a server that a test plays."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from tasklogs import EntriesChanged, FollowEvent, SyncTaskLogsClient, errors
+from tests.cli.samples import page, task
+from tests.client.test_follow import DRAINING, refusal
+from tests.support.fakes.log_server import (
+    ACTIVE,
+    HOLD,
+    LogServer,
+    entries,
+    entry,
+    log_server,
+    status,
+)
+from tests.support.fakes.log_server import caught_up as caught_up_at
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LogServer]:
+    async with log_server() as server:
+        yield server
+
+
+def client_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "tasklogs client"]
+
+
+async def test_reads_and_operations_wait_for_their_answers(server: LogServer) -> None:
+    server.answers = [
+        page(entry(0, "a", 1), next_page_token="2"),
+        page(entry(1, "b", 2)),
+        task("demo"),
+    ]
+
+    def use() -> tuple[list[str], str]:
+        with SyncTaskLogsClient(server.address) as client:
+            log = client.get("local/demo")
+            return [each.content for each in log.entries()], client.get_task("local/demo").name
+
+    assert await asyncio.to_thread(use) == (["a", "b"], "demo")
+    assert client_threads() == []
+
+
+async def test_a_follow_is_a_plain_loop_that_reconnects(server: LogServer) -> None:
+    server.streams = [
+        [status("c0", ACTIVE), entries("c1", entry(0, "a", 1)), DRAINING],
+        [status("c1", ACTIVE), entries("c2", entry(1, "b", 2)), caught_up_at("c2"), HOLD],
+    ]
+
+    def use() -> list[str]:
+        seen = []
+        with SyncTaskLogsClient(server.address) as client, client.follow("local/demo") as follow:
+            for event in follow:
+                if isinstance(event, EntriesChanged):
+                    seen += [each.content for each in event.entries]
+                if follow.cursor == "c2" and len(seen) == 2:
+                    break
+        return seen
+
+    assert await asyncio.to_thread(use) == ["a", "b"]
+    await server.left.wait()
+
+
+async def test_errors_are_raised_in_the_thread_that_asked(server: LogServer) -> None:
+    server.streams = [[refusal(grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")]]
+
+    def use() -> None:
+        with SyncTaskLogsClient(server.address) as client:
+            next(client.follow("local/demo"))
+
+    with pytest.raises(errors.TaskNotFound):
+        await asyncio.to_thread(use)
+    assert client_threads() == []
+
+
+async def test_closing_ends_a_follow_that_another_thread_waits_for(server: LogServer) -> None:
+    server.streams = [[status("c0", ACTIVE), HOLD]]
+    client = await asyncio.to_thread(SyncTaskLogsClient(server.address).__enter__)
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def read() -> int:
+        seen = []
+        for event in client.follow("local/demo"):
+            seen.append(event)
+            loop.call_soon_threadsafe(begun.set)
+        return len(seen)
+
+    reading = asyncio.create_task(asyncio.to_thread(read))
+    await begun.wait()
+
+    await asyncio.to_thread(client.close)
+
+    assert await reading == 1
+    assert client_threads() == []
+
+
+async def test_closing_ends_a_call_that_another_thread_waits_for(server: LogServer) -> None:
+    server.answers = [HOLD]
+    client = await asyncio.to_thread(SyncTaskLogsClient(server.address).__enter__)
+    calling = asyncio.create_task(asyncio.to_thread(client.get_task, "local/demo"))
+    await server.called.wait()
+
+    await asyncio.to_thread(client.close)
+
+    with pytest.raises(RuntimeError, match="not open"):
+        await calling
+
+
+async def test_closing_ends_even_a_call_that_waits_for_its_token(server: LogServer) -> None:
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+
+    async def never() -> str:
+        loop.call_soon_threadsafe(asked.set)
+        return await asyncio.Future()
+
+    client = await asyncio.to_thread(SyncTaskLogsClient(server.address, token=never).__enter__)
+    calling = asyncio.create_task(asyncio.to_thread(client.get_task, "local/demo"))
+    await asked.wait()
+
+    await asyncio.to_thread(client.close)
+
+    with pytest.raises(RuntimeError, match="not open"):
+        await calling
+
+
+async def test_a_follow_of_a_closed_client_is_over(server: LogServer) -> None:
+    def use() -> list[FollowEvent]:
+        with SyncTaskLogsClient(server.address) as client:
+            follow = client.follow("local/demo")
+        return list(follow)
+
+    assert await asyncio.to_thread(use) == []
+
+
+async def test_a_follow_that_is_dropped_leaves_the_server(server: LogServer) -> None:
+    server.streams = [[status("c0", ACTIVE), HOLD]]
+
+    def use(client: SyncTaskLogsClient) -> None:
+        next(client.follow("local/demo"))
+
+    client = await asyncio.to_thread(SyncTaskLogsClient(server.address).__enter__)
+    await asyncio.to_thread(use, client)
+
+    await server.left.wait()
+    await asyncio.to_thread(client.close)
+
+
+def test_a_client_is_used_inside_its_block() -> None:
+    client = SyncTaskLogsClient("127.0.0.1:9")
+
+    with pytest.raises(RuntimeError, match="inside `with`"):
+        client.get_task("local/demo")
+    client.close()

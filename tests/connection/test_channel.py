@@ -1,0 +1,91 @@
+"""The channel that every client opens."""
+
+from __future__ import annotations
+
+import socket
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.message import Message
+
+from tasklogs.connection.channel import MAX_MESSAGE_BYTES, is_loopback, open_channel
+from tasklogs.v1 import task_logs_pb2, task_logs_pb2_grpc, types_pb2
+from tests.client.scripted_server import scripted_server
+from tests.support.fixtures.server import MakeServer
+
+REQUEST = task_logs_pb2.GetTaskLogsRequest(task="local/demo")
+
+
+def page_of(content_bytes: int) -> Message:
+    return task_logs_pb2.GetTaskLogsResponse(
+        logs=[types_pb2.TaskLogEntry(content="x" * content_bytes)]
+    )
+
+
+async def test_a_message_of_almost_4_mib_arrives() -> None:
+    async with scripted_server() as server, open_channel(server.address) as channel:
+        server.script.append(page_of(MAX_MESSAGE_BYTES - 64))
+
+        page = await task_logs_pb2_grpc.TaskLogsStub(channel).GetTaskLogs(REQUEST)
+
+    assert len(page.logs[0].content) == MAX_MESSAGE_BYTES - 64
+
+
+async def test_a_larger_message_is_refused() -> None:
+    async with scripted_server() as server, open_channel(server.address) as channel:
+        server.script.append(page_of(MAX_MESSAGE_BYTES + 1))
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await task_logs_pb2_grpc.TaskLogsStub(channel).GetTaskLogs(REQUEST)
+
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    ("address", "is_here"),
+    [
+        ("127.0.0.1:50051", True),
+        ("127.8.9.10:50051", True),
+        ("[::1]:50051", True),
+        ("localhost:50051", True),
+        ("LOCALHOST:50051", True),
+        ("127.0.0.1.example.com:50051", False),
+        ("127.example.com:50051", False),
+        ("localhost.example.com:50051", False),
+        ("10.0.0.1:50051", False),
+        ("[::ffff:10.0.0.1]:50051", False),
+        ("[::]:50051", False),
+    ],
+)
+def test_only_this_machine_is_loopback(address: str, is_here: bool) -> None:
+    assert is_loopback(address) is is_here
+
+
+async def test_a_proxy_is_not_asked_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
+
+    async with scripted_server() as server, open_channel(server.address) as channel:
+        server.script.append(page_of(1))
+
+        page = await task_logs_pb2_grpc.TaskLogsStub(channel).GetTaskLogs(REQUEST)
+
+    assert page.logs[0].content == "x"
+
+
+async def test_the_streams_of_one_channel_keep_no_other_waiting(make_server: MakeServer) -> None:
+    async with make_server(streams_per_connection=1) as server:
+        await server.create_task()
+        async with open_channel(server.address) as one, open_channel(server.address) as other:
+            request = task_logs_pb2.FollowTaskLogsRequest(task="local/demo")
+            follow = task_logs_pb2_grpc.TaskLogsStub(one).FollowTaskLogs(request)
+            await follow.read()
+
+            page = await task_logs_pb2_grpc.TaskLogsStub(other).GetTaskLogs(REQUEST, timeout=10)
+
+            assert page.snapshot
+            follow.cancel()

@@ -1,4 +1,0 @@
-"""Peers that mean harm at the port of a real server, and what its honest readers notice of them.
-
-`python -m tests.hostile --help`; docs/development.md says how to read what it prints.
-"""

@@ -1,0 +1,19 @@
+"""The store's fixtures serve here too; sessions over a real store, without gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tasklogs_server.store import Store
+from tests.ingest.desk import Desk
+from tests.store.conftest import log, sql, store, task
+
+__all__ = ["log", "sql", "store", "task"]
+
+
+@pytest.fixture
+async def desk(store: Store) -> AsyncIterator[Desk]:
+    async with Desk.open(store) as opened:
+        yield opened

@@ -1,0 +1,213 @@
+"""Sessions, syncs and uploads over a real store, as the composition root builds them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
+from uuid import UUID
+
+from tasklogs.log.delta import Delta
+from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.truncation import MAX_CONTENT_BYTES
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.ingest.group_commit import Committer
+from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.messages import (
+    Ack,
+    Append,
+    Hello,
+    Limits,
+    ServerEvent,
+    Sync,
+    TailChange,
+)
+from tasklogs_server.ingest.session import Session
+from tasklogs_server.ingest.sessions import Sessions
+from tasklogs_server.ingest.syncs import Syncs
+from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.limits.handshake_queue import Handshakes
+from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.store import Store
+from tasklogs_server.store.evictions import LogLimits
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+
+GENEROUS = LogLimits(rows=1_000_000, bytes=1 << 30, min_retention=timedelta(days=7))
+HELLO = Hello("test", "scripted", None)
+
+
+class Clock:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self._seconds = 0.0
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> datetime:
+        """Let time pass; return the new time."""
+        self._seconds += seconds
+        return self.set_(self.now + timedelta(seconds=seconds))
+
+    def set_(self, moment: datetime) -> datetime:
+        """Let the wall clock jump: no time passes."""
+        self.now = moment
+        return moment
+
+    def monotonic(self) -> float:
+        """How much time has passed, in seconds."""
+        return self._seconds
+
+
+@dataclass
+class Desk:
+    """The agents' room, assembled."""
+
+    store: Store
+    clock: Clock
+    budget: Budget
+    committer: Committer
+    sessions: Sessions
+    syncs: Syncs
+    uploads: Uploads
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        store: Store,
+        *,
+        window_bytes: int = 4 << 20,
+        ingest_bytes: int = 256 << 20,
+        tail_bytes: int = 256 << 20,
+        handshakes: int = 64,
+        patience: timedelta = timedelta(seconds=5),
+        agent_wait: float = 3.0,
+        sync_timeout: float = 10.0,
+        log_limits: LogLimits = GENEROUS,
+        epochs_per_hour: int = 60,
+    ) -> AsyncIterator[Self]:
+        """Build all of it and run the committer."""
+        clock, budget, bus = Clock(), Budget(ingest_bytes), LocalBus()
+        committer = Committer(store.writes, bus)
+        room = Room(store.evictions, log_limits)
+        sessions = Sessions(
+            store=store.sessions,
+            tasks=store.tasks,
+            writes=store.writes,
+            committer=committer,
+            bus=bus,
+            budget=budget,
+            room=room,
+            limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
+            tail_bytes=tail_bytes,
+            handshakes=Handshakes(handshakes, patience),
+            epochs_per_hour=epochs_per_hour,
+            clock=clock,
+            monotonic=clock.monotonic,
+        )
+        syncs = Syncs(
+            sessions,
+            agent_wait=timedelta(seconds=agent_wait),
+            sync_timeout=timedelta(seconds=sync_timeout),
+            monotonic=clock.monotonic,
+        )
+        uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=clock)
+        running = asyncio.create_task(committer.run())
+        try:
+            yield cls(store, clock, budget, committer, sessions, syncs, uploads)
+            assert not running.done(), "the committer runs for as long as there are writers"
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    @asynccontextmanager
+    async def agent(self, task_id: UUID, hello: Hello = HELLO) -> AsyncIterator[DeskAgent]:
+        """Connect an agent; its stream ends with the block."""
+        async with self.sessions.connect(task_id, hello) as session:
+            agent = DeskAgent(self, session)
+            listening = asyncio.create_task(agent.listen())
+            try:
+                yield agent
+            finally:
+                listening.cancel()
+                await asyncio.wait([listening])
+
+
+class DeskAgent:
+    """An agent on the inside of the stream: it says what a test tells it to."""
+
+    def __init__(self, desk: Desk, session: Session) -> None:
+        self.session = session
+        self.heard: list[ServerEvent] = []
+        self.error: Exception | None = None
+        self.has_ended = asyncio.Event()
+        self.answers_syncs = False
+        self.sent = 0
+        self._desk = desk
+        self._changed = asyncio.Condition()
+
+    @property
+    def acked(self) -> int:
+        """The last sequence number that was acknowledged."""
+        return max((one.sequence for one in self.heard if isinstance(one, Ack)), default=0)
+
+    @property
+    def syncs(self) -> Sequence[int]:
+        """The syncs that were asked for."""
+        return [one.id for one in self.heard if isinstance(one, Sync)]
+
+    async def append(
+        self,
+        entries: Sequence[Entry] = (),
+        *,
+        open_epoch: bool = False,
+        withdraw_tail: bool = False,
+        tail: TailChange | None = None,
+    ) -> None:
+        """Append, as the service does."""
+        self.sent += 1
+        task_id = self.session.task_id
+        await self.session.append(
+            Append(self.sent, open_epoch, withdraw_tail, tail, entries),
+            may_open_epoch=lambda: self._desk.sessions.limit_epochs(task_id),
+        )
+
+    async def all_acked(self) -> None:
+        """Wait for the acknowledgement of all that was sent."""
+        await self.until(lambda: self.acked == self.sent)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until what was heard makes `holds` true."""
+        async with asyncio.timeout(DEADLINE_SECONDS), self._changed:
+            await self._changed.wait_for(holds)
+
+    async def listen(self) -> None:
+        """Take what the server says, and answer syncs if so told."""
+        try:
+            while events := await self.session.outbox.take():
+                for event in events:
+                    self.heard.append(event)
+                    if isinstance(event, Sync) and self.answers_syncs:
+                        self.session.sync_done(event.id)
+                async with self._changed:
+                    self._changed.notify_all()
+        except Exception as error:
+            self.error = error
+        self.has_ended.set()
+
+
+def entry(id_: int, content: str = "x", *, seconds: int | None = None) -> Entry:
+    """Make an entry; its time is its id unless it is given."""
+    time = Time(id_ if seconds is None else seconds, 0)
+    return Entry(id_, EntryType.OUTPUT, time, content.encode())
+
+
+def grown(id_: int, keep: int, text: str) -> TailChange:
+    """Make a change of the tail."""
+    return TailChange(id_, Time(1000, 0), Delta(keep, text.encode()))

@@ -1,0 +1,267 @@
+"""Beyond its capacity the server refuses early, and says when to come again."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import FIRST_COMPLETED
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import uuid4
+
+import asyncpg
+import grpc
+import pytest
+
+from tasklogs.v1 import task_logs_pb2 as logs_pb
+from tasklogs.v1 import tasks_pb2 as pb
+from tasklogs_server.domain.errors import LimitExceeded
+from tasklogs_server.limits.admission import Admission, Capacity, Kind
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
+from tests.support.fixtures.refusals import refused
+from tests.support.fixtures.reports import TASK, get_task, make_active
+from tests.support.fixtures.server import MakeServer, Server
+
+
+@asynccontextmanager
+async def held_up(server: Server) -> AsyncIterator[None]:
+    """Let every read of a log wait for as long as the block lasts."""
+    connection = await asyncpg.connect(server.dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE log_heads IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        await connection.close()
+
+
+async def are_held_up(server: Server, count: int, statement: str = "range_start") -> bool:
+    """Whether so many statements wait that hold this text; the server has others of its own."""
+    connection = await asyncpg.connect(server.dsn)
+    try:
+        waiting = await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database() AND position($1 IN query) > 0",
+            statement,
+        )
+        return int(waiting) == count
+    finally:
+        await connection.close()
+
+
+def read(server: Server, tail: int) -> asyncio.Task[logs_pb.GetTaskLogsResponse]:
+    """Read in a way that shares with no other `tail`."""
+    request = logs_pb.GetTaskLogsRequest(task=TASK, tail=tail, source=logs_pb.LOG_SOURCE_SNAPSHOT)
+
+    async def call() -> logs_pb.GetTaskLogsResponse:
+        return await server.logs.GetTaskLogs(request, timeout=20)
+
+    return asyncio.create_task(call())
+
+
+async def test_reads_beyond_the_queue_are_refused_at_once_and_those_in_it_are_answered(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(reads=2, queued_reads=3, store_wait=timedelta(seconds=20)) as server:
+        await server.create_task()
+        async with held_up(server):
+            admitted = [read(server, tail) for tail in range(1, 6)]
+            await until(lambda: are_held_up(server, 2))
+            refusals = await asyncio.gather(*(refused(read(server, 10 + n)) for n in range(20)))
+            assert not any(one.done() for one in admitted)
+        for one in admitted:
+            assert (await one).snapshot
+
+    for refusal in refusals:
+        assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refusal.kinds == ["RetryInfo"]
+    # They must not come back together.
+    assert len({refusal.retry_seconds for refusal in refusals}) > 10
+
+
+async def test_a_read_whose_turn_does_not_come_in_time_is_refused(make_server: MakeServer) -> None:
+    async with make_server(reads=1, store_wait=timedelta(seconds=0.2)) as server:
+        await server.create_task()
+        async with held_up(server):
+            first = read(server, 1)
+            await until(lambda: are_held_up(server, 1))
+            refusal = await refused(read(server, 2))
+        assert (await first).snapshot
+
+    assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refusal.retry_seconds is not None
+
+
+async def test_changes_have_a_bound_of_their_own(make_server: MakeServer) -> None:
+    async with make_server(writes=1) as server:
+        await server.create_task()
+        async with held_up(server):
+            deleting = asyncio.create_task(delete(server))
+            await until(lambda: are_held_up(server, 1, "DELETE FROM log_heads"))
+            refusal = await refused(server.create_task("other"))
+        await deleting
+        await server.create_task("other")
+
+    assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def delete(server: Server) -> None:
+    await server.tasks.DeleteTask(pb.DeleteTaskRequest(task=TASK))
+
+
+async def test_live_reads_that_wait_for_the_task_app_keep_nobody_from_reading(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(reads=2, waiting_reads=10) as server:
+        token = (await server.create_task()).agent_token
+        await make_active(server)
+        async with ScriptedAgent.connect(server, token) as agent:
+            await agent.append(open_epoch=True, entries=[log_entry(0, "said")])
+            await agent.acked()
+            live = {asyncio.create_task(read_live(server)) for _ in range(11)}
+            [one_too_many], waiting = await asyncio.wait(live, return_when=FIRST_COMPLETED)
+            refusal = await refused(one_too_many)
+            await get_task(server)
+            agent.answer_syncs()
+            await agent.sync_done(agent.syncs[0].id)
+            for one in waiting:
+                assert [entry.content for entry in (await one).logs] == ["said"]
+
+    assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "live reads" in refusal.message
+
+
+async def read_live(server: Server) -> logs_pb.GetTaskLogsResponse:
+    return await server.logs.GetTaskLogs(logs_pb.GetTaskLogsRequest(task=TASK), timeout=20)
+
+
+async def test_follows_and_agent_streams_are_bounded_and_make_room_when_they_leave(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(follows=1, agents=1) as server:
+        tokens = [(await server.create_task(name)).agent_token for name in ("a", "b")]
+        request = logs_pb.FollowTaskLogsRequest(task="local/a")
+        follow = server.logs.FollowTaskLogs(request)
+        await follow.read()
+        refusal = await refused(anext(aiter(server.logs.FollowTaskLogs(request))))
+        assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        follow.cancel()
+
+        async def may_follow() -> bool:
+            try:
+                await anext(aiter(server.logs.FollowTaskLogs(request)))
+            except grpc.aio.AioRpcError:
+                return False
+            return True
+
+        await until(may_follow)
+        async with ScriptedAgent.connect(server, tokens[0]):
+            with pytest.raises(Exception, match="RESOURCE_EXHAUSTED"):
+                await ScriptedAgent.connect(server, tokens[1]).__aenter__()
+
+
+async def test_300_callers_at_once_are_all_answered(server: Server) -> None:
+    await server.create_task()
+
+    answers = await asyncio.gather(*(read(server, 30) for _ in range(300)))
+
+    assert all(answer.snapshot for answer in answers)
+
+
+async def test_whoever_leaves_the_queue_gives_its_place_to_the_next() -> None:
+    admission = Admission(Capacity(reads=1, queued_reads=2))
+    assert admission.enter(Kind.READ) is None
+    turns = [asyncio.ensure_future(waited(admission)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(LimitExceeded):
+        admission.enter(Kind.READ)
+
+    turns[0].cancel()
+    await asyncio.wait([turns[0]])
+    admission.leave(Kind.READ)
+    await asyncio.wait_for(turns[1], DEADLINE_SECONDS)
+    admission.leave(Kind.READ)
+    assert admission.enter(Kind.READ) is None
+
+
+async def test_whoever_gives_up_just_as_a_place_is_free_is_told_to_come_again() -> None:
+    admission = Admission(Capacity(reads=1, queued_reads=2, queue_time=timedelta(0)))
+    assert admission.enter(Kind.READ) is None
+    turn = asyncio.ensure_future(waited(admission))
+    await asyncio.sleep(0)
+
+    # In the turn of the loop in which its time is over, the call that was at work ends.
+    asyncio.get_running_loop().call_soon(admission.leave, Kind.READ)
+
+    with pytest.raises(LimitExceeded):
+        await turn
+    assert admission.enter(Kind.READ) is None
+
+
+async def waited(admission: Admission) -> None:
+    turn = admission.enter(Kind.READ)
+    assert turn is not None
+    await turn
+
+
+async def test_a_sync_that_fails_counts_as_little_as_one_that_is_done() -> None:
+    admission = Admission(Capacity(reads=1, queued_reads=0, waiting_reads=1))
+
+    async def fail(*_: object, **__: object) -> None:
+        assert admission.enter(Kind.READ) is None  # the read that waits made room
+        admission.leave(Kind.READ)
+        raise TimeoutError
+
+    sync = admission.setting_aside(fail)  # type: ignore[arg-type]
+    for _ in range(3):
+        assert admission.enter(Kind.READ) is None
+        with pytest.raises(TimeoutError):
+            await sync(uuid4(), max_staleness=None, time_left=None)
+        admission.leave(Kind.READ)
+
+
+async def test_reads_whose_agents_answer_at_once_go_on_one_after_the_other_before_the_queue() -> (
+    None
+):
+    admission = Admission(Capacity(reads=2, queued_reads=1))
+    answered = asyncio.Event()
+    at_work: list[int] = []
+
+    async def answer(*_: object, **__: object) -> None:
+        await answered.wait()
+
+    sync = admission.setting_aside(answer)  # type: ignore[arg-type]
+
+    async def read_live(number: int) -> None:
+        assert admission.enter(Kind.READ) is None
+        await sync(uuid4(), max_staleness=None, time_left=None)
+        at_work.append(number)
+
+    live = [asyncio.ensure_future(read_live(number)) for number in range(6)]
+    await asyncio.sleep(0)  # all wait, and none is at work
+    assert [admission.enter(Kind.READ) for _ in range(2)] == [None, None]
+    queued = asyncio.ensure_future(waited(admission))
+    await asyncio.sleep(0)
+
+    answered.set()
+    await all_had_a_turn()
+    assert not at_work
+    live[0].cancel()
+    await asyncio.wait([live[0]])
+    admission.leave(Kind.READ)  # of the one that left
+    for expected in ([], [1], [1, 2], [1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4, 5]):
+        assert at_work == expected
+        assert not queued.done()
+        admission.leave(Kind.READ)
+        await all_had_a_turn()
+    assert queued.done()
+    for _ in range(2):
+        admission.leave(Kind.READ)
+    assert admission._under_way[Kind.READ] == 0
+
+
+async def all_had_a_turn() -> None:
+    """Let the loop do all that can be done now."""
+    for _ in range(10):
+        await asyncio.sleep(0)

@@ -1,0 +1,73 @@
+"""So much at once, and so much a second on average."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasklogs_server.limits.token_buckets import TokenBuckets
+from tests.support.fixtures.moved_clock import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def taken(buckets: TokenBuckets[str], key: str, attempts: int = 100) -> int:
+    """How many of so many at once are given."""
+    return [buckets.take(key) for _ in range(attempts)].count(0.0)
+
+
+def test_a_bucket_gives_so_many_at_once_and_then_as_time_passes(clock: Clock) -> None:
+    buckets = TokenBuckets[str](0.5, 3, clock=clock)
+    assert taken(buckets, "a") == 3
+    clock.now += 1.9
+    assert taken(buckets, "a") == 0
+    clock.now += 0.1
+    assert taken(buckets, "a") == 1
+    clock.now += 1_000_000
+    assert taken(buckets, "a") == 3
+
+
+def test_what_is_refused_takes_nothing(clock: Clock) -> None:
+    buckets = TokenBuckets[str](1, 1, clock=clock)
+    assert taken(buckets, "a") == 1
+    for _ in range(10):
+        clock.now += 0.0999
+        assert taken(buckets, "a") == 0
+    clock.now += 0.01
+    assert taken(buckets, "a") == 1
+
+
+def test_one_is_told_how_long_it_takes_and_asking_takes_nothing(clock: Clock) -> None:
+    buckets = TokenBuckets[str](0.5, 2, clock=clock)
+    assert [buckets.wait_seconds("a") for _ in range(5)] == [0.0] * 5
+    assert taken(buckets, "a", 2) == 2
+    assert buckets.wait_seconds("a") == pytest.approx(2.0)
+    clock.now += 0.5
+    assert buckets.wait_seconds("a") == pytest.approx(1.5)
+    assert buckets.take("a") == pytest.approx(1.5)
+    clock.now += 1.5
+    assert buckets.wait_seconds("a") == 0.0
+    assert buckets.take("a") == 0.0
+
+
+def test_each_key_has_a_bucket_of_its_own(clock: Clock) -> None:
+    buckets = TokenBuckets[str](1, 2, clock=clock)
+    assert taken(buckets, "a") == 2
+    assert taken(buckets, "b") == 2
+
+
+def test_keys_that_are_gone_cost_nothing(clock: Clock) -> None:
+    buckets = TokenBuckets[str](2, 3, clock=clock)
+    for number in range(25_000):
+        buckets.take(f"key {number}")
+        clock.now += 0.001
+    assert len(buckets) <= 10_001
+
+
+def test_a_bucket_that_is_not_full_is_not_forgotten(clock: Clock) -> None:
+    buckets = TokenBuckets[str](1e-9, 1, clock=clock)
+    for number in range(25_000):
+        assert buckets.take(f"key {number}") == 0.0
+    assert buckets.take("key 0") > 0

@@ -1,0 +1,212 @@
+"""A call as telemetry knows it: its request id, its task, its code."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import grpc
+import pytest
+
+from tasklogs_server.domain.errors import TaskNotFound
+from tasklogs_server.middleware.observation import CallObserver
+from tasklogs_server.middleware.open_calls import OpenCalls
+from tasklogs_server.telemetry.call_log import CallLog
+from tasklogs_server.telemetry.calls import Call, concerns, with_call
+from tasklogs_server.telemetry.observer import Observer
+from tests.middleware.test_interceptor import (
+    METHODS,
+    SERVICE,
+    Do,
+    Scripted,
+    call,
+    decode,
+    interceptor_of,
+)
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
+
+TASK = UUID(int=7)
+AGENT_TOKEN = f"tla_{UUID(int=1)}_{'a' * 43}"
+
+
+class Heard(Observer):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.open: list[Call] = []
+        self.ends: list[tuple[Call, str]] = []
+        self.unknown = 0
+        self.ended_one = asyncio.Event()
+
+    def began(self, call: Call) -> None:
+        call.make_current()
+        self.open.append(call)
+
+    def ended(self, call: Call, code: str) -> None:
+        self.ends.append((call, code))
+        self.ended_one.set()
+
+    def unknown_method(self) -> None:
+        self.unknown += 1
+
+
+@asynccontextmanager
+async def observed(do: Do) -> AsyncIterator[tuple[grpc.aio.Channel, Heard]]:
+    """A server of scripted handlers behind both interceptors, as the real one has them."""
+    heard = Heard()
+    server = grpc.aio.server(
+        interceptors=[CallObserver(heard), interceptor_of(OpenCalls())],
+        options=[("grpc.so_reuseport", 0)],
+    )
+    scripted = Scripted(do)
+    make: dict[str, Any] = {
+        "unary": grpc.unary_unary_rpc_method_handler,
+        "generating": grpc.unary_stream_rpc_method_handler,
+        "writing": grpc.unary_stream_rpc_method_handler,
+        "taking": grpc.stream_unary_rpc_method_handler,
+        "talking": grpc.stream_stream_rpc_method_handler,
+        "conversing": grpc.stream_stream_rpc_method_handler,
+    }
+    handlers = {name: make[name](getattr(scripted, name), decode, bytes) for name in METHODS}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel, heard
+    finally:
+        await server.stop(grace=None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_an_answered_call_ends_ok_with_the_task_that_it_concerned(method: str) -> None:
+    async def work(_: Any) -> None:
+        concerns(TASK)
+
+    async with observed(work) as (channel, heard), asyncio.timeout(DEADLINE_SECONDS):
+        assert await call(channel, method) == b"request"
+        await heard.ended_one.wait()
+
+    [(ended, code)] = heard.ends
+    assert (ended.method, ended.task_id, code) == (f"/{SERVICE}/{method}", TASK, "OK")
+    assert heard.open == [ended]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_refused_call_ends_with_the_code_that_its_caller_got(method: str) -> None:
+    async def fail(_: Any) -> None:
+        raise TaskNotFound("local/x")
+
+    async with observed(fail) as (channel, heard), asyncio.timeout(DEADLINE_SECONDS):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(channel, method)
+        await heard.ended_one.wait()
+
+    assert [code for _, code in heard.ends] == ["NOT_FOUND"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_bug_ends_internal(method: str) -> None:
+    async def fail(_: Any) -> None:
+        raise ZeroDivisionError
+
+    async with observed(fail) as (channel, heard), asyncio.timeout(DEADLINE_SECONDS):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(channel, method)
+        await heard.ended_one.wait()
+
+    assert [code for _, code in heard.ends] == ["INTERNAL"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_call_whose_caller_left_ends_cancelled(method: str) -> None:
+    started = asyncio.Event()
+
+    async def hang(_: Any) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with observed(hang) as (channel, heard), asyncio.timeout(DEADLINE_SECONDS):
+        pending = asyncio.create_task(call(channel, method))
+        await started.wait()
+        pending.cancel()
+        await heard.ended_one.wait()
+
+    assert [code for _, code in heard.ends] == ["CANCELLED"]
+
+
+async def test_a_method_that_is_not_served_is_told_of_without_its_name() -> None:
+    async def nothing(_: Any) -> None:
+        pass
+
+    async with observed(nothing) as (channel, heard):
+        untyped: Any = channel
+        with pytest.raises(grpc.aio.AioRpcError):
+            await untyped.unary_unary("/x.Y/Secret")(b"")
+
+    assert (heard.unknown, heard.open) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", " ", "two words", "a" * 65, "line\nbreak", '"quoted"', "é", b"bytes", AGENT_TOKEN],
+)
+def test_an_id_that_is_not_sane_is_replaced(given: str | bytes) -> None:
+    made = Call("/a/b", [("x-request-id", given)])
+
+    assert made.request_id != given
+    assert len(made.request_id) == 16
+
+
+def test_a_sane_id_is_taken_and_every_made_one_is_another() -> None:
+    assert Call("/a/b", [("x-request-id", "a-1_b.c:d")]).request_id == "a-1_b.c:d"
+    assert Call("/a/b", []).request_id != Call("/a/b", []).request_id
+
+
+async def test_other_lines_of_the_log_name_the_call_that_they_belong_to() -> None:
+    one = Call("/a/b", [("x-request-id", "one")])
+    one.make_current()
+    concerns(TASK)
+
+    assert with_call(None, "", {"event": "x"}) == {
+        "event": "x",
+        "request_id": "one",
+        "task": str(TASK),
+    }
+
+
+async def test_a_line_of_the_log_is_json_and_lines_that_gather_are_one_write() -> None:
+    written: list[str] = []
+
+    class Out(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    log = CallLog(Out(), "json", only_failed=False)
+    one = Call("/a/b", [("x-request-id", "one")])
+    log.ended(one, "OK")
+    one.task_id = TASK
+    log.ended(one, "NOT_FOUND")
+    await until(lambda: bool(written))
+
+    assert len(written) == 1
+    first, second = (json.loads(line) for line in written[0].splitlines())
+    assert (first["task"], first["code"]) == (None, "OK")
+    assert (second["task"], second["code"]) == (str(TASK), "NOT_FOUND")
+
+
+async def test_only_failed_leaves_out_what_ended_well_or_was_left() -> None:
+    out = io.StringIO()
+    log = CallLog(out, "console", only_failed=True)
+    for code in ("OK", "CANCELLED", "UNAVAILABLE"):
+        log.ended(Call("/a/b", []), code)
+    log.flush()
+
+    [line] = out.getvalue().splitlines()
+    assert "code=UNAVAILABLE" in line

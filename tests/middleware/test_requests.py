@@ -1,0 +1,164 @@
+"""Requests that do not come in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs_server.concurrency.background import background
+from tasklogs_server.domain.errors import RequestTooSlow
+from tasklogs_server.middleware.arrivals import Arrivals
+from tests.middleware.untaken import GET_TASK_LOGS, Reader, fill
+from tests.support.fixtures.conditions import until
+from tests.support.fixtures.reports import get_task
+from tests.support.fixtures.server import MakeServer
+from tests.system.hostile import frames
+from tests.system.hostile.frames import END_STREAM, Kind
+
+FOLLOW = "/tasklogs.v1.TaskLogs/FollowTaskLogs"
+CHECK = "/grpc.health.v1.Health/Check"
+
+
+async def test_a_request_that_does_not_come_in_is_given_up_whatever_is_called(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(request_timeout=timedelta(seconds=0.4)) as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            streams = [
+                await reader.peer.open_call(reader.target, path)
+                for path in (GET_TASK_LOGS, FOLLOW, CHECK)
+            ]
+
+            await reader.until(lambda: set(streams) <= set(reader.ended))
+
+            assert not any(reader.received.values())
+
+
+async def test_a_request_that_comes_in_pieces_is_answered(make_server: MakeServer) -> None:
+    async with make_server() as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            stream = await reader.peer.open_call(reader.target, GET_TASK_LOGS)
+            request = pb.GetTaskLogsRequest(task="local/demo").SerializeToString()
+            for byte in b"\0" + len(request).to_bytes(4, "big") + request:
+                await reader.peer.send(frames.frame(Kind.DATA, bytes([byte]), stream=stream))
+            await reader.peer.send(frames.frame(Kind.DATA, flags=END_STREAM, stream=stream))
+
+            await reader.until(lambda: stream in reader.began)
+
+
+async def test_requests_that_do_not_come_in_hold_no_place_that_readers_wait_for(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(reads=1, queued_reads=0, writes=1, follows=1) as server:
+        await fill(server)
+        async with Reader.connected(server) as reader:
+            for path in (GET_TASK_LOGS, FOLLOW, "/tasklogs.v1.Tasks/CreateTask") * 3:
+                await reader.peer.open_call(reader.target, path)
+
+            await get_task(server)
+            call = server.logs.FollowTaskLogs(pb.FollowTaskLogsRequest(task="local/demo"))
+            first = await call.read()
+            assert isinstance(first, pb.FollowTaskLogsResponse)
+            assert first.HasField("status")
+            call.cancel()
+
+
+async def test_a_call_without_a_request_is_a_bad_one(make_server: MakeServer) -> None:
+    async with make_server() as server, Reader.connected(server) as reader:
+        stream = reader.peer.next_stream()
+        fields = frames.request_fields(GET_TASK_LOGS)
+        await reader.peer.send(frames.headers(stream, fields, end_stream=True))
+
+        await reader.until(lambda: stream in reader.ended)
+        # With a status, whichever: gRPC has none for this.
+        assert reader.ended[stream] is None
+
+
+async def test_where_many_requests_do_not_come_in_the_slowest_make_room(
+    make_server: MakeServer,
+) -> None:
+    async with make_server() as server, Reader.connected(server) as reader:
+        streams = [await reader.peer.open_call(reader.target, CHECK) for _ in range(140)]
+
+        await reader.until(lambda: len(reader.ended) >= 12)
+
+        assert len(reader.ended) == 12  # nobody for whom there is room
+        assert set(reader.ended) < set(streams)
+        assert all(code is None for code in reader.ended.values())  # with a status
+
+
+async def test_those_make_room_who_have_waited_longest() -> None:
+    arrivals = Arrivals(timedelta(seconds=30))
+    cut_off: list[int] = []
+
+    async def call(number: int) -> None:
+        with pytest.raises(RequestTooSlow):
+            await message(arrivals, comes=asyncio.Event())
+        cut_off.append(number)
+
+    async with background(arrivals.cut_off()):
+        calls = [asyncio.create_task(call(number)) for number in range(140)]
+        await until(lambda: len(cut_off) >= 12)
+        assert cut_off == list(range(12))
+        for one in calls:
+            one.cancel()
+        await asyncio.wait(calls)
+
+
+async def test_many_that_make_room_are_told_so_a_few_at_a_time() -> None:
+    arrivals = Arrivals(timedelta(seconds=0.4))
+    turns = 0
+    told_in: Counter[int] = Counter()
+
+    async def call() -> None:
+        with pytest.raises(RequestTooSlow):
+            await message(arrivals, comes=asyncio.Event())
+        told_in[turns] += 1
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with background(arrivals.cut_off()), background(count_turns()):
+        await asyncio.gather(*[call() for _ in range(300)])
+    assert max(told_in.values()) <= 20
+
+
+async def test_requests_that_waited_for_the_server_itself_are_not_taken_for_slow() -> None:
+    arrivals = Arrivals(timedelta(seconds=30))
+    came = asyncio.Event()
+
+    cutting_off = asyncio.create_task(arrivals.cut_off())
+    calls = [asyncio.create_task(message(arrivals, comes=came)) for _ in range(200)]
+    await asyncio.sleep(0)
+    time.sleep(2.5)  # noqa: ASYNC251 - nothing else of the process runs: that is the point
+    for _ in range(5):
+        await asyncio.sleep(0)  # the look that was due comes first
+    came.set()
+
+    assert set(await asyncio.gather(*calls)) == {b"here"}
+    cutting_off.cancel()
+
+
+async def message(arrivals: Arrivals, comes: asyncio.Event) -> bytes:
+    """Wait as a call does for its request."""
+
+    class Context:
+        async def read(self) -> bytes:
+            await comes.wait()
+            return b"here"
+
+    context: Any = Context()
+    call = asyncio.current_task()
+    assert call is not None
+    return await arrivals.message(call, context)

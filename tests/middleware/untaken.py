@@ -1,0 +1,101 @@
+"""A caller of GetTaskLogs who grants no window until a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Self
+
+from tasklogs.v1 import task_logs_pb2 as pb
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.server import Server
+from tests.system.hostile import frames
+from tests.system.hostile.frames import Kind
+from tests.system.hostile.peer import GONE, Peer, Tally
+from tests.system.hostile.target import Target
+
+GET_TASK_LOGS = "/tasklogs.v1.TaskLogs/GetTaskLogs"
+PAGE_BYTES = 900_000
+
+
+async def fill(server: Server, name: str = "demo") -> None:
+    """Give `local/<name>` a log that fills a page."""
+    token = (await server.create_task(name)).agent_token
+    async with ScriptedAgent.connect(server, token) as agent:
+        await agent.append([log_entry(0, "x" * PAGE_BYTES)], open_epoch=True)
+        await agent.acked()
+
+
+@dataclass
+class Reader:
+    """One connection, whose streams take nothing by themselves."""
+
+    peer: Peer
+    target: Target
+    began: set[int] = field(default_factory=set)
+    """Streams whose answer has begun."""
+    received: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    """Bytes of DATA."""
+    ended: dict[int, int | None] = field(default_factory=dict)
+    """The code of RST_STREAM by stream; None where trailers came first."""
+    closed: bool = False
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, server: Server) -> AsyncIterator[Self]:
+        target = Target(int(server.address.rpartition(":")[2]), "local/demo", "")
+        async with Peer.connected(target, Tally()) as peer:
+            await peer.begin({frames.INITIAL_WINDOW_SIZE: 0})
+            reader = cls(peer, target)
+            listening = asyncio.create_task(reader._listen())
+            try:
+                yield reader
+            finally:
+                listening.cancel()
+                await asyncio.wait({listening})
+
+    async def ask(self, task: str = "local/demo") -> int:
+        """Ask for a page; return the stream."""
+        request = pb.GetTaskLogsRequest(task=task).SerializeToString()
+        return await self.peer.call(self.target, GET_TASK_LOGS, request, None)
+
+    async def ask_and_be_answered(self) -> int:
+        """The same, and wait until the answer has begun: the headers need no window."""
+        stream = await self.ask()
+        await self.until(lambda: stream in self.began)
+        return stream
+
+    async def take(self, stream: int) -> None:
+        """Grant all the window that there is."""
+        most = frames.MAX_WINDOW_BYTES - 65_535
+        await self.peer.grant(most)
+        await self.peer.grant(most, stream)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS), self._changed:
+            await self._changed.wait_for(condition)
+
+    async def _listen(self) -> None:
+        try:
+            while True:
+                frame = await self.peer.next_frame()
+                await self.peer.take(frame)
+                async with self._changed:
+                    if frame.kind == Kind.HEADERS:
+                        self.began.add(frame.stream)
+                        if frame.flags & frames.END_STREAM:
+                            self.ended[frame.stream] = None
+                    elif frame.kind == Kind.DATA:
+                        self.received[frame.stream] += len(frame.payload)
+                    elif frame.kind == Kind.RST_STREAM:
+                        self.ended.setdefault(frame.stream, int.from_bytes(frame.payload, "big"))
+                    self._changed.notify_all()
+        except GONE:
+            async with self._changed:
+                self.closed = True
+                self._changed.notify_all()

@@ -1,0 +1,252 @@
+"""One-line breaks of the rules, each with the test that must fail then.
+
+A rule that no test guards is a wish. `make breaks` breaks a copy of the code in each of these ways
+and runs the test; `test_breaks.py` sees to it that this table keeps up with the code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Break:
+    """`line` of the file at `path`, found there exactly once, is replaced by `instead`."""
+
+    rule: str
+    what: str
+    path: str
+    line: str
+    instead: str
+    test: str
+    """The node id, without parameters."""
+
+
+_SERVER = "server/tasklogs_server"
+_CLIENTS = "clients/python/tasklogs"
+
+BREAKS = (
+    Break(
+        "I1",
+        "an entry below the tail is taken",
+        f"{_SERVER}/ingest/draft.py",
+        "elif entry.id < (self._lowest_next_id if tail is None else tail.id):",
+        "elif entry.id < 0:",
+        "tests/ingest/test_draft.py::test_it_refuses",
+    ),
+    Break(
+        "I1",
+        "the growth of an entry that is not the tail goes to the tail",
+        f"{_SERVER}/ingest/draft.py",
+        "if tail is None or tail.id != change.id:",
+        "if tail is None:",
+        "tests/ingest/test_draft.py::test_it_refuses",
+    ),
+    Break(
+        "I1",
+        "a conversation that starts over goes on in the epoch",
+        f"{_CLIENTS}/log/continuation.py",
+        "if len(entries) < sealed or digest.seal_all(entries[:sealed]) != stored.digest:",
+        "if len(entries) < sealed:",
+        "tests/log/test_continuation.py",
+    ),
+    Break(
+        "I2",
+        "all changes of a commit share one revision",
+        f"{_SERVER}/ingest/draft.py",
+        "            self._revision += 1",
+        "            self._revision = base_revision + 1",
+        "tests/ingest/test_draft.py::test_what_is_committed_reads_back_as_what_was_said",
+    ),
+    Break(
+        "I3",
+        "an append is acknowledged when the committer takes it",
+        f"{_SERVER}/ingest/session.py",
+        "        self._in_flight = (self._received, self._pending_bytes)",
+        "        self._in_flight = (self._received, self._pending_bytes);"
+        " self.outbox.ack(self._received)",
+        "tests/ingest/test_session.py::test_no_ack_comes_before_the_commit_and_nothing_is_readable",
+    ),
+    Break(
+        "I3",
+        "what a lost connection left open is acknowledged",
+        f"{_SERVER}/ingest/group_commit.py",
+        '            _log.warning("commit.store_unavailable", tasks=len(batch))',
+        "            for writer, commit in batch: writer.committed(commit)\n            return",
+        "tests/ingest/test_group_commit.py::"
+        "test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_it_is_back",
+    ),
+    Break(
+        "I4",
+        "a commit does not look at the fence",
+        f"{_SERVER}/store/log_writes.py",
+        "WHERE h.task_id = locked.task_id AND h.fence = $2 AND h.revision = $3",
+        "WHERE h.task_id = locked.task_id AND h.revision = $3",
+        "tests/store/test_commits.py::test_a_commit_below_the_fence_writes_nothing",
+    ),
+    Break(
+        "I4",
+        "a commit does not look at the revision",
+        f"{_SERVER}/store/log_writes.py",
+        "WHERE h.task_id = locked.task_id AND h.fence = $2 AND h.revision = $3",
+        "WHERE h.task_id = locked.task_id AND h.fence = $2",
+        "tests/store/test_commits.py::test_a_commit_on_another_revision_writes_nothing",
+    ),
+    Break(
+        "I4",
+        "a session that lost its fence goes on",
+        f"{_SERVER}/ingest/group_commit.py",
+        "writer.lost(SessionSuperseded())",
+        "writer.committed(commit)",
+        "tests/ingest/test_session.py::"
+        "test_a_fence_that_was_raised_elsewhere_ends_the_session_and_writes_nothing",
+    ),
+    Break(
+        "I5",
+        "the head is written ahead of the entries",
+        f"{_SERVER}/store/log_writes.py",
+        "            rows = await connection.fetchmany(",
+        "            await connection.executemany("
+        "'UPDATE log_heads SET epoch = $2 WHERE task_id = $1',"
+        " [(one.task_id, one.head.epoch) for one in ordered])\n"
+        "            rows = await connection.fetchmany(",
+        "tests/store/test_commits.py::test_nothing_is_visible_before_the_commit",
+    ),
+    Break(
+        "I5",
+        "followers are told of a commit before it is one",
+        f"{_SERVER}/ingest/group_commit.py",
+        "            outcomes = await self._writes.commit([commit for _, commit in batch])",
+        "            for _, one in batch: self._bus.publish(Moved(one.task_id, one))\n"
+        "            outcomes = await self._writes.commit([commit for _, commit in batch])",
+        "tests/ingest/test_group_commit.py::test_nobody_is_told_of_a_commit_before_it_is_one",
+    ),
+    Break(
+        "I6",
+        "a sync is done before the appends that it rests on are committed",
+        f"{_SERVER}/ingest/session.py",
+        "under_way.rests_on = self._received",
+        "under_way.rests_on = 0",
+        "tests/ingest/test_session.py::"
+        "test_a_sync_is_done_when_the_appends_before_its_answer_are_committed",
+    ),
+    Break(
+        "I6",
+        "a caller joins a run that began before its call",
+        f"{_SERVER}/concurrency/singleflight.py",
+        "if current.next is None:",
+        "if current.next is None and False:",
+        "tests/concurrency/test_singleflight.py",
+    ),
+    Break(
+        "I6",
+        "the agent answers a sync before it has sent what it showed",
+        f"{_CLIENTS}/agent/stream/session.py",
+        "while self._answers and (self._answers[0].reason or not self._differ.has_changes):",
+        "while self._answers:",
+        "tests/agent/stream/test_syncs.py::test_sync_done_comes_after_the_appends_that_it_rests_on",
+    ),
+    Break(
+        "I7",
+        "a sender is not held at its window",
+        f"{_SERVER}/ingest/session.py",
+        "            await self._room.wait()",
+        "            pass",
+        "tests/ingest/test_session.py::test_a_sender_that_never_waits_is_held_at_its_window",
+    ),
+    Break(
+        "I7",
+        "the process takes whatever its sessions send",
+        f"{_SERVER}/limits/ingest_budget.py",
+        "return self._held == 0 or self._held + size_bytes <= self._limit",
+        "return True",
+        "tests/ingest/test_session.py::test_all_sessions_together_stay_within_the_process_bound",
+    ),
+    Break(
+        "I7",
+        "a follower that does not read is kept everything",
+        f"{_SERVER}/reads/feed.py",
+        "        self._last = Step(self.revision, revision, messages)",
+        "        messages = [*(self._last.messages if self._last else ()), *messages];"
+        " self._last = Step(self.revision, revision, messages)",
+        "tests/reads/test_follow_together.py::"
+        "test_whoever_stops_reading_is_told_the_latest_state_once_and_disturbs_nobody",
+    ),
+    Break(
+        "I8",
+        "a resumed follow begins one revision late",
+        f"{_SERVER}/reads/follower.py",
+        "        return task, query.cursor.revision",
+        "        return task, min(query.cursor.revision + 1, task.head.revision)",
+        "tests/reads/test_follow_ends.py::"
+        "test_every_cursor_of_a_stream_goes_on_without_gap_or_repeat",
+    ),
+    Break(
+        "I8",
+        "a resumed follow begins one revision early",
+        f"{_SERVER}/reads/follower.py",
+        "        return task, query.cursor.revision",
+        "        return task, max(query.cursor.revision - 1, 0)",
+        "tests/reads/test_follow_ends.py::"
+        "test_every_cursor_of_a_stream_goes_on_without_gap_or_repeat",
+    ),
+    Break(
+        "I8",
+        "a delta goes to a follower that holds another base",
+        f"{_SERVER}/reads/follower.py",
+        "as_delta = self._query.deltas and event.delta is not None and self._last_sent == base",
+        "as_delta = self._query.deltas and event.delta is not None",
+        "tests/reads/test_follow_together.py::test_random_commits_and_followers_end_in_one_view",
+    ),
+    Break(
+        "I7",
+        "a log grows past its limits",
+        f"{_SERVER}/ingest/session.py",
+        "        if not self._room_in_log.fits(",
+        "        if False and not self._room_in_log.fits(",
+        "tests/ingest/test_log_limits.py::test_a_log_that_grows_past_its_entries_loses_the_oldest",
+    ),
+    Break(
+        "I7",
+        "an agent erases what is young by writing",
+        f"{_SERVER}/store/evictions.py",
+        "m.marked_at <= clock_timestamp() - $6::interval)",
+        "$6::interval IS NOT NULL)",
+        "tests/store/test_evictions.py::test_nothing_younger_than_the_retention_goes",
+    ),
+    Break(
+        "I1",
+        "the tail is evicted",
+        f"{_SERVER}/store/evictions.py",
+        "OR e.ordinal < head.entries - 2)",
+        "OR e.ordinal < head.entries)",
+        "tests/store/test_evictions.py::test_commits_go_on_where_they_were_whatever_was_evicted",
+    ),
+    Break(
+        "I8",
+        "a cursor from before what is held goes on after a gap",
+        f"{_SERVER}/reads/follower.py",
+        "        if query.cursor.revision < task.head.evicted.revision:",
+        "        if False:",
+        "tests/reads/test_evicted.py::"
+        "test_a_cursor_whose_entries_are_gone_is_expired_and_names_the_oldest_that_is_held",
+    ),
+    Break(
+        "I8",
+        "a follower that lags is led over what was evicted",
+        f"{_SERVER}/reads/follower.py",
+        "        if revision < read.task.head.evicted.revision:",
+        "        if False:",
+        "tests/reads/test_evicted.py::"
+        "test_a_follower_that_lags_while_what_it_was_not_sent_goes_is_told",
+    ),
+    Break(
+        "I8",
+        "a feed leads its followers over what was evicted",
+        f"{_SERVER}/reads/feed.py",
+        "            if self.revision < read.task.head.evicted.revision:",
+        "            if False:",
+        "tests/reads/test_evicted.py::"
+        "test_a_feed_that_was_away_while_entries_went_leads_nobody_over_the_gap",
+    ),
+)

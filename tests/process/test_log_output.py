@@ -1,0 +1,101 @@
+"""The server's log holds lines of one kind, whoever writes them, and no text of an exception."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+import structlog
+
+from tasklogs_server.process import log_output
+
+CONTENT = "what a person wrote"
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def configure(level: str, log_format: Literal["console", "json"] = "json") -> None:
+    logging.getLogger().handlers.clear()  # pytest has its own there while a test runs
+    log_output.configure(log_format, level)
+
+
+def fail() -> None:
+    raise KeyError(CONTENT)
+
+
+async def test_what_asyncio_says_of_a_lost_exception_has_its_place_and_not_its_text(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure("info")
+    loop = asyncio.get_running_loop()
+
+    def callback(_: str) -> None:
+        fail()
+
+    loop.call_soon(callback, CONTENT)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    written = capsys.readouterr().err
+    [line] = (json.loads(one) for one in written.splitlines())
+    assert (line["logger"], line["level"]) == ("asyncio", "error")
+    assert "in fail" in line["exception"]
+    assert "KeyError" in line["exception"]
+    assert CONTENT not in written
+
+
+def test_a_library_warns_in_one_line_and_says_no_more_than_that(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure("debug")
+    library = logging.getLogger("opentelemetry.exporter")
+    library.info("sent a batch")
+    library.warning("the collector is away\nand more")
+
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["event"] == "the collector is away"
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_what_strangers_say_begins_no_line_of_its_own_and_steers_no_terminal(
+    capsys: pytest.CaptureFixture[str], log_format: Literal["console", "json"]
+) -> None:
+    """A reason may quote a certificate or a key document; a library's words may quote anything."""
+    configure("debug", log_format)
+    hostile = "x\x1b[2J\x9b1m\r\n2026-01-01 [info] server.draining\u202e\u2028\x00"
+    structlog.get_logger().warning("auth.keys_kept", reason=hostile, one=[hostile])
+    structlog.get_logger().warning(hostile)
+    logging.getLogger("grpc").error("%s", hostile)
+
+    written = capsys.readouterr().err
+    assert len(written.splitlines()) == 3
+    assert all(character.isprintable() for line in written.splitlines() for character in line)
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_no_line_has_what_an_exception_says(
+    capsys: pytest.CaptureFixture[str], log_format: Literal["console", "json"]
+) -> None:
+    """asyncpg quotes the arguments of a query that it cannot encode."""
+    configure("debug", log_format)
+    try:
+        fail()
+    except KeyError as error:
+        structlog.get_logger().exception("commit.failed", tasks=1)
+        structlog.get_logger().error("commit.failed", exc_info=error)
+
+    written = capsys.readouterr().err
+    assert written.count("in fail") == 2
+    assert "KeyError" in written
+    assert CONTENT not in written

@@ -1,0 +1,51 @@
+"""How many connections a limit of open files allows; in a process of its own, for limits stay."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from tasklogs_server.process.tuning import connections_within_open_files
+
+_SCRIPT = """
+import resource, sys
+from tasklogs_server.process.tuning import connections_within_open_files
+soft, hard, wanted = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+allowed = connections_within_open_files(wanted)
+print("allowed", allowed, "soft", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "allowed", "soft_then"),
+    [
+        (900, 900, 600, 600, 900),
+        (300, 900, 600, 600, 856),
+        (300, 700, 600, 444, 700),
+        (300, 400, 600, 200, 400),
+    ],
+    ids=["enough", "raised", "as far as it goes", "half where there are few"],
+)
+def test_the_soft_limit_is_raised_as_far_as_it_goes(
+    soft: int, hard: int, wanted: int, allowed: int, soft_then: int
+) -> None:
+    command = [sys.executable, "-c", _SCRIPT, str(soft), str(hard), str(wanted)]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+    assert f"allowed {allowed} soft {soft_then}\n" in done.stdout
+    assert ("server.few_open_files" in done.stdout) is (allowed < wanted)
+
+
+def test_a_system_that_raises_no_limit_is_lived_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
+
+    assert connections_within_open_files(10_000) == 768

@@ -1,0 +1,168 @@
+"""Follows over a real store, with reads that can be counted, held and failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.domain.errors import StoreUnavailable
+from tasklogs_server.domain.names import TaskId
+from tasklogs_server.domain.read_plan import Source
+from tasklogs_server.domain.status import (
+    AgentLifecycle,
+    AppHealth,
+    BuildTransition,
+    Facts,
+    JobStatus,
+)
+from tasklogs_server.reads.follow_events import FollowEvent
+from tasklogs_server.reads.follower import FollowQuery, Follows
+from tasklogs_server.reads.tokens import Cursor
+from tasklogs_server.services.task_logs import encode_event
+from tasklogs_server.store import Store
+from tasklogs_server.store.log_changes import Changes, LogChanges
+from tests.reads.follow_reader import Reader, reading
+from tests.reads.follow_view import View
+from tests.reads.written_log import WrittenLog
+
+PAUSED = Facts(1, BuildTransition.STOP, JobStatus.SUCCEEDED, None, None)
+ACTIVE = Facts(
+    1, BuildTransition.START, JobStatus.SUCCEEDED, AgentLifecycle.READY, AppHealth.HEALTHY
+)
+FAILED = Facts(1, BuildTransition.START, JobStatus.FAILED, None, None)
+
+
+class WatchedChanges(LogChanges):
+    """The store's reads of changes, watched."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store.changes._connections, store.changes._standing)
+        self.of_feeds = 0
+        self.of_followers = 0
+        self.is_away = False
+        self.refusals: asyncio.Queue[None] = asyncio.Queue()
+        self.feeds_read = asyncio.Event()
+        self.feeds_read.set()
+        self.follower_asked = asyncio.Event()
+        self.followers_read = asyncio.Event()
+        self.followers_read.set()
+
+    async def since(self, task_id: UUID, revision: int, **how: Any) -> Changes:
+        """Read; feeds are those who say what they hold."""
+        if "held_revision" in how:
+            self.of_feeds += 1
+            await self.feeds_read.wait()
+        else:
+            self.of_followers += 1
+            self.follower_asked.set()
+            await self.followers_read.wait()
+        if self.is_away:
+            self.refusals.put_nowait(None)
+            raise StoreUnavailable(timedelta(seconds=1))
+        return await super().since(task_id, revision, **how)
+
+
+@dataclass
+class ScriptedSync:
+    """A sync that does what the test says."""
+
+    calls: int = 0
+    failures: list[Exception] = field(default_factory=list)
+    log: WrittenLog | None = None
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.held.set()
+
+    async def __call__(
+        self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
+    ) -> datetime:
+        """Fail as often as there are failures, then return."""
+        self.calls += 1
+        await self.held.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        return datetime.now(UTC)
+
+
+@dataclass
+class World:
+    """A log, and the follows of it."""
+
+    store: Store
+    bus: LocalBus
+    log: WrittenLog
+    changes: WatchedChanges
+    sync: ScriptedSync
+    follows: Follows
+    encoded: list[FollowEvent]
+
+    @asynccontextmanager
+    async def following(
+        self, *, view: View | None = None, log: WrittenLog | None = None, **query: Any
+    ) -> AsyncIterator[Reader]:
+        """Follow the log, or another."""
+        stream = self.stream(log, **query)
+        async with aclosing(stream), reading(decoded(stream), view) as reader:
+            yield reader
+
+    def stream(self, log: WrittenLog | None = None, **query: Any) -> AsyncGenerator[bytes, None]:
+        """Begin a follow; from the store unless `source` says otherwise."""
+        cursor = query.pop("cursor", None)
+        asked = FollowQuery(
+            ref=TaskId((log or self.log).task_id),
+            source=query.pop("source", Source.SNAPSHOT),
+            tail=query.pop("tail", None),
+            cursor=Cursor.decode(cursor) if isinstance(cursor, str) else cursor,
+            deltas=query.pop("deltas", False),
+        )
+        assert not query
+        return self.follows.follow(asked)
+
+    @property
+    def open_feeds(self) -> int:
+        """How many tasks are followed."""
+        return len(self.follows._feeds)
+
+
+@asynccontextmanager
+async def followed(database: str, *, progress_after: timedelta) -> AsyncIterator[World]:
+    """Make a world; nothing of it is left when the block ends."""
+    store = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
+    try:
+        bus, encoded = LocalBus(), list[FollowEvent]()
+
+        def encode(cursor: str, event: FollowEvent, as_delta: bool) -> bytes:
+            encoded.append(event)
+            return encode_event(cursor, event, as_delta)
+
+        changes, sync = WatchedChanges(store), ScriptedSync()
+        follows = Follows(
+            changes,
+            bus,
+            sync=sync,
+            encode=encode,
+            lease=timedelta(seconds=30),
+            progress_after=progress_after,
+        )
+        log = await WrittenLog.open(store, bus)
+        before = asyncio.all_tasks()
+        world = World(store, bus, log, changes, sync, follows, encoded)
+        yield world
+        assert world.open_feeds == 0
+        assert asyncio.all_tasks() - before <= {asyncio.current_task()}
+    finally:
+        await store.close()
+
+
+async def decoded(stream: AsyncIterator[bytes]) -> AsyncIterator[pb.FollowTaskLogsResponse]:
+    """Decode messages as a client does."""
+    async for one in stream:
+        yield pb.FollowTaskLogsResponse.FromString(one)

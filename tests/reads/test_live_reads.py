@@ -1,0 +1,277 @@
+"""Live reads: what they hold, how long they wait, and what they fail with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from tasklogs.v1 import task_agents_pb2, tasks_pb2, types_pb2
+from tasklogs.v1 import task_logs_pb2 as pb
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.refusals import refused
+from tests.support.fixtures.reports import STOP, TASK, make_active, report_build
+from tests.support.fixtures.server import MakeServer, Server
+
+
+async def read(
+    server: Server, *, task: str = TASK, timeout: float = 20, **fields: Any
+) -> pb.GetTaskLogsResponse:
+    return await server.logs.GetTaskLogs(
+        pb.GetTaskLogsRequest(task=task, **fields), timeout=timeout
+    )
+
+
+@asynccontextmanager
+async def active(server: Server, name: str = "demo") -> AsyncIterator[ScriptedAgent]:
+    """An ACTIVE task whose agent holds one entry and answers nothing by itself."""
+    token = (await server.create_task(name)).agent_token
+    await make_active(server, task=f"local/{name}")
+    async with ScriptedAgent.connect(server, token) as agent:
+        await agent.append(open_epoch=True, entries=[log_entry(0, "hello")])
+        await agent.acked()
+        yield agent
+
+
+async def test_it_holds_what_the_agent_appends_for_its_sync(server: Server) -> None:
+    async with active(server) as agent:
+
+        async def answer(sync: task_agents_pb2.Sync) -> None:
+            await agent.append(tail=tail_delta(0, 5, ", world"))
+            await agent.append(entries=[log_entry(1, "just now")])
+            await agent.sync_done(sync.id)
+
+        agent.answer_syncs(answer)
+
+        assert [one.content for one in (await read(server)).logs] == ["hello, world", "just now"]
+
+
+async def test_readers_who_come_while_a_sync_is_under_way_wait_for_the_next_one(
+    server: Server,
+) -> None:
+    async with active(server) as agent:
+        first = asyncio.create_task(read(server))
+        await agent.heard(lambda: len(agent.syncs) == 1)
+        later = [asyncio.create_task(read(server)) for _ in range(20)]
+        # They wait for a sync that begins after their calls: the first one is not theirs.
+        await agent.sync_done(agent.syncs[0].id)
+        assert not (await first).snapshot
+        await agent.heard(lambda: len(agent.syncs) == 2)
+        await agent.append(entries=[log_entry(1, "since")])
+        agent.answer_syncs()
+        await agent.sync_done(agent.syncs[1].id)
+
+        for reading in later:
+            assert [one.content for one in (await reading).logs] == ["hello", "since"]
+
+
+async def test_no_agent_within_agent_wait_is_unreachable_and_says_when_to_try_again(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(agent_wait=timedelta(seconds=0.2)) as server:
+        await server.create_task()
+        await make_active(server)
+
+        refusal = await refused(read(server))
+
+    assert refusal.code is grpc.StatusCode.UNAVAILABLE
+    assert refusal.reason == "AGENT_UNREACHABLE"
+    assert refusal.retry_seconds is not None
+    assert refusal.retry_seconds > 0
+    assert "0.2 s" in refusal.message
+
+
+@pytest.mark.parametrize("timeout", [0.5, 0.3])
+async def test_a_caller_with_less_time_is_told_so_before_its_deadline(
+    server: Server, timeout: float
+) -> None:
+    await server.create_task()
+    await make_active(server)
+
+    refusal = await refused(read(server, timeout=timeout))
+
+    assert refusal.code is grpc.StatusCode.UNAVAILABLE
+    assert refusal.reason == "AGENT_UNREACHABLE"
+    assert refusal.retry_seconds is not None
+
+
+async def test_an_agent_that_comes_within_agent_wait_answers_the_read(server: Server) -> None:
+    token = (await server.create_task()).agent_token
+    await make_active(server)
+    reading = asyncio.create_task(read(server))
+
+    async with ScriptedAgent.connect(server, token) as agent:
+        agent.answer_syncs()
+        response = await reading
+
+    assert not response.snapshot
+
+
+async def test_an_agent_that_vanishes_under_a_sync_is_waited_for_again(server: Server) -> None:
+    token = (await server.create_task()).agent_token
+    await make_active(server)
+    async with ScriptedAgent.connect(server, token) as agent:
+        reading = asyncio.create_task(read(server))
+        await agent.heard(lambda: bool(agent.syncs))
+        agent.vanish()
+
+    async with ScriptedAgent.connect(server, token) as agent:
+        agent.answer_syncs()
+        assert not (await reading).snapshot
+
+
+async def test_what_the_task_app_said_reaches_the_caller(server: Server) -> None:
+    async with active(server) as agent:
+
+        async def answer(sync: task_agents_pb2.Sync) -> None:
+            await agent.sync_failed(sync.id, "HTTP 500: out of tokens")
+
+        agent.answer_syncs(answer)
+        refusal = await refused(read(server))
+
+    assert refusal.code is grpc.StatusCode.UNAVAILABLE
+    assert refusal.reason == "TASK_APP_ERROR"
+    assert "HTTP 500: out of tokens" in refusal.message
+    assert refusal.metadata["reason"] == "HTTP 500: out of tokens"
+
+
+async def test_a_long_reason_in_any_script_still_arrives(server: Server) -> None:
+    async with active(server) as agent:
+
+        async def answer(sync: task_agents_pb2.Sync) -> None:
+            await agent.sync_failed(sync.id, "\U0001f4a5" * 100_000)
+
+        agent.answer_syncs(answer)
+        refusal = await refused(read(server))
+
+    assert refusal.reason == "TASK_APP_ERROR"
+    assert "\U0001f4a5" in refusal.message
+
+
+async def test_a_task_app_that_does_not_answer_within_sync_timeout_is_an_error(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(sync_timeout=timedelta(seconds=0.3)) as server, active(server):
+        refusal = await refused(read(server))
+
+    assert refusal.code is grpc.StatusCode.UNAVAILABLE
+    assert refusal.reason == "TASK_APP_ERROR"
+    assert "0.3 s" in refusal.message
+
+
+async def test_a_task_app_that_does_not_answer_in_the_callers_time_is_an_error(
+    server: Server,
+) -> None:
+    async with active(server):
+        refusal = await refused(read(server, timeout=0.5))
+
+    assert refusal.reason == "TASK_APP_ERROR"
+
+
+async def test_a_late_answer_to_a_sync_that_was_given_up_is_passed_over(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(sync_timeout=timedelta(seconds=0.3)) as server, active(server) as agent:
+        await refused(read(server))
+        await agent.sync_done(agent.syncs[0].id)
+        await agent.sync_done(4711)
+        agent.answer_syncs()
+
+        assert not (await read(server)).snapshot
+
+
+async def test_a_task_that_hangs_slows_no_read_of_another(make_server: MakeServer) -> None:
+    longer = 2 * DEADLINE_SECONDS  # than this waits for the others
+    async with (
+        make_server(sync_timeout=timedelta(seconds=longer)) as server,
+        active(server) as hanging,
+        active(server, "other") as agent,
+    ):
+        agent.answer_syncs()
+        stuck = [asyncio.create_task(read(server, timeout=longer)) for _ in range(50)]
+        await hanging.heard(lambda: bool(hanging.syncs))
+
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            for _ in range(20):
+                assert not (await read(server, task="local/other")).snapshot
+
+        assert not any(one.done() for one in stuck)
+        for one in stuck:
+            one.cancel()
+
+
+async def test_callers_who_leave_leave_nothing_behind(server: Server) -> None:
+    async with active(server) as agent:
+        reading = asyncio.create_task(read(server))
+        await agent.heard(lambda: bool(agent.syncs))
+        reading.cancel()
+        agent.answer_syncs()
+
+        assert not (await read(server)).snapshot
+
+
+async def test_a_sync_no_older_than_max_staleness_will_do(server: Server) -> None:
+    async with active(server) as agent:
+        agent.answer_syncs()
+        first = await read(server)
+
+        again = await read(server, max_staleness=Duration(seconds=600))
+        assert len(agent.syncs) == 1
+        assert not again.snapshot
+        assert again.snapshot_at == first.snapshot_at
+
+        anew = await read(server, max_staleness=Duration())
+        assert len(agent.syncs) == 2
+        assert anew.snapshot_at.ToNanoseconds() > first.snapshot_at.ToNanoseconds()
+
+
+async def test_max_staleness_beyond_all_time_is_taken(server: Server) -> None:
+    async with active(server) as agent:
+        agent.answer_syncs()
+
+        for seconds in (0, 315_576_000_000, 2**62):
+            assert not (await read(server, max_staleness=Duration(seconds=seconds))).snapshot
+
+
+async def test_a_task_that_is_deleted_under_a_read_is_not_found_or_unreachable(
+    server: Server,
+) -> None:
+    async with active(server) as agent:
+        reading = asyncio.create_task(refused(read(server, timeout=10)))
+        await agent.heard(lambda: bool(agent.syncs))
+        await server.tasks.DeleteTask(tasks_pb2.DeleteTaskRequest(task=TASK))
+
+        refusal = await reading
+
+    assert refusal.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE)
+
+
+async def test_a_task_that_is_paused_while_a_read_waits_for_its_agent_is_read_as_paused(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(agent_wait=timedelta(seconds=1)) as server:
+        await server.create_task()
+        await make_active(server)
+        waiting = asyncio.create_task(read(server))
+        await report_build(server, 2, STOP)
+        answer = await waiting
+        assert answer.snapshot
+        assert answer.status == types_pb2.TASK_STATUS_PAUSED
+
+
+async def test_a_task_that_is_deleted_while_a_read_waits_for_its_agent_is_not_found(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(agent_wait=timedelta(seconds=1)) as server:
+        await server.create_task()
+        await make_active(server)
+        waiting = asyncio.create_task(refused(read(server)))
+        await server.tasks.DeleteTask(tasks_pb2.DeleteTaskRequest(task=TASK))
+        assert (await waiting).code is grpc.StatusCode.NOT_FOUND

@@ -1,4 +1,0 @@
-"""A world of real processes under load and faults, a ledger of what each part said, and a verdict.
-
-`python -m tests.soak --help`; docs/development.md says how to read what it prints.
-"""

@@ -1,0 +1,214 @@
+"""Postgres stops, freezes and comes back: nobody waits for one that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tasklogs_server.domain.errors import StoreBusy, StoreUnavailable
+from tasklogs_server.store.circuit_breaker import Presence
+from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.monitor import Watch
+from tests.store.logs import Connection
+from tests.support.fakes.faulty_proxy import FaultyProxy
+from tests.support.fixtures.conditions import until
+from tests.support.fixtures.postgres import PostgresServer
+
+# A watch gives a silent Postgres 2.2 s, and begins to ask every half second.
+NOTICED_SECONDS = 10.0
+# What is refused at once takes microseconds; other work holds this machine up.
+AT_ONCE_SECONDS = 1.0
+
+
+class Watched:
+    """Connections to a Postgres that is watched, and what the watch has told."""
+
+    def __init__(self, dsn: str, size: int = 2) -> None:
+        self.presence = Presence()
+        self.connections = Connections(dsn, size=size, presence=self.presence)
+        self.told: list[bool] = []
+        self.beat: Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[None]] = _no_beat
+        self._watch = Watch(dsn, self.presence, lambda one: self.beat(one), self._hear)
+
+    async def _hear(self, works: bool) -> None:
+        self.told.append(works)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        watching = asyncio.create_task(self._watch.run(), name="a watch")
+        try:
+            await until(lambda: bool(self.told))
+            yield
+            assert not watching.done()
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+            await self.connections.close()
+
+    async def ask(self, statement: str = "SELECT 1") -> object:
+        async with self.connections.use() as connection:
+            return await connection.fetchval(statement)
+
+
+async def _no_beat(_: object) -> None:
+    pass
+
+
+@pytest.fixture
+async def watched(postgres_server: PostgresServer) -> AsyncIterator[Watched]:
+    one = Watched(postgres_server.dsn())
+    async with one.running():
+        assert one.told == [True]
+        yield one
+
+
+@pytest.fixture
+def frozen(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """To be frozen; thawed in the end, or it could not be stopped."""
+    yield postgres_server
+    postgres_server.thaw()
+
+
+async def refused(asking: Awaitable[object]) -> float:
+    """Fail where it is answered; return how long the refusal took."""
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        await asking
+    return time.monotonic() - began
+
+
+async def answers(watched: Watched) -> bool:
+    try:
+        return await watched.ask() == 1
+    except StoreUnavailable:
+        return False
+
+
+async def test_a_stopped_postgres_is_told_and_refused_and_found_again(
+    watched: Watched, postgres_server: PostgresServer
+) -> None:
+    await watched.ask()
+
+    await asyncio.to_thread(postgres_server.stop)
+    assert await refused(watched.ask()) < AT_ONCE_SECONDS
+    await until(lambda: watched.told == [True, False])
+
+    await asyncio.to_thread(postgres_server.start)
+    await until(lambda: watched.told == [True, False, True])
+    assert await watched.ask() == 1
+
+
+async def test_whoever_waits_for_a_frozen_postgres_is_refused_soon_and_the_next_at_once(
+    watched: Watched, frozen: PostgresServer
+) -> None:
+    await watched.ask()
+    frozen.freeze()
+    rows = [(b"x" * 100_000,)] * 100  # more than a socket takes
+
+    async def write() -> None:
+        async with watched.connections.use() as connection:
+            await connection.executemany("SELECT $1::bytea", rows)
+
+    # One waits for its answer, one to get rid of what it sends, the others for their turn.
+    waiting = [asyncio.create_task(refused(watched.ask())), asyncio.create_task(refused(write()))]
+    waiting += [asyncio.create_task(refused(watched.ask())) for _ in range(20)]
+    assert max(await asyncio.gather(*waiting)) < NOTICED_SECONDS
+
+    assert watched.told == [True, False]
+    for _ in range(5):
+        assert await refused(watched.ask()) < AT_ONCE_SECONDS
+
+    frozen.thaw()
+    await until(lambda: watched.told == [True, False, True])
+    assert await watched.ask() == 1
+
+
+async def test_whoever_is_connecting_to_a_frozen_postgres_is_refused_soon(
+    watched: Watched, frozen: PostgresServer
+) -> None:
+    frozen.freeze()
+
+    took = await asyncio.gather(*(refused(watched.ask()) for _ in range(3)))
+
+    # Connecting alone would take 5 s, and the third would have begun only then.
+    assert max(took) < NOTICED_SECONDS / 2
+
+
+async def test_a_network_that_swallows_everything_is_as_good_as_a_stopped_postgres(
+    postgres_server: PostgresServer,
+) -> None:
+    [directory] = re.findall(r"host=([^&]+)", postgres_server.dsn())
+    [port] = re.findall(r"port=(\d+)", postgres_server.dsn())
+    async with FaultyProxy(Path(directory) / f".s.PGSQL.{port}") as network:
+        one = Watched(f"postgresql://postgres@127.0.0.1:{network.port}/tasklogs")
+        async with one.running():
+            await one.ask()
+            network.mute(swallow=True)
+            assert await refused(one.ask()) < NOTICED_SECONDS
+            assert await refused(one.ask()) < AT_ONCE_SECONDS
+            await network.heal()
+            await until(lambda: one.told == [True, False, True])
+            assert await one.ask() == 1
+
+
+async def test_a_connection_that_was_killed_is_not_taken_for_the_end_of_postgres(
+    watched: Watched, database: str
+) -> None:
+    async with watched.connections.use() as connection:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+    asking = asyncio.create_task(refused(watched.ask("SELECT pg_sleep(60)")))
+    await asyncio.sleep(0)
+    async with watched.connections.use() as other:
+        await until(lambda: other.fetchval("SELECT pg_terminate_backend($1)", pid))
+    await asking
+
+    await until(lambda: answers(watched))
+    assert watched.told == [True]
+
+
+async def test_a_slow_statement_is_waited_for(watched: Watched) -> None:
+    assert await watched.ask("SELECT 7 FROM pg_sleep(3)") == 7
+    assert watched.told == [True]
+
+
+async def test_a_postgres_that_takes_no_heartbeat_cannot_do_its_work_but_is_read(
+    watched: Watched,
+) -> None:
+    refusing = True
+
+    async def beat(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        if refusing:
+            await connection.execute("BEGIN READ ONLY")
+            try:
+                await connection.execute("UPDATE processes SET heartbeat_at = clock_timestamp()")
+            finally:
+                await connection.execute("ROLLBACK")
+
+    watched.beat = beat
+    await until(lambda: watched.told == [True, False])
+    assert await watched.ask() == 1
+
+    refusing = False
+    await until(lambda: watched.told == [True, False, True])
+
+
+async def test_a_caller_whose_turn_does_not_come_is_told_that_the_store_is_busy(
+    database: str, sql: Connection
+) -> None:
+    connections = Connections(database, size=1, patience=timedelta(seconds=0.05))
+    async with connections.use():
+        with pytest.raises(StoreBusy) as refusal:
+            async with connections.use():
+                pass
+    assert refusal.value.retry_after > timedelta()
+    async with connections.use() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await connections.close()

@@ -1,0 +1,1 @@
+"""What tests share: fakes of other programs, and fixtures."""

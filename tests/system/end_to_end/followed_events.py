@@ -1,0 +1,160 @@
+"""What a follow of the client library has yielded, each event held against the promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from tasklogs import (
+    CaughtUp,
+    EntriesChanged,
+    EntryWithdrawn,
+    EpochStarted,
+    FollowEvent,
+    LogEntry,
+    Progress,
+    Reconnected,
+    Reconnecting,
+    StatusChanged,
+    TaskLogsClient,
+    TaskStatus,
+)
+from tasklogs.client.events import EntryChange
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+
+Key = tuple[int, int]
+"""Epoch and id."""
+
+
+@dataclass
+class Followed:
+    """The log as the follow's reader knows it."""
+
+    entries: dict[Key, LogEntry] = field(default_factory=dict)
+    states: dict[Key, list[str]] = field(default_factory=dict)
+    """Each content that an entry was yielded with, in order."""
+    statuses: list[TaskStatus] = field(default_factory=list)
+    """Without what repeats, where only the facts of a layer changed."""
+    epochs: list[int] = field(default_factory=list)
+    caught_up: bool = False
+    revision: int = 0
+    events: int = 0
+    changes: int = 0
+    breaks: int = 0
+    reconnects: int = 0
+    reads_on: asyncio.Event = field(default_factory=asyncio.Event)
+    error: BaseException | None = None
+    _heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def connection(self, change: Reconnecting | Reconnected) -> None:
+        """Count what `on_reconnect` is told."""
+        if isinstance(change, Reconnected):
+            self.reconnects += 1
+        else:
+            self.breaks += 1
+
+    def take(self, event: FollowEvent) -> None:
+        """Apply an event; fail where it breaks a promise."""
+        self.events += 1
+        match event:
+            case StatusChanged(status=status):
+                if self.statuses[-1:] != [status]:
+                    self.statuses.append(status)
+            case EntriesChanged(epoch=epoch, changes=changes):
+                for change in changes:
+                    self._change(epoch, change)
+            case EntryWithdrawn(epoch=epoch, id=entry_id, revision=revision):
+                self._ascend(revision)
+                self.entries.pop((epoch, entry_id), None)
+            case EpochStarted(epoch=epoch, revision=revision):
+                self._ascend(revision)
+                self.epochs.append(epoch)
+            case CaughtUp():
+                assert not self.caught_up, "once in a follow"
+                self.caught_up = True
+            case Progress():
+                raise AssertionError("nobody asked for it")
+            case _:
+                assert_never(event)
+
+    async def read(self, events: AsyncIterator[FollowEvent]) -> None:
+        """Take all events while `reads_on` is set; what ends it is kept as `error`."""
+        try:
+            while True:
+                await self.reads_on.wait()
+                self.take(await anext(events))
+                self._wake()
+        except BaseException as error:
+            self.error = error
+            self._wake()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+
+    async def heard(
+        self, condition: Callable[[], bool], *, seconds: float = DEADLINE_SECONDS
+    ) -> None:
+        """Wait until what was yielded makes `condition` true. Fails where the follow ends."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                if self.error is not None:
+                    raise AssertionError("the follow ended") from self.error
+                self._heard.clear()
+                await self._heard.wait()
+
+    async def moved(self, *, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait for a further change of the log."""
+        known = self.revision
+        await self.heard(lambda: self.revision > known, seconds=seconds)
+
+    async def reached(self, revision: int, *, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until everything up to a revision was yielded."""
+        await self.heard(lambda: self.revision >= revision, seconds=seconds)
+
+    async def has_all_there_was(self) -> None:
+        """Wait for CaughtUp."""
+        await self.heard(lambda: self.caught_up)
+
+    def of_epoch(self, epoch: int) -> dict[int, LogEntry]:
+        """By id."""
+        return {entry_id: one for (of, entry_id), one in self.entries.items() if of == epoch}
+
+    def _change(self, epoch: int, change: EntryChange) -> None:
+        key, entry = (epoch, change.entry.id), change.entry
+        self._ascend(entry.revision)
+        before = self.entries.get(key)
+        assert change.replaces == (None if before is None else before.revision)
+        if before is not None and not entry.dropped_bytes:
+            if change.appended is not None:
+                assert entry.content == before.content + change.appended
+            assert entry.content[: change.kept] == before.content[: change.kept]
+        self.changes += 1
+        self.entries[key] = entry
+        self.states.setdefault(key, []).append(entry.content)
+
+    def _ascend(self, revision: int) -> None:
+        assert revision > self.revision, "revisions ascend, and nothing comes twice"
+        self.revision = revision
+
+    def _wake(self) -> None:
+        self._heard.set()
+
+
+@asynccontextmanager
+async def following(
+    client: TaskLogsClient, task: str, *, deltas: bool = True
+) -> AsyncIterator[Followed]:
+    """Follow a task with the client library, in one call of it."""
+    followed = Followed()
+    followed.reads_on.set()
+    async with client.follow(task, deltas=deltas, on_reconnect=followed.connection) as events:
+        reading = asyncio.create_task(followed.read(events), name="follow is read")
+        try:
+            yield followed
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+    if followed.error is not None and not isinstance(followed.error, asyncio.CancelledError):
+        raise AssertionError("the follow ended") from followed.error

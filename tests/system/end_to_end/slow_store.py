@@ -1,0 +1,31 @@
+"""`tasklogs serve` on a store whose commits are slow; reads are not.
+
+python -m tests.system.end_to_end.slow_store 0.2 serve --listen ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from tasklogs.cli.main import main
+from tasklogs_server.store.log_writes import LogWrites, Outcome
+from tasklogs_server.store.records import Commit
+
+
+def slow_down(seconds: float) -> None:
+    """Let every batch that this process commits take so much longer."""
+    commit = LogWrites.commit
+
+    async def commit_slowly(self: LogWrites, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
+        await asyncio.sleep(seconds)
+        return await commit(self, commits)
+
+    LogWrites.commit = commit_slowly  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    slow_down(float(sys.argv.pop(1)))
+    main()

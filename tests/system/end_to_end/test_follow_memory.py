@@ -1,0 +1,65 @@
+"""I7: followers who stop reading cost the server a bounded part of its memory, and converge."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import psutil
+
+from tasklogs.v1 import task_logs_pb2 as pb
+from tests.reads.follow_reader import Reader, reading
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.postgres import PostgresServer
+from tests.system.end_to_end.test_follow_restarts import serving
+
+_MIB = 1024 * 1024
+_FOLLOWERS = 20
+_ENTRY_BYTES = 64 * 1024
+
+
+async def test_followers_who_do_not_read_hold_no_more_the_longer_they_stall(
+    postgres_server: PostgresServer,
+) -> None:
+    async with (
+        asyncio.timeout(90),
+        serving(postgres_server.dsn()) as (process, server),
+        AsyncExitStack() as stack,
+    ):
+        assert process.process is not None
+        measured = psutil.Process(process.process.pid)
+        made = await server.create_task()
+        agent = await stack.enter_async_context(ScriptedAgent.connect(server, made.agent_token))
+        await agent.append([log_entry(0, "")], open_epoch=True)
+        readers = []
+        for _ in range(_FOLLOWERS + 1):
+            request = pb.FollowTaskLogsRequest(
+                task="local/demo", source=pb.LOG_SOURCE_SNAPSHOT, deltas=True
+            )
+            call = server.logs.FollowTaskLogs(request)
+            stack.callback(call.cancel)
+            readers.append(await stack.enter_async_context(reading(aiter(call))))
+        await asyncio.gather(*(one.heard("caught_up") for one in readers))
+        stalled = readers[1:]
+        for one in stalled:
+            one.reads_on.clear()
+
+        async def redraw(times: int) -> None:
+            for place in range(times):
+                await agent.append([log_entry(0, f"{place % 10}" * _ENTRY_BYTES)])
+                await agent.acked()
+
+        await redraw(150)  # 10 MB: whatever gRPC takes before a write waits is full
+        before = measured.memory_info().rss
+        await redraw(300)
+        grown = measured.memory_info().rss - before
+        await agent.append([log_entry(0, "the end")])
+        for one in stalled:
+            one.reads_on.set()
+        await asyncio.gather(*(_shows_the_end(one) for one in readers))
+        assert grown < 10 * _MIB  # unbounded, it would be 20 MB for each of 20 followers
+        assert max(len(one.messages) for one in stalled) < 450, "changes coalesce"
+
+
+async def _shows_the_end(reader: Reader) -> None:
+    await reader.until(lambda: reader.view.contents() == {(1, 0): "the end"})

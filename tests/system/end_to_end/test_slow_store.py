@@ -1,0 +1,119 @@
+"""Ingest that cannot keep up slows the agents down: neither readers nor memory pay for it.
+
+For longer: TASKLOGS_TEST_PUSH_SECONDS=60.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasklogs.v1 import task_logs_pb2 as pb
+from tests.cli.command import TASKLOGS
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.conditions import until
+from tests.support.fixtures.postgres import PostgresServer
+from tests.support.fixtures.server import Server
+from tests.system.end_to_end.load import reconnecting_channel
+from tests.system.end_to_end.mass_reconnect import create_tasks
+from tests.system.end_to_end.programs import lasting_port, program, serve_command
+from tests.system.end_to_end.pushers import pushers
+
+AGENTS = 100
+PUSH_SECONDS = float(os.environ.get("TASKLOGS_TEST_PUSH_SECONDS", "6"))
+COMMIT_SECONDS = 0.2
+ENTRY_BYTES = 200_000
+MIB = 1024 * 1024
+INGEST_BYTES = 32 * MIB
+# docs/design.md, "Memory": what the settings of this test allow beyond what the process has before,
+# and what malloc keeps.
+STREAM_BYTES = 256 * 1024
+MALLOC_BYTES = 64 * MIB
+GROWTH_BYTES = 3 * INGEST_BYTES + AGENTS * (STREAM_BYTES + 2 * ENTRY_BYTES) + MALLOC_BYTES
+
+
+@pytest.mark.timeout(120 + 2 * PUSH_SECONDS)
+async def test_a_slow_store_slows_agents_down_and_no_reader_of_other_tasks(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    port = lasting_port()
+    address = f"127.0.0.1:{port}"
+    dsn = postgres_server.dsn()
+    [command, *options] = serve_command(port, dsn)
+    assert command == str(TASKLOGS)
+    async with AsyncExitStack() as stack:
+        process = await stack.enter_async_context(
+            program(
+                tmp_path / "server.log",
+                *(sys.executable, "-m", "tests.system.end_to_end.slow_store", str(COMMIT_SECONDS)),
+                *options,
+                TASKLOGS_INGEST_BYTES=str(INGEST_BYTES),
+            )
+        )
+        channel = await stack.enter_async_context(reconnecting_channel(address))
+        await channel.channel_ready()
+        server = Server(address, dsn, channel)
+        tokens = await create_tasks(server, AGENTS)
+        quiet_task = await server.create_task("quiet")
+        async with ScriptedAgent.connect(server, quiet_task.agent_token) as agent:
+            entries = [log_entry(number, "x" * 2000) for number in range(30)]
+            await agent.append(open_epoch=True, entries=entries)
+            await agent.acked()
+        quiet = await read_for(server, PUSH_SECONDS / 2)
+        before = psutil.Process(process.pid).memory_info().rss
+
+        crowd = await stack.enter_async_context(pushers(address, tokens, entry_bytes=ENTRY_BYTES))
+        await until(lambda: crowd.acks >= AGENTS)
+        watching = asyncio.create_task(highest_memory(process.pid))
+        loaded = await read_for(server, PUSH_SECONDS)
+        watching.cancel()
+        highest = await watching
+
+    print(  # noqa: T201 (the figures, for whoever runs it by hand)
+        f"quiet: median {statistics.median(quiet) * 1000:.1f} ms, 95 %"
+        f" {rank(quiet, 95) * 1000:.1f} ms; while {AGENTS} agents push: median"
+        f" {statistics.median(loaded) * 1000:.1f} ms, 95 % {rank(loaded, 95) * 1000:.1f} ms;"
+        f" {crowd.acks} acks; {before / MIB:.0f} MiB grew to"
+        f" {highest / MIB:.0f}, at most {(before + GROWTH_BYTES) / MIB:.0f} MiB"
+    )
+    assert crowd.ends == []
+    # Not one of them waits for a commit; the rest is what pushing costs the processor.
+    assert statistics.median(loaded) < statistics.median(quiet) + COMMIT_SECONDS / 2
+    assert rank(loaded, 95) < rank(quiet, 95) + COMMIT_SECONDS
+    assert highest < before + GROWTH_BYTES
+
+
+def rank(figures: list[float], percent: int) -> float:
+    return sorted(figures)[len(figures) * percent // 100]
+
+
+async def read_for(server: Server, seconds: float) -> list[float]:
+    """Read a task again and again; return how long each took."""
+    took = []
+    until_then = time.monotonic() + seconds
+    while (began := time.monotonic()) < until_then:
+        await server.logs.GetTaskLogs(
+            pb.GetTaskLogsRequest(task="local/quiet", source=pb.LOG_SOURCE_SNAPSHOT), timeout=30
+        )
+        took.append(time.monotonic() - began)
+        await asyncio.sleep(0.01)
+    return took
+
+
+async def highest_memory(pid: int) -> int:
+    """Watch a process until cancelled; return the most memory that it had."""
+    process, highest = psutil.Process(pid), 0
+    try:
+        while True:
+            highest = max(highest, int(process.memory_info().rss))
+            await asyncio.sleep(0.1)
+    except asyncio.CancelledError:
+        return highest

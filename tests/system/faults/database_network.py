@@ -1,0 +1,20 @@
+"""A faulty network between a server, or a store, and Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from tests.support.fakes.faulty_proxy import FaultyProxy
+
+
+@asynccontextmanager
+async def database_network(dsn: str) -> AsyncIterator[tuple[FaultyProxy, str]]:
+    """Lend a network to the Postgres of `dsn`, which names a unix socket, and the DSN over it."""
+    parts = urlsplit(dsn)
+    query = parse_qs(parts.query)
+    socket = Path(query["host"][0]) / f".s.PGSQL.{query['port'][0]}"
+    async with FaultyProxy(socket) as network:
+        yield network, f"postgresql://{parts.username}@{network.address}{parts.path}"

@@ -1,0 +1,177 @@
+"""Connections to Postgres that are lost inside COMMIT, where nobody knows what became of it.
+
+`marker`: bytes of a statement. Where they are lost nothing is committed; where only the answer is,
+all of it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from tasklogs_server.domain.errors import SessionLost, StoreUnavailable
+from tasklogs_server.store import Store
+from tests.ingest.desk import HELLO, Desk, entry, grown
+from tests.store.conftest import sql
+from tests.store.logs import Connection, Log, new_task
+from tests.support.fakes.faulty_proxy import FaultyProxy
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
+from tests.system.faults.database_network import database_network
+
+__all__ = ["sql"]
+
+
+@dataclass
+class Scene:
+    network: FaultyProxy
+    store: Store
+    desk: Desk
+    task: UUID
+
+
+@pytest.fixture
+async def scene(database: str) -> AsyncIterator[Scene]:
+    async with database_network(database) as (network, dsn):
+        store = await Store.open(dsn, read_connections=4, lease=timedelta(seconds=30))
+        async with Desk.open(store) as desk:
+            yield Scene(network, store, desk, await new_task(store, standalone=True))
+        await store.close()
+
+
+def log_of(scene: Scene) -> Log:
+    return Log(scene.store, scene.task, 0, None)  # type: ignore[arg-type]
+
+
+async def is_connected(scene: Scene) -> bool:
+    return (await scene.store.tasks.get(scene.task)).agent_connected
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_nothing_is_acknowledged_all_start_again_and_nothing_is_lost_or_stored_twice(
+    scene: Scene, is_committed: bool
+) -> None:
+    desk, other_task = scene.desk, await new_task(scene.store)
+    async with desk.agent(scene.task) as agent, desk.agent(other_task) as other:
+        await agent.append([entry(0, "before")], open_epoch=True)
+        await agent.all_acked()
+        await other.append([entry(0, "before")], open_epoch=True)
+        await other.all_acked()
+
+        scene.network.cut_at(b"the marker", passes=is_committed)
+        await agent.append(tail=grown(0, 6, ", the marker"))
+        await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
+        assert isinstance(agent.error, SessionLost)
+        assert agent.acked == 1
+        assert scene.network.cuts == 1
+        # The batch was this session's alone: the other one's next goes on another connection.
+        await other.append([entry(1, "after")])
+        await other.all_acked()
+
+    stored = "before, the marker" if is_committed else "before"
+    async with desk.agent(scene.task) as again:
+        tail = again.session.welcome.position.tail
+        assert tail is not None
+        assert tail.content_bytes == len(stored)
+        assert again.session.welcome.revision == (3 if is_committed else 2)
+        await again.append(tail=grown(0, len(stored), ", the marker"[len(stored) - 6 :] + "!"))
+        await again.all_acked()
+    assert await log_of(scene).contents() == ["before, the marker!"]
+
+
+async def test_a_batch_whose_commit_is_lost_takes_all_its_sessions_along(
+    scene: Scene, sql: Connection
+) -> None:
+    desk, other_task = scene.desk, await new_task(scene.store)
+    async with desk.agent(scene.task) as agent, desk.agent(other_task) as other:
+        async with sql.transaction():
+            # Locked heads are tried again, from then on in one batch.
+            await sql.execute("SELECT FROM log_heads FOR UPDATE")
+            await agent.append([entry(0, "the marker")], open_epoch=True)
+            await other.append([entry(0, "beside it")], open_epoch=True)
+            await until(lambda: len(desk.committer._locked) == 2)
+            scene.network.cut_at(b"the marker", passes=False)
+            await until(lambda: scene.network.cuts == 1)
+        for one in (agent, other):
+            await asyncio.wait_for(one.has_ended.wait(), DEADLINE_SECONDS)
+            assert isinstance(one.error, SessionLost)
+            assert one.acked == 0
+    for task in (scene.task, other_task):
+        async with desk.agent(task) as again:
+            assert again.session.welcome.position.entries == 0
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_a_handshake_whose_commit_is_lost_does_not_leave_the_task_connected(
+    scene: Scene, is_committed: bool
+) -> None:
+    scene.network.cut_at(b"COMMIT", passes=is_committed)
+    with pytest.raises(StoreUnavailable):
+        await scene.desk.sessions.connect(scene.task, HELLO).__aenter__()
+    assert scene.network.cuts == 1
+    assert await is_connected(scene) == is_committed
+    await scene.desk.sessions.tick()
+    assert not await is_connected(scene)
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_the_session_after_a_handshake_whose_commit_was_lost_is_not_taken_for_it(
+    scene: Scene, is_committed: bool, sql: Connection
+) -> None:
+    fence = await sql.fetchval("SELECT fence FROM log_heads WHERE task_id = $1", scene.task)
+    scene.network.cut_at(b"COMMIT", passes=is_committed)
+    with pytest.raises(StoreUnavailable):
+        await scene.desk.sessions.connect(scene.task, HELLO).__aenter__()
+    async with scene.desk.agent(scene.task) as agent:
+        assert agent.session.fence == fence + 2  # whether or not the first one was ever stored
+        # As a statement that was under way when the session began, and arrives now.
+        await scene.store.sessions.lose_sessions([(scene.task, fence + 1)])
+        await scene.desk.sessions.tick()
+        assert await is_connected(scene)
+    assert not await is_connected(scene)
+    assert not scene.desk.sessions._undecided
+    assert not scene.desk.sessions._lost
+
+
+async def test_another_process_keeps_its_session_whatever_number_was_not_committed_here(
+    scene: Scene, database: str
+) -> None:
+    scene.network.cut_at(b"COMMIT", passes=False)
+    with pytest.raises(StoreUnavailable):
+        await scene.desk.sessions.connect(scene.task, HELLO).__aenter__()
+    elsewhere = await Store.open(database, read_connections=2, lease=timedelta(seconds=30))
+    async with Desk.open(elsewhere) as desk, desk.agent(scene.task) as agent:
+        assert scene.desk.sessions._lost == {(scene.task, agent.session.fence)}
+        await scene.desk.sessions.tick()
+        assert await is_connected(scene)
+    await elsewhere.close()
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_a_session_that_ends_after_a_handshake_was_lost_beside_it_leaves_nobody_connected(
+    scene: Scene, is_committed: bool
+) -> None:
+    async with scene.desk.agent(scene.task):
+        scene.network.cut_at(b"COMMIT", passes=is_committed)
+        with pytest.raises(StoreUnavailable):
+            await scene.desk.sessions.connect(scene.task, HELLO).__aenter__()
+        assert await is_connected(scene)
+    assert not await is_connected(scene)
+    assert not scene.desk.sessions._lost
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_an_upload_whose_commit_is_lost_is_told_that_the_store_is_away_and_may_be_repeated(
+    scene: Scene, is_committed: bool
+) -> None:
+    entries = [entry(0, "the marker"), entry(1, "and more")]
+    scene.network.cut_at(b"the marker", passes=is_committed)
+    with pytest.raises(StoreUnavailable):
+        await scene.desk.uploads.upload(scene.task, entries)
+    stored = await scene.desk.uploads.upload(scene.task, entries)
+    assert stored.revision == 3
+    assert await log_of(scene).contents() == ["the marker", "and more"]

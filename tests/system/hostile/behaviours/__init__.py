@@ -1,0 +1,49 @@
+"""What hostile peers do, each until it is cancelled. Nothing here looks at honest readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from tests.system.hostile.behaviours import churn, floods, half_open, noise, slow, unread
+from tests.system.hostile.behaviours.repeated import Behaviour
+
+HALF_OPEN = frozenset(
+    {
+        "connected and silent",
+        "half a TLS hello",
+        "no preface",
+        "no SETTINGS",
+        "headers without end",
+        "idle and well-behaved",
+    }
+)
+"""Those that hold `Target.half_open` connections each."""
+CONTROL = "a busy process that sends nothing"
+BEHAVIOURS: Mapping[str, Behaviour] = MappingProxyType(
+    {
+        CONTROL: churn.busy_neighbour,
+        "random bytes": noise.random_bytes,
+        "random bytes after the preface": noise.random_bytes_after_the_preface,
+        "malformed frames": noise.malformed_frames,
+        "CONTINUATION flood": floods.continuations,
+        "rapid reset": floods.rapid_resets,
+        "SETTINGS flood": floods.settings,
+        "PING flood": floods.pings,
+        "header bombs": floods.header_bombs,
+        "oversized metadata": floods.oversized_metadata,
+        "calls without a token": floods.calls_without_a_token,
+        "connected and silent": half_open.silent,
+        "half a TLS hello": half_open.half_a_hello,
+        "no preface": half_open.no_preface,
+        "no SETTINGS": half_open.no_settings,
+        "headers without end": half_open.headers_without_end,
+        "idle and well-behaved": half_open.idle,
+        "reads never taken": unread.reads,
+        "follows never taken": unread.follows,
+        "agent streams never taken": unread.agent_streams,
+        "follows never read by a gRPC client": unread.follows_by_grpc,
+        "connections that come and go": churn.connections,
+        "requests without end": slow.requests,
+    }
+)

@@ -1,0 +1,235 @@
+"""Honest readers: each asks at fixed moments, and how late the right answer came is noted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs.v1 import tasks_pb2, types_pb2
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.system.hostile.served import HONEST, Served, User
+
+STORED, LIVE, FOLLOW = "stored", "live", "follow"
+KINDS = (STORED, LIVE, FOLLOW)
+
+_STORED_READERS, _STORED_SECONDS = 4, 0.03
+_LIVE_READERS, _LIVE_SECONDS = 2, 0.06
+_CHANGE_SECONDS = 0.03
+# Of one reader; all together are fewer than a server has at work.
+_AT_ONCE = 20
+_CALL_SECONDS = 30.0
+_ENTRIES, _ENTRY_TEXT = 30, "an honest line of an agent's answer. " * 60
+
+
+@dataclass
+class Latencies:
+    """Seconds from the moment when a question was due to its right answer, by kind of reader."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    failures: list[str] = field(default_factory=list)
+
+
+class Readers:
+    """Some of them, and the agents that they read of."""
+
+    def __init__(
+        self, stored: list[User], live: list[User], follower: User, agent: ScriptedAgent
+    ) -> None:
+        self._stored = stored
+        self._live = live
+        self._follower = follower
+        self._agent = agent
+        self._changes = 0
+
+    async def read_for(self, seconds: float) -> Latencies:
+        """Let all of them ask for so long."""
+        noted = Latencies()
+        until = time.monotonic() + seconds
+        async with asyncio.TaskGroup() as group:
+            for number, user in enumerate(self._stored):
+                offset = _STORED_SECONDS * number / len(self._stored)
+                read = self._reading(user, "stored", pb.LOG_SOURCE_SNAPSHOT)
+                group.create_task(_at(noted, STORED, read, _STORED_SECONDS, until, offset))
+            for number, user in enumerate(self._live):
+                offset = _LIVE_SECONDS * number / len(self._live)
+                read = self._reading(user, "live", pb.LOG_SOURCE_LIVE)
+                group.create_task(_at(noted, LIVE, read, _LIVE_SECONDS, until, offset))
+            group.create_task(self._follow(noted, until))
+        return noted
+
+    def _reading(
+        self, user: User, task: str, source: pb.LogSource.ValueType
+    ) -> Callable[[], Awaitable[None]]:
+        owner = HONEST if user.metadata else "local"
+        request = pb.GetTaskLogsRequest(task=f"{owner}/{task}", source=source)
+
+        async def read() -> None:
+            answer = await user.logs.GetTaskLogs(
+                request, metadata=user.metadata, timeout=_CALL_SECONDS
+            )
+            _check([one.content for one in answer.logs[:_ENTRIES]], answer.snapshot, source)
+
+        return read
+
+    async def _follow(self, noted: Latencies, until: float) -> None:
+        """Change the tail at fixed moments; a change is seen when the follower has it."""
+        owner = HONEST if self._follower.metadata else "local"
+        request = pb.FollowTaskLogsRequest(task=f"{owner}/followed", tail=0)
+        call = self._follower.logs.FollowTaskLogs(request, metadata=self._follower.metadata)
+        due: dict[str, float] = {}
+        caught_up, all_seen = asyncio.Event(), asyncio.Event()
+
+        async def listen() -> None:
+            while isinstance(message := await call.read(), pb.FollowTaskLogsResponse):
+                if message.HasField("caught_up"):
+                    caught_up.set()
+                for entry in message.entries.logs:
+                    if (moment := due.pop(entry.content, None)) is not None:
+                        noted.seconds[FOLLOW].append(time.monotonic() - moment)
+                        if not due:
+                            all_seen.set()
+
+        listening = asyncio.create_task(listen())
+        # Whatever ends it ends the waiting.
+        listening.add_done_callback(lambda _: caught_up.set())
+        listening.add_done_callback(lambda _: all_seen.set())
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                await caught_up.wait()
+                _raise_what_ended(listening)
+                moment = time.monotonic()
+                while (moment := moment + _CHANGE_SECONDS) < until:
+                    await asyncio.sleep(max(0.0, moment - time.monotonic()))
+                    self._changes += 1
+                    text = f"change {self._changes}"
+                    due[text] = moment
+                    all_seen.clear()
+                    # Acknowledged one by one: what changes meanwhile would coalesce.
+                    await self._agent.append([log_entry(0, text)])
+                    await self._agent.acked()
+                if due:  # there may have been no time for a single one
+                    await all_seen.wait()
+                _raise_what_ended(listening)
+        except (TimeoutError, AssertionError, grpc.aio.AioRpcError) as error:
+            where = f"{len(due)} changes unseen, caught up: {caught_up.is_set()}"
+            what = error.code().name if isinstance(error, grpc.aio.AioRpcError) else repr(error)
+            noted.failures.append(f"follow: {what}, {where}")
+        finally:
+            call.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+
+def _raise_what_ended(listening: asyncio.Task[None]) -> None:
+    if listening.done():
+        listening.result()
+        raise AssertionError("the stream ended")
+
+
+async def _at(
+    noted: Latencies,
+    kind: str,
+    read: Callable[[], Awaitable[None]],
+    every_seconds: float,
+    until: float,
+    offset: float,
+) -> None:
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(due: float) -> None:
+        try:
+            await read()
+        except grpc.aio.AioRpcError as error:
+            noted.failures.append(f"{kind}: {error.code().name} {error.details()}")
+        except AssertionError as error:
+            noted.failures.append(f"{kind}: {error}")
+        # From when it was due: a server that stands still is not asked less about it.
+        noted.seconds[kind].append(time.monotonic() - due)
+        places.release()
+
+    due = time.monotonic() + offset
+    async with asyncio.TaskGroup() as asking:
+        while due < until:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            # One late answer makes no other one late, nor a test long.
+            await places.acquire()
+            asking.create_task(ask(due))
+            due += every_seconds
+
+
+def _check(contents: list[str], is_snapshot: bool, source: pb.LogSource.ValueType) -> None:
+    assert contents == [_text(number) for number in range(_ENTRIES)], "not what was stored"
+    assert is_snapshot == (source == pb.LOG_SOURCE_SNAPSHOT), "of another source"
+
+
+def _text(number: int) -> str:
+    return f"{number}: {_ENTRY_TEXT}"
+
+
+@asynccontextmanager
+async def readers(served: Served) -> AsyncIterator[Readers]:
+    """Readers, each on a connection of their own, of three tasks of their own."""
+    async with AsyncExitStack() as stack:
+
+        async def user() -> User:
+            return await stack.enter_async_context(served.user(HONEST))
+
+        orchestrator = await user()
+        agents = {}
+        for name in ("stored", "live", "followed"):
+            created = await orchestrator.create_task(name)
+            await _make_active(orchestrator, created.task.id)
+            agents[name] = await stack.enter_async_context(
+                ScriptedAgent.connect(await user(), created.agent_token)
+            )
+        for name in ("stored", "live"):
+            entries = [log_entry(number, _text(number)) for number in range(_ENTRIES)]
+            await agents[name].append(entries, open_epoch=True)
+            await agents[name].acked()
+        await agents["followed"].append([log_entry(0, "change 0")], open_epoch=True)
+        await agents["followed"].acked()
+        for agent in agents.values():
+            agent.answer_syncs()
+        stored = [await user() for _ in range(_STORED_READERS)]
+        live = [await user() for _ in range(_LIVE_READERS)]
+        follower = await user()
+        # A connection without a call is closed after a while, and where strangers hold all places
+        # its user gets none again.
+        for each in (*stored, *live, follower):
+            stack.callback(_watch_health(each).cancel)
+        yield Readers(stored, live, follower, agents["followed"])
+
+
+def _watch_health(user: User) -> grpc.aio.UnaryStreamCall[Any, Any]:
+    stub: Any = health_pb2_grpc.HealthStub(user.channel)
+    watch: grpc.aio.UnaryStreamCall[Any, Any] = stub.Watch(health_pb2.HealthCheckRequest())
+    return watch
+
+
+async def _make_active(user: User, task: str) -> None:
+    await user.tasks.ReportBuild(
+        tasks_pb2.ReportBuildRequest(
+            task=task,
+            build_number=1,
+            transition=types_pb2.BUILD_TRANSITION_START,
+            job_status=types_pb2.JOB_STATUS_SUCCEEDED,
+        ),
+        metadata=user.metadata,
+    )
+    await user.tasks.ReportAgent(
+        tasks_pb2.ReportAgentRequest(
+            task=task,
+            build_number=1,
+            lifecycle=types_pb2.AGENT_LIFECYCLE_READY,
+            app_health=types_pb2.APP_HEALTH_HEALTHY,
+        ),
+        metadata=user.metadata,
+    )

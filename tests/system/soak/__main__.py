@@ -1,0 +1,45 @@
+"""`python -m tests.system.soak`: see tests/system/soak/options.py."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.support.fixtures import reaper
+from tests.system.soak.options import Options, parse
+from tests.system.soak.report import lines
+from tests.system.soak.run import soak
+from tests.system.soak.verdict import judge
+
+
+def tell(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+def main(options: Options) -> int:
+    directory = options.keep or Path(tempfile.mkdtemp(prefix="soak-"))
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        ledger = asyncio.run(soak(options, directory, tell))
+    except ValueError as error:
+        tell(str(error))
+        return 2
+    began = time.monotonic()
+    verdict = judge(ledger)
+    tell(f"judged in {time.monotonic() - began:.1f} s")
+    for line in lines(verdict):
+        tell(line)
+    if verdict.is_good and options.keep is None:
+        shutil.rmtree(directory)
+    else:
+        tell(f"all that was noted is in {directory}")
+    return 0 if verdict.is_good else 1
+
+
+if __name__ == "__main__":
+    reaper.start()
+    sys.exit(main(parse(sys.argv[1:])))

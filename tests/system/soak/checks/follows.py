@@ -1,0 +1,89 @@
+"""What followers were told: each change once, in order, and in the end just what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tests.system.soak.finding import Finding, Kind
+from tests.system.soak.journal import Record
+from tests.system.soak.ledger import Ledger, TaskLedger
+
+
+def follows(ledger: Ledger) -> Iterator[Finding]:
+    """Replay every follow."""
+    for task in ledger.tasks:
+        for kind, records in task.follows.items():
+            yield from _Replay(task, kind).run(records)
+
+
+class _Replay:
+    def __init__(self, task: TaskLedger, kind: str) -> None:
+        self._task = task
+        self._kind = kind
+        self._revision = 0
+        self._cursor = ""
+        self._entries: dict[tuple[int, int], tuple[int, str]] = {}
+        self._epochs: list[int] = []
+
+    def run(self, records: Sequence[Record]) -> Iterator[Finding]:
+        caught_up = 0
+        for record in records:
+            match record["kind"]:
+                case "entries":
+                    for entry_id, revision, replaces, content in record["changes"]:
+                        yield from self._ascends(record, revision)
+                        yield from self._change(record, entry_id, revision, replaces, content)
+                case "withdrawn":
+                    yield from self._ascends(record, record["revision"])
+                    self._entries.pop((record["epoch"], record["id"]), None)
+                case "epoch":
+                    yield from self._ascends(record, record["revision"])
+                    self._epochs.append(record["epoch"])
+                case "caught_up":
+                    caught_up += 1
+                case "end":
+                    yield self._finding(Kind.FOLLOW_DIFFERS, record, f"ended: {record['error']}")
+        if caught_up != 1:
+            yield Finding(
+                Kind.FOLLOW_DIFFERS, self._task.task, f"{self._kind}: caught up {caught_up} times"
+            )
+        yield from self._differs()
+
+    def _ascends(self, record: Record, revision: int) -> Iterator[Finding]:
+        if revision == self._revision:
+            yield self._finding(Kind.REPEATED, record, f"revision {revision} came again")
+        elif revision < self._revision:
+            what = f"revision {revision} came after {self._revision}"
+            yield self._finding(Kind.REORDERED, record, what)
+        self._revision = max(revision, self._revision)
+
+    def _change(
+        self, record: Record, entry_id: int, revision: int, replaces: int | None, content: str
+    ) -> Iterator[Finding]:
+        key = (record["epoch"], entry_id)
+        before = self._entries.get(key)
+        self._entries[key] = (revision, content)
+        if replaces != (None if before is None else before[0]):
+            what = f"entry {key} replaces {replaces}, what came last was {before}"
+            yield self._finding(Kind.FOLLOW_DIFFERS, record, what)
+        if not self._task.shown.knows(entry_id, content):
+            yield self._finding(Kind.INVENTED, record, f"entry {key} ({content})")
+
+    def _differs(self) -> Iterator[Finding]:
+        stored = {
+            (epoch, entry.id): (entry.revision, entry.mark)
+            for epoch, entries in self._task.stored.epochs.items()
+            for entry in entries
+        }
+        # The epoch in which a follow begins is not announced.
+        epochs = sorted({*self._epochs, *(epoch for epoch, _ in self._entries)})
+        if self._epochs != sorted(self._epochs) or epochs != list(self._task.stored.epochs):
+            what = f"epochs {self._epochs}, stored are {list(self._task.stored.epochs)}"
+            yield Finding(Kind.FOLLOW_DIFFERS, self._task.task, f"{self._kind}: {what}")
+        for key in sorted(stored.keys() | self._entries.keys()):
+            if stored.get(key) != self._entries.get(key):
+                what = f"entry {key}: {self._entries.get(key)}, stored is {stored.get(key)}"
+                yield Finding(Kind.FOLLOW_DIFFERS, self._task.task, f"{self._kind}: {what}")
+
+    def _finding(self, kind: Kind, record: Record, what: str) -> Finding:
+        return Finding(kind, self._task.task, f"{self._kind} at t={record['t']:.3f}: {what}")

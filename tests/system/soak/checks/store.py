@@ -1,0 +1,177 @@
+"""What was acknowledged is in the store, in its order, once, and nothing else is."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import pairwise
+
+from tests.system.soak.finding import Finding, Kind
+from tests.system.soak.ledger import Ledger, TaskLedger
+from tests.system.soak.wire import Append, Welcome
+
+GRACE_SECONDS = 0.25
+"""What was shown so long before agent and task app were killed together is stored."""
+_STEADY_SECONDS = 2.0
+"""For so long nothing was at fault and the agent was welcome, or the grace does not hold."""
+_QUICK_SECONDS = 0.1
+"""An ack that takes longer: others want the processors too, and no promise of moments holds."""
+
+
+def lost(ledger: Ledger) -> Iterator[Finding]:
+    """Every acknowledged content is in its epoch, or what became of it, or was withdrawn since."""
+    for task in ledger.tasks:
+        for append in task.wire.acked:
+            for entry_id, content in append.changes:
+                if what := _is_missing(task, append, entry_id, content):
+                    yield Finding(
+                        Kind.LOST,
+                        task.task,
+                        f"epoch {append.epoch} entry {entry_id} ({content}), sent at"
+                        f" t={append.sent:.3f}, acknowledged at t={append.acked or 0:.3f}: {what}",
+                    )
+
+
+def _is_missing(task: TaskLedger, append: Append, entry_id: int, content: str) -> str:
+    entry = task.stored.entry(append.epoch, entry_id)
+    if entry is None:
+        if _is_withdrawn(task, append, entry_id):
+            return ""
+        return "the epoch does not have it"
+    if task.shown.is_later(entry_id, content, entry.mark):
+        return ""
+    return f"stored is {entry.mark} of revision {entry.revision}"
+
+
+def _is_withdrawn(task: TaskLedger, append: Append, entry_id: int) -> bool:
+    """Whether the task app withdrew it, and an agent told so after it had sent it."""
+    return bool(task.shown.withdrawn.get(entry_id)) and any(
+        one.withdrew == entry_id and one.epoch == append.epoch and one.sent > append.sent
+        for one in task.wire.appends
+    )
+
+
+def lost_at_welcomes(ledger: Ledger) -> Iterator[Finding]:
+    """Each Welcome stands where the last acknowledgement before it did, or later.
+
+    In the end an agent may have sent again what the store had lost; here it shows.
+    """
+    for task in ledger.tasks:
+        moments = [one.acked or 0.0 for one in task.wire.acked]
+        for welcome in task.wire.welcomes:
+            index = bisect_left(moments, welcome.asked) - 1
+            if index >= 0 and _falls_short(task, task.wire.acked[index], welcome):
+                append = task.wire.acked[index]
+                yield Finding(
+                    Kind.LOST,
+                    task.task,
+                    f"acknowledged at t={append.acked or 0:.3f} was epoch {append.epoch}"
+                    f" {append.changes[-1:]}, yet Welcome at t={welcome.t:.3f} stands at epoch"
+                    f" {welcome.epoch} {welcome.tail}",
+                )
+
+
+def _falls_short(task: TaskLedger, append: Append, welcome: Welcome) -> bool:
+    if welcome.epoch != append.epoch:
+        return welcome.epoch < append.epoch
+    if not append.changes:
+        return False
+    entry_id, content = append.changes[-1]
+    if welcome.tail is None or welcome.tail[0] < entry_id:
+        return not task.shown.withdrawn.get(entry_id)
+    return welcome.tail[0] == entry_id and not task.shown.is_later(
+        entry_id, content, welcome.tail[1]
+    )
+
+
+def lost_at_kills(ledger: Ledger) -> Iterator[Finding]:
+    """What was shown 250 ms before agent and task app were killed together is in one epoch.
+
+    Only where nothing else was at fault, the agent was connected for 2 s by then (a superseded one
+    stays away for up to a minute), and the machine has been quick: no task's ack took longer than
+    100 ms.
+    """
+    for task in ledger.tasks:
+        for killed in task.kills:
+            if not was_steady(ledger, task, killed):
+                continue
+            state = task.shown.states[task.shown.index_at(killed - GRACE_SECONDS)]
+            shown = state.last(None)
+            if not state.is_ready or any(
+                all(_holds(task, epoch, *one) for one in shown) for epoch in task.stored.epochs
+            ):
+                continue
+            yield Finding(
+                Kind.LOST,
+                task.task,
+                f"killed at t={killed:.3f}: no epoch holds the {len(shown)} messages shown"
+                f" {GRACE_SECONDS} s before, the last of them entry {shown[-1][0]}"
+                f" ({shown[-1][1]}) since t={state.t:.3f}",
+            )
+
+
+def was_steady(ledger: Ledger, task: TaskLedger, killed: float) -> bool:
+    """Whether nothing but the killing itself was at fault before, not even the machine."""
+    began = killed - _STEADY_SECONDS
+    others = [one for one in ledger.faults_between(began, killed) if not one.kills_both]
+    is_connected = any(first < began and killed <= last for first, last in task.wire.sessions)
+    last_start = max((one for one in task.starts if one < killed), default=killed)
+    is_quick = ledger.slowest_ack_seconds(began, killed) < _QUICK_SECONDS
+    return is_quick and is_connected and not others and last_start < began
+
+
+def _holds(task: TaskLedger, epoch: int, entry_id: int, content: str) -> bool:
+    entry = task.stored.entry(epoch, entry_id)
+    return entry is not None and task.shown.is_later(entry_id, content, entry.mark)
+
+
+def order(ledger: Ledger) -> Iterator[Finding]:
+    """Ids and revisions ascend in the store, each revision and each entry is there once."""
+    for task in ledger.tasks:
+        stored = task.stored
+        for epoch, entries in stored.epochs.items():
+            for before, after in pairwise(entries):
+                where = f"epoch {epoch}: entry {after.id} follows {before.id}"
+                if after.id == before.id:
+                    yield Finding(Kind.REPEATED, task.task, where)
+                elif after.id < before.id:
+                    yield Finding(Kind.REORDERED, task.task, where)
+        for first, second in pairwise(stored.rows):
+            where = f"revision {second.revision} at {second}, after {first}"
+            if second.revision == first.revision:
+                yield Finding(Kind.REPEATED, task.task, where)
+            elif second.revision < first.revision:
+                yield Finding(Kind.REORDERED, task.task, where)
+            if second.epoch == first.epoch and second.ordinal != first.ordinal + 1:
+                yield Finding(Kind.REORDERED, task.task, f"ordinals: {second} after {first}")
+        taken = {row.revision for row in stored.rows}
+        for revision in stored.events:
+            if revision in taken:
+                yield Finding(Kind.REPEATED, task.task, f"revision {revision} is an event's too")
+        if taken and max(taken) > stored.revision:
+            what = f"revision {max(taken)} is past the log's, {stored.revision}"
+            yield Finding(Kind.REORDERED, task.task, what)
+
+
+def repeated_contents(ledger: Ledger) -> Iterator[Finding]:
+    """No content is twice in an epoch under two ids: no two that task apps make are alike."""
+    for task in ledger.tasks:
+        for epoch, entries in task.stored.epochs.items():
+            seen: dict[str, int] = {}
+            for entry in entries:
+                first = seen.setdefault(entry.mark, entry.id)
+                if first != entry.id and task.shown.content(entry.id, entry.mark):
+                    what = f"epoch {epoch}: entry {entry.id} has the content of {first}"
+                    yield Finding(Kind.REPEATED, task.task, what)
+
+
+def invented(ledger: Ledger) -> Iterator[Finding]:
+    """Everything that is stored was shown, and every stored tail that an agent was told of."""
+    for task in ledger.tasks:
+        for what in task.wire.unknown:
+            yield Finding(Kind.INVENTED, task.task, what)
+        for epoch, entries in task.stored.epochs.items():
+            for entry in entries:
+                if not task.shown.knows(entry.id, entry.mark):
+                    what = f"epoch {epoch} entry {entry.id} ({entry.mark}) is stored"
+                    yield Finding(Kind.INVENTED, task.task, what)

@@ -1,0 +1,142 @@
+"""The world's Postgres, as a tests.system.soak.fault.Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psutil
+
+from tasklogs_server.postgres.cluster import cluster_directory
+from tests.support.fakes.small_disk import SmallDisk
+from tests.support.fixtures.postgres import PostgresServer
+from tests.system.soak.journal import Journal
+
+_SMALL_BYTES = 768 * 1024 * 1024
+_SMALL_SETTINGS = {"max_wal_size": "256MB"}
+
+
+class Database:
+    """Durable, on a unix socket; nothing here blocks the event loop."""
+
+    name = "postgres"
+
+    def __init__(self, data_dir: Path, journal: Journal, *, small_disk: bool = False) -> None:
+        """`small_disk`: on a disk of its own, in memory, where this process may have one."""
+        self._server = PostgresServer(data_dir, _SMALL_SETTINGS if small_disk else {})
+        self._wants_small_disk = small_disk
+        self._disk: SmallDisk | None = None
+        self._journal = journal
+        self._is_running = False
+        self._processes: list[psutil.Process] = []
+
+    async def __aenter__(self) -> Database:
+        await asyncio.to_thread(self._server.__enter__)
+        await self.start()
+        if self._wants_small_disk:
+            await self.end()
+            await asyncio.to_thread(self._move_to_small_disk)
+            await self.start()
+        return self
+
+    def _move_to_small_disk(self) -> None:
+        cluster = cluster_directory(self._server.data_dir)
+
+        async def move() -> None:
+            disk = SmallDisk(cluster, _SMALL_BYTES)
+            made = cluster.rename(cluster.with_name("made"))
+            cluster.mkdir()
+            try:
+                disk.mount()
+            except PermissionError:
+                made.rename(cluster)  # as it was; the fault says what it does instead
+                return
+            cluster.chmod(0o700)
+            shutil.copytree(made, cluster, dirs_exist_ok=True)
+            shutil.rmtree(made)
+            self._disk = disk
+
+        # The mount is the supervisor's thread's, and so Postgres' own.
+        self._server.run(move())
+
+    async def __aexit__(self, *_: object) -> None:
+        self.signal(signal.SIGCONT)
+        await asyncio.to_thread(self._server.__exit__)
+
+    @property
+    def pid(self) -> int:
+        return self._server.pid
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        options = parse_qs(urlsplit(self._server.dsn()).query)
+        return Path(options["host"][0]) / f".s.PGSQL.{options['port'][0]}"
+
+    def dsn(self, database: str = "tasklogs") -> str:
+        return self._server.dsn(database)
+
+    def dsn_over(self, port: int) -> str:
+        """The server's, over a TCP port that leads here."""
+        user = urlsplit(self._server.dsn()).username
+        return f"postgresql://{user}@127.0.0.1:{port}/tasklogs?sslmode=disable"
+
+    async def start(self) -> None:
+        if self._is_running:
+            return
+        await asyncio.to_thread(self._server.start)
+        self._is_running = True
+        self._journal.note(name=self.name, what="started", pid=self.pid)
+
+    async def kill(self) -> None:
+        if self._is_running:
+            self._journal.note(name=self.name, what="SIGKILL", pid=self.pid)
+            self._is_running = False
+            await asyncio.to_thread(self._server.kill)
+            self._journal.note(name=self.name, what="ended")
+
+    async def end(self) -> int:
+        if self._is_running:
+            self._journal.note(name=self.name, what="SIGINT", pid=self.pid)
+            self._is_running = False
+            await asyncio.to_thread(self._server.stop)
+            self._journal.note(name=self.name, what="ended")
+        return 0
+
+    def signal(self, number: signal.Signals) -> None:
+        if not self._is_running:
+            return
+        self._journal.note(name=self.name, what=number.name, pid=self.pid)
+        # The postmaster first: stopped, it starts no more children; going on, it reaps them.
+        os.kill(self.pid, number)
+        for child in psutil.Process(self.pid).children(recursive=True):
+            try:
+                child.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+
+    async def fill_disk(self) -> int | None:
+        disk = self._disk
+        if disk is None:
+            return None
+
+        async def fill() -> int:
+            return disk.fill()
+
+        return await asyncio.to_thread(self._server.run, fill())
+
+    async def empty_disk(self) -> None:
+        disk = self._disk
+        assert disk is not None
+
+        async def empty() -> None:
+            disk.empty()
+
+        await asyncio.to_thread(self._server.run, empty())
+
+    async def execute(self, statement: str) -> None:
+        await asyncio.to_thread(self._server.execute, statement)

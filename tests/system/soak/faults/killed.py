@@ -1,0 +1,100 @@
+"""SIGKILL of the server, Postgres, agents, task apps, and of agent and task app together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from tests.system.soak.fault import Fault, Part, World
+from tests.system.soak.faults.task_apps import ordered, some
+
+_STEADY_SECONDS = 3.0
+
+
+class ServerKilled:
+    """A supervisor starts it again."""
+
+    name = "server-killed"
+    parts = frozenset({Part.SERVER})
+    seconds = (0.0, 8.0)
+    lets_calls_finish = False
+
+    async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
+        await world.server.kill()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            await world.server.start()
+        await world.serving()
+        return f"away for {seconds:.1f} s"
+
+
+class PostgresKilled:
+    """The postmaster; it recovers from its WAL."""
+
+    name = "postgres-killed"
+    parts = frozenset({Part.POSTGRES})
+    seconds = (0.0, 8.0)
+    lets_calls_finish = True
+
+    async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
+        await world.postgres.kill()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            await world.postgres.start()
+        return f"away for {seconds:.1f} s"
+
+
+class AgentsKilled:
+    """The sidecars alone: the task apps talk on."""
+
+    name = "agents-killed"
+    parts = frozenset({Part.AGENTS})
+    seconds = (0.0, 8.0)
+    lets_calls_finish = True
+
+    async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
+        chosen = some(world.workspaces, chance)
+        await asyncio.gather(*(one.agent.kill() for one in chosen))
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            for one in chosen:
+                await one.agent.start()
+        return f"of task {', '.join(str(one.number) for one in chosen)}: away {seconds:.1f} s"
+
+
+class WorkspacesKilled:
+    """Agent and task app together, as when a machine dies: what was shown 250 ms before is saved
+    all the same. What the task app itself had saved is older, if there is anything."""
+
+    name = "workspaces-killed"
+    parts = frozenset({Part.AGENTS, Part.TASK_APPS})
+    seconds = (0.5, 4.0)
+    lets_calls_finish = True
+
+    async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
+        chosen = some(world.workspaces, chance)
+        if chance.random() < 0.5:
+            for one in chosen:
+                await ordered(one, "save")
+        await asyncio.sleep(chance.uniform(0.0, 2.0))
+        await asyncio.gather(*(part.kill() for one in chosen for part in (one.agent, one.task_app)))
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            for one in chosen:
+                await one.task_app.start()
+                await one.agent.start()
+        # The same again amid the recovery would say little of the promise.
+        await asyncio.sleep(_STEADY_SECONDS)
+        return f"of task {', '.join(str(one.number) for one in chosen)}: away {seconds:.1f} s"
+
+
+FAULTS: tuple[Fault, ...] = (
+    ServerKilled(),
+    PostgresKilled(),
+    AgentsKilled(),
+    WorkspacesKilled(),
+)

@@ -1,0 +1,101 @@
+"""How much happened in a run, and how long the longest gap was."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.system.soak.checks.store import was_steady
+from tests.system.soak.ledger import Ledger, TaskLedger
+
+# After a fault an agent may wait so long before it dials again.
+_RECOVERY_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one run. Seconds are from the first showing of a content until the ack that covers it."""
+
+    states: int
+    """Contents that the task apps showed, each growth counted."""
+    appends: int
+    acknowledged: int
+    entries: int
+    """In the store."""
+    epochs: int
+    kills: int = 0
+    """Of agent and task app together."""
+    judged_kills: int = 0
+    """Those with nothing else at fault: held against the 250 ms."""
+    reads: dict[str, int] = field(default_factory=dict)
+    """By code and reason; the good ones by live and stored."""
+    slowest_read_seconds: float = 0.0
+    events: int = 0
+    longest_gap_seconds: float = 0.0
+    longest_gap: str = ""
+    """Where that was."""
+    longest_quiet_gap_seconds: float = 0.0
+    """The longest while no fault was near."""
+
+
+def figures_of(ledger: Ledger) -> Figures:
+    gaps = [gap for task in ledger.tasks for gap in _gaps(task)]
+    quiet = [
+        gap
+        for gap in gaps
+        if not ledger.faults_between(gap.shown_at - _RECOVERY_SECONDS, gap.shown_at + gap.seconds)
+    ]
+    longest = max(gaps, key=lambda gap: gap.seconds, default=None)
+    return Figures(
+        states=sum(len(task.shown.states) for task in ledger.tasks),
+        appends=sum(len(task.wire.appends) for task in ledger.tasks),
+        acknowledged=sum(len(task.wire.acked) for task in ledger.tasks),
+        entries=sum(len(rows) for task in ledger.tasks for rows in task.stored.epochs.values()),
+        epochs=sum(len(task.stored.epochs) for task in ledger.tasks),
+        kills=sum(len(task.kills) for task in ledger.tasks),
+        judged_kills=sum(
+            was_steady(ledger, task, killed) for task in ledger.tasks for killed in task.kills
+        ),
+        reads=dict(sorted(Counter(_outcomes(ledger)).items())),
+        slowest_read_seconds=max((one.ended - one.began for one in ledger.reads), default=0.0),
+        events=sum(len(events) for task in ledger.tasks for events in task.follows.values()),
+        longest_gap_seconds=0.0 if longest is None else longest.seconds,
+        longest_gap="" if longest is None else f"{longest.task} at t={longest.shown_at:.3f}",
+        longest_quiet_gap_seconds=max((gap.seconds for gap in quiet), default=0.0),
+    )
+
+
+def _outcomes(ledger: Ledger) -> list[str]:
+    return [
+        ("stored" if one.snapshot else "live") if one.is_ok else f"{one.code} {one.reason or ''}"
+        for one in ledger.reads
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    task: str
+    shown_at: float
+    seconds: float
+
+
+def _gaps(task: TaskLedger) -> list[_Gap]:
+    """Each state that an agent may pass on, with the time until an ack that covers it."""
+    covered: list[tuple[int, float]] = []
+    for append in task.wire.acked:
+        if append.changes and task.shown.knows(*append.changes[-1]):
+            index = task.shown.last_index(*append.changes[-1], before=append.sent)
+            covered.append((index, append.acked or 0.0))
+    covered.sort()
+    indexes = [index for index, _ in covered]
+    earliest: list[float] = []
+    for _, acked in reversed(covered):
+        earliest.append(min(acked, earliest[-1]) if earliest else acked)
+    earliest.reverse()
+    gaps = []
+    for index, state in enumerate(task.shown.states):
+        at = bisect_left(indexes, index)
+        if state.is_ready and at < len(indexes):
+            gaps.append(_Gap(task.task, state.t, earliest[at] - state.t))
+    return gaps

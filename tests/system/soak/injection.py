@@ -1,0 +1,82 @@
+"""Faults as they happen. Records of `faults.jsonl`:
+
+began   number, name, parts, lets_calls_finish
+ended   number, what, error (null: it went as meant)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+from tests.system.soak.fault import Part, World
+from tests.system.soak.journal import Journal
+from tests.system.soak.schedule import Planned
+
+
+class Injection:
+    """Injects what is planned. A fault waits where another still holds a part that it needs."""
+
+    def __init__(self, world: World, journal: Journal, tell: Callable[[str], None]) -> None:
+        self._world = world
+        self._journal = journal
+        self._tell = tell
+        self._held = {part: asyncio.Lock() for part in Part}
+
+    async def run(self, planned: Sequence[Planned], seconds: float) -> None:
+        """Inject what is planned; returns when so much time and the last fault are over.
+
+        Recoveries take their time, so that faults may come later than planned, and the last of them
+        not at all.
+        """
+        began = time.monotonic()
+        injected: list[tuple[Planned, asyncio.Task[float]]] = []
+        async with asyncio.TaskGroup() as faults:
+            faults.create_task(asyncio.sleep(seconds))
+            for one in planned:
+                at = began + one.at_seconds
+                for before, injecting in injected:
+                    # What is to be quiet between two is so, however long the first takes.
+                    if (quiet_seconds := one.at_seconds - before.ends_seconds) >= 0:
+                        at = max(at, await injecting + quiet_seconds)
+                await asyncio.sleep(max(0.0, at - time.monotonic()))
+                # In the order of the plan: the next is not begun while this one waits.
+                holding = await self._take_hold(one)
+                if time.monotonic() > began + seconds:
+                    await holding.aclose()
+                    break
+                injecting = faults.create_task(
+                    self._inject(one, holding, began), name=one.fault.name
+                )
+                injected.append((one, injecting))
+
+    async def _take_hold(self, one: Planned) -> AsyncExitStack:
+        holding = AsyncExitStack()
+        for part in Part:
+            if part in one.fault.parts:
+                await holding.enter_async_context(self._held[part])
+        return holding
+
+    async def _inject(self, one: Planned, holding: AsyncExitStack, began: float) -> float:
+        """Return when it was over."""
+        fault = one.fault
+        async with holding:
+            self._journal.note(
+                kind="began",
+                number=one.number,
+                name=fault.name,
+                parts=sorted(part.name for part in fault.parts),
+                lets_calls_finish=fault.lets_calls_finish,
+            )
+            at, error = time.monotonic(), None
+            try:
+                what = await fault.inject(self._world, random.Random(one.seed), one.seconds)
+            except Exception as failure:
+                what = error = f"could not: {failure!r}"
+            self._journal.note(kind="ended", number=one.number, what=what, error=error)
+        seconds = time.monotonic() - at
+        self._tell(f"{at - began:8.1f} s  {fault.name:<24} {seconds:5.1f} s  {what}")
+        return time.monotonic()

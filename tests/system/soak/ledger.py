@@ -1,0 +1,205 @@
+"""Everything that was noted in a run, put together for the checks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tests.system.soak import shown, wire
+from tests.system.soak.fault import Part
+from tests.system.soak.followers import KINDS
+from tests.system.soak.journal import Record, read_journal
+from tests.system.soak.shown import Shown
+from tests.system.soak.stored import Stored
+from tests.system.soak.wire import Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One call of a reader."""
+
+    began: float
+    ended: float
+    task: str
+    tail: int | None
+    """How many of the last entries were asked for; None: all."""
+    code: str
+    reason: str | None = None
+    retry: bool = False
+    """Whether RetryInfo was there."""
+    message: str = ""
+    snapshot: bool = False
+    epoch: int = 0
+    revision: int = 0
+    entries: Sequence[tuple[int, int, str]] = ()
+    """Ids, revisions and marks of contents."""
+
+    @property
+    def is_ok(self) -> bool:
+        return self.code == "OK"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A fault that happened, from its begin to when it was undone."""
+
+    number: int
+    name: str
+    began: float
+    ended: float
+    parts: frozenset[Part]
+    lets_calls_finish: bool = False
+    what: str = ""
+    error: str | None = None
+
+    @property
+    def kills_both(self) -> bool:
+        """Whether it kills agents and task apps together, and does nothing else."""
+        return self.parts == {Part.AGENTS, Part.TASK_APPS}
+
+
+@dataclass
+class TaskLedger:
+    """What concerns one task."""
+
+    task: str
+    shown: Shown
+    wire: Wire
+    stored: Stored
+    follows: dict[str, list[Record]]
+    """Per kind what its follower noted."""
+    kills: list[float] = field(default_factory=list)
+    """When agent and task app were killed together: before the first was."""
+    starts: list[float] = field(default_factory=list)
+    """When an agent or a task app was started."""
+
+
+@dataclass
+class Ending:
+    """What was seen when everything had ended."""
+
+    stored: dict[str, Stored] = field(default_factory=dict)
+    """By task."""
+    unsettled: list[str] = field(default_factory=list)
+    """What did not come to agree in time."""
+    settled_after_seconds: float = 0.0
+
+
+# asyncio prints the result of a run's task for itself: not all of this.
+@dataclass(repr=False)
+class Ledger:
+    """A run."""
+
+    tasks: list[TaskLedger]
+    reads: list[Read]
+    """In the order of their ends."""
+    faults: list[Window]
+    ending: Ending = field(default_factory=Ending)
+
+    def slowest_ack_seconds(self, began: float, ended: float) -> float:
+        """Return the longest that an ack of any task took, of appends sent in a span."""
+        first, last = (bisect_left(self._sent, moment) for moment in (began, ended))
+        return max((took for _, took in self._acks[first:last]), default=0.0)
+
+    @cached_property
+    def _acks(self) -> list[tuple[float, float]]:
+        """When what was sent, and how many seconds its ack took."""
+        return sorted(
+            (one.sent, (one.acked or 0.0) - one.sent)
+            for task in self.tasks
+            for one in task.wire.acked
+        )
+
+    @cached_property
+    def _sent(self) -> list[float]:
+        return [sent for sent, _ in self._acks]
+
+    def faults_between(self, began: float, ended: float) -> list[Window]:
+        """Return the faults that were there at some moment of a span."""
+        return [one for one in self.faults if one.began <= ended and one.ended >= began]
+
+
+_TOGETHER_SECONDS = 0.02
+
+
+def read_ledger(directory: Path, tasks: Iterable[tuple[str, Path]], ending: Ending) -> Ledger:
+    """Read a run's files. `tasks`: each with its directory."""
+    processes = list(read_journal(directory / "processes.jsonl"))
+    found = []
+    for number, (task, task_directory) in enumerate(tasks, 1):
+        seen = shown.replay(read_journal(task_directory / "shown.jsonl"))
+        own = (f"agent {number}", f"task app {number}")
+        found.append(
+            TaskLedger(
+                task,
+                seen,
+                wire.replay(read_journal(task_directory / "wire.jsonl"), seen),
+                ending.stored.get(task, Stored()),
+                {
+                    kind: list(read_journal(task_directory / f"followed-{kind}.jsonl"))
+                    for kind in KINDS
+                },
+                kills=_kills_together(processes, *own),
+                starts=[
+                    one["t"] for one in processes if one["name"] in own and one["what"] == "started"
+                ],
+            )
+        )
+    reads = [_read(record) for record in read_journal(directory / "reads.jsonl")]
+    return Ledger(found, reads, _windows(read_journal(directory / "faults.jsonl")), ending)
+
+
+def _kills_together(processes: Iterable[Record], agent: str, task_app: str) -> list[float]:
+    kills: Mapping[str, list[float]] = {agent: [], task_app: []}
+    for one in processes:
+        if one["what"] == "SIGKILL" and one["name"] in kills:
+            kills[one["name"]].append(one["t"])
+    return [
+        min(first, second)
+        for first in kills[agent]
+        for second in kills[task_app]
+        if abs(first - second) < _TOGETHER_SECONDS
+    ]
+
+
+def _read(record: Record) -> Read:
+    return Read(
+        began=record["began"],
+        ended=record["t"],
+        task=record["task"],
+        tail=record["tail"],
+        code=record["code"],
+        reason=record.get("reason"),
+        retry=record.get("retry") is not None,
+        message=record.get("message", ""),
+        snapshot=record.get("snapshot", False),
+        epoch=record.get("epoch", 0),
+        revision=record.get("revision", 0),
+        entries=[(one[0], one[1], one[2]) for one in record.get("entries", ())],
+    )
+
+
+def _windows(records: Iterable[Record]) -> list[Window]:
+    began: dict[int, Record] = {}
+    windows = []
+    for record in records:
+        if record["kind"] == "began":
+            began[record["number"]] = record
+            continue
+        first = began.pop(record["number"])
+        windows.append(
+            Window(
+                number=record["number"],
+                name=first["name"],
+                began=first["t"],
+                ended=record["t"],
+                parts=frozenset(Part[name] for name in first["parts"]),
+                lets_calls_finish=first["lets_calls_finish"],
+                what=record["what"],
+                error=record["error"],
+            )
+        )
+    return windows

@@ -1,0 +1,42 @@
+"""The verdict in print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.system.soak.verdict import Verdict
+
+_SHOWN_PER_KIND = 5
+
+
+def lines(verdict: Verdict) -> Iterator[str]:
+    """Yield a short table, and a line for each of the first findings of a kind."""
+    figures = verdict.figures
+    yield ""
+    yield f"{figures.states} states shown"
+    yield f"{figures.entries} entries stored in {figures.epochs} epochs"
+    yield f"{figures.appends} appends sent, {figures.acknowledged} acknowledged"
+    yield f"{figures.events} events followed"
+    yield (
+        f"{figures.kills} kills of agent and task app together,"
+        f" {figures.judged_kills} of them amid nothing else"
+    )
+    for outcome, count in figures.reads.items():
+        yield f"{count:8} reads: {outcome}"
+    yield f"{figures.slowest_read_seconds:8.2f} s the slowest read"
+    yield (
+        f"{figures.longest_gap_seconds:8.2f} s the longest gap from task app to store"
+        f" ({figures.longest_gap})"
+    )
+    yield f"{figures.longest_quiet_gap_seconds:8.2f} s the longest with no fault near"
+    yield ""
+    for kind, count in verdict.counts().items():
+        yield f"{count:8} {kind.value}"
+    for kind in verdict.counts():
+        found = [finding for finding in verdict.findings if finding.kind is kind]
+        for finding in found[:_SHOWN_PER_KIND]:
+            yield f"  {finding}"
+        if len(found) > _SHOWN_PER_KIND:
+            yield f"  ... and {len(found) - _SHOWN_PER_KIND} more"
+    yield ""
+    yield "good" if verdict.is_good else "BAD"

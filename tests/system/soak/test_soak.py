@@ -1,0 +1,57 @@
+"""A minute of the soak, all parts of it, with all kinds of faults that fit into one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.system.soak.options import Options
+from tests.system.soak.report import lines
+from tests.system.soak.run import chosen, soak
+from tests.system.soak.schedule import all_faults, plan
+from tests.system.soak.verdict import judge
+
+OPTIONS = Options(
+    seconds=35.0, tasks=6, seed=1, quiet_seconds=1.0, longest_seconds=3.0, settle_seconds=120.0
+)
+
+
+@pytest.mark.timeout(300)
+async def test_nothing_acknowledged_is_lost_repeated_reordered_or_stale(tmp_path: Path) -> None:
+    told: list[str] = []
+    ledger = await soak(OPTIONS, tmp_path, told.append)
+    verdict = await asyncio.to_thread(judge, ledger)
+    told += lines(verdict)
+    assert verdict.is_good, "\n".join(told)
+    assert verdict.figures.acknowledged > 100, "\n".join(told)
+    assert len(ledger.faults) > 5, "\n".join(told)
+
+
+def test_the_same_seed_plans_the_same_faults() -> None:
+    kinds = all_faults()
+    first, again, other = (
+        plan(seed, kinds, 1800, quiet_seconds=3, longest_seconds=60) for seed in (7, 7, 8)
+    )
+    assert first == again
+    assert first != other
+    assert {one.fault.name for one in first} == {kind.name for kind in kinds}
+
+
+def test_no_fault_is_planned_past_the_end_or_longer_than_wanted() -> None:
+    planned = plan(7, all_faults(), 300, quiet_seconds=1, longest_seconds=5)
+    assert all(one.at_seconds + one.seconds <= 300 for one in planned)
+    assert all(one.seconds <= 5 for one in planned)
+
+
+def test_kinds_are_chosen_by_the_beginnings_of_their_names() -> None:
+    assert {kind.name for kind in chosen(["server-killed", "postgres"])} == {
+        "server-killed",
+        "postgres-killed",
+        "postgres-stopped",
+    }
+    assert chosen(["none"]) == []
+    assert chosen([]) == all_faults()
+    with pytest.raises(ValueError, match="server-killed"):
+        chosen(["no-such"])

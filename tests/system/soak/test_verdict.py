@@ -1,0 +1,289 @@
+"""A checker that cannot fail is worthless: each thing that must be 0 is there once, and is seen."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from tests.system.soak.contents import mark
+from tests.system.soak.fault import Part
+from tests.system.soak.finding import Kind
+from tests.system.soak.ledger import Read
+from tests.system.soak.report import lines
+from tests.system.soak.small_run import (
+    ANSWER,
+    QUESTION,
+    SmallRun,
+    fault,
+    grown,
+    live_read,
+    refused,
+)
+from tests.system.soak.stored import StoredEntry
+
+
+def kinds(run: SmallRun) -> set[Kind]:
+    return {finding.kind for finding in run.judged().findings}
+
+
+@pytest.fixture
+def run() -> SmallRun:
+    return SmallRun()
+
+
+def test_a_run_in_which_all_went_well_is_good(run: SmallRun) -> None:
+    verdict = run.judged()
+    assert verdict.findings == []
+    assert verdict.figures.acknowledged == 5
+    assert verdict.figures.longest_gap_seconds == pytest.approx(0.21)
+    assert list(lines(verdict))[-1] == "good"
+
+
+# --- lost
+
+
+def test_an_acknowledged_entry_that_the_store_lacks_is_lost(run: SmallRun) -> None:
+    del run.entries[1]
+    assert Kind.LOST in kinds(run)
+
+
+def test_an_acknowledged_growth_that_the_store_lacks_is_lost(run: SmallRun) -> None:
+    run.entries[2] = StoredEntry(2, 6, mark(grown(2)))
+    assert Kind.LOST in kinds(run)
+
+
+def test_what_was_not_acknowledged_may_be_missing(run: SmallRun) -> None:
+    run.entries[2] = StoredEntry(2, 6, mark(grown(2)))
+    run.follow[-1]["changes"] = [[2, 6, 5, mark(grown(2))]]
+    run.wire.pop()
+    assert kinds(run) == set()
+
+
+def test_an_older_state_that_another_process_shows_again_does_not_stand_for_a_later_one(
+    run: SmallRun,
+) -> None:
+    run.shown += [
+        {"t": 20.0, "kind": "start", "number": 2},
+        {"t": 20.0, "kind": "list", "messages": [[0, "agent", "hello"], [2, "agent", grown(1)]]},
+        {"t": 20.1, "kind": "ready"},
+    ]
+    run.entries[2] = StoredEntry(2, 7, mark(grown(1)))
+    assert Kind.LOST in kinds(run)
+
+
+def test_a_withdrawn_answer_is_not_lost_and_one_that_nobody_withdrew_is(run: SmallRun) -> None:
+    del run.entries[2]
+    run.follow.append({"t": 15.1, "kind": "withdrawn", "epoch": 1, "id": 2, "revision": 8})
+    assert kinds(run) == {Kind.LOST}
+    run.shown.append({"t": 15.0, "kind": "withdraw"})
+    run.wire.append(
+        {**run.wire[-2], "t": 15.01, "sequence": 6, "tail": None, "withdraw_tail": True}
+    )
+    assert kinds(run) == set()
+
+
+def test_an_acknowledgement_that_the_next_welcome_does_not_know_of_is_lost(run: SmallRun) -> None:
+    welcome = {"kind": "welcome", "epoch": 1, "entries": 3, "revision": 6}
+    tail = [2, 7, hashlib.sha256(grown(2).encode()).hexdigest()]
+    again = [{"t": 14.5, "kind": "hello"}, {"t": 14.6, **welcome, "tail": tail}]
+    run.wire += [{"pid": 1, "stream": 2, **one} for one in again]
+    assert kinds(run) == {Kind.LOST}
+    run.wire[-2]["t"] = 14.0  # it had asked before
+    assert kinds(run) == set()
+
+
+def test_what_was_shown_250_ms_before_both_were_killed_is_lost_where_no_epoch_holds_it(
+    run: SmallRun,
+) -> None:
+    run.wire = run.wire[:-4]  # neither of the last two growths was sent
+    run.follow.pop()
+    run.entries[2] = StoredEntry(2, 5, mark(grown(1)))
+    run.kills = [13.2]
+    assert kinds(run) == set()
+    run.kills = [13.3]
+    assert kinds(run) == {Kind.LOST}
+    run.faults = [fault(12.0, 12.5, Part.POSTGRES)]
+    assert kinds(run) == set()
+    run.faults = []
+    run.wire.append({"pid": 1, "stream": 1, "t": 13.2, "kind": "end"})
+    assert kinds(run) == set()
+    run.wire.pop()
+    assert kinds(run) == {Kind.LOST}
+    run.wire[-1]["t"] += 0.2  # an ack that took so long says that the machine has no time
+    assert kinds(run) == set()
+
+
+# --- repeated, reordered, invented
+
+
+def test_an_entry_that_is_stored_twice_is_repeated(run: SmallRun) -> None:
+    run.entries.insert(1, run.entries[1])
+    assert Kind.REPEATED in kinds(run)
+
+
+def test_a_content_that_is_stored_under_two_ids_is_repeated(run: SmallRun) -> None:
+    run.shown.append({"t": 15.0, "kind": "say", "message": [3, "agent", ANSWER]})
+    run.entries.append(StoredEntry(3, 8, mark(ANSWER)))
+    assert Kind.REPEATED in kinds(run)
+
+
+def test_a_revision_that_two_entries_have_is_repeated(run: SmallRun) -> None:
+    run.entries[1] = replace(run.entries[1], revision=2)
+    assert Kind.REPEATED in kinds(run)
+
+
+def test_a_revision_that_an_event_has_too_is_repeated(run: SmallRun) -> None:
+    run.entries[0] = replace(run.entries[0], revision=1)
+    assert Kind.REPEATED in kinds(run)
+
+
+def test_entries_out_of_order_are_reordered(run: SmallRun) -> None:
+    run.entries[:2] = run.entries[1::-1]
+    assert Kind.REORDERED in kinds(run)
+
+
+def test_an_answer_out_of_order_is_reordered(run: SmallRun) -> None:
+    read = run.reads[0]
+    run.reads = [replace(read, snapshot=True, entries=list(read.entries)[::-1])]
+    assert Kind.REORDERED in kinds(run)
+
+
+def test_a_follower_that_gets_an_event_again_is_told_so(run: SmallRun) -> None:
+    run.follow.append(run.follow[-1])
+    assert Kind.REPEATED in kinds(run)
+
+
+def test_a_follower_that_gets_an_older_event_is_told_so(run: SmallRun) -> None:
+    run.follow[-2:] = run.follow[:-3:-1]
+    assert Kind.REORDERED in kinds(run)
+
+
+@pytest.mark.parametrize("where", ["store", "read", "follow"])
+def test_a_content_that_nobody_showed_is_seen(run: SmallRun, where: str) -> None:
+    strange = mark("Because it is not.")
+    if where == "store":
+        run.entries[2] = replace(run.entries[2], mark=strange)
+    elif where == "read":
+        run.reads = [replace(run.reads[0], snapshot=True, entries=[(1, 3, strange)])]
+    else:
+        run.follow[-1]["changes"] = [[2, 7, 5, strange]]
+    assert Kind.INVENTED in kinds(run)
+
+
+# --- reads
+
+
+def test_a_live_read_of_what_was_shown_before_the_call_began_is_stale(run: SmallRun) -> None:
+    run.reads = [live_read(13.01, 1, revision=5)]
+    assert kinds(run) == {Kind.STALE}
+
+
+def test_a_live_read_of_what_was_shown_while_the_call_ran_is_not(run: SmallRun) -> None:
+    run.reads = [live_read(12.99, 2, revision=6), live_read(12.999, 1, revision=5)]
+    assert Kind.STALE not in kinds(run)
+
+
+def test_a_live_read_of_a_mix_of_two_states_is_stale(run: SmallRun) -> None:
+    read = live_read(12.5, 1, revision=5)
+    run.reads = [replace(read, entries=[(0, 2, mark("hello")), *list(read.entries)[1:]])]
+    assert kinds(run) == {Kind.STALE}
+
+
+def test_a_live_read_of_another_process_list_that_was_not_ready_is_stale(run: SmallRun) -> None:
+    run.shown += [
+        {"t": 15.0, "kind": "start", "number": 2},
+        {"t": 15.0, "kind": "list", "messages": [[1, "user", QUESTION], [2, "agent", ANSWER]]},
+    ]
+    run.reads = [live_read(15.1, 3, revision=7)]
+    assert kinds(run) == {Kind.STALE}
+
+
+def test_a_stored_read_without_what_was_acknowledged_before_is_seen(run: SmallRun) -> None:
+    run.reads = [replace(live_read(13.5, 1, revision=5), snapshot=True)]
+    assert kinds(run) == {Kind.BACKWARDS}
+
+
+def test_a_read_of_an_older_revision_than_one_before_is_seen(run: SmallRun) -> None:
+    first, second = live_read(12.5, 1, revision=6), live_read(12.7, 1, revision=5)
+    run.reads = [first, second]
+    assert kinds(run) == {Kind.BACKWARDS}
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        refused("UNAVAILABLE", "STORE_UNAVAILABLE", retry=True),
+        refused("UNAVAILABLE", "DRAINING", retry=True),
+        refused("UNAVAILABLE", "AGENT_UNREACHABLE", retry=True),
+        refused("UNAVAILABLE", "TASK_APP_ERROR"),
+        refused("FAILED_PRECONDITION", "TASK_STATE_CONFLICT"),
+        refused("RESOURCE_EXHAUSTED", retry=True),
+    ],
+)
+def test_a_refusal_that_says_why_and_when_is_right(run: SmallRun, read: Read) -> None:
+    run.reads = [read]
+    assert kinds(run) == set()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        refused("UNAVAILABLE", "STORE_UNAVAILABLE"),
+        refused("UNAVAILABLE", message="Socket closed"),
+        refused("INTERNAL", message="internal error"),
+        refused("DEADLINE_EXCEEDED"),
+        refused("RESOURCE_EXHAUSTED"),
+        refused("NOT_FOUND", "TASK_NOT_FOUND"),
+    ],
+)
+def test_any_other_refusal_is_wrong(run: SmallRun, read: Read) -> None:
+    run.reads = [read]
+    assert kinds(run) == {Kind.WRONG_ANSWER}
+
+
+def test_a_broken_connection_is_excused_while_the_server_or_the_readers_network_is_at_fault(
+    run: SmallRun,
+) -> None:
+    run.reads = [refused("UNAVAILABLE", message="Socket closed")]
+    run.faults = [fault(19.0, 20.05, Part.SERVER)]
+    assert kinds(run) == set()
+    run.faults = [fault(19.0, 20.05, Part.POSTGRES)]
+    assert kinds(run) == {Kind.WRONG_ANSWER}
+
+
+def test_a_drain_excuses_only_calls_that_never_reached_the_server(run: SmallRun) -> None:
+    run.faults = [fault(19.0, 20.05, Part.SERVER, lets_calls_finish=True)]
+    run.reads = [refused("UNAVAILABLE", message="failed to connect to all addresses; last error")]
+    assert kinds(run) == set()
+    run.reads = [refused("UNAVAILABLE", message="Socket closed")]
+    assert kinds(run) == {Kind.WRONG_ANSWER}
+
+
+# --- the rest
+
+
+def test_a_follower_that_ends_elsewhere_than_the_store_is_seen(run: SmallRun) -> None:
+    run.follow.pop()
+    assert kinds(run) == {Kind.FOLLOW_DIFFERS}
+
+
+def test_a_follow_that_ends_is_seen(run: SmallRun) -> None:
+    run.follow.append({"t": 15.0, "kind": "end", "error": "INTERNAL"})
+    assert kinds(run) == {Kind.FOLLOW_DIFFERS}
+
+
+def test_a_run_that_does_not_settle_is_bad_and_says_why(run: SmallRun) -> None:
+    run.unsettled = ["local/demo: shows 3 messages, stored are 2 in epoch 1"]
+    verdict = run.judged()
+    assert not verdict.is_good
+    printed = list(lines(verdict))
+    assert "       1 not settled" in printed
+    assert any("shows 3 messages" in line for line in printed)
+    assert printed[-1] == "BAD"
+
+
+def test_a_fault_that_could_not_be_done_makes_the_run_bad(run: SmallRun) -> None:
+    run.faults = [replace(fault(1.0, 2.0, Part.SERVER), error="could not")]
+    assert kinds(run) == {Kind.FAULT_FAILED}

@@ -1,0 +1,58 @@
+"""The verdict on a run: every check over its ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.system.soak.checks import follows, reads, store
+from tests.system.soak.figures import Figures, figures_of
+from tests.system.soak.finding import Finding, Kind
+from tests.system.soak.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found, and how much there was to find it in."""
+
+    findings: list[Finding]
+    figures: Figures
+
+    @property
+    def is_good(self) -> bool:
+        return not self.findings
+
+    def counts(self) -> dict[Kind, int]:
+        counted = Counter(finding.kind for finding in self.findings)
+        return {kind: counted[kind] for kind in Kind}
+
+
+def judge(ledger: Ledger) -> Verdict:
+    """Hold a run against what is promised."""
+    findings = [finding for check in _CHECKS for finding in check(ledger)]
+    return Verdict(findings, figures_of(ledger))
+
+
+def _ended_well(ledger: Ledger) -> Iterator[Finding]:
+    for what in ledger.ending.unsettled:
+        yield Finding(Kind.UNSETTLED, "", what)
+    for fault in ledger.faults:
+        if fault.error is not None:
+            yield Finding(Kind.FAULT_FAILED, "", f"no. {fault.number} {fault.name}: {fault.error}")
+
+
+_CHECKS = (
+    store.lost,
+    store.lost_at_welcomes,
+    store.lost_at_kills,
+    store.order,
+    store.repeated_contents,
+    store.invented,
+    reads.stale,
+    reads.older_than_acks,
+    reads.order,
+    reads.answers,
+    follows.follows,
+    _ended_well,
+)

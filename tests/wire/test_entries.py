@@ -1,0 +1,55 @@
+"""Heads of entries are what protobuf itself would write."""
+
+from __future__ import annotations
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tasklogs.log.entry import EntryType, Time
+from tasklogs.v1 import task_logs_pb2, types_pb2
+from tasklogs_server.wire.entries import encode_head, varint
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(
+    id_=st.integers(0, 2**31 - 1),
+    type_=st.sampled_from(EntryType),
+    seconds=st.integers(-62135596800, 253402300799) | st.just(0),
+    nanos=st.integers(0, 999_999_999) | st.just(0),
+    revision=st.integers(1, 2**63 - 1),
+    dropped_bytes=st.integers(0, 2**40) | st.just(0),
+    content=st.text(max_size=300),
+)
+@example(0, EntryType.INPUT, 0, 0, 1, 0, "")
+def test_a_head_and_its_content_are_the_entry_as_it_travels(
+    id_: int,
+    type_: EntryType,
+    seconds: int,
+    nanos: int,
+    revision: int,
+    dropped_bytes: int,
+    content: str,
+) -> None:
+    expected = task_logs_pb2.GetTaskLogsResponse()
+    entry = expected.logs.add(
+        id=id_,
+        type=types_pb2.TaskLogType.ValueType(type_),
+        content=content,
+        revision=revision,
+        dropped_bytes=dropped_bytes,
+    )
+    entry.time.SetInParent()
+    entry.time.seconds, entry.time.nanos = seconds, nanos
+    encoded = content.encode()
+    head = encode_head(id_, type_, Time(seconds, nanos), revision, dropped_bytes, len(encoded))
+    decoded = task_logs_pb2.GetTaskLogsResponse.FromString(head + encoded)
+    assert decoded == expected
+    if content:  # an empty content is written out here and left out there
+        assert head + encoded == expected.SerializeToString(deterministic=True)
+
+
+@given(INT64)
+def test_a_varint_is_protobufs(value: int) -> None:
+    written = types_pb2.TaskLogEntry(revision=value).SerializeToString()
+    assert written == (b"\x20" + varint(value) if value else b"")
