@@ -7,7 +7,9 @@ BIN := .venv/bin
 # Directories that this checkout has: mypy refuses a path that does not exist.
 TYPED := $(wildcard clients/python server tests bench demo tools)
 # For all of the tests. A few tests are easier to read when they run one after the other.
-IN_PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
+# One process more than there are cores, because many tests wait for a time to pass.
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+IN_PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \

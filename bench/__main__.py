@@ -26,6 +26,7 @@ from bench import (
 )
 from bench.result import Result
 from bench.stage import Stage, open_stage
+from tests.support.fixtures import reaper
 
 MEASUREMENTS: Mapping[str, Callable[[Stage], Awaitable[list[Result]]]] = {
     "snapshot-many": reads.snapshot_of_many,
@@ -86,4 +87,5 @@ async def _measure(
 
 
 if __name__ == "__main__":
+    reaper.start()
     sys.exit(main())

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from bench.text import words
+from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.connection import channel as client_channel
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
@@ -39,9 +40,10 @@ class Agent:
 
     def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
         self._channel = channel
-        self._call: Any = channel.stream_stream(
+        connect: Any = channel.stream_stream(
             CONNECT, response_deserializer=pb.ServerMessage.FromString
-        )(metadata=(("authorization", f"Bearer {token}"),))
+        )
+        self._call = StreamCall(connect(metadata=(("authorization", f"Bearer {token}"),)))
         self._acked = 0
         self._progress = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
@@ -53,6 +55,7 @@ class Agent:
         agent = cls(own_channel(address), token)
         await agent._send(pb.AgentMessage(hello=pb.Hello(agent_version="bench")))
         welcome = await agent._call.read()
+        assert isinstance(welcome, pb.ServerMessage), "the stream ended"
         assert welcome.HasField("welcome"), welcome
         ready = pb.StateReport(
             lifecycle=types.AGENT_LIFECYCLE_READY, app_health=types.APP_HEALTH_HEALTHY

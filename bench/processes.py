@@ -17,8 +17,6 @@ _START_TIMEOUT_SECONDS = 60
 _END_TIMEOUT_SECONDS = 20
 _LOOK_SECONDS = 0.05
 _LINE_BYTES = 16 * 1024 * 1024
-# gRPC would tell each stream's end on stderr.
-_ENVIRONMENT = {**os.environ, "GRPC_VERBOSITY": "NONE"}
 _SERVING = re.compile(r"serving on (\S+?);?$|serving on (\S+?);")
 
 
@@ -63,7 +61,7 @@ async def _server(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=said,
-            env=_ENVIRONMENT | dict(variables or {}),
+            env=_environment() | dict(variables or {}),
         )
     try:
         async with asyncio.timeout(_START_TIMEOUT_SECONDS):
@@ -139,7 +137,7 @@ async def workers(count: int) -> AsyncIterator[list[Worker]]:
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     limit=_LINE_BYTES,
-                    env=_ENVIRONMENT,
+                    env=_environment(),
                 )
             )
         yield [Worker(process) for process in processes]
@@ -157,3 +155,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    # gRPC would tell each stream's end on stderr.
+    return {**os.environ, "GRPC_VERBOSITY": "NONE"}

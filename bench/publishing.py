@@ -14,6 +14,7 @@ from bench.bare_fan_out import PUBLISH, TOPIC
 from bench.followers import Followers
 from bench.stamp import stamp
 from bench.typing_agents import TypingAgent, entry_append
+from tasklogs.agent.stream.stream_status import StreamCall
 
 _DEADLINE_SECONDS = 20
 # The server lets in a few at a time; more would queue there.
@@ -49,7 +50,8 @@ class BarePublisher:
 
     def __init__(self, address: str, topic: str, message_bytes: int) -> None:
         self._channel: grpc.aio.Channel = own_channel(address)
-        self._call: Any = self._channel.stream_stream(PUBLISH)(metadata=((TOPIC, topic),))
+        publish: Any = self._channel.stream_stream(PUBLISH)
+        self._call = StreamCall(publish(metadata=((TOPIC, topic),)))
         self._filling = b"x" * (message_bytes - len(stamp(0)))
 
     async def publish(self, number: int) -> None:

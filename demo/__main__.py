@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from demo.stage import DemoFailed, Ended, Stage, free_port
+from tests.support.fixtures import reaper
 
 TASK = "local/demo"
 
@@ -122,4 +123,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    reaper.start()
     sys.exit(main())

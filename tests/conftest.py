@@ -1,3 +1,23 @@
 """Fixtures that all tests may use."""
 
-pytest_plugins = ["tests.support.fixtures.postgres", "tests.support.fixtures.server"]
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+pytest_plugins = [
+    "tests.support.fixtures.reaper",
+    "tests.support.fixtures.postgres",
+    "tests.support.fixtures.server",
+]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Ctrl-C reach what tests start.
+
+    A shell lets the jobs that it starts in the background ignore SIGINT, and what they start
+    inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

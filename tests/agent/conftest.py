@@ -14,23 +14,25 @@ from tasklogs.agent.run import Agent, Options
 from tasklogs.agent.settings import Settings
 from tests.support.fakes.agent_server import FakeServer
 from tests.support.fakes.task_app import FakeTaskApp
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 FAST = Settings(
     # No test may depend on how busy the machine is: what fetches has its time, as in earnest.
     fetch_patience_seconds=1.0,
-    sync_timeout_seconds=10.0,
+    sync_timeout_seconds=30.0,
     probe_interval_seconds=0.02,
     unhealthy_after_seconds=0.2,
     backoff_first_seconds=0.01,
     backoff_cap_seconds=0.05,
     rotation_look_seconds=0.02,
     superseded_wait_seconds=(0.3, 0.4),
-    goodbye_timeout_seconds=9.0,
-    goodbye_sync_seconds=5.0,
+    # Longer than any test waits: one that needs all of it fails.
+    goodbye_timeout_seconds=3 * DEADLINE_SECONDS,
+    goodbye_sync_seconds=2 * DEADLINE_SECONDS,
 )
 
 
-async def until(condition: Callable[[], object], timeout: float = 5.0) -> None:
+async def until(condition: Callable[[], object], timeout: float = DEADLINE_SECONDS) -> None:
     """Wait until the condition holds. Raises TimeoutError after `timeout` seconds."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110 (a condition of another's state)

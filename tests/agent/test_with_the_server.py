@@ -17,6 +17,7 @@ from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2, types_pb2
 from tests.agent.conftest import FAST, until
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fakes.task_app import FakeTaskApp, fails
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.server import MakeServer, Server
 
 SNAPSHOT = task_logs_pb2.LOG_SOURCE_SNAPSHOT
@@ -60,7 +61,7 @@ async def read_all(server: Server) -> list[types_pb2.TaskLogEntry]:
 
 
 async def until_status(server: Server, status: types_pb2.TaskStatus.ValueType) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while (await read(server, source=SNAPSHOT)).status != status:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -142,7 +143,7 @@ async def test_a_goodbye_for_a_pause_pauses_a_standalone_task(
             await until_status(server, types_pb2.TASK_STATUS_ACTIVE)
             app.say("agent", "last words")
             agent.departure.want(task_agents_pb2.Goodbye.REASON_PAUSING)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 await running
         log = await read(server)
         assert log.status == types_pb2.TASK_STATUS_PAUSED
@@ -214,4 +215,4 @@ async def test_an_agent_whose_token_stays_refused_gives_up(
             server.address, made.agent_token, app.url, read_token=lambda: made.agent_token
         )
         with pytest.raises(Fatal, match="rotated"):
-            await asyncio.wait_for(Agent(options, impatient).run(), 10)
+            await asyncio.wait_for(Agent(options, impatient).run(), DEADLINE_SECONDS)

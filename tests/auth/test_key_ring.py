@@ -17,7 +17,7 @@ from tasklogs_server.auth import key_ring
 from tasklogs_server.auth.key_ring import KeyRing
 from tasklogs_server.auth.key_sources import File, Source, Unreadable, Url
 from tests.support.fakes.stream_server import StreamServer
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.issuer import SigningKey, jwks, new_key, publish
 
 FIRST, SECOND = new_key("first"), new_key("second")
@@ -53,7 +53,7 @@ async def ring_of(
     await ring.read()
     running = asyncio.create_task(ring.run())
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             yield ring
     finally:
         running.cancel()

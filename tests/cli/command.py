@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+
 # Where PYTHONUNBUFFERED is set nothing is left to be flushed at the end.
 CHANGES_ITS_WAYS = ("NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED")
 TASKLOGS = Path(sys.executable).parent / "tasklogs"
-DEADLINE_SECONDS = 30
 
 
 @dataclass(frozen=True)

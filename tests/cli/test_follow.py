@@ -20,7 +20,6 @@ from google.rpc import error_details_pb2
 
 from tasklogs.v1 import task_logs_pb2
 from tests.cli.command import (
-    DEADLINE_SECONDS,
     TASKLOGS,
     environment,
     finish,
@@ -44,6 +43,7 @@ from tests.support.fakes.log_server import (
     withdrawn,
 )
 from tests.support.fakes.terminal import Terminal
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 UTC = {"TZ": "UTC"}
 USER = "#0 user, 2026-11-18 11:06:40+00:00"

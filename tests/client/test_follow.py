@@ -51,11 +51,11 @@ from tests.support.fakes.log_server import (
     status,
     withdrawn,
 )
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 SOON = ReconnectWaits(first=timedelta(milliseconds=2), cap=timedelta(milliseconds=10))
 TASK = "local/demo"
 CODE = grpc.StatusCode
-DEADLINE_SECONDS = 10
 
 
 def refusal(code: grpc.StatusCode, reason: str = "", *details: Message, **metadata: str) -> Refusal:

@@ -33,9 +33,9 @@ from tests.support.fakes.log_server import (
     log_server,
     status,
 )
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 SOON = ReconnectWaits(first=timedelta(milliseconds=1), cap=timedelta(milliseconds=2))
-DEADLINE_SECONDS = 20
 
 
 class Change(enum.Enum):

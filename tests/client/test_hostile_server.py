@@ -38,6 +38,7 @@ from tests.support.fakes.log_server import (
     log_server,
     status,
 )
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 MIB = 1024 * 1024
 UNDECODABLE = b"\x0a\xff\xff"
@@ -162,7 +163,7 @@ async def test_a_follow_is_sent_away_for_no_longer_than_an_hour_and_a_half(
     await anext(follow)
     waiting = asyncio.ensure_future(anext(follow))
     try:
-        what = await asyncio.wait_for(told.get(), 10)
+        what = await asyncio.wait_for(told.get(), DEADLINE_SECONDS)
     finally:
         waiting.cancel()
         await asyncio.wait({waiting})

@@ -38,11 +38,11 @@ from tasklogs_server import app
 from tasklogs_server.settings import ServerSettings
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.server import Server
 
 TASK = "local/demo"
 SOON = ReconnectWaits(first=timedelta(milliseconds=5), cap=timedelta(milliseconds=50))
-DEADLINE_SECONDS = 60
 START, STOP = BuildTransition.START, BuildTransition.STOP
 
 

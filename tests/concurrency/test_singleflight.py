@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tasklogs_server.concurrency.singleflight import Singleflight
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 
 class Work:
@@ -35,7 +36,7 @@ class Work:
         return number
 
     async def has_begun(self, number: int) -> None:
-        async with asyncio.timeout(5), self._changed:
+        async with asyncio.timeout(DEADLINE_SECONDS), self._changed:
             await self._changed.wait_for(lambda: self.begun >= number)
 
     def finish(self, number: int) -> None:
@@ -46,7 +47,7 @@ class Work:
 async def no_leaks() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while left := asyncio.all_tasks() - before - {asyncio.current_task()}:
             await asyncio.wait(left)
 

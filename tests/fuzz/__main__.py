@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.fuzz.campaign import Outcome, fuzz
 from tests.fuzz.registry import TARGETS, load
 from tests.fuzz.target import Engine
+from tests.support.fixtures import reaper
 
 _NO_ATHERIS = (
     "atheris is not installed: there are builds for Linux on x86_64 and CPython 3.11 to 3.14 only."
@@ -116,4 +117,5 @@ def _row(outcome: Outcome) -> str:
 
 
 if __name__ == "__main__":
+    reaper.start()
     sys.exit(main(sys.argv[1:]))

@@ -33,6 +33,7 @@ from tasklogs_server.limits.handshake_queue import Handshakes
 from tasklogs_server.limits.ingest_budget import Budget
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 GENEROUS = LogLimits(rows=1_000_000, bytes=1 << 30, min_retention=timedelta(days=7))
 HELLO = Hello("test", "scripted", None)
@@ -183,7 +184,7 @@ class DeskAgent:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until what was heard makes `holds` true."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(DEADLINE_SECONDS), self._changed:
             await self._changed.wait_for(holds)
 
     async def listen(self) -> None:

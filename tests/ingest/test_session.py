@@ -26,7 +26,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import PageQuery
 from tests.ingest.desk import Desk, entry, grown
 from tests.store.logs import Connection, decoded, new_task, waits_for_a_lock
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 
 TEN_SECONDS = timedelta(seconds=10)
 
@@ -138,7 +138,7 @@ async def test_a_sender_that_never_waits_is_held_at_its_window(
             await turns()
             assert desk.budget.held_bytes <= window + 2 * 4096
             assert agent.sent < 30
-        await asyncio.wait_for(sending, 30)
+        await asyncio.wait_for(sending, DEADLINE_SECONDS)
         await agent.all_acked()
         assert desk.budget.held_bytes == 0
         assert len(await contents(store, task)) == 200
@@ -160,7 +160,7 @@ async def test_appends_without_content_fill_the_window_too(
             await until(lambda: desk.budget.held_bytes > 16 * 1024)
             await turns()
             assert agent.sent < 100
-        await asyncio.wait_for(sending, 30)
+        await asyncio.wait_for(sending, DEADLINE_SECONDS)
         await agent.all_acked()
 
 
@@ -185,7 +185,7 @@ async def test_all_sessions_together_stay_within_the_process_bound(
             await until(lambda: desk.budget.held_bytes > bound // 2)
             await turns()
             assert desk.budget.held_bytes <= bound
-        await asyncio.wait_for(sending, 60)
+        await asyncio.wait_for(sending, DEADLINE_SECONDS)
         assert desk.budget.held_bytes == 0
 
 
@@ -234,7 +234,7 @@ async def test_a_tail_given_up_while_an_append_waits_for_memory_is_read_again(
                 await turns()
                 assert not appending.done()
                 agent.session.release_tail(idle_for=timedelta(0))
-            await asyncio.wait_for(appending, 10)
+            await asyncio.wait_for(appending, DEADLINE_SECONDS)
             await agent.all_acked()
         # The digest is right only if the tail was sealed: a new session continues from it.
         async with desk.agent(task) as agent:
@@ -323,7 +323,7 @@ async def test_a_session_that_ends_during_a_sync_lets_the_reader_know(
         syncing = asyncio.create_task(agent.session.sync(TEN_SECONDS))
         await agent.until(lambda: len(agent.syncs) == 1)
     with pytest.raises(AgentUnreachable):
-        await asyncio.wait_for(syncing, 1)
+        await asyncio.wait_for(syncing, DEADLINE_SECONDS)
 
 
 async def test_an_append_that_breaks_the_rules_commits_nothing_of_itself(

@@ -38,7 +38,7 @@ from tasklogs_server.ingest.messages import (
 from tasklogs_server.store import Store
 from tests.ingest.desk import HELLO, Desk, entry, grown
 from tests.store.logs import Connection, new_task, waits_for_a_lock
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.postgres import PostgresServer
 
 SECOND = timedelta(seconds=1)
@@ -61,12 +61,12 @@ async def test_a_stream_that_is_ended_is_told_why_whichever_side_is_faster(
         with desk.sessions.ending(task, why):
             await desk.store.tasks.rotate_token(task, b"another")
             await agent.append([entry(0, "a")], open_epoch=True)  # finds the fence raised
-            await asyncio.wait_for(agent.has_ended.wait(), 5)
+            await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
         assert agent.error is why
     async with desk.agent(task) as agent:
         with desk.sessions.ending(task, why):
             await desk.store.tasks.rotate_token(task, b"another")
-        await asyncio.wait_for(agent.has_ended.wait(), 5)
+        await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
         assert agent.error is why
 
 
@@ -78,7 +78,7 @@ async def test_a_stream_whose_end_fails_is_told_what_happens_to_it_later(
             raise StoreUnavailable(timedelta(seconds=1))
         await desk.store.tasks.rotate_token(task, b"another")
         await agent.append([entry(0, "a")], open_epoch=True)
-        await asyncio.wait_for(agent.has_ended.wait(), 5)
+        await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
         assert isinstance(agent.error, SessionSuperseded)
 
 
@@ -87,7 +87,7 @@ async def test_a_second_stream_of_a_task_ends_the_first(desk: Desk, task: UUID) 
         await first.append([entry(0, "a")], open_epoch=True)
         await first.all_acked()
         async with desk.agent(task) as second:
-            await asyncio.wait_for(first.has_ended.wait(), 5)
+            await asyncio.wait_for(first.has_ended.wait(), DEADLINE_SECONDS)
             assert isinstance(first.error, SessionSuperseded)
             assert second.session.fence > first.session.fence
             assert second.session.welcome.position.entries == 1
@@ -129,7 +129,7 @@ async def test_of_two_handshakes_that_cross_the_later_fence_holds(desk: Desk, ta
     await opened.wait()
     async with desk.agent(task) as agent:
         go_on.set()
-        assert isinstance(await asyncio.wait_for(crossing, 5), SessionSuperseded)
+        assert isinstance(await asyncio.wait_for(crossing, DEADLINE_SECONDS), SessionSuperseded)
         assert desk.sessions.find(task) is agent.session
         await agent.append([entry(0)], open_epoch=True)
         await agent.all_acked()
@@ -195,7 +195,7 @@ async def test_a_newer_start_ends_the_session_of_an_older_build(desk: Desk, task
         await agent.until(lambda: ReportState() in agent.heard)
         assert agent.session.is_open
         desk.sessions.build_reported(task, build(2))
-        await asyncio.wait_for(agent.has_ended.wait(), 5)
+        await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
         assert isinstance(agent.error, StaleReport)
 
 
@@ -266,7 +266,7 @@ async def test_a_drain_asks_all_to_leave_and_takes_no_more(
             desk.sessions.drain(SECOND)
         await agent.until(lambda: Drain(SECOND) in agent.heard)
         # One whose handshake was under way is told, too.
-        assert isinstance((await asyncio.wait_for(crossing, 5))[0], Drain)
+        assert isinstance((await asyncio.wait_for(crossing, DEADLINE_SECONDS))[0], Drain)
         with pytest.raises(ServerDraining):
             await desk.sessions.connect(late, HELLO).__aenter__()
         with pytest.raises(ServerDraining):
@@ -355,7 +355,7 @@ async def test_a_deleted_tasks_session_ends_and_it_cannot_connect(desk: Desk, ta
     async with desk.agent(task) as agent:
         await desk.store.tasks.delete(task)
         await agent.append([entry(0)], open_epoch=True)
-        await asyncio.wait_for(agent.has_ended.wait(), 5)
+        await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
         assert isinstance(agent.error, TaskNotFound)
     with pytest.raises(TaskNotFound):
         await desk.sessions.connect(task, HELLO).__aenter__()
@@ -408,6 +408,6 @@ async def test_a_store_that_readers_keep_busy_ends_no_stream(database: str) -> N
             reporting = asyncio.create_task(desk.sessions.report(agent.session, READY))
             done, _ = await asyncio.wait({growing, reporting}, timeout=0.3)
             assert not done
-        await asyncio.wait_for(asyncio.gather(growing, reporting), 10)
+        await asyncio.wait_for(asyncio.gather(growing, reporting), DEADLINE_SECONDS)
         await agent.all_acked()
     await store.close()

@@ -12,7 +12,7 @@ from tasklogs_server.domain.errors import AgentUnreachable, TaskAppFailed
 from tasklogs_server.store import Store
 from tests.ingest.desk import Desk, entry
 from tests.store.logs import new_task
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 
 
 async def turns() -> None:
@@ -95,7 +95,7 @@ async def test_without_an_agent_a_reader_waits_for_one(desk: Desk, task: UUID) -
     await turns()
     async with desk.agent(task) as agent:
         agent.answers_syncs = True
-        assert await asyncio.wait_for(reading, 5) == desk.clock.now
+        assert await asyncio.wait_for(reading, DEADLINE_SECONDS) == desk.clock.now
 
 
 async def test_an_agent_that_goes_in_the_middle_is_waited_for_again(desk: Desk, task: UUID) -> None:
@@ -106,7 +106,7 @@ async def test_an_agent_that_goes_in_the_middle_is_waited_for_again(desk: Desk, 
     assert not reading.done()
     async with desk.agent(task) as agent:
         agent.answers_syncs = True
-        assert await asyncio.wait_for(reading, 5) == desk.clock.now
+        assert await asyncio.wait_for(reading, DEADLINE_SECONDS) == desk.clock.now
 
 
 async def test_where_no_agent_comes_in_time_it_is_unreachable(store: Store, task: UUID) -> None:
@@ -138,7 +138,7 @@ async def test_a_readers_own_deadline_ends_its_wait_and_not_the_others(
             await hurried
         agent.answers_syncs = True
         agent.session.sync_done(1)
-        await asyncio.wait_for(patient, 5)
+        await asyncio.wait_for(patient, DEADLINE_SECONDS)
 
 
 async def test_a_failed_sync_is_not_the_next_readers(desk: Desk, task: UUID) -> None:
@@ -158,7 +158,9 @@ async def test_a_task_whose_app_hangs_holds_up_no_other(desk: Desk, task: UUID) 
         agent.answers_syncs = True
         stuck = asyncio.create_task(desk.syncs.sync(task, max_staleness=None, time_left=None))
         await hanging.until(lambda: len(hanging.syncs) == 1)
-        await asyncio.wait_for(desk.syncs.sync(other, max_staleness=None, time_left=None), 5)
+        await asyncio.wait_for(
+            desk.syncs.sync(other, max_staleness=None, time_left=None), DEADLINE_SECONDS
+        )
         stuck.cancel()
         await asyncio.wait([stuck])
     await until(lambda: not desk.syncs._shared._under_way)

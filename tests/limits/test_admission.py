@@ -18,7 +18,7 @@ from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.limits.admission import Admission, Capacity, Kind
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import TASK, get_task, make_active
 from tests.support.fixtures.server import MakeServer, Server
@@ -180,7 +180,7 @@ async def test_whoever_leaves_the_queue_gives_its_place_to_the_next() -> None:
     turns[0].cancel()
     await asyncio.wait([turns[0]])
     admission.leave(Kind.READ)
-    await asyncio.wait_for(turns[1], 5)
+    await asyncio.wait_for(turns[1], DEADLINE_SECONDS)
     admission.leave(Kind.READ)
     assert admission.enter(Kind.READ) is None
 

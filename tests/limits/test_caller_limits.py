@@ -24,7 +24,7 @@ from tasklogs_server.domain.errors import LimitExceeded, TookTooLong
 from tasklogs_server.limits.caller_limits import Allowance, CallerLimits
 from tasklogs_server.middleware.deadlines import within
 from tests.support.fixtures.authenticated import bearing, guarded
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.moved_clock import Clock
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import make_active
@@ -220,7 +220,7 @@ async def test_a_live_read_without_a_deadline_ends_by_the_servers(make_server: M
         await server.create_task()
         await make_active(server)
         read = server.logs.GetTaskLogs(logs_pb.GetTaskLogsRequest(task="local/demo"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             assert (await refused(read)).code is CODE.DEADLINE_EXCEEDED
 
 
@@ -255,7 +255,7 @@ async def test_a_peer_that_pings_all_the_time_is_disconnected(server: Server) ->
     ping = struct.pack(">I", 8)[1:] + b"\x06\x00" + struct.pack(">I", 0) + b"\0" * 8
     settings = b"\x00\x00\x00\x04\x00" + struct.pack(">I", 0)
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + ping * 20)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             header = await reader.readexactly(9)
             payload = await reader.readexactly(int.from_bytes(header[:3], "big"))

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tasklogs_server.limits.ingest_budget import Budget
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 
 async def turns() -> None:
@@ -23,7 +24,7 @@ async def test_what_fits_is_taken_at_once() -> None:
 
 async def test_one_taker_alone_always_fits() -> None:
     budget = Budget(100)
-    await asyncio.wait_for(budget.take(500), 1)
+    await asyncio.wait_for(budget.take(500), DEADLINE_SECONDS)
     budget.give_back(500)
     assert budget.held_bytes == 0
 
@@ -37,7 +38,7 @@ async def test_who_does_not_fit_waits_until_enough_is_given_back() -> None:
     await turns()
     assert not waiting.done()
     budget.give_back(20)
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, DEADLINE_SECONDS)
     assert budget.held_bytes == 90
 
 
@@ -54,7 +55,7 @@ async def test_a_small_taker_does_not_pass_a_large_one() -> None:
     await turns()
     assert order == []
     budget.give_back(80)
-    await asyncio.wait_for(asyncio.gather(*takers), 1)
+    await asyncio.wait_for(asyncio.gather(*takers), DEADLINE_SECONDS)
     assert order == ["large", "small"]
 
 
@@ -65,9 +66,9 @@ async def test_a_taker_that_leaves_holds_up_nobody_behind_it() -> None:
     small = asyncio.create_task(budget.take(10))
     await turns()
     large.cancel()
-    await asyncio.wait_for(small, 1)
+    await asyncio.wait_for(small, DEADLINE_SECONDS)
     assert budget.held_bytes == 90
-    await asyncio.wait_for(budget.take(10), 1)
+    await asyncio.wait_for(budget.take(10), DEADLINE_SECONDS)
 
 
 async def test_a_taker_that_is_cancelled_in_its_turn_gives_back() -> None:

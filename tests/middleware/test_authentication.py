@@ -19,15 +19,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from tasklogs import CaughtUp, ReconnectWaits, TaskLogsClient
+from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as agents_pb
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tests.auth.test_verifier import by_hand, plain
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.authenticated import Guarded, Metadata, bearing, guarded
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.issuer import claims, new_key, publish
-from tests.support.fixtures.refusals import Refusal, refused
+from tests.support.fixtures.refusals import Refusal, refused, refused_stream
 from tests.support.fixtures.server import MakeServer
 
 CODE = grpc.StatusCode
@@ -162,10 +163,13 @@ async def test_reflection_needs_a_token(guard: Guarded) -> None:
         method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
 
         async def ask(metadata: Metadata, method: str = method) -> bytes:
-            call = raw.stream_stream(method)(metadata=metadata)
+            call = StreamCall(raw.stream_stream(method)(metadata=metadata))
             await call.write(list_services)
             await call.done_writing()
-            return b"".join([answer async for answer in call])
+            answers = []
+            while (answer := await call.read()) is not grpc.aio.EOF:
+                answers.append(answer)
+            return b"".join(answers)
 
         assert (await refused(ask(()))).code is CODE.UNAUTHENTICATED
         assert b"tasklogs.v1.TaskLogs" in await ask(guard.as_("alice"))
@@ -174,7 +178,7 @@ async def test_reflection_needs_a_token(guard: Guarded) -> None:
 async def test_reflection_ends_unauthenticated_when_its_token_expires(guard: Guarded) -> None:
     raw: Any = guard.server.channel
     method = raw.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
-    call = method(metadata=guard.as_("alice", expires_in=1.5))
+    call = StreamCall(method(metadata=guard.as_("alice", expires_in=1.5)))
     await call.write(b"\x3a\x01*")
     assert b"tasklogs.v1.TaskLogs" in await call.read()
     assert (await refused(call.read())).code is CODE.UNAUTHENTICATED
@@ -192,7 +196,7 @@ async def test_a_follow_ends_unauthenticated_when_its_token_expires(guard: Guard
         async for message in call:
             events.append(message.WhichOneof("event"))
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         said = await refused(read_all())
     assert (said.code, said.message) == (CODE.UNAUTHENTICATED, "not authenticated: token expired")
     assert "caught_up" in events
@@ -216,7 +220,7 @@ async def test_a_follow_that_nobody_reads_ends_as_well(guard: Guarded) -> None:
         async for _ in messages:
             pass
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         assert (await refused(read_all())).code is CODE.UNAUTHENTICATED
 
 
@@ -232,7 +236,7 @@ async def test_the_client_library_fetches_a_new_token_and_goes_on_where_it_was(
 
     waits = ReconnectWaits(first=timedelta(milliseconds=5), cap=timedelta(milliseconds=50))
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(DEADLINE_SECONDS),
         ScriptedAgent.connect(guard.server, made.agent_token) as agent,
         TaskLogsClient(guard.server.address, token=token, reconnect_waits=waits) as client,
     ):
@@ -291,8 +295,8 @@ async def test_a_token_that_is_rotated_before_the_hello_opens_no_session(guard: 
     await guard.server.tasks.RotateAgentToken(
         pb.RotateAgentTokenRequest(task="alice/demo"), metadata=guard.as_("alice")
     )
-    await call.write(agents_pb.AgentMessage(hello=agents_pb.Hello()))
-    said = await refused(call.read())
+    hello = agents_pb.AgentMessage(hello=agents_pb.Hello())
+    said = await refused_stream(StreamCall(call), hello)
     assert said.code is CODE.UNAUTHENTICATED
     task = await guard.server.tasks.GetTask(
         pb.GetTaskRequest(task="alice/demo"), metadata=guard.as_("alice")

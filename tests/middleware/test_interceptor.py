@@ -14,6 +14,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from tasklogs.agent.stream.stream_status import StreamCall, StreamStatus
 from tasklogs_server.domain.caller import LOCAL, Caller
 from tasklogs_server.domain.errors import ServerDraining, TaskNotFound
 from tasklogs_server.limits.admission import Admission
@@ -25,11 +26,11 @@ from tasklogs_server.middleware.interceptor import CallInterceptor
 from tasklogs_server.middleware.open_calls import OpenCalls
 from tasklogs_server.middleware.responses import Sending
 from tasklogs_server.process import log_output
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.refusals import refused
 
 SERVICE = "tasklogs.v1.Scripted"
 CONTENT = "what a person wrote"
-DEADLINE_SECONDS = 10.0
 
 Do = Callable[[grpc.aio.ServicerContext[Any, Any]], Any]
 
@@ -144,12 +145,23 @@ async def call(channel: Any, method: str) -> bytes:
         case "unary":
             return bytes(await channel.unary_unary(path)(b"request"))
         case "taking":
-            return bytes(await channel.stream_unary(path)(requests()))
+            taking = channel.stream_unary(path)(requests())
+            status = StreamStatus(taking)
+            try:
+                return bytes(await taking)
+            except grpc.aio.AioRpcError as error:
+                raise await status.of(error) from None
         case "generating" | "writing":
             answer = channel.unary_stream(path)(b"request")
+            return b"".join([bytes(one) async for one in answer])
         case _:
-            answer = channel.stream_stream(path)(requests())
-    return b"".join([bytes(one) async for one in answer])
+            stream = StreamCall(channel.stream_stream(path)())
+            await stream.write(b"request")
+            await stream.done_writing()
+            answers = []
+            while (answer := await stream.read()) is not grpc.aio.EOF:
+                answers.append(bytes(answer))
+            return b"".join(answers)
 
 
 @pytest.mark.parametrize("method", METHODS)

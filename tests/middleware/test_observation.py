@@ -28,7 +28,7 @@ from tests.middleware.test_interceptor import (
     decode,
     interceptor_of,
 )
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 
 TASK = UUID(int=7)
 AGENT_TOKEN = f"tla_{UUID(int=1)}_{'a' * 43}"
@@ -88,7 +88,7 @@ async def test_an_answered_call_ends_ok_with_the_task_that_it_concerned(method: 
     async def work(_: Any) -> None:
         concerns(TASK)
 
-    async with observed(work) as (channel, heard), asyncio.timeout(10):
+    async with observed(work) as (channel, heard), asyncio.timeout(DEADLINE_SECONDS):
         assert await call(channel, method) == b"request"
         await heard.ended_one.wait()
 
@@ -102,7 +102,7 @@ async def test_a_refused_call_ends_with_the_code_that_its_caller_got(method: str
     async def fail(_: Any) -> None:
         raise TaskNotFound("local/x")
 
-    async with observed(fail) as (channel, heard), asyncio.timeout(10):
+    async with observed(fail) as (channel, heard), asyncio.timeout(DEADLINE_SECONDS):
         with pytest.raises(grpc.aio.AioRpcError):
             await call(channel, method)
         await heard.ended_one.wait()
@@ -115,7 +115,7 @@ async def test_a_bug_ends_internal(method: str) -> None:
     async def fail(_: Any) -> None:
         raise ZeroDivisionError
 
-    async with observed(fail) as (channel, heard), asyncio.timeout(10):
+    async with observed(fail) as (channel, heard), asyncio.timeout(DEADLINE_SECONDS):
         with pytest.raises(grpc.aio.AioRpcError):
             await call(channel, method)
         await heard.ended_one.wait()
@@ -131,7 +131,7 @@ async def test_a_call_whose_caller_left_ends_cancelled(method: str) -> None:
         started.set()
         await asyncio.Event().wait()
 
-    async with observed(hang) as (channel, heard), asyncio.timeout(10):
+    async with observed(hang) as (channel, heard), asyncio.timeout(DEADLINE_SECONDS):
         pending = asyncio.create_task(call(channel, method))
         await started.wait()
         pending.cancel()

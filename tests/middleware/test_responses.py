@@ -20,8 +20,8 @@ from tasklogs_server.domain.limits import Limit
 from tasklogs_server.middleware.responses import Sending
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.telemetry.observer import Observer
-from tests.middleware.untaken import DEADLINE_SECONDS, PAGE_BYTES, Reader, fill
-from tests.support.fixtures.conditions import until
+from tests.middleware.untaken import PAGE_BYTES, Reader, fill
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import get_task
 from tests.support.fixtures.server import MakeServer, Server

@@ -11,13 +11,13 @@ from typing import Self
 
 from tasklogs.v1 import task_logs_pb2 as pb
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.server import Server
 from tests.system.hostile import frames
 from tests.system.hostile.frames import Kind
 from tests.system.hostile.peer import GONE, Peer, Tally
 from tests.system.hostile.target import Target
 
-DEADLINE_SECONDS = 15.0
 GET_TASK_LOGS = "/tasklogs.v1.TaskLogs/GetTaskLogs"
 PAGE_BYTES = 900_000
 

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tests.mutation.breaks import BREAKS, Break
+from tests.support.fixtures import reaper
 
 _ROOT = Path(__file__).parents[2]
 _ROOMS = ("server", "clients/python", "tests", "pyproject.toml")
@@ -75,4 +76,5 @@ def _exit_code(copy: Path, *tests: str) -> int:
 
 
 if __name__ == "__main__":
+    reaper.start()
     sys.exit(main(sys.argv[1:]))

@@ -14,8 +14,9 @@ import psutil
 
 from tasklogs_server.postgres import processes
 from tasklogs_server.postgres.identity import Identity
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
-DEADLINE_S = 20.0
+DEADLINE_S = DEADLINE_SECONDS
 ROOT = Path(__file__).parents[2]
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from tasklogs_server.postgres.supervisor import STOP_STEPS
 from tests.postgres.conftest import modes_and_owners
 from tests.postgres.supervisor_process import (
     SupervisorProcess,
@@ -17,6 +18,7 @@ from tests.postgres.supervisor_process import (
     initdb_has_begun,
     postgres_processes,
 )
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 
 async def query(dsn: str, statement: str) -> object:
@@ -81,7 +83,8 @@ async def test_stopping_ends_every_process_and_leaves_a_clean_directory(data_dir
 async def test_stopping_does_not_wait_for_clients(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
         connection = await asyncpg.connect(postgres.dsn())
-        async with asyncio.timeout(5):
+        (_, for_a_fast_shutdown_seconds), *_ = STOP_STEPS
+        async with asyncio.timeout(for_a_fast_shutdown_seconds):  # no harder step was needed
             await postgres.stop()
         connection.terminate()
 
@@ -105,7 +108,7 @@ async def test_wait_tells_when_postgres_ends_by_itself(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
         waiting = asyncio.create_task(postgres.wait())
         os.kill(postgres.pid, signal.SIGKILL)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             assert "ended by itself with signal SIGKILL" in await waiting
 
 

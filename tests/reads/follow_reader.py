@@ -11,8 +11,7 @@ import grpc
 
 from tasklogs.v1 import task_logs_pb2 as pb
 from tests.reads.follow_view import View, events
-
-DEADLINE_SECONDS = 10.0
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 Messages = AsyncIterator[pb.FollowTaskLogsResponse]
 

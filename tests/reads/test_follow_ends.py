@@ -22,6 +22,7 @@ from tasklogs_server.reads import feed, follower
 from tasklogs_server.reads.tokens import Cursor
 from tests.reads.followed import World
 from tests.reads.written_log import WrittenLog, entry, many
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 _DRAINING = ServerDraining(timedelta(seconds=1))
 
@@ -112,7 +113,7 @@ async def test_a_store_that_is_away_ends_no_follow(world: World) -> None:
         slow.reads_on.set()  # its way is through the store
         await world.log.entries(entry(1, "c"))
         for _ in range(6):  # feed and follower try again and again
-            await asyncio.wait_for(world.changes.refusals.get(), 10)
+            await asyncio.wait_for(world.changes.refusals.get(), DEADLINE_SECONDS)
         assert not one.ended
         assert not slow.ended
         world.changes.is_away = False

@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from tasklogs.v1 import task_agents_pb2, tasks_pb2, types_pb2
 from tasklogs.v1 import task_logs_pb2 as pb
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import STOP, TASK, make_active, report_build
 from tests.support.fixtures.server import MakeServer, Server
@@ -186,13 +187,18 @@ async def test_a_late_answer_to_a_sync_that_was_given_up_is_passed_over(
         assert not (await read(server)).snapshot
 
 
-async def test_a_task_that_hangs_slows_no_read_of_another(server: Server) -> None:
-    async with active(server) as hanging, active(server, "other") as agent:
+async def test_a_task_that_hangs_slows_no_read_of_another(make_server: MakeServer) -> None:
+    longer = 2 * DEADLINE_SECONDS  # than this waits for the others
+    async with (
+        make_server(sync_timeout=timedelta(seconds=longer)) as server,
+        active(server) as hanging,
+        active(server, "other") as agent,
+    ):
         agent.answer_syncs()
-        stuck = [asyncio.create_task(read(server)) for _ in range(50)]
+        stuck = [asyncio.create_task(read(server, timeout=longer)) for _ in range(50)]
         await hanging.heard(lambda: bool(hanging.syncs))
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             for _ in range(20):
                 assert not (await read(server, task="local/other")).snapshot
 

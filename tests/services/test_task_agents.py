@@ -10,13 +10,15 @@ from typing import Any
 import grpc
 import pytest
 
+from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.errors import TaskLogsRpcError
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.services import task_agents
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
-from tests.support.fixtures.refusals import refused
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.refusals import refused, refused_stream
 from tests.support.fixtures.reports import TASK, get_task, report_build
 from tests.support.fixtures.server import Server
 
@@ -54,8 +56,7 @@ async def test_a_stream_without_credentials_is_refused_before_its_first_message(
 )
 async def test_the_first_message_is_hello(server: Server, first: pb.AgentMessage) -> None:
     async with _raw(server) as call:
-        await call.write(first)
-        refusal = await refused(call.read())
+        refusal = await refused_stream(call, first)
 
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.reason == "PROTOCOL_VIOLATION"
@@ -90,8 +91,8 @@ async def test_a_hello_of_a_build_that_cannot_be_names_the_field(
     server: Server, number: int
 ) -> None:
     async with _raw(server) as call:
-        await call.write(pb.AgentMessage(hello=pb.Hello(build_number=number)))
-        refusal = await refused(call.read())
+        hello = pb.AgentMessage(hello=pb.Hello(build_number=number))
+        refusal = await refused_stream(call, hello)
 
     assert refusal.fields == ["hello.build_number"]
 
@@ -115,8 +116,7 @@ async def test_bytes_that_are_no_message_end_the_stream(server: Server) -> None:
         metadata=(("authorization", f"Bearer {token}"),)
     )
 
-    await call.write(b"\xff\xff\xff")
-    refusal = await refused(call.read())
+    refusal = await refused_stream(StreamCall(call), b"\xff\xff\xff")
 
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.fields == ["request"]
@@ -333,12 +333,12 @@ async def _agent(server: Server) -> AsyncIterator[ScriptedAgent]:
 
 
 @asynccontextmanager
-async def _raw(server: Server) -> AsyncIterator[Any]:
+async def _raw(server: Server) -> AsyncIterator[StreamCall]:
     """A stream that has said nothing yet."""
     token = (await server.create_task()).agent_token
-    call = server.agents.Connect(metadata=(("authorization", f"Bearer {token}"),))
+    call = StreamCall(server.agents.Connect(metadata=(("authorization", f"Bearer {token}"),)))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             yield call
     finally:
         call.cancel()

@@ -29,6 +29,7 @@ from tests.support.fixtures.agent_stream import (
     log_entry,
     tail_delta,
 )
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.server import MakeServer, Server
 
 START, STOP = types.BUILD_TRANSITION_START, types.BUILD_TRANSITION_STOP
@@ -344,7 +345,7 @@ async def test_a_server_stops_although_somebody_does_not_read_its_follow(
     database: str,
 ) -> None:
     settings = ServerSettings.model_validate({"listen": "127.0.0.1:0"})
-    async with asyncio.timeout(30), AsyncExitStack() as stack:
+    async with asyncio.timeout(DEADLINE_SECONDS), AsyncExitStack() as stack:
         running = await stack.enter_async_context(app.run(settings, database))
         channel = grpc.aio.insecure_channel(running.address)  # stays when the server goes
         server = Server(running.address, database, channel)
@@ -379,7 +380,7 @@ async def test_callers_who_leave_leave_nothing_behind(server: Server) -> None:
             pb.FollowTaskLogsRequest(task="local/demo")
         )
         await gone.read()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while left := [one for one in asyncio.all_tasks() - before if _is_of_a_follow(one)]:
             await asyncio.wait(left)
 

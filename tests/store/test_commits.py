@@ -13,7 +13,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.log_writes import Outcome
 from tasklogs_server.store.records import Commit, EntryRow
 from tests.store.logs import Connection, Log, entry_row, new_task, waits_for_a_lock
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 
 
 async def test_a_commit_is_read_back(log: Log) -> None:
@@ -45,7 +45,7 @@ async def test_a_locked_head_is_left_for_later_and_stops_nobody(
     commits = [log.commit([b"a"], open_epoch=True), other.commit([b"b"], open_epoch=True)]
     async with sql.transaction():
         await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", log.task_id)
-        outcomes = await asyncio.wait_for(store.writes.commit(commits), 5)
+        outcomes = await asyncio.wait_for(store.writes.commit(commits), DEADLINE_SECONDS)
     assert outcomes == {log.task_id: Outcome.LOCKED, other.task_id: Outcome.COMMITTED}
     assert await log.contents() == []
     assert await log.write(commits[0]) is Outcome.COMMITTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -15,7 +16,7 @@ from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.errors import translated
 from tests.store.logs import Connection, new_task
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.postgres import PostgresServer
 
 
@@ -40,7 +41,7 @@ async def test_callers_beyond_the_size_wait_their_turn(connections: Connections)
         third = asyncio.create_task(backend(connections))
         await asyncio.wait([third], timeout=0.05)
         assert not third.done()
-    assert await asyncio.wait_for(third, 5)
+    assert await asyncio.wait_for(third, DEADLINE_SECONDS)
 
 
 async def test_a_killed_backend_is_unavailable_once_and_then_replaced(
@@ -113,11 +114,12 @@ async def test_a_statement_that_postgres_refuses_leaves_no_transaction_open(
 async def test_a_stopped_postgres_is_unavailable_at_once_and_found_again(
     postgres_server: PostgresServer,
 ) -> None:
-    connections = Connections(postgres_server.dsn(), size=2)
+    longer_than_the_test_waits = timedelta(seconds=2 * DEADLINE_SECONDS)
+    connections = Connections(postgres_server.dsn(), size=2, patience=longer_than_the_test_waits)
     before = await backend(connections)
     await asyncio.to_thread(postgres_server.stop)
     for _ in range(3):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             with pytest.raises(StoreUnavailable):
                 await backend(connections)
     await asyncio.to_thread(postgres_server.start)
@@ -173,7 +175,7 @@ async def test_a_row_that_somebody_holds_keeps_its_callers_waiting_for_seconds_o
     async with sql.transaction():
         await sql.execute("SELECT 1 FROM tasks WHERE task_id = $1 FOR UPDATE", task)
         # Within the statement timeout, after which Postgres itself would be suspected.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             with pytest.raises(StoreUnavailable):
                 await store.tasks.change_facts(task, lambda facts: facts)
         assert not store.circuit_breaker.suspected.is_set()
@@ -196,7 +198,7 @@ async def test_postgres_may_go_away_again_while_callers_still_clean_up(database:
                 await may_leave.wait()
 
     caller = asyncio.create_task(leaves_slowly())
-    await asyncio.wait_for(waits.wait(), 10)
+    await asyncio.wait_for(waits.wait(), DEADLINE_SECONDS)
     circuit_breaker.lost()
     await until(lambda: not waits.is_set())
     circuit_breaker.found()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,14 @@ from tasklogs_server.domain.names import TaskName
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import PageQuery
 from tests.store.logs import Connection, Log, decoded, new_task
+from tests.support.fixtures.postgres import MakeDatabase
+
+
+@pytest.fixture(scope="module")
+def database(make_database: MakeDatabase) -> Iterator[str]:
+    """One for all: each test reads a task of its own, and none is about others."""
+    with make_database() as dsn:
+        yield dsn
 
 
 async def fill(log: Log, count: int, *, parts: bool) -> list[str]:

@@ -28,7 +28,7 @@ from tasklogs_server.tasks.directory import Directory
 from tasklogs_server.tasks.retention import Housekeeping
 from tests.ingest.desk import Desk
 from tests.store.logs import Connection, Log, new_task, waits_for_a_lock
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 LIMITS = LogLimits(rows=10, bytes=1 << 30, min_retention=DAY)
@@ -313,7 +313,7 @@ async def test_a_deletion_of_which_nobody_heard_that_it_was_done_is_told_all_the
         # As where the caller left, or the connection broke, just after the commit.
         await desk.store.tasks.delete(task)
         async with purging(keeper):
-            await asyncio.wait_for(agent.has_ended.wait(), 10)
+            await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
         assert isinstance(agent.error, TaskNotFound)
     assert Deleted(task) in keeper.notes
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tasklogs_server.telemetry import metrics_port
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.server import MakeServer, Server
 
 
@@ -87,7 +87,7 @@ async def test_connections_that_say_nothing_are_hung_up_on(
 
             for reader, _ in silent:
                 with contextlib.suppress(ConnectionError):
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(DEADLINE_SECONDS):
                         await reader.read()
             await until(are_gone)
             await until(lambda: scrapes(server))
@@ -104,7 +104,7 @@ async def test_a_request_that_drips_ends_all_the_same(
     async with make_server(metrics_listen="0") as server:
         reader, writer = await dial(server)
         with contextlib.suppress(ConnectionError):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 while not reader.at_eof():
                     writer.write(b"x")
                     await writer.drain()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.transport.health import Health
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import TASK, get_task, make_active
@@ -29,8 +30,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 async def durable(
     make_server: MakeServer, postgres_server: PostgresServer
 ) -> AsyncIterator[Server]:
-    """A server on a Postgres that the test may stop."""
-    async with make_server(postgres_server.dsn()) as running:
+    """A server on a Postgres that the test may stop; a call that waits for it waits too long."""
+    longer = timedelta(seconds=2 * DEADLINE_SECONDS)
+    async with make_server(postgres_server.dsn(), store_wait=longer) as running:
         yield running
 
 
@@ -131,10 +133,10 @@ async def test_calls_are_refused_at_once_while_the_store_is_away_and_answered_af
     postgres_server.stop()
     request = logs_pb.GetTaskLogsRequest(task=TASK)
     for call in (
-        durable.logs.GetTaskLogs(request, timeout=2),
-        durable.tasks.ListTasks(pb.ListTasksRequest(), timeout=2),
-        durable.tasks.CreateTask(pb.CreateTaskRequest(name="other"), timeout=2),
-        durable.tasks.DeleteTask(pb.DeleteTaskRequest(task=TASK), timeout=2),
+        durable.logs.GetTaskLogs(request, timeout=DEADLINE_SECONDS),
+        durable.tasks.ListTasks(pb.ListTasksRequest(), timeout=DEADLINE_SECONDS),
+        durable.tasks.CreateTask(pb.CreateTaskRequest(name="other"), timeout=DEADLINE_SECONDS),
+        durable.tasks.DeleteTask(pb.DeleteTaskRequest(task=TASK), timeout=DEADLINE_SECONDS),
     ):
         refusal = await refused(call)
         assert refusal.code is grpc.StatusCode.UNAVAILABLE
@@ -163,7 +165,9 @@ async def test_a_live_read_is_refused_when_the_store_leaves_under_it(
     async with ScriptedAgent.connect(durable, token) as agent:
         await agent.append(open_epoch=True, entries=[log_entry(0, "kept")])
         await agent.acked()
-        call = durable.logs.GetTaskLogs(logs_pb.GetTaskLogsRequest(task=TASK), timeout=10)
+        call = durable.logs.GetTaskLogs(
+            logs_pb.GetTaskLogsRequest(task=TASK), timeout=DEADLINE_SECONDS
+        )
         await agent.heard(lambda: bool(agent.syncs))
         postgres_server.stop()
         await agent.sync_done(agent.syncs[0].id)

@@ -17,7 +17,7 @@ from tasklogs_server.app import StartupError
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.transport.health import Health
 from tasklogs_server.transport.health_port import probes
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.server import MakeServer
 from tests.system.hostile import frames
@@ -105,7 +105,7 @@ async def test_strangers_may_watch_a_little_and_probes_are_answered_all_the_same
 async def test_calls_that_do_not_come_to_their_end_end_with_their_connection() -> None:
     async with health_port(connection_lasts=timedelta(seconds=0.3)) as target:
         tally = Tally()
-        async with asyncio.timeout(30), Peer.connected(target, tally) as peer:
+        async with asyncio.timeout(DEADLINE_SECONDS), Peer.connected(target, tally) as peer:
             await peer.begin({frames.INITIAL_WINDOW_SIZE: 0})
             await peer.open_call(target, "/grpc.health.v1.Health/Check")
             await peer.call(target, "/grpc.health.v1.Health/Check", b"", None)

@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.support.fixtures.server import Server
+from tests.support.fixtures.postgres import MakeDatabase
+from tests.support.fixtures.server import Server, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 METHODS = [
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -23,6 +27,14 @@ SERVICES = {
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(make_database: MakeDatabase) -> AsyncIterator[Server]:
+    """One for all: nobody here changes anything."""
+    with make_database() as dsn:
+        async with serving(dsn) as running:
+            yield running
 
 
 @pytest.fixture(params=METHODS, ids=["v1", "v1alpha"])

@@ -11,6 +11,7 @@ from tasklogs.v1 import task_agents_pb2 as pb
 from tests.agent.conftest import FAST, until
 from tests.support.fakes.agent_server import FakeServer, Refusal
 from tests.support.fakes.task_app import FakeTaskApp
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 
 async def started(
@@ -30,7 +31,7 @@ async def test_a_goodbye_comes_after_a_last_sync_and_the_agent_ends(
     await until(lambda: server.store.entries)
     app.say("agent", "last words")
     agent.departure.want(pb.Goodbye.REASON_PAUSING)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await task
     assert server.store.contents == ["", "last words"]
     assert session.messages[-1].goodbye.reason == pb.Goodbye.REASON_PAUSING
@@ -45,7 +46,7 @@ async def test_a_task_app_that_is_gone_does_not_cost_the_goodbye(
     await until(lambda: server.store.entries)
     await app.stop()
     agent.departure.want(pb.Goodbye.REASON_STOPPING)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await task
     assert session.messages[-1].goodbye.reason == pb.Goodbye.REASON_STOPPING
 
@@ -61,7 +62,7 @@ async def test_a_signal_while_disconnected_still_finds_the_server(
     app.say("agent", "last words")
     agent.departure.want(pb.Goodbye.REASON_PAUSING)
     await server.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await task
     assert server.store.contents == ["", "last words"]
     assert server.sessions[-1].said_goodbye
@@ -76,7 +77,7 @@ async def test_a_superseded_agent_leaves_without_silencing_the_other(
     session.end(Refusal(grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED"))
     await until(lambda: session.is_over)
     agent.departure.want(pb.Goodbye.REASON_PAUSING)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await task
     assert len(server.sessions) == 1
 
@@ -89,6 +90,6 @@ async def test_a_goodbye_that_nobody_confirms_is_given_up_in_time(
     await server.session()
     await server.stop()
     agent.departure.want(pb.Goodbye.REASON_PAUSING)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         with pytest.raises(TimeoutError, match="goodbye"):
             await task

@@ -98,7 +98,7 @@ async def ends(
             agent = Agent(Options(hostile.address, "a-token", app.url), FAST)
             running = asyncio.create_task(agent.run())
             try:
-                await until(lambda: len(said()) >= 2 or running.done(), timeout=15)
+                await until(lambda: len(said()) >= 2 or running.done())
                 assert not running.done(), running.exception()
             finally:
                 running.cancel()

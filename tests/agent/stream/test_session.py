@@ -15,6 +15,7 @@ from tests.agent.conftest import FAST, running_agent, until
 from tests.support.fakes.agent_server import FakeServer, Refusal
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fakes.task_app import FakeTaskApp
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 
 async def test_a_restarted_server_is_found_and_gets_only_what_is_new(
@@ -81,14 +82,15 @@ async def test_drain_sends_the_agent_elsewhere_after_the_time_it_names(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
-    async with running_agent(app, server):
+    slow = replace(FAST, backoff_first_seconds=300.0, backoff_cap_seconds=300.0)
+    async with running_agent(app, server, slow):
         session = await server.session()
         delay = Duration()
         delay.FromMilliseconds(100)
         session.send(pb.ServerMessage(drain=pb.Drain(retry_after=delay)))
         began = time.monotonic()
         await server.session(2)
-        assert 0.1 <= time.monotonic() - began < 1.0
+        assert time.monotonic() - began >= 0.1
 
 
 async def test_a_superseded_agent_stays_away_for_a_while(
@@ -107,13 +109,13 @@ async def test_a_lost_session_starts_again_from_welcome_at_once(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
-    slow = replace(FAST, backoff_first_seconds=30.0, backoff_cap_seconds=30.0)
+    slow = replace(FAST, backoff_first_seconds=300.0, backoff_cap_seconds=300.0)
     async with running_agent(app, server, slow):
         session = await server.session()
         await until(lambda: server.store.entries)
         server.store.epochs.clear()  # the store moved under it
         session.end(Refusal(grpc.StatusCode.ABORTED, "SESSION_LOST"))
-        await server.session(2, timeout=2)
+        await server.session(2)
         await until(lambda: server.store.entries)
 
 
@@ -151,7 +153,7 @@ async def test_the_agent_ends_where_nothing_is_left_to_do(
     async with running_agent(app, server) as task:
         session = await server.session()
         session.end(refusal)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             with pytest.raises(Fatal, match=said):
                 await task
 

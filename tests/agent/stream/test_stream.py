@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 from tasklogs.v1 import task_agents_pb2 as pb
 from tests.agent.conftest import FAST, running_agent, until
@@ -50,12 +51,18 @@ async def app_seen(app: FakeTaskApp, session: object) -> None:
 async def test_the_first_change_goes_at_once(app: FakeTaskApp, server: FakeServer) -> None:
     app.become_ready()
     app.say("user", "write")
+    took_seconds = []
     async with running_agent(app, server):
         session = await server.session()
         await until(lambda: len(session.appends) == 1)
-        app.say("agent", "a")
-        app.tick()
-        await until(lambda: len(session.appends) == 2, timeout=0.5)
+        # Several: a busy machine holds up some of them, a delay would hold up all.
+        for number in range(2, 7):
+            began = time.monotonic()
+            app.say("agent", "a")
+            app.tick()
+            await until(partial(lambda count: len(session.appends) == count, number))
+            took_seconds.append(time.monotonic() - began)
+    assert min(took_seconds) < 0.5
 
 
 async def test_a_long_conversation_is_split_and_each_part_waits_for_its_ack(
@@ -105,7 +112,7 @@ async def test_a_reconnect_to_10_000_entries_moves_less_than_100_kb(
         app.say("user" if number % 2 == 0 else "agent", f"{number} " + "x" * 200)
     patient = replace(FAST, fetch_patience_seconds=10.0, sync_timeout_seconds=20.0)
     async with running_agent(app, server, patient):
-        await until(lambda: len(server.store.entries) == 10_001, timeout=20)
+        await until(lambda: len(server.store.entries) == 10_001)
     async with running_agent(app, server, patient):
         session = await server.session(2)
         assert (await session.sync(1)).HasField("sync_done")

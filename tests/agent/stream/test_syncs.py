@@ -10,6 +10,9 @@ from tests.agent.conftest import FAST, running_agent, until
 from tests.support.fakes.agent_server import FakeServer
 from tests.support.fakes.task_app import FakeTaskApp, fails, hangs, speaks_nonsense, with_role
 
+PATIENT = replace(FAST, fetch_patience_seconds=300.0, sync_timeout_seconds=300.0)
+"""With a fetch that hangs longer than any test waits."""
+
 
 async def test_a_sync_shows_what_was_said_before_it(app: FakeTaskApp, server: FakeServer) -> None:
     app.become_ready()
@@ -26,7 +29,7 @@ async def test_a_sync_that_arrives_during_a_fetch_gets_a_fetch_of_its_own(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
-    async with running_agent(app, server, replace(FAST, fetch_patience_seconds=5.0)):
+    async with running_agent(app, server, PATIENT):
         session = await server.session()
         await until(lambda: server.store.entries)
         async with app.handling_post():
@@ -46,14 +49,14 @@ async def test_a_sync_does_not_wait_for_a_fetch_that_a_status_began(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
-    async with running_agent(app, server, replace(FAST, fetch_patience_seconds=5.0)):
+    async with running_agent(app, server, PATIENT):
         session = await server.session()
         await until(lambda: server.store.entries)
         app.fail_next("/messages", hangs)
         fetches = app.fetches
         app.status = "running"
         await until(lambda: app.fetches > fetches)
-        answer = await session.sync(1, timeout=4.0)
+        answer = await session.sync(1)
         assert answer.HasField("sync_done")
 
 

@@ -21,6 +21,7 @@ from tests.agent.conftest import patient, running_agent, until
 from tests.support.fakes.agent_server import FakeServer
 from tests.support.fakes.stream_server import StreamServer
 from tests.support.fakes.task_app import FakeTaskApp, Message, rfc3339, status_event
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 MIB = 1024 * 1024
 LIMIT_BYTES = 2 * MIB
@@ -61,7 +62,7 @@ async def facing(
     async with Hostile(answer, pause_seconds).running() as hostile:
         app = TaskApp(hostile.url, patient(sync_timeout_seconds=patience_seconds))
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 yield hostile, app
         finally:
             await app.aclose()

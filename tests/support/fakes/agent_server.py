@@ -20,6 +20,7 @@ from tasklogs.v1.task_agents_pb2_grpc import (
     add_TaskAgentsServicer_to_server,
 )
 from tests.support.fakes.reference_store import ReferenceStore
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 
 @dataclass
@@ -83,12 +84,12 @@ class FakeSession:
     def ack(self, sequence: int) -> None:
         self.send(pb.ServerMessage(ack=pb.Ack(sequence=sequence)))
 
-    async def sync(self, sync_id: int, timeout: float = 10.0) -> pb.AgentMessage:
+    async def sync(self, sync_id: int, timeout: float = DEADLINE_SECONDS) -> pb.AgentMessage:
         """Ask for a sync; return SyncDone or SyncFailed."""
         self.send(pb.ServerMessage(sync=pb.Sync(id=sync_id)))
         return await self.answer(sync_id, timeout)
 
-    async def answer(self, sync_id: int, timeout: float = 10.0) -> pb.AgentMessage:
+    async def answer(self, sync_id: int, timeout: float = DEADLINE_SECONDS) -> pb.AgentMessage:
         async with asyncio.timeout(timeout):
             while True:
                 for message in self.messages:
@@ -145,7 +146,7 @@ class FakeServer(TaskAgentsServicer):
             await self._server.wait_for_termination()
             self._server = None
 
-    async def session(self, number: int = 1, timeout: float = 10.0) -> FakeSession:
+    async def session(self, number: int = 1, timeout: float = DEADLINE_SECONDS) -> FakeSession:
         """Wait for the stream with this number, counted from 1."""
         async with asyncio.timeout(timeout):
             while len(self.sessions) < number:  # noqa: ASYNC110

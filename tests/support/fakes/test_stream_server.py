@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from tests.support.fakes.stream_server import StreamServer
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 
 @pytest.mark.parametrize("steps", range(8))
@@ -22,6 +23,6 @@ async def test_no_connection_outlives_its_server_whenever_it_stops(steps: int) -
             await asyncio.sleep(0)
         await server.stop()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             with contextlib.suppress(ConnectionResetError):
                 assert await asyncio.get_running_loop().sock_recv(peer, 1) == b""

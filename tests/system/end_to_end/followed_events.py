@@ -23,6 +23,7 @@ from tasklogs import (
     TaskStatus,
 )
 from tasklogs.client.events import EntryChange
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 Key = tuple[int, int]
 """Epoch and id."""
@@ -92,7 +93,9 @@ class Followed:
             if isinstance(error, asyncio.CancelledError):
                 raise
 
-    async def heard(self, condition: Callable[[], bool], *, seconds: float = 30) -> None:
+    async def heard(
+        self, condition: Callable[[], bool], *, seconds: float = DEADLINE_SECONDS
+    ) -> None:
         """Wait until what was yielded makes `condition` true. Fails where the follow ends."""
         async with asyncio.timeout(seconds):
             while not condition():
@@ -101,12 +104,12 @@ class Followed:
                 self._heard.clear()
                 await self._heard.wait()
 
-    async def moved(self, *, seconds: float = 30) -> None:
+    async def moved(self, *, seconds: float = DEADLINE_SECONDS) -> None:
         """Wait for a further change of the log."""
         known = self.revision
         await self.heard(lambda: self.revision > known, seconds=seconds)
 
-    async def reached(self, revision: int, *, seconds: float = 30) -> None:
+    async def reached(self, revision: int, *, seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until everything up to a revision was yielded."""
         await self.heard(lambda: self.revision >= revision, seconds=seconds)
 

@@ -21,7 +21,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
 import grpc.aio
@@ -29,7 +28,7 @@ import grpc.aio
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream.channel import open_channel
 from tasklogs.agent.stream.reconnect import Backoff, StreamEnded
-from tasklogs.agent.stream.stream_status import StreamStatus
+from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_agents_pb2_grpc, task_logs_pb2, task_logs_pb2_grpc, types_pb2
 from tests.support.fixtures.postgres import PostgresServer
@@ -152,16 +151,15 @@ class LightAgent:
 
     async def _serve(self) -> None:
         async with open_channel(self._address, self._settings) as channel:
-            call: Any = task_agents_pb2_grpc.TaskAgentsStub(channel).Connect(
-                None, metadata=(("authorization", f"Bearer {self._token}"),)
-            )
-            status, was_welcome = StreamStatus(call), False
+            metadata = (("authorization", f"Bearer {self._token}"),)
+            stub = task_agents_pb2_grpc.TaskAgentsStub(channel)
+            call, was_welcome = StreamCall(stub.Connect(None, metadata=metadata)), False
             try:
                 async with asyncio.timeout(self._settings.welcome_timeout_seconds):
                     await call.write(pb.AgentMessage(hello=pb.Hello(agent_version="light")))
                     first = await call.read()
                 if not isinstance(first, pb.ServerMessage):
-                    raise StreamEnded(await call.code(), "no Welcome")
+                    raise StreamEnded((await call.status()).code(), "no Welcome")
                 was_welcome = True
                 self._say("welcome", str(self._number))
                 state = pb.StateReport(
@@ -175,14 +173,11 @@ class LightAgent:
                         raise StreamEnded(
                             grpc.StatusCode.UNAVAILABLE, "", "DRAIN", after, was_welcome=True
                         )
-                raise StreamEnded(await call.code(), "ended", was_welcome=True)
+                raise StreamEnded((await call.status()).code(), "ended", was_welcome=True)
             except TimeoutError:
                 raise StreamEnded(grpc.StatusCode.DEADLINE_EXCEEDED, "no Welcome") from None
-            except asyncio.InvalidStateError:  # it ended before Hello was written
-                raise StreamEnded(await call.code(), "", was_welcome=was_welcome) from None
             except grpc.aio.AioRpcError as error:
-                ended = await status.of(error)
-                raise StreamEnded.of(ended, was_welcome=was_welcome) from None
+                raise StreamEnded.of(error, was_welcome=was_welcome) from None
             finally:
                 call.cancel()
 

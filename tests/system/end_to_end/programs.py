@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.cli.command import TASKLOGS, environment
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 _ROOT = Path(__file__).parents[3]
-_END_SECONDS = 20.0
 _SUPERVISE_SECONDS = 0.1
 _PORTS = range(20_000, 30_000)
 
@@ -65,7 +65,7 @@ class Program:
     async def end(self) -> int:
         """SIGTERM; returns its exit code."""
         self._running.terminate()
-        async with asyncio.timeout(_END_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             return await self._running.wait()
 
     def signal(self, number: signal.Signals) -> None:

@@ -9,14 +9,15 @@ how many bytes were acknowledged so far.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc.aio
 
+from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_agents_pb2_grpc, types_pb2
 
@@ -27,30 +28,34 @@ async def push(address: str, token: str, entry_bytes: int) -> None:
     async with grpc.aio.insecure_channel(
         address, options=[("grpc.use_local_subchannel_pool", 1)]
     ) as channel:
-        call: Any = task_agents_pb2_grpc.TaskAgentsStub(channel).Connect(
-            metadata=(("authorization", f"Bearer {token}"),)
-        )
+        stub = task_agents_pb2_grpc.TaskAgentsStub(channel)
+        call = StreamCall(stub.Connect(metadata=(("authorization", f"Bearer {token}"),)))
         await call.write(pb.AgentMessage(hello=pb.Hello(agent_version="pusher")))
         await call.read()
         listening = asyncio.create_task(_hear(call, entry_bytes))
-        text, number = "x" * entry_bytes, 0
-        while not listening.done():
-            entry = types_pb2.TaskLogEntry(
-                id=number, type=types_pb2.TASK_LOG_TYPE_OUTPUT, content=text
-            )
-            entry.time.seconds = 1_700_000_000 + number
-            append = pb.LogAppend(sequence=number + 1, open_epoch=number == 0, entries=[entry])
-            await call.write(pb.AgentMessage(append=append))
-            number += 1
+        with contextlib.suppress(grpc.aio.AioRpcError):  # the listener tells how it ended
+            await _push(call, entry_bytes, listening)
         await listening
 
 
-async def _hear(call: Any, entry_bytes: int) -> None:
-    while isinstance(message := await call.read(), pb.ServerMessage):
-        if message.HasField("ack"):
-            sys.stdout.write(f"{message.ack.sequence * entry_bytes}\n")
-            sys.stdout.flush()
-    sys.stdout.write(f"ended {await call.code()} {await call.details()}\n")
+async def _push(call: StreamCall, entry_bytes: int, listening: asyncio.Task[None]) -> None:
+    text, number = "x" * entry_bytes, 0
+    while not listening.done():
+        entry = types_pb2.TaskLogEntry(id=number, type=types_pb2.TASK_LOG_TYPE_OUTPUT, content=text)
+        entry.time.seconds = 1_700_000_000 + number
+        append = pb.LogAppend(sequence=number + 1, open_epoch=number == 0, entries=[entry])
+        await call.write(pb.AgentMessage(append=append))
+        number += 1
+
+
+async def _hear(call: StreamCall, entry_bytes: int) -> None:
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        while isinstance(message := await call.read(), pb.ServerMessage):
+            if message.HasField("ack"):
+                sys.stdout.write(f"{message.ack.sequence * entry_bytes}\n")
+                sys.stdout.flush()
+    status = await call.status()
+    sys.stdout.write(f"ended {status.code()} {status.details()}\n")
     sys.stdout.flush()
 
 

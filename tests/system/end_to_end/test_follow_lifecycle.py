@@ -18,6 +18,7 @@ import pytest
 from tasklogs import TaskLogsClient
 from tasklogs.v1 import types_pb2 as types
 from tests.support.fakes.task_app import FakeTaskApp
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.reports import STOP, TASK, report_build
 from tests.support.fixtures.server import Server
 from tests.system.end_to_end.followed_events import following
@@ -143,7 +144,7 @@ class GrpcurlObserver:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while not condition():
                 piece = await self.process.stdout.readline()
                 assert piece, f"grpcurl has ended: {self.messages[-1:]}"

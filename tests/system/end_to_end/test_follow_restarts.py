@@ -18,11 +18,11 @@ from tests.cli.command import TASKLOGS
 from tests.reads.follow_reader import reading
 from tests.reads.follow_view import Key, View
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.server import Server
 
 _WAIT_SECONDS = 0.05
-_DEADLINE_SECONDS = 60
 
 
 @dataclass
@@ -64,7 +64,7 @@ async def serving(dsn: str) -> AsyncIterator[tuple[Process, Server]]:
     address = f"127.0.0.1:{port}"
     try:
         async with grpc.aio.insecure_channel(address, options=options) as channel:
-            async with asyncio.timeout(_DEADLINE_SECONDS):
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 await channel.channel_ready()
             yield process, Server(address, dsn, channel)
     finally:
@@ -206,12 +206,12 @@ async def _written(writer: Writer, count: int, *running: Awaitable[object]) -> N
 async def test_follows_go_on_exactly_where_a_killed_server_stopped(
     postgres_server: PostgresServer,
 ) -> None:
-    async with asyncio.timeout(_DEADLINE_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await through_deaths(postgres_server, ["server"] * 3)
 
 
 async def test_follows_live_through_a_postgres_that_stops_or_is_killed(
     postgres_server: PostgresServer,
 ) -> None:
-    async with asyncio.timeout(_DEADLINE_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await through_deaths(postgres_server, ["postgres", "postgres killed", "server"])

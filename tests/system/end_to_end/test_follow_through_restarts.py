@@ -23,6 +23,7 @@ import httpx
 
 from tasklogs import BuildTransition, JobStatus, LogEntry, LogSource, TaskLogsClient, TaskLogType
 from tests.support.fakes.task_app import BANNER
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.postgres import PostgresServer
 from tests.system.end_to_end.followed_events import Followed, following
 from tests.system.end_to_end.programs import (
@@ -140,7 +141,7 @@ async def deployed(
     port, app_port = lasting_port(), lasting_port()
     address, app_url = f"127.0.0.1:{port}", f"http://127.0.0.1:{app_port}"
     async with program(directory / "server", *serve_command(port, postgres.dsn())) as server:
-        async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(30):
+        async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(DEADLINE_SECONDS):
             await channel.channel_ready()
         async with TaskLogsClient(address) as client:
             token = (await client.create_task("demo")).agent_token

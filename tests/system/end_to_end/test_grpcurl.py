@@ -14,11 +14,11 @@ import pytest
 
 from tasklogs.v1 import types_pb2 as types
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.reports import STOP, TASK, make_active, report_build
 from tests.support.fixtures.server import Server
 
 GRPCURL = Path(sys.executable).parent / "grpcurl"
-DEADLINE_SECONDS = 30
 
 
 @dataclass(frozen=True)

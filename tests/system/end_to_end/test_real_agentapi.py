@@ -21,12 +21,12 @@ import pytest
 
 from tasklogs.agent.run import Agent, Options
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2, types_pb2
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.server import Server
 
 _ROOT = Path(__file__).parents[3]
 _AGENTAPI = Path(os.environ.get("TASKLOGS_AGENTAPI", _ROOT / ".tools/bin/agentapi"))
 _PROGRAM = Path(__file__).with_name("scripted_terminal.py")
-_DEADLINE_SECONDS = 30.0
 
 pytestmark = pytest.mark.skipif(
     not os.access(_AGENTAPI, os.X_OK),
@@ -68,7 +68,7 @@ class AgentApi:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(how)
-            async with asyncio.timeout(_DEADLINE_SECONDS):
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 await self._process.wait()
             self._process = None
 
@@ -96,7 +96,7 @@ class AgentApi:
         return str(answer.json()["status"]) if answer.status_code == 200 else "failing"
 
     async def stable(self) -> None:
-        async with asyncio.timeout(_DEADLINE_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while await self.status() != "stable":  # noqa: ASYNC110 (it is another process)
                 await asyncio.sleep(0.05)
 
@@ -122,7 +122,7 @@ class Task:
         self, condition: Callable[[task_logs_pb2.GetTaskLogsResponse], object]
     ) -> task_logs_pb2.GetTaskLogsResponse:
         """Read the stored log until it fulfils the condition."""
-        async with asyncio.timeout(_DEADLINE_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while True:
                 found = await self.read(source=task_logs_pb2.LOG_SOURCE_SNAPSHOT)
                 if condition(found):
@@ -247,7 +247,7 @@ async def test_a_goodbye_pauses_after_the_last_words(agentapi: AgentApi, task: T
     await agentapi.post("hello")
     await agentapi.stable()
     task.agent.departure.want(task_agents_pb2.Goodbye.REASON_PAUSING)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await task.running
     log = await task.read(source=task_logs_pb2.LOG_SOURCE_SNAPSHOT)
     shown = await agentapi.messages()

@@ -21,6 +21,7 @@ import psutil
 
 from tasklogs import LogSource, TaskLogsClient
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.reports import TASK, make_active
 from tests.support.fixtures.server import Server
 from tests.system.end_to_end.followed_events import following
@@ -96,7 +97,7 @@ async def served(directory: Path, dsn: str) -> AsyncIterator[tuple[Server, int]]
         program(directory / "server", *serve_command(port, dsn)) as running,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await channel.channel_ready()
         yield Server(f"127.0.0.1:{port}", dsn, channel), running.pid
 

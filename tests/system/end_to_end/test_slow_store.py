@@ -71,7 +71,7 @@ async def test_a_slow_store_slows_agents_down_and_no_reader_of_other_tasks(
         before = psutil.Process(process.pid).memory_info().rss
 
         crowd = await stack.enter_async_context(pushers(address, tokens, entry_bytes=ENTRY_BYTES))
-        await until(lambda: crowd.acks >= AGENTS, seconds=60)
+        await until(lambda: crowd.acks >= AGENTS)
         watching = asyncio.create_task(highest_memory(process.pid))
         loaded = await read_for(server, PUSH_SECONDS)
         watching.cancel()

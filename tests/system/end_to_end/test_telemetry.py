@@ -119,7 +119,7 @@ async def _read_live(deployed: Deployed, *metadata: tuple[str, str]) -> Any:
             return False
         return True
 
-    await until(look, seconds=30)
+    await until(look)
     return answers[-1]
 
 

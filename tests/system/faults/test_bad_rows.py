@@ -24,7 +24,7 @@ from tasklogs_server.store import Store
 from tests.ingest.desk import Desk, DeskAgent, entry
 from tests.store.conftest import sql, store
 from tests.store.logs import Connection, Log, new_task
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 
 __all__ = ["sql", "store"]
 
@@ -77,7 +77,7 @@ async def test_only_the_session_that_cannot_be_stored_ends(
         await in_one_batch(desk, sql, [bad, *agents])
         for agent in agents:
             await agent.all_acked()
-        await asyncio.wait_for(bad.has_ended.wait(), 10)
+        await asyncio.wait_for(bad.has_ended.wait(), DEADLINE_SECONDS)
         assert isinstance(bad.error, error)
         assert bad.acked == 0
         for agent in agents:
@@ -105,7 +105,7 @@ async def test_what_is_refused_once_is_said_with_a_time_to_wait(
     await refuse(sql, task, "XX000")
     async with Desk.open(store) as desk, desk.agent(task) as agent:
         await agent.append([entry(0)], open_epoch=True)
-        await asyncio.wait_for(agent.has_ended.wait(), 10)
+        await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
         assert isinstance(agent.error, CommitRefused)
         assert agent.error.retry_after >= timedelta(seconds=30)
         assert "secret" not in str(agent.error)
@@ -169,7 +169,7 @@ async def test_a_goodbye_waits_for_no_other_tasks_head(store: Store, sql: Connec
         async with sql.transaction():
             await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", tasks[0])
             leaving = desk.sessions.goodbye(two.session, GoodbyeReason.STOPPING)
-            await asyncio.wait_for(leaving, 10)
+            await asyncio.wait_for(leaving, DEADLINE_SECONDS)
         assert (await store.tasks.get(tasks[1])).head.snapshot_at == desk.clock.now
 
 
@@ -183,10 +183,10 @@ async def test_agents_of_a_task_whose_row_is_held_keep_no_other_agent_from_its_t
         async with sql.transaction():
             await sql.execute(f"SELECT FROM {table} WHERE task_id = $1 FOR UPDATE", held)
             late = [asyncio.create_task(connected(desk, held)) for _ in range(3)]
-            await asyncio.wait_for(connected(desk, other), 10)
+            await asyncio.wait_for(connected(desk, other), DEADLINE_SECONDS)
             for one in late:
                 with pytest.raises(StoreUnavailable):
-                    await asyncio.wait_for(one, 10)
+                    await asyncio.wait_for(one, DEADLINE_SECONDS)
         monkeypatch.undo()
         await connected(desk, held)
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.fakes.faulty_proxy import Direction, FaultyProxy
 from tests.support.fakes.stream_server import StreamServer
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 
 _SOON_SECONDS = 0.05
 
@@ -64,7 +64,7 @@ class Caller:
         self.writer.write(words)
 
     async def hears(self, words: bytes) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             assert await self.reader.readexactly(len(words)) == words
 
     async def hears_nothing(self) -> None:
@@ -76,7 +76,7 @@ class Caller:
 
     async def is_cut(self) -> None:
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 await self.reader.readexactly(1)
 
 

@@ -20,7 +20,7 @@ from tests.ingest.desk import HELLO, Desk, entry, grown
 from tests.store.conftest import sql
 from tests.store.logs import Connection, Log, new_task
 from tests.support.fakes.faulty_proxy import FaultyProxy
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.system.faults.database_network import database_network
 
 __all__ = ["sql"]
@@ -64,7 +64,7 @@ async def test_nothing_is_acknowledged_all_start_again_and_nothing_is_lost_or_st
 
         scene.network.cut_at(b"the marker", passes=is_committed)
         await agent.append(tail=grown(0, 6, ", the marker"))
-        await asyncio.wait_for(agent.has_ended.wait(), 10)
+        await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
         assert isinstance(agent.error, SessionLost)
         assert agent.acked == 1
         assert scene.network.cuts == 1
@@ -97,7 +97,7 @@ async def test_a_batch_whose_commit_is_lost_takes_all_its_sessions_along(
             scene.network.cut_at(b"the marker", passes=False)
             await until(lambda: scene.network.cuts == 1)
         for one in (agent, other):
-            await asyncio.wait_for(one.has_ended.wait(), 10)
+            await asyncio.wait_for(one.has_ended.wait(), DEADLINE_SECONDS)
             assert isinstance(one.error, SessionLost)
             assert one.acked == 0
     for task in (scene.task, other_task):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.support.fixtures import reaper
 from tests.system.hostile.behaviours import BEHAVIOURS, CONTROL
 from tests.system.hostile.readers import KINDS, readers
 from tests.system.hostile.rounds import Comparison, attackers, compare
@@ -113,4 +114,5 @@ def _summary(compared: Sequence[Comparison], server: Served) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    reaper.start()
     main()

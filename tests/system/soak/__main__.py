@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.support.fixtures import reaper
 from tests.system.soak.options import Options, parse
 from tests.system.soak.report import lines
 from tests.system.soak.run import soak
@@ -40,4 +41,5 @@ def main(options: Options) -> int:
 
 
 if __name__ == "__main__":
+    reaper.start()
     sys.exit(main(parse(sys.argv[1:])))

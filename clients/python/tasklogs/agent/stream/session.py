@@ -25,7 +25,7 @@ from tasklogs.agent.stream.departure import Departure
 from tasklogs.agent.stream.differ import Differ, Effect
 from tasklogs.agent.stream.reconnect import StreamEnded
 from tasklogs.agent.stream.sent_tails import SentTails
-from tasklogs.agent.stream.stream_status import StreamStatus
+from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.agent.task_app.client import Shown
 from tasklogs.agent.task_app.faults import TaskAppError
 from tasklogs.agent.task_app.health import AppHealth
@@ -65,8 +65,7 @@ class Session:
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing or Tracing()
-        self._call = call
-        self._status = StreamStatus(call)
+        self._call = StreamCall(call)
         self._watch = watch
         self._departure = departure
         self._sent_tails = sent_tails
@@ -92,7 +91,7 @@ class Session:
             self._watch.attach(self)
             await self._serve()
         except grpc.aio.AioRpcError as error:
-            raise StreamEnded.of(await self._status.of(error), was_welcome=False) from None
+            raise StreamEnded.of(error, was_welcome=False) from None
         except messages.Nonsense as error:
             raise StreamEnded(grpc.StatusCode.INTERNAL, str(error)) from None
         finally:
@@ -189,11 +188,7 @@ class Session:
         try:
             await self._handle_messages()
         except grpc.aio.AioRpcError as error:
-            return StreamEnded.of(
-                await self._status.of(error),
-                was_welcome=True,
-                was_acknowledged=self._acknowledged > 0,
-            )
+            return StreamEnded.of(error, was_welcome=True, was_acknowledged=self._acknowledged > 0)
         except StreamEnded as ended:
             return ended
         except messages.Nonsense as error:
@@ -270,7 +265,7 @@ class Session:
                 for message in self._due():
                     await self._write(message)
             await self._call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        except grpc.aio.AioRpcError:
             return  # the reading side tells why
 
     def _due(self) -> Iterator[pb.AgentMessage]:
