@@ -6,7 +6,8 @@ import pytest
 
 from tasklogs.agent.stream import differ as differ_module
 from tasklogs.agent.stream import messages
-from tasklogs.agent.stream.differ import Append, Differ, Effect
+from tasklogs.agent.stream.differ import Differ, Effect
+from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
@@ -30,8 +31,8 @@ def differ_at(*stored: Entry, process: int | None = 1) -> tuple[Differ, Referenc
     """Return a new session's differ on a store that holds `stored`."""
     store = ReferenceStore()
     if stored:
-        first = Append(True, False, None, stored)
-        store.apply(messages.log_append(1, first).append)
+        first = Append(open_epoch=True, entries=stored)
+        store.apply(messages.log_append(first).append)
     return Differ(messages.position(store.welcome()), process=process), store
 
 
@@ -39,7 +40,7 @@ def drain(differ: Differ, store: ReferenceStore, limit_bytes: int = LIMIT) -> in
     """Send all; return how many appends it took."""
     count = 0
     while (append := differ.next_append(limit_bytes)) is not None:
-        store.apply(messages.log_append(1, append).append)
+        store.apply(messages.log_append(append).append)
         count += 1
     return count
 
@@ -47,7 +48,7 @@ def drain(differ: Differ, store: ReferenceStore, limit_bytes: int = LIMIT) -> in
 def test_the_first_list_opens_an_epoch() -> None:
     differ, _ = differ_at()
     differ.show_list([entry(0, "a"), entry(1, "b")], process=1)
-    assert next_append(differ) == Append(True, False, None, (entry(0, "a"), entry(1, "b")))
+    assert next_append(differ) == Append(open_epoch=True, entries=(entry(0, "a"), entry(1, "b")))
     assert differ.next_append(LIMIT) is None
 
 
@@ -56,7 +57,7 @@ def test_an_empty_conversation_opens_no_first_epoch_until_it_has_an_entry() -> N
     differ.show_list([], process=1)
     assert not differ.has_changes
     assert differ.show_entry(entry(0, "a"), process=1) is Effect.CHANGED
-    assert next_append(differ) == Append(True, False, None, (entry(0, "a"),))
+    assert next_append(differ) == Append(open_epoch=True, entries=(entry(0, "a"),))
 
 
 def test_a_conversation_that_starts_over_empty_opens_the_next_epoch_at_once() -> None:
@@ -133,7 +134,7 @@ def test_the_last_growth_of_a_tail_goes_with_the_entry_that_seals_it() -> None:
     append = next_append(differ)
     assert append.tail is not None
     assert append.entries == (entry(1, "c", 2),)
-    store.apply(messages.log_append(1, append).append)
+    store.apply(messages.log_append(append).append)
     assert store.contents == ["ab", "c"]
 
 
@@ -161,8 +162,8 @@ def test_after_welcome_a_tail_that_was_redrawn_goes_whole() -> None:
     differ, store = differ_at(entry(0, "a"), entry(1, "bc"))
     differ.show_list([entry(0, "a"), entry(1, "bd", 9)], process=1)
     append = next_append(differ)
-    assert append == Append(False, False, None, (entry(1, "bd", 9),))
-    store.apply(messages.log_append(1, append).append)
+    assert append == Append(entries=(entry(1, "bd", 9),))
+    store.apply(messages.log_append(append).append)
     assert len(store.epochs) == 1
 
 
@@ -196,7 +197,7 @@ def test_an_answer_that_came_back_older_opens_an_epoch() -> None:
 def test_the_tail_is_withdrawn_where_the_list_is_the_stored_one_without_it() -> None:
     differ, _ = differ_at(entry(0, "a"), entry(1, "b"), entry(2), process=1)
     differ.show_list([entry(0, "a"), entry(1, "b")], process=1)
-    assert next_append(differ) == Append(False, True, None, ())
+    assert next_append(differ) == Append(withdraw_tail=True)
     differ.show_list([entry(0, "a"), entry(1, "b")], process=1)
     assert not differ.has_changes
 
@@ -207,8 +208,8 @@ def test_a_withdrawal_and_what_follows_it_go_together() -> None:
     drain(differ, store)
     differ.show_list([entry(0, "a"), entry(1, "b"), entry(3, "c")], process=1)
     append = next_append(differ)
-    assert append == Append(False, True, None, (entry(3, "c"),))
-    store.apply(messages.log_append(1, append).append)
+    assert append == Append(withdraw_tail=True, entries=(entry(3, "c"),))
+    store.apply(messages.log_append(append).append)
     assert [held.id for held in store.entries] == [0, 1, 3]
 
 
@@ -321,7 +322,7 @@ def test_a_list_bigger_than_one_message_is_split() -> None:
     first = next_append(differ, 1000)
     assert first.open_epoch
     assert len(first.entries) == 6
-    store.apply(messages.log_append(1, first).append)
+    store.apply(messages.log_append(first).append)
     assert drain(differ, store, 1000) == 16
     assert store.entries == shown
     assert len(store.epochs) == 1
@@ -352,7 +353,7 @@ def test_a_store_without_a_tail_goes_on_after_its_sealed_entries() -> None:
     )
     differ = Differ(stored, process=None)
     differ.show_list([entry(0, "a"), entry(2, "c")], process=1)
-    assert next_append(differ) == Append(False, False, None, (entry(2, "c"),))
+    assert next_append(differ) == Append(entries=(entry(2, "c"),))
 
 
 def test_more_than_can_be_held_unsent_is_left_with_the_task_app_until_there_is_room(

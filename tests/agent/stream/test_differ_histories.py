@@ -158,7 +158,7 @@ class History:
     def send(self) -> None:
         append = self.differ.next_append(self.limit_bytes)
         if append is not None:
-            self.store.apply(messages.log_append(1, append).append)
+            self.store.apply(messages.log_append(append).append)
             self.note_tail()
 
     def connect(self) -> None:

@@ -9,36 +9,17 @@ from __future__ import annotations
 import enum
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from tasklogs.log.append import Append, TailChange
 from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
-from tasklogs.log.delta import Delta, diff
-from tasklogs.log.entry import Entry, Time
+from tasklogs.log.delta import diff
+from tasklogs.log.entry import Entry
 
 # Of empty entries an append of 3 MiB so holds fewer than the 50,000 that a server takes.
 _ENTRY_OVERHEAD_BYTES = 64
 _MAX_HELD_BYTES = 64 * 1024 * 1024
 """Of what events showed and the server did not take yet. More is read from a list, when it can be
 sent: the task app holds it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TailChange:
-    """The tail's growth, as a delta to what this session sent of it before."""
-
-    id: int
-    time: Time
-    delta: Delta
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """One LogAppend, without its sequence number."""
-
-    open_epoch: bool
-    withdraw_tail: bool
-    tail: TailChange | None
-    entries: tuple[Entry, ...]
 
 
 class Effect(enum.Enum):
@@ -156,7 +137,10 @@ class Differ:
         return effect
 
     def next_append(self, limit_bytes: int) -> Append | None:
-        """Return what to send next, at most `limit_bytes` or one entry; None when all is sent."""
+        """Return what to send next, at most `limit_bytes` or one entry; None when all is sent.
+
+        The session numbers it.
+        """
         if not self.has_changes:
             return None
         open_epoch, withdraw_tail = self._open_epoch, self._withdraw_tail
@@ -173,7 +157,9 @@ class Differ:
                 break
             entries.append(entry)
             self._take(entry)
-        return Append(open_epoch, withdraw_tail, tail, tuple(entries))
+        return Append(
+            open_epoch=open_epoch, withdraw_tail=withdraw_tail, tail=tail, entries=tuple(entries)
+        )
 
     def _tail_change(self) -> TailChange | None:
         """Take the tail's growth as a delta, if one describes it; else the entry goes whole."""

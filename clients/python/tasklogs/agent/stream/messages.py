@@ -7,11 +7,13 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tasklogs.agent.stream.differ import Append
+from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position, StoredTail
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2
+
+_MAX_INT32 = 2**31 - 1
 
 
 class Nonsense(Exception):
@@ -35,14 +37,14 @@ def wait_of(duration: Duration) -> timedelta:
         raise Nonsense("a length of time that cannot be") from None
 
 
-def log_append(sequence: int, append: Append, *, waited_ms: int = 0) -> pb.AgentMessage:
-    """Return `append`, whose oldest change has waited so long, as a message of the stream."""
+def log_append(append: Append) -> pb.AgentMessage:
+    """Return `append` as a message of the stream."""
     message = pb.LogAppend(
-        sequence=sequence,
+        sequence=append.sequence,
         open_epoch=append.open_epoch,
         withdraw_tail=append.withdraw_tail,
         entries=[_entry(entry) for entry in append.entries],
-        waited_ms=waited_ms,
+        waited_ms=min(int(append.waited_seconds * 1000), _MAX_INT32),
     )
     if append.tail is not None:
         message.tail.id = append.tail.id

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -141,14 +141,14 @@ class Session:
         if self._shown_at is None:
             self._shown_at = time.monotonic()
 
-    def _waited_ms(self) -> int:
+    def _waited_seconds(self) -> float:
         """Return how long the changes of the append that was just made have waited."""
         if self._shown_at is None:
-            return 0
+            return 0.0
         waited = time.monotonic() - self._shown_at
         if not self._differ.has_changes:
             self._shown_at = None
-        return min(int(waited * 1000), 2**31 - 1)
+        return waited
 
     async def _open(self, build_number: int | None) -> None:
         hello = pb.Hello(agent_version=version("tasklogs"), task_app="agentapi")
@@ -283,7 +283,10 @@ class Session:
             if append is not None:
                 self._sequence += 1
                 self._sent_tails.note(self._differ.tail_sent)
-                yield messages.log_append(self._sequence, append, waited_ms=self._waited_ms())
+                numbered = replace(
+                    append, sequence=self._sequence, waited_seconds=self._waited_seconds()
+                )
+                yield messages.log_append(numbered)
         # An answer rests on what its fetch showed, and all that was shown is sent.
         while self._answers and (self._answers[0].reason or not self._differ.has_changes):
             yield _answer(self._answers.popleft())

@@ -6,8 +6,8 @@ import json
 from itertools import pairwise
 from typing import Any
 
-from tasklogs.agent.task_app import rfc3339
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
+from tasklogs.log import rfc3339
 from tasklogs.log.entry import Entry, EntryType
 from tasklogs.log.text import to_utf8
 from tasklogs.log.truncation import truncate
