@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tasklogs.agent.task_app.faults import Fault
-from tasklogs.agent.task_app.health import AppHealth, Health
+from tasklogs.agent.task_app.health import Health
+from tasklogs.enums import AppHealth
 
 
 class Clock:

@@ -19,8 +19,8 @@ from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.session import Session
 from tasklogs.agent.task_app.client import Shown
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
-from tasklogs.agent.task_app.health import AppHealth
 from tasklogs.agent.task_app.watch import Listener
+from tasklogs.enums import AppHealth
 from tasklogs.log.append import Append
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_agents_pb2 as pb

@@ -100,9 +100,9 @@ def chosen_tls(
 
 def warn_of_plain_text(server: str, tls: Tls | None) -> None:
     """Say that whoever is on the way can read the token."""
-    from tasklogs.connection.channel import is_loopback
+    from tasklogs.connection.loopback import is_loopback_address
 
-    if tls is None and not is_loopback(server):
+    if tls is None and not is_loopback_address(server):
         print_notice(f"the token travels to {server} in plain text: use --tls or --tls-ca FILE")
 
 

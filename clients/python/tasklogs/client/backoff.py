@@ -6,7 +6,9 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
-_ASKED_AT_MOST = timedelta(hours=1)
+from tasklogs.connection import backoff
+
+_ASKED_AT_MOST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,17 @@ class Backoff:
         """Count a failure and return how long to wait; `retry_after` is what the server said."""
         self.failures += 1
         if retry_after is not None:
-            # Those who were told the same must not return as one.
-            asked = min(max(timedelta(), retry_after), _ASKED_AT_MOST)
-            return asked * self._rng.uniform(1.0, 1.5)
-        doubled = self._waits.first * (1 << min(self.failures - 1, 30))
-        ceiling = min(self._waits.cap, doubled)
-        return ceiling * self._rng.uniform(0.5, 1.0)
+            seconds = backoff.asked_seconds(
+                retry_after.total_seconds(), cap=_ASKED_AT_MOST_SECONDS, rng=self._rng
+            )
+        else:
+            seconds = backoff.growing_seconds(
+                self.failures,
+                first=self._waits.first.total_seconds(),
+                cap=self._waits.cap.total_seconds(),
+                rng=self._rng,
+            )
+        return timedelta(seconds=seconds)
 
     def reset(self) -> None:
         """The follow goes on: the next failure is the first of a row."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import ipaddress
 from collections.abc import Sequence
 from datetime import timedelta
 
 import grpc.aio
 
+from tasklogs.connection.loopback import is_loopback_address
 from tasklogs.connection.tls import Tls
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -41,16 +41,6 @@ def open_channel(
     return grpc.aio.secure_channel(address, tls.credentials(), options=all_options)
 
 
-def is_loopback(address: str) -> bool:
-    """Whether `address` (HOST:PORT) is on this machine."""
-    host = address.rpartition(":")[0]
-    try:
-        # 127.0.0.1.example.com is a name like any other.
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def _options(address: str, keepalive: timedelta, timeout: timedelta) -> list[Option]:
     return [
         ("grpc.primary_user_agent", f"tasklogs-python/{importlib.metadata.version('tasklogs')}"),
@@ -68,7 +58,7 @@ def _options(address: str, keepalive: timedelta, timeout: timedelta) -> list[Opt
         ("grpc.use_local_subchannel_pool", 1),
         # gRPC sends even loopback through http_proxy unless no_proxy names it: a proxy is
         # another machine, or another service, and cannot reach what this address means here.
-        ("grpc.enable_http_proxy", 0 if is_loopback(address) else 1),
+        ("grpc.enable_http_proxy", 0 if is_loopback_address(address) else 1),
     ]
 
 

@@ -9,6 +9,7 @@ import grpc
 
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.task_app.faults import one_line
+from tasklogs.connection import backoff
 from tasklogs.connection.failure import ConnectionFailure
 from tasklogs.errors import TaskLogsRpcError
 
@@ -94,18 +95,18 @@ class Backoff:
         if ended.info == "SESSION_LOST" and ended.was_welcome and self._failures == 1:
             return 0.0
         if ended.retry_after_seconds is not None:
-            # Spread over half as much again: those who were told the same must not return as one.
-            asked = min(ended.retry_after_seconds, self._settings.asked_cap_seconds)
-            return asked * self._rng.uniform(1.0, 1.5)
+            return backoff.asked_seconds(
+                ended.retry_after_seconds, cap=self._settings.asked_cap_seconds, rng=self._rng
+            )
         # A session that is lost says nothing of what it sent, a refusal to let one in neither.
         is_refused = ended.was_welcome and ended.is_refusal and ended.info != "SESSION_LOST"
-        ceiling = min(
-            self._settings.refused_cap_seconds
-            if is_refused
-            else self._settings.backoff_cap_seconds,
-            self._settings.backoff_first_seconds * 2 ** min(self._failures - 1, 30),
+        settings = self._settings
+        return backoff.growing_seconds(
+            self._failures,
+            first=settings.backoff_first_seconds,
+            cap=settings.refused_cap_seconds if is_refused else settings.backoff_cap_seconds,
+            rng=self._rng,
         )
-        return self._rng.uniform(ceiling / 2, ceiling)
 
 
 def _raise_if_fatal(ended: StreamEnded) -> None:

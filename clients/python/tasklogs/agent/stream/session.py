@@ -28,8 +28,8 @@ from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.stream_status import StreamStatus
 from tasklogs.agent.task_app.client import Shown
 from tasklogs.agent.task_app.faults import TaskAppError
-from tasklogs.agent.task_app.health import AppHealth
 from tasklogs.agent.task_app.watch import Watch
+from tasklogs.enums import AppHealth
 from tasklogs.log.entry import Entry
 from tasklogs.tracing.base import Tracing
 from tasklogs.v1 import task_agents_pb2 as pb

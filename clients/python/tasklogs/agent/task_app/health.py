@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 
 from tasklogs.agent.task_app.faults import Fault
-
-
-class AppHealth(enum.IntEnum):
-    """What is reported. The numbers are those of `tasklogs.v1.AppHealth`."""
-
-    INITIALIZING = 2
-    HEALTHY = 3
-    UNHEALTHY = 4
+from tasklogs.enums import AppHealth
 
 
 class Health:

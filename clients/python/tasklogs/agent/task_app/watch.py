@@ -13,9 +13,10 @@ from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream.differ import Effect
 from tasklogs.agent.task_app.client import Burst, Event, Shown, StatusChange, TaskApp, Update
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
-from tasklogs.agent.task_app.health import AppHealth, Health
+from tasklogs.agent.task_app.health import Health
 from tasklogs.agent.task_app.listing import Prefix
 from tasklogs.agent.task_app.refresh import Refresher
+from tasklogs.enums import AppHealth
 from tasklogs.log.entry import Entry, EntryType
 
 _log = structlog.get_logger(__name__)
