@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from tasklogs.cli.choices import LogSource, proto_name
+from tasklogs.cli.choices import choice_option
 from tasklogs.cli.options import (
     TaskArgument,
     check_int32,
     check_seconds,
 )
 from tasklogs.cli.target import Target, connects
+from tasklogs.enums import LogSource
 
 
 class LogOutput(StrEnum):
@@ -54,11 +55,11 @@ def logs(
         ),
     ] = LogOutput.TEXT,
     source: Annotated[
-        LogSource | None,
-        typer.Option(
-            case_sensitive=False,
-            show_default="as the task's status says",
-            help="Insist on a log brought up to date for this call, or on the log as stored.",
+        str | None,
+        choice_option(
+            LogSource,
+            "live: bring the log up to date for this call, or fail. snapshot: read the stored log.",
+            show_default="what the task's status allows",
         ),
     ] = None,
     epoch: Annotated[
@@ -126,7 +127,7 @@ def logs(
 
     request = task_logs_pb2.GetTaskLogsRequest(task=task, tail=tail, epoch=epoch)
     if source is not None:
-        request.source = task_logs_pb2.LogSource.Value(proto_name(source))
+        request.source = task_logs_pb2.LogSource.ValueType(LogSource[source])
     if max_staleness is not None:
         request.max_staleness.FromTimedelta(timedelta(seconds=max_staleness))
     with Connection(target) as connection:
@@ -161,7 +162,7 @@ def _refuse_what_only_a_read_has(
 
 def _follow(
     task: str,
-    source: LogSource | None,
+    source: str | None,
     tail: int | None,
     cursor: str | None,
     output: LogOutput,
@@ -169,12 +170,11 @@ def _follow(
     target: Target,
 ) -> None:
     try:
-        from tasklogs import enums
         from tasklogs.cli.follow import follow_log
 
         follow_log(
             task,
-            source=None if source is None else enums.LogSource[source.name],
+            source=None if source is None else LogSource[source],
             tail=tail,
             cursor=cursor,
             as_lines=output is LogOutput.JSONL,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tasklogs.cli.choices import TaskStatus, proto_name
+from tasklogs.cli.choices import choice_option
 from tasklogs.cli.options import (
     Output,
     OutputOption,
@@ -17,6 +17,7 @@ from tasklogs.cli.options import (
 from tasklogs.cli.render.stdout import write_line
 from tasklogs.cli.report import report_agent, report_build
 from tasklogs.cli.target import Target, connects
+from tasklogs.enums import TaskStatus
 
 task_app = typer.Typer(
     name="task",
@@ -98,10 +99,7 @@ def list_(
         str, typer.Option(metavar="OWNER", show_default=False, help="Only this owner's tasks.")
     ] = "",
     status: Annotated[
-        TaskStatus | None,
-        typer.Option(
-            case_sensitive=False, show_default=False, help="Only tasks of this status now."
-        ),
+        str | None, choice_option(TaskStatus, "Only tasks that have this status now.")
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -117,7 +115,7 @@ def list_(
 
     request = tasks_pb2.ListTasksRequest(owner=owner)
     if status is not None:
-        request.status = types_pb2.TaskStatus.Value(proto_name(status))
+        request.status = types_pb2.TaskStatus.ValueType(TaskStatus[status])
     with Connection(target) as connection:
         pages = connection.pages(connection.tasks.ListTasks, request)
         tasks = (task for page in pages for task in page.tasks)

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to connect. Chance spreads clients that failed together."""
+"""How long to wait before the next attempt to connect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST_DOUBLINGS = 30  # more would overflow and change nothing
 def growing_seconds(failures: int, *, first: float, cap: float, rng: random.Random) -> float:
     """Return the wait after so many failures in a row, from 1.
 
-    It is `first` x 2^(failures - 1), at most `cap`, less up to half of it by chance.
+    `first` x 2^(failures - 1), at most `cap`, less up to half of it by chance.
     """
     ceiling = min(cap, first * 2 ** min(failures - 1, _MOST_DOUBLINGS))
     return rng.uniform(ceiling / 2, ceiling)

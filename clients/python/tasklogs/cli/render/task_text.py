@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from enum import IntEnum
 
-from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tasklogs import enums
 from tasklogs.cli.choices import typed_name
 from tasklogs.cli.render.terminal_text import one_line
 from tasklogs.v1 import tasks_pb2, types_pb2
@@ -28,7 +29,7 @@ def full_name(task: tasks_pb2.Task) -> str:
 
 def status(value: types_pb2.TaskStatus.ValueType) -> str:
     """A status in one word."""
-    return _word(types_pb2.TaskStatus.DESCRIPTOR, value)
+    return _word(enums.TaskStatus, value)
 
 
 def state(value: types_pb2.TaskStatus.ValueType) -> str:
@@ -56,9 +57,9 @@ def describe(task: tasks_pb2.Task) -> Iterator[str]:
     yield _line("created", moment(task.created_at))
     yield _line("kind", "standalone" if task.standalone else "orchestrated")
     yield _line("build", f"{_build(detail.build)}: {status(detail.build.computed)}")
-    lifecycle = _word(types_pb2.AgentLifecycle.DESCRIPTOR, detail.agent.lifecycle)
+    lifecycle = _word(enums.AgentLifecycle, detail.agent.lifecycle)
     yield _line("agent", f"{lifecycle}: {status(detail.agent.computed)}")
-    health = _word(types_pb2.AppHealth.DESCRIPTOR, detail.app.health)
+    health = _word(enums.AppHealth, detail.app.health)
     yield _line("task app", f"{health}: {status(detail.app.computed)}")
     yield _line("stream", "an agent is connected" if task.agent_connected else "no agent connected")
     yield _line("log", _log(task.log))
@@ -100,8 +101,8 @@ def _line(label: str, text: str) -> str:
 def _build(build: types_pb2.StatusDetail.Build) -> str:
     if not build.number:
         return "none yet"
-    transition = _word(types_pb2.BuildTransition.DESCRIPTOR, build.transition)
-    return f"{build.number}, {transition} {_word(types_pb2.JobStatus.DESCRIPTOR, build.job_status)}"
+    transition = _word(enums.BuildTransition, build.transition)
+    return f"{build.number}, {transition} {_word(enums.JobStatus, build.job_status)}"
 
 
 def _log(log: tasks_pb2.Task.Log) -> str:
@@ -114,9 +115,9 @@ def _log(log: tasks_pb2.Task.Log) -> str:
     )
 
 
-def _word(enum: EnumDescriptor, value: int) -> str:
+def _word(enum: type[IntEnum], value: int) -> str:
     if not value:
         return "not reported"
-    known = enum.values_by_number.get(value)
-    # A newer server may send a value that these stubs do not know.
-    return typed_name(enum.name, known.name) if known else f"{enum.name} {value}"
+    known = enum(value)
+    # A newer server may send a value that this version does not know: it reads as 0.
+    return typed_name(known) if known else f"{enum.__name__} {value}"
