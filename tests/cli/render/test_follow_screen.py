@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasklogs.cli.render import follow_screen, follow_text
-from tasklogs.cli.render.follow_screen import ScreenText
-from tasklogs.cli.render.screen_rows import rows
+from tasklogs.cli.render.follow_screen import ScreenText, rows
 from tasklogs.cli.render.terminal_text import visible
 from tasklogs.client.assembly import Assembly
 from tasklogs.v1 import task_logs_pb2

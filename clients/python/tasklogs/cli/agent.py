@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from tasklogs.tracing.base import Tracing
 
-from tasklogs.cli.failure import CommandFailed, print_notice
+from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.options import (
     DEFAULT_SERVER,
     ServerOption,
@@ -20,6 +20,7 @@ from tasklogs.cli.options import (
     TlsOption,
     check_int32,
 )
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.target import chosen_tls, warn_of_plain_text
 from tasklogs.cli.token_text import checked_token, read_token, rereading
 
@@ -120,7 +121,7 @@ def agent(
 
 
 def _tracing() -> Tracing:
-    from tasklogs.tracing.base import TracingUnavailable, open_tracing
+    from tasklogs.tracing.opening import TracingUnavailable, open_tracing
 
     try:
         # Syncs are traced where the reader's call is; what begins here is a stream now and then.

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from tasklogs.cli.agent import agent
-from tasklogs.cli.failure import CommandFailed, print_failure
+from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.logs import logs
+from tasklogs.cli.render.stderr import print_failure
 from tasklogs.cli.serve import serve
 from tasklogs.cli.serve_help import ServeCommand
 from tasklogs.cli.task import task_app

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasklogs.cli.data_dir import default_data_dir
-from tasklogs.cli.failure import CommandFailed, print_notice
+from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.options import DEFAULT_SERVER, check_address
 from tasklogs.cli.render.spinner import Spinner
+from tasklogs.cli.render.stderr import print_notice
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasklogs.cli.failure import CommandFailed, print_notice
+from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.options import (
     DEFAULT_SERVER,
     DEFAULT_TIMEOUT_SECONDS,
@@ -23,6 +23,7 @@ from tasklogs.cli.options import (
     TlsClientKeyOption,
     TlsOption,
 )
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.token_text import STANDARD_INPUT, checked_token, read_token
 
 if TYPE_CHECKING:

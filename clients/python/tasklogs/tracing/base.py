@@ -15,10 +15,6 @@ Attributes = Mapping[str, str | int]
 _NO_SPAN = nullcontext("")
 
 
-class TracingUnavailable(Exception):
-    """Traces were asked for and cannot be had; one line that says why and what to do."""
-
-
 class Tracing:
     """Makes spans. A traceparent is that of W3C Trace Context, empty where nothing is traced."""
 
@@ -45,19 +41,3 @@ class Tracing:
 
     def close(self) -> None:
         """Export what is left. It may take seconds, and blocks."""
-
-
-def open_tracing(service: str, *, sampled: float) -> Tracing:
-    """Return the real one, set up by the OTEL_* variables. Raises TracingUnavailable.
-
-    `service` is the service's name and `sampled` the share of new traces that are kept, where the
-    variables do not say.
-    """
-    try:
-        from tasklogs.tracing.opentelemetry import OpenTelemetry
-    except ModuleNotFoundError as error:
-        raise TracingUnavailable(
-            f"traces are on, but the module {error.name} is missing;"
-            " install it with: pip install 'tasklogs[telemetry]'"
-        ) from error
-    return OpenTelemetry(service, sampled=sampled)

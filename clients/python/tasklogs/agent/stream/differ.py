@@ -6,10 +6,10 @@ their fingerprints.
 
 from __future__ import annotations
 
-import enum
 from array import array
 from collections.abc import Iterable, Sequence
 
+from tasklogs.agent.task_app.listener import Effect
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
 from tasklogs.log.delta import diff
@@ -20,16 +20,6 @@ _ENTRY_OVERHEAD_BYTES = 64
 _MAX_HELD_BYTES = 64 * 1024 * 1024
 """Of what events showed and the server did not take yet. More is read from a list, when it can be
 sent: the task app holds it."""
-
-
-class Effect(enum.Enum):
-    """What an event does to the conversation as it is known."""
-
-    CHANGED = enum.auto()
-    STALE = enum.auto()
-    """It is older than what is known."""
-    UNCERTAIN = enum.auto()
-    """Something may have happened that events do not tell: a whole list must be read."""
 
 
 class Differ:

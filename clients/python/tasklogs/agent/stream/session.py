@@ -22,13 +22,12 @@ import structlog
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream import messages
 from tasklogs.agent.stream.departure import Departure
-from tasklogs.agent.stream.differ import Differ, Effect
+from tasklogs.agent.stream.differ import Differ
 from tasklogs.agent.stream.reconnect import StreamEnded
 from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.stream_status import StreamStatus
-from tasklogs.agent.task_app.client import Shown
 from tasklogs.agent.task_app.faults import TaskAppError
-from tasklogs.agent.task_app.watch import Watch
+from tasklogs.agent.task_app.listener import Effect, Shown, Source
 from tasklogs.enums import AppHealth
 from tasklogs.log.entry import Entry
 from tasklogs.tracing.base import Tracing
@@ -58,7 +57,7 @@ class Session:
     def __init__(
         self,
         call: Call,
-        watch: Watch,
+        source: Source,
         departure: Departure,
         sent_tails: SentTails,
         settings: Settings,
@@ -67,7 +66,7 @@ class Session:
         self._tracing = tracing or Tracing()
         self._call = call
         self._status = StreamStatus(call)
-        self._watch = watch
+        self._source = source
         self._departure = departure
         self._sent_tails = sent_tails
         self._settings = settings
@@ -89,14 +88,14 @@ class Session:
         """Serve the stream until the goodbye is confirmed. Raises StreamEnded at any other end."""
         try:
             await self._open(build_number)
-            self._watch.attach(self)
+            self._source.attach(self)
             await self._serve()
         except grpc.aio.AioRpcError as error:
             raise StreamEnded.of(await self._status.of(error), was_welcome=False) from None
         except messages.Nonsense as error:
             raise StreamEnded(grpc.StatusCode.INTERNAL, str(error)) from None
         finally:
-            self._watch.detach()
+            self._source.detach()
             self._call.cancel()
 
     @property
@@ -134,7 +133,7 @@ class Session:
 
     def health_changed(self) -> None:
         """Report health, if it differs from what was reported."""
-        if self._watch.health is not self._reported:
+        if self._source.health is not self._reported:
             self._wake.set()
 
     def _note_change(self) -> None:
@@ -246,7 +245,7 @@ class Session:
         fetch = partial(self._tracing.span, "fetch", traceparent=sync.traceparent)
         try:
             with fetch() if sync.traceparent else nullcontext():
-                await self._watch.refresh()
+                await self._source.refresh()
         except TaskAppError as error:
             reason = str(error)
         self._answers.append(_Answer(sync.id, reason))
@@ -256,7 +255,7 @@ class Session:
         await self._departure.wanted()
         try:
             async with asyncio.timeout(self._settings.goodbye_sync_seconds):
-                await self._watch.refresh()
+                await self._source.refresh()
         except (TaskAppError, TimeoutError) as error:
             _log.warning("leaving without a last sync", reason=str(error) or "timeout")
         self._is_ready_to_leave = True
@@ -275,7 +274,7 @@ class Session:
 
     def _due(self) -> Iterator[pb.AgentMessage]:
         """Yield what is to be written now. What each `yield` returns to has been written."""
-        if (health := self._watch.health) is not self._reported:
+        if (health := self._source.health) is not self._reported:
             self._reported = health
             yield _state(health)
         if self._acknowledged == self._sequence:

@@ -14,6 +14,7 @@ import httpx
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.task_app import json as wire
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
+from tasklogs.agent.task_app.listener import Shown
 from tasklogs.agent.task_app.listing import Prefix, read
 from tasklogs.agent.task_app.process import HasFileno, ProcessWitness, reason
 from tasklogs.agent.task_app.sse import EventStream
@@ -26,23 +27,6 @@ _MAX_BODY_BYTES = 64 * 1024 * 1024
 _MAX_EVENT_BYTES = 32 * 1024 * 1024
 _EVENT_STREAM = "text/event-stream"
 _WANTS_EVENTS = {"Accept": _EVENT_STREAM, "Cache-Control": "no-store"}
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """The whole conversation as the task app showed it, and by which of its processes.
-
-    lags: it is the burst of an event stream, which may be older than what `/messages` said before.
-    """
-
-    entries: list[Entry]
-    process: int
-    lags: bool
-    status: str | None = None
-    skipped: int = 0
-    """So many messages before `entries` stand as they did in the known prefix."""
-    prefix: Prefix | None = None
-    """The prefix to know next time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.task_app.client import Shown
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
+from tasklogs.agent.task_app.listener import Shown
 
 Accept = Callable[[Shown], bool]
 """Takes a list that was read; False: it will not do, a list from `/messages` is needed."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import structlog
 
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.stream.differ import Effect
-from tasklogs.agent.task_app.client import Burst, Event, Shown, StatusChange, TaskApp, Update
+from tasklogs.agent.task_app.client import Burst, Event, StatusChange, TaskApp, Update
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
 from tasklogs.agent.task_app.health import Health
+from tasklogs.agent.task_app.listener import Effect, Listener, Shown
 from tasklogs.agent.task_app.listing import Prefix
 from tasklogs.agent.task_app.refresh import Refresher
 from tasklogs.enums import AppHealth
@@ -25,32 +25,6 @@ _MAX_NEWER_BYTES = 64 * 1024 * 1024
 """What events may show while a list is fetched. Honest ones show the last few messages, however
 often."""
 _ENTRY_BYTES = 256
-
-
-class Listener(Protocol):
-    """Who gets what the task app shows: the session that is connected."""
-
-    @property
-    def sealed(self) -> int:
-        """How many entries are sent and sealed."""
-        ...
-
-    @property
-    def last_id(self) -> int:
-        """The highest id that is shown; -1 where none is."""
-        ...
-
-    def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
-        """Take a whole list, and the entries that events showed since it was asked for."""
-        ...
-
-    def show_entry(self, entry: Entry, process: int) -> Effect:
-        """Take one entry that an event showed."""
-        ...
-
-    def health_changed(self) -> None:
-        """Look at `Watch.health` again."""
-        ...
 
 
 class Watch:

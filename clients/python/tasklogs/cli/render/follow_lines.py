@@ -5,8 +5,8 @@ Growth comes as the whole entry, never as a delta.
 
 from __future__ import annotations
 
-from tasklogs.cli.failure import print_notice
 from tasklogs.cli.render.protobuf_json import to_dict, to_line
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write_line
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import (

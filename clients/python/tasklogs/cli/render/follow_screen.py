@@ -11,14 +11,16 @@ import sys
 import time
 from collections.abc import Callable
 
-from tasklogs.cli.failure import print_notice
+from rich.cells import get_character_cell_size
+
 from tasklogs.cli.render.follow_text import FollowText
-from tasklogs.cli.render.screen_rows import rows
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write
 from tasklogs.cli.render.terminal_text import visible
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import EntryChange
 
+_TAB = 8
 _REPRINT_PAUSE_SECONDS = 2.0
 """An entry that is rewritten beyond the screen's top is printed again no more often than this."""
 
@@ -160,3 +162,23 @@ def _size_of_stdout() -> os.terminal_size:
     size = os.get_terminal_size(sys.stdout.fileno())
     # A terminal that nobody has told its size says 0.
     return os.terminal_size((size.columns or 80, size.lines or 24))
+
+
+def rows(text: str, width: int) -> int:
+    """Count the rows that `text` takes from the first column on, where long lines are wrapped.
+
+    A text that ends with a newline takes the empty row behind it, where the cursor stands, too.
+    """
+    count, column = 1, 0
+    for character in text:
+        if character == "\n":
+            count, column = count + 1, 0
+        elif character == "\t":
+            # A tab never wraps: it ends at the last column.
+            column = max(column, min((column // _TAB + 1) * _TAB, width - 1))
+        elif character != "\r":
+            cells = get_character_cell_size(character)
+            if column + cells > width:
+                count, column = count + 1, 0
+            column += cells
+    return count

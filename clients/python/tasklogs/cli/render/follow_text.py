@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from tasklogs.cli.failure import print_notice
 from tasklogs.cli.render.follow_lines import entry_message
 from tasklogs.cli.render.log_text import heading
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write
 from tasklogs.cli.render.task_text import state
 from tasklogs.cli.render.terminal_text import colours_wanted, one_line

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TypeAlias
 
-from tasklogs.cli.failure import print_notice
 from tasklogs.cli.render.protobuf_json import print_array, to_dict, to_line
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write, write_line
 from tasklogs.cli.render.task_text import moment, state
 from tasklogs.cli.render.terminal_text import colours_wanted, one_line, visible
