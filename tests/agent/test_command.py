@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -94,7 +96,7 @@ async def test_a_second_signal_ends_it_at_once(app: FakeTaskApp) -> None:
     await process.stderr.readline()  # it has begun
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(5):
-        while b"leaving" not in await process.stderr.readline():
+        while b"agent.leaving" not in await process.stderr.readline():
             pass
     process.send_signal(signal.SIGINT)
     code, said = await ended(process, timeout=5.0)
@@ -148,8 +150,71 @@ async def test_bad_usage_is_named_in_one_line(arguments: list[str], code: int, s
     assert "Traceback" not in text
 
 
+async def test_it_says_in_json_what_was_started_and_no_secret(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    url = app.url.replace("http://", "http://user:a-password@")
+    process = await start(
+        f"--server={server.address}",
+        f"--agentapi-url={url}",
+        "--build-number=3",
+        TASKLOGS_AGENT_TOKEN="secret-token",
+        TASKLOGS_LOG_FORMAT="json",
+        TASKLOGS_LOG_LEVEL="info",
+    )
+    await server.session()
+    process.send_signal(signal.SIGTERM)
+    code, said = await ended(process)
+
+    assert code == 0, said
+    started, *_ = [json.loads(line) for line in said.splitlines()]
+    del started["timestamp"]
+    assert started == {
+        "event": "agent.started",
+        "level": "info",
+        "version": version("tasklogs"),
+        "server": server.address,
+        "tls": False,
+        "source": "agentapi",
+        "task_app": app.url.removeprefix("http://"),
+        "build_number": 3,
+    }
+    for secret in ("a-password", "secret-token"):
+        assert secret not in said
+
+
+async def test_a_log_level_leaves_out_what_is_below_it(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    process = await start(
+        f"--server={server.address}",
+        f"--agentapi-url={app.url}",
+        "--log-level=error",
+        TASKLOGS_AGENT_TOKEN="x",
+    )
+    await server.session()
+    process.send_signal(signal.SIGTERM)
+
+    assert await ended(process) == (0, "")
+
+
+@pytest.mark.parametrize("option", ["--log-format=xml", "--log-level=loud"])
+async def test_a_format_or_level_that_does_not_exist_is_refused(option: str) -> None:
+    code, said = await ended(await start("--token=x", option))
+    assert code == 2
+    assert "is not one of" in said
+
+
 async def test_help_names_every_variable() -> None:
     process = await start("--help")
     out, _ = await process.communicate()
-    for variable in ("SERVER", "AGENT_TOKEN", "AGENT_TOKEN_FILE", "AGENTAPI_URL", "BUILD_NUMBER"):
+    for variable in (
+        "SERVER",
+        "AGENT_TOKEN",
+        "AGENT_TOKEN_FILE",
+        "AGENTAPI_URL",
+        "BUILD_NUMBER",
+        "LOG_FORMAT",
+        "LOG_LEVEL",
+    ):
         assert f"TASKLOGS_{variable}]".encode() in out or f"TASKLOGS_{variable};".encode() in out

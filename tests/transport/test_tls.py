@@ -228,9 +228,9 @@ async def test_an_agent_that_is_not_let_in_says_which_option_to_look_at(
             agent = Agent(Options(address, "token", task_app.url, tls=tls))
             with capture_logs() as logged:
                 running = asyncio.create_task(agent.run())
-                await until(lambda: any(one["event"] == "disconnected" for one in logged))
+                await until(lambda: any(one["event"] == "stream.ended" for one in logged))
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
-            [first, *_] = [one for one in logged if one["event"] == "disconnected"]
+            [first, *_] = [one for one in logged if one["event"] == "stream.ended"]
             assert first["reason"].startswith(f"{address}: ")
             assert advice in first["reason"]

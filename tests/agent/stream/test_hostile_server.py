@@ -89,7 +89,7 @@ async def ends(
     """Let an agent meet that server twice; return what its log says of the ends."""
 
     def said() -> list[Any]:
-        return [one for one in logged if one["event"] == "disconnected"]
+        return [one for one in logged if one["event"] == "stream.ended"]
 
     app.become_ready()
     app.say("user", "hello")

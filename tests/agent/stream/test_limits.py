@@ -38,7 +38,7 @@ async def until_shown(server: Server, wanted: list[str]) -> None:
 
 
 def refusals(logged: list[Any]) -> Callable[[], list[Any]]:
-    return lambda: [one for one in logged if one["event"] == "disconnected"]
+    return lambda: [one for one in logged if one["event"] == "stream.ended"]
 
 
 async def test_an_agent_whose_task_app_starts_over_and_over_waits_minutes(

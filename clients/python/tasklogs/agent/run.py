@@ -89,7 +89,7 @@ class Agent:
 
     async def _time_to_leave(self) -> None:
         await self.departure.wanted()
-        _log.info("leaving")
+        _log.info("agent.leaving", reason=self.departure.reason_name)
         await asyncio.sleep(self._settings.goodbye_timeout_seconds)
         raise TimeoutError("the server did not confirm the goodbye in time")
 
@@ -101,16 +101,16 @@ class Agent:
                 await self._connect(watch, sent_tails)
             except StreamEnded as ended:
                 if ended.code is grpc.StatusCode.UNAUTHENTICATED and self._token.may_change:
-                    _log.warning("token_refused", reason=ended.reason, waits_for="a new one")
+                    _log.warning("token.refused", reason=ended.reason)
                     if await self._token.changed(self._settings, self.departure):
-                        _log.info("token_changed")
+                        _log.info("token.changed")
                         continue
                 wait_seconds = backoff.wait_seconds(ended)
                 reason = ended.reason
                 if ended.failure is not None:
                     reason = f"{self._options.server}: {ended.failure.in_words(self._options.tls)}"
                 _log.warning(
-                    "disconnected",
+                    "stream.ended",
                     code=ended.code.name,
                     reason=reason,
                     info=ended.info,

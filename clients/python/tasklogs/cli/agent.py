@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.options import (
     DEFAULT_SERVER,
+    LogFormat,
+    LogFormatOption,
+    LogLevel,
+    LogLevelOption,
     ServerOption,
     TlsCaOption,
     TlsClientCertOption,
@@ -91,6 +95,8 @@ def agent(
             help="Export traces by OTLP; the OTEL_* variables say where to.",
         ),
     ] = False,
+    log_format: LogFormatOption = LogFormat.CONSOLE,
+    log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Carry a task app's conversation to the server.
 
@@ -99,13 +105,14 @@ def agent(
     SIGTERM: a last sync, then goodbye (the workspace pauses); Ctrl-C: the same (only the agent
     stops). Both end it with exit code 0 within 10 s.
     """
-    from tasklogs.agent import log, program
+    from tasklogs import log_output
+    from tasklogs.agent import program
     from tasklogs.agent.run import Options
     from tasklogs.agent.stream.reconnect import Fatal
     from tasklogs.tracing.base import Tracing
 
     found = _token(context, token, token_file)
-    log.configure()
+    log_output.configure(log_format.value, log_level.value)
     chosen = chosen_tls(tls, tls_ca, tls_client_cert, tls_client_key)
     warn_of_plain_text(server, chosen)
     options = Options(server, found, agentapi_url, build_number, chosen, rereading(token_file))

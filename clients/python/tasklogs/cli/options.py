@@ -53,6 +53,22 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class LogFormat(StrEnum):
+    """How a process writes its own log."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The lowest level that a process writes to its own log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 TaskArgument = Annotated[
     str,
     typer.Argument(metavar="TASK", help="The task: owner/name, or its UUID.", show_default=False),
@@ -111,4 +127,22 @@ TlsClientKeyOption = Annotated[
 OutputOption = Annotated[
     Output,
     typer.Option("--output", "-o", case_sensitive=False, help="Text for people, or JSON."),
+]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="TASKLOGS_LOG_FORMAT",
+        case_sensitive=False,
+        help="The format of the log on stderr: console for people, json for programs.",
+    ),
+]
+LogLevelOption = Annotated[
+    LogLevel,
+    typer.Option(
+        "--log-level",
+        envvar="TASKLOGS_LOG_LEVEL",
+        case_sensitive=False,
+        help="The lowest level that is logged.",
+    ),
 ]

@@ -13,7 +13,14 @@ import typer
 
 from tasklogs.cli.data_dir import default_data_dir
 from tasklogs.cli.failure import CommandFailed
-from tasklogs.cli.options import DEFAULT_SERVER, check_address
+from tasklogs.cli.options import (
+    DEFAULT_SERVER,
+    LogFormat,
+    LogFormatOption,
+    LogLevel,
+    LogLevelOption,
+    check_address,
+)
 from tasklogs.cli.render.spinner import Spinner
 from tasklogs.cli.render.stderr import print_notice
 
@@ -21,22 +28,6 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from tasklogs_server.settings import ServerSettings
-
-
-class LogFormat(StrEnum):
-    """How the server writes its log."""
-
-    CONSOLE = "console"
-    JSON = "json"
-
-
-class LogLevel(StrEnum):
-    """From where on the server writes its log."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
 
 
 class Auth(StrEnum):
@@ -169,14 +160,8 @@ def serve(
             help="Listen beyond loopback without TLS or --auth: anyone who gets there may all.",
         ),
     ] = False,
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(envvar="TASKLOGS_LOG_FORMAT", case_sensitive=False, help="On stderr."),
-    ] = LogFormat.CONSOLE,
-    log_level: Annotated[
-        LogLevel,
-        typer.Option(envvar="TASKLOGS_LOG_LEVEL", case_sensitive=False, help="From here on."),
-    ] = LogLevel.INFO,
+    log_format: LogFormatOption = LogFormat.CONSOLE,
+    log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Run the server.
 

@@ -26,6 +26,11 @@ class Departure:
         """What Goodbye says."""
         return self._reason
 
+    @property
+    def reason_name(self) -> str:
+        """`PAUSING` or `STOPPING`, for the log."""
+        return Reason.Name(self._reason).removeprefix("REASON_")
+
     def want(self, reason: Reason.ValueType) -> None:
         """Ask the agent to leave."""
         self._reason = reason

@@ -167,7 +167,9 @@ class Session:
         stored = messages.position(welcome)
         self._differ = Differ(stored, process=self._sent_tails.process_of(stored.tail))
         self._wake.set()  # health is reported at once
-        _log.info("connected", session=welcome.session, epoch=stored.epoch, entries=stored.entries)
+        _log.info(
+            "stream.opened", session=welcome.session, epoch=stored.epoch, entries=stored.entries
+        )
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -257,7 +259,7 @@ class Session:
             async with asyncio.timeout(self._settings.goodbye_sync_seconds):
                 await self._source.refresh()
         except (TaskAppError, TimeoutError) as error:
-            _log.warning("leaving without a last sync", reason=str(error) or "timeout")
+            _log.warning("last_sync.failed", reason=str(error) or "timeout")
         self._is_ready_to_leave = True
         self._wake.set()
 

@@ -233,7 +233,7 @@ class Watch:
     def _ready(self, process: int) -> None:
         if process != self._ready_process:
             self._ready_process = process
-            _log.info("task app ready")
+            _log.info("task_app.ready")
         self._health.answered(ready=True)
         self._tell_health()
 
@@ -241,7 +241,7 @@ class Watch:
         if error.fault is not Fault.STARTING:
             if str(error) != self._last_failure:
                 self._last_failure = str(error)
-                _log.warning("task app not read", reason=str(error))
+                _log.warning("task_app.failed", reason=str(error))
             self._health.failed(error.fault)
             self._tell_health()
 
