@@ -166,7 +166,7 @@ class TaskLogsClient:
         connect_timeout: timedelta | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> Follow:
-        """Follow a task's log: an async iterator of events (tasklogs.client.events).
+        """Follow a task's log: iterate over its events (tasklogs.client.events).
 
         First the status, then what is stored, CaughtUp, then every change as it is committed;
         through pauses, resumes, new epochs and restarts of anything. `tail` begins with the last N
