@@ -113,7 +113,7 @@ async def test_a_goodbye_that_nobody_takes_is_exit_1_within_10_s(app: FakeTaskAp
     process.send_signal(signal.SIGTERM)
     code, said = await ended(process, timeout=10.0)
     assert code == 1
-    assert "left without a goodbye" in said.splitlines()[-1]
+    assert "stopped without a confirmed goodbye" in said.splitlines()[-1]
 
 
 async def test_a_token_on_the_command_line_is_warned_about(
@@ -127,7 +127,7 @@ async def test_a_token_on_the_command_line_is_warned_about(
     process.send_signal(signal.SIGTERM)
     code, said = await ended(process)
     assert code == 0
-    assert "--token shows in `ps`" in said
+    assert "`ps` shows --token" in said
     assert "secret-token" not in said
 
 

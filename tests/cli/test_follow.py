@@ -150,8 +150,8 @@ async def test_what_happens_beside_the_entries_is_said_on_stderr(server: LogServ
         "tasklogs: local/demo: no entries yet",
         "tasklogs: #1 was withdrawn: it is no longer part of the conversation",
         "tasklogs: local/demo: epoch 2, another conversation begins",
-        "tasklogs: unavailable: the server is stopping; trying again",
-        f"tasklogs: connected to {server.address} again",
+        "tasklogs: unavailable: the server is stopping; retrying",
+        f"tasklogs: reconnected to {server.address}",
         "tasklogs: local/demo is paused",
     ]
 

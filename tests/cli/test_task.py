@@ -29,7 +29,7 @@ async def test_create_prints_the_task_and_its_token(scripted: ScriptedServer) ->
     ]
     assert finished.code == 0
     assert f"created local/demo, paused, id {TASK_ID}\n" in finished.stdout
-    assert "agent token, shown this once: secret\n" in finished.stdout
+    assert "agent token, shown only once: secret\n" in finished.stdout
 
 
 async def test_create_as_json_is_the_response(scripted: ScriptedServer) -> None:
@@ -160,7 +160,7 @@ async def test_delete_asks_on_a_terminal(scripted: ScriptedServer) -> None:
     refused = await run_on_terminal(*arguments, typed="n\n")
 
     assert refused.code == 1
-    assert "Delete local/demo and its log for good? [y/N]" in refused.stdout
+    assert "Delete local/demo and its log permanently? [y/N]" in refused.stdout
     assert scripted.requests == []
 
     scripted.script.append(tasks_pb2.DeleteTaskResponse())

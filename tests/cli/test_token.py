@@ -93,7 +93,7 @@ async def test_a_token_that_would_travel_in_plain_text_is_warned_of() -> None:
         ((), {"TASKLOGS_TOKEN": "x y"}, 2, "TASKLOGS_TOKEN"),
         (("--tls-ca", "/nonexistent"), {}, 1, "/nonexistent"),
         (("--tls-ca", "/dev/null"), {}, 1, "PEM"),
-        (("--tls-client-cert", "/dev/null"), {}, 1, "go together"),
+        (("--tls-client-cert", "/dev/null"), {}, 1, "needs its key"),
     ],
 )
 async def test_credentials_that_cannot_be_are_told_before_any_call(

@@ -177,7 +177,7 @@ async def test_a_task_app_that_hangs_stays_healthy(app: FakeTaskApp, server: Fak
         app.fail_next("/messages", hangs, times=100)
         app.fail_next("/events", hangs, times=100)
         for number in range(1, 3):
-            assert "no answer" in (await session.sync(number)).sync_failed.reason
+            assert "no response" in (await session.sync(number)).sync_failed.reason
         assert states(session.messages)[-1] == (3, 3)
 
 

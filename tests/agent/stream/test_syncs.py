@@ -110,7 +110,7 @@ async def test_a_sync_of_a_task_app_that_hangs_fails_in_time(
         await until(lambda: server.store.entries)
         app.fail_next("/messages", hangs, times=1000)
         app.fail_next("/events", hangs, times=1000)
-        assert (await session.sync(1)).sync_failed.reason == "no answer within 1 s"
+        assert (await session.sync(1)).sync_failed.reason == "no response within 1 s"
         app.faults.clear()
         assert (await session.sync(2)).HasField("sync_done")
 

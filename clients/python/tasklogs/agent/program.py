@@ -1,4 +1,4 @@
-"""The agent as a process: what its signals mean."""
+"""The agent as a process: what its signals do."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class LeftWithoutGoodbye(Exception):
 
 
 def run(options: Options, tracing: Tracing | None = None) -> None:
-    """Run an agent until a signal ends it.
+    """Run an agent until a signal stops it.
 
-    SIGTERM: the workspace pauses. SIGINT: only the agent stops. Raises Fatal where there is nothing
-    more to do, LeftWithoutGoodbye where a goodbye was wanted and not confirmed.
+    SIGTERM: the workspace pauses. SIGINT: only the agent stops. Raises Fatal if the agent cannot go
+    on, LeftWithoutGoodbye if the server did not confirm the goodbye.
     """
     asyncio.run(_run(Agent(options, tracing=tracing), options))
 
@@ -34,7 +34,7 @@ async def _run(agent: Agent, options: Options) -> None:
 
     def leave(reason: Goodbye.Reason.ValueType) -> None:
         if agent.departure.is_wanted:
-            running.cancel()  # told twice: no more patience
+            running.cancel()  # a second signal: stop waiting
         agent.departure.want(reason)
 
     loop = asyncio.get_running_loop()

@@ -32,7 +32,7 @@ def logs(
     task: TaskArgument,
     follow: Annotated[
         bool,
-        typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C."),
+        typer.Option("--follow", "-f", help="Print new entries as they come, until Ctrl-C."),
     ] = False,
     tail: Annotated[
         int | None,
@@ -51,15 +51,15 @@ def logs(
             "--output",
             "-o",
             case_sensitive=False,
-            help="Text for people, one JSON object, or an entry as JSON on each line.",
+            help="Text, one JSON object, or one JSON object per line and entry.",
         ),
     ] = LogOutput.TEXT,
     source: Annotated[
         str | None,
         choice_option(
             LogSource,
-            "live: bring the log up to date for this call, or fail. snapshot: read the stored log.",
-            show_default="what the task's status allows",
+            "live: bring the log up to date first, or fail. snapshot: read the stored log.",
+            show_default="by the task's status",
         ),
     ] = None,
     epoch: Annotated[
@@ -68,8 +68,8 @@ def logs(
             metavar="N",
             callback=check_int32(1),
             show_default="the current one",
-            help="Which conversation, numbered from 1; a new one begins when the task app"
-            " starts over.",
+            help="The epoch to read, numbered from 1. A new epoch begins when the task app starts"
+            " a new conversation.",
         ),
     ] = None,
     max_staleness: Annotated[
@@ -78,7 +78,7 @@ def logs(
             metavar="SECONDS",
             callback=check_seconds,
             show_default="0",
-            help="A log that was brought up to date this recently will do.",
+            help="Accept a log that was brought up to date at most this long ago.",
         ),
     ] = None,
     cursor: Annotated[
@@ -86,7 +86,7 @@ def logs(
         typer.Option(
             metavar="CURSOR",
             show_default=False,
-            help="With -f: go on after this place, which -o json and -o jsonl show.",
+            help="With -f: begin after this cursor. -o json and -o jsonl show cursors.",
         ),
     ] = None,
     raw: Annotated[
@@ -94,22 +94,23 @@ def logs(
         typer.Option(
             "--raw/--escaped",
             show_default="escaped on a terminal",
-            help="Print what was said as it is, also where it steers the terminal (moves the"
-            " cursor, fills the clipboard), or with its control characters written out.",
+            help="raw: print control characters as they are, although they can steer the terminal"
+            " (move the cursor, fill the clipboard). escaped: print them as \\x1b.",
         ),
     ] = None,
 ) -> None:
     """Read a task's log.
 
-    Live while the task runs, from the store while it does not, and refused where neither is honest.
+    The log is live while the task runs, and the stored one while it does not. The read is refused
+    where the server can guarantee neither.
 
-    Where the log is a stored one, stderr says of when. On a terminal, control characters in what
-    was said are written out (\\x1b); in a pipe and a file they stay as they are. --raw and
-    --escaped say it for both; JSON escapes them in its own way.
+    For a stored log, stderr shows its time. On a terminal, control characters in the content are
+    escaped (\\x1b); in a pipe or a file they stay as they are. --raw and --escaped override both.
+    JSON has its own escapes.
 
-    With -f an answer that is being written grows in place on a terminal. In a pipe its growth is
-    appended; one that is rewritten is printed once more, marked, when it is final. With -o jsonl
-    each line is an event with its cursor, and its entries are whole.
+    With -f, the last entry grows in place on a terminal. In a pipe, its growth is appended, and an
+    entry that was rewritten is printed once more, marked, when it is final. With -o jsonl, each
+    line is an event with its cursor, and entries are always whole.
     """
     if raw is not None and output is not LogOutput.TEXT:
         raise typer.BadParameter("only with -o text", param_hint="--raw / --escaped")
@@ -153,7 +154,7 @@ def _refuse_what_only_a_read_has(
     if output is LogOutput.JSON:
         raise typer.BadParameter("a follow has no end: use jsonl with -f", param_hint="--output")
     if epoch is not None:
-        raise typer.BadParameter("-f follows the current one", param_hint="--epoch")
+        raise typer.BadParameter("-f follows the current epoch", param_hint="--epoch")
     if max_staleness is not None:
         raise typer.BadParameter("not with -f", param_hint="--max-staleness")
     if tail is not None and cursor is not None:
@@ -182,7 +183,7 @@ def _follow(
             target=target,
         )
     except KeyboardInterrupt:
-        # Ctrl-C is how a follow ends, however early it comes.
+        # Ctrl-C is the normal end of a follow, however early it comes.
         return
 
 

@@ -1,4 +1,4 @@
-"""`tasklogs task report-build` and `report-agent`: what an orchestrator reports."""
+"""`tasklogs task report-build` and `report-agent`: the reports of an orchestrator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BuildNumberOption = Annotated[
         metavar="N",
         callback=check_int32(1),
         show_default=False,
-        help="The workspace build, numbered from 1.",
+        help="The number of the workspace build, from 1.",
     ),
 ]
 
@@ -43,7 +43,7 @@ def report_build(
 ) -> None:
     """Report on a workspace build.
 
-    Within a build the job only moves forward; a repeat is no error.
+    The status of a build's job only moves forward. Repeating a report is not an error.
     """
     from tasklogs.cli.connection import Connection
     from tasklogs.v1 import tasks_pb2, types_pb2
@@ -71,9 +71,9 @@ def report_agent(
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Report on the latest build's agent.
+    """Report on the agent of the latest build.
 
-    What is left out stays as it is; give at least one.
+    Give --lifecycle, --app-health, or both. What is left out does not change.
     """
     from tasklogs.cli.connection import Connection
     from tasklogs.v1 import tasks_pb2, types_pb2

@@ -1,4 +1,4 @@
-"""The status that the peer ended a stream with, which grpc.aio may hide."""
+"""The status with which the peer ended a stream, which grpc.aio may hide."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Call = grpc.aio.StreamStreamCall[Any, Any]
 class StreamStatus:
     """Keeps the first status that a call gets.
 
-    A write that fails because the peer has just ended the stream sets INTERNAL ("Internal error
-    from Core"), over the peer's own status or before it arrives.
+    If a write fails because the peer has just ended the stream, grpc.aio sets INTERNAL ("Internal
+    error from Core"), in place of the peer's status or before it arrives.
     """
 
     def __init__(self, call: Call) -> None:
@@ -30,7 +30,7 @@ class StreamStatus:
         call.add_done_callback(self._keep)
 
     async def of(self, raised: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """Return what the peer said, in place of what a read or write raised."""
+        """Return the peer's status, in place of what a read or write raised."""
         if not _is_from_core(raised):
             return raised
         deadline = time.monotonic() + _WAIT_SECONDS
@@ -42,7 +42,7 @@ class StreamStatus:
         return raised
 
     def _keep(self, call: Any) -> None:
-        # A task would run after the write that overwrites this; what these wait for is there.
+        # A task would run only after the write that overwrites the status. These do not wait here.
         code = _at_once(call.code())
         if code is None or (self._first is not None and not _is_from_core(self._first)):
             return
@@ -59,7 +59,7 @@ def _is_from_core(error: grpc.aio.AioRpcError) -> bool:
 
 
 def _at_once(coroutine: Coroutine[Any, Any, _T]) -> _T | None:
-    """Return what the coroutine returns without waiting; None where it would wait."""
+    """Return the coroutine's result if it does not have to wait; else None."""
     try:
         coroutine.send(None)
     except StopIteration as returned:

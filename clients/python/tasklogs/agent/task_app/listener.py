@@ -1,6 +1,6 @@
-"""Between what reads the task app and the session that is connected: who tells whom what.
+"""The interfaces between what reads the task app and the session that is connected.
 
-No HTTP and no gRPC: both sides stand on this.
+No HTTP and no gRPC: both sides import this.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from tasklogs.log.entry import Entry
 
 
 class Effect(enum.Enum):
-    """What an event does to the conversation as it is known."""
+    """What an event or a list does to the conversation as it is known."""
 
     CHANGED = enum.auto()
     STALE = enum.auto()
     """It is older than what is known."""
     UNCERTAIN = enum.auto()
-    """Something may have happened that events do not tell: a whole list must be read."""
+    """Something may have happened that events do not show: a whole list must be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The whole conversation as the task app showed it, and by which of its processes.
+    """The whole conversation as the task app showed it, and which of its processes did.
 
-    lags: it is the burst of an event stream, which may be older than what `/messages` said before.
+    lags: it is the burst of an event stream, which may be older than an earlier `/messages`.
     """
 
     entries: list[Entry]
@@ -37,13 +37,13 @@ class Shown:
     lags: bool
     status: str | None = None
     skipped: int = 0
-    """So many messages before `entries` stand as they did in the known prefix."""
+    """How many messages precede `entries`, unchanged since the known prefix."""
     prefix: Prefix | None = None
-    """The prefix to know next time."""
+    """The prefix for the next read."""
 
 
 class Listener(Protocol):
-    """Who gets what the task app shows: the session that is connected."""
+    """Receives what the task app shows: the session that is connected."""
 
     @property
     def sealed(self) -> int:
@@ -52,28 +52,28 @@ class Listener(Protocol):
 
     @property
     def last_id(self) -> int:
-        """The highest id that is shown; -1 where none is."""
+        """The highest id that is shown; -1 if there is none."""
         ...
 
     def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
-        """Take a whole list, and the entries that events showed since it was asked for."""
+        """Apply a whole list, and the entries that events showed since it was requested."""
         ...
 
     def show_entry(self, entry: Entry, process: int) -> Effect:
-        """Take one entry that an event showed."""
+        """Apply one entry that an event showed."""
         ...
 
     def health_changed(self) -> None:
-        """Look at `Source.health` again."""
+        """`Source.health` may have changed."""
         ...
 
 
 class Source(Protocol):
-    """Where a session's conversation comes from."""
+    """Supplies a session with the conversation."""
 
     @property
     def health(self) -> AppHealth:
-        """What is to be reported now."""
+        """The health to report now."""
         ...
 
     def attach(self, listener: Listener) -> None:
@@ -81,9 +81,9 @@ class Source(Protocol):
         ...
 
     def detach(self) -> None:
-        """Pass on nothing more."""
+        """Stop passing on."""
         ...
 
     async def refresh(self) -> None:
-        """Pass on the whole list as it is after this call. Raises TaskAppError."""
+        """Read the whole list after this call, and pass it on. Raises TaskAppError."""
         ...

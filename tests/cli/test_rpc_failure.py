@@ -140,24 +140,29 @@ def test_what_is_not_permitted_is_not_said_twice() -> None:
 @pytest.mark.parametrize(
     ("tls", "advice"),
     [
-        (None, "if it wants TLS, use --tls-ca FILE, and --tls-client-cert if it asks"),
-        (Tls(), "if it wants a client's certificate, use --tls-client-cert and --tls-client-key"),
+        (
+            None,
+            "if it requires TLS, use --tls-ca FILE; for a client certificate, --tls-client-cert",
+        ),
+        (Tls(), "if it requires a client certificate, use --tls-client-cert and --tls-client-key"),
         (
             Tls(certificate=Path("a.crt"), key=Path("a.key")),
-            "it may refuse the certificate in a.crt: expired, or not signed by an authority of the"
-            " server's --tls-client-ca",
+            "it may have refused the certificate in a.crt: it has expired, or no authority of the"
+            " server's --tls-client-ca signed it",
         ),
     ],
     ids=["plain text", "TLS", "with a certificate"],
 )
-def test_a_server_that_hangs_up_is_told_by_what_was_tried(tls: Tls | None, advice: str) -> None:
+def test_advice_on_a_closed_connection_depends_on_the_tls_settings(
+    tls: Tls | None, advice: str
+) -> None:
     error = TaskLogsRpcError(
         grpc.StatusCode.UNAVAILABLE, "last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed"
     )
 
     line = describe(error, "127.0.0.1:1", timeout_seconds=1, tls=tls)
 
-    assert line == f"no connection to 127.0.0.1:1: it hung up; {advice}"
+    assert line == f"no connection to 127.0.0.1:1: it closed the connection; {advice}"
 
 
 @pytest.mark.parametrize("code", grpc.StatusCode)
