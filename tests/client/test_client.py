@@ -120,7 +120,7 @@ async def test_a_log_is_iterated_once(server: LogServer, client: TaskLogsClient)
     log = await client.get("local/demo")
     await log.all()
 
-    with pytest.raises(RuntimeError, match="iterated already"):
+    with pytest.raises(RuntimeError, match="already iterated"):
         await log.all()
 
 

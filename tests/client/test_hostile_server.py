@@ -172,12 +172,12 @@ async def test_a_follow_is_sent_away_for_no_longer_than_an_hour_and_a_half(
 
 def test_an_entry_that_grows_without_end_is_given_up_where_none_can_be_that_long() -> None:
     assembly = Assembly()
-    assembly.take(entries("a", entry(0, "", 1)))
+    assembly.apply(entries("a", entry(0, "", 1)))
     growing = (
         delta("b", 0, revision, revision + 1, (revision - 1) * MIB, "x" * MIB)
         for revision in itertools.count(1)
     )
     for message in itertools.islice(growing, 4):
-        assembly.take(message)
+        assembly.apply(message)
     with pytest.raises(WrongDelta):
-        assembly.take(next(growing))
+        assembly.apply(next(growing))

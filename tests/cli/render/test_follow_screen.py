@@ -41,7 +41,7 @@ class Shown:
     revision: int = 0
 
     def send(self, message: task_logs_pb2.FollowTaskLogsResponse) -> None:
-        event = self.assembly.take(message)
+        event = self.assembly.apply(message)
         if event is not None:
             self.screen.show(event)
 

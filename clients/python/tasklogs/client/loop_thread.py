@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class ClientClosed(RuntimeError):
-    """The client is not open: not yet, no longer, or it was closed while the call ran."""
+    """The client is not open: not yet, no longer, or it was closed during the call."""
 
     def __init__(self) -> None:
         super().__init__("the client is not open: use it inside `with`")
@@ -57,7 +57,7 @@ class LoopThread:
             raise
 
     def stop(self) -> None:
-        """Cancel what still runs, and wait until it has ended. Stopping twice does nothing."""
+        """Cancel running work and wait for its end. Stopping twice does nothing."""
         with self._handing_over:
             loop, self._loop = self._loop, None
         if loop is None or self._thread is None:

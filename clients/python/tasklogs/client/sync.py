@@ -1,4 +1,4 @@
-"""The same client without asyncio: the asynchronous one on a loop in a thread of its own."""
+"""The client without asyncio. It runs the asynchronous client on a loop in another thread."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SyncFollow(Steps[FollowEvent]):
 
     @property
     def cursor(self) -> str | None:
-        """Resumes after all that was yielded; None before the first message."""
+        """Continues after the last event that was yielded; None before the first message."""
         return self._follow.cursor
 
     def __enter__(self) -> Self:
@@ -49,13 +49,13 @@ class SyncFollow(Steps[FollowEvent]):
         self.close()
 
     def close(self) -> None:
-        """End it; from another thread, the one that iterates it sees the iteration end."""
+        """End the follow. A thread that iterates it sees the end of the iteration."""
         if self._thread.running:
             self._thread.run(self._follow.aclose())
 
 
 class SyncTaskLog:
-    """A task's log as one read saw it: TaskLog's attributes, and its iterations without `async`."""
+    """The result of one read: TaskLog's attributes, and its iterations without `async`."""
 
     def __init__(self, thread: LoopThread, log: TaskLog) -> None:
         self._thread = thread
@@ -69,15 +69,15 @@ class SyncTaskLog:
         self.cursor = log.cursor
 
     def pages(self) -> Iterator[tuple[LogEntry, ...]]:
-        """Each page's entries, by id; once."""
+        """Yield the entries of each page, by id. It can be iterated once."""
         return Steps(self._thread, self._log.pages())
 
     def entries(self) -> Iterator[LogEntry]:
-        """The entries one by one, by id, over all pages; once."""
+        """Yield the entries of all pages, by id. It can be iterated once."""
         return Steps(self._thread, self._log.entries())
 
     def all(self) -> list[LogEntry]:
-        """All entries, by id, held in memory."""
+        """Return all entries, by id."""
         return self._thread.run(self._log.all())
 
 
@@ -92,11 +92,11 @@ def _derived(
     finish: Callable[[LoopThread, Given], Returned],
     returns: str | None = None,
 ) -> Callable[Concatenate[SyncTaskLogsClient, P], Returned]:
-    """Make a method of SyncTaskLogsClient of one of TaskLogsClient, with its parameters.
+    """Derive a method of SyncTaskLogsClient, with the parameters of `method`.
 
-    `finish` turns what the method gives (a coroutine, an iterator) into what a program without an
-    event loop can use. `returns` names the type of that where it is another one. The docstring is
-    that of `method`, without its examples.
+    `finish` turns the result of `method` (a coroutine, an iterator) into what a program without an
+    event loop can use; `returns` names its type if it differs. The docstring is that of `method`
+    without its examples.
     """
 
     def call(self: SyncTaskLogsClient, /, *args: P.args, **kwargs: P.kwargs) -> Returned:
@@ -138,8 +138,8 @@ class SyncTaskLogsClient:
     INPUT: What is 6 times 7?
     OUTPUT: It is 42.
 
-    Callables that it is given (`token`, `on_reconnect`) run in its own thread. Several threads may
-    share a client; each follow belongs to one.
+    The functions that are passed to it (`token`, `on_reconnect`) run in its own thread. Several
+    threads may share a client, but not a follow.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class SyncTaskLogsClient:
         self._thread.start()
         try:
             self._thread.run(self._client.__aenter__())
-        except BaseException:  # a file of TLS that does not serve
+        except BaseException:  # for instance UnusableTls
             self._thread.stop()
             raise
         return self
@@ -191,13 +191,13 @@ class SyncTaskLogsClient:
     """Create a task, and the token of its agent."""
 
     get_task = _derived(TaskLogsClient.get_task, LoopThread.run)
-    """Look at a task."""
+    """Return a task."""
 
     list_tasks = _derived(TaskLogsClient.list_tasks, _iterate, returns="Iterator[Task]")
-    """Tasks, newest first."""
+    """List tasks, newest first."""
 
     delete_task = _derived(TaskLogsClient.delete_task, LoopThread.run)
-    """Delete a task and its log for good."""
+    """Delete a task and its log permanently."""
 
     report_build = _derived(TaskLogsClient.report_build, LoopThread.run)
     """Report on a workspace build."""

@@ -29,7 +29,7 @@ class Append:
     tail: TailChange | None = None
     entries: Sequence[Entry] = ()
     waited_seconds: float = 0.0
-    """How long the agent had known the oldest of these changes when it sent them."""
+    """How long the oldest of these changes had waited at the agent before it was sent."""
 
     @property
     def content_bytes(self) -> int:

@@ -1,7 +1,6 @@
-"""Traces, as server and agent know them: a few methods. This one keeps nothing.
+"""The tracing interface of server and agent. This implementation records nothing.
 
-`tasklogs.tracing.opentelemetry` has the one that OpenTelemetry stands behind; the extra
-`telemetry` brings that.
+`tasklogs.tracing.opentelemetry` implements it with OpenTelemetry, from the extra `telemetry`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _NO_SPAN = nullcontext("")
 
 
 class Tracing:
-    """Makes spans. A traceparent is that of W3C Trace Context, empty where nothing is traced."""
+    """Creates spans. A traceparent is that of W3C Trace Context; empty: not traced."""
 
     def span(
         self,
@@ -26,18 +25,19 @@ class Tracing:
         root: bool = False,
         attributes: Attributes | None = None,
     ) -> AbstractContextManager[str]:
-        """Trace the block as a child of `traceparent`, else of the current span; lend its own.
+        """Trace the block as a child of `traceparent`, else of the current span.
 
-        Without either it is traced only where it may begin a trace (`root`) and is sampled.
+        The `with` returns the span's own traceparent. Without a parent, the block is traced only if
+        it may begin a trace (`root`) and is sampled.
         """
         return _NO_SPAN
 
     def begin(self, name: str, traceparent: str) -> Any:
-        """Begin a call's span, current for the rest of this task; None: it is not sampled."""
+        """Begin a call's span, which is current for the rest of this task. None: not sampled."""
         return None
 
     def end(self, span: Any, attributes: Attributes, *, failed: bool) -> None:
         """End what `begin` began."""
 
     def close(self) -> None:
-        """Export what is left. It may take seconds, and blocks."""
+        """Export the remaining spans. Blocks, possibly for seconds."""

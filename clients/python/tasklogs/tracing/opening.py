@@ -1,4 +1,4 @@
-"""Turning traces on: with OpenTelemetry, where it is installed."""
+"""Turns tracing on, with OpenTelemetry if it is installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tasklogs.tracing.base import Tracing
 
 
 class TracingUnavailable(Exception):
-    """Traces were asked for and cannot be had; one line that says why and what to do."""
+    """Tracing cannot be turned on. `str()` is one line that says why and what to do."""
 
 
 def open_tracing(service: str, *, sampled: float) -> Tracing:
