@@ -104,7 +104,7 @@ async def test_a_second_signal_ends_it_at_once(app: FakeTaskApp) -> None:
     assert "second signal" in said.splitlines()[-1]
 
 
-async def test_a_goodbye_that_nobody_takes_is_exit_1_within_10_s(app: FakeTaskApp) -> None:
+async def test_an_unconfirmed_goodbye_ends_with_exit_1_within_10_s(app: FakeTaskApp) -> None:
     process = await start(
         "--server=127.0.0.1:1", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"
     )
@@ -150,7 +150,7 @@ async def test_bad_usage_is_named_in_one_line(arguments: list[str], code: int, s
     assert "Traceback" not in text
 
 
-async def test_it_says_in_json_what_was_started_and_no_secret(
+async def test_the_start_event_has_what_was_started_and_no_secret(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     url = app.url.replace("http://", "http://user:a-password@")

@@ -51,7 +51,7 @@ def test_hostile_text_stays_on_its_line(
     assert line.isprintable()
 
 
-def test_json_gives_each_field_back_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_keeps_each_field_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", "info")
     structlog.get_logger().warning("stream.ended", reason=HOSTILE)
 
@@ -59,7 +59,7 @@ def test_json_gives_each_field_back_as_it_was(capsys: pytest.CaptureFixture[str]
     assert (line["event"], line["level"], line["reason"]) == ("stream.ended", "warning", HOSTILE)
 
 
-def test_what_is_below_the_level_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_below_the_level_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", "warning")
     structlog.get_logger().info("stream.opened")
     assert capsys.readouterr().err == ""

@@ -138,7 +138,7 @@ _BROKEN: dict[Break, Step] = {
 
 @settings(deadline=None, max_examples=100)
 @given(CHANGES, BREAKS)
-async def test_a_follow_comes_to_hold_the_log_and_repeats_nothing(
+async def test_a_follow_yields_the_whole_log_and_repeats_nothing(
     changes: list[tuple[Change, str, int]], breaks: list[tuple[int, Break]]
 ) -> None:
     played = Server(changes, breaks)

@@ -159,7 +159,7 @@ async def test_a_cursor_of_another_task_is_refused(client: TaskLogsClient) -> No
         await anext(client.follow("local/nobody"))
 
 
-async def test_a_follow_outlives_its_server_also_while_the_task_is_in_error(
+async def test_a_follow_survives_a_server_restart_also_while_the_task_is_in_error(
     database: str,
 ) -> None:
     told: list[Reconnecting | Reconnected] = []

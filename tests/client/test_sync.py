@@ -134,7 +134,7 @@ async def test_closing_ends_even_a_call_that_waits_for_its_token(server: LogServ
         await calling
 
 
-async def test_a_follow_of_a_closed_client_is_over(server: LogServer) -> None:
+async def test_a_follow_of_a_closed_client_has_ended(server: LogServer) -> None:
     def use() -> list[FollowEvent]:
         with SyncTaskLogsClient(server.address) as client:
             follow = client.follow("local/demo")
@@ -156,7 +156,7 @@ async def test_a_follow_that_is_dropped_leaves_the_server(server: LogServer) -> 
     await asyncio.to_thread(client.close)
 
 
-def test_a_client_is_used_inside_its_block() -> None:
+def test_a_client_needs_its_block() -> None:
     client = SyncTaskLogsClient("127.0.0.1:9")
 
     with pytest.raises(RuntimeError, match="inside `with`"):

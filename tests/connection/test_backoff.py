@@ -19,10 +19,10 @@ def test_a_wait_doubles_with_each_failure_up_to_its_cap(failures: int) -> None:
 
 
 @given(st.floats(min_value=0, max_value=1e9))
-def test_a_wait_that_was_asked_for_is_never_shorter_and_has_a_cap(asked: float) -> None:
+def test_a_requested_wait_is_never_shorter_and_has_a_cap(asked: float) -> None:
     least = min(asked, 3600.0)
     assert least <= asked_seconds(asked, cap=3600.0, rng=RNG) <= least * 1.5
 
 
-def test_a_negative_wait_that_was_asked_for_is_none() -> None:
+def test_a_negative_wait_is_no_wait() -> None:
     assert asked_seconds(-5.0, cap=3600.0, rng=RNG) == 0.0

@@ -57,7 +57,7 @@ async def test_a_proxy_is_not_asked_for_loopback(monkeypatch: pytest.MonkeyPatch
     assert page.logs[0].content == "x"
 
 
-async def test_the_streams_of_one_channel_keep_no_other_waiting(make_server: MakeServer) -> None:
+async def test_the_streams_of_one_channel_do_not_block_another(make_server: MakeServer) -> None:
     async with make_server(streams_per_connection=1) as server:
         await server.create_task()
         async with open_channel(server.address) as one, open_channel(server.address) as other:

@@ -46,6 +46,6 @@ def test_every_time_that_go_writes_is_read(nanoseconds: int) -> None:
         "٢٠٢٥-03-01T12:00:00Z",
     ],
 )
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_invalid_times_are_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (its text is never shown)
         rfc3339.parse(text)

@@ -16,7 +16,7 @@ STEP = 128 * 1024
 
 
 @pytest.mark.parametrize("vector", vectors()["truncation"], ids=lambda one: one["content_bytes"])
-def test_it_drops_what_the_vectors_say(vector: dict[str, Any]) -> None:
+def test_it_drops_as_much_as_the_vectors_say(vector: dict[str, Any]) -> None:
     content = content_of(vector["content"])
     assert len(content) == vector["content_bytes"]
     dropped, left = truncate(content)

@@ -79,7 +79,7 @@ def test_an_epoch_that_this_session_opened_can_be_ended_by_an_empty_one() -> Non
     assert store.entries == []
 
 
-def test_nothing_is_sent_before_a_whole_list_was_seen() -> None:
+def test_nothing_is_sent_before_a_whole_list() -> None:
     differ, _ = differ_at(entry(0, "a"))
     assert differ.show_entry(entry(1, "b"), process=1) is Effect.UNCERTAIN
     assert not differ.has_changes
@@ -108,7 +108,7 @@ def test_a_delta_keeps_whole_code_points() -> None:
     assert append.tail.delta == Delta(1, "ý".encode())
 
 
-def test_a_tail_of_which_nothing_stays_goes_whole() -> None:
+def test_a_tail_that_changed_completely_is_sent_whole() -> None:
     differ, store = differ_at()
     differ.show_list([entry(0, "old")], process=1)
     drain(differ, store)
@@ -118,7 +118,7 @@ def test_a_tail_of_which_nothing_stays_goes_whole() -> None:
     assert append.entries == (entry(0, "new", 1),)
 
 
-def test_a_tail_whose_truncation_moved_goes_whole() -> None:
+def test_a_tail_with_more_truncated_is_sent_whole() -> None:
     differ, store = differ_at()
     differ.show_list([entry(0, "abc")], process=1)
     drain(differ, store)
@@ -126,7 +126,7 @@ def test_a_tail_whose_truncation_moved_goes_whole() -> None:
     assert next_append(differ).entries[0].dropped_bytes == 131072
 
 
-def test_the_last_growth_of_a_tail_goes_with_the_entry_that_seals_it() -> None:
+def test_the_last_growth_of_a_tail_is_sent_with_the_entry_that_seals_it() -> None:
     differ, store = differ_at()
     differ.show_list([entry(0, "a")], process=1)
     drain(differ, store)
@@ -285,7 +285,7 @@ def test_a_list_is_brought_up_to_date_with_the_events_since_it_was_asked_for() -
     assert store.contents == ["abc", "d"]
 
 
-def test_a_burst_that_lags_takes_nothing_back() -> None:
+def test_a_burst_that_lags_withdraws_nothing() -> None:
     differ, store = differ_at()
     differ.show_list([entry(0, "a"), entry(1, "bc", 5)], process=1)
     drain(differ, store)
@@ -308,7 +308,7 @@ def test_a_burst_that_contradicts_the_same_process_opens_no_epoch() -> None:
     assert len(store.epochs) == 1
 
 
-def test_a_burst_that_ends_before_what_may_still_change_is_no_news() -> None:
+def test_a_burst_that_ends_before_the_changeable_entries_is_stale() -> None:
     differ, store = differ_at()
     differ.show_list([entry(0, "ab", 2), entry(1, "c"), entry(2, "d")], process=1)
     drain(differ, store)
@@ -329,7 +329,7 @@ def test_a_list_bigger_than_one_message_is_split() -> None:
     assert len(store.epochs) == 1
 
 
-def test_an_entry_bigger_than_the_limit_goes_alone() -> None:
+def test_an_entry_bigger_than_the_limit_is_sent_alone() -> None:
     differ, store = differ_at()
     shown = [entry(number, "x" * 5000) for number in range(3)]
     differ.show_list(shown, process=1)
@@ -337,7 +337,7 @@ def test_an_entry_bigger_than_the_limit_goes_alone() -> None:
     assert store.entries == shown
 
 
-def test_a_list_that_is_shown_in_part_is_held_against_the_rest() -> None:
+def test_a_list_without_its_known_prefix_is_compared_with_the_rest() -> None:
     differ, store = differ_at()
     shown = [entry(number, "x") for number in range(10)]
     differ.show_list(shown, process=1)
@@ -348,7 +348,7 @@ def test_a_list_that_is_shown_in_part_is_held_against_the_rest() -> None:
     assert len(store.epochs) == 1
 
 
-def test_a_store_without_a_tail_goes_on_after_its_sealed_entries() -> None:
+def test_a_store_without_a_tail_continues_after_its_sealed_entries() -> None:
     stored = Position(
         1, 1, messages.position(differ_at(entry(0, "a"), entry(1))[1].welcome()).digest
     )
@@ -357,7 +357,7 @@ def test_a_store_without_a_tail_goes_on_after_its_sealed_entries() -> None:
     assert next_append(differ) == Append(entries=(entry(2, "c"),))
 
 
-def test_more_than_can_be_held_unsent_is_left_with_the_task_app_until_there_is_room(
+def test_content_beyond_the_limit_is_read_again_when_it_can_be_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(differ_module, "_MAX_HELD_BYTES", 10_000)

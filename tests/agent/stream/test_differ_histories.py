@@ -183,7 +183,7 @@ limits = st.sampled_from([1, 80, 200, 100_000])
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps(*_TASK_APP, *_SEEN, *_STREAM), st.booleans(), limits)
-def test_a_task_app_that_never_restarts_has_one_epoch_that_ends_as_it_shows_it(
+def test_a_task_app_that_never_restarts_has_one_epoch_that_ends_as_shown(
     history: list[Step], over_acp: bool, limit_bytes: int
 ) -> None:
     History(over_acp=over_acp, limit_bytes=limit_bytes).run(history)
@@ -195,7 +195,7 @@ def test_a_task_app_that_never_restarts_has_one_epoch_that_ends_as_it_shows_it(
     st.booleans(),
     limits,
 )
-def test_restarts_end_as_the_task_app_shows_it(
+def test_after_restarts_the_log_is_what_the_task_app_shows(
     history: list[Step], over_acp: bool, limit_bytes: int
 ) -> None:
     History(over_acp=over_acp, limit_bytes=limit_bytes).run(history)

@@ -93,7 +93,7 @@ async def test_an_agent_whose_log_is_full_waits_and_the_log_stays_readable(
             assert len(stored.logs) <= 100
 
 
-async def test_an_agent_that_connected_too_often_comes_back_when_it_was_told(
+async def test_an_agent_that_connected_too_often_waits_as_long_as_it_is_told(
     app: FakeTaskApp, make_server: MakeServer
 ) -> None:
     app.become_ready()

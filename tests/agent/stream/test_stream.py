@@ -11,7 +11,7 @@ from tests.support.fakes.agent_server import FakeServer
 from tests.support.fakes.task_app import FakeTaskApp, fails, hangs
 
 
-async def test_one_append_is_under_way_and_what_changes_meanwhile_goes_with_its_ack(
+async def test_one_append_is_under_way_and_later_changes_are_sent_after_its_ack(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -47,7 +47,7 @@ async def app_seen(app: FakeTaskApp, session: object) -> None:
     await until(lambda: app.fetches > fetches)
 
 
-async def test_the_first_change_goes_at_once(app: FakeTaskApp, server: FakeServer) -> None:
+async def test_the_first_change_is_sent_at_once(app: FakeTaskApp, server: FakeServer) -> None:
     app.become_ready()
     app.say("user", "write")
     async with running_agent(app, server):

@@ -22,7 +22,7 @@ async def test_a_sync_shows_what_was_said_before_it(app: FakeTaskApp, server: Fa
             assert server.store.contents[-1] == f"message {number}"
 
 
-async def test_a_sync_that_arrives_during_a_fetch_gets_a_fetch_of_its_own(
+async def test_a_sync_that_arrives_during_a_fetch_gets_its_own_fetch(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -87,7 +87,7 @@ async def test_sync_done_comes_after_the_appends_that_it_rests_on(
         (with_role("robot"), "/messages: message 1 has an unknown role"),
     ],
 )
-async def test_a_sync_fails_with_what_the_task_app_said_without_content(
+async def test_a_sync_fails_with_the_task_apps_failure_without_content(
     app: FakeTaskApp, server: FakeServer, fault: object, said: str
 ) -> None:
     app.become_ready()
@@ -115,7 +115,7 @@ async def test_a_sync_of_a_task_app_that_hangs_fails_in_time(
         assert (await session.sync(2)).HasField("sync_done")
 
 
-async def test_a_fresh_event_stream_that_contradicts_leaves_it_to_the_fetch(
+async def test_a_fresh_event_stream_that_contradicts_does_not_replace_the_fetch(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -136,7 +136,7 @@ async def test_a_fresh_event_stream_that_contradicts_leaves_it_to_the_fetch(
     assert len(server.store.epochs) == 2
 
 
-async def test_a_fresh_event_stream_that_fails_leaves_the_fetch_its_time(
+async def test_a_fresh_event_stream_that_fails_does_not_shorten_the_fetch(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()

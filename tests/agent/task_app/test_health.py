@@ -62,7 +62,7 @@ def test_the_first_good_answer_is_healthy_at_once(health: Health, clock: Clock) 
 
 
 @pytest.mark.parametrize("fault", [Fault.TIMEOUT, Fault.NONSENSE, Fault.TORN])
-def test_timeouts_and_nonsense_are_never_unhealthy(
+def test_timeouts_and_invalid_responses_are_never_unhealthy(
     health: Health, clock: Clock, fault: Fault
 ) -> None:
     health.answered(ready=True)

@@ -111,7 +111,7 @@ async def refused(answer: Answer, path: str) -> tuple[TaskAppError, Hostile]:
         ("zstd", b"\x28\xb5\x2f\xfd"),
     ],
 )
-async def test_a_compressed_answer_is_not_asked_for_and_not_expanded(
+async def test_a_compressed_response_is_not_requested_and_not_expanded(
     path: str, coding: str, bomb: bytes
 ) -> None:
     first = head("Content-Type: text/event-stream", f"Content-Encoding: {coding}")
@@ -132,13 +132,13 @@ async def test_a_compressed_answer_is_not_asked_for_and_not_expanded(
         ("/messages", then_for_ever(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * 65536)),
     ],
 )
-async def test_an_answer_without_an_end_is_given_up_at_the_limit(path: str, answer: Answer) -> None:
+async def test_an_endless_response_is_abandoned_at_the_limit(path: str, answer: Answer) -> None:
     error, hostile = await refused(answer, path)
     assert error.fault in (Fault.NONSENSE, Fault.TORN)
     assert hostile.sent_bytes < SENT_AT_MOST_BYTES
 
 
-async def test_a_burst_without_an_end_is_given_up_at_the_limit() -> None:
+async def test_an_endless_burst_is_abandoned_at_the_limit() -> None:
     def answer() -> Iterator[bytes]:
         yield stream_head()
         for number in itertools.count():
@@ -149,7 +149,7 @@ async def test_a_burst_without_an_end_is_given_up_at_the_limit() -> None:
     assert hostile.sent_bytes < SENT_AT_MOST_BYTES
 
 
-async def test_comments_may_come_for_as_long_as_they_like() -> None:
+async def test_any_number_of_comments_is_accepted() -> None:
     def answer() -> Iterator[bytes]:
         yield stream_head()
         for _ in range(100):
@@ -161,7 +161,7 @@ async def test_comments_may_come_for_as_long_as_they_like() -> None:
 
 
 @pytest.mark.parametrize("drip", [b"HTTP/1.1 200 OK\r\nX: ", head() + b"{"])
-async def test_an_answer_that_drips_ends_with_the_agents_patience(
+async def test_a_response_that_never_ends_is_abandoned_in_time(
     drip: bytes, server: FakeServer
 ) -> None:
     dripping = Hostile(then_for_ever(drip, b" "), pause_seconds=0.01)
@@ -200,7 +200,7 @@ async def test_cookies_are_not_kept() -> None:
 @pytest.mark.parametrize(
     "charset", ["zlib", "zlib_codec", "rot13", "utf-16", "idna", "unicode_escape", "bz2", "\ufffd"]
 )
-async def test_a_streams_charset_is_utf_8_whatever_it_says(charset: str) -> None:
+async def test_a_stream_is_decoded_as_utf_8_whatever_charset_it_names(charset: str) -> None:
     message = Message(0, "ü日\U0001f642", "user", rfc3339(1))
 
     def answer() -> Iterator[bytes]:
@@ -229,12 +229,12 @@ async def test_a_streams_charset_is_utf_8_whatever_it_says(charset: str) -> None
         b'"messages"',
     ],
 )
-async def test_a_body_that_is_no_conversation_is_nonsense(nonsense: bytes) -> None:
+async def test_a_body_without_a_conversation_is_refused(nonsense: bytes) -> None:
     error, _ = await refused(lambda: [head(), nonsense], "/messages")
     assert error.fault is Fault.NONSENSE
 
 
-async def test_an_agent_goes_on_when_its_task_app_comes_to_its_senses(
+async def test_an_agent_continues_once_its_task_app_responds_correctly(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     """Also one whose times lie beyond what a clock can show, which once ended the agent."""
@@ -251,7 +251,7 @@ async def test_an_agent_goes_on_when_its_task_app_comes_to_its_senses(
             assert not agent.done()
 
 
-async def test_a_flood_of_events_during_a_fetch_fails_it_and_is_not_held(
+async def test_a_flood_of_events_fails_the_fetch_and_is_not_kept(
     app: FakeTaskApp, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "_MAX_NEWER_BYTES", 100_000)

@@ -61,7 +61,7 @@ def test_a_message_past_1_mib_loses_its_front() -> None:
         (body(message(id=1), message(id=1)), Fault.NONSENSE, "message 1 follows message 1"),
     ],
 )
-def test_nonsense_is_named_without_what_it_held(data: bytes, fault: Fault, said: str) -> None:
+def test_invalid_json_is_reported_without_its_content(data: bytes, fault: Fault, said: str) -> None:
     with pytest.raises(TaskAppError, match=said) as caught:
         wire.messages(data)
     assert caught.value.fault is fault

@@ -1,4 +1,4 @@
-"""Tasks as text: one whole, and many as a table."""
+"""Prints tasks as text: one with its details, many as a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasklogs.cli.render.terminal_text import one_line
 from tasklogs.v1 import tasks_pb2, types_pb2
 
 TABLE_COLUMNS = ("task", "status", "agent", "entries", "log as of")
-"""What of a row fits on a terminal."""
+"""The columns of a row that fit on a terminal."""
 
 _STATES = {
     types_pb2.TASK_STATUS_ERROR: "in error",
@@ -23,22 +23,22 @@ _STATES = {
 
 
 def full_name(task: tasks_pb2.Task) -> str:
-    """What to type for `task`."""
+    """Return `owner/name`."""
     return one_line(f"{task.owner}/{task.name}")
 
 
 def status(value: types_pb2.TaskStatus.ValueType) -> str:
-    """A status in one word."""
+    """Return a status as one word."""
     return _word(enums.TaskStatus, value)
 
 
 def state(value: types_pb2.TaskStatus.ValueType) -> str:
-    """A status as what follows "the task is"."""
+    """Return a status as the words after "the task is"."""
     return _STATES.get(value) or status(value)
 
 
 def moment(time: Timestamp) -> str:
-    """`time` to the second, as this machine's clock shows it, with the offset from UTC."""
+    """Return `time` to the second, in this machine's time zone, with the offset from UTC."""
     try:
         return datetime.fromtimestamp(time.seconds).astimezone().isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):
@@ -46,7 +46,7 @@ def moment(time: Timestamp) -> str:
 
 
 def describe(task: tasks_pb2.Task) -> Iterator[str]:
-    """All about `task`, line by line."""
+    """Yield the details of `task`, line by line."""
     detail = task.status_detail
     yield f"{full_name(task)} is {state(task.status)}"
     yield _line("id", one_line(task.id))
@@ -66,7 +66,7 @@ def describe(task: tasks_pb2.Task) -> Iterator[str]:
 
 
 def row(task: tasks_pb2.Task) -> tuple[str, ...]:
-    """`task` in the order of TABLE_COLUMNS, then when it was created, and its id."""
+    """Return the cells of TABLE_COLUMNS, then when the task was created, and its id."""
     log = task.log
     return (
         full_name(task),
@@ -80,14 +80,14 @@ def row(task: tasks_pb2.Task) -> tuple[str, ...]:
 
 
 def print_table(rows: Iterable[tuple[str, ...]]) -> None:
-    """The first TABLE_COLUMNS of each row as a table, for a terminal."""
+    """Print the TABLE_COLUMNS of each row as a table, for a terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in TABLE_COLUMNS:
-        # A task's name is there to be copied: it wraps rather than end in an ellipsis.
+        # People copy the name of a task: wrap it instead of cutting it off.
         table.add_column(column, overflow="fold", no_wrap=column != "task")
     for cells in rows:
         table.add_row(*map(Text, cells[: len(TABLE_COLUMNS)]))
