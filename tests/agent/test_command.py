@@ -1,4 +1,4 @@
-"""The command as a process of its own: its signals, exit codes and lines."""
+"""`tasklogs agent` as a process: its signals, exit codes and lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Proce
 
 
 async def ended(process: asyncio.subprocess.Process, timeout: float = 15.0) -> tuple[int, str]:
-    """Wait for the end; return the exit code and what stood on stderr."""
+    """Wait for the end; return the exit code and stderr."""
     async with asyncio.timeout(timeout):
         _, said = await process.communicate()
     assert process.returncode is not None

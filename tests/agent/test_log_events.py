@@ -1,4 +1,4 @@
-"""The events of the agent's own log are named alike, and all of them are listed."""
+"""The events of the agent's own log have names of one form, and all of them are listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent on the real server and a real Postgres; the task app is the fake."""
+"""The agent with the real server and a real Postgres, and a fake task app."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ async def test_a_rotated_token_is_read_from_the_same_file(
 async def test_an_agent_whose_token_stays_refused_exits(
     app: FakeTaskApp, make_server: MakeServer
 ) -> None:
-    impatient = replace(FAST, rotation_patience_seconds=0.2)
+    impatient = replace(FAST, rotation_timeout_seconds=0.2)
     async with make_server() as server:
         made = await create(server)
         await server.tasks.RotateAgentToken(tasks_pb2.RotateAgentTokenRequest(task="local/demo"))

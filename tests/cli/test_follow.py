@@ -1,4 +1,4 @@
-"""`tasklogs logs -f` as a process, against a server that a test plays."""
+"""`tasklogs logs -f` as a process, against a scripted server."""
 
 from __future__ import annotations
 
@@ -368,7 +368,7 @@ async def test_on_a_terminal_an_answer_grows_in_place_and_ctrl_c_exits_0(
 
 @dataclass
 class Screen:
-    """What a process shows on its terminal, read while it runs."""
+    """The output of a process on its terminal, read while it runs."""
 
     descriptor: int
     terminal: Terminal = field(default_factory=lambda: Terminal(100, 30))

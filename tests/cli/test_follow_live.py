@@ -1,4 +1,4 @@
-"""`tasklogs logs -f` on the real server, with an agent's stream behind it."""
+"""`tasklogs logs -f` with the real server and an agent's stream."""
 
 from __future__ import annotations
 

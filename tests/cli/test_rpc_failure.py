@@ -1,4 +1,4 @@
-"""Whatever fails is one helpful line on stderr and exit 1."""
+"""Every failure is one helpful line on stderr and exit code 1."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_every_code_has_its_words(code: grpc.StatusCode, message: str) -> None:
 
 async def test_a_missing_server_is_reported_with_its_address_and_how_to_start_one() -> None:
     with socket.socket() as bound:
-        # Bound and not listening: nobody else gets the port meanwhile.
+        # Bound but not listening, so that no other process gets the port.
         bound.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{bound.getsockname()[1]}"
         finished = await read(address)

@@ -53,7 +53,7 @@ async def test_it_says_what_to_type_next(
     finished = await finish(process)
 
     assert created.code == 0, created
-    # The .venv is not on this server's PATH, as it is not for who typed `make run`.
+    # The .venv is not on this server's PATH, as after `make run`.
     beside = TASKLOGS.parent
     assert f"  {beside}/tasklogs task create demo --token-file demo.token" in finished.stderr
     assert f"  {beside}/tasklogs logs local/demo --server {address}\n" in finished.stderr

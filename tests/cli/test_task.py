@@ -121,7 +121,7 @@ async def test_list_on_a_terminal_is_a_table(scripted: ScriptedServer) -> None:
     heading, row = finished.stdout.splitlines()
     assert "entries" in heading
     assert row.split() == ["local/demo", "paused", "-", "2", "2026-11-18", "11:08:20+00:00"]
-    # Rich keeps the heading's bold under NO_COLOR: that is no colour.
+    # Under NO_COLOR, Rich keeps the heading bold, which is not a colour.
     assert "\x1b[3" not in finished.stdout
 
 

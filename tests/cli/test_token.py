@@ -1,4 +1,4 @@
-"""`tasklogs token`, and the commands against a server that wants it, over TLS."""
+"""`tasklogs token`, and the commands with a server that requires a token, over TLS."""
 
 from __future__ import annotations
 

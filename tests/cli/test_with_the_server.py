@@ -1,4 +1,4 @@
-"""The command against the real server."""
+"""The commands with the real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading and operating tasks with TaskLogsClient, against a server that a test plays."""
+"""TaskLogsClient reads and operates tasks, against a scripted server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes with a call as its caller's token."""
+"""The token that is sent with a call."""
 
 from __future__ import annotations
 

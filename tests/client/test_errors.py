@@ -1,4 +1,4 @@
-"""Errors of the API, parsed: over a real connection, and from bytes that nobody should send."""
+"""Parsing the API's errors: over a real connection, and from malformed bytes."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_an_error_info_of_another_service_is_not_a_reason(server: Scripted
     "details",
     [
         b"\xff not a status",
-        # A status that contradicts the one that gRPC itself carries.
+        # A status that contradicts gRPC's own.
         status_pb2.Status(code=5, message="other").SerializeToString(),
     ],
 )

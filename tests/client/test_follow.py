@@ -1,4 +1,4 @@
-"""Follows over streams that break, repeat and lie, against a server that a test plays."""
+"""Follows over streams that break, repeat and contradict, against a scripted server."""
 
 from __future__ import annotations
 
@@ -361,7 +361,7 @@ async def test_waits_grow_until_a_stream_continues(server: LogServer) -> None:
     told: list[Reconnecting | Reconnected] = []
     server.streams = [
         [status("c0", ACTIVE), DRAINING],
-        # A status alone is no progress.
+        # A status alone does not count as progress.
         [status("c0", ACTIVE), DRAINING],
         [DRAINING],
         [status("c0", ACTIVE), progress("c0"), DRAINING],
@@ -522,7 +522,7 @@ async def test_a_silent_server_is_abandoned_after_connect_timeout(
     server.streams = [[HOLD]]
 
     with pytest.raises(errors.DeadlineExceeded):
-        # Long enough for the follow to have reached the server, or there is nothing to leave.
+        # Long enough for the follow to reach the server; otherwise there is nothing to leave.
         await anext(client.follow(TASK, connect_timeout=timedelta(seconds=1)))
 
     await server.left.wait()
@@ -685,7 +685,7 @@ def _always(step: Step) -> Play:
 
 
 async def _signalling(reached: asyncio.Event, follow: Follow) -> FollowEvent:
-    """Set `reached` in the turn of the loop in which the follow begins to wait."""
+    """Set `reached` in the loop iteration in which the follow begins to wait."""
     reached.set()
     return await anext(follow)
 

@@ -1,4 +1,4 @@
-"""Random logs, random breaks: whatever a server does, a follow yields what the log came to hold."""
+"""Random logs and random breaks: whatever a server does, a follow yields the final log."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ BREAKS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from(Break)), max_size
 
 
 class Server:
-    """Plays follows of a log that changes between the messages and breaks where it is told."""
+    """Serves follows of a log that changes between the messages, and breaks them on request."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A server that means harm, or is none of TaskLogs: only promised errors, in bounded memory."""
+"""A malicious server, or another kind of server: only documented errors, in bounded memory."""
 
 from __future__ import annotations
 

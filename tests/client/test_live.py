@@ -1,4 +1,4 @@
-"""The client on the real server, with an agent's stream behind it and a network that breaks."""
+"""The client with the real server, an agent's stream, and a network that breaks."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def until(follow: Follow, kind: type[FollowEvent]) -> list[FollowEvent]:
 
 
 async def next_status(follow: Follow) -> TaskStatus:
-    """The next status; there may be several with other facts in between."""
+    """Return the next status; statuses with other facts may come before it."""
     event = (await until(follow, StatusChanged))[-1]
     assert isinstance(event, StatusChanged)
     return event.status
@@ -242,7 +242,7 @@ async def test_a_network_that_breaks_at_random_moments_loses_and_repeats_nothing
 
 
 async def talk(agent: ScriptedAgent, dice: random.Random, said: dict[int, str]) -> None:
-    """Say 200 things, entry after entry, each growing and being redrawn."""
+    """Append 200 changes: entries that grow and are redrawn."""
     last = 0
     for _ in range(200):
         kind = dice.choice(("grow", "grow", "redraw", "next"))

@@ -1,4 +1,4 @@
-"""The client without asyncio, from threads of its own, against a server that a test plays."""
+"""The client without asyncio, used from threads, against a scripted server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the conversation go on? Each sentence of the rule."""
+"""When a list continues the stored epoch: each sentence of the rule."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_an_unchanged_tail_continues_the_epoch(restarted: bool) -> None:
 
 
 def test_an_equal_time_does_not_excuse_other_content_after_a_restart() -> None:
-    """Over ACP times stay: an older save must not overwrite what is stored."""
+    """Over ACP times do not change: an older saved state must not overwrite the stored one."""
     for content in (b"rewritten", B.content[:-1]):
         other = replace(B, content=content)
         assert compare([A, other], stored([A, B]), restarted=False) is Verdict.CONTINUES

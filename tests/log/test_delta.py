@@ -1,4 +1,4 @@
-"""Deltas: keep the first bytes, then this text."""
+"""Deltas: keep the first bytes, then append a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries past 1 MiB lose their front, decided by their length alone."""
+"""Entries of more than 1 MiB lose their front. Only the length decides how much."""
 
 from __future__ import annotations
 

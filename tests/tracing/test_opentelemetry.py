@@ -1,4 +1,4 @@
-"""What is traced and what a span holds, with the real SDK and its exporter in memory."""
+"""What is traced and what a span has, with the real SDK and an exporter in memory."""
 
 from __future__ import annotations
 

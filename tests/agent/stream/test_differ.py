@@ -29,7 +29,7 @@ def next_append(differ: Differ, limit_bytes: int = LIMIT) -> Append:
 
 
 def differ_at(*stored: Entry, process: int | None = 1) -> tuple[Differ, ReferenceStore]:
-    """Return a new session's differ on a store that holds `stored`."""
+    """Return a new session's differ on a store that has `stored`."""
     store = ReferenceStore()
     if stored:
         first = Append(open_epoch=True, entries=stored)
@@ -38,7 +38,7 @@ def differ_at(*stored: Entry, process: int | None = 1) -> tuple[Differ, Referenc
 
 
 def drain(differ: Differ, store: ReferenceStore, limit_bytes: int = LIMIT) -> int:
-    """Send all; return how many appends it took."""
+    """Send everything; return the number of appends."""
     count = 0
     while (append := differ.next_append(limit_bytes)) is not None:
         store.apply(messages.log_append(append).append)
@@ -241,7 +241,7 @@ def test_a_sealed_entry_that_changes_opens_an_epoch() -> None:
 
 
 def test_an_event_after_an_empty_message_needs_a_list() -> None:
-    # A prompt that failed removes its empty answer without an event, and leaves its id unused.
+    # A failed prompt removes its empty answer without an event. Its id is not used again.
     differ, _ = differ_at()
     differ.show_list([entry(0, "a"), entry(1, "b"), entry(2)], process=1)
     assert differ.show_entry(entry(3, "c"), process=1) is Effect.UNCERTAIN
@@ -367,7 +367,7 @@ def test_content_beyond_the_limit_is_read_again_when_it_can_be_sent(
     effects = [differ.show_entry(one, process=1) for one in shown]
     assert effects[0] is Effect.CHANGED
     assert effects[-1] is Effect.UNCERTAIN
-    # The one that may still change does so all the same.
+    # The entry that may still change can change all the same.
     last = shown[effects.index(Effect.UNCERTAIN) - 1]
     grown = replace(last, content=last.content + b"!", time=Time(5000, 0))
     assert differ.show_entry(grown, process=1) is Effect.CHANGED

@@ -1,4 +1,4 @@
-"""Random histories of a task app, seen through all that lags, must end as the task app's list."""
+"""Random histories of a task app, seen with delays, must end as the task app's list."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class History:
         self.may_change = False
         self.store = ReferenceStore()
         self.sent_tails = SentTails()
-        # The list that a fetch under way will answer, and the events since its request.
+        # The list that the current fetch will return, and the events since its request.
         self.fetch: list[Entry] | None = None
         self.newer: dict[int, Entry] | None = None
         self.connect()
@@ -95,7 +95,7 @@ class History:
     # --- the task app
 
     def say(self, text: str) -> None:
-        # An empty message that another one follows is no habit of AgentAPI's.
+        # AgentAPI never adds a message after an empty one.
         if self.shown and not self.shown[-1].content:
             return
         entry_type = EntryType.INPUT if text == "a" else EntryType.OUTPUT
@@ -111,9 +111,9 @@ class History:
 
     def withdraw(self) -> None:
         self.shown = self.shown[:-1]
-        # What the withdrawn message followed is a user's, and stays as it is.
+        # The message before the withdrawn one is a user's, and does not change.
         self.may_change = False
-        # The next tick emits nothing for it, and comes before the next prompt.
+        # The next tick emits no event for it, and comes before the next prompt.
         self.emit()
 
     def restart(self, kind: str) -> None:

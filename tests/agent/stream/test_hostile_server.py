@@ -1,4 +1,4 @@
-"""A server that breaks the protocol of the agent stream: the agent says so, and dials again."""
+"""A server that breaks the protocol of the agent stream: the agent logs it and dials again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tail(**fields: Any) -> pb.Welcome.Tail:
 
 
 class Hostile:
-    """Sends each stream the same messages, whatever it hears, and keeps it open."""
+    """Sends each stream the same messages, whatever it receives, and keeps it open."""
 
     def __init__(
         self, messages: Sequence[pb.ServerMessage | bytes], compression: grpc.Compression | None
@@ -86,7 +86,7 @@ async def ends(
     messages: Sequence[pb.ServerMessage | bytes],
     compression: grpc.Compression | None = None,
 ) -> list[Any]:
-    """Let an agent meet that server twice; return what its log says of the ends."""
+    """Connect an agent to that server twice; return its log events of the two ends."""
 
     def said() -> list[Any]:
         return [one for one in logged if one["event"] == "stream.ended"]
@@ -153,6 +153,6 @@ def test_an_agent_waits_at_most_an_hour_and_a_half(asked: float) -> None:
 
 async def test_too_many_syncs_end_the_stream(app: FakeTaskApp) -> None:
     flood = [pb.ServerMessage(sync=pb.Sync(id=number)) for number in range(300)]
-    async with app.handling_post():  # no sync is answered meanwhile
+    async with app.handling_post():  # no sync is answered during it
         ended = await ends(app, [WELCOME, *flood])
     assert {one["code"] for one in ended} == {"INTERNAL"}

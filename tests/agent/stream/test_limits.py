@@ -1,4 +1,4 @@
-"""What an agent does where the server takes no more of its task: it waits, and does not spin."""
+"""What an agent does when the server refuses its task's appends: it waits, and does not spin."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def streams(server: Server) -> int:
 
 
 async def until_shown(server: Server, wanted: list[str]) -> None:
-    """Wait until the stored log holds just this."""
+    """Wait until the stored log has exactly these entries."""
 
     async def is_shown() -> bool:
         return contents(await read(server, source=SNAPSHOT)) == wanted
@@ -112,5 +112,5 @@ async def test_an_agent_that_connected_too_often_waits_as_long_as_it_is_told(
                 await until_shown(server, ["", "before", "after"])
             assert await streams(server) == 3
     told = [one for one in refusals(logged)() if one["code"] == "RESOURCE_EXHAUSTED"]
-    # It dials again within 50 ms where nobody asks for more: that would be dozens of times.
+    # Without a requested wait it dials again within 50 ms: that would be dozens of times.
     assert 1 <= len(told) <= 2

@@ -168,7 +168,7 @@ async def test_a_network_that_died_silently_is_noticed(
             await server.session()
             await until(lambda: server.store.entries)
             network.mute()
-            # Nothing is said meanwhile: only the pings can tell.
+            # Nothing is sent in this time: only the pings can notice.
             await until(lambda: network.connections > 1)  # it dials again, into the same silence
             app.say("user", "meanwhile")
             await network.heal()

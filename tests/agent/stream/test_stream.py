@@ -1,4 +1,4 @@
-"""The agent's side of the stream: self-clocked, in deltas, within the limits."""
+"""The agent's side of the stream: one append at a time, as deltas, within the limits."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_a_reconnect_to_10_000_entries_moves_less_than_100_kb(
     app.become_ready()
     for number in range(10_000):
         app.say("user" if number % 2 == 0 else "agent", f"{number} " + "x" * 200)
-    patient = replace(FAST, fetch_patience_seconds=10.0, sync_timeout_seconds=20.0)
+    patient = replace(FAST, fetch_fallback_seconds=10.0, sync_timeout_seconds=20.0)
     async with running_agent(app, server, patient):
         await until(lambda: len(server.store.entries) == 10_001, timeout=20)
     async with running_agent(app, server, patient):
@@ -204,6 +204,6 @@ async def test_an_append_says_how_long_the_oldest_of_its_changes_has_waited(
         await until(lambda: len(session.appends) == 3)
 
     assert session.appends[1].waited_ms >= 50
-    # What was sent no longer counts.
+    # Changes that were sent no longer count.
     later_ms = (time.monotonic() - answered) * 1000
     assert session.appends[2].waited_ms <= later_ms

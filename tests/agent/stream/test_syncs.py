@@ -26,7 +26,7 @@ async def test_a_sync_that_arrives_during_a_fetch_gets_its_own_fetch(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
-    async with running_agent(app, server, replace(FAST, fetch_patience_seconds=5.0)):
+    async with running_agent(app, server, replace(FAST, fetch_fallback_seconds=5.0)):
         session = await server.session()
         await until(lambda: server.store.entries)
         async with app.handling_post():
@@ -37,8 +37,8 @@ async def test_a_sync_that_arrives_during_a_fetch_gets_its_own_fetch(
             session.send(pb.ServerMessage(sync=pb.Sync(id=3)))
         for number in (1, 2, 3):
             assert (await session.answer(number)).HasField("sync_done")
-        # One for the first, one for the two that came meanwhile; one that a status asked for,
-        # maybe.
+        # One for the first and one for the two that came during it; possibly one that a status
+        # caused.
         assert app.fetches <= fetches + 3
 
 
@@ -46,7 +46,7 @@ async def test_a_sync_does_not_wait_for_a_fetch_that_a_status_began(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
-    async with running_agent(app, server, replace(FAST, fetch_patience_seconds=5.0)):
+    async with running_agent(app, server, replace(FAST, fetch_fallback_seconds=5.0)):
         session = await server.session()
         await until(lambda: server.store.entries)
         app.fail_next("/messages", hangs)

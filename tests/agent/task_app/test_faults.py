@@ -1,4 +1,4 @@
-"""A reason for the log."""
+"""The reason of a task app's failure, for the log."""
 
 from __future__ import annotations
 

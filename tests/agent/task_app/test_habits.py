@@ -1,4 +1,4 @@
-"""Each of the task app's habits, as AGENT-STREAM section 1 lists them, met by a whole agent."""
+"""What AgentAPI does, item by item, and what a whole agent makes of it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_a_banner_is_never_stored_as_the_saved_conversation(
 
 
 async def test_a_users_message_makes_a_process_ready(app: FakeTaskApp, server: FakeServer) -> None:
-    # An agent whose screen never comes to rest is never `stable`.
+    # A task app whose screen keeps changing never says `stable`.
     async with running_agent(app, server):
         session = await server.session()
         await until(lambda: session.health == INITIALIZING)
@@ -258,7 +258,7 @@ async def test_a_read_while_a_post_is_handled_takes_the_events_instead(
 async def test_a_burst_that_lags_behind_messages_withdraws_nothing(
     server: FakeServer,
 ) -> None:
-    # The emitter stands still while a POST is handled, up to 25 ms behind what `/messages` said.
+    # `/events` pauses while a POST is handled, up to 25 ms behind `/messages`.
     async with FakeTaskApp(interval_seconds=60) as app:
         app.become_ready()
         app.tick()
@@ -335,7 +335,7 @@ async def test_a_read_that_is_torn_twice_is_an_error(app: FakeTaskApp, server: F
 async def test_broken_connections_of_the_same_process_are_no_restart(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
-    # All but one: the idle connection stands.
+    # All but one: the idle connection stays open.
     app.become_ready()
     app.say("agent", "abc")
     async with running_agent(app, server):

@@ -26,11 +26,11 @@ def health(clock: Clock) -> Health:
 
 
 def value(health: Health) -> AppHealth:
-    return health.value  # anew: mypy would take it for what it was
+    return health.value  # read again: mypy would assume the earlier value
 
 
 def fail(health: Health, clock: Clock, fault: Fault, *, seconds: int) -> None:
-    """Fail once a second, the first time now."""
+    """Fail once per second, beginning now."""
     for _ in range(seconds + 1):
         health.failed(fault)
         clock.seconds += 1

@@ -1,4 +1,4 @@
-"""A task app that means harm, or lost its mind: the agent stays small, and says what it saw."""
+"""A malicious or broken task app: the agent's memory is bounded, and it reports the failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Answer = Callable[[], Iterable[bytes]]
 
 
 class Hostile:
-    """Answers each request with the bytes that `answer` makes, until they end or nobody reads."""
+    """Responds to each request with the bytes of `answer`, until they end or the client leaves."""
 
     def __init__(self, answer: Answer, pause_seconds: float = 0.0) -> None:
         self._answer = answer
@@ -93,7 +93,7 @@ def body(*messages: dict[str, object]) -> bytes:
 
 
 async def refused(answer: Answer, path: str) -> tuple[TaskAppError, Hostile]:
-    """What the agent makes of an answer at `path`."""
+    """Return the agent's failure for a response at `path`."""
     async with facing(answer) as (hostile, app):
         with pytest.raises(TaskAppError) as raised:
             await (app.messages() if path == "/messages" else app.burst())
@@ -237,7 +237,7 @@ async def test_a_body_without_a_conversation_is_refused(nonsense: bytes) -> None
 async def test_an_agent_continues_once_its_task_app_responds_correctly(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
-    """Also one whose times lie beyond what a clock can show, which once ended the agent."""
+    """Also one with times that no clock can show."""
     app.become_ready()
     app.say("user", "hello")
     for time in ("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:60Z"):

@@ -1,4 +1,4 @@
-"""AgentAPI's JSON, as entries; what is wrong with it is named without its content."""
+"""AgentAPI's JSON becomes entries; errors in it are reported without its content."""
 
 from __future__ import annotations
 

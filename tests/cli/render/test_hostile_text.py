@@ -1,4 +1,4 @@
-"""What strangers say, on every way to a terminal: shown, and steering nothing."""
+"""Untrusted text on every way to a terminal: it is shown and cannot steer the terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HYPERLINK = "\x1b]8;;http://evil.example\x1b\\click\x1b]8;;\x1b\\"
 MARKUP = "[red]x[/red][link=http://evil.example]:smile:[/]"
 HOSTILE = f"{CLIPBOARD}{HYPERLINK}\x9b2J\x9d0;owned\x9c\x00\x08\x7f\u202egnp\u2066\r{MARKUP}"
 _OURS = re.compile(r"\x1b\[(?:[01]|0?1;?\d*)?m")
-"""Bold, as headings and tables have it."""
+"""Bold, which headings and tables use."""
 _STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -50,7 +50,7 @@ def refusal(reason: str = HOSTILE) -> Refusal:
 
 
 def steering(screen: str) -> list[str]:
-    """What on the screen is none of the command's own."""
+    """Return what is on the screen and not written by the command itself."""
     shown = _OURS.sub("", screen)
     return re.findall(
         r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", shown
@@ -147,7 +147,7 @@ async def test_raw_and_escaped_need_text_output(scripted: ScriptedServer) -> Non
 
 @pytest.mark.parametrize("piece", [" ", "\t ", "\n ", "\r\n", "\r", "\x1b", "\u2028", "\x1f", "a "])
 async def test_escaping_takes_time_proportional_to_the_length(piece: str) -> None:
-    """A megabyte of blanks once took minutes to bring on one line."""
+    """A quadratic algorithm would take minutes for a megabyte of blanks."""
     text = "a" + piece * (1_000_000 // len(piece)) + "b"
     began = time.process_time()
     for make_safe in (visible, one_line, safe_json):

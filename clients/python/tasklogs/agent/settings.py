@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Settings:
     """All values are in seconds. The defaults are those of the contract; tests use shorter ones."""
 
-    fetch_patience_seconds: float = 1.0
+    fetch_fallback_seconds: float = 1.0
     """If `/messages` does not answer in this time, a new `/events` is opened as well."""
     sync_timeout_seconds: float = 10.0
     """A sync fails if the task app does not show its conversation in this time."""
@@ -29,12 +29,12 @@ class Settings:
     refused_cap_seconds: float = 60.0
     """The longest of those waits if the server accepted nothing that the stream sent. The next
     stream would send the same."""
-    asked_cap_seconds: float = 3600.0
+    retry_after_cap_seconds: float = 3600.0
     """The longest wait that the server may ask for, so that a faulty server cannot keep agents away
     indefinitely."""
-    rotation_patience_seconds: float = 150.0
+    rotation_timeout_seconds: float = 150.0
     """How long to wait for another token in the file after the server refused the token."""
-    rotation_look_seconds: float = 1.0
+    rotation_interval_seconds: float = 1.0
     """The interval at which that file is read."""
     superseded_wait_seconds: tuple[float, float] = (30.0, 60.0)
     """The wait after another agent took over, so that two agents with one token do not supersede

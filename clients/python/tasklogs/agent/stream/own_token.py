@@ -34,14 +34,14 @@ class OwnToken:
         if self._read is None:
             return False
         try:
-            async with asyncio.timeout(settings.rotation_patience_seconds):
+            async with asyncio.timeout(settings.rotation_timeout_seconds):
                 while not departure.is_wanted:
                     found = self._read()
                     if found and found != self.value:
                         self.value = found
                         return True
                     try:
-                        async with asyncio.timeout(settings.rotation_look_seconds):
+                        async with asyncio.timeout(settings.rotation_interval_seconds):
                             await departure.wanted()
                     except TimeoutError:
                         pass

@@ -96,7 +96,7 @@ class Backoff:
             return 0.0
         if ended.retry_after_seconds is not None:
             return backoff.asked_seconds(
-                ended.retry_after_seconds, cap=self._settings.asked_cap_seconds, rng=self._rng
+                ended.retry_after_seconds, cap=self._settings.retry_after_cap_seconds, rng=self._rng
             )
         # A lost session, or a refusal before Welcome, does not show that the content was refused.
         is_refused = ended.was_welcome and ended.is_refusal and ended.info != "SESSION_LOST"

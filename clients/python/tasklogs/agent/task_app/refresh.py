@@ -17,7 +17,7 @@ class Refresher:
     """Runs the fetches. A caller of `fresh` gets one that began after its call.
 
     A fetch that nobody waits for (a status changed) is cancelled when a caller comes: it may hang
-    in a blocked `/messages`, and the caller would wait for `fetch_patience_seconds` twice.
+    in a blocked `/messages`, and the caller would wait for `fetch_fallback_seconds` twice.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Refresher:
         messages = asyncio.create_task(self._messages())
         burst: asyncio.Task[Shown] | None = None
         try:
-            await asyncio.wait({messages}, timeout=self._settings.fetch_patience_seconds)
+            await asyncio.wait({messages}, timeout=self._settings.fetch_fallback_seconds)
             if not messages.done():
                 burst = asyncio.create_task(self._burst())
                 await asyncio.wait({messages, burst}, return_when=asyncio.FIRST_COMPLETED)
