@@ -673,7 +673,7 @@ async def test_a_follow_that_waits_to_reconnect_can_be_closed(server: LogServer)
 
 
 async def test_a_tail_and_a_cursor_together_are_refused_at_once(client: TaskLogsClient) -> None:
-    with pytest.raises(ValueError, match="not at both"):
+    with pytest.raises(ValueError, match="not both"):
         client.follow(TASK, tail=1, cursor="c")
 
 
