@@ -21,6 +21,7 @@ _PART = re.compile(r"(<!-- (?P<name>[\w ]+), by make docs -->\n).*?(<!-- end -->
 _PARTS: Mapping[str, Callable[[], str]] = {
     "server settings": tables.server_settings,
     "agent settings": tables.agent_settings,
+    "agent log events": tables.agent_log_events,
     "metrics": tables.metrics,
 }
 

@@ -17,14 +17,14 @@ from tests.support.fakes.task_app import FakeTaskApp
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 FAST = Settings(
-    # No test may depend on how busy the machine is: what fetches has its time, as in earnest.
-    fetch_patience_seconds=1.0,
+    # Fetches keep the real time-out: no test may depend on how busy the machine is.
+    fetch_fallback_seconds=1.0,
     sync_timeout_seconds=30.0,
     probe_interval_seconds=0.02,
     unhealthy_after_seconds=0.2,
     backoff_first_seconds=0.01,
     backoff_cap_seconds=0.05,
-    rotation_look_seconds=0.02,
+    rotation_interval_seconds=0.02,
     superseded_wait_seconds=(0.3, 0.4),
     # Longer than any test waits: one that needs all of it fails.
     goodbye_timeout_seconds=3 * DEADLINE_SECONDS,
@@ -46,7 +46,7 @@ async def running_agent(
     settings: Settings = FAST,
     build_number: int | None = None,
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """Run an agent; its task ends as the agent does. Cancelled at the end, as by SIGKILL."""
+    """Run an agent; its task ends with the agent. At the end it is cancelled, as by SIGKILL."""
     options = Options(server.address, "a-token", app.url, build_number)
     agent = Agent(options, settings, rng=random.Random(7))
     task = asyncio.create_task(agent.run())

@@ -1,12 +1,14 @@
-"""The command as a process of its own: its signals, exit codes and lines."""
+"""`tasklogs agent` as a process: its signals, exit codes and lines."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -37,7 +39,7 @@ async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Proce
 async def ended(
     process: asyncio.subprocess.Process, timeout: float = DEADLINE_SECONDS
 ) -> tuple[int, str]:
-    """Wait for the end; return the exit code and what stood on stderr."""
+    """Wait for the end; return the exit code and stderr."""
     async with asyncio.timeout(timeout):
         _, said = await process.communicate()
     assert process.returncode is not None
@@ -98,7 +100,7 @@ async def test_a_second_signal_ends_it_at_once(app: FakeTaskApp) -> None:
     await process.stderr.readline()  # it has begun
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while b"leaving" not in await process.stderr.readline():
+        while b"agent.leaving" not in await process.stderr.readline():
             pass
     process.send_signal(signal.SIGINT)
     code, said = await ended(process)
@@ -106,7 +108,7 @@ async def test_a_second_signal_ends_it_at_once(app: FakeTaskApp) -> None:
     assert "second signal" in said.splitlines()[-1]
 
 
-async def test_a_goodbye_that_nobody_takes_is_exit_1_within_10_s(app: FakeTaskApp) -> None:
+async def test_an_unconfirmed_goodbye_ends_with_exit_1_within_10_s(app: FakeTaskApp) -> None:
     began = time.monotonic()
     process = await start(
         "--server=127.0.0.1:1", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"
@@ -118,7 +120,7 @@ async def test_a_goodbye_that_nobody_takes_is_exit_1_within_10_s(app: FakeTaskAp
     # What it does itself at the end takes a machine no longer than to start it.
     code, said = await ended(process, timeout=10.0 + to_begin_seconds)
     assert code == 1
-    assert "left without a goodbye" in said.splitlines()[-1]
+    assert "stopped without a confirmed goodbye" in said.splitlines()[-1]
 
 
 async def test_a_token_on_the_command_line_is_warned_about(
@@ -132,7 +134,7 @@ async def test_a_token_on_the_command_line_is_warned_about(
     process.send_signal(signal.SIGTERM)
     code, said = await ended(process)
     assert code == 0
-    assert "--token shows in `ps`" in said
+    assert "`ps` shows --token" in said
     assert "secret-token" not in said
 
 
@@ -155,8 +157,71 @@ async def test_bad_usage_is_named_in_one_line(arguments: list[str], code: int, s
     assert "Traceback" not in text
 
 
+async def test_the_start_event_has_what_was_started_and_no_secret(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    url = app.url.replace("http://", "http://user:a-password@")
+    process = await start(
+        f"--server={server.address}",
+        f"--agentapi-url={url}",
+        "--build-number=3",
+        TASKLOGS_AGENT_TOKEN="secret-token",
+        TASKLOGS_LOG_FORMAT="json",
+        TASKLOGS_LOG_LEVEL="info",
+    )
+    await server.session()
+    process.send_signal(signal.SIGTERM)
+    code, said = await ended(process)
+
+    assert code == 0, said
+    started, *_ = [json.loads(line) for line in said.splitlines()]
+    del started["timestamp"]
+    assert started == {
+        "event": "agent.started",
+        "level": "info",
+        "version": version("tasklogs"),
+        "server": server.address,
+        "tls": False,
+        "source": "agentapi",
+        "task_app": app.url.removeprefix("http://"),
+        "build_number": 3,
+    }
+    for secret in ("a-password", "secret-token"):
+        assert secret not in said
+
+
+async def test_a_log_level_leaves_out_what_is_below_it(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    process = await start(
+        f"--server={server.address}",
+        f"--agentapi-url={app.url}",
+        "--log-level=error",
+        TASKLOGS_AGENT_TOKEN="x",
+    )
+    await server.session()
+    process.send_signal(signal.SIGTERM)
+
+    assert await ended(process) == (0, "")
+
+
+@pytest.mark.parametrize("option", ["--log-format=xml", "--log-level=loud"])
+async def test_a_format_or_level_that_does_not_exist_is_refused(option: str) -> None:
+    code, said = await ended(await start("--token=x", option))
+    assert code == 2
+    assert "is not one of" in said
+
+
 async def test_help_names_every_variable() -> None:
     process = await start("--help")
     out, _ = await process.communicate()
-    for variable in ("SERVER", "AGENT_TOKEN", "AGENT_TOKEN_FILE", "AGENTAPI_URL", "BUILD_NUMBER"):
+    for variable in (
+        "SERVER",
+        "AGENT_TOKEN",
+        "AGENT_TOKEN_FILE",
+        "AGENTAPI_URL",
+        "BUILD_NUMBER",
+        "LOG_FORMAT",
+        "LOG_LEVEL",
+    ):
         assert f"TASKLOGS_{variable}]".encode() in out or f"TASKLOGS_{variable};".encode() in out

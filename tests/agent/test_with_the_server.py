@@ -1,4 +1,4 @@
-"""The agent on the real server and a real Postgres; the task app is the fake."""
+"""The agent with the real server and a real Postgres, and a fake task app."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def contents(log: task_logs_pb2.GetTaskLogsResponse) -> list[str]:
     return [entry.content for entry in log.logs]
 
 
-async def test_a_live_read_holds_all_that_was_shown_when_it_was_called(
+async def test_a_live_read_has_all_that_was_shown_before_it(
     app: FakeTaskApp, make_server: MakeServer
 ) -> None:
     app.become_ready()
@@ -121,7 +121,7 @@ async def test_a_restarted_server_loses_nothing_and_stores_nothing_twice(
             assert log.epoch == 1
 
 
-async def test_what_the_task_app_said_reaches_the_reader(
+async def test_the_task_apps_messages_reach_the_reader(
     app: FakeTaskApp, make_server: MakeServer
 ) -> None:
     app.become_ready()
@@ -151,7 +151,7 @@ async def test_a_goodbye_for_a_pause_pauses_a_standalone_task(
         assert contents(log) == ["", "last words"]
 
 
-async def test_a_redrawn_and_withdrawn_tail_is_stored_as_it_stands(
+async def test_a_redrawn_and_withdrawn_tail_is_stored_as_shown(
     make_server: MakeServer,
 ) -> None:
     async with (
@@ -175,7 +175,7 @@ async def test_a_redrawn_and_withdrawn_tail_is_stored_as_it_stands(
         assert log.epoch == 1
 
 
-async def test_a_rotated_token_is_taken_from_where_the_first_one_lay(
+async def test_a_rotated_token_is_read_from_the_same_file(
     app: FakeTaskApp, make_server: MakeServer, tmp_path: Path
 ) -> None:
     app.become_ready()
@@ -204,10 +204,10 @@ async def test_a_rotated_token_is_taken_from_where_the_first_one_lay(
             assert contents(await read(server)) == ["", "while the old one lay there"]
 
 
-async def test_an_agent_whose_token_stays_refused_gives_up(
+async def test_an_agent_whose_token_stays_refused_exits(
     app: FakeTaskApp, make_server: MakeServer
 ) -> None:
-    impatient = replace(FAST, rotation_patience_seconds=0.2)
+    impatient = replace(FAST, rotation_timeout_seconds=0.2)
     async with make_server() as server:
         made = await create(server)
         await server.tasks.RotateAgentToken(tasks_pb2.RotateAgentTokenRequest(task="local/demo"))

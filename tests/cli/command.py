@@ -1,4 +1,4 @@
-"""Runs the installed `tasklogs` as people do: as a process, in a pipe or on a terminal."""
+"""Runs the installed `tasklogs` as a process, in a pipe or on a terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Finished:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process' own, without what would change the command's ways."""
+    """Return this process' environment without what changes the behaviour of the command."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -40,7 +40,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 async def started(
     *arguments: str, env: Mapping[str, str] | None = None, stdout: int = subprocess.PIPE
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start it with pipes for its output and nobody to ask; it does not outlive the block."""
+    """Start it with pipes for its output and no terminal; it ends with the block at the latest."""
     process = await asyncio.create_subprocess_exec(
         TASKLOGS,
         *arguments,
@@ -66,7 +66,7 @@ async def finish(process: asyncio.subprocess.Process) -> Finished:
 
 
 async def run(*arguments: str, env: Mapping[str, str] | None = None) -> Finished:
-    """Run it to its end with pipes for its output and nobody to ask."""
+    """Run it to its end with pipes for its output and no terminal."""
     async with started(*arguments, env=env) as process:
         return await finish(process)
 
@@ -74,7 +74,7 @@ async def run(*arguments: str, env: Mapping[str, str] | None = None) -> Finished
 async def run_on_terminal(
     *arguments: str, typed: str = "", env: Mapping[str, str] | None = None
 ) -> Finished:
-    """Run it on a terminal of its own; `stdout` is all that came to the screen."""
+    """Run it on a terminal; `stdout` is everything that was shown on it."""
     ours, theirs = pty.openpty()
     try:
         process = await asyncio.create_subprocess_exec(
@@ -108,7 +108,7 @@ def _read_to_end(terminal: int) -> bytes:
         try:
             piece = os.read(terminal, 65536)
         except OSError:
-            # Linux says EIO when the last process has closed the terminal.
+            # Linux returns EIO when the last process has closed the terminal.
             return screen
         if not piece:
             return screen

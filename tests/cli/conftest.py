@@ -9,6 +9,6 @@ from tests.client.scripted_server import ScriptedServer, scripted_server
 
 @pytest.fixture
 async def scripted() -> AsyncIterator[ScriptedServer]:
-    """A server that answers what the test puts into its script."""
+    """A server with the responses of the test's script."""
     async with scripted_server() as server:
         yield server

@@ -1,4 +1,4 @@
-"""Tasks and pages as a server would send them."""
+"""Tasks and pages, as a server sends them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def task(name: str = "demo", display_name: str = "") -> tasks_pb2.Task:
 
 
 def entry(entry_id: int, content: str, dropped_bytes: int = 0) -> types_pb2.TaskLogEntry:
-    """An entry; the user says those of even ids."""
+    """An entry; those with even ids are the user's."""
     speakers = (types_pb2.TASK_LOG_TYPE_INPUT, types_pb2.TASK_LOG_TYPE_OUTPUT)
     return types_pb2.TaskLogEntry(
         id=entry_id,

@@ -1,31 +1,49 @@
-"""The enums that --help shows are those of the API."""
+"""The API's enums as options: what people type, and what --help shows."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum
 
 import pytest
+import typer
 
-from tasklogs.cli import choices
+from tasklogs import enums
+from tasklogs.cli.choices import choice_option
 from tasklogs.v1 import task_logs_pb2, types_pb2
 
-
-@pytest.mark.parametrize(
-    ("choice", "api_names"),
-    [
-        (choices.TaskStatus, types_pb2.TaskStatus.keys()),
-        (choices.BuildTransition, types_pb2.BuildTransition.keys()),
-        (choices.JobStatus, types_pb2.JobStatus.keys()),
-        (choices.AgentLifecycle, types_pb2.AgentLifecycle.keys()),
-        (choices.AppHealth, types_pb2.AppHealth.keys()),
-        (choices.LogSource, task_logs_pb2.LogSource.keys()),
-    ],
+ENUMS = (
+    (enums.TaskStatus, types_pb2.TaskStatus.items()),
+    (enums.BuildTransition, types_pb2.BuildTransition.items()),
+    (enums.JobStatus, types_pb2.JobStatus.items()),
+    (enums.AgentLifecycle, types_pb2.AgentLifecycle.items()),
+    (enums.AppHealth, types_pb2.AppHealth.items()),
+    (enums.LogSource, task_logs_pb2.LogSource.items()),
 )
+
+
+@pytest.mark.parametrize(("enum", "api"), ENUMS)
 def test_every_value_of_the_api_but_the_unspecified_one_can_be_typed(
-    choice: type[StrEnum], api_names: list[str]
+    enum: type[IntEnum], api: list[tuple[str, int]]
 ) -> None:
+    option = choice_option(enum, "")
+    typed = option.metavar.strip("<>").split("|")
+
     # The first value of each enum is its _UNSPECIFIED.
-    assert [choices.proto_name(value) for value in choice] == api_names[1:]
-    assert [value.value for value in choice] == [
-        choices.typed_name(choice.__name__, name) for name in api_names[1:]
-    ]
+    assert [enum[option.parser(name)] for name in typed] == [value for _, value in api[1:]]
+    for name, (api_name, _) in zip(typed, api[1:], strict=True):
+        assert api_name.endswith(name.upper().replace("-", "_"))
+
+
+@pytest.mark.parametrize("text", ["start-timeout", "START_TIMEOUT", "Start_Timeout"])
+def test_case_and_underscores_do_not_matter(text: str) -> None:
+    parse = choice_option(enums.AgentLifecycle, "").parser
+
+    assert parse(text) == "START_TIMEOUT"
+
+
+@pytest.mark.parametrize("text", ["", "unspecified", "yesterday", "1"])
+def test_any_other_text_is_refused_with_the_choices(text: str) -> None:
+    parse = choice_option(enums.LogSource, "").parser
+
+    with pytest.raises(typer.BadParameter, match=r"is not one of 'live', 'snapshot'\."):
+        parse(text)

@@ -1,4 +1,4 @@
-"""`make demo` tells its story to the end and leaves nothing behind."""
+"""`make demo` runs to its end and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEADLINE_SECONDS = 110
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    # Not pytest's own: a unix socket's path may have 107 bytes only.
+    # Not pytest's directory: the path of a Unix socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="demo-") as directory:
         yield Path(directory)
 

@@ -1,4 +1,4 @@
-"""`tasklogs logs -f` as a process, against a server that a test plays."""
+"""`tasklogs logs -f` as a process, against a scripted server."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_in_a_pipe_growth_is_appended_and_a_rewrite_is_printed_once_it_is_
     assert finished.code == 1
 
 
-async def test_a_rewrite_that_goes_on_from_what_was_printed_is_appended(server: LogServer) -> None:
+async def test_a_rewrite_that_extends_the_printed_text_is_appended(server: LogServer) -> None:
     server.streams = [
         [
             status("c0", ACTIVE),
@@ -113,7 +113,7 @@ async def test_a_rewrite_that_goes_on_from_what_was_printed_is_appended(server: 
     assert (await run(*follow(server), env=UTC)).stdout == f"{AGENT}\nIt is 42\n\n"
 
 
-async def test_a_pause_prints_what_was_held_back(server: LogServer) -> None:
+async def test_a_pause_prints_a_held_back_entry(server: LogServer) -> None:
     server.streams = [
         [
             status("c0", ACTIVE),
@@ -130,7 +130,7 @@ async def test_a_pause_prints_what_was_held_back(server: LogServer) -> None:
     assert shown == f"{AGENT}\nab\n\n{AGENT}, rewritten\nac".encode()
 
 
-async def test_what_happens_beside_the_entries_is_said_on_stderr(server: LogServer) -> None:
+async def test_events_other_than_entries_are_printed_on_stderr(server: LogServer) -> None:
     server.streams = [
         [
             status("c0", ACTIVE),
@@ -149,15 +149,15 @@ async def test_what_happens_beside_the_entries_is_said_on_stderr(server: LogServ
         "tasklogs: local/demo is active",
         "tasklogs: local/demo: no entries yet",
         "tasklogs: #1 was withdrawn: it is no longer part of the conversation",
-        "tasklogs: local/demo: epoch 2, another conversation begins",
-        "tasklogs: unavailable: the server is stopping; trying again",
-        f"tasklogs: connected to {server.address} again",
+        "tasklogs: local/demo: epoch 2, a new conversation begins",
+        "tasklogs: unavailable: the server is stopping; retrying",
+        f"tasklogs: reconnected to {server.address}",
         "tasklogs: local/demo is paused",
     ]
 
 
 @pytest.mark.parametrize("beginning", [["-n", "0"], ["--cursor", "c0"]], ids=" ".join)
-async def test_a_follow_from_a_later_place_does_not_call_the_log_empty(
+async def test_a_follow_from_a_cursor_does_not_call_the_log_empty(
     server: LogServer, beginning: list[str]
 ) -> None:
     server.streams = [[status("c0", ACTIVE), caught_up("c0"), DELETED]]
@@ -207,7 +207,7 @@ async def test_each_event_is_a_line_of_json_as_the_api_has_it_with_its_cursor(
     assert server.follows[0].tail == 3
 
 
-async def test_a_cursor_goes_on_after_its_place(server: LogServer) -> None:
+async def test_a_follow_with_a_cursor_continues_after_it(server: LogServer) -> None:
     server.streams = [[DELETED]]
 
     await run(*follow(server, "--cursor", "c7", "--source", "snapshot"))
@@ -222,7 +222,7 @@ async def test_a_cursor_goes_on_after_its_place(server: LogServer) -> None:
     ]
 
 
-async def test_an_expired_cursor_names_the_oldest_that_is_held(server: LogServer) -> None:
+async def test_an_expired_cursor_error_has_the_oldest_valid_cursor(server: LogServer) -> None:
     info = error_details_pb2.ErrorInfo(
         reason="CURSOR_EXPIRED", domain="tasklogs.v1", metadata={"oldest_cursor": "c9"}
     )
@@ -246,11 +246,11 @@ async def test_an_expired_cursor_names_the_oldest_that_is_held(server: LogServer
         ("--cursor", "c"),
     ],
 )
-async def test_what_does_not_go_together_is_bad_usage(arguments: tuple[str, ...]) -> None:
+async def test_options_that_exclude_each_other_are_bad_usage(arguments: tuple[str, ...]) -> None:
     assert (await run("logs", "local/demo", *arguments)).code == 2
 
 
-async def test_no_server_is_said_at_once_and_waited_for_as_long_as_it_may() -> None:
+async def test_a_missing_server_is_reported_at_once_and_retried_within_the_timeout() -> None:
     async with log_server() as server:
         arguments = follow(server, "--timeout", "0.5")
 
@@ -276,7 +276,7 @@ async def test_ctrl_c_in_a_pipe_exits_0_with_the_last_line_ended(server: LogServ
 
 
 @pytest.mark.parametrize("output", ["text", "jsonl"])
-async def test_a_reader_that_leaves_ends_it_quietly_though_nothing_comes(
+async def test_a_reader_that_leaves_a_silent_follow_ends_it_quietly(
     server: LogServer, output: str
 ) -> None:
     server.streams = [[status("c0", ACTIVE), entries("c1", entry(1, "It is", 1)), HOLD]]
@@ -293,7 +293,7 @@ async def test_a_reader_that_leaves_ends_it_quietly_though_nothing_comes(
     assert finished.stderr.replace("tasklogs: local/demo is active\n", "") == ""
 
 
-async def test_a_reader_that_is_gone_already_is_no_error_to_speak_of(server: LogServer) -> None:
+async def test_a_reader_that_has_left_is_not_reported(server: LogServer) -> None:
     server.streams = [[status("c0", ACTIVE), entries("c1", entry(1, "x" * 100_000, 1)), HOLD]]
     reading, writing = os.pipe()
     os.close(reading)
@@ -305,7 +305,7 @@ async def test_a_reader_that_is_gone_already_is_no_error_to_speak_of(server: Log
     assert finished.stderr == ""
 
 
-async def test_a_dumb_terminal_gets_what_a_pipe_gets_with_control_characters_written_out(
+async def test_a_dumb_terminal_gets_what_a_pipe_gets_with_control_characters_escaped(
     server: LogServer,
 ) -> None:
     server.streams = [
@@ -368,7 +368,7 @@ async def test_on_a_terminal_an_answer_grows_in_place_and_ctrl_c_exits_0(
 
 @dataclass
 class Screen:
-    """What a process shows on its terminal, read while it runs."""
+    """The output of a process on its terminal, read while it runs."""
 
     descriptor: int
     terminal: Terminal = field(default_factory=lambda: Terminal(100, 30))

@@ -1,4 +1,4 @@
-"""`tasklogs logs -f` on the real server, with an agent's stream behind it."""
+"""`tasklogs logs -f` with the real server and an agent's stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_an_answer_is_printed_as_the_agent_writes_it(server: Server) -> No
     assert "tasklogs: local/demo is pending\n" in finished.stderr
 
 
-async def test_a_cursor_of_the_json_goes_on_from_its_place(server: Server) -> None:
+async def test_a_follow_with_a_cursor_from_json_continues_after_it(server: Server) -> None:
     created = await server.create_task("demo")
     arguments = ("logs", "local/demo", "-f", "-o", "jsonl", "--server", server.address)
     async with ScriptedAgent.connect(server, created.agent_token) as agent:

@@ -1,4 +1,4 @@
-"""What the command says of itself, and what saying it costs."""
+"""The output of --help, and what it imports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.cli.command import environment, run
 
 HEAVY = ("grpc", "google.protobuf", "rich.table", "rich.console", "httpx")
 HEAVY_AT_THE_ROOT = (*HEAVY, "pydantic")
-"""Typer itself imports pydantic where it reads a command's options."""
+"""Typer itself imports pydantic when it reads the options of a command."""
 
 SHOW_MODULES = """
 import sys

@@ -18,7 +18,7 @@ HOSTILE = "\x1b]0;owned\x07 \u202eevil\r\n"
 UTC = {"TZ": "UTC"}
 
 
-async def test_text_says_who_spoke_when_and_what(scripted: ScriptedServer) -> None:
+async def test_text_shows_author_time_and_content(scripted: ScriptedServer) -> None:
     scripted.script.append(page(entry(0, "hello"), entry(1, "hi\nyou", dropped_bytes=131_072)))
 
     finished = await run("logs", "local/demo", "--server", scripted.address, env=UTC)
@@ -31,7 +31,7 @@ async def test_text_says_who_spoke_when_and_what(scripted: ScriptedServer) -> No
     assert finished.stderr == ""
 
 
-async def test_a_snapshot_is_announced_with_its_moment_on_stderr(scripted: ScriptedServer) -> None:
+async def test_a_stored_log_is_announced_with_its_time_on_stderr(scripted: ScriptedServer) -> None:
     scripted.script.append(page(entry(0, "hello"), snapshot=True))
 
     finished = await run("logs", "local/demo", "--server", scripted.address, env=UTC)
@@ -108,7 +108,7 @@ async def test_json_of_an_empty_log_has_an_empty_list(scripted: ScriptedServer) 
     assert json.loads(finished.stdout)["logs"] == []
 
 
-async def test_in_a_pipe_the_content_stays_as_it_is(scripted: ScriptedServer) -> None:
+async def test_in_a_pipe_the_content_is_unchanged(scripted: ScriptedServer) -> None:
     scripted.script.append(page(entry(0, HOSTILE)))
 
     async with started("logs", "local/demo", "--server", scripted.address) as process:
@@ -117,7 +117,7 @@ async def test_in_a_pipe_the_content_stays_as_it_is(scripted: ScriptedServer) ->
     assert HOSTILE.encode() in stdout
 
 
-async def test_on_a_terminal_control_sequences_are_written_out(scripted: ScriptedServer) -> None:
+async def test_on_a_terminal_control_sequences_are_escaped(scripted: ScriptedServer) -> None:
     scripted.script.append(page(entry(0, HOSTILE)))
 
     finished = await run_on_terminal("logs", "local/demo", "--server", scripted.address)
@@ -175,9 +175,7 @@ async def test_ctrl_c_ends_it_quietly_with_130(scripted: ScriptedServer) -> None
 
 
 @pytest.mark.parametrize("size", [10, 1_000_000])
-async def test_a_reader_that_left_is_no_error_to_speak_of(
-    scripted: ScriptedServer, size: int
-) -> None:
+async def test_a_reader_that_left_is_not_reported(scripted: ScriptedServer, size: int) -> None:
     scripted.script += [page(entry(0, "x" * size), next_page_token="2"), page(entry(1, "y"))]
     reading, writing = os.pipe()
     os.close(reading)

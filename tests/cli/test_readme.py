@@ -1,4 +1,4 @@
-"""What the README tells people to type is what the command takes."""
+"""The commands in the README are valid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.command import run
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL))
-# The agent would wait for its server for ever; the demo runs it.
+# The agent would wait for its server indefinitely; the demo runs it.
 COMMANDS = sorted(set(re.findall(r"^tasklogs (?!agent)[^#&\n]+", SHELL, flags=re.MULTILINE)))
 
 

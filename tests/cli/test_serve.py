@@ -53,7 +53,7 @@ async def test_it_says_what_to_type_next(
     finished = await finish(process)
 
     assert created.code == 0, created
-    # The .venv is not on this server's PATH, as it is not for who typed `make run`.
+    # The .venv is not on this server's PATH, as after `make run`.
     beside = TASKLOGS.parent
     assert f"  {beside}/tasklogs task create demo --token-file demo.token" in finished.stderr
     assert f"  {beside}/tasklogs logs local/demo --server {address}\n" in finished.stderr
@@ -64,11 +64,11 @@ async def test_it_says_what_to_type_next(
     ("bound", "typed"),
     [("0.0.0.0:50051", "HOST:50051"), ("[::]:1", "HOST:1"), ("10.1.2.3:1", "10.1.2.3:1")],
 )
-def test_nobody_is_told_to_connect_to_all_addresses_at_once(bound: str, typed: str) -> None:
+def test_the_hints_never_name_an_unspecified_address(bound: str, typed: str) -> None:
     assert _to_connect_to(bound) == typed
 
 
-async def test_programs_are_not_told_what_to_type(tmp_path: Path) -> None:
+async def test_with_json_logs_there_are_no_hints(tmp_path: Path) -> None:
     async with started(
         *("serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")),
         *("--log-format", "json"),
@@ -102,7 +102,7 @@ async def test_the_log_goes_to_stderr_and_stdout_stays_empty(
     assert (await finish(process)).stdout == ""
 
 
-async def test_an_address_that_is_taken_is_one_line(
+async def test_an_address_in_use_is_reported_in_one_line(
     serving: tuple[asyncio.subprocess.Process, str], tmp_path: Path
 ) -> None:
     _, address = serving
@@ -114,7 +114,7 @@ async def test_an_address_that_is_taken_is_one_line(
     assert "Traceback" not in second.stderr
 
 
-async def test_a_data_directory_that_is_in_use_is_one_line(
+async def test_a_data_directory_in_use_is_reported_in_one_line(
     serving: tuple[asyncio.subprocess.Process, str], tmp_path: Path
 ) -> None:
     data_dir = tmp_path / "data"
@@ -127,7 +127,7 @@ async def test_a_data_directory_that_is_in_use_is_one_line(
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:50051", "192.0.2.1:50051"])
-async def test_any_address_but_loopback_is_refused_in_a_line_that_names_what_is_missing(
+async def test_any_address_but_loopback_is_refused_with_what_is_missing(
     address: str, tmp_path: Path
 ) -> None:
     finished = await run("serve", "--listen", address, "--data-dir", str(tmp_path / "data"))
@@ -140,7 +140,7 @@ async def test_any_address_but_loopback_is_refused_in_a_line_that_names_what_is_
     assert not (tmp_path / "data").exists()
 
 
-async def test_a_database_that_does_not_answer_is_one_line() -> None:
+async def test_a_database_that_does_not_answer_is_reported_in_one_line() -> None:
     finished = await run(
         *("serve", "--listen", "127.0.0.1:0"),
         *("--database-url", "postgresql://someone:secret@127.0.0.1:1/tasklogs"),
@@ -169,7 +169,7 @@ async def test_a_password_that_shows_in_ps_is_warned_of(url: str, is_warned_of: 
     assert "`ps`" not in hidden.stderr
 
 
-async def test_a_setting_that_makes_no_sense_names_its_variable() -> None:
+async def test_an_invalid_setting_is_reported_with_its_variable() -> None:
     finished = await run("serve", "--listen", "127.0.0.1:0", env={"TASKLOGS_PAGE_BYTES": "many"})
 
     assert finished.code == 2
@@ -205,7 +205,7 @@ async def test_help_shows_the_settings_that_are_no_options() -> None:
     assert "TASKLOGS_LISTEN  " not in finished.stdout
 
 
-async def test_a_length_of_time_is_taken_as_help_shows_it(tmp_path: Path) -> None:
+async def test_a_duration_is_accepted_as_help_shows_it(tmp_path: Path) -> None:
     finished = await run(
         *("serve", "--listen", "192.0.2.1:1", "--data-dir", str(tmp_path / "data")),
         env={"TASKLOGS_AGENT_WAIT": "PT4S"},

@@ -29,7 +29,7 @@ async def test_create_prints_the_task_and_its_token(scripted: ScriptedServer) ->
     ]
     assert finished.code == 0
     assert f"created local/demo, paused, id {TASK_ID}\n" in finished.stdout
-    assert "agent token, shown this once: secret\n" in finished.stdout
+    assert "agent token, shown only once: secret\n" in finished.stdout
 
 
 async def test_create_as_json_is_the_response(scripted: ScriptedServer) -> None:
@@ -44,7 +44,7 @@ async def test_create_as_json_is_the_response(scripted: ScriptedServer) -> None:
     assert shown["task"]["log"]["bytes"] == "12345"
 
 
-async def test_a_token_file_holds_the_token_for_its_owner_alone(
+async def test_only_the_owner_can_read_a_token_file(
     scripted: ScriptedServer, tmp_path: Path
 ) -> None:
     scripted.script += [CREATED, tasks_pb2.RotateAgentTokenResponse(agent_token="newer")]
@@ -64,7 +64,7 @@ async def test_a_token_file_holds_the_token_for_its_owner_alone(
     assert list(tmp_path.iterdir()) == [token_file]
 
 
-async def test_a_token_file_that_cannot_be_written_is_found_out_before_the_call(
+async def test_an_unwritable_token_file_is_found_before_the_call(
     scripted: ScriptedServer, tmp_path: Path
 ) -> None:
     for place in (tmp_path, tmp_path / "nowhere" / "demo.token"):
@@ -121,7 +121,7 @@ async def test_list_on_a_terminal_is_a_table(scripted: ScriptedServer) -> None:
     heading, row = finished.stdout.splitlines()
     assert "entries" in heading
     assert row.split() == ["local/demo", "paused", "-", "2", "2026-11-18", "11:08:20+00:00"]
-    # Rich keeps the heading's bold under NO_COLOR: that is no colour.
+    # Under NO_COLOR, Rich keeps the heading bold, which is not a colour.
     assert "\x1b[3" not in finished.stdout
 
 
@@ -160,7 +160,7 @@ async def test_delete_asks_on_a_terminal(scripted: ScriptedServer) -> None:
     refused = await run_on_terminal(*arguments, typed="n\n")
 
     assert refused.code == 1
-    assert "Delete local/demo and its log for good? [y/N]" in refused.stdout
+    assert "Delete local/demo and its log permanently? [y/N]" in refused.stdout
     assert scripted.requests == []
 
     scripted.script.append(tasks_pb2.DeleteTaskResponse())
@@ -170,7 +170,7 @@ async def test_delete_asks_on_a_terminal(scripted: ScriptedServer) -> None:
     assert scripted.requests == [tasks_pb2.DeleteTaskRequest(task="local/demo")]
 
 
-async def test_delete_does_not_ask_where_yes_is_given(scripted: ScriptedServer) -> None:
+async def test_delete_with_yes_does_not_ask(scripted: ScriptedServer) -> None:
     scripted.script.append(tasks_pb2.DeleteTaskResponse())
 
     finished = await run("task", "delete", "local/demo", "--yes", "--server", scripted.address)
@@ -178,7 +178,7 @@ async def test_delete_does_not_ask_where_yes_is_given(scripted: ScriptedServer) 
     assert (finished.code, finished.stdout) == (0, "deleted local/demo\n")
 
 
-async def test_delete_needs_yes_where_nobody_can_be_asked(scripted: ScriptedServer) -> None:
+async def test_delete_without_a_terminal_requires_yes(scripted: ScriptedServer) -> None:
     finished = await run("task", "delete", "local/demo", "--server", scripted.address)
 
     assert finished.code == 2
@@ -186,7 +186,7 @@ async def test_delete_needs_yes_where_nobody_can_be_asked(scripted: ScriptedServ
     assert scripted.requests == []
 
 
-async def test_enums_are_taken_as_people_type_them(scripted: ScriptedServer) -> None:
+async def test_enums_are_accepted_as_people_type_them(scripted: ScriptedServer) -> None:
     scripted.script += [task(), task()]
     build = ("--build-number", "2", "--server", scripted.address)
 
@@ -222,7 +222,7 @@ async def test_enums_are_taken_as_people_type_them(scripted: ScriptedServer) -> 
     ]
 
 
-async def test_what_report_agent_is_not_told_it_leaves_unset(scripted: ScriptedServer) -> None:
+async def test_report_agent_leaves_omitted_options_unset(scripted: ScriptedServer) -> None:
     scripted.script.append(task())
 
     await run(

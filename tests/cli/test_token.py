@@ -1,4 +1,4 @@
-"""`tasklogs token`, and the commands against a server that wants it, over TLS."""
+"""`tasklogs token`, and the commands with a server that requires a token, over TLS."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ async def secured(tmp_path: Path) -> AsyncIterator[Secured]:
         yield Secured(process, await address_of(process), data_dir, authority.ca)
 
 
-async def test_its_token_opens_a_server_for_development(secured: Secured, tmp_path: Path) -> None:
+async def test_its_token_is_accepted_by_a_development_server(
+    secured: Secured, tmp_path: Path
+) -> None:
     tls = ("--tls-ca", str(secured.ca))
     minted = await run("token", "--subject", "alice", "--data-dir", str(secured.data_dir))
     assert minted.code == 0, minted
@@ -76,7 +78,7 @@ async def test_without_a_development_server_it_says_what_makes_the_key(tmp_path:
     assert finished.stderr.count("\n") == 1
 
 
-async def test_a_token_that_would_travel_in_plain_text_is_warned_of() -> None:
+async def test_a_token_sent_in_plain_text_causes_a_warning() -> None:
     finished = await run(
         *("task", "list", "--server", "localhost.invalid:1", "--timeout", "5"),
         env={"TASKLOGS_TOKEN": "x.y.z"},
@@ -93,10 +95,10 @@ async def test_a_token_that_would_travel_in_plain_text_is_warned_of() -> None:
         ((), {"TASKLOGS_TOKEN": "x y"}, 2, "TASKLOGS_TOKEN"),
         (("--tls-ca", "/nonexistent"), {}, 1, "/nonexistent"),
         (("--tls-ca", "/dev/null"), {}, 1, "PEM"),
-        (("--tls-client-cert", "/dev/null"), {}, 1, "go together"),
+        (("--tls-client-cert", "/dev/null"), {}, 1, "needs its key"),
     ],
 )
-async def test_credentials_that_cannot_be_are_told_before_any_call(
+async def test_impossible_credentials_are_reported_before_any_call(
     arguments: tuple[str, ...], env: dict[str, str], code: int, said: str
 ) -> None:
     finished = await run("task", "list", *arguments, env=env)

@@ -1,4 +1,4 @@
-"""The command against the real server."""
+"""The commands with the real server."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_more_tasks_than_a_page_holds_are_all_listed(server: Server) -> No
     assert len(listed.stdout.splitlines()) == 101
 
 
-async def test_a_refused_read_names_what_is_still_possible(server: Server) -> None:
+async def test_a_refused_read_says_what_is_still_possible(server: Server) -> None:
     await upload(server, (await server.create_task()).agent_token, ["stored"])
     await server.tasks.ReportBuild(
         tasks_pb2.ReportBuildRequest(

@@ -1,4 +1,4 @@
-"""A grpc.aio server that answers as a test tells it to: for errors a real one gives seldom."""
+"""A grpc.aio server with scripted responses: for errors that a real one rarely gives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SERVICES = (
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer with a status and its details."""
+    """A response with a status and its details."""
 
     code: grpc.StatusCode
     message: str
@@ -43,14 +43,14 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Silence:
-    """No answer until the caller leaves."""
+    """No response until the caller leaves."""
 
 
 Answer: TypeAlias = Message | Refusal | Silence
 
 
 class ScriptedServer:
-    """Gives the answers in `script`, in their order, and keeps the requests."""
+    """Gives the responses in `script` in order, and keeps the requests."""
 
     def __init__(self, address: str) -> None:
         self.address = address

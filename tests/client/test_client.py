@@ -1,4 +1,4 @@
-"""Reading and operating tasks with TaskLogsClient, against a server that a test plays."""
+"""TaskLogsClient reads and operates tasks, against a scripted server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def client(server: LogServer) -> AsyncIterator[TaskLogsClient]:
         yield client
 
 
-async def test_a_read_says_what_its_first_page_decided(
+async def test_a_read_has_the_fields_of_its_first_page(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     server.answers = [page(entry(0, "a", 1), snapshot=True)]
@@ -76,7 +76,7 @@ async def test_nothing_stored_is_none_not_zero(server: LogServer, client: TaskLo
     assert (log.snapshot_at, log.first_id, log.epoch) == (None, None, 0)
 
 
-async def test_each_page_is_asked_for_when_it_is_wanted(
+async def test_each_page_is_requested_when_it_is_needed(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     server.answers = [
@@ -120,7 +120,7 @@ async def test_a_log_is_iterated_once(server: LogServer, client: TaskLogsClient)
     log = await client.get("local/demo")
     await log.all()
 
-    with pytest.raises(RuntimeError, match="iterated already"):
+    with pytest.raises(RuntimeError, match="already iterated"):
         await log.all()
 
 
@@ -221,7 +221,7 @@ async def test_tasks_are_listed_page_by_page(server: LogServer, client: TaskLogs
     )
 
 
-async def test_reports_say_what_they_were_given(server: LogServer, client: TaskLogsClient) -> None:
+async def test_reports_send_their_arguments(server: LogServer, client: TaskLogsClient) -> None:
     server.answers = [task(), task(), tasks_pb2.RotateAgentTokenResponse(agent_token="new")]
     server.answers.append(tasks_pb2.DeleteTaskResponse())
 
@@ -245,7 +245,7 @@ async def test_reports_say_what_they_were_given(server: LogServer, client: TaskL
     ]
 
 
-async def test_a_client_is_used_inside_its_block_and_closes_twice_in_peace(
+async def test_a_client_needs_its_block_and_can_be_closed_twice(
     server: LogServer,
 ) -> None:
     client = TaskLogsClient(server.address)

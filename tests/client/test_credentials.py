@@ -1,4 +1,4 @@
-"""What goes with a call as its caller's token."""
+"""The token that is sent with a call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tasklogs.client.credentials import Credentials
 
 
-async def test_a_token_from_a_file_goes_without_the_files_last_newline(tmp_path: Path) -> None:
+async def test_a_token_from_a_file_is_sent_without_the_final_newline(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("a.b.c\r\n")
 
@@ -21,12 +21,14 @@ async def test_a_token_from_a_file_goes_without_the_files_last_newline(tmp_path:
 
 
 @pytest.mark.parametrize("token", ["Bearer secret", "secret\nsecret", "secr\u00e9t", "secret\0"])
-async def test_what_no_header_carries_is_a_value_error_that_does_not_quote_it(token: str) -> None:
-    with pytest.raises(ValueError, match="one word") as caught:
+async def test_a_token_that_no_header_can_hold_is_a_value_error_without_the_token(
+    token: str,
+) -> None:
+    with pytest.raises(ValueError, match="one printable ASCII word") as caught:
         await Credentials(token).metadata()
 
     assert "secr" not in str(caught.value)
 
 
-async def test_no_token_is_no_metadata() -> None:
+async def test_without_a_token_there_is_no_metadata() -> None:
     assert await Credentials(None).metadata() == ()

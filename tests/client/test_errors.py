@@ -1,4 +1,4 @@
-"""Errors of the API, parsed: over a real connection, and from bytes that nobody should send."""
+"""Parsing the API's errors: over a real connection, and from malformed bytes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_an_error_without_details_has_code_and_message_alone(server: Scrip
     assert error.retry_after is None
 
 
-async def test_another_services_error_info_is_no_reason_of_ours(server: ScriptedServer) -> None:
+async def test_an_error_info_of_another_service_is_not_a_reason(server: ScriptedServer) -> None:
     info = error_details_pb2.ErrorInfo(reason="RATE_LIMITED", domain="proxy.example")
 
     error = await failure(server, Refusal(grpc.StatusCode.UNAVAILABLE, "later", [info]))
@@ -98,11 +98,11 @@ async def test_another_services_error_info_is_no_reason_of_ours(server: Scripted
     "details",
     [
         b"\xff not a status",
-        # A status that contradicts the one that gRPC itself carries.
+        # A status that contradicts gRPC's own.
         status_pb2.Status(code=5, message="other").SerializeToString(),
     ],
 )
-def test_details_that_make_no_sense_do_not_hide_the_error(details: bytes) -> None:
+def test_malformed_details_do_not_hide_the_error(details: bytes) -> None:
     error = of_bytes(grpc.StatusCode.UNAVAILABLE, "later", details)
 
     assert (error.code, error.message, error.reason) == (
@@ -112,7 +112,7 @@ def test_details_that_make_no_sense_do_not_hide_the_error(details: bytes) -> Non
     )
 
 
-async def test_a_delay_that_is_no_time_does_not_hide_the_reason(server: ScriptedServer) -> None:
+async def test_an_invalid_delay_does_not_hide_the_reason(server: ScriptedServer) -> None:
     broken = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=2**62))
     info = error_details_pb2.ErrorInfo(reason="DRAINING", domain="tasklogs.v1")
 

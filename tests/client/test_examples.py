@@ -1,4 +1,4 @@
-"""The examples in docstrings and docs/client.md, run as they stand there on a real server."""
+"""Runs the examples in docstrings and docs/client.md, unchanged, on a real server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "client.md"
 
 @pytest.fixture
 async def address(server: Server) -> str:
-    """A server with the task `local/demo`, which is paused and holds a question and its answer."""
+    """A server with the task `local/demo`, which is paused and has a question and its answer."""
     async with TaskLogsClient(server.address) as operator:
         created = await operator.create_task("demo")
         await operator.report_build("local/demo", 1, BuildTransition.START, JobStatus.SUCCEEDED)
@@ -38,7 +38,7 @@ async def address(server: Server) -> str:
 
 
 def run_examples(text: str, name: str, address: str) -> None:
-    """Run each example of `text`, in its order, in one namespace; fail with what differed."""
+    """Run the examples of `text` in order, in one namespace; fail with the differences."""
     test = doctest.DocTestParser().get_doctest(
         text.replace(WRITTEN_ADDRESS, address), {}, name, name, 0
     )

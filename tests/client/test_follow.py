@@ -1,4 +1,4 @@
-"""Follows over streams that break, repeat and lie, against a server that a test plays."""
+"""Follows over streams that break, repeat and contradict, against a scripted server."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def contents(events: list[FollowEvent]) -> list[tuple[int, str]]:
     ]
 
 
-async def test_every_event_comes_typed_and_with_its_cursor(
+async def test_every_event_has_its_type_and_cursor(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     server.streams = [
@@ -125,7 +125,7 @@ async def test_every_event_comes_typed_and_with_its_cursor(
     assert server.follows == [task_logs_pb2.FollowTaskLogsRequest(task=TASK, tail=5, deltas=True)]
 
 
-async def test_growth_is_yielded_whole_and_says_what_was_appended(
+async def test_growth_is_yielded_as_the_whole_entry_and_the_appended_text(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     server.streams = [
@@ -192,7 +192,7 @@ async def test_an_entry_that_lost_its_front_still_says_what_was_appended(
     ids=["end", "draining", "aborted", "internal", "unknown", "cancelled"],
 )
 @pytest.mark.parametrize("after", [1, 2, 3, 4])
-async def test_wherever_a_stream_breaks_the_next_goes_on_at_its_last_cursor(
+async def test_wherever_a_stream_breaks_the_next_continues_after_its_last_cursor(
     server: LogServer, client: TaskLogsClient, after: int, fate: Step
 ) -> None:
     told: list[Reconnecting | Reconnected] = []
@@ -224,9 +224,7 @@ async def test_wherever_a_stream_breaks_the_next_goes_on_at_its_last_cursor(
     assert told[0].attempt == 1
 
 
-async def test_what_a_server_repeats_is_yielded_once(
-    server: LogServer, client: TaskLogsClient
-) -> None:
+async def test_a_repeated_entry_is_yielded_once(server: LogServer, client: TaskLogsClient) -> None:
     one, two = entry(0, "hello", 1), entry(1, "hi", 2)
     server.streams = [
         [status("c0", ACTIVE), entries("c1", one, two), epoch_started("c3", 2, 3), DRAINING],
@@ -265,7 +263,7 @@ async def test_a_delta_that_is_repeated_is_applied_once(
     assert len(server.follows) == 1
 
 
-async def test_a_delta_may_rest_on_an_entry_that_the_new_stream_repeated(
+async def test_a_delta_may_build_on_an_entry_that_the_new_stream_repeated(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     server.streams = [
@@ -338,7 +336,7 @@ async def test_a_delta_on_what_an_earlier_stream_sent_is_not_applied(
     assert server.follows[2].deltas is False
 
 
-async def test_the_server_says_how_long_to_wait(server: LogServer, client: TaskLogsClient) -> None:
+async def test_a_server_can_set_the_wait(server: LogServer, client: TaskLogsClient) -> None:
     told: list[Reconnecting | Reconnected] = []
     retry = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=40_000_000))
     server.streams = [
@@ -359,11 +357,11 @@ async def test_the_server_says_how_long_to_wait(server: LogServer, client: TaskL
         assert timedelta(milliseconds=40) <= each.delay <= timedelta(milliseconds=60)
 
 
-async def test_waits_grow_until_a_stream_goes_on(server: LogServer) -> None:
+async def test_waits_grow_until_a_stream_continues(server: LogServer) -> None:
     told: list[Reconnecting | Reconnected] = []
     server.streams = [
         [status("c0", ACTIVE), DRAINING],
-        # A status alone is no progress.
+        # A status alone does not count as progress.
         [status("c0", ACTIVE), DRAINING],
         [DRAINING],
         [status("c0", ACTIVE), progress("c0"), DRAINING],
@@ -414,7 +412,7 @@ async def test_a_server_that_vanishes_and_comes_back_is_found_again() -> None:
     ids=lambda value: value.code.name if isinstance(value, Refusal) else "",
 )
 @pytest.mark.parametrize("begun", [False, True])
-async def test_what_waiting_cannot_mend_ends_a_follow(
+async def test_a_permanent_error_ends_a_follow(
     server: LogServer,
     client: TaskLogsClient,
     refused: Refusal,
@@ -433,7 +431,7 @@ async def test_what_waiting_cannot_mend_ends_a_follow(
     assert len(server.follows) == 1
 
 
-async def test_an_expired_cursor_says_which_is_the_oldest(
+async def test_an_expired_cursor_is_reported_with_the_oldest_valid_one(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     server.streams = [[refusal(CODE.OUT_OF_RANGE, "CURSOR_EXPIRED", oldest_cursor="c7")]]
@@ -485,7 +483,7 @@ async def test_a_server_that_refuses_even_the_snapshot_ends_it(
         await anext(follow)
 
 
-async def test_a_first_call_is_retried_only_where_it_is_unavailable(
+async def test_a_first_call_is_retried_only_if_it_is_unavailable(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     told: list[Reconnecting | Reconnected] = []
@@ -510,7 +508,7 @@ async def test_connect_timeout_ends_with_the_last_reason(
     assert len(server.follows) > 1
 
 
-async def test_a_server_that_is_not_there_is_unavailable_not_late() -> None:
+async def test_a_missing_server_is_unavailable_and_not_a_timeout() -> None:
     async with log_server() as server:
         address = server.address
     async with TaskLogsClient(address, reconnect_waits=SOON) as client:
@@ -518,19 +516,19 @@ async def test_a_server_that_is_not_there_is_unavailable_not_late() -> None:
             await anext(client.follow(TASK, connect_timeout=timedelta(milliseconds=200)))
 
 
-async def test_a_server_that_says_nothing_is_left_after_connect_timeout(
+async def test_a_silent_server_is_abandoned_after_connect_timeout(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     server.streams = [[HOLD]]
 
     with pytest.raises(errors.DeadlineExceeded):
-        # Long enough for the follow to have reached the server, or there is nothing to leave.
+        # Long enough for the follow to reach the server; otherwise there is nothing to leave.
         await anext(client.follow(TASK, connect_timeout=timedelta(seconds=1)))
 
     await server.left.wait()
 
 
-async def test_connect_timeout_does_not_bound_a_follow_that_runs(
+async def test_connect_timeout_does_not_limit_a_running_follow(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     later = asyncio.Event()
@@ -566,7 +564,7 @@ async def test_a_token_that_is_refused_is_asked_for_once_more(server: LogServer)
     assert server.tokens == ["Bearer old", "Bearer new", "Bearer third"]
 
 
-async def test_progress_is_yielded_only_where_it_was_asked_for(
+async def test_progress_is_yielded_only_on_request(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     script: list[Step] = [
@@ -596,7 +594,7 @@ async def test_a_follow_resumes_where_progress_left_it(
     assert server.follows[1].cursor == "c5"
 
 
-async def test_an_event_of_a_newer_server_is_passed_over_but_its_cursor_counts(
+async def test_an_event_of_a_newer_server_is_skipped_but_its_cursor_is_used(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     newer = task_logs_pb2.FollowTaskLogsResponse(cursor="c5")
@@ -675,7 +673,7 @@ async def test_a_follow_that_waits_to_reconnect_can_be_closed(server: LogServer)
 
 
 async def test_a_tail_and_a_cursor_together_are_refused_at_once(client: TaskLogsClient) -> None:
-    with pytest.raises(ValueError, match="not at both"):
+    with pytest.raises(ValueError, match="not both"):
         client.follow(TASK, tail=1, cursor="c")
 
 
@@ -687,7 +685,7 @@ def _always(step: Step) -> Play:
 
 
 async def _signalling(reached: asyncio.Event, follow: Follow) -> FollowEvent:
-    """Set `reached` in the turn of the loop in which the follow begins to wait."""
+    """Set `reached` in the loop iteration in which the follow begins to wait."""
     reached.set()
     return await anext(follow)
 

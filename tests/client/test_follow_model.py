@@ -1,4 +1,4 @@
-"""Random logs, random breaks: whatever a server does, a follow yields what the log came to hold."""
+"""Random logs and random breaks: whatever a server does, a follow yields the final log."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ BREAKS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from(Break)), max_size
 
 
 class Server:
-    """Plays follows of a log that changes between the messages and breaks where it is told."""
+    """Serves follows of a log that changes between the messages, and breaks them on request."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ _BROKEN: dict[Break, Step] = {
 
 @settings(deadline=None, max_examples=100)
 @given(CHANGES, BREAKS)
-async def test_a_follow_comes_to_hold_the_log_and_repeats_nothing(
+async def test_a_follow_yields_the_whole_log_and_repeats_nothing(
     changes: list[tuple[Change, str, int]], breaks: list[tuple[int, Break]]
 ) -> None:
     played = Server(changes, breaks)

@@ -1,4 +1,4 @@
-"""A server that means harm, or is none of TaskLogs: only promised errors, in bounded memory."""
+"""A malicious server, or another kind of server: only documented errors, in bounded memory."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ CALLS: list[Call] = [
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_an_answer_that_cannot_be_decoded_is_an_error_of_the_library(
+async def test_an_undecodable_response_raises_the_librarys_error(
     server: LogServer, client: TaskLogsClient, call: Call
 ) -> None:
     server.answers = [UNDECODABLE]
@@ -89,7 +89,7 @@ async def test_an_answer_that_cannot_be_decoded_is_an_error_of_the_library(
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_an_answer_that_expands_beyond_the_limit_is_refused_unexpanded(
+async def test_a_response_is_refused_before_it_expands_beyond_the_limit(
     server: LogServer, client: TaskLogsClient, call: Call, compression: grpc.Compression
 ) -> None:
     server.compression = compression
@@ -98,7 +98,7 @@ async def test_an_answer_that_expands_beyond_the_limit_is_refused_unexpanded(
         await call(client)
 
 
-async def test_a_stream_that_expands_beyond_the_limit_is_refused_unexpanded(
+async def test_a_stream_is_refused_before_it_expands_beyond_the_limit(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     server.compression = grpc.Compression.Gzip
@@ -117,7 +117,7 @@ async def test_a_stream_that_expands_beyond_the_limit_is_refused_unexpanded(
         (CALLS[2], tasks_pb2.CreateTaskResponse(task=tasks_pb2.Task(created_at=NO_SUCH_TIME))),
     ],
 )
-async def test_a_time_that_no_calendar_knows_is_an_error_of_the_library(
+async def test_an_impossible_time_raises_the_librarys_error(
     server: LogServer, client: TaskLogsClient, call: Call, answer: Message
 ) -> None:
     server.answers = [answer]
@@ -125,7 +125,7 @@ async def test_a_time_that_no_calendar_knows_is_an_error_of_the_library(
         await call(client)
 
 
-async def test_a_follow_goes_on_after_a_message_that_cannot_be_decoded(
+async def test_a_follow_continues_after_an_undecodable_message(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     told: list[Reconnecting | Reconnected] = []
@@ -153,7 +153,7 @@ async def test_a_follow_whose_first_message_cannot_be_decoded_says_so(
 
 
 @pytest.mark.parametrize("seconds", [86_400 * 365 * 10_000, 2**62, -(2**62), 8 * 10**13])
-async def test_a_follow_is_sent_away_for_no_longer_than_an_hour_and_a_half(
+async def test_a_follow_waits_at_most_an_hour_and_a_half(
     server: LogServer, client: TaskLogsClient, seconds: int
 ) -> None:
     told: asyncio.Queue[Reconnecting | Reconnected] = asyncio.Queue()
@@ -171,14 +171,14 @@ async def test_a_follow_is_sent_away_for_no_longer_than_an_hour_and_a_half(
     assert what.delay <= timedelta(hours=1.5)
 
 
-def test_an_entry_that_grows_without_end_is_given_up_where_none_can_be_that_long() -> None:
+def test_a_stream_is_abandoned_when_an_entry_grows_past_the_limit() -> None:
     assembly = Assembly()
-    assembly.take(entries("a", entry(0, "", 1)))
+    assembly.apply(entries("a", entry(0, "", 1)))
     growing = (
         delta("b", 0, revision, revision + 1, (revision - 1) * MIB, "x" * MIB)
         for revision in itertools.count(1)
     )
     for message in itertools.islice(growing, 4):
-        assembly.take(message)
+        assembly.apply(message)
     with pytest.raises(WrongDelta):
-        assembly.take(next(growing))
+        assembly.apply(next(growing))

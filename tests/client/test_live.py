@@ -1,4 +1,4 @@
-"""The client on the real server, with an agent's stream behind it and a network that breaks."""
+"""The client with the real server, an agent's stream, and a network that breaks."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def until(follow: Follow, kind: type[FollowEvent]) -> list[FollowEvent]:
 
 
 async def next_status(follow: Follow) -> TaskStatus:
-    """The next status; there may be several with other facts in between."""
+    """Return the next status; statuses with other facts may come before it."""
     event = (await until(follow, StatusChanged))[-1]
     assert isinstance(event, StatusChanged)
     return event.status
@@ -159,7 +159,7 @@ async def test_a_cursor_of_another_task_is_refused(client: TaskLogsClient) -> No
         await anext(client.follow("local/nobody"))
 
 
-async def test_a_follow_outlives_its_server_also_while_the_task_is_in_error(
+async def test_a_follow_survives_a_server_restart_also_while_the_task_is_in_error(
     database: str,
 ) -> None:
     told: list[Reconnecting | Reconnected] = []
@@ -242,7 +242,7 @@ async def test_a_network_that_breaks_at_random_moments_loses_and_repeats_nothing
 
 
 async def talk(agent: ScriptedAgent, dice: random.Random, said: dict[int, str]) -> None:
-    """Say 200 things, entry after entry, each growing and being redrawn."""
+    """Append 200 changes: entries that grow and are redrawn."""
     last = 0
     for _ in range(200):
         kind = dice.choice(("grow", "grow", "redraw", "next"))

@@ -1,15 +1,17 @@
-"""The client without asyncio, from threads of its own, against a server that a test plays."""
+"""The client without asyncio, used from threads, against a scripted server."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import pydoc
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import pytest
 
-from tasklogs import EntriesChanged, FollowEvent, SyncTaskLogsClient, errors
+from tasklogs import EntriesChanged, FollowEvent, SyncTaskLogsClient, TaskLogsClient, errors
 from tests.cli.samples import page, task
 from tests.client.test_follow import DRAINING, refusal
 from tests.support.fakes.log_server import (
@@ -132,7 +134,7 @@ async def test_closing_ends_even_a_call_that_waits_for_its_token(server: LogServ
         await calling
 
 
-async def test_a_follow_of_a_closed_client_is_over(server: LogServer) -> None:
+async def test_a_follow_of_a_closed_client_has_ended(server: LogServer) -> None:
     def use() -> list[FollowEvent]:
         with SyncTaskLogsClient(server.address) as client:
             follow = client.follow("local/demo")
@@ -154,9 +156,38 @@ async def test_a_follow_that_is_dropped_leaves_the_server(server: LogServer) -> 
     await asyncio.to_thread(client.close)
 
 
-def test_a_client_is_used_inside_its_block() -> None:
+def test_a_client_needs_its_block() -> None:
     client = SyncTaskLogsClient("127.0.0.1:9")
 
     with pytest.raises(RuntimeError, match="inside `with`"):
         client.get_task("local/demo")
     client.close()
+
+
+def methods_of(client: type) -> dict[str, Callable[..., object]]:
+    return {
+        name: member
+        for name, member in vars(client).items()
+        if inspect.isfunction(member) and not name.startswith("_")
+    }
+
+
+def test_it_has_each_method_of_the_asynchronous_client_with_the_same_parameters() -> None:
+    asynchronous, synchronous = methods_of(TaskLogsClient), methods_of(SyncTaskLogsClient)
+
+    assert synchronous.keys() == asynchronous.keys()
+    for name, method in synchronous.items():
+        signature = inspect.signature(method)
+        assert signature.parameters == inspect.signature(asynchronous[name]).parameters
+        assert "Async" not in str(signature.return_annotation)
+        assert not inspect.iscoroutinefunction(method)
+
+
+def test_help_shows_signatures_and_docstrings_without_asyncio() -> None:
+    shown = pydoc.plain(pydoc.render_doc(SyncTaskLogsClient))
+
+    assert "get(self, task: 'str', *, source: 'LogSource | None' = None" in shown
+    assert "-> 'SyncTaskLog'" in shown
+    assert "Raises TaskNotFound; TaskStateConflict" in shown
+    for word in ("async with", "await", "asyncio.run"):
+        assert word not in shown.replace("without `await`", "")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 from uuid import UUID
 
+from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
@@ -18,12 +19,10 @@ from tasklogs_server.ingest.group_commit import Committer
 from tasklogs_server.ingest.log_limits import Room
 from tasklogs_server.ingest.messages import (
     Ack,
-    Append,
     Hello,
     Limits,
     ServerEvent,
     Sync,
-    TailChange,
 )
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions

@@ -11,10 +11,10 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from tasklogs.log import delta, digest
+from tasklogs.log.append import Append, TailChange
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tasklogs_server.ingest.draft import Draft
-from tasklogs_server.ingest.messages import Append, TailChange
 from tasklogs_server.store.records import Commit, EpochOpened, LogHead, TailPart, TailWithdrawn
 
 TASK = UUID(int=1)

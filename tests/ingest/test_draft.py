@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tasklogs.log import delta
+from tasklogs.log.append import Append, TailChange
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.domain.errors import ProtocolViolation, TaskLogsError
 from tasklogs_server.domain.names import TaskId
 from tasklogs_server.ingest import draft as draft_module
 from tasklogs_server.ingest.draft import Draft
-from tasklogs_server.ingest.messages import Append, TailChange
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import PageQuery
 from tasklogs_server.store.log_writes import Outcome

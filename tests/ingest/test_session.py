@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from tasklogs.log import digest
+from tasklogs.log.append import Append
 from tasklogs_server.domain.errors import (
     AgentUnreachable,
     LimitExceeded,
@@ -21,7 +22,6 @@ from tasklogs_server.domain.errors import (
     TaskAppFailed,
 )
 from tasklogs_server.domain.names import TaskId
-from tasklogs_server.ingest.messages import Append
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import PageQuery
 from tests.ingest.desk import Desk, entry, grown

@@ -1,4 +1,4 @@
-"""Does the conversation go on? Each sentence of the rule."""
+"""When a list continues the stored epoch: each sentence of the rule."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_the_first_list_ever_opens_an_epoch(restarted: bool) -> None:
 
 
 @BOTH
-def test_the_stored_list_itself_goes_on(restarted: bool) -> None:
+def test_the_stored_list_itself_continues_the_epoch(restarted: bool) -> None:
     assert compare([A, B], stored([A, B]), restarted=restarted) is Verdict.CONTINUES
 
 
 @BOTH
-def test_a_longer_list_goes_on(restarted: bool) -> None:
+def test_a_longer_list_continues_the_epoch(restarted: bool) -> None:
     assert compare([A, B, C], stored([A, B]), restarted=restarted) is Verdict.CONTINUES
 
 
@@ -74,12 +74,12 @@ def test_a_tail_of_an_earlier_time_opens_an_epoch(restarted: bool) -> None:
 
 
 @BOTH
-def test_a_tail_that_is_the_stored_one_goes_on(restarted: bool) -> None:
+def test_an_unchanged_tail_continues_the_epoch(restarted: bool) -> None:
     assert compare([A, B], stored([A, B]), restarted=restarted) is Verdict.CONTINUES
 
 
 def test_an_equal_time_does_not_excuse_other_content_after_a_restart() -> None:
-    """Over ACP times stay: an older save must not overwrite what is stored."""
+    """Over ACP times do not change: an older saved state must not overwrite the stored one."""
     for content in (b"rewritten", B.content[:-1]):
         other = replace(B, content=content)
         assert compare([A, other], stored([A, B]), restarted=False) is Verdict.CONTINUES
@@ -87,12 +87,12 @@ def test_an_equal_time_does_not_excuse_other_content_after_a_restart() -> None:
 
 
 @BOTH
-def test_a_later_tail_that_extends_what_is_stored_goes_on(restarted: bool) -> None:
+def test_a_later_tail_that_extends_the_stored_one_continues_the_epoch(restarted: bool) -> None:
     grown = entry(1, "entry 1 and more", seconds=500)
     assert compare([A, grown], stored([A, B]), restarted=restarted) is Verdict.CONTINUES
 
 
-def test_a_later_tail_with_other_content_goes_on_where_the_app_has_not_restarted() -> None:
+def test_a_later_tail_with_other_content_continues_if_the_app_has_not_restarted() -> None:
     redrawn = entry(1, "redrawn", seconds=500)
     assert compare([A, redrawn], stored([A, B]), restarted=False) is Verdict.CONTINUES
 
@@ -102,7 +102,7 @@ def test_a_later_tail_with_other_content_opens_an_epoch_after_a_restart() -> Non
     assert compare([A, redrawn], stored([A, B]), restarted=True) is Verdict.OPENS_EPOCH
 
 
-def test_a_later_tail_whose_truncation_moved_does_not_extend_what_is_stored() -> None:
+def test_a_later_tail_with_more_truncated_does_not_extend_the_stored_one() -> None:
     moved = replace(entry(1, "entry 1", seconds=500), dropped_bytes=131072)
     assert compare([A, moved], stored([A, B]), restarted=True) is Verdict.OPENS_EPOCH
     assert compare([A, moved], stored([A, B]), restarted=False) is Verdict.CONTINUES
@@ -126,13 +126,13 @@ def test_an_empty_list_withdraws_the_only_entry() -> None:
 
 
 @BOTH
-def test_where_all_is_sealed_the_list_goes_on_from_there(restarted: bool) -> None:
+def test_after_only_sealed_entries_the_list_continues(restarted: bool) -> None:
     sealed = stored([A, B], tail=False)
     assert compare([A, B], sealed, restarted=restarted) is Verdict.CONTINUES
     assert compare([A, B, C], sealed, restarted=restarted) is Verdict.CONTINUES
     assert compare([A], sealed, restarted=restarted) is Verdict.OPENS_EPOCH
 
 
-def test_what_is_sealed_is_all_but_the_tail() -> None:
+def test_all_entries_but_the_tail_are_sealed() -> None:
     assert stored([A, B]).sealed == 1
     assert stored([A, B], tail=False).sealed == 2

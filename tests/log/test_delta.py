@@ -1,4 +1,4 @@
-"""Deltas: keep the first bytes, then this text."""
+"""Deltas: keep the first bytes, then append a text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLOSE = st.text(st.sampled_from("aäöü€₠𝄞𝄢\0"), max_size=40)
 
 
 @pytest.mark.parametrize("vector", vectors()["delta"])
-def test_it_keeps_what_the_vectors_say(vector: dict[str, Any]) -> None:
+def test_it_keeps_as_much_as_the_vectors_say(vector: dict[str, Any]) -> None:
     delta = diff(vector["base"].encode(), vector["content"].encode())
     assert delta == (vector["keep_bytes"], vector["text"].encode())
 

@@ -21,7 +21,7 @@ ENTRIES = st.builds(
 )
 
 
-def test_it_is_what_the_vectors_say_after_each_entry() -> None:
+def test_it_equals_the_vectors_after_each_entry() -> None:
     value = digest.EMPTY
     for vector in vectors()["digest"]:
         entry = Entry(
@@ -39,7 +39,7 @@ def test_an_empty_epoch_has_32_zero_bytes() -> None:
 
 
 @given(entries=st.lists(ENTRIES, max_size=5), more=st.lists(ENTRIES, max_size=5))
-def test_it_runs_on_from_where_it_stood(entries: list[Entry], more: list[Entry]) -> None:
+def test_it_continues_from_any_entry(entries: list[Entry], more: list[Entry]) -> None:
     value = digest.seal_all(entries)
     for entry in more:
         value = digest.seal(value, entry)
@@ -57,12 +57,12 @@ def test_it_runs_on_from_where_it_stood(entries: list[Entry], more: list[Entry])
     ],
     ids=lambda change: "".join(change),
 )
-def test_it_sees_every_field(other: dict[str, int]) -> None:
+def test_it_covers_every_field(other: dict[str, int]) -> None:
     entry = Entry(7, EntryType.OUTPUT, Time(1, 2), b"x")
     changed = replace(entry, **other)  # type: ignore[arg-type]
     assert digest.seal_all([entry]) != digest.seal_all([changed])
 
 
-def test_it_does_not_see_what_truncation_took() -> None:
+def test_it_does_not_cover_truncated_content() -> None:
     entry = Entry(7, EntryType.OUTPUT, Time(1, 2), b"x")
     assert digest.seal_all([entry]) == digest.seal_all([replace(entry, dropped_bytes=131072)])

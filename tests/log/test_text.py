@@ -22,7 +22,7 @@ def test_each_lone_surrogate_becomes_one_replacement_character() -> None:
     assert to_utf8("a\ud800\udbffb\udc00") == "a\ufffd\ufffdb\ufffd".encode()
 
 
-def test_nul_and_all_else_stays_as_it_is() -> None:
+def test_nul_and_everything_else_is_unchanged() -> None:
     assert to_utf8("a\0b\u2028𝄞") == "a\0b\u2028𝄞".encode()
 
 

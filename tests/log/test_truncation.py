@@ -1,4 +1,4 @@
-"""Entries past 1 MiB lose their front, decided by their length alone."""
+"""Entries of more than 1 MiB lose their front. Only the length decides how much."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEP = 128 * 1024
 
 
 @pytest.mark.parametrize("vector", vectors()["truncation"], ids=lambda one: one["content_bytes"])
-def test_it_drops_what_the_vectors_say(vector: dict[str, Any]) -> None:
+def test_it_drops_as_much_as_the_vectors_say(vector: dict[str, Any]) -> None:
     content = content_of(vector["content"])
     assert len(content) == vector["content_bytes"]
     dropped, left = truncate(content)

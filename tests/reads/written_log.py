@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Self
 from uuid import UUID
 
+from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_logs_pb2 as pb
@@ -18,7 +19,6 @@ from tasklogs_server.bus.notes import Moved
 from tasklogs_server.domain.names import TaskId
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.ingest.draft import Draft
-from tasklogs_server.ingest.messages import Append, TailChange
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import PageQuery
 from tasklogs_server.store.log_writes import Outcome

@@ -19,10 +19,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs_server.ingest.draft import Draft
-from tasklogs_server.ingest.messages import Append, TailChange
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_writes import Outcome
 from tests.store.logs import Connection, new_task

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tasklogs.log import delta
+from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, Time
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.domain.names import TaskId
-from tasklogs_server.ingest.messages import Append, TailChange
 from tasklogs_server.reads.feed import messages_of
 from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.store import Store, log_changes

@@ -1,4 +1,4 @@
-"""What is traced and what a span holds, with the real SDK and its exporter in memory."""
+"""What is traced and what a span has, with the real SDK and an exporter in memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_TRACES_SAMPLER", raising=False)
 
 
-def test_the_callers_decision_holds_whatever_the_share() -> None:
+def test_the_callers_sampling_decision_overrides_the_share() -> None:
     exported = Exported()
     for sampled in (0.0, 1.0):
         tracing = OpenTelemetry("test", sampled=sampled, exporter=exported)
@@ -63,7 +63,7 @@ def test_a_trace_begins_only_at_a_root_and_by_chance() -> None:
 
 
 @pytest.mark.parametrize("broken", ["x", "00-zz-yy-01", "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
-def test_a_broken_traceparent_is_no_trace(broken: str) -> None:
+def test_a_broken_traceparent_is_ignored(broken: str) -> None:
     exported = Exported()
     tracing = OpenTelemetry("test", sampled=0.0, exporter=exported)
     with tracing.span("call", traceparent=broken):
@@ -86,7 +86,9 @@ def test_a_failed_span_holds_the_errors_type_and_not_its_text() -> None:
     assert "KeyError" in span.to_json()
 
 
-def test_the_standard_variable_for_sampling_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_standard_variable_for_sampling_overrides_the_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     exported = Exported()
     tracing = OpenTelemetry("test", sampled=1.0, exporter=exported)

@@ -193,7 +193,7 @@ def test_half_a_clients_certificate_and_files_that_hold_none_are_told_at_once(
 ) -> None:
     empty = tmp_path / "empty.pem"
     empty.touch()
-    with pytest.raises(UnusableTls, match="go together"):
+    with pytest.raises(UnusableTls, match="needs its key"):
         Tls(certificate=empty)
     for ca in (empty, tmp_path / "absent"):
         with pytest.raises(UnusableTls, match=str(ca)):
@@ -204,14 +204,14 @@ def test_a_file_in_anothers_place_is_named_before_anybody_connects(tmp_path: Pat
     authority = Authority(tmp_path)
     alice, bob = authority.issue("alice"), authority.issue("bob")
     for tls, said in (
-        (Tls(alice.key), f"{alice.key} holds no certificate in PEM"),
+        (Tls(alice.key), f"{alice.key} has no certificate in PEM"),
         (
             Tls(authority.ca, alice.key, alice.certificate),
-            f"{alice.certificate} holds no private key in PEM",
+            f"{alice.certificate} has no private key in PEM",
         ),
         (
             Tls(authority.ca, alice.certificate, bob.key),
-            f"the key in {bob.key} is not that of the certificate in {alice.certificate}",
+            f"the key in {bob.key} does not belong to the certificate in {alice.certificate}",
         ),
     ):
         with pytest.raises(UnusableTls) as caught:
@@ -224,13 +224,16 @@ async def test_an_agent_that_is_not_let_in_says_which_option_to_look_at(
 ) -> None:
     other = Authority(tmp_path, "other")
     async with FakeTaskApp() as task_app, serving(database, pair) as address:
-        for tls, advice in ((Tls(ca=other.ca), "not trusted (--tls-ca FILE)"), (None, "wants TLS")):
+        for tls, advice in (
+            (Tls(ca=other.ca), "not trusted (--tls-ca FILE)"),
+            (None, "requires TLS"),
+        ):
             agent = Agent(Options(address, "token", task_app.url, tls=tls))
             with capture_logs() as logged:
                 running = asyncio.create_task(agent.run())
-                await until(lambda: any(one["event"] == "disconnected" for one in logged))
+                await until(lambda: any(one["event"] == "stream.ended" for one in logged))
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
-            [first, *_] = [one for one in logged if one["event"] == "disconnected"]
+            [first, *_] = [one for one in logged if one["event"] == "stream.ended"]
             assert first["reason"].startswith(f"{address}: ")
             assert advice in first["reason"]

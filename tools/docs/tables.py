@@ -1,4 +1,4 @@
-"""Tables of settings and metrics, in Markdown."""
+"""Tables of settings, log events and metrics, in Markdown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import typer
 
+from tasklogs.agent.log_events import LOG_EVENTS
 from tasklogs.cli.main import app
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.telemetry.catalogue import catalogue
@@ -41,6 +42,15 @@ def agent_settings() -> str:
         if parameter.envvar
     ]
     return _table(("variable", "flag", "default", "what it says"), rows)
+
+
+def agent_log_events() -> str:
+    """Every event of the agent's own log."""
+    rows = [
+        (f"`{one.name}`", one.level, ", ".join(f"`{name}`" for name in one.fields), one.meaning)
+        for one in LOG_EVENTS
+    ]
+    return _table(("event", "level", "fields", "meaning"), rows)
 
 
 def metrics() -> str:

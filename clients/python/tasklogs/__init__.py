@@ -1,5 +1,5 @@
 """The clients of TaskLogs: client library, stubs (v1), log algebra, agent, command line.
-Nothing here imports tasklogs_server, save the command `tasklogs serve`, lazily.
+Nothing here imports tasklogs_server, except the commands `tasklogs serve` and `tasklogs token`.
 
     async with TaskLogsClient("127.0.0.1:50051") as client:
         async for event in client.follow("local/demo"):
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from tasklogs.errors import TaskLogsRpcError
 
-# Imported when they are asked for: grpc and protobuf would cost `tasklogs --help` its speed.
+# Imported on first use: grpc and protobuf would slow down `tasklogs --help`.
 _HOMES = {
     "tasklogs.client.backoff": ("ReconnectWaits",),
     "tasklogs.client.client": ("TaskLogsClient",),

@@ -1,6 +1,6 @@
-"""The API's enums for programs. The numbers are the API's; a test compares the two.
+"""The API's enums, with the API's numbers. A test compares the two.
 
-A value that this version does not know, from a newer server, reads as UNSPECIFIED.
+A value of a newer server that this version does not know becomes UNSPECIFIED.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class _ApiEnum(IntEnum):
 
 
 class TaskStatus(_ApiEnum):
-    """What a task is doing; it decides what a read does."""
+    """The status of a task, which decides what a read returns."""
 
     UNSPECIFIED = 0
     PENDING = 1
@@ -36,7 +36,7 @@ class BuildTransition(_ApiEnum):
 
 
 class JobStatus(_ApiEnum):
-    """How far the job of a workspace build is."""
+    """The state of the job of a workspace build."""
 
     UNSPECIFIED = 0
     PENDING = 1
@@ -48,7 +48,7 @@ class JobStatus(_ApiEnum):
 
 
 class AgentLifecycle(_ApiEnum):
-    """Where the workspace's agent is in its life."""
+    """The lifecycle state of the workspace's agent."""
 
     UNSPECIFIED = 0
     CREATED = 1
@@ -63,7 +63,7 @@ class AgentLifecycle(_ApiEnum):
 
 
 class AppHealth(_ApiEnum):
-    """How the task app is."""
+    """The health of the task app."""
 
     UNSPECIFIED = 0
     DISABLED = 1
@@ -73,7 +73,7 @@ class AppHealth(_ApiEnum):
 
 
 class TaskLogType(_ApiEnum):
-    """Who speaks: INPUT was said to the agent, OUTPUT by it."""
+    """Who wrote an entry: INPUT is from the user, OUTPUT from the agent."""
 
     UNSPECIFIED = 0
     INPUT = 1
@@ -81,7 +81,7 @@ class TaskLogType(_ApiEnum):
 
 
 class LogSource(_ApiEnum):
-    """Where a read takes the log from: as the status says, live only, or as it is stored."""
+    """What a read returns: by the task's status (UNSPECIFIED), the live log, or the stored log."""
 
     UNSPECIFIED = 0
     LIVE = 1

@@ -1,6 +1,6 @@
-"""What a call of tasklogs.v1 failed with: code, reason, fields, and when to try again.
+"""The errors of calls of tasklogs.v1: code, reason, fields, and when to retry.
 
-Each error that a program may want to tell apart is a class of its own under TaskLogsRpcError.
+Each error that a program may handle differently has its own subclass of TaskLogsRpcError.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from grpc_status import rpc_status
 from tasklogs.enums import TaskStatus
 
 DOMAIN = "tasklogs.v1"
-"""`ErrorInfo.domain` of this API's reasons; a proxy on the way may add details of its own."""
+"""`ErrorInfo.domain` of this API's reasons. A proxy may add details of another domain."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """A field of the request, and what is wrong with it."""
+    """An invalid field of the request, and why it is invalid."""
 
     field: str
     description: str
@@ -33,7 +33,7 @@ class FieldViolation:
 
 @dataclass(frozen=True, slots=True)
 class QuotaViolation:
-    """A limit that was exceeded, and of what."""
+    """A limit that was exceeded, and its subject."""
 
     subject: str
     description: str
@@ -44,19 +44,19 @@ class QuotaViolation:
 class TaskLogsRpcError(Exception):
     """A call failed. What the server did not send is None or empty.
 
-    A peer that cannot be reached, or is no TaskLogs server, gives a code and a message alone.
+    If the server cannot be reached, or is not a TaskLogs server, there are only code and message.
     """
 
     code: grpc.StatusCode
     message: str
     reason: str | None = None
-    """`ErrorInfo.reason`, `TASK_NOT_FOUND` for instance: stable, for programs to act on."""
+    """`ErrorInfo.reason`, for instance `TASK_NOT_FOUND`: stable, for programs."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """`ErrorInfo.metadata`; for `TASK_STATE_CONFLICT` what each layer of the status computed."""
+    """`ErrorInfo.metadata`; for `TASK_STATE_CONFLICT`, the result of each layer of the status."""
     violations: tuple[FieldViolation, ...] = ()
-    """`BadRequest`: the fields that were refused."""
+    """`BadRequest`: the invalid fields."""
     retry_after: timedelta | None = None
-    """`RetryInfo`: trying again sooner is of no use."""
+    """`RetryInfo`: an earlier retry would fail, too."""
     quota_violations: tuple[QuotaViolation, ...] = ()
     """`QuotaFailure`: the limits that were exceeded."""
 
@@ -66,7 +66,7 @@ class TaskLogsRpcError(Exception):
 
     @staticmethod
     def from_rpc_error(error: grpc.aio.AioRpcError) -> TaskLogsRpcError:
-        """Parse what a stub's call raised. Details that cannot be decoded are left out."""
+        """Parse the error that a stub raised. Details that cannot be decoded are ignored."""
         details = _Details()
         status = _status(error)
         if status is not None:
@@ -84,89 +84,89 @@ class TaskLogsRpcError(Exception):
 
 
 class TaskNotFound(TaskLogsRpcError):
-    """No such task, deleted, or not the caller's to see: these three look alike."""
+    """The task does not exist, was deleted, or is another owner's. All three look the same."""
 
 
 class FailedPrecondition(TaskLogsRpcError):
-    """The state of the task refuses the call; `reason` says which rule."""
+    """The state of the task does not allow the call. `reason` says which rule."""
 
 
 class TaskStateConflict(FailedPrecondition):
-    """The task's status refuses the read; a read of the snapshot is possible."""
+    """The task's status does not allow the read. A read of the snapshot is possible."""
 
     @property
     def status(self) -> TaskStatus:
-        """The status that refused."""
+        """The status of the task."""
         return _status_named(self.metadata.get("status", ""))
 
 
 class StaleReport(FailedPrecondition):
-    """A report on an older build, or one that moves backwards; it changed nothing."""
+    """The report is on an older build, or moves backwards. It changed nothing."""
 
 
 class InvalidArgument(TaskLogsRpcError):
-    """Fields of the request were refused: `violations` names each."""
+    """The request has invalid fields: `violations` names each."""
 
 
 class TaskNameTaken(TaskLogsRpcError):
-    """The owner has a task of that name."""
+    """The owner already has a task with that name."""
 
 
 class CursorExpired(TaskLogsRpcError):
-    """The place that a cursor or a page token stands for is no longer held."""
+    """The entries that a cursor or a page token points to have been evicted."""
 
     @property
     def oldest_cursor(self) -> str | None:
-        """To go on from the oldest place that is held; what lay between is gone."""
+        """The cursor of the oldest entry that is still stored. What was before it is lost."""
         return self.metadata.get("oldest_cursor")
 
 
 class Unauthenticated(TaskLogsRpcError):
-    """No credentials, or bad or expired ones."""
+    """The credentials are missing, invalid or expired."""
 
 
 class PermissionDenied(TaskLogsRpcError):
-    """The caller may not do this."""
+    """The caller does not have the right to make this call."""
 
 
 class LimitExceeded(TaskLogsRpcError):
-    """Over a limit: `quota_violations` says which, or `retry_after` when there is room again."""
+    """A limit was exceeded: see `quota_violations`, or retry after `retry_after`."""
 
 
 class DeadlineExceeded(TaskLogsRpcError):
-    """No answer within the time that the caller gave."""
+    """There was no response within the caller's time-out."""
 
 
 class Unavailable(TaskLogsRpcError):
-    """Not now: no connection, or what the subclass says; `retry_after` where the server knows."""
+    """There is no connection, or what the subclass says. `retry_after` if the server knows it."""
 
 
 class AgentUnreachable(Unavailable):
-    """The task is ACTIVE, but no agent stream came in time."""
+    """The task is ACTIVE, but its agent did not connect in time."""
 
 
 class TaskAppFailed(Unavailable):
-    """The task is ACTIVE, but its task app failed or did not answer in time."""
+    """The task is ACTIVE, but its task app failed or did not respond in time."""
 
 
 class StoreUnavailable(Unavailable):
-    """The server cannot reach its store."""
+    """The server cannot reach its database."""
 
 
 class ServerDraining(Unavailable):
-    """The server is stopping."""
+    """The server is shutting down."""
 
 
 class StreamInconsistent(TaskLogsRpcError):
-    """A follow's stream contradicted itself, and was dropped; `code` is INTERNAL."""
+    """A follow's stream contradicted itself and was closed. `code` is INTERNAL."""
 
 
 class AnswerUnreadable(TaskLogsRpcError):
-    """What came back is no answer of this API: undecodable, or of impossible values."""
+    """The response cannot be decoded, or has impossible values."""
 
 
 class LogCorrupt(TaskLogsRpcError):
-    """Stored bytes cannot be decoded."""
+    """Stored entries cannot be decoded."""
 
 
 _CODE = grpc.StatusCode
@@ -193,7 +193,7 @@ _KINDS: Mapping[tuple[grpc.StatusCode, str | None], type[TaskLogsRpcError]] = {
 
 @contextmanager
 def parsed_rpc_errors() -> Iterator[None]:
-    """Raise TaskLogsRpcError in place of what gRPC raises inside the `with`."""
+    """Raise TaskLogsRpcError in place of gRPC's error inside the `with`."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
@@ -204,9 +204,9 @@ T = TypeVar("T")
 
 
 def readable(answer: T | None) -> T:
-    """Return what a stub's call returned. Raises AnswerUnreadable."""
-    if answer is None:  # gRPC's word for what cannot be decoded
-        raise AnswerUnreadable(_CODE.INTERNAL, "the answer cannot be decoded")
+    """Return a stub's response. Raises AnswerUnreadable."""
+    if answer is None:  # gRPC could not decode it
+        raise AnswerUnreadable(_CODE.INTERNAL, "the response cannot be decoded")
     return answer
 
 
@@ -240,7 +240,7 @@ class _Details:
                         for violation in quota.violations
                     )
             except (DecodeError, ValueError, OverflowError):
-                # Whatever a stranger puts there must not hide the error itself.
+                # Malformed details must not hide the error itself.
                 continue
 
 

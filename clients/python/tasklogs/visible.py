@@ -1,7 +1,7 @@
-"""Text of strangers where people read it: what would steer a terminal is made visible instead.
+"""Escapes the characters of untrusted text that could steer a terminal.
 
-An agent's output may hold sequences that move the cursor, retitle the window, fill the clipboard,
-or reorder what is read (bidi controls).
+An agent's output may contain sequences that move the cursor, change the window's title, fill the
+clipboard, or reorder text (bidi controls).
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import Any
 
 _C0_AND_C1 = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 BIDI_AND_SEPARATORS = r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-# A lone surrogate fits no encoding: writing it would fail. A carriage return alone overwrites its
-# line.
+# A lone surrogate cannot be encoded, so writing it would fail. A lone carriage return overwrites
+# its line.
 _STEERING = re.compile(rf"[{_C0_AND_C1}{BIDI_AND_SEPARATORS}\ud800-\udfff]|\r(?!\n)")
 _WHITE = re.compile(r"[\t\n\r]")
 
 
 def visible(text: str) -> str:
-    r"""`text` with each steering character written out (`\x1b`); newlines and tabs stay."""
+    r"""Return `text` with each control character escaped (`\x1b`), except newlines and tabs."""
     return _STEERING.sub(_written_out, text)
 
 
 def in_one_line(text: str) -> str:
-    r"""The same, newlines and tabs written out as well (`\n`)."""
+    r"""Return `text` with each control character escaped, also newlines and tabs (`\n`)."""
     return visible(_WHITE.sub(_named, text))
 
 
 def fields_in_one_line(
     _: object, __: str, line: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Write each field of a line of a log in one line: a structlog processor.
+    """Keep each field of a log event on one line. A structlog processor.
 
-    Not `exception`: a traceback has lines of its own.
+    It leaves out `exception`, because a traceback has several lines.
     """
     for name, value in line.items():
         if isinstance(value, str) and name != "exception":

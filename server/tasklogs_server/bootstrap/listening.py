@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-
+from tasklogs.connection.loopback import is_loopback
 from tasklogs_server.process.startup import StartupError
 from tasklogs_server.settings import ServerSettings
 
@@ -13,7 +12,7 @@ def listen_address(settings: ServerSettings) -> tuple[str, int]:
     host, _, port = settings.listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise StartupError(f"--listen {settings.listen}: must be HOST:PORT")
-    if not settings.insecure and not _is_loopback(host.strip("[]")):
+    if not settings.insecure and not is_loopback(host):
         _refuse_open_doors(settings)
     return host, int(port)
 
@@ -33,10 +32,3 @@ def _refuse_open_doors(settings: ServerSettings) -> None:
             f"--listen {settings.listen}: beyond loopback this needs {' and '.join(missing)};"
             " listen on 127.0.0.1, or say --insecure to serve without"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

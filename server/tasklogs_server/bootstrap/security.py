@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import stat
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from tasklogs.connection.loopback import is_loopback
 from tasklogs_server.auth import development
 from tasklogs_server.auth.key_ring import KeyRing
 from tasklogs_server.auth.key_sources import File, Source, Url
@@ -119,10 +119,7 @@ def _is_trustworthy(url: str) -> bool:
         return False
     if parsed.scheme == "https":
         return bool(host)
-    try:
-        return parsed.scheme == "http" and ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return parsed.scheme == "http" and host == "localhost"
+    return parsed.scheme == "http" and is_loopback(host)
 
 
 def _shared_secret(path: Path) -> FixedKeys:

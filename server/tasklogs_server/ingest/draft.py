@@ -11,11 +11,11 @@ from datetime import datetime
 from uuid import UUID
 
 from tasklogs.log import delta, digest
+from tasklogs.log.append import Append, TailChange
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.domain.errors import LimitExceeded, ProtocolViolation
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.ingest.messages import Append, TailChange
 from tasklogs_server.store.records import (
     Commit,
     EntryRow,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position
-from tasklogs.log.delta import Delta
-from tasklogs.log.entry import Entry, Time
 from tasklogs_server.domain.status import AgentLifecycle, AppHealth
 
 # An append of empty entries is not free: without this no window would ever fill.
@@ -25,42 +23,9 @@ class Hello:
     build_number: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class TailChange:
-    """The tail `id` grew or was rewritten."""
-
-    id: int
-    time: Time
-    delta: Delta
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """A change of the log; its parts apply in the order of the fields."""
-
-    sequence: int
-    open_epoch: bool = False
-    withdraw_tail: bool = False
-    tail: TailChange | None = None
-    entries: Sequence[Entry] = ()
-    waited_seconds: float = 0.0
-    """How long the agent had seen the oldest of its changes before it sent them."""
-
-    @property
-    def size_bytes(self) -> int:
-        """What holding it costs: the content, and so much for each entry, however short."""
-        return self.content_bytes + _COST_BYTES * (1 + len(self.entries))
-
-    @property
-    def content_bytes(self) -> int:
-        """The most that it adds to the log's content; less where it replaces some."""
-        text = 0 if self.tail is None else len(self.tail.delta.text)
-        return text + sum(len(entry.content) for entry in self.entries)
-
-    @property
-    def most_rows(self) -> int:
-        """The most rows that it adds to the log."""
-        return len(self.entries) + self.open_epoch + self.withdraw_tail
+def cost_bytes(append: Append) -> int:
+    """Return what holding it costs: the content, and so much for each entry, however short."""
+    return append.content_bytes + _COST_BYTES * (1 + len(append.entries))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position, StoredTail
 from tasklogs.log.digest import content_hash
 from tasklogs_server.concurrency.retry_when_busy import once_it_has_time
@@ -21,7 +22,7 @@ from tasklogs_server.domain.errors import (
 from tasklogs_server.ingest.draft import Draft
 from tasklogs_server.ingest.group_commit import Committer
 from tasklogs_server.ingest.log_limits import Room
-from tasklogs_server.ingest.messages import Append, Hello, Limits, Welcome
+from tasklogs_server.ingest.messages import Hello, Limits, Welcome, cost_bytes
 from tasklogs_server.ingest.outbox import Outbox
 from tasklogs_server.limits.ingest_budget import Budget
 from tasklogs_server.store.records import Commit, EntryRow, LogHead
@@ -149,7 +150,7 @@ class Session:
             await self.flush()  # the limit counts what is committed
             await may_open_epoch()
         await self._make_room(append)
-        size_bytes = append.size_bytes
+        size_bytes = cost_bytes(append)
         await self._budget.take(size_bytes)
         try:
             # Last, nothing is awaited before the append is applied: idle tails are given up.

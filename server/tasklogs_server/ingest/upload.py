@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from tasklogs.log import digest
+from tasklogs.log.append import Append
 from tasklogs.log.continuation import Verdict, compare
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import truncate
@@ -16,7 +17,7 @@ from tasklogs_server.domain.errors import SessionOpen, StoreUnavailable
 from tasklogs_server.ingest.draft import Draft
 from tasklogs_server.ingest.group_commit import Committer
 from tasklogs_server.ingest.log_limits import Room
-from tasklogs_server.ingest.messages import Append
+from tasklogs_server.ingest.messages import cost_bytes
 from tasklogs_server.ingest.session import position_of
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.limits.ingest_budget import Budget
@@ -78,13 +79,13 @@ class Uploads:
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
         await self._make_room(task_id, opening.head, append)
-        await self._budget.take(append.size_bytes)
+        await self._budget.take(cost_bytes(append))
         try:
             writer = _UploadWriter(task_id, opening, append, received_at)
             self._committer.submit(writer)
             return await writer.stored
         finally:
-            self._budget.give_back(append.size_bytes)
+            self._budget.give_back(cost_bytes(append))
 
     async def _difference(
         self, task_id: UUID, opening: Opening, entries: Sequence[Entry]

@@ -12,13 +12,13 @@ import structlog
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
+from tasklogs.tracebacks import traceback_of
 from tasklogs_server.domain import errors
 from tasklogs_server.domain.errors import TaskLogsError
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.middleware.departures import is_of_a_peer_that_left
 from tasklogs_server.middleware.error_table import INTERNAL, status_of
 from tasklogs_server.middleware.handlers import Context
-from tasklogs_server.process.tracebacks import traceback_of
 from tasklogs_server.telemetry.observer import Observer
 
 _log = structlog.get_logger(__name__)

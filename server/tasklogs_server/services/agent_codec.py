@@ -6,7 +6,8 @@ from typing import assert_never
 
 from google.protobuf.struct_pb2 import Value
 
-from tasklogs.agent.task_app import rfc3339
+from tasklogs.log import rfc3339
+from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.text import to_utf8
@@ -46,14 +47,14 @@ def hello(message: pb.AgentMessage) -> messages.Hello:
     )
 
 
-def append(message: pb.LogAppend) -> messages.Append:
+def append(message: pb.LogAppend) -> Append:
     """Decode an append. Raises InvalidFields, LimitExceeded."""
     if len(message.entries) > _MAX_ENTRIES:
         raise LimitExceeded(Limit.APPEND_ENTRIES, "append", f"at most {_MAX_ENTRIES} entries", None)
     violations: list[FieldViolation] = []
     tail = None
     if message.HasField("tail"):
-        tail = messages.TailChange(
+        tail = TailChange(
             message.tail.id,
             _time_of(message.tail, "append.tail.time", violations),
             Delta(message.tail.keep_bytes, message.tail.text.encode()),
@@ -65,7 +66,7 @@ def append(message: pb.LogAppend) -> messages.Append:
             break
     if violations:
         raise InvalidFields(violations)
-    return messages.Append(
+    return Append(
         sequence=message.sequence,
         open_epoch=message.open_epoch,
         withdraw_tail=message.withdraw_tail,

@@ -8,7 +8,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tasklogs.tracing.base import Tracing, TracingUnavailable, open_tracing
+from tasklogs.tracing.base import Tracing
+from tasklogs.tracing.opening import TracingUnavailable, open_tracing
 from tasklogs_server.settings import host_and_port
 from tasklogs_server.telemetry.call_log import CallLog
 from tasklogs_server.telemetry.observer import Observer

@@ -6,7 +6,9 @@ import pytest
 
 from tasklogs.agent.stream import differ as differ_module
 from tasklogs.agent.stream import messages
-from tasklogs.agent.stream.differ import Append, Differ, Effect
+from tasklogs.agent.stream.differ import Differ
+from tasklogs.agent.task_app.listener import Effect
+from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
@@ -27,19 +29,19 @@ def next_append(differ: Differ, limit_bytes: int = LIMIT) -> Append:
 
 
 def differ_at(*stored: Entry, process: int | None = 1) -> tuple[Differ, ReferenceStore]:
-    """Return a new session's differ on a store that holds `stored`."""
+    """Return a new session's differ on a store that has `stored`."""
     store = ReferenceStore()
     if stored:
-        first = Append(True, False, None, stored)
-        store.apply(messages.log_append(1, first).append)
+        first = Append(open_epoch=True, entries=stored)
+        store.apply(messages.log_append(first).append)
     return Differ(messages.position(store.welcome()), process=process), store
 
 
 def drain(differ: Differ, store: ReferenceStore, limit_bytes: int = LIMIT) -> int:
-    """Send all; return how many appends it took."""
+    """Send everything; return the number of appends."""
     count = 0
     while (append := differ.next_append(limit_bytes)) is not None:
-        store.apply(messages.log_append(1, append).append)
+        store.apply(messages.log_append(append).append)
         count += 1
     return count
 
@@ -47,7 +49,7 @@ def drain(differ: Differ, store: ReferenceStore, limit_bytes: int = LIMIT) -> in
 def test_the_first_list_opens_an_epoch() -> None:
     differ, _ = differ_at()
     differ.show_list([entry(0, "a"), entry(1, "b")], process=1)
-    assert next_append(differ) == Append(True, False, None, (entry(0, "a"), entry(1, "b")))
+    assert next_append(differ) == Append(open_epoch=True, entries=(entry(0, "a"), entry(1, "b")))
     assert differ.next_append(LIMIT) is None
 
 
@@ -56,7 +58,7 @@ def test_an_empty_conversation_opens_no_first_epoch_until_it_has_an_entry() -> N
     differ.show_list([], process=1)
     assert not differ.has_changes
     assert differ.show_entry(entry(0, "a"), process=1) is Effect.CHANGED
-    assert next_append(differ) == Append(True, False, None, (entry(0, "a"),))
+    assert next_append(differ) == Append(open_epoch=True, entries=(entry(0, "a"),))
 
 
 def test_a_conversation_that_starts_over_empty_opens_the_next_epoch_at_once() -> None:
@@ -77,7 +79,7 @@ def test_an_epoch_that_this_session_opened_can_be_ended_by_an_empty_one() -> Non
     assert store.entries == []
 
 
-def test_nothing_is_sent_before_a_whole_list_was_seen() -> None:
+def test_nothing_is_sent_before_a_whole_list() -> None:
     differ, _ = differ_at(entry(0, "a"))
     assert differ.show_entry(entry(1, "b"), process=1) is Effect.UNCERTAIN
     assert not differ.has_changes
@@ -106,7 +108,7 @@ def test_a_delta_keeps_whole_code_points() -> None:
     assert append.tail.delta == Delta(1, "ý".encode())
 
 
-def test_a_tail_of_which_nothing_stays_goes_whole() -> None:
+def test_a_tail_that_changed_completely_is_sent_whole() -> None:
     differ, store = differ_at()
     differ.show_list([entry(0, "old")], process=1)
     drain(differ, store)
@@ -116,7 +118,7 @@ def test_a_tail_of_which_nothing_stays_goes_whole() -> None:
     assert append.entries == (entry(0, "new", 1),)
 
 
-def test_a_tail_whose_truncation_moved_goes_whole() -> None:
+def test_a_tail_with_more_truncated_is_sent_whole() -> None:
     differ, store = differ_at()
     differ.show_list([entry(0, "abc")], process=1)
     drain(differ, store)
@@ -124,7 +126,7 @@ def test_a_tail_whose_truncation_moved_goes_whole() -> None:
     assert next_append(differ).entries[0].dropped_bytes == 131072
 
 
-def test_the_last_growth_of_a_tail_goes_with_the_entry_that_seals_it() -> None:
+def test_the_last_growth_of_a_tail_is_sent_with_the_entry_that_seals_it() -> None:
     differ, store = differ_at()
     differ.show_list([entry(0, "a")], process=1)
     drain(differ, store)
@@ -133,7 +135,7 @@ def test_the_last_growth_of_a_tail_goes_with_the_entry_that_seals_it() -> None:
     append = next_append(differ)
     assert append.tail is not None
     assert append.entries == (entry(1, "c", 2),)
-    store.apply(messages.log_append(1, append).append)
+    store.apply(messages.log_append(append).append)
     assert store.contents == ["ab", "c"]
 
 
@@ -161,8 +163,8 @@ def test_after_welcome_a_tail_that_was_redrawn_goes_whole() -> None:
     differ, store = differ_at(entry(0, "a"), entry(1, "bc"))
     differ.show_list([entry(0, "a"), entry(1, "bd", 9)], process=1)
     append = next_append(differ)
-    assert append == Append(False, False, None, (entry(1, "bd", 9),))
-    store.apply(messages.log_append(1, append).append)
+    assert append == Append(entries=(entry(1, "bd", 9),))
+    store.apply(messages.log_append(append).append)
     assert len(store.epochs) == 1
 
 
@@ -196,7 +198,7 @@ def test_an_answer_that_came_back_older_opens_an_epoch() -> None:
 def test_the_tail_is_withdrawn_where_the_list_is_the_stored_one_without_it() -> None:
     differ, _ = differ_at(entry(0, "a"), entry(1, "b"), entry(2), process=1)
     differ.show_list([entry(0, "a"), entry(1, "b")], process=1)
-    assert next_append(differ) == Append(False, True, None, ())
+    assert next_append(differ) == Append(withdraw_tail=True)
     differ.show_list([entry(0, "a"), entry(1, "b")], process=1)
     assert not differ.has_changes
 
@@ -207,8 +209,8 @@ def test_a_withdrawal_and_what_follows_it_go_together() -> None:
     drain(differ, store)
     differ.show_list([entry(0, "a"), entry(1, "b"), entry(3, "c")], process=1)
     append = next_append(differ)
-    assert append == Append(False, True, None, (entry(3, "c"),))
-    store.apply(messages.log_append(1, append).append)
+    assert append == Append(withdraw_tail=True, entries=(entry(3, "c"),))
+    store.apply(messages.log_append(append).append)
     assert [held.id for held in store.entries] == [0, 1, 3]
 
 
@@ -239,7 +241,7 @@ def test_a_sealed_entry_that_changes_opens_an_epoch() -> None:
 
 
 def test_an_event_after_an_empty_message_needs_a_list() -> None:
-    # A prompt that failed removes its empty answer without an event, and leaves its id unused.
+    # A failed prompt removes its empty answer without an event. Its id is not used again.
     differ, _ = differ_at()
     differ.show_list([entry(0, "a"), entry(1, "b"), entry(2)], process=1)
     assert differ.show_entry(entry(3, "c"), process=1) is Effect.UNCERTAIN
@@ -283,7 +285,7 @@ def test_a_list_is_brought_up_to_date_with_the_events_since_it_was_asked_for() -
     assert store.contents == ["abc", "d"]
 
 
-def test_a_burst_that_lags_takes_nothing_back() -> None:
+def test_a_burst_that_lags_withdraws_nothing() -> None:
     differ, store = differ_at()
     differ.show_list([entry(0, "a"), entry(1, "bc", 5)], process=1)
     drain(differ, store)
@@ -306,7 +308,7 @@ def test_a_burst_that_contradicts_the_same_process_opens_no_epoch() -> None:
     assert len(store.epochs) == 1
 
 
-def test_a_burst_that_ends_before_what_may_still_change_is_no_news() -> None:
+def test_a_burst_that_ends_before_the_changeable_entries_is_stale() -> None:
     differ, store = differ_at()
     differ.show_list([entry(0, "ab", 2), entry(1, "c"), entry(2, "d")], process=1)
     drain(differ, store)
@@ -321,13 +323,13 @@ def test_a_list_bigger_than_one_message_is_split() -> None:
     first = next_append(differ, 1000)
     assert first.open_epoch
     assert len(first.entries) == 6
-    store.apply(messages.log_append(1, first).append)
+    store.apply(messages.log_append(first).append)
     assert drain(differ, store, 1000) == 16
     assert store.entries == shown
     assert len(store.epochs) == 1
 
 
-def test_an_entry_bigger_than_the_limit_goes_alone() -> None:
+def test_an_entry_bigger_than_the_limit_is_sent_alone() -> None:
     differ, store = differ_at()
     shown = [entry(number, "x" * 5000) for number in range(3)]
     differ.show_list(shown, process=1)
@@ -335,7 +337,7 @@ def test_an_entry_bigger_than_the_limit_goes_alone() -> None:
     assert store.entries == shown
 
 
-def test_a_list_that_is_shown_in_part_is_held_against_the_rest() -> None:
+def test_a_list_without_its_known_prefix_is_compared_with_the_rest() -> None:
     differ, store = differ_at()
     shown = [entry(number, "x") for number in range(10)]
     differ.show_list(shown, process=1)
@@ -346,16 +348,16 @@ def test_a_list_that_is_shown_in_part_is_held_against_the_rest() -> None:
     assert len(store.epochs) == 1
 
 
-def test_a_store_without_a_tail_goes_on_after_its_sealed_entries() -> None:
+def test_a_store_without_a_tail_continues_after_its_sealed_entries() -> None:
     stored = Position(
         1, 1, messages.position(differ_at(entry(0, "a"), entry(1))[1].welcome()).digest
     )
     differ = Differ(stored, process=None)
     differ.show_list([entry(0, "a"), entry(2, "c")], process=1)
-    assert next_append(differ) == Append(False, False, None, (entry(2, "c"),))
+    assert next_append(differ) == Append(entries=(entry(2, "c"),))
 
 
-def test_more_than_can_be_held_unsent_is_left_with_the_task_app_until_there_is_room(
+def test_content_beyond_the_limit_is_read_again_when_it_can_be_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(differ_module, "_MAX_HELD_BYTES", 10_000)
@@ -365,7 +367,7 @@ def test_more_than_can_be_held_unsent_is_left_with_the_task_app_until_there_is_r
     effects = [differ.show_entry(one, process=1) for one in shown]
     assert effects[0] is Effect.CHANGED
     assert effects[-1] is Effect.UNCERTAIN
-    # The one that may still change does so all the same.
+    # The entry that may still change can change all the same.
     last = shown[effects.index(Effect.UNCERTAIN) - 1]
     grown = replace(last, content=last.content + b"!", time=Time(5000, 0))
     assert differ.show_entry(grown, process=1) is Effect.CHANGED

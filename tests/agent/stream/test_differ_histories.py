@@ -1,4 +1,4 @@
-"""Random histories of a task app, seen through all that lags, must end as the task app's list."""
+"""Random histories of a task app, seen with delays, must end as the task app's list."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasklogs.agent.stream import messages
-from tasklogs.agent.stream.differ import Differ, Effect
+from tasklogs.agent.stream.differ import Differ
 from tasklogs.agent.stream.sent_tails import SentTails
+from tasklogs.agent.task_app.listener import Effect
 from tasklogs.log.entry import Entry, EntryType, Time
 from tests.support.fakes.reference_store import ReferenceStore
 
@@ -46,7 +47,7 @@ class History:
         self.may_change = False
         self.store = ReferenceStore()
         self.sent_tails = SentTails()
-        # The list that a fetch under way will answer, and the events since its request.
+        # The list that the current fetch will return, and the events since its request.
         self.fetch: list[Entry] | None = None
         self.newer: dict[int, Entry] | None = None
         self.connect()
@@ -94,7 +95,7 @@ class History:
     # --- the task app
 
     def say(self, text: str) -> None:
-        # An empty message that another one follows is no habit of AgentAPI's.
+        # AgentAPI never adds a message after an empty one.
         if self.shown and not self.shown[-1].content:
             return
         entry_type = EntryType.INPUT if text == "a" else EntryType.OUTPUT
@@ -110,9 +111,9 @@ class History:
 
     def withdraw(self) -> None:
         self.shown = self.shown[:-1]
-        # What the withdrawn message followed is a user's, and stays as it is.
+        # The message before the withdrawn one is a user's, and does not change.
         self.may_change = False
-        # The next tick emits nothing for it, and comes before the next prompt.
+        # The next tick emits no event for it, and comes before the next prompt.
         self.emit()
 
     def restart(self, kind: str) -> None:
@@ -158,7 +159,7 @@ class History:
     def send(self) -> None:
         append = self.differ.next_append(self.limit_bytes)
         if append is not None:
-            self.store.apply(messages.log_append(1, append).append)
+            self.store.apply(messages.log_append(append).append)
             self.note_tail()
 
     def connect(self) -> None:
@@ -182,7 +183,7 @@ limits = st.sampled_from([1, 80, 200, 100_000])
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps(*_TASK_APP, *_SEEN, *_STREAM), st.booleans(), limits)
-def test_a_task_app_that_never_restarts_has_one_epoch_that_ends_as_it_shows_it(
+def test_a_task_app_that_never_restarts_has_one_epoch_that_ends_as_shown(
     history: list[Step], over_acp: bool, limit_bytes: int
 ) -> None:
     History(over_acp=over_acp, limit_bytes=limit_bytes).run(history)
@@ -194,7 +195,7 @@ def test_a_task_app_that_never_restarts_has_one_epoch_that_ends_as_it_shows_it(
     st.booleans(),
     limits,
 )
-def test_restarts_end_as_the_task_app_shows_it(
+def test_after_restarts_the_log_is_what_the_task_app_shows(
     history: list[Step], over_acp: bool, limit_bytes: int
 ) -> None:
     History(over_acp=over_acp, limit_bytes=limit_bytes).run(history)

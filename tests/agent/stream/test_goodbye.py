@@ -37,7 +37,7 @@ async def test_a_goodbye_comes_after_a_last_sync_and_the_agent_ends(
     assert session.messages[-1].goodbye.reason == pb.Goodbye.REASON_PAUSING
 
 
-async def test_a_task_app_that_is_gone_does_not_cost_the_goodbye(
+async def test_a_task_app_that_has_exited_does_not_prevent_the_goodbye(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -68,7 +68,7 @@ async def test_a_signal_while_disconnected_still_finds_the_server(
     assert server.sessions[-1].said_goodbye
 
 
-async def test_a_superseded_agent_leaves_without_silencing_the_other(
+async def test_a_superseded_agent_leaves_without_ending_the_other_session(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -82,7 +82,7 @@ async def test_a_superseded_agent_leaves_without_silencing_the_other(
     assert len(server.sessions) == 1
 
 
-async def test_a_goodbye_that_nobody_confirms_is_given_up_in_time(
+async def test_an_unconfirmed_goodbye_is_abandoned_in_time(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()

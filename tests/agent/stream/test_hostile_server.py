@@ -1,4 +1,4 @@
-"""A server that breaks the protocol of the agent stream: the agent says so, and dials again."""
+"""A server that breaks the protocol of the agent stream: the agent logs it and dials again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tail(**fields: Any) -> pb.Welcome.Tail:
 
 
 class Hostile:
-    """Sends each stream the same messages, whatever it hears, and keeps it open."""
+    """Sends each stream the same messages, whatever it receives, and keeps it open."""
 
     def __init__(
         self, messages: Sequence[pb.ServerMessage | bytes], compression: grpc.Compression | None
@@ -86,10 +86,10 @@ async def ends(
     messages: Sequence[pb.ServerMessage | bytes],
     compression: grpc.Compression | None = None,
 ) -> list[Any]:
-    """Let an agent meet that server twice; return what its log says of the ends."""
+    """Connect an agent to that server twice; return its log events of the two ends."""
 
     def said() -> list[Any]:
-        return [one for one in logged if one["event"] == "disconnected"]
+        return [one for one in logged if one["event"] == "stream.ended"]
 
     app.become_ready()
     app.say("user", "hello")
@@ -129,14 +129,14 @@ async def ends(
     ],
     ids=lambda messages: repr(messages[-1])[:60].replace("\n", " "),
 )
-async def test_what_no_server_says_ends_the_stream_and_not_the_agent(
+async def test_a_protocol_error_ends_the_stream_and_not_the_agent(
     app: FakeTaskApp, messages: list[pb.ServerMessage | bytes]
 ) -> None:
     assert {one["code"] for one in await ends(app, messages)} == {"INTERNAL"}
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_a_message_that_expands_beyond_the_limit_is_refused_unexpanded(
+async def test_a_message_is_refused_before_it_expands_beyond_the_limit(
     app: FakeTaskApp, compression: grpc.Compression
 ) -> None:
     bomb = bytes(64 * MIB)
@@ -146,13 +146,13 @@ async def test_a_message_that_expands_beyond_the_limit_is_refused_unexpanded(
 
 
 @pytest.mark.parametrize("asked", [1e9, 1e300, float("inf")])
-def test_no_server_sends_an_agent_away_for_longer_than_an_hour_and_a_half(asked: float) -> None:
+def test_an_agent_waits_at_most_an_hour_and_a_half(asked: float) -> None:
     ended = StreamEnded(grpc.StatusCode.UNAVAILABLE, "", retry_after_seconds=asked)
     assert 3600 <= Backoff(FAST, random.Random(1)).wait_seconds(ended) <= 5400
 
 
-async def test_more_syncs_than_a_server_has_reason_to_send_end_the_stream(app: FakeTaskApp) -> None:
+async def test_too_many_syncs_end_the_stream(app: FakeTaskApp) -> None:
     flood = [pb.ServerMessage(sync=pb.Sync(id=number)) for number in range(300)]
-    async with app.handling_post():  # no sync is answered meanwhile
+    async with app.handling_post():  # no sync is answered during it
         ended = await ends(app, [WELCOME, *flood])
     assert {one["code"] for one in ended} == {"INTERNAL"}

@@ -1,4 +1,4 @@
-"""What an agent does where the server takes no more of its task: it waits, and does not spin."""
+"""What an agent does when the server refuses its task's appends: it waits, and does not spin."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def streams(server: Server) -> int:
 
 
 async def until_shown(server: Server, wanted: list[str]) -> None:
-    """Wait until the stored log holds just this."""
+    """Wait until the stored log has exactly these entries."""
 
     async def is_shown() -> bool:
         return contents(await read(server, source=SNAPSHOT)) == wanted
@@ -38,7 +38,7 @@ async def until_shown(server: Server, wanted: list[str]) -> None:
 
 
 def refusals(logged: list[Any]) -> Callable[[], list[Any]]:
-    return lambda: [one for one in logged if one["event"] == "disconnected"]
+    return lambda: [one for one in logged if one["event"] == "stream.ended"]
 
 
 async def test_an_agent_whose_task_app_starts_over_and_over_waits_minutes(
@@ -93,7 +93,7 @@ async def test_an_agent_whose_log_is_full_waits_and_the_log_stays_readable(
             assert len(stored.logs) <= 100
 
 
-async def test_an_agent_that_connected_too_often_comes_back_when_it_was_told(
+async def test_an_agent_that_connected_too_often_waits_as_long_as_it_is_told(
     app: FakeTaskApp, make_server: MakeServer
 ) -> None:
     app.become_ready()
@@ -112,5 +112,5 @@ async def test_an_agent_that_connected_too_often_comes_back_when_it_was_told(
                 await until_shown(server, ["", "before", "after"])
             assert await streams(server) == 3
     told = [one for one in refusals(logged)() if one["code"] == "RESOURCE_EXHAUSTED"]
-    # It dials again within 50 ms where nobody asks for more: that would be dozens of times.
+    # Without a requested wait it dials again within 50 ms: that would be dozens of times.
     assert 1 <= len(told) <= 2

@@ -27,7 +27,7 @@ def test_failures_in_a_row_wait_longer_with_jitter_and_5_s_at_most(backoff: Back
     assert len(set(waits)) == len(waits)
 
 
-def test_a_welcome_resets_the_waiting(backoff: Backoff) -> None:
+def test_a_welcome_resets_the_backoff(backoff: Backoff) -> None:
     for _ in range(10):
         backoff.wait_seconds(StreamEnded(UNAVAILABLE, ""))
     assert backoff.wait_seconds(StreamEnded(UNAVAILABLE, "", was_welcome=True)) <= 0.25
@@ -66,7 +66,7 @@ def test_a_session_that_is_lost_again_and_again_backs_off_until_something_was_st
         (grpc.StatusCode.DATA_LOSS, "LOG_CORRUPT"),
     ],
 )
-def test_a_welcome_does_not_reset_the_waiting_where_what_is_sent_is_refused_each_time(
+def test_a_welcome_does_not_reset_the_backoff_if_the_content_is_refused_each_time(
     backoff: Backoff, code: grpc.StatusCode, info: str | None
 ) -> None:
     refused = StreamEnded(code, "", info, was_welcome=True)
@@ -97,7 +97,7 @@ def test_retry_info_is_obeyed_and_spread(backoff: Backoff) -> None:
         (grpc.StatusCode.FAILED_PRECONDITION, "STALE_REPORT", "newer build"),
     ],
 )
-def test_what_no_attempt_will_change_is_fatal(
+def test_errors_that_no_retry_can_change_are_fatal(
     backoff: Backoff, code: grpc.StatusCode, info: str | None, said: str
 ) -> None:
     with pytest.raises(Fatal, match=said):
@@ -115,5 +115,5 @@ def test_what_no_attempt_will_change_is_fatal(
         grpc.StatusCode.DEADLINE_EXCEEDED,
     ],
 )
-def test_all_else_is_tried_again(backoff: Backoff, code: grpc.StatusCode) -> None:
+def test_every_other_error_is_retried(backoff: Backoff, code: grpc.StatusCode) -> None:
     assert backoff.wait_seconds(StreamEnded(code, "")) > 0.0

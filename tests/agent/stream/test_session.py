@@ -34,7 +34,7 @@ async def test_a_restarted_server_is_found_and_gets_only_what_is_new(
     assert len(server.store.epochs) == 1
 
 
-async def test_what_was_sent_and_never_acknowledged_is_held_against_welcome(
+async def test_unacknowledged_appends_are_compared_with_welcome(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -78,7 +78,7 @@ async def test_another_agent_process_withdraws_nothing(server: FakeServer) -> No
             await until(lambda: server.store.contents == ["first"])
 
 
-async def test_drain_sends_the_agent_elsewhere_after_the_time_it_names(
+async def test_after_drain_the_agent_reconnects_after_the_given_time(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -129,7 +129,7 @@ async def test_retry_info_is_obeyed(app: FakeTaskApp, server: FakeServer) -> Non
         assert time.monotonic() - began >= 0.2
 
 
-async def test_a_server_that_says_nothing_is_given_up(app: FakeTaskApp, server: FakeServer) -> None:
+async def test_a_silent_server_is_abandoned(app: FakeTaskApp, server: FakeServer) -> None:
     server.is_mute = True
     app.become_ready()
     async with running_agent(app, server, replace(FAST, welcome_timeout_seconds=0.1)):
@@ -146,7 +146,7 @@ async def test_a_server_that_says_nothing_is_given_up(app: FakeTaskApp, server: 
         (Refusal(grpc.StatusCode.FAILED_PRECONDITION, "STALE_REPORT"), "newer build"),
     ],
 )
-async def test_the_agent_ends_where_nothing_is_left_to_do(
+async def test_the_agent_exits_when_it_cannot_go_on(
     app: FakeTaskApp, server: FakeServer, refusal: Refusal, said: str
 ) -> None:
     app.become_ready()
@@ -158,7 +158,7 @@ async def test_the_agent_ends_where_nothing_is_left_to_do(
                 await task
 
 
-async def test_a_network_that_died_without_a_word_is_noticed(
+async def test_a_network_that_died_silently_is_noticed(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -170,7 +170,7 @@ async def test_a_network_that_died_without_a_word_is_noticed(
             await server.session()
             await until(lambda: server.store.entries)
             network.mute()
-            # Nothing is said meanwhile: only the pings can tell.
+            # Nothing is sent in this time: only the pings can notice.
             await until(lambda: network.connections > 1)  # it dials again, into the same silence
             app.say("user", "meanwhile")
             await network.heal()
@@ -192,7 +192,7 @@ async def test_a_stream_that_the_server_closes_in_order_is_opened_again(
         await server.session(2)
 
 
-async def test_the_build_number_is_told(app: FakeTaskApp, server: FakeServer) -> None:
+async def test_the_build_number_is_sent(app: FakeTaskApp, server: FakeServer) -> None:
     async with running_agent(app, server, build_number=7):
         session = await server.session()
         assert session.hello.build_number == 7

@@ -1,4 +1,4 @@
-"""The agent's side of the stream: self-clocked, in deltas, within the limits."""
+"""The agent's side of the stream: one append at a time, as deltas, within the limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.fakes.agent_server import FakeServer
 from tests.support.fakes.task_app import FakeTaskApp, fails, hangs
 
 
-async def test_one_append_is_under_way_and_what_changes_meanwhile_goes_with_its_ack(
+async def test_one_append_is_under_way_and_later_changes_are_sent_after_its_ack(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -48,7 +48,7 @@ async def app_seen(app: FakeTaskApp, session: object) -> None:
     await until(lambda: app.fetches > fetches)
 
 
-async def test_the_first_change_goes_at_once(app: FakeTaskApp, server: FakeServer) -> None:
+async def test_the_first_change_is_sent_at_once(app: FakeTaskApp, server: FakeServer) -> None:
     app.become_ready()
     app.say("user", "write")
     took_seconds = []
@@ -110,7 +110,7 @@ async def test_a_reconnect_to_10_000_entries_moves_less_than_100_kb(
     app.become_ready()
     for number in range(10_000):
         app.say("user" if number % 2 == 0 else "agent", f"{number} " + "x" * 200)
-    patient = replace(FAST, fetch_patience_seconds=10.0, sync_timeout_seconds=20.0)
+    patient = replace(FAST, fetch_fallback_seconds=10.0, sync_timeout_seconds=20.0)
     async with running_agent(app, server, patient):
         await until(lambda: len(server.store.entries) == 10_001)
     async with running_agent(app, server, patient):
@@ -184,7 +184,7 @@ async def test_a_task_app_that_hangs_stays_healthy(app: FakeTaskApp, server: Fak
         app.fail_next("/messages", hangs, times=100)
         app.fail_next("/events", hangs, times=100)
         for number in range(1, 3):
-            assert "no answer" in (await session.sync(number)).sync_failed.reason
+            assert "no response" in (await session.sync(number)).sync_failed.reason
         assert states(session.messages)[-1] == (3, 3)
 
 
@@ -211,6 +211,6 @@ async def test_an_append_says_how_long_the_oldest_of_its_changes_has_waited(
         await until(lambda: len(session.appends) == 3)
 
     assert session.appends[1].waited_ms >= 50
-    # What was sent no longer counts.
+    # Changes that were sent no longer count.
     later_ms = (time.monotonic() - answered) * 1000
     assert session.appends[2].waited_ms <= later_ms

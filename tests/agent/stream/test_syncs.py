@@ -10,7 +10,7 @@ from tests.agent.conftest import FAST, running_agent, until
 from tests.support.fakes.agent_server import FakeServer
 from tests.support.fakes.task_app import FakeTaskApp, fails, hangs, speaks_nonsense, with_role
 
-PATIENT = replace(FAST, fetch_patience_seconds=300.0, sync_timeout_seconds=300.0)
+PATIENT = replace(FAST, fetch_fallback_seconds=300.0, sync_timeout_seconds=300.0)
 """With a fetch that hangs longer than any test waits."""
 
 
@@ -25,7 +25,7 @@ async def test_a_sync_shows_what_was_said_before_it(app: FakeTaskApp, server: Fa
             assert server.store.contents[-1] == f"message {number}"
 
 
-async def test_a_sync_that_arrives_during_a_fetch_gets_a_fetch_of_its_own(
+async def test_a_sync_that_arrives_during_a_fetch_gets_its_own_fetch(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -40,8 +40,8 @@ async def test_a_sync_that_arrives_during_a_fetch_gets_a_fetch_of_its_own(
             session.send(pb.ServerMessage(sync=pb.Sync(id=3)))
         for number in (1, 2, 3):
             assert (await session.answer(number)).HasField("sync_done")
-        # One for the first, one for the two that came meanwhile; one that a status asked for,
-        # maybe.
+        # One for the first and one for the two that came during it; possibly one that a status
+        # caused.
         assert app.fetches <= fetches + 3
 
 
@@ -90,7 +90,7 @@ async def test_sync_done_comes_after_the_appends_that_it_rests_on(
         (with_role("robot"), "/messages: message 1 has an unknown role"),
     ],
 )
-async def test_a_sync_fails_with_what_the_task_app_said_without_content(
+async def test_a_sync_fails_with_the_task_apps_failure_without_content(
     app: FakeTaskApp, server: FakeServer, fault: object, said: str
 ) -> None:
     app.become_ready()
@@ -113,12 +113,12 @@ async def test_a_sync_of_a_task_app_that_hangs_fails_in_time(
         await until(lambda: server.store.entries)
         app.fail_next("/messages", hangs, times=1000)
         app.fail_next("/events", hangs, times=1000)
-        assert (await session.sync(1)).sync_failed.reason == "no answer within 1 s"
+        assert (await session.sync(1)).sync_failed.reason == "no response within 1 s"
         app.faults.clear()
         assert (await session.sync(2)).HasField("sync_done")
 
 
-async def test_a_fresh_event_stream_that_contradicts_leaves_it_to_the_fetch(
+async def test_a_fresh_event_stream_that_contradicts_does_not_replace_the_fetch(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -139,7 +139,7 @@ async def test_a_fresh_event_stream_that_contradicts_leaves_it_to_the_fetch(
     assert len(server.store.epochs) == 2
 
 
-async def test_a_fresh_event_stream_that_fails_leaves_the_fetch_its_time(
+async def test_a_fresh_event_stream_that_fails_does_not_shorten_the_fetch(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()

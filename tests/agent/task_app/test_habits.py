@@ -1,4 +1,4 @@
-"""Each of the task app's habits, as AGENT-STREAM section 1 lists them, met by a whole agent."""
+"""What AgentAPI does, item by item, and what a whole agent makes of it."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ async def test_times_arrive_with_their_nanoseconds(app: FakeTaskApp, server: Fak
     assert server.store.entries[-1].time.nanos == int(nanos)
 
 
-async def test_a_tail_that_is_redrawn_ends_as_it_stands(
-    app: FakeTaskApp, server: FakeServer
-) -> None:
+async def test_a_redrawn_tail_ends_as_shown(app: FakeTaskApp, server: FakeServer) -> None:
     app.become_ready()
     app.say("user", "draw")
     app.say("agent", "")
@@ -78,10 +76,8 @@ async def test_a_banner_is_never_stored_as_the_saved_conversation(
     assert len(server.store.epochs) == 1
 
 
-async def test_a_users_message_says_that_the_conversation_is_whole(
-    app: FakeTaskApp, server: FakeServer
-) -> None:
-    # An agent whose screen never comes to rest is never `stable`.
+async def test_a_users_message_makes_a_process_ready(app: FakeTaskApp, server: FakeServer) -> None:
+    # A task app whose screen keeps changing never says `stable`.
     async with running_agent(app, server):
         session = await server.session()
         await until(lambda: session.health == INITIALIZING)
@@ -90,7 +86,7 @@ async def test_a_users_message_says_that_the_conversation_is_whole(
         await until(lambda: session.health == HEALTHY)
 
 
-async def test_stable_that_is_said_before_the_saved_state_is_shown_opens_no_epoch(
+async def test_stable_before_the_saved_state_is_shown_opens_no_epoch(
     server: FakeServer,
 ) -> None:
     # AgentAPI emits the status first and the messages a moment later.
@@ -170,7 +166,7 @@ async def test_a_failed_prompt_over_acp_is_withdrawn_and_its_id_stays_unused(
     assert len(server.store.epochs) == 1
 
 
-async def test_an_event_that_was_under_way_before_a_withdrawal_takes_nothing_back(
+async def test_an_event_from_before_a_withdrawal_changes_nothing(
     server: FakeServer,
 ) -> None:
     async with FakeTaskApp(interval_seconds=60, acp=True) as app:
@@ -260,10 +256,10 @@ async def test_a_read_while_a_post_is_handled_takes_the_events_instead(
     assert len(server.store.epochs) == 1
 
 
-async def test_a_burst_that_lags_behind_messages_takes_nothing_back(
+async def test_a_burst_that_lags_behind_messages_withdraws_nothing(
     server: FakeServer,
 ) -> None:
-    # The emitter stands still while a POST is handled, up to 25 ms behind what `/messages` said.
+    # `/events` pauses while a POST is handled, up to 25 ms behind `/messages`.
     async with FakeTaskApp(interval_seconds=60) as app:
         app.become_ready()
         app.tick()
@@ -279,7 +275,7 @@ async def test_a_burst_that_lags_behind_messages_takes_nothing_back(
     assert len(server.store.epochs) == 1
 
 
-async def test_a_subscriber_that_was_dropped_without_a_word_is_back_at_once(
+async def test_a_subscriber_that_was_dropped_silently_reconnects_at_once(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()
@@ -311,7 +307,7 @@ async def test_more_events_than_a_subscription_holds_lose_nothing(
     assert len(server.store.epochs) == 1
 
 
-async def test_a_torn_read_is_tried_once_more(app: FakeTaskApp, server: FakeServer) -> None:
+async def test_a_torn_read_is_retried_once(app: FakeTaskApp, server: FakeServer) -> None:
     app.become_ready()
     app.say("user", "hello")
     async with running_agent(app, server):
@@ -340,7 +336,7 @@ async def test_a_read_that_is_torn_twice_is_an_error(app: FakeTaskApp, server: F
 async def test_broken_connections_of_the_same_process_are_no_restart(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
-    # All but one: the idle connection stands.
+    # All but one: the idle connection stays open.
     app.become_ready()
     app.say("agent", "abc")
     async with running_agent(app, server):
@@ -351,7 +347,7 @@ async def test_broken_connections_of_the_same_process_are_no_restart(
     assert len(server.store.epochs) == 1
 
 
-async def test_once_every_connection_broke_a_tail_that_does_not_extend_is_another_epoch(
+async def test_once_every_connection_broke_a_tail_that_does_not_extend_opens_an_epoch(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
     app.become_ready()

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tasklogs.agent.task_app.faults import Fault
-from tasklogs.agent.task_app.health import AppHealth, Health
+from tasklogs.agent.task_app.health import Health
+from tasklogs.enums import AppHealth
 
 
 class Clock:
@@ -25,11 +26,11 @@ def health(clock: Clock) -> Health:
 
 
 def value(health: Health) -> AppHealth:
-    return health.value  # anew: mypy would take it for what it was
+    return health.value  # read again: mypy would assume the earlier value
 
 
 def fail(health: Health, clock: Clock, fault: Fault, *, seconds: int) -> None:
-    """Fail once a second, the first time now."""
+    """Fail once per second, beginning now."""
     for _ in range(seconds + 1):
         health.failed(fault)
         clock.seconds += 1
@@ -61,7 +62,7 @@ def test_the_first_good_answer_is_healthy_at_once(health: Health, clock: Clock) 
 
 
 @pytest.mark.parametrize("fault", [Fault.TIMEOUT, Fault.NONSENSE, Fault.TORN])
-def test_timeouts_and_nonsense_are_never_unhealthy(
+def test_timeouts_and_invalid_responses_are_never_unhealthy(
     health: Health, clock: Clock, fault: Fault
 ) -> None:
     health.answered(ready=True)

@@ -1,4 +1,4 @@
-"""A task app that means harm, or lost its mind: the agent stays small, and says what it saw."""
+"""A malicious or broken task app: the agent's memory is bounded, and it reports the failure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Answer = Callable[[], Iterable[bytes]]
 
 
 class Hostile:
-    """Answers each request with the bytes that `answer` makes, until they end or nobody reads."""
+    """Responds to each request with the bytes of `answer`, until they end or the client leaves."""
 
     def __init__(self, answer: Answer, pause_seconds: float = 0.0) -> None:
         self._answer = answer
@@ -94,7 +94,7 @@ def body(*messages: dict[str, object]) -> bytes:
 
 
 async def refused(answer: Answer, path: str) -> tuple[TaskAppError, Hostile]:
-    """What the agent makes of an answer at `path`."""
+    """Return the agent's failure for a response at `path`."""
     async with facing(answer) as (hostile, app):
         with pytest.raises(TaskAppError) as raised:
             await (app.messages() if path == "/messages" else app.burst())
@@ -112,7 +112,7 @@ async def refused(answer: Answer, path: str) -> tuple[TaskAppError, Hostile]:
         ("zstd", b"\x28\xb5\x2f\xfd"),
     ],
 )
-async def test_a_compressed_answer_is_not_asked_for_and_not_expanded(
+async def test_a_compressed_response_is_not_requested_and_not_expanded(
     path: str, coding: str, bomb: bytes
 ) -> None:
     first = head("Content-Type: text/event-stream", f"Content-Encoding: {coding}")
@@ -133,13 +133,13 @@ async def test_a_compressed_answer_is_not_asked_for_and_not_expanded(
         ("/messages", then_for_ever(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * 65536)),
     ],
 )
-async def test_an_answer_without_an_end_is_given_up_at_the_limit(path: str, answer: Answer) -> None:
+async def test_an_endless_response_is_abandoned_at_the_limit(path: str, answer: Answer) -> None:
     error, hostile = await refused(answer, path)
     assert error.fault in (Fault.NONSENSE, Fault.TORN)
     assert hostile.sent_bytes < SENT_AT_MOST_BYTES
 
 
-async def test_a_burst_without_an_end_is_given_up_at_the_limit() -> None:
+async def test_an_endless_burst_is_abandoned_at_the_limit() -> None:
     def answer() -> Iterator[bytes]:
         yield stream_head()
         for number in itertools.count():
@@ -150,7 +150,7 @@ async def test_a_burst_without_an_end_is_given_up_at_the_limit() -> None:
     assert hostile.sent_bytes < SENT_AT_MOST_BYTES
 
 
-async def test_comments_may_come_for_as_long_as_they_like() -> None:
+async def test_any_number_of_comments_is_accepted() -> None:
     def answer() -> Iterator[bytes]:
         yield stream_head()
         for _ in range(100):
@@ -162,7 +162,7 @@ async def test_comments_may_come_for_as_long_as_they_like() -> None:
 
 
 @pytest.mark.parametrize("drip", [b"HTTP/1.1 200 OK\r\nX: ", head() + b"{"])
-async def test_an_answer_that_drips_ends_with_the_agents_patience(
+async def test_a_response_that_never_ends_is_abandoned_in_time(
     drip: bytes, server: FakeServer
 ) -> None:
     dripping = Hostile(then_for_ever(drip, b" "), pause_seconds=0.01)
@@ -172,7 +172,7 @@ async def test_an_answer_that_drips_ends_with_the_agents_patience(
         async with running_agent(app, server, patient(sync_timeout_seconds=0.3)):
             session = await server.session()
             failed = await session.sync(1)
-    assert "no answer within" in failed.sync_failed.reason
+    assert "no response within" in failed.sync_failed.reason
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
@@ -201,7 +201,7 @@ async def test_cookies_are_not_kept() -> None:
 @pytest.mark.parametrize(
     "charset", ["zlib", "zlib_codec", "rot13", "utf-16", "idna", "unicode_escape", "bz2", "\ufffd"]
 )
-async def test_a_streams_charset_is_utf_8_whatever_it_says(charset: str) -> None:
+async def test_a_stream_is_decoded_as_utf_8_whatever_charset_it_names(charset: str) -> None:
     message = Message(0, "ü日\U0001f642", "user", rfc3339(1))
 
     def answer() -> Iterator[bytes]:
@@ -230,15 +230,15 @@ async def test_a_streams_charset_is_utf_8_whatever_it_says(charset: str) -> None
         b'"messages"',
     ],
 )
-async def test_a_body_that_is_no_conversation_is_nonsense(nonsense: bytes) -> None:
+async def test_a_body_without_a_conversation_is_refused(nonsense: bytes) -> None:
     error, _ = await refused(lambda: [head(), nonsense], "/messages")
     assert error.fault is Fault.NONSENSE
 
 
-async def test_an_agent_goes_on_when_its_task_app_comes_to_its_senses(
+async def test_an_agent_continues_once_its_task_app_responds_correctly(
     app: FakeTaskApp, server: FakeServer
 ) -> None:
-    """Also one whose times lie beyond what a clock can show, which once ended the agent."""
+    """Also one with times that no clock can show."""
     app.become_ready()
     app.say("user", "hello")
     for time in ("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:60Z"):
@@ -252,7 +252,7 @@ async def test_an_agent_goes_on_when_its_task_app_comes_to_its_senses(
             assert not agent.done()
 
 
-async def test_a_flood_of_events_during_a_fetch_fails_it_and_is_not_held(
+async def test_a_flood_of_events_fails_the_fetch_and_is_not_kept(
     app: FakeTaskApp, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "_MAX_NEWER_BYTES", 100_000)
@@ -267,7 +267,7 @@ async def test_a_flood_of_events_during_a_fetch_fails_it_and_is_not_held(
                 app.emit_stale(Message(number, "x" * 1000, "agent", rfc3339(number)))
                 await asyncio.sleep(0)
             failed = await session.answer(1, timeout=15)
-        assert "more at a time than can be held" in failed.sync_failed.reason
+        assert "too much content during one fetch" in failed.sync_failed.reason
         done = await session.sync(2)
         assert done.HasField("sync_done")
     assert server.store.contents == ["", "hello"]

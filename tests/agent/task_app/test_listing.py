@@ -23,7 +23,7 @@ def body(*contents: str, first_id: int = 0) -> bytes:
     return text.encode()
 
 
-def test_what_stands_as_before_is_not_read_again() -> None:
+def test_unchanged_messages_are_not_parsed_again() -> None:
     first = read(body(PADDING, "a", "b"), None)
     assert (first.skipped, len(first.entries)) == (0, 3)
     second = read(body(PADDING, "a", "bc", "d"), first.prefix)
@@ -35,7 +35,7 @@ def test_what_stands_as_before_is_not_read_again() -> None:
     assert fourth == third
 
 
-def test_a_change_in_what_stood_before_is_read() -> None:
+def test_a_change_in_an_earlier_message_is_read() -> None:
     known = read(body(PADDING, "a", "b"), None).prefix
     assert read(body(PADDING, "A", "b"), known).skipped == 0
     assert read(body("b"), known).skipped == 0
@@ -53,20 +53,20 @@ def test_content_that_looks_like_a_message_does_not_deceive() -> None:
     assert (listing.skipped, len(listing.entries)) == (2, 1)
 
 
-def test_objects_within_messages_only_cost_their_reading() -> None:
+def test_nested_objects_in_messages_are_ignored() -> None:
     nested = body(PADDING, "a").replace(b'"role"', b'"more":[{"id":1}],"role"')
     first = read(nested, None)
     assert read(nested, first.prefix).entries == first.entries
 
 
-def test_nonsense_after_a_known_prefix_is_an_error() -> None:
+def test_invalid_json_after_a_known_prefix_is_an_error() -> None:
     known = read(body(PADDING, "a", "b"), None).prefix
     with pytest.raises(TaskAppError, match="unknown role"):
         read(body(PADDING, "a", "b").replace(b"agent", b"robot"), known)
 
 
 @given(st.lists(st.lists(st.sampled_from(["a", "b", '{"id":', "\\", '"']), max_size=5), max_size=6))
-def test_reading_with_what_is_known_finds_what_reading_all_finds(
+def test_reading_with_a_known_prefix_gives_the_same_as_reading_all(
     lists: list[list[str]],
 ) -> None:
     listing: Listing | None = None

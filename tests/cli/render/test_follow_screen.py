@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasklogs.cli.render import follow_screen, follow_text
-from tasklogs.cli.render.follow_screen import ScreenText
-from tasklogs.cli.render.screen_rows import rows
+from tasklogs.cli.render.follow_screen import ScreenText, rows
 from tasklogs.cli.render.terminal_text import visible
 from tasklogs.client.assembly import Assembly
 from tasklogs.v1 import task_logs_pb2
@@ -42,7 +41,7 @@ class Shown:
     revision: int = 0
 
     def send(self, message: task_logs_pb2.FollowTaskLogsResponse) -> None:
-        event = self.assembly.take(message)
+        event = self.assembly.apply(message)
         if event is not None:
             self.screen.show(event)
 
@@ -78,7 +77,7 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Show:
     return partial(shown_on, monkeypatch=monkeypatch)
 
 
-def test_growth_is_appended_and_the_next_entry_stands_below(show: Show) -> None:
+def test_growth_is_appended_and_the_next_entry_follows_below(show: Show) -> None:
     shown = show(60, 24)
     for content in ("4", "42", "42.\nAsk", "42.\nAsk on."):
         shown.content(content)
@@ -90,7 +89,7 @@ def test_growth_is_appended_and_the_next_entry_stands_below(show: Show) -> None:
     )
 
 
-def test_a_redrawn_line_is_replaced_where_it_stands(show: Show) -> None:
+def test_a_redrawn_line_is_replaced_in_place(show: Show) -> None:
     shown = show(60, 24)
     for content in ("Hm\n* thinking 1s\n>", "Hm\n* thinking 2s\n>", "Hm\nDone."):
         shown.content(content)
@@ -106,7 +105,7 @@ def test_lines_that_were_wrapped_are_replaced_whole(show: Show) -> None:
         assert shown.terminal.text() == f"{HEADING}\n{content}"
 
 
-def test_what_left_the_screen_is_printed_again_from_its_line_on_and_marked(show: Show) -> None:
+def test_a_change_above_the_screen_is_reprinted_from_its_line_and_marked(show: Show) -> None:
     shown = show(60, 6)
     shown.content("one\ntwo\n3\n4\n5\n6\n7\n8")
 
@@ -118,7 +117,7 @@ def test_what_left_the_screen_is_printed_again_from_its_line_on_and_marked(show:
     )
 
 
-def test_one_that_is_rewritten_all_the_time_out_of_reach_is_not_printed_each_time(
+def test_an_entry_rewritten_above_the_screen_is_not_reprinted_each_time(
     show: Show,
 ) -> None:
     shown = show(60, 6)
@@ -137,7 +136,7 @@ def test_one_that_is_rewritten_all_the_time_out_of_reach_is_not_printed_each_tim
     assert shown.terminal.text().endswith(f"{HEADING}, rewritten\nfinal{rest}")
 
 
-def test_what_was_held_back_is_printed_before_the_next_entry(show: Show) -> None:
+def test_a_held_back_entry_is_printed_before_the_next(show: Show) -> None:
     shown = show(60, 6)
     rest = "\n1\n2\n3\n4\n5\n6\n7"
     for text in ("a", "b", "c"):
@@ -148,7 +147,7 @@ def test_what_was_held_back_is_printed_before_the_next_entry(show: Show) -> None
     assert f"rewritten\nc{rest}\n\n#2 user" in shown.terminal.text()
 
 
-def test_a_notice_stands_on_its_own_line_and_the_entry_goes_on_below(show: Show) -> None:
+def test_a_notice_has_its_own_line_and_the_entry_continues_below(show: Show) -> None:
     shown = show(60, 24)
     shown.content("It is")
     shown.send(status("c", PAUSED))
@@ -161,7 +160,7 @@ def test_a_notice_stands_on_its_own_line_and_the_entry_goes_on_below(show: Show)
     )
 
 
-def test_a_withdrawn_entry_is_said_to_be_no_more(show: Show) -> None:
+def test_a_withdrawn_entry_is_reported(show: Show) -> None:
     shown = show(60, 24)
     shown.content("Oops")
     shown.revision += 1
@@ -190,7 +189,7 @@ def test_an_entry_past_its_limit_still_only_grows(show: Show) -> None:
     assert shown.terminal.text() == f"{HEADING}\n0123456789abcd"
 
 
-def test_control_characters_are_written_out_however_growth_splits_them(show: Show) -> None:
+def test_control_characters_are_escaped_however_growth_splits_them(show: Show) -> None:
     shown = show(60, 24)
     content = "\x1b[2J\r\nb\rc\r"
     for end in range(1, len(content) + 1):
@@ -200,7 +199,7 @@ def test_control_characters_are_written_out_however_growth_splits_them(show: Sho
     assert shown.terminal.text() == f"{HEADING}\n\\x1b[2J\nb\\x0dc\\x0d\n\n"
 
 
-def test_after_a_resize_nothing_is_redrawn_by_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_resize_nothing_is_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = shown_on(60, 24, monkeypatch)
     shown.content("one")
     monkeypatch.setattr(shown.screen, "_size", lambda: os.terminal_size((30, 24)))

@@ -1,4 +1,4 @@
-"""What strangers say, on every way to a terminal: shown, and steering nothing."""
+"""Untrusted text on every way to a terminal: it is shown and cannot steer the terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HYPERLINK = "\x1b]8;;http://evil.example\x1b\\click\x1b]8;;\x1b\\"
 MARKUP = "[red]x[/red][link=http://evil.example]:smile:[/]"
 HOSTILE = f"{CLIPBOARD}{HYPERLINK}\x9b2J\x9d0;owned\x9c\x00\x08\x7f\u202egnp\u2066\r{MARKUP}"
 _OURS = re.compile(r"\x1b\[(?:[01]|0?1;?\d*)?m")
-"""Bold, as headings and tables have it."""
+"""Bold, which headings and tables use."""
 _STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -50,7 +50,7 @@ def refusal(reason: str = HOSTILE) -> Refusal:
 
 
 def steering(screen: str) -> list[str]:
-    """What on the screen is none of the command's own."""
+    """Return what is on the screen and not written by the command itself."""
     shown = _OURS.sub("", screen)
     return re.findall(
         r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", shown
@@ -89,7 +89,7 @@ BUILD = ("--build-number", "1", "--transition", "start", "--job-status", "runnin
         else type(value).__name__
     ),
 )
-async def test_a_terminal_shows_it_and_is_not_steered(
+async def test_a_read_shows_hostile_text_without_steering_the_terminal(
     scripted: ScriptedServer, arguments: tuple[str, ...], answer: Message | Refusal
 ) -> None:
     scripted.script.append(answer)
@@ -103,7 +103,9 @@ async def follow(server: LogServer, *options: str) -> Finished:
 
 
 @pytest.mark.parametrize("options", [(), ("-o", "jsonl"), ("--escaped",)])
-async def test_a_follow_on_a_terminal_shows_it_and_is_not_steered(options: Iterable[str]) -> None:
+async def test_a_follow_shows_hostile_text_without_steering_the_terminal(
+    options: Iterable[str],
+) -> None:
     async with log_server() as server:
         server.streams = [
             [status("a", ACTIVE), entries("b", followed_entry(0, HOSTILE, 1)), refusal()]
@@ -115,9 +117,7 @@ async def test_a_follow_on_a_terminal_shows_it_and_is_not_steered(options: Itera
 
 
 @pytest.mark.parametrize("follows", [False, True])
-async def test_a_terminal_gets_it_as_it_is_where_that_is_asked_for(
-    scripted: ScriptedServer, follows: bool
-) -> None:
+async def test_a_terminal_gets_raw_text_on_request(scripted: ScriptedServer, follows: bool) -> None:
     if follows:
         async with log_server() as server:
             server.streams = [
@@ -132,22 +132,22 @@ async def test_a_terminal_gets_it_as_it_is_where_that_is_asked_for(
     assert HOSTILE in finished.stdout
 
 
-async def test_a_pipe_gets_it_escaped_where_that_is_asked_for(scripted: ScriptedServer) -> None:
+async def test_a_pipe_gets_escaped_text_on_request(scripted: ScriptedServer) -> None:
     scripted.script.append(page(entry(0, HOSTILE)))
     finished = await run("logs", "local/demo", "--escaped", "--server", scripted.address)
     assert steering(finished.stdout) == []
     assert MARKUP in finished.stdout
 
 
-async def test_raw_and_escaped_are_for_text_alone(scripted: ScriptedServer) -> None:
+async def test_raw_and_escaped_need_text_output(scripted: ScriptedServer) -> None:
     finished = await run("logs", "local/demo", "--raw", "-o", "json", "--server", scripted.address)
     assert finished.code == 2
     assert "only with -o text" in finished.stderr
 
 
 @pytest.mark.parametrize("piece", [" ", "\t ", "\n ", "\r\n", "\r", "\x1b", "\u2028", "\x1f", "a "])
-async def test_no_text_takes_more_than_its_length_to_make_safe(piece: str) -> None:
-    """A megabyte of blanks once took minutes to bring on one line."""
+async def test_escaping_takes_time_proportional_to_the_length(piece: str) -> None:
+    """A quadratic algorithm would take minutes for a megabyte of blanks."""
     text = "a" + piece * (1_000_000 // len(piece)) + "b"
     began = time.process_time()
     for make_safe in (visible, one_line, safe_json):

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import ClassVar
 
 from tasklogs.agent.stream import messages
-from tasklogs.agent.stream.differ import Append
 from tasklogs.agent.task_app import json as wire
 from tasklogs.agent.task_app import listing
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
+from tasklogs.log.append import Append
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.services import agent_codec
@@ -99,6 +99,6 @@ def _entries_or_none(data: bytes) -> list[Entry] | None:
 def _check(entries: list[Entry]) -> None:
     assert all(earlier.id < later.id for earlier, later in pairwise(entries))
     assert all(len(entry.content) <= MAX_CONTENT_BYTES for entry in entries)
-    sent = messages.log_append(1, Append(True, False, None, tuple(entries)))
+    sent = messages.log_append(Append(1, open_epoch=True, entries=entries))
     received = agent_codec.append(sent.append)
     assert list(received.entries) == entries

@@ -13,15 +13,14 @@ from google.protobuf.message import DecodeError
 
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream.departure import Departure
-from tasklogs.agent.stream.differ import Append
 from tasklogs.agent.stream.messages import log_append
 from tasklogs.agent.stream.reconnect import Backoff, Fatal, StreamEnded
 from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.session import Session
-from tasklogs.agent.task_app.client import Shown
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
-from tasklogs.agent.task_app.health import AppHealth
-from tasklogs.agent.task_app.watch import Listener
+from tasklogs.agent.task_app.listener import Listener, Shown
+from tasklogs.enums import AppHealth
+from tasklogs.log.append import Append
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1.types_pb2 import TASK_LOG_TYPE_OUTPUT, TASK_LOG_TYPE_UNSPECIFIED
@@ -91,7 +90,7 @@ def _entries(count: int) -> list[Entry]:
 
 
 def _opening(entries: list[Entry]) -> pb.LogAppend:
-    return log_append(1, Append(True, False, None, tuple(entries))).append
+    return log_append(Append(1, open_epoch=True, entries=entries)).append
 
 
 async def _stream(pieces: list[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The agent: the sidecar that stands beside a task app and carries its conversation to the server.
+"""The agent: a sidecar that reads a task app's conversation and sends it to the server.
 
-`wire`, `differ` and `health` are pure. Nothing of the server (tasklogs_server) may come in.
+`task_app` reads, `stream` sends, `run` connects the two. tasklogs_server must not be imported.
 """

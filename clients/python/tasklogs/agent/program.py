@@ -1,13 +1,19 @@
-"""The agent as a process: what its signals mean."""
+"""The agent as a process: what its signals do."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+from importlib.metadata import version
+from urllib.parse import urlsplit
+
+import structlog
 
 from tasklogs.agent.run import Agent, Options
 from tasklogs.tracing.base import Tracing
 from tasklogs.v1.task_agents_pb2 import Goodbye
+
+_log = structlog.get_logger(__name__)
 
 
 class LeftWithoutGoodbye(Exception):
@@ -15,28 +21,42 @@ class LeftWithoutGoodbye(Exception):
 
 
 def run(options: Options, tracing: Tracing | None = None) -> None:
-    """Run an agent until a signal ends it.
+    """Run an agent until a signal stops it.
 
-    SIGTERM: the workspace pauses. SIGINT: only the agent stops. Raises Fatal where there is nothing
-    more to do, LeftWithoutGoodbye where a goodbye was wanted and not confirmed.
+    SIGTERM: the workspace pauses. SIGINT: only the agent stops. Raises Fatal if the agent cannot go
+    on, LeftWithoutGoodbye if the server did not confirm the goodbye.
     """
-    asyncio.run(_run(Agent(options, tracing=tracing)))
+    asyncio.run(_run(Agent(options, tracing=tracing), options))
 
 
-async def _run(agent: Agent) -> None:
+async def _run(agent: Agent, options: Options) -> None:
     running = asyncio.create_task(agent.run())
 
     def leave(reason: Goodbye.Reason.ValueType) -> None:
         if agent.departure.is_wanted:
-            running.cancel()  # told twice: no more patience
+            running.cancel()  # a second signal: stop waiting
         agent.departure.want(reason)
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, leave, Goodbye.REASON_PAUSING)
     loop.add_signal_handler(signal.SIGINT, leave, Goodbye.REASON_STOPPING)
+    _say_start(options)
     try:
         await running
     except TimeoutError as error:
         raise LeftWithoutGoodbye(str(error)) from None
     except asyncio.CancelledError:
         raise LeftWithoutGoodbye("a second signal came") from None
+
+
+def _say_start(options: Options) -> None:
+    _log.info(
+        "agent.started",
+        version=version("tasklogs"),
+        server=options.server,
+        tls=options.tls is not None,
+        source="agentapi",
+        # A URL may hold a password.
+        task_app=urlsplit(options.agentapi_url).netloc.rpartition("@")[2],
+        build_number=options.build_number,
+    )

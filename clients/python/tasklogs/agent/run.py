@@ -1,4 +1,4 @@
-"""The agent as a whole: watch the task app, keep a session, leave when told to."""
+"""The whole agent: watches the task app, keeps a session open, leaves when asked to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Whom the agent serves. `server` is HOST:PORT."""
+    """The agent's task app, task and server. `server` is HOST:PORT."""
 
     server: str
     token: str = field(repr=False)
@@ -40,11 +40,11 @@ class Options:
     tls: Tls | None = None
     """None: plain text."""
     read_token: Callable[[], str | None] | None = None
-    """Where `token` came from, for when it is rotated; None where that cannot be read again."""
+    """Reads the token again after it was rotated; None if it cannot be read again."""
 
 
 class Agent:
-    """One agent process's work."""
+    """The work of one agent process."""
 
     def __init__(
         self,
@@ -66,8 +66,8 @@ class Agent:
     async def run(self) -> None:
         """Work until `departure` is wanted and the server has confirmed the goodbye.
 
-        Raises Fatal where there is nothing more to do, TimeoutError where the goodbye was not
-        confirmed in time.
+        Raises Fatal if the agent cannot go on, TimeoutError if the goodbye was not confirmed in
+        time.
         """
         app = TaskApp(self._options.agentapi_url, self._settings)
         watch = Watch(app, self._settings, self._clock)
@@ -89,7 +89,7 @@ class Agent:
 
     async def _time_to_leave(self) -> None:
         await self.departure.wanted()
-        _log.info("leaving")
+        _log.info("agent.leaving", reason=self.departure.reason_name)
         await asyncio.sleep(self._settings.goodbye_timeout_seconds)
         raise TimeoutError("the server did not confirm the goodbye in time")
 
@@ -101,16 +101,16 @@ class Agent:
                 await self._connect(watch, sent_tails)
             except StreamEnded as ended:
                 if ended.code is grpc.StatusCode.UNAUTHENTICATED and self._token.may_change:
-                    _log.warning("token_refused", reason=ended.reason, waits_for="a new one")
+                    _log.warning("token.refused", reason=ended.reason)
                     if await self._token.changed(self._settings, self.departure):
-                        _log.info("token_changed")
+                        _log.info("token.changed")
                         continue
                 wait_seconds = backoff.wait_seconds(ended)
                 reason = ended.reason
                 if ended.failure is not None:
                     reason = f"{self._options.server}: {ended.failure.in_words(self._options.tls)}"
                 _log.warning(
-                    "disconnected",
+                    "stream.ended",
                     code=ended.code.name,
                     reason=reason,
                     info=ended.info,
@@ -118,12 +118,12 @@ class Agent:
                 )
                 await self._wait(wait_seconds)
                 if self.departure.is_wanted and ended.info == "SESSION_SUPERSEDED":
-                    return  # another agent speaks for the task: a goodbye would silence it
+                    return  # another agent has the session: a goodbye would end it
             else:
                 return
 
     async def _wait(self, seconds: float) -> None:
-        """Wait, but not at length when the agent is to leave: its goodbye matters more."""
+        """Wait; only briefly once the agent is to leave, so that its goodbye is sent in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.departure.wanted()
@@ -133,7 +133,7 @@ class Agent:
     async def _connect(self, watch: Watch, sent_tails: SentTails) -> None:
         try:
             opened = open_channel(self._options.server, self._settings, self._options.tls)
-        except UnusableTls as error:  # they served at the start: someone renews them just now
+        except UnusableTls as error:  # usable at the start: they are being renewed
             raise StreamEnded(grpc.StatusCode.UNAVAILABLE, str(error)) from None
         async with opened as channel:
             with self._tracing.span("session", root=True) as traceparent:
@@ -155,4 +155,4 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task})
     if not task.cancelled():
-        task.exception()  # seen: what matters was raised already
+        task.exception()  # retrieved, so that asyncio does not report it

@@ -1,4 +1,4 @@
-"""`tasklogs agent`: the sidecar beside a task app."""
+"""`tasklogs agent`: sends a task app's conversation to the server."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import typer
 if TYPE_CHECKING:
     from tasklogs.tracing.base import Tracing
 
-from tasklogs.cli.failure import CommandFailed, print_notice
+from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.options import (
     DEFAULT_SERVER,
+    LogFormat,
+    LogFormatOption,
+    LogLevel,
+    LogLevelOption,
     ServerOption,
     TlsCaOption,
     TlsClientCertOption,
@@ -20,6 +24,7 @@ from tasklogs.cli.options import (
     TlsOption,
     check_int32,
 )
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.target import chosen_tls, warn_of_plain_text
 from tasklogs.cli.token_text import checked_token, read_token, rereading
 
@@ -46,8 +51,8 @@ def agent(
             envvar="TASKLOGS_AGENT_TOKEN",
             show_default=False,
             show_envvar=True,
-            help="The task's agent token. On the command line it shows in `ps`: prefer the variable"
-            " or --token-file.",
+            help="The task's agent token. `ps` shows it if it is on the command line: prefer the"
+            " variable or --token-file.",
         ),
     ] = None,
     token_file: Annotated[
@@ -56,7 +61,7 @@ def agent(
             envvar="TASKLOGS_AGENT_TOKEN_FILE",
             metavar="FILE",
             show_default=False,
-            help="A file with the token; - is stdin.",
+            help="A file with the agent token; - is stdin.",
         ),
     ] = None,
     agentapi_url: Annotated[
@@ -65,7 +70,7 @@ def agent(
             envvar="TASKLOGS_AGENTAPI_URL",
             metavar="URL",
             callback=_check_url,
-            help="The task app.",
+            help="The URL of the task app (AgentAPI).",
         ),
     ] = "http://localhost:3284",
     build_number: Annotated[
@@ -75,7 +80,7 @@ def agent(
             metavar="N",
             callback=check_int32(1),
             show_default="the latest start build",
-            help="The workspace build that this agent belongs to; it ends when a newer one starts.",
+            help="The workspace build of this agent. The agent exits when a newer build starts.",
         ),
     ] = None,
     tls: TlsOption = False,
@@ -87,24 +92,28 @@ def agent(
         typer.Option(
             "--traces",
             envvar="TASKLOGS_TRACES",
-            help="Export traces by OTLP; the OTEL_* variables say where to.",
+            help="Export traces with OTLP. The OTEL_* variables set the destination.",
         ),
     ] = False,
+    log_format: LogFormatOption = LogFormat.CONSOLE,
+    log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
-    """Carry a task app's conversation to the server.
+    """Send a task app's conversation to the server.
 
-    Reconnects for as long as the task exists and its token holds; then it ends with exit code 1.
-    Where the token was rotated, the new one has 150 s to come into --token-file.
-    SIGTERM: a last sync, then goodbye (the workspace pauses); Ctrl-C: the same (only the agent
-    stops). Both end it with exit code 0 within 10 s.
+    It reconnects as long as the task exists and its token is valid; then it exits with code 1.
+    After the token was rotated, it waits up to 150 s for the new one in --token-file.
+
+    On SIGTERM it syncs once more and tells the server that the workspace pauses. On Ctrl-C it does
+    the same, and tells the server that only the agent stops. Both end with exit code 0 within 10 s.
     """
-    from tasklogs.agent import log, program
+    from tasklogs import log_output
+    from tasklogs.agent import program
     from tasklogs.agent.run import Options
     from tasklogs.agent.stream.reconnect import Fatal
     from tasklogs.tracing.base import Tracing
 
     found = _token(context, token, token_file)
-    log.configure()
+    log_output.configure(log_format.value, log_level.value)
     chosen = chosen_tls(tls, tls_ca, tls_client_cert, tls_client_key)
     warn_of_plain_text(server, chosen)
     options = Options(server, found, agentapi_url, build_number, chosen, rereading(token_file))
@@ -114,16 +123,16 @@ def agent(
     except Fatal as error:
         raise CommandFailed(str(error)) from None
     except program.LeftWithoutGoodbye as error:
-        raise CommandFailed(f"left without a goodbye: {error}") from None
+        raise CommandFailed(f"stopped without a confirmed goodbye: {error}") from None
     finally:
         tracing.close()
 
 
 def _tracing() -> Tracing:
-    from tasklogs.tracing.base import TracingUnavailable, open_tracing
+    from tasklogs.tracing.opening import TracingUnavailable, open_tracing
 
     try:
-        # Syncs are traced where the reader's call is; what begins here is a stream now and then.
+        # A sync is traced if the reader's call is. What begins here is a stream, which is rare.
         return open_tracing("tasklogs-agent", sampled=1.0)
     except TracingUnavailable as error:
         raise CommandFailed(str(error)) from None
@@ -133,12 +142,12 @@ def _token(context: typer.Context, token: str | None, token_file: Path | None) -
     source = context.get_parameter_source("token")
     is_in_ps = source is not None and source.name == "COMMANDLINE"
     if token is not None and token_file is not None:
-        # A variable that is set for all must not stand in the way of what is asked for here.
+        # --token-file on the command line overrides the variable of --token.
         if is_in_ps:
             raise typer.BadParameter("give one of --token and --token-file", param_hint="--token")
         token = None
     if is_in_ps:
-        print_notice("--token shows in `ps`: use TASKLOGS_AGENT_TOKEN or --token-file instead")
+        print_notice("`ps` shows --token: use TASKLOGS_AGENT_TOKEN or --token-file instead")
     found = (
         read_token(token_file)
         if token_file is not None

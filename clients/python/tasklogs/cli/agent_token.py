@@ -1,4 +1,4 @@
-"""Handing an agent token over, which the server shows only once: to a file or to stdout."""
+"""Delivers an agent token, which the server shows only once, to a file or to stdout."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tasklogs.cli.render.stdout import write_line
 from tasklogs.cli.render.terminal_text import one_line
 
 Deliver: TypeAlias = Callable[[Message, str], None]
-"""Takes the response that holds the token, and the token."""
+"""Called with the response that holds the token, and the token."""
 
 
 @contextmanager
 def hand_over(token_file: Path | None, output: Output) -> Iterator[Deliver]:
-    """Find out where the token can go before a call makes it; it goes there inside the `with`.
+    """Check that the token can be delivered before a call makes it; deliver it in the `with`.
 
-    `token_file` is readable by its owner alone and replaced at once. The token is then left out of
-    what is printed.
+    Only its owner can read `token_file`, which is replaced atomically. With a file, the token is
+    not printed.
     """
     if token_file is None:
         yield lambda response, token: _print_token(response, token, output)
@@ -47,7 +47,7 @@ def _draft_for(token_file: Path) -> Path:
     if token_file.is_dir():
         raise CommandFailed(f"cannot write the token to {token_file}: it is a directory")
     try:
-        # mkstemp gives mode 0600; in the same directory, so that the rename is atomic.
+        # mkstemp sets mode 0600. In the same directory, the rename is atomic.
         handle, name = tempfile.mkstemp(dir=token_file.parent, prefix=f".{token_file.name}.")
     except OSError as error:
         raise CommandFailed(f"cannot write the token to {token_file}: {error.strerror}") from error
@@ -70,7 +70,7 @@ def _print_token(response: Message, token: str, output: Output) -> None:
     if output is Output.JSON:
         print_json(to_dict(response))
         return
-    write_line(f"agent token, shown this once: {one_line(token)}")
+    write_line(f"agent token, shown only once: {one_line(token)}")
     write_line("for the agent, in its environment:  TASKLOGS_AGENT_TOKEN=... tasklogs agent")
     write_line("  or in a file of mode 0600:        tasklogs agent --token-file FILE")
 

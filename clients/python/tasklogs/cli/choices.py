@@ -1,83 +1,42 @@
-"""The API's enums as people type them: `start-timeout` for AGENT_LIFECYCLE_START_TIMEOUT.
-
-Written out because --help shows them and must not import the stubs; a test compares the two.
-"""
+"""The API's enums as people type them: `start-timeout` for AgentLifecycle.START_TIMEOUT."""
 
 from __future__ import annotations
 
-import re
-from enum import StrEnum
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+
+import typer
 
 
-class TaskStatus(StrEnum):
-    """What a task is doing."""
-
-    PENDING = "pending"
-    INITIALIZING = "initializing"
-    ACTIVE = "active"
-    PAUSED = "paused"
-    ERROR = "error"
-    UNKNOWN = "unknown"
+def typed_name(value: IntEnum) -> str:
+    """What people type for a value of the API."""
+    return value.name.lower().replace("_", "-")
 
 
-class BuildTransition(StrEnum):
-    """What a workspace build does to the task's compute."""
+def choice_option(enum: type[IntEnum], help_text: str, *, show_default: str | bool = False) -> Any:
+    """An option of type `str` that gives the name of a member of `enum`.
 
-    START = "start"
-    STOP = "stop"
-    DELETE = "delete"
-
-
-class JobStatus(StrEnum):
-    """How far the job of a workspace build is."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELING = "canceling"
-    CANCELED = "canceled"
+    It may be typed in upper or lower case, with `-` or `_`. (Typer itself would take the numbers of
+    these enums for what people type.)
+    """
+    names = [typed_name(value) for value in enum if value]
+    return typer.Option(
+        parser=_parser(enum),
+        metavar=f"<{'|'.join(names)}>",
+        autocompletion=lambda: names,
+        show_default=show_default,
+        help=help_text,
+    )
 
 
-class AgentLifecycle(StrEnum):
-    """Where the workspace's agent is in its life."""
+def _parser(enum: type[IntEnum]) -> Callable[[str], str]:
+    members = {typed_name(value): value.name for value in enum if value}
 
-    CREATED = "created"
-    STARTING = "starting"
-    READY = "ready"
-    START_TIMEOUT = "start-timeout"
-    START_ERROR = "start-error"
-    SHUTTING_DOWN = "shutting-down"
-    SHUTDOWN_TIMEOUT = "shutdown-timeout"
-    SHUTDOWN_ERROR = "shutdown-error"
-    OFF = "off"
+    def parse(text: str) -> str:
+        name = members.get(text.lower().replace("_", "-"))
+        if name is None:
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, members))}.")
+        return name
 
-
-class AppHealth(StrEnum):
-    """How the task app is."""
-
-    DISABLED = "disabled"
-    INITIALIZING = "initializing"
-    HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"
-
-
-class LogSource(StrEnum):
-    """Where a read takes the log from."""
-
-    LIVE = "live"
-    SNAPSHOT = "snapshot"
-
-
-def proto_name(choice: StrEnum) -> str:
-    """The API's name of `choice`: JobStatus.FAILED is JOB_STATUS_FAILED."""
-    return f"{_prefix(type(choice).__name__)}{choice.name}"
-
-
-def typed_name(enum_name: str, value_name: str) -> str:
-    """What people type for an API's value, `failed` for JobStatus' JOB_STATUS_FAILED."""
-    return value_name.removeprefix(_prefix(enum_name)).lower().replace("_", "-")
-
-
-def _prefix(enum_name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", enum_name).upper() + "_"
+    return parse

@@ -1,4 +1,4 @@
-"""Calling a server from a command: waits for each answer, and fails in one line."""
+"""Calls a server from a command: waits for each response, and fails in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasklogs.errors import TaskLogsRpcError, parsed_rpc_errors, readable
 from tasklogs.v1 import task_logs_pb2_grpc, tasks_pb2_grpc
 
 PATIENCE_SECONDS = 1.0
-"""A call that takes longer says what it waits for."""
+"""After this time a call shows what it waits for."""
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -39,7 +39,7 @@ PageResponse = TypeVar("PageResponse", bound=_PageResponse)
 
 
 class Connection:
-    """A server, for the length of a `with`. Every failed call raises CommandFailed."""
+    """A connection to a server inside a `with`. Every failed call raises CommandFailed."""
 
     tasks: tasks_pb2_grpc.TasksStub
     task_logs: task_logs_pb2_grpc.TaskLogsStub
@@ -69,7 +69,7 @@ class Connection:
     def call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
     ) -> Response:
-        """Call `method` and wait for its answer."""
+        """Call `method` and return its response."""
         try:
             return self._runner.run(self._call(method, request))
         except TaskLogsRpcError as error:
@@ -83,7 +83,7 @@ class Connection:
         method: grpc.aio.UnaryUnaryMultiCallable[PageRequest, PageResponse],
         request: PageRequest,
     ) -> Iterator[PageResponse]:
-        """Call `method` until its last page; each page is asked for when it is wanted."""
+        """Call `method` until its last page; each page is requested when it is needed."""
         while True:
             page = self.call(method, request)
             yield page

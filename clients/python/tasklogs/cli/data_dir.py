@@ -1,4 +1,4 @@
-"""Where a server on this machine keeps its data, if nobody says where."""
+"""The default data directory of a server on this machine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def default_data_dir() -> Path:
-    """`tasklogs` under the user's data home."""
+    """Return `tasklogs` in the user's data home (XDG Base Directory Specification)."""
     data_home = os.environ.get("XDG_DATA_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
+    # The specification says to ignore a relative path.
     base = Path(data_home) if Path(data_home).is_absolute() else Path.home() / ".local/share"
     return base / "tasklogs"

@@ -1,4 +1,4 @@
-"""`tasklogs logs -f`: follow a task's log until Ctrl-C, the reader, or the task's end."""
+"""`tasklogs logs -f`: follows a log until Ctrl-C, until its reader leaves, or the task ends."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from tasklogs.errors import CursorExpired, TaskLogsRpcError
 
 
 class Printer(Protocol):
-    """Where a follow is printed to."""
+    """Prints the events of a follow."""
 
     def show(self, event: FollowEvent) -> None:
-        """Print what `event` says."""
+        """Print `event`."""
 
     def notice(self, message: str) -> None:
-        """Say on stderr what is no event."""
+        """Print a line on stderr that is not an event."""
 
     def finish(self) -> None:
-        """Leave everything clean."""
+        """Print what is held back, and end the last line."""
 
 
 def follow_log(
@@ -50,9 +50,9 @@ def follow_log(
     raw: bool,
     target: Target,
 ) -> None:
-    """Print the log as it grows; returns at Ctrl-C. The timeout bounds the first answer.
+    """Print the log as it grows; return at Ctrl-C. The timeout is that of the first response.
 
-    `raw`: content as it is, also where it steers the terminal.
+    `raw`: print content as it is, even if it steers the terminal.
     """
     from_the_start = tail != 0 and cursor is None
     printer = FollowLines() if as_lines else _text_printer(task, raw, from_the_start)
@@ -86,7 +86,7 @@ async def _follow(
             source=source,
             tail=tail,
             cursor=cursor,
-            # To people it says that an answer rests; to programs it would be noise.
+            # The text printers use it to see that an entry rests. Programs do not need it.
             progress=not isinstance(printer, FollowLines),
             connect_timeout=timedelta(seconds=target.timeout_seconds),
             on_reconnect=connections.told,
@@ -99,7 +99,7 @@ async def _follow(
 
 def _text_printer(task: str, raw: bool, from_the_start: bool) -> Printer:
     on_terminal = sys.stdout.isatty()
-    # Where content moves the cursor nobody knows what to redraw.
+    # Raw content may move the cursor, and then nothing can be redrawn reliably.
     if on_terminal and not raw and os.environ.get("TERM", "") not in ("", "dumb"):
         return ScreenText(task, from_the_start=from_the_start)
     return AppendedText(
@@ -108,7 +108,7 @@ def _text_printer(task: str, raw: bool, from_the_start: bool) -> Printer:
 
 
 class _Connections:
-    """Says once that the stream broke, and once that it goes on."""
+    """Prints one notice when the stream breaks, and one when it continues."""
 
     def __init__(self, printer: Printer, server: str) -> None:
         self._printer = printer
@@ -120,10 +120,10 @@ class _Connections:
             case Reconnecting():
                 why = self._why(what.error)
                 if why != self._said:
-                    self._printer.notice(f"{why}; trying again")
+                    self._printer.notice(f"{why}; retrying")
                 self._said = why
             case Reconnected():
-                self._printer.notice(f"connected to {self._server} again")
+                self._printer.notice(f"reconnected to {self._server}")
                 self._said = ""
 
     def _why(self, error: TaskLogsRpcError) -> str:
@@ -136,7 +136,7 @@ class _Connections:
 def _ended_by_a_reader_that_left() -> Iterator[None]:
     """Raise BrokenPipeError in the `with` when the pipe at stdout loses its reader.
 
-    Without it a follow of a silent task would outlive its reader until the next entry.
+    Otherwise the follow of a silent task would not notice before the next entry.
     """
     descriptor = sys.stdout.fileno()
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
@@ -152,7 +152,7 @@ def _ended_by_a_reader_that_left() -> Iterator[None]:
         loop.remove_reader(descriptor)
         follower.cancel()
 
-    # The writing end of a pipe becomes "readable" when its reading end is closed, and only then.
+    # The writing end of a pipe becomes "readable" only when its reading end is closed.
     loop.add_reader(descriptor, leave)
     try:
         yield
@@ -160,11 +160,11 @@ def _ended_by_a_reader_that_left() -> Iterator[None]:
         if not left:
             raise
         follower.uncancel()
-        raise BrokenPipeError(errno.EPIPE, "nobody reads the log any more") from None
+        raise BrokenPipeError(errno.EPIPE, "the reader of the log has left") from None
     finally:
         loop.remove_reader(descriptor)
 
 
 def _expired(error: CursorExpired) -> str:
-    goes_on = f"; the oldest place that is held: --cursor {error.oldest_cursor}"
+    goes_on = f"; the oldest cursor that is still valid: --cursor {error.oldest_cursor}"
     return f"{error.message}{goes_on if error.oldest_cursor else ''}"

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from tasklogs.cli.choices import LogSource, proto_name
+from tasklogs.cli.choices import choice_option
 from tasklogs.cli.options import (
     TaskArgument,
     check_int32,
     check_seconds,
 )
 from tasklogs.cli.target import Target, connects
+from tasklogs.enums import LogSource
 
 
 class LogOutput(StrEnum):
@@ -31,7 +32,7 @@ def logs(
     task: TaskArgument,
     follow: Annotated[
         bool,
-        typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C."),
+        typer.Option("--follow", "-f", help="Print new entries as they come, until Ctrl-C."),
     ] = False,
     tail: Annotated[
         int | None,
@@ -50,15 +51,15 @@ def logs(
             "--output",
             "-o",
             case_sensitive=False,
-            help="Text for people, one JSON object, or an entry as JSON on each line.",
+            help="Text, one JSON object, or one JSON object per line and entry.",
         ),
     ] = LogOutput.TEXT,
     source: Annotated[
-        LogSource | None,
-        typer.Option(
-            case_sensitive=False,
-            show_default="as the task's status says",
-            help="Insist on a log brought up to date for this call, or on the log as stored.",
+        str | None,
+        choice_option(
+            LogSource,
+            "live: bring the log up to date first, or fail. snapshot: read the stored log.",
+            show_default="by the task's status",
         ),
     ] = None,
     epoch: Annotated[
@@ -67,8 +68,8 @@ def logs(
             metavar="N",
             callback=check_int32(1),
             show_default="the current one",
-            help="Which conversation, numbered from 1; a new one begins when the task app"
-            " starts over.",
+            help="The epoch to read, numbered from 1. A new epoch begins when the task app starts"
+            " a new conversation.",
         ),
     ] = None,
     max_staleness: Annotated[
@@ -77,7 +78,7 @@ def logs(
             metavar="SECONDS",
             callback=check_seconds,
             show_default="0",
-            help="A log that was brought up to date this recently will do.",
+            help="Accept a log that was brought up to date at most this long ago.",
         ),
     ] = None,
     cursor: Annotated[
@@ -85,7 +86,7 @@ def logs(
         typer.Option(
             metavar="CURSOR",
             show_default=False,
-            help="With -f: go on after this place, which -o json and -o jsonl show.",
+            help="With -f: begin after this cursor. -o json and -o jsonl show cursors.",
         ),
     ] = None,
     raw: Annotated[
@@ -93,22 +94,23 @@ def logs(
         typer.Option(
             "--raw/--escaped",
             show_default="escaped on a terminal",
-            help="Print what was said as it is, also where it steers the terminal (moves the"
-            " cursor, fills the clipboard), or with its control characters written out.",
+            help="raw: print control characters as they are, although they can steer the terminal"
+            " (move the cursor, fill the clipboard). escaped: print them as \\x1b.",
         ),
     ] = None,
 ) -> None:
     """Read a task's log.
 
-    Live while the task runs, from the store while it does not, and refused where neither is honest.
+    The log is live while the task runs, and the stored one while it does not. The read is refused
+    where the server can guarantee neither.
 
-    Where the log is a stored one, stderr says of when. On a terminal, control characters in what
-    was said are written out (\\x1b); in a pipe and a file they stay as they are. --raw and
-    --escaped say it for both; JSON escapes them in its own way.
+    For a stored log, stderr shows its time. On a terminal, control characters in the content are
+    escaped (\\x1b); in a pipe or a file they stay as they are. --raw and --escaped override both.
+    JSON has its own escapes.
 
-    With -f an answer that is being written grows in place on a terminal. In a pipe its growth is
-    appended; one that is rewritten is printed once more, marked, when it is final. With -o jsonl
-    each line is an event with its cursor, and its entries are whole.
+    With -f, the last entry grows in place on a terminal. In a pipe, its growth is appended, and an
+    entry that was rewritten is printed once more, marked, when it is final. With -o jsonl, each
+    line is an event with its cursor, and entries are always whole.
     """
     if raw is not None and output is not LogOutput.TEXT:
         raise typer.BadParameter("only with -o text", param_hint="--raw / --escaped")
@@ -126,7 +128,7 @@ def logs(
 
     request = task_logs_pb2.GetTaskLogsRequest(task=task, tail=tail, epoch=epoch)
     if source is not None:
-        request.source = task_logs_pb2.LogSource.Value(proto_name(source))
+        request.source = task_logs_pb2.LogSource.ValueType(LogSource[source])
     if max_staleness is not None:
         request.max_staleness.FromTimedelta(timedelta(seconds=max_staleness))
     with Connection(target) as connection:
@@ -152,7 +154,7 @@ def _refuse_what_only_a_read_has(
     if output is LogOutput.JSON:
         raise typer.BadParameter("a follow has no end: use jsonl with -f", param_hint="--output")
     if epoch is not None:
-        raise typer.BadParameter("-f follows the current one", param_hint="--epoch")
+        raise typer.BadParameter("-f follows the current epoch", param_hint="--epoch")
     if max_staleness is not None:
         raise typer.BadParameter("not with -f", param_hint="--max-staleness")
     if tail is not None and cursor is not None:
@@ -161,7 +163,7 @@ def _refuse_what_only_a_read_has(
 
 def _follow(
     task: str,
-    source: LogSource | None,
+    source: str | None,
     tail: int | None,
     cursor: str | None,
     output: LogOutput,
@@ -169,12 +171,11 @@ def _follow(
     target: Target,
 ) -> None:
     try:
-        from tasklogs import enums
         from tasklogs.cli.follow import follow_log
 
         follow_log(
             task,
-            source=None if source is None else enums.LogSource[source.name],
+            source=None if source is None else LogSource[source],
             tail=tail,
             cursor=cursor,
             as_lines=output is LogOutput.JSONL,
@@ -182,7 +183,7 @@ def _follow(
             target=target,
         )
     except KeyboardInterrupt:
-        # Ctrl-C is how a follow ends, however early it comes.
+        # Ctrl-C is the normal end of a follow, however early it comes.
         return
 
 

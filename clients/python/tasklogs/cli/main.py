@@ -1,4 +1,4 @@
-"""The command's root: registers every command, and is the one exit for all that fails."""
+"""The root command: registers the others and turns every failure into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from tasklogs.cli.agent import agent
-from tasklogs.cli.failure import CommandFailed, print_failure
+from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.logs import logs
+from tasklogs.cli.render.stderr import print_failure
 from tasklogs.cli.serve import serve
 from tasklogs.cli.serve_help import ServeCommand
 from tasklogs.cli.task import task_app
@@ -20,15 +21,16 @@ from tasklogs.cli.token import token
 app = typer.Typer(
     help="Keep and read the conversation logs of AI-agent tasks: live while they run,"
     " from the store while they do not.",
-    epilog="Exit codes: 0 fine, 1 failed, 2 bad usage. TASKLOGS_TRACEBACK=1 shows where an"
-    " unexpected error came from; NO_COLOR=1 turns colours off.",
+    epilog="Exit codes: 0 success, 1 failure, 2 bad usage. Flags override environment variables."
+    " TASKLOGS_TRACEBACK=1 shows where an unexpected error came from. NO_COLOR=1 turns off"
+    " colours.",
     no_args_is_help=True,
-    # Plain help and plain usage errors: Typer's Rich mode costs 75 ms on each --help.
+    # Plain help and plain usage errors: Typer's Rich mode adds 75 ms to each --help.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        # START_TIMEOUT, as the API writes it, is taken for start-timeout.
+        # --log_format is the same as --log-format.
         "token_normalize_func": lambda token: token.replace("_", "-"),
     },
 )
@@ -54,16 +56,16 @@ def _options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Typer needs a function to hang the options of the root on."""
+    """Typer takes the options of the root from a function."""
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    # gRPC's core writes lines of its own on connections that end, handshakes that fail and headers
-    # that are too large, which strangers could fill a server's log with.
+    # gRPC's core writes its own lines about lost connections, failed handshakes and large headers.
+    # Any client could fill a server's log with them.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for stream in (sys.stdout, sys.stderr):
-        # A locale that lacks a character shows its escape instead of failing.
+        # Where the locale lacks a character, write its escape instead of failing.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(_run())
 
@@ -79,7 +81,7 @@ def _run() -> int | str | None:
     except KeyboardInterrupt:
         code = 130
     except UnicodeEncodeError as error:
-        # Python takes arguments of any bytes and marks those that are not UTF-8 as surrogates.
+        # Python accepts arguments of any bytes and turns those that are not UTF-8 into surrogates.
         print_failure(f"not UTF-8 text: {error.object!r}")
         code = 2
     except Exception as error:
@@ -97,11 +99,11 @@ def _run() -> int | str | None:
 
 
 def _flush() -> bool:
-    """Write out what is buffered; False where nobody reads it any more."""
+    """Flush stdout; return False if its reader has left."""
     try:
         sys.stdout.flush()
     except OSError:
-        # Python flushes once more at its exit and would complain: give it somewhere to write.
+        # Python flushes again when it exits and would fail: give it somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True

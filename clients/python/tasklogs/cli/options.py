@@ -19,7 +19,7 @@ _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]
 
 
 def check_address(value: str) -> str:
-    """An option's callback: `value` if it is HOST:PORT; IPv6 in brackets."""
+    """An option's callback: return `value` if it is HOST:PORT; IPv6 needs brackets."""
     match = _ADDRESS.fullmatch(value)
     if match is None or int(match["port"]) > 65535:
         raise typer.BadParameter(f"{value!r} is not HOST:PORT")
@@ -27,8 +27,9 @@ def check_address(value: str) -> str:
 
 
 def check_int32(minimum: int) -> Callable[[int | None], int | None]:
-    """An option's callback: its value if the API's int32 takes it. (Typer's own `max` would put
-    the range into --help.)
+    """Make an option's callback: return its value if it is an int32 of at least `minimum`.
+
+    (Typer's own `max` would show the range in --help.)
     """
 
     def check(value: int | None) -> int | None:
@@ -40,7 +41,7 @@ def check_int32(minimum: int) -> Callable[[int | None], int | None]:
 
 
 def check_seconds(value: float | None) -> float | None:
-    """An option's callback: its value if it is a length of time, a day at most."""
+    """An option's callback: return its value if it is from 0 to 86,400 seconds (a day)."""
     if value is not None and not 0 <= value <= MAX_SECONDS:
         raise typer.BadParameter(f"{value} is not from 0 to {MAX_SECONDS} seconds")
     return value
@@ -51,6 +52,22 @@ class Output(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+class LogFormat(StrEnum):
+    """How a process writes its own log."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The lowest level that a process writes to its own log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 TaskArgument = Annotated[
@@ -64,7 +81,7 @@ ServerOption = Annotated[
         envvar="TASKLOGS_SERVER",
         metavar="HOST:PORT",
         callback=check_address,
-        help="The server.",
+        help="The address of the server.",
     ),
 ]
 TimeoutOption = Annotated[
@@ -74,12 +91,16 @@ TimeoutOption = Annotated[
         envvar="TASKLOGS_TIMEOUT",
         metavar="SECONDS",
         callback=check_seconds,
-        help="How long to wait for each answer.",
+        help="How long to wait for each response.",
     ),
 ]
 TlsOption = Annotated[
     bool,
-    typer.Option("--tls", envvar="TASKLOGS_TLS", help="Speak TLS, trusting the usual authorities."),
+    typer.Option(
+        "--tls",
+        envvar="TASKLOGS_TLS",
+        help="Use TLS and trust the authorities that come with gRPC.",
+    ),
 ]
 TlsCaOption = Annotated[
     Path | None,
@@ -87,7 +108,7 @@ TlsCaOption = Annotated[
         envvar="TASKLOGS_TLS_CA",
         metavar="FILE",
         show_default=False,
-        help="Speak TLS, trusting the authorities in FILE (PEM) alone.",
+        help="Use TLS and trust only the authorities in FILE (PEM).",
     ),
 ]
 TlsClientCertOption = Annotated[
@@ -96,7 +117,7 @@ TlsClientCertOption = Annotated[
         envvar="TASKLOGS_TLS_CLIENT_CERT",
         metavar="FILE",
         show_default=False,
-        help="Your certificate (PEM), where the server wants one.",
+        help="Your client certificate (PEM), if the server requires one.",
     ),
 ]
 TlsClientKeyOption = Annotated[
@@ -105,10 +126,28 @@ TlsClientKeyOption = Annotated[
         envvar="TASKLOGS_TLS_CLIENT_KEY",
         metavar="FILE",
         show_default=False,
-        help="Its private key (PEM).",
+        help="The private key of that certificate (PEM).",
     ),
 ]
 OutputOption = Annotated[
     Output,
     typer.Option("--output", "-o", case_sensitive=False, help="Text for people, or JSON."),
+]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="TASKLOGS_LOG_FORMAT",
+        case_sensitive=False,
+        help="The format of the log on stderr: console for people, json for programs.",
+    ),
+]
+LogLevelOption = Annotated[
+    LogLevel,
+    typer.Option(
+        "--log-level",
+        envvar="TASKLOGS_LOG_LEVEL",
+        case_sensitive=False,
+        help="The lowest level that is logged.",
+    ),
 ]

@@ -1,4 +1,4 @@
-"""`tasklogs task report-build` and `report-agent`: what an orchestrator reports."""
+"""`tasklogs task report-build` and `report-agent`: the reports of an orchestrator."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasklogs.cli.choices import (
-    AgentLifecycle,
-    AppHealth,
-    BuildTransition,
-    JobStatus,
-    proto_name,
-)
+from tasklogs.cli.choices import choice_option
 from tasklogs.cli.options import (
     Output,
     OutputOption,
@@ -21,6 +15,7 @@ from tasklogs.cli.options import (
 )
 from tasklogs.cli.render.stdout import write_line
 from tasklogs.cli.target import Target, connects
+from tasklogs.enums import AgentLifecycle, AppHealth, BuildTransition, JobStatus
 
 if TYPE_CHECKING:
     from tasklogs.v1 import tasks_pb2
@@ -32,7 +27,7 @@ BuildNumberOption = Annotated[
         metavar="N",
         callback=check_int32(1),
         show_default=False,
-        help="The workspace build, numbered from 1.",
+        help="The number of the workspace build, from 1.",
     ),
 ]
 
@@ -42,19 +37,13 @@ def report_build(
     target: Target,
     task: TaskArgument,
     build_number: BuildNumberOption,
-    transition: Annotated[
-        BuildTransition,
-        typer.Option(case_sensitive=False, show_default=False, help="What the build does."),
-    ],
-    job_status: Annotated[
-        JobStatus,
-        typer.Option(case_sensitive=False, show_default=False, help="How far its job is."),
-    ],
+    transition: Annotated[str, choice_option(BuildTransition, "What the build does.")],
+    job_status: Annotated[str, choice_option(JobStatus, "The status of the build's job.")],
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Report on a workspace build.
 
-    Within a build the job only moves forward; a repeat is no error.
+    The status of a build's job only moves forward. Repeating a report is not an error.
     """
     from tasklogs.cli.connection import Connection
     from tasklogs.v1 import tasks_pb2, types_pb2
@@ -62,8 +51,8 @@ def report_build(
     request = tasks_pb2.ReportBuildRequest(
         task=task,
         build_number=build_number,
-        transition=types_pb2.BuildTransition.Value(proto_name(transition)),
-        job_status=types_pb2.JobStatus.Value(proto_name(job_status)),
+        transition=types_pb2.BuildTransition.ValueType(BuildTransition[transition]),
+        job_status=types_pb2.JobStatus.ValueType(JobStatus[job_status]),
     )
     with Connection(target) as connection:
         _print_status(connection.call(connection.tasks.ReportBuild, request), output)
@@ -75,18 +64,16 @@ def report_agent(
     task: TaskArgument,
     build_number: BuildNumberOption,
     lifecycle: Annotated[
-        AgentLifecycle | None,
-        typer.Option(case_sensitive=False, show_default=False, help="Where the agent is."),
+        str | None, choice_option(AgentLifecycle, "The lifecycle state of the agent.")
     ] = None,
     app_health: Annotated[
-        AppHealth | None,
-        typer.Option(case_sensitive=False, show_default=False, help="How the task app is."),
+        str | None, choice_option(AppHealth, "The health of the task app.")
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Report on the latest build's agent.
+    """Report on the agent of the latest build.
 
-    What is left out stays as it is; give at least one.
+    Give --lifecycle, --app-health, or both. What is left out does not change.
     """
     from tasklogs.cli.connection import Connection
     from tasklogs.v1 import tasks_pb2, types_pb2
@@ -95,9 +82,9 @@ def report_agent(
         raise typer.BadParameter("give at least one", param_hint="--lifecycle / --app-health")
     request = tasks_pb2.ReportAgentRequest(task=task, build_number=build_number)
     if lifecycle is not None:
-        request.lifecycle = types_pb2.AgentLifecycle.Value(proto_name(lifecycle))
+        request.lifecycle = types_pb2.AgentLifecycle.ValueType(AgentLifecycle[lifecycle])
     if app_health is not None:
-        request.app_health = types_pb2.AppHealth.Value(proto_name(app_health))
+        request.app_health = types_pb2.AppHealth.ValueType(AppHealth[app_health])
     with Connection(target) as connection:
         _print_status(connection.call(connection.tasks.ReportAgent, request), output)
 

@@ -1,4 +1,4 @@
-"""A failed call as one line: what went wrong, and what to do about it."""
+"""Describes a failed call in one line: what went wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ if TYPE_CHECKING:
 _HINTS = {
     "TASK_STATE_CONFLICT": "use --source snapshot",
     "AGENT_UNREACHABLE": (
-        "is the task's `tasklogs agent` running? What is stored can be read with --source snapshot"
+        "is the task's `tasklogs agent` running? --source snapshot reads the stored log"
     ),
-    "TASK_APP_ERROR": "what is stored can be read with --source snapshot",
+    "TASK_APP_ERROR": "--source snapshot reads the stored log",
 }
-"""What to do about an `ErrorInfo.reason`, where the server, which knows no flags, cannot say it."""
+"""What to do about an `ErrorInfo.reason`. The server does not know the flags of this command."""
 
 
-_NEW_TOKEN = "have the issuer make a new one (--auth-token-file FILE, or TASKLOGS_TOKEN)"
+_NEW_TOKEN = "get a new one from the issuer (--auth-token-file FILE, or TASKLOGS_TOKEN)"
 _CREDENTIAL_HINTS = {
     "a token is needed": "give a token: --auth-token-file FILE, or TASKLOGS_TOKEN",
     "token expired": _NEW_TOKEN,
-    "token invalid": f"{_NEW_TOKEN}; the server's log says at level debug what is wrong with it",
+    "token invalid": f"{_NEW_TOKEN}; the server's log has the cause at level debug",
     "certificate": (
-        "--tls-client-cert FILE must have one URI, or else one DNS name, as subject alternative"
-        " name"
+        "--tls-client-cert FILE must have one subject alternative name: a URI or a DNS name"
     ),
 }
 """What to do about refused credentials, by a part of the server's message."""
@@ -41,7 +40,7 @@ _SAID_BY_THE_CODE = ("not authenticated: ", "permission denied: ")
 def describe(
     error: TaskLogsRpcError, server: str, timeout_seconds: float, tls: Tls | None = None
 ) -> str:
-    """`error` in words; `server`, `timeout_seconds` and `tls` are those of the call."""
+    """Return one line; `server`, `timeout_seconds` and `tls` are those of the call."""
     if error.reason is None and error.code is grpc.StatusCode.UNAVAILABLE:
         failure = ConnectionFailure.of(error.message)
         if failure is not None:
@@ -53,12 +52,12 @@ def describe(
     if error.reason is None and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer from {server} within {timeout_seconds:g} s (--timeout)"
     if error.reason is None and error.code is grpc.StatusCode.UNIMPLEMENTED:
-        return f"what answers at {server} does not serve this call: is it a TaskLogs server?"
+        return f"the server at {server} does not have this method: is it a TaskLogs server?"
     return "; ".join(_sentence(error))
 
 
 def _cause(message: str) -> str:
-    # gRPC puts every layer's words in front of what the kernel said.
+    # gRPC puts the words of each layer in front of the kernel's.
     return message.rpartition(": ")[2] or "no reason given"
 
 
@@ -76,19 +75,19 @@ def _sentence(error: TaskLogsRpcError) -> list[str]:
 
 
 def in_words(code: grpc.StatusCode) -> str:
-    """NOT_FOUND as `not found`."""
+    """Return NOT_FOUND as `not found`."""
     return code.name.lower().replace("_", " ")
 
 
 def _what(error: TaskLogsRpcError) -> str:
-    # The violations say field by field what the message can only sum up.
+    # The message only summarizes the violations.
     return "; ".join(
         f"{violation.field}: {violation.description}" for violation in error.violations
     ) or (without_code(error.message) or "no reason was given")
 
 
 def without_code(message: str) -> str:
-    """`message` without what its code says already."""
+    """Return `message` without the words that repeat its code."""
     for said in _SAID_BY_THE_CODE:
         message = message.removeprefix(said)
     return message

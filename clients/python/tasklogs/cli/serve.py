@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasklogs.cli.data_dir import default_data_dir
-from tasklogs.cli.failure import CommandFailed, print_notice
-from tasklogs.cli.options import DEFAULT_SERVER, check_address
+from tasklogs.cli.failure import CommandFailed
+from tasklogs.cli.options import (
+    DEFAULT_SERVER,
+    LogFormat,
+    LogFormatOption,
+    LogLevel,
+    LogLevelOption,
+    check_address,
+)
 from tasklogs.cli.render.spinner import Spinner
+from tasklogs.cli.render.stderr import print_notice
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -22,24 +30,8 @@ if TYPE_CHECKING:
     from tasklogs_server.settings import ServerSettings
 
 
-class LogFormat(StrEnum):
-    """How the server writes its log."""
-
-    CONSOLE = "console"
-    JSON = "json"
-
-
-class LogLevel(StrEnum):
-    """From where on the server writes its log."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
 class Auth(StrEnum):
-    """How callers show who they are."""
+    """How callers authenticate."""
 
     NONE = "none"
     JWT = "jwt"
@@ -48,13 +40,13 @@ class Auth(StrEnum):
 
 
 def _warn_of_a_password(context: typer.Context, value: str | None) -> str | None:
-    """An option's callback: says that a command line shows in `ps`."""
+    """An option's callback: warn that `ps` shows a password on the command line."""
     source = context.get_parameter_source("database_url")
     if value is not None and source is not None and source.name == "COMMANDLINE":
         host, _, query = value.partition("?")
         user = host.rpartition("@")[0].partition("://")[2]
         if ":" in user or "password=" in query:
-            print_notice("the password in --database-url shows in `ps`: use TASKLOGS_DATABASE_URL")
+            print_notice("`ps` shows the password in --database-url: use TASKLOGS_DATABASE_URL")
     return value
 
 
@@ -65,7 +57,8 @@ def serve(
             envvar="TASKLOGS_LISTEN",
             metavar="HOST:PORT",
             callback=check_address,
-            help="Where to listen; beyond loopback with TLS and --auth. Port 0 takes a free one.",
+            help="The address to listen on. Any address but loopback needs TLS and --auth. Port 0"
+            " picks a free port.",
         ),
     ] = DEFAULT_SERVER,
     database_url: Annotated[
@@ -75,8 +68,8 @@ def serve(
             metavar="URL",
             callback=_warn_of_a_password,
             show_default="an embedded Postgres in the data directory",
-            help="A Postgres of your own, 15 or newer: postgresql://... (a password: in the"
-            " variable).",
+            help="Your own Postgres, 15 or newer: postgresql://... Put a password into the"
+            " variable, not on the command line.",
         ),
     ] = None,
     data_dir: Annotated[
@@ -85,7 +78,7 @@ def serve(
             envvar="TASKLOGS_DATA_DIR",
             metavar="DIR",
             show_default="$XDG_DATA_HOME/tasklogs or ~/.local/share/tasklogs",
-            help="Where the embedded Postgres keeps its data.",
+            help="The directory in which the embedded Postgres keeps its data.",
         ),
     ] = None,
     tls_cert: Annotated[
@@ -94,7 +87,8 @@ def serve(
             envvar="TASKLOGS_TLS_CERT",
             metavar="FILE",
             show_default=False,
-            help="Certificate chain (PEM); a renewed one is taken without a restart.",
+            help="The server's certificate chain (PEM). A changed file takes effect without a"
+            " restart.",
         ),
     ] = None,
     tls_key: Annotated[
@@ -103,7 +97,7 @@ def serve(
             envvar="TASKLOGS_TLS_KEY",
             metavar="FILE",
             show_default=False,
-            help="Its private key (PEM).",
+            help="The private key of that certificate (PEM).",
         ),
     ] = None,
     tls_client_ca: Annotated[
@@ -112,7 +106,7 @@ def serve(
             envvar="TASKLOGS_TLS_CLIENT_CA",
             metavar="FILE",
             show_default=False,
-            help="Every client needs a certificate of these authorities (PEM).",
+            help="Require a client certificate that these authorities signed (PEM).",
         ),
     ] = None,
     auth: Annotated[
@@ -120,8 +114,9 @@ def serve(
         typer.Option(
             envvar="TASKLOGS_AUTH",
             case_sensitive=False,
-            help="How callers show who they are: bearer tokens, client certificates (their"
-            " alternative name), or tokens of `tasklogs token`, for development.",
+            help="How callers authenticate. none: they do not. jwt: bearer tokens of an issuer."
+            " mtls: the subject alternative name of their client certificate. dev: tokens that"
+            " `tasklogs token` makes, for development.",
         ),
     ] = Auth.NONE,
     jwt_issuer: Annotated[
@@ -130,7 +125,7 @@ def serve(
             envvar="TASKLOGS_JWT_ISSUER",
             metavar="ISS",
             show_default=False,
-            help="With --auth jwt: who must have issued a token.",
+            help="With --auth jwt: the issuer (`iss`) that a token must have.",
         ),
     ] = None,
     jwt_audience: Annotated[
@@ -139,7 +134,7 @@ def serve(
             envvar="TASKLOGS_JWT_AUDIENCE",
             metavar="AUD",
             show_default=False,
-            help="With --auth jwt: for whom a token must be.",
+            help="With --auth jwt: the audience (`aud`) that a token must have.",
         ),
     ] = None,
     jwks_file: Annotated[
@@ -148,7 +143,8 @@ def serve(
             envvar="TASKLOGS_JWKS_FILE",
             metavar="FILE",
             show_default=False,
-            help="With --auth jwt: the issuer's keys; a changed file is taken without a restart.",
+            help="With --auth jwt: a file with the issuer's keys (JWKS). A changed file takes"
+            " effect without a restart.",
         ),
     ] = None,
     jwks_url: Annotated[
@@ -157,7 +153,7 @@ def serve(
             envvar="TASKLOGS_JWKS_URL",
             metavar="URL",
             show_default=False,
-            help="With --auth jwt: where the issuer publishes them.",
+            help="With --auth jwt: the URL where the issuer publishes its keys (JWKS).",
         ),
     ] = None,
     insecure: Annotated[
@@ -165,22 +161,17 @@ def serve(
         typer.Option(
             "--insecure",
             envvar="TASKLOGS_INSECURE",
-            help="Listen beyond loopback without TLS or --auth: anyone who gets there may all.",
+            help="Listen beyond loopback without TLS or --auth: any client that can connect has"
+            " admin rights.",
         ),
     ] = False,
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(envvar="TASKLOGS_LOG_FORMAT", case_sensitive=False, help="On stderr."),
-    ] = LogFormat.CONSOLE,
-    log_level: Annotated[
-        LogLevel,
-        typer.Option(envvar="TASKLOGS_LOG_LEVEL", case_sensitive=False, help="From here on."),
-    ] = LogLevel.INFO,
+    log_format: LogFormatOption = LogFormat.CONSOLE,
+    log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Run the server.
 
-    On an embedded Postgres, or on one of your own. SIGTERM and Ctrl-C let running calls finish,
-    then end it.
+    It stores logs in an embedded Postgres, or in one of your own. On SIGTERM or Ctrl-C it lets
+    running calls finish, then exits. Flags override environment variables.
     """
     from asyncio import Runner
 
@@ -231,7 +222,7 @@ def _settings(settings: type[ServerSettings], **given: Any) -> ServerSettings:
     try:
         return settings(**given)
     except ValidationError as error:
-        # Beside what is given here the settings read the environment: name the variable.
+        # The settings also read the environment: name the variable.
         problems = "; ".join(
             f"TASKLOGS_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
             for problem in error.errors()
@@ -245,7 +236,8 @@ def _loop_factory(loop: str) -> Callable[[], AbstractEventLoop] | None:
     try:
         import uvloop
     except ModuleNotFoundError:
-        # Where it does not install asyncio's own loop serves, at some 10 % fewer calls a second.
+        # uvloop does not exist for every platform. asyncio's loop makes some 10 % fewer calls a
+        # second.
         return None
     return uvloop.new_event_loop
 
@@ -260,15 +252,15 @@ def _say_progress(spinner: Spinner, step: str) -> None:
 
 def _say_ready(spinner: Spinner, address: str, settings: ServerSettings) -> None:
     spinner.stop()
-    print_notice(f"serving on {address}; Ctrl-C ends it")
+    print_notice(f"serving on {address}; stop with Ctrl-C")
     if settings.log_format == "json":
-        return  # for programs: what follows is for people
+        return  # the log is for programs, the hints are for people
     for line in ("", *_what_to_type(_to_connect_to(address), settings), ""):
         sys.stderr.write(f"{line}\n")
 
 
 def _to_connect_to(address: str) -> str:
-    """`address`; one that stands for all of this machine's has HOST to fill in."""
+    """Return an address to connect to; HOST stands for the name of this machine."""
     host, _, port = address.rpartition(":")
     return f"HOST:{port}" if host in ("0.0.0.0", "[::]") else address
 
@@ -281,7 +273,7 @@ def _what_to_type(address: str, settings: ServerSettings) -> Iterator[str]:
         there += " --tls-ca FILE"
     match settings.auth:
         case "jwt":
-            yield "Callers bring a token of the issuer: TASKLOGS_TOKEN, or --auth-token-file FILE."
+            yield "Callers need a token of the issuer: TASKLOGS_TOKEN, or --auth-token-file FILE."
         case "mtls":
             there += " --tls-client-cert FILE --tls-client-key FILE"
         case "dev":
@@ -295,14 +287,14 @@ def _what_to_type(address: str, settings: ServerSettings) -> Iterator[str]:
         f" --job-status succeeded{there}"
     )
     yield f"  {tasklogs} agent --token-file demo.token{there}"
-    yield "and in a third one:"
+    yield "In a third shell:"
     yield f"  {tasklogs} logs {owner}/demo{there}"
     if settings.auth == "none" and settings.tls_cert is None:
         yield f"  {grpcurl} -plaintext {address} list"
 
 
 def _to_type(command: str) -> str:
-    """`command`, or the path to the one beside this program where the PATH knows none."""
+    """Return `command`, or the path of the one beside this program if it is not on the PATH."""
     if shutil.which(command):
         return command
     beside = Path(sys.argv[0]).with_name(command)

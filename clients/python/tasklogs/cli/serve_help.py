@@ -1,4 +1,4 @@
-"""`tasklogs serve --help`: its options, then the settings that have a variable only."""
+"""`tasklogs serve --help`: the options, then the settings that only a variable sets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typer.core import TyperCommand
 
 
 class ServeCommand(TyperCommand):
-    """Asks the server's settings for what --help shows, and only when it is shown."""
+    """Reads the server's settings when --help is shown, and only then."""
 
     # Typer's own classes for these two are private.
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the variables of the settings that are no options."""
+        """Write the variables of the settings that have no option."""
         options = {parameter.name for parameter in self.params}
-        with formatter.section("Further settings, as variables only (PT3S: 3 seconds)"):
+        with formatter.section("Settings that only a variable sets (PT3S: 3 seconds)"):
             formatter.write_dl(_variables(options))
 
 
@@ -37,11 +37,13 @@ def _variables(options: Collection[str | None]) -> list[tuple[str, str]]:
 
 
 def _sentence(description: str | None) -> str:
-    return f"{description[0].upper()}{description[1:]}." if description else ""
+    if not description:
+        return ""
+    return f"{description[0].upper()}{description[1:].rstrip('.')}."
 
 
 def _plain(default: object) -> str:
     if default is None:
         return "unset"
-    # As the variable takes it: ISO 8601.
+    # The form that the variable accepts: ISO 8601.
     return f"PT{default.total_seconds():g}S" if isinstance(default, timedelta) else str(default)

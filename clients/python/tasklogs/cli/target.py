@@ -1,4 +1,4 @@
-"""Which server a command talks to, how it trusts it, and as whom: one set of options for all."""
+"""The options that say which server a command calls, whom it trusts, and with which token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasklogs.cli.failure import CommandFailed, print_notice
+from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.options import (
     DEFAULT_SERVER,
     DEFAULT_TIMEOUT_SECONDS,
@@ -23,6 +23,7 @@ from tasklogs.cli.options import (
     TlsClientKeyOption,
     TlsOption,
 )
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.token_text import STANDARD_INPUT, checked_token, read_token
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _TOKEN_VARIABLE = "TASKLOGS_TOKEN"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server and the caller's credentials. `token()` is asked before each call: files change."""
+    """A server and the caller's credentials. `token()` is called before each call: files change."""
 
     server: str
     timeout_seconds: float
@@ -42,7 +43,7 @@ class Target:
 
 
 def connects(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a connection in place of its parameter `target`."""
+    """Replace a command's parameter `target` by the options of a connection."""
     signature = inspect.signature(command, eval_str=True)
     options = inspect.signature(_target, eval_str=True).parameters
     own = [one for name, one in signature.parameters.items() if name != "target"]
@@ -71,7 +72,7 @@ def _target(
             envvar="TASKLOGS_TOKEN_FILE",
             metavar="FILE",
             show_default=False,
-            help=f"A file with your token, where the server wants one; or {_TOKEN_VARIABLE}.",
+            help=f"A file with your token, if the server requires one. Or set {_TOKEN_VARIABLE}.",
         ),
     ] = None,
 ) -> Target:
@@ -85,32 +86,32 @@ def _target(
 def chosen_tls(
     tls: bool, ca: Path | None, certificate: Path | None, key: Path | None
 ) -> Tls | None:
-    """Return what the options of TLS come to; any of them turns it on. Raises CommandFailed."""
+    """Return the TLS settings; any of the options turns TLS on. Raises CommandFailed."""
     if not tls and ca is None and certificate is None and key is None:
         return None
     from tasklogs.connection.tls import Tls, UnusableTls
 
     try:
         chosen = Tls(ca, certificate, key)
-        chosen.credentials()  # fails here in one line, not at the first call
+        chosen.credentials()  # a bad file must fail here, not at the first call
     except UnusableTls as error:
         raise CommandFailed(f"TLS: {error}") from None
     return chosen
 
 
 def warn_of_plain_text(server: str, tls: Tls | None) -> None:
-    """Say that whoever is on the way can read the token."""
-    from tasklogs.connection.channel import is_loopback
+    """Warn that anyone on the network path can read the token."""
+    from tasklogs.connection.loopback import is_loopback_address
 
-    if tls is None and not is_loopback(server):
-        print_notice(f"the token travels to {server} in plain text: use --tls or --tls-ca FILE")
+    if tls is None and not is_loopback_address(server):
+        print_notice(f"the token is sent to {server} in plain text: use --tls or --tls-ca FILE")
 
 
 def _token(file: Path | None) -> Callable[[], str] | None:
     if file is not None:
-        first = read_token(file)  # fails here, not in the middle
+        first = read_token(file)  # a bad file must fail here, not at the first call
         if not first:
-            raise CommandFailed(f"{file} holds no token")
+            raise CommandFailed(f"{file} has no token")
         return (lambda: first) if file == STANDARD_INPUT else (lambda: read_token(file))
     token = os.environ.get(_TOKEN_VARIABLE, "").strip()
     if not token:

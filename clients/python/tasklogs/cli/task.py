@@ -1,4 +1,4 @@
-"""`tasklogs task`: create tasks, look at them, delete them; reports are in report.py."""
+"""`tasklogs task`: create, list, show and delete tasks; report.py has the reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tasklogs.cli.choices import TaskStatus, proto_name
+from tasklogs.cli.choices import choice_option
 from tasklogs.cli.options import (
     Output,
     OutputOption,
@@ -17,6 +17,7 @@ from tasklogs.cli.options import (
 from tasklogs.cli.render.stdout import write_line
 from tasklogs.cli.report import report_agent, report_build
 from tasklogs.cli.target import Target, connects
+from tasklogs.enums import TaskStatus
 
 task_app = typer.Typer(
     name="task",
@@ -31,7 +32,7 @@ TokenFileOption = Annotated[
         "--token-file",
         metavar="FILE",
         show_default=False,
-        help="Write the agent token to FILE, readable by you alone, instead of printing it.",
+        help="Write the agent token to FILE, which only you can read, instead of printing it.",
     ),
 ]
 
@@ -47,19 +48,22 @@ def create(
         ),
     ],
     owner: Annotated[
-        str, typer.Option(metavar="OWNER", show_default=False, help="Whose task it is: yours.")
+        str, typer.Option(metavar="OWNER", show_default="you", help="The owner of the task.")
     ] = "",
     display_name: Annotated[
-        str, typer.Option(metavar="TEXT", show_default=False, help="What people call it.")
+        str, typer.Option(metavar="TEXT", show_default=False, help="A name for people.")
     ] = "",
     prompt: Annotated[
-        str, typer.Option(metavar="TEXT", show_default=False, help="What the agent was asked.")
+        str,
+        typer.Option(
+            metavar="TEXT", show_default=False, help="The prompt that the agent was given."
+        ),
     ] = "",
     standalone: Annotated[
         bool,
         typer.Option(
             "--standalone",
-            help="Nobody reports builds: the agent's stream alone makes the status.",
+            help="A task without builds: its status follows from the agent's stream alone.",
         ),
     ] = False,
     token_file: TokenFileOption = None,
@@ -67,7 +71,7 @@ def create(
 ) -> None:
     """Create a task.
 
-    Prints the token of its agent, which is shown this once; lost, it can be rotated.
+    Prints the token of its agent. It is shown only once; `rotate-token` replaces a lost one.
     """
     from tasklogs.cli.agent_token import hand_over
     from tasklogs.cli.connection import Connection
@@ -95,19 +99,16 @@ def create(
 def list_(
     target: Target,
     owner: Annotated[
-        str, typer.Option(metavar="OWNER", show_default=False, help="Only this owner's tasks.")
+        str, typer.Option(metavar="OWNER", show_default=False, help="Only tasks of this owner.")
     ] = "",
     status: Annotated[
-        TaskStatus | None,
-        typer.Option(
-            case_sensitive=False, show_default=False, help="Only tasks of this status now."
-        ),
+        str | None, choice_option(TaskStatus, "Only tasks that have this status now.")
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """List tasks, newest first.
 
-    A table on a terminal; else a line for each task, tab-separated, without a heading: task,
+    On a terminal, a table. Otherwise one tab-separated line per task, without a heading: task,
     status, agent, entries, log as of, created, id.
     """
     from tasklogs.cli.connection import Connection
@@ -117,7 +118,7 @@ def list_(
 
     request = tasks_pb2.ListTasksRequest(owner=owner)
     if status is not None:
-        request.status = types_pb2.TaskStatus.Value(proto_name(status))
+        request.status = types_pb2.TaskStatus.ValueType(TaskStatus[status])
     with Connection(target) as connection:
         pages = connection.pages(connection.tasks.ListTasks, request)
         tasks = (task for page in pages for task in page.tasks)
@@ -139,7 +140,7 @@ def get(
 ) -> None:
     """Show a task.
 
-    Its status and the facts it comes from, and how its log stands.
+    Prints its status, the facts that the status follows from, and the state of its log.
     """
     from tasklogs.cli.connection import Connection
     from tasklogs.cli.render.protobuf_json import print_message
@@ -160,19 +161,19 @@ def get(
 def delete(
     target: Target,
     task: TaskArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a task and its log for good.
+    """Delete a task and its log permanently.
 
-    Asks first; where nobody can be asked, it needs --yes.
+    Asks for confirmation. Without a terminal it requires --yes.
     """
     from tasklogs.cli.connection import Connection
     from tasklogs.v1 import tasks_pb2
 
     if not yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise typer.BadParameter("needed where nobody can be asked", param_hint="--yes")
-        typer.confirm(f"Delete {task} and its log for good?", abort=True, err=True)
+            raise typer.BadParameter("required without a terminal", param_hint="--yes")
+        typer.confirm(f"Delete {task} and its log permanently?", abort=True, err=True)
     with Connection(target) as connection:
         connection.call(connection.tasks.DeleteTask, tasks_pb2.DeleteTaskRequest(task=task))
     write_line(f"deleted {task}")
@@ -192,8 +193,8 @@ def rotate_token(
 ) -> None:
     """Replace a task's agent token.
 
-    The old one is void at once. An agent that was started with this --token-file goes on with the
-    new one; any other ends with exit code 1: start it again.
+    The old token is invalid at once. An agent that was started with this --token-file continues
+    with the new one. Any other agent exits with code 1: start it again.
     """
     from tasklogs.cli.agent_token import hand_over
     from tasklogs.cli.connection import Connection

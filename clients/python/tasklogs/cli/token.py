@@ -1,4 +1,4 @@
-"""`tasklogs token`: a token for a server that runs with `--auth dev`."""
+"""`tasklogs token`: makes a token for a server that runs with `--auth dev`."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def _check_hours(value: float) -> float:
 
 def token(
     subject: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose token it is: the owner of tasks.")
+        str, typer.Option(metavar="NAME", help="The subject of the token, which owns tasks.")
     ] = "local",
-    admin: Annotated[bool, typer.Option("--admin", help="It may all.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="Give it admin rights.")] = False,
     hours: Annotated[
-        float, typer.Option(metavar="N", callback=_check_hours, help="How long it holds.")
+        float, typer.Option(metavar="N", callback=_check_hours, help="How many hours it is valid.")
     ] = 8.0,
     data_dir: Annotated[
         Path | None,
         typer.Option(
             envvar="TASKLOGS_DATA_DIR",
             metavar="DIR",
-            show_default="as that of `tasklogs serve`",
-            help="The server's data directory: the key that signs is there.",
+            show_default="that of `tasklogs serve`",
+            help="The server's data directory, which holds the signing key.",
         ),
     ] = None,
 ) -> None:
     """Print a token for development.
 
-    For a server that runs with --auth dev on this machine:
+    It is valid for a server that runs with --auth dev on this machine. Use it like this:
     export TASKLOGS_TOKEN=$(tasklogs token)
     """
     from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Reading a token from a file, and telling early that something is none."""
+"""Reads a token from a file, and refuses early what cannot be one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from tasklogs.cli.failure import CommandFailed
 
 STANDARD_INPUT = Path("-")
-# A token is short; a wrong file may not be.
+# A token is short, but the file may be the wrong one.
 _MAX_CHARACTERS = 16 * 1024
 
 
@@ -30,7 +30,7 @@ def read_token(file: Path) -> str:
 
 
 def rereading(file: Path | None) -> Callable[[], str | None] | None:
-    """Return how to look for another token later on. None where there is no file to look at."""
+    """Return a function that reads the token again later. None if there is no file to read."""
     if file is None or file == STANDARD_INPUT:
         return None
 
@@ -38,16 +38,16 @@ def rereading(file: Path | None) -> Callable[[], str | None] | None:
         try:
             return read_token(file)
         except (CommandFailed, typer.BadParameter):
-            return None  # it may be written just now
+            return None  # it may be being written at this moment
 
     return read
 
 
 def checked_token(token: str, origin: str) -> str:
-    """Return `token`, '' too. Raises BadParameter where no header could carry it."""
+    """Return `token`, which may be empty. Raises BadParameter if a header cannot hold it."""
     if not token.isascii() or not token.isprintable() or " " in token:
         raise typer.BadParameter(
-            f"what {origin} holds has characters that no token has:"
+            f"{origin} has characters that no token has:"
             " it must be the token alone, on one line, without `Bearer`"
         )
     return token

@@ -1,2 +1,2 @@
-"""The client library: reading, following and operating tasks, asynchronous and not.
+"""The client library: reads, follows and operates tasks, with and without asyncio.
 It stands on tasklogs.connection, errors, enums, log and v1; agent, cli, server may not come in."""

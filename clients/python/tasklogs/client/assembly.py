@@ -1,4 +1,4 @@
-"""From the messages of a follow's streams to its events: deltas applied, repeats left out.
+"""Turns the messages of a follow's streams into events: applies deltas, leaves out repeats.
 
 Pure: no connection, no waiting.
 """
@@ -27,11 +27,11 @@ from tasklogs.log.text import is_boundary
 from tasklogs.v1 import task_logs_pb2, types_pb2
 
 _MAX_ENTRY_BYTES = MAX_MESSAGE_BYTES
-"""What a whole entry must fit in: a stream that never ends one must not fill the memory."""
+"""The limit of an entry: a stream that makes it grow without end must not fill the memory."""
 
 
 class WrongDelta(Exception):
-    """A delta does not rest on what this stream sent: nothing it says can be trusted."""
+    """A delta does not fit what this stream sent, so the stream cannot be trusted."""
 
 
 @dataclass(slots=True)
@@ -42,32 +42,32 @@ class _Tail:
     entry: LogEntry
     content: bytearray
     sent_by_stream: bool
-    """Whether the stream of now has sent it, so that its deltas may rest on it."""
+    """Whether the current stream has sent it, so that its deltas can be applied to it."""
 
 
 class Assembly:
     """What one follow has yielded, over all of its streams.
 
-    `cursor` is the last message's; None before the first.
+    `cursor` is that of the last message; None before the first.
     """
 
     def __init__(self) -> None:
         self.cursor: str | None = None
         self._status: tuple[TaskStatus, bytes] | None = None
         self._caught_up = False
-        # Revisions only grow and come in their order, so this one number tells every repeat.
+        # Revisions only increase, so this number is enough to recognize a repeat.
         self._revision = 0
         self._tail: _Tail | None = None
 
     def stream_opened(self) -> None:
-        """Another stream begins: its deltas rest on nothing that an earlier one sent."""
+        """A new stream begins. Its deltas do not build on what an earlier one sent."""
         if self._tail is not None:
             self._tail.sent_by_stream = False
 
-    def take(self, message: task_logs_pb2.FollowTaskLogsResponse) -> FollowEvent | None:
-        """The event of `message`; None where it says nothing new.
+    def apply(self, message: task_logs_pb2.FollowTaskLogsResponse) -> FollowEvent | None:
+        """Return the event of `message`; None if it has nothing new.
 
-        Raises WrongDelta, and leaves everything as it was.
+        Raises WrongDelta, and then changes nothing.
         """
         cursor = message.cursor or self.cursor or ""
         event = self._event(message, cursor)
@@ -101,7 +101,7 @@ class Assembly:
             case "progress":
                 return Progress(cursor)
             case None:
-                # An event of a newer server: its cursor still counts.
+                # An event of a newer server. Its cursor is used all the same.
                 return None
 
     def _status_changed(
@@ -125,7 +125,7 @@ class Assembly:
     def _whole(self, epoch: int, message: types_pb2.TaskLogEntry) -> EntryChange | None:
         tail = self._tail_with(epoch, message.id)
         if not self._is_new(message.revision):
-            # A repeat, yet the next delta may rest on it.
+            # It is a repeat, but the next delta may build on it.
             if (
                 tail is not None
                 and tail.entry.revision == message.revision
@@ -146,16 +146,16 @@ class Assembly:
         tail = self._tail_with(message.epoch, message.id)
         if tail is None or not tail.sent_by_stream or tail.entry.revision != message.base_revision:
             raise WrongDelta(
-                f"a delta for entry {message.id} of epoch {message.epoch} rests on revision"
+                f"a delta for entry {message.id} of epoch {message.epoch} builds on revision"
                 f" {message.base_revision}, which is not what this stream sent last"
             )
         before = tail.entry
         extends = message.keep_bytes == len(tail.content)
         delta = Delta(message.keep_bytes, message.text.encode())
         if message.HasField("content_crc32") and message.content_crc32 != _crc32(tail, delta):
-            raise WrongDelta(f"a delta for entry {message.id} does not make what the server holds")
+            raise WrongDelta(f"a delta for entry {message.id} does not give the server's content")
         if max(0, message.keep_bytes) + len(delta.text) > _MAX_ENTRY_BYTES:
-            raise WrongDelta(f"a delta makes entry {message.id} longer than any can be")
+            raise WrongDelta(f"a delta makes entry {message.id} longer than the limit")
         try:
             patch(tail.content, delta)
         except DeltaError as error:
@@ -206,11 +206,11 @@ def _crc32(tail: _Tail, delta: Delta) -> int:
 
 
 def _change(before: _Tail, entry: LogEntry, content: bytearray) -> EntryChange:
-    """How a whole entry differs from what was yielded of it before."""
+    """Return how a whole entry differs from what was yielded of it before."""
     replaces = before.entry.revision
     lost = entry.dropped_bytes - before.entry.dropped_bytes
     if 0 <= lost <= len(before.content) and is_boundary(before.content, lost):
-        # Past 1 MiB an entry loses its front; what was yielded may still go on as it was.
+        # An entry of more than 1 MiB loses its front, but its growth may still be an append.
         stays = len(before.content) - lost
         if content.startswith(memoryview(before.content)[lost:]):
             kept = 0 if lost else len(before.entry.content)

@@ -1,4 +1,4 @@
-"""How long a broken follow waits before it goes on."""
+"""How long a broken follow waits before it reconnects."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
-_ASKED_AT_MOST = timedelta(hours=1)
+from tasklogs.connection import backoff
+
+_ASKED_AT_MOST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReconnectWaits:
-    """The n-th wait in a row is `first` x 2^(n-1), at most `cap`, less up to half of it by chance.
+    """The n-th wait in a row is `first` x 2^(n-1), at most `cap`, less a random part up to half.
 
-    A message that the new stream brings begins the row anew. Where the server says how long, that
-    counts instead, up to an hour, plus up to half of it by chance.
+    A message of the new stream resets the count. If the server says how long to wait, that is used
+    instead, up to an hour, plus a random part up to half.
     """
 
     first: timedelta = timedelta(milliseconds=200)
@@ -30,16 +32,21 @@ class Backoff:
         self.failures = 0
 
     def next_wait(self, retry_after: timedelta | None) -> timedelta:
-        """Count a failure and return how long to wait; `retry_after` is what the server said."""
+        """Count a failure and return the wait; `retry_after` is what the server asked for."""
         self.failures += 1
         if retry_after is not None:
-            # Those who were told the same must not return as one.
-            asked = min(max(timedelta(), retry_after), _ASKED_AT_MOST)
-            return asked * self._rng.uniform(1.0, 1.5)
-        doubled = self._waits.first * (1 << min(self.failures - 1, 30))
-        ceiling = min(self._waits.cap, doubled)
-        return ceiling * self._rng.uniform(0.5, 1.0)
+            seconds = backoff.asked_seconds(
+                retry_after.total_seconds(), cap=_ASKED_AT_MOST_SECONDS, rng=self._rng
+            )
+        else:
+            seconds = backoff.growing_seconds(
+                self.failures,
+                first=self._waits.first.total_seconds(),
+                cap=self._waits.cap.total_seconds(),
+                rng=self._rng,
+            )
+        return timedelta(seconds=seconds)
 
     def reset(self) -> None:
-        """The follow goes on: the next failure is the first of a row."""
+        """Reset the count: the follow continues."""
         self.failures = 0

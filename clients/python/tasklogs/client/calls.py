@@ -1,4 +1,4 @@
-"""Calls with one answer: credentials, the time they may take, errors as exceptions."""
+"""Calls with a single response: credentials, time-out, errors as exceptions."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Calls:
         request: Request,
         timeout: timedelta | None = None,
     ) -> Response:
-        """Call `method`, within `timeout` where it is given, else the client's own.
+        """Call `method` within `timeout`, or within the client's time-out if it is None.
 
-        A token that the server refuses is asked for once more where it comes from a callable.
+        If the server refuses a token that a function returned, the function is called once more.
         """
         try:
             return await self._call(method, request, timeout or self._timeout)

@@ -1,4 +1,4 @@
-"""The client of TaskLogs for asyncio."""
+"""The TaskLogs client for asyncio."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_TIMEOUT = timedelta(seconds=30)
 
 
 class TaskLogsClient:
-    """A connection to a TaskLogs server, for the length of an `async with`.
+    """A connection to a TaskLogs server inside an `async with`.
 
     >>> import asyncio
     >>> from tasklogs import TaskLogsClient
@@ -54,16 +54,19 @@ class TaskLogsClient:
     local/first-steps PENDING
     True []
 
-    `task` is everywhere a task's UUID or `owner/name`. `timeout` (30 s) is what each call with one
-    answer may take; None: as long as it needs. `token` is a bearer token, or a callable that gives
-    one, awaited where it is a coroutine function: it is asked before each call, and once more where
-    the server refused what it gave. `tls` (None: plain text) says whom to trust, and may hold a
-    certificate of the client's own; its files are read when the client is entered, which raises
-    UnusableTls where they do not serve. Every call raises a TaskLogsRpcError (tasklogs.errors):
-    Unavailable where no server answers, DeadlineExceeded after `timeout`, Unauthenticated and
-    PermissionDenied, and what its own docstring says.
+    The argument `task` of every method is a task's UUID or `owner/name`.
 
-    It belongs to the event loop that entered it; a client may make many calls at once.
+    `timeout` (30 s) is the limit of each call with a single response; None: no limit. `token` is a
+    bearer token, or a function or coroutine function that returns one. It is called before each
+    call, and once more if the server refused its token. `tls` (None: plain text) has the trusted
+    authorities, and may have a client certificate. Its files are read when the client is entered,
+    which raises UnusableTls if they cannot be used.
+
+    Every call can raise a TaskLogsRpcError (tasklogs.errors): Unavailable if no server responds,
+    DeadlineExceeded after `timeout`, Unauthenticated, PermissionDenied, and the errors in its own
+    docstring.
+
+    Use a client only in the event loop that entered it. It can make many calls at the same time.
     """
 
     def __init__(
@@ -81,11 +84,11 @@ class TaskLogsClient:
         self._calls = Calls(self._credentials, timeout)
         self._waits = reconnect_waits or ReconnectWaits()
         self._channel: grpc.aio.Channel | None = None
-        # Not to keep them: a follow that its reader dropped shall end.
+        # Weak references: a follow that its reader dropped must end.
         self._follows: WeakSet[Follow] = WeakSet()
 
     async def __aenter__(self) -> Self:
-        # The bearer token is a matter of each call, for it may change.
+        # The token may change, so each call sends it, not the channel.
         self._channel = open_channel(self._address, tls=self._tls)
         self._tasks = tasks_pb2_grpc.TasksStub(self._channel)
         self._logs = task_logs_pb2_grpc.TaskLogsStub(self._channel)
@@ -118,12 +121,12 @@ class TaskLogsClient:
         max_staleness: timedelta | None = None,
         timeout: timedelta | None = None,
     ) -> TaskLog:
-        """Read a task's log, live or as stored, as its status says.
+        """Read a task's log: the live log if the task runs, else the stored one.
 
-        `source` insists on one of them. `tail`: only the last N entries; 0 asks for the status
-        alone. `page_size`: the most entries on a page (a page ends at about 1 MB anyway). `epoch`:
-        an earlier conversation, from 1. `max_staleness`: a log that was brought up to date this
-        recently will do. `timeout` is that of each page.
+        `source`: only the live log, or only the stored one. `tail`: only the last N entries; 0
+        returns only the status. `page_size`: the most entries of a page (a page ends at about 1 MB
+        in any case). `epoch`: an earlier conversation, numbered from 1. `max_staleness`: accept a
+        log that was brought up to date at most this long ago. `timeout` is the limit of each page.
 
         >>> async def main() -> None:
         ...     async with TaskLogsClient("127.0.0.1:50051") as client:
@@ -134,8 +137,8 @@ class TaskLogsClient:
         INPUT: What is 6 times 7?
         OUTPUT: It is 42.
 
-        Raises TaskNotFound; TaskStateConflict where the status allows no honest answer; and, where
-        a live read could not be made, AgentUnreachable or TaskAppFailed.
+        Raises TaskNotFound; TaskStateConflict if the task's status allows neither; AgentUnreachable
+        or TaskAppFailed if a live read failed.
         """
         logs = self._opened()._logs
         request = task_logs_pb2.GetTaskLogsRequest(
@@ -166,13 +169,14 @@ class TaskLogsClient:
         connect_timeout: timedelta | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> Follow:
-        """Follow a task's log: an async iterator of events (tasklogs.client.events).
+        """Follow a task's log: iterate over its events (tasklogs.client.events).
 
-        First the status, then what is stored, CaughtUp, then every change as it is committed;
-        through pauses, resumes, new epochs and restarts of anything. `tail` begins with the last N
-        entries of the current epoch (None: all, 0: none), `cursor` goes on after an event or a
-        read; not both. An entry that changes is yielded again, whole, and says what was appended;
-        of one that changes faster than it is read only the latest state is yielded.
+        It yields the status, then the stored entries, CaughtUp, and then every change as it is
+        committed. It continues through pauses, resumes, new epochs, and restarts of agent and
+        server. Begin with `tail`, the last N entries of the current epoch (None: all, 0: none), or
+        with `cursor`, after an event or a read; not with both. An entry that changes is yielded
+        again, whole, with the text that was appended. If it changes faster than it is read, only
+        its latest state is yielded.
 
         >>> async def main() -> None:
         ...     async with TaskLogsClient("127.0.0.1:50051") as client:
@@ -184,30 +188,30 @@ class TaskLogsClient:
         ...                     for change in changes:
         ...                         print(f"#{change.entry.id} {change.appended}")
         ...                 case CaughtUp():
-        ...                     break  # or read on for ever
+        ...                     break  # or go on reading
         >>> from tasklogs import CaughtUp, EntriesChanged, StatusChanged
         >>> asyncio.run(main())
         it is PAUSED
         #0 What is 6 times 7?
         #1 It is 42.
 
-        When its stream breaks (Unavailable and other passing errors, an end without a reason) it
-        connects again with its last cursor, waits growing with each failure in a row, or for as
-        long as the server says; `on_reconnect` is told before each wait (Reconnecting) and when it
-        goes on (Reconnected). No event is repeated. The first connection is retried only where
-        it is Unavailable, at most for `connect_timeout` (None: for ever). Once it runs, a status
-        that refuses reads does not end it.
+        When its stream breaks (Unavailable, another temporary error, or an end without a reason),
+        it reconnects with its last cursor. The wait grows with each failure in a row, or is what
+        the server says. `on_reconnect` is called before each wait (Reconnecting) and when the
+        follow continues (Reconnected). No event is repeated. The first connection is retried only
+        if it is Unavailable, for at most `connect_timeout` (None: no limit). Once a follow runs, a
+        status that does not allow reads does not end it.
 
-        `deltas` lets a growing entry travel as its growth; what is yielded is the same. `progress`
-        yields Progress where nothing else came for 15 s.
+        `deltas`: a growing entry is sent as its growth; the events are the same. `progress`: yield
+        Progress if nothing else came for 15 s.
 
-        The iteration raises TaskNotFound (also when the task is deleted meanwhile),
-        TaskStateConflict, InvalidArgument (a cursor of another task, say), CursorExpired (with
-        `oldest_cursor`), Unauthenticated (after `token` was asked once more), PermissionDenied,
-        LimitExceeded, LogCorrupt.
+        The iteration raises TaskNotFound (also if the task is deleted while it is followed),
+        TaskStateConflict, InvalidArgument (for instance a cursor of another task), CursorExpired
+        (with `oldest_cursor`), Unauthenticated (after `token` was called once more),
+        PermissionDenied, LimitExceeded, LogCorrupt.
         """
         if tail is not None and cursor is not None:
-            raise ValueError("a follow begins at a tail or at a cursor, not at both")
+            raise ValueError("give `tail` or `cursor`, not both")
         follow = Follow(
             self._opened()._logs.FollowTaskLogs,
             task_logs_pb2.FollowTaskLogsRequest(
@@ -231,11 +235,11 @@ class TaskLogsClient:
         prompt: str = "",
         standalone: bool = False,
     ) -> CreatedTask:
-        """Create a task, and the token of its agent, which is shown this once.
+        """Create a task, and the token of its agent, which is shown only once.
 
-        `name` matches `[a-z0-9][a-z0-9._-]{0,62}`. `owner` unset: the caller. `standalone`: nobody
-        reports builds, the agent's stream alone makes the status. Raises TaskNameTaken and
-        InvalidArgument.
+        `name` matches `[a-z0-9][a-z0-9._-]{0,62}`. `owner` empty: the caller. `standalone`: there
+        are no reports on builds; the status follows from the agent's stream alone. Raises
+        TaskNameTaken and InvalidArgument.
         """
         request = tasks_pb2.CreateTaskRequest(
             name=name,
@@ -248,16 +252,16 @@ class TaskLogsClient:
         return CreatedTask(decode.task(response.task), response.agent_token)
 
     async def get_task(self, task: str) -> Task:
-        """Look at a task. Raises TaskNotFound."""
+        """Return a task. Raises TaskNotFound."""
         request = tasks_pb2.GetTaskRequest(task=task)
         return decode.task(await self._calls.call(self._opened()._tasks.GetTask, request))
 
     async def list_tasks(
         self, *, owner: str = "", status: TaskStatus | None = None, page_size: int | None = None
     ) -> AsyncIterator[Task]:
-        """Tasks, newest first: of one owner, of one status, or all that the caller may see.
+        """List tasks, newest first: of one owner, of one status, or all that the caller may see.
 
-        Pages (of 100, or `page_size`) are asked for when they are wanted.
+        Each page (of 100 tasks, or `page_size`) is requested when it is needed.
         """
         request = tasks_pb2.ListTasksRequest(owner=owner, page_size=page_size or 0)
         if status is not None:
@@ -271,7 +275,7 @@ class TaskLogsClient:
             request.page_token = page.next_page_token
 
     async def delete_task(self, task: str) -> None:
-        """Delete a task and its log for good; its name and token end at once.
+        """Delete a task and its log permanently; its name and its token are freed at once.
 
         Raises TaskNotFound.
         """
@@ -281,7 +285,7 @@ class TaskLogsClient:
     async def report_build(
         self, task: str, build_number: int, transition: BuildTransition, job_status: JobStatus
     ) -> Task:
-        """Report on a workspace build, numbered from 1. A repeat is no error.
+        """Report on a workspace build, numbered from 1. Repeating a report is not an error.
 
         Raises TaskNotFound, and StaleReport for an older build or a step backwards.
         """
@@ -301,9 +305,9 @@ class TaskLogsClient:
         lifecycle: AgentLifecycle | None = None,
         app_health: AppHealth | None = None,
     ) -> Task:
-        """Report on the agent and the task app of the latest build; one of them at least.
+        """Report on the agent or the task app of the latest build, or on both.
 
-        What is None stays as it is. Raises TaskNotFound, StaleReport, InvalidArgument.
+        What is None does not change. Raises TaskNotFound, StaleReport, InvalidArgument.
         """
         request = tasks_pb2.ReportAgentRequest(
             task=task,
@@ -314,7 +318,7 @@ class TaskLogsClient:
         return decode.task(await self._calls.call(self._opened()._tasks.ReportAgent, request))
 
     async def rotate_agent_token(self, task: str) -> str:
-        """Replace the agent's token; the old one is void at once. Raises TaskNotFound."""
+        """Replace the agent's token; the old one is invalid at once. Raises TaskNotFound."""
         request = tasks_pb2.RotateAgentTokenRequest(task=task)
         response = await self._calls.call(self._opened()._tasks.RotateAgentToken, request)
         return response.agent_token

@@ -1,4 +1,4 @@
-"""Who calls: a bearer token that goes with each call."""
+"""The caller's bearer token, which is sent with each call."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 Token: TypeAlias = str | Callable[[], str | Awaitable[str]]
-"""A token, or who is asked for one before each call, and once more where a server refused it."""
+"""A token, or a function that returns one.
+
+It is called before each call, and once more if the server refused its token.
+"""
 
 
 class Credentials:
-    """The metadata that a call carries."""
+    """The metadata of a call."""
 
     def __init__(self, token: Token | None) -> None:
         self._token = token
 
     @property
     def can_refresh(self) -> bool:
-        """Whether asking again may bring another token."""
+        """Whether another call of the function may return another token."""
         return callable(self._token)
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What to send; what the provider raises is the caller's to see.
+        """Return the metadata to send. Passes on what the function raises.
 
-        White space at the token's ends is left off: files end with a newline. Raises ValueError
-        where no header could carry it.
+        White space around the token is removed: files end with a newline. Raises ValueError if a
+        header cannot hold the token.
         """
         if self._token is None:
             return ()
@@ -34,6 +37,6 @@ class Credentials:
             token = await token
         token = token.strip()
         if not token.isascii() or not token.isprintable() or " " in token:
-            # gRPC would raise an error of its own that names its operations, and log the rest.
-            raise ValueError("no token: it must be one word of printable ASCII, without `Bearer`")
+            # gRPC would raise a misleading error of its own, and log the rest.
+            raise ValueError("not a token: it must be one printable ASCII word, without `Bearer`")
         return (("authorization", f"Bearer {token}"),)

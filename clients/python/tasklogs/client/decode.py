@@ -1,4 +1,4 @@
-"""From the API's messages to what the library hands out."""
+"""Converts the API's messages into the library's values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NANOS = 1_000_000_000
 
 
 def entry(message: types_pb2.TaskLogEntry) -> LogEntry:
-    """An entry, whole."""
+    """Return a whole entry."""
     return LogEntry(
         id=message.id,
         type=enums.TaskLogType(message.type),
@@ -30,7 +30,7 @@ def entry(message: types_pb2.TaskLogEntry) -> LogEntry:
 
 
 def task(message: tasks_pb2.Task) -> records.Task:
-    """A task. Raises AnswerUnreadable."""
+    """Return a task. Raises AnswerUnreadable."""
     log = message.log
     return records.Task(
         id=message.id,
@@ -50,7 +50,7 @@ def task(message: tasks_pb2.Task) -> records.Task:
 
 
 def status_detail(message: types_pb2.StatusDetail) -> records.StatusDetail:
-    """The facts of each layer."""
+    """Return the facts of each layer."""
     build, agent, app = message.build, message.agent, message.app
     return records.StatusDetail(
         records.BuildFacts(
@@ -65,7 +65,7 @@ def status_detail(message: types_pb2.StatusDetail) -> records.StatusDetail:
 
 
 def moment(message: Message, field: str) -> datetime | None:
-    """The Timestamp in `field` in UTC; None where it is unset. Raises AnswerUnreadable."""
+    """Return the Timestamp in `field`, in UTC; None if it is unset. Raises AnswerUnreadable."""
     if not message.HasField(field):
         return None
     timestamp: Timestamp = getattr(message, field)
@@ -73,7 +73,7 @@ def moment(message: Message, field: str) -> datetime | None:
 
 
 def nanoseconds(time: Timestamp) -> int:
-    """Nanoseconds since 1970."""
+    """Return nanoseconds since 1970."""
     return time.seconds * _NANOS + time.nanos
 
 
@@ -82,5 +82,5 @@ def _datetime(timestamp: Timestamp) -> datetime:
         return timestamp.ToDatetime(UTC)
     except (ValueError, OverflowError):
         raise AnswerUnreadable(
-            grpc.StatusCode.INTERNAL, "the answer has a time that no calendar knows"
+            grpc.StatusCode.INTERNAL, "the response has an impossible time"
         ) from None

@@ -1,4 +1,4 @@
-"""An entry of a log as readers get it."""
+"""An entry of a log, as readers get it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 class LogEntry:
     """One message of a task's conversation.
 
-    `id` is the message's own: ids grow within an epoch, with gaps, from 0. `revision` is the task's
-    revision at which the entry last changed. `dropped_bytes` counts what `content` lost at its
-    front because it was longer than 1 MiB.
+    `id` is the id of the message. Ids increase within an epoch, from 0, with gaps. `revision` is
+    the task's revision at which the entry last changed. `dropped_bytes` is how many bytes were
+    removed from the front of `content`, because it was longer than 1 MiB.
     """
 
     id: int
     type: TaskLogType
     content: str
     time_ns: int
-    """When it was written or last changed: nanoseconds since 1970 (UTC), as the task app says."""
+    """When it was written or last changed, by the task app: nanoseconds since 1970 (UTC)."""
     revision: int
     dropped_bytes: int = 0
 
     @property
     def time(self) -> datetime:
-        """`time_ns` in UTC, to the microsecond. OverflowError where datetime has no such year."""
+        """`time_ns` in UTC, to the microsecond. OverflowError if datetime lacks the year."""
         return _1970 + timedelta(microseconds=self.time_ns // 1000)

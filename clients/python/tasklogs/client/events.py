@@ -1,6 +1,6 @@
-"""What a follow yields.
+"""The events that a follow yields.
 
-`cursor`, on every event, resumes after it: all up to and including the event has been yielded.
+The `cursor` of an event continues after it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasklogs.errors import TaskLogsRpcError
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged:
-    """The task's status: the first event of a follow, and whenever it changes."""
+    """The task's status: the first event of a follow, and one for each change."""
 
     cursor: str
     status: TaskStatus
@@ -28,17 +28,17 @@ class StatusChanged:
 class EntryChange:
     """An entry that is new to this follow, or has changed since the follow yielded it.
 
-    `entry` is the whole entry in its new state, always.
+    `entry` is always the whole entry in its new state.
     """
 
     entry: LogEntry
     replaces: int | None = None
-    """The revision of it that the follow yielded before; None: it is new."""
+    """The revision of the entry that the follow yielded before; None: it is new."""
     kept: int = 0
-    """How many leading characters of the content yielded before are still there."""
+    """How many leading characters of the content that was yielded before are unchanged."""
     appended: str | None = None
-    """The text that follows what was yielded before, to be printed as it is; for a new entry all of
-    its content. None: something yielded before was rewritten."""
+    """The text to append to the content that was yielded before; for a new entry, all of its
+    content. None: some of the content that was yielded before has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class EntriesChanged:
 
     @property
     def entries(self) -> tuple[LogEntry, ...]:
-        """The entries alone, whole."""
+        """The whole entries."""
         return tuple(change.entry for change in self.changes)
 
 
@@ -70,7 +70,7 @@ class EntryWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class EpochStarted:
-    """Another conversation begins, its ids from 0 again; earlier epochs stay readable."""
+    """A new conversation begins, with ids from 0. Earlier epochs can still be read."""
 
     cursor: str
     epoch: int
@@ -79,14 +79,14 @@ class EpochStarted:
 
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """All that there was when the follow began has been yielded. Once in a follow."""
+    """All entries that existed when the follow began have been yielded. Once per follow."""
 
     cursor: str
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Nothing new; all up to the cursor has been yielded. Only where it was asked for."""
+    """Nothing is new: everything up to the cursor has been yielded. Only if requested."""
 
     cursor: str
 
@@ -98,14 +98,14 @@ FollowEvent: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting:
-    """The stream of a follow broke; it goes on after `delay`. Told to `on_reconnect`."""
+    """The stream of a follow broke. It reconnects after `delay`. Passed to `on_reconnect`."""
 
     error: TaskLogsRpcError
     attempt: int
-    """Counts the failures in a row, from 1."""
+    """The number of failures in a row, from 1."""
     delay: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnected:
-    """The follow goes on where it was. Told to `on_reconnect`."""
+    """The follow continues where it was. Passed to `on_reconnect`."""

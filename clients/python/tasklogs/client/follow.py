@@ -1,4 +1,4 @@
-"""One follow over as many streams as it takes."""
+"""One follow, over as many streams as it needs."""
 
 from __future__ import annotations
 
@@ -41,21 +41,22 @@ _PASSING = frozenset(
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.ABORTED,
         grpc.StatusCode.INTERNAL,
-        # What proxies and servers that die make of a stream.
+        # The codes of streams whose server or proxy died.
         grpc.StatusCode.UNKNOWN,
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.DEADLINE_EXCEEDED,
     }
 )
-"""Codes that do not end a follow that is under way."""
+"""Codes that do not end a running follow."""
 
 
 class Follow:
     """An async iterator over the events of a task's log; made by `TaskLogsClient.follow`.
 
-    It reads only while it is iterated, and holds no more than the last entry. Leaving the loop and
-    dropping it ends the call; `async with` or `aclose` ends it at once. A `__anext__` that is
-    cancelled loses nothing: the next one goes on from the last cursor. One task may iterate it.
+    It reads only while it is iterated, and keeps no more than the last entry. The call ends when
+    the last reference to the follow is dropped; `async with` or `aclose` ends it at once. A
+    `__anext__` that is cancelled loses nothing: the next one continues from the last cursor. Only
+    one asyncio task may iterate it.
     """
 
     def __init__(
@@ -80,15 +81,15 @@ class Follow:
         self._stream: Stream | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._messages = 0
-        """Of the stream of now."""
+        """How many messages the current stream has brought."""
         self._started = False
-        """Whether any stream brought a message."""
+        """Whether any stream has brought a message."""
         self._broken = False
-        """Whether the stream of now, or the next, goes on where another broke."""
+        """Whether the current or next stream continues one that broke."""
         self._ended = False
         self._closed = asyncio.Event()
         self._resume_at = 0.0
-        """The loop's time before which no stream is opened."""
+        """The next stream is opened at this loop time or later."""
         self._connect_by: float | None = None
         self._last_error: TaskLogsRpcError | None = None
         self._token_refused = False
@@ -97,7 +98,7 @@ class Follow:
 
     @property
     def cursor(self) -> str | None:
-        """Resumes after all that was yielded; None before the first message."""
+        """Continues after the last event that was yielded; None before the first message."""
         return self._assembly.cursor
 
     def __aiter__(self) -> Self:
@@ -112,7 +113,7 @@ class Follow:
         except asyncio.CancelledError:
             self._drop_stream()
             if self._ended:
-                # Closed under a reader: to it the follow is over, its task was not cancelled.
+                # Closed during a read: the reader sees the end. Its task was not cancelled.
                 task = asyncio.current_task()
                 if task is not None and not task.cancelling():
                     raise StopAsyncIteration from None
@@ -134,13 +135,13 @@ class Follow:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End it; who iterates it sees the iteration end."""
+        """End the follow; a running iteration ends."""
         self._ended = True
         self._closed.set()
         self._drop_stream()
 
     def __del__(self) -> None:
-        # gRPC keeps a call alive that nobody holds any more. This may run in any thread.
+        # gRPC keeps a call alive that has no reference. This may run in any thread.
         if self._stream is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stream.cancel)
 
@@ -160,7 +161,7 @@ class Follow:
             if not limit.expired():
                 raise
             raise self._last_error or DeadlineExceeded(
-                grpc.StatusCode.DEADLINE_EXCEEDED, "no answer within connect_timeout"
+                grpc.StatusCode.DEADLINE_EXCEEDED, "no response within connect_timeout"
             ) from None
 
     async def _next_of_stream(self) -> FollowEvent | None:
@@ -168,9 +169,9 @@ class Follow:
             if self._stream is None:
                 await self._open()
             message = await self._read()
-            event = self._assembly.take(message)
+            event = self._assembly.apply(message)
         except WrongDelta as wrong:
-            # Whatever else this stream says may be wrong as well.
+            # The rest of this stream may be wrong as well.
             self._prepare_retry(StreamInconsistent(grpc.StatusCode.INTERNAL, str(wrong)))
             return None
         except TaskLogsRpcError as error:
@@ -181,7 +182,7 @@ class Follow:
         return event
 
     async def _open(self) -> None:
-        await self._wait_for_its_time()
+        await self._wait_for_turn()
         request = task_logs_pb2.FollowTaskLogsRequest()
         request.CopyFrom(self._request)
         if self._assembly.cursor is not None:
@@ -194,13 +195,13 @@ class Follow:
         metadata = await self._credentials.metadata()
         self._assembly.stream_opened()
         self._messages = 0
-        # A follow under way waits for a connection as long as it takes; the channel has its own
-        # backoff. A first call fails at once, and so says why.
+        # A running follow waits for a connection without a limit; the channel has its own backoff.
+        # The first call fails at once, with the cause.
         self._loop = asyncio.get_running_loop()
         self._stream = self._method(request, metadata=metadata, wait_for_ready=self._started)
 
-    async def _wait_for_its_time(self) -> None:
-        """Wait as long as the last failure demands; StopAsyncIteration when closed meanwhile."""
+    async def _wait_for_turn(self) -> None:
+        """Wait as the last failure demands. Raises StopAsyncIteration if the follow is closed."""
         if self._resume_at <= asyncio.get_running_loop().time():
             return
         try:
@@ -214,11 +215,11 @@ class Follow:
         assert self._stream is not None
         with parsed_rpc_errors():
             message: object = readable(await self._stream.read())
-        # At the end it is EOF, which the stubs leave out.
+        # At the end it is EOF, which the stubs' types leave out.
         if not isinstance(message, Response):
             raise Unavailable(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
         self._messages += 1
-        # The status that a stream begins with says that the server listens, not that it can go on.
+        # The first message, the status, shows that the server responds, not that it can continue.
         if self._messages > 1:
             self._backoff.reset()
         else:
@@ -230,14 +231,14 @@ class Follow:
         return message
 
     def _prepare_retry(self, error: TaskLogsRpcError) -> None:
-        """Decide when and how the next stream is opened; raises `error` where none will be."""
+        """Decide when and how the next stream is opened. Raises `error` if there will be none."""
         self._drop_stream()
         if not self._may_go_on(error):
             raise error
-        # The next stream begins with the whole entry, and sends no delta that could fail again.
+        # The next stream sends whole entries, and no delta that could fail again.
         self._whole_entries = isinstance(error, StreamInconsistent)
-        # The status refuses a new follow but does not end a running one, and to its reader this
-        # one runs: it goes on from the store.
+        # The status does not allow a new follow, but does not end a running one either. To its
+        # reader this follow is running, so it continues from the store.
         self._snapshot_only = isinstance(error, TaskStateConflict)
         self._broken, self._last_error = True, error
         delay = self._backoff.next_wait(error.retry_after)

@@ -12,27 +12,27 @@ from tasklogs.v1 import task_logs_pb2
 
 
 class TaskLog:
-    """A task's log as one read saw it.
+    """The result of one read of a task's log.
 
-    What the first page decided is here as attributes. The entries come page by page, each page
-    asked for when it is wanted and let go when the next one comes: iterate once, by `pages`,
-    `entries` or `all`. An iteration raises what a call raises, CursorExpired where the entries of a
-    later page have been evicted meanwhile.
+    The attributes come from the first page. The entries come page by page: each page is requested
+    when it is needed and dropped when the next one comes. Iterate once, with `pages`, `entries` or
+    `all`. The iteration raises the errors of a call, and CursorExpired if the entries of a later
+    page were evicted in the meantime.
     """
 
     snapshot: bool
-    """True: the log as it is stored, of `snapshot_at`. False: brought up to date for this call."""
+    """True: the stored log, of `snapshot_at`. False: the log was brought up to date first."""
     snapshot_at: datetime | None
-    """The moment (UTC) of which the log is a true picture; None: nothing was ever stored."""
+    """The time (UTC) at which the log was up to date; None: nothing was ever stored."""
     status: TaskStatus
     epoch: int
-    """The epoch of the entries, from 1; 0 when nothing was ever stored."""
+    """The epoch of the entries, from 1; 0 if nothing was ever stored."""
     revision: int
-    """The task's revision: the count of its committed changes."""
+    """The task's revision: the number of its committed changes."""
     first_id: int | None
-    """The id of the oldest entry of the epoch that is still held; None where it has none."""
+    """The id of the oldest stored entry of the epoch; None if it has none."""
     cursor: str
-    """To follow the task from here."""
+    """Follow the task from here with this cursor."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class TaskLog:
         self._next_page = next_page
 
     async def pages(self) -> AsyncIterator[tuple[LogEntry, ...]]:
-        """Each page's entries, by id. RuntimeError on a second iteration: read again instead."""
+        """Yield the entries of each page, by id. A second iteration raises RuntimeError."""
         page, self._first = self._first, None
         if page is None:
-            raise RuntimeError("this log was iterated already")
+            raise RuntimeError("this log was already iterated: read it again")
         while True:
             token = page.next_page_token
             entries = tuple(map(decode.entry, page.logs))
@@ -65,11 +65,11 @@ class TaskLog:
             page = await self._next_page(token)
 
     async def entries(self) -> AsyncIterator[LogEntry]:
-        """The entries one by one, by id, over all pages."""
+        """Yield the entries of all pages, by id."""
         async for page in self.pages():
             for entry in page:
                 yield entry
 
     async def all(self) -> list[LogEntry]:
-        """All entries, by id, held in memory."""
+        """Return all entries, by id."""
         return [entry async for entry in self.entries()]

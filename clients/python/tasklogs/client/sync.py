@@ -1,128 +1,28 @@
-"""The same client without asyncio: the asynchronous one on a loop in a thread of its own."""
+"""The client without asyncio. It runs the asynchronous client on a loop in another thread."""
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from tasklogs.client.backoff import ReconnectWaits
 from tasklogs.client.client import DEFAULT_TIMEOUT, TaskLogsClient
 from tasklogs.client.credentials import Token
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import FollowEvent
-from tasklogs.client.follow import Follow, OnReconnect
+from tasklogs.client.follow import Follow
 from tasklogs.client.log import TaskLog
-from tasklogs.client.task import CreatedTask, Task
+from tasklogs.client.loop_thread import ClientClosed, LoopThread, Steps
 from tasklogs.connection.tls import Tls
-from tasklogs.enums import (
-    AgentLifecycle,
-    AppHealth,
-    BuildTransition,
-    JobStatus,
-    LogSource,
-    TaskStatus,
-)
-
-T = TypeVar("T")
 
 
-class ClientClosed(RuntimeError):
-    """The client is not open: not yet, no longer, or it was closed while the call ran."""
-
-    def __init__(self) -> None:
-        super().__init__("the client is not open: use it inside `with`")
-
-
-class _LoopThread:
-    """An event loop that runs in a thread, between `start` and `stop`."""
-
-    def __init__(self) -> None:
-        # What is handed to the loop is handed before it stops: else nobody would answer it.
-        self._handing_over = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="tasklogs client", daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        return self._loop is not None
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        with self._handing_over:
-            if self._loop is None:
-                work.close()
-                raise ClientClosed
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise ClientClosed from None
-        except BaseException:
-            # Ctrl-C in this thread: the work must not go on in the other.
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        """Cancel what still runs, and wait until it has ended."""
-        with self._handing_over:
-            loop, self._loop = self._loop, None
-        if loop is None or self._thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(_end_others(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-
-async def _end_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-
-
-class _Steps(Generic[T]):
-    """An async iterator, step by step."""
-
-    def __init__(self, thread: _LoopThread, steps: AsyncIterator[T]) -> None:
-        self._thread = thread
-        self._steps = steps
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> T:
-        # A coroutine cannot let StopAsyncIteration through, so it is told by a value.
-        found, value = self._thread.run(_step(self._steps))
-        if not found:
-            raise StopIteration
-        assert value is not None
-        return value
-
-
-async def _step(steps: AsyncIterator[T]) -> tuple[bool, T | None]:
-    try:
-        return True, await anext(steps)
-    except StopAsyncIteration:
-        return False, None
-
-
-class SyncFollow(_Steps[FollowEvent]):
+class SyncFollow(Steps[FollowEvent]):
     """An iterator over the events of a task's log; `with` or `close` ends it."""
 
-    def __init__(self, thread: _LoopThread, follow: Follow) -> None:
+    def __init__(self, thread: LoopThread, follow: Follow) -> None:
         super().__init__(thread, follow)
         self._follow = follow
 
@@ -134,7 +34,7 @@ class SyncFollow(_Steps[FollowEvent]):
 
     @property
     def cursor(self) -> str | None:
-        """Resumes after all that was yielded; None before the first message."""
+        """Continues after the last event that was yielded; None before the first message."""
         return self._follow.cursor
 
     def __enter__(self) -> Self:
@@ -149,15 +49,15 @@ class SyncFollow(_Steps[FollowEvent]):
         self.close()
 
     def close(self) -> None:
-        """End it; from another thread, the one that iterates it sees the iteration end."""
+        """End the follow. A thread that iterates it sees the end of the iteration."""
         if self._thread.running:
             self._thread.run(self._follow.aclose())
 
 
 class SyncTaskLog:
-    """A task's log as one read saw it: TaskLog's attributes, and its iterations without `async`."""
+    """The result of one read: TaskLog's attributes, and its iterations without `async`."""
 
-    def __init__(self, thread: _LoopThread, log: TaskLog) -> None:
+    def __init__(self, thread: LoopThread, log: TaskLog) -> None:
         self._thread = thread
         self._log = log
         self.snapshot = log.snapshot
@@ -169,20 +69,64 @@ class SyncTaskLog:
         self.cursor = log.cursor
 
     def pages(self) -> Iterator[tuple[LogEntry, ...]]:
-        """Each page's entries, by id; once."""
-        return _Steps(self._thread, self._log.pages())
+        """Yield the entries of each page, by id. It can be iterated once."""
+        return Steps(self._thread, self._log.pages())
 
     def entries(self) -> Iterator[LogEntry]:
-        """The entries one by one, by id, over all pages; once."""
-        return _Steps(self._thread, self._log.entries())
+        """Yield the entries of all pages, by id. It can be iterated once."""
+        return Steps(self._thread, self._log.entries())
 
     def all(self) -> list[LogEntry]:
-        """All entries, by id, held in memory."""
+        """Return all entries, by id."""
         return self._thread.run(self._log.all())
 
 
+T = TypeVar("T")
+P = ParamSpec("P")
+Given = TypeVar("Given")
+Returned = TypeVar("Returned")
+
+
+def _derived(
+    method: Callable[Concatenate[TaskLogsClient, P], Given],
+    finish: Callable[[LoopThread, Given], Returned],
+    returns: str | None = None,
+) -> Callable[Concatenate[SyncTaskLogsClient, P], Returned]:
+    """Derive a method of SyncTaskLogsClient, with the parameters of `method`.
+
+    `finish` turns the result of `method` (a coroutine, an iterator) into what a program without an
+    event loop can use; `returns` names its type if it differs. The docstring is that of `method`
+    without its examples.
+    """
+
+    def call(self: SyncTaskLogsClient, /, *args: P.args, **kwargs: P.kwargs) -> Returned:
+        return finish(self._thread, method(self._client, *args, **kwargs))
+
+    signature = inspect.signature(method)
+    if returns is not None:
+        signature = signature.replace(return_annotation=returns)
+    call.__name__ = method.__name__
+    call.__qualname__ = f"SyncTaskLogsClient.{method.__name__}"
+    call.__doc__ = _without_examples(inspect.getdoc(method) or "")
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+def _read(thread: LoopThread, work: Coroutine[Any, Any, TaskLog]) -> SyncTaskLog:
+    return SyncTaskLog(thread, thread.run(work))
+
+
+def _iterate(thread: LoopThread, steps: AsyncIterator[T]) -> Iterator[T]:
+    return Steps(thread, steps)
+
+
+def _without_examples(docstring: str) -> str:
+    paragraphs = docstring.split("\n\n")
+    return "\n\n".join(one for one in paragraphs if not one.startswith(">>> "))
+
+
 class SyncTaskLogsClient:
-    """TaskLogsClient for programs without an event loop; its docstrings hold here too.
+    """TaskLogsClient for programs without an event loop: the same methods, without `await`.
 
     >>> from tasklogs import CaughtUp, SyncTaskLogsClient
     >>> with SyncTaskLogsClient("127.0.0.1:50051") as client:
@@ -194,8 +138,8 @@ class SyncTaskLogsClient:
     INPUT: What is 6 times 7?
     OUTPUT: It is 42.
 
-    Callables that it is given (`token`, `on_reconnect`) run in its own thread. Several threads may
-    share a client; each follow belongs to one.
+    The functions that are passed to it (`token`, `on_reconnect`) run in its own thread. Several
+    threads may share a client, but not a follow.
     """
 
     def __init__(
@@ -210,13 +154,13 @@ class SyncTaskLogsClient:
         self._client = TaskLogsClient(
             address, token=token, tls=tls, timeout=timeout, reconnect_waits=reconnect_waits
         )
-        self._thread = _LoopThread()
+        self._thread = LoopThread()
 
     def __enter__(self) -> Self:
         self._thread.start()
         try:
             self._thread.run(self._client.__aenter__())
-        except BaseException:  # a file of TLS that does not serve
+        except BaseException:  # for instance UnusableTls
             self._thread.stop()
             raise
         return self
@@ -237,115 +181,29 @@ class SyncTaskLogsClient:
             finally:
                 self._thread.stop()
 
-    def get(
-        self,
-        task: str,
-        *,
-        source: LogSource | None = None,
-        tail: int | None = None,
-        page_size: int | None = None,
-        epoch: int | None = None,
-        max_staleness: timedelta | None = None,
-        timeout: timedelta | None = None,
-    ) -> SyncTaskLog:
-        """Read a task's log."""
-        log = self._thread.run(
-            self._client.get(
-                task,
-                source=source,
-                tail=tail,
-                page_size=page_size,
-                epoch=epoch,
-                max_staleness=max_staleness,
-                timeout=timeout,
-            )
-        )
-        return SyncTaskLog(self._thread, log)
+    get = _derived(TaskLogsClient.get, _read, returns="SyncTaskLog")
+    """Read a task's log."""
 
-    def follow(
-        self,
-        task: str,
-        *,
-        source: LogSource | None = None,
-        tail: int | None = None,
-        cursor: str | None = None,
-        deltas: bool = True,
-        progress: bool = False,
-        connect_timeout: timedelta | None = None,
-        on_reconnect: OnReconnect | None = None,
-    ) -> SyncFollow:
-        """Follow a task's log: an iterator of events."""
-        follow = self._client.follow(
-            task,
-            source=source,
-            tail=tail,
-            cursor=cursor,
-            deltas=deltas,
-            progress=progress,
-            connect_timeout=connect_timeout,
-            on_reconnect=on_reconnect,
-        )
-        return SyncFollow(self._thread, follow)
+    follow = _derived(TaskLogsClient.follow, SyncFollow, returns="SyncFollow")
+    """Follow a task's log: an iterator of events."""
 
-    def create_task(
-        self,
-        name: str,
-        *,
-        owner: str = "",
-        display_name: str = "",
-        prompt: str = "",
-        standalone: bool = False,
-    ) -> CreatedTask:
-        """Create a task, and the token of its agent."""
-        return self._thread.run(
-            self._client.create_task(
-                name,
-                owner=owner,
-                display_name=display_name,
-                prompt=prompt,
-                standalone=standalone,
-            )
-        )
+    create_task = _derived(TaskLogsClient.create_task, LoopThread.run)
+    """Create a task, and the token of its agent."""
 
-    def get_task(self, task: str) -> Task:
-        """Look at a task."""
-        return self._thread.run(self._client.get_task(task))
+    get_task = _derived(TaskLogsClient.get_task, LoopThread.run)
+    """Return a task."""
 
-    def list_tasks(
-        self, *, owner: str = "", status: TaskStatus | None = None, page_size: int | None = None
-    ) -> Iterator[Task]:
-        """Tasks, newest first."""
-        return _Steps(
-            self._thread, self._client.list_tasks(owner=owner, status=status, page_size=page_size)
-        )
+    list_tasks = _derived(TaskLogsClient.list_tasks, _iterate, returns="Iterator[Task]")
+    """List tasks, newest first."""
 
-    def delete_task(self, task: str) -> None:
-        """Delete a task and its log for good."""
-        self._thread.run(self._client.delete_task(task))
+    delete_task = _derived(TaskLogsClient.delete_task, LoopThread.run)
+    """Delete a task and its log permanently."""
 
-    def report_build(
-        self, task: str, build_number: int, transition: BuildTransition, job_status: JobStatus
-    ) -> Task:
-        """Report on a workspace build."""
-        return self._thread.run(
-            self._client.report_build(task, build_number, transition, job_status)
-        )
+    report_build = _derived(TaskLogsClient.report_build, LoopThread.run)
+    """Report on a workspace build."""
 
-    def report_agent(
-        self,
-        task: str,
-        build_number: int,
-        *,
-        lifecycle: AgentLifecycle | None = None,
-        app_health: AppHealth | None = None,
-    ) -> Task:
-        """Report on the agent and the task app of the latest build."""
-        return self._thread.run(
-            self._client.report_agent(
-                task, build_number, lifecycle=lifecycle, app_health=app_health
-            )
-        )
+    report_agent = _derived(TaskLogsClient.report_agent, LoopThread.run)
+    """Report on the agent and the task app of the latest build."""
 
-    def rotate_agent_token(self, task: str) -> str:
-        """Replace the agent's token."""
-        return self._thread.run(self._client.rotate_agent_token(task))
+    rotate_agent_token = _derived(TaskLogsClient.rotate_agent_token, LoopThread.run)
+    """Replace the agent's token."""

@@ -1,4 +1,4 @@
-"""A task as its operators and orchestrators see it."""
+"""A task, as operators and orchestrators see it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasklogs.enums import AgentLifecycle, AppHealth, BuildTransition, JobStatus
 
 @dataclass(frozen=True, slots=True)
 class BuildFacts:
-    """The latest workspace build; `number` is 0 when there is none. `computed`: what it makes."""
+    """The latest workspace build; `number` is 0 if there is none. `computed`: its status."""
 
     number: int
     transition: BuildTransition
@@ -36,7 +36,7 @@ class AppFacts:
 
 @dataclass(frozen=True, slots=True)
 class StatusDetail:
-    """What a status was derived from: the first layer that is not ACTIVE decides."""
+    """The facts that a status is derived from: the first layer that is not ACTIVE decides."""
 
     build: BuildFacts
     agent: AgentFacts
@@ -45,11 +45,11 @@ class StatusDetail:
 
 @dataclass(frozen=True, slots=True)
 class LogSummary:
-    """How a task's log stands.
+    """The state of a task's log.
 
-    `epoch` is 0 when nothing was ever stored. `entries` are those held of the current epoch,
-    `bytes` the content held over all epochs. `snapshot_at` (UTC): the moment of which the log is a
-    true picture.
+    `epoch` is 0 if nothing was ever stored. `entries` is the number of stored entries of the
+    current epoch, `bytes` the size of the stored content of all epochs. `snapshot_at` (UTC): the
+    time at which the stored log was up to date.
     """
 
     epoch: int
@@ -77,14 +77,14 @@ class Task:
 
     @property
     def full_name(self) -> str:
-        """`owner/name`, which every call takes for the task."""
+        """`owner/name`, which every call accepts as the task."""
         return f"{self.owner}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedTask:
-    """A new task, and its agent's token, which is shown this once."""
+    """A new task, and its agent's token, which is shown only once."""
 
     task: Task
     agent_token: str = field(repr=False)
-    """Left out of what is printed of this."""
+    """Not part of `repr`."""

@@ -1,4 +1,4 @@
-"""How a client reaches a server: channel, TLS, what a failed connection means.
+"""How a client connects to a server: channel, TLS, waits, what a failed connection means.
 
 Nothing here knows tasks or logs.
 """

@@ -1,18 +1,18 @@
-"""How every client of TaskLogs opens its channel: credentials, limits, keepalive, backoff."""
+"""Opens the channel of every TaskLogs client: credentials, limits, keepalive, backoff."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import ipaddress
 from collections.abc import Sequence
 from datetime import timedelta
 
 import grpc.aio
 
+from tasklogs.connection.loopback import is_loopback_address
 from tasklogs.connection.tls import Tls
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""What a client receives in one message at most; the server keeps its pages under 3 MiB."""
+"""The largest message that a client accepts. The server keeps its pages under 3 MiB."""
 
 Option = tuple[str, str | int]
 
@@ -28,12 +28,12 @@ def open_channel(
     keepalive_timeout: timedelta = _KEEPALIVE_TIMEOUT,
     options: Sequence[Option] = (),
 ) -> grpc.aio.Channel:
-    """Open a channel to `address` (HOST:PORT), with a connection of its own.
+    """Open a channel to `address` (HOST:PORT), with its own connection.
 
-    Nothing is sent before the first call. Must run inside the event loop that the calls run in;
-    close it there too. A call on a server that does not answer fails with UNAVAILABLE at once; the
-    channel keeps trying behind it. Without `tls` all travels in plain text. While a call runs the
-    server is asked every `keepalive` whether it lives. Raises UnusableTls.
+    Open and close it in the event loop that makes the calls. Nothing is sent before the first call.
+    If the server cannot be reached, a call fails with UNAVAILABLE at once, and the channel keeps
+    trying in the background. Without `tls`, everything is sent in plain text. While a call runs,
+    the server is pinged every `keepalive`. Raises UnusableTls.
     """
     all_options = [*_options(address, keepalive, keepalive_timeout), *options]
     if tls is None:
@@ -41,34 +41,24 @@ def open_channel(
     return grpc.aio.secure_channel(address, tls.credentials(), options=all_options)
 
 
-def is_loopback(address: str) -> bool:
-    """Whether `address` (HOST:PORT) is on this machine."""
-    host = address.rpartition(":")[0]
-    try:
-        # 127.0.0.1.example.com is a name like any other.
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def _options(address: str, keepalive: timedelta, timeout: timedelta) -> list[Option]:
     return [
         ("grpc.primary_user_agent", f"tasklogs-python/{importlib.metadata.version('tasklogs')}"),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        # Only while a call runs, so an idle channel costs nothing. Without ping_timeout_ms a peer
-        # that stopped goes unnoticed for a minute, whatever keepalive_timeout_ms says.
+        # Pings are sent only while a call runs, so an idle channel costs nothing. Without
+        # ping_timeout_ms, a dead peer goes unnoticed for a minute despite keepalive_timeout_ms.
         ("grpc.keepalive_time_ms", _ms(keepalive)),
         ("grpc.keepalive_timeout_ms", _ms(timeout)),
         ("grpc.http2.ping_timeout_ms", _ms(timeout)),
-        # gRPC's own ceiling of two minutes is too long to wait for a server that is back.
+        # gRPC's default ceiling is two minutes: too long once the server is back.
         ("grpc.initial_reconnect_backoff_ms", 500),
         ("grpc.max_reconnect_backoff_ms", 10_000),
-        # Left to itself gRPC gives all channels of a process to one server the same connection, of
-        # which a server takes only so many streams: calls beyond that wait without a word.
+        # By default all channels of a process share one connection per server. A server limits the
+        # streams of a connection, and calls beyond that limit wait silently.
         ("grpc.use_local_subchannel_pool", 1),
-        # gRPC sends even loopback through http_proxy unless no_proxy names it: a proxy is
-        # another machine, or another service, and cannot reach what this address means here.
-        ("grpc.enable_http_proxy", 0 if is_loopback(address) else 1),
+        # gRPC uses http_proxy even for loopback, unless no_proxy names it. A proxy on another
+        # machine would connect to its own loopback interface.
+        ("grpc.enable_http_proxy", 0 if is_loopback_address(address) else 1),
     ]
 
 

@@ -1,4 +1,4 @@
-"""TLS to a server: whom the client trusts, and how it shows who it is."""
+"""TLS to a server: the authorities that the client trusts, and its own certificate."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import grpc
 
 
 class UnusableTls(Exception):
-    """A file of the TLS settings does not serve. `str()` says why, in one line."""
+    """A file of the TLS settings cannot be used. `str()` says why, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files in PEM, read whenever a connection is set up.
+    """Files in PEM, which are read for each new connection.
 
     `ca`: the authorities that may have signed the server's certificate; None: those that come with
-    gRPC. `certificate` and `key`: the client's own, where the server wants one; they go together.
+    gRPC. `certificate` and `key`: the client's own, if the server requires one. Give both or
+    neither.
     """
 
     ca: Path | None = None
@@ -27,7 +28,7 @@ class Tls:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) is not (self.key is None):
-            raise UnusableTls("a client's certificate and its key go together")
+            raise UnusableTls("a client certificate needs its key, and a key its certificate")
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Read the files. Raises UnusableTls."""
@@ -36,10 +37,10 @@ class Tls:
             private_key=_read(self.key, _KEY),
             certificate_chain=_read(self.certificate, _CERTIFICATE),
         )
-        self._look_at_the_pair()
+        self._check_pair()
         return credentials
 
-    def _look_at_the_pair(self) -> None:
+    def _check_pair(self) -> None:
         if self.certificate is None or self.key is None:
             return
         try:
@@ -47,10 +48,11 @@ class Tls:
                 self.certificate, self.key, password=lambda: b""
             )
         except ssl.SSLError as error:
-            # Of all else that it finds gRPC is the judge.
+            # Only this mistake is reported here. gRPC decides about everything else.
             if error.reason == "KEY_VALUES_MISMATCH":
                 raise UnusableTls(
-                    f"the key in {self.key} is not that of the certificate in {self.certificate}"
+                    f"the key in {self.key} does not belong to the certificate in"
+                    f" {self.certificate}"
                 ) from None
         except OSError as error:
             pair = f"{self.certificate} and {self.key}"
@@ -68,6 +70,6 @@ def _read(path: Path | None, kind: str) -> bytes | None:
     except OSError as error:
         raise UnusableTls(f"cannot read {path}: {error.strerror}") from None
     if f"{kind}-----".encode() not in content:
-        # gRPC would fail every connection, in words that lead elsewhere.
-        raise UnusableTls(f"{path} holds no {kind.lower()} in PEM")
+        # gRPC would fail every connection, with a misleading message.
+        raise UnusableTls(f"{path} has no {kind.lower()} in PEM")
     return content

@@ -1,4 +1,4 @@
-"""The algebra of logs that agent, server and clients share: entries, truncation, deltas, digests.
+"""The log algebra of agent, server and clients: entries, appends, truncation, deltas, digests.
 
-Pure and without third parties. Nothing that knows gRPC, HTTP or a database may come in.
+Pure Python without third-party packages. gRPC, HTTP and databases must not be imported.
 """

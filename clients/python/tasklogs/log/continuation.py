@@ -1,4 +1,4 @@
-"""Does the conversation go on? The task app's whole list against where the store stands."""
+"""Decides whether the task app's list continues the stored epoch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tasklogs.log.entry import Entry, EntryType, Time
 
 @dataclass(frozen=True, slots=True)
 class StoredTail:
-    """The stored tail as `Welcome` tells it.
+    """The stored tail as `Welcome` describes it.
 
-    The content is known by its length (bytes) and SHA-256.
+    Only the length in bytes and the SHA-256 of the content are known.
     """
 
     id: int
@@ -37,9 +37,9 @@ class StoredTail:
         )
 
     def is_extended_by(self, entry: Entry) -> bool:
-        """Whether the content of `entry` begins with what is stored, or is the same.
+        """Whether the content of `entry` begins with the stored content, or equals it.
 
-        False, too, where truncation has moved between the two: the stored front is then gone.
+        False, too, if more was truncated since: `entry` then lacks the stored front.
         """
         return (
             entry.dropped_bytes == self.dropped_bytes
@@ -50,11 +50,11 @@ class StoredTail:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where the store stands in a task's current epoch.
+    """What the store has of a task's current epoch.
 
-    Epoch 0: nothing was ever stored. `digest` covers the sealed entries. Without a `tail` all
-    `entries` are sealed: the epoch is empty, or its tail was withdrawn (what was sealed once stays
-    so).
+    Epoch 0: nothing was ever stored. `digest` is that of the sealed entries. Without a `tail` all
+    `entries` are sealed: the epoch is empty, or its tail was withdrawn (a sealed entry stays
+    sealed).
     """
 
     epoch: int = 0
@@ -64,27 +64,27 @@ class Position:
 
     @property
     def sealed(self) -> int:
-        """How many entries never change again."""
+        """How many entries are sealed: they never change again."""
         return self.entries if self.tail is None else self.entries - 1
 
 
 class Verdict(enum.Enum):
-    """What a whole list is to the stored epoch."""
+    """How a whole list relates to the stored epoch."""
 
     CONTINUES = enum.auto()
-    """The epoch goes on: its tail may have changed, entries may follow."""
+    """It continues the epoch: the tail may have changed, and entries may follow."""
     WITHDRAWS_TAIL = enum.auto()
-    """The stored tail is no longer part of it; entries may follow."""
+    """It continues the epoch without the stored tail; entries may follow."""
     OPENS_EPOCH = enum.auto()
-    """Another conversation."""
+    """It is another conversation."""
 
 
 def compare(entries: Sequence[Entry], stored: Position, *, restarted: bool) -> Verdict:
-    """Decide what the task app's whole list is to the stored epoch.
+    """Decide how the task app's whole list relates to the stored epoch.
 
-    `restarted`: whether the task app may have restarted since the stored tail was last taken from
-    it. A task app that has not may rewrite its tail at will (a terminal that redraws) and withdraw
-    it; one that has may show an older save, which must not pass for a continuation.
+    `restarted`: whether the task app may have restarted since it showed the stored tail. If it has
+    not, it may rewrite its tail (a terminal that redraws) and withdraw it. If it has, it may show
+    an older saved state, which must not be taken for a continuation.
     """
     if stored.epoch == 0:
         return Verdict.OPENS_EPOCH
@@ -104,6 +104,6 @@ def compare(entries: Sequence[Entry], stored: Position, *, restarted: bool) -> V
 def _is_tail(entry: Entry, tail: StoredTail, *, restarted: bool) -> bool:
     if entry.id != tail.id or entry.type != tail.type or entry.time < tail.time:
         return False
-    # An equal time proves nothing: over ACP an answer keeps its time while it grows, and what is
-    # stored of it must not be overwritten by an older save.
+    # An equal time proves nothing: over ACP an answer keeps its time while it grows, and an older
+    # saved state must not overwrite what is stored of it.
     return not restarted or tail.is_extended_by(entry)

@@ -1,4 +1,4 @@
-"""How one content becomes another: keep the first bytes, then this text."""
+"""Deltas between two contents: keep the first bytes, then append a text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DeltaError(ValueError):
 
 
 def diff(base: bytes, content: bytes) -> Delta:
-    """Return the delta that makes `content` of `base`; it keeps the longest common prefix."""
+    """Return the delta from `base` to `content`; it keeps the longest common prefix."""
     keep = common_prefix(base, content)
     while not (is_boundary(base, keep) and is_boundary(content, keep)):
         keep -= 1
@@ -38,7 +38,7 @@ def check(base: bytes | bytearray, delta: Delta) -> None:
 def patch(base: bytearray, delta: Delta) -> None:
     """Apply `delta` to `base` in place.
 
-    Raises DeltaError, and leaves `base` as it was, where it does not fit.
+    Raises DeltaError if it does not fit, and leaves `base` unchanged.
     """
     check(base, delta)
     del base[delta.keep_bytes :]
@@ -46,7 +46,7 @@ def patch(base: bytearray, delta: Delta) -> None:
 
 
 def joined(deltas: Sequence[Delta]) -> Delta:
-    """Return the one delta that does what `deltas`, at least one, do in their order."""
+    """Return one delta that equals `deltas` (at least one), applied in order."""
     keep_bytes, text = deltas[0].keep_bytes, bytearray(deltas[0].text)
     for delta in deltas[1:]:
         del text[max(0, delta.keep_bytes - keep_bytes) :]
@@ -56,12 +56,12 @@ def joined(deltas: Sequence[Delta]) -> Delta:
 
 
 def common_prefix(a: bytes, b: bytes) -> int:
-    """Count the leading bytes that `a` and `b` share."""
+    """Return how many leading bytes `a` and `b` share."""
     if len(a) > len(b):
         a, b = b, a
     if b.startswith(a):
         return len(a)
-    # Halving compares whole slices in C; a loop over the bytes would take 100 times as long.
+    # A binary search compares slices in C. A loop over the bytes would take 100 times as long.
     low, high = 0, len(a)
     view_a, view_b = memoryview(a), memoryview(b)
     while high - low > 1:

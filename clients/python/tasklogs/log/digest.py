@@ -1,4 +1,4 @@
-"""The running digest over the sealed entries of an epoch.
+"""The running digest of the sealed entries of an epoch.
 
 d_k = SHA-256(d_(k-1) || id || type || time || SHA-256(content)), d_0 32 zero bytes in each epoch;
 id int32, type one byte, time as seconds int64 and nanoseconds int32, all big-endian.
@@ -26,13 +26,13 @@ def content_hash(content: bytes | bytearray) -> bytes:
 
 
 def advance(digest: bytes, entry_id: int, entry_type: int, time: Time, hash_: bytes) -> bytes:
-    """Return the digest after one more sealed entry, whose content has the SHA-256 `hash_`."""
+    """Return the digest with one more sealed entry, whose content has the SHA-256 `hash_`."""
     fields = _FIELDS.pack(entry_id, entry_type, time.seconds, time.nanos)
     return hashlib.sha256(digest + fields + hash_).digest()
 
 
 def seal(digest: bytes, entry: Entry) -> bytes:
-    """Return the digest after `entry` is sealed."""
+    """Return the digest with `entry` sealed as well."""
     return advance(digest, entry.id, entry.type, entry.time, content_hash(entry.content))
 
 

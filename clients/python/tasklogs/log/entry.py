@@ -1,4 +1,4 @@
-"""An entry of a log, as the algebra sees it."""
+"""An entry of a log."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 
 class EntryType(enum.IntEnum):
-    """Who speaks. The numbers are those of `tasklogs.v1.TaskLogType`."""
+    """Who wrote an entry. The numbers are those of `tasklogs.v1.TaskLogType`."""
 
     INPUT = 1
     OUTPUT = 2
 
 
 class Time(NamedTuple):
-    """A moment as the task app gave it: whole seconds since 1970 (UTC) and nanoseconds after them.
+    """A timestamp of the task app: whole seconds since 1970 (UTC), and nanoseconds after them.
 
-    Datetimes hold microseconds only, and a digest must see all that was given.
+    A datetime has only microseconds, and the digest covers all that was given.
     """
 
     seconds: int
@@ -28,7 +28,7 @@ class Time(NamedTuple):
 class Entry:
     """One message of the conversation.
 
-    `content` is UTF-8; `dropped_bytes` counts what truncation took from its front.
+    `content` is UTF-8. `dropped_bytes` is how many bytes truncation removed from its front.
     """
 
     id: int

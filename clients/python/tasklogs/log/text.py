@@ -1,4 +1,4 @@
-"""From text as a task app gives it to the bytes that are hashed, sent and stored."""
+"""Encodes a task app's text into the bytes that are hashed, sent and stored."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def to_utf8(text: str) -> bytes:
-    """Encode `text`; lone surrogates, which UTF-8 cannot hold, become U+FFFD.
+    """Encode `text`. Lone surrogates, which UTF-8 cannot encode, become U+FFFD.
 
-    All else stays as it is.
+    Everything else stays unchanged.
     """
     try:
         return text.encode()
@@ -19,7 +19,7 @@ def to_utf8(text: str) -> bytes:
 
 
 def is_boundary(content: bytes | bytearray, position: int) -> bool:
-    """Whether `position` lies on a code-point boundary of `content`, its two ends included."""
+    """Whether `position` is a code-point boundary of `content`. Both ends are boundaries."""
     if position == len(content):
         return True
     return 0 <= position < len(content) and content[position] & 0xC0 != 0x80

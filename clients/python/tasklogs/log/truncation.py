@@ -1,4 +1,4 @@
-"""What happens to an entry past 1 MiB: it loses its front, decided by its length alone."""
+"""Truncates an entry of more than 1 MiB at its front. Only the length decides how much."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _STEP_BYTES = 128 * 1024
 
 
 def truncate(content: bytes) -> tuple[int, bytes]:
-    """Return how many bytes the front loses, and what is left.
+    """Return how many bytes are removed from the front, and the rest.
 
-    The loss moves in steps of 128 KiB, so that an answer that keeps growing moves the front rarely:
-    between two steps its growth is still a delta.
+    The front moves in steps of 128 KiB. So a growing answer moves it rarely, and between two steps
+    its growth is still a delta.
     """
     excess = len(content) - MAX_CONTENT_BYTES
     if excess <= 0:

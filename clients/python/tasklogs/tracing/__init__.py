@@ -1,4 +1,4 @@
-"""Traces as agent and server know them; opentelemetry stands behind base where it is installed.
+"""Traces as agent and server know them: `base` keeps none, `opening` turns them on.
 
-Nothing here knows tasks or logs.
+Only `opentelemetry` imports OpenTelemetry. Nothing here knows tasks or logs.
 """

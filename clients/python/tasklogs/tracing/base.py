@@ -1,7 +1,6 @@
-"""Traces, as server and agent know them: a few methods. This one keeps nothing.
+"""The tracing interface of server and agent. This implementation records nothing.
 
-`tasklogs.tracing.opentelemetry` has the one that OpenTelemetry stands behind; the extra
-`telemetry` brings that.
+`tasklogs.tracing.opentelemetry` implements it with OpenTelemetry, from the extra `telemetry`.
 """
 
 from __future__ import annotations
@@ -15,12 +14,8 @@ Attributes = Mapping[str, str | int]
 _NO_SPAN = nullcontext("")
 
 
-class TracingUnavailable(Exception):
-    """Traces were asked for and cannot be had; one line that says why and what to do."""
-
-
 class Tracing:
-    """Makes spans. A traceparent is that of W3C Trace Context, empty where nothing is traced."""
+    """Creates spans. A traceparent is that of W3C Trace Context; empty: not traced."""
 
     def span(
         self,
@@ -30,34 +25,19 @@ class Tracing:
         root: bool = False,
         attributes: Attributes | None = None,
     ) -> AbstractContextManager[str]:
-        """Trace the block as a child of `traceparent`, else of the current span; lend its own.
+        """Trace the block as a child of `traceparent`, else of the current span.
 
-        Without either it is traced only where it may begin a trace (`root`) and is sampled.
+        The `with` returns the span's own traceparent. Without a parent, the block is traced only if
+        it may begin a trace (`root`) and is sampled.
         """
         return _NO_SPAN
 
     def begin(self, name: str, traceparent: str) -> Any:
-        """Begin a call's span, current for the rest of this task; None: it is not sampled."""
+        """Begin a call's span, which is current for the rest of this task. None: not sampled."""
         return None
 
     def end(self, span: Any, attributes: Attributes, *, failed: bool) -> None:
         """End what `begin` began."""
 
     def close(self) -> None:
-        """Export what is left. It may take seconds, and blocks."""
-
-
-def open_tracing(service: str, *, sampled: float) -> Tracing:
-    """Return the real one, set up by the OTEL_* variables. Raises TracingUnavailable.
-
-    `service` is the service's name and `sampled` the share of new traces that are kept, where the
-    variables do not say.
-    """
-    try:
-        from tasklogs.tracing.opentelemetry import OpenTelemetry
-    except ModuleNotFoundError as error:
-        raise TracingUnavailable(
-            f"traces are on, but the module {error.name} is missing;"
-            " install it with: pip install 'tasklogs[telemetry]'"
-        ) from error
-    return OpenTelemetry(service, sampled=sampled)
+        """Export the remaining spans. Blocks, possibly for seconds."""

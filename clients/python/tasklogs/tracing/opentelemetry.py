@@ -1,8 +1,8 @@
-"""Traces through OpenTelemetry: exported by OTLP over HTTP, set up by the OTEL_* variables.
+"""Tracing with OpenTelemetry: exported with OTLP over HTTP, configured by the OTEL_* variables.
 
-The SDK takes 30 us to find out that it does not sample a span, and 100 us for one that it does. So
-what is sampled is decided here first, unless OTEL_TRACES_SAMPLER says otherwise. No text of an
-exception gets into a span: it may quote what somebody wrote.
+The SDK takes 30 us for a span that it does not sample, and 100 us for one that it does. So the
+sampling decision is made here first, unless OTEL_TRACES_SAMPLER is set. The text of an exception is
+never put into a span, because it may quote content.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class OpenTelemetry(Tracing):
-    """Makes spans and exports them in a thread of its own."""
+    """Creates spans, and exports them in a thread of its own."""
 
     def __init__(
         self, service: str, *, sampled: float, exporter: SpanExporter | None = None
     ) -> None:
-        # The SDK reads OTEL_TRACES_SAMPLER itself where no sampler is given.
+        # The SDK reads OTEL_TRACES_SAMPLER if no sampler is given.
         self._decides = "OTEL_TRACES_SAMPLER" not in os.environ
         self._sampled = sampled
         named = "OTEL_SERVICE_NAME" in os.environ
@@ -90,7 +90,7 @@ class OpenTelemetry(Tracing):
         span = self._tracer.start_span(
             name, context=_parent(traceparent), kind=trace.SpanKind.SERVER
         )
-        # Never detached: the task ends with its call, and its context with it.
+        # Never detached: the task and its context end with the call.
         contexts.attach(trace.set_span_in_context(span))
         return span
 
@@ -102,7 +102,7 @@ class OpenTelemetry(Tracing):
         span.end()
 
     def close(self) -> None:
-        """Export what is left, for at most 3 s: a collector that is away must not hold an exit."""
+        """Export the remaining spans, for at most 3 s: a lost collector must not delay the exit."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(_CLOSE_SECONDS)
@@ -117,7 +117,7 @@ class OpenTelemetry(Tracing):
 
 
 def _parent(traceparent: str) -> contexts.Context | None:
-    """Return the context to begin a span in; None: the current one."""
+    """Return the context for a new span; None: the current one."""
     return _PROPAGATOR.extract({_HEADER: traceparent}) if traceparent else None
 
 

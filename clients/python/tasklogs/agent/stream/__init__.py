@@ -1,4 +1,4 @@
-"""The agent's end of the agent stream: sessions, deltas, reconnects.
+"""The agent's side of the agent stream: sessions, deltas, reconnects.
 
-No HTTP: the task app's conversation comes in as entries.
+No HTTP here: `task_app` supplies the conversation as entries.
 """

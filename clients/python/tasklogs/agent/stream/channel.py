@@ -1,4 +1,4 @@
-"""The agent's channel to the server: one for each stream, with keepalive that finds a dead peer."""
+"""The agent's channel to the server: one per stream, with keepalive that detects a dead peer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasklogs.connection.tls import Tls
 def open_channel(address: str, settings: Settings, tls: Tls | None = None) -> grpc.aio.Channel:
     """Open a channel to `address` (HOST:PORT) for one stream.
 
-    A channel that is kept would add gRPC's own backoff to the agent's, and would not see renewed
+    A channel that is reused would add gRPC's backoff to the agent's, and would not read renewed
     certificates. Raises UnusableTls.
     """
     return channel.open_channel(
@@ -23,7 +23,7 @@ def open_channel(address: str, settings: Settings, tls: Tls | None = None) -> gr
         keepalive=timedelta(seconds=settings.keepalive_seconds),
         keepalive_timeout=timedelta(seconds=settings.keepalive_timeout_seconds),
         options=[
-            # An agent may have nothing to say for days.
+            # An agent may have nothing to send for days.
             ("grpc.http2.max_pings_without_data", 0),
         ],
     )

@@ -1,4 +1,4 @@
-"""That the agent is to leave, and why."""
+"""Whether the agent is to leave, and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Reason = pb.Goodbye.Reason
 
 
 class Departure:
-    """Set once, by a signal."""
+    """A request to leave, set by a signal."""
 
     def __init__(self) -> None:
         self._wanted = asyncio.Event()
@@ -23,8 +23,13 @@ class Departure:
 
     @property
     def reason(self) -> Reason.ValueType:
-        """What Goodbye says."""
+        """The reason for `Goodbye`."""
         return self._reason
+
+    @property
+    def reason_name(self) -> str:
+        """`PAUSING` or `STOPPING`, for the log."""
+        return Reason.Name(self._reason).removeprefix("REASON_")
 
     def want(self, reason: Reason.ValueType) -> None:
         """Ask the agent to leave."""

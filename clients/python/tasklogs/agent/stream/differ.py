@@ -1,72 +1,43 @@
-"""What the task app shows, against what this session has sent: the difference is the next append.
+"""Compares what the task app shows with what this session has sent: the difference is appended.
 
-Pure. The contents of sealed entries are not kept once they are sent; a whole list is held against
+Pure. The contents of sealed entries are dropped once they are sent; a whole list is compared with
 their fingerprints.
 """
 
 from __future__ import annotations
 
-import enum
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from tasklogs.agent.task_app.listener import Effect
+from tasklogs.log.append import Append, TailChange
 from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
-from tasklogs.log.delta import Delta, diff
-from tasklogs.log.entry import Entry, Time
+from tasklogs.log.delta import diff
+from tasklogs.log.entry import Entry
 
-# Of empty entries an append of 3 MiB so holds fewer than the 50,000 that a server takes.
+# So an append of 3 MiB has fewer than 50,000 empty entries, the most that a server accepts.
 _ENTRY_OVERHEAD_BYTES = 64
 _MAX_HELD_BYTES = 64 * 1024 * 1024
-"""Of what events showed and the server did not take yet. More is read from a list, when it can be
-sent: the task app holds it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TailChange:
-    """The tail's growth, as a delta to what this session sent of it before."""
-
-    id: int
-    time: Time
-    delta: Delta
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """One LogAppend, without its sequence number."""
-
-    open_epoch: bool
-    withdraw_tail: bool
-    tail: TailChange | None
-    entries: tuple[Entry, ...]
-
-
-class Effect(enum.Enum):
-    """What an event does to the conversation as it is known."""
-
-    CHANGED = enum.auto()
-    STALE = enum.auto()
-    """It is older than what is known."""
-    UNCERTAIN = enum.auto()
-    """Something may have happened that events do not tell: a whole list must be read."""
+"""The most content that is kept of what events showed and was not sent yet. The rest is read from a
+list when it can be sent: the task app has it."""
 
 
 class Differ:
-    """One session's view of the log: what it has sent, what is shown, what is to be sent next.
+    """One session's view of the log: what it has sent, what the task app shows, what to send next.
 
-    `process` numbers the task app's processes; it changes when the task app may have restarted.
+    `process` is a number that changes whenever the task app may have restarted.
     """
 
     def __init__(self, stored: Position, *, process: int | None) -> None:
-        """`process`: the one from which this agent sent the stored tail; None if another did."""
+        """`process`: the one that showed the stored tail; None if another agent sent that tail."""
         self._stored: Position | None = stored
         self._process = process
         self._sealed = array("q")
         self._last_sealed_id = -1
         self._base: Entry | StoredTail | None = None
-        # What is shown from the first entry on that is not sealed in the store.
+        # The shown entries from the first one on that is not sealed in the store.
         self._live: list[Entry] = []
-        # Of those in `_live` that another one follows.
+        # The size of the entries in `_live`, without the last.
         self._held_bytes = 0
         self._open_epoch = False
         self._withdraw_tail = False
@@ -79,17 +50,17 @@ class Differ:
 
     @property
     def last_id(self) -> int:
-        """The highest id that is shown; -1 where none is."""
+        """The highest id that is shown; -1 if there is none."""
         return self._live[-1].id if self._live else self._last_sealed_id
 
     @property
     def is_compared(self) -> bool:
-        """Whether a whole list was held against `Welcome`."""
+        """Whether a whole list was compared with `Welcome`."""
         return self._stored is None
 
     @property
     def tail_sent(self) -> tuple[Entry, int] | None:
-        """The tail that the store has when all is committed, and the process that it came from."""
+        """The tail that the store has once all is committed, and the process that showed it."""
         if isinstance(self._base, Entry) and self._process is not None:
             return self._base, self._process
         return None
@@ -98,8 +69,8 @@ class Differ:
     def has_changes(self) -> bool:
         """Whether something shown is not sent yet."""
         if self._open_epoch:
-            # A task's first epoch begins with its first entry; a later one at once, for it ends
-            # another.
+            # The first epoch of a task begins with its first entry. A later epoch begins at once,
+            # because it ends the one before.
             return bool(self._live) or self._epoch > 0
         if self._withdraw_tail or len(self._live) > 1:
             return True
@@ -114,16 +85,17 @@ class Differ:
         newer: Iterable[Entry] = (),
         lags: bool = False,
     ) -> Effect:
-        """Take a whole list that the task app showed.
+        """Apply a whole list that the task app showed.
 
-        skipped: so many entries before `entries` are those that are known as sealed.
-        newer: what events showed since the list was asked for; the list may be older than that.
-        lags: the list may be older than all that is known (the burst of `/events` is up to 25 ms,
-        or a POST, behind `/messages`).
+        skipped: how many known, sealed entries precede `entries`.
+        newer: the entries that events showed since the list was requested. The list may be older.
+        lags: the list may be older than what is known (the burst of `/events` is up to 25 ms, or a
+        POST, behind `/messages`).
 
-        STALE: a list that lags and ends before what may still change; nothing is new. UNCERTAIN: a
-        list that lags and contradicts what this same process showed; it must not open an epoch, and
-        nothing has changed. Or there were events that the list does not explain: read another.
+        Returns STALE for a list that lags and ends before what may still change: nothing is new.
+        Returns UNCERTAIN for a list that lags and contradicts what the same process showed: it must
+        not open an epoch, and nothing has changed. Returns UNCERTAIN, too, if the list does not
+        explain an event: another list is needed.
         """
         restarted = process != self._process
         if lags and not restarted:
@@ -142,7 +114,7 @@ class Differ:
         return Effect.UNCERTAIN if Effect.UNCERTAIN in effects else Effect.CHANGED
 
     def show_entry(self, entry: Entry, *, process: int) -> Effect:
-        """Take one entry that an event showed."""
+        """Apply one entry that an event showed."""
         if not self.is_compared or process != self._process:
             return Effect.UNCERTAIN
         if entry.id <= self._last_sealed_id:
@@ -156,7 +128,10 @@ class Differ:
         return effect
 
     def next_append(self, limit_bytes: int) -> Append | None:
-        """Return what to send next, at most `limit_bytes` or one entry; None when all is sent."""
+        """Return what to send next, at most `limit_bytes` or one entry; None when all is sent.
+
+        The session numbers it.
+        """
         if not self.has_changes:
             return None
         open_epoch, withdraw_tail = self._open_epoch, self._withdraw_tail
@@ -172,11 +147,13 @@ class Differ:
             if used > limit_bytes and (entries or tail):
                 break
             entries.append(entry)
-            self._take(entry)
-        return Append(open_epoch, withdraw_tail, tail, tuple(entries))
+            self._mark_sent(entry)
+        return Append(
+            open_epoch=open_epoch, withdraw_tail=withdraw_tail, tail=tail, entries=tuple(entries)
+        )
 
     def _tail_change(self) -> TailChange | None:
-        """Take the tail's growth as a delta, if one describes it; else the entry goes whole."""
+        """Return the change of the tail as a delta; None if the whole entry is to be sent."""
         base = self._base
         if not isinstance(base, Entry) or not self._live or self._live[0] == base:
             return None
@@ -190,15 +167,15 @@ class Differ:
         return TailChange(entry.id, entry.time, delta)
 
     def _next_entry(self) -> Entry | None:
-        """Return the first entry of which the store does not have this version."""
+        """Return the first entry whose current version the store does not have."""
         if not self._live:
             return None
         if self._base is None or self._live[0] != self._base:
             return self._live[0]
         return self._live[1] if len(self._live) > 1 else None
 
-    def _take(self, entry: Entry) -> None:
-        """Note that `entry` is sent; what it follows is sealed by it."""
+    def _mark_sent(self, entry: Entry) -> None:
+        """Record that `entry` is sent, which seals the entry before it."""
         if self._base is not None and entry is not self._live[0]:
             sealed = self._live.pop(0)
             self._held_bytes -= _size(sealed)
@@ -207,14 +184,14 @@ class Differ:
         self._base = entry
 
     def _is_outrun(self, entries: Sequence[Entry], skipped: int) -> bool:
-        """Whether a list ends before the entries that may still change, and was right once."""
+        """Whether a list ends before the entries that may still change, and was true earlier."""
         if not self.is_compared or (entries and entries[-1].id > self._last_sealed_id):
             return False
         count = len(entries) - 1 + skipped
         return count < len(self._sealed) and self._begins_with(entries[:-1], skipped)
 
     def _begins_with(self, entries: Sequence[Entry], skipped: int) -> bool:
-        """Whether `entries` are the sealed ones after `skipped`, as far as both reach."""
+        """Whether `entries` equal the sealed ones after `skipped`, as far as both go."""
         known = self._sealed[skipped:]
         return all(fingerprint(entry) == mark for entry, mark in zip(entries, known, strict=False))
 
@@ -222,7 +199,7 @@ class Differ:
         if self._stored is not None:
             return compare(whole, self._stored, restarted=restarted)
         if self._open_epoch:
-            return Verdict.CONTINUES  # nothing of the new epoch is sent yet: it may be anything
+            return Verdict.CONTINUES  # nothing of the new epoch is sent: any list continues it
         count = len(self._sealed) - skipped
         if len(whole) < count or not self._begins_with(whole, skipped):
             return Verdict.OPENS_EPOCH
@@ -237,7 +214,7 @@ class Differ:
             self._start_epoch(whole)
             return
         if self._stored is not None:
-            self._stand_at(self._stored, whole)
+            self._resume_at(self._stored, whole)
         self._live = whole[len(self._sealed) - skipped :]
         self._withdraw_tail = verdict is Verdict.WITHDRAWS_TAIL
 
@@ -250,8 +227,8 @@ class Differ:
         self._withdraw_tail = False
         self._open_epoch = True
 
-    def _stand_at(self, stored: Position, whole: list[Entry]) -> None:
-        """Take over from `Welcome` what the list has confirmed."""
+    def _resume_at(self, stored: Position, whole: list[Entry]) -> None:
+        """Continue the stored epoch, which the list has confirmed."""
         sealed = whole[: stored.sealed]
         self._stored = None
         self._sealed = array("q", map(fingerprint, sealed))
@@ -270,13 +247,15 @@ def _size(entry: Entry) -> int:
 
 
 def fingerprint(entry: Entry) -> int:
-    """Return 64 bits to tell whether a sealed entry is shown as it was. Only for this process."""
+    """Return 64 bits that change when a sealed entry changes. Valid in this process only."""
     return hash((entry.id, entry.type, entry.time, entry.dropped_bytes, entry.content))
 
 
 def apply(live: list[Entry], entry: Entry, *, sealed: int) -> Effect:
-    """Apply to the end of a list, in place, what an event shows. `sealed` entries stand before
-    `live`."""
+    """Apply an entry that an event shows to the end of `live`, in place.
+
+    `sealed` entries precede `live`.
+    """
     if not live:
         if sealed or entry.id:
             return Effect.UNCERTAIN
@@ -287,8 +266,8 @@ def apply(live: list[Entry], entry: Entry, *, sealed: int) -> Effect:
         return Effect.STALE
     if entry.id == tail.id:
         return _change_tail(live, entry)
-    # A message that failed is removed without an event, always an empty one, and its id stays
-    # unused.
+    # The task app removes a failed message, always an empty one, without an event. Its id is not
+    # used again.
     if entry.id != tail.id + 1 or not tail.content:
         return Effect.UNCERTAIN
     live.append(entry)

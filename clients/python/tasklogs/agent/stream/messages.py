@@ -1,4 +1,4 @@
-"""Between the agent's own values and the messages of the agent stream."""
+"""Converts between the agent's values and the messages of the agent stream."""
 
 from __future__ import annotations
 
@@ -7,42 +7,44 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tasklogs.agent.stream.differ import Append
+from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position, StoredTail
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2
 
+_MAX_INT32 = 2**31 - 1
 
-class Nonsense(Exception):
-    """No server of this protocol says that. `str()` is one line."""
+
+class ProtocolError(Exception):
+    """The server sent what the protocol does not allow. `str()` is one line."""
 
 
 def position(welcome: pb.Welcome) -> Position:
-    """Return where the store stands. Raises Nonsense."""
+    """Return the position of the stored log. Raises ProtocolError."""
     tail = _stored_tail(welcome.tail) if welcome.HasField("tail") else None
     least = 0 if tail is None else 1
     if welcome.epoch < 0 or welcome.entries < least or (welcome.entries and not welcome.epoch):
-        raise Nonsense("Welcome counts what cannot be")
+        raise ProtocolError("Welcome has impossible numbers")
     return Position(welcome.epoch, welcome.entries, welcome.digest or bytes(32), tail)
 
 
 def wait_of(duration: Duration) -> timedelta:
-    """Return how long a server asks to wait. Raises Nonsense."""
+    """Return how long the server asks to wait. Raises ProtocolError."""
     try:
         return duration.ToTimedelta()
     except (ValueError, OverflowError):
-        raise Nonsense("a length of time that cannot be") from None
+        raise ProtocolError("an impossible length of time") from None
 
 
-def log_append(sequence: int, append: Append, *, waited_ms: int = 0) -> pb.AgentMessage:
-    """Return `append`, whose oldest change has waited so long, as a message of the stream."""
+def log_append(append: Append) -> pb.AgentMessage:
+    """Return `append` as a message of the stream."""
     message = pb.LogAppend(
-        sequence=sequence,
+        sequence=append.sequence,
         open_epoch=append.open_epoch,
         withdraw_tail=append.withdraw_tail,
         entries=[_entry(entry) for entry in append.entries],
-        waited_ms=waited_ms,
+        waited_ms=min(int(append.waited_seconds * 1000), _MAX_INT32),
     )
     if append.tail is not None:
         message.tail.id = append.tail.id
@@ -54,11 +56,11 @@ def log_append(sequence: int, append: Append, *, waited_ms: int = 0) -> pb.Agent
 
 def _stored_tail(tail: pb.Welcome.Tail) -> StoredTail:
     if tail.id < 0 or tail.content_bytes < 0 or tail.dropped_bytes < 0:
-        raise Nonsense("Welcome counts what cannot be")
+        raise ProtocolError("Welcome has impossible numbers")
     try:
         entry_type = EntryType(tail.type)
     except ValueError:
-        raise Nonsense("Welcome has an entry of an unknown type") from None
+        raise ProtocolError("Welcome has an entry of an unknown type") from None
     return StoredTail(
         tail.id,
         entry_type,

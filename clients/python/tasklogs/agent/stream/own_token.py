@@ -1,4 +1,4 @@
-"""The agent's own token, and how a rotation reaches it."""
+"""The agent's token, which may be rotated while the agent runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tasklogs.agent.stream.departure import Departure
 
 
 class OwnToken:
-    """A token, and where another will lie once it is rotated.
+    """A token, and a way to read the one that replaces it.
 
-    `read` returns what lies there now, None where that cannot be read; without it the token is the
-    only one there will be.
+    `read` returns the token that is in the file now, or None if it cannot be read. Without `read`
+    the token never changes.
     """
 
     def __init__(self, token: str, read: Callable[[], str | None] | None = None) -> None:
@@ -22,26 +22,26 @@ class OwnToken:
 
     @property
     def may_change(self) -> bool:
-        """Whether it is worth waiting for another one."""
+        """Whether another token may come."""
         return self._read is not None
 
     async def changed(self, settings: Settings, departure: Departure) -> bool:
-        """Take another token as soon as there is one. False where none came, or the agent leaves.
+        """Wait for another token and use it. Returns False if none came, or the agent leaves.
 
-        Whoever rotates it needs a moment to write it down; a secret of Kubernetes, up to two
+        After a rotation the file is written within moments; a Kubernetes secret can take two
         minutes to arrive.
         """
         if self._read is None:
             return False
         try:
-            async with asyncio.timeout(settings.rotation_patience_seconds):
+            async with asyncio.timeout(settings.rotation_timeout_seconds):
                 while not departure.is_wanted:
                     found = self._read()
                     if found and found != self.value:
                         self.value = found
                         return True
                     try:
-                        async with asyncio.timeout(settings.rotation_look_seconds):
+                        async with asyncio.timeout(settings.rotation_interval_seconds):
                             await departure.wanted()
                     except TimeoutError:
                         pass

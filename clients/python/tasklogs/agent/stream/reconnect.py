@@ -1,4 +1,4 @@
-"""What the end of a stream means: leave, or dial again, and when."""
+"""What to do at the end of a stream: leave, or dial again, and after which wait."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import grpc
 
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.task_app.faults import one_line
+from tasklogs.connection import backoff
 from tasklogs.connection.failure import ConnectionFailure
 from tasklogs.errors import TaskLogsRpcError
 
@@ -24,7 +25,7 @@ _REFUSALS = frozenset(
 
 
 class Fatal(Exception):
-    """The agent has no more to do here. `str()` is the one line to show."""
+    """The agent cannot go on. `str()` is the line to print."""
 
 
 # Not frozen: Python itself sets attributes of an exception while it is raised.
@@ -36,12 +37,12 @@ class StreamEnded(Exception):
     reason: str
     info: str | None = None
     retry_after_seconds: float | None = None
-    """What the server asked for."""
+    """The wait that the server asked for."""
     was_welcome: bool = False
     was_acknowledged: bool = False
-    """Whether the server has stored anything of what this stream sent."""
+    """Whether the server has stored anything that this stream sent."""
     failure: ConnectionFailure | None = None
-    """What kept the connection from coming about, where `reason` has it in gRPC's words alone."""
+    """Why there was no connection, where `reason` has only gRPC's words."""
 
     @classmethod
     def of(
@@ -62,7 +63,7 @@ class StreamEnded(Exception):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether it was what this stream sent, and nothing of it, that the server did not take.
+        """Whether the server accepted nothing of what this stream sent.
 
         The next stream would send the same.
         """
@@ -76,7 +77,7 @@ def _failure(error: TaskLogsRpcError) -> ConnectionFailure | None:
 
 
 class Backoff:
-    """Counts failures in a row and says how long to wait before the next attempt."""
+    """Counts failures in a row and computes the wait before the next attempt."""
 
     def __init__(self, settings: Settings, rng: random.Random) -> None:
         self._settings = settings
@@ -84,7 +85,7 @@ class Backoff:
         self._failures = 0
 
     def wait_seconds(self, ended: StreamEnded) -> float:
-        """Return how long to wait. Raises Fatal where no attempt will do."""
+        """Return how long to wait. Raises Fatal if no attempt can succeed."""
         _raise_if_fatal(ended)
         if ended.was_welcome and not ended.is_refusal:
             self._failures = 0
@@ -94,18 +95,18 @@ class Backoff:
         if ended.info == "SESSION_LOST" and ended.was_welcome and self._failures == 1:
             return 0.0
         if ended.retry_after_seconds is not None:
-            # Spread over half as much again: those who were told the same must not return as one.
-            asked = min(ended.retry_after_seconds, self._settings.asked_cap_seconds)
-            return asked * self._rng.uniform(1.0, 1.5)
-        # A session that is lost says nothing of what it sent, a refusal to let one in neither.
+            return backoff.asked_seconds(
+                ended.retry_after_seconds, cap=self._settings.retry_after_cap_seconds, rng=self._rng
+            )
+        # A lost session, or a refusal before Welcome, does not show that the content was refused.
         is_refused = ended.was_welcome and ended.is_refusal and ended.info != "SESSION_LOST"
-        ceiling = min(
-            self._settings.refused_cap_seconds
-            if is_refused
-            else self._settings.backoff_cap_seconds,
-            self._settings.backoff_first_seconds * 2 ** min(self._failures - 1, 30),
+        settings = self._settings
+        return backoff.growing_seconds(
+            self._failures,
+            first=settings.backoff_first_seconds,
+            cap=settings.refused_cap_seconds if is_refused else settings.backoff_cap_seconds,
+            rng=self._rng,
         )
-        return self._rng.uniform(ceiling / 2, ceiling)
 
 
 def _raise_if_fatal(ended: StreamEnded) -> None:

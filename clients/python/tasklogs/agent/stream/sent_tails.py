@@ -1,4 +1,4 @@
-"""Which tails this agent sent lately, and the process that showed each."""
+"""The tails that this agent sent last, and the process that showed each."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tasklogs.log.entry import Entry
 
 
 class SentTails:
-    """Outlives the sessions: a stored tail that this agent sent, from a process that still runs,
-    may be rewritten or withdrawn, others not.
+    """Survives reconnects, because a stored tail may be rewritten or withdrawn only if this agent
+    sent it from a process that still runs.
 
-    One append is acknowledged and one under way at most, so that the last two are all that a store
-    can hold; contents are shared with the session, not copied.
+    The store holds one of the last two: at most one append is acknowledged and one is under way.
+    Contents are shared with the session, not copied.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class SentTails:
             self._last.append(sent)
 
     def process_of(self, stored: StoredTail | None) -> int | None:
-        """Return the process from which this agent sent what is stored; None if it did not."""
+        """Return the process whose tail is stored; None if this agent did not send that tail."""
         for entry, process in reversed(self._last):
             if stored is not None and entry.id == stored.id and StoredTail.of(entry) == stored:
                 return process

@@ -1,7 +1,7 @@
-"""One agent stream: Hello, Welcome, then what differs, and the answers to Sync.
+"""One agent stream: Hello, Welcome, then appends, and the answers to Sync.
 
-Two sides, each a task: one reads, the other writes. All that is written is decided in one place, so
-that what must come before what is plain: the appends that an answer rests on, then the answer.
+Two tasks: one reads, the other writes. One function decides what is written next, so that the order
+is easy to see: first the appends on which an answer rests, then the answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -22,14 +22,13 @@ import structlog
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream import messages
 from tasklogs.agent.stream.departure import Departure
-from tasklogs.agent.stream.differ import Differ, Effect
+from tasklogs.agent.stream.differ import Differ
 from tasklogs.agent.stream.reconnect import StreamEnded
 from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.stream_status import StreamCall
-from tasklogs.agent.task_app.client import Shown
 from tasklogs.agent.task_app.faults import TaskAppError
-from tasklogs.agent.task_app.health import AppHealth
-from tasklogs.agent.task_app.watch import Watch
+from tasklogs.agent.task_app.listener import Effect, Shown, Source
+from tasklogs.enums import AppHealth
 from tasklogs.log.entry import Entry
 from tasklogs.tracing.base import Tracing
 from tasklogs.v1 import task_agents_pb2 as pb
@@ -39,14 +38,14 @@ _log = structlog.get_logger(__name__)
 
 Call = grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ServerMessage]
 
-_MAX_APPEND_BYTES = 3 * 1024 * 1024  # with one entry of 1 MiB on top still under gRPC's 4 MiB
+_MAX_APPEND_BYTES = 3 * 1024 * 1024  # with one more entry of 1 MiB, still below gRPC's 4 MiB
 _MAX_UNANSWERED = 100
-"""Syncs without an answer yet; a server has one or two."""
+"""The most Syncs without an answer. A server sends one or two."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The outcome of a Sync; no reason: done."""
+    """The outcome of a Sync. `reason` None: it is done."""
 
     sync_id: int
     reason: str | None
@@ -58,7 +57,7 @@ class Session:
     def __init__(
         self,
         call: Call,
-        watch: Watch,
+        source: Source,
         departure: Departure,
         sent_tails: SentTails,
         settings: Settings,
@@ -66,7 +65,7 @@ class Session:
     ) -> None:
         self._tracing = tracing or Tracing()
         self._call = StreamCall(call)
-        self._watch = watch
+        self._source = source
         self._departure = departure
         self._sent_tails = sent_tails
         self._settings = settings
@@ -76,7 +75,7 @@ class Session:
         self._sequence = 0
         self._acknowledged = 0
         self._shown_at: float | None = None
-        """When the oldest change that is not sent yet was shown."""
+        """When the task app showed the oldest change that is not sent yet (time.monotonic)."""
         self._reported: AppHealth | None = None
         self._answers: deque[_Answer] = deque()
         self._tasks: asyncio.TaskGroup
@@ -85,17 +84,17 @@ class Session:
         self._said_goodbye = False
 
     async def run(self, build_number: int | None) -> None:
-        """Serve the stream until the goodbye is confirmed. Raises StreamEnded at any other end."""
+        """Run until the goodbye is confirmed. Raises StreamEnded if the stream ends otherwise."""
         try:
             await self._open(build_number)
-            self._watch.attach(self)
+            self._source.attach(self)
             await self._serve()
         except grpc.aio.AioRpcError as error:
             raise StreamEnded.of(error, was_welcome=False) from None
-        except messages.Nonsense as error:
+        except messages.ProtocolError as error:
             raise StreamEnded(grpc.StatusCode.INTERNAL, str(error)) from None
         finally:
-            self._watch.detach()
+            self._source.detach()
             self._call.cancel()
 
     @property
@@ -109,7 +108,7 @@ class Session:
         return self._differ.last_id
 
     def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
-        """Take a whole list: see `Listener`."""
+        """Apply a whole list: see `Listener`."""
         effect = self._differ.show_list(
             shown.entries,
             process=shown.process,
@@ -124,7 +123,7 @@ class Session:
         return effect
 
     def show_entry(self, entry: Entry, process: int) -> Effect:
-        """Take one entry: see `Listener`."""
+        """Apply one entry: see `Listener`."""
         effect = self._differ.show_entry(entry, process=process)
         if effect is Effect.CHANGED:
             self._note_change()
@@ -132,22 +131,22 @@ class Session:
         return effect
 
     def health_changed(self) -> None:
-        """Report health, if it differs from what was reported."""
-        if self._watch.health is not self._reported:
+        """Report the health if it has changed."""
+        if self._source.health is not self._reported:
             self._wake.set()
 
     def _note_change(self) -> None:
         if self._shown_at is None:
             self._shown_at = time.monotonic()
 
-    def _waited_ms(self) -> int:
-        """Return how long the changes of the append that was just made have waited."""
+    def _waited_seconds(self) -> float:
+        """Return how long the oldest change of the append that was just made has waited."""
         if self._shown_at is None:
-            return 0
+            return 0.0
         waited = time.monotonic() - self._shown_at
         if not self._differ.has_changes:
             self._shown_at = None
-        return min(int(waited * 1000), 2**31 - 1)
+        return waited
 
     async def _open(self, build_number: int | None) -> None:
         hello = pb.Hello(agent_version=version("tasklogs"), task_app="agentapi")
@@ -160,14 +159,16 @@ class Session:
         except TimeoutError:
             raise StreamEnded(grpc.StatusCode.DEADLINE_EXCEEDED, "no Welcome in time") from None
         if first is None or not first.HasField("welcome"):
-            raise messages.Nonsense("the server did not begin with Welcome")
+            raise messages.ProtocolError("the server's first message was not Welcome")
         welcome = first.welcome
         limits = (welcome.limits.append_bytes, welcome.limits.window_bytes, _MAX_APPEND_BYTES)
         self._limit_bytes = min(limit for limit in limits if limit > 0)
         stored = messages.position(welcome)
         self._differ = Differ(stored, process=self._sent_tails.process_of(stored.tail))
         self._wake.set()  # health is reported at once
-        _log.info("connected", session=welcome.session, epoch=stored.epoch, entries=stored.entries)
+        _log.info(
+            "stream.opened", session=welcome.session, epoch=stored.epoch, entries=stored.entries
+        )
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -176,7 +177,7 @@ class Session:
                 tasks.create_task(self._write_what_is_due()),
                 tasks.create_task(self._prepare_to_leave()),
             }
-            # The reading side sees how the stream ended; the others only that it did.
+            # The reading task sees how the stream ended, the others only that it ended.
             ended = await self._read_to_the_end()
             for task in self._others:
                 task.cancel()
@@ -184,14 +185,14 @@ class Session:
             raise ended
 
     async def _read_to_the_end(self) -> StreamEnded | None:
-        """Return how the stream ended; None where the goodbye was confirmed."""
+        """Return how the stream ended; None if the goodbye was confirmed."""
         try:
             await self._handle_messages()
         except grpc.aio.AioRpcError as error:
             return StreamEnded.of(error, was_welcome=True, was_acknowledged=self._acknowledged > 0)
         except StreamEnded as ended:
             return ended
-        except messages.Nonsense as error:
+        except messages.ProtocolError as error:
             return self._ended(grpc.StatusCode.INTERNAL, str(error))
         return None
 
@@ -199,7 +200,7 @@ class Session:
         while (message := await self._read()) is not None:
             match message.WhichOneof("message"):
                 case "ack":
-                    self._take_ack(message.ack.sequence)
+                    self._acknowledge(message.ack.sequence)
                 case "sync":
                     self._start_sync(message.sync)
                 case "report_state":
@@ -207,9 +208,9 @@ class Session:
                     self._wake.set()
                 case "drain":
                     after = messages.wait_of(message.drain.retry_after).total_seconds()
-                    raise self._ended(grpc.StatusCode.UNAVAILABLE, "the server drains", after)
+                    raise self._ended(grpc.StatusCode.UNAVAILABLE, "the server is draining", after)
                 case _:
-                    pass  # of a newer server
+                    pass  # a message of a newer server
         if not self._said_goodbye:
             raise self._ended(grpc.StatusCode.OK, "the server closed the stream")
 
@@ -222,26 +223,26 @@ class Session:
             was_acknowledged=self._acknowledged > 0,
         )
 
-    def _take_ack(self, sequence: int) -> None:
+    def _acknowledge(self, sequence: int) -> None:
         if not self._acknowledged <= sequence <= self._sequence:
-            raise messages.Nonsense("an Ack for what was not sent")
+            raise messages.ProtocolError("the server acknowledged an append that was not sent")
         self._acknowledged = sequence
         self._wake.set()
 
     def _start_sync(self, sync: pb.Sync) -> None:
         if len(self._others) + len(self._answers) > _MAX_UNANSWERED:
-            raise messages.Nonsense("more Syncs than a server has reason to send")
+            raise messages.ProtocolError("the server sent too many Syncs")
         task = self._tasks.create_task(self._sync(sync))
         self._others.add(task)
         task.add_done_callback(self._others.discard)
 
     async def _sync(self, sync: pb.Sync) -> None:
         reason = None
-        # Of a sync that is not traced there is no span, even where the session has one.
+        # A sync without a traceparent gets no span, even if the session has one.
         fetch = partial(self._tracing.span, "fetch", traceparent=sync.traceparent)
         try:
             with fetch() if sync.traceparent else nullcontext():
-                await self._watch.refresh()
+                await self._source.refresh()
         except TaskAppError as error:
             reason = str(error)
         self._answers.append(_Answer(sync.id, reason))
@@ -251,9 +252,9 @@ class Session:
         await self._departure.wanted()
         try:
             async with asyncio.timeout(self._settings.goodbye_sync_seconds):
-                await self._watch.refresh()
+                await self._source.refresh()
         except (TaskAppError, TimeoutError) as error:
-            _log.warning("leaving without a last sync", reason=str(error) or "timeout")
+            _log.warning("last_sync.failed", reason=str(error) or "timeout")
         self._is_ready_to_leave = True
         self._wake.set()
 
@@ -266,11 +267,11 @@ class Session:
                     await self._write(message)
             await self._call.done_writing()
         except grpc.aio.AioRpcError:
-            return  # the reading side tells why
+            return  # the reading task sees why
 
     def _due(self) -> Iterator[pb.AgentMessage]:
-        """Yield what is to be written now. What each `yield` returns to has been written."""
-        if (health := self._watch.health) is not self._reported:
+        """Yield what is to be written now. Each message is written before the next is asked for."""
+        if (health := self._source.health) is not self._reported:
             self._reported = health
             yield _state(health)
         if self._acknowledged == self._sequence:
@@ -278,8 +279,11 @@ class Session:
             if append is not None:
                 self._sequence += 1
                 self._sent_tails.note(self._differ.tail_sent)
-                yield messages.log_append(self._sequence, append, waited_ms=self._waited_ms())
-        # An answer rests on what its fetch showed, and all that was shown is sent.
+                numbered = replace(
+                    append, sequence=self._sequence, waited_seconds=self._waited_seconds()
+                )
+                yield messages.log_append(numbered)
+        # An answer is sent once all that its fetch showed is sent.
         while self._answers and (self._answers[0].reason or not self._differ.has_changes):
             yield _answer(self._answers.popleft())
         if self._is_ready_to_leave and not self._answers and not self._differ.has_changes:
@@ -288,8 +292,8 @@ class Session:
 
     async def _read(self) -> pb.ServerMessage | None:
         message: Any = await self._call.read()
-        if message is None:  # gRPC's word for what cannot be decoded
-            raise messages.Nonsense("the server sent what is no message")
+        if message is None:  # gRPC could not decode it
+            raise messages.ProtocolError("the server sent an undecodable message")
         return message if isinstance(message, pb.ServerMessage) else None
 
     async def _write(self, message: pb.AgentMessage) -> None:

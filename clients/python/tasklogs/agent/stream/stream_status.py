@@ -127,7 +127,7 @@ def _status_at_once(call: Any) -> grpc.aio.AioRpcError | None:
 
 
 def _at_once(coroutine: Coroutine[Any, Any, _T]) -> _T | None:
-    """Return what the coroutine returns without waiting; None where it would wait."""
+    """Return the coroutine's result if it does not have to wait; else None."""
     try:
         coroutine.send(None)
     except StopIteration as returned:

@@ -1,4 +1,4 @@
-"""The task app beside the agent: its HTTP API, its events, its health.
+"""Reads the task app beside the agent: its HTTP API, its events, its health.
 
-No gRPC: what it shows goes out as entries.
+No gRPC here: `stream` sends the entries that this reads.
 """

@@ -1,4 +1,4 @@
-"""AgentAPI over HTTP: the conversation as a whole, and as a stream of events."""
+"""AgentAPI over HTTP: the whole conversation, and the stream of events."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import httpx
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.task_app import json as wire
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
+from tasklogs.agent.task_app.listener import Shown
 from tasklogs.agent.task_app.listing import Prefix, read
 from tasklogs.agent.task_app.process import HasFileno, ProcessWitness, reason
 from tasklogs.agent.task_app.sse import EventStream
@@ -21,33 +22,16 @@ from tasklogs.log.entry import Entry
 
 _OFF_LOOP_BYTES = 256 * 1024
 _MAX_BODY_BYTES = 64 * 1024 * 1024
-"""A whole conversation, also as the burst of an event stream. JSON that is made to be costly takes
-24 times its size when it is parsed."""
+"""The largest conversation, also as the burst of an event stream. Malicious JSON takes 24 times its
+size when it is parsed."""
 _MAX_EVENT_BYTES = 32 * 1024 * 1024
 _EVENT_STREAM = "text/event-stream"
 _WANTS_EVENTS = {"Accept": _EVENT_STREAM, "Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """The whole conversation as the task app showed it, and by which of its processes.
-
-    lags: it is the burst of an event stream, which may be older than what `/messages` said before.
-    """
-
-    entries: list[Entry]
-    process: int
-    lags: bool
-    status: str | None = None
-    skipped: int = 0
-    """So many messages before `entries` stand as they did in the known prefix."""
-    prefix: Prefix | None = None
-    """The prefix to know next time."""
-
-
-@dataclass(frozen=True, slots=True)
 class Burst:
-    """What a new event stream begins with."""
+    """The first event of a stream: the whole conversation."""
 
     shown: Shown
 
@@ -79,14 +63,14 @@ class TaskApp:
         parsed = httpx.URL(url)
         port = parsed.port or (443 if parsed.scheme == "https" else 80)
         self._witness = ProcessWitness(parsed.host, port, settings.connect_timeout_seconds)
-        # No proxy and no pool: the task app stands beside the agent, and a connection that is
-        # reused may be one that a process left behind.
+        # No proxy: the task app runs beside the agent. No pool: a reused connection may belong to
+        # a process that has exited.
         self._client = httpx.AsyncClient(
             base_url=parsed,
             trust_env=False,
-            # What is compressed may expand to anything; beside the agent it saves nothing.
+            # Compressed data may expand without limit, and on one machine it saves nothing.
             headers={"Accept-Encoding": "identity"},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # they would pile up
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # they would accumulate
             timeout=httpx.Timeout(None, connect=settings.connect_timeout_seconds),
             limits=httpx.Limits(max_keepalive_connections=0),
         )
@@ -97,7 +81,7 @@ class TaskApp:
         await self._client.aclose()
 
     async def messages(self, known: Prefix | None = None) -> Shown:
-        """Fetch the whole conversation. What is torn is fetched once more."""
+        """Fetch the whole conversation. A torn response is fetched once more."""
         try:
             return await self._messages(known)
         except TaskAppError as error:
@@ -106,7 +90,7 @@ class TaskApp:
         return await self._messages(known)
 
     async def burst(self) -> Shown:
-        """Return the whole conversation as a fresh event stream shows it."""
+        """Return the whole conversation as a new event stream shows it."""
         async with self.events(is_witness=False) as events:
             async for event in events:
                 if isinstance(event, Burst):
@@ -124,7 +108,9 @@ class TaskApp:
                 if is_witness:
                     self._witness.watch_stream(_socket(response))
                 if not self._witness.still(process):
-                    raise TaskAppError(Fault.TORN, "/events: the task app restarted meanwhile")
+                    raise TaskAppError(
+                        Fault.TORN, "/events: the task app restarted during the request"
+                    )
                 events = _events(response, process)
                 try:
                     yield events
@@ -149,7 +135,7 @@ class TaskApp:
         else:
             listing = read(body, known)
         if not self._witness.still(process):
-            raise TaskAppError(Fault.TORN, "/messages: the task app restarted meanwhile")
+            raise TaskAppError(Fault.TORN, "/messages: the task app restarted during the request")
         return Shown(
             listing.entries, process, lags=False, skipped=listing.skipped, prefix=listing.prefix
         )
@@ -165,7 +151,7 @@ async def _read(response: httpx.Response) -> bytes:
 
 
 def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    # It is a generator, whatever its annotation says, and to be closed where it is left.
+    # It is a generator, whatever its annotation says, and must be closed.
     return cast("AsyncGenerator[bytes, None]", response.aiter_raw())
 
 
@@ -208,7 +194,7 @@ def _check(response: httpx.Response, where: str) -> None:
         fault = Fault.DOWN if code >= 500 else Fault.NONSENSE
         raise TaskAppError(fault, f"{where}: HTTP {code} {response.reason_phrase}")
     if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise TaskAppError(Fault.NONSENSE, f"{where}: compressed, which was not asked for")
+        raise TaskAppError(Fault.NONSENSE, f"{where}: compressed, which was not requested")
 
 
 def _check_type(response: httpx.Response) -> None:
@@ -219,7 +205,7 @@ def _check_type(response: httpx.Response) -> None:
 
 def _check_size(size_bytes: int, where: str) -> None:
     if size_bytes > _MAX_BODY_BYTES:
-        raise TaskAppError(Fault.NONSENSE, f"{where}: over {_MAX_BODY_BYTES // 2**20} MiB")
+        raise TaskAppError(Fault.NONSENSE, f"{where}: larger than {_MAX_BODY_BYTES // 2**20} MiB")
 
 
 def _fault(error: httpx.HTTPError, where: str) -> TaskAppError:

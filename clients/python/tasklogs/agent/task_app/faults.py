@@ -1,4 +1,4 @@
-"""What can go wrong with a task app, and what it says about its health."""
+"""The failures of a task app, and what each says about its health."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ class Fault(enum.Enum):
     """The kinds of failure that the agent tells apart."""
 
     DOWN = enum.auto()
-    """Refused connections and 5xx: what counts towards UNHEALTHY."""
+    """A refused connection or 5xx. Only this counts towards UNHEALTHY."""
     TORN = enum.auto()
-    """A connection that broke or a list that was read while it changed: worth one more try."""
+    """A broken connection, or a list that changed while it was read: worth one retry."""
     TIMEOUT = enum.auto()
-    """No answer. AgentAPI blocks while it handles a POST, so this says nothing about its health."""
+    """No response. AgentAPI blocks while it handles a POST, so this does not show its health."""
     NONSENSE = enum.auto()
-    """An answer that is not AgentAPI's: bad JSON, an unknown role, a 4xx."""
+    """A response that AgentAPI does not give: bad JSON, an unknown role, a 4xx."""
     STARTING = enum.auto()
-    """A good answer, but maybe the banner before the saved state: neither `stable` nor a user
-    yet."""
+    """A good response, but no `stable` and no user message yet: it may be the banner that is shown
+    before the saved state is loaded."""
 
 
 class TaskAppError(Exception):
-    """The task app could not be read. `str()` is one line without any content of the
-    conversation."""
+    """The task app could not be read. `str()` is one line without content of the conversation."""
 
     def __init__(self, fault: Fault, reason: str) -> None:
         super().__init__(one_line(reason))

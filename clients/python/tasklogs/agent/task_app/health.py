@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 
 from tasklogs.agent.task_app.faults import Fault
-
-
-class AppHealth(enum.IntEnum):
-    """What is reported. The numbers are those of `tasklogs.v1.AppHealth`."""
-
-    INITIALIZING = 2
-    HEALTHY = 3
-    UNHEALTHY = 4
+from tasklogs.enums import AppHealth
 
 
 class Health:
     """The rule: UNHEALTHY after 30 s of nothing but refused connections and 5xx.
 
-    A timeout is never a reason: AgentAPI blocks while it handles a POST. The first good answer ends
-    it. Until an answer of the running process has said `stable` or shown a user's message, a task
-    app that answers is INITIALIZING: what it shows may be its banner, before its saved state is
-    loaded.
+    A timeout never counts, because AgentAPI blocks while it handles a POST. The first good response
+    ends UNHEALTHY. Until the running process has said `stable` or shown a user's message, a task
+    app that responds is INITIALIZING: it may show its banner, before its saved state is loaded.
     """
 
     def __init__(self, unhealthy_after_seconds: float, clock: Callable[[], float]) -> None:
@@ -32,12 +23,12 @@ class Health:
         self.value = AppHealth.INITIALIZING
 
     def answered(self, *, ready: bool) -> None:
-        """Note a good answer; `ready`: whether the process has shown its conversation."""
+        """Record a good response. `ready`: whether the process has shown its conversation."""
         self._down_since = None
         self.value = AppHealth.HEALTHY if ready else AppHealth.INITIALIZING
 
     def failed(self, fault: Fault) -> None:
-        """Note that an attempt failed."""
+        """Record a failed attempt."""
         if fault is not Fault.DOWN:
             self._down_since = None
             return

@@ -1,4 +1,4 @@
-"""AgentAPI's JSON, and the entries that it means."""
+"""Decodes AgentAPI's JSON into entries."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from itertools import pairwise
 from typing import Any
 
-from tasklogs.agent.task_app import rfc3339
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
+from tasklogs.log import rfc3339
 from tasklogs.log.entry import Entry, EntryType
 from tasklogs.log.text import to_utf8
 from tasklogs.log.truncation import truncate
@@ -17,9 +17,9 @@ _MAX_ID = 2**31 - 1
 
 
 def messages(body: bytes) -> list[Entry]:
-    """Return the conversation that the body of `GET /messages` holds, in order.
+    """Return the conversation in the body of `GET /messages`, in order.
 
-    Raises TaskAppError: TORN where the list was read while it shrank, NONSENSE where it is none.
+    Raises TaskAppError: TORN if the list shrank while it was read, NONSENSE if it is not a list.
     """
     items = _object(body, "/messages").get("messages")
     if not isinstance(items, list):
@@ -43,7 +43,7 @@ def status_change(data: str) -> str:
 
 
 def check_order(entries: list[Entry], where: str) -> None:
-    """Raise TaskAppError unless the ids grow."""
+    """Raise TaskAppError unless the ids increase."""
     for earlier, later in pairwise(entries):
         if later.id <= earlier.id:
             raise _nonsense(f"{where}: message {later.id} follows message {earlier.id}")
@@ -53,7 +53,7 @@ def _object(data: bytes | str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        # The decoder's own message may quote the text.
+        # The message of the decoder may quote the text.
         raise _nonsense(f"{where}: not JSON") from None
     if not isinstance(value, dict):
         raise _nonsense(f"{where}: not a JSON object")

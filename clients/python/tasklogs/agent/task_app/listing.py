@@ -1,7 +1,7 @@
-"""Reading the body of `/messages` without reading again what has not changed.
+"""Reads the body of `/messages` without parsing again what has not changed.
 
-AgentAPI answers with the whole conversation each time. What stands before the last message stays
-the same to the byte, so its SHA-256 is enough to know it again, at a tenth of what parsing costs.
+AgentAPI responds with the whole conversation each time. The bytes before the last message stay the
+same, so their SHA-256 identifies them, at a tenth of the cost of parsing.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tasklogs.agent.task_app.faults import TaskAppError
 from tasklogs.log.entry import Entry
 
 _LEAST_BYTES = 64 * 1024
-# Only the begin of a message: in a string the quotes would be escaped.
+# This can only begin a message: inside a string the quotes would be escaped.
 _BEGIN = b'{"id":'
 _HEAD = b'{"messages":['
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The first `size_bytes` of a body, which held the first `count` messages."""
+    """The first `size_bytes` of a body, which had the first `count` messages."""
 
     size_bytes: int
     sha256: bytes
@@ -32,8 +32,8 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The messages after the first `skipped`, which stand as before, and the prefix to know
-    next."""
+    """The messages after the first `skipped`, which have not changed, and the prefix for the next
+    read."""
 
     skipped: int
     entries: list[Entry]
@@ -58,7 +58,7 @@ def read(body: bytes, known: Prefix | None) -> Listing:
 
 
 def _listing(body: bytes, entries: list[Entry], known: Prefix, hasher: hashlib._Hash) -> Listing:
-    """`hasher` has seen the known prefix; the next one is longer."""
+    """`hasher` has hashed the known prefix; the next prefix is longer."""
     skipped, hashed_bytes, last_id = known.count, known.size_bytes, known.last_id
     begin = body.rfind(_BEGIN, hashed_bytes) if len(body) >= _LEAST_BYTES else -1
     if begin < 0 or skipped + len(entries) < 2:

@@ -1,4 +1,4 @@
-"""Is it still the same process? Only a TCP connection that was never broken proves it."""
+"""Tells the task app's processes apart, by TCP connections that stay open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasklogs.agent.task_app.faults import Fault, TaskAppError
 
 
 class HasFileno(Protocol):
-    """A socket, or what asyncio shows of one."""
+    """A socket, or asyncio's wrapper of one."""
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -21,9 +21,9 @@ class HasFileno(Protocol):
 class ProcessWitness:
     """Numbers the task app's processes, from 1.
 
-    An idle connection is held open beside the event stream. While one of the two stays open the
-    process that accepted it lives, and with it its listener: every answer is its own. Once both are
-    broken, the next answer may come from another process and counts as such.
+    It keeps an idle connection open, in addition to the event stream. While one of the two stays
+    open, the process that accepted it is alive and still listens, so every response is from that
+    process. Once both are closed, the next response is counted as one of another process.
     """
 
     def __init__(self, host: str, port: int, connect_timeout_seconds: float) -> None:
@@ -41,12 +41,11 @@ class ProcessWitness:
             self._idle = None
 
     def watch_stream(self, stream: HasFileno | None) -> None:
-        """Let the socket of the event stream be a witness too, or no longer."""
+        """Use the socket of the event stream as a witness, too. None: use it no longer."""
         self._stream = stream
 
     async def number(self) -> int:
-        """Return the number of the process that answers now. Raises TaskAppError where none
-        does."""
+        """Return the number of the process that responds now. Raises TaskAppError if none does."""
         async with self._dialing:
             if self._idle is not None and is_open(self._idle):
                 return self._number
@@ -57,7 +56,7 @@ class ProcessWitness:
             return self._number
 
     def still(self, number: int) -> bool:
-        """Whether what was answered since `number()` said `number` came from that process."""
+        """Whether all responses since `number()` returned `number` came from that process."""
         return self._number == number and self._idle is not None and is_open(self._idle)
 
     async def _dial(self) -> socket.socket:
@@ -70,7 +69,7 @@ class ProcessWitness:
             raise TaskAppError(Fault.DOWN, f"connecting failed: {reason(error)}") from None
 
     async def _connect(self) -> socket.socket:
-        # A plain socket: a transport would read the end of the connection in its own time, and
+        # A plain socket: an asyncio transport would notice the end of the connection later, and
         # `is_open` must see what the kernel knows now.
         loop = asyncio.get_running_loop()
         host, port = self._address
@@ -94,10 +93,9 @@ class ProcessWitness:
 
 
 def is_open(connection: HasFileno) -> bool:
-    """Whether a non-blocking connection that has nothing to read is open as far as the kernel
-    knows.
+    """Whether the kernel knows a non-blocking connection to be open.
 
-    With bytes to read there is no telling what stands behind them: False.
+    False if there are bytes to read, because the end may follow them.
     """
     try:
         duplicate = socket.socket(fileno=os.dup(connection.fileno()))
@@ -114,7 +112,7 @@ def is_open(connection: HasFileno) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return what an operating system's error says, without addresses."""
+    """Return the message of an operating system's error, without addresses."""
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, OSError) and error.strerror:

@@ -1,4 +1,4 @@
-"""Reading the whole conversation: one fetch at a time, shared by all who asked before it began."""
+"""Reads the whole conversation: one fetch at a time, shared by all callers before it began."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.task_app.client import Shown
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
+from tasklogs.agent.task_app.listener import Shown
 
 Accept = Callable[[Shown], bool]
-"""Takes a list that was read; False: it will not do, a list from `/messages` is needed."""
+"""Receives a list; returns False if it is not enough and one from `/messages` is needed."""
 
 
 class Refresher:
-    """Runs the fetches. Whoever waits gets one that began after the call.
+    """Runs the fetches. A caller of `fresh` gets one that began after its call.
 
-    A fetch that nobody waits for (a status changed) gives way to one that somebody does: it may
-    hang in a blocked `/messages`, and a reader must not wait for two patiences.
+    A fetch that nobody waits for (a status changed) is cancelled when a caller comes: it may hang
+    in a blocked `/messages`, and the caller would wait for `fetch_fallback_seconds` twice.
     """
 
     def __init__(
@@ -30,8 +30,7 @@ class Refresher:
         accept: Accept,
         failed: Callable[[TaskAppError], None],
     ) -> None:
-        """`begin` is called as a fetch begins, `accept` with what it read, `failed` with its
-        failure."""
+        """`begin` is called when a fetch begins, `accept` with a list, `failed` with an error."""
         self._messages = messages
         self._burst = burst
         self._settings = settings
@@ -91,11 +90,11 @@ class Refresher:
                 for done in waiting:
                     done.cancel()
         if fetch.cancelled():
-            return  # the fetch that took its place serves those who wanted this one
+            return  # another fetch took its place
         error = fetch.exception()
         for done in waiting:
             if done.done():
-                continue  # whoever waited has left
+                continue  # the caller was cancelled
             if error is None:
                 done.set_result(None)
             else:
@@ -113,7 +112,7 @@ class Refresher:
                 await self._first_that_will_do()
         except TimeoutError:
             seconds = self._settings.sync_timeout_seconds
-            raise TaskAppError(Fault.TIMEOUT, f"no answer within {seconds:g} s") from None
+            raise TaskAppError(Fault.TIMEOUT, f"no response within {seconds:g} s") from None
         finally:
             self._is_fetching = False
 
@@ -121,7 +120,7 @@ class Refresher:
         messages = asyncio.create_task(self._messages())
         burst: asyncio.Task[Shown] | None = None
         try:
-            await asyncio.wait({messages}, timeout=self._settings.fetch_patience_seconds)
+            await asyncio.wait({messages}, timeout=self._settings.fetch_fallback_seconds)
             if not messages.done():
                 burst = asyncio.create_task(self._burst())
                 await asyncio.wait({messages, burst}, return_when=asyncio.FIRST_COMPLETED)
@@ -138,4 +137,4 @@ class Refresher:
                 task.cancel()
             await asyncio.wait(tasks)
             for task in tasks:
-                _ = task.cancelled() or task.exception()  # seen, so that asyncio does not report it
+                _ = task.cancelled() or task.exception()  # retrieved: asyncio reports others

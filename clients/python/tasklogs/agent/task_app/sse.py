@@ -1,7 +1,7 @@
-"""Server-sent events out of the bytes that a stranger sends, within bounds.
+"""Parses server-sent events of an untrusted sender, with a limit on their size.
 
-Not the reader of httpx-sse: that decodes by whatever charset the response names, and keeps a line
-that never ends.
+httpx-sse is not used: it decodes with any charset that the response names, and buffers a line
+without a limit.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class ServerSentEvent(NamedTuple):
 
 
 class EventStream:
-    """Turns pieces of a `text/event-stream` into its events, wherever it is cut.
+    """Turns pieces of a `text/event-stream` into events. The pieces may be cut anywhere.
 
-    https://html.spec.whatwg.org/multipage/server-sent-events.html, save that what is no UTF-8 is
-    refused. `limit_bytes` bounds what one event may hold.
+    It follows https://html.spec.whatwg.org/multipage/server-sent-events.html, but refuses text that
+    is not UTF-8. `limit_bytes` is the largest size of an event.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -40,12 +40,12 @@ class EventStream:
         self._is_first_line = True
 
     def feed(self, piece: bytes) -> Iterator[ServerSentEvent]:
-        """Yield the events that `piece` ends. Raises TaskAppError (NONSENSE)."""
+        """Yield the events that end in `piece`. Raises TaskAppError (NONSENSE)."""
         if not piece:
             return
         begin = 0
         if self._ended_with_return and piece.startswith(b"\n"):
-            begin = 1  # the other half of a line's end
+            begin = 1  # the second half of a CR LF
         self._ended_with_return = piece.endswith(b"\r")
         for end in _LINE_END.finditer(piece, begin):
             self._hold(piece[begin : end.start()])
@@ -59,7 +59,7 @@ class EventStream:
         self._line += part
         if len(self._line) + self._data_bytes > self._limit_bytes:
             raise TaskAppError(
-                Fault.NONSENSE, f"/events: an event of over {self._limit_bytes:,} bytes"
+                Fault.NONSENSE, f"/events: an event is larger than {self._limit_bytes:,} bytes"
             )
 
     def _end_line(self) -> ServerSentEvent | None:
@@ -76,7 +76,7 @@ class EventStream:
         elif name == b"data":
             self._data.append(_text(value))
             self._data_bytes += len(value) + 1
-        return None  # comments, ids, times to retry: nothing that is used here
+        return None  # comments, ids and retry times are not used here
 
     def _end_event(self) -> ServerSentEvent | None:
         event, data = self._event or "message", self._data
@@ -86,7 +86,7 @@ class EventStream:
 
 def _text(value: bytes) -> str:
     try:
-        # As the body of `/messages` is read: the same content must come of both.
+        # As json.loads reads `/messages`: both must give the same content.
         return value.decode(errors="surrogatepass")
     except UnicodeDecodeError:
         raise TaskAppError(Fault.NONSENSE, "/events: not UTF-8") from None

@@ -1,62 +1,36 @@
-"""Watching the task app: its events, its health, whether it is ready, and who gets what it
-shows."""
+"""Watches the task app: reads its events and lists, and passes them to the session."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import structlog
 
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.stream.differ import Effect
-from tasklogs.agent.task_app.client import Burst, Event, Shown, StatusChange, TaskApp, Update
+from tasklogs.agent.task_app.client import Burst, Event, StatusChange, TaskApp, Update
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
-from tasklogs.agent.task_app.health import AppHealth, Health
+from tasklogs.agent.task_app.health import Health
+from tasklogs.agent.task_app.listener import Effect, Listener, Shown
 from tasklogs.agent.task_app.listing import Prefix
 from tasklogs.agent.task_app.refresh import Refresher
+from tasklogs.enums import AppHealth
 from tasklogs.log.entry import Entry, EntryType
 
 _log = structlog.get_logger(__name__)
 
 _MAX_NEWER_BYTES = 64 * 1024 * 1024
-"""What events may show while a list is fetched. Honest ones show the last few messages, however
-often."""
+"""The most content of events that is kept while a list is fetched. AgentAPI's events show only the
+last few messages."""
 _ENTRY_BYTES = 256
 
 
-class Listener(Protocol):
-    """Who gets what the task app shows: the session that is connected."""
-
-    @property
-    def sealed(self) -> int:
-        """How many entries are sent and sealed."""
-        ...
-
-    @property
-    def last_id(self) -> int:
-        """The highest id that is shown; -1 where none is."""
-        ...
-
-    def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
-        """Take a whole list, and the entries that events showed since it was asked for."""
-        ...
-
-    def show_entry(self, entry: Entry, process: int) -> Effect:
-        """Take one entry that an event showed."""
-        ...
-
-    def health_changed(self) -> None:
-        """Look at `Watch.health` again."""
-        ...
-
-
 class Watch:
-    """Keeps an event stream open and fetches the whole list when a status changes or somebody asks.
+    """Keeps an event stream open, and fetches the whole list on request and when a status changes.
 
-    A process is ready once it has said `stable` or shown a user's message. Until then nothing that
-    it shows is passed on: it may be its banner, before its saved state is loaded.
+    A process is ready once it has said `stable` or shown a user's message. Until then nothing is
+    passed on: the process may show its banner, before its saved state is loaded.
     """
 
     def __init__(self, app: TaskApp, settings: Settings, clock: Callable[[], float]) -> None:
@@ -78,14 +52,14 @@ class Watch:
             accept=self._fetched,
             failed=self._failed,
         )
-        # Whose highest id was which when the fetch under way began.
+        # The ready process and the highest id when the current fetch began.
         self._shown_before: tuple[int | None, int] = (None, -1)
-        # What the listener knows of the body of `/messages`, and the process that it came from.
+        # The prefix of `/messages` that the listener knows, and the process that showed it.
         self._known: tuple[Prefix, int] | None = None
 
     @property
     def health(self) -> AppHealth:
-        """What is to be reported now."""
+        """The health to report now."""
         return self._health.value
 
     def attach(self, listener: Listener) -> None:
@@ -95,12 +69,12 @@ class Watch:
         self._refresher.want()
 
     def detach(self) -> None:
-        """Pass on nothing more."""
+        """Stop passing on."""
         self._listener = None
         self._known = None
 
     async def refresh(self) -> None:
-        """Pass on the whole list as it is after this call. Raises TaskAppError."""
+        """Read the whole list after this call, and pass it on. Raises TaskAppError."""
         await self._refresher.fresh()
 
     async def run(self) -> None:
@@ -113,7 +87,7 @@ class Watch:
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(self._settings.probe_interval_seconds)
-            # Whatever failed: what it was to show may have nobody else who asks for it.
+            # Nothing else may ask again for what the failed read was to show.
             if self._last_failure:
                 self._want()
 
@@ -124,7 +98,7 @@ class Watch:
                 await self._read_events()
             except TaskAppError as error:
                 self._failed(error)
-            # A stream that ended although it lived for a while was dropped: open the next at once.
+            # A stream that ran for a while and then ended was dropped: open the next at once.
             if self._clock() - began < self._settings.probe_interval_seconds:
                 await asyncio.sleep(self._settings.probe_interval_seconds)
 
@@ -136,7 +110,7 @@ class Watch:
                         burst_due.reschedule(None)
                         self._handle(event)
         except TimeoutError:
-            raise TaskAppError(Fault.TIMEOUT, "/events: no answer") from None
+            raise TaskAppError(Fault.TIMEOUT, "/events: no response") from None
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -152,8 +126,8 @@ class Watch:
                 assert_never(event)
 
     def _begin_stream(self, shown: Shown) -> None:
-        # AgentAPI says `stable` a moment before it shows what it loaded: a burst that says so first
-        # may still hold the banner. The fetch that follows does not.
+        # AgentAPI says `stable` a moment before it shows what it loaded. So the first burst that
+        # says `stable` may still have the banner; the fetch after it does not.
         was_ready = self._note_answer(shown)
         if was_ready and self._listener is not None:
             self._listener.show_list(shown, ())
@@ -174,7 +148,7 @@ class Watch:
             self._refresher.want()
 
     def _note_newer(self, entry: Entry) -> None:
-        """Keep what came during a fetch, as long as there is room; then the fetch has failed."""
+        """Keep what came during a fetch. Beyond the limit the fetch fails."""
         before = self._newer.get(entry.id)
         self._newer_bytes += _ENTRY_BYTES + len(entry.content)
         self._newer_bytes -= _ENTRY_BYTES + len(before.content) if before else 0
@@ -188,12 +162,12 @@ class Watch:
         self._newer_bytes = 0
 
     def _want(self) -> None:
-        """Ask for the whole list, if anybody listens."""
+        """Request the whole list, if there is a listener."""
         if self._listener is not None:
             self._refresher.want()
 
     def _shows_gap(self, entry: Entry, process: int) -> bool:
-        """Pass an entry on; whether only a whole list can tell what happened."""
+        """Pass an entry on. Return whether a whole list is needed to know what happened."""
         if self._listener is None:
             return False
         return self._listener.show_entry(entry, process) is Effect.UNCERTAIN
@@ -202,7 +176,7 @@ class Watch:
         if self._listener is None or self._known is None:
             return await self._app.messages()
         prefix, process = self._known
-        # What is not sealed yet may be needed again with its content.
+        # The content of an entry that is not sealed may be needed again.
         usable = prefix.count <= self._listener.sealed
         shown = await self._app.messages(prefix if usable else None)
         if shown.skipped and shown.process != process:
@@ -215,10 +189,10 @@ class Watch:
         self._shown_before = (self._ready_process, last_id)
 
     def _newer_than(self, shown: Shown) -> Iterable[Entry]:
-        """Return what events showed since the list was asked for, as far as it may be news.
+        """Return the entries that events showed since the list was requested and that may be newer.
 
-        An entry that was known then and is not in the list was withdrawn: an event that shows it
-        was under way before.
+        An entry that was known then and is not in the list was withdrawn. An event that shows it is
+        older than the list.
         """
         if shown.process != self._newer_process:
             return ()
@@ -234,10 +208,10 @@ class Watch:
         if self._listener is None:
             return True
         if self._newer_bytes > _MAX_NEWER_BYTES:
-            raise TaskAppError(Fault.NONSENSE, "/events: more at a time than can be held")
+            raise TaskAppError(Fault.NONSENSE, "/events: too much content during one fetch")
         if shown.skipped > self._listener.sealed:
             self._known = None
-            raise TaskAppError(Fault.TORN, "/messages: the conversation started over meanwhile")
+            raise TaskAppError(Fault.TORN, "/messages: the conversation started over")
         effect = self._listener.show_list(shown, self._newer_than(shown))
         if not shown.lags:
             self._known = None if shown.prefix is None else (shown.prefix, shown.process)
@@ -258,7 +232,7 @@ class Watch:
     def _ready(self, process: int) -> None:
         if process != self._ready_process:
             self._ready_process = process
-            _log.info("task app ready")
+            _log.info("task_app.ready")
         self._health.answered(ready=True)
         self._tell_health()
 
@@ -266,7 +240,7 @@ class Watch:
         if error.fault is not Fault.STARTING:
             if str(error) != self._last_failure:
                 self._last_failure = str(error)
-                _log.warning("task app not read", reason=str(error))
+                _log.warning("task_app.failed", reason=str(error))
             self._health.failed(error.fault)
             self._tell_health()
 

@@ -1,4 +1,4 @@
-"""What people see of the command line: text, tables, JSON, screens.
+"""The output of the commands: text, tables, JSON, screens, notices.
 
-No calls and no options; each module turns values into lines.
+No calls and no options: each module turns values into lines.
 """

@@ -1,8 +1,8 @@
-"""A follow in a pipe or a file, where nothing that was printed can be taken back.
+"""Prints a follow to a pipe or a file, where printed text cannot be changed.
 
-Growth is printed as it comes. An entry that is rewritten is held back, however often, until it
-goes on from what was printed after all, or seems final: another follows, the task is no longer
-active, nothing came for 15 s, the follow ends. Then it is printed once more, whole, and marked.
+Growth is printed as it comes. An entry that is rewritten is held back until it begins with the
+printed text again, or seems final: another entry follows, the task is no longer active, nothing
+came for 15 s, or the follow ends. Then it is printed once more, whole, and marked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tasklogs.client.events import EntryChange
 
 
 class AppendedText(FollowText):
-    """`on_terminal`: it is one after all, that cannot redraw or must not."""
+    """`on_terminal`: stdout is a terminal that cannot redraw, or must not."""
 
     def __init__(
         self, task: str, *, escaped: bool, on_terminal: bool, from_the_start: bool = True
@@ -24,13 +24,13 @@ class AppendedText(FollowText):
         self._escaped = escaped
         self._on_terminal = on_terminal
         self._printed = ""
-        """The content of the open entry as far as it was printed."""
+        """The part of the open entry's content that was printed."""
         self._held_back: LogEntry | None = None
         self._carriage_return = ""
-        """One that is not printed yet: it is written out unless a newline follows."""
+        """A carriage return that is not printed yet: it is escaped unless a newline follows."""
 
     def notice(self, message: str) -> None:
-        """Say it on stderr; where that is the same screen, on a line of its own."""
+        """Print a line on stderr; if that is the same screen, end the current line first."""
         if self._on_terminal and self._open is not None and not self._printed.endswith("\n"):
             write("\n")
         super().notice(message)

@@ -1,12 +1,12 @@
-"""A follow for programs: each event as JSON on a line, in the shape that the API itself has.
+"""Prints a follow for programs: one event per line, as the API's JSON.
 
-Growth comes as the whole entry, never as a delta.
+An entry that grows is printed whole, never as a delta.
 """
 
 from __future__ import annotations
 
-from tasklogs.cli.failure import print_notice
 from tasklogs.cli.render.protobuf_json import to_dict, to_line
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write_line
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import (
@@ -26,19 +26,19 @@ class FollowLines:
     """Prints events as they come."""
 
     def show(self, event: FollowEvent) -> None:
-        """Print one line."""
+        """Print `event` as one line."""
         write_line(to_line(to_dict(_message(event))))
 
     def notice(self, message: str) -> None:
-        """Say on stderr what is no event."""
+        """Print a line on stderr that is not an event."""
         print_notice(message)
 
     def finish(self) -> None:
-        """Nothing is left open between two lines."""
+        """Do nothing: every line is complete."""
 
 
 def entry_message(entry: LogEntry, *, content: bool = True) -> types_pb2.TaskLogEntry:
-    """`entry` as the API sends it, to the nanosecond; on request without its content."""
+    """Return `entry` as the API sends it, to the nanosecond; without its content if asked to."""
     message = types_pb2.TaskLogEntry(
         id=entry.id,
         type=types_pb2.TaskLogType.ValueType(entry.type),

@@ -1,7 +1,7 @@
-"""A follow on a terminal, where the last entry grows in place.
+"""Prints a follow on a terminal, where the last entry grows in place.
 
-Growth is appended. A change of what was printed is redrawn from its line on, where that line is
-still on the screen; else the entry is printed once more from that line on, and marked.
+Growth is appended. If printed text changes, it is redrawn from the changed line on while that line
+is on the screen. Otherwise the entry is printed once more from that line on, and marked.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import sys
 import time
 from collections.abc import Callable
 
-from tasklogs.cli.failure import print_notice
+from rich.cells import get_character_cell_size
+
 from tasklogs.cli.render.follow_text import FollowText
-from tasklogs.cli.render.screen_rows import rows
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write
 from tasklogs.cli.render.terminal_text import visible
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import EntryChange
 
+_TAB = 8
 _REPRINT_PAUSE_SECONDS = 2.0
-"""An entry that is rewritten beyond the screen's top is printed again no more often than this."""
+"""The shortest time between two reprints of an entry that changes above the screen's top."""
 
 
 class ScreenText(FollowText):
@@ -38,21 +40,21 @@ class ScreenText(FollowText):
         self._size = size or _size_of_stdout
         self._clock = clock
         self._entry: LogEntry | None = None
-        """The open entry as it was yielded last."""
+        """The open entry, as the last event had it."""
         self._printed = ""
-        """Its content as the screen shows it, save a carriage return at the end."""
+        """Its content as the screen shows it, without a carriage return at the end."""
         self._anchor = 0
-        """What can be redrawn begins at this character: above it something else stands, or it was
-        drawn on a screen of another size."""
+        """Only the text after this character can be redrawn: other text is above it, or the screen
+        had another size."""
         self._drawn_at = os.terminal_size((0, 0))
         self._kept: int | None = None
-        """Where a reprint is due: how much of `printed` it may leave out."""
+        """If a reprint is due: how many leading characters of `printed` it may leave out."""
         self._reprinted_at = float("-inf")
         self._interrupted = False
-        """Whether a notice stands below the open entry."""
+        """Whether a notice was printed below the open entry."""
 
     def notice(self, message: str) -> None:
-        """Say it on stderr; where that is the same screen, on a line of its own."""
+        """Print a line on stderr; if that is the same screen, end the current line first."""
         if self._open is not None and not self._interrupted and sys.stderr.isatty():
             self._end_line()
             self._interrupted = True
@@ -80,7 +82,7 @@ class ScreenText(FollowText):
     def _end(self) -> None:
         self._pause()
         if not self._interrupted:
-            # No newline followed: it is a carriage return alone, and written out.
+            # No newline followed, so a carriage return at the end is a lone one: escape it.
             last = visible(self._content()[len(self._printed) :])
             write(last)
             if last or not self._printed.endswith("\n"):
@@ -92,7 +94,7 @@ class ScreenText(FollowText):
         if not appended and content == self._content():
             return  # only its time has changed
         before = len(content) - len(appended)
-        # Where the front was dropped, all places in the text move with it.
+        # If the front was dropped, all positions in the text move with it.
         lost = len(self._content()) - before
         start = max(0, len(self._printed) - lost)
         if self._interrupted:
@@ -118,7 +120,7 @@ class ScreenText(FollowText):
             self._kept = kept
 
     def _rows_back_to(self, line: int, size: os.terminal_size) -> int | None:
-        """How far up the line stands that begins at `line`; None where it cannot be reached."""
+        """Return how many rows above the cursor `line` begins; None if it cannot be redrawn."""
         if self._kept is not None or self._interrupted:
             return None
         if line < self._anchor or size != self._drawn_at:
@@ -139,7 +141,7 @@ class ScreenText(FollowText):
         self._anchor, self._reprinted_at = line, self._clock()
 
     def _draw(self, content: str, start: int) -> None:
-        # A carriage return is written out unless a newline follows, which growth may still bring.
+        # A carriage return at the end is kept back: growth may still bring its newline.
         end = len(content) - content.endswith("\r")
         write(visible(content[start:end]))
         self._printed = content[:end]
@@ -158,5 +160,25 @@ class ScreenText(FollowText):
 
 def _size_of_stdout() -> os.terminal_size:
     size = os.get_terminal_size(sys.stdout.fileno())
-    # A terminal that nobody has told its size says 0.
+    # A terminal that does not know its size says 0.
     return os.terminal_size((size.columns or 80, size.lines or 24))
+
+
+def rows(text: str, width: int) -> int:
+    """Return how many rows `text` takes from the first column on, with long lines wrapped.
+
+    After a final newline, the empty row with the cursor counts, too.
+    """
+    count, column = 1, 0
+    for character in text:
+        if character == "\n":
+            count, column = count + 1, 0
+        elif character == "\t":
+            # A tab never wraps: it ends at the last column.
+            column = max(column, min((column // _TAB + 1) * _TAB, width - 1))
+        elif character != "\r":
+            cells = get_character_cell_size(character)
+            if column + cells > width:
+                count, column = count + 1, 0
+            column += cells
+    return count

@@ -1,12 +1,12 @@
-"""A follow for people: entries under their headings. What pipes and terminals have in common."""
+"""Prints a follow as text: what pipes and terminals have in common."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from tasklogs.cli.failure import print_notice
 from tasklogs.cli.render.follow_lines import entry_message
 from tasklogs.cli.render.log_text import heading
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write
 from tasklogs.cli.render.task_text import state
 from tasklogs.cli.render.terminal_text import colours_wanted, one_line
@@ -28,20 +28,20 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 class FollowText(ABC):
-    """Prints entries as they come; the last one stays open, for it may still change."""
+    """Prints entries under headings. The last one stays open, because it may still change."""
 
     def __init__(self, task: str, *, from_the_start: bool = True) -> None:
-        """`from_the_start`: what is not printed at first is not there."""
+        """`from_the_start`: the follow begins with all entries of the log."""
         self._task = one_line(task)
         self._from_the_start = from_the_start
         self._bold, self._plain = (_BOLD, _PLAIN) if colours_wanted() else ("", "")
         self._status: TaskStatus | None = None
         self._any_entry = False
         self._open: tuple[int, int] | None = None
-        """Epoch and id of the entry that was printed last."""
+        """Epoch and id of the last printed entry."""
 
     def show(self, event: FollowEvent) -> None:
-        """Print what `event` says."""
+        """Print `event`."""
         match event:
             case StatusChanged():
                 self._show_status(event.status)
@@ -53,7 +53,7 @@ class FollowText(ABC):
                 self.notice(f"#{event.id} was withdrawn: it is no longer part of the conversation")
             case EpochStarted():
                 self._close()
-                self.notice(f"{self._task}: epoch {event.epoch}, another conversation begins")
+                self.notice(f"{self._task}: epoch {event.epoch}, a new conversation begins")
             case CaughtUp():
                 if self._from_the_start and not self._any_entry:
                     self.notice(f"{self._task}: no entries yet")
@@ -61,11 +61,11 @@ class FollowText(ABC):
                 self._pause()
 
     def notice(self, message: str) -> None:
-        """Say on stderr what is no entry."""
+        """Print a line on stderr that is not an entry."""
         print_notice(message)
 
     def finish(self) -> None:
-        """End it: the last entry as it stands, and a line's end behind it."""
+        """Print the rest of the last entry, and end its line."""
         self._close()
 
     def _show_status(self, status: TaskStatus) -> None:
@@ -96,16 +96,16 @@ class FollowText(ABC):
 
     @abstractmethod
     def _begin(self, entry: LogEntry) -> None:
-        """Print `entry`, which is not printed yet."""
+        """Print `entry`, which is new."""
 
     @abstractmethod
     def _change(self, change: EntryChange) -> None:
-        """The entry that is open has changed."""
+        """Print the change of the open entry."""
 
     @abstractmethod
     def _pause(self) -> None:
-        """It will not change soon: print what was held back."""
+        """Print what was held back: the open entry will not change soon."""
 
     @abstractmethod
     def _end(self) -> None:
-        """The entry that is open has its final state: end it with an empty line."""
+        """End the open entry, which is final, with an empty line."""

@@ -1,4 +1,4 @@
-"""A task's log on stdout: text for people, JSON for programs; page by page, never held whole."""
+"""Prints a task's log: as text or as JSON, page by page, so that it is never whole in memory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TypeAlias
 
-from tasklogs.cli.failure import print_notice
 from tasklogs.cli.render.protobuf_json import print_array, to_dict, to_line
+from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write, write_line
 from tasklogs.cli.render.task_text import moment, state
 from tasklogs.cli.render.terminal_text import colours_wanted, one_line, visible
@@ -23,7 +23,7 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 def print_notices(first: Page, task: str, *, tail: int | None, epoch: int | None) -> None:
-    """Say on stderr what the entries alone do not: that they are stored ones, and of when."""
+    """Print on stderr whether the log is a stored one, its time, and whether it is empty."""
     name = one_line(task)
     if first.snapshot:
         if first.HasField("snapshot_at"):
@@ -38,7 +38,7 @@ def print_notices(first: Page, task: str, *, tail: int | None, epoch: int | None
 
 
 def print_text(first: Page, pages: Iterable[Page], *, raw: bool) -> None:
-    """Each entry under a line that says who spoke and when. `raw`: content as it is."""
+    """Print each entry under a heading. `raw`: print the content as it is."""
     bold, plain = (_BOLD, _PLAIN) if colours_wanted() else ("", "")
     for entry in _entries(first, pages):
         content = entry.content if raw else visible(entry.content)
@@ -47,13 +47,13 @@ def print_text(first: Page, pages: Iterable[Page], *, raw: bool) -> None:
 
 
 def print_lines(first: Page, pages: Iterable[Page]) -> None:
-    """Each entry as JSON on a line."""
+    """Print each entry as JSON on one line."""
     for entry in _entries(first, pages):
         write_line(to_line(to_dict(entry)))
 
 
 def print_object(first: Page, pages: Iterable[Page]) -> None:
-    """One object: what the first page says of the log, then all entries."""
+    """Print one object: the fields of the first page, then all entries."""
     header = Page()
     header.CopyFrom(first)
     header.ClearField("logs")
@@ -72,7 +72,7 @@ def _entries(first: Page, pages: Iterable[Page]) -> Iterator[types_pb2.TaskLogEn
 
 
 def heading(entry: types_pb2.TaskLogEntry) -> str:
-    """Who spoke, and when."""
+    """Return the heading of an entry: its id, its author and its time."""
     speaker = _SPEAKERS.get(entry.type, f"type {entry.type}")
     dropped = f", without its first {entry.dropped_bytes:,} bytes" if entry.dropped_bytes else ""
     return f"#{entry.id} {speaker}, {moment(entry.time)}{dropped}"

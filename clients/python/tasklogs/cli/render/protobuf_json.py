@@ -1,4 +1,4 @@
-"""Messages as protobuf JSON, for programs: whole enum names, RFC 3339 times, int64 as strings."""
+"""Prints messages as protobuf JSON: full enum names, RFC 3339 times, int64 as strings."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tasklogs.cli.render.terminal_text import safe_json
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    """`message` as JSON's objects, also with the fields that hold their default."""
+    """Return `message` as JSON objects, with the fields that have their default as well."""
     return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
 def to_line(value: object) -> str:
-    """`value` as JSON on one line."""
+    """Return `value` as JSON on one line."""
     return safe_json(json.dumps(value, ensure_ascii=False))
 
 
@@ -34,7 +34,7 @@ def print_message(message: Message) -> None:
 
 
 def print_array(messages: Iterable[Message], end: str = "\n") -> None:
-    """Print an array, each message on a line of its own as soon as it is there."""
+    """Print an array, one message per line, each as soon as it is available."""
     before = "["
     for message in messages:
         write(f"{before}\n{to_line(to_dict(message))}")

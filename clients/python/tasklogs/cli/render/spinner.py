@@ -1,4 +1,4 @@
-"""A spinner on stderr, for what takes longer than a second."""
+"""A spinner on stderr, for calls that take longer than a second."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class Spinner:
-    """Shows `message` while it runs; nothing where stderr is no terminal."""
+    """Shows a message while it runs. It shows nothing if stderr is not a terminal."""
 
     def __init__(self, message: str) -> None:
         self._message = message
         self._status: Status | None = None
 
     def start(self) -> None:
-        """Begin to turn, on a thread of its own; does nothing where it already does."""
+        """Start to spin in a thread of its own. Does nothing if it already spins."""
         if self._status is not None or not sys.stderr.isatty():
             return
         from rich.console import Console
@@ -35,7 +35,7 @@ class Spinner:
             self._status.update(Text(message))
 
     def stop(self) -> None:
-        """End it and leave nothing behind; does nothing where it does not run."""
+        """Stop and erase the spinner. Does nothing if it does not spin."""
         if self._status is not None:
             self._status.stop()
             self._status = None

@@ -1,6 +1,6 @@
-"""The command's result, line by line, as it is.
+"""Writes the command's result to stdout, unchanged.
 
-Not `typer.echo`: in a pipe it would take an agent's own escape sequences out of the log.
+`typer.echo` is not used: in a pipe it would remove an agent's escape sequences from the log.
 """
 
 from __future__ import annotations

@@ -1,19 +1,20 @@
-"""Tasks as text: one whole, and many as a table."""
+"""Prints tasks as text: one with its details, many as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from enum import IntEnum
 
-from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tasklogs import enums
 from tasklogs.cli.choices import typed_name
 from tasklogs.cli.render.terminal_text import one_line
 from tasklogs.v1 import tasks_pb2, types_pb2
 
 TABLE_COLUMNS = ("task", "status", "agent", "entries", "log as of")
-"""What of a row fits on a terminal."""
+"""The columns of a row that fit on a terminal."""
 
 _STATES = {
     types_pb2.TASK_STATUS_ERROR: "in error",
@@ -22,22 +23,22 @@ _STATES = {
 
 
 def full_name(task: tasks_pb2.Task) -> str:
-    """What to type for `task`."""
+    """Return `owner/name`."""
     return one_line(f"{task.owner}/{task.name}")
 
 
 def status(value: types_pb2.TaskStatus.ValueType) -> str:
-    """A status in one word."""
-    return _word(types_pb2.TaskStatus.DESCRIPTOR, value)
+    """Return a status as one word."""
+    return _word(enums.TaskStatus, value)
 
 
 def state(value: types_pb2.TaskStatus.ValueType) -> str:
-    """A status as what follows "the task is"."""
+    """Return a status as the words after "the task is"."""
     return _STATES.get(value) or status(value)
 
 
 def moment(time: Timestamp) -> str:
-    """`time` to the second, as this machine's clock shows it, with the offset from UTC."""
+    """Return `time` to the second, in this machine's time zone, with the offset from UTC."""
     try:
         return datetime.fromtimestamp(time.seconds).astimezone().isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):
@@ -45,7 +46,7 @@ def moment(time: Timestamp) -> str:
 
 
 def describe(task: tasks_pb2.Task) -> Iterator[str]:
-    """All about `task`, line by line."""
+    """Yield the details of `task`, line by line."""
     detail = task.status_detail
     yield f"{full_name(task)} is {state(task.status)}"
     yield _line("id", one_line(task.id))
@@ -56,16 +57,16 @@ def describe(task: tasks_pb2.Task) -> Iterator[str]:
     yield _line("created", moment(task.created_at))
     yield _line("kind", "standalone" if task.standalone else "orchestrated")
     yield _line("build", f"{_build(detail.build)}: {status(detail.build.computed)}")
-    lifecycle = _word(types_pb2.AgentLifecycle.DESCRIPTOR, detail.agent.lifecycle)
+    lifecycle = _word(enums.AgentLifecycle, detail.agent.lifecycle)
     yield _line("agent", f"{lifecycle}: {status(detail.agent.computed)}")
-    health = _word(types_pb2.AppHealth.DESCRIPTOR, detail.app.health)
+    health = _word(enums.AppHealth, detail.app.health)
     yield _line("task app", f"{health}: {status(detail.app.computed)}")
     yield _line("stream", "an agent is connected" if task.agent_connected else "no agent connected")
     yield _line("log", _log(task.log))
 
 
 def row(task: tasks_pb2.Task) -> tuple[str, ...]:
-    """`task` in the order of TABLE_COLUMNS, then when it was created, and its id."""
+    """Return the cells of TABLE_COLUMNS, then when the task was created, and its id."""
     log = task.log
     return (
         full_name(task),
@@ -79,14 +80,14 @@ def row(task: tasks_pb2.Task) -> tuple[str, ...]:
 
 
 def print_table(rows: Iterable[tuple[str, ...]]) -> None:
-    """The first TABLE_COLUMNS of each row as a table, for a terminal."""
+    """Print the TABLE_COLUMNS of each row as a table, for a terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in TABLE_COLUMNS:
-        # A task's name is there to be copied: it wraps rather than end in an ellipsis.
+        # People copy the name of a task: wrap it instead of cutting it off.
         table.add_column(column, overflow="fold", no_wrap=column != "task")
     for cells in rows:
         table.add_row(*map(Text, cells[: len(TABLE_COLUMNS)]))
@@ -100,8 +101,8 @@ def _line(label: str, text: str) -> str:
 def _build(build: types_pb2.StatusDetail.Build) -> str:
     if not build.number:
         return "none yet"
-    transition = _word(types_pb2.BuildTransition.DESCRIPTOR, build.transition)
-    return f"{build.number}, {transition} {_word(types_pb2.JobStatus.DESCRIPTOR, build.job_status)}"
+    transition = _word(enums.BuildTransition, build.transition)
+    return f"{build.number}, {transition} {_word(enums.JobStatus, build.job_status)}"
 
 
 def _log(log: tasks_pb2.Task.Log) -> str:
@@ -114,9 +115,9 @@ def _log(log: tasks_pb2.Task.Log) -> str:
     )
 
 
-def _word(enum: EnumDescriptor, value: int) -> str:
+def _word(enum: type[IntEnum], value: int) -> str:
     if not value:
         return "not reported"
-    known = enum.values_by_number.get(value)
-    # A newer server may send a value that these stubs do not know.
-    return typed_name(enum.name, known.name) if known else f"{enum.name} {value}"
+    known = enum(value)
+    # A newer server may send a value that this version does not know: it reads as 0.
+    return typed_name(known) if known else f"{enum.__name__} {value}"

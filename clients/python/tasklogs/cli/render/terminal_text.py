@@ -1,4 +1,4 @@
-"""Text for a terminal, in the shapes that commands print."""
+"""Text that is safe to print on a terminal."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _JSON_LEAVES_RAW = re.compile(rf"[\x7f-\x9f{BIDI_AND_SEPARATORS}]")
 
 
 def one_line(text: str) -> str:
-    """`text` made visible, on one line."""
+    """Return `text` on one line, with control characters escaped."""
     parts = (part.strip() for part in _BREAK.split(text))
     return visible(" ".join(part for part in parts if part))
 
 
 def safe_json(text: str) -> str:
-    r"""JSON `text` with the characters that `json` leaves raw as `\uXXXX`: the same value."""
+    r"""Return JSON `text` with the control characters that `json` leaves raw as `\uXXXX`."""
     return _JSON_LEAVES_RAW.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def colours_wanted() -> bool:
-    """Whether stdout is a terminal that may be coloured (https://no-color.org)."""
+    """Whether stdout is a terminal that may show colours (https://no-color.org)."""
     return (
         sys.stdout.isatty()
         and not os.environ.get("NO_COLOR")

@@ -1,4 +1,4 @@
-"""Whatever fails is one helpful line on stderr and exit 1."""
+"""Every failure is one helpful line on stderr and exit code 1."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_refused_credentials_say_which_to_give_and_not_twice_that_they_were_refu
     assert describe(error, "127.0.0.1:50051", timeout_seconds=1) == f"unauthenticated: {line}"
 
 
-def test_what_is_not_permitted_is_not_said_twice() -> None:
+def test_permission_denied_is_not_said_twice() -> None:
     error = TaskLogsRpcError(grpc.StatusCode.PERMISSION_DENIED, "permission denied: not yours")
 
     line = describe(error, "127.0.0.1:50051", timeout_seconds=1)
@@ -140,24 +140,29 @@ def test_what_is_not_permitted_is_not_said_twice() -> None:
 @pytest.mark.parametrize(
     ("tls", "advice"),
     [
-        (None, "if it wants TLS, use --tls-ca FILE, and --tls-client-cert if it asks"),
-        (Tls(), "if it wants a client's certificate, use --tls-client-cert and --tls-client-key"),
+        (
+            None,
+            "if it requires TLS, use --tls-ca FILE; for a client certificate, --tls-client-cert",
+        ),
+        (Tls(), "if it requires a client certificate, use --tls-client-cert and --tls-client-key"),
         (
             Tls(certificate=Path("a.crt"), key=Path("a.key")),
-            "it may refuse the certificate in a.crt: expired, or not signed by an authority of the"
-            " server's --tls-client-ca",
+            "it may have refused the certificate in a.crt: it has expired, or no authority of the"
+            " server's --tls-client-ca signed it",
         ),
     ],
     ids=["plain text", "TLS", "with a certificate"],
 )
-def test_a_server_that_hangs_up_is_told_by_what_was_tried(tls: Tls | None, advice: str) -> None:
+def test_advice_on_a_closed_connection_depends_on_the_tls_settings(
+    tls: Tls | None, advice: str
+) -> None:
     error = TaskLogsRpcError(
         grpc.StatusCode.UNAVAILABLE, "last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed"
     )
 
     line = describe(error, "127.0.0.1:1", timeout_seconds=1, tls=tls)
 
-    assert line == f"no connection to 127.0.0.1:1: it hung up; {advice}"
+    assert line == f"no connection to 127.0.0.1:1: it closed the connection; {advice}"
 
 
 @pytest.mark.parametrize("code", grpc.StatusCode)
@@ -169,9 +174,9 @@ def test_every_code_has_its_words(code: grpc.StatusCode, message: str) -> None:
     assert code.name not in line
 
 
-async def test_where_no_server_answers_it_says_where_and_how_to_start_one() -> None:
+async def test_a_missing_server_is_reported_with_its_address_and_how_to_start_one() -> None:
     with socket.socket() as bound:
-        # Bound and not listening: nobody else gets the port meanwhile.
+        # Bound but not listening, so that no other process gets the port.
         bound.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{bound.getsockname()[1]}"
         finished = await read(address)
@@ -184,7 +189,7 @@ async def test_where_no_server_answers_it_says_where_and_how_to_start_one() -> N
     )
 
 
-async def test_a_peer_that_is_no_grpc_server_gets_one_line() -> None:
+async def test_a_server_without_grpc_is_reported_in_one_line() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
 
@@ -197,7 +202,7 @@ async def test_a_peer_that_is_no_grpc_server_gets_one_line() -> None:
     assert finished.stderr.count("\n") == 1
 
 
-async def test_no_answer_within_the_timeout_says_so(scripted: ScriptedServer) -> None:
+async def test_a_timeout_is_reported(scripted: ScriptedServer) -> None:
     scripted.script.append(Silence())
 
     finished = await read(scripted.address, "--timeout", "0.2")
@@ -207,7 +212,7 @@ async def test_no_answer_within_the_timeout_says_so(scripted: ScriptedServer) ->
     )
 
 
-async def test_a_host_that_does_not_resolve_is_one_line() -> None:
+async def test_a_host_that_does_not_resolve_is_reported_in_one_line() -> None:
     finished = await read("nowhere.invalid:50051", "--timeout", "5")
 
     assert finished.code == 1
@@ -232,14 +237,16 @@ async def test_a_page_that_fails_ends_with_1_after_those_before_it(
     assert finished.stderr == "tasklogs: out of range: evicted (CURSOR_EXPIRED)\n"
 
 
-async def test_an_argument_that_is_no_text_is_one_line(scripted: ScriptedServer) -> None:
+async def test_an_argument_that_is_not_utf_8_is_reported_in_one_line(
+    scripted: ScriptedServer,
+) -> None:
     finished = await run("logs", "local/\udcff", "--server", scripted.address)
 
     assert finished == Finished(2, "", "tasklogs: not UTF-8 text: 'local/\\udcff'\n")
     assert scripted.requests == []
 
 
-async def test_on_a_terminal_a_slow_answer_says_what_it_waits_for(
+async def test_on_a_terminal_a_slow_call_shows_what_it_waits_for(
     scripted: ScriptedServer,
 ) -> None:
     scripted.script.append(Silence())

@@ -1,7 +1,7 @@
 """Where an unexpected exception came from, without what it says.
 
-An exception's text may quote what was being handled (asyncpg quotes rows and arguments, a KeyError
-its key), and content never gets into the server's log. Types, files and lines find the bug.
+The text of an exception may quote what was being handled (asyncpg quotes rows and arguments, a
+KeyError its key), and content is never logged. Types, files and lines are enough to find the bug.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""RFC 3339 times with their nanoseconds, as Go writes them."""
+"""Parses RFC 3339 times with nanoseconds, as Go writes them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ _FORM = re.compile(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@lru_cache(maxsize=1024)  # a growing answer shows the same moment in its event and in the list
+@lru_cache(maxsize=1024)  # an event and the list show the same time
 def parse(text: str) -> Time:
-    """Return the moment that `text` names. Raises ValueError where it names none.
+    """Return the time in `text`. Raises ValueError if it is not an RFC 3339 time.
 
-    A leap second counts as the second after it. The moment itself lies in the years 1 to 9999 of
-    UTC.
+    A leap second counts as the second after it. The result is in the years 1 to 9999 of UTC.
     """
     form = _FORM.fullmatch(text)
     if form is None:

@@ -1,0 +1,43 @@
+"""A change of a log on its way from an agent to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasklogs.log.delta import Delta
+from tasklogs.log.entry import Entry, Time
+
+
+@dataclass(frozen=True, slots=True)
+class TailChange:
+    """The tail `id` grew or was rewritten: a delta to what this session sent of it before."""
+
+    id: int
+    time: Time
+    delta: Delta
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """A change of the log; its parts apply in the order of the fields."""
+
+    sequence: int = 0
+    """Its number in the session, from 1; 0: not numbered yet."""
+    open_epoch: bool = False
+    withdraw_tail: bool = False
+    tail: TailChange | None = None
+    entries: Sequence[Entry] = ()
+    waited_seconds: float = 0.0
+    """How long the oldest of these changes had waited at the agent before it was sent."""
+
+    @property
+    def content_bytes(self) -> int:
+        """The most that it adds to the log's content; less where it replaces some."""
+        text = 0 if self.tail is None else len(self.tail.delta.text)
+        return text + sum(len(entry.content) for entry in self.entries)
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows that it adds to the stored log."""
+        return len(self.entries) + self.open_epoch + self.withdraw_tail

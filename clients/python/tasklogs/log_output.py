@@ -1,0 +1,102 @@
+"""How the server and the agent write their own logs: one event per line, on stderr.
+
+The text of an exception is never written: it may quote the content of an entry.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import structlog
+from structlog.types import EventDict, Processor
+
+from tasklogs.tracebacks import traceback_of
+from tasklogs.visible import fields_in_one_line
+
+LogFormat = Literal["console", "json"]
+
+_MESSAGE_CHARACTERS = 500
+
+
+def _never(_: BaseException | None) -> bool:
+    return False
+
+
+def configure(
+    log_format: LogFormat,
+    log_level: str,
+    *,
+    context: Sequence[Processor] = (),
+    is_left_out: Callable[[BaseException | None], bool] = _never,
+) -> None:
+    """Set up structlog for this process, and what libraries log through `logging`.
+
+    `context` adds fields to each line. A library's record is left out where `is_left_out` says so
+    of its exception.
+    """
+    colors = log_format == "console" and sys.stderr.isatty()
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        # Where Rich is installed, structlog's default prints the local variables of each frame.
+        else structlog.dev.ConsoleRenderer(
+            colors=colors, exception_formatter=structlog.dev.plain_traceback
+        )
+    )
+    processors: list[Processor] = [
+        *context,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_words,
+    ]
+    if log_format == "console":  # JSON has escapes of its own
+        processors.append(fields_in_one_line)
+    level = logging.getLevelNamesMapping()[log_level.upper()]
+    structlog.configure(
+        processors=[*processors, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # Only warnings and errors of libraries matter here. A program that embeds this one and has set
+    # up its own handlers keeps them.
+    handler = _LibraryHandler(is_left_out)
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING))
+
+
+def _without_words(_: object, __: str, line: EventDict) -> EventDict:
+    """Write where an exception comes from, and not what it says."""
+    told = line.pop("exc_info", None)
+    error = told if isinstance(told, BaseException) else sys.exc_info()[1] if told else None
+    if error is not None:
+        line["exception"] = traceback_of(error)
+    return line
+
+
+class _LibraryHandler(logging.Handler):
+    """Writes a library's record as a line like all others, without what an exception says.
+
+    Python's default handler would print that text. asyncio, for instance, puts the exception of a
+    lost task into its message.
+    """
+
+    def __init__(self, is_left_out: Callable[[BaseException | None], bool]) -> None:
+        super().__init__()
+        self._is_left_out = is_left_out
+        self._log = structlog.get_logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        event = record.getMessage().partition("\n")[0][:_MESSAGE_CHARACTERS]
+        if record.name == "asyncio":
+            event = event.partition("(")[0]  # a callback's arguments follow
+        fields = {"logger": record.name}
+        error = record.exc_info[1] if record.exc_info else None
+        if self._is_left_out(error):
+            return
+        if error is not None:
+            fields["exception"] = traceback_of(error)
+        self._log.log(record.levelno, event, **fields)
