@@ -1,9 +1,12 @@
 # The same commands for people and CI. Each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test breaks demo soak fuzz bench ci lint types imports protos check-protos docs \
+.PHONY: help setup setup-serve run test breaks demo soak fuzz bench ci lint types imports protos check-protos docs \
         check-docs buf lock agentapi format clean
 
 BIN := .venv/bin
+# The interpreter of .venv, for tools/setup.sh. Empty: the one that .venv has, or the first one found.
+PYTHON ?=
+export PYTHON
 # Rooms that this checkout has; mypy refuses a path that is not there.
 TYPED := $(wildcard clients/python server tests bench demo tools)
 # All of the tests; a few are told apart more easily when they run one after the other.
@@ -13,11 +16,15 @@ help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
 	    awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
-setup: ## Make .venv with the project and its development tools (idempotent)
-	@sh tools/setup.sh
+setup: ## Install the project and its development tools in .venv; PYTHON=python3.13 chooses
+	@sh tools/setup.sh dev
 	@sh tools/agentapi.sh ensure
 
-run: setup ## Serve on 127.0.0.1:50051 on an embedded Postgres
+# Serving needs no development tools and no AgentAPI.
+setup-serve:
+	@sh tools/setup.sh serve
+
+run: setup-serve ## Serve on 127.0.0.1:50051 on an embedded Postgres
 	@exec $(BIN)/tasklogs serve $(ARGS)
 
 test: setup ## Run the tests; ARGS="tests/store -k fence" for some of them
@@ -71,7 +78,7 @@ check-docs: setup ## Fail where those differ from the code
 buf: setup ## buf: lint, and breaking changes since the last tag
 	@sh tools/buf.sh
 
-lock: setup ## Write requirements/dev.lock anew (UPGRADE=1: newest versions)
+lock: setup ## Write the locks in requirements/ anew (UPGRADE=1: newest versions)
 	@sh tools/lock.sh
 
 agentapi: ## Ask Go for the real AgentAPI again, whatever was recorded
