@@ -69,7 +69,7 @@ protos: setup ## Generate the Python stubs from protos/
 check-protos: setup ## Fail where the committed stubs differ from protos/
 	@$(BIN)/python tools/generate_stubs.py --check
 
-docs: setup ## Write docs/api.md and the tables in docs/operations.md from the code
+docs: setup ## Write docs/api.md, the tables in docs/operations.md and the tree of packages
 	@$(BIN)/python tools/generate_docs.py
 
 check-docs: setup ## Fail where those differ from the code
