@@ -1,6 +1,6 @@
 # The same commands for people and CI. Each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-serve run test breaks demo soak fuzz bench ci lint types imports protos check-protos docs \
+.PHONY: help setup setup-serve run test breaks demo soak fuzz bench ci lint prose types imports protos check-protos docs \
         check-docs buf lock agentapi format clean
 
 BIN := .venv/bin
@@ -52,6 +52,9 @@ ci: lint imports buf check-protos check-docs types test ## Run every check, then
 lint: setup ## ruff: rules and format
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+
+prose: setup ## Check the width of prose, and the words that this project does not use
+	@$(BIN)/python tools/check_prose.py
 
 format: setup ## Let ruff mend what it can and format
 	@$(BIN)/ruff check --fix

