@@ -1,6 +1,6 @@
 # The same commands for people and CI. Each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-serve run test breaks demo soak fuzz bench ci lint prose types imports protos check-protos docs \
+.PHONY: help setup setup-serve run test coverage breaks demo soak fuzz bench ci lint prose types imports protos check-protos docs \
         check-docs buf lock agentapi format clean
 
 BIN := .venv/bin
@@ -30,6 +30,14 @@ run: setup-serve ## Serve on 127.0.0.1:50051 on an embedded Postgres
 test: setup ## Run the tests; ARGS="tests/store -k fence" for some of them
 	@$(BIN)/python -m pytest $(or $(ARGS),$(IN_PARALLEL)); code=$$?; sh tools/agentapi.sh left-out; exit $$code
 
+# In place of `test` in CI: it measures servers, agents and commands that tests start, too.
+coverage: setup ## Run the tests, and print how much of server/ and clients/python they ran
+	@rm -f .coverage .coverage.*
+	@COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
+	    $(BIN)/coverage run -m pytest $(or $(ARGS),$(IN_PARALLEL)); code=$$?; \
+	    $(BIN)/coverage combine --quiet && $(BIN)/coverage report; \
+	    sh tools/agentapi.sh left-out; exit $$code
+
 breaks: setup ## Break each rule in a copy of the code: its test must fail
 	@$(BIN)/python -m tests.rules $(ARGS)
 
@@ -47,7 +55,7 @@ fuzz: setup ## Look for inputs that break a decoder; ARGS="cursors --seconds 600
 bench: setup ## Measure, and write bench/results/
 	@exec $(BIN)/python -m bench $(ARGS)
 
-ci: lint imports buf check-protos check-docs types test ## Run every check, then the tests
+ci: lint imports buf check-protos check-docs types coverage ## Run every check, then the tests with coverage
 
 lint: setup ## ruff: rules and format
 	@$(BIN)/ruff check
@@ -88,5 +96,5 @@ agentapi: ## Ask Go for the real AgentAPI again, whatever was recorded
 	@sh tools/agentapi.sh force
 
 clean: ## Remove what these commands made, .venv too
-	@rm -rf .venv .tools .fuzz dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .coverage .coverage.* .tools .fuzz dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
