@@ -59,7 +59,7 @@ bench: setup ## Measure, and write bench/results/
 
 ci: lint imports buf check-protos check-docs types coverage ## Run every check, then the tests with coverage
 
-lint: setup ## ruff: rules and format
+lint: setup prose ## ruff: rules and format; the check of prose
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 
