@@ -1,7 +1,8 @@
 """Writes what the docs take from the code; with --check, fails where they are stale.
 
-docs/api.md        the whole page, from the comments in protos/
-docs/operations.md the tables between `<!-- NAME, by make docs -->` and `<!-- end -->`
+docs/api.md          the whole page, from the comments in protos/
+docs/operations.md   the tables between `<!-- NAME, by make docs -->` and `<!-- end -->`
+docs/development.md  the tree of packages, between the same comments
 """
 
 import argparse
@@ -13,25 +14,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.docs import api, tables  # noqa: E402 - the path to it is set above
+from tools.docs import api, tables, tree  # noqa: E402 - the path to it is set above
 
 API = ROOT / "docs/api.md"
-OPERATIONS = ROOT / "docs/operations.md"
+IN_PART = (ROOT / "docs/operations.md", ROOT / "docs/development.md")
 _PART = re.compile(r"(<!-- (?P<name>[\w ]+), by make docs -->\n).*?(<!-- end -->)", re.DOTALL)
 _PARTS: Mapping[str, Callable[[], str]] = {
     "server settings": tables.server_settings,
     "agent settings": tables.agent_settings,
     "agent log events": tables.agent_log_events,
     "metrics": tables.metrics,
+    "packages": lambda: tree.packages(ROOT),
 }
 
 
 def pages() -> dict[Path, str]:
     """Return each page as it should be. Raises KeyError for a part that nobody makes."""
-    with_tables = _PART.sub(
-        lambda part: f"{part[1]}\n{_PARTS[part['name']]()}\n{part[3]}", OPERATIONS.read_text()
+    return {API: api.reference(ROOT / "protos"), **{page: _with_parts(page) for page in IN_PART}}
+
+
+def _with_parts(page: Path) -> str:
+    return _PART.sub(
+        lambda part: f"{part[1]}\n{_PARTS[part['name']]()}\n{part[3]}", page.read_text()
     )
-    return {API: api.reference(ROOT / "protos"), OPERATIONS: with_tables}
 
 
 def main() -> int:

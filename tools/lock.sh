@@ -1,8 +1,9 @@
 #!/bin/sh
-# Writes requirements/dev.lock anew from pyproject.toml: every dependency of the project, its
-# `server` and `telemetry` extras, its development tools and its build back end, with hashes, for every platform
-# and Python >= 3.11. No lock names a registry, so that it installs through whichever is set up.
-# Versions that already stand in the lock stay, unless UPGRADE=1.
+# Writes the locks in requirements/ anew from pyproject.toml, with hashes, for every platform and
+# Python >= 3.11. dev.lock has everything: the dependencies of the project, its extras `server` and
+# `telemetry`, its development tools and its build back end. The other locks are parts of it, in the
+# same versions. No lock names a registry, so pip uses the one that is configured on the machine.
+# Versions that stand in dev.lock stay, unless UPGRADE=1.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,9 +23,9 @@ compile pyproject.toml --extra server --extra telemetry --group dev ${UPGRADE:+-
     --output-file requirements/dev.lock
 # What builds packages is installed before all others, in the same versions.
 compile --group build --constraint requirements/dev.lock --output-file requirements/build.lock
-# What a container image needs, in the same versions and without any tools.
+# What serving needs, for the container image and `make run`: no development tools.
 compile pyproject.toml --extra server --extra telemetry --constraint requirements/dev.lock \
-    --output-file requirements/image.lock
+    --output-file requirements/serve.lock
 # What `make fuzz` installs beside dev.lock, where there is a build of it.
 compile --group fuzz --constraint requirements/dev.lock ${UPGRADE:+--upgrade} \
     --output-file requirements/fuzz.lock

@@ -1,0 +1,1 @@
+"""Tests of tools/: what the Makefile calls."""
