@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 
 from tasklogs.agent.run import Agent, Options
+from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream.reconnect import Fatal
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2, types_pb2
 from tests.agent.conftest import FAST, until
@@ -25,9 +27,12 @@ SNAPSHOT = task_logs_pb2.LOG_SOURCE_SNAPSHOT
 
 @asynccontextmanager
 async def agent_of(
-    made: tasks_pb2.CreateTaskResponse, address: str, app: FakeTaskApp
+    made: tasks_pb2.CreateTaskResponse,
+    address: str,
+    app: FakeTaskApp,
+    settings: Settings = FAST,
 ) -> AsyncIterator[tuple[Agent, asyncio.Task[None]]]:
-    agent = Agent(Options(address, made.agent_token, app.url), FAST)
+    agent = Agent(Options(address, made.agent_token, app.url), settings)
     async with running(agent) as task:
         yield agent, task
 
@@ -48,7 +53,7 @@ async def create(server: Server) -> tasks_pb2.CreateTaskResponse:
 
 async def read(server: Server, **fields: object) -> task_logs_pb2.GetTaskLogsResponse:
     request = task_logs_pb2.GetTaskLogsRequest(task="local/demo", **fields)  # type: ignore[arg-type]
-    return await server.logs.GetTaskLogs(request, timeout=10)
+    return await server.logs.GetTaskLogs(request, timeout=DEADLINE_SECONDS)
 
 
 async def read_all(server: Server) -> list[types_pb2.TaskLogEntry]:
@@ -92,7 +97,14 @@ async def test_a_long_conversation_and_a_long_message_are_read_as_they_were_show
     for number in range(2000):
         app.say("user" if number % 2 else "agent", f"{number} ü\x00 " + "x" * 500)
     app.say("agent", "y" * 1_000_000)
-    async with make_server() as server, agent_of(await create(server), server.address, app):
+    # A busy machine needs its time to carry two million bytes through all of this.
+    patient = replace(
+        FAST, fetch_patience_seconds=DEADLINE_SECONDS, sync_timeout_seconds=DEADLINE_SECONDS
+    )
+    async with (
+        make_server(sync_timeout=timedelta(seconds=DEADLINE_SECONDS)) as server,
+        agent_of(await create(server), server.address, app, patient),
+    ):
         await until_status(server, types_pb2.TASK_STATUS_ACTIVE)
         entries = await read_all(server)
     assert [entry.content for entry in entries] == [one.content for one in app.messages]

@@ -55,7 +55,7 @@ def read(server: Server, tail: int) -> asyncio.Task[logs_pb.GetTaskLogsResponse]
     request = logs_pb.GetTaskLogsRequest(task=TASK, tail=tail, source=logs_pb.LOG_SOURCE_SNAPSHOT)
 
     async def call() -> logs_pb.GetTaskLogsResponse:
-        return await server.logs.GetTaskLogs(request, timeout=20)
+        return await server.logs.GetTaskLogs(request, timeout=DEADLINE_SECONDS)
 
     return asyncio.create_task(call())
 
@@ -133,7 +133,9 @@ async def test_live_reads_that_wait_for_the_task_app_keep_nobody_from_reading(
 
 
 async def read_live(server: Server) -> logs_pb.GetTaskLogsResponse:
-    return await server.logs.GetTaskLogs(logs_pb.GetTaskLogsRequest(task=TASK), timeout=20)
+    return await server.logs.GetTaskLogs(
+        logs_pb.GetTaskLogsRequest(task=TASK), timeout=DEADLINE_SECONDS
+    )
 
 
 async def test_follows_and_agent_streams_are_bounded_and_make_room_when_they_leave(

@@ -22,7 +22,7 @@ from tests.support.fixtures.server import MakeServer, Server
 
 
 async def read(
-    server: Server, *, task: str = TASK, timeout: float = 20, **fields: Any
+    server: Server, *, task: str = TASK, timeout: float = DEADLINE_SECONDS, **fields: Any
 ) -> pb.GetTaskLogsResponse:
     return await server.logs.GetTaskLogs(
         pb.GetTaskLogsRequest(task=task, **fields), timeout=timeout

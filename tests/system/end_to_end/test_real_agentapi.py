@@ -116,7 +116,7 @@ class Task:
 
     async def read(self, **fields: object) -> task_logs_pb2.GetTaskLogsResponse:
         request = task_logs_pb2.GetTaskLogsRequest(task="local/demo", **fields)  # type: ignore[arg-type]
-        return await self._server.logs.GetTaskLogs(request, timeout=20)
+        return await self._server.logs.GetTaskLogs(request, timeout=DEADLINE_SECONDS)
 
     async def until(
         self, condition: Callable[[task_logs_pb2.GetTaskLogsResponse], object]
