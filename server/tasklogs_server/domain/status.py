@@ -6,6 +6,7 @@ Each of three layers computes a status of its own; ACTIVE there means "ask the n
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import assert_never
 
 # The values of these enums are stored as text: renaming one is a migration.
@@ -93,12 +94,24 @@ class StatusDetail:
 
 
 def derive(facts: Facts) -> StatusDetail:
-    """The status is that of the first layer that is not ACTIVE, and ACTIVE where all are."""
-    build = build_layer(facts.transition, facts.job_status)
-    agent = agent_layer(facts.lifecycle)
-    app = app_layer(facts.health)
-    inactive = (layer for layer in (build, agent, app) if layer is not TaskStatus.ACTIVE)
-    return StatusDetail(facts, build, agent, app, status=next(inactive, TaskStatus.ACTIVE))
+    """Return the status of the first layer that is not ACTIVE, or ACTIVE if all are."""
+    return StatusDetail(
+        facts, *_computed(facts.transition, facts.job_status, facts.lifecycle, facts.health)
+    )
+
+
+# Every read derives a status: each of the few combinations is computed once.
+@cache
+def _computed(
+    transition: BuildTransition | None,
+    job_status: JobStatus | None,
+    lifecycle: AgentLifecycle | None,
+    health: AppHealth | None,
+) -> tuple[TaskStatus, TaskStatus, TaskStatus, TaskStatus]:
+    """Return the status of each layer, and the task's."""
+    layers = build_layer(transition, job_status), agent_layer(lifecycle), app_layer(health)
+    inactive = (layer for layer in layers if layer is not TaskStatus.ACTIVE)
+    return *layers, next(inactive, TaskStatus.ACTIVE)
 
 
 def build_layer(transition: BuildTransition | None, job_status: JobStatus | None) -> TaskStatus:

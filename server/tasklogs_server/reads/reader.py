@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -175,7 +176,7 @@ class LogReader:
         return CursorExpired(Cursor(task_id, evicted.revision).encode())
 
     async def _page(self, ref: TaskRef, wanted: PageQuery) -> LogPage:
-        page = await self._shared.run((ref, wanted), lambda: self._reads.page(ref, wanted))
+        page = await self._shared.run((ref, wanted), partial(self._reads.page, ref, wanted))
         concerns(page.task_id)
         return page
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
-from tasklogs_server.domain.errors import StoreBusy, TaskLogsError
+from tasklogs_server.domain.errors import StoreBusy, StoreUnavailable, TaskLogsError
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.errors import concerns_one_task, is_connection_lost, translated
 
@@ -94,9 +94,11 @@ class Connections:
         Postgres is away, or goes away meanwhile.
         """
         self._circuit_breaker.check()
-        await self._wait_for_a_turn()
+        if self._slots.locked():
+            await self._wait_for_a_turn()
+        else:
+            await self._slots.acquire()
         try:
-            self._circuit_breaker.check()  # it may have gone while this one waited
             with translated():
                 # Without a deadline: `_cut` sets one.
                 async with asyncio.timeout(None) as limit:
@@ -139,9 +141,6 @@ class Connections:
         await asyncio.gather(*map(_close, idle))
 
     async def _wait_for_a_turn(self) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()
-            return
         self._waiting += 1
         try:
             async with asyncio.timeout(self._patience_seconds):
@@ -150,6 +149,11 @@ class Connections:
             raise StoreBusy(_retry_after()) from None
         finally:
             self._waiting -= 1
+        try:
+            self._circuit_breaker.check()  # Postgres may have gone away meanwhile
+        except StoreUnavailable:
+            self._slots.release()
+            raise
 
     def _cut(self) -> None:
         """Let all who wait for Postgres fail; the connections may be dead and not know it."""

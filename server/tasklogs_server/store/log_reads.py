@@ -13,7 +13,6 @@ from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
-from tasklogs_server.store.records import Tail
 from tasklogs_server.store.task_rows import (
     FACT_COLUMNS,
     LEASE_OVER,
@@ -232,16 +231,10 @@ def _encoded_tail(row: asyncpg.Record) -> bytes:
     head = tail_of(row)
     if head is None or row["tail_content"] is None:
         raise LogCorrupt
-    return _encode(Tail(head, _fold(row["tail_content"], row["tail_keeps"], row["tail_texts"])))
-
-
-def _encode(tail: Tail) -> bytes:
-    head = tail.head
+    content = _fold(row["tail_content"], row["tail_keeps"], row["tail_texts"])
     return (
-        encode_head(
-            head.id, head.type, head.time, head.revision, head.dropped_bytes, len(tail.content)
-        )
-        + tail.content
+        encode_head(head.id, head.type, head.time, head.revision, head.dropped_bytes, len(content))
+        + content
     )
 
 
