@@ -95,8 +95,10 @@ async def test_whoever_read_past_the_feed_comes_back_to_the_steps_of_all(world: 
         await ahead.reached(world.log.revision)  # past the feed
         reads = world.changes.of_followers
         await world.log.grow(1, "f", keep_bytes=1)
-        world.changes.feeds_read.set()  # a step that begins before where this follower is
+        world.changes.feeds_read.set()  # the step to come begins before this follower's revision
         await _reached([ahead, other], world.log.revision)
+        assert world.changes.of_followers <= reads + 1
+        reads = world.changes.of_followers
         for text in "gh":
             await world.log.grow(1, text, keep_bytes=1)
             await _reached([ahead, other], world.log.revision)

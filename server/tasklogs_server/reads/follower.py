@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from tasklogs_server.bus.local import LocalBus
@@ -105,7 +106,7 @@ class Follows:
         if self._draining is not None:  # also one that came while the task was read
             raise self._draining
         woken = asyncio.Event()
-        async with self._feed(task, woken) as feed:
+        async with self._feed(task, detail, woken) as feed:
             if feed.detail != detail:
                 await feed.refresh()  # it was there before, and may not have read these facts yet
             messages = _Follower(self, feed, query, revision, woken).messages()
@@ -124,7 +125,8 @@ class Follows:
 
         Raises CursorExpired where some of it was evicted.
         """
-        return await self._lagging.run((task_id, revision), lambda: self._read(task_id, revision))
+        read = partial(self._read, task_id, revision)
+        return await self._lagging.run((task_id, revision), read)
 
     async def sync(self, task_id: UUID) -> None:
         """Bring the store up to date. Raises AgentUnreachable, TaskAppFailed."""
@@ -152,11 +154,13 @@ class Follows:
         return _Lag(messages, read.revision)
 
     @asynccontextmanager
-    async def _feed(self, task: Task, follower: asyncio.Event) -> AsyncIterator[Feed]:
+    async def _feed(
+        self, task: Task, detail: StatusDetail, follower: asyncio.Event
+    ) -> AsyncIterator[Feed]:
         """Lend the task's feed: the first follower opens it, the last one closes it."""
-        feed, running = self._feeds.get(task.task_id) or self._open(task)
+        feed, running = self._feeds.get(task.task_id) or self._open(task, detail)
         if feed.error is not None:  # its followers are about to leave, perhaps slowly
-            feed, running = self._open(task)
+            feed, running = self._open(task, detail)
         try:
             with feed.wakes(follower):
                 yield feed
@@ -168,8 +172,8 @@ class Follows:
                 with suppress(asyncio.CancelledError):
                     await running
 
-    def _open(self, task: Task) -> _RunningFeed:
-        feed = Feed(task, self._changes, lease=self._lease)
+    def _open(self, task: Task, detail: StatusDetail) -> _RunningFeed:
+        feed = Feed(task, detail, self._changes, lease=self._lease)
         running = asyncio.create_task(feed.run(), name=f"feed {task.task_id}")
         self._feeds[task.task_id] = feed, running
         return feed, running

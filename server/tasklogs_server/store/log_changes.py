@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -138,14 +139,12 @@ SELECT place.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_c
 class EntriesChanged:
     """Entries of one epoch that are rows, joined as the field `logs` travels.
 
-    `first_revision` and `revision`: of the first one and of the last. `tail_content`: the content
-    of the last one, where that is the log's tail.
+    `last_id` and `revision` are the last entry's. `tail_content` is its content if it is the tail.
     """
 
     epoch: int
     encoded: bytes
     last_id: int
-    first_revision: int
     revision: int
     tail_content: bytes | None = None
 
@@ -166,6 +165,8 @@ class TailChanged:
 
 
 Change = EntriesChanged | TailChanged | EpochOpened | TailWithdrawn
+
+_REVISION = attrgetter("revision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,6 @@ def changes_of(commit: Commit) -> Sequence[Change]:
             row.head + row.content,
             row.id,
             row.revision,
-            row.revision,
             row.content if tail is not None and row.revision == tail.revision else None,
         )
         for row in commit.rows
@@ -246,7 +246,7 @@ def changes_of(commit: Commit) -> Sequence[Change]:
             raise LogCorrupt
         growth = Delta(commit.part.keep_bytes, commit.part.text)
         changes.append(TailChanged(head.epoch, tail, None, [growth]))
-    changes.sort(key=lambda one: one.revision)
+    changes.sort(key=_REVISION)
     return _joined(changes)
 
 
@@ -269,7 +269,7 @@ def _changes_of(row: asyncpg.Record) -> Changes:
             for keep_bytes, text in zip(row["tail_keeps"], row["tail_texts"], strict=True)
         ]
         changes.append(TailChanged(task.head.epoch, tail, row["tail_content"], deltas))
-    changes.sort(key=lambda one: one.revision)
+    changes.sort(key=_REVISION)
     return Changes(task, _joined(changes), reached, more)
 
 
@@ -277,7 +277,7 @@ def _entries_of(row: asyncpg.Record) -> list[EntriesChanged]:
     if row["epochs"] is None:
         return []
     entries = [
-        EntriesChanged(epoch, encoded, entry_id, revision, revision)
+        EntriesChanged(epoch, encoded, entry_id, revision)
         for epoch, encoded, entry_id, revision in zip(
             row["epochs"], row["encoded"], row["ids"], row["revisions"], strict=True
         )
@@ -325,5 +325,4 @@ def _joined(changes: Sequence[Change]) -> Sequence[Change]:
 
 
 def _join(run: Sequence[EntriesChanged]) -> EntriesChanged:
-    encoded = b"".join(one.encoded for one in run)
-    return replace(run[-1], encoded=encoded, first_revision=run[0].first_revision)
+    return replace(run[-1], encoded=b"".join(one.encoded for one in run))
