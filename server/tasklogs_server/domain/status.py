@@ -1,7 +1,7 @@
-"""The state machine: facts of a task's latest workspace build in, its status out.
+"""The state machine: from the facts of a task's latest workspace build to the task's status.
 
-Facts are reported and stored; the status is derived from them on every use and never stored.
-Each of three layers computes a status of its own; ACTIVE there means "ask the next layer".
+Facts are reported and stored. The status is derived from them on every use and never stored.
+Each of three layers computes a status; ACTIVE means "ask the next layer".
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import assert_never
 
 
 class TaskStatus(StrEnum):
-    """What a task is doing, as its readers see it; also what each layer computes."""
+    """What a task is doing, as readers see it. Each layer computes one, too."""
 
     PENDING = "PENDING"
     INITIALIZING = "INITIALIZING"
@@ -32,7 +32,7 @@ class BuildTransition(StrEnum):
 
 
 class JobStatus(StrEnum):
-    """How far the job that carries out a workspace build has come."""
+    """The progress of the job that carries out a workspace build."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -43,7 +43,7 @@ class JobStatus(StrEnum):
 
 
 class AgentLifecycle(StrEnum):
-    """The life of the workspace's agent, in the order in which it is lived."""
+    """The lifecycle of the workspace's agent, in order."""
 
     CREATED = "CREATED"
     STARTING = "STARTING"
@@ -57,7 +57,7 @@ class AgentLifecycle(StrEnum):
 
 
 class AppHealth(StrEnum):
-    """The health of the task app; DISABLED means that nobody checks it."""
+    """The health of the task app; DISABLED: it is not checked."""
 
     DISABLED = "DISABLED"
     INITIALIZING = "INITIALIZING"
@@ -67,9 +67,9 @@ class AppHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What has been reported of a task's latest build; None is "not reported".
+    """What was reported of a task's latest build; None: not reported.
 
-    Builds are numbered from 1. The first three fields are None together: no build yet.
+    Builds are numbered from 1. Before the first build the first three fields are all None.
     """
 
     build_number: int | None
@@ -115,7 +115,7 @@ def _computed(
 
 
 def build_layer(transition: BuildTransition | None, job_status: JobStatus | None) -> TaskStatus:
-    """What the latest build says. A stop or deletion that is still under way is UNKNOWN."""
+    """Return what the latest build says. A stop or deletion in progress is UNKNOWN."""
     if transition is None:
         return TaskStatus.PENDING
     starts = transition is BuildTransition.START
@@ -135,7 +135,7 @@ def build_layer(transition: BuildTransition | None, job_status: JobStatus | None
 
 
 def agent_layer(lifecycle: AgentLifecycle | None) -> TaskStatus:
-    """What the agent's lifecycle says. A start that timed out or failed may still serve logs."""
+    """Return what the agent's lifecycle says. After a failed start logs may still be readable."""
     match lifecycle:
         case None | AgentLifecycle.CREATED | AgentLifecycle.STARTING:
             return TaskStatus.INITIALIZING
@@ -153,7 +153,7 @@ def agent_layer(lifecycle: AgentLifecycle | None) -> TaskStatus:
 
 
 def app_layer(health: AppHealth | None) -> TaskStatus:
-    """What the task app's health says."""
+    """Return what the task app's health says."""
     match health:
         case None:
             return TaskStatus.UNKNOWN
