@@ -1,9 +1,9 @@
-"""How a sealed entry is stored: its place on the wire, encoded once.
+"""How an entry is stored: encoded once, as it is sent to readers.
 
-`head || content` is the field `logs` of `tasklogs.v1.GetTaskLogsResponse` (and of a follow's
-`Entries`) as it travels: the field's tag and length, the `TaskLogEntry`'s small fields, then the
-tag and length of its `content`. So reading is joining bytes. tests/wire/test_entries.py holds
-this against the stubs.
+`head || content` is the field `logs` of `tasklogs.v1.GetTaskLogsResponse` and of a follow's
+`Entries`: the field's tag and length, the small fields of the `TaskLogEntry`, then the tag and
+length of its `content`. So a read only joins bytes. tests/wire/test_entries.py compares this with
+the stubs.
 """
 
 from __future__ import annotations
