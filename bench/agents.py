@@ -16,12 +16,12 @@ from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.connection import channel as client_channel
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
-from tasklogs_server.wire.entries import varint
+from tasklogs_server.wire.entries import encode_varints
 
 CONNECT = "/tasklogs.v1.TaskAgents/Connect"
 # The server lets in a few at a time; more would queue there.
 _HANDSHAKES = 32
-_APPEND_TAG = b"\x12"  # AgentMessage.append: field 2, length-delimited
+_APPEND_TAG = 0x12  # AgentMessage.append: field 2, length-delimited
 
 
 def own_channel(address: str) -> grpc.aio.Channel:
@@ -32,7 +32,7 @@ def own_channel(address: str) -> grpc.aio.Channel:
 def append_bytes(sequence: int, *, open_epoch: bool, entries: bytes) -> bytes:
     """Encode an AgentMessage with a LogAppend of entries that are encoded already."""
     body = pb.LogAppend(sequence=sequence, open_epoch=open_epoch).SerializeToString() + entries
-    return _APPEND_TAG + varint(len(body)) + body
+    return encode_varints((_APPEND_TAG, len(body))) + body
 
 
 class Agent:

@@ -39,29 +39,29 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
     ),
     (
         errors.LogFull(100, 1000, timedelta(days=7), SOON),
-        "the task's log is full: a log holds at most 100 entries and 1000 bytes, and loses none"
-        " younger than 604800 s",
+        "the task's log is full: a log holds at most 100 entries and 1000 bytes, and no entry"
+        " younger than 604800 s is evicted",
     ),
-    (errors.CursorExpired(None), "this place in the log is no longer held"),
+    (errors.CursorExpired(None), "the log no longer holds what follows this cursor or page token"),
     (errors.StoreUnavailable(SOON), "the store is unreachable"),
     (
         errors.RequestTooSlow(timedelta(seconds=30)),
-        "the request did not come in within 30 s",
+        "the request did not arrive within 30 s",
     ),
     (
         errors.TookTooLong(timedelta(seconds=60)),
-        "not done within 60 s, which a call without a deadline may take: set a deadline",
+        "timed out after 60 s, the limit for calls without a deadline: set a deadline",
     ),
     (
         errors.KeysUnavailable(SOON),
-        "the keys that tokens are checked with could not be fetched yet",
+        "the keys for checking tokens have not been fetched yet",
     ),
     (errors.ServerDraining(SOON), "the server is draining"),
     (errors.LogCorrupt(), "the stored log is corrupt"),
     (errors.StaleReport("build 1 is older"), "stale report: build 1 is older"),
     (errors.SessionOpen(), "an agent session of the task is open"),
     (errors.SessionSuperseded(), "a later session of the task has taken over"),
-    (errors.SessionLost(), "the stored log moved under this session; connect again"),
+    (errors.SessionLost(), "the stored log changed under this session; connect again"),
     (errors.CommitRefused(SOON), "the store refused what was appended"),
     (errors.Unauthenticated("no agent token"), "not authenticated: no agent token"),
     (errors.PermissionDenied("another owner"), "permission denied: another owner"),
@@ -80,7 +80,7 @@ def test_every_error_is_listed_here() -> None:
 @pytest.mark.parametrize(
     ("error", "message"), MESSAGES, ids=[type(error).__name__ for error, _ in MESSAGES]
 )
-def test_an_error_speaks_in_one_lower_case_line(error: TaskLogsError, message: str) -> None:
+def test_a_message_is_one_lower_case_line(error: TaskLogsError, message: str) -> None:
     assert error.message == str(error) == message
     assert message[0].islower()
     assert not message.endswith(".")
@@ -88,7 +88,7 @@ def test_an_error_speaks_in_one_lower_case_line(error: TaskLogsError, message: s
 
 
 @pytest.mark.parametrize("status", [one for one in TaskStatus if one is not TaskStatus.ACTIVE])
-def test_a_conflict_names_the_status_and_the_way_out(status: TaskStatus) -> None:
+def test_a_conflict_names_the_status_and_the_read_that_is_possible(status: TaskStatus) -> None:
     conflict = errors.TaskStateConflict(StatusDetail(NO_FACTS, status, status, status, status))
     assert conflict.message.startswith(f'task status is "{status.lower()}": ')
     assert "LOG_SOURCE_SNAPSHOT" in conflict.message

@@ -170,7 +170,7 @@ BREAKS = (
         "        messages = [*(self._last.messages if self._last else ()), *messages];"
         " self._last = Step(self.revision, revision, messages)",
         "tests/reads/test_follow_together.py::"
-        "test_whoever_stops_reading_is_told_the_latest_state_once_and_disturbs_nobody",
+        "test_a_follower_that_stops_reading_later_gets_the_latest_state_once",
     ),
     Break(
         "I8",
@@ -238,7 +238,7 @@ BREAKS = (
         "        if revision < read.task.head.evicted.revision:",
         "        if False:",
         "tests/reads/test_evicted.py::"
-        "test_a_follower_that_lags_while_what_it_was_not_sent_goes_is_told",
+        "test_a_lagging_follower_ends_when_entries_it_was_not_sent_are_evicted",
     ),
     Break(
         "I8",

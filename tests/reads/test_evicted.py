@@ -87,7 +87,9 @@ async def test_a_follow_without_a_cursor_begins_with_what_is_held(
         await reader.reached(world.log.revision)
 
 
-async def test_a_follower_that_lags_while_what_it_was_not_sent_goes_is_told(world: World) -> None:
+async def test_a_lagging_follower_ends_when_entries_it_was_not_sent_are_evicted(
+    world: World,
+) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
     async with world.following() as slow, world.following() as fast:
         await asyncio.gather(slow.heard("caught_up"), fast.heard("caught_up"))
@@ -241,7 +243,7 @@ async def test_the_last_entries_of_more_than_are_held_are_those_that_are(
         assert contents(await read(server, tail=40)) == contents(whole)[-40:]
 
 
-async def test_an_agent_whose_log_is_full_is_told_what_to_do_and_the_log_stays_readable(
+async def test_a_full_log_refuses_its_agent_and_stays_readable(
     make_server: MakeServer,
 ) -> None:
     async with make_server(log_entries=100) as server, agent_of(server, *entries_of(99)) as agent:

@@ -112,7 +112,7 @@ async def test_a_commit_while_the_feed_reads_is_read_after_it(world: World) -> N
         assert world.changes.of_feeds > reads
 
 
-async def test_a_commit_on_top_of_one_that_was_not_told_makes_the_feed_look(
+async def test_a_commit_whose_base_the_feed_lacks_makes_it_read_the_store(
     world: World,
 ) -> None:
     """As after a commit of another process, whose note was lost."""

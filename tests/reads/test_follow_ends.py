@@ -152,7 +152,7 @@ async def test_a_feed_that_failed_does_not_fail_those_who_come_after(
         await sql.close()
 
 
-async def test_a_backup_that_is_restored_under_the_server_expires_the_place_of_all(
+async def test_a_backup_restored_under_the_server_expires_all_cursors(
     world: World, database: str
 ) -> None:
     await world.log.entries(*many(5), open_epoch=True)

@@ -57,7 +57,7 @@ async def test_followers_who_come_at_once_share_the_reads_of_what_is_stored(
         assert all(len(one.view.entries) == 100 for one in readers)
 
 
-async def test_whoever_stops_reading_is_told_the_latest_state_once_and_disturbs_nobody(
+async def test_a_follower_that_stops_reading_later_gets_the_latest_state_once(
     world: World,
 ) -> None:
     await world.log.entries(entry(0, ""), open_epoch=True)
@@ -77,7 +77,7 @@ async def test_whoever_stops_reading_is_told_the_latest_state_once_and_disturbs_
         assert slow.view.entries == other.view.entries
 
 
-async def test_whoever_read_past_the_feed_comes_back_to_the_steps_of_all(world: World) -> None:
+async def test_a_follower_that_read_past_the_feed_returns_to_the_common_steps(world: World) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
     async with world.following(deltas=True) as ahead, world.following() as other:
         await _caught_up([ahead, other])
@@ -95,8 +95,10 @@ async def test_whoever_read_past_the_feed_comes_back_to_the_steps_of_all(world: 
         await ahead.reached(world.log.revision)  # past the feed
         reads = world.changes.of_followers
         await world.log.grow(1, "f", keep_bytes=1)
-        world.changes.feeds_read.set()  # a step that begins before where this follower is
+        world.changes.feeds_read.set()  # the step to come begins before this follower's revision
         await _reached([ahead, other], world.log.revision)
+        assert world.changes.of_followers <= reads + 1
+        reads = world.changes.of_followers
         for text in "gh":
             await world.log.grow(1, text, keep_bytes=1)
             await _reached([ahead, other], world.log.revision)
@@ -105,7 +107,7 @@ async def test_whoever_read_past_the_feed_comes_back_to_the_steps_of_all(world: 
         assert ahead.view.entries == other.view.entries
 
 
-async def test_an_entry_is_not_told_again_to_whoever_read_past_the_feed(world: World) -> None:
+async def test_a_follower_that_read_past_the_feed_gets_no_entry_twice(world: World) -> None:
     """The feed's step joins what this follower knows with what it does not."""
     await world.log.entries(entry(0, "a"), open_epoch=True)
     async with world.following() as ahead, world.following() as other:
@@ -124,7 +126,7 @@ async def test_an_entry_is_not_told_again_to_whoever_read_past_the_feed(world: W
         assert ahead.view.entries == other.view.entries
 
 
-async def test_whoever_never_keeps_up_hears_of_the_status_and_is_caught_up(
+async def test_a_follower_that_never_keeps_up_gets_status_and_caught_up(
     world: World,
 ) -> None:
     await world.log.entries(entry(0, ""), open_epoch=True)
@@ -163,7 +165,7 @@ async def test_the_last_follower_closes_the_feed_and_the_next_opens_another(
 
 
 @pytest.mark.parametrize("turns", range(0, 40, 3))
-async def test_a_follower_that_leaves_at_any_moment_leaves_nothing_behind(
+async def test_a_follower_that_leaves_at_any_time_leaves_nothing_behind(
     world: World, turns: int
 ) -> None:
     """The fixture counts tasks and feeds."""

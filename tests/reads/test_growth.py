@@ -27,7 +27,7 @@ def test_joined_deltas_do_what_they_do_one_after_another(contents: list[str]) ->
 
 
 @pytest.mark.parametrize("deltas", [True, False])
-async def test_whoever_is_a_few_changes_behind_gets_their_growth_and_reads_no_store(
+async def test_a_follower_a_few_changes_behind_gets_their_joined_growth(
     world: World, deltas: bool
 ) -> None:
     await world.log.entries(entry(0, "."), open_epoch=True)
@@ -54,7 +54,7 @@ async def test_whoever_is_a_few_changes_behind_gets_their_growth_and_reads_no_st
         assert slow.view.entries == other.view.entries
 
 
-async def test_whoever_is_behind_an_entry_more_reads_the_store(world: World) -> None:
+async def test_a_follower_more_than_one_entry_behind_reads_the_store(world: World) -> None:
     await world.log.entries(entry(0, "."), open_epoch=True)
     async with world.following(deltas=True) as slow, world.following() as other:
         for one in (slow, other):

@@ -89,7 +89,7 @@ async def test_no_agent_within_agent_wait_is_unreachable_and_says_when_to_try_ag
 
 
 @pytest.mark.parametrize("timeout", [0.5, 0.3])
-async def test_a_caller_with_less_time_is_told_so_before_its_deadline(
+async def test_a_caller_with_less_time_is_answered_before_its_deadline(
     server: Server, timeout: float
 ) -> None:
     await server.create_task()

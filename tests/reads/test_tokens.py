@@ -1,4 +1,4 @@
-"""Tokens that somebody made up: the checksum is no secret."""
+"""Forged tokens: the checksum is not a secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tasklogs_server.domain.errors import InvalidFields
 from tasklogs_server.domain.status import TaskStatus
-from tasklogs_server.reads.tokens import _PAGE, Cursor, PageToken, seal
+from tasklogs_server.reads.tokens import _PAGE, Cursor, PageToken
 
 FINGERPRINT = bytes(8)
 PAGE_TOKEN = PageToken(
@@ -27,7 +27,7 @@ PAGE_TOKEN = PageToken(
 )
 
 
-def test_a_place_comes_back_as_it_was() -> None:
+def test_a_page_token_is_decoded_as_it_was_encoded() -> None:
     assert PageToken.decode(PAGE_TOKEN.encode(), fingerprint=FINGERPRINT) == PAGE_TOKEN
 
 
@@ -43,18 +43,25 @@ def test_a_place_comes_back_as_it_was() -> None:
     ],
     ids=str,
 )
-def test_a_page_token_with_numbers_that_no_log_has_is_none(made_up: dict[str, Any]) -> None:
+def test_a_page_token_with_numbers_that_no_log_has_is_refused(made_up: dict[str, Any]) -> None:
     with pytest.raises(InvalidFields):
         PageToken.decode(replace(PAGE_TOKEN, **made_up).encode(), fingerprint=FINGERPRINT)
 
 
 @pytest.mark.parametrize("micros", [-(2**63), 2**63 - 1])
-def test_a_page_token_of_a_moment_that_no_calendar_has_is_none(micros: int) -> None:
-    token = seal(_PAGE.pack(b"p", bytes(16), 1, 0, 1, 5, True, True, micros, 0, FINGERPRINT))
+def test_a_page_token_with_a_time_out_of_range_is_refused(micros: int) -> None:
+    token = _PAGE.seal(bytes(16), 1, 0, 1, 5, True, True, micros, 0, FINGERPRINT)
     with pytest.raises(InvalidFields):
         PageToken.decode(token, fingerprint=FINGERPRINT)
 
 
-def test_a_cursor_before_the_beginning_is_none() -> None:
+def test_a_cursor_with_a_negative_revision_is_refused() -> None:
     with pytest.raises(InvalidFields):
         Cursor.decode(Cursor(UUID(int=7), -1).encode())
+
+
+def test_a_token_of_another_kind_is_refused() -> None:
+    with pytest.raises(InvalidFields, match="cursor: is not a token"):
+        Cursor.decode(PAGE_TOKEN.encode())
+    with pytest.raises(InvalidFields, match="page_token: is not a token"):
+        PageToken.decode(Cursor(UUID(int=7), 1).encode(), fingerprint=FINGERPRINT)

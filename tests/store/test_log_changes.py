@@ -254,7 +254,7 @@ async def test_whatever_was_committed_changes_are_complete_and_in_order_from_any
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(history=histories, looks=st.lists(st.booleans(), min_size=14, max_size=14))
-async def test_whoever_holds_the_tail_is_told_of_its_growth_alone(
+async def test_a_caller_that_holds_the_tail_gets_only_its_growth(
     store: Store, history: list[Any], looks: list[bool]
 ) -> None:
     """A feed's reads after some of the commits, deltas taken wherever they come."""
@@ -295,7 +295,7 @@ async def test_each_entry_comes_once_with_its_latest_state(store: Store) -> None
     assert messages[-1].entries.logs[0].content == "b01234"
 
 
-async def test_a_tail_in_parts_comes_as_its_new_parts_to_whoever_holds_the_rest(
+async def test_a_caller_that_holds_the_tail_gets_only_its_new_parts(
     store: Store,
 ) -> None:
     log, _, _ = await written(store)
@@ -311,7 +311,7 @@ async def test_a_tail_in_parts_comes_as_its_new_parts_to_whoever_holds_the_rest(
     assert (whole.changes[0].base, len(whole.changes[0].deltas)) == (b"a", 2)
 
 
-async def test_a_held_tail_that_was_replaced_whole_comes_whole(store: Store) -> None:
+async def test_a_held_tail_that_was_replaced_is_sent_whole(store: Store) -> None:
     log, _, _ = await written(store)
     await log.entries(entry(0, "a"), open_epoch=True)
     await log.grow(0, "b", keep_bytes=1)  # revision 3
@@ -348,7 +348,7 @@ async def test_sealing_a_tail_in_parts_is_no_change_of_it(store: Store) -> None:
     assert [revisions_of(one) for one in told(await pages_since(log, 2))] == [[3, 4]]
 
 
-async def test_a_withdrawn_entry_is_told_of_and_what_takes_its_place_is_another(
+async def test_a_withdrawal_is_reported_and_its_ordinal_is_used_again(
     store: Store,
 ) -> None:
     log, _, _ = await written(store)

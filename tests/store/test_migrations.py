@@ -47,7 +47,7 @@ async def test_a_new_database_gets_the_schema_and_a_second_time_changes_nothing(
     assert {row["relname"] for row in tables} >= {"tasks", "task_names", "processes"} | logs
 
 
-async def test_a_user_who_may_make_no_tables_is_told_what_would_help(
+async def test_a_user_without_the_right_to_create_tables_gets_a_hint(
     empty_database: str, shared_postgres: PostgresServer
 ) -> None:
     user = f"guest_{os.urandom(4).hex()}"

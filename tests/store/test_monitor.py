@@ -92,7 +92,7 @@ async def answers(watched: Watched) -> bool:
         return False
 
 
-async def test_a_stopped_postgres_is_told_and_refused_and_found_again(
+async def test_a_stopped_postgres_is_reported_refused_and_found_again(
     watched: Watched, postgres_server: PostgresServer
 ) -> None:
     await watched.ask()
@@ -106,7 +106,7 @@ async def test_a_stopped_postgres_is_told_and_refused_and_found_again(
     assert await watched.ask() == 1
 
 
-async def test_whoever_waits_for_a_frozen_postgres_is_refused_soon_and_the_next_at_once(
+async def test_callers_of_a_frozen_postgres_fail_soon_and_later_ones_at_once(
     watched: Watched, frozen: PostgresServer
 ) -> None:
     await watched.ask()
@@ -131,7 +131,7 @@ async def test_whoever_waits_for_a_frozen_postgres_is_refused_soon_and_the_next_
     assert await watched.ask() == 1
 
 
-async def test_whoever_is_connecting_to_a_frozen_postgres_is_refused_soon(
+async def test_a_caller_that_is_connecting_to_a_frozen_postgres_fails_soon(
     watched: Watched, frozen: PostgresServer
 ) -> None:
     frozen.freeze()
@@ -200,7 +200,7 @@ async def test_a_postgres_that_takes_no_heartbeat_cannot_do_its_work_but_is_read
     await until(lambda: watched.told == [True, False, True])
 
 
-async def test_a_caller_whose_turn_does_not_come_is_told_that_the_store_is_busy(
+async def test_a_caller_that_gets_no_connection_in_time_fails_with_store_busy(
     database: str, sql: Connection
 ) -> None:
     connections = Connections(database, size=1, patience=timedelta(seconds=0.05))

@@ -37,13 +37,13 @@ async def test_a_postgres_that_is_starting_up_is_waited_for() -> None:
         assert next(left, None) is None
 
 
-async def test_any_other_refusal_is_told_at_once() -> None:
+async def test_any_other_refusal_is_reported_at_once() -> None:
     async with answering(REFUSED, STARTING) as (url, left):
         assert await why_unusable(url) == REFUSED[1]
         assert next(left, None) == STARTING
 
 
-async def test_a_file_of_the_url_that_is_not_there_is_told_as_one(tmp_path: Path) -> None:
+async def test_a_missing_file_of_the_url_is_reported_as_missing(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     for url in (
         f"postgresql://nobody@127.0.0.1:1/x?sslmode=verify-full&sslrootcert={absent}",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tasklogs.log.entry import EntryType, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
-from tasklogs_server.wire.entries import encode_head, varint
+from tasklogs_server.wire.entries import encode_head, encode_varints
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -50,6 +50,7 @@ def test_a_head_and_its_content_are_the_entry_as_it_travels(
 
 
 @given(INT64)
-def test_a_varint_is_protobufs(value: int) -> None:
+def test_a_varint_field_is_protobufs(value: int) -> None:
     written = types_pb2.TaskLogEntry(revision=value).SerializeToString()
-    assert written == (b"\x20" + varint(value) if value else b"")
+    assert written == (encode_varints((0x20, value)) if value else b"")
+    assert encode_varints((0x20, None)) == b""

@@ -1,4 +1,5 @@
-"""What is true of a task, and what may be done with it: enums, facts, rules and errors, all pure.
+"""The rules of tasks: enums, facts, status, references and errors. All of it is pure.
 
-Nothing here awaits, reads a clock or does I/O; no gRPC, Postgres, protobuf or other room comes in.
+Nothing here awaits, reads a clock or does I/O, or imports gRPC, Postgres, protobuf or another
+package of the server.
 """

@@ -12,7 +12,7 @@ from tasklogs_server.domain.names import TaskId, TaskRef
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person or a service. `expires_at`: when what proved it ends to hold; None: never."""
+    """A person or a service. `expires_at`: when its credentials expire; None: never."""
 
     subject: str
     is_admin: bool = False
@@ -20,18 +20,18 @@ class User:
 
     @property
     def sees_only(self) -> str | None:
-        """The owner whose tasks alone this user may see; None: everyone's."""
+        """The only owner whose tasks this user may see; None: the tasks of all owners."""
         return None if self.is_admin else self.subject
 
     def owner_of_new(self, owner: str) -> str:
-        """Return who owns a task that this user creates for `owner` ('': for themselves).
+        """Return the owner of a task that this user creates for `owner` ('': for themselves).
 
         Raises PermissionDenied.
         """
         return self._allowed(owner) or self.subject
 
     def owner_to_list(self, owner: str) -> str | None:
-        """Return whose tasks are listed where `owner` is asked for ('': unset); None: everyone's.
+        """Return whose tasks a list for `owner` has ('': unset); None: the tasks of all owners.
 
         Raises PermissionDenied.
         """
@@ -39,13 +39,13 @@ class User:
 
     def _allowed(self, owner: str) -> str:
         if owner and not self.is_admin and owner != self.subject:
-            raise PermissionDenied("only an admin may name another owner")
+            raise PermissionDenied("naming another owner requires the tasklogs:admin scope")
         return owner
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A task's agent, with the token that opened the door for it."""
+    """A task's agent. `token_hash`: of the token that it was authenticated with."""
 
     task_id: UUID
     token_hash: bytes = field(repr=False)
@@ -54,14 +54,15 @@ class Agent:
 Caller = User | Agent
 
 LOCAL = User("local", is_admin=True)
-"""Whoever calls a server without authentication."""
+"""The caller on a server without authentication."""
 
 
 def visible(ref: TaskRef, sees_only: str | None) -> TaskRef:
-    """Return the reference by which the task is found only if it may be seen: the one such rule.
+    """Restrict a reference to the tasks that the caller may see. No other code has this rule.
 
-    `sees_only` is the caller's. Another's task is not found: by its name at once, whether there is
-    one or not; by its UUID through the same query as one that does not exist. Raises TaskNotFound.
+    `sees_only` is the caller's. A task of another owner is not found. By name, TaskNotFound is
+    raised here, whether the task exists or not. By UUID, the query finds nothing, as for a UUID
+    that does not exist.
     """
     if sees_only is None:
         return ref

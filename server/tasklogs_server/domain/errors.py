@@ -1,7 +1,7 @@
-"""What can go wrong, as exceptions that carry data; how they travel is the services' affair.
+"""Expected errors, as exceptions that carry data. The middleware turns them into gRPC statuses.
 
-`message` is one line for the caller. It never holds content, prompts, SQL, or what a task app said;
-text from the caller and the driver stays out too, save the name of a task.
+`message` is one line for the caller. It never contains content, prompts, SQL or what a task app
+said. It contains no text of the caller or the driver either, except the name of a task.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class TaskLogsError(Exception):
 
 @dataclass(eq=False)
 class TaskNotFound(TaskLogsError):
-    """No such task, a deleted one, or not the caller's to see: these three look alike."""
+    """The task does not exist, was deleted, or is not visible to the caller: never told apart."""
 
     task: str
 
@@ -36,7 +36,7 @@ class TaskNotFound(TaskLogsError):
 
 @dataclass(eq=False)
 class TaskStateConflict(TaskLogsError):
-    """The task's state refuses the read; the stored log may still be asked for."""
+    """The task's status refuses a live read; a snapshot read is still possible."""
 
     detail: StatusDetail
 
@@ -49,7 +49,7 @@ class TaskStateConflict(TaskLogsError):
 
 @dataclass(eq=False)
 class AgentUnreachable(TaskLogsError):
-    """The task is ACTIVE, but no agent stream came in time."""
+    """The task is ACTIVE, but no agent stream was opened in time."""
 
     waited: timedelta
     retry_after: timedelta
@@ -60,10 +60,10 @@ class AgentUnreachable(TaskLogsError):
 
 @dataclass(eq=False)
 class TaskAppFailed(TaskLogsError):
-    """The task is ACTIVE, but its app failed, spoke nonsense or did not answer in time."""
+    """The task is ACTIVE, but its app failed, sent invalid data or did not answer in time."""
 
     reason: str = field(repr=False)
-    """What the app said: for the caller's eyes, never for a log."""
+    """What the app said. For the caller only: it is never logged."""
 
     def __str__(self) -> str:
         return "the task app could not be read"
@@ -79,7 +79,7 @@ class FieldViolation:
 
 @dataclass(eq=False)
 class InvalidFields(TaskLogsError):
-    """The request itself is wrong; at least one violation."""
+    """The request is invalid; there is at least one violation."""
 
     violations: Sequence[FieldViolation]
 
@@ -90,7 +90,7 @@ class InvalidFields(TaskLogsError):
 
 @dataclass(eq=False)
 class TaskNameTaken(TaskLogsError):
-    """The owner has a task of this name already."""
+    """The owner already has a task of this name."""
 
     owner: str
     name: str
@@ -114,7 +114,7 @@ class LimitExceeded(TaskLogsError):
 
 @dataclass(eq=False)
 class LogFull(TaskLogsError):
-    """The log is at its limits, and nothing in it is old enough to make room."""
+    """The log is at its limits, and no entry is old enough to be evicted."""
 
     entries: int
     bytes: int
@@ -125,8 +125,8 @@ class LogFull(TaskLogsError):
     def limit(self) -> str:
         """What a log may hold."""
         return (
-            f"a log holds at most {self.entries} entries and {self.bytes} bytes, and loses none"
-            f" younger than {self.min_retention.total_seconds():g} s"
+            f"a log holds at most {self.entries} entries and {self.bytes} bytes, and no entry"
+            f" younger than {self.min_retention.total_seconds():g} s is evicted"
         )
 
     def __str__(self) -> str:
@@ -135,36 +135,36 @@ class LogFull(TaskLogsError):
 
 @dataclass(eq=False)
 class RequestTooSlow(TaskLogsError):
-    """A call's request did not come in."""
+    """A call's request did not arrive in time."""
 
     limit: timedelta
 
     def __str__(self) -> str:
-        return f"the request did not come in within {self.limit.total_seconds():g} s"
+        return f"the request did not arrive within {self.limit.total_seconds():g} s"
 
 
 @dataclass(eq=False)
 class TookTooLong(TaskLogsError):
-    """A call without a deadline took longer than the server lets it."""
+    """A call without a deadline took longer than the server's default deadline."""
 
     limit: timedelta
 
     def __str__(self) -> str:
         return (
-            f"not done within {self.limit.total_seconds():g} s, which a call without a deadline may"
-            " take: set a deadline"
+            f"timed out after {self.limit.total_seconds():g} s, the limit for calls without a"
+            " deadline: set a deadline"
         )
 
 
 @dataclass(eq=False)
 class CursorExpired(TaskLogsError):
-    """The place that a cursor or page token names is no longer held."""
+    """The log no longer holds what follows a cursor or page token."""
 
     oldest: str | None
-    """The oldest cursor that is held."""
+    """The oldest cursor that is valid."""
 
     def __str__(self) -> str:
-        return "this place in the log is no longer held"
+        return "the log no longer holds what follows this cursor or page token"
 
 
 @dataclass(eq=False)
@@ -179,15 +179,15 @@ class StoreUnavailable(TaskLogsError):
 
 @dataclass(eq=False)
 class StoreBusy(StoreUnavailable):
-    """The store is there, but too many want something of it: the caller's turn did not come."""
+    """The store works, but the caller got no connection in time: too many calls wait for one."""
 
     def __str__(self) -> str:
-        return "the server has more to do than it can: too many calls wait for the store"
+        return "the server is overloaded: timed out waiting for a database connection"
 
 
 @dataclass(eq=False)
 class ServerDraining(TaskLogsError):
-    """This server is about to leave; another, or the next, will answer."""
+    """This server is shutting down; another server, or the next one, will answer."""
 
     retry_after: timedelta
 
@@ -205,7 +205,7 @@ class LogCorrupt(TaskLogsError):
 
 @dataclass(eq=False)
 class StaleReport(TaskLogsError):
-    """A report for another build than the latest, or one that moves backwards; nothing changed."""
+    """A report of an older or unknown build, or one that goes backwards. Nothing was changed."""
 
     reason: str
 
@@ -215,7 +215,7 @@ class StaleReport(TaskLogsError):
 
 @dataclass(eq=False)
 class SessionOpen(TaskLogsError):
-    """A snapshot cannot be uploaded beside an open agent stream."""
+    """A snapshot cannot be uploaded while an agent stream is open."""
 
     def __str__(self) -> str:
         return "an agent session of the task is open"
@@ -231,15 +231,15 @@ class SessionSuperseded(TaskLogsError):
 
 @dataclass(eq=False)
 class SessionLost(TaskLogsError):
-    """The store moved, or was lost, under the session: the agent starts again from Welcome."""
+    """The stored log changed, or the store was lost: the agent starts again from Welcome."""
 
     def __str__(self) -> str:
-        return "the stored log moved under this session; connect again"
+        return "the stored log changed under this session; connect again"
 
 
 @dataclass(eq=False)
 class CommitRefused(TaskLogsError):
-    """The store works, but does not take what this one session or upload brought."""
+    """The store works, but refuses what this session or upload has sent."""
 
     retry_after: timedelta
 
@@ -249,7 +249,7 @@ class CommitRefused(TaskLogsError):
 
 @dataclass(eq=False)
 class Unauthenticated(TaskLogsError):
-    """No credentials, or bad ones. `reason` does not say what is wrong with them: it may help."""
+    """Credentials are missing or invalid. `reason` must not help to guess valid ones."""
 
     reason: str
 
@@ -259,17 +259,17 @@ class Unauthenticated(TaskLogsError):
 
 @dataclass(eq=False)
 class KeysUnavailable(TaskLogsError):
-    """No key to check tokens with could be had since the server started."""
+    """Since its start the server could not fetch any key for checking tokens."""
 
     retry_after: timedelta
 
     def __str__(self) -> str:
-        return "the keys that tokens are checked with could not be fetched yet"
+        return "the keys for checking tokens have not been fetched yet"
 
 
 @dataclass(eq=False)
 class PermissionDenied(TaskLogsError):
-    """The caller is known, but not allowed to do this at all."""
+    """The caller is authenticated, but not allowed to do this."""
 
     reason: str
 

@@ -1,10 +1,10 @@
-"""What the server lets nobody go beyond, by the names that operators know."""
+"""The server's limits, by the names that operators see."""
 
 from enum import StrEnum
 
 
 class Limit(StrEnum):
-    """A limit that calls are refused or ended for. Where a setting sets it, the setting's name."""
+    """A limit for which calls are refused or ended; named like the setting, if it has one."""
 
     REQUEST_TIMEOUT = "request_timeout"
     ANSWER_TIMEOUT = "answer_timeout"
@@ -17,7 +17,7 @@ class Limit(StrEnum):
     HEALTH_WATCHES = "health_watches"
 
     READS = "reads"
-    """All of them are at work, and the queue is full or took too long."""
+    """All read slots are in use, and the queue is full or the call waited in it too long."""
     WAITING_READS = "waiting_reads"
     WRITES = "writes"
     FOLLOWS = "follows"
@@ -33,4 +33,4 @@ class Limit(StrEnum):
 
 
 FIXED = frozenset({Limit.LOG, Limit.APPEND_ENTRIES, Limit.ENTRY_BYTES})
-"""Those that are no one setting's."""
+"""The limits that are not one setting."""

@@ -12,14 +12,14 @@ MAX_OWNER_CHARACTERS = 255
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
-# Controls, lone surrogates, line and paragraph separators: Postgres' text refuses some of them,
-# and none may break the one line of an error's message.
+# Control characters, lone surrogates, line and paragraph separators. Postgres' text refuses some of
+# them, and an error's message must stay on one line.
 _UNFIT_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, slots=True)
 class TaskId:
-    """A task by its UUID; with `owner`: only if it is that owner's."""
+    """A task by its UUID; with `owner`, only if that owner owns it."""
 
     id: UUID
     owner: str | None = None
@@ -43,7 +43,7 @@ TaskRef = TaskId | TaskName
 
 
 def parse_task_ref(text: str) -> TaskRef:
-    """The task that `text` names, whether it exists or not; raises InvalidFields for `task`."""
+    """Parse a reference to a task, which may not exist. Raises InvalidFields for `task`."""
     # UUID() alone also takes braces, "urn:uuid:" and hyphens in any place.
     if _UUID.fullmatch(text):
         return TaskId(UUID(text))
@@ -58,22 +58,22 @@ def parse_task_ref(text: str) -> TaskRef:
 
 
 def validate_task_name(name: str) -> None:
-    """Raises InvalidFields for `name` unless a task may be called so."""
+    """Raise InvalidFields for `name` unless it is a valid name of a task."""
     violations = task_name_violations(name)
     if violations:
         raise InvalidFields(violations)
 
 
 def task_name_violations(name: str, field: str = "name") -> list[FieldViolation]:
-    """What is wrong with a task's name, to be reported under `field`; empty where nothing is."""
-    # fullmatch, because `$` would let a trailing newline pass.
+    """Return what is wrong with a task's name, as violations of `field`."""
+    # fullmatch, because `$` also matches before a trailing newline.
     if _NAME.fullmatch(name):
         return []
     return [FieldViolation(field, f"the task's name must match {_NAME.pattern}")]
 
 
 def owner_violations(owner: str, field: str = "owner") -> list[FieldViolation]:
-    """What is wrong with an owner, to be reported under `field`; empty where nothing is."""
+    """Return what is wrong with an owner, as violations of `field`."""
     if not 1 <= len(owner) <= MAX_OWNER_CHARACTERS:
         wanted = f"the owner must have 1 to {MAX_OWNER_CHARACTERS} characters"
         return [FieldViolation(field, wanted)]
@@ -83,5 +83,5 @@ def owner_violations(owner: str, field: str = "owner") -> list[FieldViolation]:
 
 
 def is_one_line(text: str) -> bool:
-    """Whether `text` has neither control characters nor line breaks; joiners (emoji) are fine."""
+    """Whether `text` has no control characters and no line breaks. Joiners (emoji) are allowed."""
     return not any(unicodedata.category(character) in _UNFIT_CATEGORIES for character in text)

@@ -1,4 +1,4 @@
-"""The read table: a task's status and the wanted source decide what a read must do first."""
+"""The read table: a task's status and the requested source decide what a read does first."""
 
 from enum import Enum, auto
 from typing import assert_never
@@ -8,7 +8,7 @@ from tasklogs_server.domain.status import StatusDetail, TaskStatus
 
 
 class Source(Enum):
-    """Where the caller wants the log from; DEFAULT leaves it to the task's status."""
+    """The source that the caller requests; DEFAULT: the task's status decides."""
 
     DEFAULT = auto()
     LIVE = auto()
@@ -16,8 +16,8 @@ class Source(Enum):
 
 
 class ReadPlan(Enum):
-    """What comes before reading the store: a sync with the task app (`snapshot=false`), or
-    nothing (`snapshot=true`). An empty store is no conflict: the answer has no entries.
+    """What a read does before it reads the store: a sync with the task app (`snapshot=false`), or
+    nothing (`snapshot=true`). An empty store is not a conflict: the answer has no entries.
     """
 
     SYNC_THEN_READ = auto()
@@ -25,7 +25,7 @@ class ReadPlan(Enum):
 
 
 def plan_read(detail: StatusDetail, source: Source) -> ReadPlan:
-    """How to read the current epoch; raises TaskStateConflict where no honest answer exists."""
+    """Return how to read the current epoch. Raises TaskStateConflict if the status refuses it."""
     if source is Source.SNAPSHOT:
         return ReadPlan.READ_SNAPSHOT
     match detail.status:
@@ -42,10 +42,10 @@ def plan_read(detail: StatusDetail, source: Source) -> ReadPlan:
 
 
 def plan_earlier_epoch(detail: StatusDetail, source: Source) -> ReadPlan:
-    """How to read an earlier epoch: refused as `plan_read` refuses, but never synced.
+    """Return how to read an earlier epoch. Refused like the current one, but never synced.
 
-    An earlier epoch never changes again, so a LIVE read of an ACTIVE task is answered from the
-    store too, as a snapshot.
+    An earlier epoch never changes again, so even a LIVE read of an ACTIVE task is answered from the
+    store, as a snapshot.
     """
     plan_read(detail, source)
     return ReadPlan.READ_SNAPSHOT

@@ -1,7 +1,7 @@
-"""The rules of reports: the facts a task has and a report in, the facts it has afterwards out.
+"""The rules of reports: from a task's facts and a report to the facts afterwards.
 
-Orchestrators report builds and, where they know better, the agent's state; agents report their
-own. A *standalone* task has no orchestrator: the life of its agent stream makes its builds.
+Orchestrators report builds, and may report the agent's state; agents report their own state. A
+*standalone* task has no orchestrator: its builds follow from when its agent stream opens and ends.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tasklogs_server.domain.status import (
 )
 
 LEASE = timedelta(seconds=30)
-"""How long a standalone task's lost agent stream may stay away before its lifecycle is OFF."""
+"""How long after the loss of its agent stream a standalone task's lifecycle becomes OFF."""
 
 _SHUTDOWN = (
     AgentLifecycle.SHUTTING_DOWN,
@@ -31,11 +31,11 @@ _SHUTDOWN = (
 def report_build(
     current: Facts, build_number: int, transition: BuildTransition, job_status: JobStatus
 ) -> Facts:
-    """An orchestrator's report of a build; raises StaleReport and so changes nothing.
+    """Apply an orchestrator's report of a build. Raises StaleReport.
 
-    A newer build may begin at any job status and leave a gap in the numbers (reports may be
-    lost); nothing is known of its agent. Within a build the transition is fixed and the job only
-    moves forward; a repeat changes nothing.
+    A newer build may begin with any job status, and build numbers may have gaps, because reports
+    may be lost. Nothing is known yet of its agent. Within a build the transition is fixed and the
+    job only moves forward. A repeated report changes nothing.
     """
     if current.build_number is None or build_number > current.build_number:
         return Facts(build_number, transition, job_status, lifecycle=None, health=None)
@@ -58,10 +58,10 @@ def report_agent(
     lifecycle: AgentLifecycle | None,
     health: AppHealth | None,
 ) -> Facts:
-    """An orchestrator's report of the latest build's agent; None leaves a field as it is.
+    """Apply an orchestrator's report of the latest build's agent; None leaves a field as it is.
 
-    It may say anything, also what undoes an earlier report, and of a build with any transition.
-    Raises StaleReport for an older build and for one that has not been reported.
+    Any value is accepted, even one that undoes an earlier report, for a build with any transition.
+    Raises StaleReport for an older build and for a build that has not been reported.
     """
     if current.build_number is None or build_number > current.build_number:
         raise StaleReport(f"build {build_number} has not been reported yet")
@@ -75,11 +75,10 @@ def observe_agent(
     lifecycle: AgentLifecycle | None,
     health: AppHealth | None,
 ) -> Facts | None:
-    """The agent's own report; None where it changes nothing or is not about the latest build.
+    """Apply an agent's own report; None if it changes nothing or is not about the latest build.
 
-    It counts for the latest build if that is a START and the session is bound to it, or to none.
-    It cannot undo SHUTTING_DOWN or later: such a lifecycle only moves forward. The health of the
-    same report counts all the same.
+    It is about the latest build if that is a START, and the session is bound to it or to no build.
+    It cannot undo SHUTTING_DOWN or a later lifecycle, but its health is still applied.
     """
     if current.transition is not BuildTransition.START:
         return None
@@ -92,10 +91,10 @@ def observe_agent(
 
 
 def connect_standalone(current: Facts) -> Facts:
-    """A standalone task's agent stream has begun: its task runs.
+    """Apply the opening of a standalone task's agent stream: the task runs.
 
-    The stream that comes back during the same build undoes what the loss of the last one, or its
-    agent's own shutdown, left behind: nobody else could. A connection after a pause is a build.
+    A stream that returns during the same build clears the lifecycle that a lost stream or the
+    agent's shutdown has left: no orchestrator could. A stream after a pause is a new build.
     """
     if not _latest_did(current, BuildTransition.START):
         return _next_standalone_build(current, BuildTransition.START)
@@ -105,16 +104,16 @@ def connect_standalone(current: Facts) -> Facts:
 
 
 def pause_standalone(current: Facts) -> Facts:
-    """A standalone task's agent has said goodbye for a pause."""
+    """Apply the Goodbye of a standalone task's agent that pauses."""
     if _latest_did(current, BuildTransition.STOP):
         return current
     return _next_standalone_build(current, BuildTransition.STOP)
 
 
 def expire_lease(facts: Facts) -> Facts:
-    """A standalone task's agent stream was lost and not back within LEASE.
+    """Apply the end of a standalone task's lease: its stream was lost and did not return in time.
 
-    A task that is not started has no lease to lose, so a late timer does no harm.
+    A task that is not started has no lease, so a late call changes nothing.
     """
     if facts.transition is not BuildTransition.START:
         return facts

@@ -1,18 +1,19 @@
-"""The state machine: facts of a task's latest workspace build in, its status out.
+"""The state machine: from the facts of a task's latest workspace build to the task's status.
 
-Facts are reported and stored; the status is derived from them on every use and never stored.
-Each of three layers computes a status of its own; ACTIVE there means "ask the next layer".
+Facts are reported and stored. The status is derived from them on every use and never stored.
+Each of three layers computes a status; ACTIVE means "ask the next layer".
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import assert_never
 
 # The values of these enums are stored as text: renaming one is a migration.
 
 
 class TaskStatus(StrEnum):
-    """What a task is doing, as its readers see it; also what each layer computes."""
+    """What a task is doing, as readers see it. Each layer computes one, too."""
 
     PENDING = "PENDING"
     INITIALIZING = "INITIALIZING"
@@ -31,7 +32,7 @@ class BuildTransition(StrEnum):
 
 
 class JobStatus(StrEnum):
-    """How far the job that carries out a workspace build has come."""
+    """The progress of the job that carries out a workspace build."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -42,7 +43,7 @@ class JobStatus(StrEnum):
 
 
 class AgentLifecycle(StrEnum):
-    """The life of the workspace's agent, in the order in which it is lived."""
+    """The lifecycle of the workspace's agent, in order."""
 
     CREATED = "CREATED"
     STARTING = "STARTING"
@@ -56,7 +57,7 @@ class AgentLifecycle(StrEnum):
 
 
 class AppHealth(StrEnum):
-    """The health of the task app; DISABLED means that nobody checks it."""
+    """The health of the task app; DISABLED: it is not checked."""
 
     DISABLED = "DISABLED"
     INITIALIZING = "INITIALIZING"
@@ -66,9 +67,9 @@ class AppHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What has been reported of a task's latest build; None is "not reported".
+    """What was reported of a task's latest build; None: not reported.
 
-    Builds are numbered from 1. The first three fields are None together: no build yet.
+    Builds are numbered from 1. Before the first build the first three fields are all None.
     """
 
     build_number: int | None
@@ -93,16 +94,28 @@ class StatusDetail:
 
 
 def derive(facts: Facts) -> StatusDetail:
-    """The status is that of the first layer that is not ACTIVE, and ACTIVE where all are."""
-    build = build_layer(facts.transition, facts.job_status)
-    agent = agent_layer(facts.lifecycle)
-    app = app_layer(facts.health)
-    inactive = (layer for layer in (build, agent, app) if layer is not TaskStatus.ACTIVE)
-    return StatusDetail(facts, build, agent, app, status=next(inactive, TaskStatus.ACTIVE))
+    """Return the status of the first layer that is not ACTIVE, or ACTIVE if all are."""
+    return StatusDetail(
+        facts, *_computed(facts.transition, facts.job_status, facts.lifecycle, facts.health)
+    )
+
+
+# Every read derives a status: each of the few combinations is computed once.
+@cache
+def _computed(
+    transition: BuildTransition | None,
+    job_status: JobStatus | None,
+    lifecycle: AgentLifecycle | None,
+    health: AppHealth | None,
+) -> tuple[TaskStatus, TaskStatus, TaskStatus, TaskStatus]:
+    """Return the status of each layer, and the task's."""
+    layers = build_layer(transition, job_status), agent_layer(lifecycle), app_layer(health)
+    inactive = (layer for layer in layers if layer is not TaskStatus.ACTIVE)
+    return *layers, next(inactive, TaskStatus.ACTIVE)
 
 
 def build_layer(transition: BuildTransition | None, job_status: JobStatus | None) -> TaskStatus:
-    """What the latest build says. A stop or deletion that is still under way is UNKNOWN."""
+    """Return what the latest build says. A stop or deletion in progress is UNKNOWN."""
     if transition is None:
         return TaskStatus.PENDING
     starts = transition is BuildTransition.START
@@ -122,7 +135,7 @@ def build_layer(transition: BuildTransition | None, job_status: JobStatus | None
 
 
 def agent_layer(lifecycle: AgentLifecycle | None) -> TaskStatus:
-    """What the agent's lifecycle says. A start that timed out or failed may still serve logs."""
+    """Return what the agent's lifecycle says. After a failed start logs may still be readable."""
     match lifecycle:
         case None | AgentLifecycle.CREATED | AgentLifecycle.STARTING:
             return TaskStatus.INITIALIZING
@@ -140,7 +153,7 @@ def agent_layer(lifecycle: AgentLifecycle | None) -> TaskStatus:
 
 
 def app_layer(health: AppHealth | None) -> TaskStatus:
-    """What the task app's health says."""
+    """Return what the task app's health says."""
     match health:
         case None:
             return TaskStatus.UNKNOWN

@@ -1,4 +1,4 @@
 """How logs are read: pages, follows, cursors and page tokens.
 
-No gRPC and no SQL; a live read asks for a sync, and every read reads the store.
+No gRPC and no SQL. A live read first asks for a sync; then every read reads the store.
 """

@@ -1,10 +1,15 @@
 """One followed task in this process: each change is read and encoded once, for all its followers.
 
-A note wakes the feed, the store decides what changed, and a slow timer catches what a lost note
-missed. What this process commits itself is taken as it was committed where the feed knows all that
-came before: reading it again would double the store's work for every change. Followers that keep up
-take its last step; whoever lags reads the store from its own place, where the changes of an entry
-have become one.
+A note wakes the feed, and the feed reads what changed from the store. A slow timer finds what a
+lost note would have told. A commit of this process comes with its note: if the feed knows the log
+up to the commit's base, it uses the commit and does not read the store.
+
+A follower gets the next messages in one of three ways:
+
+1. It keeps up: the feed's last step, the same encoded messages for all.
+2. It is behind, but only the tail has grown since: one message with the joined growth.
+3. It is further behind: it reads the store, which has one change per entry. Followers at the same
+   revision share that read.
 """
 
 from __future__ import annotations
@@ -31,7 +36,6 @@ from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.reads.tokens import Cursor
 from tasklogs_server.store.log_changes import (
     Change,
-    EntriesChanged,
     LogChanges,
     changes_of,
 )
@@ -45,7 +49,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Message:
-    """One message to followers of a task. It is encoded when the first of them needs it."""
+    """One message to followers of a task, encoded when the first of them needs it."""
 
     cursor: str
     event: LogEvent
@@ -73,12 +77,14 @@ class Step:
 
 
 class Feed:
-    """A followed task. `run` must run for as long as there are followers."""
+    """A followed task. `run` must run as long as there are followers."""
 
-    def __init__(self, task: Task, changes: LogChanges, *, lease: timedelta) -> None:
+    def __init__(
+        self, task: Task, detail: StatusDetail, changes: LogChanges, *, lease: timedelta
+    ) -> None:
         self.task_id = task.task_id
         self.revision = task.head.revision
-        self.detail: StatusDetail = derive(task.facts)
+        self.detail = detail
         self.error: Exception | None = None
         """Why all follows of the task end."""
         self._changes = changes
@@ -93,7 +99,7 @@ class Feed:
 
     @contextmanager
     def wakes(self, follower: asyncio.Event) -> Iterator[None]:
-        """Set `follower` at every change of revision, status or error while the block lasts."""
+        """Within the block, set `follower` at every change of revision, status or error."""
         self._followers.add(follower)
         try:
             yield
@@ -102,65 +108,56 @@ class Feed:
 
     @property
     def followers(self) -> int:
-        """How many are woken."""
+        """How many followers there are."""
         return len(self._followers)
 
     @property
     def is_followed(self) -> bool:
-        """Whether anyone is woken."""
+        """Whether there is a follower."""
         return bool(self._followers)
 
     def wake(self) -> None:
-        """Say that something changed: the feed looks."""
+        """Tell the feed that something changed: it reads the store."""
         self._woken.set()
 
     def committed(self, commit: Commit) -> None:
-        """Take a change that this process committed; where that is not possible, the feed looks."""
+        """Use a commit of this process; if that is not possible, read the store instead."""
         if commit.head.revision <= self.revision or self.error is not None:
             return
         if (
             self._is_reading
             or commit.base_revision != self.revision
-            or not self._fold.takes(commit)
+            or not self._fold.can_fold(commit)
         ):
             self.wake()
             return
         try:
             messages = messages_of(self._fold, self.task_id, changes_of(commit), commit.head.tail)
-        except Exception:  # the committer tells others next
+        except Exception:  # the group commit has other listeners and tasks to go on with
             _log.exception("feed.commit_refused", task=str(self.task_id))
             self._fold = TailFold()
             self.wake()
             return
-        self._take(messages, commit.head.revision)
+        self._add_step(messages, commit.head.revision)
         self._broadcast()
 
     def end(self, error: Exception) -> None:
-        """End all follows; the first reason counts."""
+        """End all follows with `error`, unless an earlier error has ended them."""
         self.error = self.error or error
         self._woken.set()
         self._broadcast()
 
     def step_after(self, revision: int) -> Step | None:
-        """Return the step from `revision` to here, if it can be made of the last one.
+        """Return the step from `revision` to here, if the feed holds it.
 
-        A follower that lagged may be past the last step's beginning. It must find its way back to
-        the steps of all, or it would read the store for itself at every change from then on.
+        None: the follower reads the store, once for all who lag at the same revision. A follower
+        whose read went past the feed is back at the common steps after one more read.
         """
         last = self._last
         if last is None or revision >= last.revision:
             return None
         if last.after == revision:
             return last
-        if revision < last.after:
-            return self._grown_since(revision, last)
-        due = [one for one in last.messages if one.event.revision > revision]
-        if any(_begins(one.event) <= revision for one in due):
-            return None
-        return Step(revision, last.revision, due)
-
-    def _grown_since(self, revision: int, last: Step) -> Step | None:
-        """Return the step from an earlier `revision`, where the tail alone has changed since."""
         growth = self._growth.since(revision)
         if growth is None:
             return None
@@ -169,7 +166,7 @@ class Feed:
         event = replace(message.event, base_revision=revision, delta=growth)
         return Step(revision, last.revision, [Message(message.cursor, event)])
 
-    def _take(self, messages: Sequence[Message], revision: int) -> None:
+    def _add_step(self, messages: Sequence[Message], revision: int) -> None:
         self._last = Step(self.revision, revision, messages)
         self._growth.note(self.revision, [one.event for one in messages])
         self.revision = revision
@@ -181,7 +178,7 @@ class Feed:
     async def refresh(self) -> int:
         """Wait for a read that begins after this call; return the revision that it found.
 
-        Where the follows end meanwhile, it is the last one that was known.
+        If the follows end meanwhile, return the last known revision.
         """
         if self.error is not None:
             return self.revision
@@ -192,6 +189,8 @@ class Feed:
 
     async def run(self) -> None:
         """Read what changes, until cancelled or all follows end."""
+        # The follower that opened the feed asks for a refresh in its first turn: one read serves.
+        await asyncio.sleep(0)
         try:
             while self.error is None:
                 self._woken.clear()
@@ -231,20 +230,20 @@ class Feed:
         finally:
             self._is_reading = False
         if read.task.head.revision < self.revision:
-            # A restored backup: what followers were told is no longer so.
+            # A backup was restored: followers were told of changes that are gone.
             raise expired(read.task)
         detail = derive(read.task.facts)
         if read.revision > self.revision:
             messages = messages_of(self._fold, self.task_id, read.changes, read.task.head.tail)
             if self.revision < read.task.head.evicted.revision:
-                # Some of what came in between is gone: no step leads over that. Followers read
-                # the store from their own places, and are told where theirs is no longer held.
+                # Some of the changes were evicted: no step can include them. Followers read the
+                # store from their own revisions, and end if what they need was evicted.
                 self._forget_steps()
                 self.revision = read.revision
             else:
-                self._take(messages, read.revision)
+                self._add_step(messages, read.revision)
         else:
-            self._forget_steps()  # taken long ago; they may hold a megabyte
+            self._forget_steps()  # all followers have had them; they may hold a megabyte
             if detail == self.detail:
                 return read.more
         self.detail = detail
@@ -262,9 +261,9 @@ class Feed:
 
 
 def expired(task: Task) -> CursorExpired:
-    """Return what a place that is no longer held is answered with.
+    """Return the error for a cursor of which changes were evicted.
 
-    All that is held has changed after the oldest cursor.
+    It carries the oldest cursor after which all changes are held.
     """
     return CursorExpired(Cursor(task.task_id, task.head.evicted.revision).encode())
 
@@ -279,12 +278,8 @@ def messages_of(
     ]
 
 
-def _begins(event: LogEvent) -> int:
-    return event.first_revision if isinstance(event, EntriesChanged) else event.revision
-
-
 def _poll_seconds(task: Task, lease: timedelta) -> float:
-    # The end of a lease comes without a note: whoever follows such a task looks in time.
+    # No note tells that a lease has ended: the feed of a standalone task polls more often.
     if task.standalone:
         return min(_POLL_SECONDS, max(0.5, lease.total_seconds() / 10))
     return _POLL_SECONDS

@@ -18,11 +18,11 @@ from tasklogs_server.reads.follow_events import (
 )
 from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailWithdrawn
-from tasklogs_server.wire.entries import varint
+from tasklogs_server.wire.entries import encode_varints
 from tasklogs_server.wire.enums import TASK_STATUS, status_detail
 from tasklogs_server.wire.times import timestamp_of
 
-_ENTRIES_TAG = b"\x1a"  # FollowTaskLogsResponse.entries: field 3, length-delimited
+_ENTRIES = 0x1A  # FollowTaskLogsResponse.entries: field 3, length-delimited
 
 
 def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
@@ -66,4 +66,4 @@ def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
 
 def _with_entries(message: pb.FollowTaskLogsResponse, epoch: int, encoded: bytes) -> bytes:
     entries = encoded + pb.Entries(epoch=epoch).SerializeToString()
-    return message.SerializeToString() + _ENTRIES_TAG + varint(len(entries)) + entries
+    return message.SerializeToString() + encode_varints((_ENTRIES, len(entries))) + entries

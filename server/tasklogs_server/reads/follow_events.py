@@ -1,4 +1,4 @@
-"""What a follow says, before it is encoded."""
+"""The events of a follow, before they are encoded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tasklogs_server.wire.entries import encode_head
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged:
-    """The task's status, first of all and whenever its facts change."""
+    """The task's status: the first event, and one whenever its facts change."""
 
     detail: StatusDetail
 
 
 @dataclass(frozen=True, slots=True)
 class TailSent:
-    """The tail as it is now, and how it came from what it was, where that is known."""
+    """The tail as it is now, and, if known, the delta from revision `base_revision`."""
 
     epoch: int
     head: TailHead
@@ -30,12 +30,12 @@ class TailSent:
 
     @property
     def revision(self) -> int:
-        """At which it last changed."""
+        """The revision of its last change."""
         return self.head.revision
 
     @property
     def encoded(self) -> bytes:
-        """The whole entry as the field `logs` travels."""
+        """The whole entry, encoded as the field `logs`."""
         head = self.head
         return (
             encode_head(
@@ -47,12 +47,12 @@ class TailSent:
 
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """All that there was when the follow began has been sent."""
+    """Everything that the log held when the follow began has been sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """All up to the cursor has been sent."""
+    """Everything up to the cursor has been sent."""
 
 
 LogEvent = EntriesChanged | TailSent | EpochOpened | TailWithdrawn

@@ -1,4 +1,4 @@
-"""Following a log: one stream through pauses, resumes, new epochs and restarts."""
+"""Follows of a log: one stream across pauses, resumes, new epochs and restarts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from tasklogs_server.bus.local import LocalBus
@@ -47,7 +48,7 @@ _STORE_RETRY_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class FollowQuery:
-    """What a caller wants to follow; `tail` and `cursor` are not given together."""
+    """What a caller asks to follow; `tail` and `cursor` exclude each other."""
 
     ref: TaskRef
     source: Source
@@ -58,7 +59,7 @@ class FollowQuery:
 
 @dataclass(frozen=True, slots=True)
 class _Lag:
-    """What a follower behind the feed read, shared by all at the same place."""
+    """What changed since a revision, read once for all followers that lag at it."""
 
     messages: Sequence[Message]
     revision: int
@@ -90,41 +91,42 @@ class Follows:
 
     @property
     def followers(self) -> int:
-        """How many streams are open; may be asked in another thread."""
+        """How many streams are open. Thread-safe."""
         return sum(feed.followers for feed, _ in list(self._feeds.values()))
 
     async def follow(self, query: FollowQuery) -> AsyncGenerator[bytes, None]:
-        """Yield the messages of a follow as they travel, until it ends with an error.
+        """Yield the encoded messages of a follow until it ends with an error.
 
-        Raises what a read raises at its start, and CursorExpired; later TaskNotFound,
-        ServerDraining, and CursorExpired where entries were evicted that it had not sent yet.
+        At its start it raises what a read raises, and CursorExpired. Later it raises TaskNotFound,
+        ServerDraining, and CursorExpired if entries were evicted that it had not sent yet.
         """
         task, revision = await self._start(query)
         detail = derive(task.facts)
         plan_read(detail, query.source)
-        if self._draining is not None:  # also one that came while the task was read
+        if self._draining is not None:  # the drain may have begun while the task was read
             raise self._draining
         woken = asyncio.Event()
-        async with self._feed(task, woken) as feed:
+        async with self._feed(task, detail, woken) as feed:
             if feed.detail != detail:
-                await feed.refresh()  # it was there before, and may not have read these facts yet
+                await feed.refresh()  # the feed is older, and may not have read these facts yet
             messages = _Follower(self, feed, query, revision, woken).messages()
             async with aclosing(messages):
                 async for message in messages:
                     yield message
 
     def drain(self, error: ServerDraining) -> None:
-        """End all follows, and take no new one."""
+        """End all follows, and refuse new ones."""
         self._draining = error
         for feed, _ in list(self._feeds.values()):
             feed.end(error)
 
     async def lag(self, task_id: UUID, revision: int) -> _Lag:
-        """Read what changed after `revision`, once for all who ask at the same time.
+        """Read what changed after `revision`, once for all followers that ask at the same time.
 
-        Raises CursorExpired where some of it was evicted.
+        Raises CursorExpired if some of it was evicted.
         """
-        return await self._lagging.run((task_id, revision), lambda: self._read(task_id, revision))
+        read = partial(self._read, task_id, revision)
+        return await self._lagging.run((task_id, revision), read)
 
     async def sync(self, task_id: UUID) -> None:
         """Bring the store up to date. Raises AgentUnreachable, TaskAppFailed."""
@@ -138,7 +140,7 @@ class Follows:
         if query.cursor.task_id != task.task_id:
             raise InvalidFields([FieldViolation("cursor", "is of another task")])
         if query.cursor.revision > task.head.revision:
-            # A restored backup: what the caller knows is no longer so.
+            # A backup was restored: the caller knows of changes that are gone.
             raise expired(task)
         if query.cursor.revision < task.head.evicted.revision:
             raise expired(task)
@@ -152,11 +154,13 @@ class Follows:
         return _Lag(messages, read.revision)
 
     @asynccontextmanager
-    async def _feed(self, task: Task, follower: asyncio.Event) -> AsyncIterator[Feed]:
+    async def _feed(
+        self, task: Task, detail: StatusDetail, follower: asyncio.Event
+    ) -> AsyncIterator[Feed]:
         """Lend the task's feed: the first follower opens it, the last one closes it."""
-        feed, running = self._feeds.get(task.task_id) or self._open(task)
-        if feed.error is not None:  # its followers are about to leave, perhaps slowly
-            feed, running = self._open(task)
+        feed, running = self._feeds.get(task.task_id) or self._open(task, detail)
+        if feed.error is not None:  # its followers are ending, perhaps slowly
+            feed, running = self._open(task, detail)
         try:
             with feed.wakes(follower):
                 yield feed
@@ -168,8 +172,8 @@ class Follows:
                 with suppress(asyncio.CancelledError):
                     await running
 
-    def _open(self, task: Task) -> _RunningFeed:
-        feed = Feed(task, self._changes, lease=self._lease)
+    def _open(self, task: Task, detail: StatusDetail) -> _RunningFeed:
+        feed = Feed(task, detail, self._changes, lease=self._lease)
         running = asyncio.create_task(feed.run(), name=f"feed {task.task_id}")
         self._feeds[task.task_id] = feed, running
         return feed, running
@@ -188,7 +192,7 @@ class Follows:
 
 
 class _Follower:
-    """One stream: where it is, and what it has said."""
+    """One stream: the revision it has reached, and what it has sent."""
 
     def __init__(
         self,
@@ -209,9 +213,9 @@ class _Follower:
         self._progress_timer: asyncio.TimerHandle | None = None
         self._progress_is_due = False
         self._last_sent: tuple[int, int, int] | None = None
-        """Epoch, id and revision of the entry that was sent last: the base of deltas."""
+        """Epoch, id and revision of the last entry that was sent: the base of the next delta."""
         self._caught_up_at: int | None = None
-        """The revision at which to say so; None: not known yet, or said already."""
+        """The revision at which to send it; None: not known yet, or already sent."""
 
     async def messages(self) -> AsyncGenerator[bytes, None]:
         """Yield the stream's messages."""
@@ -223,11 +227,11 @@ class _Follower:
                 if self._feed.error is not None:
                     raise self._feed.error
                 if finding.done():
-                    finding.result()  # a failure that nobody foresaw ends the stream, and shows
+                    finding.result()  # an unexpected failure ends the stream
                 if self._told != self._feed.detail:
                     self._told = self._feed.detail
                     yield self._own(StatusChanged(self._told))
-                # One step, then the rest again: whoever never keeps up hears of all else, too.
+                # One step at a time, so that a follower that never keeps up also gets the status.
                 if self._revision < self._feed.revision:
                     messages, revision = await self._due()
                     for message in messages:
@@ -247,7 +251,7 @@ class _Follower:
                 await finding
 
     async def _due(self) -> tuple[Sequence[Message], int]:
-        """Return what comes next, and up to where: the feed's step, or else what the store has."""
+        """Return the next messages and the revision that they reach: the feed's, or the store's."""
         step = self._feed.step_after(self._revision)
         if step is not None:
             return step.messages, step.revision
@@ -259,7 +263,7 @@ class _Follower:
         except CursorExpired as error:
             if not self._may_begin_later or error.oldest is None:
                 raise
-            # It asked for what is held, and was sent nothing yet: less is held by now.
+            # It asked for all that is held, and was sent nothing yet: it begins at what is left.
             return (), Cursor.decode(error.oldest).revision
         return lag.messages, lag.revision
 
@@ -279,10 +283,10 @@ class _Follower:
         return encode_event(cursor, event, as_delta=False)
 
     async def _find_caught_up(self) -> None:
-        """Find the revision at which the follower has all there was when it began.
+        """Find the revision at which the follower has everything from before its start.
 
-        That is known where a read of the same source would be answered: while the task app fails
-        it waits, and so it does where the status came to refuse reads.
+        It is known once a read of the same source would be answered. While the task app fails, or
+        the status refuses reads, this waits.
         """
         while True:
             if await self._up_to_date():
@@ -294,13 +298,13 @@ class _Follower:
         try:
             if plan_read(self._feed.detail, self._query.source) is ReadPlan.SYNC_THEN_READ:
                 await self._follows.sync(self._feed.task_id)
-        except TaskLogsError:  # a failed sync does not end a follow, nor does a refused one
+        except TaskLogsError:  # neither a failed nor a refused sync ends a follow
             return False
         return True
 
     async def _wakes(self) -> bool:
-        """Wait for a change; False after a while without one."""
-        # One timer that finds out when it ends, not one per wait: there is a wait per message.
+        """Wait for a change; return False if there was none for `progress_after`."""
+        # One timer that is re-armed when it fires, not one per wait: there is a wait per message.
         loop = asyncio.get_running_loop()
         self._quiet_since = loop.time()
         if self._progress_timer is None:

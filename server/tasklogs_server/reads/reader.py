@@ -1,4 +1,4 @@
-"""Reading a log: the state decides what happens first; the reading itself is always the same."""
+"""Reads of a log: the task's status decides whether a sync comes before the read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -29,7 +30,7 @@ MAX_PAGE_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """What a caller asks for. `tail` None: all; `epoch` None: the current one."""
+    """What a caller asks for. `tail` None: all entries; `epoch` None: the current one."""
 
     ref: TaskRef
     source: Source
@@ -39,12 +40,12 @@ class LogQuery:
     epoch: int | None
     max_staleness: timedelta | None
     fingerprint: Callable[[], bytes]
-    """Of the arguments that must be the same on every page; only paging needs it."""
+    """Of the arguments that must be the same for every page. Called only if there are pages."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogAnswer:
-    """A page and what is to be said with it. `encoded` is the field `logs` as it travels."""
+    """A page and its response fields. `encoded` is the encoded field `logs`."""
 
     encoded: bytes
     snapshot: bool
@@ -63,14 +64,17 @@ class Sync(Protocol):
     def __call__(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
     ) -> Awaitable[datetime]:
-        """Return when the sync began that now holds. Raises AgentUnreachable, TaskAppFailed."""
+        """Return when the sync began that the store is up to date with.
+
+        Raises AgentUnreachable, TaskAppFailed.
+        """
 
 
 class LogReader:
     """Answers reads of logs.
 
-    `sync` brings a task's stored log up to date; `confirmed_at` knows the moment of which it is a
-    true picture where that is not in the store yet; `evicted` reads what it has lost.
+    `sync` brings a task's stored log up to date. `confirmed_at` returns the time up to which the
+    log is known to be complete, if that is not in the store yet. `evicted` reads what was evicted.
     """
 
     def __init__(
@@ -90,7 +94,7 @@ class LogReader:
         self._shared: Singleflight[LogPage] = Singleflight()
 
     async def read(self, query: LogQuery, *, time_left: timedelta | None) -> LogAnswer:
-        """Read one page; `time_left` is what the caller's deadline allows.
+        """Read one page; `time_left` is the time until the caller's deadline.
 
         Raises TaskNotFound, TaskStateConflict, AgentUnreachable, TaskAppFailed, InvalidFields,
         CursorExpired, StoreUnavailable, LogCorrupt.
@@ -119,7 +123,7 @@ class LogReader:
             unreachable = await self._bring_up_to_date(page.task_id, query, time_left)
             page = await self._page(query.ref, wanted)
             if unreachable is not None:
-                # Deleted, paused or failed while this waited? Then that is the answer.
+                # If the task was deleted, paused or failed meanwhile, that decides the answer.
                 detail = derive(page.facts)
                 plan = _plan(page, query, detail)
                 if plan is ReadPlan.SYNC_THEN_READ:
@@ -152,7 +156,7 @@ class LogReader:
             page_bytes=self._page_bytes,
         )
         page = await self._page(query.ref, wanted)
-        # Pages begin after entries that were there: where none is left, all were evicted.
+        # A later page follows entries that were there: if none is left, they were evicted.
         is_evicted = page.start > token.start or page.first_id is None
         if page.task_id != token.task_id or is_evicted:
             raise await self._expired(page.task_id)
@@ -166,7 +170,7 @@ class LogReader:
         )
 
     async def _refuse_evicted(self, page: LogPage) -> None:
-        # An earlier epoch without entries: empty is not the same as gone.
+        # An earlier epoch without entries was empty from the start, or its entries were evicted.
         if page.epoch <= (await self._evicted(page.task_id)).epoch:
             raise await self._expired(page.task_id)
 
@@ -175,7 +179,7 @@ class LogReader:
         return CursorExpired(Cursor(task_id, evicted.revision).encode())
 
     async def _page(self, ref: TaskRef, wanted: PageQuery) -> LogPage:
-        page = await self._shared.run((ref, wanted), lambda: self._reads.page(ref, wanted))
+        page = await self._shared.run((ref, wanted), partial(self._reads.page, ref, wanted))
         concerns(page.task_id)
         return page
 
@@ -189,7 +193,10 @@ class LogReader:
         status: TaskStatus,
         revision: int,
     ) -> LogAnswer:
-        """Say what the first page decided (`revision`: the log's, then) and what is on this one."""
+        """Answer with what the first page decided and this page holds.
+
+        `revision` is the log's revision at the first page.
+        """
         next_page_token = ""
         if page.next_ordinal < page.end:
             next_page_token = PageToken(
@@ -211,7 +218,7 @@ class LogReader:
             epoch=page.epoch,
             revision=page.revision,
             first_id=page.first_id,
-            # What changed since the first page is what a follow from here brings.
+            # A follow from this cursor sends what changed since the first page.
             cursor=Cursor(page.task_id, revision).encode(),
             next_page_token=next_page_token,
         )

@@ -27,25 +27,28 @@ class _HeldTail:
 
 
 class TailFold:
-    """Makes events of changes: folds the tail's parts on what is held of it, and finds deltas."""
+    """Makes events from changes: folds the tail's parts onto the held tail, and finds deltas."""
 
     def __init__(self) -> None:
         self._held: _HeldTail | None = None
 
     @property
     def held_revision(self) -> int | None:
-        """Up to which revision the tail is held."""
+        """The revision of the held tail; None: none is held."""
         return None if self._held is None else self._held.revision
 
-    def takes(self, commit: Commit) -> bool:
-        """Whether what is held is enough for the events of a commit on top of what was folded."""
+    def can_fold(self, commit: Commit) -> bool:
+        """Whether the tail is held that the commit's part continues (if it has a part)."""
         tail, held = commit.head.tail, self._held
         if commit.part is None or tail is None:
             return commit.part is None
         return held is not None and (held.epoch, held.id) == (commit.head.epoch, tail.id)
 
     def events(self, changes: Sequence[Change], tail: TailHead | None) -> Sequence[LogEvent]:
-        """Return what followers are told of `changes`, after which the log has this tail."""
+        """Return the events for `changes`; `tail` is the log's tail after them.
+
+        Raises LogCorrupt if the parts do not fit what is held.
+        """
         return [self._event(one, tail) for one in changes]
 
     def _event(self, change: Change, tail: TailHead | None) -> LogEvent:
@@ -55,7 +58,7 @@ class TailFold:
             case EntriesChanged():
                 return self._entries(change, tail)
             case TailWithdrawn():
-                # An entry that takes the same id again is another one: no base for a delta.
+                # An entry that gets the same id later is another entry: no base for a delta.
                 self._held = None
         return change
 
@@ -91,7 +94,7 @@ class TailFold:
         self._held = _HeldTail(change.epoch, head.id, head.revision, head.dropped_bytes, content)
         whole = bytes(content)
         grown: Delta | None = None
-        # A delta does not say that the front was dropped meanwhile.
+        # A delta cannot say that the front of the content was dropped meanwhile.
         if held is not None and before is not None and held.dropped_bytes == head.dropped_bytes:
             grown = Delta(kept, whole[kept:]) if kept is not None else diff(before, whole)
         return TailSent(change.epoch, change.head, whole, base_revision, grown)

@@ -1,7 +1,7 @@
-"""Places in a log as opaque tokens: cursors, and page tokens.
+"""Opaque tokens that callers hand back: cursors, and page tokens.
 
-A checksum tells a broken token from a place that is gone; it is no secret: whoever makes up a
-token learns nothing that the task's own reader could not ask for.
+A checksum tells a damaged token from one that has expired. It is not a secret: a forged token shows
+its owner nothing that they could not ask for without it.
 """
 
 from __future__ import annotations
@@ -19,29 +19,65 @@ from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.status import TaskStatus
 
 _CHECKSUM_BYTES = 6
-_CURSOR = struct.Struct(">c16sq")
-_PAGE = struct.Struct(">c16siiiqBBqB8s")
 _STATUSES = tuple(TaskStatus)
-# Postgres reckons with ordinals as integers, and adds a page's rows.
+# Ordinals are Postgres integers, and a page's rows are added to them.
 _MAX_ORDINAL = 2**31 - 1 - 1_000_000
+_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = datetime.resolution
+
+
+class TokenLayout:
+    """The layout of one kind of token: a letter for the kind, then fields as in `struct`."""
+
+    def __init__(self, kind: bytes, fields: str) -> None:
+        self._kind = kind
+        self._layout = struct.Struct(f">c{fields}")
+
+    def seal(self, *values: object) -> str:
+        """Return the token with these values."""
+        payload = self._layout.pack(self._kind, *values)
+        checksum = hashlib.sha256(payload).digest()[:_CHECKSUM_BYTES]
+        return base64.urlsafe_b64encode(payload + checksum).rstrip(b"=").decode()
+
+    def unseal(self, token: str, field: str) -> tuple[Any, ...]:
+        """Return the values of a token. Raises InvalidFields for `field`."""
+        try:
+            padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+            raw = base64.b64decode(padded, altchars=b"-_", validate=True)
+        except (UnicodeEncodeError, binascii.Error):
+            raise not_a_token(field) from None
+        payload, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
+        if (
+            len(payload) != self._layout.size
+            or hashlib.sha256(payload).digest()[:_CHECKSUM_BYTES] != checksum
+        ):
+            raise not_a_token(field)
+        kind, *values = self._layout.unpack(payload)
+        if kind != self._kind:
+            raise not_a_token(field)
+        return tuple(values)
+
+
+_CURSOR = TokenLayout(b"c", "16sq")
+_PAGE = TokenLayout(b"p", "16siiiqBBqB8s")
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in a task's log: everything up to this revision is known."""
+    """A revision of a task's log: its holder knows all changes up to it."""
 
     task_id: UUID
     revision: int
 
     def encode(self) -> str:
         """Return the token."""
-        return seal(_CURSOR.pack(b"c", self.task_id.bytes, self.revision))
+        return _CURSOR.seal(self.task_id.bytes, self.revision)
 
     @classmethod
     def decode(cls, token: str, *, field: str = "cursor") -> Cursor:
         """Read a token. Raises InvalidFields for `field`."""
-        kind, task_id, revision = unseal(_CURSOR, token, field)
-        if kind != b"c" or revision < 0:
+        task_id, revision = _CURSOR.unseal(token, field)
+        if revision < 0:
             raise not_a_token(field)
         return cls(UUID(bytes=task_id), revision)
 
@@ -50,8 +86,8 @@ class Cursor:
 class PageToken:
     """Where the next page begins, and what the first page decided.
 
-    `start` and `end` are ordinals; `fingerprint` is of the request, so that a token is used with
-    the arguments it was given for.
+    `start` and `end` are ordinals. `fingerprint` is the request's: a token is valid only with the
+    arguments that it was given for.
     """
 
     task_id: UUID
@@ -67,35 +103,29 @@ class PageToken:
     def encode(self) -> str:
         """Return the token."""
         at = self.snapshot_at
-        return seal(
-            _PAGE.pack(
-                b"p",
-                self.task_id.bytes,
-                self.epoch,
-                self.start,
-                self.end,
-                self.revision,
-                self.snapshot,
-                at is not None,
-                0 if at is None else _micros(at),
-                _STATUSES.index(self.status),
-                self.fingerprint,
-            )
+        return _PAGE.seal(
+            self.task_id.bytes,
+            self.epoch,
+            self.start,
+            self.end,
+            self.revision,
+            self.snapshot,
+            at is not None,
+            0 if at is None else micros_of(at),
+            _STATUSES.index(self.status),
+            self.fingerprint,
         )
 
     @classmethod
     def decode(cls, token: str, *, fingerprint: bytes) -> PageToken:
         """Read a token that was given for a request of this fingerprint. Raises InvalidFields."""
-        kind, task_id, epoch, start, end, revision, snapshot, has_at, at, status, made_for = unseal(
-            _PAGE, token, "page_token"
+        task_id, epoch, start, end, revision, snapshot, has_at, at, status, made_for = _PAGE.unseal(
+            token, "page_token"
         )
         in_range = epoch >= 0 and 0 <= start <= end <= _MAX_ORDINAL and revision >= 0
-        if kind != b"p" or status >= len(_STATUSES) or not in_range:
+        if status >= len(_STATUSES) or not in_range:
             raise not_a_token("page_token")
-        if made_for != fingerprint:
-            raise InvalidFields(
-                [FieldViolation("page_token", "was given for a request with other arguments")]
-            )
+        check_fingerprint(made_for, fingerprint)
         return cls(
             task_id=UUID(bytes=task_id),
             epoch=epoch,
@@ -103,7 +133,7 @@ class PageToken:
             end=end,
             revision=revision,
             snapshot=bool(snapshot),
-            snapshot_at=_datetime_of(at) if has_at else None,
+            snapshot_at=datetime_of(at) if has_at else None,
             status=_STATUSES[status],
             fingerprint=made_for,
         )
@@ -114,43 +144,27 @@ def fingerprint(arguments: bytes) -> bytes:
     return hashlib.sha256(arguments).digest()[:8]
 
 
-_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = datetime.resolution
+def check_fingerprint(made_for: bytes, fingerprint: bytes) -> None:
+    """Raise InvalidFields if a page token was made for another request."""
+    if made_for != fingerprint:
+        raise InvalidFields(
+            [FieldViolation("page_token", "was given for a request with other arguments")]
+        )
 
 
-def _datetime_of(micros: int) -> datetime:
+def micros_of(time: datetime) -> int:
+    """Return a time as page tokens hold it: microseconds since 1970."""
+    return (time - _EPOCH_START) // _MICROSECOND
+
+
+def datetime_of(micros: int) -> datetime:
+    """Return the time that a page token holds. Raises InvalidFields if there is no such time."""
     try:
         return _EPOCH_START + micros * _MICROSECOND
     except OverflowError:
         raise not_a_token("page_token") from None
 
 
-def _micros(time: datetime) -> int:
-    return (time - _EPOCH_START) // _MICROSECOND
-
-
-def seal(payload: bytes) -> str:
-    """Return `payload` and a checksum as a token."""
-    checksum = hashlib.sha256(payload).digest()[:_CHECKSUM_BYTES]
-    return base64.urlsafe_b64encode(payload + checksum).rstrip(b"=").decode()
-
-
-def unseal(layout: struct.Struct, token: str, field: str) -> tuple[Any, ...]:
-    """Unpack what was sealed. Raises InvalidFields for `field`."""
-    try:
-        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-        raw = base64.b64decode(padded, altchars=b"-_", validate=True)
-    except (UnicodeEncodeError, binascii.Error):
-        raise not_a_token(field) from None
-    payload, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
-    if (
-        len(payload) != layout.size
-        or hashlib.sha256(payload).digest()[:_CHECKSUM_BYTES] != checksum
-    ):
-        raise not_a_token(field)
-    return layout.unpack(payload)
-
-
 def not_a_token(field: str) -> InvalidFields:
-    """Return what a token is answered with that this service did not make."""
+    """Return the error for a token that this service did not make."""
     return InvalidFields([FieldViolation(field, "is not a token of this service")])

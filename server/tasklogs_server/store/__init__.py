@@ -1,5 +1,7 @@
-"""Every SQL query and the migrations.
-Here asyncpg's errors become domain errors; no protobuf services, no gRPC."""
+"""All SQL and the migrations. asyncpg's errors become domain errors here.
+
+No gRPC and no messages of the API.
+"""
 
 from tasklogs_server.store.migrate import SchemaRefused, UnknownSchema, migrate
 from tasklogs_server.store.store import Store

@@ -1,4 +1,4 @@
-"""Whether Postgres is there: while it is away, nobody waits for it."""
+"""The circuit breaker of the store: while Postgres is away, calls fail at once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from tasklogs_server.store.errors import RETRY_AFTER
 
 
 class CircuitBreaker:
-    """The circuit breaker of a store. Its watch alone decides; all others ask, or say `suspect`.
+    """Open while Postgres is away. Only the store's monitor opens and closes it.
 
-    A caller's own failure is no proof: its connection may have been killed, or its statement slow.
+    A failed call only raises a suspicion: its connection may have been killed, or its statement may
+    have been slow.
     """
 
     def __init__(self) -> None:
         self.suspected = asyncio.Event()
-        """Somebody's connection failed: the watch looks now, not when its time comes."""
+        """A connection failed: the monitor checks now instead of at its next turn."""
         self._is_away = False
         self._losses: list[Callable[[], None]] = []
 
@@ -32,15 +33,15 @@ class CircuitBreaker:
             raise StoreUnavailable(RETRY_AFTER)
 
     def suspect(self) -> None:
-        """Say that something went wrong that could mean that Postgres is away."""
+        """Report a failure that may mean that Postgres is away."""
         self.suspected.set()
 
     def on_loss(self, cut: Callable[[], None]) -> None:
-        """Call `cut` whenever Postgres goes away: whoever waits for it must not wait longer."""
+        """Call `cut` whenever Postgres goes away, to end all waits for it."""
         self._losses.append(cut)
 
     def lost(self) -> None:
-        """Refuse calls from now on, and let those under way fail."""
+        """Refuse calls from now on, and end those in progress."""
         if self._is_away:
             return
         self._is_away = True
@@ -48,5 +49,5 @@ class CircuitBreaker:
             cut()
 
     def found(self) -> None:
-        """Let calls through again."""
+        """Allow calls again."""
         self._is_away = False

@@ -1,7 +1,7 @@
-"""The connections to Postgres: a free list, last in first out.
+"""The connections to Postgres: a free list, last in, first out.
 
-asyncpg's own pool resets a connection after each use and goes through proxies; on the hot read
-path it reached 0.77 of the calls per second of this list (bench/ has the figures). Nothing here
+asyncpg's own pool resets a connection after each use and wraps it in proxies. On the hot read path
+it reached 0.77 of the calls per second of this list (bench/ has the figures). No code of the store
 leaves session state behind, so there is nothing to reset.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
-from tasklogs_server.domain.errors import StoreBusy, TaskLogsError
+from tasklogs_server.domain.errors import StoreBusy, StoreUnavailable, TaskLogsError
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.errors import concerns_one_task, is_connection_lost, translated
 
@@ -34,25 +34,24 @@ _STATEMENT_TIMEOUT_SECONDS = 30.0
 
 _SESSION_SETTINGS = {
     "application_name": "tasklogs",
-    # One old snapshot held open turned a commit of 1.1 ms into 10.7 ms: no transaction of ours may
-    # linger.
+    # One old snapshot that stayed open turned a commit of 1.1 ms into 10.7 ms.
     "idle_in_transaction_session_timeout": "30s",
     "statement_timeout": "30s",
-    # A row of one task that somebody holds must not hold the connections of all the others.
+    # A locked row of one task must not occupy the connections of all other tasks.
     "lock_timeout": "2s",
     # Every statement here is short: compiling it would cost more than it saves.
     "jit": "off",
-    # And a look-up by key: one plan fits all arguments, and planning takes longer than running.
+    # Every statement is a look-up by key: one plan fits all arguments, and planning takes longer.
     "plan_cache_mode": "force_generic_plan",
 }
 
 _log = structlog.get_logger(__name__)
 
-_IN_ORDER = (asyncpg.PostgresError, TaskLogsError)
+_STILL_USABLE_AFTER = (asyncpg.PostgresError, TaskLogsError)
 
 
 async def connect(dsn: str, **settings: str) -> Connection:
-    """Open one connection with the settings that all of ours have, and those that are given."""
+    """Open one connection with the settings of all connections, and `settings`."""
     return await asyncpg.connect(
         dsn,
         timeout=_CONNECT_TIMEOUT_SECONDS,
@@ -62,9 +61,9 @@ async def connect(dsn: str, **settings: str) -> Connection:
 
 
 class Connections:
-    """At most `size` connections, opened when needed; callers beyond that wait their turn.
+    """At most `size` connections, opened when needed. Further callers wait in line.
 
-    Not longer than `patience`, and not at all while Postgres is away.
+    They wait at most `patience`, and not at all while Postgres is away.
     """
 
     def __init__(
@@ -83,20 +82,22 @@ class Connections:
         self._slots = asyncio.Semaphore(size)
         self._idle: deque[Connection] = deque()
         self._lent: dict[asyncio.Timeout, Connection | None] = {}
-        """Who has one, or is opening one."""
+        """By the time-out of each user: its connection; None: it is being opened."""
         self._closed = False
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Connection]:
-        """Lend a connection. Raises the domain's errors; a connection that broke is not kept.
+        """Lend a connection within the block, where the driver's errors become the domain's.
 
-        Raises StoreBusy where the turn did not come in time, StoreUnavailable at once where
-        Postgres is away, or goes away meanwhile.
+        Raises StoreBusy if there was none in time, StoreUnavailable at once if Postgres is away or
+        goes away meanwhile. A connection that broke is not used again.
         """
         self._circuit_breaker.check()
-        await self._wait_for_a_turn()
+        if self._slots.locked():
+            await self._wait_for_a_turn()
+        else:
+            await self._slots.acquire()
         try:
-            self._circuit_breaker.check()  # it may have gone while this one waited
             with translated():
                 # Without a deadline: `_cut` sets one.
                 async with asyncio.timeout(None) as limit:
@@ -108,10 +109,10 @@ class Connections:
                     except BaseException as error:
                         if is_connection_lost(error):
                             self._circuit_breaker.suspect()
-                        # Where Postgres refused a statement, or a row said no, the connection is in
-                        # order. Cancelled or failed in the middle: the next user must not read this
-                        # one's answer.
-                        if connection is not None and not isinstance(error, _IN_ORDER):
+                        # After an error of Postgres or the domain the connection is usable. After a
+                        # cancellation or another failure an answer may still be on its way, which
+                        # the next user must not read.
+                        if connection is not None and not isinstance(error, _STILL_USABLE_AFTER):
                             connection.terminate()
                         raise
                     finally:
@@ -123,25 +124,22 @@ class Connections:
 
     @property
     def in_use(self) -> int:
-        """How many are lent, or are being opened."""
+        """How many are lent or being opened."""
         return len(self._lent)
 
     @property
     def waiting(self) -> int:
-        """How many callers wait for their turn."""
+        """How many callers wait in line."""
         return self._waiting
 
     async def close(self) -> None:
-        """Close what is idle now, and what is lent when it comes back."""
+        """Close the idle connections now, and the lent ones when they are returned."""
         self._closed = True
         idle = list(self._idle)
         self._idle.clear()
         await asyncio.gather(*map(_close, idle))
 
     async def _wait_for_a_turn(self) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()
-            return
         self._waiting += 1
         try:
             async with asyncio.timeout(self._patience_seconds):
@@ -150,17 +148,21 @@ class Connections:
             raise StoreBusy(_retry_after()) from None
         finally:
             self._waiting -= 1
+        try:
+            self._circuit_breaker.check()  # Postgres may have gone away meanwhile
+        except StoreUnavailable:
+            self._slots.release()
+            raise
 
     def _cut(self) -> None:
-        """Let all who wait for Postgres fail; the connections may be dead and not know it."""
+        """End all waits for Postgres; a dead connection may not have been noticed."""
         now = asyncio.get_running_loop().time()
         for limit, connection in list(self._lent.items()):
-            # A statement that waits for its answer fails by this, before the deadline cancels it
-            # ...
+            # This fails a statement that waits for its answer, before the time-out cancels it.
             if connection is not None:
                 connection.terminate()
-            # ... and one that still waits to be written, or for a connection, by that. Whoever was
-            # cut before may not have left yet.
+            # This ends a wait to write a statement, or for a new connection. A user that was cut
+            # before may still be there.
             if not limit.expired():
                 limit.reschedule(now)
         while self._idle:
@@ -185,7 +187,7 @@ async def each_or_alone(
 ) -> None:
     """Run `statement` with each of `arguments`, whose first is the task, in one transaction.
 
-    Where one task's row is refused or cannot be read, each runs alone and the bad ones are logged.
+    If the row of one task is refused or cannot be read, each runs alone, and failures are logged.
     Raises StoreUnavailable.
     """
     try:
@@ -213,5 +215,5 @@ async def _close(connection: Connection) -> None:
 
 
 def _retry_after() -> timedelta:
-    # Those who were refused together must not come back together.
+    # Callers that were refused together must not retry together.
     return timedelta(seconds=random.uniform(0.5, 2.0))

@@ -1,4 +1,4 @@
-"""What the driver raises, as domain errors. Neither SQL nor the driver's text goes on."""
+"""Translates the driver's errors into domain errors, without SQL or the driver's text."""
 
 from __future__ import annotations
 
@@ -41,33 +41,33 @@ _CORRUPT = (
 
 
 def may_be_of_one_place(error: BaseException) -> bool:
-    """Whether an error that makes the store unavailable may be one file's, or one block's.
+    """Whether an error that makes the store unavailable may concern one file or block only.
 
-    A disk that cannot read one block is no reason to keep other tasks from theirs.
+    A block that the disk cannot read must not keep other tasks from theirs.
     """
     return isinstance(error, asyncpg.PostgresSystemError)
 
 
 def concerns_one_task(error: Exception) -> bool:
-    """Whether what a statement about one task raised says nothing of other tasks."""
+    """Whether the error of a statement about one task says nothing about other tasks."""
     if not isinstance(error, StoreUnavailable):
         return True
     return error.__cause__ is not None and may_be_of_one_place(error.__cause__)
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the store could not be reached or could not do its work just now."""
+    """Whether the store could not be reached, or cannot work at the moment."""
     return isinstance(error, _UNAVAILABLE)
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Whether a connection could not be had or kept: Postgres itself may be gone."""
+    """Whether a connection could not be opened or was lost: Postgres may be away."""
     return isinstance(error, _LOST)
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise domain errors from the driver's; what is none of its known failures passes as it is."""
+    """Raise domain errors from the driver's known errors; others pass unchanged."""
     try:
         yield
     except _CORRUPT as error:

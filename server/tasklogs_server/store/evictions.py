@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 500
 CHUNK_BYTES = 4 * 1024 * 1024
 
-# One chunk, in one statement that takes the head's lock as a commit does, and takes no revision.
-# The rest of the statement sees the database as it was before the lock, so it goes on only where
-# the head is still the same: then nothing was sealed or withdrawn meanwhile.
+# Evicts one chunk, in one statement. It locks the head as a commit does, and takes no revision. The
+# rest of the statement sees the database as it was before the lock, so it continues only if the
+# head is still the same: then nothing was sealed or withdrawn meanwhile.
 #
 # A chunk is a prefix in the order of revisions. It ends before the first entry that is too young,
 # even if the clock was set back and a later entry looks older. The last two entries of the current
@@ -145,9 +145,10 @@ _EVICTED = """
 
 @dataclass(frozen=True, slots=True)
 class LogLimits:
-    """What one log may hold, and how long nothing of it is evicted.
+    """What one log may hold, and the age below which no entry is evicted.
 
-    `rows` are entries, epoch openings and withdrawals, `bytes` is content; both over all epochs.
+    `rows` counts entries, epoch openings and withdrawals; `bytes` counts content. Both count all
+    epochs.
     """
 
     rows: int
@@ -156,18 +157,18 @@ class LogLimits:
 
 
 class EvictionOutcome(enum.Enum):
-    """What became of one chunk."""
+    """The outcome of one chunk."""
 
     EVICTED = "evicted"
     NOTHING = "nothing"
-    """There is room, or nothing that is old enough."""
+    """The log is within its limits, or nothing is old enough."""
     LOCKED = "locked"
-    """The head was held, or has moved: try again."""
+    """The head was locked, or has changed: try again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a log holds now: as LogHead has it."""
+    """What a log holds now, counted as in LogHead."""
 
     outcome: EvictionOutcome
     rows: int
@@ -191,7 +192,7 @@ class Evictions:
         chunk_rows: int = CHUNK_ROWS,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> Holding:
-        """Evict one chunk where the log and so much more would be past its limits.
+        """Evict one chunk if the log plus `rows` and `bytes_` would exceed its limits.
 
         Raises TaskNotFound.
         """
@@ -223,9 +224,9 @@ class Evictions:
     async def past_limits(
         self, limits: LogLimits, *, after: UUID, rows: int = 1000
     ) -> tuple[Sequence[UUID], UUID | None]:
-        """Look at `rows` logs in the order of task ids; return those past their limits.
+        """Check `rows` logs in the order of task ids; return those that exceed their limits.
 
-        And the place to go on from: None at the end.
+        The second value is where to continue: `after` of the next call. None: this was the last.
         """
         async with self._connections.use() as connection:
             seen = await connection.fetch(_PAST_LIMITS, after, rows, limits.rows, limits.bytes)
@@ -233,7 +234,7 @@ class Evictions:
         return past, seen[-1]["task_id"] if len(seen) == rows else None
 
     async def evicted(self, task_id: UUID) -> Evicted:
-        """Read what the log has lost. Raises TaskNotFound."""
+        """Read what was evicted from the log. Raises TaskNotFound."""
         async with self._connections.use() as connection:
             row = await connection.fetchrow(_EVICTED, task_id)
         if row is None:

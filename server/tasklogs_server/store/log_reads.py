@@ -1,4 +1,4 @@
-"""Reading the log: one statement finds the task, its facts, its head and one page of entries."""
+"""Reads of the log: one statement finds the task, its facts, its head and a page of entries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
-from tasklogs_server.store.records import Tail
 from tasklogs_server.store.task_rows import (
     FACT_COLUMNS,
     LEASE_OVER,
@@ -26,16 +25,17 @@ from tasklogs_server.wire.entries import encode_head
 if TYPE_CHECKING:
     import asyncpg
 
-# One statement for the whole read, so that it is of one moment. It is the hottest one: it selects
-# only what a read needs, and what the common case does not (a log of more than a page, a tail in
-# parts, a lease) stands in a CASE, which is not even looked at then.
+# One statement for the whole read, so that all of it has the same snapshot. It is the hottest
+# statement: it selects only what a read needs. What the common case does not need (a log of more
+# than a page, a tail in parts, a lease) is in a CASE, which is not evaluated then.
 #
-# The range [$7, $8) of ordinals, or the last $6 entries, of epoch $5 (NULL: the current one), cut
-# at $9 rows and about $10 bytes: an entry is on the page if what is before it has not filled it, so
-# there is always at least one. Entries come as they travel; only a tail with parts comes apart (its
-# row is older than its parts), and only where the page reaches it.
-# "The last N" is a range of ordinals: it costs the same on any length of log. OFFSET 0 keeps the
-# planner from writing a range's arithmetic out again wherever it is used.
+# It reads the range [$7, $8) of ordinals, or the last $6 entries, of epoch $5 (NULL: the current
+# one), at most $9 rows and about $10 bytes. An entry is on the page if those before it do not fill
+# the page, so there is always at least one. Entries are stored as they are sent. Only a tail with
+# parts is read separately (its row is older than its parts), and only if the page reaches it.
+#
+# "The last N" is a range of ordinals, so its cost does not depend on the length of the log. OFFSET
+# 0 keeps the planner from repeating a range's arithmetic wherever it is used.
 _READ = f"""
 SELECT t.task_id, t.owner, {FACT_COLUMNS},
        CASE WHEN t.standalone THEN ({LEASE_OVER}) ELSE false END AS lease_over,
@@ -81,7 +81,7 @@ SELECT t.task_id, t.owner, {FACT_COLUMNS},
   CROSS JOIN LATERAL (
     SELECT greatest(coalesce($7::int, g.entries - $6::int), first.ordinal, 0) AS range_start,
            coalesce($8::int, g.entries) AS range_end,
-           -- Up to here entries are rows.
+           -- Up to here each entry is exactly its row.
            CASE WHEN g.tail_in_parts THEN least(coalesce($8, g.entries), g.entries - 1)
                 ELSE coalesce($8, g.entries) END AS rows_end
     OFFSET 0
@@ -127,9 +127,9 @@ _TAIL = """
 class PageQuery:
     """Which entries to read.
 
-    `start` and `end` are ordinals, for the pages after the first; without them the last `tail`
-    entries (None: all) of `epoch` (None: the current one). `rows` and `page_bytes` bound the page;
-    the last entry on it may go beyond the bytes.
+    `start` and `end` are ordinals, for pages after the first. Without them: the last `tail` entries
+    (None: all) of `epoch` (None: the current one). `rows` and `page_bytes` bound the page; its last
+    entry may exceed the bytes.
     """
 
     epoch: int | None = None
@@ -142,10 +142,10 @@ class PageQuery:
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """A task's state and one page of its log, of one moment.
+    """A task's state and one page of its log, from one snapshot.
 
-    `encoded`: the entries as the field `logs` travels. `next_ordinal` is where the next page
-    begins; it equals `end` on the last page.
+    `encoded`: the entries, encoded as the field `logs`. `next_ordinal`: where the next page begins;
+    on the last page it equals `end`.
     """
 
     task_id: UUID
@@ -165,7 +165,7 @@ class LogPage:
 class LogReads:
     """Reads of logs.
 
-    Raises StoreUnavailable, and LogCorrupt where stored bytes do not fit together.
+    Raises StoreUnavailable, and LogCorrupt if stored bytes do not fit together.
     """
 
     def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
@@ -194,7 +194,7 @@ class LogReads:
 
 
 async def read_tail(connection: Connection, task_id: UUID) -> bytes:
-    """Return the content of the tail, parts folded in; there must be one."""
+    """Return the content of the tail with its parts folded in. Raises LogCorrupt without a tail."""
     row = await connection.fetchrow(_TAIL, task_id)
     if row is None:
         raise LogCorrupt
@@ -222,7 +222,7 @@ def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:
         first_id=row["first_id"],
         start=start,
         encoded=encoded,
-        # Fewer than there should be: they were withdrawn, nothing follows.
+        # No entry where there should be one: it was withdrawn, and nothing follows it.
         next_ordinal=next_ordinal if rows or next_ordinal > start else end,
         end=end,
     )
@@ -232,16 +232,10 @@ def _encoded_tail(row: asyncpg.Record) -> bytes:
     head = tail_of(row)
     if head is None or row["tail_content"] is None:
         raise LogCorrupt
-    return _encode(Tail(head, _fold(row["tail_content"], row["tail_keeps"], row["tail_texts"])))
-
-
-def _encode(tail: Tail) -> bytes:
-    head = tail.head
+    content = _fold(row["tail_content"], row["tail_keeps"], row["tail_texts"])
     return (
-        encode_head(
-            head.id, head.type, head.time, head.revision, head.dropped_bytes, len(tail.content)
-        )
-        + tail.content
+        encode_head(head.id, head.type, head.time, head.revision, head.dropped_bytes, len(content))
+        + content
     )
 
 

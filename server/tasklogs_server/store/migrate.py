@@ -12,34 +12,33 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-# Any number will do, as long as all servers of a database use the same.
+# Any number, but the same for all servers of a database.
 _LOCK_KEY = 0x7461736B_6C6F6773
 _INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class UnknownSchema(Exception):
-    """The database has a schema that this version does not know."""
+    """The schema was made by a newer version of the server."""
 
 
 class SchemaRefused(Exception):
-    """Postgres does not let this user make the schema."""
+    """The user lacks the right to create the schema."""
 
 
 async def migrate(dsn: str, to: str = "head") -> None:
-    """Upgrade the database to the newest schema; it does nothing where there is nothing to do.
+    """Upgrade the database to the newest schema, if it has an older one.
 
     `to`: an older schema, for tests of migrations.
 
-    Servers that start at the same time take turns. Raises UnknownSchema where a newer server was
-    here, SchemaRefused where the user lacks the right; other errors are SQLAlchemy's or asyncpg's
-    own.
+    Servers that start at the same time take turns. Raises UnknownSchema if a newer server has
+    upgraded the database, SchemaRefused if the user lacks the right. Other errors are SQLAlchemy's
+    or asyncpg's.
     """
 
     async def connect() -> asyncpg.Connection:
         return await asyncpg.connect(dsn)
 
-    # asyncpg alone understands the DSN, so that the server and its migrations reach the same
-    # database.
+    # Only asyncpg parses the DSN, so the server and its migrations reach the same database.
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect)
     try:
         async with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Looking after Postgres on a connection of its own: is it there, does it know that we live?"""
+"""Monitors Postgres on a connection of its own, and sends this process' heartbeat."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tasklogs_server.store.errors import is_unavailable
 
 _LOOK_EVERY_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 0.05
-# A frozen Postgres, or a network that swallows everything, says nothing: this is how long callers
-# wait for it in vain, until all are refused at once.
+# A frozen Postgres or a broken network sends no answer. Callers wait at most this long in vain;
+# then all calls are refused at once.
 _ANSWER_SECONDS = 2.0
-# Where this process itself was held up, the answer may be there and not read yet.
+# If this process itself was stalled, the answer may have arrived but not been read yet.
 _HELD_UP_SECONDS = 0.2
 _HEARTBEAT_SECONDS = 5.0
 
-# A process counts as gone 15 s after its last heartbeat. Where another still lives, there was no
-# gap, and its up_since is ours too.
+# A process counts as gone 15 s after its last heartbeat. While another process is alive there is no
+# gap, and this process has the same up_since.
 _REGISTER = """
     INSERT INTO processes (process_id, heartbeat_at, up_since)
     SELECT $1, clock_timestamp(), coalesce(
@@ -36,8 +36,8 @@ _REGISTER = """
 
 _HEARTBEAT = "UPDATE processes SET heartbeat_at = clock_timestamp() WHERE process_id = $1"
 
-# A row may go when no task needs it: where its process was killed it alone tells when the sessions
-# were lost, and leases and the retention of paused tasks run from there.
+# Before the row of a process is deleted, its last heartbeat is copied to its sessions: if the
+# process was killed, leases and the retention of paused tasks run from then.
 _FORGET = """
     WITH forgotten AS (
         DELETE FROM processes
@@ -54,10 +54,10 @@ Heartbeat = Callable[[Connection], Awaitable[None]]
 
 
 class Monitor:
-    """Asks Postgres twice a second whether it is there, and sends the heartbeat of this process.
+    """Checks twice a second whether Postgres answers, and sends the heartbeat of this process.
 
-    `tell` hears whether the store can do its work: Postgres answers, and takes the heartbeat (one
-    that is read-only or has no disk left does not).
+    `tell` is called with whether the store works: Postgres answers and accepts the heartbeat. A
+    Postgres that is read-only or whose disk is full does not accept it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Monitor:
         self._told: bool | None = None
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Monitor until cancelled."""
         try:
             while True:
                 self._circuit_breaker.suspected.clear()
@@ -96,9 +96,10 @@ class Monitor:
             await self._say(await self._beats())
         else:
             if not self._circuit_breaker.is_away:
-                _log.warning("store.unavailable")
+                _log.warning("store.lost")
             self._circuit_breaker.lost()
-            self._beat_at = None  # at once when it is back: for others this process is gone
+            # Other processes count this one as gone: send a heartbeat as soon as Postgres is back.
+            self._beat_at = None
             await self._say(False)
 
     async def _say(self, works: bool) -> None:
@@ -107,7 +108,7 @@ class Monitor:
             await self._tell(works)
 
     async def _beats(self) -> bool:
-        """Send the heartbeat where it is due; whether the last one was taken."""
+        """Send the heartbeat if it is due; return whether the last one was accepted."""
         now = asyncio.get_running_loop().time()
         if self._beat_at is not None and now - self._beat_at < _HEARTBEAT_SECONDS:
             return True
@@ -127,7 +128,7 @@ class Monitor:
         await self._heartbeat(self._connection)
 
     async def _answered(self, asking: Awaitable[None]) -> bool:
-        """Whether Postgres did what was asked in time."""
+        """Return whether Postgres answered in time."""
         question = asyncio.ensure_future(asking)
         try:
             for seconds in (_ANSWER_SECONDS, _HELD_UP_SECONDS):
@@ -136,12 +137,12 @@ class Monitor:
                     question.result()
                     return True
         except (asyncpg.PostgresError, OSError) as error:
-            # Refused in order: the connection is still good.
+            # Postgres refused it in words: the connection still works.
             if self._connection is not None and is_unavailable(error):
                 return False
         except Exception as error:
             if not is_unavailable(error):
-                _log.exception("store.watch_failed")
+                _log.exception("store.monitor_failed")
         finally:
             if not question.done():
                 self._hang_up()
@@ -165,5 +166,5 @@ async def register(connections: Connections, process_id: UUID) -> datetime:
 
 
 async def heartbeat(connection: Connection, process_id: UUID) -> None:
-    """Say that this process lives. Every 5 s."""
+    """Record that this process is alive. Called every 5 s."""
     await connection.execute(_HEARTBEAT, process_id)

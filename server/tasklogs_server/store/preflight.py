@@ -1,4 +1,4 @@
-"""Whether a database can be used at all: asked once, before anything else, for one clear line."""
+"""Checks at the start whether a database is usable, to report a clear reason if it is not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import asyncpg
 from tasklogs_server.store.connections import Connection, connect
 
 _OLDEST_MAJOR = 15
-# After a power cut both start at once, and Postgres has its log to replay.
+# After a power failure both start at once, and Postgres first replays its log.
 _STARTING_SECONDS = 15.0
 _ASK_AGAIN_SECONDS = 0.1
 
@@ -17,8 +17,8 @@ _ASK_AGAIN_SECONDS = 0.1
 async def why_unusable(dsn: str) -> str | None:
     """Return in one line why the database cannot be used; None: it can.
 
-    A Postgres that says it is starting up is waited for, 15 s at most. The line never
-    holds the password, and so not the URL.
+    Waits up to 15 s for a Postgres that says that it is starting up. The line contains neither the
+    password nor the URL.
     """
     try:
         connection = await _connect_once_started(dsn)
@@ -33,7 +33,7 @@ async def why_unusable(dsn: str) -> str | None:
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         return str(error).splitlines()[0]
     except ValueError:
-        # Its text quotes what was parsed.
+        # Its text quotes the URL.
         return "its URL cannot be parsed; it looks like postgresql://USER:PASSWORD@HOST:PORT/NAME"
     try:
         major = connection.get_server_version().major

@@ -90,14 +90,6 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Tail:
-    """The tail with its content, parts folded in."""
-
-    head: TailHead
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class EntryRow:
     """A whole entry. `ordinal` is its place in the epoch, from 0 and without gaps."""
 

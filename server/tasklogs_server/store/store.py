@@ -1,4 +1,4 @@
-"""All of the store together, for one server process."""
+"""The whole store of one server process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import LeaseTerms
 from tasklogs_server.store.tasks import TaskStore
 
-# One batch at a time, and now and then a fold beside it; readers must not be in a commit's way.
+# One for the current batch, one for a fold; commits do not wait for readers.
 _WRITE_CONNECTIONS = 2
 
 
 class Store:
-    """The store's parts, over three sets of connections: commits, evictions, and all the rest."""
+    """The parts of the store, over three sets of connections: commits, evictions, and the rest."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Store:
         self.circuit_breaker = circuit_breaker
         self._lease_terms = lease_terms
         self.works = True
-        """What its watch said last."""
+        """Whether the store worked when the monitor last checked."""
         self.tasks = TaskStore(connections, lease_terms)
         self.reads = LogReads(connections, lease_terms)
         self.changes = LogChanges(connections, lease_terms)
@@ -52,7 +52,7 @@ class Store:
     async def open(
         cls, dsn: str, *, read_connections: int, lease: timedelta, patience: timedelta | None = None
     ) -> Store:
-        """Register this process with the database, whose schema is up to date.
+        """Register this process with the database. The schema must be up to date.
 
         `patience`: how long a caller waits for one of the `read_connections`.
         """
@@ -63,21 +63,21 @@ class Store:
         process_id = uuid.uuid4()
         up_since = await register(connections, process_id)
         writes = Connections(dsn, size=_WRITE_CONNECTIONS, circuit_breaker=circuit_breaker)
-        # One, so that evictions take turns and keep no reader waiting.
+        # One, so that evictions run one at a time and occupy no connection of readers.
         evictions = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
         lease_terms = LeaseTerms(process_id, up_since, lease)
         return cls(dsn, connections, writes, evictions, circuit_breaker, lease_terms)
 
     @property
     def connections(self) -> Mapping[str, Connections]:
-        """Both sets of connections, by what they are for."""
+        """The connections of reads and of commits, for metrics."""
         return {"reads": self._connections, "commits": self._write_connections}
 
     async def watch(self, tell: Callable[[bool], Awaitable[None]]) -> None:
-        """Look after the store until cancelled; `tell` hears whenever it can or cannot do its work.
+        """Monitor the store until cancelled; `tell` is called when it begins or ceases to work.
 
-        It must run for as long as the store is used: without it nobody notices that Postgres is
-        away, nor that it is back, and this process has no heartbeat.
+        This must run as long as the store is used. Without it nothing notices that Postgres is away
+        or back, and this process has no heartbeat.
         """
 
         async def beat(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Rows of `tasks` and `log_heads` as records; the columns that every query over tasks selects."""
+"""Rows of `tasks` and `log_heads` as records, and the columns that queries over tasks select."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ HEAD_COLUMNS = """
 FACT_COLUMNS = """
     t.build_number, t.transition, t.job_status, t.lifecycle, t.health"""
 
-# Parameters $1 to $3 are those of `LeaseTerms`: this process, since when some server has been up,
-# the lease. A process that heartbeats holds its sessions, and this one does by being asked. The
-# lease of a standalone task runs from the later of the loss (or the last heartbeat of the process
-# that held the session) and the first start of a server after a gap: time without any server does
-# not count.
+# Parameters $1 to $3 are LeaseTerms: this process, since when some server has been up, the lease. A
+# process holds its sessions while it sends heartbeats; this process holds its own in any case. The
+# lease of a standalone task runs from the loss of its session (or from the last heartbeat of the
+# process that held it), or from the first start of a server after a gap if that is later: time
+# without any server does not count.
 HEARTBEAT = "(SELECT p.heartbeat_at FROM processes p WHERE p.process_id = t.session_process)"
 
-# Of a process that is forgotten nothing is known: NULL would be neither connected nor over.
+# The row of an old process may be deleted: a NULL here would be neither connected nor over.
 AGENT_CONNECTED = f"""
     t.session_process IS NOT NULL AND t.session_lost_at IS NULL
     AND (t.session_process = $1
@@ -59,7 +59,7 @@ TASK_TABLES = "tasks t JOIN log_heads h ON h.task_id = t.task_id"
 
 
 class LeaseTerms(NamedTuple):
-    """What a server process is to the leases of standalone tasks. The clock is the database's."""
+    """What the leases of standalone tasks depend on. Times are of the database's clock."""
 
     process_id: UUID
     up_since: datetime
@@ -67,7 +67,7 @@ class LeaseTerms(NamedTuple):
 
 
 def facts_of(row: asyncpg.Record) -> Facts:
-    """Read the facts as they were reported."""
+    """Return the facts as they were reported."""
     transition, job_status = row["transition"], row["job_status"]
     lifecycle, health = row["lifecycle"], row["health"]
     return Facts(
@@ -80,7 +80,7 @@ def facts_of(row: asyncpg.Record) -> Facts:
 
 
 def head_of(row: asyncpg.Record) -> LogHead:
-    """Read where the log stands."""
+    """Return the head of the log."""
     return LogHead(
         epoch=row["epoch"],
         entries=row["entries"],
@@ -95,7 +95,7 @@ def head_of(row: asyncpg.Record) -> LogHead:
 
 
 def evicted_of(row: asyncpg.Record) -> Evicted:
-    """Read what the log has lost."""
+    """Return what was evicted from the log."""
     return Evicted(
         revision=row["evicted_revision"],
         epoch=row["evicted_epoch"],
@@ -106,7 +106,7 @@ def evicted_of(row: asyncpg.Record) -> Evicted:
 
 
 def tail_of(row: asyncpg.Record) -> TailHead | None:
-    """Read the tail without its content; None where every entry is sealed."""
+    """Return the tail without its content; None if every entry is sealed."""
     if row["tail_id"] is None:
         return None
     return TailHead(
@@ -120,7 +120,7 @@ def tail_of(row: asyncpg.Record) -> TailHead | None:
 
 
 def task_of(row: asyncpg.Record) -> Task:
-    """Read a whole task; a standalone task whose lease is over has lifecycle OFF."""
+    """Return a whole task. A standalone task whose lease is over has lifecycle OFF."""
     facts = facts_of(row)
     if row["lease_over"]:
         facts = expire_lease(facts)

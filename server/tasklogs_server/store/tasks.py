@@ -42,9 +42,9 @@ _RESOLVE_OWNED = """
     SELECT task_id FROM tasks WHERE task_id = $1 AND owner = $2 AND deleted_at IS NULL"""
 
 
-# Newest first, from a place (created_at, task_id) on, cut at $6 tasks and some $7 bytes of prompts:
-# the size of a prompt is known without reading it. Two statements, because one with "owner = $8 OR
-# $8 IS NULL" would be planned without either index.
+# Newest first, after a position (created_at, task_id), at most $6 tasks and about $7 bytes of
+# prompts; Postgres knows the size of a prompt without reading it. Two statements, because one with
+# "owner = $8 OR $8 IS NULL" would use neither index.
 def _list(of_owner: str) -> str:
     return f"""
     WITH page AS MATERIALIZED (
@@ -77,8 +77,8 @@ _STORE_FACTS = """
 
 _TOKEN_HASH = "SELECT agent_token_hash FROM tasks WHERE task_id = $1 AND deleted_at IS NULL"
 
-# The fence is raised as well: whatever stream or upload the old token opened, in whichever process,
-# commits nothing any more.
+# The fence is raised as well: no stream or upload that the old token opened, in any process, can
+# commit after this.
 _ROTATE_TOKEN = """
     WITH rotated AS (
         UPDATE tasks SET agent_token_hash = $2
@@ -89,7 +89,8 @@ _ROTATE_TOKEN = """
 
 # Tasks that have been paused for $2, by the database's clock: since then no report changed their
 # facts, no stream was connected and nothing was committed. The domain derives the status; these are
-# the facts that make it PAUSED, and an index has them. What only grew the tail came by a stream.
+# the facts that make it PAUSED, and an index covers them. A tail that grew by parts has no time of
+# its own, but only a stream writes parts.
 _LONG_PAUSED = f"""
     FROM {TASK_TABLES}
    CROSS JOIN LATERAL (SELECT clock_timestamp() - $2::interval AS since OFFSET 0) retention
@@ -107,12 +108,12 @@ _LONG_PAUSED = f"""
 
 _TO_RETIRE = f"SELECT t.task_id {_LONG_PAUSED} ORDER BY t.changed_at LIMIT $3"
 
-# The locks that reports, sessions and commits take. The condition is a statement of its own after
-# them, so that it sees what those committed that were waited for.
+# The locks that reports, sessions and commits take. The condition is checked by a separate, later
+# statement: it then sees what the transactions that held the locks have committed.
 _LOCK_TASK_AND_HEAD = f"SELECT FROM {TASK_TABLES} WHERE t.task_id = $1 FOR UPDATE OF t, h"
 _STILL_TO_RETIRE = f"SELECT {FACT_COLUMNS} {_LONG_PAUSED} AND t.task_id = $3"
 
-# From here on no session can write (its head is gone), no token fits, and the name is free.
+# After this no session can write (the head is gone), no token is valid, and the name is free.
 _MARK_DELETED = """
     UPDATE tasks SET deleted_at = clock_timestamp(), agent_token_hash = ''
      WHERE task_id = $1 AND deleted_at IS NULL RETURNING owner, name"""
@@ -123,7 +124,7 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 _DELETED = "SELECT task_id FROM tasks WHERE deleted_at IS NOT NULL LIMIT $1"
 
-# Bounded by content, too: entries may have a megabyte each.
+# Bounded by bytes too: an entry may have a megabyte.
 _DELETE_CHUNKS = (
     *(
         f"""
@@ -142,14 +143,14 @@ _DELETE_CHUNKS = (
 _DELETE_TASK = "DELETE FROM tasks WHERE task_id = $1"
 
 LIST_BYTES = 1_000_000
-"""About how much of prompts one page of a list holds: 1,000 tasks may have 64 MB of them."""
+"""About how many bytes of prompts a page of a list holds: 1,000 tasks may have 64 MB."""
 
 NEWEST = (datetime.max, UUID(int=2**128 - 1))
-"""The place before the first task of a list."""
+"""The position before the first task of a list."""
 
 
 class TaskStore:
-    """The rows of tasks. Every method raises StoreUnavailable where Postgres is out of reach."""
+    """The rows of tasks. Every method raises StoreUnavailable if Postgres cannot be reached."""
 
     def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
         self._connections = connections
@@ -185,7 +186,7 @@ class TaskStore:
             await connection.execute(_CREATE_HEAD, task_id)
 
     async def resolve(self, ref: TaskRef) -> UUID:
-        """Return the id that a reference names; a UUID alone is taken as it is.
+        """Return the id that a reference names. A UUID without an owner is not looked up.
 
         Raises TaskNotFound.
         """
@@ -213,9 +214,9 @@ class TaskStore:
     async def list_(
         self, *, owner: str | None, after: tuple[datetime, UUID], limit: int
     ) -> tuple[Sequence[Task], bool]:
-        """Read up to `limit` tasks, newest first, that come after a place (created_at, task_id).
+        """Read up to `limit` tasks, newest first, after a position (created_at, task_id).
 
-        And whether they are fewer because their prompts fill a page.
+        The second value: whether there may be more tasks because the prompts filled the page.
         """
         arguments: tuple[object, ...] = (*self._lease_terms, *after, limit, LIST_BYTES)
         statement = _LIST
@@ -226,7 +227,7 @@ class TaskStore:
         return tasks, sum(len(one.prompt.encode()) for one in tasks) >= LIST_BYTES
 
     async def change_facts(self, task_id: UUID, change: Callable[[Facts], Facts]) -> None:
-        """Replace the facts by `change` of them, one change of a task at a time.
+        """Replace the facts by `change(facts)`, under the lock of the task's row.
 
         Raises TaskNotFound.
         """
@@ -234,7 +235,7 @@ class TaskStore:
             await change_facts(connection, task_id, change)
 
     async def token_hash(self, task_id: UUID) -> bytes | None:
-        """Return the hash of the agent's token, or None where there is no such task."""
+        """Return the hash of the agent's token, or None if there is no such task."""
         async with self._connections.use() as connection:
             hash_: bytes | None = await connection.fetchval(_TOKEN_HASH, task_id)
             return hash_
@@ -246,7 +247,7 @@ class TaskStore:
                 raise TaskNotFound(str(task_id))
 
     async def delete(self, task_id: UUID) -> None:
-        """Revoke token and name and end the log at once; rows go later, by `purge`.
+        """Revoke the token, free the name and end the log; `purge` deletes the rows later.
 
         Raises TaskNotFound.
         """
@@ -262,7 +263,7 @@ class TaskStore:
     async def retire(
         self, task_id: UUID, age: timedelta, *, is_paused: Callable[[Facts], bool]
     ) -> bool:
-        """Delete a task as `delete` does, if it still has been paused for longer than `age`."""
+        """Delete a task as `delete` does, if it is still paused for longer than `age`."""
         process_id = self._lease_terms.process_id
         async with self._connections.use() as connection, connection.transaction():
             await connection.execute(_LOCK_TASK_AND_HEAD, task_id)
@@ -273,7 +274,7 @@ class TaskStore:
             return True
 
     async def deleted(self, limit: int = 100) -> Sequence[UUID]:
-        """Return tasks that are deleted and still have rows."""
+        """Return deleted tasks that still have rows."""
         async with self._connections.use() as connection:
             return [row["task_id"] for row in await connection.fetch(_DELETED, limit)]
 
@@ -300,9 +301,9 @@ async def change_facts(
     task_id: UUID,
     change: Callable[[Facts], Facts],
 ) -> Facts:
-    """Lock the task's row, replace its facts by `change` of them and return those.
+    """Lock the task's row, replace its facts by `change(facts)` and return the new facts.
 
-    Inside the caller's transaction. Raises TaskNotFound, and whatever `change` raises.
+    Runs in the caller's transaction. Raises TaskNotFound, and what `change` raises.
     """
     row = await connection.fetchrow(_LOCK_FACTS, task_id)
     if row is None:

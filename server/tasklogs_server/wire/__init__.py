@@ -1,4 +1,4 @@
-"""What several packages encode: entries, times, enums, status.
+"""What several packages encode: entries, times, enums and status details.
 
 Pure functions; no gRPC and no SQL.
 """

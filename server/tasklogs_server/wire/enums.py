@@ -1,4 +1,4 @@
-"""The protos' enums and the domain's: the same names, with and without their prefix."""
+"""The enums of the protos and of the domain: the same names, with and without prefix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ W = TypeVar("W", bound=int)
 
 
 class EnumCodec(Generic[D, W]):
-    """One enum both ways. The wire's 0 (unspecified) is None in the domain."""
+    """Encodes and decodes one enum. The wire's 0 (unspecified) is None in the domain."""
 
     def __init__(self, domain: type[D], prefix: str, wire: Mapping[str, W]) -> None:
         self._prefix = prefix
@@ -35,14 +35,14 @@ class EnumCodec(Generic[D, W]):
         return self._unspecified if value is None else self._to_wire[value]
 
     def decode(self, number: int, field: str, violations: list[FieldViolation]) -> D | None:
-        """Return the domain's value, None for unspecified; an unknown number is a violation."""
+        """Return the domain's value, None for unspecified. An unknown number adds a violation."""
         value = self._to_domain.get(number)
         if value is None and number != self._unspecified:
             violations.append(FieldViolation(field, f"{number} is not a {self._prefix} value"))
         return value
 
     def name(self, value: D | None) -> str:
-        """Return the whole name, as in the protos."""
+        """Return the full name, as in the protos."""
         return f"{self._prefix}_{value or 'UNSPECIFIED'}"
 
 
@@ -56,7 +56,7 @@ APP_HEALTH = EnumCodec(AppHealth, "APP_HEALTH", dict(types.AppHealth.items()))
 
 
 def status_detail(detail: StatusDetail) -> types.StatusDetail:
-    """Encode the facts and what each layer made of them."""
+    """Encode the facts and the status that each layer computed from them."""
     facts = detail.facts
     return types.StatusDetail(
         build=types.StatusDetail.Build(

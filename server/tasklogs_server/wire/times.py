@@ -19,7 +19,7 @@ _LONGEST = timedelta(days=3650)
 
 def timestamp(time: datetime) -> Timestamp:
     """Encode a point in time."""
-    since = time - _START  # a third of the time that FromDatetime takes
+    since = time - _START  # takes a third of the time of FromDatetime
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
@@ -29,21 +29,21 @@ def timestamp_of(time: Time) -> Timestamp:
 
 
 def time_of(encoded: Timestamp, field: str, violations: list[FieldViolation]) -> Time:
-    """Decode an entry's time; out of a Timestamp's range is a violation."""
+    """Decode an entry's time. One out of a Timestamp's range adds a violation."""
     if not _FIRST_SECOND <= encoded.seconds <= _LAST_SECOND or not 0 <= encoded.nanos < 10**9:
         violations.append(FieldViolation(field, "is not a valid time"))
     return Time(encoded.seconds, encoded.nanos)
 
 
 def duration(length: timedelta) -> Duration:
-    """Encode a length of time."""
+    """Encode a duration."""
     encoded = Duration()
     encoded.FromTimedelta(length)
     return encoded
 
 
 def length_of(encoded: Duration, field: str, violations: list[FieldViolation]) -> timedelta:
-    """Decode a length of time, at most ten years; a negative one is a violation."""
+    """Decode a duration, capped at ten years. A negative one adds a violation."""
     if encoded.seconds < 0 or encoded.nanos < 0:
         violations.append(FieldViolation(field, "must not be negative"))
         return timedelta(0)

@@ -1,1 +1,1 @@
-"""The schema, as Alembic migrations in SQL. Only `migrate` of the store's room runs them."""
+"""The schema, as Alembic migrations in SQL. Only `tasklogs_server.store.migrate` runs them."""
