@@ -124,7 +124,7 @@ async def test_a_commit_touches_its_own_rows(big: Log, sql: Connection) -> None:
     await log.write(log.commit(grow=b"b", keep=1))
     await sql.execute("SET enable_seqscan = off")
     async with sql.transaction():
-        plan = await explain(sql, _COMMIT, *_arguments(log.commit([b"c"])))
+        plan = await explain(sql, _COMMIT.sql, *_arguments(log.commit([b"c"])))
     kinds = {node["Node Type"] for node in nodes(plan)}
     assert "Seq Scan" not in kinds
     assert plan["Shared Hit Blocks"] < 150
