@@ -11,7 +11,7 @@ from tests.store.logs import Connection
 def test_names_are_numbered_in_the_order_in_which_they_first_occur() -> None:
     statement = NamedStatement("UPDATE t SET b = :b, c = :c2 WHERE a = :a AND b <> :b")
     assert statement.sql == "UPDATE t SET b = $1, c = $2 WHERE a = $3 AND b <> $1"
-    assert statement.arguments(a="a", c2="c", b="b") == ("b", "c", "a")
+    assert statement.arguments({"a": "a", "c2": "c", "b": "b"}) == ("b", "c", "a")
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_numbers_and_statements_that_need_no_names_are_refused(template: str) ->
 @pytest.mark.parametrize("values", [{"a": 1}, {"a": 1, "b": 2, "c": 3}, {"a": 1, "c": 2}])
 def test_values_and_parameters_must_match(values: dict[str, object]) -> None:
     with pytest.raises(TypeError, match="parameter"):
-        NamedStatement("SELECT :a, :b").arguments(**values)
+        NamedStatement("SELECT :a, :b").arguments(values)
 
 
 async def test_postgres_takes_it(sql: Connection) -> None:
     statement = NamedStatement("SELECT :a::int - :b::int, ':c', :a::int")
-    row = await sql.fetchrow(statement.sql, *statement.arguments(b=1, a=3))
+    row = await sql.fetchrow(statement.sql, *statement.arguments({"b": 1, "a": 3}))
     assert row is not None
     assert tuple(row) == (2, ":c", 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID
 
 import asyncpg
@@ -153,14 +154,16 @@ class LogWrites:
         """Write the tail as one row, `row`, if fence and revision still stand."""
         async with self._connections.use() as connection:
             arguments = _FOLD.arguments(
-                task_id=task_id,
-                fence=fence,
-                revision=revision,
-                epoch=row.epoch,
-                ordinal=row.ordinal,
-                row_revision=row.revision,
-                head=row.head,
-                content=row.content,
+                {
+                    "task_id": task_id,
+                    "fence": fence,
+                    "revision": revision,
+                    "epoch": row.epoch,
+                    "ordinal": row.ordinal,
+                    "row_revision": row.revision,
+                    "head": row.head,
+                    "content": row.content,
+                }
             )
             await connection.execute(_FOLD.sql, *arguments)
 
@@ -173,7 +176,7 @@ class LogWrites:
 
     async def _commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
         # Heads in the order of task ids: two batches cannot wait for each other in a circle.
-        ordered = sorted(commits, key=lambda one: one.task_id)
+        ordered = sorted(commits, key=attrgetter("task_id"))
         async with self._connections.use() as connection:
             rows = await connection.fetchmany(_COMMIT.sql, [_arguments(one) for one in ordered])
         return {row["task_id"]: Outcome(row["outcome"]) for row in rows}
@@ -183,44 +186,46 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
     head, tail, part = commit.head, commit.head.tail, commit.part
     rows, events = commit.rows, commit.events
     # A place that is taken again by a row is overwritten: one statement must not touch a row twice.
-    taken = {(row.epoch, row.ordinal) for row in rows}
-    withdrawn = [
-        event
-        for event in events
-        if not isinstance(event, EpochOpened) and (event.epoch, event.ordinal) not in taken
-    ]
+    withdrawn = [event for event in events if not isinstance(event, EpochOpened)]
+    if withdrawn:
+        taken = {(row.epoch, row.ordinal) for row in rows}
+        withdrawn = [event for event in withdrawn if (event.epoch, event.ordinal) not in taken]
     return _COMMIT.arguments(
-        task_id=commit.task_id,
-        fence=commit.fence,
-        base_revision=commit.base_revision,
-        epoch=head.epoch,
-        entries=head.entries,
-        revision=head.revision,
-        bytes=head.bytes,
-        digest=head.digest,
-        snapshot_at=head.snapshot_at,
-        total_rows=head.rows,
-        tail_id=None if tail is None else tail.id,
-        tail_type=None if tail is None else int(tail.type),
-        tail_seconds=None if tail is None else tail.time.seconds,
-        tail_nanos=None if tail is None else tail.time.nanos,
-        tail_revision=None if tail is None else tail.revision,
-        tail_dropped=None if tail is None else tail.dropped_bytes,
-        tail_part_bytes=0 if tail is None else tail.part_bytes,
-        withdrawn_epochs=[event.epoch for event in withdrawn],
-        withdrawn_ordinals=[event.ordinal for event in withdrawn],
-        row_epochs=[row.epoch for row in rows],
-        row_ordinals=[row.ordinal for row in rows],
-        row_ids=[row.id for row in rows],
-        row_revisions=[row.revision for row in rows],
-        row_heads=[row.head for row in rows],
-        row_contents=[row.content for row in rows],
-        drops_parts=commit.drops_parts,
-        part_revision=None if part is None else part.revision,
-        part_keep_bytes=None if part is None else part.keep_bytes,
-        part_text=None if part is None else part.text,
-        event_revisions=[event.revision for event in events],
-        event_epochs=[event.epoch for event in events],
-        event_ordinals=[None if isinstance(one, EpochOpened) else one.ordinal for one in events],
-        event_ids=[None if isinstance(one, EpochOpened) else one.id for one in events],
+        {
+            "task_id": commit.task_id,
+            "fence": commit.fence,
+            "base_revision": commit.base_revision,
+            "epoch": head.epoch,
+            "entries": head.entries,
+            "revision": head.revision,
+            "bytes": head.bytes,
+            "digest": head.digest,
+            "snapshot_at": head.snapshot_at,
+            "total_rows": head.rows,
+            "tail_id": None if tail is None else tail.id,
+            "tail_type": None if tail is None else int(tail.type),
+            "tail_seconds": None if tail is None else tail.time.seconds,
+            "tail_nanos": None if tail is None else tail.time.nanos,
+            "tail_revision": None if tail is None else tail.revision,
+            "tail_dropped": None if tail is None else tail.dropped_bytes,
+            "tail_part_bytes": 0 if tail is None else tail.part_bytes,
+            "withdrawn_epochs": [event.epoch for event in withdrawn],
+            "withdrawn_ordinals": [event.ordinal for event in withdrawn],
+            "row_epochs": [row.epoch for row in rows],
+            "row_ordinals": [row.ordinal for row in rows],
+            "row_ids": [row.id for row in rows],
+            "row_revisions": [row.revision for row in rows],
+            "row_heads": [row.head for row in rows],
+            "row_contents": [row.content for row in rows],
+            "drops_parts": commit.drops_parts,
+            "part_revision": None if part is None else part.revision,
+            "part_keep_bytes": None if part is None else part.keep_bytes,
+            "part_text": None if part is None else part.text,
+            "event_revisions": [event.revision for event in events],
+            "event_epochs": [event.epoch for event in events],
+            "event_ordinals": [
+                None if isinstance(one, EpochOpened) else one.ordinal for one in events
+            ],
+            "event_ids": [None if isinstance(one, EpochOpened) else one.id for one in events],
+        }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 
 # What is copied as it is: string literals, quoted names, comments and casts.
@@ -41,9 +41,9 @@ class NamedStatement:
         if len(numbers) < 2:
             raise ValueError("a statement with named parameters has at least two")
         self._count = len(numbers)
-        self._in_order: Callable[[dict[str, object]], tuple[object, ...]] = itemgetter(*numbers)
+        self._in_order: Callable[[Mapping[str, object]], tuple[object, ...]] = itemgetter(*numbers)
 
-    def arguments(self, **values: object) -> tuple[object, ...]:
+    def arguments(self, values: Mapping[str, object]) -> tuple[object, ...]:
         """Return `values` in the order of `sql`'s parameters.
 
         Raises TypeError where a parameter has no value, or a value no parameter.
