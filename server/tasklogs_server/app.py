@@ -20,8 +20,8 @@ from tasklogs_server.bootstrap.security import Security, prepare
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.ingest.messages import Limits
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.syncs import Syncs
@@ -153,17 +153,17 @@ async def run(
         budget = Budget(settings.ingest_bytes)
         handshakes = Handshakes(settings.handshakes, _HANDSHAKE_PATIENCE)
         bus = LocalBus()
-        committer = Committer(store.writes, bus, observer=observer)
+        group_commit = GroupCommit(store.writes, bus, observer=observer)
         log_limits = LogLimits(settings.log_entries, settings.log_bytes, settings.min_retention)
-        room = Room(store.evictions, log_limits)
+        log_limiter = LogLimiter(store.evictions, log_limits)
         sessions = Sessions(
             store=store.sessions,
             tasks=store.tasks,
             writes=store.writes,
-            committer=committer,
+            group_commit=group_commit,
             bus=bus,
             budget=budget,
-            room=room,
+            log_limiter=log_limiter,
             limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
             tail_bytes=settings.tail_bytes,
             handshakes=handshakes,
@@ -177,7 +177,7 @@ async def run(
             evictions=store.evictions,
             tasks=store.tasks,
             directory=directory,
-            room=room,
+            log_limiter=log_limiter,
             limits=log_limits,
             retention=settings.retention,
             bus=bus,
@@ -197,7 +197,7 @@ async def run(
         follows = Follows(
             store.changes, bus, sync=syncs.sync, encode=encode_event, lease=settings.lease
         )
-        uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=_now)
+        uploads = Uploads(store.sessions, sessions, group_commit, budget, log_limiter, clock=_now)
 
         agent_tokens = AgentTokens(store.tasks, handshakes)
         allowance = Allowance(
@@ -255,8 +255,8 @@ async def run(
 
         health_address = await stack.enter_async_context(probes(settings, health_servicer))
 
-        # Leaving: calls end before what they stand on; the committer outlives the last session.
-        await stack.enter_async_context(background(committer.run()))
+        # Leaving: calls end before what they stand on; the group commit outlives the last session.
+        await stack.enter_async_context(background(group_commit.run()))
         await stack.enter_async_context(background(directory.purge_deleted()))
         await stack.enter_async_context(background(housekeeping.run()))
         await stack.enter_async_context(background(_persist(sessions)))

@@ -14,8 +14,8 @@ from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.ingest.messages import (
     Ack,
     Append,
@@ -70,7 +70,7 @@ class Desk:
     store: Store
     clock: Clock
     budget: Budget
-    committer: Committer
+    group_commit: GroupCommit
     sessions: Sessions
     syncs: Syncs
     uploads: Uploads
@@ -91,18 +91,18 @@ class Desk:
         log_limits: LogLimits = GENEROUS,
         epochs_per_hour: int = 60,
     ) -> AsyncIterator[Self]:
-        """Build all of it and run the committer."""
+        """Build all of it and run the group commit."""
         clock, budget, bus = Clock(), Budget(ingest_bytes), LocalBus()
-        committer = Committer(store.writes, bus)
-        room = Room(store.evictions, log_limits)
+        group_commit = GroupCommit(store.writes, bus)
+        log_limiter = LogLimiter(store.evictions, log_limits)
         sessions = Sessions(
             store=store.sessions,
             tasks=store.tasks,
             writes=store.writes,
-            committer=committer,
+            group_commit=group_commit,
             bus=bus,
             budget=budget,
-            room=room,
+            log_limiter=log_limiter,
             limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
             tail_bytes=tail_bytes,
             handshakes=Handshakes(handshakes, patience),
@@ -116,11 +116,11 @@ class Desk:
             sync_timeout=timedelta(seconds=sync_timeout),
             monotonic=clock.monotonic,
         )
-        uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=clock)
-        running = asyncio.create_task(committer.run())
+        uploads = Uploads(store.sessions, sessions, group_commit, budget, log_limiter, clock=clock)
+        running = asyncio.create_task(group_commit.run())
         try:
-            yield cls(store, clock, budget, committer, sessions, syncs, uploads)
-            assert not running.done(), "the committer runs for as long as there are writers"
+            yield cls(store, clock, budget, group_commit, sessions, syncs, uploads)
+            assert not running.done(), "the group commit runs for as long as there are writers"
         finally:
             running.cancel()
             await asyncio.wait([running])

@@ -213,7 +213,7 @@ async def test_an_ended_session_leaves_nothing_with_the_committer(
             await first.append([entry(0)], open_epoch=True)
             await stuck(sql)
             await agent.append([entry(0)], open_epoch=True)
-        assert not desk.committer._waiting
+        assert not desk.group_commit._waiting
     await until(lambda: desk.budget.held_bytes == 0)
     assert await contents(desk.store, task) == []
 

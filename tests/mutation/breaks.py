@@ -60,7 +60,7 @@ BREAKS = (
     ),
     Break(
         "I3",
-        "an append is acknowledged when the committer takes it",
+        "an append is acknowledged when the group commit takes it",
         f"{_SERVER}/ingest/session.py",
         "        self._in_flight = (self._received, self._pending_bytes)",
         "        self._in_flight = (self._received, self._pending_bytes);"
@@ -202,8 +202,8 @@ BREAKS = (
         "I7",
         "a log grows past its limits",
         f"{_SERVER}/ingest/session.py",
-        "        if not self._room_in_log.fits(",
-        "        if False and not self._room_in_log.fits(",
+        "        if not self._log_limiter.fits(",
+        "        if False and not self._log_limiter.fits(",
         "tests/ingest/test_log_limits.py::test_a_log_that_grows_past_its_entries_loses_the_oldest",
     ),
     Break(

@@ -129,7 +129,7 @@ async def test_a_commit_on_top_of_one_that_was_not_told_makes_the_feed_look(
 async def test_a_commit_that_the_feed_cannot_take_is_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the committer nor a follow ends for it."""
+    """Neither the group commit nor a follow ends for it."""
 
     def fails(*_: object) -> list[Change]:
         raise ValueError("made for the test")

@@ -59,7 +59,7 @@ class WrittenLog:
     commits: list[Commit] = field(default_factory=list)
     on_commit: Callable[[Commit], None] = lambda commit: None
     hands_on_commits: bool = False
-    """Whether notes carry the commit, as those of a committer of the followers' process."""
+    """Whether notes carry the commit, as those of a group commit in the followers' process."""
 
     @classmethod
     async def open(cls, store: Store, bus: LocalBus | None = None) -> Self:

@@ -20,7 +20,7 @@ from tasklogs_server.domain.status import (
     Facts,
     JobStatus,
 )
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.tasks.directory import Directory
@@ -60,7 +60,7 @@ class Keeper:
             evictions=store.evictions,
             tasks=store.tasks,
             directory=self.directory,
-            room=Room(store.evictions, LIMITS),
+            log_limiter=LogLimiter(store.evictions, LIMITS),
             limits=LIMITS,
             retention=retention,
             bus=self.bus,

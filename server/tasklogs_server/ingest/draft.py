@@ -1,7 +1,7 @@
 """From an agent's appends to rows: what a session commits next, on top of where the store stands.
 
-Pure. Changes gather here until the committer takes them, however many appends brought them: changes
-of one tail coalesce into one, and revisions are given out only when they are taken.
+Pure. Changes gather here until the group commit asks for them, however many appends brought them:
+changes of one tail coalesce into one, and revisions are given out only when they are taken.
 """
 
 from __future__ import annotations

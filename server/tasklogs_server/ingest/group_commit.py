@@ -55,7 +55,7 @@ class Writer(Protocol):
         """Perhaps the commit is durable, perhaps it never will be; it is not tried again."""
 
 
-class Committer:
+class GroupCommit:
     """Takes what writers have gathered, batch after batch."""
 
     def __init__(

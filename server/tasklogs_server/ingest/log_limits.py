@@ -22,7 +22,7 @@ _RETRY_AT_MOST = timedelta(hours=1)
 _log = structlog.get_logger(__name__)
 
 
-class Room:
+class LogLimiter:
     """The limits of each log, kept by evicting what is old enough."""
 
     def __init__(self, evictions: Evictions, limits: LogLimits) -> None:
@@ -38,7 +38,7 @@ class Room:
         """Whether a log may hold so much."""
         return rows <= self._limits.rows and bytes_ <= self._limits.bytes
 
-    async def make(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
+    async def make_room(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
         """Evict until so much more fits into the stored log; return all that it has lost.
 
         Raises LogFull where what is left is too young to go, TaskNotFound, StoreUnavailable.
@@ -52,7 +52,7 @@ class Room:
             if held.outcome is EvictionOutcome.LOCKED:
                 await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
 
-    async def keep(self, task_id: UUID) -> None:
+    async def enforce(self, task_id: UUID) -> None:
         """Bring a log within its limits, as far as what it holds is old enough.
 
         Raises TaskNotFound, StoreUnavailable.

@@ -19,8 +19,8 @@ from tasklogs_server.domain.errors import (
     TaskLogsError,
 )
 from tasklogs_server.ingest.draft import Draft
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.ingest.messages import Append, Hello, Limits, Welcome
 from tasklogs_server.ingest.outbox import Outbox
 from tasklogs_server.limits.ingest_budget import Budget
@@ -71,9 +71,9 @@ class Session:
         opening: Opening,
         *,
         limits: Limits,
-        committer: Committer,
+        group_commit: GroupCommit,
         budget: Budget,
-        room: Room,
+        log_limiter: LogLimiter,
         load_tail: Callable[[UUID], Awaitable[bytes]],
         confirm: Callable[[Session, datetime, bool], None],
         clock: Callable[[], datetime],
@@ -99,9 +99,9 @@ class Session:
         self.reason_of_fence: Exception | None = None
         """Why the fence is about to be raised, where it is not for a later session."""
         self._limits = limits
-        self._committer = committer
+        self._group_commit = group_commit
         self._budget = budget
-        self._room_in_log = room
+        self._log_limiter = log_limiter
         self._evicted = opening.head.evicted
         self._load_tail = load_tail
         self._confirm = confirm
@@ -168,7 +168,7 @@ class Session:
         if self._shown_at is None:
             self._shown_at = self._monotonic() - append.waited_seconds
         self._idle.clear()
-        self._committer.submit(self)
+        self._group_commit.submit(self)
         if self._unacknowledged_bytes > self._limits.window_bytes:
             self._room.clear()
             await self._room.wait()
@@ -232,8 +232,8 @@ class Session:
         if self._error is not None:
             return
         self._error = error or SessionLost()
-        self._committer.withdraw(self)
-        # What is in flight is still held by the committer: it is given back when that is settled.
+        self._group_commit.withdraw(self)
+        # What is in flight is given back when its commit is settled.
         self._budget.give_back(self._pending_bytes)
         self._pending_bytes = 0
         for under_way in self._syncs.values():
@@ -255,7 +255,7 @@ class Session:
         """What the session holds of the tail."""
         return self._draft.tail_bytes
 
-    # What the committer calls.
+    # What the group commit calls.
 
     def take(self) -> Commit | None:
         """Hand over what has gathered."""
@@ -304,7 +304,7 @@ class Session:
         if self._unacknowledged_bytes <= self._limits.window_bytes:
             self._room.set()
         if self._received > self._acked:
-            self._committer.submit(self)
+            self._group_commit.submit(self)
         else:
             self._idle.set()
 
@@ -322,9 +322,9 @@ class Session:
         rows, bytes_ = append.most_rows, append.content_bytes
         held_rows = self._draft.total_rows - self._evicted.rows
         held_bytes = self._draft.total_bytes - self._evicted.bytes
-        if not self._room_in_log.fits(held_rows + rows, held_bytes + bytes_):
+        if not self._log_limiter.fits(held_rows + rows, held_bytes + bytes_):
             await self.flush()  # what is evicted is counted in the store
-            self._evicted = await self._room_in_log.make(self.task_id, rows, bytes_)
+            self._evicted = await self._log_limiter.make_room(self.task_id, rows, bytes_)
 
     def _check_open(self) -> None:
         if self._error is not None:

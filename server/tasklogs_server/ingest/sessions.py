@@ -29,8 +29,8 @@ from tasklogs_server.domain.errors import (
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.domain.reports import connect_standalone, observe_agent, pause_standalone
 from tasklogs_server.domain.status import BuildTransition, Facts
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.ingest.messages import AgentState, GoodbyeReason, Hello, Limits
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.limits.handshake_queue import Handshakes
@@ -58,10 +58,10 @@ class Sessions:
         store: SessionStore,
         tasks: TaskStore,
         writes: LogWrites,
-        committer: Committer,
+        group_commit: GroupCommit,
         bus: LocalBus,
         budget: Budget,
-        room: Room,
+        log_limiter: LogLimiter,
         limits: Limits,
         tail_bytes: int,
         handshakes: Handshakes,
@@ -75,10 +75,10 @@ class Sessions:
         self._store = store
         self._tasks = tasks
         self._writes = writes
-        self._committer = committer
+        self._group_commit = group_commit
         self._bus = bus
         self._budget = budget
-        self._room = room
+        self._log_limiter = log_limiter
         self._limits = limits
         self._tail_bytes = tail_bytes
         self._handshakes = handshakes
@@ -298,9 +298,9 @@ class Sessions:
             hello,
             opening,
             limits=self._limits,
-            committer=self._committer,
+            group_commit=self._group_commit,
             budget=self._budget,
-            room=self._room,
+            log_limiter=self._log_limiter,
             load_tail=self._store.tail_content,
             confirm=self._confirm,
             clock=self._clock,

@@ -14,8 +14,8 @@ from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import truncate
 from tasklogs_server.domain.errors import SessionOpen, StoreUnavailable
 from tasklogs_server.ingest.draft import Draft
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.ingest.messages import Append
 from tasklogs_server.ingest.session import position_of
 from tasklogs_server.ingest.sessions import Sessions
@@ -41,17 +41,17 @@ class Uploads:
         self,
         store: SessionStore,
         sessions: Sessions,
-        committer: Committer,
+        group_commit: GroupCommit,
         budget: Budget,
-        room: Room,
+        log_limiter: LogLimiter,
         *,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._sessions = sessions
-        self._committer = committer
+        self._group_commit = group_commit
         self._budget = budget
-        self._room = room
+        self._log_limiter = log_limiter
         self._clock = clock
 
     async def upload(
@@ -81,7 +81,7 @@ class Uploads:
         await self._budget.take(append.size_bytes)
         try:
             writer = _UploadWriter(task_id, opening, append, received_at)
-            self._committer.submit(writer)
+            self._group_commit.submit(writer)
             return await writer.stored
         finally:
             self._budget.give_back(append.size_bytes)
@@ -103,8 +103,8 @@ class Uploads:
     async def _make_room(self, task_id: UUID, head: LogHead, append: Append) -> None:
         rows, bytes_ = append.most_rows, append.content_bytes
         held_rows = head.rows - head.evicted.rows
-        if not self._room.fits(held_rows + rows, head.held_bytes + bytes_):
-            await self._room.make(task_id, rows, bytes_)
+        if not self._log_limiter.fits(held_rows + rows, head.held_bytes + bytes_):
+            await self._log_limiter.make_room(task_id, rows, bytes_)
 
     async def _is_held(self, task_id: UUID, opening: Opening, entries: Sequence[Entry]) -> bool:
         """Whether all of `entries` is stored: a prefix, or the tail at an earlier moment."""

@@ -212,7 +212,7 @@ class Feed:
             return
         try:
             messages = messages_of(self._fold, self.task_id, changes_of(commit), commit.head.tail)
-        except Exception:  # the committer tells others next
+        except Exception:  # the group commit tells others next
             _log.exception("feed.commit_refused", task=str(self.task_id))
             self._fold = TailFold()
             self.wake()

@@ -17,7 +17,7 @@ import structlog
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved, Note
 from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.evictions import Evictions, LogLimits
 from tasklogs_server.store.tasks import TaskStore
@@ -40,7 +40,7 @@ class Housekeeping:
         evictions: Evictions,
         tasks: TaskStore,
         directory: Directory,
-        room: Room,
+        log_limiter: LogLimiter,
         limits: LogLimits,
         retention: timedelta | None,
         bus: LocalBus,
@@ -49,7 +49,7 @@ class Housekeeping:
         self._evictions = evictions
         self._tasks = tasks
         self._directory = directory
-        self._room = room
+        self._log_limiter = log_limiter
         self._limits = limits
         self._retention = retention
         self._clock = clock
@@ -73,7 +73,7 @@ class Housekeeping:
 
     async def mark_moved(self) -> None:
         """Mark the logs that have changed, each at most once in the interval of marks."""
-        now, every = self._clock(), self._room.mark_every.total_seconds()
+        now, every = self._clock(), self._log_limiter.mark_every.total_seconds()
         self._marked_at = {
             task_id: at for task_id, at in self._marked_at.items() if now - at < every
         }
@@ -110,7 +110,7 @@ class Housekeeping:
             past, place = await self._evictions.past_limits(self._limits, after=place)
             for task_id in past:
                 try:
-                    await self._room.keep(task_id)
+                    await self._log_limiter.enforce(task_id)
                 except TaskNotFound:
                     continue  # deleted meanwhile
                 except Exception as error:  # of one task's rows: the others' limits are kept
@@ -120,7 +120,7 @@ class Housekeeping:
 
     async def _mark(self, task_id: UUID) -> bool:
         try:
-            return await self._room.mark(task_id)
+            return await self._log_limiter.mark(task_id)
         except Exception as error:  # of one task's rows: the others are marked
             if not concerns_one_task(error):
                 raise
@@ -132,4 +132,4 @@ class Housekeeping:
             self._moved.add(note.task_id)
 
     def _pause_seconds(self) -> float:
-        return min(_EVERY_SECONDS, max(1.0, self._room.mark_every.total_seconds()))
+        return min(_EVERY_SECONDS, max(1.0, self._log_limiter.mark_every.total_seconds()))

@@ -18,8 +18,8 @@ from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import CommitRefused, TaskLogsError
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.ingest.messages import Limits
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.upload import Uploads
@@ -62,16 +62,16 @@ class AgentRoom:
         """Build it; at the end everything must have been given back."""
         store: Any = MemoryStore(AGENT.token_hash, standalone=standalone)
         clock, budget, bus = Clock(), Budget(INGEST_BYTES), LocalBus()
-        committer, room = Committer(store, bus), Room(store, _LOG)
+        group_commit, log_limiter = GroupCommit(store, bus), LogLimiter(store, _LOG)
         handshakes = Handshakes(2, _PATIENCE)
         sessions = Sessions(
             store=store,
             tasks=store,
             writes=store,
-            committer=committer,
+            group_commit=group_commit,
             bus=bus,
             budget=budget,
-            room=room,
+            log_limiter=log_limiter,
             limits=Limits(WINDOW_BYTES, WINDOW_BYTES, MAX_CONTENT_BYTES),
             tail_bytes=MAX_CONTENT_BYTES,
             handshakes=handshakes,
@@ -79,9 +79,9 @@ class AgentRoom:
             clock=clock,
             monotonic=clock.monotonic,
         )
-        uploads = Uploads(store, sessions, committer, budget, room, clock=clock)
+        uploads = Uploads(store, sessions, group_commit, budget, log_limiter, clock=clock)
         service = TaskAgentsService(AgentTokens(store, handshakes), sessions, uploads)
-        running = asyncio.create_task(committer.run())
+        running = asyncio.create_task(group_commit.run())
         try:
             yield cls(store, clock, budget, sessions, service)
             await _settled(budget)

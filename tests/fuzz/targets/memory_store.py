@@ -31,7 +31,7 @@ class MemoryStore:
         self.states = [LogModel()]
         """What readers could see: after each commit."""
         self.broken: list[Exception] = []
-        """Rules that commits broke: the committer takes what is raised for a store in trouble."""
+        """Rules that commits broke. The group commit takes an exception for a store in trouble."""
         self._token_hash = token_hash
         self._standalone = standalone
         self._fence = 0

@@ -95,7 +95,7 @@ async def in_one_batch(desk: Desk, sql: Connection, agents: list[DeskAgent]) -> 
         for agent in agents:
             await agent.append([entry(0)], open_epoch=True)
         # A task that was deleted has no head that could be locked.
-        await until(lambda: len(desk.committer._locked) >= len(agents) - 1)
+        await until(lambda: len(desk.group_commit._locked) >= len(agents) - 1)
 
 
 async def test_what_is_refused_once_is_said_with_a_time_to_wait(

@@ -93,7 +93,7 @@ async def test_a_batch_whose_commit_is_lost_takes_all_its_sessions_along(
             await sql.execute("SELECT FROM log_heads FOR UPDATE")
             await agent.append([entry(0, "the marker")], open_epoch=True)
             await other.append([entry(0, "beside it")], open_epoch=True)
-            await until(lambda: len(desk.committer._locked) == 2)
+            await until(lambda: len(desk.group_commit._locked) == 2)
             scene.network.cut_at(b"the marker", passes=False)
             await until(lambda: scene.network.cuts == 1)
         for one in (agent, other):
