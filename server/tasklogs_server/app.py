@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import grpc
 import structlog
@@ -21,11 +21,13 @@ from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
 from tasklogs_server.ingest.group_commit import GroupCommit
-from tasklogs_server.ingest.log_limits import LogLimiter
+from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
 from tasklogs_server.ingest.messages import Limits
+from tasklogs_server.ingest.session import SessionResources
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.syncs import Syncs
 from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.admission import Admission, Capacity
 from tasklogs_server.limits.caller_limits import Allowance, CallerLimits
 from tasklogs_server.limits.handshake_queue import Handshakes
@@ -156,21 +158,24 @@ async def run(
         group_commit = GroupCommit(store.writes, bus, observer=observer)
         log_limits = LogLimits(settings.log_entries, settings.log_bytes, settings.min_retention)
         log_limiter = LogLimiter(store.evictions, log_limits)
-        sessions = Sessions(
-            store=store.sessions,
-            tasks=store.tasks,
-            writes=store.writes,
+        resources = SessionResources(
+            limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
             group_commit=group_commit,
-            bus=bus,
             budget=budget,
             log_limiter=log_limiter,
-            limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
-            tail_bytes=settings.tail_bytes,
-            handshakes=handshakes,
-            epochs_per_hour=settings.epochs_per_hour,
-            clock=_now,
-            presence=store.presence,
+            epoch_limiter=EpochLimiter(store.sessions, settings.epochs_per_hour),
+            write_behind=WriteBehind(store.writes),
+            load_tail=store.sessions.tail_content,
             observer=observer,
+        )
+        sessions = Sessions(
+            resources,
+            store=store.sessions,
+            tasks=store.tasks,
+            bus=bus,
+            handshakes=handshakes,
+            tail_bytes=settings.tail_bytes,
+            presence=store.presence,
         )
         directory = Directory(store.tasks, sessions, bus)
         housekeeping = Housekeeping(
@@ -197,7 +202,7 @@ async def run(
         follows = Follows(
             store.changes, bus, sync=syncs.sync, encode=encode_event, lease=settings.lease
         )
-        uploads = Uploads(store.sessions, sessions, group_commit, budget, log_limiter, clock=_now)
+        uploads = Uploads(resources, store=store.sessions, sessions=sessions)
 
         agent_tokens = AgentTokens(store.tasks, handshakes)
         allowance = Allowance(
@@ -331,7 +336,3 @@ def _capacity(settings: ServerSettings) -> Capacity:
         follows=settings.follows,
         agents=settings.agents,
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -15,7 +15,7 @@ from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.ingest.group_commit import GroupCommit
-from tasklogs_server.ingest.log_limits import LogLimiter
+from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
 from tasklogs_server.ingest.messages import (
     Ack,
     Append,
@@ -25,10 +25,11 @@ from tasklogs_server.ingest.messages import (
     Sync,
     TailChange,
 )
-from tasklogs_server.ingest.session import Session
+from tasklogs_server.ingest.session import Session, SessionResources
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.syncs import Syncs
 from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.handshake_queue import Handshakes
 from tasklogs_server.limits.ingest_budget import Budget
 from tasklogs_server.store import Store
@@ -95,20 +96,24 @@ class Desk:
         clock, budget, bus = Clock(), Budget(ingest_bytes), LocalBus()
         group_commit = GroupCommit(store.writes, bus)
         log_limiter = LogLimiter(store.evictions, log_limits)
-        sessions = Sessions(
-            store=store.sessions,
-            tasks=store.tasks,
-            writes=store.writes,
+        resources = SessionResources(
+            limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
             group_commit=group_commit,
-            bus=bus,
             budget=budget,
             log_limiter=log_limiter,
-            limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
-            tail_bytes=tail_bytes,
-            handshakes=Handshakes(handshakes, patience),
-            epochs_per_hour=epochs_per_hour,
+            epoch_limiter=EpochLimiter(store.sessions, epochs_per_hour),
+            write_behind=WriteBehind(store.writes),
+            load_tail=store.sessions.tail_content,
             clock=clock,
             monotonic=clock.monotonic,
+        )
+        sessions = Sessions(
+            resources,
+            store=store.sessions,
+            tasks=store.tasks,
+            bus=bus,
+            handshakes=Handshakes(handshakes, patience),
+            tail_bytes=tail_bytes,
         )
         syncs = Syncs(
             sessions,
@@ -116,7 +121,7 @@ class Desk:
             sync_timeout=timedelta(seconds=sync_timeout),
             monotonic=clock.monotonic,
         )
-        uploads = Uploads(store.sessions, sessions, group_commit, budget, log_limiter, clock=clock)
+        uploads = Uploads(resources, store=store.sessions, sessions=sessions)
         running = asyncio.create_task(group_commit.run())
         try:
             yield cls(store, clock, budget, group_commit, sessions, syncs, uploads)
@@ -171,11 +176,7 @@ class DeskAgent:
     ) -> None:
         """Append, as the service does."""
         self.sent += 1
-        task_id = self.session.task_id
-        await self.session.append(
-            Append(self.sent, open_epoch, withdraw_tail, tail, entries),
-            may_open_epoch=lambda: self._desk.sessions.limit_epochs(task_id),
-        )
+        await self.session.append(Append(self.sent, open_epoch, withdraw_tail, tail, entries))
 
     async def all_acked(self) -> None:
         """Wait for the acknowledgement of all that was sent."""
@@ -189,7 +190,7 @@ class DeskAgent:
     async def listen(self) -> None:
         """Take what the server says, and answer syncs if so told."""
         try:
-            while events := await self.session.outbox.take():
+            while events := await self.session.outbox.next_events():
                 for event in events:
                     self.heard.append(event)
                     if isinstance(event, Sync) and self.answers_syncs:

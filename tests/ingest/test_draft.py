@@ -51,7 +51,7 @@ def test_what_is_committed_reads_back_as_what_was_said(operations: Sequence[Oper
     for operation in [*operations, ("take", (), 0), ("reconnect", (), 0)]:
         match operation[0]:
             case "take":
-                if (commit := history.take()) is not None:
+                if (commit := history.next_commit()) is not None:
                     store.apply(commit)
                 _agree(history, store)
             case "fold" if history.draft.is_empty:
@@ -109,7 +109,7 @@ async def test_postgres_reads_back_what_was_said(
     history = History()
     for operation in [*operations, ("take", (), 0)]:
         if operation[0] == "take":
-            commit = history.draft.take(log.task_id, log.fence, NOW)
+            commit = history.draft.next_commit(log.task_id, log.fence, NOW)
             if commit is not None:
                 assert await log.write(commit) is Outcome.COMMITTED
             await _reads_back(log, history, sql)
@@ -153,7 +153,7 @@ def opened(*entries: Entry) -> Draft:
 
 
 def taken(draft: Draft) -> Commit:
-    commit = draft.take(TASK, 1, NOW)
+    commit = draft.next_commit(TASK, 1, NOW)
     assert commit is not None
     return commit
 
@@ -215,7 +215,7 @@ def test_an_entry_that_comes_and_goes_between_two_takings_was_never_there() -> N
     taken(draft)
     draft.apply(Append(2, entries=[entry(1)]))
     draft.apply(Append(3, withdraw_tail=True))
-    assert draft.take(TASK, 1, NOW) is None
+    assert draft.next_commit(TASK, 1, NOW) is None
 
 
 def test_a_withdrawn_entry_is_noted_with_the_revision_that_took_it() -> None:
@@ -249,7 +249,7 @@ def test_after_a_withdrawal_ids_still_grow_beyond_what_is_sealed() -> None:
     log = Draft(EMPTY_HEAD)
     log.apply(Append(1, open_epoch=True, entries=[entry(4), entry(6)]))
     log.apply(Append(2, withdraw_tail=True))
-    commit = log.take(uuid4(), 1, None)
+    commit = log.next_commit(uuid4(), 1, None)
     assert commit is not None
     assert commit.head.tail is None
     reconnected = Draft(commit.head, last_sealed_id=4)

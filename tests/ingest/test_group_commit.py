@@ -36,7 +36,7 @@ class ScriptedWriter:
         self.committed_: list[Commit] = []
         self.errors: list[Exception] = []
 
-    def take(self) -> Commit | None:
+    def next_commit(self) -> Commit | None:
         return self.commits.popleft() if self.commits else None
 
     def committed(self, commit: Commit) -> None:
@@ -144,9 +144,9 @@ class FailingWriter(ScriptedWriter):
         super().__init__(*commits)
         self.where = where
 
-    def take(self) -> Commit | None:
-        self._fail("take")
-        return super().take()
+    def next_commit(self) -> Commit | None:
+        self._fail("next_commit")
+        return super().next_commit()
 
     def committed(self, commit: Commit) -> None:
         self._fail("committed")
@@ -161,7 +161,7 @@ class FailingWriter(ScriptedWriter):
             raise LookupError(where)
 
 
-@pytest.mark.parametrize("where", ["take", "committed", "lost", "take and lost"])
+@pytest.mark.parametrize("where", ["next_commit", "committed", "lost", "next_commit and lost"])
 async def test_a_writer_that_raises_is_lost_and_strands_nobody(
     store: Store, group_commit: GroupCommit, where: str
 ) -> None:

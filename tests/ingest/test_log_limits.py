@@ -83,7 +83,7 @@ async def test_what_is_young_stays_and_the_append_is_refused(
         # What came before is committed, and can be read.
         assert await contents(desk, task) == [str(number) for number in range(9)]
         # The same conversation in another epoch erases nothing either.
-        agent.sent = agent.session._received
+        agent.sent = agent.session._window.received_sequence
         with pytest.raises(LogFull):
             await agent.append([entry(0)], open_epoch=True)
         assert await rows_of(sql, task) == 10
@@ -95,7 +95,7 @@ async def test_room_comes_with_age(store: Store, task: UUID, sql: Connection) ->
         with pytest.raises(LogFull):
             await agent.append([entry(9)])
         await sql.execute("UPDATE log_marks SET marked_at = marked_at - interval '25 hours'")
-        agent.sent = agent.session._received
+        agent.sent = agent.session._window.received_sequence
         await agent.append([entry(9, "9")])
         await agent.all_acked()
         assert await contents(desk, task) == [str(number) for number in range(1, 10)]

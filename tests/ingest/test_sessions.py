@@ -160,7 +160,7 @@ async def test_whoever_waits_for_an_agent_gets_it_as_it_comes(desk: Desk, task: 
     await asyncio.wait(waiting, timeout=0.02)
     async with desk.agent(task) as agent:
         assert set(await asyncio.gather(*waiting)) == {agent.session}
-    assert not desk.sessions._awaited
+    assert not desk.sessions._waiters
 
 
 async def test_waiting_for_an_agent_that_does_not_come_ends_and_leaves_nothing(
@@ -172,7 +172,7 @@ async def test_waiting_for_an_agent_that_does_not_come_ends_and_leaves_nothing(
     await asyncio.wait([leaving], timeout=0.02)
     leaving.cancel()
     await asyncio.wait([leaving])
-    assert not desk.sessions._awaited
+    assert not desk.sessions._waiters
 
 
 async def test_an_agent_of_an_older_build_is_refused_only_after_a_newer_start(
@@ -330,7 +330,7 @@ async def test_a_confirmed_moment_never_runs_backwards_whoever_connects(
             assert await moment() == later
     await desk.sessions.tick()
     assert await moment() == later
-    assert not desk.sessions._confirmed
+    assert desk.sessions.confirmed_at(task) is None
 
 
 async def test_a_loss_while_the_store_is_away_is_noted_when_it_is_back(
@@ -341,13 +341,11 @@ async def test_a_loss_while_the_store_is_away_is_noted_when_it_is_back(
     async with Desk.open(store) as desk:
         async with desk.agent(task_id):
             await asyncio.to_thread(postgres_server.stop)
-        assert desk.sessions._lost
         await desk.sessions.tick()
         await asyncio.to_thread(postgres_server.start)
         assert await connected(store, task_id)
         await desk.sessions.tick()
         assert not await connected(store, task_id)
-        assert not desk.sessions._lost
     await store.close()
 
 

@@ -93,7 +93,7 @@ class WrittenLog:
         """Commit appends as one change."""
         for one in appends:
             self.draft.apply(one)
-        commit = self.draft.take(self.task_id, self.fence, datetime.now(UTC))
+        commit = self.draft.next_commit(self.task_id, self.fence, datetime.now(UTC))
         if commit is None:
             return  # what was added is withdrawn already
         outcomes = await self.store.writes.commit([commit])

@@ -89,7 +89,7 @@ async def paused(store: Store, facts: Facts = PAUSED, *, contents: int = 0) -> U
     log = await Log.open(store, task)
     if contents:
         await log.write(log.commit([b"x"] * contents, open_epoch=True))
-    await store.sessions.lose_sessions([(task, log.fence)])
+    await log.lose_session()
     await store.tasks.change_facts(task, lambda _: facts)
     return task
 
@@ -230,7 +230,7 @@ async def test_what_happened_since_begins_the_retention_anew(
     await store.tasks.change_facts(repeated, lambda facts: facts)  # changes nothing
     log = await Log.open(store, wrote)
     await log.write(log.commit([b"late"]))
-    await store.sessions.lose_sessions([(wrote, log.fence)])  # without a mark of what it wrote
+    await log.lose_session()  # without a mark of what it wrote
     await age(sql, wrote, 2 * WEEK)
     holds = await Log.open(store, connected)
     await keeper.work.retire()
@@ -243,7 +243,7 @@ async def test_what_happened_since_begins_the_retention_anew(
     await keeper.work.retire()
     assert not await is_there(sql, wrote)
     # The stream is lost now: the week begins.
-    await store.sessions.lose_sessions([(connected, holds.fence)])
+    await holds.lose_session()
     await keeper.work.retire()
     assert await is_there(sql, connected)
 

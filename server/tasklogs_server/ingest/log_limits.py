@@ -1,4 +1,4 @@
-"""Room in a log for what an agent appends: the oldest goes, or the append is refused."""
+"""The limits of each log: its size, and how often it may start over."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from uuid import UUID
 
 import structlog
 
-from tasklogs_server.domain.errors import LogFull
+from tasklogs_server.domain.errors import LimitExceeded, LogFull
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.store.evictions import EvictionOutcome, Evictions, Holding, LogLimits
 from tasklogs_server.store.records import Evicted
+from tasklogs_server.store.sessions import SessionStore
 
 _LOCKED_PAUSE_SECONDS = 0.005
 _MARKS = 24
-"""In one retention: an entry is kept longer than it must be by no more than this part of it."""
-# An agent that is refused sends the same again when it returns: neither often, nor never.
+"""Marks per `min_retention`. An entry is kept too long by at most one such part of it."""
+# An agent that is refused sends the same again when it returns. It should do so, but not often.
 _RETRY_AT_LEAST = timedelta(minutes=1)
 _RETRY_AT_MOST = timedelta(hours=1)
+_EPOCHS_RETRY_AFTER = timedelta(minutes=5)
 
 _log = structlog.get_logger(__name__)
 
 
 class LogLimiter:
-    """The limits of each log, kept by evicting what is old enough."""
+    """Keeps each log within its size by evicting its oldest entries, where they are old enough."""
 
     def __init__(self, evictions: Evictions, limits: LogLimits) -> None:
         self._evictions = evictions
@@ -31,17 +34,17 @@ class LogLimiter:
 
     @property
     def mark_every(self) -> timedelta:
-        """How often it is noted where a log that changes stands."""
+        """How often a log that changes is marked: its revision and the time."""
         return self._limits.min_retention / _MARKS
 
     def fits(self, rows: int, bytes_: int) -> bool:
-        """Whether a log may hold so much."""
+        """Whether a log may hold so many rows and bytes."""
         return rows <= self._limits.rows and bytes_ <= self._limits.bytes
 
     async def make_room(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
-        """Evict until so much more fits into the stored log; return all that it has lost.
+        """Evict until `rows` and `bytes_` more fit into the stored log; return all that it lost.
 
-        Raises LogFull where what is left is too young to go, TaskNotFound, StoreUnavailable.
+        Raises LogFull where what is left is too young, TaskNotFound, StoreUnavailable.
         """
         while True:
             held = await self._evict(task_id, rows, bytes_)
@@ -58,10 +61,10 @@ class LogLimiter:
         Raises TaskNotFound, StoreUnavailable.
         """
         while (await self._evict(task_id, 0, 0)).outcome is EvictionOutcome.EVICTED:
-            pass  # each chunk is a transaction of its own, and others get their turn between two
+            pass  # each chunk is a transaction of its own, so that others get their turn
 
     async def mark(self, task_id: UUID) -> bool:
-        """Note where a log stands now; see Evictions.mark."""
+        """Note the log's revision and the time; see Evictions.mark."""
         return await self._evictions.mark(
             task_id, every=self.mark_every, min_retention=self._limits.min_retention
         )
@@ -73,10 +76,28 @@ class LogLimiter:
         return held
 
     async def _full(self, task_id: UUID) -> LogFull:
-        # What nobody has marked, because the server was stopped since, begins to age now.
+        # What was never marked, because the server was stopped, begins to age now.
         await self.mark(task_id)
         old_in = await self._evictions.old_in(task_id, self._limits.min_retention)
         retry_after = min(max(old_in or _RETRY_AT_MOST, _RETRY_AT_LEAST), _RETRY_AT_MOST)
         return LogFull(
             self._limits.rows, self._limits.bytes, self._limits.min_retention, retry_after
         )
+
+
+class EpochLimiter:
+    """Limits how many epochs a task may open in an hour."""
+
+    def __init__(self, store: SessionStore, per_hour: int) -> None:
+        self._store = store
+        self._per_hour = per_hour
+
+    async def check(self, task_id: UUID) -> None:
+        """Raise LimitExceeded where the task has opened too many epochs. Counts what is stored."""
+        if await self._store.epochs_in_the_last_hour(task_id) >= self._per_hour:
+            raise LimitExceeded(
+                Limit.EPOCHS_PER_HOUR,
+                "task",
+                f"{self._per_hour} new epochs in an hour",
+                _EPOCHS_RETRY_AFTER,
+            )

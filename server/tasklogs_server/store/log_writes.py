@@ -131,7 +131,11 @@ class LogWrites:
         tried alone, so that a bad one stops nobody else.
         """
         try:
-            return await self._commit(commits)
+            # Heads in the order of task ids: two batches cannot wait for each other in a circle.
+            ordered = sorted(commits, key=attrgetter("task_id"))
+            async with self._connections.use() as connection:
+                rows = await connection.fetchmany(_COMMIT.sql, [_arguments(one) for one in ordered])
+            return {row["task_id"]: Outcome(row["outcome"]) for row in rows}
         except (StoreUnavailable, LogCorrupt, asyncpg.PostgresError) as error:
             if isinstance(error, StoreUnavailable):
                 if error.__cause__ is None or is_connection_lost(error.__cause__):
@@ -173,13 +177,6 @@ class LogWrites:
         What cannot be written of one task is logged; the others' is.
         """
         await each_or_alone(self._connections, _CONFIRM, sorted(confirmed))
-
-    async def _commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
-        # Heads in the order of task ids: two batches cannot wait for each other in a circle.
-        ordered = sorted(commits, key=attrgetter("task_id"))
-        async with self._connections.use() as connection:
-            rows = await connection.fetchmany(_COMMIT.sql, [_arguments(one) for one in ordered])
-        return {row["task_id"]: Outcome(row["outcome"]) for row in rows}
 
 
 def _arguments(commit: Commit) -> tuple[object, ...]:

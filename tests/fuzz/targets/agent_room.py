@@ -19,10 +19,12 @@ from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import CommitRefused, TaskLogsError
 from tasklogs_server.ingest.group_commit import GroupCommit
-from tasklogs_server.ingest.log_limits import LogLimiter
+from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
 from tasklogs_server.ingest.messages import Limits
+from tasklogs_server.ingest.session import SessionResources
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.handshake_queue import Handshakes
 from tasklogs_server.limits.ingest_budget import Budget
 from tasklogs_server.middleware.error_table import status_of
@@ -64,22 +66,26 @@ class AgentRoom:
         clock, budget, bus = Clock(), Budget(INGEST_BYTES), LocalBus()
         group_commit, log_limiter = GroupCommit(store, bus), LogLimiter(store, _LOG)
         handshakes = Handshakes(2, _PATIENCE)
-        sessions = Sessions(
-            store=store,
-            tasks=store,
-            writes=store,
+        resources = SessionResources(
+            limits=Limits(WINDOW_BYTES, WINDOW_BYTES, MAX_CONTENT_BYTES),
             group_commit=group_commit,
-            bus=bus,
             budget=budget,
             log_limiter=log_limiter,
-            limits=Limits(WINDOW_BYTES, WINDOW_BYTES, MAX_CONTENT_BYTES),
-            tail_bytes=MAX_CONTENT_BYTES,
-            handshakes=handshakes,
-            epochs_per_hour=_EPOCHS_PER_HOUR,
+            epoch_limiter=EpochLimiter(store, _EPOCHS_PER_HOUR),
+            write_behind=WriteBehind(store),
+            load_tail=store.tail_content,
             clock=clock,
             monotonic=clock.monotonic,
         )
-        uploads = Uploads(store, sessions, group_commit, budget, log_limiter, clock=clock)
+        sessions = Sessions(
+            resources,
+            store=store,
+            tasks=store,
+            bus=bus,
+            handshakes=handshakes,
+            tail_bytes=MAX_CONTENT_BYTES,
+        )
+        uploads = Uploads(resources, store=store, sessions=sessions)
         service = TaskAgentsService(AgentTokens(store, handshakes), sessions, uploads)
         running = asyncio.create_task(group_commit.run())
         try:
@@ -89,6 +95,7 @@ class AgentRoom:
                 raise store.broken[0]
             assert budget.held_bytes == 0
             assert sessions.open_count == 0
+            assert not store.is_connected, "every session that was open has been marked as lost"
             assert not running.done()
         finally:
             running.cancel()
