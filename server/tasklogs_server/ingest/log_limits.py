@@ -64,7 +64,7 @@ class LogLimiter:
             pass  # each chunk is a transaction of its own, so that others get their turn
 
     async def mark(self, task_id: UUID) -> bool:
-        """Note the log's revision and the time; see Evictions.mark."""
+        """Store a mark: the log's revision and the time; see Evictions.mark."""
         return await self._evictions.mark(
             task_id, every=self.mark_every, min_retention=self._limits.min_retention
         )

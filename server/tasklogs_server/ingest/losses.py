@@ -1,4 +1,4 @@
-"""Sessions of this process that are over: the store is told, so that leases run."""
+"""Lost sessions: the store is told which sessions of this process are over, so leases run."""
 
 from __future__ import annotations
 

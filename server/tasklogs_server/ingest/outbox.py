@@ -45,7 +45,7 @@ class Outbox:
         self._wake.set()
 
     def drain(self, retry_after: timedelta) -> None:
-        """Ask the agent to go elsewhere."""
+        """Ask the agent to leave, and to connect again after `retry_after`."""
         self._drain = Drain(retry_after)
         self._wake.set()
 

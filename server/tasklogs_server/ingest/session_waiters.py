@@ -15,7 +15,7 @@ _RETRY_AFTER = timedelta(seconds=1)
 
 
 class SessionWaiters:
-    """Who waits for a session of which task."""
+    """The readers that wait, by task."""
 
     def __init__(self) -> None:
         self._waiting: dict[UUID, set[asyncio.Future[Session]]] = defaultdict(set)
@@ -48,7 +48,7 @@ class SessionWaiters:
                 arrival.set_result(session)
 
     def fail_all(self, error: Callable[[], TaskLogsError]) -> None:
-        """Let all fail, each with an error of its own."""
+        """Let all waits fail, each with an error of its own."""
         for waiting in self._waiting.values():
             for arrival in waiting:
                 if not arrival.done():

@@ -51,7 +51,7 @@ class SyncTable:
         self.synced_monotonic = max(self.synced_monotonic or began_monotonic, began_monotonic)
 
     def answered(self, sync_id: int, *, rests_on: int, acked: int) -> None:
-        """Note the agent's answer. Unknown ids are of syncs that nobody waits for any more."""
+        """Note the agent's answer. An unknown id is that of a sync that was forgotten."""
         under_way = self.under_way.get(sync_id)
         if under_way is not None:
             under_way.rests_on = rests_on
@@ -64,13 +64,13 @@ class SyncTable:
                 one.done.set_result(None)
 
     def failed(self, sync_id: int, error: TaskLogsError) -> None:
-        """Let those who wait for a sync fail with `error`."""
+        """Let a sync fail with `error`."""
         under_way = self.under_way.get(sync_id)
         if under_way is not None:
             _fail(under_way, error)
 
     def fail_all(self, error: TaskLogsError) -> None:
-        """Let all who wait fail with `error`."""
+        """Let all syncs fail with `error`."""
         for one in self.under_way.values():
             _fail(one, error)
 
@@ -78,4 +78,4 @@ class SyncTable:
 def _fail(under_way: SyncUnderWay, error: TaskLogsError) -> None:
     if not under_way.done.done():
         under_way.done.set_exception(error)
-        under_way.done.exception()  # retrieved: those who waited may have left
+        under_way.done.exception()  # retrieved: perhaps nobody waits any more

@@ -1,4 +1,4 @@
-"""Commits: many tasks' changes in one transaction, each a compare-and-set of its own."""
+"""Commits: the changes of many tasks in one transaction, each with a compare-and-set."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class Outcome(enum.Enum):
     FENCED = "fenced"
     """A later session has raised the fence."""
     MOVED = "moved"
-    """The revision is another one: whoever built on it has lost."""
+    """The stored revision is another one, so the commit builds on what is not stored."""
     GONE = "gone"
     """The task was deleted."""
     CORRUPT = "corrupt"
-    """Postgres reports corruption where this task's rows are."""
+    """Postgres reports corruption in this task's rows."""
     REFUSED = "refused"
-    """Postgres refused this task's rows; the other tasks' are not concerned."""
+    """Postgres refused this task's rows. This says nothing of other tasks."""
     UNAVAILABLE = "unavailable"
-    """Postgres takes nothing of anybody just now: read-only, say, or its disk is full."""
+    """Postgres accepts no writes now: it is read-only, say, or its disk is full."""
 
 
 # One statement per task, pipelined over all tasks of a batch: every query stays on one task, and
-# nothing is written for a task whose head does not match. SKIP LOCKED: a batch waits for nobody.
-# The inserts hang on `written`, so the rows of a lost compare-and-set are never looked at. Parts
-# are deleted by "up to the base revision", so the part that this very commit adds is not meant.
+# nothing is written for a task whose head does not match. SKIP LOCKED: a batch waits for no lock.
+# The inserts join `written`, so nothing is inserted where the compare-and-set failed. Parts are
+# deleted up to the base revision, so the part that this commit adds stays.
 _COMMIT = NamedStatement("""
 WITH locked AS MATERIALIZED (
     SELECT task_id, fence FROM log_heads WHERE task_id = :task_id FOR UPDATE SKIP LOCKED
@@ -95,7 +95,7 @@ SELECT :task_id AS task_id,
        END AS outcome
 """)
 
-# The tail as one row again, without a change of the log: no revision is taken.
+# The tail becomes one row again. The log does not change, so no revision is taken.
 _FOLD = NamedStatement("""
 WITH written AS (
     UPDATE log_heads SET tail_part_bytes = 0
@@ -109,16 +109,17 @@ WITH written AS (
 DELETE FROM log_tail_parts p USING written WHERE p.task_id = :task_id AND p.revision <= :revision
 """)
 
-# A later session does not undo what an earlier one knew.
+# An earlier session's time may arrive when a later one has the fence. Times never move back.
 _CONFIRM = """
     UPDATE log_heads SET snapshot_at = greatest(snapshot_at, $3)
      WHERE task_id = $1 AND fence >= $2"""
 
 
 class LogWrites:
-    """What the group commit does to the store.
+    """Writes logs.
 
-    Raises StoreUnavailable where a connection is lost: nobody knows what became of the statement.
+    Raises StoreUnavailable where a connection is lost. Then nobody knows whether the statement was
+    executed.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -127,8 +128,8 @@ class LogWrites:
     async def commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
         """Write all commits in one transaction; at most one per task.
 
-        Where Postgres refuses a row, or cannot read the block that it belongs to, each commit is
-        tried alone, so that a bad one stops nobody else.
+        Where Postgres refuses a row, or cannot read its block, each commit is tried alone: a bad
+        one does not stop the others.
         """
         try:
             # Heads in the order of task ids: two batches cannot wait for each other in a circle.
@@ -172,9 +173,9 @@ class LogWrites:
             await connection.execute(_FOLD.sql, *arguments)
 
     async def confirm(self, confirmed: Sequence[tuple[UUID, int, datetime]]) -> None:
-        """Persist, per task and fence, the moment of which the stored log is a true picture.
+        """Store, per task and fence, a time at which the stored log was a true picture.
 
-        What cannot be written of one task is logged; the others' is.
+        A time that cannot be written is logged; those of the other tasks are written.
         """
         await each_or_alone(self._connections, _CONFIRM, sorted(confirmed))
 
@@ -182,7 +183,7 @@ class LogWrites:
 def _arguments(commit: Commit) -> tuple[object, ...]:
     head, tail, part = commit.head, commit.head.tail, commit.part
     rows, events = commit.rows, commit.events
-    # A place that is taken again by a row is overwritten: one statement must not touch a row twice.
+    # One statement must not touch a row twice. Where a new row has the same ordinal, it overwrites.
     withdrawn = [event for event in events if not isinstance(event, EpochOpened)]
     if withdrawn:
         taken = {(row.epoch, row.ordinal) for row in rows}

@@ -1,4 +1,4 @@
-"""Sessions: the fence of each task, and who holds it."""
+"""Sessions in the store: the fence of each task, and the process that holds it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tasklogs_server.wire.entries import encode_head
 
 _log = structlog.get_logger(__name__)
 
-# The task's row is taken before its head, here and everywhere.
+# Here and everywhere, the task's row is locked before its head.
 _LOCK_TASK = f"""
     SELECT t.standalone, t.start_build, {SESSION_COLUMNS}
       FROM tasks t
@@ -67,11 +67,13 @@ _LOSE = """
     )
     SELECT session_serial FROM gone WHERE task_id NOT IN (SELECT task_id FROM unlocked)"""
 
+_TASK_OF = "SELECT task_id FROM tasks WHERE session_process = $1 AND session_serial = $2"
+
 _EPOCHS_SINCE = """
     SELECT count(*) FROM log_events
      WHERE task_id = $1 AND id IS NULL AND committed_at > clock_timestamp() - interval '1 hour'"""
 
-# A row for each entry that is held, whether or not its content is the same.
+# One row for each of these entries that is stored, with the same content or not.
 _COMPARED = """
     SELECT e.ordinal, e.revision, e.head, e.content = u.content AS is_same
       FROM unnest($3::int[], $4::bytea[]) AS u (ordinal, content)
@@ -80,10 +82,10 @@ _COMPARED = """
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A task at the moment a session took its fence.
+    """A task at the time when a session took its fence.
 
-    `tail_content` is None where nothing may change; then `last_sealed_id` is the last entry's, -1
-    without entries.
+    `tail_content` is None where there is no tail. Then `last_sealed_id` is the last entry's id, or
+    -1 without entries.
     """
 
     fence: int
@@ -94,7 +96,7 @@ class Opening:
 
 
 class SessionStore:
-    """The rows that sessions change."""
+    """Reads and writes the rows of sessions."""
 
     def __init__(self, connections: Connections, standing: Standing) -> None:
         self._connections = connections
@@ -178,7 +180,8 @@ class SessionStore:
                 if not concerns_one_task(error):
                     raise
                 self._refused.add(serial)
-                _log.error("store.row_refused", serial=serial, error=type(error).__name__)
+                task = str(await self._task_of(serial))
+                _log.error("store.row_refused", task=task, error=type(error).__name__)
         return locked
 
     async def _lose(self, serials: Collection[int]) -> Collection[int]:
@@ -186,21 +189,35 @@ class SessionStore:
             rows = await connection.fetch(_LOSE, self._standing.process_id, list(serials))
         return {row["session_serial"] for row in rows}
 
+    async def _task_of(self, serial: int) -> UUID | None:
+        """Read which task a session holds, for a log line; None where that cannot be read."""
+        try:
+            async with self._connections.use() as connection:
+                task_id: UUID | None = await connection.fetchval(
+                    _TASK_OF, self._standing.process_id, serial
+                )
+                return task_id
+        except Exception as error:
+            if not concerns_one_task(error):
+                raise
+            return None
+
     async def epochs_in_the_last_hour(self, task_id: UUID) -> int:
         """Count the epochs that were opened in the last hour."""
         async with self._connections.use() as connection:
             return int(await connection.fetchval(_EPOCHS_SINCE, task_id))
 
     async def tail_content(self, task_id: UUID) -> bytes:
-        """Read the content of the tail, parts folded in."""
+        """Read the content of the tail, into which its parts are folded."""
         async with self._connections.use() as connection:
             return await read_tail(connection, task_id)
 
     async def is_prefix(self, task_id: UUID, epoch: int, entries: Sequence[Entry]) -> bool:
-        """Whether these are an epoch's first sealed entries, times included.
+        """Whether these are an epoch's first sealed entries, with the same times.
 
-        A conversation that starts over greets with the same words, but later. Entries that were
-        evicted are taken for the same where those after them are; False where none is held.
+        Times count because a conversation that starts over greets with the same words, but later.
+        Evicted entries pass for equal where the entries after them are. False where all of these
+        are evicted.
         """
         async with self._connections.use() as connection:
             rows = await connection.fetch(
@@ -210,7 +227,7 @@ class SessionStore:
                 list(range(len(entries))),
                 [one.content for one in entries],
             )
-        # What is evicted is a prefix, so the last of these is held if any is.
+        # What is evicted is a prefix, so the last of these is stored if any is.
         return bool(rows) and all(
             row["is_same"]
             and row["head"] == _head_of_entry(entries[row["ordinal"]], row["revision"])

@@ -131,13 +131,14 @@ async def test_a_loss_that_cannot_be_noted_leaves_no_other_task_connected(
 ) -> None:
     tasks = sorted([await new_task(store) for _ in range(3)])
     async with Desk.open(store) as desk:
-        async with AsyncExitStack() as stack:
-            for task in tasks:
-                await stack.enter_async_context(desk.agent(task))
-            await refuse_updates(sql, "tasks", tasks[1], code)
         with capture_logs() as events:
+            async with AsyncExitStack() as stack:
+                for task in tasks:
+                    await stack.enter_async_context(desk.agent(task))
+                await refuse_updates(sql, "tasks", tasks[1], code)
             await desk.sessions.tick()
-        assert not events, "what is refused was logged, and is not tried again"
+        refused = [one["task"] for one in events if one["event"] == "store.row_refused"]
+        assert refused == [str(tasks[1])], "it is logged once, and not tried again"
         connected = [(await store.tasks.get(task)).agent_connected for task in tasks]
     assert connected == [False, True, False]
 
