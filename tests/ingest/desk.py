@@ -66,7 +66,7 @@ class Clock:
 
 @dataclass
 class Desk:
-    """The agents' room, assembled."""
+    """The ingest package over a real store."""
 
     store: Store
     clock: Clock
@@ -144,7 +144,7 @@ class Desk:
 
 
 class DeskAgent:
-    """An agent on the inside of the stream: it says what a test tells it to."""
+    """An agent without gRPC: it appends what a test tells it to."""
 
     def __init__(self, desk: Desk, session: Session) -> None:
         self.session = session
@@ -188,7 +188,7 @@ class DeskAgent:
             await self._changed.wait_for(holds)
 
     async def listen(self) -> None:
-        """Take what the server says, and answer syncs if so told."""
+        """Hear what the server says, and answer syncs if `answers_syncs`."""
         try:
             while events := await self.session.outbox.next_events():
                 for event in events:

@@ -1,4 +1,4 @@
-"""From appends to rows: whatever the history, what is read back is what was said."""
+"""From appends to rows: random histories read back as they were appended."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _folds_early() -> Iterator[None]:
 
 @settings(max_examples=400, deadline=None)
 @given(OPERATIONS)
-def test_what_is_committed_reads_back_as_what_was_said(operations: Sequence[Operation]) -> None:
+def test_what_is_committed_reads_back_as_it_was_appended(operations: Sequence[Operation]) -> None:
     history, store = History(), ModelStore()
     for operation in [*operations, ("take", (), 0), ("reconnect", (), 0)]:
         match operation[0]:
@@ -102,7 +102,7 @@ def _seals_unsaid(head: LogHead, history: History) -> bool:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(OPERATIONS)
-async def test_postgres_reads_back_what_was_said(
+async def test_postgres_reads_back_what_was_appended(
     store: Store, sql: Connection, operations: Sequence[Operation]
 ) -> None:
     log = await Log.open(store, await new_task(store))
@@ -198,7 +198,7 @@ def test_it_refuses_content_past_the_limit(append: Append) -> None:
         opened(entry(0)).apply(append)
 
 
-def test_changes_of_a_tail_between_two_takings_are_one() -> None:
+def test_changes_of_a_tail_between_two_commits_become_one() -> None:
     draft = opened(entry(0, ""))
     taken(draft)
     for number in range(10):
@@ -210,7 +210,7 @@ def test_changes_of_a_tail_between_two_takings_are_one() -> None:
     assert (commit.part.keep_bytes, commit.part.text) == (0, b"y" * 10)
 
 
-def test_an_entry_that_comes_and_goes_between_two_takings_was_never_there() -> None:
+def test_an_entry_that_comes_and_goes_between_two_commits_is_not_stored() -> None:
     draft = opened(entry(0))
     taken(draft)
     draft.apply(Append(2, entries=[entry(1)]))
@@ -239,7 +239,7 @@ def test_a_tail_sealed_in_parts_is_folded_once_and_keeps_its_revision() -> None:
     assert commit.drops_parts
 
 
-def test_a_draft_without_its_tail_takes_no_append() -> None:
+def test_a_draft_without_its_tail_accepts_no_append() -> None:
     commit = taken(opened(entry(0)))
     with pytest.raises(AssertionError):
         Draft(commit.head).apply(Append(1, entries=[entry(1)]))

@@ -1,4 +1,4 @@
-"""Group commit: one transaction for all, and nobody's failure is another's."""
+"""Group commit: one transaction for all writers, and the failure of one is its own."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_what_gathered_goes_into_one_transaction(
         assert await log.contents() == ["x"]
 
 
-async def test_nobody_is_told_of_a_commit_before_it_is_one(
+async def test_followers_hear_of_a_commit_only_after_it(
     store: Store, group_commit: GroupCommit, bus: LocalBus, sql: Connection
 ) -> None:
     """I5: followers take what is told here as it is."""
@@ -117,7 +117,9 @@ async def test_a_locked_head_is_tried_again_and_others_go_on(
     assert await log.contents() == ["x"]
 
 
-async def test_each_loss_is_one_writers_own(store: Store, group_commit: GroupCommit) -> None:
+async def test_each_refusal_concerns_one_writer_only(
+    store: Store, group_commit: GroupCommit
+) -> None:
     made = await writers(store, 5)
     (_, a), (fenced, b), (gone, c), (_, d), (_, good) = made
     a.commits[0] = replace(a.commits[0], base_revision=7)
@@ -162,7 +164,7 @@ class FailingWriter(ScriptedWriter):
 
 
 @pytest.mark.parametrize("where", ["next_commit", "committed", "lost", "next_commit and lost"])
-async def test_a_writer_that_raises_is_lost_and_strands_nobody(
+async def test_a_writer_that_raises_does_not_stop_the_others(
     store: Store, group_commit: GroupCommit, where: str
 ) -> None:
     (log, _), (_, first), (_, second) = await writers(store, 3)

@@ -1,4 +1,4 @@
-"""What the server says on a stream: a place for each kind, so that it cannot pile up."""
+"""What the server says on a stream: one slot for each kind, so that it cannot pile up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_an_ack_is_said_once() -> None:
     assert list(await outbox.next_events()) == [ReportState()]
 
 
-async def test_nothing_to_say_is_waited_for() -> None:
+async def test_it_waits_where_there_is_nothing_to_say() -> None:
     outbox = Outbox()
     taking = asyncio.create_task(outbox.next_events())
     await asyncio.wait([taking], timeout=0.02)

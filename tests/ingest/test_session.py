@@ -205,7 +205,7 @@ async def test_bytes_of_a_commit_in_flight_are_held_until_it_is_settled_and_give
     assert await contents(desk.store, task) == ["x" * 1000]
 
 
-async def test_an_ended_session_leaves_nothing_with_the_committer(
+async def test_an_ended_session_leaves_nothing_with_the_group_commit(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     other = await new_task(desk.store)
@@ -219,7 +219,7 @@ async def test_an_ended_session_leaves_nothing_with_the_committer(
     assert await contents(desk.store, task) == []
 
 
-async def test_a_tail_given_up_while_an_append_waits_for_memory_is_read_again(
+async def test_a_tail_released_while_an_append_waits_for_memory_is_read_again(
     store: Store, task: UUID, sql: Connection
 ) -> None:
     other = await new_task(store)
@@ -341,7 +341,7 @@ async def test_an_append_that_breaks_the_rules_commits_nothing_of_itself(
     assert desk.budget.held_bytes == 0
 
 
-async def test_a_session_that_has_ended_takes_nothing(desk: Desk, task: UUID) -> None:
+async def test_a_session_that_has_ended_accepts_nothing(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         agent.session.end(None)
         with pytest.raises(SessionLost):

@@ -56,7 +56,7 @@ BREAKS = (
         f"{_SERVER}/ingest/draft.py",
         "            self._revision += 1",
         "            self._revision = base_revision + 1",
-        "tests/ingest/test_draft.py::test_what_is_committed_reads_back_as_what_was_said",
+        "tests/ingest/test_draft.py::test_what_is_committed_reads_back_as_it_was_appended",
     ),
     Break(
         "I3",
@@ -136,7 +136,7 @@ BREAKS = (
         "            outcomes = await self._writes.commit([commit for _, commit in batch])",
         "            for _, one in batch: self._bus.publish(Moved(one.task_id, one))\n"
         "            outcomes = await self._writes.commit([commit for _, commit in batch])",
-        "tests/ingest/test_group_commit.py::test_nobody_is_told_of_a_commit_before_it_is_one",
+        "tests/ingest/test_group_commit.py::test_followers_hear_of_a_commit_only_after_it",
     ),
     Break(
         "I6",

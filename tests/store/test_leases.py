@@ -59,7 +59,7 @@ async def test_the_process_that_holds_a_session_needs_no_heartbeat(
     assert not await is_off(store, held)
 
 
-async def test_another_process_goes_by_the_heartbeat(
+async def test_another_process_relies_on_the_heartbeat(
     database: str, store: Store, held: UUID, sql: Connection
 ) -> None:
     await age(sql, "processes", "up_since", timedelta(hours=1))
@@ -98,7 +98,7 @@ async def test_the_lease_runs_from_the_loss(store: Store, held: UUID, sql: Conne
     assert derive((await store.tasks.get(held)).facts).status is TaskStatus.UNKNOWN
 
 
-async def test_a_loss_that_arrives_late_is_not_that_of_a_later_session(
+async def test_a_loss_that_arrives_late_does_not_mark_a_later_session(
     store: Store, held: UUID
 ) -> None:
     await open_session(store, held, 2)

@@ -151,7 +151,7 @@ async def synced(desk: Desk, agent: DeskAgent) -> None:
 
 
 @CODES
-async def test_a_moment_that_cannot_be_persisted_keeps_no_other_from_it(
+async def test_a_time_that_cannot_be_written_keeps_no_other_from_being_written(
     store: Store, sql: Connection, code: str
 ) -> None:
     tasks = sorted([await new_task(store) for _ in range(3)])
