@@ -8,8 +8,9 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
-from tasklogs_server.domain.errors import StoreUnavailable
+from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.ingest import losses
 from tasklogs_server.store import Store
 from tests.ingest.desk import Desk
@@ -168,3 +169,20 @@ async def test_handshakes_that_fail_leave_nothing_behind(
     with pytest.raises(StoreUnavailable):
         await desk.agent(task).__aenter__()
     assert not desk.sessions._losses._live
+
+
+async def test_a_tick_that_cannot_read_a_row_still_writes_confirmed_times(
+    desk: Desk, task: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def corrupt(*args: object, **kwargs: object) -> object:
+        raise LogCorrupt
+
+    monkeypatch.setattr(desk.store.sessions, "open_serials", corrupt)
+    async with desk.agent(task) as agent:
+        agent.answers_syncs = True
+        confirmed_at = await agent.session.sync(timedelta(seconds=1))
+        with capture_logs() as events:
+            await desk.sessions.tick()
+    assert [one["event"] for one in events] == ["losses.failed"]
+    assert (await desk.store.tasks.get(task)).head.snapshot_at == confirmed_at
+    assert not await is_connected(desk, task), "the end of a session is marked all the same"

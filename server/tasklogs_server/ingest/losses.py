@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Collection
 from datetime import timedelta
 
+import structlog
+
 from tasklogs_server.concurrency.singleflight import Shared
 from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.store.sessions import SessionStore
 
 _LOCKED_PAUSE_SECONDS = 0.05
 _LOCKED_PATIENCE = timedelta(seconds=2)
+
+_log = structlog.get_logger(__name__)
 
 
 class Losses:
@@ -66,6 +70,8 @@ class Losses:
                 await self._store.lose_sessions(over)
         except StoreUnavailable:
             pass  # the next tick tries again
+        except Exception:  # one row that cannot be read must not stop the rest of the tick
+            _log.exception("losses.failed")
 
     async def _mark_ended(self) -> Collection[int]:
         ended, self._ended = self._ended, set()

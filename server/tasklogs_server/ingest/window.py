@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tasklogs_server.limits.ingest_budget import Budget
 
 
-@dataclass(frozen=True, slots=True)
-class InFlight:
+class InFlight(NamedTuple):
     """What the commit that is under way holds.
 
     `seen_at`: when the agent saw the oldest change in it, in seconds of this process's monotonic
