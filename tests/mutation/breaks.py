@@ -81,7 +81,7 @@ BREAKS = (
         f"{_SERVER}/store/log_writes.py",
         "WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision",
         "WHERE h.task_id = locked.task_id AND h.revision = :base_revision",
-        "tests/store/test_commits.py::test_a_commit_below_the_fence_writes_nothing",
+        "tests/store/test_log_writes.py::test_a_commit_below_the_fence_writes_nothing",
     ),
     Break(
         "I4",
@@ -89,7 +89,7 @@ BREAKS = (
         f"{_SERVER}/store/log_writes.py",
         "WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision",
         "WHERE h.task_id = locked.task_id AND h.fence = :fence",
-        "tests/store/test_commits.py::test_a_commit_on_another_revision_writes_nothing",
+        "tests/store/test_log_writes.py::test_a_commit_on_another_revision_writes_nothing",
     ),
     Break(
         "I4",
@@ -127,7 +127,7 @@ BREAKS = (
         "'UPDATE log_heads SET epoch = $2 WHERE task_id = $1',"
         " [(one.task_id, one.head.epoch) for one in ordered])\n"
         "                rows = await connection.fetchmany(",
-        "tests/store/test_commits.py::test_nothing_is_visible_before_the_commit",
+        "tests/store/test_log_writes.py::test_nothing_is_visible_before_the_commit",
     ),
     Break(
         "I5",

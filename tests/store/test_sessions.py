@@ -1,4 +1,4 @@
-"""Whether an agent is connected, and when a standalone task's lease is over."""
+"""Sessions in the store: whether an agent is connected, and when a lease is over."""
 
 from __future__ import annotations
 
