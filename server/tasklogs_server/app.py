@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import grpc
 import structlog
@@ -20,12 +20,14 @@ from tasklogs_server.bootstrap.security import Security, prepare
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
 from tasklogs_server.ingest.messages import Limits
+from tasklogs_server.ingest.session import SessionResources
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.syncs import Syncs
 from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.admission import Admission, Capacity
 from tasklogs_server.limits.caller_limits import Allowance, CallerLimits
 from tasklogs_server.limits.handshake_queue import Handshakes
@@ -153,30 +155,33 @@ async def run(
         budget = Budget(settings.ingest_bytes)
         handshakes = Handshakes(settings.handshakes, _HANDSHAKE_PATIENCE)
         bus = LocalBus()
-        committer = Committer(store.writes, bus, observer=observer)
+        group_commit = GroupCommit(store.writes, bus, observer=observer)
         log_limits = LogLimits(settings.log_entries, settings.log_bytes, settings.min_retention)
-        room = Room(store.evictions, log_limits)
+        log_limiter = LogLimiter(store.evictions, log_limits)
+        resources = SessionResources(
+            limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
+            group_commit=group_commit,
+            budget=budget,
+            log_limiter=log_limiter,
+            epoch_limiter=EpochLimiter(store.sessions, settings.epochs_per_hour),
+            write_behind=WriteBehind(store.writes),
+            load_tail=store.sessions.tail_content,
+            observer=observer,
+        )
         sessions = Sessions(
+            resources,
             store=store.sessions,
             tasks=store.tasks,
-            writes=store.writes,
-            committer=committer,
             bus=bus,
-            budget=budget,
-            room=room,
-            limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
-            tail_bytes=settings.tail_bytes,
             handshakes=handshakes,
-            epochs_per_hour=settings.epochs_per_hour,
-            clock=_now,
+            tail_bytes=settings.tail_bytes,
             circuit_breaker=store.circuit_breaker,
-            observer=observer,
         )
         directory = Directory(store.tasks, sessions, bus)
         housekeeping = Housekeeping(
             evictions=store.evictions,
             directory=directory,
-            room=room,
+            log_limiter=log_limiter,
             limits=log_limits,
             retention=settings.retention,
         )
@@ -193,7 +198,7 @@ async def run(
             page_bytes=settings.page_bytes,
         )
         follows = Follows(store.changes, bus, sync=syncs.sync, lease=settings.lease)
-        uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=_now)
+        uploads = Uploads(resources, store=store.sessions, sessions=sessions)
 
         agent_tokens = AgentTokens(store.tasks, handshakes)
         allowance = Allowance(
@@ -251,8 +256,8 @@ async def run(
 
         health_address = await stack.enter_async_context(probes(settings, health_servicer))
 
-        # Leaving: calls end before what they stand on; the committer outlives the last session.
-        await stack.enter_async_context(background(committer.run()))
+        # Leaving: calls end before what they stand on; the group commit outlives the last session.
+        await stack.enter_async_context(background(group_commit.run()))
         await stack.enter_async_context(background(directory.purge_deleted()))
         await stack.enter_async_context(background(housekeeping.run()))
         await stack.enter_async_context(background(_persist(sessions)))
@@ -327,7 +332,3 @@ def _capacity(settings: ServerSettings) -> Capacity:
         follows=settings.follows,
         agents=settings.agents,
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -99,7 +99,7 @@ async def test_a_long_conversation_and_a_long_message_are_read_as_they_were_show
     app.say("agent", "y" * 1_000_000)
     # A busy machine needs its time to carry two million bytes through all of this.
     patient = replace(
-        FAST, fetch_patience_seconds=DEADLINE_SECONDS, sync_timeout_seconds=DEADLINE_SECONDS
+        FAST, fetch_fallback_seconds=DEADLINE_SECONDS, sync_timeout_seconds=DEADLINE_SECONDS
     )
     async with (
         make_server(sync_timeout=timedelta(seconds=DEADLINE_SECONDS)) as server,

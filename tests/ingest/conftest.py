@@ -1,4 +1,4 @@
-"""The store's fixtures serve here too; sessions over a real store, without gRPC."""
+"""Sessions over a real store, without gRPC. The store's fixtures are used here, too."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
 from tasklogs_server.ingest.messages import (
     Ack,
     Hello,
@@ -24,10 +24,11 @@ from tasklogs_server.ingest.messages import (
     ServerEvent,
     Sync,
 )
-from tasklogs_server.ingest.session import Session
+from tasklogs_server.ingest.session import Session, SessionResources
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.syncs import Syncs
 from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.handshake_queue import Handshakes
 from tasklogs_server.limits.ingest_budget import Budget
 from tasklogs_server.store import Store
@@ -65,12 +66,12 @@ class Clock:
 
 @dataclass
 class Desk:
-    """The agents' room, assembled."""
+    """The ingest package over a real store."""
 
     store: Store
     clock: Clock
     budget: Budget
-    committer: Committer
+    group_commit: GroupCommit
     sessions: Sessions
     syncs: Syncs
     uploads: Uploads
@@ -91,24 +92,28 @@ class Desk:
         log_limits: LogLimits = GENEROUS,
         epochs_per_hour: int = 60,
     ) -> AsyncIterator[Self]:
-        """Build all of it and run the committer."""
+        """Build all of it and run the group commit."""
         clock, budget, bus = Clock(), Budget(ingest_bytes), LocalBus()
-        committer = Committer(store.writes, bus)
-        room = Room(store.evictions, log_limits)
-        sessions = Sessions(
-            store=store.sessions,
-            tasks=store.tasks,
-            writes=store.writes,
-            committer=committer,
-            bus=bus,
-            budget=budget,
-            room=room,
+        group_commit = GroupCommit(store.writes, bus)
+        log_limiter = LogLimiter(store.evictions, log_limits)
+        resources = SessionResources(
             limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
-            tail_bytes=tail_bytes,
-            handshakes=Handshakes(handshakes, patience),
-            epochs_per_hour=epochs_per_hour,
+            group_commit=group_commit,
+            budget=budget,
+            log_limiter=log_limiter,
+            epoch_limiter=EpochLimiter(store.sessions, epochs_per_hour),
+            write_behind=WriteBehind(store.writes),
+            load_tail=store.sessions.tail_content,
             clock=clock,
             monotonic=clock.monotonic,
+        )
+        sessions = Sessions(
+            resources,
+            store=store.sessions,
+            tasks=store.tasks,
+            bus=bus,
+            handshakes=Handshakes(handshakes, patience),
+            tail_bytes=tail_bytes,
         )
         syncs = Syncs(
             sessions,
@@ -116,11 +121,11 @@ class Desk:
             sync_timeout=timedelta(seconds=sync_timeout),
             monotonic=clock.monotonic,
         )
-        uploads = Uploads(store.sessions, sessions, committer, budget, room, clock=clock)
-        running = asyncio.create_task(committer.run())
+        uploads = Uploads(resources, store=store.sessions, sessions=sessions)
+        running = asyncio.create_task(group_commit.run())
         try:
-            yield cls(store, clock, budget, committer, sessions, syncs, uploads)
-            assert not running.done(), "the committer runs for as long as there are writers"
+            yield cls(store, clock, budget, group_commit, sessions, syncs, uploads)
+            assert not running.done(), "the group commit runs for as long as there are writers"
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -139,7 +144,7 @@ class Desk:
 
 
 class DeskAgent:
-    """An agent on the inside of the stream: it says what a test tells it to."""
+    """An agent without gRPC: it appends what a test tells it to."""
 
     def __init__(self, desk: Desk, session: Session) -> None:
         self.session = session
@@ -171,11 +176,7 @@ class DeskAgent:
     ) -> None:
         """Append, as the service does."""
         self.sent += 1
-        task_id = self.session.task_id
-        await self.session.append(
-            Append(self.sent, open_epoch, withdraw_tail, tail, entries),
-            may_open_epoch=lambda: self._desk.sessions.limit_epochs(task_id),
-        )
+        await self.session.append(Append(self.sent, open_epoch, withdraw_tail, tail, entries))
 
     async def all_acked(self) -> None:
         """Wait for the acknowledgement of all that was sent."""
@@ -187,9 +188,9 @@ class DeskAgent:
             await self._changed.wait_for(holds)
 
     async def listen(self) -> None:
-        """Take what the server says, and answer syncs if so told."""
+        """Hear what the server says, and answer syncs if `answers_syncs`."""
         try:
-            while events := await self.session.outbox.take():
+            while events := await self.session.outbox.next_events():
                 for event in events:
                     self.heard.append(event)
                     if isinstance(event, Sync) and self.answers_syncs:

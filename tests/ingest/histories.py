@@ -152,9 +152,9 @@ class History:
                 tail = self._grown(texts[0] if texts else "", number)
                 self._append(tail=tail, entries=self._new(texts, 0))
 
-    def take(self) -> Commit | None:
-        """Take what gathered."""
-        return self.draft.take(TASK, 1, NOW)
+    def next_commit(self) -> Commit | None:
+        """Hand over what gathered."""
+        return self.draft.next_commit(TASK, 1, NOW)
 
     @property
     def size_bytes(self) -> int:

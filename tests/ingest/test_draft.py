@@ -1,4 +1,4 @@
-"""From appends to rows: whatever the history, what is read back is what was said."""
+"""From appends to rows: random histories read back as they were appended."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def _folds_early() -> Iterator[None]:
 
 @settings(max_examples=400, deadline=None)
 @given(OPERATIONS)
-def test_what_is_committed_reads_back_as_what_was_said(operations: Sequence[Operation]) -> None:
+def test_what_is_committed_reads_back_as_it_was_appended(operations: Sequence[Operation]) -> None:
     history, store = History(), ModelStore()
     for operation in [*operations, ("take", (), 0), ("reconnect", (), 0)]:
         match operation[0]:
             case "take":
-                if (commit := history.take()) is not None:
+                if (commit := history.next_commit()) is not None:
                     store.apply(commit)
                 _agree(history, store)
             case "fold" if history.draft.is_empty:
@@ -102,14 +102,14 @@ def _seals_unsaid(head: LogHead, history: History) -> bool:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(OPERATIONS)
-async def test_postgres_reads_back_what_was_said(
+async def test_postgres_reads_back_what_was_appended(
     store: Store, sql: Connection, operations: Sequence[Operation]
 ) -> None:
     log = await Log.open(store, await new_task(store))
     history = History()
     for operation in [*operations, ("take", (), 0)]:
         if operation[0] == "take":
-            commit = history.draft.take(log.task_id, log.fence, NOW)
+            commit = history.draft.next_commit(log.task_id, log.fence, NOW)
             if commit is not None:
                 assert await log.write(commit) is Outcome.COMMITTED
             await _reads_back(log, history, sql)
@@ -153,7 +153,7 @@ def opened(*entries: Entry) -> Draft:
 
 
 def taken(draft: Draft) -> Commit:
-    commit = draft.take(TASK, 1, NOW)
+    commit = draft.next_commit(TASK, 1, NOW)
     assert commit is not None
     return commit
 
@@ -198,7 +198,7 @@ def test_it_refuses_content_past_the_limit(append: Append) -> None:
         opened(entry(0)).apply(append)
 
 
-def test_changes_of_a_tail_between_two_takings_are_one() -> None:
+def test_changes_of_a_tail_between_two_commits_become_one() -> None:
     draft = opened(entry(0, ""))
     taken(draft)
     for number in range(10):
@@ -210,12 +210,12 @@ def test_changes_of_a_tail_between_two_takings_are_one() -> None:
     assert (commit.part.keep_bytes, commit.part.text) == (0, b"y" * 10)
 
 
-def test_an_entry_that_comes_and_goes_between_two_takings_was_never_there() -> None:
+def test_an_entry_that_comes_and_goes_between_two_commits_is_not_stored() -> None:
     draft = opened(entry(0))
     taken(draft)
     draft.apply(Append(2, entries=[entry(1)]))
     draft.apply(Append(3, withdraw_tail=True))
-    assert draft.take(TASK, 1, NOW) is None
+    assert draft.next_commit(TASK, 1, NOW) is None
 
 
 def test_a_withdrawn_entry_is_noted_with_the_revision_that_took_it() -> None:
@@ -239,7 +239,7 @@ def test_a_tail_sealed_in_parts_is_folded_once_and_keeps_its_revision() -> None:
     assert commit.drops_parts
 
 
-def test_a_draft_without_its_tail_takes_no_append() -> None:
+def test_a_draft_without_its_tail_accepts_no_append() -> None:
     commit = taken(opened(entry(0)))
     with pytest.raises(AssertionError):
         Draft(commit.head).apply(Append(1, entries=[entry(1)]))
@@ -249,7 +249,7 @@ def test_after_a_withdrawal_ids_still_grow_beyond_what_is_sealed() -> None:
     log = Draft(EMPTY_HEAD)
     log.apply(Append(1, open_epoch=True, entries=[entry(4), entry(6)]))
     log.apply(Append(2, withdraw_tail=True))
-    commit = log.take(uuid4(), 1, None)
+    commit = log.next_commit(uuid4(), 1, None)
     assert commit is not None
     assert commit.head.tail is None
     reconnected = Draft(commit.head, last_sealed_id=4)

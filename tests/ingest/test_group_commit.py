@@ -1,4 +1,4 @@
-"""Group commit: one transaction for all, and nobody's failure is another's."""
+"""Group commit: one transaction for all writers, and the failure of one is its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasklogs_server.domain.errors import (
     SessionSuperseded,
     TaskNotFound,
 )
-from tasklogs_server.ingest.group_commit import Committer
+from tasklogs_server.ingest.group_commit import GroupCommit
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_writes import LogWrites, Outcome
 from tasklogs_server.store.records import Commit
@@ -36,7 +36,7 @@ class ScriptedWriter:
         self.committed_: list[Commit] = []
         self.errors: list[Exception] = []
 
-    def take(self) -> Commit | None:
+    def next_commit(self) -> Commit | None:
         return self.commits.popleft() if self.commits else None
 
     def committed(self, commit: Commit) -> None:
@@ -59,8 +59,8 @@ def bus() -> LocalBus:
 
 
 @pytest.fixture
-async def committer(store: Store, bus: LocalBus) -> AsyncIterator[Committer]:
-    made = Committer(store.writes, bus)
+async def group_commit(store: Store, bus: LocalBus) -> AsyncIterator[GroupCommit]:
+    made = GroupCommit(store.writes, bus)
     running = asyncio.create_task(made.run())
     yield made
     assert not running.done(), "it ran for as long as there were writers"
@@ -74,19 +74,19 @@ async def writers(store: Store, count: int) -> list[tuple[Log, ScriptedWriter]]:
 
 
 async def test_what_gathered_goes_into_one_transaction(
-    store: Store, committer: Committer, sql: Connection
+    store: Store, group_commit: GroupCommit, sql: Connection
 ) -> None:
     made = await writers(store, 20)
     for _, writer in made:
-        committer.submit(writer)
+        group_commit.submit(writer)
     await until(lambda: all(writer.committed_ for _, writer in made))
     assert await sql.fetchval("SELECT count(DISTINCT xmin::text) FROM log_entries") == 1
     for log, _ in made:
         assert await log.contents() == ["x"]
 
 
-async def test_nobody_is_told_of_a_commit_before_it_is_one(
-    store: Store, committer: Committer, bus: LocalBus, sql: Connection
+async def test_followers_hear_of_a_commit_only_after_it(
+    store: Store, group_commit: GroupCommit, bus: LocalBus, sql: Connection
 ) -> None:
     """I5: followers take what is told here as it is."""
     notes: list[Note] = []
@@ -94,7 +94,7 @@ async def test_nobody_is_told_of_a_commit_before_it_is_one(
     [(log, writer)] = await writers(store, 1)
     async with sql.transaction():
         await sql.execute("LOCK TABLE log_entries IN EXCLUSIVE MODE")
-        committer.submit(writer)
+        group_commit.submit(writer)
         await until(lambda: waits_for_a_lock(sql))
         assert not notes
     await until(lambda: bool(writer.committed_))
@@ -102,22 +102,24 @@ async def test_nobody_is_told_of_a_commit_before_it_is_one(
 
 
 async def test_a_locked_head_is_tried_again_and_others_go_on(
-    store: Store, committer: Committer, sql: Connection
+    store: Store, group_commit: GroupCommit, sql: Connection
 ) -> None:
     (log, locked), (_, other), (_, later) = await writers(store, 3)
     async with sql.transaction():
         await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", log.task_id)
-        committer.submit(locked)
-        committer.submit(other)
+        group_commit.submit(locked)
+        group_commit.submit(other)
         await until(lambda: bool(other.committed_))
-        committer.submit(later)
+        group_commit.submit(later)
         await until(lambda: bool(later.committed_))
         assert not locked.is_settled
     await until(lambda: bool(locked.committed_))
     assert await log.contents() == ["x"]
 
 
-async def test_each_loss_is_one_writers_own(store: Store, committer: Committer) -> None:
+async def test_each_refusal_concerns_one_writer_only(
+    store: Store, group_commit: GroupCommit
+) -> None:
     made = await writers(store, 5)
     (_, a), (fenced, b), (gone, c), (_, d), (_, good) = made
     a.commits[0] = replace(a.commits[0], base_revision=7)
@@ -125,7 +127,7 @@ async def test_each_loss_is_one_writers_own(store: Store, committer: Committer) 
     await store.tasks.delete(gone.task_id)
     d.commits[0] = replace(d.commits[0], rows=[entry_row(1, 0, 1, b"x", id_=2**40)])
     for _, writer in made:
-        committer.submit(writer)
+        group_commit.submit(writer)
     await until(lambda: all(writer.is_settled for _, writer in made))
     assert [type(writer.errors[0]) for writer in (a, b, c, d)] == [
         SessionLost,
@@ -144,9 +146,9 @@ class FailingWriter(ScriptedWriter):
         super().__init__(*commits)
         self.where = where
 
-    def take(self) -> Commit | None:
-        self._fail("take")
-        return super().take()
+    def next_commit(self) -> Commit | None:
+        self._fail("next_commit")
+        return super().next_commit()
 
     def committed(self, commit: Commit) -> None:
         self._fail("committed")
@@ -161,28 +163,28 @@ class FailingWriter(ScriptedWriter):
             raise LookupError(where)
 
 
-@pytest.mark.parametrize("where", ["take", "committed", "lost", "take and lost"])
-async def test_a_writer_that_raises_is_lost_and_strands_nobody(
-    store: Store, committer: Committer, where: str
+@pytest.mark.parametrize("where", ["next_commit", "committed", "lost", "next_commit and lost"])
+async def test_a_writer_that_raises_does_not_stop_the_others(
+    store: Store, group_commit: GroupCommit, where: str
 ) -> None:
     (log, _), (_, first), (_, second) = await writers(store, 3)
     commit = log.commit([b"x"], open_epoch=True)
     bad = FailingWriter(where, replace(commit, base_revision=7) if where == "lost" else commit)
     for writer in (first, bad, second):
-        committer.submit(writer)
+        group_commit.submit(writer)
     await until(lambda: bool(first.committed_ and second.committed_ and bad.errors))
     (_, after), *_ = await writers(store, 1)
-    committer.submit(after)
+    group_commit.submit(after)
     await until(lambda: bool(after.committed_))
 
 
 async def test_a_writer_that_withdraws_is_not_asked(store: Store) -> None:
-    committer = Committer(store.writes, LocalBus())
+    group_commit = GroupCommit(store.writes, LocalBus())
     (_, leaving), (_, staying) = await writers(store, 2)
-    committer.submit(leaving)
-    committer.submit(staying)
-    committer.withdraw(leaving)
-    running = asyncio.create_task(committer.run())
+    group_commit.submit(leaving)
+    group_commit.submit(staying)
+    group_commit.withdraw(leaving)
+    running = asyncio.create_task(group_commit.run())
     await until(lambda: bool(staying.committed_))
     assert len(leaving.commits) == 1
     running.cancel()
@@ -190,13 +192,13 @@ async def test_a_writer_that_withdraws_is_not_asked(store: Store) -> None:
 
 
 async def test_two_writers_of_one_task_never_share_a_batch(
-    store: Store, committer: Committer
+    store: Store, group_commit: GroupCommit
 ) -> None:
     log = await Log.open(store, await new_task(store))
     first = ScriptedWriter(log.commit([b"x"], open_epoch=True))
     second = ScriptedWriter(log.commit([b"y"], open_epoch=True))
-    committer.submit(first)
-    committer.submit(second)
+    group_commit.submit(first)
+    group_commit.submit(second)
     await until(lambda: first.is_settled and second.is_settled)
     assert first.committed_
     assert isinstance(second.errors[0], SessionLost)
@@ -226,13 +228,13 @@ async def test_two_writers_of_one_task_share_no_later_batch_where_its_head_was_l
     moved: list[Note] = []
     bus.listen(moved.append)
     writes = NotedWrites(store.writes)
-    committer = Committer(writes, bus)
-    running = asyncio.create_task(committer.run())
+    group_commit = GroupCommit(writes, bus)
+    running = asyncio.create_task(group_commit.run())
     async with sql.transaction():
         await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", task_id)
-        committer.submit(old)
+        group_commit.submit(old)
         await until(lambda: not old.commits)
-        committer.submit(new)
+        group_commit.submit(new)
         await until(lambda: not new.commits)
         tried = len(writes.batches)
         await until(lambda: len(writes.batches) > tried + 4)
@@ -250,21 +252,21 @@ async def test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_
     postgres_server: PostgresServer,
 ) -> None:
     store = await Store.open(postgres_server.dsn(), read_connections=2, lease=timedelta(seconds=30))
-    committer = Committer(store.writes, LocalBus())
-    running = asyncio.create_task(committer.run())
+    group_commit = GroupCommit(store.writes, LocalBus())
+    running = asyncio.create_task(group_commit.run())
     made = await writers(store, 3)
     (_, before), *away = made
-    committer.submit(before)
+    group_commit.submit(before)
     await until(lambda: bool(before.committed_))
     await asyncio.to_thread(postgres_server.stop)
     for _, writer in away:
-        committer.submit(writer)
+        group_commit.submit(writer)
     await until(lambda: all(writer.errors for _, writer in away))
     assert [type(writer.errors[0]) for _, writer in away] == [LookupError] * 2
     assert not any(writer.committed_ for _, writer in away)
     await asyncio.to_thread(postgres_server.start)
     (log, after), *_ = await writers(store, 1)
-    committer.submit(after)
+    group_commit.submit(after)
     await until(lambda: bool(after.committed_))
     assert await log.contents() == ["x"]
     running.cancel()

@@ -1,4 +1,4 @@
-"""Room in a log: appends push the oldest out; what is young stays, and the append is refused."""
+"""Limits of a log: appends evict the oldest entries; where they are too young, they are refused."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_an_agent_that_returns_goes_on_in_the_same_epoch(store: Store, tas
         assert (await store.tasks.get(task)).head.entries == 121
 
 
-async def test_what_is_young_stays_and_the_append_is_refused(
+async def test_young_entries_stay_and_the_append_is_refused(
     store: Store, task: UUID, sql: Connection
 ) -> None:
     async with Desk.open(store, log_limits=YOUNG) as desk, desk.agent(task) as agent:
@@ -83,13 +83,15 @@ async def test_what_is_young_stays_and_the_append_is_refused(
         # What came before is committed, and can be read.
         assert await contents(desk, task) == [str(number) for number in range(9)]
         # The same conversation in another epoch erases nothing either.
-        agent.sent = agent.session._received
+        agent.sent = agent.session._window.received_sequence
         with pytest.raises(LogFull):
             await agent.append([entry(0)], open_epoch=True)
         assert await rows_of(sql, task) == 10
 
 
-async def test_room_comes_with_age(store: Store, task: UUID, sql: Connection) -> None:
+async def test_an_append_is_accepted_once_entries_are_old_enough(
+    store: Store, task: UUID, sql: Connection
+) -> None:
     async with Desk.open(store, log_limits=YOUNG) as desk, desk.agent(task) as agent:
         await agent.append([entry(number, str(number)) for number in range(9)], open_epoch=True)
         with pytest.raises(LogFull):
@@ -97,13 +99,13 @@ async def test_room_comes_with_age(store: Store, task: UUID, sql: Connection) ->
         await sql.execute(
             "UPDATE log_entries SET committed_at = committed_at - interval '25 hours'"
         )
-        agent.sent = agent.session._received
+        agent.sent = agent.session._window.received_sequence
         await agent.append([entry(9, "9")])
         await agent.all_acked()
         assert await contents(desk, task) == [str(number) for number in range(1, 10)]
 
 
-async def test_a_full_log_stops_no_other(store: Store, task: UUID) -> None:
+async def test_a_full_log_does_not_stop_other_logs(store: Store, task: UUID) -> None:
     other = await new_task(store)
     async with (
         Desk.open(store, log_limits=YOUNG) as desk,

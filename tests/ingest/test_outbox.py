@@ -1,4 +1,4 @@
-"""What the server says on a stream: a place for each kind, so that it cannot pile up."""
+"""What the server says on a stream: one slot for each kind, so that it cannot pile up."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ async def test_acks_coalesce_to_the_last() -> None:
     outbox = Outbox()
     for sequence in range(1, 1000):
         outbox.ack(sequence)
-    assert list(await outbox.take()) == [Ack(999)]
+    assert list(await outbox.next_events()) == [Ack(999)]
 
 
 async def test_an_ack_is_said_once() -> None:
     outbox = Outbox()
     outbox.ack(1)
-    await outbox.take()
+    await outbox.next_events()
     outbox.ack(1)
     outbox.report_state()
-    assert list(await outbox.take()) == [ReportState()]
+    assert list(await outbox.next_events()) == [ReportState()]
 
 
-async def test_nothing_to_say_is_waited_for() -> None:
+async def test_it_waits_where_there_is_nothing_to_say() -> None:
     outbox = Outbox()
-    taking = asyncio.create_task(outbox.take())
+    taking = asyncio.create_task(outbox.next_events())
     await asyncio.wait([taking], timeout=0.02)
     assert not taking.done()
     outbox.drain(timedelta(seconds=1))
@@ -43,7 +43,7 @@ async def test_a_sync_that_nobody_waits_for_any_more_is_not_sent() -> None:
         outbox.sync(sync_id)
         if sync_id != 50:
             outbox.forget_sync(sync_id)
-    assert list(await outbox.take()) == [Sync(50)]
+    assert list(await outbox.next_events()) == [Sync(50)]
 
 
 async def test_what_was_said_before_the_end_is_sent_and_then_the_reason_raised() -> None:
@@ -51,13 +51,13 @@ async def test_what_was_said_before_the_end_is_sent_and_then_the_reason_raised()
     outbox.ack(3)
     outbox.close(SessionSuperseded())
     outbox.close(None)  # the first reason counts
-    assert list(await outbox.take()) == [Ack(3)]
+    assert list(await outbox.next_events()) == [Ack(3)]
     for _ in range(2):
         with pytest.raises(SessionSuperseded):
-            await outbox.take()
+            await outbox.next_events()
 
 
 async def test_a_good_end_is_nothing_to_say() -> None:
     outbox = Outbox()
     outbox.close(None)
-    assert list(await outbox.take()) == []
+    assert list(await outbox.next_events()) == []

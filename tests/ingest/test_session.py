@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -204,7 +205,7 @@ async def test_bytes_of_a_commit_in_flight_are_held_until_it_is_settled_and_give
     assert await contents(desk.store, task) == ["x" * 1000]
 
 
-async def test_an_ended_session_leaves_nothing_with_the_committer(
+async def test_an_ended_session_leaves_nothing_with_the_group_commit(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     other = await new_task(desk.store)
@@ -213,12 +214,12 @@ async def test_an_ended_session_leaves_nothing_with_the_committer(
             await first.append([entry(0)], open_epoch=True)
             await stuck(sql)
             await agent.append([entry(0)], open_epoch=True)
-        assert not desk.committer._waiting
+        assert not desk.group_commit._waiting
     await until(lambda: desk.budget.held_bytes == 0)
     assert await contents(desk.store, task) == []
 
 
-async def test_a_tail_given_up_while_an_append_waits_for_memory_is_read_again(
+async def test_a_tail_released_while_an_append_waits_for_memory_is_read_again(
     store: Store, task: UUID, sql: Connection
 ) -> None:
     other = await new_task(store)
@@ -253,7 +254,7 @@ async def test_a_tail_that_cannot_be_read_ends_the_append_and_holds_no_bytes(
         async def fail(task_id: UUID) -> bytes:
             raise StoreUnavailable(timedelta(seconds=1))
 
-        agent.session._load_tail = fail
+        agent.session._resources = replace(agent.session._resources, load_tail=fail)
         with pytest.raises(StoreUnavailable):
             await agent.append([entry(1, "b")])
         assert desk.budget.held_bytes == 0
@@ -313,7 +314,7 @@ async def test_a_sync_without_an_answer_fails_in_time_and_is_forgotten(
     async with desk.agent(task) as agent:
         with pytest.raises(TaskAppFailed):
             await agent.session.sync(timedelta(seconds=0.05))
-        assert not agent.session._syncs
+        assert not agent.session.syncs.under_way
 
 
 async def test_a_session_that_ends_during_a_sync_lets_the_reader_know(
@@ -340,9 +341,9 @@ async def test_an_append_that_breaks_the_rules_commits_nothing_of_itself(
     assert desk.budget.held_bytes == 0
 
 
-async def test_a_session_that_has_ended_takes_nothing(desk: Desk, task: UUID) -> None:
+async def test_a_session_that_has_ended_accepts_nothing(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         agent.session.end(None)
         with pytest.raises(SessionLost):
-            await agent.session.append(Append(1), may_open_epoch=turns)
-        assert agent.session.take() is None
+            await agent.session.append(Append(1))
+        assert agent.session.next_commit() is None

@@ -1,4 +1,4 @@
-"""Who holds a task: how sessions begin, end, and give way to each other."""
+"""Sessions: how they begin and end, and how a later one supersedes an earlier one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def connected(store: Store, task_id: UUID) -> bool:
     return (await store.tasks.get(task_id)).agent_connected
 
 
-async def test_a_stream_that_is_ended_is_told_why_whichever_side_is_faster(
+async def test_a_stream_that_is_ended_is_told_why_also_where_a_commit_finds_the_fence_first(
     desk: Desk, task: UUID
 ) -> None:
     why = Unauthenticated("rotated")
@@ -96,7 +96,7 @@ async def test_a_second_stream_of_a_task_ends_the_first(desk: Desk, task: UUID) 
     assert not await connected(desk.store, task)
 
 
-async def test_the_end_of_a_superseded_stream_is_not_the_loss_of_the_new_one(
+async def test_the_end_of_a_superseded_stream_does_not_mark_the_new_one_as_lost(
     desk: Desk, task: UUID
 ) -> None:
     old = desk.agent(task)
@@ -135,7 +135,7 @@ async def test_of_two_handshakes_that_cross_the_later_fence_holds(desk: Desk, ta
         await agent.all_acked()
 
 
-async def test_an_agent_that_leaves_during_its_handshake_does_not_pass_for_connected(
+async def test_an_agent_that_leaves_during_its_handshake_does_not_stay_connected(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     async def connect() -> None:
@@ -155,12 +155,12 @@ async def test_an_agent_that_leaves_during_its_handshake_does_not_pass_for_conne
     assert desk.sessions.find(task) is None
 
 
-async def test_whoever_waits_for_an_agent_gets_it_as_it_comes(desk: Desk, task: UUID) -> None:
+async def test_readers_that_wait_for_an_agent_get_its_session(desk: Desk, task: UUID) -> None:
     waiting = [asyncio.create_task(desk.sessions.wait_for(task, 10 * SECOND)) for _ in range(3)]
     await asyncio.wait(waiting, timeout=0.02)
     async with desk.agent(task) as agent:
         assert set(await asyncio.gather(*waiting)) == {agent.session}
-    assert not desk.sessions._awaited
+    assert not desk.sessions._waiters
 
 
 async def test_waiting_for_an_agent_that_does_not_come_ends_and_leaves_nothing(
@@ -172,7 +172,7 @@ async def test_waiting_for_an_agent_that_does_not_come_ends_and_leaves_nothing(
     await asyncio.wait([leaving], timeout=0.02)
     leaving.cancel()
     await asyncio.wait([leaving])
-    assert not desk.sessions._awaited
+    assert not desk.sessions._waiters
 
 
 async def test_an_agent_of_an_older_build_is_refused_only_after_a_newer_start(
@@ -248,7 +248,7 @@ async def test_handshakes_beyond_the_bound_wait_a_moment_and_then_come_back_late
         assert await connect(tasks[2])
 
 
-async def test_a_drain_asks_all_to_leave_and_takes_no_more(
+async def test_a_drain_asks_all_to_leave_and_refuses_new_sessions(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     late = await new_task(desk.store)
@@ -273,7 +273,7 @@ async def test_a_drain_asks_all_to_leave_and_takes_no_more(
             await desk.sessions.wait_for(late, SECOND)
 
 
-async def test_a_goodbye_folds_the_tail_also_one_that_was_given_up_and_persists_the_moment(
+async def test_a_goodbye_folds_the_tail_and_writes_the_confirmed_time(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     async with desk.agent(task) as agent:
@@ -308,7 +308,7 @@ async def test_a_pausing_goodbye_pauses_a_standalone_task_and_a_stopping_one_doe
         assert derive((await desk.store.tasks.get(task_id)).facts).status is status
 
 
-async def test_a_confirmed_moment_never_runs_backwards_whoever_connects(
+async def test_a_confirmed_time_never_moves_back_when_another_session_connects(
     desk: Desk, task: UUID
 ) -> None:
     async def moment() -> object:
@@ -330,7 +330,7 @@ async def test_a_confirmed_moment_never_runs_backwards_whoever_connects(
             assert await moment() == later
     await desk.sessions.tick()
     assert await moment() == later
-    assert not desk.sessions._confirmed
+    assert desk.sessions.confirmed_at(task) is None
 
 
 async def test_a_loss_while_the_store_is_away_is_noted_when_it_is_back(
@@ -341,13 +341,11 @@ async def test_a_loss_while_the_store_is_away_is_noted_when_it_is_back(
     async with Desk.open(store) as desk:
         async with desk.agent(task_id):
             await asyncio.to_thread(postgres_server.stop)
-        assert desk.sessions._lost
         await desk.sessions.tick()
         await asyncio.to_thread(postgres_server.start)
         assert await connected(store, task_id)
         await desk.sessions.tick()
         assert not await connected(store, task_id)
-        assert not desk.sessions._lost
     await store.close()
 
 
@@ -361,7 +359,7 @@ async def test_a_deleted_tasks_session_ends_and_it_cannot_connect(desk: Desk, ta
         await desk.sessions.connect(task, HELLO).__aenter__()
 
 
-async def test_idle_tails_are_given_up_and_busy_ones_are_not(desk: Desk, task: UUID) -> None:
+async def test_idle_tails_are_released_and_busy_ones_are_not(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         await agent.append([entry(0, "abc")], open_epoch=True)
         await agent.all_acked()
@@ -378,7 +376,7 @@ async def test_idle_tails_are_given_up_and_busy_ones_are_not(desk: Desk, task: U
         await agent.all_acked()
 
 
-async def test_a_store_that_is_away_is_said_so_at_the_handshake(
+async def test_a_handshake_is_told_that_the_store_is_away(
     postgres_server: PostgresServer,
 ) -> None:
     store = await Store.open(postgres_server.dsn(), read_connections=2, lease=timedelta(seconds=30))
@@ -390,7 +388,7 @@ async def test_a_store_that_is_away_is_said_so_at_the_handshake(
     await store.close()
 
 
-async def test_a_store_that_readers_keep_busy_ends_no_stream(database: str) -> None:
+async def test_streams_go_on_while_readers_use_all_connections(database: str) -> None:
     store = await Store.open(
         database,
         read_connections=1,

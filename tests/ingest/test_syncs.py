@@ -60,7 +60,7 @@ async def test_a_reader_that_comes_during_a_sync_sees_what_was_shown_when_it_cam
         assert (await desk.store.tasks.get(task)).head.entries == 1
 
 
-async def test_a_recent_sync_will_do_where_the_reader_says_so(desk: Desk, task: UUID) -> None:
+async def test_a_recent_sync_is_enough_where_the_reader_allows_it(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         agent.answers_syncs = True
         at = await desk.syncs.sync(task, max_staleness=None, time_left=None)
@@ -141,7 +141,7 @@ async def test_a_readers_own_deadline_ends_its_wait_and_not_the_others(
         await asyncio.wait_for(patient, DEADLINE_SECONDS)
 
 
-async def test_a_failed_sync_is_not_the_next_readers(desk: Desk, task: UUID) -> None:
+async def test_a_failed_sync_does_not_fail_the_next_reader(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         failing = asyncio.create_task(desk.syncs.sync(task, max_staleness=None, time_left=None))
         await agent.until(lambda: len(agent.syncs) == 1)
@@ -152,7 +152,7 @@ async def test_a_failed_sync_is_not_the_next_readers(desk: Desk, task: UUID) -> 
         await desk.syncs.sync(task, max_staleness=None, time_left=None)
 
 
-async def test_a_task_whose_app_hangs_holds_up_no_other(desk: Desk, task: UUID) -> None:
+async def test_a_task_whose_app_hangs_delays_no_other_task(desk: Desk, task: UUID) -> None:
     other = await new_task(desk.store)
     async with desk.agent(task) as hanging, desk.agent(other) as agent:
         agent.answers_syncs = True

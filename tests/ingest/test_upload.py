@@ -1,4 +1,4 @@
-"""Whole conversations at once: the same store, the same rules of epochs."""
+"""Uploads of whole conversations: the same store and the same rules of epochs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def epochs(desk: Desk, task: UUID) -> list[list[str]]:
     ]
 
 
-async def test_the_first_upload_is_the_log(desk: Desk, task: UUID) -> None:
+async def test_the_first_upload_becomes_the_log(desk: Desk, task: UUID) -> None:
     stored = await desk.uploads.upload(task, [A, B])
     assert (stored.revision, stored.snapshot_at) == (3, desk.clock.now)
     assert await epochs(desk, task) == [["a", "b"]]
@@ -64,7 +64,9 @@ async def test_what_is_held_already_changes_nothing(
     assert await epochs(desk, task) == [["a", "b", "c"]]
 
 
-async def test_growth_moves_only_what_is_new(desk: Desk, task: UUID, sql: Connection) -> None:
+async def test_an_upload_that_continues_writes_only_what_is_new(
+    desk: Desk, task: UUID, sql: Connection
+) -> None:
     await desk.uploads.upload(task, [A, B])
     first = await sql.fetchval("SELECT xmin::text FROM log_entries WHERE ordinal = 0")
     grown = replace(B, content=b"bb", time=C.time)

@@ -129,7 +129,7 @@ async def test_a_commit_whose_base_the_feed_lacks_makes_it_read_the_store(
 async def test_a_commit_that_the_feed_cannot_take_is_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the committer nor a follow ends for it."""
+    """Neither the group commit nor a follow ends for it."""
 
     def fails(*_: object) -> list[Change]:
         raise ValueError("made for the test")

@@ -59,7 +59,7 @@ class WrittenLog:
     commits: list[Commit] = field(default_factory=list)
     on_commit: Callable[[Commit], None] = lambda commit: None
     hands_on_commits: bool = False
-    """Whether notes carry the commit, as those of a committer of the followers' process."""
+    """Whether notes carry the commit, as those of a group commit in the followers' process."""
 
     @classmethod
     async def open(cls, store: Store, bus: LocalBus | None = None) -> Self:
@@ -93,7 +93,7 @@ class WrittenLog:
         """Commit appends as one change."""
         for one in appends:
             self.draft.apply(one)
-        commit = self.draft.take(self.task_id, self.fence, datetime.now(UTC))
+        commit = self.draft.next_commit(self.task_id, self.fence, datetime.now(UTC))
         if commit is None:
             return  # what was added is withdrawn already
         outcomes = await self.store.writes.commit([commit])

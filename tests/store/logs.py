@@ -39,6 +39,8 @@ else:
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ENTRY_COLUMNS = ("task_id", "epoch", "ordinal", "id", "revision", "head", "content")
 _numbers = itertools.count(1)
+# Higher than those of any server that a test runs on the same store.
+_serials = itertools.count(1_000_000_000)
 
 
 async def new_task(store: Store, name: str = "", *, standalone: bool = False) -> UUID:
@@ -69,14 +71,20 @@ class Log:
     task_id: UUID
     fence: int
     head: LogHead
+    serial: int = 0
 
     @classmethod
     async def open(cls, store: Store, task_id: UUID) -> Self:
-        """Take the task's fence."""
+        """Take the task's fence, for a session that no server looks after."""
+        serial = next(_serials)
         opening = await store.sessions.open_session(
-            task_id, admit=lambda _: None, connect=lambda facts: facts
+            task_id, serial=serial, admit=lambda _: None, connect=lambda facts: facts
         )
-        return cls(store, task_id, opening.fence, opening.head)
+        return cls(store, task_id, opening.fence, opening.head, serial)
+
+    async def lose_session(self) -> None:
+        """Note that the stream of this session is gone."""
+        await self.store.sessions.lose_sessions([self.serial])
 
     def commit(
         self,

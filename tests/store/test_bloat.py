@@ -94,7 +94,7 @@ async def type_for(store: Store, writers: Sequence[Typist], seconds: float) -> i
         commits = []
         for writer in writers:
             writer.draft.apply(writer.change())
-            commit = writer.draft.take(writer.task_id, writer.fence, datetime.now(UTC))
+            commit = writer.draft.next_commit(writer.task_id, writer.fence, datetime.now(UTC))
             assert commit is not None
             commits.append(commit)
         outcomes = await store.writes.commit(commits)

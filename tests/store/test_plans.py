@@ -11,6 +11,7 @@ import pytest
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import _READ
 from tasklogs_server.store.log_writes import _COMMIT, _arguments
+from tasklogs_server.store.sessions import _LOSE, _OPEN_SERIALS
 from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_row, new_task
 
 ENTRIES = 100_000
@@ -125,7 +126,30 @@ async def test_a_commit_touches_its_own_rows(big: Log, sql: Connection) -> None:
     await log.write(log.commit(grow=b"b", keep=1))
     await sql.execute("SET enable_seqscan = off")
     async with sql.transaction():
-        plan = await explain(sql, _COMMIT, *_arguments(log.commit([b"c"])))
+        plan = await explain(sql, _COMMIT.sql, *_arguments(log.commit([b"c"])))
     kinds = {node["Node Type"] for node in nodes(plan)}
     assert "Seq Scan" not in kinds
     assert plan["Shared Hit Blocks"] < 150
+
+
+async def test_losses_touch_the_sessions_that_are_open(store: Store, sql: Connection) -> None:
+    process_id = store.sessions._lease_terms.process_id
+    await sql.execute(
+        "INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone,"
+        " agent_token_hash, session_process, session_serial, session_lost_at)"
+        " SELECT gen_random_uuid(), 'local', i::text, '', '', false, '', $1, i,"
+        " CASE WHEN i % 100 = 0 THEN NULL ELSE clock_timestamp() END"
+        " FROM generate_series(1, 20000) i",
+        process_id,
+    )
+    await sql.execute("ANALYZE tasks")
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
+    for statement, arguments in (
+        (_OPEN_SERIALS, (20_000, [100, 200])),
+        (_LOSE, ([100, 200, 300],)),
+    ):
+        async with sql.transaction():
+            plan = await explain(sql, statement, process_id, *arguments)
+        assert "Seq Scan" not in {node["Node Type"] for node in nodes(plan)}
+        read = [node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan)]
+        assert max(read) <= 200

@@ -21,7 +21,7 @@ from tasklogs_server.domain.status import (
     Facts,
     JobStatus,
 )
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.tasks.directory import Directory
@@ -60,7 +60,7 @@ class Keeper:
         self.work = Housekeeping(
             evictions=store.evictions,
             directory=self.directory,
-            room=Room(store.evictions, LIMITS),
+            log_limiter=LogLimiter(store.evictions, LIMITS),
             limits=LIMITS,
             retention=retention,
             clock=lambda: self.now,
@@ -89,7 +89,7 @@ async def paused(store: Store, facts: Facts = PAUSED, *, contents: int = 0) -> U
     log = await Log.open(store, task)
     if contents:
         await log.write(log.commit([b"x"] * contents, open_epoch=True))
-    await store.sessions.lose_sessions([(task, log.fence)])
+    await log.lose_session()
     await store.tasks.change_facts(task, lambda _: facts)
     return task
 
@@ -169,7 +169,7 @@ async def test_what_happened_since_begins_the_retention_anew(
     await store.tasks.change_facts(repeated, lambda facts: facts)  # changes nothing
     log = await Log.open(store, wrote)
     await log.write(log.commit([b"late"]))
-    await store.sessions.lose_sessions([(wrote, log.fence)])
+    await log.lose_session()
     await sql.execute("UPDATE tasks SET session_lost_at = session_lost_at - $1::interval", 2 * WEEK)
     holds = await Log.open(store, connected)
     await keeper.work.retire()
@@ -179,7 +179,7 @@ async def test_what_happened_since_begins_the_retention_anew(
     await keeper.work.retire()
     assert not await is_there(sql, wrote)
     # The stream is lost now: the week begins.
-    await store.sessions.lose_sessions([(connected, holds.fence)])
+    await holds.lose_session()
     await keeper.work.retire()
     assert await is_there(sql, connected)
 

@@ -1,7 +1,7 @@
-"""From an agent's appends to rows: what a session commits next, on top of where the store stands.
+"""From an agent's appends to rows: what a session commits next, on top of the stored head.
 
-Pure. Changes gather here until the committer takes them, however many appends brought them: changes
-of one tail coalesce into one, and revisions are given out only when they are taken.
+Pure. Changes gather here until the group commit asks for them, over any number of appends. Changes
+of one tail coalesce into one. Revisions are given out when the changes are handed over.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tasklogs_server.store.records import (
 )
 from tasklogs_server.wire.entries import encode_head
 
-# A tail is folded into one row when it is sealed, or when its parts outgrow this multiple of it (a
-# screen that redraws for hours). Folding every few parts would cost most of the WAL.
+# A tail is folded into one row when it is sealed, or when its parts outgrow this multiple of its
+# content (a screen that redraws for hours). Folding every few parts would cause most of the WAL.
 _FOLD_AT_MULTIPLE = 4
 _FOLD_AT_LEAST_BYTES = 256 * 1024
-# What a part costs its readers beyond its text: many tiny parts are folded, too.
+# What a part costs readers beyond its text. With it, many tiny parts are folded, too.
 _PART_COST_BYTES = 64
 
 
@@ -39,8 +39,8 @@ _PART_COST_BYTES = 64
 class _Growing:
     """An entry whose whole content is here.
 
-    `kept_bytes`: how much of the stored content the changes since the last taking have kept; None
-    when they are not to be stored as a part: the row is new, or replaced whole.
+    `kept_bytes`: how much of the stored content is kept by the changes since the last commit. None:
+    they are not stored as a part, because the row is new or replaced as a whole.
     """
 
     ordinal: int
@@ -69,17 +69,17 @@ class _Growing:
 
 @dataclass(slots=True)
 class _Change:
-    """One change in the order in which revisions are given: an entry, a withdrawal or an epoch."""
+    """One change, which takes one revision: an entry, a withdrawal or a new epoch."""
 
     epoch: int
     entry: _Growing | None = None
     withdrawn: tuple[int, int] | None = None
-    """ordinal and id"""
+    """Ordinal and id."""
 
 
 @dataclass(slots=True)
 class _Changes:
-    """What was gathered since the last taking."""
+    """What has gathered since the last commit, in the order in which revisions are given."""
 
     ordered: list[_Change] = field(default_factory=list)
     sealed_with_parts: list[tuple[int, _Growing]] = field(default_factory=list)
@@ -91,9 +91,9 @@ class _Changes:
 class Draft:
     """A log's head as it will be, and what has to be written for it.
 
-    `tail_content` is the content of the head's tail; without it (None) the draft takes appends
-    only after `supply_tail` wherever the head has a tail. `last_sealed_id` tells where there is
-    none.
+    `tail_content` is the content of the head's tail. Without it (None), and where the head has a
+    tail, `supply_tail` comes before the first append. `last_sealed_id` is used where the head has
+    no tail.
     """
 
     def __init__(
@@ -103,11 +103,14 @@ class Draft:
         self._entries = head.entries
         self._digest = head.digest
         self._revision = head.revision
-        self._bytes = head.bytes
-        self._rows = head.rows
+        self.total_bytes = head.bytes
+        """Content over all epochs, with what was evicted and what is not handed over yet."""
+        self.total_rows = head.rows
+        """Entries, epoch openings and withdrawals, counted like `total_bytes`."""
         self._stored = head
         self._tail: _Growing | None = None
-        self._lacks_tail = head.tail is not None
+        self.lacks_tail = head.tail is not None
+        """Whether the tail's content has to be supplied before the next append."""
         # Ids grow; what is sealed has lower ids than a tail that is withdrawn.
         self._lowest_next_id = last_sealed_id + 1
         self._changes = _Changes()
@@ -115,52 +118,32 @@ class Draft:
             self.supply_tail(tail_content)
 
     @property
-    def lacks_tail(self) -> bool:
-        """Whether the tail's content has to be supplied before the next append."""
-        return self._lacks_tail
-
-    @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to take."""
+        """Whether nothing has gathered."""
         return not self._changes.ordered and not self._changes.sealed_with_parts
 
     @property
-    def epoch(self) -> int:
-        """The epoch that the next entry goes to."""
-        return self._epoch
-
-    @property
     def size_bytes(self) -> int:
-        """Content and text that were gathered."""
+        """Bytes of content and text that have gathered."""
         return self._changes.size_bytes
 
     @property
-    def total_bytes(self) -> int:
-        """Content over all epochs, what was evicted and what is still to be taken included."""
-        return self._bytes
-
-    @property
-    def total_rows(self) -> int:
-        """Entries, epoch openings and withdrawals, counted like `total_bytes`."""
-        return self._rows
-
-    @property
     def has_stored_parts(self) -> bool:
-        """Whether the stored tail lies in parts."""
+        """Whether the stored tail has parts on top of its row."""
         tail = self._stored.tail
         return tail is not None and tail.part_bytes > 0
 
     @property
     def tail_bytes(self) -> int:
-        """What holding the tail costs."""
+        """Bytes of the tail's content that are held."""
         return 0 if self._tail is None else len(self._tail.content)
 
     def supply_tail(self, content: bytes) -> None:
-        """Hand in the content of the stored tail."""
+        """Give the draft the content of the stored tail."""
         tail = self._stored.tail
-        if tail is None or not self._lacks_tail:
+        if tail is None or not self.lacks_tail:
             return
-        self._lacks_tail = False
+        self.lacks_tail = False
         self._tail = _Growing(
             ordinal=self._entries - 1,
             id=tail.id,
@@ -174,22 +157,19 @@ class Draft:
         )
 
     def release_tail(self) -> None:
-        """Give up the tail's content; only where there is nothing to take.
-
-        It can be supplied again.
-        """
+        """Release the tail's content, where nothing has gathered. It can be supplied again."""
         if self.is_empty and self._tail is not None:
             self._tail = None
-            self._lacks_tail = True
+            self.lacks_tail = True
 
     def apply(self, append: Append) -> None:
         """Gather one append.
 
-        Raises ProtocolViolation, and LimitExceeded for an entry that is too long; what came before
-        it in the append is gathered.
+        Raises ProtocolViolation, and LimitExceeded for an entry that is too long. What came before
+        it in the append has been gathered then.
         """
-        # Without it the tail would not be sealed, and the digest be wrong for good.
-        assert not self._lacks_tail
+        # Without the content the tail would not be sealed, and the digest would stay wrong.
+        assert not self.lacks_tail
         if append.open_epoch and append.withdraw_tail:
             raise ProtocolViolation("an append opens an epoch or withdraws the tail, not both")
         if append.open_epoch:
@@ -199,10 +179,10 @@ class Draft:
         if append.tail is not None:
             self._change_tail(append.tail)
         for entry in append.entries:
-            self._take_entry(entry)
+            self._add_entry(entry)
 
-    def take(self, task_id: UUID, fence: int, snapshot_at: datetime | None) -> Commit | None:
-        """Turn what was gathered into a commit; the draft goes on as if it had been written."""
+    def next_commit(self, task_id: UUID, fence: int, snapshot_at: datetime | None) -> Commit | None:
+        """Turn what has gathered into a commit. The draft goes on as if it had been written."""
         changes, self._changes = self._changes, _Changes()
         if not changes.ordered and not changes.sealed_with_parts:
             return None
@@ -219,8 +199,9 @@ class Draft:
             else:
                 entry = change.entry
                 entry.revision = self._revision
-                if entry is self._tail and self._goes_as_part(entry):
-                    part = _part_of(entry)
+                kept_bytes = entry.kept_bytes if entry is self._tail else None
+                if kept_bytes is not None and _goes_as_part(entry, kept_bytes):
+                    part = TailPart(entry.revision, kept_bytes, bytes(entry.content[kept_bytes:]))
                     entry.part_bytes += len(part.text) + _PART_COST_BYTES
                 else:
                     changes.drops_parts |= entry.part_bytes > 0
@@ -233,10 +214,10 @@ class Draft:
             entries=self._entries,
             revision=self._revision,
             digest=self._digest,
-            bytes=self._bytes,
+            bytes=self.total_bytes,
             snapshot_at=snapshot_at,
             tail=None if self._tail is None else self._tail.head(),
-            rows=self._rows,
+            rows=self.total_rows,
         )
         self._stored = head
         return Commit(
@@ -252,7 +233,7 @@ class Draft:
         )
 
     def fold(self) -> tuple[int, EntryRow] | None:
-        """Return the revision and the tail as one row, where the stored one lies in parts."""
+        """Return the revision and the tail as one row; None where the stored tail has no parts."""
         tail = self._tail
         if tail is None or not tail.part_bytes or not self.is_empty:
             return None
@@ -266,7 +247,7 @@ class Draft:
         self._entries = 0
         self._digest = digest.EMPTY
         self._lowest_next_id = 0
-        self._rows += 1
+        self.total_rows += 1
         self._changes.ordered.append(_Change(self._epoch))
 
     def _withdraw_tail(self) -> None:
@@ -278,10 +259,10 @@ class Draft:
             change = _Change(self._epoch, withdrawn=(tail.ordinal, tail.id))
             self._changes.ordered.append(change)
         else:
-            self._rows -= 1  # else the withdrawal is a row in the entry's stead
+            self.total_rows -= 1  # a stored entry's withdrawal is a row that takes its place
         self._changes.drops_parts |= tail.part_bytes > 0
         self._entries -= 1
-        self._bytes -= len(tail.content)
+        self.total_bytes -= len(tail.content)
         self._lowest_next_id = tail.id
         self._tail = None
 
@@ -296,7 +277,7 @@ class Draft:
             raise ProtocolViolation(f"the delta of entry {tail.id} {error}") from None
         if len(tail.content) > MAX_CONTENT_BYTES:
             raise _too_long(tail.id)
-        self._bytes += len(tail.content) - before
+        self.total_bytes += len(tail.content) - before
         tail.time = change.time
         kept = change.delta.keep_bytes
         if self._note_change_of(tail):
@@ -305,7 +286,7 @@ class Draft:
             tail.kept_bytes = min(tail.kept_bytes, kept)
         self._changes.size_bytes += len(change.delta.text)
 
-    def _take_entry(self, entry: Entry) -> None:
+    def _add_entry(self, entry: Entry) -> None:
         if self._epoch == 0:
             raise ProtocolViolation("the first entries of a task open an epoch")
         if len(entry.content) > MAX_CONTENT_BYTES:
@@ -326,15 +307,15 @@ class Draft:
                 content=bytearray(entry.content),
             )
             self._entries += 1
-            self._rows += 1
-            self._bytes += len(entry.content)
-            self._note_change_of(self._tail)
+            self.total_rows += 1
+            self.total_bytes += len(entry.content)
+            self._changes.ordered.append(_Change(self._epoch, entry=self._tail))
         self._changes.size_bytes += len(entry.content)
 
     def _replace_tail(self, tail: _Growing, entry: Entry) -> None:
         if entry.type != tail.type:
             raise ProtocolViolation(f"entry {entry.id} changes its type")
-        self._bytes += len(entry.content) - len(tail.content)
+        self.total_bytes += len(entry.content) - len(tail.content)
         tail.time = entry.time
         tail.dropped_bytes = entry.dropped_bytes
         tail.content = bytearray(entry.content)
@@ -354,7 +335,7 @@ class Draft:
         self._tail = None
 
     def _note_change_of(self, tail: _Growing) -> bool:
-        """Give the tail its place among the changes; False where it has one already."""
+        """Add the tail to the changes; return False where it is the last of them already."""
         last = self._changes.ordered[-1] if self._changes.ordered else None
         if last is not None and last.entry is tail:
             return False
@@ -366,20 +347,16 @@ class Draft:
         if ordered and ordered[-1].entry is tail:
             ordered.pop()
 
-    def _goes_as_part(self, tail: _Growing) -> bool:
-        if not tail.is_stored or tail.kept_bytes is None:
-            return False
-        text_bytes = len(tail.content) - tail.kept_bytes
-        limit = max(_FOLD_AT_LEAST_BYTES, _FOLD_AT_MULTIPLE * len(tail.content))
-        return tail.part_bytes + text_bytes < limit
+
+def _goes_as_part(tail: _Growing, kept_bytes: int) -> bool:
+    if not tail.is_stored:
+        return False
+    text_bytes = len(tail.content) - kept_bytes
+    limit = max(_FOLD_AT_LEAST_BYTES, _FOLD_AT_MULTIPLE * len(tail.content))
+    return tail.part_bytes + text_bytes < limit
 
 
 def _too_long(entry_id: int) -> LimitExceeded:
     return LimitExceeded(
         Limit.ENTRY_BYTES, f"entry {entry_id}", f"at most {MAX_CONTENT_BYTES} bytes", None
     )
-
-
-def _part_of(tail: _Growing) -> TailPart:
-    keep = tail.kept_bytes or 0
-    return TailPart(tail.revision, keep, bytes(tail.content[keep:]))

@@ -1,7 +1,7 @@
 """Group commit: what all sessions of the process have pending goes into one transaction.
 
-While it runs the next batch gathers, the changes of one tail coalesced. No timer stands in the way
-of a small change.
+While a batch is committed, the next one gathers, and changes of one tail coalesce. There is no
+timer: a small change is committed at once where no commit is under way.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 import structlog
@@ -30,9 +30,9 @@ from tasklogs_server.telemetry.observer import Observer
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_COMMITS = 500
-# Where every head of a batch was locked, whoever holds the locks needs a moment.
+# Where every head of a batch was locked, the transactions that hold the locks need a moment.
 _LOCKED_PAUSE_SECONDS = 0.005
-# What the store refuses of one task, it will refuse again: nothing of it changes by itself.
+# What the store refuses of one task it will refuse again, until somebody repairs it.
 _REFUSED_RETRY_AFTER = timedelta(minutes=1)
 _UNAVAILABLE_RETRY_AFTER = timedelta(seconds=1)
 
@@ -40,23 +40,23 @@ _log = structlog.get_logger(__name__)
 
 
 class Writer(Protocol):
-    """Whoever has changes to commit; at most one commit of a writer is under way."""
+    """Something with changes to commit. At most one commit of a writer is under way."""
 
-    def take(self) -> Commit | None:
+    def next_commit(self) -> Commit | None:
         """Hand over what has gathered; None: nothing."""
 
     def committed(self, commit: Commit) -> None:
-        """The commit is durable."""
+        """Hear that the commit is durable."""
 
     def lost(self, error: Exception) -> None:
-        """The commit, and all that builds on it, will never be."""
+        """Hear that the commit, and all that builds on it, will never be stored."""
 
     def undecided(self) -> None:
-        """Perhaps the commit is durable, perhaps it never will be; it is not tried again."""
+        """Hear that nobody knows whether the commit is durable. It is not tried again."""
 
 
-class Committer:
-    """Takes what writers have gathered, batch after batch."""
+class GroupCommit:
+    """Commits what writers have gathered, batch after batch."""
 
     def __init__(
         self, writes: LogWrites, bus: LocalBus, *, observer: Observer | None = None
@@ -69,16 +69,16 @@ class Committer:
         self._wake = asyncio.Event()
 
     def submit(self, writer: Writer) -> None:
-        """Say that `writer` has something to take; it is asked once the batch before is done."""
+        """Ask `writer` for its next commit once the batch that is under way is done."""
         self._waiting[writer] = None
         self._wake.set()
 
     def withdraw(self, writer: Writer) -> None:
-        """Ask `writer` for nothing more; what it handed over already is settled all the same."""
+        """Ask `writer` for nothing more. It still hears of a commit that it has handed over."""
         self._waiting.pop(writer, None)
 
     async def run(self) -> None:
-        """Commit batches until cancelled. It must run for as long as there are writers."""
+        """Commit batches until cancelled. It must run as long as there are writers."""
         while True:
             await self._wake.wait()
             batch = self._gather()
@@ -101,10 +101,13 @@ class Committer:
             if writer in busy:
                 continue
             del self._waiting[writer]
-            commit = self._take(writer)
-            if commit is None:
+            try:
+                commit = writer.next_commit()
+            except Exception as error:  # only this writer fails: the others' commits go on
+                _log.exception("writer.failed")
+                _lose(writer, error)
                 continue
-            if self._add(batch, tasks, writer, commit):
+            if commit is not None and self._add(batch, tasks, writer, commit):
                 size_bytes += commit.size_bytes
         return batch
 
@@ -115,10 +118,10 @@ class Committer:
         writer: Writer,
         commit: Commit,
     ) -> bool:
-        """Add a commit to the batch, or keep it for the next one.
+        """Add a commit to the batch. Keep it for the next one where its task is in the batch.
 
-        An old and a new session of one task, or two uploads: outcomes are by task, and what became
-        of the one's commit would be told to the other.
+        A task may have two writers: an old and a new session, or two uploads. Outcomes are by task,
+        so in one batch the one would be told the outcome of the other.
         """
         if commit.task_id in tasks:
             self._locked.append((writer, commit))
@@ -127,14 +130,6 @@ class Committer:
         batch.append((writer, commit))
         return True
 
-    def _take(self, writer: Writer) -> Commit | None:
-        try:
-            return writer.take()
-        except Exception as error:  # of one writer: the others' commits go on
-            _log.exception("commit.writer_failed")
-            _lose(writer, error)
-            return None
-
     async def _commit(self, batch: Sequence[tuple[Writer, Commit]]) -> None:
         try:
             with self._observer.committing(
@@ -142,58 +137,74 @@ class Committer:
             ):
                 outcomes = await self._writes.commit([commit for _, commit in batch])
         except StoreUnavailable:
-            # Perhaps committed, perhaps not: nothing is acknowledged, and Welcome will tell.
-            _log.warning("commit.store_unavailable", tasks=len(batch))
+            # Nobody knows whether it is committed. Nothing is acknowledged; Welcome will tell.
+            _log.warning("commit.undecided", tasks=len(batch))
             for writer, _ in batch:
                 _leave_undecided(writer)
             return
-        except Exception:  # nothing known: the same holds, and the next batch may fare better
+        except Exception:  # the same holds here, and the next batch may succeed
             _log.exception("commit.failed", tasks=len(batch))
             for writer, _ in batch:
                 _leave_undecided(writer)
             return
         if all(outcome is Outcome.UNAVAILABLE for outcome in outcomes.values()):
-            _log.warning("commit.store_takes_nothing", tasks=len(batch))
+            _log.warning("batch.refused", tasks=len(batch))
         for writer, commit in batch:
-            try:
-                self._settle(writer, commit, outcomes[commit.task_id])
-            except Exception as error:
-                _log.exception("commit.writer_failed", task=str(commit.task_id))
-                _lose(writer, error)
+            self._settle(writer, commit, outcomes[commit.task_id])
         if all(outcome is Outcome.LOCKED for outcome in outcomes.values()):
             await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
 
     def _settle(self, writer: Writer, commit: Commit, outcome: Outcome) -> None:
-        match outcome:
-            case Outcome.COMMITTED:
-                writer.committed(commit)
-                self._bus.publish(Moved(commit.task_id, commit))
-            case Outcome.LOCKED:
-                self._locked.append((writer, commit))
-                self._wake.set()
-            case Outcome.FENCED:
-                writer.lost(SessionSuperseded())
-            case Outcome.MOVED:
-                writer.lost(SessionLost())
-            case Outcome.GONE:
-                writer.lost(TaskNotFound(str(commit.task_id)))
-            case Outcome.CORRUPT:
-                writer.lost(LogCorrupt())
-            case Outcome.REFUSED:
-                writer.lost(CommitRefused(_REFUSED_RETRY_AFTER))
-            case Outcome.UNAVAILABLE:
-                writer.lost(StoreUnavailable(_UNAVAILABLE_RETRY_AFTER))
+        try:
+            match outcome:
+                case Outcome.COMMITTED:
+                    writer.committed(commit)
+                    self._bus.publish(Moved(commit.task_id, commit))
+                case Outcome.LOCKED:
+                    self._locked.append((writer, commit))
+                    self._wake.set()
+                case _:
+                    writer.lost(_error_of(outcome, commit.task_id))
+        except Exception as error:
+            _log.exception("writer.failed", task=str(commit.task_id))
+            _lose(writer, error)
+
+
+_Refusal = Literal[
+    Outcome.FENCED,
+    Outcome.MOVED,
+    Outcome.GONE,
+    Outcome.CORRUPT,
+    Outcome.REFUSED,
+    Outcome.UNAVAILABLE,
+]
+
+
+def _error_of(outcome: _Refusal, task_id: UUID) -> Exception:
+    match outcome:
+        case Outcome.FENCED:
+            return SessionSuperseded()
+        case Outcome.MOVED:
+            return SessionLost()
+        case Outcome.GONE:
+            return TaskNotFound(str(task_id))
+        case Outcome.CORRUPT:
+            return LogCorrupt()
+        case Outcome.REFUSED:
+            return CommitRefused(_REFUSED_RETRY_AFTER)
+        case Outcome.UNAVAILABLE:
+            return StoreUnavailable(_UNAVAILABLE_RETRY_AFTER)
 
 
 def _leave_undecided(writer: Writer) -> None:
     try:
         writer.undecided()
     except Exception:
-        _log.exception("commit.writer_failed")
+        _log.exception("writer.failed")
 
 
 def _lose(writer: Writer, error: Exception) -> None:
     try:
         writer.lost(error)
     except Exception:
-        _log.exception("commit.writer_failed")
+        _log.exception("writer.failed")

@@ -1,4 +1,4 @@
-"""Room in a log for what an agent appends: the oldest goes, or the append is refused."""
+"""The limits of each log: its size, and how often it may start over."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from uuid import UUID
 
 import structlog
 
-from tasklogs_server.domain.errors import LogFull
+from tasklogs_server.domain.errors import LimitExceeded, LogFull
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.store.evictions import EvictionOutcome, Evictions, Holding, LogLimits
 from tasklogs_server.store.records import Evicted
+from tasklogs_server.store.sessions import SessionStore
 
 _LOCKED_PAUSE_SECONDS = 0.005
-# An agent that is refused sends the same again when it returns: neither often, nor never.
+# An agent that is refused sends the same again when it returns. It should do so, but not often.
 _RETRY_AT_LEAST = timedelta(minutes=1)
 _RETRY_AT_MOST = timedelta(hours=1)
+_EPOCHS_RETRY_AFTER = timedelta(minutes=5)
 
 _log = structlog.get_logger(__name__)
 
 
-class Room:
-    """The limits of each log, kept by evicting what is old enough."""
+class LogLimiter:
+    """Keeps each log within its size by evicting its oldest entries, where they are old enough."""
 
     def __init__(self, evictions: Evictions, limits: LogLimits) -> None:
         self._evictions = evictions
         self._limits = limits
 
     def fits(self, rows: int, bytes_: int) -> bool:
-        """Whether a log may hold so much."""
+        """Whether a log may hold so many rows and bytes."""
         return rows <= self._limits.rows and bytes_ <= self._limits.bytes
 
-    async def make(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
-        """Evict until so much more fits into the stored log; return all that it has lost.
+    async def make_room(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
+        """Evict until `rows` and `bytes_` more fit into the stored log; return all that it lost.
 
-        Raises LogFull where what is left is too young to go, TaskNotFound, StoreUnavailable.
+        Raises LogFull where what is left is too young, TaskNotFound, StoreUnavailable.
         """
         while True:
             held = await self._evict(task_id, rows, bytes_)
@@ -45,13 +48,13 @@ class Room:
             if held.outcome is EvictionOutcome.LOCKED:
                 await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
 
-    async def keep(self, task_id: UUID) -> None:
+    async def enforce(self, task_id: UUID) -> None:
         """Bring a log within its limits, as far as what it holds is old enough.
 
         Raises TaskNotFound, StoreUnavailable.
         """
         while (await self._evict(task_id, 0, 0)).outcome is EvictionOutcome.EVICTED:
-            pass  # each chunk is a transaction of its own, and others get their turn between two
+            pass  # each chunk is a transaction of its own, so that others get their turn
 
     async def _evict(self, task_id: UUID, rows: int, bytes_: int) -> Holding:
         held = await self._evictions.evict(task_id, self._limits, rows=rows, bytes_=bytes_)
@@ -65,3 +68,21 @@ class Room:
         return LogFull(
             self._limits.rows, self._limits.bytes, self._limits.min_retention, retry_after
         )
+
+
+class EpochLimiter:
+    """Limits how many epochs a task may open in an hour."""
+
+    def __init__(self, store: SessionStore, per_hour: int) -> None:
+        self._store = store
+        self._per_hour = per_hour
+
+    async def check(self, task_id: UUID) -> None:
+        """Raise LimitExceeded where the task has opened too many epochs. Counts what is stored."""
+        if await self._store.epochs_in_the_last_hour(task_id) >= self._per_hour:
+            raise LimitExceeded(
+                Limit.EPOCHS_PER_HOUR,
+                "task",
+                f"{self._per_hour} new epochs in an hour",
+                _EPOCHS_RETRY_AFTER,
+            )

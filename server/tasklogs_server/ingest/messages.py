@@ -1,4 +1,4 @@
-"""What passes over the agent stream, as plain data."""
+"""The messages of the agent stream, as plain data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position
 from tasklogs_server.domain.status import AgentLifecycle, AppHealth
 
-# An append of empty entries is not free: without this no window would ever fill.
+# What an entry costs beyond its content. Without it, empty entries would never fill a window.
 _COST_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The agent's first message. `build_number` None: the latest START build, also a later one."""
+    """The agent's first message.
+
+    `build_number` None: the session follows the latest START build, also a later one.
+    """
 
     agent_version: str
     task_app: str
@@ -30,14 +33,14 @@ def cost_bytes(append: Append) -> int:
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """What the agent knows of itself and of the task app; None: as it was."""
+    """What the agent knows of itself and of the task app. None: unchanged."""
 
     lifecycle: AgentLifecycle | None
     health: AppHealth | None
 
 
 class GoodbyeReason(enum.Enum):
-    """Why an agent leaves in good order."""
+    """Why an agent says goodbye."""
 
     PAUSING = enum.auto()
     STOPPING = enum.auto()
@@ -45,7 +48,7 @@ class GoodbyeReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a session is asked to keep to, in bytes."""
+    """The limits that a session must keep to, in bytes."""
 
     window_bytes: int
     append_bytes: int
@@ -71,7 +74,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Bring the store up to date; `traceparent` names the trace it belongs to, if any."""
+    """Bring the store up to date. `traceparent` names the trace that this belongs to, if any."""
 
     id: int
     traceparent: str = ""
@@ -79,12 +82,12 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class ReportState:
-    """Say lifecycle and health again."""
+    """Report lifecycle and health again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Go elsewhere."""
+    """Leave, and connect again after `retry_after`."""
 
     retry_after: timedelta
 

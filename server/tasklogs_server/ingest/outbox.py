@@ -1,4 +1,4 @@
-"""What the server has to say on an agent stream, one place for each kind: it cannot pile up."""
+"""What the server has to say on an agent stream. It cannot pile up: each kind has one slot."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tasklogs_server.ingest.messages import Ack, Drain, ReportState, ServerEvent
 
 
 class Outbox:
-    """The server's side of a stream: it gathers until the writer comes for it.
+    """The server's side of a stream. Events gather here until the stream can be written to.
 
-    Acks coalesce to the last; at most two syncs are under way by the rule of sharing.
+    Acks coalesce to the last one. At most two syncs are under way, because readers share them.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Outbox:
         self._wake.set()
 
     def forget_sync(self, sync_id: int) -> None:
-        """Nobody waits for this sync any more: if it was not sent yet, it is not."""
+        """Do not send this sync any more: nobody waits for it."""
         self._syncs.pop(sync_id, None)
 
     def report_state(self) -> None:
@@ -45,31 +45,23 @@ class Outbox:
         self._wake.set()
 
     def drain(self, retry_after: timedelta) -> None:
-        """Ask the agent to go elsewhere."""
+        """Ask the agent to leave, and to connect again after `retry_after`."""
         self._drain = Drain(retry_after)
         self._wake.set()
 
     def close(self, error: Exception | None = None) -> None:
-        """End the stream, after all that was said before; the first reason counts."""
+        """End the stream after all that was said before. The first reason counts."""
         if not self._closed:
             self._closed = True
             self._error = error
             self._wake.set()
 
-    async def take(self) -> Sequence[ServerEvent]:
-        """Wait for something to say and take it; empty when the stream is to end in good order.
+    async def next_events(self) -> Sequence[ServerEvent]:
+        """Wait for something to say and hand it over; empty when the stream ends in good order.
 
-        Raises the error that the stream is to end with.
+        Raises the error that the stream ends with.
         """
         await self._wake.wait()
-        events = self._gathered()
-        if events or not self._closed:
-            return events
-        if self._error is not None:
-            raise self._error
-        return ()
-
-    def _gathered(self) -> Sequence[ServerEvent]:
         events: list[ServerEvent] = []
         if self._ack > self._acked:
             events.append(Ack(self._ack))
@@ -84,4 +76,6 @@ class Outbox:
             self._drain = None
         if not self._closed:
             self._wake.clear()
+        elif not events and self._error is not None:
+            raise self._error
         return events

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
+from asyncio import timeout as time_limit
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from tasklogs.log.append import Append
@@ -17,17 +20,41 @@ from tasklogs_server.domain.errors import (
     SessionLost,
     SessionSuperseded,
     TaskAppFailed,
-    TaskLogsError,
 )
 from tasklogs_server.ingest.draft import Draft
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
 from tasklogs_server.ingest.messages import Hello, Limits, Welcome, cost_bytes
 from tasklogs_server.ingest.outbox import Outbox
+from tasklogs_server.ingest.sync_table import SyncTable
+from tasklogs_server.ingest.window import Window
+from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.ingest_budget import Budget
 from tasklogs_server.store.records import Commit, EntryRow, LogHead
 from tasklogs_server.store.sessions import Opening
 from tasklogs_server.telemetry.observer import Observer
+
+_utc_now = partial(datetime.now, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResources:
+    """What all sessions of a process share.
+
+    `load_tail` reads the content of a task's tail. `clock` tells the times that are stored.
+    `monotonic` measures ages in seconds: it is never set back.
+    """
+
+    limits: Limits
+    group_commit: GroupCommit
+    budget: Budget
+    log_limiter: LogLimiter
+    epoch_limiter: EpochLimiter
+    write_behind: WriteBehind
+    load_tail: Callable[[UUID], Awaitable[bytes]]
+    clock: Callable[[], datetime] = _utc_now
+    monotonic: Callable[[], float] = time.monotonic
+    observer: Observer = field(default_factory=Observer)
 
 
 def position_of(head: LogHead, tail_content: bytes | None) -> Position:
@@ -46,24 +73,11 @@ def position_of(head: LogHead, tail_content: bytes | None) -> Position:
     return Position(head.epoch, head.entries, head.digest, stored)
 
 
-class SyncUnderWay:
-    """A sync that was asked for: done when the appends before its answer are committed."""
-
-    def __init__(self, began_at: datetime) -> None:
-        self.began_at = began_at
-        self.rests_on: int | None = None
-        """The sequence number of the last append before the answer."""
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def fail(self, error: TaskLogsError) -> None:
-        """Let whoever waits know that it will never be done."""
-        if not self.done.done():
-            self.done.set_exception(error)
-            self.done.exception()  # whoever waited may have left
-
-
 class Session:
-    """The holder of a task's fence. Appends go in one by one; acks come out by the outbox."""
+    """The holder of a task's fence. Appends go in one by one; the outbox has what comes out.
+
+    `serial` names it among the sessions of this process.
+    """
 
     def __init__(
         self,
@@ -71,262 +85,199 @@ class Session:
         hello: Hello,
         opening: Opening,
         *,
-        limits: Limits,
-        committer: Committer,
-        budget: Budget,
-        room: Room,
-        load_tail: Callable[[UUID], Awaitable[bytes]],
-        confirm: Callable[[Session, datetime, bool], None],
-        clock: Callable[[], datetime],
-        monotonic: Callable[[], float],
-        observer: Observer,
+        serial: int,
+        resources: SessionResources,
     ) -> None:
-        self._observer = observer
         self.task_id = task_id
         self.hello = hello
+        self.serial = serial
         self.fence = opening.fence
         self.standalone = opening.standalone
-        self.outbox = Outbox()
         self.welcome = Welcome(
             session=opening.fence,
-            limits=limits,
+            limits=resources.limits,
             revision=opening.head.revision,
             position=position_of(opening.head, opening.tail_content),
         )
-        self.synced_at: datetime | None = None
-        """When the last completed sync of this session began."""
-        self.synced_monotonic: float | None = None
-        """The same, for its age."""
+        self.outbox = Outbox()
+        self.syncs = SyncTable()
         self.reason_of_fence: Exception | None = None
-        """Why the fence is about to be raised, where it is not for a later session."""
-        self._limits = limits
-        self._committer = committer
-        self._budget = budget
-        self._room_in_log = room
-        self._evicted = opening.head.evicted
-        self._load_tail = load_tail
-        self._confirm = confirm
-        self._clock = clock
-        # Ages are told by this one: a wall clock that is set back would make them young again.
-        self._monotonic = monotonic
+        """Why the fence is about to be raised, where the reason is not a later session."""
+        self._resources = resources
+        self._window = Window(resources.limits.window_bytes, resources.budget)
         # Without the tail's content: an idle stream must not hold up to 1 MiB.
         self._draft = Draft(opening.head, last_sealed_id=opening.last_sealed_id)
-        self._received = 0
-        self._acked = 0
-        self._in_flight: tuple[int, int] | None = None
-        """Sequence number and bytes of the commit that is under way."""
-        self._pending_bytes = 0
+        self._evicted = opening.head.evicted
         self._received_at: datetime | None = None
-        self._appended_at = monotonic()
-        self._shown_at: float | None = None
-        """When the agent saw the oldest pending change, by this process's monotonic clock."""
-        self._in_flight_shown_at: float | None = None
-        self._syncs: dict[int, SyncUnderWay] = {}
-        self._last_sync = 0
-        self._room = asyncio.Event()
-        self._room.set()
+        self._appended_at = resources.monotonic()
         self._error: Exception | None = None
-        self._idle: asyncio.Event = asyncio.Event()
-        self._idle.set()
 
     @property
     def is_open(self) -> bool:
         """Whether the session may still write."""
         return self._error is None
 
-    async def append(
-        self, append: Append, *, may_open_epoch: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Take one append. It returns when there is room for the next: that is the backpressure.
+    @property
+    def tail_bytes(self) -> int:
+        """What the session holds of the tail."""
+        return self._draft.tail_bytes
 
-        Raises ProtocolViolation, what `may_open_epoch` raises, LogFull, and whatever ended the
-        session.
+    async def append(self, append: Append) -> None:
+        """Receive one append. It returns when there is room for the next: that is the backpressure.
+
+        Raises ProtocolViolation, LimitExceeded where the task opened too many epochs, LogFull, and
+        the error that ended the session.
         """
-        self._check_open()
-        if append.sequence != self._received + 1:
-            raise ProtocolViolation(f"append {append.sequence} follows append {self._received}")
-        received_at = self._clock()
+        if self._error is not None:
+            raise self._error
+        if append.sequence != self._window.received_sequence + 1:
+            expected = self._window.received_sequence + 1
+            raise ProtocolViolation(f"append {append.sequence} came where {expected} is next")
+        resources = self._resources
+        received_at = resources.clock()
         if append.open_epoch:
             await self.flush()  # the limit counts what is committed
-            await may_open_epoch()
-        await self._make_room(append)
+            await resources.epoch_limiter.check(self.task_id)
+        await self._make_room_in_log(append)
         size_bytes = cost_bytes(append)
-        await self._budget.take(size_bytes)
+        await resources.budget.take(size_bytes)
         try:
-            # Last, nothing is awaited before the append is applied: idle tails are given up.
+            # Last, nothing is awaited before the append is applied: idle tails are released.
             if self._draft.lacks_tail:
-                content = await once_it_has_time(lambda: self._load_tail(self.task_id))
-                self._draft.supply_tail(content)
-            self._check_open()
+                await self._supply_tail()
+            if self._error is not None:
+                raise self._error
+            self._draft.apply(append)
         except BaseException:
-            self._budget.give_back(size_bytes)
+            resources.budget.give_back(size_bytes)
             raise
-        self._pending_bytes += size_bytes
-        self._draft.apply(append)
-        self._received = append.sequence
         self._received_at = received_at
-        self._appended_at = self._monotonic()
-        if self._shown_at is None:
-            self._shown_at = self._monotonic() - append.waited_seconds
-        self._idle.clear()
-        self._committer.submit(self)
-        if self._unacknowledged_bytes > self._limits.window_bytes:
-            self._room.clear()
-            await self._room.wait()
-        self._check_open()
+        now = self._appended_at = resources.monotonic()
+        has_room = self._window.received(append.sequence, size_bytes, now - append.waited_seconds)
+        resources.group_commit.submit(self)
+        if not has_room:
+            await self._window.wait_for_room()
+        if self._error is not None:
+            raise self._error
+
+    async def _supply_tail(self) -> None:
+        load_tail = self._resources.load_tail
+        self._draft.supply_tail(await once_it_has_time(lambda: load_tail(self.task_id)))
+
+    async def _make_room_in_log(self, append: Append) -> None:
+        rows, bytes_ = append.most_rows, append.content_bytes
+        held_rows = self._draft.total_rows - self._evicted.rows
+        held_bytes = self._draft.total_bytes - self._evicted.bytes
+        log_limiter = self._resources.log_limiter
+        if not log_limiter.fits(held_rows + rows, held_bytes + bytes_):
+            await self.flush()  # an eviction counts what is stored
+            self._evicted = await log_limiter.make_room(self.task_id, rows, bytes_)
 
     async def sync(self, timeout: timedelta) -> datetime:
         """Bring the store up to date with the task app; return when that began.
 
         Raises TaskAppFailed, and AgentUnreachable where the session ends meanwhile.
         """
-        self._check_open()
-        self._last_sync += 1
-        sync_id = self._last_sync
-        under_way = self._syncs[sync_id] = SyncUnderWay(self._clock())
-        began = self._monotonic()
+        if self._error is not None:
+            raise self._error
+        began_at, began = self._resources.clock(), self._resources.monotonic()
+        under_way = self.syncs.begin()
         try:
-            with self._observer.syncing() as traceparent:
-                self.outbox.sync(sync_id, traceparent)
-                async with asyncio.timeout(timeout.total_seconds()):
+            with self._resources.observer.syncing() as traceparent:
+                self.outbox.sync(under_way.id, traceparent)
+                async with time_limit(timeout.total_seconds()):
                     await under_way.done
         except TimeoutError:
             reason = f"the task app did not answer within {timeout.total_seconds():g} s"
             raise TaskAppFailed(reason) from None
         finally:
-            del self._syncs[sync_id]
-            self.outbox.forget_sync(sync_id)
-        self.synced_at = max(self.synced_at or under_way.began_at, under_way.began_at)
-        self.synced_monotonic = max(self.synced_monotonic or began, began)
-        self._confirm(self, under_way.began_at, False)
-        return under_way.began_at
+            self.syncs.forget(under_way.id)
+            self.outbox.forget_sync(under_way.id)
+        self.syncs.completed(began_at, began)
+        self._resources.write_behind.confirm(self.task_id, self.fence, began_at, is_persisted=False)
+        return began_at
 
     def sync_done(self, sync_id: int) -> None:
-        """The agent has answered a sync; all its appends came before."""
-        under_way = self._syncs.get(sync_id)
-        if under_way is not None:
-            under_way.rests_on = self._received
-            self._complete_syncs()
+        """Note the agent's answer to a sync; all appends that it rests on came before."""
+        window = self._window
+        self.syncs.answered(sync_id, rests_on=window.received_sequence, acked=window.acked_sequence)
 
     def sync_failed(self, sync_id: int, reason: str) -> None:
-        """The agent could not read the task app."""
-        under_way = self._syncs.get(sync_id)
-        if under_way is not None:
-            under_way.fail(TaskAppFailed(reason))
+        """Note that the agent could not read the task app."""
+        self.syncs.failed(sync_id, TaskAppFailed(reason))
 
     async def flush(self) -> None:
-        """Wait until all that was received is committed. Raises whatever ended the session."""
-        await self._idle.wait()
-        self._check_open()
+        """Wait until all that was received is committed. Raises what ended the session."""
+        await self._window.wait_until_idle()
+        if self._error is not None:
+            raise self._error
 
     async def fold(self) -> tuple[int, EntryRow] | None:
-        """Return revision and row that make one of the tail's parts, where there are any.
+        """Return revision and row that make one row of the tail's parts; None without parts.
 
         Only after a `flush`.
         """
         if self._draft.has_stored_parts and self._draft.lacks_tail:
-            self._draft.supply_tail(await self._load_tail(self.task_id))
+            self._draft.supply_tail(await self._resources.load_tail(self.task_id))
         return self._draft.fold()
 
     def end(self, error: Exception | None) -> None:
-        """End the session: nothing more is taken or acknowledged. The first reason counts."""
+        """End the session: nothing more is received or acknowledged. The first reason counts."""
         if self._error is not None:
             return
         self._error = error or SessionLost()
-        self._committer.withdraw(self)
-        # What is in flight is still held by the committer: it is given back when that is settled.
-        self._budget.give_back(self._pending_bytes)
-        self._pending_bytes = 0
-        for under_way in self._syncs.values():
-            under_way.fail(AgentUnreachable(timedelta(0), timedelta(seconds=1)))
-        self._room.set()
-        self._idle.set()
+        self._resources.group_commit.withdraw(self)
+        self._window.close()
+        self.syncs.fail_all(AgentUnreachable(timedelta(0), timedelta(seconds=1)))
         self.outbox.close(error)
 
     def release_tail(self, *, idle_for: timedelta) -> None:
-        """Give up the tail's content where nothing was appended for so long."""
-        if (
-            self._idle.is_set()
-            and self._monotonic() - self._appended_at >= idle_for.total_seconds()
-        ):
+        """Release the tail's content where nothing was appended for `idle_for`."""
+        idle_seconds = self._resources.monotonic() - self._appended_at
+        if self._window.is_idle and idle_seconds >= idle_for.total_seconds():
             self._draft.release_tail()
 
-    @property
-    def tail_bytes(self) -> int:
-        """What the session holds of the tail."""
-        return self._draft.tail_bytes
+    # The group commit calls these: a session is a Writer.
 
-    # What the committer calls.
-
-    def take(self) -> Commit | None:
-        """Hand over what has gathered."""
-        if self._in_flight is not None or self._error is not None:
+    def next_commit(self) -> Commit | None:
+        """Hand over all that was received."""
+        if self._window.in_flight is not None or self._error is not None:
             return None
-        commit = self._draft.take(self.task_id, self.fence, self._received_at)
-        self._in_flight = (self._received, self._pending_bytes)
-        self._pending_bytes = 0
-        self._in_flight_shown_at, self._shown_at = self._shown_at, None
+        commit = self._draft.next_commit(self.task_id, self.fence, self._received_at)
+        self._window.handed_over()
         if commit is None:
-            self._settle()
+            self._acknowledge()
         return commit
 
     def committed(self, commit: Commit) -> None:
         """Acknowledge: only now, after the commit."""
         if self._error is not None:
-            self._forget_in_flight()
+            self._window.lost()
             return
         if commit.head.snapshot_at is not None:
-            self._confirm(self, commit.head.snapshot_at, True)
-        if self._in_flight_shown_at is not None:
-            self._observer.stored(self._monotonic() - self._in_flight_shown_at)
-        self._settle()
+            self._resources.write_behind.confirm(
+                self.task_id, self.fence, commit.head.snapshot_at, is_persisted=True
+            )
+        seen_at = self._acknowledge()
+        if seen_at is not None:
+            self._resources.observer.stored(self._resources.monotonic() - seen_at)
 
     def lost(self, error: Exception) -> None:
-        """The store refused: whoever builds on this session's view has to look again."""
-        self._forget_in_flight()
+        """End the session: the store refused the commit, so the agent has to look again."""
+        self._window.lost()
         is_fenced = isinstance(error, SessionSuperseded)
         self.end(self.reason_of_fence or error if is_fenced else error)
 
     def undecided(self) -> None:
-        """Whatever became of the commit: the agent starts again from Welcome, at once."""
+        """End the session: nobody knows whether the commit is durable. `Welcome` will tell."""
         self.lost(SessionLost())
 
-    def _forget_in_flight(self) -> int:
-        if self._in_flight is None:
-            return self._acked
-        (sequence, size_bytes), self._in_flight = self._in_flight, None
-        self._budget.give_back(size_bytes)
-        return sequence
-
-    def _settle(self) -> None:
-        sequence = self._acked = self._forget_in_flight()
-        self.outbox.ack(sequence)
-        self._complete_syncs()
-        if self._unacknowledged_bytes <= self._limits.window_bytes:
-            self._room.set()
-        if self._received > self._acked:
-            self._committer.submit(self)
-        else:
-            self._idle.set()
-
-    def _complete_syncs(self) -> None:
-        for under_way in self._syncs.values():
-            rests_on = under_way.rests_on
-            if rests_on is not None and rests_on <= self._acked and not under_way.done.done():
-                under_way.done.set_result(None)
-
-    @property
-    def _unacknowledged_bytes(self) -> int:
-        return self._pending_bytes + (self._in_flight[1] if self._in_flight else 0)
-
-    async def _make_room(self, append: Append) -> None:
-        rows, bytes_ = append.most_rows, append.content_bytes
-        held_rows = self._draft.total_rows - self._evicted.rows
-        held_bytes = self._draft.total_bytes - self._evicted.bytes
-        if not self._room_in_log.fits(held_rows + rows, held_bytes + bytes_):
-            await self.flush()  # what is evicted is counted in the store
-            self._evicted = await self._room_in_log.make(self.task_id, rows, bytes_)
-
-    def _check_open(self) -> None:
-        if self._error is not None:
-            raise self._error
+    def _acknowledge(self) -> float | None:
+        window = self._window
+        seen_at = window.committed()
+        self.outbox.ack(window.acked_sequence)
+        if self.syncs.under_way:
+            self.syncs.acked(window.acked_sequence)
+        if window.received_sequence > window.acked_sequence:
+            self._resources.group_commit.submit(self)
+        return seen_at

@@ -1,4 +1,4 @@
-"""Bringing the store up to date for readers: waiting for an agent, and sharing syncs."""
+"""Syncs for readers: wait for an agent, let it bring the store up to date, share the result."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Syncs:
     ) -> datetime:
         """Return once the store holds all that the task app showed when this was called.
 
-        The result is when that sync began. `max_staleness`: a sync that began no longer ago will
-        do. `time_left`: what the caller's own deadline allows. Raises AgentUnreachable,
+        Returns when that sync began. `max_staleness`: a sync that began no longer ago is enough.
+        `time_left`: what is left of the caller's own deadline. Raises AgentUnreachable,
         TaskAppFailed.
         """
         loop = asyncio.get_running_loop()
@@ -52,11 +52,11 @@ class Syncs:
             if recent is not None:
                 return recent
             try:
-                # Also where another reader's sync is waited for before the own one begins.
+                # The limit also covers the wait for another reader's sync, before this one begins.
                 async with asyncio.timeout_at(_earliest(sync_by, answer_by)):
                     return await self._shared.run(task_id, lambda: self._sync(task_id))
             except AgentUnreachable:
-                continue  # the stream ended in the middle: another may come in time
+                continue  # the stream ended during the sync: another one may come in time
             except TimeoutError:
                 seconds = _least(self._sync_timeout, time_left).total_seconds()
                 raise TaskAppFailed(
@@ -70,17 +70,18 @@ class Syncs:
             raise AgentUnreachable(whole, error.retry_after) from None
 
     async def _sync(self, task_id: UUID) -> datetime:
-        # Looked up now: waiting for its turn, the run may have outlived a session.
+        # Looked up now: the session may have ended while this run waited for its turn.
         session = self._sessions.find(task_id)
         if session is None:
             raise AgentUnreachable(timedelta(0), timedelta(0))
         return await session.sync(self._sync_timeout)
 
     def _recent(self, session: Session, max_staleness: timedelta | None) -> datetime | None:
-        if max_staleness is None or session.synced_monotonic is None:
+        syncs = session.syncs
+        if max_staleness is None or syncs.synced_monotonic is None:
             return None
-        age_seconds = self._monotonic() - session.synced_monotonic
-        return session.synced_at if age_seconds <= max_staleness.total_seconds() else None
+        age_seconds = self._monotonic() - syncs.synced_monotonic
+        return syncs.synced_at if age_seconds <= max_staleness.total_seconds() else None
 
 
 def _least(wait: timedelta, time_left: timedelta | None) -> timedelta:

@@ -1,4 +1,4 @@
-"""Whole conversations at once, for agents that cannot keep a stream: the same store and rules."""
+"""Uploads of whole conversations, for agents that cannot keep a stream. The same rules hold."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import truncate
 from tasklogs_server.domain.errors import SessionOpen, StoreUnavailable
 from tasklogs_server.ingest.draft import Draft
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
 from tasklogs_server.ingest.messages import cost_bytes
-from tasklogs_server.ingest.session import position_of
+from tasklogs_server.ingest.session import SessionResources, position_of
 from tasklogs_server.ingest.sessions import Sessions
-from tasklogs_server.limits.ingest_budget import Budget
 from tasklogs_server.store.records import Commit, LogHead
 from tasklogs_server.store.sessions import Opening, SessionStore
 
@@ -36,24 +33,14 @@ class Stored:
 
 
 class Uploads:
-    """Stores snapshots of conversations."""
+    """Stores whole conversations."""
 
     def __init__(
-        self,
-        store: SessionStore,
-        sessions: Sessions,
-        committer: Committer,
-        budget: Budget,
-        room: Room,
-        *,
-        clock: Callable[[], datetime],
+        self, resources: SessionResources, *, store: SessionStore, sessions: Sessions
     ) -> None:
+        self._resources = resources
         self._store = store
         self._sessions = sessions
-        self._committer = committer
-        self._budget = budget
-        self._room = room
-        self._clock = clock
 
     async def upload(
         self,
@@ -64,12 +51,12 @@ class Uploads:
     ) -> Stored:
         """Make the stored log hold `entries`, the task app's whole list.
 
-        `still_opens` raises where the agent's token was rotated since it was looked at; a rotation
+        `still_opens` raises where the agent's token was rotated since it was checked; a rotation
         after that raises the fence. Raises SessionOpen while an agent stream is open, LimitExceeded
-        where the task opened too many epochs, LogFull, SessionSuperseded where another upload, a
-        stream or a rotation came in between.
+        where the task opened too many epochs, LogFull, and SessionSuperseded where another upload,
+        a stream or a rotation came in between.
         """
-        received_at = self._clock()
+        received_at = self._resources.clock()
         if self._sessions.find(task_id) is not None:
             raise SessionOpen
         opening = await self._store.open_upload(task_id)
@@ -79,13 +66,14 @@ class Uploads:
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
         await self._make_room(task_id, opening.head, append)
-        await self._budget.take(cost_bytes(append))
+        budget = self._resources.budget
+        await budget.take(cost_bytes(append))
         try:
             writer = _UploadWriter(task_id, opening, append, received_at)
-            self._committer.submit(writer)
+            self._resources.group_commit.submit(writer)
             return await writer.stored
         finally:
-            self._budget.give_back(cost_bytes(append))
+            budget.give_back(cost_bytes(append))
 
     async def _difference(
         self, task_id: UUID, opening: Opening, entries: Sequence[Entry]
@@ -98,17 +86,18 @@ class Uploads:
             case Verdict.CONTINUES:
                 return Append(1, entries=entries[stored.sealed :])
             case Verdict.WITHDRAWS_TAIL | Verdict.OPENS_EPOCH:
-                await self._sessions.limit_epochs(task_id)
+                await self._resources.epoch_limiter.check(task_id)
                 return Append(1, open_epoch=True, entries=entries)
 
     async def _make_room(self, task_id: UUID, head: LogHead, append: Append) -> None:
         rows, bytes_ = append.most_rows, append.content_bytes
         held_rows = head.rows - head.evicted.rows
-        if not self._room.fits(held_rows + rows, head.held_bytes + bytes_):
-            await self._room.make(task_id, rows, bytes_)
+        log_limiter = self._resources.log_limiter
+        if not log_limiter.fits(held_rows + rows, head.held_bytes + bytes_):
+            await log_limiter.make_room(task_id, rows, bytes_)
 
     async def _is_held(self, task_id: UUID, opening: Opening, entries: Sequence[Entry]) -> bool:
-        """Whether all of `entries` is stored: a prefix, or the tail at an earlier moment."""
+        """Whether all of `entries` is stored: a prefix, or up to an earlier state of the tail."""
         head = opening.head
         if not entries:
             return True
@@ -131,7 +120,7 @@ class Uploads:
 
 
 class _UploadWriter:
-    """One commit, and whoever waits for it."""
+    """One commit, and the future that waits for it."""
 
     def __init__(
         self, task_id: UUID, opening: Opening, append: Append, received_at: datetime
@@ -145,8 +134,8 @@ class _UploadWriter:
         )
         self._draft.apply(append)
 
-    def take(self) -> Commit | None:
-        return self._draft.take(self._task_id, self._fence, self._received_at)
+    def next_commit(self) -> Commit | None:
+        return self._draft.next_commit(self._task_id, self._fence, self._received_at)
 
     def committed(self, commit: Commit) -> None:
         if not self.stored.done():

@@ -82,10 +82,7 @@ class TaskAgentsService:
         """Take one message; True where it was the last."""
         match message.WhichOneof("message"):
             case "append":
-                await session.append(
-                    codec.append(message.append),
-                    may_open_epoch=lambda: self._sessions.limit_epochs(session.task_id),
-                )
+                await session.append(codec.append(message.append))
             case "sync_done":
                 session.sync_done(message.sync_done.id)
             case "sync_failed":
@@ -115,7 +112,7 @@ async def _first(messages: AsyncIterator[pb.AgentMessage]) -> pb.AgentMessage:
 
 
 async def _send(session: Session, context: Context) -> None:
-    while events := await session.outbox.take():
+    while events := await session.outbox.next_events():
         for event in events:
             await _write(context, codec.event(event))
 

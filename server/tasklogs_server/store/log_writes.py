@@ -1,10 +1,11 @@
-"""Commits: many tasks' changes in one transaction, each a compare-and-set of its own."""
+"""Commits: the changes of many tasks in one transaction, each with a compare-and-set."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID
 
 import asyncpg
@@ -13,6 +14,7 @@ import structlog
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.store.connections import Connections, each_or_alone
 from tasklogs_server.store.errors import is_connection_lost, may_be_of_one_place
+from tasklogs_server.store.named import NamedStatement
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
 
 _log = structlog.get_logger(__name__)
@@ -27,90 +29,98 @@ class Outcome(enum.Enum):
     FENCED = "fenced"
     """A later session has raised the fence."""
     MOVED = "moved"
-    """The revision is another one: whoever built on it has lost."""
+    """The stored revision is another one, so the commit builds on what is not stored."""
     GONE = "gone"
     """The task was deleted."""
     CORRUPT = "corrupt"
-    """Postgres reports corruption where this task's rows are."""
+    """Postgres reports corruption in this task's rows."""
     REFUSED = "refused"
-    """Postgres refused this task's rows; the other tasks' are not concerned."""
+    """Postgres refused this task's rows. This says nothing of other tasks."""
     UNAVAILABLE = "unavailable"
-    """Postgres takes nothing of anybody just now: read-only, say, or its disk is full."""
+    """Postgres accepts no writes now: it is read-only, say, or its disk is full."""
 
 
 # One statement per task, pipelined over all tasks of a batch: every query stays on one task, and
-# nothing is written for a task whose head does not match. SKIP LOCKED: a batch waits for nobody.
-# The inserts hang on `written`, so the rows of a lost compare-and-set are never looked at. Parts
-# are deleted by "up to the base revision", so the part that this very commit adds is not meant.
-_COMMIT = """
+# nothing is written for a task whose head does not match. SKIP LOCKED: a batch waits for no lock.
+# The inserts join `written`, so nothing is inserted where the compare-and-set failed. Parts are
+# deleted up to the base revision, so the part that this commit adds stays.
+_COMMIT = NamedStatement("""
 WITH locked AS MATERIALIZED (
-    SELECT task_id, fence FROM log_heads WHERE task_id = $1 FOR UPDATE SKIP LOCKED
+    SELECT task_id, fence FROM log_heads WHERE task_id = :task_id FOR UPDATE SKIP LOCKED
 ), written AS (
     UPDATE log_heads h
-       SET epoch = $4, entries = $5, revision = $6, bytes = $7, digest = $8,
-           snapshot_at = greatest(h.snapshot_at, $9),
-           tail_id = $10, tail_type = $11, tail_seconds = $12, tail_nanos = $13,
-           tail_revision = $14, tail_dropped = $15, tail_part_bytes = $16, total_rows = $33
+       SET epoch = :epoch, entries = :entries, revision = :revision, bytes = :bytes,
+           digest = :digest, snapshot_at = greatest(h.snapshot_at, :snapshot_at),
+           tail_id = :tail_id, tail_type = :tail_type, tail_seconds = :tail_seconds,
+           tail_nanos = :tail_nanos, tail_revision = :tail_revision, tail_dropped = :tail_dropped,
+           tail_part_bytes = :tail_part_bytes, total_rows = :total_rows
       FROM locked
-     WHERE h.task_id = locked.task_id AND h.fence = $2 AND h.revision = $3
+     WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision
     RETURNING h.task_id
 ), withdrawn AS (
-    DELETE FROM log_entries e USING written, unnest($17::int[], $18::int[]) AS w (epoch, ordinal)
-     WHERE e.task_id = $1 AND e.epoch = w.epoch AND e.ordinal = w.ordinal
+    DELETE FROM log_entries e
+     USING written, unnest(:withdrawn_epochs::int[], :withdrawn_ordinals::int[])
+                    AS w (epoch, ordinal)
+     WHERE e.task_id = :task_id AND e.epoch = w.epoch AND e.ordinal = w.ordinal
 ), whole AS (
     INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content)
-    SELECT $1, e.*
-      FROM written, unnest($19::int[], $20::int[], $21::int[], $22::bigint[], $23::bytea[],
-                           $24::bytea[]) AS e (epoch, ordinal, id, revision, head, content)
+    SELECT :task_id, e.*
+      FROM written, unnest(:row_epochs::int[], :row_ordinals::int[], :row_ids::int[],
+                           :row_revisions::bigint[], :row_heads::bytea[], :row_contents::bytea[])
+                    AS e (epoch, ordinal, id, revision, head, content)
     ON CONFLICT (task_id, epoch, ordinal) DO UPDATE
        SET id = excluded.id, revision = excluded.revision, head = excluded.head,
            content = excluded.content, committed_at = excluded.committed_at
 ), folded AS (
     DELETE FROM log_tail_parts p USING written
-     WHERE $25::boolean AND p.task_id = $1 AND p.revision <= $3
+     WHERE :drops_parts::boolean AND p.task_id = :task_id AND p.revision <= :base_revision
 ), grown AS (
     INSERT INTO log_tail_parts (task_id, revision, keep_bytes, text)
-    SELECT $1, $26::bigint, $27::int, $28::bytea FROM written WHERE $26 IS NOT NULL
+    SELECT :task_id, :part_revision::bigint, :part_keep_bytes::int, :part_text::bytea
+      FROM written WHERE :part_revision IS NOT NULL
 ), noted AS (
     INSERT INTO log_events (task_id, revision, epoch, ordinal, id)
-    SELECT $1, v.*
-      FROM written, unnest($29::bigint[], $30::int[], $31::int[], $32::int[])
-                 AS v (revision, epoch, ordinal, id)
+    SELECT :task_id, v.*
+      FROM written, unnest(:event_revisions::bigint[], :event_epochs::int[],
+                           :event_ordinals::int[], :event_ids::int[])
+                    AS v (revision, epoch, ordinal, id)
 )
-SELECT $1 AS task_id,
+SELECT :task_id AS task_id,
        CASE WHEN EXISTS (SELECT FROM written) THEN 'committed'
-            WHEN EXISTS (SELECT FROM locked WHERE fence <> $2) THEN 'fenced'
+            WHEN EXISTS (SELECT FROM locked WHERE fence <> :fence) THEN 'fenced'
             WHEN EXISTS (SELECT FROM locked) THEN 'moved'
-            WHEN EXISTS (SELECT FROM log_heads WHERE task_id = $1) THEN 'locked'
+            WHEN EXISTS (SELECT FROM log_heads WHERE task_id = :task_id) THEN 'locked'
             ELSE 'gone'
        END AS outcome
-"""
+""")
 
-# The tail as one row again, without a change of the log: no revision is taken.
-_FOLD = """
+# The tail becomes one row again. The log does not change, so no revision is taken.
+_FOLD = NamedStatement("""
 WITH written AS (
     UPDATE log_heads SET tail_part_bytes = 0
-     WHERE task_id = $1 AND fence = $2 AND revision = $3 AND tail_part_bytes > 0
+     WHERE task_id = :task_id AND fence = :fence AND revision = :revision AND tail_part_bytes > 0
     RETURNING task_id
 ), whole AS (
     UPDATE log_entries e
-       SET revision = $6, head = $7, content = $8, committed_at = clock_timestamp()
+       SET revision = :row_revision, head = :head, content = :content,
+           committed_at = clock_timestamp()
       FROM written
-     WHERE e.task_id = $1 AND e.epoch = $4 AND e.ordinal = $5
+     WHERE e.task_id = :task_id AND e.epoch = :epoch AND e.ordinal = :ordinal
 )
-DELETE FROM log_tail_parts p USING written WHERE p.task_id = $1 AND p.revision <= $3
-"""
+DELETE FROM log_tail_parts p USING written WHERE p.task_id = :task_id AND p.revision <= :revision
+""")
 
-# A later session does not undo what an earlier one knew.
+# An earlier session's time may arrive when a later one has the fence. Times never move back.
 _CONFIRM = """
     UPDATE log_heads SET snapshot_at = greatest(snapshot_at, $3)
      WHERE task_id = $1 AND fence >= $2"""
 
 
 class LogWrites:
-    """What the group commit does to the store.
+    """Writes logs.
 
-    Raises StoreUnavailable where a connection is lost: nobody knows what became of the statement.
+    Raises StoreUnavailable where a connection is lost. Then nobody knows whether the statement was
+    executed.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -119,11 +129,15 @@ class LogWrites:
     async def commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
         """Write all commits in one transaction; at most one per task.
 
-        Where Postgres refuses a row, or cannot read the block that it belongs to, each commit is
-        tried alone, so that a bad one stops nobody else.
+        Where Postgres refuses a row, or cannot read its block, each commit is tried alone: a bad
+        one does not stop the others.
         """
         try:
-            return await self._commit(commits)
+            # Heads in the order of task ids: two batches cannot wait for each other in a circle.
+            ordered = sorted(commits, key=attrgetter("task_id"))
+            async with self._connections.use() as connection:
+                rows = await connection.fetchmany(_COMMIT.sql, [_arguments(one) for one in ordered])
+            return {row["task_id"]: Outcome(row["outcome"]) for row in rows}
         except (StoreUnavailable, LogCorrupt, asyncpg.PostgresError) as error:
             if isinstance(error, StoreUnavailable):
                 if error.__cause__ is None or is_connection_lost(error.__cause__):
@@ -145,77 +159,72 @@ class LogWrites:
     async def fold(self, task_id: UUID, *, fence: int, revision: int, row: EntryRow) -> None:
         """Write the tail as one row, `row`, if fence and revision still stand."""
         async with self._connections.use() as connection:
-            await connection.execute(
-                _FOLD,
-                task_id,
-                fence,
-                revision,
-                row.epoch,
-                row.ordinal,
-                row.revision,
-                row.head,
-                row.content,
+            arguments = _FOLD.arguments(
+                {
+                    "task_id": task_id,
+                    "fence": fence,
+                    "revision": revision,
+                    "epoch": row.epoch,
+                    "ordinal": row.ordinal,
+                    "row_revision": row.revision,
+                    "head": row.head,
+                    "content": row.content,
+                }
             )
+            await connection.execute(_FOLD.sql, *arguments)
 
     async def confirm(self, confirmed: Sequence[tuple[UUID, int, datetime]]) -> None:
-        """Persist, per task and fence, the moment of which the stored log is a true picture.
+        """Store, per task and fence, a time at which the stored log was a true picture.
 
-        What cannot be written of one task is logged; the others' is.
+        A time that cannot be written is logged; those of the other tasks are written.
         """
         await each_or_alone(self._connections, _CONFIRM, sorted(confirmed))
-
-    async def _commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
-        # Heads in the order of task ids: two batches cannot wait for each other in a circle.
-        ordered = sorted(commits, key=lambda one: one.task_id)
-        async with self._connections.use() as connection:
-            rows = await connection.fetchmany(_COMMIT, [_arguments(one) for one in ordered])
-        return {row["task_id"]: Outcome(row["outcome"]) for row in rows}
 
 
 def _arguments(commit: Commit) -> tuple[object, ...]:
     head, tail, part = commit.head, commit.head.tail, commit.part
-    # A place that is taken again by a row is overwritten: one statement must not touch a row twice.
-    taken = {(row.epoch, row.ordinal) for row in commit.rows}
-    withdrawn = [
-        event
-        for event in commit.events
-        if not isinstance(event, EpochOpened) and (event.epoch, event.ordinal) not in taken
-    ]
-    return (
-        commit.task_id,
-        commit.fence,
-        commit.base_revision,
-        head.epoch,
-        head.entries,
-        head.revision,
-        head.bytes,
-        head.digest,
-        head.snapshot_at,
-        *(
-            (None, None, None, None, None, None, 0)
-            if tail is None
-            else (
-                tail.id,
-                int(tail.type),
-                *tail.time,
-                tail.revision,
-                tail.dropped_bytes,
-                tail.part_bytes,
-            )
-        ),
-        [event.epoch for event in withdrawn],
-        [event.ordinal for event in withdrawn],
-        [row.epoch for row in commit.rows],
-        [row.ordinal for row in commit.rows],
-        [row.id for row in commit.rows],
-        [row.revision for row in commit.rows],
-        [row.head for row in commit.rows],
-        [row.content for row in commit.rows],
-        commit.drops_parts,
-        *((None, None, None) if part is None else (part.revision, part.keep_bytes, part.text)),
-        [event.revision for event in commit.events],
-        [event.epoch for event in commit.events],
-        [None if isinstance(event, EpochOpened) else event.ordinal for event in commit.events],
-        [None if isinstance(event, EpochOpened) else event.id for event in commit.events],
-        head.rows,
+    rows, events = commit.rows, commit.events
+    # One statement must not touch a row twice. Where a new row has the same ordinal, it overwrites.
+    withdrawn = [event for event in events if not isinstance(event, EpochOpened)]
+    if withdrawn:
+        taken = {(row.epoch, row.ordinal) for row in rows}
+        withdrawn = [event for event in withdrawn if (event.epoch, event.ordinal) not in taken]
+    return _COMMIT.arguments(
+        {
+            "task_id": commit.task_id,
+            "fence": commit.fence,
+            "base_revision": commit.base_revision,
+            "epoch": head.epoch,
+            "entries": head.entries,
+            "revision": head.revision,
+            "bytes": head.bytes,
+            "digest": head.digest,
+            "snapshot_at": head.snapshot_at,
+            "total_rows": head.rows,
+            "tail_id": None if tail is None else tail.id,
+            "tail_type": None if tail is None else int(tail.type),
+            "tail_seconds": None if tail is None else tail.time.seconds,
+            "tail_nanos": None if tail is None else tail.time.nanos,
+            "tail_revision": None if tail is None else tail.revision,
+            "tail_dropped": None if tail is None else tail.dropped_bytes,
+            "tail_part_bytes": 0 if tail is None else tail.part_bytes,
+            "withdrawn_epochs": [event.epoch for event in withdrawn],
+            "withdrawn_ordinals": [event.ordinal for event in withdrawn],
+            "row_epochs": [row.epoch for row in rows],
+            "row_ordinals": [row.ordinal for row in rows],
+            "row_ids": [row.id for row in rows],
+            "row_revisions": [row.revision for row in rows],
+            "row_heads": [row.head for row in rows],
+            "row_contents": [row.content for row in rows],
+            "drops_parts": commit.drops_parts,
+            "part_revision": None if part is None else part.revision,
+            "part_keep_bytes": None if part is None else part.keep_bytes,
+            "part_text": None if part is None else part.text,
+            "event_revisions": [event.revision for event in events],
+            "event_epochs": [event.epoch for event in events],
+            "event_ordinals": [
+                None if isinstance(one, EpochOpened) else one.ordinal for one in events
+            ],
+            "event_ids": [None if isinstance(one, EpochOpened) else one.id for one in events],
+        }
     )

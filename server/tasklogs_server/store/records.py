@@ -1,4 +1,4 @@
-"""What the store gives and takes, as plain data."""
+"""What the store reads and writes, as plain data."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tasklogs_server.domain.status import Facts
 class TailHead:
     """The tail without its content.
 
-    `part_bytes` counts the content that lies in tail parts on top of the entry's row; 0: the row
-    is exact.
+    `part_bytes` counts the content in tail parts, on top of the entry's row. 0: the row is the
+    whole tail.
     """
 
     id: int
@@ -29,10 +29,10 @@ class TailHead:
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """What a log has lost to its limits: always its oldest part, up to `revision`.
+    """What was evicted from a log: always its oldest part, up to `revision`.
 
-    `rows` and `bytes` are counted as in LogHead. `epoch` and `ordinal`: of the last entry that was
-    lost.
+    `rows` and `bytes` are counted as in LogHead. `epoch` and `ordinal` are those of the last entry
+    that was evicted.
     """
 
     revision: int = 0
@@ -46,9 +46,9 @@ class Evicted:
 class LogHead:
     """Where a task's log stands. Epoch 0: nothing was ever stored.
 
-    `entries` counts the current epoch's. `bytes` is the content, and `rows` the entries, epoch
-    openings and withdrawals, over all epochs. All three count what was evicted, too. `digest`
-    covers the sealed entries.
+    `entries` counts the current epoch's entries. `bytes` counts the content of all epochs. `rows`
+    counts the entries, epoch openings and withdrawals of all epochs. All three include what was
+    evicted. `digest` covers the current epoch's sealed entries.
     """
 
     epoch: int
@@ -63,19 +63,19 @@ class LogHead:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of content that are held, over all epochs."""
+        """Bytes of content that are not evicted, over all epochs."""
         return self.bytes - self.evicted.bytes
 
     @property
     def held_entries(self) -> int:
-        """Entries of the current epoch that are held."""
+        """Entries of the current epoch that are not evicted."""
         lost = self.evicted.ordinal + 1 if self.evicted.epoch == self.epoch else 0
         return self.entries - lost
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task, its facts (a lost lease applied) and how its log stands."""
+    """A task, its facts (with an expired lease applied) and where its log stands."""
 
     task_id: UUID
     owner: str
@@ -87,6 +87,14 @@ class Task:
     facts: Facts
     agent_connected: bool
     head: LogHead
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The tail with its content, into which its parts are folded."""
+
+    head: TailHead
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,7 @@ class EntryRow:
 
 @dataclass(frozen=True, slots=True)
 class TailPart:
-    """The tail's growth: keep the first bytes, then this text."""
+    """A change of the tail: keep the first `keep_bytes` bytes, then this text."""
 
     revision: int
     keep_bytes: int
@@ -130,17 +138,17 @@ class TailWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One task's changes, to be written if `fence` and `base_revision` still stand."""
+    """One task's changes. They are written if `fence` and `base_revision` still stand."""
 
     task_id: UUID
     fence: int
     base_revision: int
     head: LogHead
-    """The head afterwards; its `snapshot_at` never moves the stored one back."""
+    """The head after the commit. Its `snapshot_at` never moves the stored one back."""
     rows: Sequence[EntryRow] = ()
     part: TailPart | None = None
     drops_parts: bool = False
-    """Delete the parts that are stored now: they are in a row of `rows`, or withdrawn."""
+    """Delete the stored parts: their content is in a row of `rows`, or withdrawn."""
     events: Sequence[EpochOpened | TailWithdrawn] = ()
     size_bytes: int = field(default=0)
     """Content and text that this commit carries."""

@@ -1,16 +1,19 @@
-"""Sessions: the fence of each task, and who holds it."""
+"""Sessions in the store: the fence of each task, and the process that holds it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
+
+import structlog
 
 from tasklogs.log.entry import Entry
 from tasklogs_server.domain.errors import SessionOpen, TaskNotFound
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
-from tasklogs_server.store.connections import Connection, Connections, each_or_alone
+from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.log_reads import read_tail
 from tasklogs_server.store.records import LogHead
 from tasklogs_server.store.task_rows import (
@@ -22,32 +25,55 @@ from tasklogs_server.store.task_rows import (
 from tasklogs_server.store.tasks import change_facts
 from tasklogs_server.wire.entries import encode_head
 
-# The task's row is taken before its head, here and everywhere.
+_log = structlog.get_logger(__name__)
+
+# Here and everywhere, the task's row is locked before its head.
 _LOCK_TASK = f"""
     SELECT t.standalone, t.start_build, {SESSION_COLUMNS}
       FROM tasks t
      WHERE t.task_id = $4 AND t.deleted_at IS NULL FOR UPDATE"""
 
 _RAISE_FENCE = f"""
-    UPDATE log_heads h SET fence = greatest(fence, $2) + 1 WHERE task_id = $1
+    UPDATE log_heads h SET fence = fence + 1 WHERE task_id = $1
     RETURNING fence, {HEAD_COLUMNS}"""
 
 _LAST_ID = "SELECT id FROM log_entries WHERE task_id = $1 AND epoch = $2 AND ordinal = $3"
 
 _HOLD = """
-    UPDATE tasks SET session_process = $2, session_fence = $3, session_lost_at = NULL
+    UPDATE tasks
+       SET session_process = $2, session_fence = $3, session_serial = $4, session_lost_at = NULL
      WHERE task_id = $1"""
 
-_LOST = """
-    UPDATE tasks SET session_lost_at = clock_timestamp()
-     WHERE task_id = $1 AND session_fence = $2 AND session_process = $3
-       AND session_lost_at IS NULL"""
+# What this process holds as far as the store knows, up to serial $2 and except for $3.
+_OPEN_SERIALS = """
+    SELECT session_serial FROM tasks
+     WHERE session_process = $1 AND session_lost_at IS NULL AND session_serial BETWEEN 1 AND $2
+       AND session_serial NOT IN (SELECT unnest($3::bigint[]))"""
+
+# SKIP LOCKED: a row that another transaction holds does not delay the other losses.
+_LOSE = """
+    WITH gone AS MATERIALIZED (
+        SELECT task_id, session_serial FROM tasks
+         WHERE session_process = $1 AND session_lost_at IS NULL
+           AND session_serial = ANY ($2::bigint[])
+    ), unlocked AS MATERIALIZED (
+        SELECT task_id FROM tasks
+         WHERE session_process = $1 AND session_lost_at IS NULL
+           AND session_serial = ANY ($2::bigint[])
+           FOR UPDATE SKIP LOCKED
+    ), lost AS (
+        UPDATE tasks t SET session_lost_at = clock_timestamp()
+          FROM unlocked WHERE t.task_id = unlocked.task_id
+    )
+    SELECT session_serial FROM gone WHERE task_id NOT IN (SELECT task_id FROM unlocked)"""
+
+_TASK_OF = "SELECT task_id FROM tasks WHERE session_process = $1 AND session_serial = $2"
 
 _EPOCHS_SINCE = """
     SELECT count(*) FROM log_events
      WHERE task_id = $1 AND id IS NULL AND committed_at > clock_timestamp() - interval '1 hour'"""
 
-# A row for each entry that is held, whether or not its content is the same.
+# One row for each of these entries that is stored, with the same content or not.
 _COMPARED = """
     SELECT e.ordinal, e.revision, e.head, e.content = u.content AS is_same
       FROM unnest($3::int[], $4::bytea[]) AS u (ordinal, content)
@@ -56,10 +82,10 @@ _COMPARED = """
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A task at the moment a session took its fence.
+    """A task at the time when a session took its fence.
 
-    `tail_content` is None where nothing may change; then `last_sealed_id` is the last entry's, -1
-    without entries.
+    `tail_content` is None where there is no tail. Then `last_sealed_id` is the last entry's id, or
+    -1 without entries.
     """
 
     fence: int
@@ -70,27 +96,28 @@ class Opening:
 
 
 class SessionStore:
-    """The rows that sessions change."""
+    """Reads and writes the rows of sessions."""
 
     def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
         self._connections = connections
         self._lease_terms = lease_terms
+        self._refused: set[int] = set()
+        """Serials whose rows Postgres refuses to change: they are not tried again."""
 
     async def open_session(
         self,
         task_id: UUID,
         *,
+        serial: int = 0,
         admit: Callable[[int | None], None],
         connect: Callable[[Facts], Facts] | None,
-        above: int = 0,
-        raised: Callable[[int], None] = lambda _: None,
     ) -> Opening:
         """Raise the fence and read where the store stands, in one transaction.
 
-        `admit` is given the latest START build and raises where the session may not begin;
-        `connect` changes a standalone task's facts. `raised` is told the fence before the commit:
-        where that fails, perhaps it holds and perhaps not, and who asks again asks for one `above`
-        it. Raises TaskNotFound.
+        `serial` names the session in `lose_sessions`: each handshake of this process needs a
+        higher one, from 1. `lose_sessions` never finds a session with serial 0. `admit` is given
+        the latest START build and raises where the session may not begin. `connect` changes a
+        standalone task's facts. Raises TaskNotFound.
         """
         async with self._connections.use() as connection, connection.transaction():
             row = await connection.fetchrow(_LOCK_TASK, *self._lease_terms, task_id)
@@ -104,11 +131,10 @@ class SessionStore:
                     task_id,
                     lambda facts: connect(expire_lease(facts) if lease_over else facts),
                 )
-            opening = await self._raise_fence(
-                connection, task_id, standalone=row["standalone"], above=above
+            opening = await self._raise_fence(connection, task_id, standalone=row["standalone"])
+            await connection.execute(
+                _HOLD, task_id, self._lease_terms.process_id, opening.fence, serial
             )
-            await connection.execute(_HOLD, task_id, self._lease_terms.process_id, opening.fence)
-            raised(opening.fence)
             return opening
 
     async def open_upload(self, task_id: UUID) -> Opening:
@@ -124,14 +150,59 @@ class SessionStore:
                 raise SessionOpen
             return await self._raise_fence(connection, task_id, standalone=row["standalone"])
 
-    async def lose_sessions(self, lost: Sequence[tuple[UUID, int]]) -> None:
-        """Note for each task and fence of this process that its stream is gone.
+    async def open_serials(self, last: int, *, but_for: Collection[int]) -> Sequence[int]:
+        """Read which sessions the store believes to be open in this process.
 
-        Leases run from here. What cannot be noted of one task is logged; the others' is.
+        Only serials up to `last` and not in `but_for`. Raises StoreUnavailable.
         """
-        process_id = self._lease_terms.process_id
-        noted = [(task_id, fence, process_id) for task_id, fence in sorted(lost)]
-        await each_or_alone(self._connections, _LOST, noted)
+        excepted = [*but_for, *self._refused]
+        async with self._connections.use() as connection:
+            rows = await connection.fetch(
+                _OPEN_SERIALS, self._lease_terms.process_id, last, excepted
+            )
+        return [row["session_serial"] for row in rows]
+
+    async def lose_sessions(self, serials: Collection[int]) -> Collection[int]:
+        """Note that the streams of these sessions of this process are gone. Leases run from here.
+
+        Returns those whose rows another transaction holds: nothing is noted of them, so the caller
+        asks again. A row that Postgres refuses to change is logged, once, and keeps no other loss
+        from being noted. Raises StoreUnavailable.
+        """
+        try:
+            return await self._lose(serials)
+        except Exception as error:
+            if not concerns_one_task(error):
+                raise
+        locked: set[int] = set()
+        for serial in serials:
+            try:
+                locked.update(await self._lose([serial]))
+            except Exception as error:
+                if not concerns_one_task(error):
+                    raise
+                self._refused.add(serial)
+                task = str(await self._task_of(serial))
+                _log.error("store.row_refused", task=task, error=type(error).__name__)
+        return locked
+
+    async def _lose(self, serials: Collection[int]) -> Collection[int]:
+        async with self._connections.use() as connection:
+            rows = await connection.fetch(_LOSE, self._lease_terms.process_id, list(serials))
+        return {row["session_serial"] for row in rows}
+
+    async def _task_of(self, serial: int) -> UUID | None:
+        """Read which task a session holds, for a log line; None where that cannot be read."""
+        try:
+            async with self._connections.use() as connection:
+                task_id: UUID | None = await connection.fetchval(
+                    _TASK_OF, self._lease_terms.process_id, serial
+                )
+                return task_id
+        except Exception as error:
+            if not concerns_one_task(error):
+                raise
+            return None
 
     async def epochs_in_the_last_hour(self, task_id: UUID) -> int:
         """Count the epochs that were opened in the last hour."""
@@ -139,15 +210,16 @@ class SessionStore:
             return int(await connection.fetchval(_EPOCHS_SINCE, task_id))
 
     async def tail_content(self, task_id: UUID) -> bytes:
-        """Read the content of the tail, parts folded in."""
+        """Read the content of the tail, into which its parts are folded."""
         async with self._connections.use() as connection:
             return await read_tail(connection, task_id)
 
     async def is_prefix(self, task_id: UUID, epoch: int, entries: Sequence[Entry]) -> bool:
-        """Whether these are an epoch's first sealed entries, times included.
+        """Whether these are an epoch's first sealed entries, with the same times.
 
-        A conversation that starts over greets with the same words, but later. Entries that were
-        evicted are taken for the same where those after them are; False where none is held.
+        Times count because a conversation that starts over greets with the same words, but later.
+        Evicted entries pass for equal where the entries after them are. False where all of these
+        are evicted.
         """
         async with self._connections.use() as connection:
             rows = await connection.fetch(
@@ -157,7 +229,7 @@ class SessionStore:
                 list(range(len(entries))),
                 [one.content for one in entries],
             )
-        # What is evicted is a prefix, so the last of these is held if any is.
+        # What is evicted is a prefix, so the last of these is stored if any is.
         return bool(rows) and all(
             row["is_same"]
             and row["head"] == _head_of_entry(entries[row["ordinal"]], row["revision"])
@@ -165,9 +237,9 @@ class SessionStore:
         )
 
     async def _raise_fence(
-        self, connection: Connection, task_id: UUID, *, standalone: bool, above: int = 0
+        self, connection: Connection, task_id: UUID, *, standalone: bool
     ) -> Opening:
-        row = await connection.fetchrow(_RAISE_FENCE, task_id, above)
+        row = await connection.fetchrow(_RAISE_FENCE, task_id)
         if row is None:
             raise TaskNotFound(str(task_id))
         head = head_of(row)

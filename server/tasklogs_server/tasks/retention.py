@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 
 from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.evictions import Evictions, LogLimits
 from tasklogs_server.tasks.directory import Directory
@@ -35,14 +35,14 @@ class Housekeeping:
         *,
         evictions: Evictions,
         directory: Directory,
-        room: Room,
+        log_limiter: LogLimiter,
         limits: LogLimits,
         retention: timedelta | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._evictions = evictions
         self._directory = directory
-        self._room = room
+        self._log_limiter = log_limiter
         self._limits = limits
         self._retention = retention
         self._clock = clock
@@ -79,7 +79,7 @@ class Housekeeping:
             past, place = await self._evictions.past_limits(self._limits, after=place)
             for task_id in past:
                 try:
-                    await self._room.keep(task_id)
+                    await self._log_limiter.enforce(task_id)
                 except TaskNotFound:
                     continue  # deleted meanwhile
                 except Exception as error:  # of one task's rows: the others' limits are kept

@@ -197,7 +197,7 @@ class _Stream:
         session = self._room.sessions.find(TASK)
         if session is None:
             return
-        number = session._last_sync + 1
+        number = session.syncs._last_id + 1
         try:
             await session.sync(_SYNC_TIMEOUT)
         except TaskLogsError as error:

@@ -18,11 +18,13 @@ from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import CommitRefused, TaskLogsError
-from tasklogs_server.ingest.group_commit import Committer
-from tasklogs_server.ingest.log_limits import Room
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
 from tasklogs_server.ingest.messages import Limits
+from tasklogs_server.ingest.session import SessionResources
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.handshake_queue import Handshakes
 from tasklogs_server.limits.ingest_budget import Budget
 from tasklogs_server.middleware.error_table import status_of
@@ -62,26 +64,30 @@ class AgentRoom:
         """Build it; at the end everything must have been given back."""
         store: Any = MemoryStore(AGENT.token_hash, standalone=standalone)
         clock, budget, bus = Clock(), Budget(INGEST_BYTES), LocalBus()
-        committer, room = Committer(store, bus), Room(store, _LOG)
+        group_commit, log_limiter = GroupCommit(store, bus), LogLimiter(store, _LOG)
         handshakes = Handshakes(2, _PATIENCE)
-        sessions = Sessions(
-            store=store,
-            tasks=store,
-            writes=store,
-            committer=committer,
-            bus=bus,
-            budget=budget,
-            room=room,
+        resources = SessionResources(
             limits=Limits(WINDOW_BYTES, WINDOW_BYTES, MAX_CONTENT_BYTES),
-            tail_bytes=MAX_CONTENT_BYTES,
-            handshakes=handshakes,
-            epochs_per_hour=_EPOCHS_PER_HOUR,
+            group_commit=group_commit,
+            budget=budget,
+            log_limiter=log_limiter,
+            epoch_limiter=EpochLimiter(store, _EPOCHS_PER_HOUR),
+            write_behind=WriteBehind(store),
+            load_tail=store.tail_content,
             clock=clock,
             monotonic=clock.monotonic,
         )
-        uploads = Uploads(store, sessions, committer, budget, room, clock=clock)
+        sessions = Sessions(
+            resources,
+            store=store,
+            tasks=store,
+            bus=bus,
+            handshakes=handshakes,
+            tail_bytes=MAX_CONTENT_BYTES,
+        )
+        uploads = Uploads(resources, store=store, sessions=sessions)
         service = TaskAgentsService(AgentTokens(store, handshakes), sessions, uploads)
-        running = asyncio.create_task(committer.run())
+        running = asyncio.create_task(group_commit.run())
         try:
             yield cls(store, clock, budget, sessions, service)
             await _settled(budget)
@@ -89,6 +95,7 @@ class AgentRoom:
                 raise store.broken[0]
             assert budget.held_bytes == 0
             assert sessions.open_count == 0
+            assert not store.is_connected, "every session that was open has been marked as lost"
             assert not running.done()
         finally:
             running.cancel()

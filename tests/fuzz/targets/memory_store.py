@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -31,10 +31,12 @@ class MemoryStore:
         self.states = [LogModel()]
         """What readers could see: after each commit."""
         self.broken: list[Exception] = []
-        """Rules that commits broke: the committer takes what is raised for a store in trouble."""
+        """Rules that commits broke. The group commit takes an exception for a store in trouble."""
         self._token_hash = token_hash
         self._standalone = standalone
         self._fence = 0
+        self._serial = 0
+        self._is_connected = False
         self._rows = ModelStore()
         self._epochs_opened = 0
         self._facts = Facts(None, None, None, None, None)
@@ -45,30 +47,37 @@ class MemoryStore:
         self,
         task_id: UUID,
         *,
+        serial: int,
         admit: Callable[[int | None], None],
         connect: Callable[[Facts], Facts] | None,
-        above: int = 0,
-        raised: Callable[[int], None] = lambda _: None,
     ) -> Opening:
         await asyncio.sleep(0)
         admit(self._facts.build_number)
         if self._standalone and connect is not None:
             self._facts = connect(self._facts)
-        opening = self._raise_fence(above)
-        raised(opening.fence)
-        return opening
+        assert serial > self._serial, "each handshake has a higher one"
+        self._serial = serial
+        self._is_connected = True
+        return self._raise_fence()
 
     async def open_upload(self, task_id: UUID) -> Opening:
         await asyncio.sleep(0)
-        return self._raise_fence(0)
+        return self._raise_fence()
 
     async def is_prefix(self, task_id: UUID, epoch: int, entries: Sequence[Entry]) -> bool:
         await asyncio.sleep(0)
         return self.states[-1].epochs[epoch - 1][: len(entries)] == tuple(entries)
 
-    async def lose_sessions(self, lost: Sequence[tuple[UUID, int]]) -> None:
+    async def open_serials(self, last: int, *, but_for: Collection[int]) -> Sequence[int]:
         await asyncio.sleep(0)
-        assert all(fence <= self._fence for _, fence in lost)
+        is_asked_for = self._serial <= last and self._serial not in but_for
+        return [self._serial] if self._is_connected and is_asked_for else []
+
+    async def lose_sessions(self, serials: Collection[int]) -> Collection[int]:
+        await asyncio.sleep(0)
+        if self._serial in serials:
+            self._is_connected = False
+        return ()
 
     async def epochs_in_the_last_hour(self, task_id: UUID) -> int:
         await asyncio.sleep(0)
@@ -78,8 +87,8 @@ class MemoryStore:
         await asyncio.sleep(0)
         return self._rows.tail_content()
 
-    def _raise_fence(self, above: int) -> Opening:
-        self._fence = max(self._fence, above) + 1
+    def _raise_fence(self) -> Opening:
+        self._fence += 1
         head = self._rows.head
         if head.tail is not None:
             return Opening(self._fence, head, self._rows.tail_content(), self._standalone)
@@ -137,6 +146,10 @@ class MemoryStore:
     @property
     def head(self) -> LogHead:
         return self._rows.head
+
+    @property
+    def is_connected(self) -> bool:
+        return self._is_connected
 
     @property
     def fence(self) -> int:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from tasklogs_server.domain.errors import (
     CommitRefused,
@@ -95,7 +96,7 @@ async def in_one_batch(desk: Desk, sql: Connection, agents: list[DeskAgent]) -> 
         for agent in agents:
             await agent.append([entry(0)], open_epoch=True)
         # A task that was deleted has no head that could be locked.
-        await until(lambda: len(desk.committer._locked) >= len(agents) - 1)
+        await until(lambda: len(desk.group_commit._locked) >= len(agents) - 1)
 
 
 async def test_what_is_refused_once_is_said_with_a_time_to_wait(
@@ -130,11 +131,14 @@ async def test_a_loss_that_cannot_be_noted_leaves_no_other_task_connected(
 ) -> None:
     tasks = sorted([await new_task(store) for _ in range(3)])
     async with Desk.open(store) as desk:
-        async with AsyncExitStack() as stack:
-            for task in tasks:
-                await stack.enter_async_context(desk.agent(task))
-            await refuse_updates(sql, "tasks", tasks[1], code)
-        assert not desk.sessions._lost
+        with capture_logs() as events:
+            async with AsyncExitStack() as stack:
+                for task in tasks:
+                    await stack.enter_async_context(desk.agent(task))
+                await refuse_updates(sql, "tasks", tasks[1], code)
+            await desk.sessions.tick()
+        refused = [one["task"] for one in events if one["event"] == "store.row_refused"]
+        assert refused == [str(tasks[1])], "it is logged once, and not tried again"
         connected = [(await store.tasks.get(task)).agent_connected for task in tasks]
     assert connected == [False, True, False]
 
@@ -147,7 +151,7 @@ async def synced(desk: Desk, agent: DeskAgent) -> None:
 
 
 @CODES
-async def test_a_moment_that_cannot_be_persisted_keeps_no_other_from_it(
+async def test_a_time_that_cannot_be_written_keeps_no_other_from_being_written(
     store: Store, sql: Connection, code: str
 ) -> None:
     tasks = sorted([await new_task(store) for _ in range(3)])

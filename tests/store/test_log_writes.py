@@ -1,4 +1,4 @@
-"""Commits: compare-and-set of a head, and nobody else's business."""
+"""Commits: a compare-and-set for each task, independent of the other tasks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_commit_below_the_fence_writes_nothing(log: Log) -> None:
     assert await later.contents() == ["a", "theirs"]
 
 
-async def test_a_locked_head_is_left_for_later_and_stops_nobody(
+async def test_a_locked_head_is_skipped_and_the_other_commits_go_on(
     store: Store, log: Log, sql: Connection
 ) -> None:
     other = await Log.open(store, await new_task(store))
@@ -68,7 +68,7 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("row", BAD_ROWS.values(), ids=BAD_ROWS.keys())
-async def test_one_bad_row_stops_nobody_else(store: Store, log: Log, row: EntryRow) -> None:
+async def test_one_bad_row_stops_no_other_commit(store: Store, log: Log, row: EntryRow) -> None:
     others = [await Log.open(store, await new_task(store)) for _ in range(4)]
     commits = [other.commit([b"good"], open_epoch=True) for other in others]
     bad = with_row(log.commit([b"bad"], open_epoch=True), row)
@@ -80,7 +80,7 @@ async def test_one_bad_row_stops_nobody_else(store: Store, log: Log, row: EntryR
     assert await log.contents() == []
 
 
-async def test_the_moment_of_the_picture_never_moves_back(log: Log, store: Store) -> None:
+async def test_the_confirmed_time_never_moves_back(log: Log, store: Store) -> None:
     await log.write(log.commit([b"a"], open_epoch=True))
     earlier = log.commit([b"b"])
     earlier = replace(earlier, head=replace(earlier.head, snapshot_at=None))
@@ -101,7 +101,7 @@ async def test_a_confirmation_of_an_earlier_session_counts_and_a_later_ones_does
     assert (await store.tasks.get(log.task_id)).head.snapshot_at == at.replace(year=2027)
 
 
-async def test_a_place_of_a_withdrawn_entry_is_taken_again(log: Log, sql: Connection) -> None:
+async def test_the_ordinal_of_a_withdrawn_entry_is_used_again(log: Log, sql: Connection) -> None:
     await log.write(log.commit([b"a", b"b"], open_epoch=True))
     await log.write(log.commit(withdraw=True))
     assert await log.contents() == ["a"]
@@ -113,7 +113,7 @@ async def test_a_place_of_a_withdrawn_entry_is_taken_again(log: Log, sql: Connec
     assert [tuple(row) for row in events] == [(1, None), (4, 1), (6, 1)]
 
 
-async def test_a_withdrawn_tail_takes_its_parts_along(log: Log, sql: Connection) -> None:
+async def test_the_parts_of_a_withdrawn_tail_are_deleted(log: Log, sql: Connection) -> None:
     await log.write(log.commit([b"a"], open_epoch=True))
     await log.write(log.commit(grow=b"bc", keep=1))
     assert await log.contents() == ["abc"]

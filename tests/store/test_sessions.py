@@ -1,4 +1,4 @@
-"""Whether an agent is connected, and when a standalone task's lease is over."""
+"""Sessions in the store: whether an agent is connected, and when a lease is over."""
 
 from __future__ import annotations
 
@@ -23,8 +23,14 @@ LEASE = timedelta(seconds=30)
 async def held(store: Store) -> UUID:
     """A standalone task whose session this process holds."""
     task_id = await new_task(store, standalone=True)
-    await store.sessions.open_session(task_id, admit=lambda _: None, connect=connect_standalone)
+    await open_session(store, task_id, 1)
     return task_id
+
+
+async def open_session(store: Store, task_id: UUID, serial: int) -> None:
+    await store.sessions.open_session(
+        task_id, serial=serial, admit=lambda _: None, connect=connect_standalone
+    )
 
 
 async def is_off(store: Store, task_id: UUID) -> bool:
@@ -53,7 +59,7 @@ async def test_the_process_that_holds_a_session_needs_no_heartbeat(
     assert not await is_off(store, held)
 
 
-async def test_another_process_goes_by_the_heartbeat(
+async def test_another_process_relies_on_the_heartbeat(
     database: str, store: Store, held: UUID, sql: Connection
 ) -> None:
     await age(sql, "processes", "up_since", timedelta(hours=1))
@@ -81,8 +87,7 @@ async def test_the_lease_runs_from_the_loss(store: Store, held: UUID, sql: Conne
     store.tasks._lease_terms = store.tasks._lease_terms._replace(
         up_since=store.tasks._lease_terms.up_since - timedelta(hours=1)
     )
-    fence = await sql.fetchval("SELECT session_fence FROM tasks")
-    await store.sessions.lose_sessions([(held, fence)])
+    await store.sessions.lose_sessions([1])
     task = await store.tasks.get(held)
     assert not task.agent_connected
     assert derive(task.facts).status is not TaskStatus.UNKNOWN
@@ -93,12 +98,50 @@ async def test_the_lease_runs_from_the_loss(store: Store, held: UUID, sql: Conne
     assert derive((await store.tasks.get(held)).facts).status is TaskStatus.UNKNOWN
 
 
-async def test_a_loss_of_an_earlier_fence_is_no_loss(
+async def test_a_loss_that_arrives_late_does_not_mark_a_later_session(
+    store: Store, held: UUID
+) -> None:
+    await open_session(store, held, 2)
+    await store.sessions.lose_sessions([1])
+    assert (await store.tasks.get(held)).agent_connected
+
+
+async def test_a_process_asks_for_its_own_open_sessions_and_marks_no_other(
+    database: str, store: Store, held: UUID
+) -> None:
+    assert await store.sessions.open_serials(9, but_for=[7]) == [1]
+    assert await store.sessions.open_serials(9, but_for=[7, 1]) == []
+    assert await store.sessions.open_serials(0, but_for=[]) == []
+    async with other_process(database) as other:
+        assert await other.sessions.open_serials(9, but_for=[]) == []
+        await other.sessions.lose_sessions([1])
+        assert (await store.tasks.get(held)).agent_connected
+    await store.sessions.lose_sessions([1])
+    assert await store.sessions.open_serials(9, but_for=[]) == []
+
+
+async def test_a_locked_row_is_told_and_delays_no_other_task(
     store: Store, held: UUID, sql: Connection
 ) -> None:
-    fence = await sql.fetchval("SELECT session_fence FROM tasks")
-    await store.sessions.lose_sessions([(held, fence - 1)])
+    other = await new_task(store)
+    await open_session(store, other, 2)
+    async with sql.transaction():
+        await sql.execute("SELECT FROM tasks WHERE task_id = $1 FOR UPDATE", held)
+        losing = store.sessions.lose_sessions([1, 2])
+        assert await asyncio.wait_for(losing, 1) == {1}
+        assert not (await store.tasks.get(other)).agent_connected
     assert (await store.tasks.get(held)).agent_connected
+    assert await store.sessions.lose_sessions([1, 2]) == set()
+    assert not (await store.tasks.get(held)).agent_connected
+
+
+async def test_a_loss_keeps_the_time_at_which_it_was_noted_first(
+    store: Store, held: UUID, sql: Connection
+) -> None:
+    await store.sessions.lose_sessions([1])
+    lost_at = await sql.fetchval("SELECT session_lost_at FROM tasks")
+    await store.sessions.lose_sessions([1])
+    assert await sql.fetchval("SELECT session_lost_at FROM tasks") == lost_at
 
 
 async def test_time_without_any_server_does_not_count(
@@ -113,8 +156,7 @@ async def test_time_without_any_server_does_not_count(
 async def test_a_server_that_joins_another_shares_its_uptime(
     database: str, store: Store, held: UUID, sql: Connection
 ) -> None:
-    fence = await sql.fetchval("SELECT session_fence FROM tasks")
-    await store.sessions.lose_sessions([(held, fence)])
+    await store.sessions.lose_sessions([1])
     await age(sql, "processes", "up_since", timedelta(hours=1))
     await age(sql, "tasks", "session_lost_at", timedelta(seconds=31))
     async with other_process(database) as joined:  # the first one's heartbeat is fresh: no gap
@@ -123,17 +165,15 @@ async def test_a_server_that_joins_another_shares_its_uptime(
 
 async def test_a_task_with_an_orchestrator_has_no_lease(store: Store, sql: Connection) -> None:
     task_id = await new_task(store)
-    await store.sessions.open_session(task_id, admit=lambda _: None, connect=connect_standalone)
-    fence = await sql.fetchval("SELECT session_fence FROM tasks")
-    await store.sessions.lose_sessions([(task_id, fence)])
+    await open_session(store, task_id, 1)
+    await store.sessions.lose_sessions([1])
     await age(sql, "tasks", "session_lost_at", timedelta(hours=1))
     assert not await is_off(store, task_id)
 
 
 async def test_a_new_session_ends_the_loss(store: Store, held: UUID, sql: Connection) -> None:
-    fence = await sql.fetchval("SELECT session_fence FROM tasks")
-    await store.sessions.lose_sessions([(held, fence)])
-    await store.sessions.open_session(held, admit=lambda _: None, connect=connect_standalone)
+    await store.sessions.lose_sessions([1])
+    await open_session(store, held, 2)
     assert (await store.tasks.get(held)).agent_connected
 
 

@@ -1,0 +1,81 @@
+"""The syncs of one session: which are under way, and when the last one began."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+from tasklogs_server.domain.errors import TaskLogsError
+
+
+@dataclass(slots=True)
+class SyncUnderWay:
+    """A sync that the agent was asked for.
+
+    `rests_on`: the sequence number of the last append before the agent's answer; None: not
+    answered yet. It is done when that append is committed.
+    """
+
+    id: int
+    done: asyncio.Future[None]
+    rests_on: int | None = None
+
+
+class SyncTable:
+    """Syncs by their ids, which count from 1 in each session."""
+
+    def __init__(self) -> None:
+        self.synced_at: datetime | None = None
+        """When the last completed sync began."""
+        self.synced_monotonic: float | None = None
+        """The same by the monotonic clock, in seconds, for its age."""
+        self.under_way: dict[int, SyncUnderWay] = {}
+        """By id."""
+        self._last_id = 0
+
+    def begin(self) -> SyncUnderWay:
+        """Add a sync; the caller calls `forget` in the end."""
+        self._last_id += 1
+        done = asyncio.get_running_loop().create_future()
+        added = self.under_way[self._last_id] = SyncUnderWay(self._last_id, done)
+        return added
+
+    def forget(self, sync_id: int) -> None:
+        """Drop a sync, done or not."""
+        del self.under_way[sync_id]
+
+    def completed(self, began_at: datetime, began_monotonic: float) -> None:
+        """Note when a sync that is done began. A wall clock may have been set back meanwhile."""
+        self.synced_at = max(self.synced_at or began_at, began_at)
+        self.synced_monotonic = max(self.synced_monotonic or began_monotonic, began_monotonic)
+
+    def answered(self, sync_id: int, *, rests_on: int, acked: int) -> None:
+        """Note the agent's answer. An unknown id is that of a sync that was forgotten."""
+        under_way = self.under_way.get(sync_id)
+        if under_way is not None:
+            under_way.rests_on = rests_on
+            self.acked(acked)
+
+    def acked(self, sequence: int) -> None:
+        """Complete the syncs that rest on appends up to `sequence`, which is committed."""
+        for one in self.under_way.values():
+            if one.rests_on is not None and one.rests_on <= sequence and not one.done.done():
+                one.done.set_result(None)
+
+    def failed(self, sync_id: int, error: TaskLogsError) -> None:
+        """Let a sync fail with `error`."""
+        under_way = self.under_way.get(sync_id)
+        if under_way is not None:
+            _fail(under_way, error)
+
+    def fail_all(self, error: TaskLogsError) -> None:
+        """Let all syncs fail with `error`."""
+        for one in self.under_way.values():
+            _fail(one, error)
+
+
+def _fail(under_way: SyncUnderWay, error: TaskLogsError) -> None:
+    if not under_way.done.done():
+        under_way.done.set_exception(error)
+        under_way.done.exception()  # retrieved: perhaps nobody waits any more

@@ -1,0 +1,107 @@
+"""How far the appends of one session have come: received, handed over, committed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from tasklogs_server.limits.ingest_budget import Budget
+
+
+class InFlight(NamedTuple):
+    """What the commit that is under way holds.
+
+    `seen_at`: when the agent saw the oldest change in it, in seconds of this process's monotonic
+    clock.
+    """
+
+    sequence: int
+    size_bytes: int
+    seen_at: float | None
+
+
+class Window:
+    """The unacknowledged bytes of a session, and whether its sender may go on.
+
+    The bytes count against the budget of the process. The caller of `received` has acquired them
+    there; the window gives them back when they are committed or lost.
+    """
+
+    def __init__(self, limit_bytes: int, budget: Budget) -> None:
+        self.received_sequence = 0
+        """The last append that was received."""
+        self.acked_sequence = 0
+        """The last append that is committed."""
+        self.in_flight: InFlight | None = None
+        self._limit_bytes = limit_bytes
+        self._budget = budget
+        self._unacked_bytes = 0
+        """What is pending and what is in flight."""
+        self._seen_at: float | None = None
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._all_committed = asyncio.Event()
+        self._all_committed.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was received is committed."""
+        return self._all_committed.is_set()
+
+    def received(self, sequence: int, size_bytes: int, seen_at: float) -> bool:
+        """Count an append; return whether there is room for the next one.
+
+        `seen_at`: when the agent saw its oldest change, as in `InFlight`.
+        """
+        self.received_sequence = sequence
+        self._unacked_bytes += size_bytes
+        if self._seen_at is None:
+            self._seen_at = seen_at
+        self._all_committed.clear()
+        if self._unacked_bytes <= self._limit_bytes:
+            return True
+        self._has_room.clear()
+        return False
+
+    def handed_over(self) -> None:
+        """Note that all that was received is in the commit that begins now."""
+        self.in_flight = InFlight(self.received_sequence, self._unacked_bytes, self._seen_at)
+        self._seen_at = None
+
+    def committed(self) -> float | None:
+        """Note that the commit is durable; return its `seen_at`."""
+        in_flight = self._settle()
+        self.acked_sequence = in_flight.sequence
+        if self._unacked_bytes <= self._limit_bytes:
+            self._has_room.set()
+        if self.received_sequence == in_flight.sequence:
+            self._all_committed.set()
+        return in_flight.seen_at
+
+    def lost(self) -> None:
+        """Give back the bytes of the commit that was under way; none of it is acknowledged."""
+        if self.in_flight is not None:
+            self._settle()
+
+    def close(self) -> None:
+        """Give back what is not in flight, and let all who wait go on."""
+        in_flight_bytes = 0 if self.in_flight is None else self.in_flight.size_bytes
+        self._budget.give_back(self._unacked_bytes - in_flight_bytes)
+        self._unacked_bytes = in_flight_bytes
+        self._has_room.set()
+        self._all_committed.set()
+
+    async def wait_for_room(self) -> None:
+        """Wait until there is room for the next append."""
+        await self._has_room.wait()
+
+    async def wait_until_idle(self) -> None:
+        """Wait until all that was received is committed."""
+        await self._all_committed.wait()
+
+    def _settle(self) -> InFlight:
+        assert self.in_flight is not None
+        in_flight, self.in_flight = self.in_flight, None
+        self._unacked_bytes -= in_flight.size_bytes
+        self._budget.give_back(in_flight.size_bytes)
+        return in_flight

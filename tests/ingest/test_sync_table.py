@@ -1,0 +1,59 @@
+"""The syncs of a session: done when the appends before the answer are committed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tasklogs_server.domain.errors import TaskAppFailed
+from tasklogs_server.ingest.sync_table import SyncTable
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+async def test_a_sync_is_done_when_what_it_rests_on_is_committed() -> None:
+    syncs = SyncTable()
+    first, second = syncs.begin(), syncs.begin()
+    syncs.answered(first.id, rests_on=3, acked=2)
+    assert not first.done.done()
+    syncs.acked(3)
+    assert first.done.done()
+    assert not second.done.done(), "it has no answer yet"
+    syncs.answered(second.id, rests_on=3, acked=3)
+    assert second.done.done()
+
+
+async def test_answers_of_unknown_or_settled_syncs_change_nothing() -> None:
+    syncs = SyncTable()
+    left = syncs.begin()
+    syncs.forget(left.id)
+    syncs.answered(left.id, rests_on=0, acked=0)
+    syncs.failed(left.id, TaskAppFailed("no"))
+    assert not left.done.done()
+    settled = syncs.begin()
+    syncs.failed(settled.id, TaskAppFailed("first"))
+    syncs.failed(settled.id, TaskAppFailed("second"))
+    syncs.answered(settled.id, rests_on=0, acked=0)
+    with pytest.raises(TaskAppFailed) as failed:
+        await settled.done
+    assert failed.value.reason == "first"
+
+
+async def test_all_syncs_fail_together() -> None:
+    syncs = SyncTable()
+    under_way = [syncs.begin() for _ in range(2)]
+    syncs.fail_all(TaskAppFailed("gone"))
+    for one in under_way:
+        with pytest.raises(TaskAppFailed):
+            await one.done
+
+
+async def test_the_last_completed_sync_never_moves_back() -> None:
+    syncs = SyncTable()
+    assert (syncs.synced_at, syncs.synced_monotonic) == (None, None)
+    syncs.completed(NOON, 100.0)
+    syncs.completed(NOON - timedelta(hours=1), 101.0)  # the wall clock was set back
+    assert (syncs.synced_at, syncs.synced_monotonic) == (NOON, 101.0)
+    syncs.completed(NOON + timedelta(seconds=1), 99.0)  # began before the one above
+    assert syncs.synced_monotonic == 101.0

@@ -1,0 +1,88 @@
+"""Confirmed times without a commit: kept here, and written once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import cast
+from uuid import UUID, uuid4
+
+import pytest
+
+from tasklogs_server.domain.errors import StoreUnavailable
+from tasklogs_server.ingest.write_behind import WriteBehind
+from tasklogs_server.store.log_writes import LogWrites
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+LATER = NOON + timedelta(seconds=1)
+A, B = uuid4(), uuid4()
+
+
+class Writes:
+    """Notes what is to be confirmed."""
+
+    def __init__(self) -> None:
+        self.confirmed: list[tuple[UUID, int, datetime]] = []
+        self.is_away = False
+
+    async def confirm(self, confirmed: Sequence[tuple[UUID, int, datetime]]) -> None:
+        if self.is_away:
+            raise StoreUnavailable(timedelta(seconds=1))
+        self.confirmed += confirmed
+
+
+@pytest.fixture
+def writes() -> Writes:
+    return Writes()
+
+
+@pytest.fixture
+def write_behind(writes: Writes) -> WriteBehind:
+    return WriteBehind(cast("LogWrites", writes))
+
+
+async def test_a_time_is_written_once(write_behind: WriteBehind, writes: Writes) -> None:
+    write_behind.confirm(A, 1, NOON, is_persisted=False)
+    for _ in range(2):
+        await write_behind.persist_all(open_tasks={A})
+    assert writes.confirmed == [(A, 1, NOON)]
+    assert write_behind.confirmed_at(A) == NOON
+
+
+async def test_an_earlier_time_changes_nothing(write_behind: WriteBehind, writes: Writes) -> None:
+    write_behind.confirm(A, 1, LATER, is_persisted=False)
+    write_behind.confirm(A, 2, NOON, is_persisted=True)
+    assert write_behind.confirmed_at(A) == LATER
+    await write_behind.persist_all(open_tasks={A})
+    assert writes.confirmed == [(A, 1, LATER)]
+
+
+async def test_what_a_commit_has_stored_is_not_written_again(
+    write_behind: WriteBehind, writes: Writes
+) -> None:
+    write_behind.confirm(A, 1, NOON, is_persisted=False)
+    write_behind.confirm(A, 1, LATER, is_persisted=True)
+    await write_behind.persist_all(open_tasks={A})
+    assert writes.confirmed == []
+
+
+async def test_one_task_is_written_alone(write_behind: WriteBehind, writes: Writes) -> None:
+    write_behind.confirm(A, 1, NOON, is_persisted=False)
+    write_behind.confirm(B, 7, LATER, is_persisted=False)
+    await write_behind.persist(B)
+    assert writes.confirmed == [(B, 7, LATER)]
+    await write_behind.persist(uuid4())
+
+
+async def test_what_could_not_be_written_is_kept_also_where_the_session_is_gone(
+    write_behind: WriteBehind, writes: Writes
+) -> None:
+    write_behind.confirm(A, 1, NOON, is_persisted=False)
+    writes.is_away = True
+    with pytest.raises(StoreUnavailable):
+        await write_behind.persist_all(open_tasks=())
+    assert write_behind.confirmed_at(A) == NOON
+    writes.is_away = False
+    await write_behind.persist_all(open_tasks=())
+    assert writes.confirmed == [(A, 1, NOON)]
+    assert write_behind.confirmed_at(A) is None
