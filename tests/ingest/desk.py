@@ -29,8 +29,8 @@ from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.syncs import Syncs
 from tasklogs_server.ingest.upload import Uploads
-from tasklogs_server.limits.handshake_queue import Handshakes
-from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.limits.handshake_queue import HandshakeQueue
+from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 
@@ -69,7 +69,7 @@ class Desk:
 
     store: Store
     clock: Clock
-    budget: Budget
+    budget: IngestBudget
     committer: Committer
     sessions: Sessions
     syncs: Syncs
@@ -92,7 +92,7 @@ class Desk:
         epochs_per_hour: int = 60,
     ) -> AsyncIterator[Self]:
         """Build all of it and run the committer."""
-        clock, budget, bus = Clock(), Budget(ingest_bytes), LocalBus()
+        clock, budget, bus = Clock(), IngestBudget(ingest_bytes), LocalBus()
         committer = Committer(store.writes, bus)
         room = Room(store.evictions, log_limits)
         sessions = Sessions(
@@ -105,7 +105,7 @@ class Desk:
             room=room,
             limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
             tail_bytes=tail_bytes,
-            handshakes=Handshakes(handshakes, patience),
+            handshakes=HandshakeQueue(handshakes, patience),
             epochs_per_hour=epochs_per_hour,
             clock=clock,
             monotonic=clock.monotonic,

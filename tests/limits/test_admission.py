@@ -7,7 +7,6 @@ from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from uuid import uuid4
 
 import asyncpg
 import grpc
@@ -208,16 +207,16 @@ async def waited(admission: Admission) -> None:
 async def test_a_sync_that_fails_counts_as_little_as_one_that_is_done() -> None:
     admission = Admission(Capacity(reads=1, queued_reads=0, waiting_reads=1))
 
-    async def fail(*_: object, **__: object) -> None:
-        assert admission.enter(Kind.READ) is None  # the read that waits made room
-        admission.leave(Kind.READ)
-        raise TimeoutError
+    async def fail_aside() -> None:
+        async with admission.aside():
+            assert admission.enter(Kind.READ) is None  # the read that waits made room
+            admission.leave(Kind.READ)
+            raise TimeoutError
 
-    sync = admission.setting_aside(fail)  # type: ignore[arg-type]
     for _ in range(3):
         assert admission.enter(Kind.READ) is None
         with pytest.raises(TimeoutError):
-            await sync(uuid4(), max_staleness=None, time_left=None)
+            await fail_aside()
         admission.leave(Kind.READ)
 
 
@@ -228,14 +227,10 @@ async def test_reads_whose_agents_answer_at_once_go_on_one_after_the_other_befor
     answered = asyncio.Event()
     at_work: list[int] = []
 
-    async def answer(*_: object, **__: object) -> None:
-        await answered.wait()
-
-    sync = admission.setting_aside(answer)  # type: ignore[arg-type]
-
     async def read_live(number: int) -> None:
         assert admission.enter(Kind.READ) is None
-        await sync(uuid4(), max_staleness=None, time_left=None)
+        async with admission.aside():
+            await answered.wait()
         at_work.append(number)
 
     live = [asyncio.ensure_future(read_live(number)) for number in range(6)]
@@ -258,7 +253,7 @@ async def test_reads_whose_agents_answer_at_once_go_on_one_after_the_other_befor
     assert queued.done()
     for _ in range(2):
         admission.leave(Kind.READ)
-    assert admission._under_way[Kind.READ] == 0
+    assert admission._handled[Kind.READ] == 0
 
 
 async def all_had_a_turn() -> None:

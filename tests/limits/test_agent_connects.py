@@ -15,8 +15,8 @@ from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import tasks_pb2
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import LimitExceeded, StoreUnavailable
-from tasklogs_server.limits import agent_connects
-from tasklogs_server.limits.agent_connects import AgentConnects
+from tasklogs_server.limits import caller_limits
+from tasklogs_server.limits.caller_limits import AgentConnects
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.tasks import TaskStore
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
@@ -43,7 +43,7 @@ def connects(clock: Clock) -> AgentConnects:
 def taken(connects: AgentConnects, agent: Agent) -> int:
     for done in range(100):
         try:
-            connects.take(agent)
+            connects.count(agent)
         except LimitExceeded:
             return done
     return 100
@@ -58,12 +58,12 @@ def test_a_task_has_one_bucket_whichever_token_its_agent_brings(connects: AgentC
 def test_one_is_told_when_to_come_again_and_may_then(connects: AgentConnects, clock: Clock) -> None:
     taken(connects, AGENT)
     with pytest.raises(LimitExceeded) as caught:
-        connects.take(AGENT)
+        connects.count(AGENT)
     later = caught.value.retry_after
     assert later is not None
     assert timedelta(seconds=1) <= later <= timedelta(seconds=2)
     clock.now += later.total_seconds()
-    connects.take(AGENT)
+    connects.count(AGENT)
 
 
 def test_who_was_refused_is_refused_again_unseen_until_it_may_connect(
@@ -89,7 +89,7 @@ def test_whoever_has_another_token_than_was_good_is_not_told_of_the_refusal(
 def test_agents_that_never_come_back_cost_nothing(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_connects, "_REFUSED", 10)
+    monkeypatch.setattr(caller_limits, "_REFUSED", 10)
     connects = AgentConnects(1.0, 1, clock=clock)
     for number in range(100):
         agent = Agent(UUID(int=number), GOOD)

@@ -20,9 +20,8 @@ from tasklogs.v1 import task_agents_pb2 as agents_pb
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.domain.caller import LOCAL, Agent, User
-from tasklogs_server.domain.errors import LimitExceeded, TookTooLong
+from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.limits.caller_limits import Allowance, CallerLimits
-from tasklogs_server.middleware.deadlines import within
 from tests.support.fixtures.authenticated import bearing, guarded
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.moved_clock import Clock
@@ -48,7 +47,7 @@ def taken(limits: CallerLimits, caller: User | Agent, calls: int = 100) -> int:
     """How many of so many calls at once are taken."""
     for done in range(calls):
         try:
-            limits.take_call(caller)
+            limits.count_call(caller)
         except LimitExceeded:
             return done
     return calls
@@ -80,7 +79,7 @@ def test_one_is_told_when_to_come_again(clock: Clock) -> None:
     limits = limits_of(clock)
     taken(limits, ALICE)
     with pytest.raises(LimitExceeded) as caught:
-        limits.take_call(ALICE)
+        limits.count_call(ALICE)
     assert caught.value.retry_after is not None
     assert timedelta(seconds=0.5) <= caught.value.retry_after <= timedelta(seconds=1)
 
@@ -90,14 +89,14 @@ async def test_a_stream_counts_until_its_call_ends(clock: Clock) -> None:
     leave = asyncio.Event()
 
     async def stream() -> None:
-        limits.take_stream(ALICE)
+        limits.count_stream(ALICE)
         await leave.wait()
 
     open_ = [asyncio.create_task(stream()) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(LimitExceeded):
         await asyncio.create_task(stream())
-    limits.take_stream(BOB)
+    limits.count_stream(BOB)
     leave.set()
     await asyncio.gather(*open_)
     leave.clear()
@@ -188,31 +187,6 @@ async def test_watches_of_health_are_bounded_for_all_strangers_together(
         await health.Check(health_pb2.HealthCheckRequest())
         for call in open_:
             call.cancel()
-
-
-async def test_a_unary_call_without_a_deadline_gets_one() -> None:
-    class NoDeadline:
-        def time_remaining(self) -> float | None:
-            return None
-
-    class Deadline:
-        def time_remaining(self) -> float | None:
-            return 60.0
-
-    async def hang(*_: object) -> str:
-        await asyncio.sleep(0.2)
-        return "done"
-
-    limit = timedelta(milliseconds=10)
-    with pytest.raises(TookTooLong):
-        await within(limit, hang)(None, NoDeadline(), None)
-    assert await within(limit, hang)(None, Deadline(), None) == "done"
-
-    async def own_timeout(*_: object) -> None:
-        raise TimeoutError
-
-    with pytest.raises(TimeoutError):
-        await within(timedelta(seconds=9), own_timeout)(None, NoDeadline(), None)
 
 
 async def test_a_live_read_without_a_deadline_ends_by_the_servers(make_server: MakeServer) -> None:

@@ -15,7 +15,7 @@ def clock() -> Clock:
 
 def taken(buckets: TokenBuckets[str], key: str, attempts: int = 100) -> int:
     """How many of so many at once are given."""
-    return [buckets.take(key) for _ in range(attempts)].count(0.0)
+    return [buckets.spend(key) for _ in range(attempts)].count(0.0)
 
 
 def test_a_bucket_gives_so_many_at_once_and_then_as_time_passes(clock: Clock) -> None:
@@ -46,10 +46,10 @@ def test_one_is_told_how_long_it_takes_and_asking_takes_nothing(clock: Clock) ->
     assert buckets.wait_seconds("a") == pytest.approx(2.0)
     clock.now += 0.5
     assert buckets.wait_seconds("a") == pytest.approx(1.5)
-    assert buckets.take("a") == pytest.approx(1.5)
+    assert buckets.spend("a") == pytest.approx(1.5)
     clock.now += 1.5
     assert buckets.wait_seconds("a") == 0.0
-    assert buckets.take("a") == 0.0
+    assert buckets.spend("a") == 0.0
 
 
 def test_each_key_has_a_bucket_of_its_own(clock: Clock) -> None:
@@ -61,7 +61,7 @@ def test_each_key_has_a_bucket_of_its_own(clock: Clock) -> None:
 def test_keys_that_are_gone_cost_nothing(clock: Clock) -> None:
     buckets = TokenBuckets[str](2, 3, clock=clock)
     for number in range(25_000):
-        buckets.take(f"key {number}")
+        buckets.spend(f"key {number}")
         clock.now += 0.001
     assert len(buckets) <= 10_001
 
@@ -69,5 +69,5 @@ def test_keys_that_are_gone_cost_nothing(clock: Clock) -> None:
 def test_a_bucket_that_is_not_full_is_not_forgotten(clock: Clock) -> None:
     buckets = TokenBuckets[str](1e-9, 1, clock=clock)
     for number in range(25_000):
-        assert buckets.take(f"key {number}") == 0.0
-    assert buckets.take("key 0") > 0
+        assert buckets.spend(f"key {number}") == 0.0
+    assert buckets.spend("key 0") > 0

@@ -16,8 +16,11 @@ from google.protobuf.message import Message
 
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
-from tasklogs_server.middleware import authentication as access
-from tasklogs_server.middleware.authentication import RULES, Access, Rule
+from tasklogs_server.domain.errors import PermissionDenied
+from tasklogs_server.middleware import methods
+from tasklogs_server.middleware.authentication import Authentication, local
+from tasklogs_server.middleware.methods import CLOSED, METHODS, Rule, method_of
+from tasklogs_server.process.startup import StartupError
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
@@ -46,7 +49,7 @@ class Recorded:
         self.methods |= {f"/{service}/{name}" for name in handlers}
 
 
-def test_every_method_of_every_service_has_a_rule_and_no_rule_is_idle() -> None:
+def registered_methods() -> set[str]:
     nothing: Any = None
     recorded = Recorded()
     register(
@@ -56,16 +59,48 @@ def test_every_method_of_every_service_has_a_rule_and_no_rule_is_idle() -> None:
         task_agents=TaskAgentsService(nothing, nothing, nothing),
         channelz=True,
     )
-    assert len(recorded.methods) > 12
-    assert recorded.methods == set(RULES)
+    return recorded.methods
 
 
-async def test_a_method_without_a_rule_is_closed_to_everyone(
+def without_list_tasks() -> dict[str, methods.Method]:
+    return {name: row for name, row in METHODS.items() if not name.endswith("/ListTasks")}
+
+
+def test_every_method_of_every_service_has_a_row_and_no_row_is_unused() -> None:
+    names = registered_methods()
+    assert len(names) > 12
+    assert names == set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_registered_method_without_a_row_is_named_when_services_are_registered(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rows = {other: row for other, row in METHODS.items() if other != name}
+    monkeypatch.setattr(methods, "METHODS", rows)
+    with pytest.raises(StartupError) as raised:
+        registered_methods()
+    assert str(raised.value) == (
+        f"{name} is registered and has no row in tasklogs_server/middleware/methods.py:"
+        " add one that says who may call it"
+    )
+
+
+async def test_a_server_does_not_start_if_a_method_has_no_row(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "METHODS", without_list_tasks())
+    with pytest.raises(StartupError, match=r"^/tasklogs\.v1\.Tasks/ListTasks is registered and"):
+        async with make_server():
+            pass
+
+
+async def test_a_method_without_a_row_is_closed_to_everyone(
     make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ruled = {name: rule for name, rule in RULES.items() if not name.endswith("/ListTasks")}
-    monkeypatch.setattr(access, "RULES", ruled)
     async with guarded(make_server, tmp_path) as guard:
+        # Rows are looked up at the first call of a method.
+        monkeypatch.setattr(methods, "METHODS", without_list_tasks())
         for metadata in ((), guard.as_("alice", scope=ADMIN)):
             said = await refused(
                 guard.server.tasks.ListTasks(pb.ListTasksRequest(), metadata=metadata)
@@ -73,13 +108,22 @@ async def test_a_method_without_a_rule_is_closed_to_everyone(
             assert said.code is CODE.PERMISSION_DENIED
 
 
-def test_rules_are_asked_for_once_per_method_and_by_its_whole_name() -> None:
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_rows_are_found_by_the_whole_name_and_all_other_names_are_closed(
+    is_stream: bool,
+) -> None:
     nothing: Any = None
-    admission = Access(nothing, nothing, nothing).admission
-    closed = admission("/tasklogs.v1.Tasks/Unheard")
-    assert admission("/tasklogs.v1.Tasks/getTask") is closed
-    assert admission("/other.Tasks/GetTask") is closed
-    assert admission("/tasklogs.v1.Tasks/GetTask") is not closed
+    for name in (
+        "/tasklogs.v1.Tasks/Unheard",
+        "/tasklogs.v1.Tasks/getTask",
+        "/other.Tasks/GetTask",
+    ):
+        assert method_of(name) is CLOSED
+    assert method_of("/tasklogs.v1.Tasks/GetTask") is not CLOSED
+    for users in (nothing, local):
+        closed = Authentication(users, nothing, nothing).of(CLOSED.rule, is_stream=is_stream)
+        with pytest.raises(PermissionDenied):
+            await closed(nothing)
 
 
 @pytest.fixture
@@ -112,7 +156,7 @@ OWN_TASK: dict[str, Request] = {
 
 
 def test_every_method_on_a_task_is_tried_here() -> None:
-    assert set(OWN_TASK) == {name for name, rule in RULES.items() if rule is Rule.OWN_TASK}
+    assert set(OWN_TASK) == {name for name, row in METHODS.items() if row.rule is Rule.OWN_TASK}
 
 
 async def tried(server: Server, method: str, request: Message, metadata: Metadata) -> Refusal:

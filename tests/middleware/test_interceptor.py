@@ -18,13 +18,15 @@ from tasklogs_server.domain.caller import LOCAL, Caller
 from tasklogs_server.domain.errors import ServerDraining, TaskNotFound
 from tasklogs_server.limits.admission import Admission
 from tasklogs_server.middleware import failures
-from tasklogs_server.middleware.arrivals import Arrivals
-from tasklogs_server.middleware.authentication import Admit
+from tasklogs_server.middleware.authentication import Authenticate
 from tasklogs_server.middleware.failures import Failures
 from tasklogs_server.middleware.interceptor import CallInterceptor
+from tasklogs_server.middleware.methods import Rule
 from tasklogs_server.middleware.open_calls import OpenCalls
-from tasklogs_server.middleware.responses import Sending
+from tasklogs_server.middleware.requests import RequestBodies
+from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.process import log_output
+from tasklogs_server.transport.grpc_workarounds import reset_calls
 from tests.support.fixtures.refusals import refused
 
 SERVICE = "tasklogs.v1.Scripted"
@@ -83,35 +85,39 @@ class Scripted:
 METHODS = ("unary", "generating", "writing", "taking", "talking", "conversing")
 
 
-def anyone(_: str) -> Admit:
-    async def admit(_: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+def anyone(_: Rule, *, is_stream: bool) -> Authenticate:
+    async def authenticate(_: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         return LOCAL
 
-    return admit
+    return authenticate
 
 
 def decode(raw: bytes) -> bytes:
     return raw
 
 
-def interceptor_of(calls: OpenCalls) -> CallInterceptor:
+def interceptor_of(
+    calls: OpenCalls, default_deadline: timedelta = timedelta(minutes=1)
+) -> CallInterceptor:
     minute = timedelta(minutes=1)
     return CallInterceptor(
         anyone,
         calls=calls,
         admission=Admission(),
-        arrivals=Arrivals(minute),
-        sending=Sending(1024 * 1024, minute),
+        bodies=RequestBodies(minute),
+        responses=Responses(1024 * 1024, minute, reset=reset_calls),
         failures=Failures(),
-        default_deadline=minute,
+        default_deadline=default_deadline,
     )
 
 
 @asynccontextmanager
-async def serving(do: Do) -> AsyncIterator[tuple[grpc.aio.Channel, OpenCalls, Any]]:
+async def serving(
+    do: Do, default_deadline: timedelta = timedelta(minutes=1)
+) -> AsyncIterator[tuple[grpc.aio.Channel, OpenCalls, Any]]:
     calls = OpenCalls()
     server = grpc.aio.server(
-        interceptors=[interceptor_of(calls)], options=[("grpc.so_reuseport", 0)]
+        interceptors=[interceptor_of(calls, default_deadline)], options=[("grpc.so_reuseport", 0)]
     )
     scripted = Scripted(do)
     handlers: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pytest
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import RequestTooSlow
-from tasklogs_server.middleware.arrivals import Arrivals
+from tasklogs_server.middleware.requests import RequestBodies
 from tests.middleware.untaken import GET_TASK_LOGS, Reader, fill
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.reports import get_task
@@ -96,15 +96,15 @@ async def test_where_many_requests_do_not_come_in_the_slowest_make_room(
 
 
 async def test_those_make_room_who_have_waited_longest() -> None:
-    arrivals = Arrivals(timedelta(seconds=30))
+    bodies = RequestBodies(timedelta(seconds=30))
     cut_off: list[int] = []
 
     async def call(number: int) -> None:
         with pytest.raises(RequestTooSlow):
-            await message(arrivals, comes=asyncio.Event())
+            await message(bodies, comes=asyncio.Event())
         cut_off.append(number)
 
-    async with background(arrivals.cut_off()):
+    async with background(bodies.cut_off()):
         calls = [asyncio.create_task(call(number)) for number in range(140)]
         await until(lambda: len(cut_off) >= 12)
         assert cut_off == list(range(12))
@@ -114,13 +114,13 @@ async def test_those_make_room_who_have_waited_longest() -> None:
 
 
 async def test_many_that_make_room_are_told_so_a_few_at_a_time() -> None:
-    arrivals = Arrivals(timedelta(seconds=0.4))
+    bodies = RequestBodies(timedelta(seconds=0.4))
     turns = 0
     told_in: Counter[int] = Counter()
 
     async def call() -> None:
         with pytest.raises(RequestTooSlow):
-            await message(arrivals, comes=asyncio.Event())
+            await message(bodies, comes=asyncio.Event())
         told_in[turns] += 1
 
     async def count_turns() -> None:
@@ -129,17 +129,17 @@ async def test_many_that_make_room_are_told_so_a_few_at_a_time() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    async with background(arrivals.cut_off()), background(count_turns()):
+    async with background(bodies.cut_off()), background(count_turns()):
         await asyncio.gather(*[call() for _ in range(300)])
     assert max(told_in.values()) <= 20
 
 
 async def test_requests_that_waited_for_the_server_itself_are_not_taken_for_slow() -> None:
-    arrivals = Arrivals(timedelta(seconds=30))
+    bodies = RequestBodies(timedelta(seconds=30))
     came = asyncio.Event()
 
-    cutting_off = asyncio.create_task(arrivals.cut_off())
-    calls = [asyncio.create_task(message(arrivals, comes=came)) for _ in range(200)]
+    cutting_off = asyncio.create_task(bodies.cut_off())
+    calls = [asyncio.create_task(message(bodies, comes=came)) for _ in range(200)]
     await asyncio.sleep(0)
     time.sleep(2.5)  # noqa: ASYNC251 - nothing else of the process runs: that is the point
     for _ in range(5):
@@ -150,7 +150,7 @@ async def test_requests_that_waited_for_the_server_itself_are_not_taken_for_slow
     cutting_off.cancel()
 
 
-async def message(arrivals: Arrivals, comes: asyncio.Event) -> bytes:
+async def message(bodies: RequestBodies, comes: asyncio.Event) -> bytes:
     """Wait as a call does for its request."""
 
     class Context:
@@ -161,4 +161,4 @@ async def message(arrivals: Arrivals, comes: asyncio.Event) -> bytes:
     context: Any = Context()
     call = asyncio.current_task()
     assert call is not None
-    return await arrivals.message(call, context)
+    return bytes(await bodies.receive(call, context, bytes))

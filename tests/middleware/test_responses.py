@@ -17,9 +17,10 @@ from tasklogs_server import app
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.middleware.responses import Sending
+from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.telemetry.observer import Observer
+from tasklogs_server.transport.grpc_workarounds import reset_calls
 from tests.middleware.untaken import DEADLINE_SECONDS, PAGE_BYTES, Reader, fill
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.refusals import refused
@@ -154,43 +155,43 @@ async def test_who_takes_no_answers_may_still_begin_a_stream(make_server: MakeSe
 
 async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> None:
     observer = Limited()
-    sending = Sending(100, timedelta(minutes=1), observer=observer)
+    responses = Responses(100, timedelta(minutes=1), reset=reset_calls, observer=observer)
 
     async def takes_nothing() -> None:
         await asyncio.Event().wait()
 
-    async with background(sending.cut_off()), asyncio.TaskGroup() as group:
+    async with background(responses.cut_off()), asyncio.TaskGroup() as group:
         end_of_a_stream = group.create_task(takes_nothing())
-        sending.began(end_of_a_stream, None, 0)
+        responses.began(end_of_a_stream, None, 0)
         calls = [group.create_task(takes_nothing()) for _ in range(4)]
         for number, call in enumerate(calls):
-            sending.began(call, number, 25)
+            responses.began(call, number, 25)
         with pytest.raises(LimitExceeded):  # none of them is slow yet
-            sending.check("another")
+            responses.check("another")
 
-        await until(lambda: _may_ask(sending, "another"))
+        await until(lambda: _may_ask(responses, "another"))
 
         await asyncio.wait(calls[:1])
         assert [call.cancelled() for call in calls] == [True, False, False, False]
-        assert sending.held_bytes == 75
+        assert responses.held_bytes == 75
         assert observer.limits == [Limit.ANSWER_BYTES]
         assert not end_of_a_stream.done()  # that would make no room
         for call in (end_of_a_stream, *calls):
             call.cancel()
         await asyncio.wait([end_of_a_stream, *calls])
-        assert sending.held_bytes == 0
+        assert responses.held_bytes == 0
 
 
 async def test_answers_that_waited_for_the_server_itself_are_not_taken_for_untaken() -> None:
-    sending = Sending(100, timedelta(seconds=1))
+    responses = Responses(100, timedelta(seconds=1), reset=reset_calls)
     taken = asyncio.Event()
 
     async def is_taken() -> None:
         await taken.wait()
 
-    async with background(sending.cut_off()):
+    async with background(responses.cut_off()):
         call = asyncio.create_task(is_taken())
-        sending.began(call, "somebody", 100)
+        responses.began(call, "somebody", 100)
         await asyncio.sleep(0)
         time.sleep(2.5)  # noqa: ASYNC251 - nothing else of the process runs: that is the point
         for _ in range(5):
@@ -198,7 +199,7 @@ async def test_answers_that_waited_for_the_server_itself_are_not_taken_for_untak
         taken.set()
 
         await call
-        assert sending.held_bytes == 0
+        assert responses.held_bytes == 0
 
 
 async def test_a_server_that_drains_lets_callers_take_what_it_has_answered(
@@ -253,9 +254,9 @@ async def test_a_drain_does_not_wait_for_strangers_who_take_nothing(database: st
         assert stream not in reader.ended
 
 
-def _may_ask(sending: Sending, whose: str) -> bool:
+def _may_ask(responses: Responses, whose: str) -> bool:
     try:
-        sending.check(whose)
+        responses.check(whose)
     except LimitExceeded:
         return False
     return True

@@ -23,7 +23,7 @@ from tasklogs_server.ingest.group_commit import Committer
 from tasklogs_server.ingest.log_limits import Room
 from tasklogs_server.ingest.messages import Append, Hello, Limits, Welcome
 from tasklogs_server.ingest.outbox import Outbox
-from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.store.records import Commit, EntryRow, LogHead
 from tasklogs_server.store.sessions import Opening
 from tasklogs_server.telemetry.observer import Observer
@@ -72,7 +72,7 @@ class Session:
         *,
         limits: Limits,
         committer: Committer,
-        budget: Budget,
+        budget: IngestBudget,
         room: Room,
         load_tail: Callable[[UUID], Awaitable[bytes]],
         confirm: Callable[[Session, datetime, bool], None],
@@ -150,7 +150,7 @@ class Session:
             await may_open_epoch()
         await self._make_room(append)
         size_bytes = append.size_bytes
-        await self._budget.take(size_bytes)
+        await self._budget.acquire(size_bytes)
         try:
             # Last, nothing is awaited before the append is applied: idle tails are given up.
             if self._draft.lacks_tail:
@@ -158,7 +158,7 @@ class Session:
                 self._draft.supply_tail(content)
             self._check_open()
         except BaseException:
-            self._budget.give_back(size_bytes)
+            self._budget.release(size_bytes)
             raise
         self._pending_bytes += size_bytes
         self._draft.apply(append)
@@ -234,7 +234,7 @@ class Session:
         self._error = error or SessionLost()
         self._committer.withdraw(self)
         # What is in flight is still held by the committer: it is given back when that is settled.
-        self._budget.give_back(self._pending_bytes)
+        self._budget.release(self._pending_bytes)
         self._pending_bytes = 0
         for under_way in self._syncs.values():
             under_way.fail(AgentUnreachable(timedelta(0), timedelta(seconds=1)))
@@ -294,7 +294,7 @@ class Session:
         if self._in_flight is None:
             return self._acked
         (sequence, size_bytes), self._in_flight = self._in_flight, None
-        self._budget.give_back(size_bytes)
+        self._budget.release(size_bytes)
         return sequence
 
     def _settle(self) -> None:

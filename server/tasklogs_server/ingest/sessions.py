@@ -33,8 +33,8 @@ from tasklogs_server.ingest.group_commit import Committer
 from tasklogs_server.ingest.log_limits import Room
 from tasklogs_server.ingest.messages import AgentState, GoodbyeReason, Hello, Limits
 from tasklogs_server.ingest.session import Session
-from tasklogs_server.limits.handshake_queue import Handshakes
-from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.limits.handshake_queue import HandshakeQueue
+from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.store.circuit_breaker import Presence
 from tasklogs_server.store.log_writes import LogWrites
 from tasklogs_server.store.sessions import SessionStore
@@ -60,11 +60,11 @@ class Sessions:
         writes: LogWrites,
         committer: Committer,
         bus: LocalBus,
-        budget: Budget,
+        budget: IngestBudget,
         room: Room,
         limits: Limits,
         tail_bytes: int,
-        handshakes: Handshakes,
+        handshakes: HandshakeQueue,
         epochs_per_hour: int,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,

@@ -19,7 +19,7 @@ from tasklogs_server.ingest.log_limits import Room
 from tasklogs_server.ingest.messages import Append
 from tasklogs_server.ingest.session import position_of
 from tasklogs_server.ingest.sessions import Sessions
-from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.store.records import Commit, LogHead
 from tasklogs_server.store.sessions import Opening, SessionStore
 
@@ -42,7 +42,7 @@ class Uploads:
         store: SessionStore,
         sessions: Sessions,
         committer: Committer,
-        budget: Budget,
+        budget: IngestBudget,
         room: Room,
         *,
         clock: Callable[[], datetime],
@@ -78,13 +78,13 @@ class Uploads:
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
         await self._make_room(task_id, opening.head, append)
-        await self._budget.take(append.size_bytes)
+        await self._budget.acquire(append.size_bytes)
         try:
             writer = _UploadWriter(task_id, opening, append, received_at)
             self._committer.submit(writer)
             return await writer.stored
         finally:
-            self._budget.give_back(append.size_bytes)
+            self._budget.release(append.size_bytes)
 
     async def _difference(
         self, task_id: UUID, opening: Opening, entries: Sequence[Entry]

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Literal
 
 import structlog
 from structlog.types import EventDict
 
 from tasklogs.visible import fields_in_one_line
-from tasklogs_server.middleware.departures import is_of_a_peer_that_left
 from tasklogs_server.process.tracebacks import traceback_of
 from tasklogs_server.telemetry.calls import with_call
 
 _MESSAGE_CHARACTERS = 500
 
 
-def configure(log_format: Literal["console", "json"], log_level: str) -> None:
-    """Set up structlog for this process, and what libraries log through `logging`."""
+def configure(
+    log_format: Literal["console", "json"],
+    log_level: str,
+    *,
+    is_ignored: Callable[[BaseException], bool] = lambda _: False,
+) -> None:
+    """Set up structlog for this process, and what libraries log through `logging`.
+
+    A library's record is dropped if it reports an error that `is_ignored`.
+    """
     colors = log_format == "console" and sys.stderr.isatty()
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
@@ -46,7 +54,7 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
     )
     # Libraries say what goes wrong; what they do is nobody's concern here. Whoever runs the server
     # in a process of theirs, and has handlers, keeps those.
-    logging.basicConfig(handlers=[_OfLibraries()], level=max(level, logging.WARNING))
+    logging.basicConfig(handlers=[_OfLibraries(is_ignored)], level=max(level, logging.WARNING))
 
 
 def _without_words(_: object, __: str, line: EventDict) -> EventDict:
@@ -65,8 +73,9 @@ class _OfLibraries(logging.Handler):
     puts the exception of a lost task into its message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_ignored: Callable[[BaseException], bool]) -> None:
         super().__init__()
+        self._is_ignored = is_ignored
         self._log = structlog.get_logger()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -76,8 +85,8 @@ class _OfLibraries(logging.Handler):
             event = event.partition("(")[0]  # a callback's arguments follow
         fields = {"logger": record.name}
         error = record.exc_info[1] if record.exc_info else None
-        if is_of_a_peer_that_left(error):
-            return
         if error is not None:
+            if self._is_ignored(error):
+                return
             fields["exception"] = traceback_of(error)
         self._log.log(record.levelno, event, **fields)

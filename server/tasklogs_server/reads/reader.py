@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -69,8 +70,9 @@ class Sync(Protocol):
 class LogReader:
     """Answers reads of logs.
 
-    `sync` brings a task's stored log up to date; `confirmed_at` knows the moment of which it is a
-    true picture where that is not in the store yet; `evicted` reads what it has lost.
+    `sync` brings a task's stored log up to date; within `aside` a read that waits for it does not
+    count as one at work; `confirmed_at` knows the moment of which it is a true picture where that
+    is not in the store yet; `evicted` reads what it has lost.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class LogReader:
         reads: LogReads,
         *,
         sync: Sync,
+        aside: Callable[[], AbstractAsyncContextManager[None]],
         confirmed_at: Callable[[UUID], datetime | None],
         evicted: Callable[[UUID], Awaitable[Evicted]],
         page_bytes: int,
     ) -> None:
         self._reads = reads
         self._sync = sync
+        self._aside = aside
         self._confirmed_at = confirmed_at
         self._evicted = evicted
         self._page_bytes = page_bytes
@@ -137,7 +141,8 @@ class LogReader:
         self, task_id: UUID, query: LogQuery, time_left: timedelta | None
     ) -> AgentUnreachable | None:
         try:
-            await self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
+            async with self._aside():
+                await self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
         except AgentUnreachable as error:
             return error
         return None

@@ -123,6 +123,6 @@ async def _send(session: Session, context: Context) -> None:
 async def _write(context: Context, message: pb.ServerMessage) -> None:
     try:
         async with asyncio.timeout(_WRITE_TIMEOUT_SECONDS):
-            await context.write(message)
+            await context.write(message.SerializeToString())
     except TimeoutError:
         raise SessionLost from None

@@ -15,7 +15,6 @@ from tasklogs_server.domain.caller import User, visible
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import parse_task_ref
 from tasklogs_server.domain.read_plan import Source
-from tasklogs_server.middleware.expiry import ends_with_the_token
 from tasklogs_server.reads.follow_events import (
     CaughtUp,
     FollowEvent,
@@ -72,12 +71,12 @@ class TaskLogsService:
         context: grpc.aio.ServicerContext[Any, Any],
         caller: User,
     ) -> None:
-        """Write what the log does until it ends, the caller leaves, or their token expires.
+        """Write what happens to the log until it ends, or the caller leaves.
 
-        A write waits for as long as the caller does not read; nothing piles up meanwhile.
+        A write waits while the caller does not read. Nothing is buffered meanwhile.
         """
         messages = self._follows.follow(_follow_query_of(request, caller.sees_only))
-        async with ends_with_the_token(caller), aclosing(messages):
+        async with aclosing(messages):
             async for message in messages:
                 await context.write(message)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import grpc
 
@@ -18,9 +21,10 @@ from tasklogs_server.domain.names import (
 )
 from tasklogs_server.domain.reports import report_agent, report_build
 from tasklogs_server.domain.status import derive
-from tasklogs_server.services.task_places import place_of, token_of
+from tasklogs_server.reads.tokens import fingerprint, not_a_token, seal, unseal
 from tasklogs_server.store.records import LogHead, Task
-from tasklogs_server.tasks.directory import Directory
+from tasklogs_server.store.tasks import NEWEST
+from tasklogs_server.tasks.directory import Directory, Place
 from tasklogs_server.wire.enums import (
     AGENT_LIFECYCLE,
     APP_HEALTH,
@@ -37,6 +41,9 @@ _PAGE_SIZE = 100
 _MAX_PAGE_SIZE = 1000
 # Prompts may be 64 KiB each: a page ends before clients would refuse it at 4 MiB.
 _PAGE_BYTES = 1_000_000
+
+_PLACE = struct.Struct(">cq16s8s")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -98,7 +105,7 @@ class TasksService:
                 place = (before.created_at, before.task_id)
                 break
             response.tasks.append(encoded)
-        response.next_page_token = "" if place is None else token_of(place, request)
+        response.next_page_token = "" if place is None else page_token_of(place, request)
         return response
 
     async def delete_task(
@@ -212,3 +219,38 @@ def _log(head: LogHead) -> pb.Task.Log:
         bytes=head.held_bytes,
         snapshot_at=None if head.snapshot_at is None else timestamp(head.snapshot_at),
     )
+
+
+def page_token_of(place: Place, request: pb.ListTasksRequest) -> str:
+    """Return the token for the page that begins after `place`."""
+    created_at, task_id = place
+    micros = (created_at - _EPOCH) // timedelta(microseconds=1)
+    return seal(_PLACE.pack(b"t", micros, task_id.bytes, _fingerprint(request)))
+
+
+def place_of(request: pb.ListTasksRequest) -> Place:
+    """Return where the page begins.
+
+    Raises InvalidFields if the token is not one, or was given for other arguments.
+    """
+    if not request.page_token:
+        return NEWEST
+    kind, micros, task_id, made_for = unseal(_PLACE, request.page_token, "page_token")
+    if kind != b"t":
+        raise not_a_token("page_token")
+    if made_for != _fingerprint(request):
+        raise InvalidFields(
+            [FieldViolation("page_token", "was given for a request with other arguments")]
+        )
+    try:
+        return _EPOCH + timedelta(microseconds=micros), UUID(bytes=task_id)
+    except OverflowError:
+        raise not_a_token("page_token") from None
+
+
+def _fingerprint(request: pb.ListTasksRequest) -> bytes:
+    arguments = pb.ListTasksRequest()
+    arguments.CopyFrom(request)
+    arguments.ClearField("page_token")
+    arguments.ClearField("page_size")
+    return fingerprint(arguments.SerializeToString(deterministic=True))

@@ -8,7 +8,6 @@ leaves session state behind, so there is nothing to reset.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from tasklogs_server.concurrency.jitter import spread
 from tasklogs_server.domain.errors import StoreBusy, TaskLogsError
 from tasklogs_server.store.circuit_breaker import Presence
 from tasklogs_server.store.errors import is_connection_lost, translated
@@ -144,7 +144,7 @@ class Connections:
             async with asyncio.timeout(self._patience_seconds):
                 await self._slots.acquire()
         except TimeoutError:
-            raise StoreBusy(_retry_after()) from None
+            raise StoreBusy(spread(0.5, 2.0)) from None
         finally:
             self._waiting -= 1
 
@@ -182,8 +182,3 @@ async def _close(connection: Connection) -> None:
         await connection.close(timeout=1)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection.terminate()
-
-
-def _retry_after() -> timedelta:
-    # Those who were refused together must not come back together.
-    return timedelta(seconds=random.uniform(0.5, 2.0))
