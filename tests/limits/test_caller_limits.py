@@ -1,4 +1,4 @@
-"""What one caller may take at most, and what the server does with who takes more."""
+"""The limits of one caller, and how the server refuses calls beyond them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def limits_of(clock: Clock) -> CallerLimits:
 
 
 def taken(limits: CallerLimits, caller: User | Agent, calls: int = 100) -> int:
-    """How many of so many calls at once are taken."""
+    """Make calls at once. Returns how many are accepted."""
     for done in range(calls):
         try:
             limits.count_call(caller)
@@ -53,7 +53,7 @@ def taken(limits: CallerLimits, caller: User | Agent, calls: int = 100) -> int:
     return calls
 
 
-def test_calls_at_once_are_bounded_and_come_back_with_time(clock: Clock) -> None:
+def test_a_burst_of_calls_is_limited_and_allowed_again_after_a_pause(clock: Clock) -> None:
     limits = limits_of(clock)
     assert taken(limits, ALICE) == 3
     clock.now += 1
@@ -62,7 +62,7 @@ def test_calls_at_once_are_bounded_and_come_back_with_time(clock: Clock) -> None
     assert taken(limits, ALICE) == 3
 
 
-def test_each_caller_has_its_own_whatever_token_it_brings(clock: Clock) -> None:
+def test_each_caller_has_one_limit_for_all_its_tokens(clock: Clock) -> None:
     limits = limits_of(clock)
     assert taken(limits, ALICE) == 3
     assert taken(limits, User("alice", is_admin=True)) == 0
@@ -71,7 +71,7 @@ def test_each_caller_has_its_own_whatever_token_it_brings(clock: Clock) -> None:
     assert taken(limits, Agent(UUID(int=1), b"other")) == 0
 
 
-def test_whoever_is_local_is_not_one_caller(clock: Clock) -> None:
+def test_callers_named_local_are_not_limited(clock: Clock) -> None:
     assert taken(limits_of(clock), LOCAL) == 100
 
 
@@ -122,9 +122,7 @@ async def test_calls_beyond_the_rate_are_refused_and_others_are_not(
         await call("bob")
 
 
-async def test_calls_that_are_not_the_callers_to_make_count_as_well(
-    make_server: MakeServer, tmp_path: Path
-) -> None:
+async def test_calls_that_are_denied_count_too(make_server: MakeServer, tmp_path: Path) -> None:
     async with guarded(make_server, tmp_path, calls_per_second=0.01, calls_at_once=3) as guard:
         token = (await guard.create("alice")).agent_token
         upload, lists = guard.server.agents.UploadLogSnapshot, guard.server.tasks.ListTasks
@@ -140,7 +138,7 @@ async def test_calls_that_are_not_the_callers_to_make_count_as_well(
     assert by_agent == expected
 
 
-async def test_streams_beyond_the_bound_are_refused_until_one_ends(
+async def test_streams_beyond_the_limit_are_refused_until_one_ends(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
     async with guarded(make_server, tmp_path, streams_per_caller=2) as guard:
@@ -171,7 +169,7 @@ async def test_streams_beyond_the_bound_are_refused_until_one_ends(
         await until(has_room)
 
 
-async def test_watches_of_health_are_bounded_for_all_strangers_together(
+async def test_health_watches_of_all_callers_together_are_limited(
     make_server: MakeServer,
 ) -> None:
     async with make_server(health_watches=2) as server:
@@ -189,7 +187,9 @@ async def test_watches_of_health_are_bounded_for_all_strangers_together(
             call.cancel()
 
 
-async def test_a_live_read_without_a_deadline_ends_by_the_servers(make_server: MakeServer) -> None:
+async def test_a_live_read_without_a_deadline_ends_at_the_servers_default(
+    make_server: MakeServer,
+) -> None:
     async with make_server(default_deadline=0.3, agent_wait=60) as server:
         await server.create_task()
         await make_active(server)
@@ -198,7 +198,7 @@ async def test_a_live_read_without_a_deadline_ends_by_the_servers(make_server: M
             assert (await refused(read)).code is CODE.DEADLINE_EXCEEDED
 
 
-async def test_an_old_connection_ends_and_the_client_goes_on(make_server: MakeServer) -> None:
+async def test_an_old_connection_ends_and_the_client_continues(make_server: MakeServer) -> None:
     waits = ReconnectWaits(first=timedelta(milliseconds=5), cap=timedelta(milliseconds=50))
     again: list[object] = []
     async with (

@@ -1,4 +1,4 @@
-"""The bound on the bytes that all sessions hold: first come, first served."""
+"""The limit on the bytes that all sessions hold: first come, first served."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_fits_is_taken_at_once() -> None:
+async def test_bytes_that_fit_are_acquired_at_once() -> None:
     budget = IngestBudget(100)
     await budget.acquire(60)
     await budget.acquire(40)
     assert budget.held_bytes == 100
 
 
-async def test_one_taker_alone_always_fits() -> None:
+async def test_any_size_fits_if_nothing_is_held() -> None:
     budget = IngestBudget(100)
     await asyncio.wait_for(budget.acquire(500), 1)
     budget.release(500)
     assert budget.held_bytes == 0
 
 
-async def test_who_does_not_fit_waits_until_enough_is_given_back() -> None:
+async def test_bytes_that_do_not_fit_wait_until_enough_are_released() -> None:
     budget = IngestBudget(100)
     await budget.acquire(80)
     waiting = asyncio.create_task(budget.acquire(50))
@@ -41,7 +41,7 @@ async def test_who_does_not_fit_waits_until_enough_is_given_back() -> None:
     assert budget.held_bytes == 90
 
 
-async def test_a_small_taker_does_not_pass_a_large_one() -> None:
+async def test_a_small_size_does_not_overtake_a_large_one() -> None:
     budget = IngestBudget(100)
     await budget.acquire(80)
     order: list[str] = []
@@ -58,7 +58,7 @@ async def test_a_small_taker_does_not_pass_a_large_one() -> None:
     assert order == ["large", "small"]
 
 
-async def test_a_taker_that_leaves_holds_up_nobody_behind_it() -> None:
+async def test_a_waiter_that_leaves_does_not_delay_those_behind_it() -> None:
     budget = IngestBudget(100)
     await budget.acquire(80)
     large = asyncio.create_task(budget.acquire(90))
@@ -70,12 +70,12 @@ async def test_a_taker_that_leaves_holds_up_nobody_behind_it() -> None:
     await asyncio.wait_for(budget.acquire(10), 1)
 
 
-async def test_a_taker_that_is_cancelled_in_its_turn_gives_back() -> None:
+async def test_a_waiter_that_is_cancelled_at_its_turn_releases_its_bytes() -> None:
     budget = IngestBudget(100)
     await budget.acquire(100)
     waiting = asyncio.create_task(budget.acquire(100))
     await turns()
-    budget.release(100)  # its turn, but it has not run yet
+    budget.release(100)  # its turn has come, but it has not run yet
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -1,4 +1,4 @@
-"""Who may call what: a rule for every method, and another's task looks as if there were none."""
+"""Who may call what: every method has a rule, and another user's task looks like no task."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOBODY = "6b1f5a3e-8a53-4c1b-9df3-0123456789ab"
 
 
 class Recorded:
-    """Stands in for a server and notes what is registered on it."""
+    """Takes the place of a server, and records the methods that are registered on it."""
 
     def __init__(self) -> None:
         self.methods: set[str] = set()
@@ -133,7 +133,7 @@ async def guard(
     async def rest(_: Housekeeping) -> None:
         await asyncio.Event().wait()
 
-    # Its statements, at any moment, are nobody's call.
+    # Its statements come at any time and belong to no call.
     monkeypatch.setattr(Housekeeping, "run", rest)
     async with guarded(make_server, tmp_path) as guard:
         yield guard
@@ -155,7 +155,7 @@ OWN_TASK: dict[str, Request] = {
 }
 
 
-def test_every_method_on_a_task_is_tried_here() -> None:
+def test_this_file_tries_every_method_of_a_task() -> None:
     assert set(OWN_TASK) == {name for name, row in METHODS.items() if row.rule is Rule.OWN_TASK}
 
 
@@ -173,7 +173,7 @@ def without(said: Refusal, task: str) -> tuple[object, ...]:
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every statement that this process sends to Postgres, by its first words."""
+    """Every statement that this process sends to Postgres."""
     sent: list[str] = []
     for name in ("execute", "fetch", "fetchrow", "fetchval", "executemany"):
         original = getattr(asyncpg.Connection, name)
@@ -189,13 +189,13 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def of_calls(statements: list[str]) -> list[str]:
-    # What the server does by itself, at any moment.
+    # The server sends these by itself, at any time.
     own = re.compile(r"heartbeat|processes|deleted_at IS NOT NULL|SELECT 1$")
     return [one for one in statements if not own.search(one)]
 
 
 @pytest.mark.parametrize("method", OWN_TASK)
-async def test_anothers_task_is_not_found_alike_in_every_way(
+async def test_another_users_task_looks_exactly_like_no_task(
     guard: Guarded, statements: list[str], method: str
 ) -> None:
     made = await guard.create("alice")
@@ -218,9 +218,7 @@ async def test_anothers_task_is_not_found_alike_in_every_way(
 
 
 @pytest.mark.parametrize("method", OWN_TASK)
-async def test_an_admin_reaches_everyones_task_and_an_owner_their_own(
-    guard: Guarded, method: str
-) -> None:
+async def test_admins_may_use_every_task_and_owners_their_own(guard: Guarded, method: str) -> None:
     made = await guard.create("alice")
     raw: Any = guard.server.channel
     request = OWN_TASK[method](made.task.id).SerializeToString()
@@ -234,11 +232,11 @@ async def test_an_admin_reaches_everyones_task_and_an_owner_their_own(
             call.cancel()
             continue
         call = raw.unary_unary(method)(request, metadata=metadata)
-        # There is no build yet to report on.
+        # The task has no build yet, so a report is refused.
         assert await call.code() in (CODE.OK, CODE.FAILED_PRECONDITION)
 
 
-async def test_pages_and_cursors_of_anothers_log_open_nothing(guard: Guarded) -> None:
+async def test_a_cursor_of_another_users_log_gives_no_access(guard: Guarded) -> None:
     made = await guard.create("alice")
     read = await guard.server.logs.GetTaskLogs(
         logs_pb.GetTaskLogsRequest(task=made.task.id), metadata=guard.as_("alice")
@@ -250,7 +248,7 @@ async def test_pages_and_cursors_of_anothers_log_open_nothing(guard: Guarded) ->
     assert (await refused(call.read())).reason == "TASK_NOT_FOUND"
 
 
-async def test_what_was_read_for_one_is_not_shared_with_another(guard: Guarded) -> None:
+async def test_a_shared_read_is_not_shared_with_another_user(guard: Guarded) -> None:
     made = await guard.create("alice")
     request = logs_pb.GetTaskLogsRequest(task=made.task.id)
     for _ in range(3):
@@ -260,7 +258,7 @@ async def test_what_was_read_for_one_is_not_shared_with_another(guard: Guarded) 
         assert said.reason == "TASK_NOT_FOUND"
 
 
-async def test_only_an_admin_creates_for_another(guard: Guarded) -> None:
+async def test_only_an_admin_may_create_a_task_for_another_owner(guard: Guarded) -> None:
     async def create(metadata: Metadata, owner: str) -> pb.CreateTaskResponse:
         return await guard.server.tasks.CreateTask(
             pb.CreateTaskRequest(name="demo", owner=owner), metadata=metadata
@@ -273,12 +271,12 @@ async def test_only_an_admin_creates_for_another(guard: Guarded) -> None:
     assert (await create(root, "")).task.owner == "root"
 
 
-async def test_a_name_that_another_has_is_free(guard: Guarded) -> None:
+async def test_two_owners_may_use_the_same_task_name(guard: Guarded) -> None:
     await guard.create("alice")
     await guard.create("bob")
 
 
-async def test_only_an_admin_lists_anothers_tasks(guard: Guarded) -> None:
+async def test_only_an_admin_may_list_another_owners_tasks(guard: Guarded) -> None:
     await guard.create("alice")
     await guard.create("bob")
 
@@ -297,7 +295,7 @@ async def test_only_an_admin_lists_anothers_tasks(guard: Guarded) -> None:
     assert await owners(root, "bob") == ["bob"]
 
 
-async def test_a_page_of_anothers_list_shows_ones_own(guard: Guarded) -> None:
+async def test_another_users_page_token_lists_only_the_callers_tasks(guard: Guarded) -> None:
     for name in ("one", "two", "three"):
         await guard.create("alice", name)
     await guard.create("bob", "mine")
@@ -311,7 +309,9 @@ async def test_a_page_of_anothers_list_shows_ones_own(guard: Guarded) -> None:
     assert {task.owner for task in stolen.tasks} <= {"bob"}
 
 
-async def test_without_authentication_everyone_is_local_and_may_all(server: Server) -> None:
+async def test_without_authentication_every_caller_is_local_with_admin_rights(
+    server: Server,
+) -> None:
     made = await server.create_task()
     other = await server.create_task("other", owner="alice")
     assert (made.task.owner, other.task.owner) == ("local", "alice")

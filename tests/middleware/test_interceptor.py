@@ -1,4 +1,4 @@
-"""The exit of failed calls, for the four kinds of RPC, on a server of scripted handlers."""
+"""How calls of all four kinds of RPC end, on a server of scripted handlers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Do = Callable[[grpc.aio.ServicerContext[Any, Any]], Any]
 
 
 class Scripted:
-    """Handlers of all shapes that run `do` once the first request is there."""
+    """Handlers of all kinds. They run `do` when the first request has arrived."""
 
     def __init__(self, do: Do) -> None:
         self._do = do
@@ -159,7 +159,7 @@ async def call(channel: Any, method: str) -> bytes:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_an_answer_goes_through(method: str) -> None:
+async def test_a_response_reaches_the_caller(method: str) -> None:
     async def nothing(_: Any) -> None:
         pass
 
@@ -180,7 +180,7 @@ async def test_a_domain_error_becomes_its_status(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_an_unexpected_error_tells_the_caller_nothing_and_the_log_where_it_was(
+async def test_an_unexpected_error_is_internal_to_the_caller_and_located_in_the_log(
     method: str,
 ) -> None:
     async def fail(_: Any) -> None:
@@ -202,14 +202,14 @@ async def test_an_unexpected_error_tells_the_caller_nothing_and_the_log_where_it
     assert CONTENT not in str(entry)
 
 
-async def test_the_log_as_it_is_written_holds_no_variables_and_no_content(
+async def test_the_written_log_has_no_variables_and_no_content(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(_: Any) -> None:
         held = CONTENT
         raise RuntimeError(held)
 
-    # A logger of its own: once used it keeps this configuration, and other tests capture theirs.
+    # A new logger: it keeps this configuration after its first use, and other tests capture theirs.
     monkeypatch.setattr(failures, "_log", structlog.get_logger("of this test"))
     log_output.configure("console", "info")
     try:
@@ -224,7 +224,7 @@ async def test_the_log_as_it_is_written_holds_no_variables_and_no_content(
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_status_that_a_handler_chose_goes_through(method: str) -> None:
+async def test_a_status_that_a_handler_sends_reaches_the_caller(method: str) -> None:
     async def abort(context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await context.abort(grpc.StatusCode.ALREADY_EXISTS, "chosen")
 
@@ -237,7 +237,7 @@ async def test_a_status_that_a_handler_chose_goes_through(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_cancelled_call_is_no_error_and_finished_waits_for_its_cleanup(
+async def test_a_cancelled_call_is_not_logged_and_finished_waits_for_its_cleanup(
     method: str,
 ) -> None:
     started, cleaned = asyncio.Event(), asyncio.Event()
@@ -268,7 +268,7 @@ async def test_a_cancelled_call_is_no_error_and_finished_waits_for_its_cleanup(
 
 
 @pytest.mark.parametrize("method", ["generating", "talking"])
-async def test_a_generator_whose_caller_left_between_two_answers_is_closed_with_its_call(
+async def test_a_generator_whose_caller_leaves_between_two_responses_is_closed_with_its_call(
     method: str,
 ) -> None:
     cleaned = asyncio.Event()
@@ -311,7 +311,7 @@ async def test_a_generator_whose_caller_left_between_two_answers_is_closed_with_
         assert cleaned.is_set()
 
 
-async def test_once_it_refuses_new_calls_are_refused_and_open_ones_answered() -> None:
+async def test_while_draining_new_calls_are_refused_and_open_calls_answered() -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def wait(_: Any) -> None:

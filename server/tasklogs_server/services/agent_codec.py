@@ -1,4 +1,4 @@
-"""The agent stream's messages, between the protos and plain data."""
+"""The messages of the agent stream: from protobuf to plain data, and back."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _HELLO_CHARACTERS = 100
 _ROLES = {"user": EntryType.INPUT, "agent": EntryType.OUTPUT}
 _MAX_ID = 2**31 - 1
 _TIME_CHARACTERS = 64
-# Of 4 MiB there are two million empty entries, or three times as many violations: half a minute in
-# which nobody else is served, and 2 GB. No agent packs so many.
+# A message of 4 MiB can hold two million empty entries, with three violations each. To handle them
+# would take 2 GB and half a minute, in which no other call is served. No agent sends so many.
 _MAX_ENTRIES = 50_000
 _MAX_VIOLATIONS = 20
 
 
 def hello(message: pb.AgentMessage) -> messages.Hello:
-    """Decode the first message. Raises ProtocolViolation where it is another."""
+    """Decode the first message. Raises ProtocolViolation if it is not Hello, InvalidFields."""
     if message.WhichOneof("message") != "hello":
-        raise ProtocolViolation("the first message is Hello")
+        raise ProtocolViolation("the first message must be Hello")
     said = message.hello
     build_number = said.build_number if said.HasField("build_number") else None
     if build_number is not None and build_number < 1:
@@ -86,7 +86,7 @@ def state(message: pb.StateReport) -> messages.AgentState:
 
 
 def welcome(message: messages.Welcome) -> pb.ServerMessage:
-    """Encode where the store stands."""
+    """Encode what the store holds of the log, for an agent that has just connected."""
     position, limits = message.position, message.limits
     tail = position.tail
     encoded = pb.Welcome(
@@ -131,10 +131,10 @@ def event(message: messages.ServerEvent) -> pb.ServerMessage:
 
 
 def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
-    """Decode an uploaded conversation. Raises InvalidFields, the first fields named."""
+    """Decode an uploaded conversation. Raises InvalidFields, which names the first fields."""
     if request.format != pb.SNAPSHOT_FORMAT_AGENTAPI:
         raise InvalidFields(
-            [FieldViolation("format", "must be SNAPSHOT_FORMAT_AGENTAPI, the only one there is")]
+            [FieldViolation("format", "must be SNAPSHOT_FORMAT_AGENTAPI, the only format")]
         )
     listed = request.data.fields.get("messages")
     if listed is None or listed.WhichOneof("kind") != "list_value":
@@ -209,7 +209,7 @@ def _id(value: Value | None) -> int | None:
     if value is None or value.WhichOneof("kind") != "number_value":
         return None
     number = value.number_value
-    # NaN fails every comparison; infinities and huge numbers are not in the range.
+    # NaN fails every comparison, and infinities are out of range.
     return int(number) if 0 <= number <= _MAX_ID and number.is_integer() else None
 
 
@@ -220,7 +220,7 @@ def _text(value: Value | None) -> str | None:
 
 
 def _time(text: str | None) -> Time | None:
-    # The parser remembers what it has seen: nothing long may get there.
+    # The parser caches what it has parsed, so long texts must not get there.
     if text is None or len(text) > _TIME_CHARACTERS:
         return None
     try:

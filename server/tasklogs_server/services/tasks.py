@@ -1,4 +1,4 @@
-"""Tasks: for orchestrators and operators."""
+"""`tasklogs.v1.Tasks`: orchestrators and operators manage tasks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PROMPT_BYTES = 64 * 1024
 _DISPLAY_NAME_CHARACTERS = 255
 _PAGE_SIZE = 100
 _MAX_PAGE_SIZE = 1000
-# Prompts may be 64 KiB each: a page ends before clients would refuse it at 4 MiB.
+# Prompts may have 64 KiB each. A page ends long before 4 MiB, which clients refuse by default.
 _PAGE_BYTES = 1_000_000
 
 _PLACE = struct.Struct(">cq16s8s")
@@ -118,7 +118,7 @@ class TasksService:
     async def report_build(
         self, request: pb.ReportBuildRequest, _: Context, caller: User
     ) -> pb.Task:
-        """Report on a workspace build."""
+        """Record the state of a workspace build."""
         violations: list[FieldViolation] = []
         ref = _ref_of(request.task, violations)
         _check_build_number(request.build_number, violations)
@@ -139,14 +139,14 @@ class TasksService:
     async def report_agent(
         self, request: pb.ReportAgentRequest, _: Context, caller: User
     ) -> pb.Task:
-        """Report on the agent and the task app."""
+        """Record the state of the agent and of the task app."""
         violations: list[FieldViolation] = []
         ref = _ref_of(request.task, violations)
         _check_build_number(request.build_number, violations)
         lifecycle = AGENT_LIFECYCLE.decode(request.lifecycle, "lifecycle", violations)
         health = APP_HEALTH.decode(request.app_health, "app_health", violations)
         if not request.lifecycle and not request.app_health:
-            violations.append(FieldViolation("lifecycle", "this or app_health is required"))
+            violations.append(FieldViolation("lifecycle", "lifecycle or app_health is required"))
         if ref is None or violations:
             raise InvalidFields(violations)
         task = await self._directory.report(
@@ -158,7 +158,7 @@ class TasksService:
     async def rotate_agent_token(
         self, request: pb.RotateAgentTokenRequest, _: Context, caller: User
     ) -> pb.RotateAgentTokenResponse:
-        """Replace the agent's token."""
+        """Replace the agent's token. The old one is not valid any more."""
         token = await self._directory.rotate_agent_token(_visible(request.task, caller))
         return pb.RotateAgentTokenResponse(agent_token=token)
 
@@ -185,7 +185,7 @@ def _display_name_violations(display_name: str) -> list[FieldViolation]:
         limit = f"must be at most {_DISPLAY_NAME_CHARACTERS} characters"
         return [FieldViolation("display_name", limit)]
     if not is_one_line(display_name):
-        return [FieldViolation("display_name", "must not hold control characters")]
+        return [FieldViolation("display_name", "must not contain control characters")]
     return []
 
 

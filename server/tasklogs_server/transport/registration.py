@@ -92,12 +92,12 @@ class _Registry:
 
 
 def register_health(server: grpc.aio.Server, servicer: health_pb2_grpc.HealthServicer) -> None:
-    """Serve health alone."""
+    """Register health."""
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
 
 
 async def set_serving(servicer: Health, *, serving: bool) -> None:
-    """Say how every service is, the server as a whole ('') and, always well, `LIVENESS`."""
+    """Set the health of all services and of the whole server (''). `LIVENESS` always serves."""
     servicer.set(LIVENESS, serving=True)
     for name in ("", *(descriptor.full_name for descriptor in OWN_SERVICES)):
         servicer.set(name, serving=serving)
@@ -140,9 +140,9 @@ def _snake(name: str) -> str:
 
 
 def _register_channelz(server: grpc.aio.Server) -> Sequence[str]:
-    from grpc_channelz.v1 import channelz
+    from grpc_channelz.v1 import channelz, channelz_pb2_grpc
 
-    channelz.add_channelz_servicer(server)
+    channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), server)
     return [CHANNELZ]
 
 
