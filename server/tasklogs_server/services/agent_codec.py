@@ -53,9 +53,11 @@ def append(message: pb.LogAppend) -> messages.Append:
     violations: list[FieldViolation] = []
     tail = None
     if message.HasField("tail"):
+        if not message.tail.HasField("time"):
+            violations.append(FieldViolation("append.tail.time", "is required"))
         tail = messages.TailChange(
             message.tail.id,
-            _time_of(message.tail, "append.tail.time", violations),
+            time_of(message.tail.time, "append.tail.time", violations),
             Delta(message.tail.keep_bytes, message.tail.text.encode()),
         )
     entries: list[Entry] = []
@@ -165,21 +167,15 @@ def _entry(message: types.TaskLogEntry, violations: list[FieldViolation]) -> Ent
     except ValueError:
         violations.append(FieldViolation("append.entries.type", "is not a TASK_LOG_TYPE value"))
         type_ = EntryType.OUTPUT
+    if not message.HasField("time"):
+        violations.append(FieldViolation("append.entries.time", "is required"))
     return Entry(
         id=message.id,
         type=type_,
-        time=_time_of(message, "append.entries.time", violations),
+        time=time_of(message.time, "append.entries.time", violations),
         content=message.content.encode(),
         dropped_bytes=message.dropped_bytes,
     )
-
-
-def _time_of(
-    message: types.TaskLogEntry | pb.TailDelta, field: str, violations: list[FieldViolation]
-) -> Time:
-    if not message.HasField("time"):
-        violations.append(FieldViolation(field, "is required"))
-    return time_of(message.time, field, violations)
 
 
 def _message(item: Value, field: str, violations: list[FieldViolation]) -> Entry | None:
