@@ -117,7 +117,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # whatever is unread.
             if is_read:
                 responses.check(recipient)
-            if streams_responses:
+            if response is None and (streams_responses or _has_failed(context)):
+                # A stream, or a library's handler that has set a status instead.
                 responses.began(call, recipient, 0)
                 return None
             body = response if isinstance(response, bytes) else serialize(response)
@@ -162,3 +163,8 @@ def _function(handler: Any, method: Method) -> Handler:
     if handler.response_streaming and method.rule is not Rule.AGENT:  # agents' tokens do not expire
         function = until_the_token_expires(function)
     return function
+
+
+def _has_failed(context: Any) -> bool:
+    """Whether the handler has set a status that is not OK, which the stubs take for an enum."""
+    return context.code() not in (0, grpc.StatusCode.OK)
