@@ -30,15 +30,15 @@ from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.admission import Admission, Capacity
 from tasklogs_server.limits.caller_limits import Allowance, CallerLimits
-from tasklogs_server.limits.handshake_queue import Handshakes
-from tasklogs_server.limits.ingest_budget import Budget
-from tasklogs_server.middleware.arrivals import Arrivals
-from tasklogs_server.middleware.authentication import Access
-from tasklogs_server.middleware.failures import Failures
+from tasklogs_server.limits.handshake_queue import HandshakeQueue
+from tasklogs_server.limits.ingest_budget import IngestBudget
+from tasklogs_server.middleware.authentication import Authentication
+from tasklogs_server.middleware.failures import Failures, is_disconnect
 from tasklogs_server.middleware.interceptor import CallInterceptor
 from tasklogs_server.middleware.observation import CallObserver
 from tasklogs_server.middleware.open_calls import OpenCalls
-from tasklogs_server.middleware.responses import Sending
+from tasklogs_server.middleware.requests import RequestBodies
+from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.process import log_output
 from tasklogs_server.process.garbage import spare_what_stays
 from tasklogs_server.process.lifecycle import StoppedEarly, StopSignals
@@ -54,7 +54,7 @@ from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tasklogs_server.tasks.directory import Directory
 from tasklogs_server.tasks.retention import Housekeeping
-from tasklogs_server.transport.hang_up import hang_up, let_nobody_in
+from tasklogs_server.transport import grpc_workarounds
 from tasklogs_server.transport.health import Health
 from tasklogs_server.transport.health_port import probes
 from tasklogs_server.transport.listener import bind, options
@@ -86,7 +86,7 @@ async def serve(
 
     `on_ready` is given the address. Raises StartupError.
     """
-    log_output.configure(settings.log_format, settings.log_level)
+    log_output.configure(settings.log_format, settings.log_level, is_ignored=is_disconnect)
     # What is refused is refused before a database is started for it.
     listen_address(settings)
     async with AsyncExitStack() as stack:
@@ -152,8 +152,8 @@ async def run(
         stack.push_async_callback(store.close)
 
         admission = Admission(_capacity(settings))
-        budget = Budget(settings.ingest_bytes)
-        handshakes = Handshakes(settings.handshakes, _HANDSHAKE_PATIENCE)
+        budget = IngestBudget(settings.ingest_bytes)
+        handshakes = HandshakeQueue(settings.handshakes, _HANDSHAKE_PATIENCE)
         bus = LocalBus()
         group_commit = GroupCommit(store.writes, bus, observer=observer)
         log_limits = LogLimits(settings.log_entries, settings.log_bytes, settings.min_retention)
@@ -192,7 +192,8 @@ async def run(
         )
         reader = LogReader(
             store.reads,
-            sync=admission.setting_aside(syncs.sync),
+            sync=syncs.sync,
+            aside=admission.aside,
             confirmed_at=sessions.confirmed_at,
             evicted=store.evictions.evicted,
             page_bytes=settings.page_bytes,
@@ -210,19 +211,24 @@ async def run(
             settings.agent_connects_at_once,
         )
         caller_limits = CallerLimits(allowance, clock=time.monotonic)
-        access = Access(
-            security.users(agent_tokens, caller_limits.take_call), agent_tokens, caller_limits
+        authentication = Authentication(
+            security.users(agent_tokens, caller_limits.count_call), agent_tokens, caller_limits
         )
         calls = OpenCalls()
-        arrivals = Arrivals(settings.request_timeout)
-        sending = Sending(settings.answer_bytes, settings.answer_timeout, observer=observer)
+        bodies = RequestBodies(settings.request_timeout)
+        responses = Responses(
+            settings.answer_bytes,
+            settings.answer_timeout,
+            reset=grpc_workarounds.reset_calls,
+            observer=observer,
+        )
         interceptors: list[grpc.aio.ServerInterceptor] = [
             CallInterceptor(
-                access.admission,
+                authentication.of,
                 calls=calls,
+                bodies=bodies,
+                responses=responses,
                 admission=admission,
-                arrivals=arrivals,
-                sending=sending,
                 failures=Failures(observer),
                 default_deadline=settings.default_deadline,
             )
@@ -239,6 +245,7 @@ async def run(
             channelz=settings.channelz,
         )
         bound = bind(server, host, port, security.certificate)
+        grpc_workarounds.check(bound)
 
         metrics_address = stack.enter_context(
             metrics_of(
@@ -249,7 +256,7 @@ async def run(
                 follows,
                 budget,
                 handshakes,
-                sending,
+                responses,
                 security.certificate,
             )
         )
@@ -261,8 +268,8 @@ async def run(
         await stack.enter_async_context(background(directory.purge_deleted()))
         await stack.enter_async_context(background(housekeeping.run()))
         await stack.enter_async_context(background(_persist(sessions)))
-        await stack.enter_async_context(background(arrivals.cut_off()))
-        await stack.enter_async_context(background(sending.cut_off()))
+        await stack.enter_async_context(background(bodies.cut_off()))
+        await stack.enter_async_context(background(responses.cut_off()))
         await stack.enter_async_context(
             background(store.watch(lambda works: set_serving(health_servicer, serving=works)))
         )
@@ -295,13 +302,13 @@ async def _stop(
     calls.refuse(lambda: ServerDraining(_DRAIN_RETRY_AFTER))
     sessions.end_all()
     follows.drain(ServerDraining(_DRAIN_RETRY_AFTER))
-    let_nobody_in(port)
+    grpc_workarounds.drop_new_connections(port)
     calls.end()
     with suppress(TimeoutError):
         async with asyncio.timeout(_ENDED_SECONDS):
             await asyncio.sleep(_ACCEPTED_SECONDS)
             await calls.over()
-    hang_up(port)
+    grpc_workarounds.close_connections(port)
     await server.stop(grace=0.5)
     # `stop` returns before the handlers' cleanup has run, and that needs the store.
     with suppress(TimeoutError):

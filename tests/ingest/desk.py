@@ -29,8 +29,8 @@ from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.syncs import Syncs
 from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.ingest.write_behind import WriteBehind
-from tasklogs_server.limits.handshake_queue import Handshakes
-from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.limits.handshake_queue import HandshakeQueue
+from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
@@ -70,7 +70,7 @@ class Desk:
 
     store: Store
     clock: Clock
-    budget: Budget
+    budget: IngestBudget
     group_commit: GroupCommit
     sessions: Sessions
     syncs: Syncs
@@ -93,7 +93,7 @@ class Desk:
         epochs_per_hour: int = 60,
     ) -> AsyncIterator[Self]:
         """Build all of it and run the group commit."""
-        clock, budget, bus = Clock(), Budget(ingest_bytes), LocalBus()
+        clock, budget, bus = Clock(), IngestBudget(ingest_bytes), LocalBus()
         group_commit = GroupCommit(store.writes, bus)
         log_limiter = LogLimiter(store.evictions, log_limits)
         resources = SessionResources(
@@ -112,7 +112,7 @@ class Desk:
             store=store.sessions,
             tasks=store.tasks,
             bus=bus,
-            handshakes=Handshakes(handshakes, patience),
+            handshakes=HandshakeQueue(handshakes, patience),
             tail_bytes=tail_bytes,
         )
         syncs = Syncs(

@@ -7,16 +7,16 @@ import asyncio
 import pytest
 
 from tasklogs_server.ingest.window import Window
-from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.limits.ingest_budget import IngestBudget
 
 LIMIT = 1000
 
 
 @pytest.fixture
-async def budget() -> Budget:
-    budget = Budget(1 << 20)
-    await budget.take(600)
-    await budget.take(500)
+async def budget() -> IngestBudget:
+    budget = IngestBudget(1 << 20)
+    await budget.acquire(600)
+    await budget.acquire(500)
     return budget
 
 
@@ -27,7 +27,9 @@ async def is_waiting(window: Window) -> bool:
     return not done
 
 
-async def test_a_sender_past_the_limit_waits_until_enough_is_committed(budget: Budget) -> None:
+async def test_a_sender_past_the_limit_waits_until_enough_is_committed(
+    budget: IngestBudget,
+) -> None:
     window = Window(LIMIT, budget)
     assert window.received(1, 600, seen_at=1.0)
     window.handed_over()
@@ -38,7 +40,7 @@ async def test_a_sender_past_the_limit_waits_until_enough_is_committed(budget: B
     assert budget.held_bytes == 500
 
 
-async def test_it_is_idle_once_the_last_append_is_committed(budget: Budget) -> None:
+async def test_it_is_idle_once_the_last_append_is_committed(budget: IngestBudget) -> None:
     window = Window(LIMIT, budget)
     assert window.is_idle
     window.received(1, 600, seen_at=1.0)
@@ -52,7 +54,7 @@ async def test_it_is_idle_once_the_last_append_is_committed(budget: Budget) -> N
     await window.wait_until_idle()
 
 
-async def test_a_commit_knows_when_its_oldest_change_was_seen(budget: Budget) -> None:
+async def test_a_commit_knows_when_its_oldest_change_was_seen(budget: IngestBudget) -> None:
     window = Window(LIMIT, budget)
     window.received(1, 300, seen_at=5.0)
     window.received(2, 300, seen_at=6.0)
@@ -63,7 +65,7 @@ async def test_a_commit_knows_when_its_oldest_change_was_seen(budget: Budget) ->
     assert window.committed() == 7.0
 
 
-async def test_what_is_lost_is_given_back_and_not_acknowledged(budget: Budget) -> None:
+async def test_what_is_lost_is_given_back_and_not_acknowledged(budget: IngestBudget) -> None:
     window = Window(LIMIT, budget)
     window.received(1, 600, seen_at=1.0)
     window.handed_over()
@@ -72,7 +74,7 @@ async def test_what_is_lost_is_given_back_and_not_acknowledged(budget: Budget) -
     assert (window.acked_sequence, budget.held_bytes) == (0, 500)
 
 
-async def test_a_closed_window_holds_only_what_is_in_flight(budget: Budget) -> None:
+async def test_a_closed_window_holds_only_what_is_in_flight(budget: IngestBudget) -> None:
     window = Window(LIMIT, budget)
     window.received(1, 600, seen_at=1.0)
     window.handed_over()

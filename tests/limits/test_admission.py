@@ -1,4 +1,4 @@
-"""Beyond its capacity the server refuses early, and says when to come again."""
+"""Beyond its capacity the server refuses calls early, and says when to retry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from uuid import uuid4
 
 import asyncpg
 import grpc
@@ -26,7 +25,7 @@ from tests.support.fixtures.server import MakeServer, Server
 
 @asynccontextmanager
 async def held_up(server: Server) -> AsyncIterator[None]:
-    """Let every read of a log wait for as long as the block lasts."""
+    """Every read of a log waits for as long as the block lasts."""
     connection = await asyncpg.connect(server.dsn)
     try:
         async with connection.transaction():
@@ -37,7 +36,7 @@ async def held_up(server: Server) -> AsyncIterator[None]:
 
 
 async def are_held_up(server: Server, count: int, statement: str = "range_start") -> bool:
-    """Whether so many statements wait that hold this text; the server has others of its own."""
+    """Whether `count` statements with this text wait. The server sends others by itself."""
     connection = await asyncpg.connect(server.dsn)
     try:
         waiting = await connection.fetchval(
@@ -51,7 +50,7 @@ async def are_held_up(server: Server, count: int, statement: str = "range_start"
 
 
 def read(server: Server, tail: int) -> asyncio.Task[logs_pb.GetTaskLogsResponse]:
-    """Read in a way that shares with no other `tail`."""
+    """Read. Reads of another `tail` are not shared with it."""
     request = logs_pb.GetTaskLogsRequest(task=TASK, tail=tail, source=logs_pb.LOG_SOURCE_SNAPSHOT)
 
     async def call() -> logs_pb.GetTaskLogsResponse:
@@ -76,7 +75,7 @@ async def test_reads_beyond_the_queue_are_refused_at_once_and_those_in_it_are_an
     for refusal in refusals:
         assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert refusal.kinds == ["RetryInfo"]
-    # They must not come back together.
+    # They must not come back at the same time.
     assert len({refusal.retry_seconds for refusal in refusals}) > 10
 
 
@@ -93,7 +92,7 @@ async def test_a_read_whose_turn_does_not_come_in_time_is_refused(make_server: M
     assert refusal.retry_seconds is not None
 
 
-async def test_changes_have_a_bound_of_their_own(make_server: MakeServer) -> None:
+async def test_writes_have_a_limit_of_their_own(make_server: MakeServer) -> None:
     async with make_server(writes=1) as server:
         await server.create_task()
         async with held_up(server):
@@ -110,7 +109,7 @@ async def delete(server: Server) -> None:
     await server.tasks.DeleteTask(pb.DeleteTaskRequest(task=TASK))
 
 
-async def test_live_reads_that_wait_for_the_task_app_keep_nobody_from_reading(
+async def test_live_reads_that_wait_for_the_task_app_do_not_count_as_reads(
     make_server: MakeServer,
 ) -> None:
     async with make_server(reads=2, waiting_reads=10) as server:
@@ -138,7 +137,7 @@ async def read_live(server: Server) -> logs_pb.GetTaskLogsResponse:
     )
 
 
-async def test_follows_and_agent_streams_are_bounded_and_make_room_when_they_leave(
+async def test_follows_and_agent_streams_are_limited_and_count_until_they_end(
     make_server: MakeServer,
 ) -> None:
     async with make_server(follows=1, agents=1) as server:
@@ -171,7 +170,7 @@ async def test_300_callers_at_once_are_all_answered(server: Server) -> None:
     assert all(answer.snapshot for answer in answers)
 
 
-async def test_whoever_leaves_the_queue_gives_its_place_to_the_next() -> None:
+async def test_a_call_that_leaves_the_queue_gives_its_place_to_the_next() -> None:
     admission = Admission(Capacity(reads=1, queued_reads=2))
     assert admission.enter(Kind.READ) is None
     turns = [asyncio.ensure_future(waited(admission)) for _ in range(2)]
@@ -187,13 +186,13 @@ async def test_whoever_leaves_the_queue_gives_its_place_to_the_next() -> None:
     assert admission.enter(Kind.READ) is None
 
 
-async def test_whoever_gives_up_just_as_a_place_is_free_is_told_to_come_again() -> None:
+async def test_a_call_whose_time_ends_as_its_turn_comes_is_refused_and_holds_no_place() -> None:
     admission = Admission(Capacity(reads=1, queued_reads=2, queue_time=timedelta(0)))
     assert admission.enter(Kind.READ) is None
     turn = asyncio.ensure_future(waited(admission))
     await asyncio.sleep(0)
 
-    # In the turn of the loop in which its time is over, the call that was at work ends.
+    # The call that is handled ends in the same turn of the loop in which the other's time ends.
     asyncio.get_running_loop().call_soon(admission.leave, Kind.READ)
 
     with pytest.raises(LimitExceeded):
@@ -207,41 +206,35 @@ async def waited(admission: Admission) -> None:
     await turn
 
 
-async def test_a_sync_that_fails_counts_as_little_as_one_that_is_done() -> None:
+async def test_a_read_whose_sync_fails_is_counted_correctly_afterwards() -> None:
     admission = Admission(Capacity(reads=1, queued_reads=0, waiting_reads=1))
 
-    async def fail(*_: object, **__: object) -> None:
-        assert admission.enter(Kind.READ) is None  # the read that waits made room
-        admission.leave(Kind.READ)
-        raise TimeoutError
+    async def fail_aside() -> None:
+        async with admission.aside():
+            assert admission.enter(Kind.READ) is None  # the read that is aside does not count
+            admission.leave(Kind.READ)
+            raise TimeoutError
 
-    sync = admission.setting_aside(fail)  # type: ignore[arg-type]
     for _ in range(3):
         assert admission.enter(Kind.READ) is None
         with pytest.raises(TimeoutError):
-            await sync(uuid4(), max_staleness=None, time_left=None)
+            await fail_aside()
         admission.leave(Kind.READ)
 
 
-async def test_reads_whose_agents_answer_at_once_go_on_one_after_the_other_before_the_queue() -> (
-    None
-):
+async def test_reads_whose_agents_have_answered_go_before_the_queue_one_by_one() -> None:
     admission = Admission(Capacity(reads=2, queued_reads=1))
     answered = asyncio.Event()
     at_work: list[int] = []
 
-    async def answer(*_: object, **__: object) -> None:
-        await answered.wait()
-
-    sync = admission.setting_aside(answer)  # type: ignore[arg-type]
-
     async def read_live(number: int) -> None:
         assert admission.enter(Kind.READ) is None
-        await sync(uuid4(), max_staleness=None, time_left=None)
+        async with admission.aside():
+            await answered.wait()
         at_work.append(number)
 
     live = [asyncio.ensure_future(read_live(number)) for number in range(6)]
-    await asyncio.sleep(0)  # all wait, and none is at work
+    await asyncio.sleep(0)  # all are aside, and none counts
     assert [admission.enter(Kind.READ) for _ in range(2)] == [None, None]
     queued = asyncio.ensure_future(waited(admission))
     await asyncio.sleep(0)
@@ -260,10 +253,10 @@ async def test_reads_whose_agents_answer_at_once_go_on_one_after_the_other_befor
     assert queued.done()
     for _ in range(2):
         admission.leave(Kind.READ)
-    assert admission._under_way[Kind.READ] == 0
+    assert admission._handled[Kind.READ] == 0
 
 
 async def all_had_a_turn() -> None:
-    """Let the loop do all that can be done now."""
+    """Let the loop run everything that is ready."""
     for _ in range(10):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""An agent that connects over and over is told to come back later, before it costs anything."""
+"""An agent that connects too often is refused, before that costs a look at the store."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import tasks_pb2
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import LimitExceeded, StoreUnavailable
-from tasklogs_server.limits import agent_connects
-from tasklogs_server.limits.agent_connects import AgentConnects
+from tasklogs_server.limits import caller_limits
+from tasklogs_server.limits.caller_limits import AgentConnects
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.tasks import TaskStore
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
@@ -43,13 +43,13 @@ def connects(clock: Clock) -> AgentConnects:
 def taken(connects: AgentConnects, agent: Agent) -> int:
     for done in range(100):
         try:
-            connects.take(agent)
+            connects.count(agent)
         except LimitExceeded:
             return done
     return 100
 
 
-def test_a_task_has_one_bucket_whichever_token_its_agent_brings(connects: AgentConnects) -> None:
+def test_a_task_has_one_bucket_for_all_its_tokens(connects: AgentConnects) -> None:
     assert taken(connects, AGENT) == 3
     assert taken(connects, Agent(ONE, ROTATED)) == 0
     assert taken(connects, Agent(OTHER, GOOD)) == 3
@@ -58,15 +58,15 @@ def test_a_task_has_one_bucket_whichever_token_its_agent_brings(connects: AgentC
 def test_one_is_told_when_to_come_again_and_may_then(connects: AgentConnects, clock: Clock) -> None:
     taken(connects, AGENT)
     with pytest.raises(LimitExceeded) as caught:
-        connects.take(AGENT)
+        connects.count(AGENT)
     later = caught.value.retry_after
     assert later is not None
     assert timedelta(seconds=1) <= later <= timedelta(seconds=2)
     clock.now += later.total_seconds()
-    connects.take(AGENT)
+    connects.count(AGENT)
 
 
-def test_who_was_refused_is_refused_again_unseen_until_it_may_connect(
+def test_a_refused_agent_is_refused_without_a_look_up_until_it_may_connect(
     connects: AgentConnects, clock: Clock
 ) -> None:
     assert connects.refusal(AGENT) is None
@@ -78,7 +78,7 @@ def test_who_was_refused_is_refused_again_unseen_until_it_may_connect(
     assert connects.refusal(AGENT) is None
 
 
-def test_whoever_has_another_token_than_was_good_is_not_told_of_the_refusal(
+def test_a_caller_with_another_token_does_not_learn_of_the_refusal(
     connects: AgentConnects,
 ) -> None:
     taken(connects, AGENT)
@@ -86,10 +86,10 @@ def test_whoever_has_another_token_than_was_good_is_not_told_of_the_refusal(
     assert connects.refusal(Agent(OTHER, GOOD)) is None
 
 
-def test_agents_that_never_come_back_cost_nothing(
+def test_agents_that_never_come_back_are_forgotten(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_connects, "_REFUSED", 10)
+    monkeypatch.setattr(caller_limits, "_REFUSED", 10)
     connects = AgentConnects(1.0, 1, clock=clock)
     for number in range(100):
         agent = Agent(UUID(int=number), GOOD)
@@ -98,7 +98,7 @@ def test_agents_that_never_come_back_cost_nothing(
         assert len(connects._refused) <= 10
 
 
-async def test_a_burst_passes_then_the_agent_is_refused_and_the_running_session_goes_on(
+async def test_a_burst_is_accepted_then_the_agent_is_refused_and_its_session_continues(
     make_server: MakeServer,
 ) -> None:
     async with make_server(agent_connects_per_second=0.01, agent_connects_at_once=3) as server:
@@ -150,7 +150,9 @@ async def test_a_refused_agent_costs_the_store_nothing(
             assert no_tasks.code is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_who_only_knows_the_task_cannot_keep_its_agent_out(make_server: MakeServer) -> None:
+async def test_a_caller_who_knows_only_the_task_cannot_lock_its_agent_out(
+    make_server: MakeServer,
+) -> None:
     async with make_server(agent_connects_per_second=0.01, agent_connects_at_once=1) as server:
         token = (await server.create_task()).agent_token
         for _ in range(5):
@@ -160,7 +162,7 @@ async def test_who_only_knows_the_task_cannot_keep_its_agent_out(make_server: Ma
             pass
 
 
-async def test_streams_that_say_no_hello_count_as_well(make_server: MakeServer) -> None:
+async def test_streams_without_hello_count_too(make_server: MakeServer) -> None:
     async with make_server(agent_connects_per_second=0.01, agent_connects_at_once=2) as server:
         token = (await server.create_task()).agent_token
         silent: list[Any] = [server.agents.Connect(metadata=bearing(token)) for _ in range(3)]
@@ -173,7 +175,7 @@ async def test_streams_that_say_no_hello_count_as_well(make_server: MakeServer) 
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_uploads_are_not_counted_as_connecting(make_server: MakeServer) -> None:
+async def test_uploads_do_not_count_as_connects(make_server: MakeServer) -> None:
     async with make_server(agent_connects_per_second=0.01, agent_connects_at_once=1) as server:
         token = (await server.create_task()).agent_token
         async with ScriptedAgent.connect(server, token) as agent:

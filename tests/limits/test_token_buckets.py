@@ -1,4 +1,4 @@
-"""So much at once, and so much a second on average."""
+"""A burst after a pause, and a rate per second on average."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def clock() -> Clock:
 
 
 def taken(buckets: TokenBuckets[str], key: str, attempts: int = 100) -> int:
-    """How many of so many at once are given."""
-    return [buckets.take(key) for _ in range(attempts)].count(0.0)
+    """Try to spend tokens at once. Returns how many are spent."""
+    return [buckets.spend(key) for _ in range(attempts)].count(0.0)
 
 
-def test_a_bucket_gives_so_many_at_once_and_then_as_time_passes(clock: Clock) -> None:
+def test_a_bucket_allows_a_burst_and_then_its_rate(clock: Clock) -> None:
     buckets = TokenBuckets[str](0.5, 3, clock=clock)
     assert taken(buckets, "a") == 3
     clock.now += 1.9
@@ -29,7 +29,7 @@ def test_a_bucket_gives_so_many_at_once_and_then_as_time_passes(clock: Clock) ->
     assert taken(buckets, "a") == 3
 
 
-def test_what_is_refused_takes_nothing(clock: Clock) -> None:
+def test_a_refusal_spends_no_token(clock: Clock) -> None:
     buckets = TokenBuckets[str](1, 1, clock=clock)
     assert taken(buckets, "a") == 1
     for _ in range(10):
@@ -39,17 +39,17 @@ def test_what_is_refused_takes_nothing(clock: Clock) -> None:
     assert taken(buckets, "a") == 1
 
 
-def test_one_is_told_how_long_it_takes_and_asking_takes_nothing(clock: Clock) -> None:
+def test_the_time_until_a_token_is_returned_and_asking_spends_none(clock: Clock) -> None:
     buckets = TokenBuckets[str](0.5, 2, clock=clock)
     assert [buckets.wait_seconds("a") for _ in range(5)] == [0.0] * 5
     assert taken(buckets, "a", 2) == 2
     assert buckets.wait_seconds("a") == pytest.approx(2.0)
     clock.now += 0.5
     assert buckets.wait_seconds("a") == pytest.approx(1.5)
-    assert buckets.take("a") == pytest.approx(1.5)
+    assert buckets.spend("a") == pytest.approx(1.5)
     clock.now += 1.5
     assert buckets.wait_seconds("a") == 0.0
-    assert buckets.take("a") == 0.0
+    assert buckets.spend("a") == 0.0
 
 
 def test_each_key_has_a_bucket_of_its_own(clock: Clock) -> None:
@@ -58,10 +58,10 @@ def test_each_key_has_a_bucket_of_its_own(clock: Clock) -> None:
     assert taken(buckets, "b") == 2
 
 
-def test_keys_that_are_gone_cost_nothing(clock: Clock) -> None:
+def test_full_buckets_are_forgotten(clock: Clock) -> None:
     buckets = TokenBuckets[str](2, 3, clock=clock)
     for number in range(25_000):
-        buckets.take(f"key {number}")
+        buckets.spend(f"key {number}")
         clock.now += 0.001
     assert len(buckets) <= 10_001
 
@@ -69,5 +69,5 @@ def test_keys_that_are_gone_cost_nothing(clock: Clock) -> None:
 def test_a_bucket_that_is_not_full_is_not_forgotten(clock: Clock) -> None:
     buckets = TokenBuckets[str](1e-9, 1, clock=clock)
     for number in range(25_000):
-        assert buckets.take(f"key {number}") == 0.0
-    assert buckets.take("key 0") > 0
+        assert buckets.spend(f"key {number}") == 0.0
+    assert buckets.spend("key 0") > 0

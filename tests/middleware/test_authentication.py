@@ -1,4 +1,4 @@
-"""Who calls, on a real server: tokens that let in, tokens that do not, and tokens that end."""
+"""Authentication on a real server: valid tokens, invalid tokens, and tokens that expire."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def refusal(guard: Guarded, metadata: Metadata) -> Refusal:
     return await refused(lists(guard, metadata))
 
 
-async def test_a_token_lets_its_subject_in_who_then_owns_what_it_creates(guard: Guarded) -> None:
+async def test_a_tokens_subject_owns_what_it_creates(guard: Guarded) -> None:
     created = await guard.create("alice")
     assert created.task.owner == "alice"
     assert await lists(guard, guard.as_("alice")) == ["demo"]
@@ -85,7 +85,9 @@ async def test_a_call_is_unauthenticated_with(guard: Guarded, what: str) -> None
         assert hint not in said.message.replace("authentic", "")
 
 
-async def test_a_public_key_is_no_hmac_secret(make_server: MakeServer, tmp_path: Path) -> None:
+async def test_a_public_key_is_not_accepted_as_an_hmac_secret(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
     async with guarded(make_server, tmp_path) as guard:
         key = new_key("rsa", "RS256")
         publish(guard.jwks, key)
@@ -100,7 +102,7 @@ async def test_a_public_key_is_no_hmac_secret(make_server: MakeServer, tmp_path:
 
 
 async def works(guard: Guarded, metadata: Metadata) -> bool:
-    """Whether the token is taken; whatever else fails is raised."""
+    """Whether the token is accepted. Other failures are raised."""
     try:
         await lists(guard, metadata)
     except grpc.aio.AioRpcError as error:
@@ -110,7 +112,7 @@ async def works(guard: Guarded, metadata: Metadata) -> bool:
     return True
 
 
-async def test_rotated_keys_are_picked_up_and_withdrawn_ones_dropped_without_a_restart(
+async def test_new_keys_are_used_and_withdrawn_keys_dropped_without_a_restart(
     guard: Guarded,
 ) -> None:
     new = new_key("two")
@@ -131,7 +133,7 @@ async def test_rotated_keys_are_picked_up_and_withdrawn_ones_dropped_without_a_r
     assert await works(guard, new_token)
 
 
-async def test_a_url_that_had_no_keys_yet_is_no_fault_of_the_caller(
+async def test_a_url_without_keys_yet_is_reported_as_keys_unavailable(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
     async with guarded(
@@ -142,7 +144,7 @@ async def test_a_url_that_had_no_keys_yet_is_no_fault_of_the_caller(
     assert said.retry_seconds is not None
 
 
-async def test_no_token_gets_into_the_servers_log(guard: Guarded) -> None:
+async def test_no_token_appears_in_the_servers_log(guard: Guarded) -> None:
     tokens = [guard.token("alice"), guard.token("alice", aud="another"), "tla_x_secret"]
     with capture_logs() as logged:
         for token in tokens:
@@ -202,7 +204,7 @@ async def test_a_follow_ends_unauthenticated_when_its_token_expires(guard: Guard
     assert "caught_up" in events
 
 
-async def test_a_follow_that_nobody_reads_ends_as_well(guard: Guarded) -> None:
+async def test_an_unread_follow_ends_too_when_its_token_expires(guard: Guarded) -> None:
     made = await guard.create("alice")
     async with ScriptedAgent.connect(guard.server, made.agent_token) as agent:
         for place in range(12):
@@ -213,7 +215,7 @@ async def test_a_follow_that_nobody_reads_ends_as_well(guard: Guarded) -> None:
         logs_pb.FollowTaskLogsRequest(task="alice/demo", source=SNAPSHOT), metadata=bearing(token)
     )
     messages = aiter(call)
-    await anext(messages)  # the status, and nothing after until it is over
+    await anext(messages)  # the status; nothing else is read
     await until(lambda: datetime.now(UTC) > expiry_of(token))
 
     async def read_all() -> None:
@@ -224,7 +226,7 @@ async def test_a_follow_that_nobody_reads_ends_as_well(guard: Guarded) -> None:
         assert (await refused(read_all())).code is CODE.UNAUTHENTICATED
 
 
-async def test_the_client_library_fetches_a_new_token_and_goes_on_where_it_was(
+async def test_the_client_library_fetches_a_new_token_and_continues(
     guard: Guarded,
 ) -> None:
     made = await guard.create("alice")
@@ -269,7 +271,7 @@ def expiry_of(token: str) -> datetime:
     return datetime.fromtimestamp(claims["exp"] + 1, UTC)
 
 
-async def test_a_users_token_does_not_open_what_is_the_agents(guard: Guarded) -> None:
+async def test_a_users_token_is_refused_by_the_agents_methods(guard: Guarded) -> None:
     await guard.create("alice")
 
     async def upload(metadata: Metadata) -> object:
@@ -282,16 +284,16 @@ async def test_a_users_token_does_not_open_what_is_the_agents(guard: Guarded) ->
     assert (await refused(upload(()))).code is CODE.UNAUTHENTICATED
 
 
-async def test_an_agents_token_does_not_open_what_is_the_users(guard: Guarded) -> None:
+async def test_an_agents_token_is_refused_by_the_users_methods(guard: Guarded) -> None:
     made = await guard.create("alice")
     said = await refusal(guard, bearing(made.agent_token))
     assert said.code is CODE.PERMISSION_DENIED
 
 
-async def test_a_token_that_is_rotated_before_the_hello_opens_no_session(guard: Guarded) -> None:
+async def test_a_token_that_is_rotated_before_hello_does_not_open_a_session(guard: Guarded) -> None:
     made = await guard.create("alice")
     call = guard.server.agents.Connect(metadata=bearing(made.agent_token))
-    await call.wait_for_connection()  # the token was taken, the hello is awaited
+    await call.wait_for_connection()  # the token is accepted, and the server waits for Hello
     await guard.server.tasks.RotateAgentToken(
         pb.RotateAgentTokenRequest(task="alice/demo"), metadata=guard.as_("alice")
     )

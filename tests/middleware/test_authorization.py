@@ -1,12 +1,12 @@
-"""Who may call what: a rule for every method, and another's task looks as if there were none."""
+"""Who may call what: every method has a rule, and another user's task looks like no task."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import grpc
@@ -16,13 +16,8 @@ from google.protobuf.message import Message
 
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
-from tasklogs_server.middleware import authentication as access
-from tasklogs_server.middleware.authentication import RULES, Access, Rule
-from tasklogs_server.services.task_agents import TaskAgentsService
-from tasklogs_server.services.task_logs import TaskLogsService
-from tasklogs_server.services.tasks import TasksService
+from tasklogs_server.middleware.methods import METHODS, Rule
 from tasklogs_server.tasks.retention import Housekeeping
-from tasklogs_server.transport.registration import register
 from tests.support.fixtures.authenticated import ADMIN, Guarded, Metadata, guarded
 from tests.support.fixtures.refusals import Refusal, refused
 from tests.support.fixtures.reports import HEALTHY, START, SUCCEEDED
@@ -32,56 +27,6 @@ CODE = grpc.StatusCode
 NOBODY = "6b1f5a3e-8a53-4c1b-9df3-0123456789ab"
 
 
-class Recorded:
-    """Stands in for a server and notes what is registered on it."""
-
-    def __init__(self) -> None:
-        self.methods: set[str] = set()
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
-        for handler in handlers:
-            self.methods |= set(handler._method_handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        self.methods |= {f"/{service}/{name}" for name in handlers}
-
-
-def test_every_method_of_every_service_has_a_rule_and_no_rule_is_idle() -> None:
-    nothing: Any = None
-    recorded = Recorded()
-    register(
-        cast("grpc.aio.Server", recorded),
-        task_logs=TaskLogsService(nothing, nothing),
-        tasks=TasksService(nothing),
-        task_agents=TaskAgentsService(nothing, nothing, nothing),
-        channelz=True,
-    )
-    assert len(recorded.methods) > 12
-    assert recorded.methods == set(RULES)
-
-
-async def test_a_method_without_a_rule_is_closed_to_everyone(
-    make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ruled = {name: rule for name, rule in RULES.items() if not name.endswith("/ListTasks")}
-    monkeypatch.setattr(access, "RULES", ruled)
-    async with guarded(make_server, tmp_path) as guard:
-        for metadata in ((), guard.as_("alice", scope=ADMIN)):
-            said = await refused(
-                guard.server.tasks.ListTasks(pb.ListTasksRequest(), metadata=metadata)
-            )
-            assert said.code is CODE.PERMISSION_DENIED
-
-
-def test_rules_are_asked_for_once_per_method_and_by_its_whole_name() -> None:
-    nothing: Any = None
-    admission = Access(nothing, nothing, nothing).admission
-    closed = admission("/tasklogs.v1.Tasks/Unheard")
-    assert admission("/tasklogs.v1.Tasks/getTask") is closed
-    assert admission("/other.Tasks/GetTask") is closed
-    assert admission("/tasklogs.v1.Tasks/GetTask") is not closed
-
-
 @pytest.fixture
 async def guard(
     make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -89,7 +34,7 @@ async def guard(
     async def rest(_: Housekeeping) -> None:
         await asyncio.Event().wait()
 
-    # Its statements, at any moment, are nobody's call.
+    # Its statements come at any time and belong to no call.
     monkeypatch.setattr(Housekeeping, "run", rest)
     async with guarded(make_server, tmp_path) as guard:
         yield guard
@@ -111,8 +56,8 @@ OWN_TASK: dict[str, Request] = {
 }
 
 
-def test_every_method_on_a_task_is_tried_here() -> None:
-    assert set(OWN_TASK) == {name for name, rule in RULES.items() if rule is Rule.OWN_TASK}
+def test_this_file_tries_every_method_of_a_task() -> None:
+    assert set(OWN_TASK) == {name for name, row in METHODS.items() if row.rule is Rule.OWN_TASK}
 
 
 async def tried(server: Server, method: str, request: Message, metadata: Metadata) -> Refusal:
@@ -129,7 +74,7 @@ def without(said: Refusal, task: str) -> tuple[object, ...]:
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every statement that this process sends to Postgres, by its first words."""
+    """Every statement that this process sends to Postgres."""
     sent: list[str] = []
     for name in ("execute", "fetch", "fetchrow", "fetchval", "executemany"):
         original = getattr(asyncpg.Connection, name)
@@ -145,13 +90,13 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def of_calls(statements: list[str]) -> list[str]:
-    # What the server does by itself, at any moment.
+    # The server sends these by itself, at any time.
     own = re.compile(r"heartbeat|processes|deleted_at IS NOT NULL|SELECT 1$")
     return [one for one in statements if not own.search(one)]
 
 
 @pytest.mark.parametrize("method", OWN_TASK)
-async def test_anothers_task_is_not_found_alike_in_every_way(
+async def test_another_users_task_looks_exactly_like_no_task(
     guard: Guarded, statements: list[str], method: str
 ) -> None:
     made = await guard.create("alice")
@@ -174,9 +119,7 @@ async def test_anothers_task_is_not_found_alike_in_every_way(
 
 
 @pytest.mark.parametrize("method", OWN_TASK)
-async def test_an_admin_reaches_everyones_task_and_an_owner_their_own(
-    guard: Guarded, method: str
-) -> None:
+async def test_admins_may_use_every_task_and_owners_their_own(guard: Guarded, method: str) -> None:
     made = await guard.create("alice")
     raw: Any = guard.server.channel
     request = OWN_TASK[method](made.task.id).SerializeToString()
@@ -190,11 +133,11 @@ async def test_an_admin_reaches_everyones_task_and_an_owner_their_own(
             call.cancel()
             continue
         call = raw.unary_unary(method)(request, metadata=metadata)
-        # There is no build yet to report on.
+        # The task has no build yet, so a report is refused.
         assert await call.code() in (CODE.OK, CODE.FAILED_PRECONDITION)
 
 
-async def test_pages_and_cursors_of_anothers_log_open_nothing(guard: Guarded) -> None:
+async def test_a_cursor_of_another_users_log_gives_no_access(guard: Guarded) -> None:
     made = await guard.create("alice")
     read = await guard.server.logs.GetTaskLogs(
         logs_pb.GetTaskLogsRequest(task=made.task.id), metadata=guard.as_("alice")
@@ -206,7 +149,7 @@ async def test_pages_and_cursors_of_anothers_log_open_nothing(guard: Guarded) ->
     assert (await refused(call.read())).reason == "TASK_NOT_FOUND"
 
 
-async def test_what_was_read_for_one_is_not_shared_with_another(guard: Guarded) -> None:
+async def test_a_shared_read_is_not_shared_with_another_user(guard: Guarded) -> None:
     made = await guard.create("alice")
     request = logs_pb.GetTaskLogsRequest(task=made.task.id)
     for _ in range(3):
@@ -216,7 +159,7 @@ async def test_what_was_read_for_one_is_not_shared_with_another(guard: Guarded) 
         assert said.reason == "TASK_NOT_FOUND"
 
 
-async def test_only_an_admin_creates_for_another(guard: Guarded) -> None:
+async def test_only_an_admin_may_create_a_task_for_another_owner(guard: Guarded) -> None:
     async def create(metadata: Metadata, owner: str) -> pb.CreateTaskResponse:
         return await guard.server.tasks.CreateTask(
             pb.CreateTaskRequest(name="demo", owner=owner), metadata=metadata
@@ -229,12 +172,12 @@ async def test_only_an_admin_creates_for_another(guard: Guarded) -> None:
     assert (await create(root, "")).task.owner == "root"
 
 
-async def test_a_name_that_another_has_is_free(guard: Guarded) -> None:
+async def test_two_owners_may_use_the_same_task_name(guard: Guarded) -> None:
     await guard.create("alice")
     await guard.create("bob")
 
 
-async def test_only_an_admin_lists_anothers_tasks(guard: Guarded) -> None:
+async def test_only_an_admin_may_list_another_owners_tasks(guard: Guarded) -> None:
     await guard.create("alice")
     await guard.create("bob")
 
@@ -253,7 +196,7 @@ async def test_only_an_admin_lists_anothers_tasks(guard: Guarded) -> None:
     assert await owners(root, "bob") == ["bob"]
 
 
-async def test_a_page_of_anothers_list_shows_ones_own(guard: Guarded) -> None:
+async def test_another_users_page_token_lists_only_the_callers_tasks(guard: Guarded) -> None:
     for name in ("one", "two", "three"):
         await guard.create("alice", name)
     await guard.create("bob", "mine")
@@ -267,7 +210,9 @@ async def test_a_page_of_anothers_list_shows_ones_own(guard: Guarded) -> None:
     assert {task.owner for task in stolen.tasks} <= {"bob"}
 
 
-async def test_without_authentication_everyone_is_local_and_may_all(server: Server) -> None:
+async def test_without_authentication_every_caller_is_local_with_admin_rights(
+    server: Server,
+) -> None:
     made = await server.create_task()
     other = await server.create_task("other", owner="alice")
     assert (made.task.owner, other.task.owner) == ("local", "alice")

@@ -1,4 +1,4 @@
-"""The one table from domain errors to status and details."""
+"""The table from domain errors to status and details."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tasklogs_server.domain.status import (
 from tasklogs_server.middleware.error_table import INTERNAL, TABLE, status_of
 from tests.support.fixtures.refusals import Refusal, decoded
 
-# What grpc lets through before it turns a status into RESOURCE_EXHAUSTED.
+# Beyond this size gRPC turns a status into RESOURCE_EXHAUSTED.
 METADATA_BYTES = 8192
 MONSTROUS = "\U0001f4a5\u00e9\n\0" * 100_000
 FAILED = derive(Facts(1, BuildTransition.START, JobStatus.FAILED, AgentLifecycle.READY, None))
@@ -129,16 +129,16 @@ MONSTERS = (
 )
 
 
-def test_every_error_of_the_domain_has_its_row_and_no_row_is_left_over() -> None:
+def test_every_domain_error_has_a_row_and_no_row_is_unused() -> None:
     assert set(TABLE) == set(_subclasses(errors.TaskLogsError))
 
 
-def test_every_row_is_walked_here() -> None:
+def test_this_file_tries_every_row() -> None:
     assert {type(case.error) for case in CASES} == set(TABLE)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: type(case.error).__name__)
-def test_an_error_has_its_code_its_details_and_its_one_line(case: Case) -> None:
+def test_an_error_has_a_code_details_and_a_message_of_one_line(case: Case) -> None:
     refusal = _refusal(status_of(case.error))
 
     assert refusal.code is case.code
@@ -148,7 +148,7 @@ def test_an_error_has_its_code_its_details_and_its_one_line(case: Case) -> None:
     assert "\n" not in refusal.message
 
 
-def test_a_state_conflict_names_each_layer_and_says_what_is_possible() -> None:
+def test_a_state_conflict_names_each_layer_and_what_is_possible() -> None:
     refusal = _refusal(status_of(errors.TaskStateConflict(FAILED)))
 
     assert refusal.metadata == {
@@ -163,14 +163,14 @@ def test_a_state_conflict_names_each_layer_and_says_what_is_possible() -> None:
     assert "snapshot" in refusal.message
 
 
-def test_what_the_task_app_said_is_in_the_message_and_in_the_metadata() -> None:
+def test_the_task_apps_reason_is_in_the_message_and_in_the_metadata() -> None:
     refusal = _refusal(status_of(errors.TaskAppFailed("500 Internal Server Error")))
 
     assert "500 Internal Server Error" in refusal.message
     assert refusal.metadata["reason"] == "500 Internal Server Error"
 
 
-def test_an_expired_place_tells_the_oldest_cursor_that_is_held() -> None:
+def test_an_expired_cursor_comes_with_the_oldest_valid_one() -> None:
     assert _refusal(status_of(errors.CursorExpired("old"))).metadata == {"oldest_cursor": "old"}
 
 
@@ -183,7 +183,7 @@ def test_every_violation_names_its_field() -> None:
 
 
 @pytest.mark.parametrize("error", MONSTERS, ids=lambda error: type(error).__name__)
-def test_no_input_makes_a_status_too_large_to_travel(error: errors.TaskLogsError) -> None:
+def test_no_input_makes_a_status_too_large_to_send(error: errors.TaskLogsError) -> None:
     status = status_of(error)
 
     details = base64.b64encode(status.SerializeToString())
@@ -192,7 +192,7 @@ def test_no_input_makes_a_status_too_large_to_travel(error: errors.TaskLogsError
     assert decoded(status) is not None
 
 
-def test_an_error_without_a_row_tells_nothing() -> None:
+def test_an_error_without_a_row_is_internal_and_has_no_details() -> None:
     class Unheard(errors.TaskLogsError):
         pass
 
@@ -201,7 +201,7 @@ def test_an_error_without_a_row_tells_nothing() -> None:
 
 def _subclasses(kind: type[errors.TaskLogsError]) -> Iterator[type[errors.TaskLogsError]]:
     for one in kind.__subclasses__():
-        # Not those that a test has made.
+        # Without the classes that tests define.
         if one.__module__ == errors.__name__:
             yield one
             yield from _subclasses(one)

@@ -1,4 +1,4 @@
-"""The exit of failed calls, for the four kinds of RPC, on a server of scripted handlers."""
+"""How calls of all four kinds of RPC end, on a server of scripted handlers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from tasklogs_server.domain.caller import LOCAL, Caller
 from tasklogs_server.domain.errors import ServerDraining, TaskNotFound
 from tasklogs_server.limits.admission import Admission
 from tasklogs_server.middleware import failures
-from tasklogs_server.middleware.arrivals import Arrivals
-from tasklogs_server.middleware.authentication import Admit
+from tasklogs_server.middleware.authentication import Authenticate
 from tasklogs_server.middleware.failures import Failures
 from tasklogs_server.middleware.interceptor import CallInterceptor
+from tasklogs_server.middleware.methods import Rule
 from tasklogs_server.middleware.open_calls import OpenCalls
-from tasklogs_server.middleware.responses import Sending
+from tasklogs_server.middleware.requests import RequestBodies
+from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.process import log_output
+from tasklogs_server.transport.grpc_workarounds import reset_calls
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.refusals import refused
 
@@ -36,7 +38,7 @@ Do = Callable[[grpc.aio.ServicerContext[Any, Any]], Any]
 
 
 class Scripted:
-    """Handlers of all shapes that run `do` once the first request is there."""
+    """Handlers of all kinds. They run `do` when the first request has arrived."""
 
     def __init__(self, do: Do) -> None:
         self._do = do
@@ -84,35 +86,39 @@ class Scripted:
 METHODS = ("unary", "generating", "writing", "taking", "talking", "conversing")
 
 
-def anyone(_: str) -> Admit:
-    async def admit(_: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+def anyone(_: Rule, *, is_stream: bool) -> Authenticate:
+    async def authenticate(_: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         return LOCAL
 
-    return admit
+    return authenticate
 
 
 def decode(raw: bytes) -> bytes:
     return raw
 
 
-def interceptor_of(calls: OpenCalls) -> CallInterceptor:
+def interceptor_of(
+    calls: OpenCalls, default_deadline: timedelta = timedelta(minutes=1)
+) -> CallInterceptor:
     minute = timedelta(minutes=1)
     return CallInterceptor(
         anyone,
         calls=calls,
         admission=Admission(),
-        arrivals=Arrivals(minute),
-        sending=Sending(1024 * 1024, minute),
+        bodies=RequestBodies(minute),
+        responses=Responses(1024 * 1024, minute, reset=reset_calls),
         failures=Failures(),
-        default_deadline=minute,
+        default_deadline=default_deadline,
     )
 
 
 @asynccontextmanager
-async def serving(do: Do) -> AsyncIterator[tuple[grpc.aio.Channel, OpenCalls, Any]]:
+async def serving(
+    do: Do, default_deadline: timedelta = timedelta(minutes=1)
+) -> AsyncIterator[tuple[grpc.aio.Channel, OpenCalls, Any]]:
     calls = OpenCalls()
     server = grpc.aio.server(
-        interceptors=[interceptor_of(calls)], options=[("grpc.so_reuseport", 0)]
+        interceptors=[interceptor_of(calls, default_deadline)], options=[("grpc.so_reuseport", 0)]
     )
     scripted = Scripted(do)
     handlers: dict[str, Any] = {
@@ -165,7 +171,7 @@ async def call(channel: Any, method: str) -> bytes:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_an_answer_goes_through(method: str) -> None:
+async def test_a_response_reaches_the_caller(method: str) -> None:
     async def nothing(_: Any) -> None:
         pass
 
@@ -186,7 +192,7 @@ async def test_a_domain_error_becomes_its_status(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_an_unexpected_error_tells_the_caller_nothing_and_the_log_where_it_was(
+async def test_an_unexpected_error_is_internal_to_the_caller_and_located_in_the_log(
     method: str,
 ) -> None:
     async def fail(_: Any) -> None:
@@ -208,14 +214,14 @@ async def test_an_unexpected_error_tells_the_caller_nothing_and_the_log_where_it
     assert CONTENT not in str(entry)
 
 
-async def test_the_log_as_it_is_written_holds_no_variables_and_no_content(
+async def test_the_written_log_has_no_variables_and_no_content(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(_: Any) -> None:
         held = CONTENT
         raise RuntimeError(held)
 
-    # A logger of its own: once used it keeps this configuration, and other tests capture theirs.
+    # A new logger: it keeps this configuration after its first use, and other tests capture theirs.
     monkeypatch.setattr(failures, "_log", structlog.get_logger("of this test"))
     log_output.configure("console", "info")
     try:
@@ -230,7 +236,7 @@ async def test_the_log_as_it_is_written_holds_no_variables_and_no_content(
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_status_that_a_handler_chose_goes_through(method: str) -> None:
+async def test_a_status_that_a_handler_sends_reaches_the_caller(method: str) -> None:
     async def abort(context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await context.abort(grpc.StatusCode.ALREADY_EXISTS, "chosen")
 
@@ -243,7 +249,7 @@ async def test_a_status_that_a_handler_chose_goes_through(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_cancelled_call_is_no_error_and_finished_waits_for_its_cleanup(
+async def test_a_cancelled_call_is_not_logged_and_finished_waits_for_its_cleanup(
     method: str,
 ) -> None:
     started, cleaned = asyncio.Event(), asyncio.Event()
@@ -274,7 +280,7 @@ async def test_a_cancelled_call_is_no_error_and_finished_waits_for_its_cleanup(
 
 
 @pytest.mark.parametrize("method", ["generating", "talking"])
-async def test_a_generator_whose_caller_left_between_two_answers_is_closed_with_its_call(
+async def test_a_generator_whose_caller_leaves_between_two_responses_is_closed_with_its_call(
     method: str,
 ) -> None:
     cleaned = asyncio.Event()
@@ -317,7 +323,7 @@ async def test_a_generator_whose_caller_left_between_two_answers_is_closed_with_
         assert cleaned.is_set()
 
 
-async def test_once_it_refuses_new_calls_are_refused_and_open_ones_answered() -> None:
+async def test_while_draining_new_calls_are_refused_and_open_calls_answered() -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def wait(_: Any) -> None:

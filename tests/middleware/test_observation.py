@@ -1,4 +1,4 @@
-"""A call as telemetry knows it: its request id, its task, its code."""
+"""What telemetry records of a call: its request id, its task, its code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ AGENT_TOKEN = f"tla_{UUID(int=1)}_{'a' * 43}"
 
 
 class Heard(Observer):
-    """Keeps what it is told."""
+    """Records the calls that it is told of."""
 
     def __init__(self) -> None:
         self.open: list[Call] = []
@@ -84,7 +84,7 @@ async def observed(do: Do) -> AsyncIterator[tuple[grpc.aio.Channel, Heard]]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_an_answered_call_ends_ok_with_the_task_that_it_concerned(method: str) -> None:
+async def test_an_answered_call_ends_ok_and_names_its_task(method: str) -> None:
     async def work(_: Any) -> None:
         concerns(TASK)
 
@@ -98,7 +98,7 @@ async def test_an_answered_call_ends_ok_with_the_task_that_it_concerned(method: 
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_refused_call_ends_with_the_code_that_its_caller_got(method: str) -> None:
+async def test_a_refused_call_ends_with_the_code_that_its_caller_gets(method: str) -> None:
     async def fail(_: Any) -> None:
         raise TaskNotFound("local/x")
 
@@ -111,7 +111,7 @@ async def test_a_refused_call_ends_with_the_code_that_its_caller_got(method: str
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_bug_ends_internal(method: str) -> None:
+async def test_an_unexpected_error_ends_internal(method: str) -> None:
     async def fail(_: Any) -> None:
         raise ZeroDivisionError
 
@@ -124,7 +124,7 @@ async def test_a_bug_ends_internal(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_call_whose_caller_left_ends_cancelled(method: str) -> None:
+async def test_a_call_whose_caller_leaves_ends_cancelled(method: str) -> None:
     started = asyncio.Event()
 
     async def hang(_: Any) -> None:
@@ -140,7 +140,7 @@ async def test_a_call_whose_caller_left_ends_cancelled(method: str) -> None:
     assert [code for _, code in heard.ends] == ["CANCELLED"]
 
 
-async def test_a_method_that_is_not_served_is_told_of_without_its_name() -> None:
+async def test_an_unknown_method_is_counted_without_its_name() -> None:
     async def nothing(_: Any) -> None:
         pass
 
@@ -156,19 +156,19 @@ async def test_a_method_that_is_not_served_is_told_of_without_its_name() -> None
     "given",
     ["", " ", "two words", "a" * 65, "line\nbreak", '"quoted"', "é", b"bytes", AGENT_TOKEN],
 )
-def test_an_id_that_is_not_sane_is_replaced(given: str | bytes) -> None:
+def test_an_invalid_request_id_is_replaced(given: str | bytes) -> None:
     made = Call("/a/b", [("x-request-id", given)])
 
     assert made.request_id != given
     assert len(made.request_id) == 16
 
 
-def test_a_sane_id_is_taken_and_every_made_one_is_another() -> None:
+def test_a_valid_request_id_is_kept_and_generated_ones_differ() -> None:
     assert Call("/a/b", [("x-request-id", "a-1_b.c:d")]).request_id == "a-1_b.c:d"
     assert Call("/a/b", []).request_id != Call("/a/b", []).request_id
 
 
-async def test_other_lines_of_the_log_name_the_call_that_they_belong_to() -> None:
+async def test_other_log_lines_name_their_call() -> None:
     one = Call("/a/b", [("x-request-id", "one")])
     one.make_current()
     concerns(TASK)
@@ -180,7 +180,7 @@ async def test_other_lines_of_the_log_name_the_call_that_they_belong_to() -> Non
     }
 
 
-async def test_a_line_of_the_log_is_json_and_lines_that_gather_are_one_write() -> None:
+async def test_log_lines_are_json_and_collected_lines_are_one_write() -> None:
     written: list[str] = []
 
     class Out(io.StringIO):
@@ -201,7 +201,7 @@ async def test_a_line_of_the_log_is_json_and_lines_that_gather_are_one_write() -
     assert (second["task"], second["code"]) == (str(TASK), "NOT_FOUND")
 
 
-async def test_only_failed_leaves_out_what_ended_well_or_was_left() -> None:
+async def test_only_failed_leaves_out_calls_that_succeeded_or_were_cancelled() -> None:
     out = io.StringIO()
     log = CallLog(out, "console", only_failed=True)
     for code in ("OK", "CANCELLED", "UNAVAILABLE"):

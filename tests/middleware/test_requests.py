@@ -1,4 +1,4 @@
-"""Requests that do not come in."""
+"""Requests that do not arrive, or arrive slowly."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import RequestTooSlow
-from tasklogs_server.middleware.arrivals import Arrivals
-from tests.middleware.untaken import GET_TASK_LOGS, Reader, fill
+from tasklogs_server.middleware.requests import RequestBodies
+from tests.middleware.unread_responses import GET_TASK_LOGS, Reader, fill
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.reports import get_task
 from tests.support.fixtures.server import MakeServer
@@ -25,7 +25,7 @@ FOLLOW = "/tasklogs.v1.TaskLogs/FollowTaskLogs"
 CHECK = "/grpc.health.v1.Health/Check"
 
 
-async def test_a_request_that_does_not_come_in_is_given_up_whatever_is_called(
+async def test_a_request_that_does_not_arrive_is_given_up_for_every_method(
     make_server: MakeServer,
 ) -> None:
     async with make_server(request_timeout=timedelta(seconds=0.4)) as server:
@@ -41,7 +41,7 @@ async def test_a_request_that_does_not_come_in_is_given_up_whatever_is_called(
             assert not any(reader.received.values())
 
 
-async def test_a_request_that_comes_in_pieces_is_answered(make_server: MakeServer) -> None:
+async def test_a_request_that_arrives_in_pieces_is_answered(make_server: MakeServer) -> None:
     async with make_server() as server:
         await fill(server)
         async with Reader.connected(server) as reader:
@@ -54,7 +54,7 @@ async def test_a_request_that_comes_in_pieces_is_answered(make_server: MakeServe
             await reader.until(lambda: stream in reader.began)
 
 
-async def test_requests_that_do_not_come_in_hold_no_place_that_readers_wait_for(
+async def test_requests_that_do_not_arrive_do_not_count_as_reads(
     make_server: MakeServer,
 ) -> None:
     async with make_server(reads=1, queued_reads=0, writes=1, follows=1) as server:
@@ -71,18 +71,18 @@ async def test_requests_that_do_not_come_in_hold_no_place_that_readers_wait_for(
             call.cancel()
 
 
-async def test_a_call_without_a_request_is_a_bad_one(make_server: MakeServer) -> None:
+async def test_a_call_without_a_request_is_an_invalid_argument(make_server: MakeServer) -> None:
     async with make_server() as server, Reader.connected(server) as reader:
         stream = reader.peer.next_stream()
         fields = frames.request_fields(GET_TASK_LOGS)
         await reader.peer.send(frames.headers(stream, fields, end_stream=True))
 
         await reader.until(lambda: stream in reader.ended)
-        # With a status, whichever: gRPC has none for this.
+        # It ends with some status: gRPC has none for this case.
         assert reader.ended[stream] is None
 
 
-async def test_where_many_requests_do_not_come_in_the_slowest_make_room(
+async def test_if_many_requests_do_not_arrive_the_slowest_are_given_up(
     make_server: MakeServer,
 ) -> None:
     async with make_server() as server, Reader.connected(server) as reader:
@@ -90,21 +90,21 @@ async def test_where_many_requests_do_not_come_in_the_slowest_make_room(
 
         await reader.until(lambda: len(reader.ended) >= 12)
 
-        assert len(reader.ended) == 12  # nobody for whom there is room
+        assert len(reader.ended) == 12  # and no more than necessary
         assert set(reader.ended) < set(streams)
         assert all(code is None for code in reader.ended.values())  # with a status
 
 
-async def test_those_make_room_who_have_waited_longest() -> None:
-    arrivals = Arrivals(timedelta(seconds=30))
+async def test_the_longest_waits_are_given_up_first() -> None:
+    bodies = RequestBodies(timedelta(seconds=30))
     cut_off: list[int] = []
 
     async def call(number: int) -> None:
         with pytest.raises(RequestTooSlow):
-            await message(arrivals, comes=asyncio.Event())
+            await message(bodies, comes=asyncio.Event())
         cut_off.append(number)
 
-    async with background(arrivals.cut_off()):
+    async with background(bodies.cut_off()):
         calls = [asyncio.create_task(call(number)) for number in range(140)]
         await until(lambda: len(cut_off) >= 12)
         assert cut_off == list(range(12))
@@ -113,14 +113,14 @@ async def test_those_make_room_who_have_waited_longest() -> None:
         await asyncio.wait(calls)
 
 
-async def test_many_that_make_room_are_told_so_a_few_at_a_time() -> None:
-    arrivals = Arrivals(timedelta(seconds=0.4))
+async def test_many_calls_are_given_up_a_few_at_a_time() -> None:
+    bodies = RequestBodies(timedelta(seconds=0.4))
     turns = 0
     told_in: Counter[int] = Counter()
 
     async def call() -> None:
         with pytest.raises(RequestTooSlow):
-            await message(arrivals, comes=asyncio.Event())
+            await message(bodies, comes=asyncio.Event())
         told_in[turns] += 1
 
     async def count_turns() -> None:
@@ -129,19 +129,19 @@ async def test_many_that_make_room_are_told_so_a_few_at_a_time() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    async with background(arrivals.cut_off()), background(count_turns()):
+    async with background(bodies.cut_off()), background(count_turns()):
         await asyncio.gather(*[call() for _ in range(300)])
     assert max(told_in.values()) <= 20
 
 
-async def test_requests_that_waited_for_the_server_itself_are_not_taken_for_slow() -> None:
-    arrivals = Arrivals(timedelta(seconds=30))
+async def test_a_stall_of_the_server_does_not_make_requests_slow() -> None:
+    bodies = RequestBodies(timedelta(seconds=30))
     came = asyncio.Event()
 
-    cutting_off = asyncio.create_task(arrivals.cut_off())
-    calls = [asyncio.create_task(message(arrivals, comes=came)) for _ in range(200)]
+    cutting_off = asyncio.create_task(bodies.cut_off())
+    calls = [asyncio.create_task(message(bodies, comes=came)) for _ in range(200)]
     await asyncio.sleep(0)
-    time.sleep(2.5)  # noqa: ASYNC251 - nothing else of the process runs: that is the point
+    time.sleep(2.5)  # noqa: ASYNC251 - the stall
     for _ in range(5):
         await asyncio.sleep(0)  # the look that was due comes first
     came.set()
@@ -150,8 +150,8 @@ async def test_requests_that_waited_for_the_server_itself_are_not_taken_for_slow
     cutting_off.cancel()
 
 
-async def message(arrivals: Arrivals, comes: asyncio.Event) -> bytes:
-    """Wait as a call does for its request."""
+async def message(bodies: RequestBodies, comes: asyncio.Event) -> bytes:
+    """Wait for a request, as a call does."""
 
     class Context:
         async def read(self) -> bytes:
@@ -161,4 +161,4 @@ async def message(arrivals: Arrivals, comes: asyncio.Event) -> bytes:
     context: Any = Context()
     call = asyncio.current_task()
     assert call is not None
-    return await arrivals.message(call, context)
+    return bytes(await bodies.receive(call, context, bytes))

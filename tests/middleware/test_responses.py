@@ -1,4 +1,4 @@
-"""Callers who grant no window: what is held for them, for how long, and whom it keeps waiting."""
+"""Callers who grant no window: how much is held for them, for how long, and who must wait."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from tasklogs_server import app
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.middleware.responses import Sending
+from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.telemetry.observer import Observer
-from tests.middleware.untaken import PAGE_BYTES, Reader, fill
+from tasklogs_server.transport.grpc_workarounds import reset_calls
+from tests.middleware.unread_responses import PAGE_BYTES, Reader, fill
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import get_task
@@ -32,7 +33,7 @@ FOLLOW_TASK_LOGS = "/tasklogs.v1.TaskLogs/FollowTaskLogs"
 
 
 class Limited(Observer):
-    """Keeps the limits that it is told of."""
+    """Records the limits that it is told of."""
 
     def __init__(self) -> None:
         self.limits: list[str] = []
@@ -45,14 +46,14 @@ def settings_of(**given: Any) -> ServerSettings:
     return ServerSettings(listen="127.0.0.1:0", **given)
 
 
-async def test_an_answer_that_nobody_takes_is_given_up(make_server: MakeServer) -> None:
+async def test_an_unread_response_is_given_up(make_server: MakeServer) -> None:
     async with make_server(answer_timeout=timedelta(seconds=0.4)) as server:
         await fill(server)
         async with Reader.connected(server) as reader:
-            stream = await reader.ask_and_be_answered()
+            stream = await reader.ask_until_answered()
 
             async def is_reset() -> bool:
-                await get_task(server)  # gRPC holds on to the last call of all until the next
+                await get_task(server)  # gRPC keeps the last call until the next one comes
                 return stream in reader.ended
 
             await until(is_reset)
@@ -60,7 +61,7 @@ async def test_an_answer_that_nobody_takes_is_given_up(make_server: MakeServer) 
             assert not reader.received[stream]
 
 
-async def test_whatever_is_answered_and_not_taken_is_given_up(make_server: MakeServer) -> None:
+async def test_an_unread_response_of_health_is_given_up_too(make_server: MakeServer) -> None:
     async with make_server(answer_timeout=timedelta(seconds=0.4)) as server:
         await fill(server)
         async with Reader.connected(server) as reader:
@@ -74,11 +75,11 @@ async def test_whatever_is_answered_and_not_taken_is_given_up(make_server: MakeS
             await until(is_reset)
 
 
-async def test_an_answer_that_is_taken_late_is_whole(make_server: MakeServer) -> None:
+async def test_a_response_that_is_read_late_is_complete(make_server: MakeServer) -> None:
     async with make_server() as server:
         await fill(server)
         async with Reader.connected(server) as reader:
-            stream = await reader.ask_and_be_answered()
+            stream = await reader.ask_until_answered()
             assert not reader.received[stream]
             await reader.take(stream)
 
@@ -88,40 +89,40 @@ async def test_an_answer_that_is_taken_late_is_whole(make_server: MakeServer) ->
             assert reader.received[stream] > PAGE_BYTES
 
 
-async def test_answers_that_nobody_takes_keep_no_place_from_those_who_read(
+async def test_unread_responses_do_not_count_as_reads(
     make_server: MakeServer,
 ) -> None:
     async with make_server(reads=2, queued_reads=0) as server:
         await fill(server)
         async with Reader.connected(server) as reader:
             for _ in range(6):
-                await reader.ask_and_be_answered()
+                await reader.ask_until_answered()
 
             answer = await server.logs.GetTaskLogs(pb.GetTaskLogsRequest(task="local/demo"))
 
             assert len(answer.logs[0].content) == PAGE_BYTES
 
 
-async def test_one_caller_has_half_of_the_bytes_of_answers_that_are_not_taken(
+async def test_one_caller_may_have_half_of_the_unread_bytes(
     make_server: MakeServer,
 ) -> None:
     async with make_server(answer_bytes=16 * MIB) as server:
         await fill(server)
         async with Reader.connected(server) as reader, Reader.connected(server) as other:
             for _ in range(10):  # until 8 MiB are reached
-                await reader.ask_and_be_answered()
+                await reader.ask_until_answered()
             assert not reader.ended
 
             refused = await reader.ask()
             await reader.until(lambda: refused in reader.ended)
             assert reader.ended[refused] is None  # with a status
-            stream = await other.ask_and_be_answered()
+            stream = await other.ask_until_answered()
             await other.take(stream)
             await other.until(lambda: stream in other.ended)
             assert other.received[stream] > PAGE_BYTES
 
 
-async def test_reads_that_queued_before_anyone_was_answered_are_held_to_the_same_bytes(
+async def test_queued_reads_are_held_to_the_same_unread_bytes(
     make_server: MakeServer,
 ) -> None:
     calls = 40
@@ -136,12 +137,12 @@ async def test_reads_that_queued_before_anyone_was_answered_are_held_to_the_same
             assert 8 * MIB // PAGE_BYTES <= len(held) <= 8 * MIB // PAGE_BYTES + 1
 
 
-async def test_who_takes_no_answers_may_still_begin_a_stream(make_server: MakeServer) -> None:
+async def test_a_caller_with_unread_responses_may_begin_a_stream(make_server: MakeServer) -> None:
     async with make_server(answer_bytes=16 * MIB) as server:
         await fill(server)
         async with Reader.connected(server) as reader:
             for _ in range(10):
-                await reader.ask_and_be_answered()
+                await reader.ask_until_answered()
             refused = await reader.ask()
             await reader.until(lambda: refused in reader.ended)
             request = pb.FollowTaskLogsRequest(task="local/demo").SerializeToString()
@@ -152,56 +153,56 @@ async def test_who_takes_no_answers_may_still_begin_a_stream(make_server: MakeSe
             assert stream not in reader.ended
 
 
-async def test_where_the_bytes_of_all_are_short_the_slowest_are_given_up() -> None:
+async def test_if_all_callers_leave_too_much_unread_the_slowest_are_given_up() -> None:
     observer = Limited()
-    sending = Sending(100, timedelta(minutes=1), observer=observer)
+    responses = Responses(100, timedelta(minutes=1), reset=reset_calls, observer=observer)
 
     async def takes_nothing() -> None:
         await asyncio.Event().wait()
 
-    async with background(sending.cut_off()), asyncio.TaskGroup() as group:
+    async with background(responses.cut_off()), asyncio.TaskGroup() as group:
         end_of_a_stream = group.create_task(takes_nothing())
-        sending.began(end_of_a_stream, None, 0)
+        responses.began(end_of_a_stream, None, 0)
         calls = [group.create_task(takes_nothing()) for _ in range(4)]
         for number, call in enumerate(calls):
-            sending.began(call, number, 25)
+            responses.began(call, number, 25)
         with pytest.raises(LimitExceeded):  # none of them is slow yet
-            sending.check("another")
+            responses.check("another")
 
-        await until(lambda: _may_ask(sending, "another"))
+        await until(lambda: _may_ask(responses, "another"))
 
         await asyncio.wait(calls[:1])
         assert [call.cancelled() for call in calls] == [True, False, False, False]
-        assert sending.held_bytes == 75
+        assert responses.held_bytes == 75
         assert observer.limits == [Limit.ANSWER_BYTES]
-        assert not end_of_a_stream.done()  # that would make no room
+        assert not end_of_a_stream.done()  # it holds no bytes
         for call in (end_of_a_stream, *calls):
             call.cancel()
         await asyncio.wait([end_of_a_stream, *calls])
-        assert sending.held_bytes == 0
+        assert responses.held_bytes == 0
 
 
-async def test_answers_that_waited_for_the_server_itself_are_not_taken_for_untaken() -> None:
-    sending = Sending(100, timedelta(seconds=1))
+async def test_a_stall_of_the_server_does_not_make_responses_unread() -> None:
+    responses = Responses(100, timedelta(seconds=1), reset=reset_calls)
     taken = asyncio.Event()
 
     async def is_taken() -> None:
         await taken.wait()
 
-    async with background(sending.cut_off()):
+    async with background(responses.cut_off()):
         call = asyncio.create_task(is_taken())
-        sending.began(call, "somebody", 100)
+        responses.began(call, "somebody", 100)
         await asyncio.sleep(0)
-        time.sleep(2.5)  # noqa: ASYNC251 - nothing else of the process runs: that is the point
+        time.sleep(2.5)  # noqa: ASYNC251 - the stall
         for _ in range(5):
             await asyncio.sleep(0)  # the look that was due comes first
         taken.set()
 
         await call
-        assert sending.held_bytes == 0
+        assert responses.held_bytes == 0
 
 
-async def test_a_server_that_drains_lets_callers_take_what_it_has_answered(
+async def test_a_drain_lets_callers_read_their_responses(
     database: str,
 ) -> None:
     async with app.run(settings_of(), database) as running:
@@ -209,7 +210,7 @@ async def test_a_server_that_drains_lets_callers_take_what_it_has_answered(
             server = Server(running.address, database, channel)
             await fill(server)
         async with Reader.connected(server) as reader:
-            stream = await reader.ask_and_be_answered()
+            stream = await reader.ask_until_answered()
             draining = asyncio.create_task(running.drain())
             await until(lambda: _refuses(running.address))
             assert not draining.done()
@@ -222,7 +223,7 @@ async def test_a_server_that_drains_lets_callers_take_what_it_has_answered(
             await draining
 
 
-async def test_a_drain_does_not_wait_for_callers_who_take_nothing_beyond_its_time(
+async def test_a_drain_waits_for_unread_responses_no_longer_than_its_timeout(
     database: str,
 ) -> None:
     async with app.run(settings_of(drain_timeout=timedelta(seconds=0.3)), database) as running:
@@ -230,13 +231,13 @@ async def test_a_drain_does_not_wait_for_callers_who_take_nothing_beyond_its_tim
             server = Server(running.address, database, channel)
             await fill(server)
         async with Reader.connected(server) as reader:
-            await reader.ask_and_be_answered()
+            await reader.ask_until_answered()
 
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await running.drain()
 
 
-async def test_a_drain_does_not_wait_for_strangers_who_take_nothing(database: str) -> None:
+async def test_a_drain_does_not_wait_for_unread_responses_of_health(database: str) -> None:
     long = timedelta(minutes=5)
     settings = settings_of(drain_timeout=long, answer_timeout=long)
     async with (
@@ -253,9 +254,9 @@ async def test_a_drain_does_not_wait_for_strangers_who_take_nothing(database: st
         assert stream not in reader.ended
 
 
-def _may_ask(sending: Sending, whose: str) -> bool:
+def _may_ask(responses: Responses, whose: str) -> bool:
     try:
-        sending.check(whose)
+        responses.check(whose)
     except LimitExceeded:
         return False
     return True

@@ -1,4 +1,4 @@
-"""How long a refusal takes says nothing of whether another's task is there."""
+"""The time that a refusal takes does not reveal whether another user's task exists."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.server import MakeServer, Server
 
 CALLS = 300
-# How often one of two takes longer, where both take the same: half of the time, and with so many
-# calls (standard deviation 0.024) practically never as far off as this. A statement more makes 0.9.
+# If both calls take the same time, one of them takes longer in half of the pairs. With so many
+# calls (standard deviation 0.024) the share practically never deviates by this much. One more
+# statement makes it 0.9.
 WITHIN = 0.12
 
 Refused = Callable[[Server, str, Metadata], Awaitable[object]]
@@ -40,7 +41,7 @@ async def get(server: Server, task: str, caller: Metadata) -> object:
 
 @pytest.mark.parametrize("call", [read, follow, get])
 @pytest.mark.parametrize("by", ["id", "name"])
-async def test_a_refusal_of_anothers_task_takes_as_long_as_of_none(
+async def test_refusing_another_users_task_takes_as_long_as_refusing_no_task(
     make_server: MakeServer, tmp_path: Path, call: Refused, by: str
 ) -> None:
     async with guarded(make_server, tmp_path, calls_per_second=10**6) as guard:
@@ -55,7 +56,7 @@ async def test_a_refusal_of_anothers_task_takes_as_long_as_of_none(
             bob = guard.as_("bob")
             took: dict[str, list[float]] = {theirs: [], none: []}
             for turn in range(CALLS):
-                # In turns, so that whatever else slows the machine down slows both.
+                # In turns, so that other load on the machine slows down both.
                 for task in (theirs, none) if turn % 2 else (none, theirs):
                     begun = time.perf_counter()
                     await call(guard.server, task, bob)

@@ -1,4 +1,4 @@
-"""What is decoded of an agent's messages before anything is made of them: no more than it takes."""
+"""Decoding of an agent's messages stops early if there is too much to decode."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tasklogs_server.services import agent_codec as codec
 EMPTY = types.TaskLogEntry()
 
 
-def test_an_append_of_more_entries_than_any_agent_packs_is_refused_unread() -> None:
+def test_an_append_with_too_many_entries_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(LimitExceeded, match="at most 50000 entries"):
         codec.append(pb.LogAppend(sequence=1, entries=[EMPTY] * 50_001))
 
 
-def test_of_many_bad_entries_only_the_first_are_named() -> None:
+def test_only_the_first_of_many_bad_entries_are_named() -> None:
     with pytest.raises(InvalidFields) as refused:
         codec.append(pb.LogAppend(sequence=1, entries=[EMPTY] * 50_000))
     assert 1 <= len(refused.value.violations) < 30
 
 
-def test_of_many_bad_messages_only_the_first_are_named() -> None:
+def test_only_the_first_of_many_bad_messages_are_named() -> None:
     listed = Value(list_value=ListValue(values=[Value()] * 100_000))
     request = pb.UploadLogSnapshotRequest(
         format=pb.SNAPSHOT_FORMAT_AGENTAPI, data=Struct(fields={"messages": listed})

@@ -1,4 +1,4 @@
-"""Requests that no honest client sends: the named code, each field named, nothing stored."""
+"""Invalid requests: the promised code, each bad field named, nothing stored."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ BAD_AGENTS: list[tuple[pb.ReportAgentRequest, list[str]]] = [
 ]
 
 
-async def test_every_rpc_refuses_a_malformed_task_by_its_field(server: Server) -> None:
+async def test_every_rpc_names_the_field_of_a_malformed_task(server: Server) -> None:
     for task in MALFORMED_TASKS:
         for call in _calls_that_name(server, task):
             refusal = await refused(call)
@@ -127,7 +127,7 @@ async def test_every_rpc_refuses_a_malformed_task_by_its_field(server: Server) -
 
 
 @pytest.mark.parametrize(("fields", "named"), BAD_CREATIONS, ids=lambda one: repr(one)[:40])
-async def test_a_task_that_cannot_be_created_names_each_field_and_leaves_nothing(
+async def test_a_task_that_cannot_be_created_names_each_bad_field_and_stores_nothing(
     server: Server, fields: dict[str, Any], named: list[str]
 ) -> None:
     refusal = await refused(server.tasks.CreateTask(pb.CreateTaskRequest(**fields)))
@@ -137,7 +137,7 @@ async def test_a_task_that_cannot_be_created_names_each_field_and_leaves_nothing
     assert not (await server.tasks.ListTasks(pb.ListTasksRequest())).tasks
 
 
-async def test_what_is_just_within_the_limits_is_taken(server: Server) -> None:
+async def test_values_just_within_the_limits_are_accepted(server: Server) -> None:
     family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
     created = await server.create_task(
         "x" * 63, owner="a/b" * 85, display_name=family * 51, prompt="\0" * 65_536
@@ -211,11 +211,11 @@ async def test_a_list_names_its_bad_field(server: Server, request_: pb.ListTasks
 @pytest.mark.parametrize(
     "method", ["TaskLogs/GetTaskLogs", "Tasks/CreateTask", "TaskAgents/UploadLogSnapshot"]
 )
-async def test_bytes_that_are_no_message_are_the_callers_mistake(
+async def test_bytes_that_are_not_a_message_are_an_invalid_argument(
     server: Server, method: str
 ) -> None:
     raw: Any = server.channel
-    token = (await server.create_task()).agent_token  # what a stranger sends is not even decoded
+    token = (await server.create_task()).agent_token  # unauthenticated requests are not decoded
 
     refusal = await refused(
         raw.unary_unary(f"/tasklogs.v1.{method}")(
@@ -228,7 +228,7 @@ async def test_bytes_that_are_no_message_are_the_callers_mistake(
     assert "DecodeError" not in refusal.message
 
 
-async def test_text_that_is_no_utf_8_is_the_callers_mistake(server: Server) -> None:
+async def test_text_that_is_not_utf_8_is_an_invalid_argument(server: Server) -> None:
     raw: Any = server.channel
 
     refusal = await refused(raw.unary_unary("/tasklogs.v1.Tasks/GetTask")(b"\x0a\x02\xc3\x28"))
@@ -247,7 +247,7 @@ async def test_a_message_over_4_mib_is_over_the_limit(server: Server) -> None:
     assert not (await server.tasks.ListTasks(pb.ListTasksRequest())).tasks
 
 
-async def test_a_method_that_is_not_there_is_unimplemented(server: Server) -> None:
+async def test_an_unknown_method_is_unimplemented(server: Server) -> None:
     raw: Any = server.channel
 
     refusal = await refused(raw.unary_unary("/tasklogs.v1.TaskLogs/Nothing")(b""))

@@ -58,7 +58,7 @@ async def test_pages_hold_every_task_once(server: Server) -> None:
     assert [name for page in listed for name in page] == created[::-1]
 
 
-async def test_a_task_that_is_created_or_deleted_between_pages_moves_no_other(
+async def test_a_task_created_or_deleted_between_pages_does_not_move_others(
     server: Server,
 ) -> None:
     for name in ("a", "b", "c", "d"):
@@ -74,7 +74,7 @@ async def test_a_task_that_is_created_or_deleted_between_pages_moves_no_other(
     assert [task.name for task in (*first.tasks, *second.tasks)] == ["d", "c", "b", "a"]
 
 
-async def test_tasks_are_filtered_by_owner_and_by_status_as_it_is_now(server: Server) -> None:
+async def test_tasks_are_filtered_by_owner_and_by_current_status(server: Server) -> None:
     for name in ("a", "b", "c"):
         await server.create_task(name)
     await server.create_task("d", owner="other")
@@ -88,7 +88,7 @@ async def test_tasks_are_filtered_by_owner_and_by_status_as_it_is_now(server: Se
     assert await names(server, status=types.TASK_STATUS_PENDING, owner="local") == ["c", "a"]
 
 
-async def test_a_page_size_beyond_the_largest_is_taken_as_the_largest(server: Server) -> None:
+async def test_a_page_size_beyond_the_maximum_means_the_maximum(server: Server) -> None:
     await server.create_task()
 
     page = await server.tasks.ListTasks(pb.ListTasksRequest(page_size=2**31 - 1))
@@ -96,7 +96,7 @@ async def test_a_page_size_beyond_the_largest_is_taken_as_the_largest(server: Se
     assert len(page.tasks) == 1
 
 
-async def test_a_page_of_long_prompts_is_one_that_clients_take(server: Server) -> None:
+async def test_a_page_of_long_prompts_stays_below_the_clients_message_limit(server: Server) -> None:
     created = [f"task-{number}" for number in range(70)]
     for name in created:
         await server.create_task(name, prompt="x" * 65_536)
@@ -112,7 +112,7 @@ async def test_a_page_of_long_prompts_is_one_that_clients_take(server: Server) -
     [{"owner": "local"}, {"status": types.TASK_STATUS_PENDING}],
     ids=["owner", "status"],
 )
-async def test_a_token_is_for_the_arguments_that_it_was_given_for(
+async def test_a_page_token_is_valid_only_with_the_same_arguments(
     server: Server, changed: dict[str, object]
 ) -> None:
     token = await _token(server)
@@ -135,7 +135,7 @@ async def test_the_page_size_may_change_between_pages(server: Server) -> None:
     assert [task.name for task in page.tasks] == ["a"]
 
 
-async def test_a_broken_token_is_refused(server: Server) -> None:
+async def test_a_malformed_page_token_is_refused(server: Server) -> None:
     token = await _token(server)
 
     for broken in (token[:-1], token[1:], token + "A", token[::-1], "=", "A" * 10_000, "\u00e9"):
@@ -143,7 +143,7 @@ async def test_a_broken_token_is_refused(server: Server) -> None:
         assert refusal.fields == ["page_token"], broken[:40]
 
 
-async def test_tokens_of_lists_and_of_logs_are_not_taken_for_each_other(server: Server) -> None:
+async def test_page_tokens_of_lists_and_of_logs_are_not_interchangeable(server: Server) -> None:
     of_list = await _token(server)
     async with ScriptedAgent.connect(server, (await server.create_task()).agent_token) as agent:
         await agent.append(open_epoch=True, entries=[log_entry(0, "a"), log_entry(1, "b")])

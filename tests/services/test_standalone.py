@@ -1,4 +1,4 @@
-"""A standalone task's life: no orchestrator, its facts come from the agent stream alone."""
+"""Standalone tasks have no orchestrator: their facts come from the agent stream alone."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_it_runs_while_its_agent_is_connected_and_is_paused_by_its_goodbye
         assert task.status_detail.build.number == 3
 
 
-async def test_a_stream_that_is_lost_and_not_back_within_the_lease_makes_it_unknown(
+async def test_a_lost_stream_makes_the_status_unknown_after_the_lease(
     make_server: MakeServer,
 ) -> None:
     async with make_server(lease=timedelta(seconds=1)) as server:
@@ -97,7 +97,7 @@ async def test_a_stream_that_is_lost_and_not_back_within_the_lease_makes_it_unkn
             assert task.status_detail.build.number == 1
 
 
-async def test_a_stream_that_is_back_within_the_lease_was_never_missed(server: Server) -> None:
+async def test_a_stream_that_returns_within_the_lease_changes_no_status(server: Server) -> None:
     token = (await server.create_task(standalone=True)).agent_token
     async with ScriptedAgent.connect(server, token) as agent:
         await agent.report()
@@ -116,7 +116,7 @@ async def test_a_stream_that_is_back_within_the_lease_was_never_missed(server: S
         assert (task.status, task.status_detail.build.number) == (types.TASK_STATUS_ACTIVE, 1)
 
 
-async def test_a_goodbye_for_a_stop_leaves_the_facts_alone_and_the_lease_runs(
+async def test_a_goodbye_for_a_stop_changes_no_facts_and_the_lease_runs(
     make_server: MakeServer,
 ) -> None:
     async with make_server(lease=timedelta(seconds=1)) as server:
@@ -140,7 +140,7 @@ async def test_the_time_without_a_server_does_not_count_against_the_lease(
             await becomes(server, types.TASK_STATUS_ACTIVE)
     connection = await asyncpg.connect(database)
     try:
-        # As if the server had been away for an hour.
+        # As if the server had been down for an hour.
         await connection.execute(
             "UPDATE processes SET heartbeat_at = heartbeat_at - interval '1 hour',"
             " up_since = up_since - interval '1 hour'"
@@ -171,7 +171,7 @@ async def test_an_orchestrated_tasks_goodbye_changes_only_whether_it_is_connecte
     assert left == connected
 
 
-async def test_no_orchestrator_reports_on_it(server: Server) -> None:
+async def test_reports_of_an_orchestrator_are_refused(server: Server) -> None:
     await server.create_task(standalone=True)
     for report in (report_build(server), report_agent(server)):
         refusal = await refused(report)
@@ -180,7 +180,7 @@ async def test_no_orchestrator_reports_on_it(server: Server) -> None:
     assert (await get_task(server)).status == types.TASK_STATUS_PENDING
 
 
-async def test_back_after_its_lease_it_begins_anew_and_not_with_what_was_last_known(
+async def test_after_its_lease_it_starts_with_new_facts_and_not_the_old_ones(
     make_server: MakeServer,
 ) -> None:
     async with make_server(lease=timedelta(seconds=1)) as server:

@@ -1,4 +1,4 @@
-"""The agent stream's front door: credentials, the first message, appends that break the rules."""
+"""The agent stream: credentials, the first message, appends that break the rules."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_a_stream_without_credentials_is_refused_before_its_first_message(
     ],
     ids=["nothing", "append", "goodbye", "sync_done"],
 )
-async def test_the_first_message_is_hello(server: Server, first: pb.AgentMessage) -> None:
+async def test_the_first_message_must_be_hello(server: Server, first: pb.AgentMessage) -> None:
     async with _raw(server) as call:
         refusal = await refused_stream(call, first)
 
@@ -64,7 +64,7 @@ async def test_the_first_message_is_hello(server: Server, first: pb.AgentMessage
     assert not (await get_task(server)).agent_connected
 
 
-async def test_a_stream_that_says_nothing_is_closed(
+async def test_a_stream_without_messages_is_closed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_agents, "_HELLO_TIMEOUT_SECONDS", 0.05)
@@ -87,7 +87,7 @@ async def test_a_stream_that_is_closed_at_once_is_refused(server: Server) -> Non
 
 
 @pytest.mark.parametrize("number", [0, -1])
-async def test_a_hello_of_a_build_that_cannot_be_names_the_field(
+async def test_a_hello_with_an_invalid_build_number_names_the_field(
     server: Server, number: int
 ) -> None:
     async with _raw(server) as call:
@@ -109,7 +109,7 @@ async def test_an_agent_of_an_older_build_is_refused(server: Server) -> None:
     assert error.value.reason == "STALE_REPORT"
 
 
-async def test_bytes_that_are_no_message_end_the_stream(server: Server) -> None:
+async def test_bytes_that_are_not_a_message_end_the_stream(server: Server) -> None:
     raw: Any = server.channel
     token = (await server.create_task()).agent_token
     call = raw.stream_stream("/tasklogs.v1.TaskAgents/Connect")(
@@ -150,7 +150,7 @@ def ill_timed(seconds: int, nanos: int = 0) -> types.TaskLogEntry:
     return log_entry(2, "new", seconds=seconds, nanos=nanos)
 
 
-# Each on a log of the entries 0 ("sealed") and 1 ("tail"), whose append had the number 1.
+# Each is sent to a log with the entries 0 ("sealed") and 1 ("tail"), after append number 1.
 VIOLATIONS: dict[str, pb.LogAppend] = {
     "a number is left out": pb.LogAppend(sequence=3, entries=[entry()]),
     "a number comes again": pb.LogAppend(sequence=1, entries=[entry()]),
@@ -237,7 +237,7 @@ async def test_an_append_with_a_bad_field_ends_the_stream_by_its_name_and_stores
     ],
     ids=["a new one", "the tail anew", "the tail grown"],
 )
-async def test_an_entry_past_1_mib_is_over_a_limit(
+async def test_an_entry_over_1_mib_is_refused(
     server: Server, append: Callable[[], pb.LogAppend]
 ) -> None:
     async with _agent(server) as agent:
@@ -250,7 +250,7 @@ async def test_an_entry_past_1_mib_is_over_a_limit(
     assert await _stored(server) == ["sealed", "tail"]
 
 
-async def test_an_entry_of_1_mib_is_taken(server: Server) -> None:
+async def test_an_entry_of_1_mib_is_accepted(server: Server) -> None:
     async with _agent(server) as agent:
         await agent.append(open_epoch=True, entries=[log_entry(0, "x" * MIB)])
         await agent.acked()
@@ -267,7 +267,7 @@ async def test_entries_before_the_first_epoch_break_the_rules(server: Server) ->
     assert await _stored(server) == []
 
 
-async def test_hello_is_said_once(server: Server) -> None:
+async def test_a_second_hello_is_a_violation(server: Server) -> None:
     async with _agent(server) as agent:
         await agent.send(pb.AgentMessage(hello=pb.Hello()))
         ended = await agent.ended()
@@ -278,7 +278,7 @@ async def test_hello_is_said_once(server: Server) -> None:
     )
 
 
-async def test_an_unknown_state_is_named(server: Server) -> None:
+async def test_an_unknown_state_value_names_its_field(server: Server) -> None:
     async with _agent(server) as agent:
         await agent.report(UNKNOWN, UNKNOWN)
         ended = await agent.ended()
@@ -288,7 +288,7 @@ async def test_an_unknown_state_is_named(server: Server) -> None:
     assert "state.app_health" in ended.message
 
 
-async def test_a_message_of_a_newer_agent_is_passed_over(server: Server) -> None:
+async def test_an_unknown_message_of_a_newer_agent_is_ignored(server: Server) -> None:
     async with _agent(server) as agent:
         await agent.send(pb.AgentMessage())
         await agent.append(open_epoch=True, entries=[log_entry(0, "x")])
@@ -308,7 +308,7 @@ async def test_what_was_appended_before_the_violation_is_stored(server: Server) 
     assert await _stored(server) == ["sealed", "tail", "fine"]
 
 
-async def test_more_than_60_new_epochs_an_hour_are_over_a_limit(server: Server) -> None:
+async def test_more_than_60_new_epochs_an_hour_are_refused(server: Server) -> None:
     async with _agent(server) as agent:
         for number in range(60):
             await agent.append(open_epoch=True, entries=[log_entry(0, str(number))])
@@ -334,7 +334,7 @@ async def _agent(server: Server) -> AsyncIterator[ScriptedAgent]:
 
 @asynccontextmanager
 async def _raw(server: Server) -> AsyncIterator[StreamCall]:
-    """A stream that has said nothing yet."""
+    """A stream that has sent nothing yet."""
     token = (await server.create_task()).agent_token
     call = StreamCall(server.agents.Connect(metadata=(("authorization", f"Bearer {token}"),)))
     try:

@@ -1,4 +1,4 @@
-"""FollowTaskLogs over a socket: one call through a task's life, and how it is refused or ends."""
+"""FollowTaskLogs over a socket: one call through the life of a task, refusals, and ends."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def report(
 
 
 async def refusal(server: Server, **request: Any) -> tuple[grpc.StatusCode, dict[str, Message]]:
-    """Follow, and return code and details of the refusal."""
+    """Follow. Returns the refusal."""
     async with following(server, **request) as reader:
         return refused(await reader.end())
 
@@ -141,7 +141,7 @@ async def test_the_status_comes_with_the_facts_it_was_derived_from(server: Serve
         assert detail.agent.computed == types.TASK_STATUS_INITIALIZING
 
 
-async def test_caught_up_of_an_active_task_means_all_that_its_app_showed(server: Server) -> None:
+async def test_caught_up_of_an_active_task_means_all_that_its_app_shows(server: Server) -> None:
     made = await server.create_task()
     await report(server, 1, START)
     async with ScriptedAgent.connect(server, made.agent_token) as agent:
@@ -190,7 +190,7 @@ async def test_a_status_that_refuses_a_read_refuses_a_follow_with_the_same_detai
     assert dict(details["ErrorInfo"].metadata)["status"] == status  # type: ignore[attr-defined]
 
 
-async def test_a_paused_task_is_not_followed_live_but_from_the_store(server: Server) -> None:
+async def test_a_follow_of_a_paused_task_is_served_from_the_store(server: Server) -> None:
     await server.create_task()
     await report(server, 1, STOP)
     code, _ = await refusal(server, source=pb.LOG_SOURCE_LIVE)
@@ -213,7 +213,7 @@ async def test_the_end_of_a_standalone_tasks_lease_arrives_as_a_status(
             assert not reader.ended
 
 
-async def test_a_read_hands_out_a_cursor_that_a_follow_goes_on_from(server: Server) -> None:
+async def test_a_follow_continues_from_the_cursor_of_a_read(server: Server) -> None:
     made = await server.create_task()
     async with ScriptedAgent.connect(server, made.agent_token) as agent:
         await agent.append([log_entry(0, "a"), log_entry(1, "b")], open_epoch=True)
@@ -230,7 +230,7 @@ async def test_a_read_hands_out_a_cursor_that_a_follow_goes_on_from(server: Serv
             assert reader.view.contents() == {(1, 1): "b!", (1, 2): "c"}
 
 
-async def test_cursors_that_are_none_of_this_task_are_bad_arguments(server: Server) -> None:
+async def test_cursors_that_do_not_belong_to_the_task_are_invalid_arguments(server: Server) -> None:
     await server.create_task()
     await server.create_task("other")
     read = await server.logs.GetTaskLogs(pb.GetTaskLogsRequest(task="local/demo"))
@@ -265,7 +265,7 @@ async def test_cursors_that_are_none_of_this_task_are_bad_arguments(server: Serv
         assert [one.field for one in violations] == ["cursor"]
 
 
-async def test_a_cursor_of_a_future_that_a_restored_backup_does_not_know_is_expired(
+async def test_a_cursor_that_is_newer_than_a_restored_backup_is_expired(
     server: Server,
 ) -> None:
     made = await server.create_task()
@@ -306,7 +306,7 @@ async def test_bad_fields_are_named(server: Server, request_: dict[str, Any], fi
     assert [one.field for one in violations] == [field]
 
 
-async def test_a_task_that_is_not_there_is_not_found(server: Server) -> None:
+async def test_an_unknown_task_is_not_found(server: Server) -> None:
     code, details = await refusal(server)
     assert (code, reason(details)) == (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
 
@@ -320,7 +320,7 @@ async def test_a_deleted_task_ends_its_follows_with_not_found(server: Server) ->
         assert (code, reason(details)) == (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
 
 
-async def test_a_server_that_drains_ends_follows_and_says_when_to_come_again(
+async def test_a_drain_ends_follows_and_says_when_to_retry(
     database: str,
 ) -> None:
     settings = ServerSettings.model_validate(
@@ -341,13 +341,13 @@ async def test_a_server_that_drains_ends_follows_and_says_when_to_come_again(
         assert "RetryInfo" in details
 
 
-async def test_a_server_stops_although_somebody_does_not_read_its_follow(
+async def test_a_server_stops_although_a_follow_is_not_read(
     database: str,
 ) -> None:
     settings = ServerSettings.model_validate({"listen": "127.0.0.1:0"})
     async with asyncio.timeout(DEADLINE_SECONDS), AsyncExitStack() as stack:
         running = await stack.enter_async_context(app.run(settings, database))
-        channel = grpc.aio.insecure_channel(running.address)  # stays when the server goes
+        channel = grpc.aio.insecure_channel(running.address)  # stays open when the server stops
         server = Server(running.address, database, channel)
         made = await server.create_task()
         async with ScriptedAgent.connect(server, made.agent_token) as agent:
@@ -358,13 +358,13 @@ async def test_a_server_stops_although_somebody_does_not_read_its_follow(
         call = server.logs.FollowTaskLogs(
             pb.FollowTaskLogsRequest(task="local/demo", source=pb.LOG_SOURCE_SNAPSHOT)
         )
-        await call.read()  # the status, and nothing after
+        await call.read()  # the status; nothing else is read
         await stack.aclose()
         await channel.close()
 
 
-async def test_callers_who_leave_leave_nothing_behind(server: Server) -> None:
-    """Cancelled, out of time, or gone with their connection: server and test share this loop."""
+async def test_a_follow_whose_caller_leaves_leaves_nothing_behind(server: Server) -> None:
+    """They cancel, run out of time, or lose their connection. The server runs in this loop too."""
     await server.create_task()
     before = asyncio.all_tasks()
     for place in range(10):

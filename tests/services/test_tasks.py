@@ -1,4 +1,4 @@
-"""Tasks: creating, reading, deleting, reporting, rotating."""
+"""Tasks: create, read, delete, report, rotate the token."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.fixtures.server import Server
 NOBODY = "6b1f5a3e-8a53-4c1b-9df3-0123456789ab"
 
 
-async def test_a_new_task_is_pending_with_every_field_that_a_reader_must_see(
+async def test_a_new_task_is_pending_and_has_every_field_set(
     server: Server,
 ) -> None:
     created = await server.create_task(display_name="A demo", prompt="do it")
@@ -67,7 +67,7 @@ async def test_the_token_is_shown_once(server: Server) -> None:
     assert token not in str(await get_task(server))
 
 
-async def test_a_name_is_taken_per_owner(server: Server) -> None:
+async def test_a_name_is_unique_per_owner(server: Server) -> None:
     await server.create_task()
 
     refusal = await refused(server.create_task())
@@ -78,7 +78,7 @@ async def test_a_name_is_taken_per_owner(server: Server) -> None:
     await server.create_task(owner="someone-else")
 
 
-async def test_a_deleted_task_and_one_that_never_was_look_alike(server: Server) -> None:
+async def test_a_deleted_task_looks_like_one_that_never_existed(server: Server) -> None:
     task = (await server.create_task()).task
     await server.tasks.DeleteTask(pb.DeleteTaskRequest(task=TASK))
 
@@ -157,7 +157,7 @@ async def test_reports_move_a_task_through_its_states(server: Server) -> None:
     assert (await report_build(server, 2, STOP)).status == types.TASK_STATUS_PAUSED
 
 
-async def test_a_repeated_report_is_no_error(server: Server) -> None:
+async def test_a_repeated_report_is_accepted(server: Server) -> None:
     await server.create_task()
     first = await report_build(server)
 
@@ -201,7 +201,7 @@ async def test_a_report_of_the_agent_of_another_build_is_stale(server: Server, n
     assert await get_task(server) == before
 
 
-async def test_an_agent_that_stays_connected_through_stop_and_start_says_its_state_again(
+async def test_an_agent_connected_through_stop_and_start_reports_its_state_again(
     server: Server,
 ) -> None:
     token = (await server.create_task()).agent_token
@@ -214,7 +214,7 @@ async def test_an_agent_that_stays_connected_through_stop_and_start_says_its_sta
 
         assert (await report_build(server, 2, STOP)).status == types.TASK_STATUS_PAUSED
         await agent.heard(lambda: agent.report_states == 1)
-        # During a stop the old workspace still delivers, and its state does not count.
+        # During a stop the old workspace still sends its state, which does not count.
         await agent.report()
         await agent.append(entries=[log_entry(1, "last words")])
         await agent.acked()
@@ -231,7 +231,7 @@ async def test_an_agent_that_stays_connected_through_stop_and_start_says_its_sta
     assert not read.snapshot
 
 
-async def test_an_agent_of_a_build_is_closed_by_the_next_start_but_not_by_a_stop(
+async def test_an_agents_stream_is_ended_by_the_next_start_but_not_by_a_stop(
     server: Server,
 ) -> None:
     token = (await server.create_task()).agent_token

@@ -1,4 +1,4 @@
-"""UploadLogSnapshot: what is taken, what is refused, and by which field."""
+"""UploadLogSnapshot: what is accepted, what is refused, and which field is named."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def stored(server: Server) -> tuple[Sequence[types.TaskLogEntry], int]:
     return read.logs, read.epoch
 
 
-async def test_a_conversation_is_stored_as_it_was_given(server: Server) -> None:
+async def test_a_conversation_is_stored_unchanged(server: Server) -> None:
     token = (await server.create_task()).agent_token
     answer = {"id": 7, "role": "agent", "content": "\0 hi", "time": "2026-01-02T05:04:05+02:00"}
 
@@ -81,7 +81,7 @@ async def test_a_prefix_changes_nothing_and_another_conversation_opens_an_epoch(
     assert (only.content, epoch) == ("another", 2)
 
 
-async def test_a_message_past_1_mib_loses_its_front(server: Server) -> None:
+async def test_a_message_over_1_mib_loses_its_beginning(server: Server) -> None:
     token = (await server.create_task()).agent_token
 
     await upload(server, token, conversation({**GOOD, "content": "x" * (1024 * 1024 + 1)}))
@@ -135,7 +135,7 @@ async def test_a_message_that_does_not_fit_is_named_and_nothing_is_stored(
 
 
 @pytest.mark.parametrize("ids", [(0, 0), (1, 0), (0, 2, 1)])
-async def test_ids_that_do_not_grow_are_refused_where_they_stand(
+async def test_ids_that_do_not_grow_are_refused_and_named(
     server: Server, ids: Sequence[int]
 ) -> None:
     token = (await server.create_task()).agent_token
@@ -171,7 +171,7 @@ async def test_data_without_a_list_of_messages_is_refused(
 
 
 @pytest.mark.parametrize("format_", [pb.SNAPSHOT_FORMAT_UNSPECIFIED, 99])
-async def test_a_format_that_there_is_not_is_refused(server: Server, format_: Any) -> None:
+async def test_an_unknown_format_is_refused(server: Server, format_: Any) -> None:
     token = (await server.create_task()).agent_token
 
     refusal = await refused(upload(server, token, conversation(GOOD), format=format_))
@@ -179,7 +179,7 @@ async def test_a_format_that_there_is_not_is_refused(server: Server, format_: An
     assert refusal.fields == ["format"]
 
 
-async def test_data_nested_5000_deep_is_the_callers_mistake(server: Server) -> None:
+async def test_data_nested_5000_deep_is_an_invalid_argument(server: Server) -> None:
     token = (await server.create_task()).agent_token
     nested = _field(3, b"x")
     for _ in range(5000):
@@ -196,7 +196,7 @@ async def test_data_nested_5000_deep_is_the_callers_mistake(server: Server) -> N
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_ten_thousand_bad_messages_make_one_short_refusal(server: Server) -> None:
+async def test_ten_thousand_bad_messages_get_one_short_refusal(server: Server) -> None:
     token = (await server.create_task()).agent_token
 
     refusal = await refused(upload(server, token, conversation(*[{}] * 10_000)))
@@ -217,7 +217,7 @@ async def test_an_upload_beside_an_open_stream_is_refused(server: Server) -> Non
     assert await stored(server) == ([], 0)
 
 
-async def test_credentials_come_before_the_data(server: Server) -> None:
+async def test_credentials_are_checked_before_the_data(server: Server) -> None:
     created = await server.create_task()
     other = await server.create_task("other")
     await server.tasks.DeleteTask(tasks_pb2.DeleteTaskRequest(task="local/other"))

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from tasklogs_server.domain.errors import Unauthenticated
-from tasklogs_server.limits.handshake_queue import Handshakes
+from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.store import Store
 from tasklogs_server.tasks.agent_tokens import AgentTokens, new_token
 from tests.store.logs import new_task
@@ -24,23 +24,25 @@ async def token_of(store: Store, task_id: UUID) -> str:
 
 
 async def test_a_token_opens_its_task(store: Store, task: UUID) -> None:
-    agent = await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(await token_of(store, task))
+    agent = await AgentTokens(store.tasks, HandshakeQueue(1, SOON)).agent(
+        await token_of(store, task)
+    )
     assert agent.task_id == task
-    await AgentTokens(store.tasks, Handshakes(1, SOON)).still_opens(agent)
+    await AgentTokens(store.tasks, HandshakeQueue(1, SOON)).still_opens(agent)
 
 
 async def test_a_rotated_token_opens_nothing(store: Store, task: UUID) -> None:
     old = await token_of(store, task)
     new = await token_of(store, task)
-    assert (await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(new)).task_id == task
+    assert (await AgentTokens(store.tasks, HandshakeQueue(1, SOON)).agent(new)).task_id == task
     with pytest.raises(Unauthenticated):
-        await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(old)
+        await AgentTokens(store.tasks, HandshakeQueue(1, SOON)).agent(old)
 
 
 async def test_a_token_that_was_rotated_after_it_was_taken_opens_no_longer(
     store: Store, task: UUID
 ) -> None:
-    tokens = AgentTokens(store.tasks, Handshakes(1, SOON))
+    tokens = AgentTokens(store.tasks, HandshakeQueue(1, SOON))
     agent = await tokens.agent(await token_of(store, task))
     await token_of(store, task)
     with pytest.raises(Unauthenticated):
@@ -54,14 +56,14 @@ async def test_another_tasks_secret_does_not_open_this_one(store: Store, task: U
     crossed = theirs.replace(other.hex, task.hex)
     assert crossed != mine
     with pytest.raises(Unauthenticated):
-        await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(crossed)
+        await AgentTokens(store.tasks, HandshakeQueue(1, SOON)).agent(crossed)
 
 
 async def test_a_deleted_tasks_token_opens_nothing(store: Store, task: UUID) -> None:
     token = await token_of(store, task)
     await store.tasks.delete(task)
     with pytest.raises(Unauthenticated):
-        await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(token)
+        await AgentTokens(store.tasks, HandshakeQueue(1, SOON)).agent(token)
 
 
 def garbage(task: UUID) -> list[str]:
@@ -76,7 +78,7 @@ def garbage(task: UUID) -> list[str]:
 async def test_garbage_opens_nothing(store: Store, task: UUID) -> None:
     for token in garbage(task):
         with pytest.raises(Unauthenticated):
-            await AgentTokens(store.tasks, Handshakes(1, SOON)).agent(token)
+            await AgentTokens(store.tasks, HandshakeQueue(1, SOON)).agent(token)
 
 
 def test_tokens_are_random_and_only_their_hash_is_stored() -> None:

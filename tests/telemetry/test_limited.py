@@ -9,7 +9,7 @@ import pytest
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.domain.limits import FIXED, Limit
 from tasklogs_server.settings import ServerSettings
-from tests.middleware.untaken import GET_TASK_LOGS, PAGE_BYTES, Reader, fill
+from tests.middleware.unread_responses import GET_TASK_LOGS, PAGE_BYTES, Reader, fill
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import get_task
@@ -29,7 +29,7 @@ async def test_an_answer_that_nobody_took_is_counted_and_is_not_ok(
     async with make_server(metrics_listen="0", answer_timeout=timedelta(seconds=0.4)) as server:
         await fill(server)
         async with Reader.connected(server) as reader:
-            await reader.ask_and_be_answered()
+            await reader.ask_until_answered()
             seen = await scrape(server)
             assert seen("tasklogs_untaken_answer_bytes") > PAGE_BYTES
             assert seen("tasklogs_rpcs_under_way", method=GET_TASK_LOGS) == 1
@@ -54,7 +54,7 @@ async def test_an_answer_that_was_taken_late_is_ok(
     async with make_server(metrics_listen="0") as server:
         await fill(server)
         async with Reader.connected(server) as reader:
-            stream = await reader.ask_and_be_answered()
+            stream = await reader.ask_until_answered()
             assert (await scrape(server))("tasklogs_rpcs_under_way", method=GET_TASK_LOGS) == 1
             await reader.take(stream)
             await reader.until(lambda: stream in reader.ended)
@@ -120,7 +120,7 @@ async def test_the_log_of_calls_does_not_say_ok_of_an_answer_that_was_given_up(
     async with make_server(log_calls="all", answer_timeout=timedelta(seconds=0.4)) as server:
         await fill(server)
         async with Reader.connected(server) as reader:
-            await reader.ask_and_be_answered()
+            await reader.ask_until_answered()
 
             await until(is_written)
 

@@ -1,4 +1,4 @@
-"""grpc.health.v1.Health, and what becomes of calls while the store is away."""
+"""grpc.health.v1.Health, and how calls end while the store is away."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ async def check(server: Server, service: str = "") -> int:
     return int(answer.status)
 
 
-async def test_every_service_and_the_server_as_a_whole_serve(server: Server) -> None:
+async def test_every_service_and_the_whole_server_are_serving(server: Server) -> None:
     for service in SERVICES:
         assert await check(server, service) == SERVING
 
 
-async def test_a_service_that_there_is_not_is_not_found(server: Server) -> None:
+async def test_an_unknown_service_is_not_found(server: Server) -> None:
     refusal = await refused(check(server, "tasklogs.v1.Nothing"))
 
     assert refusal.code is grpc.StatusCode.NOT_FOUND
 
 
-async def test_all_services_are_listed_with_how_they_are(server: Server) -> None:
+async def test_all_services_are_listed_with_their_health(server: Server) -> None:
     pb_: Any = health_pb2  # the stubs leave out List
     listed = await health(server).List(pb_.HealthListRequest())
 
@@ -65,7 +65,7 @@ async def test_all_services_are_listed_with_how_they_are(server: Server) -> None
     )
 
 
-async def test_a_stranger_cannot_have_a_long_name_kept(server: Server) -> None:
+async def test_a_long_service_name_is_refused_and_not_kept(server: Server) -> None:
     name = "x" * 1_000_000
     watch = health(server).Watch(health_pb2.HealthCheckRequest(service=name))
 
@@ -73,7 +73,7 @@ async def test_a_stranger_cannot_have_a_long_name_kept(server: Server) -> None:
 
 
 class Watcher:
-    """What a call's context is to Watch; `reads` false: as of a peer who takes nothing."""
+    """The context that Watch gets. With `reads` false its peer reads nothing."""
 
     def __init__(self, *, reads: bool) -> None:
         self._reads = reads
@@ -85,7 +85,7 @@ class Watcher:
         self.statuses.append(response.status)
 
 
-async def test_a_watcher_who_reads_nothing_holds_up_no_change_and_no_other_watcher() -> None:
+async def test_a_watcher_that_reads_nothing_delays_no_change_and_no_other_watcher() -> None:
     servicer = Health()
     servicer.set("", serving=True)
     stuck, reader = Watcher(reads=False), Watcher(reads=True)
@@ -157,7 +157,7 @@ async def test_calls_are_refused_at_once_while_the_store_is_away_and_answered_af
     assert [one.content for one in read.logs] == ["kept"]
 
 
-async def test_a_live_read_is_refused_when_the_store_leaves_under_it(
+async def test_a_live_read_is_refused_when_the_store_fails_during_it(
     durable: Server, postgres_server: PostgresServer
 ) -> None:
     token = (await durable.create_task()).agent_token
@@ -178,7 +178,7 @@ async def test_a_live_read_is_refused_when_the_store_leaves_under_it(
     assert refusal.reason == "STORE_UNAVAILABLE"
 
 
-async def test_an_agent_whose_append_meets_no_store_is_told_to_begin_again(
+async def test_an_agent_whose_append_finds_no_store_is_told_to_reconnect(
     durable: Server, postgres_server: PostgresServer
 ) -> None:
     token = (await durable.create_task()).agent_token

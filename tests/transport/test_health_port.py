@@ -1,4 +1,4 @@
-"""The port for probes that cannot do TLS: health in plain text, and nothing else."""
+"""The port for probes that cannot use TLS: health without TLS, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.system.hostile.target import Target
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_it_says_how_the_server_is_and_serves_nothing_else(make_server: MakeServer) -> None:
+async def test_it_serves_health_and_nothing_else(make_server: MakeServer) -> None:
     async with make_server(health_listen="0") as server:
         assert server.health_address is not None
         async with grpc.aio.insecure_channel(server.health_address) as channel:
@@ -41,7 +41,7 @@ async def test_it_says_how_the_server_is_and_serves_nothing_else(make_server: Ma
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_without_its_database_a_server_is_not_ready_but_lives(
+async def test_without_its_database_a_server_is_alive_and_not_ready(
     make_server: MakeServer, postgres_server: PostgresServer
 ) -> None:
     async with make_server(dsn=postgres_server.dsn(), health_listen="0") as server:
@@ -65,7 +65,7 @@ async def test_without_its_database_a_server_is_not_ready_but_lives(
 
 
 @pytest.mark.parametrize("listen", ["x", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:²"])
-async def test_an_address_that_is_none_is_said_in_one_line(
+async def test_an_invalid_address_is_reported_in_one_line(
     make_server: MakeServer, listen: str
 ) -> None:
     with pytest.raises(StartupError, match=r"TASKLOGS_HEALTH_LISTEN.*PORT or HOST:PORT"):
@@ -76,7 +76,7 @@ async def test_an_address_that_is_none_is_said_in_one_line(
             pass
 
 
-async def test_strangers_may_watch_a_little_and_probes_are_answered_all_the_same(
+async def test_watchers_are_limited_and_probes_are_answered_all_the_same(
     make_server: MakeServer,
 ) -> None:
     async with make_server(health_listen="0") as server:
@@ -102,7 +102,7 @@ async def test_strangers_may_watch_a_little_and_probes_are_answered_all_the_same
                 await channel.close()
 
 
-async def test_calls_that_do_not_come_to_their_end_end_with_their_connection() -> None:
+async def test_unfinished_calls_end_with_their_connection() -> None:
     async with health_port(connection_lasts=timedelta(seconds=0.3)) as target:
         tally = Tally()
         async with asyncio.timeout(DEADLINE_SECONDS), Peer.connected(target, tally) as peer:
@@ -114,7 +114,7 @@ async def test_calls_that_do_not_come_to_their_end_end_with_their_connection() -
         assert tally.ended_by_the_server == 1
 
 
-async def test_strangers_have_few_connections() -> None:
+async def test_the_number_of_connections_is_small() -> None:
     tally = Tally()
 
     async def connect(target: Target) -> None:
@@ -145,8 +145,8 @@ async def _first_or_code(watch: Any) -> grpc.StatusCode:
         return error.code()
 
 
-async def test_names_that_no_service_has_are_not_kept(make_server: MakeServer) -> None:
-    """Watching one holds it in memory, and on the API's port nobody asks who watches."""
+async def test_long_service_names_are_not_kept(make_server: MakeServer) -> None:
+    """A watched name is held in memory, and watchers are not authenticated."""
     async with make_server(health_listen="0") as server:
         assert server.health_address is not None
         for address, characters in ((server.address, 1_000_000), (server.health_address, 1_000)):

@@ -1,4 +1,4 @@
-"""Calls that have come while nobody looked: how many may wait, and what becomes of the others."""
+"""Calls that arrive while the server is busy: how many may wait, and how the others end."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ from tests.system.hostile.frames import ACK, HEADER_BYTES, PREFACE, Frame, Kind,
 
 REQUEST = task_logs_pb2.GetTaskLogsRequest(task="local/demo")
 FIELDS = frames.request_fields("/tasklogs.v1.TaskLogs/GetTaskLogs")
-# gRPC's own bound is 3,000.
+# gRPC's default is 3,000.
 MANY = 4000
 
 BOUND = 20
-# Beside those in the line: the one that the server has asked for, and gRPC lets one more in.
+# In addition to the queue: the one that the server has asked for, and one more that gRPC accepts.
 WITH_US = 2
 
 
-async def test_calls_behind_thousands_that_were_reset_are_answered(make_server: MakeServer) -> None:
+async def test_calls_behind_thousands_of_reset_calls_are_answered(make_server: MakeServer) -> None:
     async with make_server(streams_per_connection=MANY) as server:
         await server.create_task()
-        with Stranger.connected(server) as stranger:
-            stranger.reset_calls(MANY)
+        with RawPeer.connected(server) as peer:
+            peer.reset_calls(MANY)
             codes = await asyncio.gather(*(code_of(server) for _ in range(20)))
 
     assert set(codes) == {grpc.StatusCode.OK}
 
 
-async def test_calls_past_the_bound_are_dropped_and_those_within_it_are_answered(
+async def test_calls_beyond_the_limit_are_dropped_and_the_others_answered(
     make_server: MakeServer,
 ) -> None:
     async with make_server(pending_calls=BOUND) as server:
         await server.create_task()
-        with Stranger.connected(server) as stranger:
-            calls = [stranger.call(REQUEST.SerializeToString()) for _ in range(5 * BOUND)]
-            dropped = stranger.streams_of(Kind.RST_STREAM, len(calls) - BOUND - WITH_US)
+        with RawPeer.connected(server) as peer:
+            calls = [peer.call(REQUEST.SerializeToString()) for _ in range(5 * BOUND)]
+            dropped = peer.streams_of(Kind.RST_STREAM, len(calls) - BOUND - WITH_US)
 
-            answered = await asyncio.to_thread(stranger.streams_of, Kind.HEADERS, BOUND)
+            answered = await asyncio.to_thread(peer.streams_of, Kind.HEADERS, BOUND)
 
         assert dropped.isdisjoint(calls[:BOUND])
         assert dropped.isdisjoint(answered)
         assert await code_of(server) is grpc.StatusCode.OK
 
 
-async def test_streams_that_were_reset_count_until_somebody_has_looked(
+async def test_reset_streams_count_until_they_are_taken_from_the_queue(
     make_server: MakeServer,
 ) -> None:
     async with make_server(streams_per_connection=BOUND) as server:
         await server.create_task()
-        with Stranger.connected(server) as stranger:
+        with RawPeer.connected(server) as peer:
             for _ in range(3 * BOUND):
-                stranger.reset_call()
-            # Refused, all but those that wait.
-            stranger.streams_of(Kind.RST_STREAM, 2 * BOUND - WITH_US)
+                peer.reset_call()
+            # All are refused except those that wait.
+            peer.streams_of(Kind.RST_STREAM, 2 * BOUND - WITH_US)
 
             assert await code_of(server) is grpc.StatusCode.OK
 
@@ -70,8 +70,8 @@ async def code_of(server: Server) -> grpc.StatusCode:
     return await call.code()
 
 
-class Stranger:
-    """A connection by hand. It waits without the loop, and so the server looks at nothing."""
+class RawPeer:
+    """A hand-written connection. It waits without the event loop, so the server handles nothing."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -82,14 +82,14 @@ class Stranger:
     def connected(cls, server: Server) -> Iterator[Self]:
         host, _, port = server.address.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
-            stranger = cls(connection)
+            peer = cls(connection)
             connection.sendall(PREFACE + frames.settings())
-            stranger.streams_of(Kind.SETTINGS, 1)
+            peer.streams_of(Kind.SETTINGS, 1)
             connection.sendall(frame(Kind.SETTINGS, flags=ACK))
-            yield stranger
+            yield peer
 
     def reset_calls(self, count: int) -> None:
-        """Begin calls and reset them; return when gRPC has them all."""
+        """Begin calls and reset them. Returns when gRPC has all of them."""
         for _ in range(count):
             self.reset_call()
         self._connection.sendall(frame(Kind.PING, b"all said"))
@@ -100,13 +100,13 @@ class Stranger:
         self._connection.sendall(frames.headers(stream, FIELDS) + frames.rst_stream(stream))
 
     def call(self, request: bytes) -> int:
-        """Make a whole call; return its stream."""
+        """Send a complete call. Returns its stream."""
         stream = self._stream()
         self._connection.sendall(frames.headers(stream, FIELDS) + frames.message(stream, request))
         return stream
 
     def streams_of(self, kind: Kind, count: int) -> set[int]:
-        """Wait until so many streams had a frame of a kind, and return them."""
+        """Wait until so many streams have had a frame of this kind. Returns them."""
         streams: set[int] = set()
         while len(streams) < count:
             received = self._next_frame()

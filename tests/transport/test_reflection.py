@@ -1,4 +1,4 @@
-"""Server reflection, v1 and v1alpha: what a client without a proto file learns."""
+"""Server reflection, v1 and v1alpha, for clients without a proto file."""
 
 from __future__ import annotations
 
@@ -103,15 +103,11 @@ async def test_fields_carry_their_json_names(server: Server, method: str) -> Non
         "google.rpc.QuotaFailure",
     ],
 )
-async def test_the_details_of_errors_can_be_decoded_by_who_asks(
-    server: Server, method: str, symbol: str
-) -> None:
+async def test_clients_can_decode_error_details(server: Server, method: str, symbol: str) -> None:
     assert "google/rpc/error_details.proto" in await files(server, method, symbol)
 
 
-async def test_a_symbol_that_there_is_not_is_an_error_and_not_an_end(
-    server: Server, method: str
-) -> None:
+async def test_an_unknown_symbol_is_answered_with_an_error(server: Server, method: str) -> None:
     answer = await ask(server, method, file_containing_symbol="tasklogs.v1.Nothing")
 
     assert answer.error_response.error_code == 5

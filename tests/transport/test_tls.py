@@ -1,4 +1,4 @@
-"""TLS on a real server: certificates that are renewed, clients that have their own."""
+"""TLS on a real server: renewed certificates, and client certificates."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_client_that_trusts_the_authority_reads(
         assert (await client.get("local/demo")).snapshot
 
 
-async def test_neither_a_stranger_nor_plain_text_gets_in(
+async def test_a_client_that_does_not_trust_the_authority_and_a_plain_text_client_fail(
     database: str, pair: Pair, tmp_path: Path
 ) -> None:
     other = Authority(tmp_path, "other")
@@ -84,7 +84,7 @@ async def test_neither_a_stranger_nor_plain_text_gets_in(
                     await client.get_task("local/demo")
 
 
-async def test_new_connections_see_a_renewed_certificate_and_old_ones_live_on(
+async def test_new_connections_get_a_renewed_certificate_and_old_ones_stay_open(
     database: str, pair: Pair, authority: Authority
 ) -> None:
     first = der(pair.certificate)
@@ -102,12 +102,12 @@ async def test_new_connections_see_a_renewed_certificate_and_old_ones_live_on(
         seen = await seen_by_a_new_connection(address, authority.ca)
         assert seen == der(pair.certificate) != first
         await client.delete_task("local/demo")
-        with pytest.raises(errors.TaskNotFound):  # on the stream that was open all the time
+        with pytest.raises(errors.TaskNotFound):  # on the connection that stayed open
             async for _ in follow:
                 pass
 
 
-async def test_a_broken_renewal_is_told_once_and_the_old_certificate_serves(
+async def test_a_broken_renewal_is_logged_once_and_the_old_certificate_stays_in_use(
     database: str, pair: Pair, authority: Authority
 ) -> None:
     first = der(pair.certificate)
@@ -119,7 +119,7 @@ async def test_a_broken_renewal_is_told_once_and_the_old_certificate_serves(
         assert [one["event"] for one in logged] == ["tls.certificate_kept"]
 
 
-async def test_a_clients_certificate_is_who_it_is(
+async def test_a_client_is_identified_by_its_certificate(
     database: str, pair: Pair, authority: Authority
 ) -> None:
     alice = authority.issue("alice", [ALICE])
@@ -150,15 +150,15 @@ async def test_a_clients_certificate_is_who_it_is(
                     await client.get_task(made.task.id)
 
 
-async def test_a_connection_needs_a_certificate_of_the_clients_authority(
+async def test_a_connection_needs_a_certificate_of_the_client_authority(
     database: str, pair: Pair, authority: Authority, tmp_path: Path
 ) -> None:
-    stranger = Authority(tmp_path, "strangers").issue("alice", [ALICE])
+    other = Authority(tmp_path, "other").issue("alice", [ALICE])
     expired = authority.issue("late", [ALICE], expired=True)
     async with serving(database, pair, auth="mtls", tls_client_ca=authority.ca) as address:
         for tls in (
             Tls(authority.ca),
-            Tls(authority.ca, stranger.certificate, stranger.key),
+            Tls(authority.ca, other.certificate, other.key),
             Tls(authority.ca, expired.certificate, expired.key),
         ):
             async with TaskLogsClient(address, tls=tls) as client:
@@ -188,7 +188,7 @@ async def test_an_agent_reports_over_tls_with_a_certificate_and_its_token(
         await running
 
 
-def test_half_a_clients_certificate_and_files_that_hold_none_are_told_at_once(
+def test_an_incomplete_client_certificate_or_an_empty_file_is_reported_at_once(
     tmp_path: Path,
 ) -> None:
     empty = tmp_path / "empty.pem"
@@ -200,7 +200,7 @@ def test_half_a_clients_certificate_and_files_that_hold_none_are_told_at_once(
             Tls(ca).credentials()
 
 
-def test_a_file_in_anothers_place_is_named_before_anybody_connects(tmp_path: Path) -> None:
+def test_a_wrong_file_is_named_before_a_connection_is_opened(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     alice, bob = authority.issue("alice"), authority.issue("bob")
     for tls, said in (
@@ -219,7 +219,7 @@ def test_a_file_in_anothers_place_is_named_before_anybody_connects(tmp_path: Pat
         assert str(caught.value) == said
 
 
-async def test_an_agent_that_is_not_let_in_says_which_option_to_look_at(
+async def test_a_refused_agent_names_the_option_to_look_at(
     database: str, pair: Pair, authority: Authority, tmp_path: Path
 ) -> None:
     other = Authority(tmp_path, "other")

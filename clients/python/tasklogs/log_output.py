@@ -21,21 +21,17 @@ LogFormat = Literal["console", "json"]
 _MESSAGE_CHARACTERS = 500
 
 
-def _never(_: BaseException | None) -> bool:
-    return False
-
-
 def configure(
     log_format: LogFormat,
     log_level: str,
     *,
     context: Sequence[Processor] = (),
-    is_left_out: Callable[[BaseException | None], bool] = _never,
+    is_ignored: Callable[[BaseException], bool] = lambda _: False,
 ) -> None:
     """Set up structlog for this process, and what libraries log through `logging`.
 
-    `context` adds fields to each line. A library's record is left out where `is_left_out` says so
-    of its exception.
+    `context` adds fields to each line. A library's record is dropped if it reports an error that
+    `is_ignored`.
     """
     colors = log_format == "console" and sys.stderr.isatty()
     renderer: Processor = (
@@ -63,7 +59,7 @@ def configure(
     )
     # Only warnings and errors of libraries matter here. A program that embeds this one and has set
     # up its own handlers keeps them.
-    handler = _LibraryHandler(is_left_out)
+    handler = _LibraryHandler(is_ignored)
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING))
 
 
@@ -83,9 +79,9 @@ class _LibraryHandler(logging.Handler):
     lost task into its message.
     """
 
-    def __init__(self, is_left_out: Callable[[BaseException | None], bool]) -> None:
+    def __init__(self, is_ignored: Callable[[BaseException], bool]) -> None:
         super().__init__()
-        self._is_left_out = is_left_out
+        self._is_ignored = is_ignored
         self._log = structlog.get_logger()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -95,8 +91,8 @@ class _LibraryHandler(logging.Handler):
             event = event.partition("(")[0]  # a callback's arguments follow
         fields = {"logger": record.name}
         error = record.exc_info[1] if record.exc_info else None
-        if self._is_left_out(error):
-            return
         if error is not None:
+            if self._is_ignored(error):
+                return
             fields["exception"] = traceback_of(error)
         self._log.log(record.levelno, event, **fields)

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from tasklogs_server.auth.server_certificate import CertificateFiles
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.ingest.sessions import Sessions
-from tasklogs_server.limits.handshake_queue import Handshakes
-from tasklogs_server.limits.ingest_budget import Budget
-from tasklogs_server.middleware.responses import Sending
+from tasklogs_server.limits.handshake_queue import HandshakeQueue
+from tasklogs_server.limits.ingest_budget import IngestBudget
+from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.process.startup import StartupError
 from tasklogs_server.reads.follower import Follows
 from tasklogs_server.settings import ServerSettings
@@ -49,9 +49,9 @@ def metrics_of(
     store: Store,
     sessions: Sessions,
     follows: Follows,
-    budget: Budget,
-    handshakes: Handshakes,
-    sending: Sending,
+    budget: IngestBudget,
+    handshakes: HandshakeQueue,
+    responses: Responses,
     certificate: CertificateFiles | None,
 ) -> Iterator[str | None]:
     """Serve metrics, where that is wanted; lend the address. Raises StartupError."""
@@ -60,7 +60,7 @@ def metrics_of(
         followers=lambda: follows.followers,
         handshakes=lambda: handshakes.wanted,
         unacknowledged_bytes=lambda: budget.held_bytes,
-        untaken_bytes=lambda: sending.held_bytes,
+        untaken_bytes=lambda: responses.held_bytes,
         store_is_up=lambda: store.works,
         is_draining=lambda: sessions.is_draining,
         connections=store.connections,

@@ -19,8 +19,7 @@ from tasklogs_server.auth.keys import UnusableKeys, shared_secret
 from tasklogs_server.auth.server_certificate import BadCertificate, CertificateFiles
 from tasklogs_server.auth.verifier import Expected, FixedKeys, KeySource, TokenVerifier
 from tasklogs_server.domain.caller import Agent
-from tasklogs_server.middleware.authentication import Users
-from tasklogs_server.middleware.users import by_certificate, by_token, local
+from tasklogs_server.middleware.authentication import Users, by_certificate, by_token, local
 from tasklogs_server.process.startup import StartupError
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.tasks.agent_tokens import AgentTokens

@@ -1,34 +1,36 @@
-"""Time as callers may be held to it: what the server itself stood still for does not count."""
+"""Time by which peers are judged: the time in which this process stood still does not count."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 
-_LOOK_SECONDS = 0.5
+_MAX_LOOK_SECONDS = 0.25
 
 
-class Attention:
-    """A clock, in seconds, for whoever cuts off peers that take too long.
+class StallFreeClock:
+    """A clock for cutting off peers that take too long. All times are in seconds.
 
-    After a stall, what peers did meanwhile is heard of only after the look that was due: judged by
-    the wall clock, all of them would have taken too long. A look that comes late counts as one that
-    came when it was due; so time passes only while somebody looks.
+    After a stall of this process, what peers sent meanwhile is noticed only after the look that was
+    due. By the wall clock all of them would have taken too long. So this clock counts looks: each
+    one adds the planned time between two looks, however late it comes.
+
+    Nothing is cut off early, and nothing later than two looks after it was due.
     """
 
     def __init__(self, patience_seconds: float) -> None:
-        """Look often enough to end what takes longer than `patience_seconds` not much later."""
-        self._between_looks = min(patience_seconds / 4, _LOOK_SECONDS)
-        self._counted = 0.0
-        self._looked = time.monotonic()
+        """`patience_seconds`: the shortest time after which something is cut off."""
+        self._between_looks = min(patience_seconds / 8, _MAX_LOOK_SECONDS)
+        self.looked_at = 0.0
+        """The time of the last look: what began at `begin_at` has lasted at least the difference.
 
-    def now(self) -> float:
-        """Seconds of attention so far; never runs back."""
-        return self._counted + min(time.monotonic() - self._looked, self._between_looks)
+        It never runs back.
+        """
+        self.begin_at = self._between_looks
+        """The time at which something that begins now is said to begin: that of the next look."""
 
     async def next_look(self) -> float:
-        """Wait until it is time to look again, and return `now`."""
+        """Wait until it is time to look again. Returns `looked_at`."""
         await asyncio.sleep(self._between_looks)
-        self._counted = self.now()
-        self._looked = time.monotonic()
-        return self._counted
+        self.looked_at = self.begin_at
+        self.begin_at += self._between_looks
+        return self.looked_at

@@ -29,7 +29,7 @@ from tasklogs_server.ingest.outbox import Outbox
 from tasklogs_server.ingest.sync_table import SyncTable
 from tasklogs_server.ingest.window import Window
 from tasklogs_server.ingest.write_behind import WriteBehind
-from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.store.records import Commit, EntryRow, LogHead
 from tasklogs_server.store.sessions import Opening
 from tasklogs_server.telemetry.observer import Observer
@@ -47,7 +47,7 @@ class SessionResources:
 
     limits: Limits
     group_commit: GroupCommit
-    budget: Budget
+    budget: IngestBudget
     log_limiter: LogLimiter
     epoch_limiter: EpochLimiter
     write_behind: WriteBehind
@@ -140,7 +140,7 @@ class Session:
             await resources.epoch_limiter.check(self.task_id)
         await self._make_room_in_log(append)
         size_bytes = cost_bytes(append)
-        await resources.budget.take(size_bytes)
+        await resources.budget.acquire(size_bytes)
         try:
             # Last, nothing is awaited before the append is applied: idle tails are released.
             if self._draft.lacks_tail:
@@ -149,7 +149,7 @@ class Session:
                 raise self._error
             self._draft.apply(append)
         except BaseException:
-            resources.budget.give_back(size_bytes)
+            resources.budget.release(size_bytes)
             raise
         self._received_at = received_at
         now = self._appended_at = resources.monotonic()

@@ -26,7 +26,7 @@ from tasklogs_server.ingest.losses import Losses
 from tasklogs_server.ingest.messages import AgentState, GoodbyeReason, Hello
 from tasklogs_server.ingest.session import Session, SessionResources
 from tasklogs_server.ingest.session_waiters import SessionWaiters
-from tasklogs_server.limits.handshake_queue import Handshakes
+from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.tasks import TaskStore
@@ -52,7 +52,7 @@ class Sessions:
         store: SessionStore,
         tasks: TaskStore,
         bus: LocalBus,
-        handshakes: Handshakes,
+        handshakes: HandshakeQueue,
         tail_bytes: int,
         circuit_breaker: CircuitBreaker | None = None,
     ) -> None:

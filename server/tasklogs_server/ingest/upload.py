@@ -67,13 +67,13 @@ class Uploads:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
         await self._make_room(task_id, opening.head, append)
         budget = self._resources.budget
-        await budget.take(cost_bytes(append))
+        await budget.acquire(cost_bytes(append))
         try:
             writer = _UploadWriter(task_id, opening, append, received_at)
             self._resources.group_commit.submit(writer)
             return await writer.stored
         finally:
-            budget.give_back(cost_bytes(append))
+            budget.release(cost_bytes(append))
 
     async def _difference(
         self, task_id: UUID, opening: Opening, entries: Sequence[Entry]

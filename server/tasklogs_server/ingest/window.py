@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.limits.ingest_budget import IngestBudget
 
 
 class InFlight(NamedTuple):
@@ -27,7 +27,7 @@ class Window:
     there; the window gives them back when they are committed or lost.
     """
 
-    def __init__(self, limit_bytes: int, budget: Budget) -> None:
+    def __init__(self, limit_bytes: int, budget: IngestBudget) -> None:
         self.received_sequence = 0
         """The last append that was received."""
         self.acked_sequence = 0
@@ -86,7 +86,7 @@ class Window:
     def close(self) -> None:
         """Give back what is not in flight, and let all who wait go on."""
         in_flight_bytes = 0 if self.in_flight is None else self.in_flight.size_bytes
-        self._budget.give_back(self._unacked_bytes - in_flight_bytes)
+        self._budget.release(self._unacked_bytes - in_flight_bytes)
         self._unacked_bytes = in_flight_bytes
         self._has_room.set()
         self._all_committed.set()
@@ -103,5 +103,5 @@ class Window:
         assert self.in_flight is not None
         in_flight, self.in_flight = self.in_flight, None
         self._unacked_bytes -= in_flight.size_bytes
-        self._budget.give_back(in_flight.size_bytes)
+        self._budget.release(in_flight.size_bytes)
         return in_flight

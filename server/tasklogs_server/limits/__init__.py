@@ -1,4 +1,4 @@
-"""How much is accepted: places for calls, rates per caller, handshakes, bytes of ingest.
+"""How much the server accepts: calls at a time, rates per caller, handshakes, bytes of ingest.
 
-No gRPC and no SQL; each limit raises a domain error.
+No gRPC and no SQL. Each limit raises a domain error.
 """

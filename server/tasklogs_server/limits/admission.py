@@ -1,41 +1,34 @@
-"""How much is under way at the same time: beyond its capacity the server refuses early.
+"""How many calls are handled at the same time. Beyond its capacity the server refuses early.
 
-A call that is admitted late is answered late, and so are all behind it. So only so many of each
-kind are at work, reads beyond that queue for a moment, and all others are told when to come again.
+A call that is admitted late is answered late, and so are all calls behind it. So a limited number
+of each kind is handled. Reads beyond that number wait in a queue for a short time. All other calls
+are refused, and told when to try again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-import random
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from uuid import UUID
+from datetime import timedelta
 
+from tasklogs_server.concurrency.jitter import spread
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.reads.reader import Sync
 
 
 class Kind(enum.Enum):
-    """What calls cost, and so what they are counted with."""
+    """The kinds of calls, by what they cost. Each kind is counted by itself."""
 
     READ = "reads"
     WRITE = "writes"
     FOLLOW = "follows"
     AGENT = "agent streams"
-
-
-_KINDS = {
-    "/tasklogs.v1.TaskLogs/GetTaskLogs": Kind.READ,
-    "/tasklogs.v1.TaskLogs/FollowTaskLogs": Kind.FOLLOW,
-    "/tasklogs.v1.Tasks/GetTask": Kind.READ,
-    "/tasklogs.v1.Tasks/ListTasks": Kind.READ,
-    "/tasklogs.v1.TaskAgents/Connect": Kind.AGENT,
-}
+    OPERATIONS = "operations"
+    """Health, reflection, channelz: never refused here."""
 
 
 _LIMITS = {
@@ -46,99 +39,91 @@ _LIMITS = {
 }
 
 
-def kind_of(method: str) -> Kind:
-    """Return what a method of the API is counted with."""
-    return _KINDS.get(method, Kind.WRITE)
-
-
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many calls of each kind may be at work at the same time."""
+    """How many calls of each kind may be handled at the same time."""
 
     reads: int = 128
-    """Each may hold a page; a live read that waits for its agent is not counted here."""
+    """Each may hold a page. A live read that waits for its agent does not count here."""
     queued_reads: int = 2000
     queue_time: timedelta = timedelta(seconds=2)
     waiting_reads: int = 10_000
-    """Live reads that wait for an agent; they hold next to nothing."""
+    """Live reads that wait for an agent; each holds next to nothing."""
     writes: int = 256
     follows: int = 5000
     agents: int = 5000
 
 
 class Admission:
-    """Counts the calls that are under way."""
+    """Counts the calls that are handled."""
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         self._capacity = capacity or Capacity()
-        self._limits = {
+        self._limits: dict[Kind, float] = {
             Kind.READ: self._capacity.reads,
             Kind.WRITE: self._capacity.writes,
             Kind.FOLLOW: self._capacity.follows,
             Kind.AGENT: self._capacity.agents,
+            Kind.OPERATIONS: float("inf"),
         }
-        self._under_way = dict.fromkeys(Kind, 0)
+        self._handled = dict.fromkeys(Kind, 0)
         self._queue: deque[asyncio.Future[None]] = deque()
         self._returning: deque[asyncio.Future[None]] = deque()
-        """Reads that have waited for their agent: they come before the queue."""
-        self._waiting = 0
+        """Reads that have waited for their agent: they go before the queue."""
+        self._aside = 0
 
     def enter(self, kind: Kind) -> Awaitable[None] | None:
-        """Count a call; `leave` must follow. What it returns must be awaited, and then has entered.
+        """Count a call; `leave` must follow.
 
-        Raises LimitExceeded.
+        If something is returned, the call has to wait: it has entered once that was awaited. Raises
+        LimitExceeded, and so may the wait; `leave` must not follow then.
         """
-        if self._under_way[kind] < self._limits[kind]:
-            self._under_way[kind] += 1
+        if self._handled[kind] < self._limits[kind]:
+            self._handled[kind] += 1
             return None
         if kind is not Kind.READ or len(self._queue) >= self._capacity.queued_reads:
             raise _too_many(_LIMITS[kind], kind.value, self._limits[kind])
-        return self._take_turn(self._queue)
+        return self._wait_for_turn(self._queue)
 
     def leave(self, kind: Kind) -> None:
-        """The call is at work no longer."""
-        self._under_way[kind] -= 1
-        if kind is Kind.READ:
+        """The call is not handled any more."""
+        self._handled[kind] -= 1
+        if self._queue or self._returning:
             self._admit_next()
 
-    def place(self, kind: Kind) -> Place:
-        """Return what a call enters with and leaves with: one serves all calls of the kind."""
-        return Place(self, kind)
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """Within the block, a read that has entered waits for its agent, and does not count.
 
-    def setting_aside(self, sync: Sync) -> Sync:
-        """Return a sync during which the read that waits for it does not count as one at work."""
-
-        async def wait(
-            task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
-        ) -> datetime:
-            if self._waiting >= self._capacity.waiting_reads:
-                raise _too_many(Limit.WAITING_READS, "live reads", self._capacity.waiting_reads)
-            self._waiting += 1
-            self.leave(Kind.READ)
-            stays = True
+        Raises LimitExceeded: at the start, if too many reads wait, and at the end, if its turn to
+        come back does not come in time.
+        """
+        if self._aside >= self._capacity.waiting_reads:
+            raise _too_many(Limit.WAITING_READS, "live reads", self._capacity.waiting_reads)
+        self._aside += 1
+        self.leave(Kind.READ)
+        stays = True
+        try:
+            yield
+        except asyncio.CancelledError:
+            stays = False
+            raise
+        finally:
             try:
-                return await sync(task_id, max_staleness=max_staleness, time_left=time_left)
-            except asyncio.CancelledError:
-                stays = False
-                raise
+                await self._come_back(stays=stays)
             finally:
-                try:
-                    await self._come_back(stays=stays)
-                finally:
-                    self._waiting -= 1
-
-        return wait
+                self._aside -= 1
 
     async def _come_back(self, *, stays: bool) -> None:
-        """Count a read at work again, in its turn: one commit may end the waiting of thousands."""
+        """Count a read again, in its turn: one commit may end the waiting of thousands."""
         try:
-            if stays and self._under_way[Kind.READ] >= self._limits[Kind.READ]:
-                await self._take_turn(self._returning)
-                self._under_way[Kind.READ] -= 1
+            if stays and self._handled[Kind.READ] >= self._limits[Kind.READ]:
+                await self._wait_for_turn(self._returning)
+                self._handled[Kind.READ] -= 1
         finally:
-            self._under_way[Kind.READ] += 1  # also where it leaves: `leave` follows
+            self._handled[Kind.READ] += 1  # also if it is cancelled or refused: `leave` follows
 
-    async def _take_turn(self, queue: deque[asyncio.Future[None]]) -> None:
+    async def _wait_for_turn(self, queue: deque[asyncio.Future[None]]) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(turn)
         try:
@@ -146,8 +131,8 @@ class Admission:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.leave(Kind.READ)  # it came all the same, just now
-            elif turn in queue:  # or its place was passed over already: it was given up
+                self.leave(Kind.READ)  # its turn came at the same moment
+            elif turn in queue:  # otherwise `_admit_next` has removed it
                 queue.remove(turn)
             if isinstance(error, TimeoutError):
                 at_most = self._limits[Kind.READ]
@@ -155,33 +140,16 @@ class Admission:
             raise
 
     def _admit_next(self) -> None:
-        while self._under_way[Kind.READ] < self._limits[Kind.READ]:
+        while self._handled[Kind.READ] < self._limits[Kind.READ]:
             queue = self._returning or self._queue
             if not queue:
                 return
             turn = queue.popleft()
             if not turn.done():
-                self._under_way[Kind.READ] += 1
+                self._handled[Kind.READ] += 1
                 turn.set_result(None)
 
 
-class Place:
-    """A call is counted as long as the block lasts. Raises LimitExceeded."""
-
-    def __init__(self, admission: Admission, kind: Kind) -> None:
-        self._admission = admission
-        self._kind = kind
-
-    async def __aenter__(self) -> None:
-        turn = self._admission.enter(self._kind)
-        if turn is not None:
-            await turn
-
-    async def __aexit__(self, *_: object) -> None:
-        self._admission.leave(self._kind)
-
-
-def _too_many(limit: Limit, what: str, at_most: int) -> LimitExceeded:
-    # Those who were refused together must not come back together.
-    later = timedelta(seconds=random.uniform(0.5, 2.0))
-    return LimitExceeded(limit, "server", f"more than {at_most} {what} at the same time", later)
+def _too_many(limit: Limit, what: str, at_most: float) -> LimitExceeded:
+    description = f"more than {at_most} {what} at the same time"
+    return LimitExceeded(limit, "server", description, spread(0.5, 2.0))

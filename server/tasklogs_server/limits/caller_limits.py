@@ -1,8 +1,9 @@
-"""What one caller may take at most, so that one of them cannot have it all."""
+"""Limits of one caller, so that no caller can use up what the server can do for all."""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,35 +12,43 @@ from uuid import UUID
 from tasklogs_server.domain.caller import LOCAL, Agent, Caller
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.limits.agent_connects import AgentConnects
 from tasklogs_server.limits.token_buckets import TokenBuckets, retry_after
 
 _Key = str | UUID
 
-_STRANGERS: _Key = ""  # no subject is empty
+_PUBLIC: _Key = ""  # no subject is empty
+
+# When more refused agents than this are remembered, all are forgotten. Each of them then costs one
+# look at the store to be known again.
+_REFUSED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Of each caller: calls a second on average, calls at once, and streams at the same time."""
+    """What one caller may do."""
 
     calls_per_second: float = 200.0
+    """On average."""
     calls_at_once: int = 400
+    """After a pause."""
     streams: int = 500
-    strangers_streams: int = 5000
-    """Of all together who need not say who they are."""
+    """Open at the same time."""
+    public_streams: int = 5000
+    """Open at the same time, of all unauthenticated callers together."""
     connects_per_second: float = 1.0
     """Streams that one agent opens, on average."""
     connects_at_once: int = 20
+    """Streams that one agent opens after a pause."""
 
 
 class CallerLimits:
-    """Token buckets, and streams that are open, by caller. Whoever is `local` is not one caller.
+    """Token buckets and open streams, by caller. An agent is a caller of its own, by its task.
 
-    An agent is a caller of its own, by its task.
+    Callers named `local` cannot be told apart, and are not limited.
     """
 
     def __init__(self, allowance: Allowance, *, clock: Callable[[], float]) -> None:
+        """`clock` is monotonic, in seconds."""
         self._allowance = allowance
         self._calls: TokenBuckets[_Key] = TokenBuckets(
             allowance.calls_per_second, allowance.calls_at_once, clock=clock
@@ -49,43 +58,83 @@ class CallerLimits:
         )
         self._streams: dict[_Key, int] = defaultdict(int)
 
-    def take_call(self, caller: Caller) -> None:
+    def count_call(self, caller: Caller) -> None:
         """Count a call. Raises LimitExceeded."""
         if caller is LOCAL:
             return
-        wait_seconds = self._calls.take(_key(caller))
+        wait_seconds = self._calls.spend(_key(caller))
         if wait_seconds:
             what = f"more than {self._allowance.calls_per_second:g} calls a second"
             later = retry_after(wait_seconds)
             raise LimitExceeded(Limit.CALLS_PER_SECOND, "caller", what, later)
 
-    def take_stream(self, caller: Caller) -> None:
-        """Count a stream until the task that runs this ends. Raises LimitExceeded."""
+    def count_stream(self, caller: Caller) -> None:
+        """Count a stream, until the task that runs this ends. Raises LimitExceeded."""
         if caller is not LOCAL:
-            self._take_stream(
+            self._count_stream(
                 _key(caller), Limit.STREAMS_PER_CALLER, self._allowance.streams, "caller"
             )
 
-    def take_strangers_stream(self) -> None:
-        """The same for a caller who is not known."""
-        self._take_stream(
-            _STRANGERS, Limit.HEALTH_WATCHES, self._allowance.strangers_streams, "server"
-        )
+    def count_public_stream(self) -> None:
+        """The same for an unauthenticated caller."""
+        self._count_stream(_PUBLIC, Limit.HEALTH_WATCHES, self._allowance.public_streams, "server")
 
-    def _take_stream(self, key: _Key, limit: Limit, at_most: int, whose: str) -> None:
+    def _count_stream(self, key: _Key, limit: Limit, at_most: int, whose: str) -> None:
         if self._streams[key] >= at_most:
-            # Those of a connection that broke are noticed within seconds.
+            # The streams of a broken connection are noticed within seconds.
             what = f"more than {at_most} streams at the same time"
             raise LimitExceeded(limit, whose, what, retry_after(2.0))
         self._streams[key] += 1
         call = asyncio.current_task()
         assert call is not None
-        call.add_done_callback(lambda _: self._give_back(key))
+        call.add_done_callback(lambda _: self._stream_ended(key))
 
-    def _give_back(self, key: _Key) -> None:
+    def _stream_ended(self, key: _Key) -> None:
         self._streams[key] -= 1
         if not self._streams[key]:
             del self._streams[key]
+
+
+class AgentConnects:
+    """How often an agent may open its stream: one token bucket per task, for all its tokens.
+
+    Each new stream supersedes the session before it and makes the store commit. That costs several
+    times what a refusal does. A correct agent connects when it starts, and after a failure.
+    """
+
+    def __init__(self, per_second: float, at_once: int, *, clock: Callable[[], float]) -> None:
+        self._per_second = per_second
+        self._buckets: TokenBuckets[UUID] = TokenBuckets(per_second, at_once, clock=clock)
+        self._refused: dict[UUID, bytes] = {}
+        """By task, the hash of the token that was valid when its agent was refused."""
+
+    def count(self, agent: Agent) -> None:
+        """Count a stream of an agent whose token is valid. Raises LimitExceeded."""
+        wait_seconds = self._buckets.spend(agent.task_id)
+        if not wait_seconds:
+            self._refused.pop(agent.task_id, None)
+            return
+        if len(self._refused) >= _REFUSED:
+            self._refused.clear()
+        self._refused[agent.task_id] = agent.token_hash
+        raise self._error(wait_seconds)
+
+    def refusal(self, claimed: Agent) -> LimitExceeded | None:
+        """Return what refuses an agent before its token is looked up in the store, if anything.
+
+        It refuses only a token that was valid at an earlier refusal: a caller without a valid token
+        must not learn that a task's agent connects too often, nor keep it from connecting.
+        """
+        refused = self._refused.get(claimed.task_id)
+        if refused is None or not hmac.compare_digest(refused, claimed.token_hash):
+            return None
+        wait_seconds = self._buckets.wait_seconds(claimed.task_id)
+        return self._error(wait_seconds) if wait_seconds else None
+
+    def _error(self, wait_seconds: float) -> LimitExceeded:
+        what = f"its agent connects at more than {self._per_second:g} a second"
+        later = retry_after(wait_seconds)  # spread: several agents may share one token
+        return LimitExceeded(Limit.AGENT_CONNECTS_PER_SECOND, "task", what, later)
 
 
 def _key(caller: Caller) -> _Key:

@@ -1,4 +1,4 @@
-"""A bound on the bytes that all sessions of the process hold unacknowledged."""
+"""A limit on the unacknowledged bytes of all sessions of the process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 
 
-class Budget:
-    """Bytes to be taken and given back. Takers wait their turn, first come, first served."""
+class IngestBudget:
+    """Bytes that sessions acquire and release. Sessions that must wait are served in order."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -16,11 +16,11 @@ class Budget:
 
     @property
     def held_bytes(self) -> int:
-        """What is taken now."""
+        """The bytes that are acquired now."""
         return self._held
 
-    async def take(self, size_bytes: int) -> None:
-        """Take `size_bytes`; wait while they do not fit. One taker alone always fits."""
+    async def acquire(self, size_bytes: int) -> None:
+        """Acquire `size_bytes`, waiting while they do not fit. If none are held, any size fits."""
         if not self._waiters and self._fits(size_bytes):
             self._held += size_bytes
             return
@@ -29,12 +29,12 @@ class Budget:
         try:
             await turn
         except asyncio.CancelledError:
-            # Cancelled in its turn: the bytes were taken. Before it: it was in others' way.
-            self.give_back(size_bytes if turn.done() and not turn.cancelled() else 0)
+            # Cancelled after its turn, it has acquired the bytes. Before, those behind it may fit.
+            self.release(size_bytes if turn.done() and not turn.cancelled() else 0)
             raise
 
-    def give_back(self, size_bytes: int) -> None:
-        """Give bytes back and let those who wait for them go on."""
+    def release(self, size_bytes: int) -> None:
+        """Release bytes, and let those who wait for them go on."""
         self._held -= size_bytes
         while self._waiters:
             wanted, turn = self._waiters[0]

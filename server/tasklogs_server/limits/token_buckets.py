@@ -1,17 +1,18 @@
-"""Token buckets: so much a second on average, and so much at once after a pause."""
+"""Token buckets: a rate per second on average, and a burst after a pause."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Generic, TypeVar
 
+from tasklogs_server.concurrency.jitter import spread
+
 K = TypeVar("K", bound=Hashable)
 
-# Beyond so many, buckets that have filled up again are forgotten: they are as good as new. Where
-# few have, it is not tried again before there are twice as many: each look is at all of them.
+# Beyond this number, buckets that are full again are forgotten: a new bucket is full too. If few
+# are full, this is not tried again before there are twice as many buckets, since it looks at all.
 _BUCKETS = 10_000
 _SHORTEST_WAIT_SECONDS = 0.1
 
@@ -33,11 +34,11 @@ class TokenBuckets(Generic[K]):
         self._forget_beyond = _BUCKETS
 
     def __len__(self) -> int:
-        """How many buckets are held; all others are full."""
+        """How many buckets are stored; all others are full."""
         return len(self._buckets)
 
-    def take(self, key: K) -> float:
-        """Take one; where there is none, take none and return the seconds until there is."""
+    def spend(self, key: K) -> float:
+        """Spend one token. If there is none, return the seconds until there is one, otherwise 0."""
         bucket = self._filled(key)
         if bucket.tokens >= 1:
             bucket.tokens -= 1
@@ -45,7 +46,7 @@ class TokenBuckets(Generic[K]):
         return self._wait_seconds(bucket.tokens)
 
     def wait_seconds(self, key: K) -> float:
-        """Return the seconds until there is one to take, 0 where there is."""
+        """Return the seconds until there is a token; 0 if there is one."""
         bucket = self._buckets.get(key)
         return 0.0 if bucket is None else self._wait_seconds(self._tokens(bucket, self._clock()))
 
@@ -76,6 +77,6 @@ class TokenBuckets(Generic[K]):
 
 
 def retry_after(wait_seconds: float) -> timedelta:
-    """Return what to tell whoever has to wait: a little, and up to twice as long as that."""
-    # Those who were refused together must not come back together.
-    return timedelta(seconds=max(wait_seconds, _SHORTEST_WAIT_SECONDS) * random.uniform(1.0, 2.0))
+    """Return what to tell a caller who has to wait: a bit longer, and up to twice as long."""
+    shortest = max(wait_seconds, _SHORTEST_WAIT_SECONDS)
+    return spread(shortest, 2 * shortest)

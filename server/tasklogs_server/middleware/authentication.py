@@ -1,140 +1,80 @@
-"""Who may call what: one rule for each RPC; a method without a rule is closed to everyone.
+"""Who calls, for each mode of authentication, and whether they may call the method.
 
-The rule is enforced before a request is decoded. What it says of tasks and owners needs the
-request, and is enforced by the handlers, all through `domain.caller`.
+The rule of each method is in `methods`. It is enforced here, before the request is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from enum import Enum, auto
-from types import MappingProxyType
-from typing import Any, assert_never
+from collections.abc import Awaitable, Callable, Collection
+from typing import assert_never
 
-import grpc
-
+from tasklogs_server.auth.client_certificates import user_of_certificate
+from tasklogs_server.auth.verifier import TokenVerifier
 from tasklogs_server.domain.caller import LOCAL, Agent, Caller, User
 from tasklogs_server.domain.errors import PermissionDenied, Unauthenticated
 from tasklogs_server.limits.caller_limits import CallerLimits
+from tasklogs_server.middleware.handlers import Context
+from tasklogs_server.middleware.methods import Rule
 from tasklogs_server.tasks.agent_tokens import AgentTokens, claimed_by, looks_like_an_agent_token
 from tasklogs_server.telemetry.calls import concerns
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Admit = Callable[[Context], Awaitable[Caller | None]]
-"""Returns who calls, None where that does not matter. Raises what the caller is refused with."""
+Authenticate = Callable[[Context], Awaitable[Caller | None]]
+"""Returns the caller, None where the method does not ask. Raises what the call is refused with."""
 Users = Callable[[Context], Awaitable[User]]
 """Returns the user who calls. Raises Unauthenticated."""
 
 
-class Rule(Enum):
-    """Who may call a method."""
-
-    PUBLIC = auto()
-    """Anyone."""
-    AUTHENTICATED = auto()
-    """Any user."""
-    OWN_TASK = auto()
-    """The task's owner, and admins; to others there is no such task (`visible`)."""
-    OWN_NAME = auto()
-    """Any user in their own name, admins in any (`User.owner_of_new`, `User.owner_to_list`)."""
-    ADMIN = auto()
-    """Admins."""
-    AGENT = auto()
-    """The agent of the task that its token names."""
-
-
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "/tasklogs.v1.TaskLogs/GetTaskLogs": Rule.OWN_TASK,
-        "/tasklogs.v1.TaskLogs/FollowTaskLogs": Rule.OWN_TASK,
-        "/tasklogs.v1.Tasks/CreateTask": Rule.OWN_NAME,
-        "/tasklogs.v1.Tasks/GetTask": Rule.OWN_TASK,
-        "/tasklogs.v1.Tasks/ListTasks": Rule.OWN_NAME,
-        "/tasklogs.v1.Tasks/DeleteTask": Rule.OWN_TASK,
-        "/tasklogs.v1.Tasks/ReportBuild": Rule.OWN_TASK,
-        "/tasklogs.v1.Tasks/ReportAgent": Rule.OWN_TASK,
-        "/tasklogs.v1.Tasks/RotateAgentToken": Rule.OWN_TASK,
-        "/tasklogs.v1.TaskAgents/Connect": Rule.AGENT,
-        "/tasklogs.v1.TaskAgents/UploadLogSnapshot": Rule.AGENT,
-        # Probes have no credentials.
-        "/grpc.health.v1.Health/Check": Rule.PUBLIC,
-        "/grpc.health.v1.Health/List": Rule.PUBLIC,
-        "/grpc.health.v1.Health/Watch": Rule.PUBLIC,
-        # Every caller's address, and what they call.
-        "/grpc.channelz.v1.Channelz/GetChannel": Rule.ADMIN,
-        "/grpc.channelz.v1.Channelz/GetServer": Rule.ADMIN,
-        "/grpc.channelz.v1.Channelz/GetServerSockets": Rule.ADMIN,
-        "/grpc.channelz.v1.Channelz/GetServers": Rule.ADMIN,
-        "/grpc.channelz.v1.Channelz/GetSocket": Rule.ADMIN,
-        "/grpc.channelz.v1.Channelz/GetSubchannel": Rule.ADMIN,
-        "/grpc.channelz.v1.Channelz/GetTopChannels": Rule.ADMIN,
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Rule.AUTHENTICATED,
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule.AUTHENTICATED,
-    }
-)
-
-
-_CONNECT = "/tasklogs.v1.TaskAgents/Connect"
-
-# Open for as long as their caller likes; an agent's is one per task anyway.
-_STREAMS = frozenset(
-    {
-        "/tasklogs.v1.TaskLogs/FollowTaskLogs",
-        "/grpc.health.v1.Health/Watch",
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-    }
-)
-
-
-class Access:
-    """Applies the rules. `users` tells who calls from what a call carries."""
+class Authentication:
+    """Applies the rules. `users` returns the user, given what a call carries."""
 
     def __init__(self, users: Users, agents: AgentTokens, limits: CallerLimits) -> None:
         self._users = users
         self._agents = agents
         self._limits = limits
 
-    def admission(self, method: str) -> Admit:
-        """Return what lets callers of `method` in, or refuses them."""
-        rule = RULES.get(method)
+    def of(self, rule: Rule, *, is_stream: bool) -> Authenticate:
+        """Return what authenticates the callers of a method.
+
+        `is_stream`: its responses are a stream, which is open for as long as the caller likes.
+        """
         match rule:
-            case None:
+            case Rule.CLOSED:
                 return _closed
             case Rule.PUBLIC:
-                return self._stream_of_a_stranger if method in _STREAMS else _open
+                return self._public_stream if is_stream else _public
+            case Rule.AGENT:
+                return self._connecting_agent if is_stream else self._agent
+            case _ if self._users is local:
+                return local  # an admin; callers cannot be told apart, and so have no limits
             case Rule.AUTHENTICATED | Rule.OWN_TASK | Rule.OWN_NAME:
-                return self._stream_of_a_user if method in _STREAMS else self._user
+                return self._user_of_stream if is_stream else self._user
             case Rule.ADMIN:
                 return self._admin
-            case Rule.AGENT:
-                return self._agent_that_connects if method == _CONNECT else self._agent
             case _:
                 assert_never(rule)
 
-    async def _user(self, context: Context) -> Caller:
+    async def _user(self, context: Context) -> User:
         user = await self._users(context)
-        self._limits.take_call(user)
+        self._limits.count_call(user)
         return user
 
-    async def _admin(self, context: Context) -> Caller:
-        user = await self._users(context)
-        self._limits.take_call(user)
-        if not user.is_admin:
-            raise PermissionDenied("only an admin may")
-        return user
-
-    async def _stream_of_a_user(self, context: Context) -> Caller:
+    async def _admin(self, context: Context) -> User:
         user = await self._user(context)
-        self._limits.take_stream(user)
+        if not user.is_admin:
+            raise PermissionDenied("requires the tasklogs:admin scope")
         return user
 
-    async def _stream_of_a_stranger(self, _: Context) -> Caller | None:
-        self._limits.take_strangers_stream()
-        return None
+    async def _user_of_stream(self, context: Context) -> User:
+        user = await self._user(context)
+        self._limits.count_stream(user)
+        return user
 
-    async def _agent_that_connects(self, context: Context) -> Caller:
-        # Before its first message is waited for: such a stream holds a place among the agents'.
+    async def _public_stream(self, _: Context) -> None:
+        self._limits.count_public_stream()
+
+    async def _connecting_agent(self, context: Context) -> Agent:
+        # Refused before its first message is waited for: such a stream holds a place among the
+        # agents' streams.
         token = bearer_of(context)
         claimed = None if token is None else claimed_by(token)
         refusal = None if claimed is None else self._limits.connects.refusal(claimed)
@@ -142,7 +82,7 @@ class Access:
             concerns(claimed.task_id)
             raise refusal
         agent = await self._agent(context)
-        self._limits.connects.take(agent)
+        self._limits.connects.count(agent)
         return agent
 
     async def _agent(self, context: Context) -> Agent:
@@ -150,19 +90,53 @@ class Access:
         if token is not None and looks_like_an_agent_token(token):
             agent = await self._agents.agent(token)
             concerns(agent.task_id)
-            self._limits.take_call(agent)
+            self._limits.count_call(agent)
             return agent
         user = LOCAL if token is None else await self._users(context)
         if user is not LOCAL:
-            self._limits.take_call(user)
-            raise PermissionDenied("only a task's agent may, with its own token")
+            self._limits.count_call(user)
+            raise PermissionDenied("requires the agent token of a task")
         raise Unauthenticated("an agent token is needed: authorization: Bearer ...")
+
+
+async def local(_: Context) -> User:
+    """Return the user without authentication: every caller is `local`, who is an admin."""
+    return LOCAL
+
+
+def by_token(
+    verifier: TokenVerifier, agents: AgentTokens, count_call: Callable[[Agent], None]
+) -> Users:
+    """Return users by the JWT that they send.
+
+    An agent's token is refused. `count_call` counts that call against the agent's limit.
+    """
+
+    async def user(context: Context) -> User:
+        token = bearer_of(context)
+        if token is None:
+            raise Unauthenticated("a token is needed: authorization: Bearer ...")
+        if looks_like_an_agent_token(token):
+            count_call(await agents.agent(token))
+            raise PermissionDenied("an agent token is valid only for the agent's own methods")
+        return await verifier.user(token)
+
+    return user
+
+
+def by_certificate(admins: Collection[str]) -> Users:
+    """Return users by the client certificate of their connection; `admins` are subjects."""
+
+    async def user(context: Context) -> User:
+        return user_of_certificate(context.auth_context(), admins)
+
+    return user
 
 
 def bearer_of(context: Context) -> str | None:
     """Return the token of `authorization: Bearer ...` (RFC 6750); None where there is none.
 
-    Raises Unauthenticated where there are two: proxies and we might take different ones.
+    Raises Unauthenticated where there are two: a proxy might have checked the other one.
     """
     values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
     if not values:
@@ -177,5 +151,5 @@ async def _closed(_: Context) -> Caller | None:
     raise PermissionDenied("this method is not served")
 
 
-async def _open(_: Context) -> Caller | None:
+async def _public(_: Context) -> Caller | None:
     return None

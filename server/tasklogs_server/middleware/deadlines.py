@@ -1,39 +1,50 @@
-"""Calls whose caller set no deadline get one: who waits for ever holds a place for ever."""
+"""How long a handler may run: unary calls have a default deadline, streams end with the token."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, cast
+from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
-import grpc
+from tasklogs_server.domain.caller import Caller, User
+from tasklogs_server.domain.errors import TookTooLong, Unauthenticated
+from tasklogs_server.middleware.handlers import Context, Handler
 
-from tasklogs_server.domain.caller import Caller
-from tasklogs_server.domain.errors import TookTooLong
-
-Handler = Callable[..., Any]
+T = TypeVar("T")
 
 
-def within(limit: timedelta, inner: Handler) -> Handler:
-    """Return a handler of unary calls that raises TookTooLong past `limit`.
+async def within(limit: timedelta, answering: Awaitable[T]) -> T:
+    """Await a handler whose caller set no deadline. Raises TookTooLong after `limit`.
 
-    The caller's own deadline is gRPC's to keep.
+    Without it, a caller who waits indefinitely holds a place indefinitely. gRPC enforces the
+    deadlines that callers set.
     """
+    deadline = asyncio.timeout(limit.total_seconds())
+    try:
+        async with deadline:
+            return await answering
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise TookTooLong(limit) from None
 
-    async def handle(
-        request: Any, context: grpc.aio.ServicerContext[Any, Any], caller: Caller | None
-    ) -> Any:
-        # The stubs leave out that a caller may have none.
-        if cast("float | None", context.time_remaining()) is not None:
-            return await inner(request, context, caller)
-        deadline = asyncio.timeout(limit.total_seconds())
+
+def until_the_token_expires(function: Handler) -> Handler:
+    """Return a stream's handler that raises Unauthenticated when the caller's token expires."""
+
+    async def handle(request: Any, context: Context, caller: Caller | None) -> None:
+        if not isinstance(caller, User) or caller.expires_at is None:
+            await function(request, context, caller)
+            return
+        left = caller.expires_at - datetime.now(UTC)
+        limit = asyncio.timeout(left.total_seconds())
         try:
-            async with deadline:
-                return await inner(request, context, caller)
+            async with limit:
+                await function(request, context, caller)
         except TimeoutError:
-            if not deadline.expired():
+            if not limit.expired():
                 raise
-            raise TookTooLong(limit) from None
+            raise Unauthenticated("token expired") from None
 
     return handle

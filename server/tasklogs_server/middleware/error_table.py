@@ -1,4 +1,4 @@
-"""The one table from domain errors to gRPC status and details."""
+"""The table from domain errors to gRPC status and details. No other place chooses a status."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tasklogs_server.wire.enums import TASK_STATUS
 
 DOMAIN = "tasklogs.v1"
 
-# Message and details travel in trailers: over 8 KB together they turn into RESOURCE_EXHAUSTED at
-# the client. The message goes twice: percent-encoded (three bytes for each of non-ASCII text), and
-# in the details, which take 4/3 of their size.
+# Message and details are sent as trailers. If they have more than 8 KB together, the client gets
+# RESOURCE_EXHAUSTED instead. The message is sent twice: percent-encoded, with three bytes for each
+# byte of non-ASCII text, and in the details, which take 4/3 of their size.
 _TEXT_BYTES = 800
 _VIOLATIONS_BYTES = 2000
 

@@ -1,6 +1,6 @@
-"""The one exit of all failed calls: domain errors become status and details, all else INTERNAL.
+"""What failed calls end with: domain errors become status and details, all others INTERNAL.
 
-grpc.aio would send an unhandled exception's text to the caller.
+grpc.aio would send an unexpected exception's text to the caller.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from tasklogs.tracebacks import traceback_of
 from tasklogs_server.domain import errors
 from tasklogs_server.domain.errors import TaskLogsError
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.middleware.departures import is_of_a_peer_that_left
 from tasklogs_server.middleware.error_table import INTERNAL, status_of
 from tasklogs_server.middleware.handlers import Context
 from tasklogs_server.telemetry.observer import Observer
@@ -25,43 +24,53 @@ _log = structlog.get_logger(__name__)
 
 
 class Failures:
-    """Says what callers are told, and tells operators what they should know."""
+    """Turns errors into what callers are told, and logs and counts what operators should know."""
 
     def __init__(self, observer: Observer | None = None) -> None:
         self._observer = observer or Observer()
 
     def status_of(self, error: Exception, method: str) -> Status:
-        """Return what the caller is told. Raises on a status that was chosen already.
+        """Return what the caller is told.
 
-        Raises CancelledError where nobody is there to be told.
+        Raises AbortError if a handler has sent a status already, and CancelledError if the caller
+        has left.
         """
-        if isinstance(error, grpc.aio.AbortError):  # an Exception: to be let through
+        if isinstance(error, grpc.aio.AbortError):
             raise error
         if isinstance(error, TaskLogsError):
             limit = _limit_of(error)
             if limit is not None:
                 self._observer.limited(limit)
             return status_of(error)
-        if is_of_a_peer_that_left(error):
+        if is_disconnect(error):
             raise asyncio.CancelledError from error
         _log.error("rpc.failed", method=method, exception=traceback_of(error))
         return INTERNAL
 
 
 async def abort(context: Context, status: Status) -> None:
-    """Send how the call ended, behind the messages that are on their way. Always raises."""
+    """Send the status that ends a call, after the messages before it. Always raises."""
     try:
         await context.abort_with_status(rpc_status.to_status(status))
     except grpc.aio.AbortError:
         raise
     except Exception as error:
-        if is_of_a_peer_that_left(error):
+        if is_disconnect(error):
             raise asyncio.CancelledError from error
         raise
 
 
+def is_disconnect(error: BaseException | None) -> bool:
+    """Whether gRPC raised this because the peer has left in the middle of a call.
+
+    It is raised before gRPC cancels the call. It must not be logged: any peer can cause it as often
+    as it likes, and could fill the log with it.
+    """
+    return isinstance(error, grpc.aio.InternalError)
+
+
 def _limit_of(error: TaskLogsError) -> Limit | None:
-    """Return which limit it was that the call failed for, if it was one."""
+    """Return the limit that the call failed for, None for other errors."""
     match error:
         case errors.LimitExceeded():
             return error.limit

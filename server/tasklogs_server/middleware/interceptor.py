@@ -1,39 +1,35 @@
-"""The way of every call: let in, its request taken, given a place, handled, answered or refused."""
+"""The way of every call: `CallInterceptor._in_order` is the list of its steps."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 from google.rpc.status_pb2 import Status
 
-from tasklogs_server.domain.caller import Caller
-from tasklogs_server.limits.admission import Admission, Kind, kind_of
-from tasklogs_server.middleware.arrivals import Arrivals
-from tasklogs_server.middleware.authentication import Admit
-from tasklogs_server.middleware.deadlines import within
+from tasklogs_server.limits.admission import Admission, Kind
+from tasklogs_server.middleware.authentication import Authenticate
+from tasklogs_server.middleware.deadlines import until_the_token_expires, within
 from tasklogs_server.middleware.error_table import status_of
-from tasklogs_server.middleware.expiry import until_the_token_ends
 from tasklogs_server.middleware.failures import Failures, abort
 from tasklogs_server.middleware.handlers import (
+    Call,
     Context,
     Handler,
     MethodHandler,
-    is_of_the_api,
-    of_raw_requests,
-    shape_of,
+    function_of,
+    of_raw_messages,
+    without_caller,
+    writing,
 )
+from tasklogs_server.middleware.methods import Method, Rule, method_of
 from tasklogs_server.middleware.open_calls import OpenCalls
-from tasklogs_server.middleware.requests import taking
-from tasklogs_server.middleware.responses import Sending, recipient_of, size_of
-
-_Call: TypeAlias = "asyncio.Task[Any]"
-_Begin: TypeAlias = "Callable[[_Call, AsyncIterator[bytes], Context], Awaitable[tuple[Any, Any]]]"
+from tasklogs_server.middleware.requests import DecodedStream, RequestBodies
+from tasklogs_server.middleware.responses import Responses
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -41,21 +37,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(
         self,
-        access: Callable[[str], Admit],
+        authentication: Callable[..., Authenticate],
         *,
         calls: OpenCalls,
+        bodies: RequestBodies,
+        responses: Responses,
         admission: Admission,
-        arrivals: Arrivals,
-        sending: Sending,
         failures: Failures,
         default_deadline: timedelta,
     ) -> None:
-        """`access` says for each method who may call it; `default_deadline` is for unary calls."""
-        self._access = access
+        """`authentication`: see `Authentication.of`; `default_deadline`: of unary calls."""
+        self._authentication = authentication
         self._calls = calls
+        self._bodies = bodies
+        self._responses = responses
         self._admission = admission
-        self._arrivals = arrivals
-        self._sending = sending
         self._failures = failures
         self._default_deadline = default_deadline
         self._wrapped: dict[str, MethodHandler] = {}
@@ -65,113 +61,110 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MethodHandler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> MethodHandler | None:
-        """Return the method's handler, wrapped once: a server's handlers stay what they are."""
-        method = str(handler_call_details.method)
-        wrapped = self._wrapped.get(method)
+        """Return the method's handler, wrapped. It is wrapped once: handlers do not change."""
+        name = str(handler_call_details.method)
+        wrapped = self._wrapped.get(name)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            if handler is None:  # no such method: grpc answers UNIMPLEMENTED
+            if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
                 return None
-            wrapped = self._wrapped[method] = self._wrap(handler, method)
+            in_order = self._in_order(handler, name, method_of(name))
+            wrapped = self._wrapped[name] = of_raw_messages(handler, in_order)
         return wrapped
 
-    def _wrap(self, handler: MethodHandler, method: str) -> MethodHandler:
-        inner, _ = shape_of(handler)
-        wrap = self._yielding if inspect.isasyncgenfunction(inner) else self._returning
-        inner = _with_caller(inner, method)
-        if not handler.request_streaming and not handler.response_streaming:
-            inner = within(self._default_deadline, inner)
-        return of_raw_requests(handler, wrap(inner, self._beginning(handler, method), method))
+    def _in_order(self, handler: Any, name: str, method: Method) -> Handler:
+        """Return the function that gRPC calls: the steps around a handler, and the exit."""
+        calls, bodies, responses = self._calls, self._bodies, self._responses
+        admission, default_deadline = self._admission, self._default_deadline
+        kind, is_read = method.kind, method.kind is Kind.READ
+        streams_requests = handler.request_streaming
+        streams_responses = handler.response_streaming
+        is_unary = not streams_requests and not streams_responses
+        # A stream's handler waits while its caller does not read. Health checks are never refused.
+        limits_unread = kind in (Kind.READ, Kind.WRITE)
+        authenticate = self._authentication(method.rule, is_stream=streams_responses)
+        deserialize, serialize = handler.request_deserializer, handler.response_serializer
+        function = _function(handler, method)
 
-    def _beginning(self, handler: MethodHandler, method: str) -> _Begin:
-        """Return what lets a call in and takes what it asks for: the request, and who calls."""
-        access, take = self._access(method), taking(handler, self._arrivals)
-        may_be_refused = is_of_the_api(method)
-
-        async def begin(
-            call: _Call, requests: AsyncIterator[bytes], context: Context
-        ) -> tuple[Any, Caller | None]:
-            if may_be_refused:
-                self._calls.check()
-            caller = await access(context)
-            return await take(call, requests, context), caller
-
-        return begin
-
-    def _returning(self, inner: Handler, begin: _Begin, method: str) -> Handler:
-        of_the_api, place = is_of_the_api(method), self._place(method)
-        # Streams have bounds of their own, and agents must not wait for readers who do not read.
-        is_bounded = of_the_api and kind_of(method) in (Kind.READ, Kind.WRITE)
-        is_read = kind_of(method) is Kind.READ
+        async def steps(call: Call, requests: AsyncIterator[bytes], context: Context) -> Any:
+            # 1. The call is known: a drain waits for it, and ends it. Refused while draining.
+            calls.begin(call, kind)
+            # 2. The caller, and whether they may call this method.
+            caller = await authenticate(context)
+            # 3. The request. It is not decoded for callers who may not call.
+            request: Any
+            if streams_requests:
+                request = DecodedStream(requests, deserialize)
+            else:
+                request = await bodies.receive(call, context, deserialize)
+            # 4. Refused if this caller, or all callers together, leave too many bytes unread.
+            recipient = responses.admit(caller, context) if limits_unread else None
+            # 5. A place among the calls of this kind. It is not held while a request or a response
+            # is on its way: slow peers must not hold what other callers wait for.
+            turn = admission.enter(kind)
+            if turn is not None:
+                await turn
+            try:
+                # 6. The handler. A unary call whose caller set no deadline gets one.
+                answering = function(request, context, caller)
+                if is_unary and context.time_remaining() is None:
+                    answering = within(default_deadline, answering)
+                response = await answering
+            finally:
+                admission.leave(kind)
+            # 7. The response, which counts as unread until gRPC has sent it. Thousands of reads may
+            # have passed step 4 before one of them was answered. The result of a write is sent
+            # whatever is unread.
+            if is_read:
+                responses.check(recipient)
+            if response is None and (streams_responses or _has_failed(context)):
+                # A stream, or a library's handler that has set a status instead.
+                responses.began(call, recipient, 0)
+                return None
+            body = response if isinstance(response, bytes) else serialize(response)
+            responses.began(call, recipient, len(body))
+            return body
 
         async def handle(requests: AsyncIterator[bytes], context: Context) -> Any:
-            with self._calls.handling(is_of_the_api=of_the_api) as call:
+            call = asyncio.current_task()
+            assert call is not None
+            try:
                 try:
-                    request, caller = await begin(call, requests, context)
-                    recipient = recipient_of(caller, context) if is_bounded else None
-                    if is_bounded:
-                        self._sending.check(recipient)
-                    async with place:
-                        answer = await inner(request, context, caller)
-                    if is_read:
-                        # Thousands may have queued before anyone was answered. What a change did
-                        # is told, whatever it takes.
-                        self._sending.check(recipient)
-                    self._sending.began(call, recipient, size_of(answer))
-                    return answer
+                    return await steps(call, requests, context)
                 except (Exception, asyncio.CancelledError) as error:
-                    status = self._status_of(error, call, method)
-                return await self._abort(call, context, status)
+                    status = self._status_of(error, call, name)
+                # gRPC keeps this frame until the next garbage collection: it holds no request.
+                # The status is sent after the messages before it, which nobody may read.
+                responses.began(call, None, 0)
+                await abort(context, status)
+            finally:
+                calls.finish(call)
 
         return handle
-
-    def _yielding(self, inner: Handler, begin: _Begin, method: str) -> Handler:
-        of_the_api, place = is_of_the_api(method), self._place(method)
-
-        async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-            with self._calls.handling(is_of_the_api=of_the_api) as call:
-                try:
-                    request, caller = await begin(call, requests, context)
-                    # Closed with the call: an abandoned generator's cleanup runs whenever.
-                    async with place, aclosing(inner(request, context, caller)) as responses:
-                        async for response in responses:
-                            yield response
-                    self._sending.began(call, None, 0)
-                    return
-                except (Exception, asyncio.CancelledError) as error:
-                    status = self._status_of(error, call, method)
-                await self._abort(call, context, status)
-
-        return handle
-
-    def _place(self, method: str) -> AbstractAsyncContextManager[None]:
-        """Return what a call holds while it is handled.
-
-        Not before its request is there, nor while its answer is on the way: strangers, and who does
-        not say what he wants or does not take it, must not hold what callers wait for.
-        """
-        return self._admission.place(kind_of(method)) if is_of_the_api(method) else nullcontext()
 
     def _status_of(
-        self, error: Exception | asyncio.CancelledError, call: _Call, method: str
+        self, error: Exception | asyncio.CancelledError, call: Call, name: str
     ) -> Status:
         if isinstance(error, Exception):
-            return self._failures.status_of(error, method)
+            return self._failures.status_of(error, name)
         end = self._calls.end_of(call)
         if end is None:
             raise error
         return status_of(end)
 
-    async def _abort(self, call: _Call, context: Context, status: Status) -> None:
-        # Behind messages that nobody takes the status would wait for ever.
-        self._sending.began(call, None, 0)
-        await abort(context, status)
+
+def _function(handler: Any, method: Method) -> Handler:
+    """Return a handler's function as step 6 calls it: with the caller, bounded by their token."""
+    function = function_of(handler)
+    if method.kind is Kind.OPERATIONS:  # libraries' handlers: they know no caller
+        function = without_caller(function)
+    if inspect.isasyncgenfunction(function_of(handler)):
+        function = writing(function)
+    if handler.response_streaming and method.rule is not Rule.AGENT:  # agents' tokens do not expire
+        function = until_the_token_expires(function)
+    return function
 
 
-def _with_caller(inner: Handler, method: str) -> Handler:
-    """Return a handler that takes the caller; those of health and reflection do not know of one."""
-    if is_of_the_api(method):
-        return inner
-    if inspect.isasyncgenfunction(inner):
-        return until_the_token_ends(inner)
-    return lambda request, context, _: inner(request, context)
+def _has_failed(context: Any) -> bool:
+    """Whether the handler has set a status that is not OK, which the stubs take for an enum."""
+    return context.code() not in (0, grpc.StatusCode.OK)

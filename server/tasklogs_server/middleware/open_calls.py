@@ -1,72 +1,80 @@
-"""The calls that are open, and how all of them come to an end when the server goes.
+"""The open calls, and how all of them end when the server stops.
 
-grpc.aio's `stop` returns before the handlers' cleanup has run, and what it cuts off reaches the
-caller as CANCELLED.
+grpc.aio's `stop` returns before the handlers' cleanup has run, and callers see the calls that it
+ends as CANCELLED.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 from tasklogs_server.domain.errors import TaskLogsError
-
-_Call: TypeAlias = "asyncio.Task[Any]"
+from tasklogs_server.limits.admission import Kind
+from tasklogs_server.middleware.handlers import Call
 
 
 class OpenCalls:
-    """Those of the API are refused, ended and waited for; others, a health Watch say, may stay."""
+    """Calls of the API are refused, ended and waited for. Others, such as a health Watch, are not.
+
+    The others are those of `Kind.OPERATIONS`.
+    """
 
     def __init__(self) -> None:
-        self._of_the_api: set[_Call] = set()
-        """Until their answers are taken or given up: as long as gRPC's tasks for them run."""
-        self._handled: set[_Call] = set()
-        """Those of them whose handlers run."""
-        self._others: set[_Call] = set()
+        self._open: set[Call] = set()
+        """Calls of the API until their response is sent or given up, which is their task's end."""
+        self._handled: set[Call] = set()
+        """Those of them whose handler runs."""
+        self._others: set[Call] = set()
         self._refusal: Callable[[], TaskLogsError] | None = None
         self._refused_at = 0.0
-        self._ending = False
+        self._is_ending = False
 
-    def handling(self, *, is_of_the_api: bool) -> Handling:
-        """The call of this task is handled as long as the block lasts; lends it."""
-        if is_of_the_api:
-            return Handling(self._handled, self._of_the_api)
-        return Handling(self._others)
-
-    def check(self) -> None:
-        """Whether one more call of the API may begin. Raises what `refuse` was given."""
+    def begin(self, call: Call, kind: Kind) -> None:
+        """Add a call; `finish` must follow. Raises what `refuse` was given."""
+        if kind is Kind.OPERATIONS:
+            self._others.add(call)
+            return
+        self._handled.add(call)
+        self._open.add(call)
+        call.add_done_callback(self._open.discard)
         if self._refusal is not None:
             self._refused_at = asyncio.get_running_loop().time()
             raise self._refusal()
 
+    def finish(self, call: Call) -> None:
+        """The call's handler has run to its end."""
+        self._handled.discard(call)
+        self._others.discard(call)
+
     def refuse(self, error: Callable[[], TaskLogsError]) -> None:
-        """Answer every call of the API that comes from now on with what `error` makes."""
+        """Answer each call of the API that comes from now on with a new `error`."""
         self._refusal = error
 
     def end(self) -> None:
-        """End every call of the API that has no answer yet with what new ones are refused with."""
-        self._ending = True
+        """End each call of the API that has no response yet with the error of `refuse`."""
+        self._is_ending = True
         for call in self._handled:
             call.cancel()
 
-    def end_of(self, call: _Call) -> TaskLogsError | None:
-        """Return what a call that was cancelled ends with; None where its caller left."""
-        if not self._ending or self._refusal is None:
+    def end_of(self, call: Call) -> TaskLogsError | None:
+        """Return the error that ends a cancelled call; None if its caller left."""
+        if not self._is_ending or self._refusal is None:
             return None
         call.uncancel()
         return self._refusal()
 
     async def over(self) -> None:
-        """Wait until no call of the API is open: its answer is taken, or given up.
+        """Wait until no call of the API is open: each response is sent, or given up.
 
-        Others are not waited for: strangers who take no answer must not hold up a drain.
+        Other calls are not waited for: an unread response to an unauthenticated caller must not
+        delay a drain.
         """
-        while self._of_the_api:
-            await asyncio.wait(self._of_the_api)
+        while self._open:
+            await asyncio.wait(self._open)
 
     async def quiet(self, seconds: float) -> None:
-        """Wait until for so long no call came that was refused."""
+        """Wait until no call was refused for `seconds`."""
         loop = asyncio.get_running_loop()
         while (left := self._refused_at + seconds - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
@@ -75,27 +83,3 @@ class OpenCalls:
         """Wait until the handlers of all calls have run to their end."""
         while calls := self._handled | self._others:
             await asyncio.wait(calls)
-
-
-class Handling:
-    """Keeps a call in one set as long as the block lasts, in another as long as its task does."""
-
-    __slots__ = ("_call", "_handled", "_open")
-
-    def __init__(self, handled: set[_Call], opened: set[_Call] | None = None) -> None:
-        self._handled = handled
-        self._open = opened
-
-    def __enter__(self) -> _Call:
-        call = asyncio.current_task()
-        assert call is not None
-        self._call = call
-        self._handled.add(call)
-        if self._open is not None:
-            self._open.add(call)
-            call.add_done_callback(self._open.discard)
-        return call
-
-    def __exit__(self, *_: object) -> None:
-        # Perhaps of another task: of one that closes a generator whose call has ended.
-        self._handled.remove(self._call)

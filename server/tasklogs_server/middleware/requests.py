@@ -1,62 +1,107 @@
-"""What a handler wants of its call: the one request, or all of them as they come.
+"""Requests: waiting for them, for a limited time, and decoding them.
 
-They come in as bytes and are decoded here, not by gRPC: what cannot be decoded fails by the exit of
-all failed calls, and only whoever may call has it done.
+They come in as bytes and are decoded here, not by gRPC. So a request that cannot be decoded fails
+like every other call, and nothing is decoded for callers who may not call.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from itertools import islice, takewhile
+from typing import Any
 
+import grpc
 from google.protobuf.message import DecodeError
 
-from tasklogs_server.domain.errors import FieldViolation, InvalidFields
-from tasklogs_server.middleware.arrivals import Arrivals
-from tasklogs_server.middleware.handlers import Context
+from tasklogs_server.concurrency.stall_free_clock import StallFreeClock
+from tasklogs_server.domain.errors import FieldViolation, InvalidFields, RequestTooSlow
+from tasklogs_server.middleware.handlers import Call, Context
 
-_Call: TypeAlias = "asyncio.Task[Any]"
-_Decode = Callable[[bytes], Any]
-Take: TypeAlias = "Callable[[_Call, AsyncIterator[bytes], Context], Awaitable[Any]]"
+Deserialize = Callable[[bytes], Any]
 
-
-def taking(handler: Any, arrivals: Arrivals) -> Take:
-    """Return what takes of a call what its handler wants. Raises InvalidFields, RequestTooSlow."""
-    decode = _decoding(handler)
-
-    async def take_one(call: _Call, _: AsyncIterator[bytes], context: Context) -> Any:
-        return decode(await arrivals.message(call, context))
-
-    async def take_all(_: _Call, requests: AsyncIterator[bytes], __: Context) -> Any:
-        return _Decoded(requests, decode)
-
-    return take_all if handler.request_streaming else take_one
+# Most requests arrive with their headers. If more calls than this wait for a request, those that
+# have waited longer than `_SLOW_SECONDS` are cut off, the longest wait first. A large request on a
+# slow line has the whole time while there are fewer.
+_MANY = 128
+_SLOW_SECONDS = 2.0
+# To cut off a thousand calls in one go would delay all other calls.
+_AT_ONCE = 20
+_BETWEEN_SECONDS = 0.01
 
 
-class _Decoded:
-    """A stream of requests, each decoded when it is taken."""
+class RequestBodies:
+    """The calls whose request has not arrived, and since when they wait.
 
-    def __init__(self, requests: AsyncIterator[bytes], decode: _Decode) -> None:
+    gRPC begins a call when its headers are there, and waits for the message without a limit.
+    Meanwhile it holds what has arrived of it, up to the size limit of a message, for
+    unauthenticated callers too.
+    """
+
+    def __init__(self, within: timedelta) -> None:
+        """`within`: how long one request may take."""
+        self._within = within.total_seconds()
+        self._clock = StallFreeClock(self._within)
+        self._waiting: dict[Call, float] = {}
+
+    async def receive(self, call: Call, context: Context, deserialize: Deserialize) -> Any:
+        """Return the one request of a call. Raises RequestTooSlow, InvalidFields."""
+        began = self._waiting[call] = self._clock.begin_at
+        try:
+            raw: Any = await context.read()
+        except asyncio.CancelledError:
+            if call in self._waiting:
+                raise  # the caller left, or the server stops
+            call.uncancel()
+            waited = round(self._clock.looked_at - began, 1)
+            raise RequestTooSlow(timedelta(seconds=waited)) from None
+        finally:
+            self._waiting.pop(call, None)
+        if raw is grpc.aio.EOF:
+            raise InvalidFields([FieldViolation("request", "is missing")])
+        try:
+            return deserialize(raw)
+        except DecodeError:
+            raise _cannot_be_decoded() from None
+
+    async def cut_off(self) -> None:
+        """End the waiting of those who take too long, until cancelled."""
+        while True:
+            now = await self._clock.next_look()
+            await self._cut_off(now - self._within, leave=0)
+            await self._cut_off(now - _SLOW_SECONDS, leave=_MANY)
+
+    async def _cut_off(self, since_before: float, *, leave: int) -> None:
+        while len(self._waiting) > leave:
+            early = takewhile(lambda item: item[1] < since_before, self._waiting.items())
+            calls = [call for call, _ in islice(early, min(_AT_ONCE, len(self._waiting) - leave))]
+            if not calls:
+                return
+            for call in calls:
+                del self._waiting[call]
+                call.cancel()
+            await asyncio.sleep(_BETWEEN_SECONDS)
+
+
+class DecodedStream:
+    """A stream of requests; each is decoded when it is taken. Raises InvalidFields."""
+
+    def __init__(self, requests: AsyncIterator[bytes], deserialize: Deserialize) -> None:
         self._requests = requests
-        self._decode = decode
+        self._deserialize = deserialize
 
-    def __aiter__(self) -> _Decoded:
+    def __aiter__(self) -> DecodedStream:
         return self
 
     async def __anext__(self) -> Any:
-        return self._decode(await anext(self._requests))
-
-
-def _decoding(handler: Any) -> _Decode:
-    """Return what makes a message that the handler takes of its bytes."""
-    deserializer: _Decode = handler.request_deserializer
-
-    def decode(raw: bytes) -> Any:
+        raw = await anext(self._requests)
         try:
-            return deserializer(raw)
-        except DecodeError:  # malformed, text that is no UTF-8, or nested too deep
-            violation = FieldViolation("request", "cannot be decoded as a message of its type")
-            raise InvalidFields([violation]) from None
+            return self._deserialize(raw)
+        except DecodeError:
+            raise _cannot_be_decoded() from None
 
-    return decode
+
+def _cannot_be_decoded() -> InvalidFields:
+    # It is malformed, nested too deep, or has text that is not UTF-8.
+    return InvalidFields([FieldViolation("request", "cannot be decoded as a message of its type")])

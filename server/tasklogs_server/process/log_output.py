@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from tasklogs import log_output
 from tasklogs.log_output import LogFormat
 from tasklogs.tracebacks import traceback_of as traceback_of
-from tasklogs_server.middleware.departures import is_of_a_peer_that_left
 from tasklogs_server.telemetry.calls import with_call
 
 
-def configure(log_format: LogFormat, log_level: str) -> None:
-    """Set up structlog for this process, and what libraries log through `logging`."""
+def configure(
+    log_format: LogFormat,
+    log_level: str,
+    *,
+    is_ignored: Callable[[BaseException], bool] = lambda _: False,
+) -> None:
+    """Set up structlog for this process, and what libraries log through `logging`.
+
+    A library's record is dropped if it reports an error that `is_ignored`.
+    """
     log_output.configure(
         log_format,
         log_level,
         context=[structlog.contextvars.merge_contextvars, with_call],
-        is_left_out=is_of_a_peer_that_left,
+        is_ignored=is_ignored,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -73,8 +74,9 @@ class Sync(Protocol):
 class LogReader:
     """Answers reads of logs.
 
-    `sync` brings a task's stored log up to date. `confirmed_at` returns the time up to which the
-    log is known to be complete, if that is not in the store yet. `evicted` reads what was evicted.
+    `sync` brings a task's stored log up to date. While a read waits for it, within `aside`, the
+    read does not count as one at work. `confirmed_at` returns the time up to which the log is known
+    to be complete, if that is not in the store yet. `evicted` reads what was evicted.
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class LogReader:
         reads: LogReads,
         *,
         sync: Sync,
+        aside: Callable[[], AbstractAsyncContextManager[None]],
         confirmed_at: Callable[[UUID], datetime | None],
         evicted: Callable[[UUID], Awaitable[Evicted]],
         page_bytes: int,
     ) -> None:
         self._reads = reads
         self._sync = sync
+        self._aside = aside
         self._confirmed_at = confirmed_at
         self._evicted = evicted
         self._page_bytes = page_bytes
@@ -141,7 +145,8 @@ class LogReader:
         self, task_id: UUID, query: LogQuery, time_left: timedelta | None
     ) -> AgentUnreachable | None:
         try:
-            await self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
+            async with self._aside():
+                await self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
         except AgentUnreachable as error:
             return error
         return None

@@ -1,2 +1,4 @@
-"""Thin gRPC services: decode, call, encode; the table of errors; the interceptor.
-No SQL and no decisions."""
+"""The gRPC services: decode the request, call a package below, encode the response.
+
+No SQL and no rule about tasks or logs. What happens around a handler is in `middleware`.
+"""

@@ -1,4 +1,4 @@
-"""The agent stream's messages, between the protos and plain data."""
+"""The messages of the agent stream: from protobuf to plain data, and back."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _HELLO_CHARACTERS = 100
 _ROLES = {"user": EntryType.INPUT, "agent": EntryType.OUTPUT}
 _MAX_ID = 2**31 - 1
 _TIME_CHARACTERS = 64
-# Of 4 MiB there are two million empty entries, or three times as many violations: half a minute in
-# which nobody else is served, and 2 GB. No agent packs so many.
+# A message of 4 MiB can hold two million empty entries, with three violations each. To handle them
+# would take 2 GB and half a minute, in which no other call is served. No agent sends so many.
 _MAX_ENTRIES = 50_000
 _MAX_VIOLATIONS = 20
 
 
 def hello(message: pb.AgentMessage) -> messages.Hello:
-    """Decode the first message. Raises ProtocolViolation where it is another."""
+    """Decode the first message. Raises ProtocolViolation if it is not Hello, InvalidFields."""
     if message.WhichOneof("message") != "hello":
-        raise ProtocolViolation("the first message is Hello")
+        raise ProtocolViolation("the first message must be Hello")
     said = message.hello
     build_number = said.build_number if said.HasField("build_number") else None
     if build_number is not None and build_number < 1:
@@ -54,9 +54,11 @@ def append(message: pb.LogAppend) -> Append:
     violations: list[FieldViolation] = []
     tail = None
     if message.HasField("tail"):
+        if not message.tail.HasField("time"):
+            violations.append(FieldViolation("append.tail.time", "is required"))
         tail = TailChange(
             message.tail.id,
-            _time_of(message.tail, "append.tail.time", violations),
+            time_of(message.tail.time, "append.tail.time", violations),
             Delta(message.tail.keep_bytes, message.tail.text.encode()),
         )
     entries: list[Entry] = []
@@ -87,7 +89,7 @@ def state(message: pb.StateReport) -> messages.AgentState:
 
 
 def welcome(message: messages.Welcome) -> pb.ServerMessage:
-    """Encode where the store stands."""
+    """Encode what the store holds of the log, for an agent that has just connected."""
     position, limits = message.position, message.limits
     tail = position.tail
     encoded = pb.Welcome(
@@ -132,10 +134,10 @@ def event(message: messages.ServerEvent) -> pb.ServerMessage:
 
 
 def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
-    """Decode an uploaded conversation. Raises InvalidFields, the first fields named."""
+    """Decode an uploaded conversation. Raises InvalidFields, which names the first fields."""
     if request.format != pb.SNAPSHOT_FORMAT_AGENTAPI:
         raise InvalidFields(
-            [FieldViolation("format", "must be SNAPSHOT_FORMAT_AGENTAPI, the only one there is")]
+            [FieldViolation("format", "must be SNAPSHOT_FORMAT_AGENTAPI, the only format")]
         )
     listed = request.data.fields.get("messages")
     if listed is None or listed.WhichOneof("kind") != "list_value":
@@ -166,21 +168,15 @@ def _entry(message: types.TaskLogEntry, violations: list[FieldViolation]) -> Ent
     except ValueError:
         violations.append(FieldViolation("append.entries.type", "is not a TASK_LOG_TYPE value"))
         type_ = EntryType.OUTPUT
+    if not message.HasField("time"):
+        violations.append(FieldViolation("append.entries.time", "is required"))
     return Entry(
         id=message.id,
         type=type_,
-        time=_time_of(message, "append.entries.time", violations),
+        time=time_of(message.time, "append.entries.time", violations),
         content=message.content.encode(),
         dropped_bytes=message.dropped_bytes,
     )
-
-
-def _time_of(
-    message: types.TaskLogEntry | pb.TailDelta, field: str, violations: list[FieldViolation]
-) -> Time:
-    if not message.HasField("time"):
-        violations.append(FieldViolation(field, "is required"))
-    return time_of(message.time, field, violations)
 
 
 def _message(item: Value, field: str, violations: list[FieldViolation]) -> Entry | None:
@@ -210,7 +206,7 @@ def _id(value: Value | None) -> int | None:
     if value is None or value.WhichOneof("kind") != "number_value":
         return None
     number = value.number_value
-    # NaN fails every comparison; infinities and huge numbers are not in the range.
+    # NaN fails every comparison, and infinities are out of range.
     return int(number) if 0 <= number <= _MAX_ID and number.is_integer() else None
 
 
@@ -221,7 +217,7 @@ def _text(value: Value | None) -> str | None:
 
 
 def _time(text: str | None) -> Time | None:
-    # The parser remembers what it has seen: nothing long may get there.
+    # The parser caches what it has parsed, so long texts must not get there.
     if text is None or len(text) > _TIME_CHARACTERS:
         return None
     try:

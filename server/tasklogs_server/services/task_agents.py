@@ -1,4 +1,4 @@
-"""TaskAgents: how logs get in."""
+"""`tasklogs.v1.TaskAgents`: agents send logs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tasklogs_server.wire.times import timestamp
 
 _HELLO_TIMEOUT_SECONDS = 10.0
-# A peer that takes nothing raises no error ever: what cannot be sent in this time ends the stream.
+# A peer that does not read never causes an error. A message that cannot be sent within this time
+# ends the stream.
 _WRITE_TIMEOUT_SECONDS = 30.0
 _REASON_CHARACTERS = 500
 
@@ -39,11 +40,11 @@ class TaskAgentsService:
     async def connect(
         self, messages: AsyncIterator[pb.AgentMessage], context: Context, agent: Agent
     ) -> None:
-        """Serve one agent stream, from Hello to its end."""
+        """Serve one agent stream, from its Hello to its end."""
         hello = codec.hello(await _first(messages))
         async with self._sessions.connect(agent.task_id, hello) as session:
-            # A rotation ends the session that it finds; one that came before there was a session
-            # is found here.
+            # A rotation of the token ends an open session. This finds a rotation that came before
+            # the session was open.
             await self._tokens.still_opens(agent)
             await _write(context, codec.welcome(session.welcome))
             receiving = asyncio.create_task(self._receive(messages, session))
@@ -68,18 +69,18 @@ class TaskAgentsService:
         )
 
     async def _receive(self, messages: AsyncIterator[pb.AgentMessage], session: Session) -> None:
-        """Take what the agent sends until it leaves; whatever goes wrong ends the session."""
+        """Handle what the agent sends until it leaves. Any error ends the session."""
         try:
             async for message in messages:
-                if await self._take(message, session):
+                if await self._handle(message, session):
                     break
         except Exception as error:
             session.end(error)
         else:
-            session.end(None)  # said goodbye, or vanished: the two look alike from here
+            session.end(None)  # it said Goodbye, or its stream ended without one
 
-    async def _take(self, message: pb.AgentMessage, session: Session) -> bool:
-        """Take one message; True where it was the last."""
+    async def _handle(self, message: pb.AgentMessage, session: Session) -> bool:
+        """Handle one message. Returns True if it was the last."""
         match message.WhichOneof("message"):
             case "append":
                 await session.append(codec.append(message.append))
@@ -97,9 +98,9 @@ class TaskAgentsService:
                 )
                 return True
             case "hello":
-                raise ProtocolViolation("Hello is the first message, and said once")
+                raise ProtocolViolation("Hello must be sent once, as the first message")
             case None:
-                pass  # of a newer agent
+                pass  # a message of a newer agent
         return False
 
 
@@ -108,7 +109,7 @@ async def _first(messages: AsyncIterator[pb.AgentMessage]) -> pb.AgentMessage:
         async with asyncio.timeout(_HELLO_TIMEOUT_SECONDS):
             return await anext(messages)
     except (StopAsyncIteration, TimeoutError):
-        raise ProtocolViolation("the first message is Hello") from None
+        raise ProtocolViolation("the first message must be Hello") from None
 
 
 async def _send(session: Session, context: Context) -> None:
@@ -120,6 +121,6 @@ async def _send(session: Session, context: Context) -> None:
 async def _write(context: Context, message: pb.ServerMessage) -> None:
     try:
         async with asyncio.timeout(_WRITE_TIMEOUT_SECONDS):
-            await context.write(message)
+            await context.write(message.SerializeToString())
     except TimeoutError:
         raise SessionLost from None

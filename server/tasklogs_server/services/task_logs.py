@@ -1,4 +1,4 @@
-"""TaskLogs: for readers."""
+"""`tasklogs.v1.TaskLogs`: clients read and follow logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tasklogs_server.domain.caller import User, visible
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import parse_task_ref
 from tasklogs_server.domain.read_plan import Source
-from tasklogs_server.middleware.expiry import ends_with_the_token
 from tasklogs_server.reads.follower import FollowQuery, Follows
 from tasklogs_server.reads.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
 from tasklogs_server.reads.tokens import Cursor, fingerprint
@@ -26,10 +25,10 @@ _SOURCES: dict[int, Source] = {
     pb.LOG_SOURCE_LIVE: Source.LIVE,
     pb.LOG_SOURCE_SNAPSHOT: Source.SNAPSHOT,
 }
-# The caller's own deadline is answered a little before it, while someone still listens.
+# A response is sent this long before the caller's deadline, while they still wait for it.
 _ANSWER_AHEAD_SECONDS = 0.1
-# Who polls a log asks the same again and again: what is decoded and checked then is remembered, for
-# so many requests of at most so many bytes.
+# A client that polls a log sends the same request again and again. So many decoded requests are
+# cached, if they have at most so many bytes.
 _KNOWN_REQUESTS = 1024
 _KNOWN_REQUEST_BYTES = 512
 
@@ -48,7 +47,7 @@ class TaskLogsService:
         context: grpc.aio.ServicerContext[Any, Any],
         caller: User,
     ) -> bytes:
-        """Read one page; the answer is encoded already, its entries as they are stored."""
+        """Read one page. The response is encoded already: entries are sent as they are stored."""
         query = self._query(request, caller.sees_only)
         answer = await self._reader.read(query, time_left=_time_left(context))
         return answer.encoded + _response_of(answer).SerializeToString()
@@ -59,18 +58,18 @@ class TaskLogsService:
         context: grpc.aio.ServicerContext[Any, Any],
         caller: User,
     ) -> None:
-        """Write what the log does until it ends, the caller leaves, or their token expires.
+        """Write what happens to the log until it ends, or the caller leaves.
 
-        A write waits for as long as the caller does not read; nothing piles up meanwhile.
+        A write waits while the caller does not read. Nothing is buffered meanwhile.
         """
         messages = self._follows.follow(_follow_query_of(request, caller.sees_only))
-        async with ends_with_the_token(caller), aclosing(messages):
+        async with aclosing(messages):
             async for message in messages:
                 await context.write(message)
 
     def _query(self, request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
         if request.page_token or request.ByteSize() > _KNOWN_REQUEST_BYTES:
-            return _query_of(request, sees_only)  # asked once, or too long to be kept
+            return _query_of(request, sees_only)  # sent once, or too long to be cached
         return self._known_query(request.SerializeToString(), sees_only)
 
 
@@ -84,7 +83,7 @@ def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -
     if request.HasField("tail") and request.tail < 0:
         violations.append(FieldViolation("tail", "must not be negative"))
     if request.HasField("tail") and request.cursor:
-        violations.append(FieldViolation("tail", "does not go together with cursor"))
+        violations.append(FieldViolation("tail", "cannot be combined with cursor"))
     cursor = None
     if request.cursor:
         try:
@@ -144,7 +143,7 @@ def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery
 
 
 def _fingerprint(request: pb.GetTaskLogsRequest) -> bytes:
-    # Unknown fields of a newer client count too: they might mean another range.
+    # Fields of a newer client, unknown here, are included: they might mean another range.
     arguments = pb.GetTaskLogsRequest()
     arguments.CopyFrom(request)
     arguments.ClearField("page_token")

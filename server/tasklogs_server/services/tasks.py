@@ -1,8 +1,9 @@
-"""Tasks: for orchestrators and operators."""
+"""`tasklogs.v1.Tasks`: orchestrators and operators manage tasks."""
 
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import grpc
 
@@ -18,9 +19,16 @@ from tasklogs_server.domain.names import (
 )
 from tasklogs_server.domain.reports import report_agent, report_build
 from tasklogs_server.domain.status import derive
-from tasklogs_server.services.task_places import place_of, token_of
+from tasklogs_server.reads.tokens import (
+    TokenLayout,
+    check_fingerprint,
+    datetime_of,
+    fingerprint,
+    micros_of,
+)
 from tasklogs_server.store.records import LogHead, Task
-from tasklogs_server.tasks.directory import Directory
+from tasklogs_server.store.tasks import NEWEST
+from tasklogs_server.tasks.directory import Directory, ListPosition
 from tasklogs_server.wire.enums import (
     AGENT_LIFECYCLE,
     APP_HEALTH,
@@ -35,8 +43,10 @@ _PROMPT_BYTES = 64 * 1024
 _DISPLAY_NAME_CHARACTERS = 255
 _PAGE_SIZE = 100
 _MAX_PAGE_SIZE = 1000
-# Prompts may be 64 KiB each: a page ends before clients would refuse it at 4 MiB.
+# Prompts may have 64 KiB each. A page ends long before 4 MiB, which clients refuse by default.
 _PAGE_BYTES = 1_000_000
+
+_PAGE_TOKEN = TokenLayout(b"t", "q16s8s")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -82,10 +92,10 @@ class TasksService:
         if request.page_size < 0:
             violations.append(FieldViolation("page_size", "must not be negative"))
         _raise_any(violations)
-        tasks, place = await self._directory.list_(
+        tasks, after = await self._directory.list_(
             owner=owner,
             status=status,
-            after=place_of(request),
+            after=position_of(request),
             limit=min(request.page_size, _MAX_PAGE_SIZE) or _PAGE_SIZE,
         )
         response = pb.ListTasksResponse()
@@ -95,10 +105,10 @@ class TasksService:
             size_bytes += encoded.ByteSize()
             if response.tasks and size_bytes > _PAGE_BYTES:
                 before = tasks[len(response.tasks) - 1]
-                place = (before.created_at, before.task_id)
+                after = (before.created_at, before.task_id)
                 break
             response.tasks.append(encoded)
-        response.next_page_token = "" if place is None else token_of(place, request)
+        response.next_page_token = "" if after is None else page_token_of(after, request)
         return response
 
     async def delete_task(
@@ -111,7 +121,7 @@ class TasksService:
     async def report_build(
         self, request: pb.ReportBuildRequest, _: Context, caller: User
     ) -> pb.Task:
-        """Report on a workspace build."""
+        """Record the state of a workspace build."""
         violations: list[FieldViolation] = []
         ref = _ref_of(request.task, violations)
         _check_build_number(request.build_number, violations)
@@ -132,14 +142,14 @@ class TasksService:
     async def report_agent(
         self, request: pb.ReportAgentRequest, _: Context, caller: User
     ) -> pb.Task:
-        """Report on the agent and the task app."""
+        """Record the state of the agent and of the task app."""
         violations: list[FieldViolation] = []
         ref = _ref_of(request.task, violations)
         _check_build_number(request.build_number, violations)
         lifecycle = AGENT_LIFECYCLE.decode(request.lifecycle, "lifecycle", violations)
         health = APP_HEALTH.decode(request.app_health, "app_health", violations)
         if not request.lifecycle and not request.app_health:
-            violations.append(FieldViolation("lifecycle", "this or app_health is required"))
+            violations.append(FieldViolation("lifecycle", "lifecycle or app_health is required"))
         if ref is None or violations:
             raise InvalidFields(violations)
         task = await self._directory.report(
@@ -151,7 +161,7 @@ class TasksService:
     async def rotate_agent_token(
         self, request: pb.RotateAgentTokenRequest, _: Context, caller: User
     ) -> pb.RotateAgentTokenResponse:
-        """Replace the agent's token."""
+        """Replace the agent's token. The old one is not valid any more."""
         token = await self._directory.rotate_agent_token(_visible(request.task, caller))
         return pb.RotateAgentTokenResponse(agent_token=token)
 
@@ -178,7 +188,7 @@ def _display_name_violations(display_name: str) -> list[FieldViolation]:
         limit = f"must be at most {_DISPLAY_NAME_CHARACTERS} characters"
         return [FieldViolation("display_name", limit)]
     if not is_one_line(display_name):
-        return [FieldViolation("display_name", "must not hold control characters")]
+        return [FieldViolation("display_name", "must not contain control characters")]
     return []
 
 
@@ -212,3 +222,29 @@ def _log(head: LogHead) -> pb.Task.Log:
         bytes=head.held_bytes,
         snapshot_at=None if head.snapshot_at is None else timestamp(head.snapshot_at),
     )
+
+
+def page_token_of(position: ListPosition, request: pb.ListTasksRequest) -> str:
+    """Return the token for the page that begins after `position`."""
+    created_at, task_id = position
+    return _PAGE_TOKEN.seal(micros_of(created_at), task_id.bytes, _fingerprint(request))
+
+
+def position_of(request: pb.ListTasksRequest) -> ListPosition:
+    """Return where the page begins.
+
+    Raises InvalidFields if the token is damaged, or was given for other arguments.
+    """
+    if not request.page_token:
+        return NEWEST
+    micros, task_id, made_for = _PAGE_TOKEN.unseal(request.page_token, "page_token")
+    check_fingerprint(made_for, _fingerprint(request))
+    return datetime_of(micros), UUID(bytes=task_id)
+
+
+def _fingerprint(request: pb.ListTasksRequest) -> bytes:
+    arguments = pb.ListTasksRequest()
+    arguments.CopyFrom(request)
+    arguments.ClearField("page_token")
+    arguments.ClearField("page_size")
+    return fingerprint(arguments.SerializeToString(deterministic=True))

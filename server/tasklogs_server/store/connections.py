@@ -8,7 +8,6 @@ leaves session state behind, so there is nothing to reset.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
+from tasklogs_server.concurrency.jitter import spread
 from tasklogs_server.domain.errors import StoreBusy, StoreUnavailable, TaskLogsError
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.errors import concerns_one_task, is_connection_lost, translated
@@ -145,7 +145,7 @@ class Connections:
             async with asyncio.timeout(self._patience_seconds):
                 await self._slots.acquire()
         except TimeoutError:
-            raise StoreBusy(_retry_after()) from None
+            raise StoreBusy(spread(0.5, 2.0)) from None
         finally:
             self._waiting -= 1
         try:
@@ -212,8 +212,3 @@ async def _close(connection: Connection) -> None:
         await connection.close(timeout=1)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection.terminate()
-
-
-def _retry_after() -> timedelta:
-    # Callers that were refused together must not retry together.
-    return timedelta(seconds=random.uniform(0.5, 2.0))

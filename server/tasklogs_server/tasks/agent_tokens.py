@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import Unauthenticated
-from tasklogs_server.limits.handshake_queue import Handshakes
+from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.store.tasks import TaskStore
 
 # Told from users' tokens at a glance, and found by scanners of leaked secrets.
@@ -40,7 +40,7 @@ def claimed_by(token: str) -> Agent | None:
 class AgentTokens:
     """Checks agents' tokens against the store. Raises StoreUnavailable."""
 
-    def __init__(self, tasks: TaskStore, handshakes: Handshakes) -> None:
+    def __init__(self, tasks: TaskStore, handshakes: HandshakeQueue) -> None:
         self._tasks = tasks
         self._handshakes = handshakes
 

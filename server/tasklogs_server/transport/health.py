@@ -1,7 +1,8 @@
-"""grpc.health.v1: how each service is, for whoever asks.
+"""grpc.health.v1: the health of each service, for any caller.
 
-The servicer that comes with gRPC writes to a watcher under a lock that the next change of health
-needs, and all other watchers of the service: one stranger who does not read stops probes and drain.
+gRPC's own servicer writes to a watcher under a lock. The next change of health, and all other
+watchers of the service, need the same lock: one watcher that does not read would stop probes and
+the drain.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 _pb: Any = health_pb2  # the stubs leave out List
-# No service has so long a name, and whoever watches is held for as long as they like.
+# No service has a longer name, and a request is held for as long as its caller watches.
 _MAX_REQUEST_BYTES = 256
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """The handlers of `grpc.health.v1.Health`. A service that nothing was said of is unknown."""
+    """The handlers of `grpc.health.v1.Health`. A service that was never `set` is unknown."""
 
     def __init__(self) -> None:
         self._statuses: dict[str, int] = {}
@@ -28,30 +29,30 @@ class Health(health_pb2_grpc.HealthServicer):
         self._is_leaving = False
 
     def set(self, service: str, *, serving: bool) -> None:
-        """Say how a service is; nothing changes any more after `leave`."""
+        """Set the health of a service. After `leave` this changes nothing."""
         if not self._is_leaving:
             self._put(service, serving=serving)
 
     def leave(self) -> None:
-        """Say of every service, and for good, that it does not serve."""
+        """Set every service to NOT_SERVING. That is final."""
         self._is_leaving = True
         for service in self._statuses:
             self._put(service, serving=False)
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Any:
-        """Say how a service is now."""
+        """Return the health of a service."""
         status = self._statuses.get(request.service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return _pb.HealthCheckResponse(status=status)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
-        """Say how a service is, and again with each change; unknown ones may come to be."""
+        """Write the health of a service now, and at each change. An unknown service may appear."""
         if request.ByteSize() > _MAX_REQUEST_BYTES:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no service has such a name")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "service: the name is too long")
         said: int | None = None
         while True:
-            changed = self._changed  # before the look: what changes during the write is seen
+            changed = self._changed  # taken first, so that a change during the write is seen
             status = self._statuses.get(request.service, _pb.HealthCheckResponse.SERVICE_UNKNOWN)
             if status != said:
                 said = status
@@ -59,7 +60,7 @@ class Health(health_pb2_grpc.HealthServicer):
             await changed.wait()
 
     async def List(self, _: Any, __: Context) -> Any:
-        """Say how all services are now."""
+        """Return the health of all services."""
         return _pb.HealthListResponse(
             statuses={
                 service: _pb.HealthCheckResponse(status=status)
@@ -70,15 +71,15 @@ class Health(health_pb2_grpc.HealthServicer):
     def _put(self, service: str, *, serving: bool) -> None:
         response = _pb.HealthCheckResponse
         self._statuses[service] = response.SERVING if serving else response.NOT_SERVING
-        # Whoever waits for the old event looks again; those who look now wait for the next.
+        # Those who wait for the old event look again. Those who look now wait for the new one.
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 class FewWatches(health_pb2_grpc.HealthServicer):
-    """The same health, of which only so many may be watched at the same time.
+    """The same health, with a limit on the number of watchers.
 
-    Probes ask and go; a stranger who watches must not keep them from it.
+    Watchers stay. They must not use up what probes need, which call `Check` and leave.
     """
 
     def __init__(self, health: Health, at_most: int) -> None:
@@ -87,13 +88,13 @@ class FewWatches(health_pb2_grpc.HealthServicer):
         self._watches = 0
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Any:
-        """Say how a service is now."""
+        """Return the health of a service."""
         return await self._health.Check(request, context)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
-        """Say how a service is, and again with each change."""
+        """Write the health of a service now, and at each change."""
         if self._watches >= self._at_most:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch already")
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
         self._watches += 1
         try:
             await self._health.Watch(request, context)
@@ -101,5 +102,5 @@ class FewWatches(health_pb2_grpc.HealthServicer):
             self._watches -= 1
 
     async def List(self, request: Any, context: Context) -> Any:
-        """Say how all services are now."""
+        """Return the health of all services."""
         return await self._health.List(request, context)

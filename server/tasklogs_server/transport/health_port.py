@@ -1,4 +1,4 @@
-"""A port of its own for probes."""
+"""A separate port for health probes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasklogs_server.transport.registration import register_health
 
 _WATCHES = 100
 _CONNECTIONS = 200
-# Requests that never come and answers that nobody takes end with their connection, at the latest.
+# Requests that never arrive and unread responses end with their connection at the latest.
 _CONNECTION_LASTS = timedelta(minutes=5)
 
 
@@ -27,9 +27,9 @@ async def probes(
     *,
     connection_lasts: timedelta = _CONNECTION_LASTS,
 ) -> AsyncIterator[str | None]:
-    """Serve health, and nothing else, in plain text: Kubernetes' own probes cannot do TLS.
+    """Serve health and nothing else, without TLS: the probes of Kubernetes cannot use TLS.
 
-    Lends the address, if that is wanted. Raises StartupError.
+    Yields the address, None if the port is not configured. Raises StartupError.
     """
     listen = settings.health_listen
     if listen is None:
@@ -50,7 +50,7 @@ async def probes(
 
 
 def _options(connection_lasts: timedelta) -> Options:
-    # Who is there is a stranger: what a probe does not need is not to be had.
+    # Its callers are not authenticated, so they get only what a probe needs.
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_allowed_incoming_connections", _CONNECTIONS),

@@ -1,18 +1,23 @@
-"""The port that gRPC listens on: what connections may do there, and binding it."""
+"""The port that gRPC listens on: its TLS, and what connections may do there."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import cast
 
 import grpc
 
-from tasklogs_server.auth.server_certificate import BadCertificate, CertificateFiles
+from tasklogs_server.auth.server_certificate import (
+    BadCertificate,
+    Certificate,
+    CertificateFiles,
+)
 from tasklogs_server.process.startup import StartupError
 from tasklogs_server.settings import ServerSettings
-from tasklogs_server.transport.tls import server_credentials
 
 _STREAM_BYTES = 256 * 1024
-# A peer that does not acknowledge our SETTINGS in this time speaks no HTTP/2.
+# A peer that does not acknowledge our SETTINGS within this time does not speak HTTP/2.
 _SETTINGS_MS = 10_000
 
 Options = list[tuple[str, int]]
@@ -21,33 +26,60 @@ Options = list[tuple[str, int]]
 def bind(
     server: grpc.aio.Server, host: str, port: int, certificate: CertificateFiles | None
 ) -> int:
-    """Listen, with TLS where there is a certificate; return the port. Raises StartupError."""
+    """Listen, with TLS if there is a certificate. Returns the port. Raises StartupError."""
     try:
         if certificate is None:
             return server.add_insecure_port(f"{host}:{port}")
-        return server.add_secure_port(f"{host}:{port}", server_credentials(certificate))
+        return server.add_secure_port(f"{host}:{port}", _credentials(certificate))
     except BadCertificate as error:
         raise StartupError(f"TLS: {error}") from error
     except RuntimeError as error:
         raise StartupError(f"cannot listen on {host}:{port}: is another server there?") from error
 
 
+def _credentials(files: CertificateFiles) -> grpc.ServerCredentials:
+    """Return credentials that follow the files. Raises BadCertificate.
+
+    gRPC asks for the certificate at each new connection. Open connections keep the one that they
+    were opened with. If there are authorities for clients, every client must have a certificate
+    that one of them has signed.
+    """
+    first = files.load()
+
+    def now() -> grpc.ServerCertificateConfiguration | None:
+        changed = files.changed()
+        return None if changed is None else _configuration(changed)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(first),
+        # None keeps the certificate in use; the stubs do not say so.
+        cast("Callable[[], grpc.ServerCertificateConfiguration]", now),
+        require_client_authentication=first.client_ca is not None,
+    )
+
+
+def _configuration(certificate: Certificate) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(certificate.key, certificate.chain)], certificate.client_ca
+    )
+
+
 def options(settings: ServerSettings, connections: int) -> Options:
-    """Return gRPC's channel arguments for a port that takes so many connections."""
+    """Return gRPC's channel arguments for a port with at most so many `connections`."""
     return [
         *_against_half_open_connections(settings, connections),
         ("grpc.max_receive_message_length", settings.message_bytes),
         ("grpc.max_concurrent_streams", settings.streams_per_connection),
-        # Streams that were reset count for as long as something of them is held.
+        # Streams that were reset count for as long as gRPC holds something of them.
         ("grpc.http.overload_protection", 1),
-        *_line(settings),
-        # What gRPC takes of a stream before anybody reads it. Left to itself it grows with the
-        # network's speed: agents that pushed against a slow store cost 5 MB each.
+        *_queue(settings),
+        # What gRPC reads of a stream ahead of its handler. By default that grows with the network's
+        # speed: agents that sent faster than the store could commit cost 5 MB each.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _STREAM_BYTES),
         # On by default: a second server would silently share the port.
         ("grpc.so_reuseport", 0),
-        # A peer that vanished is noticed within 20 s, and agents may ask as often as every 5 s.
+        # A peer that vanishes is noticed within 20 s. Agents may ping as often as every 5 s.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.ping_timeout_ms", 10_000),
@@ -60,27 +92,27 @@ def options(settings: ServerSettings, connections: int) -> Options:
 
 def _against_half_open_connections(settings: ServerSettings, connections: int) -> Options:
     return [
-        # Past it a connection is closed as it comes.
+        # Further connections are closed at once.
         ("grpc.max_allowed_incoming_connections", connections),
-        # From the TCP connection to the peer's SETTINGS, through TLS.
+        # From the TCP connection, through TLS, to the peer's SETTINGS.
         ("grpc.server_handshake_timeout_ms", _ms(settings.handshake_timeout)),
         ("grpc.http2.settings_timeout", _SETTINGS_MS),
         ("grpc.max_connection_idle_ms", _ms(settings.connection_idle)),
     ]
 
 
-def _line(settings: ServerSettings) -> Options:
-    """Return how many calls may wait in line until they are handed to us.
+def _queue(settings: ServerSettings) -> Options:
+    """Return how many calls may wait until gRPC hands them to a handler.
 
-    It is one line of all connections, and a call that was reset stays in it: gRPC takes it out for
-    nobody but us, a fifth of a millisecond each. (Hanging up on who does that is no help: their
-    calls stay in the line, and they are back with more.) A connection can have no more in it than
-    streams, those that it reset counted.
+    All connections share one queue. A call that was reset stays in it until we have taken it out,
+    which takes a fifth of a millisecond each. (To close the connections of a peer that resets calls
+    does not help: its calls stay in the queue, and it comes back with more.) A connection can have
+    no more calls in the queue than streams, including those that it has reset.
 
-    gRPC's own bounds are 1,000, from which on it drops calls at random, and 3,000: a few
-    connections are enough, and whoever else calls then is answered CANCELLED, which clients do not
-    try again. No argument chooses another status; so the line is as long as its memory may be, and
-    calls in it rather wait. Both bounds are one: to drop some of the calls earlier helps nobody.
+    By default gRPC drops calls at random from 1,000 on, and all from 3,000 on. A few connections
+    can fill that, and all other callers are then answered CANCELLED, which clients do not retry. No
+    option chooses another status. So the queue is as long as its memory allows, and calls wait. The
+    two limits are the same: to drop some calls earlier helps nobody.
     """
     return [
         ("grpc.server.max_pending_requests", settings.pending_calls),

@@ -1,4 +1,4 @@
-"""The descriptors that reflection shows: the API, the details of its errors, health, reflection."""
+"""The descriptors that reflection serves: the API, its error details, health, reflection."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ REFLECTION_V1 = f"{_V1}.ServerReflection"
 
 
 def reflected_descriptors(names: Collection[str]) -> DescriptorPool:
-    """Return a pool of all that a client may ask for, given the services that are served."""
-    # Python's stubs drop json_name; the descriptor set keeps it, so that every grpcurl prints
-    # snapshotAt.
+    """Return a pool of the descriptors that clients may ask for; `names` are the services."""
+    # Python's stubs drop json_name. The descriptor set keeps it, and so every version of grpcurl
+    # prints snapshotAt.
     raw = resources.files("tasklogs.v1").joinpath("descriptors.binpb").read_bytes()
     pool = DescriptorPool()
     files = list(FileDescriptorSet.FromString(raw).file)
-    # No message of the API names the details of its errors, and yet who reads one needs them.
+    # No message of the API refers to the types of error details, but clients need them to print an
+    # error.
     files += [_file(module) for module in (error_details_pb2, health_pb2, reflection_pb2)]
     files.append(_reflection_v1())
     if CHANNELZ in names:
@@ -55,7 +56,7 @@ def _name_as_json(message: DescriptorProto, descriptor: Descriptor) -> None:
 
 
 def _reflection_v1() -> FileDescriptorProto:
-    # grpcio-reflection has v1alpha only; v1 has the same messages under another name.
+    # grpcio-reflection has v1alpha only. v1 has the same messages under another package name.
     file = _file(reflection_pb2)
     file.name = file.name.replace("v1alpha", "v1")
     file.package = _V1

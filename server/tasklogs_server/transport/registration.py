@@ -1,10 +1,10 @@
-"""One function that registers every service on a server; the list of what is served."""
+"""One function that registers every service on a server, and the list of the services."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -13,6 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2
+from tasklogs_server.middleware.methods import without_row
+from tasklogs_server.process.startup import StartupError
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
@@ -23,7 +25,7 @@ _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION_V1ALPHA = reflection.SERVICE_NAME
 
 LIVENESS = "liveness"
-"""Whoever restarts what does not live asks for this one: a restart brings no database back."""
+"""For liveness probes: it serves while the process runs, since a restart repairs no database."""
 
 OWN_SERVICES: Sequence[ServiceDescriptor] = (
     task_logs_pb2.DESCRIPTOR.services_by_name["TaskLogs"],
@@ -40,43 +42,79 @@ def register(
     task_agents: TaskAgentsService,
     channelz: bool = False,
 ) -> Health:
-    """Register all services, health and reflection; return health, which begins NOT_SERVING.
+    """Register all services, health and reflection. Returns health, which begins NOT_SERVING.
 
-    `channelz` adds grpc.channelz, which shows every caller's address to whoever may call it. Raises
-    ModuleNotFoundError where the extra `telemetry` is not installed.
+    `channelz` adds grpc.channelz, which shows every caller's address to admins. Raises
+    ModuleNotFoundError if the extra `telemetry` is not installed, and StartupError if a method has
+    no row in `middleware/methods.py`.
     """
+    registry = _Registry(server)
+    recorded = cast("grpc.aio.Server", registry)
     for descriptor, service in zip(OWN_SERVICES, (task_logs, tasks, task_agents), strict=True):
-        server.add_generic_rpc_handlers([_handlers(descriptor, service)])
+        registry.add(descriptor.full_name, _handlers(descriptor, service))
     servicer = Health()
-    register_health(server, servicer)
-    shown = [_HEALTH, *(_register_channelz(server) if channelz else ())]
-    _register_reflection(server, shown)
+    register_health(recorded, servicer)
+    shown = [_HEALTH, *(_register_channelz(recorded) if channelz else ())]
+    _register_reflection(registry, shown)
+    for name in without_row(registry.methods):
+        raise StartupError(
+            f"{name} is registered and has no row in tasklogs_server/middleware/methods.py:"
+            " add one that says who may call it"
+        )
     return servicer
 
 
+class _Registry:
+    """Registers handlers on a server, and keeps the names of their methods.
+
+    It has the two methods of a server that generated code calls.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+        self.methods: set[str] = set()
+
+    def add(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
+        """Register a service."""
+        generic = grpc.method_handlers_generic_handler(service, dict(handlers))
+        self.add_generic_rpc_handlers([generic])
+        self.add_registered_method_handlers(service, handlers)
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Register handlers. Each call is followed by one that names their methods."""
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Keep the names of the methods that were registered. grpc.aio itself ignores this call."""
+        self.methods |= {f"/{service}/{name}" for name in handlers}
+
+
 def register_health(server: grpc.aio.Server, servicer: health_pb2_grpc.HealthServicer) -> None:
-    """Serve health alone."""
+    """Register health."""
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
 
 
 async def set_serving(servicer: Health, *, serving: bool) -> None:
-    """Say how every service is, the server as a whole ('') and, always well, `LIVENESS`."""
+    """Set the health of all services and of the whole server (''). `LIVENESS` always serves."""
     servicer.set(LIVENESS, serving=True)
     for name in ("", *(descriptor.full_name for descriptor in OWN_SERVICES)):
         servicer.set(name, serving=serving)
 
 
-def _handlers(descriptor: ServiceDescriptor, service: object) -> grpc.GenericRpcHandler:
-    # Every method of the descriptor must have its handler: a missing one fails at the start.
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+def _handlers(
+    descriptor: ServiceDescriptor, service: object
+) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
+    # Every method of the descriptor must have its handler: a missing one fails at start.
+    return {
         method.name: _maker(method)(
             getattr(service, _snake(method.name)),
             request_deserializer=GetMessageClass(method.input_type).FromString,
-            response_serializer=_serialize,
+            response_serializer=_serializer(method),
         )
         for method in descriptor.methods
     }
-    return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
 
 def _maker(method: Any) -> Any:
@@ -89,9 +127,12 @@ def _maker(method: Any) -> Any:
     return kinds[method.client_streaming, method.server_streaming]
 
 
-def _serialize(response: Any) -> bytes:
-    # Reads answer in bytes: their entries are stored as they travel.
-    return response if isinstance(response, bytes) else response.SerializeToString()
+def _serializer(method: Any) -> Any:
+    # Streams write bytes. A unary handler may return bytes too, which the middleware lets through:
+    # reads send entries as they are stored.
+    return (
+        None if method.server_streaming else GetMessageClass(method.output_type).SerializeToString
+    )
 
 
 def _snake(name: str) -> str:
@@ -99,13 +140,13 @@ def _snake(name: str) -> str:
 
 
 def _register_channelz(server: grpc.aio.Server) -> Sequence[str]:
-    from grpc_channelz.v1 import channelz
+    from grpc_channelz.v1 import channelz, channelz_pb2_grpc
 
-    channelz.add_channelz_servicer(server)
+    channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), server)
     return [CHANNELZ]
 
 
-def _register_reflection(server: grpc.aio.Server, others: Sequence[str]) -> None:
+def _register_reflection(registry: _Registry, others: Sequence[str]) -> None:
     names = [descriptor.full_name for descriptor in OWN_SERVICES]
     names += [*others, _REFLECTION_V1ALPHA, REFLECTION_V1]
     servicer = reflection.aio.ReflectionServicer(names, pool=reflected_descriptors(names))
@@ -115,5 +156,4 @@ def _register_reflection(server: grpc.aio.Server, others: Sequence[str]) -> None
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     for name in (_REFLECTION_V1ALPHA, REFLECTION_V1):
-        handlers = {"ServerReflectionInfo": handler}
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
+        registry.add(name, {"ServerReflectionInfo": handler})

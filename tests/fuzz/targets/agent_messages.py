@@ -209,8 +209,8 @@ class _Stream:
 
     # What the server says
 
-    async def write(self, message: pb.ServerMessage) -> None:
-        message = pb.ServerMessage.FromString(message.SerializeToString())
+    async def write(self, encoded: bytes) -> None:
+        message = pb.ServerMessage.FromString(encoded)
         match message.WhichOneof("message"):
             case "welcome":
                 self._welcome(message.welcome)

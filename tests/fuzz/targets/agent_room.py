@@ -25,8 +25,8 @@ from tasklogs_server.ingest.session import SessionResources
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.ingest.write_behind import WriteBehind
-from tasklogs_server.limits.handshake_queue import Handshakes
-from tasklogs_server.limits.ingest_budget import Budget
+from tasklogs_server.limits.handshake_queue import HandshakeQueue
+from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.middleware.error_table import status_of
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.store.evictions import LogLimits
@@ -54,7 +54,7 @@ class AgentRoom:
 
     store: MemoryStore
     clock: Clock
-    budget: Budget
+    budget: IngestBudget
     sessions: Sessions
     service: TaskAgentsService
 
@@ -63,9 +63,9 @@ class AgentRoom:
     async def open(cls, *, standalone: bool) -> AsyncIterator[Self]:
         """Build it; at the end everything must have been given back."""
         store: Any = MemoryStore(AGENT.token_hash, standalone=standalone)
-        clock, budget, bus = Clock(), Budget(INGEST_BYTES), LocalBus()
+        clock, budget, bus = Clock(), IngestBudget(INGEST_BYTES), LocalBus()
         group_commit, log_limiter = GroupCommit(store, bus), LogLimiter(store, _LOG)
-        handshakes = Handshakes(2, _PATIENCE)
+        handshakes = HandshakeQueue(2, _PATIENCE)
         resources = SessionResources(
             limits=Limits(WINDOW_BYTES, WINDOW_BYTES, MAX_CONTENT_BYTES),
             group_commit=group_commit,
@@ -102,7 +102,7 @@ class AgentRoom:
             await asyncio.wait([running])
 
 
-async def _settled(budget: Budget) -> None:
+async def _settled(budget: IngestBudget) -> None:
     """Wait for commits under way: a locked head is tried again in a moment."""
     for turn in range(_TURNS):
         if budget.held_bytes == 0:

@@ -10,8 +10,8 @@ from uuid import UUID
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import Unauthenticated
 from tasklogs_server.limits.caller_limits import Allowance, CallerLimits
-from tasklogs_server.middleware.authentication import Access
-from tasklogs_server.middleware.users import local
+from tasklogs_server.middleware.authentication import Authentication, local
+from tasklogs_server.middleware.methods import method_of
 from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target
 from tests.fuzz.targets.calls import Call, agent_tokens
@@ -42,8 +42,8 @@ class AgentTokens(Target):
         }
         without_limit = Allowance(calls_per_second=1e9, calls_at_once=10**9, connects_at_once=10**9)
         limits = CallerLimits(without_limit, clock=lambda: 0.0)
-        access = Access(local, agent_tokens(hashes), limits)
-        self._admit = access.admission(_METHOD)
+        authentication = Authentication(local, agent_tokens(hashes), limits)
+        self._authenticate = authentication.of(method_of(_METHOD).rule, is_stream=True)
 
     def close(self) -> None:
         self._loop.close()
@@ -66,7 +66,7 @@ class AgentTokens(Target):
     def run(self, data: bytes) -> None:
         call = Call(data)
         try:
-            caller = self._loop.run(self._admit(call.as_context()))
+            caller = self._loop.run(self._authenticate(call.as_context()))
         except Unauthenticated:
             return
         assert isinstance(caller, Agent)

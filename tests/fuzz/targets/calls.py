@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import cast
 from uuid import UUID
 
-from tasklogs_server.limits.handshake_queue import Handshakes
-from tasklogs_server.middleware.authentication import Context
+from tasklogs_server.limits.handshake_queue import HandshakeQueue
+from tasklogs_server.middleware.handlers import Context
 from tasklogs_server.store.tasks import TaskStore
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 
@@ -45,7 +45,7 @@ class Hashes:
 
 def agent_tokens(hashes: Mapping[UUID, bytes]) -> AgentTokens:
     """Return the real check of agent tokens over these hashes."""
-    return AgentTokens(cast("TaskStore", Hashes(hashes)), Handshakes(1, _PATIENCE))
+    return AgentTokens(cast("TaskStore", Hashes(hashes)), HandshakeQueue(1, _PATIENCE))
 
 
 def _as_grpc_decodes(value: bytes) -> str:

@@ -13,7 +13,7 @@ from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.domain.errors import InvalidFields
 from tasklogs_server.domain.status import TaskStatus
 from tasklogs_server.reads.tokens import Cursor, PageToken
-from tasklogs_server.services.task_places import place_of, token_of
+from tasklogs_server.services.tasks import page_token_of, position_of
 from tests.fuzz.target import Target
 
 _FINGERPRINT = hashlib.sha256(b"").digest()[:8]
@@ -39,7 +39,7 @@ class Cursors(Target):
             Cursor(UUID(int=0), 2**63 - 1).encode(),
             _page(_AT).encode(),
             _page(None).encode(),
-            token_of((_AT, _TASK), pb.ListTasksRequest()),
+            page_token_of((_AT, _TASK), pb.ListTasksRequest()),
         ]
         for token in tokens:
             yield token.encode()
@@ -93,9 +93,9 @@ def _refused_or_the_same(
 
 def _of_tasks(token: str) -> None:
     try:
-        place = place_of(pb.ListTasksRequest(page_token=token))
+        place = position_of(pb.ListTasksRequest(page_token=token))
     except InvalidFields as refused:
         assert [one.field for one in refused.violations] == ["page_token"]
         return
-    again = token_of(place, pb.ListTasksRequest())
-    assert place_of(pb.ListTasksRequest(page_token=again)) == place
+    again = page_token_of(place, pb.ListTasksRequest())
+    assert position_of(pb.ListTasksRequest(page_token=again)) == place

@@ -25,9 +25,9 @@ from tasklogs.v1 import task_logs_pb2 as logs
 from tasklogs.v1 import tasks_pb2 as tasks
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.domain.status import TaskStatus
-from tasklogs_server.middleware.authentication import RULES
+from tasklogs_server.middleware.methods import METHODS
 from tasklogs_server.reads.tokens import Cursor, PageToken
-from tasklogs_server.services.task_places import token_of
+from tasklogs_server.services.tasks import page_token_of
 from tests.fuzz.byte_reader import ByteReader
 from tests.fuzz.messages import built
 from tests.fuzz.target import Target
@@ -35,7 +35,7 @@ from tests.fuzz.targets.agent_script import Script
 from tests.fuzz.targets.running_server import RunningServer
 
 # Our own are called more often than those of libraries.
-_METHODS: Sequence[str] = sorted(RULES) + 3 * sorted(one for one in RULES if "tasklogs" in one)
+_METHODS: Sequence[str] = sorted(METHODS) + 3 * sorted(one for one in METHODS if "tasklogs" in one)
 _CONNECT = "/tasklogs.v1.TaskAgents/Connect"
 _UPLOAD = "/tasklogs.v1.TaskAgents/UploadLogSnapshot"
 _MANY_MESSAGES = {_CONNECT} | {one for one in _METHODS if "Reflection" in one}
@@ -56,7 +56,7 @@ _CURSOR = Cursor(_NOBODY, 2**40).encode().encode()
 _PAGE = (
     PageToken(_NOBODY, 1, 1, 2, 3, True, _NOWHERE, TaskStatus.PENDING, bytes(8)).encode().encode()
 )
-_LIST = token_of((_NOWHERE, _NOBODY), tasks.ListTasksRequest()).encode()
+_LIST = page_token_of((_NOWHERE, _NOBODY), tasks.ListTasksRequest()).encode()
 _TEXTS = (
     *(_DEMO, _DEMO, _TASK_ID.decode(), _CURSOR.decode(), _PAGE.decode(), _LIST.decode()),
     *("local/other", "local", "somebody", "demo", "messages", "id", "content", "role", "time"),
@@ -101,7 +101,7 @@ class Requests(Target):
             message = request.SerializeToString()
             framed = _length_of(message) if method in _MANY_MESSAGES else b""
             yield bytes([_METHODS.index(method), 0]) + framed + message
-        for number in range(len(RULES)):
+        for number in range(len(METHODS)):
             yield bytes([number, 0])
             yield bytes([number, 0, 255, 255, 255])
             yield bytes([number, 2]) + b"\x0a\x0alocal/demo"

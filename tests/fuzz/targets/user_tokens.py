@@ -12,8 +12,7 @@ from tasklogs_server.auth.verifier import ADMIN_SCOPE, Expected, FixedKeys, Toke
 from tasklogs_server.domain.caller import User
 from tasklogs_server.domain.errors import Unauthenticated
 from tasklogs_server.domain.names import owner_violations
-from tasklogs_server.middleware.authentication import bearer_of
-from tasklogs_server.middleware.users import by_token
+from tasklogs_server.middleware.authentication import bearer_of, by_token
 from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target
 from tests.fuzz.targets.calls import Call, agent_tokens

@@ -1,4 +1,4 @@
-"""A caller of GetTaskLogs who grants no window until a test says so."""
+"""A caller of GetTaskLogs who grants no window until a test tells it to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE_BYTES = 900_000
 
 
 async def fill(server: Server, name: str = "demo") -> None:
-    """Give `local/<name>` a log that fills a page."""
+    """Create `local/<name>` with a log that fills a page."""
     token = (await server.create_task(name)).agent_token
     async with ScriptedAgent.connect(server, token) as agent:
         await agent.append([log_entry(0, "x" * PAGE_BYTES)], open_epoch=True)
@@ -32,16 +32,16 @@ async def fill(server: Server, name: str = "demo") -> None:
 
 @dataclass
 class Reader:
-    """One connection, whose streams take nothing by themselves."""
+    """One connection. Its streams grant no window by themselves."""
 
     peer: Peer
     target: Target
     began: set[int] = field(default_factory=set)
-    """Streams whose answer has begun."""
+    """Streams whose response has begun."""
     received: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    """Bytes of DATA."""
+    """Bytes of DATA, by stream."""
     ended: dict[int, int | None] = field(default_factory=dict)
-    """The code of RST_STREAM by stream; None where trailers came first."""
+    """The code of RST_STREAM, by stream; None if it ended with trailers."""
     closed: bool = False
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -60,18 +60,18 @@ class Reader:
                 await asyncio.wait({listening})
 
     async def ask(self, task: str = "local/demo") -> int:
-        """Ask for a page; return the stream."""
+        """Request a page. Returns the stream."""
         request = pb.GetTaskLogsRequest(task=task).SerializeToString()
         return await self.peer.call(self.target, GET_TASK_LOGS, request, None)
 
-    async def ask_and_be_answered(self) -> int:
-        """The same, and wait until the answer has begun: the headers need no window."""
+    async def ask_until_answered(self) -> int:
+        """The same, and wait until the response has begun: its headers need no window."""
         stream = await self.ask()
         await self.until(lambda: stream in self.began)
         return stream
 
     async def take(self, stream: int) -> None:
-        """Grant all the window that there is."""
+        """Grant the largest possible window."""
         most = frames.MAX_WINDOW_BYTES - 65_535
         await self.peer.grant(most)
         await self.peer.grant(most, stream)

@@ -1,0 +1,94 @@
+"""One row for each RPC: who may call it, and which limit it counts against.
+
+A registered method without a row stops the server at start (`transport/registration.py`). A call of
+a method without a row is refused: `CLOSED`. Whether requests and responses are streams is not in
+the row: the handler that is made from the method's descriptor says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+
+from tasklogs_server.limits.admission import Kind
+
+
+class Rule(Enum):
+    """Who may call a method.
+
+    It is checked before the request is read. What it says of tasks and owners needs the request:
+    handlers check that, all through `domain.caller`.
+    """
+
+    CLOSED = auto()
+    """Nobody."""
+    PUBLIC = auto()
+    """Anyone, without credentials."""
+    AUTHENTICATED = auto()
+    """Any user."""
+    OWN_TASK = auto()
+    """The task's owner and admins. For other users the task does not exist (`visible`)."""
+    OWN_NAME = auto()
+    """Users in their own name, admins in any (`User.owner_of_new`, `User.owner_to_list`)."""
+    ADMIN = auto()
+    """Admins."""
+    AGENT = auto()
+    """The agent of the task that its token names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What the middleware knows about one RPC."""
+
+    rule: Rule
+    kind: Kind
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "/tasklogs.v1.TaskLogs/GetTaskLogs": Method(Rule.OWN_TASK, Kind.READ),
+        "/tasklogs.v1.TaskLogs/FollowTaskLogs": Method(Rule.OWN_TASK, Kind.FOLLOW),
+        "/tasklogs.v1.Tasks/CreateTask": Method(Rule.OWN_NAME, Kind.WRITE),
+        "/tasklogs.v1.Tasks/GetTask": Method(Rule.OWN_TASK, Kind.READ),
+        "/tasklogs.v1.Tasks/ListTasks": Method(Rule.OWN_NAME, Kind.READ),
+        "/tasklogs.v1.Tasks/DeleteTask": Method(Rule.OWN_TASK, Kind.WRITE),
+        "/tasklogs.v1.Tasks/ReportBuild": Method(Rule.OWN_TASK, Kind.WRITE),
+        "/tasklogs.v1.Tasks/ReportAgent": Method(Rule.OWN_TASK, Kind.WRITE),
+        "/tasklogs.v1.Tasks/RotateAgentToken": Method(Rule.OWN_TASK, Kind.WRITE),
+        "/tasklogs.v1.TaskAgents/Connect": Method(Rule.AGENT, Kind.AGENT),
+        "/tasklogs.v1.TaskAgents/UploadLogSnapshot": Method(Rule.AGENT, Kind.WRITE),
+        # Probes have no credentials.
+        "/grpc.health.v1.Health/Check": Method(Rule.PUBLIC, Kind.OPERATIONS),
+        "/grpc.health.v1.Health/List": Method(Rule.PUBLIC, Kind.OPERATIONS),
+        "/grpc.health.v1.Health/Watch": Method(Rule.PUBLIC, Kind.OPERATIONS),
+        # Channelz shows every caller's address, and the methods that they call.
+        "/grpc.channelz.v1.Channelz/GetChannel": Method(Rule.ADMIN, Kind.OPERATIONS),
+        "/grpc.channelz.v1.Channelz/GetServer": Method(Rule.ADMIN, Kind.OPERATIONS),
+        "/grpc.channelz.v1.Channelz/GetServerSockets": Method(Rule.ADMIN, Kind.OPERATIONS),
+        "/grpc.channelz.v1.Channelz/GetServers": Method(Rule.ADMIN, Kind.OPERATIONS),
+        "/grpc.channelz.v1.Channelz/GetSocket": Method(Rule.ADMIN, Kind.OPERATIONS),
+        "/grpc.channelz.v1.Channelz/GetSubchannel": Method(Rule.ADMIN, Kind.OPERATIONS),
+        "/grpc.channelz.v1.Channelz/GetTopChannels": Method(Rule.ADMIN, Kind.OPERATIONS),
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Method(
+            Rule.AUTHENTICATED, Kind.OPERATIONS
+        ),
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Method(
+            Rule.AUTHENTICATED, Kind.OPERATIONS
+        ),
+    }
+)
+
+CLOSED = Method(Rule.CLOSED, Kind.WRITE)
+"""The row of every method that has none."""
+
+
+def method_of(name: str) -> Method:
+    """Return the row of a method, given its whole name: `/package.Service/Method`."""
+    return METHODS.get(name, CLOSED)
+
+
+def without_row(names: Iterable[str]) -> Sequence[str]:
+    """Return those of `names` that have no row, sorted."""
+    return sorted(name for name in names if name not in METHODS)
