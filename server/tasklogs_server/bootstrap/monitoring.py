@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tasklogs_server.auth.server_certificate import CertificateFiles
+from tasklogs_server.bootstrap.calls import CallPath
+from tasklogs_server.bootstrap.limits import ServerLimits
+from tasklogs_server.bootstrap.service import Service
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.ingest.sessions import Sessions
-from tasklogs_server.limits.handshake_queue import Handshakes
-from tasklogs_server.limits.ingest_budget import Budget
-from tasklogs_server.middleware.responses import Sending
 from tasklogs_server.process.startup import StartupError
-from tasklogs_server.reads.follower import Follows
 from tasklogs_server.settings import ServerSettings
-from tasklogs_server.store import Store
 from tasklogs_server.telemetry.assembly import Telemetry, TelemetryUnavailable, Wanted, opened
 from tasklogs_server.telemetry.state import State
 
@@ -42,30 +39,31 @@ def telemetry_of(settings: ServerSettings) -> Iterator[Telemetry]:
         raise StartupError(str(error)) from error
 
 
-@contextmanager
-def metrics_of(
-    telemetry: Telemetry,
-    settings: ServerSettings,
-    store: Store,
-    sessions: Sessions,
-    follows: Follows,
-    budget: Budget,
-    handshakes: Handshakes,
-    sending: Sending,
+def state_of(
+    limits: ServerLimits,
+    service: Service,
+    calls: CallPath,
     certificate: CertificateFiles | None,
-) -> Iterator[str | None]:
-    """Serve metrics, where that is wanted; lend the address. Raises StartupError."""
-    state = State(
-        sessions=lambda: sessions.open_count,
-        followers=lambda: follows.followers,
-        handshakes=lambda: handshakes.wanted,
-        unacknowledged_bytes=lambda: budget.held_bytes,
-        untaken_bytes=lambda: sending.held_bytes,
-        store_is_up=lambda: store.works,
-        is_draining=lambda: sessions.is_draining,
-        connections=store.connections,
+) -> State:
+    """Return where the gauges look when they are asked. `certificate` None: no TLS."""
+    return State(
+        sessions=lambda: service.sessions.open_count,
+        followers=lambda: service.follows.followers,
+        handshakes=lambda: limits.handshakes.wanted,
+        unacknowledged_bytes=lambda: limits.budget.held_bytes,
+        untaken_bytes=lambda: calls.sending.held_bytes,
+        store_is_up=lambda: service.store.works,
+        is_draining=lambda: service.sessions.is_draining,
+        connections=service.store.connections,
         certificate_expires_at=lambda: None if certificate is None else certificate.expires_at,
     )
+
+
+@contextmanager
+def metrics_of(
+    telemetry: Telemetry, settings: ServerSettings, state: State
+) -> Iterator[str | None]:
+    """Serve metrics, where that is wanted; lend the address. Raises StartupError."""
     with ExitStack() as stack:
         try:
             address = stack.enter_context(telemetry.exposed(state))

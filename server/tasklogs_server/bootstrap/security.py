@@ -6,7 +6,7 @@ import ipaddress
 import stat
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,13 +44,19 @@ class Security:
     _keys: KeySource | None
     _expected: Expected
 
-    def users(self, agents: AgentTokens, count: Callable[[Agent], None]) -> Users:
+    def users(
+        self,
+        agents: AgentTokens,
+        count: Callable[[Agent], None],
+        *,
+        clock: Callable[[], datetime],
+    ) -> Users:
         """Return who tells from a call which user makes it; `count`: see `by_token`."""
         if self._auth == "mtls":
             return by_certificate(self._expected.admins)
         if self._keys is None:
             return local
-        verifier = TokenVerifier(self._keys, self._expected, clock=lambda: datetime.now(UTC))
+        verifier = TokenVerifier(self._keys, self._expected, clock=clock)
         return by_token(verifier, agents, count)
 
 
