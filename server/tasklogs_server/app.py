@@ -21,12 +21,12 @@ from tasklogs_server.bootstrap.service import Service, service_of
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
 from tasklogs_server.ingest.sessions import Sessions
+from tasklogs_server.middleware.departures import is_of_a_peer_that_left
 from tasklogs_server.process import log_output
 from tasklogs_server.process.clock import utc_now
-from tasklogs_server.process.garbage import spare_what_stays
+from tasklogs_server.process.lifecycle import StartupError as StartupError
 from tasklogs_server.process.lifecycle import StoppedEarly, StopSignals
-from tasklogs_server.process.startup import StartupError as StartupError
-from tasklogs_server.process.tuning import connections_within_open_files
+from tasklogs_server.process.tuning import connections_within_open_files, freeze_garbage_collection
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
@@ -63,7 +63,8 @@ async def serve(
     `on_progress` is given a line for each slow step of the start, `on_ready` the address. `clock`:
     see `run`. Raises StartupError.
     """
-    log_output.configure(settings.log_format, settings.log_level)
+    # A client that leaves in the middle of a call is no error of the server.
+    log_output.configure(settings.log_format, settings.log_level, is_ignored=is_of_a_peer_that_left)
     # First: an address that is refused needs no database.
     listen_address(settings)
     async with AsyncExitStack() as stack:
@@ -76,7 +77,7 @@ async def serve(
         except StoppedEarly:
             _log.info("server.stopped_while_starting")
             return
-        spare_what_stays()
+        freeze_garbage_collection()
         on_ready(running.address)
         await signals.stop.wait()
         await running.drain()

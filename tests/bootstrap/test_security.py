@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tasklogs_server.bootstrap.listening import listen_address
 from tasklogs_server.bootstrap.security import prepare
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
 from tests.support.fixtures.certificates import Authority, Pair
 from tests.support.fixtures.issuer import AUDIENCE, ISSUER, new_key, publish

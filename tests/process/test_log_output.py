@@ -63,8 +63,24 @@ def test_a_library_warns_in_one_line_and_says_no_more_than_that(
     library.info("sent a batch")
     library.warning("the collector is away\nand more")
 
-    [line] = capsys.readouterr().err.splitlines()
-    assert json.loads(line)["event"] == "the collector is away"
+    [line] = (json.loads(one) for one in capsys.readouterr().err.splitlines())
+    assert line["event"] == "library.logged"
+    assert (line["logger"], line["level"]) == ("opentelemetry.exporter", "warning")
+    assert line["message"] == "the collector is away"
+
+
+def test_what_a_library_logs_of_an_ignored_exception_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logging.getLogger().handlers.clear()
+    log_output.configure("json", "info", is_ignored=lambda error: isinstance(error, KeyError))
+    library = logging.getLogger("grpc")
+    for error in (KeyError(CONTENT), ValueError(CONTENT)):
+        library.error("it failed", exc_info=error)
+    library.error("it failed without an exception")
+
+    lines = [json.loads(one) for one in capsys.readouterr().err.splitlines()]
+    assert [one.get("exception", "").endswith("ValueError") for one in lines] == [True, False]
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])

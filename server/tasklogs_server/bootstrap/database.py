@@ -11,8 +11,7 @@ import structlog
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
-from tasklogs_server.process.lifecycle import StopSignals
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError, StopSignals
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.preflight import why_unusable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
 
 

@@ -11,7 +11,7 @@ from tasklogs_server.bootstrap.calls import CallPath
 from tasklogs_server.bootstrap.limits import ServerLimits
 from tasklogs_server.bootstrap.service import Service
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.telemetry.assembly import Telemetry, TelemetryUnavailable, Wanted, opened
 from tasklogs_server.telemetry.state import State

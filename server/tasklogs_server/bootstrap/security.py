@@ -21,7 +21,7 @@ from tasklogs_server.auth.verifier import Expected, FixedKeys, KeySource, TokenV
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.middleware.authentication import Users
 from tasklogs_server.middleware.users import by_certificate, by_token, local
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 

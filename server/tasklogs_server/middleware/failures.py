@@ -18,7 +18,7 @@ from tasklogs_server.domain.limits import Limit
 from tasklogs_server.middleware.departures import is_of_a_peer_that_left
 from tasklogs_server.middleware.error_table import INTERNAL, status_of
 from tasklogs_server.middleware.handlers import Context
-from tasklogs_server.process.tracebacks import traceback_of
+from tasklogs_server.process.log_output import traceback_of
 from tasklogs_server.telemetry.observer import Observer
 
 _log = structlog.get_logger(__name__)

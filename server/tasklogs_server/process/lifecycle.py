@@ -18,8 +18,12 @@ EXIT_CODE_AT_ONCE = 1
 _log = structlog.get_logger(__name__)
 
 
+class StartupError(Exception):
+    """The server cannot start, or cannot go on. One line that says why and what to do."""
+
+
 class StoppedEarly(Exception):
-    """Asked to leave before it was ready."""
+    """A signal came before the server was ready."""
 
 
 class StopSignals:

@@ -1,29 +1,46 @@
-"""How the server writes its own log: structured, on stderr. Content and tokens never get here."""
+"""How the server writes its own log: structured, on stderr.
+
+Content, prompts and tokens never get into it. So no line has the text of an exception, which may
+quote what was being handled (asyncpg quotes rows and arguments, a KeyError its key). Types, files
+and lines find the bug.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import structlog
 from structlog.types import EventDict
 
 from tasklogs.visible import fields_in_one_line
-from tasklogs_server.middleware.departures import is_of_a_peer_that_left
-from tasklogs_server.process.tracebacks import traceback_of
 from tasklogs_server.telemetry.calls import with_call
 
 _MESSAGE_CHARACTERS = 500
 
 
-def configure(log_format: Literal["console", "json"], log_level: str) -> None:
-    """Set up structlog for this process, and what libraries log through `logging`."""
+def _no_error(_: BaseException | None) -> bool:
+    return False
+
+
+def configure(
+    log_format: Literal["console", "json"],
+    log_level: str,
+    *,
+    is_ignored: Callable[[BaseException | None], bool] = _no_error,
+) -> None:
+    """Set up structlog for this process, and what libraries log through `logging`.
+
+    `is_ignored` says of an exception that a library logs whether its line is left out.
+    """
     colors = log_format == "console" and sys.stderr.isatty()
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
-        # Not its default where Rich is installed: that prints every frame's local variables.
+        # structlog's default where Rich is installed prints the local variables of every frame.
         else structlog.dev.ConsoleRenderer(
             colors=colors, exception_formatter=structlog.dev.plain_traceback
         )
@@ -33,9 +50,9 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
         with_call,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_words,
+        _without_exception_text,
     ]
-    if log_format == "console":  # JSON escapes in its own way
+    if log_format == "console":  # JSON has its own escapes
         processors.append(fields_in_one_line)
     level = logging.getLevelNamesMapping()[log_level.upper()]
     structlog.configure(
@@ -44,13 +61,38 @@ def configure(log_format: Literal["console", "json"], log_level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries say what goes wrong; what they do is nobody's concern here. Whoever runs the server
-    # in a process of theirs, and has handlers, keeps those.
-    logging.basicConfig(handlers=[_OfLibraries()], level=max(level, logging.WARNING))
+    # Warnings and errors of libraries alone. A program that runs the server in its own process and
+    # has set up `logging` keeps its handlers: `basicConfig` does nothing then.
+    handler = _LibraryLog(is_ignored)
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING))
 
 
-def _without_words(_: object, __: str, line: EventDict) -> EventDict:
-    """Say where an exception comes from, and not what it says."""
+def traceback_of(error: BaseException) -> str:
+    """Return the frames and types of `error` and its causes, without texts; first cause first."""
+    return "\n\n".join(reversed(list(_chain(error))))
+
+
+def _chain(error: BaseException | None) -> Iterator[str]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        yield f"Traceback (most recent call last):\n{frames}{_name(error)}"
+        if isinstance(error, BaseExceptionGroup):
+            for one in error.exceptions:
+                yield from _chain(one)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _name(error: BaseException) -> str:
+    kind = type(error)
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _without_exception_text(_: object, __: str, line: EventDict) -> EventDict:
+    """Replace a line's exception by where it came from: a structlog processor."""
     told = line.pop("exc_info", None)
     error = told if isinstance(told, BaseException) else sys.exc_info()[1] if told else None
     if error is not None:
@@ -58,26 +100,27 @@ def _without_words(_: object, __: str, line: EventDict) -> EventDict:
     return line
 
 
-class _OfLibraries(logging.Handler):
-    """Writes a library's record as a line like all others, without what an exception says.
+class _LibraryLog(logging.Handler):
+    """Writes a library's record as a line like all others, without the text of its exception.
 
-    Python's last resort would print that as it is, and it may quote what was being handled: asyncio
+    Without a handler Python prints that text as it is. It may quote what was being handled: asyncio
     puts the exception of a lost task into its message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_ignored: Callable[[BaseException | None], bool]) -> None:
         super().__init__()
+        self._is_ignored = is_ignored
         self._log = structlog.get_logger()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        event = record.getMessage().partition("\n")[0][:_MESSAGE_CHARACTERS]
-        if record.name == "asyncio":
-            event = event.partition("(")[0]  # a callback's arguments follow
-        fields = {"logger": record.name}
+        """Write one record: the first line of its message, up to 500 characters."""
         error = record.exc_info[1] if record.exc_info else None
-        if is_of_a_peer_that_left(error):
+        if self._is_ignored(error):
             return
+        message = record.getMessage().partition("\n")[0][:_MESSAGE_CHARACTERS]
+        if record.name == "asyncio":
+            message = message.partition("(")[0]  # the arguments of a callback follow
+        fields = {"logger": record.name, "message": message}
         if error is not None:
             fields["exception"] = traceback_of(error)
-        self._log.log(record.levelno, event, **fields)
+        self._log.log(record.levelno, "library.logged", **fields)

@@ -17,7 +17,7 @@ from tasklogs_server.telemetry.recorder import Recorder
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from tasklogs_server.telemetry.exposition import Exposition
+    from tasklogs_server.telemetry.metrics_port import Exposition
     from tasklogs_server.telemetry.state import State
 
 # A trace costs some 100 us a span: enough are kept to see where time goes. Callers who trace their
@@ -99,7 +99,7 @@ def _exposition(listen: str | None, limits: Sequence[str]) -> Exposition | None:
     if listen is None:
         return None
     try:
-        from tasklogs_server.telemetry.exposition import Exposition
+        from tasklogs_server.telemetry.metrics_port import Exposition
     except ModuleNotFoundError as error:
         raise TelemetryUnavailable(
             f"TASKLOGS_METRICS_LISTEN is set, but the module {error.name} is missing;"

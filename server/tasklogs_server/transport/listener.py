@@ -7,7 +7,7 @@ from datetime import timedelta
 import grpc
 
 from tasklogs_server.auth.server_certificate import BadCertificate, CertificateFiles
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.transport.tls import server_credentials
 
