@@ -156,7 +156,7 @@ async def run(
         for work in (
             service.committer.run,
             service.directory.purge_deleted,
-            service.housekeeping.run,
+            service.retention.run,
             lambda: _persist(service.sessions),
             calls.arrivals.cut_off,
             calls.sending.cut_off,

@@ -21,7 +21,7 @@ from tasklogs_server.middleware.authentication import RULES, Access, Rule
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
-from tasklogs_server.tasks.retention import Housekeeping
+from tasklogs_server.tasks.retention import Retention
 from tasklogs_server.transport.registration import register
 from tests.support.fixtures.authenticated import ADMIN, Guarded, Metadata, guarded
 from tests.support.fixtures.refusals import Refusal, refused
@@ -86,11 +86,11 @@ def test_rules_are_asked_for_once_per_method_and_by_its_whole_name() -> None:
 async def guard(
     make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Guarded]:
-    async def rest(_: Housekeeping) -> None:
+    async def rest(_: Retention) -> None:
         await asyncio.Event().wait()
 
     # Its statements, at any moment, are nobody's call.
-    monkeypatch.setattr(Housekeeping, "run", rest)
+    monkeypatch.setattr(Retention, "run", rest)
     async with guarded(make_server, tmp_path) as guard:
         yield guard
 

@@ -22,8 +22,8 @@ from tasklogs_server.settings import ServerSettings
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.tasks.agent_tokens import AgentTokens
-from tasklogs_server.tasks.directory import Directory
-from tasklogs_server.tasks.retention import Housekeeping
+from tasklogs_server.tasks.directory import TaskDirectory
+from tasklogs_server.tasks.retention import Retention
 from tasklogs_server.telemetry.observer import Observer
 
 
@@ -37,9 +37,9 @@ class Service:
     uploads: Uploads
     reader: LogReader
     follows: Follows
-    directory: Directory
+    directory: TaskDirectory
     agent_tokens: AgentTokens
-    housekeeping: Housekeeping
+    retention: Retention
 
 
 def service_of(
@@ -71,7 +71,7 @@ def service_of(
         circuit_breaker=store.circuit_breaker,
         observer=observer,
     )
-    directory = Directory(store.tasks, sessions, bus)
+    directory = TaskDirectory(store.tasks, sessions, bus)
     syncs = Syncs(sessions, agent_wait=settings.agent_wait, sync_timeout=settings.sync_timeout)
     return Service(
         store=store,
@@ -90,13 +90,13 @@ def service_of(
         ),
         directory=directory,
         agent_tokens=AgentTokens(store.tasks, limits.handshakes),
-        housekeeping=Housekeeping(
+        retention=Retention(
             evictions=store.evictions,
             tasks=store.tasks,
             directory=directory,
             room=room,
             limits=log_limits,
-            retention=settings.retention,
+            period=settings.retention,
             bus=bus,
         ),
     )

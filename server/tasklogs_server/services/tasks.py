@@ -20,7 +20,7 @@ from tasklogs_server.domain.reports import report_agent, report_build
 from tasklogs_server.domain.status import derive
 from tasklogs_server.services.task_places import place_of, token_of
 from tasklogs_server.store.records import LogHead, Task
-from tasklogs_server.tasks.directory import Directory
+from tasklogs_server.tasks.directory import TaskDirectory
 from tasklogs_server.wire.enums import (
     AGENT_LIFECYCLE,
     APP_HEALTH,
@@ -44,7 +44,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TasksService:
     """The handlers of `tasklogs.v1.Tasks`."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: TaskDirectory) -> None:
         self._directory = directory
 
     async def create_task(
