@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from importlib.metadata import version
 
 import grpc
 import structlog
@@ -75,12 +76,32 @@ async def serve(
                 dsn = await stack.enter_async_context(database(settings, on_progress, signals))
                 running = await stack.enter_async_context(run(settings, dsn, security, clock=clock))
         except StoppedEarly:
-            _log.info("server.stopped_while_starting")
+            _log.info("server.interrupted")
             return
         freeze_garbage_collection()
         on_ready(running.address)
+        _log_started(settings, running)
         await signals.stop.wait()
         await running.drain()
+    _log.info("server.stopped")
+
+
+def _log_started(settings: ServerSettings, running: Running) -> None:
+    """Log what serves here. The database's URL is left out: it may hold a password."""
+    _log.info(
+        "server.started",
+        version=version("tasklogs"),
+        address=running.address,
+        health_address=running.health_address,
+        metrics_address=running.metrics_address,
+        auth=settings.auth,
+        tls=settings.tls_cert is not None,
+        database="embedded" if settings.database_url is None else "external",
+        read_connections=settings.read_connections,
+        reads=settings.reads,
+        follows=settings.follows,
+        agents=settings.agents,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ async def test_a_file_that_breaks_leaves_the_keys_and_is_told_once(
             publish(path, SECOND)
             await ring.look_again()
             assert kids(ring) == ["second"]
-    assert len([one for one in logged if one["event"] == "auth.keys_kept"]) == 1
+    assert len([one for one in logged if one["event"] == "keys.kept"]) == 1
 
 
 @pytest.mark.parametrize("none", [b'{"keys": []}', b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}'])
@@ -122,7 +122,7 @@ async def test_a_whole_document_without_keys_withdraws_them_all(
             publish(path, SECOND)
             await ring.look_again()
             assert kids(ring) == ["second"]
-    assert "auth.no_keys" in [one["event"] for one in logged]
+    assert "keys.missing" in [one["event"] for one in logged]
 
 
 async def test_a_whole_document_without_keys_is_none_yet_at_the_start() -> None:

@@ -51,7 +51,7 @@ def test_a_new_pair_is_told_once_it_is_whole(pair: Pair, authority: Authority) -
     with capture_logs() as logged:
         for _ in range(3):
             assert files.changed() is None
-    assert [one["event"] for one in logged] == ["tls.certificate_kept"]
+    assert [one["event"] for one in logged] == ["certificate.rejected"]
     renewed.certificate.replace(pair.certificate)
     changed = files.changed()
     assert changed is not None
@@ -142,4 +142,4 @@ def test_an_expired_certificate_is_told(authority: Authority) -> None:
     pair = authority.issue("old", expired=True)
     with capture_logs() as logged:
         CertificateFiles(pair.certificate, pair.key, None).load()
-    assert [one["event"] for one in logged] == ["tls.certificate_expired"]
+    assert [one["event"] for one in logged] == ["certificate.expired"]

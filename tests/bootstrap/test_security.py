@@ -157,9 +157,7 @@ async def test_a_key_that_others_may_read_is_warned_of(pair: Pair) -> None:
     pair.key.chmod(0o604)
     with capture_logs() as logged:
         await prepare(settings_of(tls_cert=pair.certificate, tls_key=pair.key))
-    assert [(one["event"], one["log_level"]) for one in logged] == [
-        ("tls.key_readable_by_others", "warning")
-    ]
+    assert [(one["event"], one["log_level"]) for one in logged] == [("secret.exposed", "warning")]
 
 
 async def test_a_secret_that_others_may_read_is_warned_of(tmp_path: Path) -> None:
@@ -173,5 +171,5 @@ async def test_a_secret_that_others_may_read_is_warned_of(tmp_path: Path) -> Non
     with capture_logs() as logged:
         await prepare(settings_of(jwt_shared_secret_file=secret, **whole))
         await prepare(settings_of(auth="dev", data_dir=data_dir))
-    warned = [one["path"] for one in logged if one["event"] == "auth.secret_readable_by_others"]
+    warned = [one["path"] for one in logged if one["event"] == "secret.exposed"]
     assert warned == [str(secret), str(data_dir / "development-key.json")]

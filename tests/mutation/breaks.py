@@ -71,7 +71,7 @@ BREAKS = (
         "I3",
         "what a lost connection left open is acknowledged",
         f"{_SERVER}/ingest/group_commit.py",
-        '            _log.warning("commit.store_unavailable", tasks=len(batch))',
+        '            _log.warning("commit.undecided", tasks=len(batch))',
         "            for writer, commit in batch: writer.committed(commit)\n            return",
         "tests/ingest/test_group_commit.py::"
         "test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_it_is_back",

@@ -90,7 +90,7 @@ def test_what_strangers_say_begins_no_line_of_its_own_and_steers_no_terminal(
     """A reason may quote a certificate or a key document; a library's words may quote anything."""
     configure("debug", log_format)
     hostile = "x\x1b[2J\x9b1m\r\n2026-01-01 [info] server.draining\u202e\u2028\x00"
-    structlog.get_logger().warning("auth.keys_kept", reason=hostile, one=[hostile])
+    structlog.get_logger().warning("keys.kept", reason=hostile, one=[hostile])
     structlog.get_logger().warning(hostile)
     logging.getLogger("grpc").error("%s", hostile)
 

@@ -1,4 +1,4 @@
-"""Tables of settings and metrics, in Markdown."""
+"""Tables of settings, metrics and log events, in Markdown."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from tasklogs.cli.main import app
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.telemetry.catalogue import catalogue
+from tasklogs_server.telemetry.log_events import LOG_EVENTS
 
 
 def server_settings() -> str:
@@ -55,6 +56,20 @@ def metrics() -> str:
         for one in catalogue()
     ]
     return _table(("metric", "kind", "labels", "what it says"), rows)
+
+
+def log_events() -> str:
+    """Every event of the server's log."""
+    rows = [
+        (
+            f"`{one.name}`",
+            one.level,
+            ", ".join(f"`{field}`" for field in one.fields),
+            one.meaning,
+        )
+        for one in LOG_EVENTS
+    ]
+    return _table(("event", "level", "fields", "what it means, and what to do"), rows)
 
 
 def _parameters(command: str) -> Sequence[Any]:

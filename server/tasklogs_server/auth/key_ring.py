@@ -52,7 +52,7 @@ class KeyRing:
             if document is not None:
                 self.keys = parse_jwks(document)
                 _log.info(
-                    "auth.keys_read",
+                    "keys.loaded",
                     source=str(self._source),
                     keys=len(self.keys.keys),
                     skipped=list(self.keys.skipped),
@@ -104,6 +104,8 @@ class KeyRing:
 
     def _tell(self, failure: str | None) -> None:
         if failure is not None and failure != self._said:
-            event = "auth.keys_kept" if self.keys and self.keys.keys else "auth.no_keys"
-            _log.warning(event, source=str(self._source), reason=failure)
+            if self.keys and self.keys.keys:
+                _log.warning("keys.kept", source=str(self._source), reason=failure)
+            else:
+                _log.warning("keys.missing", source=str(self._source), reason=failure)
         self._said = failure

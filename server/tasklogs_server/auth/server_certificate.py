@@ -77,11 +77,11 @@ class CertificateFiles:
                 certificate = self._load()
             except BadCertificate as error:
                 if self._said != str(error):
-                    _log.error("tls.certificate_kept", reason=str(error))
+                    _log.error("certificate.rejected", reason=str(error))
                 self._said = str(error)
                 return None
             self._seen, self._said = now, None
-            _log.info("tls.certificate_changed")
+            _log.info("certificate.reloaded")
             return certificate
 
     @property
@@ -134,7 +134,7 @@ def _whole(
     if client_ca is not None:
         authorities = _parsed(paths[2], _CERTIFICATE, lambda: _certificates(client_ca))
     if own.not_valid_after_utc < datetime.now(UTC):
-        _log.warning("tls.certificate_expired", expired_at=own.not_valid_after_utc)
+        _log.warning("certificate.expired", expired_at=own.not_valid_after_utc)
     return Certificate(
         _pem(certificates),
         private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),

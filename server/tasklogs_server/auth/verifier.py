@@ -161,5 +161,5 @@ def _moment(exp: Any) -> datetime:
 
 def _invalid(why: str) -> Unauthenticated:
     # The operator may want to know; to the caller one word is all there is.
-    _log.debug("auth.token_refused", reason=why)
+    _log.debug("token.refused", reason=why)
     return Unauthenticated("token invalid")

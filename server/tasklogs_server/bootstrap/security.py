@@ -87,7 +87,7 @@ def _certificate(settings: ServerSettings) -> CertificateFiles | None:
     except BadCertificate as error:
         raise StartupError(f"TLS: {error}") from error
     if files.key_is_readable_by_others:
-        _log.warning("tls.key_readable_by_others", path=str(key), mend=f"chmod o-r {key}")
+        _log_exposed(key)
     return files
 
 
@@ -155,7 +155,7 @@ async def _key_ring(settings: ServerSettings) -> KeyRing:
         raise StartupError(f"cannot take keys from {source}: {failure}")
     if failure is not None:
         # The issuer may be away just now, and will be asked again.
-        _log.warning("auth.no_keys_yet", source=str(source), reason=failure)
+        _log.warning("keys.missing", source=str(source), reason=failure)
     return ring
 
 
@@ -170,9 +170,13 @@ def _development_key(settings: ServerSettings) -> Path:
 
 
 def _warn_of_readers(path: Path) -> None:
-    # Whoever reads it makes tokens of anyone.
+    # A user who can read this file can make tokens of any subject.
     if path.stat().st_mode & stat.S_IROTH:
-        _log.warning("auth.secret_readable_by_others", path=str(path), mend=f"chmod o-r {path}")
+        _log_exposed(path)
+
+
+def _log_exposed(path: Path) -> None:
+    _log.warning("secret.exposed", path=str(path), fix=f"chmod o-r {path}")
 
 
 def _expected(settings: ServerSettings) -> Expected:

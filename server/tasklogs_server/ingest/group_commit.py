@@ -143,7 +143,7 @@ class Committer:
                 outcomes = await self._writes.commit([commit for _, commit in batch])
         except StoreUnavailable:
             # Perhaps committed, perhaps not: nothing is acknowledged, and Welcome will tell.
-            _log.warning("commit.store_unavailable", tasks=len(batch))
+            _log.warning("commit.undecided", tasks=len(batch))
             for writer, _ in batch:
                 _leave_undecided(writer)
             return
@@ -153,7 +153,7 @@ class Committer:
                 _leave_undecided(writer)
             return
         if all(outcome is Outcome.UNAVAILABLE for outcome in outcomes.values()):
-            _log.warning("commit.store_takes_nothing", tasks=len(batch))
+            _log.warning("store.writes_refused", tasks=len(batch))
         for writer, commit in batch:
             try:
                 self._settle(writer, commit, outcomes[commit.task_id])

@@ -79,7 +79,7 @@ class StopSignals:
             if self._starting is not None:
                 self._starting.reschedule(asyncio.get_running_loop().time())
             return
-        _log.warning("server.leaves_at_once")
+        _log.warning("server.aborted")
         for deed in self._last_deeds:
             deed()
         os._exit(EXIT_CODE_AT_ONCE)

@@ -40,9 +40,9 @@ def connections_within_open_files(wanted: int) -> int:
         return wanted
     allowed = max(soft - _OTHER_FILES, soft // 2)
     _log.warning(
-        "server.few_open_files",
+        "connections.reduced",
         connections=allowed,
-        mend=f"raise the hard limit of open files to {files}",
+        fix=f"raise the hard limit of open files to {files}",
     )
     return allowed
 

@@ -70,7 +70,7 @@ class Watch:
             await self._say(await self._beats())
         else:
             if not self._circuit_breaker.is_away:
-                _log.warning("store.unavailable")
+                _log.warning("store.lost")
             self._circuit_breaker.lost()
             self._beat_at = None  # at once when it is back: for others this process is gone
             await self._say(False)

@@ -61,7 +61,7 @@ class CallLog:
 def _json(call: Call, code: str, now: str) -> str:
     task = "null" if call.task_id is None else f'"{call.task_id}"'
     return (
-        f'{{"event": "rpc", "level": "info", "timestamp": "{now}", "request_id":'
+        f'{{"event": "rpc.ended", "level": "info", "timestamp": "{now}", "request_id":'
         f' "{call.request_id}", "method": "{call.method}", "task": {task}, "code": "{code}",'
         f' "duration_ms": {(time.perf_counter() - call.began) * 1000:.3f}}}\n'
     )
@@ -69,7 +69,7 @@ def _json(call: Call, code: str, now: str) -> str:
 
 def _console(call: Call, code: str, now: str) -> str:
     return (
-        f"{now} [info     ] rpc                            code={code}"
+        f"{now} [info     ] rpc.ended                      code={code}"
         f" duration_ms={(time.perf_counter() - call.began) * 1000:.3f} method={call.method}"
         f" request_id={call.request_id} task={call.task_id or '-'}\n"
     )
