@@ -22,7 +22,7 @@ def server_settings() -> str:
             f"`TASKLOGS_{name.upper()}`",
             f"`{flags[name]}`" if name in flags else "",
             _default(name, field.default),
-            _sentence(field.description or "") + _choices(field.annotation),
+            (field.description or "") + _choices(field.annotation),
         )
         for name, field in ServerSettings.model_fields.items()
     ]
@@ -103,10 +103,6 @@ def _default(name: str, default: object) -> str:
 def _choices(annotation: Any) -> str:
     choices = [one for one in get_args(annotation) if isinstance(one, str)]
     return f" One of {', '.join(f'`{one}`' for one in choices)}." if choices else ""
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
