@@ -233,7 +233,7 @@ async def _persist(sessions: Sessions) -> None:
         try:
             await sessions.tick()
         except StoreUnavailable:
-            pass  # the store's watch logs it
+            pass  # the store's watch logs this
         except Exception:
             _log.exception("sessions.tick_failed")
         await asyncio.sleep(_TICK_SECONDS)

@@ -1,4 +1,4 @@
-"""What operators watch: metrics and traces."""
+"""What operators see: metrics, traces and the log of calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasklogs_server.telemetry.state import State
 
 @contextmanager
 def telemetry_of(settings: ServerSettings) -> Iterator[Telemetry]:
-    """Lend what the settings ask for. Raises StartupError where an extra is missing."""
+    """Open the telemetry that the settings ask for. Raises StartupError if an extra is missing."""
     wanted = Wanted(
         metrics_listen=settings.metrics_listen,
         log_calls=settings.log_calls,
@@ -63,7 +63,7 @@ def state_of(
 def metrics_of(
     telemetry: Telemetry, settings: ServerSettings, state: State
 ) -> Iterator[str | None]:
-    """Serve metrics, where that is wanted; lend the address. Raises StartupError."""
+    """Serve metrics if the settings ask for it; lend the address. Raises StartupError."""
     with ExitStack() as stack:
         try:
             address = stack.enter_context(telemetry.exposed(state))

@@ -1,4 +1,4 @@
-"""What the settings of authentication and TLS come to."""
+"""Authentication and TLS, as the settings ask for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 
-# A file costs a look at its times.
+# To find that a file is unchanged costs one `fstat`.
 _FILE_EVERY = timedelta(seconds=2)
 _FILE_AT_MOST_EVERY = timedelta(seconds=0.2)
 
@@ -34,12 +34,12 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """Who is let in, and how the server shows who it is."""
+    """How callers are authenticated, and the certificate that the server shows."""
 
     certificate: CertificateFiles | None
     """None: no TLS."""
     key_ring: KeyRing | None
-    """Whoever has it keeps it running."""
+    """The composition root runs it. None: there are no keys, or they never change."""
     _auth: str
     _keys: KeySource | None
     _expected: Expected
@@ -51,7 +51,7 @@ class Security:
         *,
         clock: Callable[[], datetime],
     ) -> Users:
-        """Return who tells from a call which user makes it; `count`: see `by_token`."""
+        """Return what finds the user of a call. `count`: see `by_token`."""
         if self._auth == "mtls":
             return by_certificate(self._expected.admins)
         if self._keys is None:
@@ -61,7 +61,7 @@ class Security:
 
 
 async def prepare(settings: ServerSettings) -> Security:
-    """Read certificates and keys. Raises StartupError where they, or the settings, do not do."""
+    """Read certificates and keys. Raises StartupError if they or the settings are unusable."""
     certificate = _certificate(settings)
     _check_modes(settings)
     ring: KeyRing | None = None
@@ -77,7 +77,7 @@ def _certificate(settings: ServerSettings) -> CertificateFiles | None:
     chain, key = settings.tls_cert, settings.tls_key
     if chain is None or key is None:
         if chain is not None or key is not None:
-            raise StartupError("--tls-cert and --tls-key go together")
+            raise StartupError("--tls-cert and --tls-key need each other")
         if settings.tls_client_ca is not None:
             raise StartupError("--tls-client-ca needs --tls-cert and --tls-key")
         return None
@@ -100,11 +100,11 @@ def _check_modes(settings: ServerSettings) -> None:
     given = [name for name, value in sources.items() if value is not None]
     if settings.auth == "mtls" and settings.tls_client_ca is None:
         raise StartupError(
-            "--auth mtls needs --tls-client-ca FILE: who signs clients' certificates"
+            "--auth mtls needs --tls-client-ca FILE: the authorities that sign client certificates"
         )
     if settings.auth != "jwt":
         if given:
-            # Forgotten, it would leave the doors open that its writer thinks are closed.
+            # The operator set keys and expects authentication: do not serve without it.
             raise StartupError(f"{given[0]} needs --auth jwt")
         return
     if len(given) != 1:
@@ -113,7 +113,7 @@ def _check_modes(settings: ServerSettings) -> None:
         raise StartupError("--auth jwt needs --jwt-issuer and --jwt-audience: both are checked")
     if settings.jwks_url is not None and not _is_trustworthy(settings.jwks_url):
         raise StartupError(
-            "--jwks-url must be https: whoever changes the keys on the way is let in"
+            "--jwks-url must be https: an attacker who can change the keys can make tokens"
         )
 
 
@@ -152,9 +152,9 @@ async def _key_ring(settings: ServerSettings) -> KeyRing:
         ring = KeyRing(source, every=_FILE_EVERY, at_most_every=_FILE_AT_MOST_EVERY)
     failure = await ring.read()
     if failure is not None and settings.jwks_url is None:
-        raise StartupError(f"cannot take keys from {source}: {failure}")
+        raise StartupError(f"cannot load keys from {source}: {failure}")
     if failure is not None:
-        # The issuer may be away just now, and will be asked again.
+        # The issuer may be unreachable for a moment. The key ring asks again.
         _log.warning("keys.missing", source=str(source), reason=failure)
     return ring
 
