@@ -92,11 +92,11 @@ def test_a_certificate_and_a_key_in_each_others_place_are_told(pair: Pair) -> No
     for files, said in (
         (
             CertificateFiles(pair.key, pair.certificate, None),
-            f"{pair.key} holds no certificate in PEM that serves here",
+            f"{pair.key} has no usable certificate in PEM",
         ),
         (
             CertificateFiles(pair.certificate, pair.certificate, None),
-            f"{pair.certificate} holds no private key in PEM that serves here",
+            f"{pair.certificate} has no usable private key in PEM",
         ),
     ):
         with pytest.raises(BadCertificate) as caught:
