@@ -22,7 +22,7 @@ _PARTS: Mapping[str, Callable[[], str]] = {
     "server settings": tables.server_settings,
     "agent settings": tables.agent_settings,
     "metrics": tables.metrics,
-    "log events": tables.log_events,
+    "server log events": tables.server_log_events,
 }
 
 

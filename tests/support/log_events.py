@@ -1,7 +1,4 @@
-"""Which events a program logs through structlog, as its source says.
-
-A program's list of events is tested against this, so that the list is whole.
-"""
+"""The log events that a package's code writes, found in its source."""
 
 from __future__ import annotations
 
@@ -10,76 +7,54 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-_METHODS = {
-    "debug": "debug",
-    "info": "info",
-    "warning": "warning",
-    "error": "error",
-    "exception": "error",
-    "log": "",
-}
-_LOGGERS = frozenset({"_log", "log"})
-_NOUN_AND_VERB = re.compile(r"[a-z]+(?:_[a-z]+)*\.(?:[a-z]+_)*([a-z]+)")
-_IRREGULAR = frozenset({"found", "kept", "left", "lost", "read", "sent"})
+NOUN_VERB = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
+_LEVELS = frozenset({"debug", "info", "warning", "error", "critical", "exception"})
 
 
 @dataclass(frozen=True)
-class Logged:
+class WrittenEvent:
     """One call of a logger."""
 
-    event: str
-    """Empty where the source does not name it as a plain string."""
+    name: str | None
+    """None where it is not a literal string."""
     level: str
-    """Empty where it is chosen at run time."""
     fields: frozenset[str]
-    """`**` stands for fields that are put together at run time."""
-    place: str
+    """The names of its keywords; `**` where some are computed."""
+    where: str
     """FILE:LINE."""
 
 
-def logged_in(package: Path) -> list[Logged]:
-    """Return all calls of loggers in the Python files of a package."""
-    return [
-        logged
-        for file in sorted(package.rglob("*.py"))
-        for logged in _logged_in(file, str(file.relative_to(package.parent)))
-    ]
+def log_events_of(package: ModuleType) -> list[WrittenEvent]:
+    """Return each call of a logger (`_log`, `self._log`, `logger` ...) in `package`."""
+    assert package.__file__ is not None
+    root = Path(package.__file__).parent
+    return [event for file in sorted(root.rglob("*.py")) for event in _events_in(file, root)]
 
 
-def is_noun_and_verb(event: str) -> bool:
-    """Whether an event is `noun.verb`, the verb in its past or -ing form: `store.lost`.
-
-    Either may have several words: `agent_token.not_refused`.
-    """
-    match = _NOUN_AND_VERB.fullmatch(event)
-    return match is not None and (match[1].endswith(("ed", "ing")) or match[1] in _IRREGULAR)
-
-
-def _logged_in(file: Path, name: str) -> Iterator[Logged]:
+def _events_in(file: Path, root: Path) -> Iterator[WrittenEvent]:
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            method = node.func.attr
-            if method in _METHODS and _is_logger(node.func.value):
-                words = node.args[1:] if method == "log" else node.args
-                fields = {keyword.arg or "**" for keyword in node.keywords}
-                if method == "exception":
-                    fields.add("exception")
-                yield Logged(
-                    _text(words[0]) if words else "",
-                    _METHODS[method],
-                    frozenset(fields),
-                    f"{name}:{node.lineno}",
-                )
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in _LEVELS
+            and _is_logger(node.func.value)
+        ):
+            yield WrittenEvent(
+                _literal(node.args),
+                node.func.attr,
+                frozenset(keyword.arg or "**" for keyword in node.keywords),
+                f"{file.relative_to(root)}:{node.lineno}",
+            )
 
 
 def _is_logger(node: ast.expr) -> bool:
-    if isinstance(node, ast.Name):
-        return node.id in _LOGGERS
-    return isinstance(node, ast.Attribute) and node.attr in _LOGGERS
+    name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+    return name.strip("_") in ("log", "logger")
 
 
-def _text(node: ast.expr) -> str:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    return ""
+def _literal(arguments: list[ast.expr]) -> str | None:
+    first = arguments[0] if len(arguments) == 1 else None
+    value = first.value if isinstance(first, ast.Constant) else None
+    return value if isinstance(value, str) else None

@@ -58,7 +58,7 @@ def metrics() -> str:
     return _table(("metric", "kind", "labels", "what it says"), rows)
 
 
-def log_events() -> str:
+def server_log_events() -> str:
     """Every event of the server's log."""
     rows = [
         (
@@ -69,7 +69,7 @@ def log_events() -> str:
         )
         for one in LOG_EVENTS
     ]
-    return _table(("event", "level", "fields", "what it means, and what to do"), rows)
+    return _table(("event", "level", "fields", "meaning"), rows)
 
 
 def _parameters(command: str) -> Sequence[Any]:
