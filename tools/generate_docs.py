@@ -24,6 +24,7 @@ _PARTS: Mapping[str, Callable[[], str]] = {
     "agent settings": tables.agent_settings,
     "agent log events": tables.agent_log_events,
     "metrics": tables.metrics,
+    "server log events": tables.server_log_events,
     "packages": lambda: tree.packages(ROOT),
 }
 

@@ -1,4 +1,4 @@
-"""The server's settings: from flags, else from `TASKLOGS_*` variables, else these defaults."""
+"""The server's settings: flags override `TASKLOGS_*` variables, which override the defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MIB = 1024 * 1024
 
 
 def _from_seconds(value: object) -> object:
-    # From a string pydantic takes ISO 8601 only; a variable that says 5 means seconds.
+    # Of a string, pydantic accepts ISO 8601 only. A variable that says 5 means 5 seconds.
     with suppress(ValueError):
         if isinstance(value, str):
             return timedelta(seconds=float(value))
@@ -23,7 +23,7 @@ def _from_seconds(value: object) -> object:
 
 
 def host_and_port(listen: str) -> tuple[str, int]:
-    """Split PORT or HOST:PORT; a port alone is on loopback. Raises ValueError."""
+    """Split PORT or HOST:PORT. A port alone is on 127.0.0.1. Raises ValueError."""
     host, _, port = listen.rpartition(":")
     if not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError("must be PORT or HOST:PORT")
@@ -38,193 +38,257 @@ class ServerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TASKLOGS_", frozen=True)
 
-    listen: str = Field("127.0.0.1:50051", description="host:port to serve on; port 0 picks one")
-    # Left out of what is printed of the settings: it may hold a password.
+    listen: str = Field(
+        "127.0.0.1:50051", description="HOST:PORT to listen on. Port 0 takes a free port."
+    )
+    # `repr=False` keeps it out of what is printed of the settings: it may hold a password.
     database_url: str | None = Field(
         None,
         repr=False,
-        description="Postgres 15 or newer; unset: an embedded one in the data directory",
+        description="URL of a Postgres, version 15 or newer. Unset: an embedded Postgres in the"
+        " data directory.",
     )
-    data_dir: Path = Field(Path("tasklogs-data"), description="where the embedded Postgres lives")
+    data_dir: Path = Field(Path("tasklogs-data"), description="Directory of the embedded Postgres.")
     insecure: bool = Field(
-        False, description="serve beyond loopback without TLS and authentication"
+        False, description="Allow addresses beyond loopback without TLS or authentication."
     )
-    tls_cert: Path | None = Field(None, description="certificate chain, PEM; followed on disk")
-    tls_key: Path | None = Field(None, description="its private key, PEM")
+    tls_cert: Path | None = Field(
+        None,
+        description="File with the server's certificate chain (PEM). A changed file is loaded"
+        " without a restart.",
+    )
+    tls_key: Path | None = Field(
+        None, description="File with the private key of the certificate (PEM)."
+    )
     tls_client_ca: Path | None = Field(
-        None, description="authorities whose certificates clients must have, PEM"
+        None,
+        description="File with certificate authorities (PEM). Clients must then have a certificate"
+        " that one of them signed.",
     )
     auth: Literal["none", "jwt", "mtls", "dev"] = Field(
-        "none", description="how callers show who they are"
+        "none", description="How callers are authenticated."
     )
-    jwt_issuer: str | None = Field(None, description="the `iss` that tokens must have")
-    jwt_audience: str | None = Field(None, description="the `aud` that tokens must have")
-    jwks_file: Path | None = Field(None, description="the issuer's keys, as JWKS; followed on disk")
-    jwks_url: str | None = Field(None, repr=False, description="where the issuer publishes them")
-    # The issuer is another's server: it is not asked without a pause, whatever strangers bring.
+    jwt_issuer: str | None = Field(None, description="Required `iss` claim of tokens.")
+    jwt_audience: str | None = Field(None, description="Required `aud` claim of tokens.")
+    jwks_file: Path | None = Field(
+        None,
+        description="File with the issuer's keys (JWKS). A changed file is loaded without a"
+        " restart.",
+    )
+    jwks_url: str | None = Field(None, repr=False, description="URL of the issuer's keys (JWKS).")
+    # The issuer is somebody else's server. Callers must not be able to make this one flood it.
     jwks_refresh: Annotated[Seconds, Ge(timedelta(seconds=1))] = Field(
-        timedelta(minutes=5), description="how often the JWKS URL is read"
+        timedelta(minutes=5), description="Time between two reads of the JWKS URL."
     )
     jwks_unknown_key: Annotated[Seconds, Ge(timedelta(seconds=1))] = Field(
         timedelta(seconds=10),
-        description="how often at most tokens with an unknown key have it read as well",
+        description="Minimum time between two extra reads of the JWKS URL, which tokens with an"
+        " unknown key cause.",
     )
     jwt_shared_secret_file: Path | None = Field(
         None,
-        description="a secret shared with the issuer (HS256, HS384, HS512), in place of a JWKS:"
-        " whoever can check tokens with it can also make them",
+        description="File with a secret that the server shares with the issuer (HS256, HS384,"
+        " HS512), instead of a JWKS. A process that can check tokens with it can also make them.",
     )
     jwt_leeway: Annotated[Seconds, Le(timedelta(minutes=5))] = Field(
-        timedelta(seconds=10), description="how far the issuer's clock may be off"
+        timedelta(seconds=10),
+        description="Largest difference that is allowed between the clocks of issuer and server.",
     )
     admin_subjects: str = Field(
-        "", description="subjects that may all, comma-separated, beside those of the scope"
+        "",
+        description="Comma-separated subjects with admin rights, in addition to tokens that carry"
+        " the scope.",
     )
-    log_format: Literal["console", "json"] = Field("console", description="how logs are written")
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Format of the server's own log, on stderr."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="what is logged"
+        "info", description="Lowest level that is logged."
     )
     agent_wait: Seconds = Field(
-        timedelta(seconds=3), description="how long a live read waits for an agent stream"
+        timedelta(seconds=3),
+        description="How long a live read waits for an agent to connect. Then it is refused"
+        " (AGENT_UNREACHABLE).",
     )
     sync_timeout: Seconds = Field(
-        timedelta(seconds=10), description="how long a live read waits for the task app"
+        timedelta(seconds=10),
+        description="How long a live read waits for the agent to bring the log up to date.",
     )
     lease: Seconds = Field(
-        timedelta(seconds=30), description="how long a standalone task outlives its agent stream"
+        timedelta(seconds=30),
+        description="How long a standalone task stays active after its agent stream was lost.",
     )
     drain_timeout: Seconds = Field(
-        timedelta(seconds=8), description="how long open calls may take after SIGTERM"
+        timedelta(seconds=8),
+        description="How long the server waits for open calls after SIGTERM. Then it ends them.",
     )
     page_bytes: int = Field(
-        1_000_000, ge=1, le=1_500_000, description="about how much of a log one page holds"
+        1_000_000, ge=1, le=1_500_000, description="Approximate size of one page of a log."
     )
-    message_bytes: int = Field(4 * _MIB, ge=2 * _MIB, description="largest message taken")
+    message_bytes: int = Field(
+        4 * _MIB, ge=2 * _MIB, description="Largest request message that the server accepts."
+    )
     window_bytes: int = Field(
-        4 * _MIB, ge=_MIB, description="unacknowledged bytes of one agent stream"
+        4 * _MIB, ge=_MIB, description="Unacknowledged bytes allowed on one agent stream."
     )
-    append_bytes: int = Field(2 * _MIB, ge=_MIB, description="one append of an agent")
+    append_bytes: int = Field(
+        2 * _MIB, ge=_MIB, description="Largest append that the server accepts from an agent."
+    )
     ingest_bytes: int = Field(
-        256 * _MIB, ge=4 * _MIB, description="unacknowledged bytes of all agent streams"
+        256 * _MIB,
+        ge=4 * _MIB,
+        description="Unacknowledged bytes allowed on all agent streams together.",
     )
     tail_bytes: int = Field(
-        256 * _MIB, ge=0, description="growing entries held in memory, beyond which idle ones go"
+        256 * _MIB,
+        ge=0,
+        description="Memory for entries that still grow. Past it, the server drops idle ones and"
+        " reads them from the store when they grow again.",
     )
     handshakes: int = Field(
-        4, ge=1, description="agents that are let in at the same moment; others wait in line"
+        4, ge=1, description="Agents that may connect at the same time. Others wait in a queue."
     )
     log_bytes: int = Field(
         1024 * _MIB,
         ge=16 * _MIB,
-        description="content that one log holds over all its epochs; past it the oldest goes",
+        description="Content that one log may hold, all epochs together. Past it, the oldest"
+        " entries are evicted.",
     )
     log_entries: int = Field(
         1_000_000,
         ge=100,
-        description="entries that one log holds over all its epochs, each opening of an epoch and"
-        " each withdrawal counted as one; past it the oldest go",
+        description="Entries that one log may hold, all epochs together. The opening of an epoch"
+        " and a withdrawal count as one entry each. Past it, the oldest entries are evicted.",
     )
     min_retention: Seconds = Field(
         timedelta(days=7),
-        description="no entry younger than this goes for a log's limits: rather no more is taken",
+        description="Minimum age before an entry may be evicted. If nothing is old enough, appends"
+        " are refused (LOG_FULL).",
     )
     epochs_per_hour: int = Field(
-        60, ge=1, description="times that a task may begin another epoch in an hour"
+        60, ge=1, description="New epochs that one task may open in an hour."
     )
     retention: Seconds | None = Field(
         None,
-        description="tasks that have been paused for so long are deleted; unset: none is",
+        description="Tasks that have been paused for this long are deleted. Unset: never.",
     )
     reads: int = Field(
-        128, ge=1, description="calls that read at the same time; each may hold a page"
+        128,
+        ge=1,
+        description="Reads at the same time. Each may hold one page in memory.",
     )
     queued_reads: int = Field(
-        2000, ge=0, description="reads that wait for their turn; more are refused"
+        2000, ge=0, description="Reads that may wait in a queue. Further reads are refused."
     )
     waiting_reads: int = Field(
-        10_000, ge=1, description="live reads that wait for an agent at the same time"
+        10_000, ge=1, description="Live reads that may wait for an agent at the same time."
     )
-    writes: int = Field(256, ge=1, description="calls that change a task at the same time")
-    follows: int = Field(5000, ge=1, description="follows at the same time")
-    agents: int = Field(5000, ge=1, description="agent streams at the same time")
+    writes: int = Field(256, ge=1, description="Calls that change a task, at the same time.")
+    follows: int = Field(5000, ge=1, description="Follows at the same time.")
+    agents: int = Field(5000, ge=1, description="Agent streams at the same time.")
     calls_per_second: float = Field(
-        200.0, gt=0, description="calls of one caller, on average; without --auth there is no limit"
+        200.0,
+        gt=0,
+        description="Average calls per second of one caller. Without --auth there is no limit.",
     )
-    calls_at_once: int = Field(400, ge=1, description="calls of one caller after a pause")
+    calls_at_once: int = Field(
+        400, ge=1, description="Calls that one caller may make in a burst, after a pause."
+    )
     agent_connects_per_second: float = Field(
-        1.0, gt=0, description="times that one agent may open its stream, on average"
+        1.0, gt=0, description="Average times per second that one agent may open its stream."
     )
     agent_connects_at_once: int = Field(
-        20, ge=1, description="times that one agent may open its stream after a pause"
+        20,
+        ge=1,
+        description="Times that one agent may open its stream in a burst, after a pause.",
     )
-    streams_per_caller: int = Field(500, ge=1, description="streams of one caller at one time")
+    streams_per_caller: int = Field(
+        500, ge=1, description="Open streams of one caller at the same time."
+    )
     health_watches: int = Field(
-        5000, ge=1, description="watches of the health service, which needs no credential"
+        5000,
+        ge=1,
+        description="Watches of the health service at the same time, by all clients together."
+        " They need no credentials.",
     )
     connections: int = Field(
         10_000,
         ge=1,
-        description="connections at the same time, as far as the process may open so many files;"
-        " more are closed as they come",
+        description="Connections at the same time. Further connections are closed at once. The"
+        " process's limit of open files may allow fewer.",
     )
     streams_per_connection: int = Field(
-        600, ge=1, description="calls and streams of one connection at the same time"
+        600, ge=1, description="Open calls and streams of one connection at the same time."
     )
     pending_calls: int = Field(
         10_000,
         ge=1,
-        description="calls of all connections that have come and are not looked at yet, reset ones"
-        " too; each is 17 KB, and more are dropped (CANCELLED)",
+        description="Calls of all connections that arrived and are not started yet, cancelled ones"
+        " included. Each takes 17 KB. Further calls end as CANCELLED.",
     )
     handshake_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=10),
-        description="how long a connection may take until it speaks HTTP/2, TLS included",
+        description="How long a new connection may take to complete the TLS and HTTP/2 handshakes.",
     )
     connection_idle: Annotated[Seconds, Gt(timedelta(0))] = Field(
-        timedelta(minutes=5), description="connections without a call for so long are closed"
+        timedelta(minutes=5), description="Connections without a call are closed after this time."
     )
     request_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
-        timedelta(seconds=30), description="how long one request may take to come in"
+        timedelta(seconds=30), description="How long one request may take to arrive."
     )
     answer_bytes: int = Field(
         256 * _MIB,
         ge=16 * _MIB,
-        description="answers that are given and not taken yet; one caller may have half of them",
+        description="Responses that callers have not read yet. One caller may hold half of it.",
     )
     answer_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
-        timedelta(seconds=30), description="how long a caller may take to take one answer"
+        timedelta(seconds=30), description="How long a caller may take to read one response."
     )
     default_deadline: Annotated[Seconds, Gt(timedelta(0))] = Field(
-        timedelta(seconds=60), description="how long a call may take whose caller set no deadline"
+        timedelta(seconds=60),
+        description="Deadline of unary calls that arrive without one.",
     )
     connection_age: Seconds | None = Field(
         None,
-        description="how old a connection may get; its streams are then opened anew elsewhere, and"
-        " a client's certificate is looked at again; unset: no limit",
+        description="Maximum age of a connection. Then its client has to connect again, and shows"
+        " its certificate again. Unset: no limit.",
     )
     connection_age_grace: Seconds = Field(
-        timedelta(seconds=30), description="how long calls on such a connection may still take"
+        timedelta(seconds=30),
+        description="How long open calls may continue on a connection that is past its maximum"
+        " age.",
     )
     ping_interval: Seconds = Field(
-        timedelta(seconds=5), description="peers that ping more often are disconnected"
+        timedelta(seconds=5),
+        description="Minimum time between two HTTP/2 pings of a client. Clients that ping more"
+        " often are disconnected.",
     )
-    read_connections: int = Field(8, ge=1, description="connections to Postgres, commits aside")
+    read_connections: int = Field(
+        8, ge=1, description="Connections to Postgres for everything except commits and evictions."
+    )
     store_wait: Seconds = Field(
-        timedelta(seconds=2), description="how long a call waits for its turn, then is refused"
+        timedelta(seconds=2),
+        description="How long a call may wait for its turn or for a database connection. Then it"
+        " is refused.",
     )
     health_listen: str | None = Field(
         None,
-        description="port, or host:port, that serves grpc.health.v1 alone and in plain text, for"
-        " probes that cannot do TLS; unset: none",
+        description="PORT or HOST:PORT of a plain-text port for grpc.health.v1 alone, for probes"
+        " that cannot do TLS. Unset: no such port.",
     )
     metrics_listen: str | None = Field(
-        None, description="port, or host:port, for Prometheus to read metrics on; unset: none"
+        None,
+        description="PORT or HOST:PORT of an HTTP port for Prometheus. Unset: no metrics.",
     )
     log_calls: Literal["none", "failed", "all"] = Field(
-        "none", description="which calls get a line in the log"
+        "none",
+        description="Which calls are logged when they end. `failed` leaves out OK and CANCELLED.",
     )
     traces: bool = Field(
-        False, description="export traces by OTLP; the OTEL_* variables say where to"
+        False, description="Export traces by OTLP. The OTEL_* variables say where to."
     )
-    channelz: bool = Field(False, description="serve grpc.channelz: all connections, to callers")
-    loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="the event loop")
+    channelz: bool = Field(
+        False,
+        description="Serve grpc.channelz: all connections and their addresses, for admins.",
+    )
+    loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="Event loop.")

@@ -1,4 +1,4 @@
-"""Whose certificate a client has."""
+"""The user of a client certificate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALICE = "spiffe://example/alice"
 
 @pytest.fixture
 def peer_of(tmp_path: Path) -> PeerOf:
-    """What gRPC knows of a peer whose certificate has such names; and `root` as common name."""
+    """gRPC's context of a peer whose certificate has these names, and `root` as common name."""
     authority = Authority(tmp_path)
     return lambda names: {
         "x509_pem_cert": [authority.issue("root", names).certificate.read_bytes()]
@@ -38,12 +38,12 @@ def peer_of(tmp_path: Path) -> PeerOf:
         ([x509.RFC822Name("a@example"), DNS("alice.example")], "alice.example"),
     ],
 )
-def test_the_alternative_name_is_the_subject(peer_of: PeerOf, names: Names, subject: str) -> None:
+def test_the_subject_is_the_alternative_name(peer_of: PeerOf, names: Names, subject: str) -> None:
     user = user_of_certificate(peer_of(names), {"root"})
     assert (user.subject, user.is_admin, user.expires_at) == (subject, False, None)
 
 
-def test_an_admin_is_one_by_the_operators_word(peer_of: PeerOf) -> None:
+def test_only_listed_subjects_are_admins(peer_of: PeerOf) -> None:
     assert user_of_certificate(peer_of([URI(ALICE)]), {ALICE}).is_admin
 
 
@@ -64,7 +64,9 @@ def test_an_admin_is_one_by_the_operators_word(peer_of: PeerOf) -> None:
         [DNS("root\0.evil.example")],
     ],
 )
-def test_a_certificate_that_leaves_it_open_is_refused(peer_of: PeerOf, names: Names) -> None:
+def test_a_certificate_without_exactly_one_subject_is_refused(
+    peer_of: PeerOf, names: Names
+) -> None:
     with pytest.raises(Unauthenticated):
         user_of_certificate(peer_of(names), {"root"})
 
@@ -73,6 +75,6 @@ def test_a_certificate_that_leaves_it_open_is_refused(peer_of: PeerOf, names: Na
     "peer",
     [{}, {"x509_common_name": [b"root"], "peer_dns": [b"root"]}, {"x509_pem_cert": [b"none"]}],
 )
-def test_without_a_certificate_nobody_is_anybody(peer: Mapping[str, Sequence[bytes]]) -> None:
+def test_a_call_without_a_certificate_is_refused(peer: Mapping[str, Sequence[bytes]]) -> None:
     with pytest.raises(Unauthenticated):
         user_of_certificate(peer, {"root"})

@@ -1,4 +1,4 @@
-"""Development tokens: a key in a file that signs them, and a server that takes them."""
+"""Development tokens: a key in a file signs them, and a server accepts them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def key(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_minted_token_is_its_subjects(key: Path) -> None:
+async def test_a_minted_token_names_its_subject(key: Path) -> None:
     keys = FixedKeys(parse_jwks(key.read_bytes()))
     verifier = TokenVerifier(keys, EXPECTED, clock=lambda: datetime.now(UTC))
     alice = await verifier.user(
@@ -35,7 +35,7 @@ async def test_a_minted_token_is_its_subjects(key: Path) -> None:
     assert (root.subject, root.is_admin) == ("root", True)
 
 
-def test_the_key_is_readable_by_its_owner_alone_and_made_once(key: Path) -> None:
+def test_the_key_is_readable_by_its_owner_alone_and_created_once(key: Path) -> None:
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     before = key.read_bytes()
     development.ensure_key(key)
@@ -43,7 +43,7 @@ def test_the_key_is_readable_by_its_owner_alone_and_made_once(key: Path) -> None
     assert list(key.parent.iterdir()) == [key]
 
 
-async def test_two_servers_that_make_it_at_once_have_the_same(tmp_path: Path) -> None:
+async def test_two_servers_that_create_it_at_once_use_the_same_key(tmp_path: Path) -> None:
     path = tmp_path / "key.json"
     await asyncio.gather(*(asyncio.to_thread(development.ensure_key, path) for _ in range(8)))
     parse_jwks(path.read_bytes())
@@ -51,7 +51,9 @@ async def test_two_servers_that_make_it_at_once_have_the_same(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b'{"keys": [{"kty": "oct", "k": "eA"}]}'])
-def test_without_a_key_it_says_what_is_missing(tmp_path: Path, content: bytes | None) -> None:
+def test_the_error_without_a_key_says_what_is_missing(
+    tmp_path: Path, content: bytes | None
+) -> None:
     path = tmp_path / "key.json"
     if content is not None:
         path.write_bytes(content)

@@ -32,13 +32,13 @@ def test_a_key_is_found_by_the_kid_that_a_token_names() -> None:
     assert keys.find(None) is None
 
 
-def test_a_single_key_serves_tokens_without_a_kid_but_not_those_of_another() -> None:
+def test_a_single_key_serves_tokens_without_a_kid_but_not_with_another_kid() -> None:
     keys = parse_jwks(jwks(KEY))
     assert keys.find(None) is not None
     assert keys.find("two") is None
 
 
-def test_what_a_key_is_decides_its_algorithms() -> None:
+def test_the_type_of_a_key_decides_its_algorithms() -> None:
     keys = parse_jwks(document(RSA.jwk, KEY.jwk, RSA.jwk | {"kid": "only", "alg": "PS256"}))
     by_kid = {key.kid: list(key.algorithms) for key in keys.keys}
     assert by_kid == {
@@ -64,7 +64,7 @@ UNUSABLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", UNUSABLE)
-def test_it_is_skipped_and_said_so(what: str) -> None:
+def test_an_unusable_key_is_skipped_with_a_reason(what: str) -> None:
     keys = parse_jwks(document(UNUSABLE[what], new_key("good").jwk))
     assert [key.kid for key in keys.keys] == ["good"]
     assert len(keys.skipped) == 1
@@ -72,7 +72,7 @@ def test_it_is_skipped_and_said_so(what: str) -> None:
 
 
 @pytest.mark.parametrize("key", [KEY, RSA])
-def test_a_private_key_that_was_published_is_not_held(key: SigningKey) -> None:
+def test_the_private_members_of_a_published_key_are_not_kept(key: SigningKey) -> None:
     to_jwk = ECAlgorithm.to_jwk if key is KEY else RSAAlgorithm.to_jwk
     private = dict(to_jwk(key.private, as_dict=True)) | {"key_ops": ["verify"]}
     [parsed] = parse_jwks(document(private)).keys

@@ -1,4 +1,4 @@
-"""The server's certificate on disk: read, followed, and kept where what is new is broken."""
+"""The server's certificate on disk: loaded, reloaded, and kept if the new files are unusable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pair(authority: Authority) -> Pair:
     return authority.issue("server")
 
 
-def test_it_is_read_with_its_key(pair: Pair, authority: Authority) -> None:
+def test_it_is_loaded_with_its_key(pair: Pair, authority: Authority) -> None:
     read = CertificateFiles(pair.certificate, pair.key, authority.ca).load()
     assert read.chain == pair.certificate.read_bytes()
     assert read.client_ca == authority.ca.read_bytes()
@@ -35,13 +35,15 @@ def expiry(pair: Pair) -> datetime:
     return x509.load_pem_x509_certificate(pair.certificate.read_bytes()).not_valid_after_utc
 
 
-def test_nothing_new_is_nothing(pair: Pair) -> None:
+def test_unchanged_files_are_no_change(pair: Pair) -> None:
     files = CertificateFiles(pair.certificate, pair.key, None)
     files.load()
     assert files.changed() is None
 
 
-def test_a_new_pair_is_told_once_it_is_whole(pair: Pair, authority: Authority) -> None:
+def test_a_new_pair_is_returned_once_both_files_are_written(
+    pair: Pair, authority: Authority
+) -> None:
     files = CertificateFiles(pair.certificate, pair.key, None)
     assert files.expires_at is None
     files.load()
@@ -51,7 +53,7 @@ def test_a_new_pair_is_told_once_it_is_whole(pair: Pair, authority: Authority) -
     with capture_logs() as logged:
         for _ in range(3):
             assert files.changed() is None
-    assert [one["event"] for one in logged] == ["tls.certificate_kept"]
+    assert [one["event"] for one in logged] == ["certificate.rejected"]
     renewed.certificate.replace(pair.certificate)
     changed = files.changed()
     assert changed is not None
@@ -61,7 +63,7 @@ def test_a_new_pair_is_told_once_it_is_whole(pair: Pair, authority: Authority) -
 
 
 @pytest.mark.parametrize("bad", [b"", b"no PEM", None])
-def test_a_broken_pair_leaves_the_old_one_in_use(pair: Pair, bad: bytes | None) -> None:
+def test_an_unusable_pair_leaves_the_old_one_in_use(pair: Pair, bad: bytes | None) -> None:
     files = CertificateFiles(pair.certificate, pair.key, None)
     files.load()
     good = pair.certificate.read_bytes()
@@ -73,7 +75,9 @@ def test_a_broken_pair_leaves_the_old_one_in_use(pair: Pair, bad: bytes | None) 
     assert files.changed() is not None
 
 
-def test_what_does_not_serve_is_named(pair: Pair, authority: Authority, tmp_path: Path) -> None:
+def test_the_error_names_the_unusable_file(
+    pair: Pair, authority: Authority, tmp_path: Path
+) -> None:
     other = authority.issue("other")
     for files, named in (
         (CertificateFiles(pair.certificate, other.key, None), other.key),
@@ -88,15 +92,15 @@ def test_what_does_not_serve_is_named(pair: Pair, authority: Authority, tmp_path
         assert "\n" not in str(caught.value)
 
 
-def test_a_certificate_and_a_key_in_each_others_place_are_told(pair: Pair) -> None:
+def test_the_error_says_that_certificate_and_key_are_swapped(pair: Pair) -> None:
     for files, said in (
         (
             CertificateFiles(pair.key, pair.certificate, None),
-            f"{pair.key} holds no certificate in PEM that serves here",
+            f"{pair.key} has no usable certificate in PEM",
         ),
         (
             CertificateFiles(pair.certificate, pair.certificate, None),
-            f"{pair.certificate} holds no private key in PEM that serves here",
+            f"{pair.certificate} has no usable private key in PEM",
         ),
     ):
         with pytest.raises(BadCertificate) as caught:
@@ -104,7 +108,7 @@ def test_a_certificate_and_a_key_in_each_others_place_are_told(pair: Pair) -> No
         assert str(caught.value) == said
 
 
-def test_what_is_only_nearly_pem_is_handed_on_as_pem(pair: Pair, authority: Authority) -> None:
+def test_almost_valid_pem_becomes_valid_pem(pair: Pair, authority: Authority) -> None:
     whole = CertificateFiles(pair.certificate, pair.key, authority.ca).load()
     for path in (pair.certificate, pair.key, authority.ca):
         path.write_bytes(b"\t" + path.read_bytes())  # OpenSSL finds no certificate in this
@@ -118,7 +122,7 @@ def test_what_is_only_nearly_pem_is_handed_on_as_pem(pair: Pair, authority: Auth
         (b"\x82\x09localhost", b"\x9e\x09localhost"),  # an alternative name of no kind
     ],
 )
-def test_a_certificate_that_openssl_cannot_read_is_named(
+def test_the_error_names_a_certificate_that_openssl_cannot_read(
     pair: Pair, whole: bytes, broken: bytes
 ) -> None:
     [certificate] = x509.load_pem_x509_certificates(pair.certificate.read_bytes())
@@ -131,15 +135,15 @@ def test_a_certificate_that_openssl_cannot_read_is_named(
     assert str(pair.certificate) in str(caught.value)
 
 
-def test_a_key_that_others_may_read_is_noticed(pair: Pair) -> None:
+def test_a_key_that_others_can_read_is_noticed(pair: Pair) -> None:
     files = CertificateFiles(pair.certificate, pair.key, None)
     assert not files.key_is_readable_by_others
     pair.key.chmod(0o644)
     assert files.key_is_readable_by_others
 
 
-def test_an_expired_certificate_is_told(authority: Authority) -> None:
+def test_an_expired_certificate_causes_a_warning(authority: Authority) -> None:
     pair = authority.issue("old", expired=True)
     with capture_logs() as logged:
         CertificateFiles(pair.certificate, pair.key, None).load()
-    assert [one["event"] for one in logged] == ["tls.certificate_expired"]
+    assert [one["event"] for one in logged] == ["certificate.expired"]

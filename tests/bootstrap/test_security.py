@@ -1,4 +1,4 @@
-"""What the settings of TLS and authentication come to, and which of them are refused."""
+"""Authentication and TLS: which settings are refused, and which files are warned of."""
 
 from __future__ import annotations
 
@@ -9,59 +9,15 @@ import pytest
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from tasklogs_server.bootstrap.listening import listen_address
 from tasklogs_server.bootstrap.security import prepare
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
 from tests.support.fixtures.certificates import Authority, Pair
 from tests.support.fixtures.issuer import AUDIENCE, ISSUER, new_key, publish
 
-ANYWHERE = "0.0.0.0:50051"
-TLS = {"tls_cert": "/c.pem", "tls_key": "/k.pem"}
-JWT = {"auth": "jwt"}
-
 
 def settings_of(**settings: Any) -> ServerSettings:
     return ServerSettings.model_validate(settings)
-
-
-@pytest.mark.parametrize("listen", [ANYWHERE, "[::]:50051", "192.0.2.1:50051", "example.com:1"])
-@pytest.mark.parametrize(
-    ("settings", "missing", "there"),
-    [
-        ({}, ("TLS (--tls-cert FILE --tls-key FILE)", "--auth jwt or --auth mtls"), ()),
-        (TLS, ("--auth jwt",), ("--tls-cert",)),
-        (JWT, ("--tls-cert",), ("--auth jwt",)),
-        (TLS | {"auth": "dev"}, ("--auth jwt", "--auth dev does not count"), ("--tls-cert",)),
-    ],
-)
-def test_beyond_loopback_what_is_missing_is_named_in_one_line(
-    listen: str, settings: dict[str, Any], missing: tuple[str, ...], there: tuple[str, ...]
-) -> None:
-    with pytest.raises(StartupError) as caught:
-        listen_address(settings_of(listen=listen, **settings))
-    said = str(caught.value)
-    assert listen in said
-    assert "--insecure" in said
-    assert "\n" not in said
-    assert all(one in said for one in missing)
-    assert not any(one in said for one in there)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"listen": ANYWHERE, "insecure": True},
-        {"listen": ANYWHERE} | TLS | JWT,
-        {"listen": ANYWHERE, "auth": "mtls"} | TLS,
-        {"listen": "127.0.0.1:50051"},
-        {"listen": "[::1]:50051"},
-        {"listen": "localhost:50051"},
-        {"listen": "127.0.0.1:50051"} | JWT,
-    ],
-)
-def test_what_is_safe_or_wanted_in_full_words_is_served(settings: dict[str, Any]) -> None:
-    assert listen_address(settings_of(**settings))[1] == 50051
 
 
 async def refusal(**settings: Any) -> str:
@@ -83,7 +39,7 @@ def pair(tmp_path: Path) -> Pair:
     return Authority(tmp_path).issue("server")
 
 
-async def test_settings_that_do_not_go_together_are_refused(jwks: Path, pair: Pair) -> None:
+async def test_contradictory_settings_are_refused(jwks: Path, pair: Pair) -> None:
     whole = {"auth": "jwt", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwks_file": jwks}
     await prepare(settings_of(**whole))
     assert "--jwks-file" in await refusal(**whole | {"jwks_file": None})
@@ -112,12 +68,12 @@ async def test_settings_that_do_not_go_together_are_refused(jwks: Path, pair: Pa
         "http://[",
     ],
 )
-async def test_keys_come_over_https_or_from_this_machine(url: str) -> None:
+async def test_a_jwks_url_must_be_https_or_on_loopback(url: str) -> None:
     said = await refusal(auth="jwt", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwks_url=url)
     assert "https" in said
 
 
-async def test_a_file_of_keys_must_be_good_at_the_start(jwks: Path) -> None:
+async def test_a_jwks_file_must_be_usable_at_the_start(jwks: Path) -> None:
     settings = {"auth": "jwt", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwks_file": jwks}
     jwks.write_bytes(b"{}")
     assert str(jwks) in await refusal(**settings)
@@ -125,7 +81,7 @@ async def test_a_file_of_keys_must_be_good_at_the_start(jwks: Path) -> None:
     assert str(jwks) in await refusal(**settings)
 
 
-async def test_a_shared_secret_is_a_file_of_enough_bytes(tmp_path: Path) -> None:
+async def test_a_shared_secret_is_a_file_with_at_least_32_bytes(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     settings = {
         "auth": "jwt",
@@ -148,21 +104,19 @@ def test_settings_are_printed_without_passwords() -> None:
 
 
 @pytest.mark.parametrize("name", ["jwks_refresh", "jwks_unknown_key"])
-def test_an_issuer_is_not_asked_without_a_pause(name: str) -> None:
+def test_an_issuer_is_asked_once_a_second_at_most(name: str) -> None:
     with pytest.raises(ValidationError, match=name):
         settings_of(**{name: 0})
 
 
-async def test_a_key_that_others_may_read_is_warned_of(pair: Pair) -> None:
+async def test_a_key_that_others_can_read_causes_a_warning(pair: Pair) -> None:
     pair.key.chmod(0o604)
     with capture_logs() as logged:
         await prepare(settings_of(tls_cert=pair.certificate, tls_key=pair.key))
-    assert [(one["event"], one["log_level"]) for one in logged] == [
-        ("tls.key_readable_by_others", "warning")
-    ]
+    assert [(one["event"], one["log_level"]) for one in logged] == [("secret.exposed", "warning")]
 
 
-async def test_a_secret_that_others_may_read_is_warned_of(tmp_path: Path) -> None:
+async def test_a_secret_that_others_can_read_causes_a_warning(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x" * 32)
     secret.chmod(0o604)
@@ -173,5 +127,5 @@ async def test_a_secret_that_others_may_read_is_warned_of(tmp_path: Path) -> Non
     with capture_logs() as logged:
         await prepare(settings_of(jwt_shared_secret_file=secret, **whole))
         await prepare(settings_of(auth="dev", data_dir=data_dir))
-    warned = [one["path"] for one in logged if one["event"] == "auth.secret_readable_by_others"]
+    warned = [one["path"] for one in logged if one["event"] == "secret.exposed"]
     assert warned == [str(secret), str(data_dir / "development-key.json")]

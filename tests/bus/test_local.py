@@ -20,7 +20,7 @@ def test_a_note_reaches_every_listener_at_once_and_in_order() -> None:
     assert one == other == notes
 
 
-def test_a_note_that_nobody_listens_to_is_gone() -> None:
+def test_a_note_without_a_listener_is_lost() -> None:
     bus = LocalBus()
     bus.publish(Moved(uuid.uuid4()))
     heard: list[Note] = []

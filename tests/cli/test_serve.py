@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,37 @@ async def test_with_json_logs_there_are_no_hints(tmp_path: Path) -> None:
         finished = await finish(process)
 
     assert "task create" not in finished.stderr
+
+
+async def test_the_log_tells_programs_what_started_and_that_it_stopped(database: str) -> None:
+    url = database.replace("postgres@", "postgres:secret@")
+    async with started(
+        *("serve", "--listen", "127.0.0.1:0", "--log-format", "json"),
+        env={
+            "TASKLOGS_DATABASE_URL": url,
+            "TASKLOGS_HEALTH_LISTEN": "0",
+            "TASKLOGS_METRICS_LISTEN": "0",
+            "TASKLOGS_AGENTS": "7",
+        },
+    ) as process:
+        address = await address_of(process)
+        process.send_signal(signal.SIGTERM)
+        finished = await finish(process)
+
+    lines = [json.loads(line) for line in finished.stderr.splitlines() if line.startswith("{")]
+    assert [line["event"] for line in lines] == [
+        "server.started",
+        "server.draining",
+        "server.stopped",
+    ]
+    told = lines[0]
+    assert told["address"] == address
+    for port in (told["health_address"], told["metrics_address"]):
+        assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", port)
+    assert told["version"] == version("tasklogs")
+    assert (told["auth"], told["tls"], told["database"]) == ("none", False, "external")
+    assert told["agents"] == 7
+    assert "secret" not in finished.stderr
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
@@ -201,7 +234,8 @@ async def test_without_the_server_extra_it_says_how_to_install_it() -> None:
 async def test_help_shows_the_settings_that_are_no_options() -> None:
     finished = await run("serve", "--help")
 
-    assert re.search(r"TASKLOGS_AGENT_WAIT .*\n? .*\[default:\s+PT3S\]", finished.stdout)
+    text = " ".join(finished.stdout.split())
+    assert re.search(r"TASKLOGS_AGENT_WAIT [^\[]*\[default: PT3S\]", text)
     assert "TASKLOGS_LISTEN  " not in finished.stdout
 
 

@@ -1,4 +1,4 @@
-"""Callers that ask at the same time share a run; none is given one that began before its call."""
+"""Callers that ask at the same time share a run, which begins after their calls."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 async def turns(count: int = 10) -> None:
-    """Let whatever is ready go on."""
+    """Let every ready coroutine run."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-async def test_the_first_caller_runs_at_once_and_the_others_of_its_moment_share_a_run() -> None:
+async def test_the_first_caller_runs_at_once_and_later_ones_share_the_next_run() -> None:
     shared, work = Singleflight[int](), Work()
     callers = [asyncio.create_task(shared.run("key", work)) for _ in range(5)]
     await work.has_begun(1)
@@ -86,7 +86,7 @@ async def test_callers_during_a_run_share_the_next_one() -> None:
     assert work.most_at_once == 1
 
 
-async def test_a_caller_as_the_next_run_has_begun_gets_the_one_after() -> None:
+async def test_a_caller_after_the_start_of_the_next_run_gets_the_one_after_it() -> None:
     shared, work = Singleflight[int](), Work()
     first = asyncio.create_task(shared.run("key", work))
     await work.has_begun(1)
@@ -125,7 +125,7 @@ async def test_all_callers_of_a_run_get_its_error_and_the_next_run_is_another() 
     assert await shared.run("key", succeed) == 7
 
 
-async def test_a_caller_that_leaves_does_not_take_the_run_along() -> None:
+async def test_a_caller_that_leaves_does_not_cancel_the_run() -> None:
     shared, work = Singleflight[int](), Work()
     callers = [asyncio.create_task(shared.run("key", work)) for _ in range(3)]
     await work.has_begun(1)
@@ -149,7 +149,7 @@ async def test_a_run_that_all_callers_have_left_is_cancelled() -> None:
     assert work.at_once == 0
 
 
-async def test_after_an_abandoned_next_run_a_caller_still_waits_for_the_one_under_way() -> None:
+async def test_a_caller_still_waits_for_the_current_run_after_the_next_was_cancelled() -> None:
     shared, work = Singleflight[int](), Work()
     first = asyncio.create_task(shared.run("key", work))
     await work.has_begun(1)
@@ -166,7 +166,7 @@ async def test_after_an_abandoned_next_run_a_caller_still_waits_for_the_one_unde
     assert work.most_at_once == 1
 
 
-async def test_a_caller_that_comes_as_a_run_is_abandoned_gets_a_run_of_its_own() -> None:
+async def test_a_caller_that_comes_as_a_run_is_cancelled_gets_its_own_run() -> None:
     shared, work = Singleflight[int](), Work()
     leaving = asyncio.create_task(shared.run("key", work))
     await work.has_begun(1)
@@ -176,7 +176,7 @@ async def test_a_caller_that_comes_as_a_run_is_abandoned_gets_a_run_of_its_own()
     assert work.most_at_once == 1
 
 
-async def test_a_key_that_nobody_asks_for_is_forgotten() -> None:
+async def test_a_key_without_callers_is_forgotten() -> None:
     shared = Singleflight[int]()
 
     async def succeed() -> int:

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.middleware.methods import METHODS, Rule
-from tasklogs_server.tasks.retention import Housekeeping
+from tasklogs_server.tasks.retention import Retention
 from tests.support.fixtures.authenticated import ADMIN, Guarded, Metadata, guarded
 from tests.support.fixtures.refusals import Refusal, refused
 from tests.support.fixtures.reports import HEALTHY, START, SUCCEEDED
@@ -31,11 +31,11 @@ NOBODY = "6b1f5a3e-8a53-4c1b-9df3-0123456789ab"
 async def guard(
     make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Guarded]:
-    async def rest(_: Housekeeping) -> None:
+    async def rest(_: Retention) -> None:
         await asyncio.Event().wait()
 
     # Its statements come at any time and belong to no call.
-    monkeypatch.setattr(Housekeeping, "run", rest)
+    monkeypatch.setattr(Retention, "run", rest)
     async with guarded(make_server, tmp_path) as guard:
         yield guard
 

@@ -16,7 +16,7 @@ from tasklogs_server.limits.admission import Kind
 from tasklogs_server.middleware import methods
 from tasklogs_server.middleware.authentication import Authentication, local
 from tasklogs_server.middleware.methods import CLOSED, METHODS, method_of
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService

@@ -1,4 +1,4 @@
-"""docs/guarantees.md names tests that there are."""
+"""The tests that docs/guarantees.md names exist."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def test_it_names_tests() -> None:
 
 
 @pytest.mark.parametrize(("path", "name"), _NAMED)
-def test_a_test_that_it_names_is_there(path: str, name: str) -> None:
+def test_a_test_that_it_names_exists(path: str, name: str) -> None:
     source = (_ROOT / path).read_text()
     assert not name or re.search(rf"^(async )?def {name}\(", source, re.MULTILINE)

@@ -1,2 +1,1 @@
-"""Tests of tasklogs_server.postgres.
-Other rooms come in only as the real parts that it stands on."""
+"""Tests of tasklogs_server.postgres, with real Postgres processes."""

@@ -13,7 +13,7 @@ from tests.support.fixtures.postgres import FAST, PostgresServer
 
 @pytest.fixture(scope="session")
 def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cleanly stopped data directory. Only to be copied."""
+    """A cleanly stopped data directory. Tests only copy it."""
     data_dir = tmp_path_factory.mktemp("pg") / "initialised"
     with PostgresServer(data_dir, FAST) as server:
         server.start()
@@ -22,20 +22,20 @@ def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_dir(initialised: Path, tmp_path: Path) -> Path:
-    """An initialised data directory of this test's own."""
+    """A copy of an initialised data directory, for this test alone."""
     return shutil.copytree(initialised, tmp_path / "data")
 
 
 @pytest.fixture
 def public_tmp_path() -> Iterator[Path]:
-    """A directory that every user can pass, which pytest's own are not."""
+    """A directory that every user may enter, unlike those of pytest."""
     with public_directory() as path:
         yield path
 
 
 @pytest.fixture(scope="session")
 def state_root() -> Iterator[Path]:
-    """Stands for the directory under /var/lib; shared, since the binaries' copy takes a while."""
+    """Replaces the directory under /var/lib. Shared, because the copy of the binaries is slow."""
     with public_directory() as path:
         yield path
 
@@ -50,7 +50,7 @@ def public_directory() -> Iterator[Path]:
 
 @pytest.fixture
 def parents_of_tmp_path(tmp_path: Path) -> Iterator[None]:
-    """Fails the test when it changed the mode or owner of a directory that it did not make."""
+    """Fails the test if it changes the mode or owner of a directory above `tmp_path`."""
     before = modes_and_owners(tmp_path)
     yield
     assert modes_and_owners(tmp_path) == before

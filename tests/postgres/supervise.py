@@ -1,4 +1,4 @@
-"""Supervises one Postgres until stdin closes: a process of its own, which tests may kill.
+"""Supervises one Postgres until stdin closes, in a process that tests can kill.
 
 Run as `python -m tests.postgres.supervise DATA_DIR [namespace|user STATE_ROOT]`. Writes one line of
 JSON to stdout when it is ready ("pid", "dsn") or has failed ("error").

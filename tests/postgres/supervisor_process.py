@@ -1,4 +1,4 @@
-"""Starting and killing a supervisor in a process of its own, and seeing what it leaves."""
+"""Starts and kills a supervisor in its own process, and looks at what it leaves."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ class SupervisorProcess:
         self._close()
 
     def _close(self) -> None:
-        """Closing stdin is the request to stop."""
+        """Close stdin, which tells the process to stop."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -69,7 +69,7 @@ class SupervisorProcess:
 
 
 def postgres_processes(cluster: Path) -> list[int]:
-    """Pids of the living that work in `cluster`, by psutil, not by the code under test."""
+    """Pids of the live processes in `cluster`, found by psutil, not by the code under test."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -93,7 +93,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Like `until`, while other tasks go on."""
+    """Wait as `until` does, without blocking the event loop."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             if await condition():

@@ -1,4 +1,4 @@
-"""What tests.support.fixtures.postgres promises to every other test."""
+"""What tests.support.fixtures.postgres promises to all other tests."""
 
 import asyncpg
 import pytest
@@ -8,17 +8,17 @@ from tests.support.fixtures.postgres import PostgresServer
 
 
 @pytest.mark.parametrize("turn", ["first", "second"])
-async def test_each_test_has_a_migrated_database_of_its_own(database: str, turn: str) -> None:
+async def test_each_test_has_its_own_migrated_database(database: str, turn: str) -> None:
     assert await query(database, "SELECT count(*) FROM alembic_version") == 1
     await query(database, "CREATE TABLE only_here AS SELECT 1")
 
 
-async def test_a_connection_left_open_does_not_hinder_the_cleanup(database: str) -> None:
+async def test_an_open_connection_does_not_stop_the_cleanup(database: str) -> None:
     connection = await asyncpg.connect(database)
     connection.terminate()
 
 
-async def test_an_own_server_is_durable_and_keeps_its_data_over_a_kill(
+async def test_a_server_of_a_tests_own_is_durable_and_keeps_its_data_after_a_kill(
     postgres_server: PostgresServer,
 ) -> None:
     assert await query(postgres_server.dsn(), "SHOW fsync") == "on"

@@ -1,4 +1,4 @@
-"""SIGKILL leaves the supervisor no chance to stop its Postgres: the kernel's death signal must."""
+"""A killed supervisor cannot stop its Postgres. The kernel's death signal must do it."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ async def test_no_postgres_is_left_and_the_next_start_finds_the_data(data_dir: P
         assert await query(postgres.dsn(), "SELECT answer FROM kept") == 42
 
 
-async def test_the_next_start_may_come_at_once_and_waits_for_the_orphan(data_dir: Path) -> None:
+async def test_a_start_right_after_the_kill_waits_for_the_orphan(data_dir: Path) -> None:
     with SupervisorProcess(str(data_dir)) as supervisor:
         await query(supervisor.dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
         supervisor.kill()
@@ -39,7 +39,7 @@ async def test_the_next_start_may_come_at_once_and_waits_for_the_orphan(data_dir
         assert await query(postgres.dsn(), "SELECT answer FROM kept") == 42
 
 
-async def test_an_orphan_that_is_held_up_is_waited_for(data_dir: Path) -> None:
+async def test_a_start_waits_for_an_orphan_that_ends_slowly(data_dir: Path) -> None:
     lines: list[str] = []
     with SupervisorProcess(str(data_dir)) as supervisor:
         orphan = supervisor.postgres_pid
@@ -62,8 +62,8 @@ async def test_an_orphan_that_is_held_up_is_waited_for(data_dir: Path) -> None:
     await postgres.stop()
 
 
-async def test_a_supervisor_that_is_an_ordinary_user_takes_postgres_along(data_dir: Path) -> None:
-    """Its own uid is not 0 (seen from its namespace), so Postgres is started directly."""
+async def test_postgres_ends_with_a_supervisor_that_is_an_ordinary_user(data_dir: Path) -> None:
+    """The supervisor's uid is not 0 in its namespace, so it starts Postgres directly."""
     user = UserNamespace(*stand_in_account())
     with SupervisorProcess(str(data_dir), run_as=user) as supervisor:
         assert await query(supervisor.dsn, "SELECT 1") == 1
@@ -71,7 +71,7 @@ async def test_a_supervisor_that_is_an_ordinary_user_takes_postgres_along(data_d
     until(lambda: not postgres_processes(data_dir / "cluster"), "all of postgres has ended")
 
 
-async def test_another_user_takes_postgres_along(
+async def test_postgres_ends_with_its_supervisor_when_it_runs_as_another_user(
     as_root: None, public_tmp_path: Path, state_root: Path
 ) -> None:
     data_dir = public_tmp_path / "data"
@@ -85,7 +85,7 @@ async def test_another_user_takes_postgres_along(
         assert await query(supervisor.dsn, "SELECT answer FROM kept") == 42
 
 
-async def test_a_kill_during_initdb_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+async def test_a_kill_during_initdb_does_not_stop_the_next_start(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
 
     def kill_while_it_initialises() -> None:
@@ -103,7 +103,7 @@ async def test_a_kill_during_initdb_leaves_nothing_in_the_way(tmp_path: Path) ->
     assert not list(data_dir.glob("initialising-*"))
 
 
-async def test_a_busy_client_does_not_keep_the_orphan_alive(data_dir: Path) -> None:
+async def test_a_busy_client_does_not_keep_an_orphan_alive(data_dir: Path) -> None:
     with SupervisorProcess(str(data_dir)) as supervisor:
         dsn = supervisor.dsn
         busy = asyncio.create_task(query(dsn, "SELECT pg_sleep(600)"))

@@ -32,13 +32,13 @@ def nobody() -> tuple[int, int]:
     return stand_in_account()
 
 
-async def test_root_may_not_run_it_directly_and_is_told_why(as_root: None, data_dir: Path) -> None:
+async def test_root_cannot_run_it_directly_and_is_told_why(as_root: None, data_dir: Path) -> None:
     postgres = EmbeddedPostgres(data_dir, identity=Direct())
     with pytest.raises(EmbeddedPostgresError, match=r'"root" execution .* not permitted'):
         await postgres.start()
 
 
-async def test_in_a_user_namespace_postgres_is_nobody_inside_and_us_on_disk(
+async def test_in_a_user_namespace_it_is_nobody_inside_and_this_user_on_disk(
     data_dir: Path, nobody: tuple[int, int]
 ) -> None:
     async with EmbeddedPostgres(data_dir, identity=UserNamespace(*nobody)) as postgres:
@@ -49,7 +49,7 @@ async def test_in_a_user_namespace_postgres_is_nobody_inside_and_us_on_disk(
         assert uid_map(postgres.pid) == [nobody[0], os.geteuid(), 1]
 
 
-async def test_another_user_runs_it_from_a_copy_of_the_binaries_that_root_owns(
+async def test_another_user_runs_it_from_a_copy_of_the_binaries_owned_by_root(
     as_root: None, public_tmp_path: Path, state_root: Path, nobody: tuple[int, int]
 ) -> None:
     identity = UnprivilegedUser(*nobody, state_root=state_root)
@@ -70,7 +70,7 @@ async def test_another_user_runs_it_from_a_copy_of_the_binaries_that_root_owns(
         assert (uid, mode[8]) == (0, "-"), f"others may write {path}"
 
 
-async def test_another_users_database_is_found_again_with_its_own_identity(
+async def test_the_database_of_another_user_is_found_again_with_its_own_identity(
     as_root: None, public_tmp_path: Path, state_root: Path, nobody: tuple[int, int]
 ) -> None:
     data_dir = public_tmp_path / "data"
@@ -81,14 +81,14 @@ async def test_another_users_database_is_found_again_with_its_own_identity(
     assert len(candidates(public_tmp_path / "other", state_root=state_root)) == 2
 
 
-async def test_where_the_namespace_cannot_reach_the_data_another_user_takes_over(
+async def test_another_user_is_tried_if_the_namespace_cannot_reach_the_data(
     as_root: None,
     public_tmp_path: Path,
     state_root: Path,
     nobody: tuple[int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A 0700 directory of somebody else: root in a namespace has no power over it."""
+    """A 0700 directory of another user: root in a namespace has no access to it."""
     home = public_tmp_path / "home"
     home.mkdir(mode=0o700)
     os.chown(home, 12345, 12345)
@@ -103,7 +103,7 @@ async def test_where_the_namespace_cannot_reach_the_data_another_user_takes_over
     assert modes_and_owners(home) == before
 
 
-async def test_a_database_of_somebody_else_is_refused_in_words(
+async def test_the_database_of_another_user_is_refused_with_a_reason(
     as_root: None, data_dir: Path
 ) -> None:
     os.chown(data_dir / "cluster", 12345, 12345)
@@ -118,14 +118,14 @@ async def test_an_ordinary_user_runs_it_directly(data_dir: Path, nobody: tuple[i
     assert not postgres_processes(data_dir / "cluster")
 
 
-async def test_a_user_without_an_account_can_initialise_too(tmp_path: Path) -> None:
-    """Initdb wants a name for its uid; arbitrary uids are common in containers."""
+async def test_a_user_without_an_account_can_initialise_it(tmp_path: Path) -> None:
+    """Initdb needs a name for its uid. Arbitrary uids are common in containers."""
     nameless = UserNamespace(54321, 54321)
     with SupervisorProcess(str(tmp_path / "data"), run_as=nameless) as supervisor:
         assert await query(supervisor.dsn, "SELECT 1") == 1
 
 
-async def test_state_that_others_can_write_is_refused(
+async def test_a_state_directory_that_others_can_write_is_refused(
     as_root: None, writable_by_all: Path, nobody: tuple[int, int]
 ) -> None:
     identity = UnprivilegedUser(*nobody, state_root=writable_by_all)

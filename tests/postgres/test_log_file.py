@@ -4,7 +4,7 @@ from pathlib import Path
 from tasklogs_server.postgres.log_file import LogFile
 
 
-def test_a_full_log_moves_aside_and_writing_goes_on_at_the_start(tmp_path: Path) -> None:
+def test_a_full_log_is_moved_to_another_file_and_truncated(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "log", limit_bytes=100)
     inherited = os.dup(log.fileno())
     os.write(inherited, b"x" * 101)
@@ -16,7 +16,7 @@ def test_a_full_log_moves_aside_and_writing_goes_on_at_the_start(tmp_path: Path)
     log.close()
 
 
-def test_a_log_below_its_limit_stays(tmp_path: Path) -> None:
+def test_a_log_below_its_limit_is_not_moved(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "log", limit_bytes=100)
     os.write(log.fileno(), b"x" * 100)
     log.rotate_if_full()
@@ -24,7 +24,7 @@ def test_a_log_below_its_limit_stays(tmp_path: Path) -> None:
     log.close()
 
 
-def test_only_complaints_of_this_start_are_reported(tmp_path: Path) -> None:
+def test_only_errors_of_this_start_are_reported(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("FATAL:  of last week\n")
     log = LogFile(tmp_path / "log")
     assert log.last_complaint() is None

@@ -20,27 +20,28 @@ AWKWARD_NAMES = [
 ]
 
 
-def temporary_socket_directories() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("pg-socket-*"))
-
-
 def owners(tree: Path) -> set[int]:
     return {path.stat().st_uid for path in [tree, *tree.rglob("*")]}
 
 
 @pytest.fixture
-def no_socket_directory_left() -> Iterator[None]:
-    before = temporary_socket_directories()
-    yield
-    assert not temporary_socket_directories() - before
+def temporary(public_tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The directory for temporary files, of this test alone; the test fails if any is left."""
+    monkeypatch.setenv("TMPDIR", str(public_tmp_path))  # for a supervisor in another process
+    monkeypatch.setattr(tempfile, "tempdir", str(public_tmp_path))
+    yield public_tmp_path
+    assert list(public_tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("no_socket_directory_left", "parents_of_tmp_path")
+@pytest.mark.usefixtures("parents_of_tmp_path")
 @pytest.mark.parametrize("name", AWKWARD_NAMES)
-async def test_an_awkward_or_long_path_works(initialised: Path, tmp_path: Path, name: str) -> None:
+async def test_an_awkward_or_long_path_works(
+    initialised: Path, tmp_path: Path, temporary: Path, name: str
+) -> None:
     data_dir = shutil.copytree(initialised, tmp_path / name / "data")
     async with EmbeddedPostgres(data_dir) as postgres:
         assert await query(postgres.dsn(), "SELECT 1") == 1
+        assert [one.name[:10] for one in temporary.iterdir()] == ["pg-socket-"]
 
 
 async def test_initdb_works_under_an_awkward_path(tmp_path: Path) -> None:
@@ -48,18 +49,18 @@ async def test_initdb_works_under_an_awkward_path(tmp_path: Path) -> None:
         assert await query(postgres.dsn(), "SELECT 1") == 1
 
 
-@pytest.mark.usefixtures("no_socket_directory_left")
-async def test_a_killed_start_s_temporary_socket_directory_is_removed_by_the_next(
-    initialised: Path, tmp_path: Path
+async def test_the_next_start_removes_the_temporary_socket_directory_of_a_killed_one(
+    initialised: Path, tmp_path: Path, temporary: Path
 ) -> None:
     data_dir = shutil.copytree(initialised, tmp_path / ("n" * 150))
     with SupervisorProcess(str(data_dir)) as supervisor:
         supervisor.kill()
+    assert [one.name[:10] for one in temporary.iterdir()] == ["pg-socket-"]
     async with EmbeddedPostgres(data_dir) as postgres:
         assert await query(postgres.dsn(), "SELECT 1") == 1
 
 
-async def test_a_0700_home_stays_so(tmp_path: Path) -> None:
+async def test_a_0700_home_keeps_its_mode(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     before = modes_and_owners(home)
@@ -68,12 +69,12 @@ async def test_a_0700_home_stays_so(tmp_path: Path) -> None:
     assert modes_and_owners(home) == before
 
 
-async def test_files_stay_owned_by_who_started_it(data_dir: Path) -> None:
+async def test_files_belong_to_the_user_that_started_it(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir):
         assert owners(data_dir) == {os.geteuid()}
 
 
-async def test_a_relative_path_means_the_directory_of_the_start(
+async def test_a_relative_path_is_resolved_when_it_starts(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(data_dir.parent)

@@ -1,4 +1,4 @@
-"""A crash leaves postmaster.pid behind; by then its pid may be anybody's."""
+"""A crash leaves postmaster.pid behind. Its pid may belong to an unrelated process by then."""
 
 import os
 import signal
@@ -16,21 +16,21 @@ from tests.postgres.test_life import query
 
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
-    """A living process of our own user that has nothing to do with Postgres."""
+    """A live process of the same user that is not related to Postgres."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         yield process
         process.kill()
 
 
 async def crashed(data_dir: Path) -> list[str]:
-    """Kills a Postgres; returns the lines of the pid file that it left."""
+    """Kill a Postgres, and return the lines of the pid file that it left."""
     async with EmbeddedPostgres(data_dir) as postgres:
         os.kill(postgres.pid, signal.SIGKILL)
         await postgres.wait()
     return (data_dir / "cluster" / "postmaster.pid").read_text().splitlines()
 
 
-async def test_a_pid_that_became_a_strangers_is_no_obstacle_and_the_stranger_lives(
+async def test_the_pid_of_an_unrelated_process_does_not_stop_the_start_or_end_the_process(
     data_dir: Path, stranger: subprocess.Popen[bytes]
 ) -> None:
     lines = await crashed(data_dir)
@@ -42,7 +42,7 @@ async def test_a_pid_that_became_a_strangers_is_no_obstacle_and_the_stranger_liv
     assert stranger.poll() is None
 
 
-async def test_a_sockets_lock_file_with_a_strangers_pid_is_no_obstacle(
+async def test_a_socket_lock_file_with_an_unrelated_pid_does_not_stop_the_start(
     data_dir: Path, stranger: subprocess.Popen[bytes]
 ) -> None:
     sockets = data_dir / "socket"
@@ -54,16 +54,16 @@ async def test_a_sockets_lock_file_with_a_strangers_pid_is_no_obstacle(
 
 
 @pytest.mark.parametrize("content", ["", "garbage\n", "-1\n", "0\n", "999999999\n"])
-async def test_a_torn_pid_file_is_no_obstacle(data_dir: Path, content: str) -> None:
+async def test_an_incomplete_pid_file_does_not_stop_the_start(data_dir: Path, content: str) -> None:
     (data_dir / "cluster" / "postmaster.pid").write_text(content)
     async with EmbeddedPostgres(data_dir) as postgres:
         assert await query(postgres.dsn(), "SELECT 1") == 1
 
 
-async def test_a_server_that_answers_on_the_old_socket_is_left_alone(
+async def test_a_start_is_refused_while_a_server_answers_on_the_old_socket(
     data_dir: Path, tmp_path: Path
 ) -> None:
-    """As one in another container on the same volume would: /proc does not show it."""
+    """Such as a server in another container on the same volume: /proc does not show it."""
     lines = await crashed(data_dir)
     lines[4] = str(tmp_path)
     (data_dir / "cluster" / "postmaster.pid").write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""The server's log holds lines of one kind, whoever writes them, and no text of an exception."""
+"""All lines of the server's log have one form, and none has the text of an exception."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fail() -> None:
     raise KeyError(CONTENT)
 
 
-async def test_what_asyncio_says_of_a_lost_exception_has_its_place_and_not_its_text(
+async def test_asyncios_line_of_a_lost_exception_has_its_frames_and_not_its_text(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure("info")
@@ -55,7 +55,7 @@ async def test_what_asyncio_says_of_a_lost_exception_has_its_place_and_not_its_t
     assert CONTENT not in written
 
 
-def test_a_library_warns_in_one_line_and_says_no_more_than_that(
+def test_the_first_line_of_a_librarys_warning_is_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure("debug")
@@ -63,18 +63,34 @@ def test_a_library_warns_in_one_line_and_says_no_more_than_that(
     library.info("sent a batch")
     library.warning("the collector is away\nand more")
 
-    [line] = capsys.readouterr().err.splitlines()
-    assert json.loads(line)["event"] == "the collector is away"
+    [line] = (json.loads(one) for one in capsys.readouterr().err.splitlines())
+    assert line["event"] == "library.logged"
+    assert (line["logger"], line["level"]) == ("opentelemetry.exporter", "warning")
+    assert line["message"] == "the collector is away"
+
+
+def test_what_a_library_logs_of_an_ignored_exception_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logging.getLogger().handlers.clear()
+    log_output.configure("json", "info", is_ignored=lambda error: isinstance(error, KeyError))
+    library = logging.getLogger("grpc")
+    for error in (KeyError(CONTENT), ValueError(CONTENT)):
+        library.error("it failed", exc_info=error)
+    library.error("it failed without an exception")
+
+    lines = [json.loads(one) for one in capsys.readouterr().err.splitlines()]
+    assert [one.get("exception", "").endswith("ValueError") for one in lines] == [True, False]
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_what_strangers_say_begins_no_line_of_its_own_and_steers_no_terminal(
+def test_hostile_text_starts_no_new_line_and_sends_no_control_characters(
     capsys: pytest.CaptureFixture[str], log_format: Literal["console", "json"]
 ) -> None:
-    """A reason may quote a certificate or a key document; a library's words may quote anything."""
+    """A reason may quote a certificate or a JWKS. A library's message may quote anything."""
     configure("debug", log_format)
     hostile = "x\x1b[2J\x9b1m\r\n2026-01-01 [info] server.draining\u202e\u2028\x00"
-    structlog.get_logger().warning("auth.keys_kept", reason=hostile, one=[hostile])
+    structlog.get_logger().warning("keys.kept", reason=hostile, one=[hostile])
     structlog.get_logger().warning(hostile)
     logging.getLogger("grpc").error("%s", hostile)
 
@@ -84,7 +100,7 @@ def test_what_strangers_say_begins_no_line_of_its_own_and_steers_no_terminal(
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_no_line_has_what_an_exception_says(
+def test_no_line_has_the_text_of_an_exception(
     capsys: pytest.CaptureFixture[str], log_format: Literal["console", "json"]
 ) -> None:
     """asyncpg quotes the arguments of a query that it cannot encode."""

@@ -1,5 +1,17 @@
-"""The store's fixtures serve here too."""
+"""The fixtures of store and ingest, and a keeper over them."""
 
+from __future__ import annotations
+
+import pytest
+
+from tests.ingest.conftest import desk
+from tests.ingest.desk import Desk
 from tests.store.conftest import log, sql, store, task
+from tests.tasks.keeper import Keeper
 
-__all__ = ["log", "sql", "store", "task"]
+__all__ = ["desk", "log", "sql", "store", "task"]
+
+
+@pytest.fixture
+def keeper(desk: Desk) -> Keeper:
+    return Keeper(desk)

@@ -1,4 +1,4 @@
-"""Agent tokens open one task, and nothing else."""
+"""An agent token opens its own task and nothing else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_rotated_token_opens_nothing(store: Store, task: UUID) -> None:
         await AgentTokens(store.tasks, HandshakeQueue(1, SOON)).agent(old)
 
 
-async def test_a_token_that_was_rotated_after_it_was_taken_opens_no_longer(
+async def test_a_token_that_is_rotated_after_its_check_opens_nothing_any_more(
     store: Store, task: UUID
 ) -> None:
     tokens = AgentTokens(store.tasks, HandshakeQueue(1, SOON))
@@ -66,7 +66,7 @@ async def test_a_deleted_tasks_token_opens_nothing(store: Store, task: UUID) -> 
         await AgentTokens(store.tasks, HandshakeQueue(1, SOON)).agent(token)
 
 
-def garbage(task: UUID) -> list[str]:
+def malformed(task: UUID) -> list[str]:
     hex_ = task.hex
     return [
         *("", "x", "tla_", "tla__", f"tla_{hex_}", f"tla_{hex_}_", f"tla_{'g' * 32}_secret"),
@@ -75,8 +75,8 @@ def garbage(task: UUID) -> list[str]:
     ]
 
 
-async def test_garbage_opens_nothing(store: Store, task: UUID) -> None:
-    for token in garbage(task):
+async def test_a_malformed_token_opens_nothing(store: Store, task: UUID) -> None:
+    for token in malformed(task):
         with pytest.raises(Unauthenticated):
             await AgentTokens(store.tasks, HandshakeQueue(1, SOON)).agent(token)
 

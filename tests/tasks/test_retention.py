@@ -1,115 +1,47 @@
-"""The slow work beside answering: limits that were lowered, tasks paused for long."""
+"""Retention: limits that were lowered, tasks that stay paused."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from uuid import UUID
 
 import asyncpg
 import pytest
 
-from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.bus.notes import Deleted, Note
-from tasklogs_server.domain.errors import TaskNotFound
+from tasklogs_server.bus.notes import Deleted
 from tasklogs_server.domain.status import (
-    AgentLifecycle,
-    AppHealth,
     BuildTransition,
     Facts,
     JobStatus,
 )
-from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.store import Store
-from tasklogs_server.store.evictions import LogLimits
-from tasklogs_server.tasks.directory import Directory
-from tasklogs_server.tasks.retention import Housekeeping
 from tests.ingest.desk import Desk
 from tests.store.logs import Connection, Log, new_task, waits_for_a_lock
-from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
-
-DAY, WEEK = timedelta(days=1), timedelta(days=7)
-LIMITS = LogLimits(rows=10, bytes=1 << 30, min_retention=DAY)
-PAUSED = Facts(1, BuildTransition.STOP, JobStatus.SUCCEEDED, None, None)
-DELETED = Facts(1, BuildTransition.DELETE, JobStatus.SUCCEEDED, None, None)
-NOT_PAUSED = {
-    "no build": Facts(None, None, None, None, None),
-    "active": Facts(
-        1, BuildTransition.START, JobStatus.SUCCEEDED, AgentLifecycle.READY, AppHealth.HEALTHY
-    ),
-    "pending": Facts(1, BuildTransition.START, JobStatus.PENDING, None, None),
-    "initializing": Facts(1, BuildTransition.START, JobStatus.RUNNING, None, None),
-    "error": Facts(1, BuildTransition.STOP, JobStatus.FAILED, None, None),
-    "still stopping": Facts(1, BuildTransition.STOP, JobStatus.RUNNING, None, None),
-    "off": Facts(1, BuildTransition.START, JobStatus.SUCCEEDED, AgentLifecycle.OFF, None),
-}
+from tests.support.fixtures.conditions import until
+from tests.tasks.keeper import (
+    CODES,
+    DAY,
+    DELETED,
+    NOT_PAUSED,
+    PAUSED,
+    WEEK,
+    Keeper,
+    age,
+    is_there,
+    paused,
+    refuse,
+)
 
 
-class Keeper:
-    """Housekeeping over the desk's store; each piece of work is called by the test."""
-
-    def __init__(self, desk: Desk, *, retention: timedelta | None = WEEK) -> None:
-        self.now = 0.0
-        self.bus = LocalBus()
-        self.notes: list[Note] = []
-        self.bus.listen(self.notes.append)
-        store = desk.store
-        self.directory = Directory(store.tasks, desk.sessions, self.bus)
-        self.work = Housekeeping(
-            evictions=store.evictions,
-            directory=self.directory,
-            log_limiter=LogLimiter(store.evictions, LIMITS),
-            limits=LIMITS,
-            retention=retention,
-            clock=lambda: self.now,
-        )
-
-
-@pytest.fixture
-def keeper(desk: Desk) -> Keeper:
-    return Keeper(desk)
-
-
-async def age(sql: Connection, task: UUID, by: timedelta) -> None:
-    """Let all that is known of a task's age be so much older."""
-    for statement in (
-        "UPDATE log_entries SET committed_at = committed_at - $2::interval WHERE task_id = $1",
-        "UPDATE log_events SET committed_at = committed_at - $2::interval WHERE task_id = $1",
-        "UPDATE tasks SET changed_at = changed_at - $2::interval,"
-        " session_lost_at = session_lost_at - $2::interval WHERE task_id = $1",
-    ):
-        await sql.execute(statement, task, by)
-
-
-async def paused(store: Store, facts: Facts = PAUSED, *, contents: int = 0) -> UUID:
-    """Make a task with these facts, and with a log."""
-    task = await new_task(store)
-    log = await Log.open(store, task)
-    if contents:
-        await log.write(log.commit([b"x"] * contents, open_epoch=True))
-    await log.lose_session()
-    await store.tasks.change_facts(task, lambda _: facts)
-    return task
-
-
-async def is_there(sql: Connection, task: UUID) -> bool:
-    found: bool = await sql.fetchval(
-        "SELECT EXISTS (SELECT FROM tasks WHERE task_id = $1 AND deleted_at IS NULL)", task
-    )
-    return found
-
-
-async def test_logs_past_limits_that_were_lowered_are_brought_within_them(
+async def test_a_sweep_evicts_from_logs_that_are_past_lowered_limits(
     keeper: Keeper, store: Store, sql: Connection
 ) -> None:
     task, young = await paused(store, contents=30), await paused(store, contents=30)
     await keeper.work.sweep()
-    assert (await store.tasks.get(task)).head.held_entries == 30  # all is young
+    assert (await store.tasks.get(task)).head.held_entries == 30  # all entries are young
     await age(sql, task, DAY)
     await keeper.work.sweep()
-    assert (await store.tasks.get(task)).head.held_entries == 30  # once an hour
+    assert (await store.tasks.get(task)).head.held_entries == 30  # a sweep comes once an hour
     keeper.now += 3600
     await keeper.work.sweep()
     assert (await store.tasks.get(task)).head.held_entries <= 10
@@ -159,7 +91,7 @@ async def test_without_a_retention_nothing_is_retired(
     assert await is_there(sql, task)
 
 
-async def test_what_happened_since_begins_the_retention_anew(
+async def test_reports_commits_and_streams_restart_the_retention_period(
     keeper: Keeper, store: Store, sql: Connection
 ) -> None:
     reported, repeated, wrote, connected = [await paused(store, contents=1) for _ in range(4)]
@@ -178,13 +110,13 @@ async def test_what_happened_since_begins_the_retention_anew(
     await age(sql, wrote, 2 * WEEK)
     await keeper.work.retire()
     assert not await is_there(sql, wrote)
-    # The stream is lost now: the week begins.
+    # The stream is lost now: the period begins.
     await holds.lose_session()
     await keeper.work.retire()
     assert await is_there(sql, connected)
 
 
-async def test_the_loss_of_a_stream_counts_also_where_its_server_was_killed_days_ago(
+async def test_a_stream_counts_as_lost_when_its_server_was_killed_days_ago(
     keeper: Keeper, store: Store, database: str, sql: Connection
 ) -> None:
     task = await new_task(store)
@@ -207,7 +139,9 @@ async def test_the_loss_of_a_stream_counts_also_where_its_server_was_killed_days
         await one.close()
 
 
-async def test_a_report_that_comes_in_between_keeps_the_task(store: Store, sql: Connection) -> None:
+async def test_a_report_between_the_look_and_the_deletion_keeps_the_task(
+    store: Store, sql: Connection
+) -> None:
     task = await paused(store)
     await age(sql, task, 2 * WEEK)
     assert await store.tasks.to_retire(WEEK, limit=10) == [task]
@@ -239,33 +173,8 @@ async def test_a_commit_that_a_retirement_waits_for_keeps_the_task(
     assert await is_there(sql, task)
 
 
-async def test_a_few_are_retired_at_a_time_the_longest_paused_first(
-    keeper: Keeper, store: Store, sql: Connection
-) -> None:
-    tasks = [await paused(store) for _ in range(5)]
-    for number, task in enumerate(tasks):
-        await age(sql, task, 2 * WEEK - number * timedelta(hours=1))
-    assert await keeper.directory.retire_paused(WEEK, limit=2) == 2
-    assert [await is_there(sql, task) for task in tasks] == [False, False, True, True, True]
-
-
-async def refuse(sql: Connection, event: str, table: str, tasks: list[UUID], code: str) -> None:
-    """Let Postgres fail with this SQLSTATE where rows of these tasks are concerned."""
-    row = "OLD" if event == "DELETE" else "NEW"
-    named = ", ".join(f"'{task}'" for task in tasks)
-    await sql.execute(f"""
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN RAISE EXCEPTION 'a secret' USING ERRCODE = '{code}'; END $$;
-        CREATE TRIGGER refuse BEFORE {event} ON {table} FOR EACH ROW
-        WHEN ({row}.task_id IN ({named})) EXECUTE FUNCTION refuse()""")
-
-
-# A check says no; a row is corrupt; a block cannot be read.
-CODES = pytest.mark.parametrize("code", ["23514", "XX001", "58030"])
-
-
 @CODES
-async def test_a_log_that_cannot_be_evicted_keeps_no_other_past_its_limits(
+async def test_a_log_that_cannot_be_evicted_does_not_stop_the_eviction_of_others(
     keeper: Keeper, store: Store, sql: Connection, code: str
 ) -> None:
     tasks = sorted([await paused(store, contents=30) for _ in range(3)])
@@ -278,59 +187,7 @@ async def test_a_log_that_cannot_be_evicted_keeps_no_other_past_its_limits(
     assert held[2] <= 10
 
 
-@CODES
-async def test_a_task_that_cannot_be_retired_keeps_no_other(
-    keeper: Keeper, store: Store, sql: Connection, code: str
-) -> None:
-    tasks = [await paused(store) for _ in range(3)]
-    for number, task in enumerate(tasks):
-        await age(sql, task, 2 * WEEK - number * timedelta(hours=1))
-    await refuse(sql, "UPDATE", "tasks", tasks[:2], code)
-    await keeper.work.retire()
-    assert [await is_there(sql, task) for task in tasks] == [True, True, False]
-
-
-@CODES
-async def test_rows_that_cannot_be_deleted_keep_no_other_deleted_tasks(
-    keeper: Keeper, store: Store, sql: Connection, code: str
-) -> None:
-    tasks = [await paused(store, contents=3) for _ in range(3)]
-    await refuse(sql, "DELETE", "log_entries", tasks[:2], code)
-    for task in tasks:
-        await store.tasks.delete(task)
-    async with purging(keeper):
-
-        async def is_gone() -> bool:
-            return await sql.fetchrow("SELECT FROM tasks WHERE task_id = $1", tasks[2]) is None
-
-        await until(is_gone)
-
-
-async def test_a_deletion_of_which_nobody_heard_that_it_was_done_is_told_all_the_same(
-    keeper: Keeper, desk: Desk, task: UUID
-) -> None:
-    async with desk.agent(task) as agent:
-        # As where the caller left, or the connection broke, just after the commit.
-        await desk.store.tasks.delete(task)
-        async with purging(keeper):
-            await asyncio.wait_for(agent.has_ended.wait(), DEADLINE_SECONDS)
-        assert isinstance(agent.error, TaskNotFound)
-    assert Deleted(task) in keeper.notes
-
-
-@asynccontextmanager
-async def purging(keeper: Keeper) -> AsyncIterator[None]:
-    """Delete what is deleted as long as the block lasts."""
-    running = asyncio.create_task(keeper.directory.purge_deleted())
-    try:
-        yield
-        assert not running.done()
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-
-
-async def test_it_works_by_itself_and_survives_what_fails(
+async def test_the_loop_goes_on_after_one_piece_of_work_fails(
     desk: Desk, store: Store, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = Keeper(desk)
@@ -338,7 +195,7 @@ async def test_it_works_by_itself_and_survives_what_fails(
 
     async def fail() -> None:
         failed.set()
-        raise ValueError("of one piece of work")
+        raise ValueError("in one piece of work")
 
     monkeypatch.setattr(keeper.work, "sweep", fail)
     task = await paused(store)

@@ -1,1 +1,1 @@
-"""What operators are told."""
+"""Tests of tasklogs_server.telemetry."""

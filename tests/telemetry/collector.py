@@ -1,4 +1,4 @@
-"""A collector of traces, as OTLP over HTTP reaches it."""
+"""A collector of traces that speaks OTLP over HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.fakes.http_server import HttpServer, Request, Response
 
 @dataclass(frozen=True)
 class Span:
-    """What was exported of one span; ids in hexadecimal digits."""
+    """One exported span. Ids are in hexadecimal digits."""
 
     service: str
     name: str

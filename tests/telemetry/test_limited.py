@@ -1,4 +1,4 @@
-"""What operators see of limits: calls that were refused or cut off, answers nobody took."""
+"""Metrics of limits: calls that were refused or ended, responses that nobody read."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.telemetry.test_metrics import scrape
 CHECK = "/grpc.health.v1.Health/Check"
 
 
-def test_a_limit_is_called_by_its_setting() -> None:
+def test_a_limit_has_the_name_of_its_setting() -> None:
     assert {limit.value for limit in set(Limit) - FIXED} <= ServerSettings.model_fields.keys()
 
 
-async def test_an_answer_that_nobody_took_is_counted_and_is_not_ok(
+async def test_a_response_that_is_not_read_is_counted_and_is_not_ok(
     make_server: MakeServer,
 ) -> None:
     async with make_server(metrics_listen="0", answer_timeout=timedelta(seconds=0.4)) as server:
@@ -35,7 +35,7 @@ async def test_an_answer_that_nobody_took_is_counted_and_is_not_ok(
             assert seen("tasklogs_rpcs_under_way", method=GET_TASK_LOGS) == 1
 
             async def is_given_up() -> bool:
-                await get_task(server)  # gRPC holds on to the last call of all until the next
+                await get_task(server)  # gRPC keeps the last call until the next one
                 seen = await scrape(server)
                 return seen("tasklogs_rpcs_under_way", method=GET_TASK_LOGS) == 0
 
@@ -48,7 +48,7 @@ async def test_an_answer_that_nobody_took_is_counted_and_is_not_ok(
     assert seen("tasklogs_rpcs_total", method=GET_TASK_LOGS, code="CANCELLED") == 1
 
 
-async def test_an_answer_that_was_taken_late_is_ok(
+async def test_a_response_that_is_read_late_is_ok(
     make_server: MakeServer,
 ) -> None:
     async with make_server(metrics_listen="0") as server:
@@ -68,7 +68,7 @@ async def test_an_answer_that_was_taken_late_is_ok(
             assert seen("tasklogs_limited_total", limit=Limit.ANSWER_TIMEOUT) == 0
 
 
-async def test_a_request_that_did_not_come_in_is_counted(make_server: MakeServer) -> None:
+async def test_a_request_that_does_not_arrive_is_counted(make_server: MakeServer) -> None:
     async with (
         make_server(metrics_listen="0", request_timeout=timedelta(seconds=0.4)) as server,
         Reader.connected(server) as reader,
@@ -83,7 +83,7 @@ async def test_a_request_that_did_not_come_in_is_counted(make_server: MakeServer
         assert seen("tasklogs_rpcs_total", method=CHECK, code="DEADLINE_EXCEEDED") == 1
 
 
-async def test_a_caller_who_is_refused_is_counted_by_the_limit_that_was_hit(
+async def test_a_refused_call_is_counted_by_its_limit(
     make_server: MakeServer,
 ) -> None:
     async with make_server(metrics_listen="0", follows=1) as server:
@@ -99,21 +99,21 @@ async def test_a_caller_who_is_refused_is_counted_by_the_limit_that_was_hit(
         first.cancel()
 
 
-async def test_every_limit_shows_before_it_is_hit(make_server: MakeServer) -> None:
+async def test_every_limit_is_shown_before_it_is_hit(make_server: MakeServer) -> None:
     async with make_server(metrics_listen="0") as server:
         seen = await scrape(server)
 
     assert seen.labels("tasklogs_limited_total", "limit") == set(Limit)
 
 
-async def test_the_log_of_calls_does_not_say_ok_of_an_answer_that_was_given_up(
+async def test_the_log_of_calls_does_not_say_ok_for_a_response_that_was_given_up(
     make_server: MakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = ""
 
     async def is_written() -> bool:
         nonlocal written
-        await get_task(server)  # gRPC holds on to the last call of all until the next
+        await get_task(server)  # gRPC keeps the last call until the next one
         written += capsys.readouterr().err
         return any(GET_TASK_LOGS in line for line in written.splitlines())
 

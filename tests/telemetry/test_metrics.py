@@ -23,7 +23,7 @@ GET = "/tasklogs.v1.TaskLogs/GetTaskLogs"
 
 
 class Scraped:
-    """One answer of the metrics' port."""
+    """One response of the metrics port."""
 
     def __init__(self, text: str) -> None:
         self._samples = {
@@ -40,7 +40,7 @@ class Scraped:
         return {dict(labels).get("method", "") for _, labels in self._samples}
 
     def labels(self, name: str, label: str) -> set[str]:
-        """All values that a label of a metric has."""
+        """All values of a label of a metric."""
         return {dict(labels)[label] for one, labels in self._samples if one == name}
 
 
@@ -70,11 +70,11 @@ async def test_every_call_is_counted_by_method_and_code_and_timed(make_server: M
 
 
 async def _all_are_over(server: Server) -> bool:
-    """A caller may have an answer a moment before the server knows that it was taken."""
+    """A caller may have its response a moment before the server knows that it was read."""
     return (await scrape(server))("tasklogs_rpcs_under_way", method=GET) == 0
 
 
-async def test_names_of_methods_that_are_not_served_make_no_label(make_server: MakeServer) -> None:
+async def test_the_name_of_an_unknown_method_is_not_a_label(make_server: MakeServer) -> None:
     async with make_server(metrics_listen="0") as server:
         channel: Any = server.channel
         for name in ("/tasklogs.v1.TaskLogs/Secret", "/x/y"):
@@ -86,7 +86,7 @@ async def test_names_of_methods_that_are_not_served_make_no_label(make_server: M
     assert not {method for method in seen.methods if "Secret" in method or "/x/" in method}
 
 
-async def test_sessions_followers_commits_and_lag_show(make_server: MakeServer) -> None:
+async def test_sessions_followers_commits_and_lag_are_shown(make_server: MakeServer) -> None:
     async with make_server(metrics_listen="0") as server:
         made = await server.create_task("demo", standalone=True)
         async with ScriptedAgent.connect(server, made.agent_token) as agent:
@@ -123,7 +123,7 @@ async def _is_active(server: Server) -> bool:
     return task.status == types_pb2.TASK_STATUS_ACTIVE
 
 
-async def test_the_lag_holds_what_the_agent_says_it_waited(make_server: MakeServer) -> None:
+async def test_the_lag_includes_the_time_that_the_agent_waited(make_server: MakeServer) -> None:
     async with make_server(metrics_listen="0") as server:
         made = await server.create_task("demo", standalone=True)
         async with ScriptedAgent.connect(server, made.agent_token) as agent:
@@ -139,14 +139,14 @@ async def test_without_the_setting_there_is_no_port(server: Server) -> None:
     assert server.metrics_address is None
 
 
-async def test_a_port_that_is_taken_is_said_in_one_line(make_server: MakeServer) -> None:
+async def test_the_error_of_a_port_in_use_is_one_line(make_server: MakeServer) -> None:
     async with make_server(metrics_listen="0") as server:
         with pytest.raises(StartupError, match="TASKLOGS_METRICS_LISTEN"):
             async with make_server(metrics_listen=server.metrics_address):
                 pass
 
 
-async def test_when_the_certificate_expires_is_shown_where_there_is_one(
+async def test_the_expiry_of_the_certificate_is_shown_if_there_is_one(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
     pair = Authority(tmp_path).issue("server")

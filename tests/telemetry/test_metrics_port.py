@@ -1,4 +1,4 @@
-"""Strangers at the metrics' port: they get no more than their turn, and nobody else loses his."""
+"""Hostile clients of the metrics port: they get no more than others, and stop no scrape."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.fixtures.server import MakeServer, Server
 
 
 async def scrapes(server: Server) -> bool:
-    """Whether Prometheus gets its answer now."""
+    """Whether Prometheus gets a response now."""
     async with httpx.AsyncClient(trust_env=False) as client:
         with contextlib.suppress(httpx.HTTPError):
             answer = await client.get(f"http://{server.metrics_address}/metrics")
@@ -30,7 +30,7 @@ async def dial(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
 
 
 async def answer_to(server: Server, request: bytes) -> bytes:
-    """What comes back until it is hung up on."""
+    """What the server sends until it closes the connection."""
     reader, writer = await dial(server)
     try:
         writer.write(request)
@@ -58,7 +58,7 @@ async def answer_to(server: Server, request: bytes) -> bytes:
         b"\r\n" * 1000,
     ],
 )
-async def test_what_is_no_request_for_metrics_is_answered_briefly_or_not_at_all(
+async def test_an_invalid_request_gets_a_short_response_or_none(
     make_server: MakeServer, request_: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with make_server(metrics_listen="0") as server:
@@ -69,7 +69,7 @@ async def test_what_is_no_request_for_metrics_is_answered_briefly_or_not_at_all(
     assert "\x1b" not in capfd.readouterr().err
 
 
-async def test_connections_that_say_nothing_are_hung_up_on(
+async def test_silent_connections_are_closed(
     make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics_port, "_SECONDS", 1.0)
@@ -96,10 +96,10 @@ async def test_connections_that_say_nothing_are_hung_up_on(
                 writer.transport.abort()
 
 
-async def test_a_request_that_drips_ends_all_the_same(
+async def test_a_slow_request_is_ended_too(
     make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each byte comes in time for a patience with single reads; all together never do."""
+    """Each byte comes within the read time-out. The whole request never does."""
     monkeypatch.setattr(metrics_port, "_SECONDS", 1.0)
     async with make_server(metrics_listen="0") as server:
         reader, writer = await dial(server)

@@ -116,7 +116,7 @@ async def test_a_broken_renewal_is_logged_once_and_the_old_certificate_stays_in_
         with capture_logs() as logged:
             for _ in range(3):
                 assert await seen_by_a_new_connection(address, authority.ca) == first
-        assert [one["event"] for one in logged] == ["tls.certificate_kept"]
+        assert [one["event"] for one in logged] == ["certificate.rejected"]
 
 
 async def test_a_client_is_identified_by_its_certificate(

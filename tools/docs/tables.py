@@ -1,4 +1,4 @@
-"""Tables of settings, log events and metrics, in Markdown."""
+"""Tables of settings, metrics and log events, in Markdown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any, get_args
 
 import typer
 
-from tasklogs.agent.log_events import LOG_EVENTS
+from tasklogs.agent.log_events import LOG_EVENTS as AGENT_EVENTS
 from tasklogs.cli.main import app
+from tasklogs.log_output import LogEvent
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.telemetry.catalogue import catalogue
+from tasklogs_server.telemetry.log_events import LOG_EVENTS as SERVER_EVENTS
 
 
 def server_settings() -> str:
@@ -22,7 +24,7 @@ def server_settings() -> str:
             f"`TASKLOGS_{name.upper()}`",
             f"`{flags[name]}`" if name in flags else "",
             _default(name, field.default),
-            _sentence(field.description or "") + _choices(field.annotation),
+            (field.description or "") + _choices(field.annotation),
         )
         for name, field in ServerSettings.model_fields.items()
     ]
@@ -46,11 +48,7 @@ def agent_settings() -> str:
 
 def agent_log_events() -> str:
     """Every event of the agent's own log."""
-    rows = [
-        (f"`{one.name}`", one.level, ", ".join(f"`{name}`" for name in one.fields), one.meaning)
-        for one in LOG_EVENTS
-    ]
-    return _table(("event", "level", "fields", "meaning"), rows)
+    return _log_events(AGENT_EVENTS)
 
 
 def metrics() -> str:
@@ -65,6 +63,24 @@ def metrics() -> str:
         for one in catalogue()
     ]
     return _table(("metric", "kind", "labels", "what it says"), rows)
+
+
+def server_log_events() -> str:
+    """Every event of the server's log."""
+    return _log_events(SERVER_EVENTS)
+
+
+def _log_events(events: Iterable[LogEvent]) -> str:
+    rows = [
+        (
+            f"`{one.name}`",
+            one.level,
+            ", ".join(f"`{field}`" for field in one.fields),
+            one.meaning,
+        )
+        for one in events
+    ]
+    return _table(("event", "level", "fields", "meaning"), rows)
 
 
 def _parameters(command: str) -> Sequence[Any]:
@@ -98,10 +114,6 @@ def _default(name: str, default: object) -> str:
 def _choices(annotation: Any) -> str:
     choices = [one for one in get_args(annotation) if isinstance(one, str)]
     return f" One of {', '.join(f'`{one}`' for one in choices)}." if choices else ""
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

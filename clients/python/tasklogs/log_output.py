@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import structlog
@@ -17,6 +18,31 @@ from tasklogs.tracebacks import traceback_of
 from tasklogs.visible import fields_in_one_line
 
 LogFormat = Literal["console", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """One kind of line, for the documentation.
+
+    Every line has `timestamp` and `level` beside its `fields`. A line of the server that a call
+    caused also has `request_id`, and `task` if the call is about one.
+    """
+
+    name: str
+    """`noun.verb`."""
+    level: Literal["debug", "info", "warning", "error"]
+    fields: Sequence[str]
+    meaning: str
+    """What it means, and what to do."""
+
+
+LIBRARY_LOGGED = LogEvent(
+    "library.logged",
+    "warning",
+    ("logger", "message", "exception"),
+    "A library logged a warning or an error, with its own level.",
+)
+
 
 _MESSAGE_CHARACTERS = 500
 
@@ -86,13 +112,13 @@ class _LibraryHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        event = record.getMessage().partition("\n")[0][:_MESSAGE_CHARACTERS]
+        message = record.getMessage().partition("\n")[0][:_MESSAGE_CHARACTERS]
         if record.name == "asyncio":
-            event = event.partition("(")[0]  # a callback's arguments follow
-        fields = {"logger": record.name}
+            message = message.partition("(")[0]  # a callback's arguments follow
+        fields = {"logger": record.name, "message": message}
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             if self._is_ignored(error):
                 return
             fields["exception"] = traceback_of(error)
-        self._log.log(record.levelno, event, **fields)
+        self._log.log(record.levelno, LIBRARY_LOGGED.name, **fields)

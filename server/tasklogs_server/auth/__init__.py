@@ -1,4 +1,4 @@
-"""Who calls, and who we are: tokens, the keys that they are checked with, certificates.
+"""Tokens of users, the keys that check them, and certificates of clients and of the server.
 
-No gRPC and no store: what a call carries is handed in, and a User comes out.
+No gRPC and no store: what a call carries is passed in, and a User comes out.
 """

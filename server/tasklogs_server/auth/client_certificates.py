@@ -10,16 +10,16 @@ from tasklogs_server.domain.caller import User
 from tasklogs_server.domain.errors import Unauthenticated
 from tasklogs_server.domain.names import owner_violations
 
-# As gRPC's core calls it. It has the names as well, but in Python those end at the first NUL:
-# `root\0.evil.example` would be `root`.
+# gRPC's name for the whole certificate. gRPC also offers the names in it, but in Python those end
+# at the first NUL byte: `root\0.evil.example` would be `root`.
 _CERTIFICATE = "x509_pem_cert"
 
 
 def user_of_certificate(peer: Mapping[str, Iterable[bytes]], admins: Collection[str]) -> User:
-    """Return whose certificate a connection was opened with; the handshake has verified it.
+    """Return the user of a client certificate, which the TLS handshake has verified.
 
-    `peer` is what gRPC knows of the peer. A URI goes before a DNS name; two of a kind leave open
-    who it is. Raises Unauthenticated.
+    `peer` is gRPC's authentication context. The subject is the certificate's one URI, or its one
+    DNS name if it has no URI. Raises Unauthenticated, also for two names of the same kind.
     """
     certificates = list(peer.get(_CERTIFICATE, ()))
     if len(certificates) != 1:
@@ -43,7 +43,7 @@ def _names(pem: bytes) -> tuple[list[str], list[str]]:
         found = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return [], []
-    except Exception:  # of many kinds: what OpenSSL lets pass is not always what it should be
+    except Exception:  # of many types: OpenSSL accepts certificates that this parser does not
         raise Unauthenticated("certificate invalid") from None
     return (
         found.get_values_for_type(x509.UniformResourceIdentifier),

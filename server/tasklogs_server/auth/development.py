@@ -1,4 +1,4 @@
-"""Tokens without an issuer, for development: a key pair in a file, which signs them itself."""
+"""Tokens for development, without an issuer: a key pair in a file signs them."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tasklogs_server.auth.verifier import ADMIN_SCOPE
 
-# Neither may pass for that of a real issuer.
+# No real issuer has these names.
 ISSUER = "tasklogs-development"
 AUDIENCE = "tasklogs-development"
 _FILE_NAME = "development-key.json"
 
 
 class NoDevelopmentKey(Exception):
-    """There is no key to sign with. `str()` says what to do."""
+    """There is no development key to sign with. `str()` says what to do."""
 
 
 def key_file_in(data_dir: Path) -> Path:
-    """Return where the key pair is kept."""
+    """Return the path of the key pair."""
     return data_dir / _FILE_NAME
 
 
 def ensure_key(path: Path) -> None:
-    """Make the key pair, readable by this user alone, unless it is there. Raises OSError.
+    """Create the key pair, readable by this user alone, if there is none. Raises OSError.
 
-    The file is a JWKS document; its private member is for `mint`, servers do not read it.
+    The file is a JWKS document. `mint` reads its private member; servers do not.
     """
     if path.exists():
         return
@@ -50,14 +50,14 @@ def ensure_key(path: Path) -> None:
     try:
         with os.fdopen(handle, "w") as file:
             json.dump({"keys": [_new_key()]}, file)
-        with suppress(FileExistsError):  # another server was faster: its key is the one
+        with suppress(FileExistsError):  # another server was faster: use its key
             os.link(draft, path)
     finally:
         Path(draft).unlink()
 
 
 def mint(path: Path, *, subject: str, is_admin: bool, lifetime: timedelta) -> str:
-    """Return a token that a server with this key file takes. Raises NoDevelopmentKey."""
+    """Return a token that a server with this key file accepts. Raises NoDevelopmentKey."""
     try:
         [key] = json.loads(path.read_bytes())["keys"]
         material = jwt.PyJWK(key, algorithm="EdDSA").key

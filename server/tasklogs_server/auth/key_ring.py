@@ -1,4 +1,4 @@
-"""The keys of now: read again by time, and when a token names one that is not known."""
+"""The current keys: read again at intervals, and when a token names an unknown key."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _log = structlog.get_logger(__name__)
 class KeyRing:
     """Keys from a source.
 
-    `every`: how often it is read; `at_most_every`: how often unknown keys may ask for it. Whoever's
-    key is known never waits for a read. What cannot be read leaves the keys as they were; a JWKS
-    that holds none to check tokens with withdraws them all.
+    `every`: time between two reads. `at_most_every`: minimum time before an unknown key causes
+    another read. A token with a known key never waits for a read. If the source cannot be read, the
+    keys stay as they were. A JWKS without a usable key withdraws all keys.
     """
 
     def __init__(self, source: Source, *, every: timedelta, at_most_every: timedelta) -> None:
@@ -31,14 +31,14 @@ class KeyRing:
         self._at_most_every_seconds = at_most_every.total_seconds()
         self._attempted_at: float | None = None
         self._failures = 0
-        self._said: str | None = None
+        self._last_failure: str | None = None
         self._wanted = asyncio.Event()
         self._waiting: set[asyncio.Future[None]] = set()
         self.keys: Keys | None = None
-        """None: none could be read yet."""
+        """None: no keys were read yet."""
 
     async def read(self) -> str | None:
-        """Read the source once; return why that failed."""
+        """Read the source once. Return why it failed, None if it did not."""
         failure = await self._read()
         self._attempted_at = asyncio.get_running_loop().time()
         self._failures = 0 if failure is None else self._failures + 1
@@ -46,20 +46,20 @@ class KeyRing:
 
     async def _read(self) -> str | None:
         try:
-            # A source that sends a byte now and then would hold this for ever.
+            # A source that sends one byte at a time would keep this waiting indefinitely.
             async with asyncio.timeout(_READ_SECONDS):
                 document = await self._source.read()
             if document is not None:
                 self.keys = parse_jwks(document)
                 _log.info(
-                    "auth.keys_read",
+                    "keys.loaded",
                     source=str(self._source),
                     keys=len(self.keys.keys),
                     skipped=list(self.keys.skipped),
                 )
         except NoKeys as error:
-            # Whole, and without the keys of before: kept, they would be trusted for ever by whoever
-            # has withdrawn the only one because it leaked.
+            # The document is valid, and the keys are gone from it. An issuer whose only key leaked
+            # may withdraw it this way, so keep none of the old keys.
             self.keys = None if self.keys is None else Keys(())
             return str(error)
         except (Unreadable, UnusableKeys) as error:
@@ -69,20 +69,20 @@ class KeyRing:
         return None
 
     async def run(self) -> None:
-        """Keep the keys fresh, until cancelled. Begins with a wait: they were read before."""
+        """Keep the keys fresh until cancelled. Begins with a wait: `read` was called before."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_seconds()):
                     await self._wanted.wait()
-            self._tell(await self.read())
-            self._wanted.clear()  # whoever asked meanwhile is served by this read
+            self._log_failure(await self.read())
+            self._wanted.clear()  # this read also serves the callers that asked meanwhile
             for waiting in self._waiting:
                 if not waiting.done():
                     waiting.set_result(None)
             self._waiting.clear()
 
     async def look_again(self) -> None:
-        """Read the source now, unless that was done a moment ago. One read serves all who ask."""
+        """Read the source now, unless it was read a moment ago. Callers share one read."""
         loop = asyncio.get_running_loop()
         is_reading = self._wanted.is_set() or bool(self._waiting)
         last = self._attempted_at
@@ -102,8 +102,10 @@ class KeyRing:
         doubled: float = _FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 20)
         return min(self._every_seconds, doubled)
 
-    def _tell(self, failure: str | None) -> None:
-        if failure is not None and failure != self._said:
-            event = "auth.keys_kept" if self.keys and self.keys.keys else "auth.no_keys"
-            _log.warning(event, source=str(self._source), reason=failure)
-        self._said = failure
+    def _log_failure(self, failure: str | None) -> None:
+        if failure is not None and failure != self._last_failure:
+            if self.keys and self.keys.keys:
+                _log.warning("keys.kept", source=str(self._source), reason=failure)
+            else:
+                _log.warning("keys.missing", source=str(self._source), reason=failure)
+        self._last_failure = failure

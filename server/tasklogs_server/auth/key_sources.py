@@ -1,4 +1,4 @@
-"""Where keys are read from: a file or a URL."""
+"""The sources of keys: a file or a URL."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _MAX_BYTES = 1024 * 1024
 
 
 class Unreadable(Exception):
-    """The document could not be had. `str()` says why, in one line."""
+    """The document could not be read. `str()` says why, in one line."""
 
 
 class Source(Protocol):
     """A document that may change."""
 
     async def read(self) -> bytes | None:
-        """Return the document; None where it is the same as before. Raises Unreadable."""
+        """Return the document, None if it is unchanged. Raises Unreadable."""
 
 
 class File:
-    """A file. It is read again where another one is in its place, or it was written to."""
+    """A file. It is read again after it was replaced or written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -35,9 +35,9 @@ class File:
         return str(self._path)
 
     async def read(self) -> bytes | None:
-        """Read it. Raises Unreadable."""
+        """Return its content, None if it is unchanged. Raises Unreadable."""
         try:
-            # Small and local: a thread would cost more than it spares.
+            # A small local file: a thread would cost more than the read.
             with open(self._path, "rb") as file:  # noqa: ASYNC230, PTH123
                 stat = os.fstat(file.fileno())
                 now = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
@@ -58,20 +58,20 @@ class Url:
     def __init__(self, url: str) -> None:
         self._url = url
         self._shown = _without_secrets(url)
-        # A proxy cannot reach what loopback means here.
+        # A proxy has another loopback.
         self._through_proxy = url.startswith("https:")
 
     def __str__(self) -> str:
         return self._shown
 
     async def read(self) -> bytes | None:
-        """Fetch it. Raises Unreadable."""
+        """Fetch it. Never returns None. Raises Unreadable."""
         try:
             async with (
                 httpx.AsyncClient(
                     timeout=_FETCH_SECONDS,
                     trust_env=self._through_proxy,
-                    # What is compressed may expand to anything.
+                    # A compressed body may expand to any size.
                     headers={"Accept-Encoding": "identity"},
                 ) as client,
                 client.stream("GET", self._url) as response,
@@ -80,17 +80,17 @@ class Url:
                     raise Unreadable(f"HTTP {response.status_code}")
                 coding = response.headers.get("content-encoding", "identity")
                 if coding.strip().lower() not in ("", "identity"):
-                    raise Unreadable("it is compressed, which was not asked for")
+                    raise Unreadable("it is compressed, and the request asked for no compression")
                 return await _body(response)
         except httpx.TimeoutException:
             raise Unreadable(f"no answer within {_FETCH_SECONDS:g} s") from None
-        # InvalidURL and what becomes of odd host names are no HTTPError.
+        # InvalidURL, and the errors of strange host names, are not HTTPErrors.
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             raise Unreadable(type(error).__name__) from None
 
 
 def _without_secrets(url: str) -> str:
-    """Return what of a URL may be logged: no user, password or query."""
+    """Return the URL without user, password and query, for the log."""
     try:
         parsed = urlsplit(url)
     except ValueError:

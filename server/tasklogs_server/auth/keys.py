@@ -1,4 +1,4 @@
-"""The keys of a JWKS document (RFC 7517) that tokens may be checked with."""
+"""The keys of a JWKS document (RFC 7517) that can check tokens."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MIN_SECRET_BYTES = 32
 _MIN_RSA_BITS = 2048
 _MAX_KEYS = 100
 
-# What the key is decides how it may be used, never what the token says: else a public key would
-# pass for an HMAC secret.
+# The type of the key decides its algorithms, never the token. If the token decided, an attacker
+# could sign with HMAC and use the public key as the secret.
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _BY_CURVE: Mapping[str, Sequence[str]] = {
     "P-256": ("ES256",),
@@ -34,16 +34,16 @@ _PUBLIC_MEMBERS: Mapping[str, Sequence[str]] = {
 
 
 class UnusableKeys(Exception):
-    """A document holds no key to check tokens with. `str()` says why, in one line."""
+    """A document has no key that can check tokens. `str()` says why, in one line."""
 
 
 class NoKeys(UnusableKeys):
-    """A document is a whole JWKS, and none of its keys is one to check tokens with."""
+    """A document is a valid JWKS, and none of its keys can check tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key and the algorithms that it may be used with."""
+    """A key and its algorithms."""
 
     material: Any = field(repr=False)
     algorithms: Sequence[str]
@@ -52,15 +52,16 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one document. `skipped` says what in it was not usable, and why."""
+    """The keys of one document. `skipped` says which entries are not used, and why."""
 
     keys: Sequence[Key]
     skipped: Sequence[str] = ()
 
     def find(self, kid: str | None) -> Key | None:
-        """Return the key of a token: the one it names, or the only one there is.
+        """Return the key for a token that names `kid`, None if there is none.
 
-        A token that names none, or a key that has no name, fit where nothing can be confused.
+        If the document has one key, it also serves a token without a `kid`, and a key without a
+        `kid` serves every token.
         """
         only = self.keys[0] if len(self.keys) == 1 else None
         if only is not None and (kid is None or only.kid is None):
@@ -83,17 +84,17 @@ def parse_jwks(document: bytes) -> Keys:
         raise UnusableKeys("it is not JSON") from None
     entries = parsed.get("keys") if isinstance(parsed, dict) else None
     if not isinstance(entries, list):
-        raise UnusableKeys('it is no JWKS: an object with a list "keys"')
+        raise UnusableKeys('it is not a JWKS, which is an object with a list "keys"')
     if len(entries) > _MAX_KEYS:
-        # Each is tried, while calls wait, and what is wrong with it is told.
+        # Calls wait while the keys are parsed, and the log names each unusable one.
         raise UnusableKeys(f"it holds more than {_MAX_KEYS} keys")
     keys: list[Key] = []
     skipped: list[str] = []
-    for place, entry in enumerate(entries):
+    for position, entry in enumerate(entries):
         try:
             keys.append(_key(entry))
         except UnusableKeys as error:
-            skipped.append(f"key {place}: {error}")
+            skipped.append(f"key {position}: {error}")
     if not keys:
         raise NoKeys("; ".join(skipped) or "it holds no keys")
     return Keys(keys, skipped)
@@ -101,9 +102,9 @@ def parse_jwks(document: bytes) -> Keys:
 
 def _key(entry: object) -> Key:
     if not isinstance(entry, dict):
-        raise UnusableKeys("is no object")
+        raise UnusableKeys("is not an object")
     if str(entry.get("kty")) not in _PUBLIC_MEMBERS:
-        # An "oct" key would be a secret, in a place that is public by its nature.
+        # An "oct" key is a secret, and a JWKS is public.
         raise UnusableKeys("kty is not RSA, EC or OKP")
     if entry.get("use", "sig") != "sig":
         raise UnusableKeys("use is not sig")
@@ -122,12 +123,12 @@ def _algorithms(entry: Mapping[str, Any]) -> Sequence[str]:
         named = "EdDSA"
     algorithms = [one for one in possible if named is None or one == named]
     if not algorithms:
-        raise UnusableKeys("alg or crv is not one that is served")
+        raise UnusableKeys("alg or crv is not supported")
     return algorithms
 
 
 def _material(entry: Mapping[str, Any]) -> Any:
-    # The public members alone: whoever publishes a private key must not make us hold it.
+    # The public members alone: if an issuer publishes a private key, do not keep it.
     kind = entry["kty"]
     public = {"kty": kind} | {name: entry.get(name) for name in _PUBLIC_MEMBERS[kind]}
     try:
@@ -138,8 +139,8 @@ def _material(entry: Mapping[str, Any]) -> Any:
                 material = ECAlgorithm.from_jwk(public)
             case _:
                 material = OKPAlgorithm.from_jwk(public)
-    except Exception:  # members that are missing, no numbers, or off the curve
-        raise UnusableKeys("its members make no key") from None
+    except Exception:  # members are missing, are not numbers, or are not on the curve
+        raise UnusableKeys("its members do not form a key") from None
     if isinstance(material, RSAPublicKey) and material.key_size < _MIN_RSA_BITS:
         raise UnusableKeys(f"RSA with fewer than {_MIN_RSA_BITS} bits")
     return material

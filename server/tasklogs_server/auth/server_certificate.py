@@ -1,4 +1,4 @@
-"""The server's certificate, its key and the authorities of clients, as files that may change."""
+"""The server's certificate, its key and the client CAs, in files that may change."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _Seen = tuple[tuple[int, ...], ...]
 
 
 class BadCertificate(Exception):
-    """The files do not make a certificate to serve with. `str()` says why, in one line."""
+    """The server cannot use the files. `str()` says why, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a handshake needs, in PEM. `client_ca`: who signs the certificates of clients.
+    """What a handshake needs, in PEM. `client_ca`: the authorities of client certificates.
 
-    Written anew from what was read: OpenSSL would refuse, at each handshake, what is only nearly
-    PEM (an indented BEGIN), and ours is the more lenient reader.
+    The PEM is written anew from the parsed files. Our parser is more lenient than OpenSSL, which
+    would refuse some files (an indented BEGIN) at each handshake.
     """
 
     chain: bytes
@@ -48,27 +48,27 @@ class Certificate:
 
 
 class CertificateFiles:
-    """Files in PEM; whoever renews them writes or replaces them as they like.
+    """Files in PEM. They may be written in place or replaced, in any order.
 
-    Two files that do not fit together, for a moment or for good, leave the last good ones in use.
+    While two files do not fit together, the last usable certificate stays in use.
     """
 
     def __init__(self, chain: Path, key: Path, client_ca: Path | None) -> None:
         self._paths = (chain, key) if client_ca is None else (chain, key, client_ca)
         self._seen: _Seen | None = None
-        self._said: str | None = None
+        self._last_error: str | None = None
         self._expires_at: datetime | None = None
-        # Asked from the threads of gRPC, several at a time.
+        # gRPC calls `changed` from several threads.
         self._lock = threading.Lock()
 
     def load(self) -> Certificate:
-        """Read them. Raises BadCertificate."""
+        """Read the files. Raises BadCertificate."""
         with self._lock:
             self._seen = self._look()
             return self._load()
 
     def changed(self) -> Certificate | None:
-        """Return what is there now if it is another than at the last call, and whole."""
+        """Return the certificate if the files changed since the last call and are usable."""
         with self._lock:
             try:
                 now = self._look()
@@ -76,22 +76,22 @@ class CertificateFiles:
                     return None
                 certificate = self._load()
             except BadCertificate as error:
-                if self._said != str(error):
-                    _log.error("tls.certificate_kept", reason=str(error))
-                self._said = str(error)
+                if self._last_error != str(error):
+                    _log.error("certificate.rejected", reason=str(error))
+                self._last_error = str(error)
                 return None
-            self._seen, self._said = now, None
-            _log.info("tls.certificate_changed")
+            self._seen, self._last_error = now, None
+            _log.info("certificate.reloaded")
             return certificate
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the certificate in use expires. None before one was loaded."""
+        """When the certificate in use expires. None before `load`."""
         return self._expires_at
 
     @property
     def key_is_readable_by_others(self) -> bool:
-        """Whether any user of this machine may read the key."""
+        """Whether every user of this machine may read the key."""
         return bool(self._paths[1].stat().st_mode & stat.S_IROTH)
 
     def _look(self) -> _Seen:
@@ -99,14 +99,14 @@ class CertificateFiles:
 
     def _load(self) -> Certificate:
         chain, key, *client_ca = [_read(path) for path in self._paths]
-        certificate = _whole(self._paths, chain, key, client_ca[0] if client_ca else None)
+        certificate = _parse(self._paths, chain, key, client_ca[0] if client_ca else None)
         self._expires_at = certificate.expires_at
         return certificate
 
 
 def _state(path: Path) -> tuple[int, ...]:
     try:
-        found = path.stat()  # of what a link points to: secrets are often mounted so
+        found = path.stat()  # follows symbolic links: mounted secrets often are some
     except OSError as error:
         raise BadCertificate(f"cannot read {path}: {error.strerror}") from None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
@@ -119,22 +119,24 @@ def _read(path: Path) -> bytes:
         raise BadCertificate(f"cannot read {path}: {error.strerror}") from None
 
 
-def _whole(
+def _parse(
     paths: tuple[Path, ...], chain: bytes, key: bytes, client_ca: bytes | None
 ) -> Certificate:
-    # gRPC would take what does not fit together, and fail every handshake.
+    # gRPC would accept files that do not fit together, and fail every handshake.
     certificates = _parsed(paths[0], _CERTIFICATE, lambda: _certificates(chain))
     private = _parsed(paths[1], _KEY, lambda: load_pem_private_key(key, password=None))
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     own = certificates[0]
     public = _parsed(paths[0], _CERTIFICATE, lambda: own.public_key().public_bytes(*form))
     if public != _parsed(paths[1], _KEY, lambda: private.public_key().public_bytes(*form)):
-        raise BadCertificate(f"the key in {paths[1]} is not that of the certificate in {paths[0]}")
+        raise BadCertificate(
+            f"the key in {paths[1]} does not belong to the certificate in {paths[0]}"
+        )
     authorities = None
     if client_ca is not None:
         authorities = _parsed(paths[2], _CERTIFICATE, lambda: _certificates(client_ca))
     if own.not_valid_after_utc < datetime.now(UTC):
-        _log.warning("tls.certificate_expired", expired_at=own.not_valid_after_utc)
+        _log.warning("certificate.expired", expired_at=own.not_valid_after_utc)
     return Certificate(
         _pem(certificates),
         private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
@@ -145,8 +147,8 @@ def _whole(
 
 def _certificates(pem: bytes) -> Sequence[x509.Certificate]:
     certificates = x509.load_pem_x509_certificates(pem)
-    # At what this reader leaves for later a handshake would look: extensions here, names and keys
-    # by OpenSSL.
+    # This parser is lazy: it would report some errors only in a handshake. So read the extensions
+    # now, and let OpenSSL read the names and keys.
     for one in certificates:
         _ = one.extensions
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(
@@ -162,5 +164,5 @@ def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
 def _parsed(path: Path, kind: str, parse: Callable[[], _T]) -> _T:
     try:
         return parse()
-    except Exception:  # of many kinds, and their text is no help: most often it is no PEM
-        raise BadCertificate(f"{path} holds no {kind} in PEM that serves here") from None
+    except Exception:  # of many types, and their texts do not help: most often it is not PEM
+        raise BadCertificate(f"{path} has no usable {kind} in PEM") from None

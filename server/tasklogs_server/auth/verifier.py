@@ -1,4 +1,4 @@
-"""A bearer token (RFC 7519) is checked, and a User comes out."""
+"""Checks bearer tokens (RFC 7519) and returns their users."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _log = structlog.get_logger(__name__)
 
 
 class KeySource(Protocol):
-    """The keys of now, and a way to ask for newer ones."""
+    """The current keys, and a way to get newer ones."""
 
     @property
     def keys(self) -> Keys | None:
-        """None: there were none yet."""
+        """None: no keys were read yet."""
 
     async def look_again(self) -> None:
-        """Read them again, unless that was done a moment ago."""
+        """Read the keys again, unless that was done a moment ago."""
 
 
 @dataclass(slots=True)
@@ -43,22 +43,22 @@ class FixedKeys:
     keys: Keys | None
 
     async def look_again(self) -> None:
-        """There are no others."""
+        """Do nothing: there are no others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a token must say. `leeway`: how far the clocks of issuer and server may be apart."""
+    """What a token must say. `leeway`: allowed difference between the clocks of both sides."""
 
     issuer: str
     audience: str
     leeway: timedelta
     admins: Collection[str] = ()
-    """Subjects that are admins without the scope."""
+    """Subjects with admin rights, in addition to tokens that carry the scope."""
 
 
 class TokenVerifier:
-    """Checks tokens; remembers those that it has checked, until they expire or the keys change."""
+    """Checks tokens. Remembers checked tokens until they expire or the keys change."""
 
     def __init__(self, source: KeySource, expected: Expected, *, clock: Callable[[], datetime]):
         self._source = source
@@ -68,7 +68,7 @@ class TokenVerifier:
         self._checked_with: Keys | None = None
 
     async def user(self, token: str) -> User:
-        """Return whose token it is. Raises Unauthenticated; KeysUnavailable before any key came."""
+        """Return the token's user. Raises Unauthenticated; KeysUnavailable before the first key."""
         known = self._remembered(token)
         if known is not None:
             return known
@@ -91,7 +91,7 @@ class TokenVerifier:
 
     def _remembered(self, token: str) -> User | None:
         if self._checked_with is not self._source.keys:
-            # A key that was withdrawn takes its tokens along.
+            # A key may have been withdrawn: its tokens are invalid now.
             self._checked.clear()
             self._checked_with = self._source.keys
         user = self._checked.get(token)
@@ -123,16 +123,16 @@ class TokenVerifier:
             raise Unauthenticated("token expired") from None
         except Unauthenticated:
             raise
-        # Whatever a stranger's JSON can bring about (an infinite exp, nesting without end).
+        # An attacker's JSON can cause errors of any type (an infinite exp, endless nesting).
         except Exception as error:
             raise _invalid(type(error).__name__) from None
 
     def _user(self, claims: Mapping[str, Any]) -> User:
         subject = claims["sub"]
         if owner_violations(subject):
-            raise _invalid("no owner can have this subject")
+            raise _invalid("the subject is not a valid owner")
         is_admin = subject in self._expected.admins or ADMIN_SCOPE in _scopes(claims)
-        return User(subject, is_admin, _moment(claims["exp"]) + self._expected.leeway)
+        return User(subject, is_admin, _expiry(claims["exp"]) + self._expected.leeway)
 
 
 def _kid(token: str) -> str | None:
@@ -144,15 +144,15 @@ def _kid(token: str) -> str | None:
 
 
 def _scopes(claims: Mapping[str, Any]) -> Collection[str]:
-    # RFC 9068 has one string, parted by spaces alone; some issuers send a list.
+    # RFC 9068: one string, separated by spaces. Some issuers send a list.
     scope = claims.get("scope", "")
     if isinstance(scope, str):
         return scope.split(" ")
     return [one for one in scope if isinstance(one, str)] if isinstance(scope, list) else []
 
 
-def _moment(exp: Any) -> datetime:
-    # Beyond the calendar is for ever; a year of room, so that the leeway fits behind it.
+def _expiry(exp: Any) -> datetime:
+    # Past the last year of the calendar: never. A year is left for the leeway to be added.
     try:
         return min(datetime.fromtimestamp(int(exp), UTC), datetime(9998, 1, 1, tzinfo=UTC))
     except (OverflowError, ValueError, OSError):
@@ -160,6 +160,6 @@ def _moment(exp: Any) -> datetime:
 
 
 def _invalid(why: str) -> Unauthenticated:
-    # The operator may want to know; to the caller one word is all there is.
-    _log.debug("auth.token_refused", reason=why)
+    # The reason is for operators. The caller is told no more than this.
+    _log.debug("token.refused", reason=why)
     return Unauthenticated("token invalid")

@@ -1,4 +1,4 @@
-"""Where the rows lie: the operator's Postgres, or an embedded one."""
+"""The database: the operator's Postgres, or an embedded one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import structlog
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
-from tasklogs_server.process.lifecycle import StopSignals
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError, StopSignals
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.preflight import why_unusable
@@ -26,13 +25,13 @@ async def database(
 ) -> AsyncIterator[str]:
     """Lend a DSN: the operator's, or that of an embedded Postgres. Raises StartupError.
 
-    Where the embedded one ends by itself, `signals.stop` is set: nothing would bring it back.
+    If the embedded one ends by itself, `signals.stop` is set: nothing would start it again.
     """
     if settings.database_url is not None:
         yield settings.database_url
         return
     postgres = EmbeddedPostgres(settings.data_dir, on_progress=on_progress)
-    signals.before_leaving_at_once(postgres.abandon)
+    signals.on_abort(postgres.abandon)
     try:
         await postgres.start()
     except EmbeddedPostgresError as error:
@@ -42,7 +41,7 @@ async def database(
         async with background(_watch(postgres, signals.stop, died)):
             yield postgres.dsn()
         if died.done():
-            # Not in good order: whoever supervises this process is to start it again.
+            # An error, so that the supervisor of this process starts it again.
             raise StartupError(died.result())
     finally:
         await postgres.stop()
@@ -51,7 +50,7 @@ async def database(
 async def _watch(
     postgres: EmbeddedPostgres, stop: asyncio.Event, died: asyncio.Future[str]
 ) -> None:
-    """Stop the server where its own Postgres ends: nothing would bring it back."""
+    """Stop the server when its embedded Postgres ends: nothing would start it again."""
     ended = await postgres.wait()
     _log.error("postgres.ended", how=ended)
     died.set_result(ended)

@@ -1,23 +1,23 @@
-"""Where the server listens, and what is too open to be started."""
+"""Where the server listens, and which addresses are refused because they are not protected."""
 
 from __future__ import annotations
 
 from tasklogs.connection.loopback import is_loopback
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
 
 
 def listen_address(settings: ServerSettings) -> tuple[str, int]:
-    """Return host and port, where serving there is safe. Raises StartupError."""
+    """Return host and port. Raises StartupError where serving there would not be safe."""
     host, _, port = settings.listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise StartupError(f"--listen {settings.listen}: must be HOST:PORT")
     if not settings.insecure and not is_loopback(host):
-        _refuse_open_doors(settings)
+        _require_protection(settings)
     return host, int(port)
 
 
-def _refuse_open_doors(settings: ServerSettings) -> None:
+def _require_protection(settings: ServerSettings) -> None:
     missing = []
     if settings.tls_cert is None:
         missing.append("TLS (--tls-cert FILE --tls-key FILE)")
@@ -30,5 +30,5 @@ def _refuse_open_doors(settings: ServerSettings) -> None:
     if missing:
         raise StartupError(
             f"--listen {settings.listen}: beyond loopback this needs {' and '.join(missing)};"
-            " listen on 127.0.0.1, or say --insecure to serve without"
+            " listen on 127.0.0.1, or use --insecure to serve without"
         )

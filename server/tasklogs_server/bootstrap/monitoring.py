@@ -1,4 +1,4 @@
-"""What operators watch: metrics and traces."""
+"""What operators see: metrics, traces and the log of calls."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tasklogs_server.auth.server_certificate import CertificateFiles
+from tasklogs_server.bootstrap.calls import CallPath
+from tasklogs_server.bootstrap.limits import ServerLimits
+from tasklogs_server.bootstrap.service import Service
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.ingest.sessions import Sessions
-from tasklogs_server.limits.handshake_queue import HandshakeQueue
-from tasklogs_server.limits.ingest_budget import IngestBudget
-from tasklogs_server.middleware.responses import Responses
-from tasklogs_server.process.startup import StartupError
-from tasklogs_server.reads.follower import Follows
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
-from tasklogs_server.store import Store
 from tasklogs_server.telemetry.assembly import Telemetry, TelemetryUnavailable, Wanted, opened
 from tasklogs_server.telemetry.state import State
 
 
 @contextmanager
 def telemetry_of(settings: ServerSettings) -> Iterator[Telemetry]:
-    """Lend what the settings ask for. Raises StartupError where an extra is missing."""
+    """Open the telemetry that the settings ask for. Raises StartupError if an extra is missing."""
     wanted = Wanted(
         metrics_listen=settings.metrics_listen,
         log_calls=settings.log_calls,
@@ -42,30 +39,31 @@ def telemetry_of(settings: ServerSettings) -> Iterator[Telemetry]:
         raise StartupError(str(error)) from error
 
 
-@contextmanager
-def metrics_of(
-    telemetry: Telemetry,
-    settings: ServerSettings,
-    store: Store,
-    sessions: Sessions,
-    follows: Follows,
-    budget: IngestBudget,
-    handshakes: HandshakeQueue,
-    responses: Responses,
+def state_of(
+    limits: ServerLimits,
+    service: Service,
+    calls: CallPath,
     certificate: CertificateFiles | None,
-) -> Iterator[str | None]:
-    """Serve metrics, where that is wanted; lend the address. Raises StartupError."""
-    state = State(
-        sessions=lambda: sessions.open_count,
-        followers=lambda: follows.followers,
-        handshakes=lambda: handshakes.wanted,
-        unacknowledged_bytes=lambda: budget.held_bytes,
-        untaken_bytes=lambda: responses.held_bytes,
-        store_is_up=lambda: store.works,
-        is_draining=lambda: sessions.is_draining,
-        connections=store.connections,
+) -> State:
+    """Return where the gauges look when they are asked. `certificate` None: no TLS."""
+    return State(
+        sessions=lambda: service.sessions.open_count,
+        followers=lambda: service.follows.followers,
+        handshakes=lambda: limits.handshakes.wanted,
+        unacknowledged_bytes=lambda: limits.budget.held_bytes,
+        untaken_bytes=lambda: calls.responses.held_bytes,
+        store_is_up=lambda: service.store.works,
+        is_draining=lambda: service.sessions.is_draining,
+        connections=service.store.connections,
         certificate_expires_at=lambda: None if certificate is None else certificate.expires_at,
     )
+
+
+@contextmanager
+def metrics_of(
+    telemetry: Telemetry, settings: ServerSettings, state: State
+) -> Iterator[str | None]:
+    """Serve metrics if the settings ask for it; lend the address. Raises StartupError."""
     with ExitStack() as stack:
         try:
             address = stack.enter_context(telemetry.exposed(state))

@@ -1,11 +1,11 @@
-"""What the settings of authentication and TLS come to."""
+"""Authentication and TLS, as the settings ask for them."""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,11 +20,11 @@ from tasklogs_server.auth.server_certificate import BadCertificate, CertificateF
 from tasklogs_server.auth.verifier import Expected, FixedKeys, KeySource, TokenVerifier
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.middleware.authentication import Users, by_certificate, by_token, local
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 
-# A file costs a look at its times.
+# To find that a file is unchanged costs one `fstat`.
 _FILE_EVERY = timedelta(seconds=2)
 _FILE_AT_MOST_EVERY = timedelta(seconds=0.2)
 
@@ -33,28 +33,34 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """Who is let in, and how the server shows who it is."""
+    """How callers are authenticated, and the certificate that the server shows."""
 
     certificate: CertificateFiles | None
     """None: no TLS."""
     key_ring: KeyRing | None
-    """Whoever has it keeps it running."""
+    """The composition root runs it. None: there are no keys, or they never change."""
     _auth: str
     _keys: KeySource | None
     _expected: Expected
 
-    def users(self, agents: AgentTokens, count: Callable[[Agent], None]) -> Users:
-        """Return who tells from a call which user makes it; `count`: see `by_token`."""
+    def users(
+        self,
+        agents: AgentTokens,
+        count: Callable[[Agent], None],
+        *,
+        clock: Callable[[], datetime],
+    ) -> Users:
+        """Return what finds the user of a call. `count`: see `by_token`."""
         if self._auth == "mtls":
             return by_certificate(self._expected.admins)
         if self._keys is None:
             return local
-        verifier = TokenVerifier(self._keys, self._expected, clock=lambda: datetime.now(UTC))
+        verifier = TokenVerifier(self._keys, self._expected, clock=clock)
         return by_token(verifier, agents, count)
 
 
 async def prepare(settings: ServerSettings) -> Security:
-    """Read certificates and keys. Raises StartupError where they, or the settings, do not do."""
+    """Read certificates and keys. Raises StartupError if they or the settings are unusable."""
     certificate = _certificate(settings)
     _check_modes(settings)
     ring: KeyRing | None = None
@@ -70,7 +76,7 @@ def _certificate(settings: ServerSettings) -> CertificateFiles | None:
     chain, key = settings.tls_cert, settings.tls_key
     if chain is None or key is None:
         if chain is not None or key is not None:
-            raise StartupError("--tls-cert and --tls-key go together")
+            raise StartupError("--tls-cert and --tls-key need each other")
         if settings.tls_client_ca is not None:
             raise StartupError("--tls-client-ca needs --tls-cert and --tls-key")
         return None
@@ -80,7 +86,7 @@ def _certificate(settings: ServerSettings) -> CertificateFiles | None:
     except BadCertificate as error:
         raise StartupError(f"TLS: {error}") from error
     if files.key_is_readable_by_others:
-        _log.warning("tls.key_readable_by_others", path=str(key), mend=f"chmod o-r {key}")
+        _log_exposed(key)
     return files
 
 
@@ -93,11 +99,11 @@ def _check_modes(settings: ServerSettings) -> None:
     given = [name for name, value in sources.items() if value is not None]
     if settings.auth == "mtls" and settings.tls_client_ca is None:
         raise StartupError(
-            "--auth mtls needs --tls-client-ca FILE: who signs clients' certificates"
+            "--auth mtls needs --tls-client-ca FILE: the authorities that sign client certificates"
         )
     if settings.auth != "jwt":
         if given:
-            # Forgotten, it would leave the doors open that its writer thinks are closed.
+            # The operator set keys and expects authentication: do not serve without it.
             raise StartupError(f"{given[0]} needs --auth jwt")
         return
     if len(given) != 1:
@@ -106,7 +112,7 @@ def _check_modes(settings: ServerSettings) -> None:
         raise StartupError("--auth jwt needs --jwt-issuer and --jwt-audience: both are checked")
     if settings.jwks_url is not None and not _is_trustworthy(settings.jwks_url):
         raise StartupError(
-            "--jwks-url must be https: whoever changes the keys on the way is let in"
+            "--jwks-url must be https: an attacker who can change the keys can make tokens"
         )
 
 
@@ -142,10 +148,10 @@ async def _key_ring(settings: ServerSettings) -> KeyRing:
         ring = KeyRing(source, every=_FILE_EVERY, at_most_every=_FILE_AT_MOST_EVERY)
     failure = await ring.read()
     if failure is not None and settings.jwks_url is None:
-        raise StartupError(f"cannot take keys from {source}: {failure}")
+        raise StartupError(f"cannot load keys from {source}: {failure}")
     if failure is not None:
-        # The issuer may be away just now, and will be asked again.
-        _log.warning("auth.no_keys_yet", source=str(source), reason=failure)
+        # The issuer may be unreachable for a moment. The key ring asks again.
+        _log.warning("keys.missing", source=str(source), reason=failure)
     return ring
 
 
@@ -160,9 +166,13 @@ def _development_key(settings: ServerSettings) -> Path:
 
 
 def _warn_of_readers(path: Path) -> None:
-    # Whoever reads it makes tokens of anyone.
+    # A user who can read this file can make tokens of any subject.
     if path.stat().st_mode & stat.S_IROTH:
-        _log.warning("auth.secret_readable_by_others", path=str(path), mend=f"chmod o-r {path}")
+        _log_exposed(path)
+
+
+def _log_exposed(path: Path) -> None:
+    _log.warning("secret.exposed", path=str(path), fix=f"chmod o-r {path}")
 
 
 def _expected(settings: ServerSettings) -> Expected:

@@ -1,2 +1,4 @@
-"""Notes between processes: hints that wake, never the truth.
-No log data, no decisions; the store decides."""
+"""Notes between server processes: hints to look at the store, which alone decides.
+
+No log data and no decisions here.
+"""

@@ -1,4 +1,4 @@
-"""The bus of a single process: whoever publishes calls whoever listens."""
+"""The bus of a single process: `publish` calls the listeners."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tasklogs_server.bus.notes import Note
 
 
 class LocalBus:
-    """Passes notes on at once. Listeners only take note; they neither await nor raise."""
+    """Passes notes on at once. A listener must not wait and must not raise."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[Note], None]] = []
@@ -18,6 +18,6 @@ class LocalBus:
         self._listeners.append(listener)
 
     def publish(self, note: Note) -> None:
-        """Tell all listeners."""
+        """Call all listeners, in the order in which they registered."""
         for listener in self._listeners:
             listener(note)

@@ -1,4 +1,4 @@
-"""Ways for coroutines to share, wait and run: singleflight, background tasks, a clock, retries.
+"""Tools for coroutines: singleflight, background tasks, a clock without stalls, retries.
 
 Nothing here knows tasks, logs, gRPC or SQL.
 """

@@ -1,4 +1,4 @@
-"""Work that goes on beside a block of code."""
+"""Work that runs while a block of code runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run `work` as long as the block lasts. Its failure cancels the block and is raised.
 
-    Whatever is raised comes out as it is, not in the group's wrapping: callers tell errors by type.
+    Errors are raised as they are, without the task group's ExceptionGroup: callers catch them by
+    type.
     """
     failure: Exception | None = None
     try:

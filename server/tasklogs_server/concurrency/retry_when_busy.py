@@ -1,4 +1,4 @@
-"""What agent streams want of a store that has too much to do: they wait, as for a slow commit."""
+"""Agent streams wait for a busy store, as they wait for a slow commit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 async def once_it_has_time(work: Callable[[], Awaitable[T]]) -> T:
-    """Return what `work` returns, which is tried again as long as its turn does not come.
+    """Return what `work` returns. Try it again as long as it raises StoreBusy.
 
-    The stream is read no further meanwhile. To end it would cost the store a handshake more.
+    The stream is not read meanwhile. To end it instead would cost the store another handshake.
     """
     while True:
         try:

@@ -1,7 +1,7 @@
-"""Callers that ask the same thing at the same time share one run of it.
+"""Callers that ask for the same thing at the same time share one run of the work.
 
-Sharing is not caching: a caller joins only a run that begins after its call, so at most one run of
-a key is under way and one is next, however many callers wait, and nobody is given anything stale.
+This is not a cache. A caller joins only a run that begins after its call, so it never gets a stale
+result. However many callers wait, at most one run of a key is under way and one is next.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# Before the next run begins, the calls that are already on the sockets get their turn to join it.
-# The first run of a key is never delayed.
+# Turns of the event loop before the next run begins, in which calls that are already on the sockets
+# can join it. The first run of a key is never delayed.
 _SETTLE_TURNS = 3
 
 
 class _UnderWay(Generic[T]):
-    """The run of a key that has begun, and the one that is next."""
+    """The run of a key that has begun, and the next one."""
 
     def __init__(self) -> None:
         self.over = asyncio.Event()
@@ -26,7 +26,7 @@ class _UnderWay(Generic[T]):
 
 
 class _Next(Generic[T]):
-    """A run that has not begun, and how many wait for it."""
+    """A run that has not begun, and how many callers wait for it."""
 
     def __init__(self, task: asyncio.Task[T]) -> None:
         self.task = task
@@ -40,14 +40,15 @@ class Singleflight(Generic[T]):
         self._under_way: dict[Hashable, _UnderWay[T]] = {}
 
     async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
-        """Return what a run of `work` for `key` returns that begins no earlier than this call.
+        """Return the result of a run for `key` that begins no earlier than this call.
 
-        `work` of the run's first caller is the one that runs. A run that all its callers have left
-        is cancelled.
+        A run uses the `work` of its first caller. It is cancelled when all its callers have left.
         """
         current = self._under_way.get(key)
         if current is None:
-            return await self._run_now(key, work)  # nobody can join it any more: no task is needed
+            return await self._run_now(
+                key, work
+            )  # no caller can join it later, so it needs no task
         if current.next is None:
             current.next = _Next(asyncio.create_task(self._run_after(key, current, work)))
             current.next.task.add_done_callback(_retrieve)
@@ -75,20 +76,20 @@ class Singleflight(Generic[T]):
         try:
             return await work()
         finally:
-            # Also where it was abandoned: only now is it really over, and the next may begin.
+            # Also for a cancelled run: only now is it over, and the next one may begin.
             run.over.set()
             if run.next is None:
                 del self._under_way[key]
 
     def _forget_next(self, key: Hashable, current: _UnderWay[T], left: _Next[T]) -> None:
         if current.next is not left or self._under_way.get(key) is not current:
-            return  # it had begun
+            return  # the run has begun
         current.next = None
         if current.over.is_set():
             del self._under_way[key]
 
 
 def _retrieve(task: asyncio.Task[T]) -> None:
-    # A run that failed after its last caller left has nobody to tell.
+    # If its last caller has left, nobody else retrieves the exception of a failed run.
     if not task.cancelled():
         task.exception()

@@ -137,7 +137,7 @@ class GroupCommit:
             ):
                 outcomes = await self._writes.commit([commit for _, commit in batch])
         except StoreUnavailable:
-            # Nobody knows whether it is committed. Nothing is acknowledged; Welcome will tell.
+            # The commit may or may not have happened. Nothing is acknowledged; Welcome will tell.
             _log.warning("commit.undecided", tasks=len(batch))
             for writer, _ in batch:
                 _leave_undecided(writer)
@@ -148,7 +148,7 @@ class GroupCommit:
                 _leave_undecided(writer)
             return
         if all(outcome is Outcome.UNAVAILABLE for outcome in outcomes.values()):
-            _log.warning("batch.refused", tasks=len(batch))
+            _log.warning("store.writes_refused", tasks=len(batch))
         for writer, commit in batch:
             self._settle(writer, commit, outcomes[commit.task_id])
         if all(outcome is Outcome.LOCKED for outcome in outcomes.values()):

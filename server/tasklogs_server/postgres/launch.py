@@ -1,16 +1,16 @@
 """Becomes Postgres: takes on an identity, asks to die with its parent, and execs the program.
 
-A script of its own, run as `python -I -S launch.py ...`, because code between fork and exec in a
-process with threads (grpc, the event loop) may deadlock. It imports nothing of the project. Since
-it ends in an exec, Postgres is the supervisor's direct child, under the pid that the supervisor was
-given.
+It is a separate script, run as `python -I -S launch.py ...`, because code between fork and exec in
+a process with threads (grpc, the event loop) may deadlock. It imports nothing of the project. It
+ends in an exec, so Postgres is the supervisor's direct child and has the pid that the supervisor
+got from the fork.
 
 Usage: launch.py PARENT_PID DEATH_SIGNAL IDENTITY WORKING_DIRECTORY PROGRAM [ARGUMENT...]
 
 IDENTITY is one of
-    self                as we are
-    namespace:UID:GID   in a new user namespace in which our own ids look like these
-    user:UID:GID        really as these
+    self                the ids of this process
+    namespace:UID:GID   a new user namespace, in which the ids of this process look like these
+    user:UID:GID        these ids
 
 Exits with 126 and one line on stderr when any step fails.
 """
@@ -26,17 +26,17 @@ CANNOT_LAUNCH = 126
 
 
 def checked(result: int, step: str) -> None:
-    """Raises what a C function left in errno, with the name of the step."""
+    """Raise OSError with errno and the name of the step if a C function failed."""
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{step}: {os.strerror(number)}")
 
 
 def enter_user_namespace(libc: ctypes.CDLL, uid: int, gid: int) -> None:
-    """Look like `uid` and `gid` from the inside; on disk everything stays owned by who we are."""
+    """Look like `uid` and `gid` inside the namespace. On disk the ids of this process stay."""
     outer_uid, outer_gid = os.geteuid(), os.getegid()
     checked(libc.unshare(CLONE_NEWUSER), "no user namespace is allowed here")
-    # The kernel takes a gid map from an unprivileged writer only after setgroups is denied.
+    # The kernel accepts a gid map from an unprivileged writer only after setgroups is denied.
     for name, line in (
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {outer_uid} 1"),
@@ -48,18 +48,18 @@ def enter_user_namespace(libc: ctypes.CDLL, uid: int, gid: int) -> None:
 
 
 def become(uid: int, gid: int) -> None:
-    """Gives up every right that `uid` and `gid` do not have."""
+    """Become `uid` and `gid`, without any other right."""
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
 
 
 def launch(arguments: list[str]) -> None:
-    """Does not return. Raises OSError."""
+    """Replace this process by Postgres. Does not return. Raises OSError."""
     parent, death_signal, identity, directory, *command = arguments
     libc = ctypes.CDLL(None, use_errno=True)
 
-    # The supervisor's thread may block or ignore signals; Postgres must see the ones that stop it.
+    # The supervisor's thread may block or ignore signals. Postgres needs those that stop it.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -72,7 +72,7 @@ def launch(arguments: list[str]) -> None:
         become(int(ids[0]), int(ids[1]))
     os.chdir(directory)
 
-    # Only now: a change of credentials clears the death signal. The exec below keeps it.
+    # Not earlier: a change of credentials clears the death signal. The exec below keeps it.
     checked(libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0), "prctl")
     if os.getppid() != int(parent):
         raise OSError(0, "the supervisor ended before Postgres began")

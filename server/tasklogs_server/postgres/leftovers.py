@@ -1,4 +1,4 @@
-"""What an earlier life left behind: orphans that are still ending, and a stale postmaster.pid."""
+"""What an earlier run left behind: orphans that are still ending, and a stale postmaster.pid."""
 
 import asyncio
 import socket
@@ -11,9 +11,10 @@ PID_FILE = "postmaster.pid"
 
 
 def read_pid_file(cluster: Path) -> list[str]:
-    """Lines: pid, data directory, start, port, socket directory, address, shm key and id, state.
+    """Return the lines of the pid file.
 
-    Fewer while Postgres is starting; none when there is no file.
+    They are pid, data directory, start time, port, socket directory, address, shared memory key and
+    id, state. There are fewer while Postgres starts, and none without a file.
     """
     try:
         return (cluster / PID_FILE).read_text(errors="replace").splitlines()
@@ -22,10 +23,10 @@ def read_pid_file(cluster: Path) -> list[str]:
 
 
 async def wait_for_orphans(cluster: Path, timeout_s: float) -> None:
-    """Until nothing serves `cluster` any more. The caller holds the lock, so nothing new begins.
+    """Wait until no process serves `cluster`. The caller holds the lock, so none is started.
 
-    After a supervisor's SIGKILL its Postgres gets the death signal and ends by itself; nobody
-    signals it again from here. Raises EmbeddedPostgresError when it does not.
+    If a supervisor is killed, its Postgres gets the death signal and ends by itself. It gets no
+    other signal from here. Raises EmbeddedPostgresError if it does not end in time.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
@@ -39,12 +40,14 @@ async def wait_for_orphans(cluster: Path, timeout_s: float) -> None:
 
 
 def remove_stale_pid_file(cluster: Path) -> None:
-    """Removes a pid file that would make Postgres mistake a stranger for a running server.
+    """Remove a pid file that keeps Postgres from starting although no server runs.
 
-    Postgres refuses to start while the pid in its file is alive, whoever that is today, or when a
-    power cut left the file empty. Here no process serves the directory (`wait_for_orphans`) and the
-    lock keeps it so. A server that /proc does not show (another container on the same volume) would
-    answer on its socket or hold its shared memory.
+    Postgres refuses to start while a process has the pid in the file, even an unrelated one, or if
+    a power cut left the file empty. The caller made sure that no process serves the directory
+    (`wait_for_orphans`), and holds the lock.
+
+    Raises EmbeddedPostgresError if a server runs that /proc does not show (in another container on
+    the same volume): it answers on its socket, or is attached to its shared memory.
     """
     lines = read_pid_file(cluster)
     if _answers(lines) or _shared_memory_in_use(lines):
@@ -56,7 +59,7 @@ def remove_stale_pid_file(cluster: Path) -> None:
 
 
 def _names_a_dead_process(pid: str) -> bool:
-    # Negative in a single-user server's file.
+    # The pid is negative in the file of a single-user server.
     number = pid.strip().lstrip("-")
     return number.isdigit() and int(number) > 0 and not Path("/proc", number).exists()
 
@@ -74,7 +77,7 @@ def _answers(lines: list[str]) -> bool:
 
 
 def _shared_memory_in_use(lines: list[str]) -> bool:
-    """Line 7 holds key and id of the segment to which all of a server's processes are attached."""
+    """Whether a process is attached to the segment whose key and id are in line 7."""
     if len(lines) < 7 or len(lines[6].split()) != 2:
         return False
     key, identifier = lines[6].split()

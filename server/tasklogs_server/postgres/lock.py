@@ -1,4 +1,4 @@
-"""One supervisor per data directory."""
+"""The lock that allows one supervisor per data directory."""
 
 import fcntl
 import os
@@ -10,15 +10,15 @@ from tasklogs_server.postgres.errors import EmbeddedPostgresError
 
 
 class DataDirectoryLock:
-    """Held from creation to `release()` or to the end of this process, however that comes.
+    """Held from creation until `release()` or the end of this process, even by a kill.
 
     The kernel frees a flock with its last descriptor, so a killed supervisor leaves no stale lock.
-    The descriptor is close-on-exec (Python's default): neither Postgres nor any other child keeps
-    it alive. The pid inside is for the error message only and decides nothing.
+    The descriptor is close-on-exec (Python's default): neither Postgres nor another child keeps the
+    lock. The pid in the file is for the error message only.
     """
 
     def __init__(self, data_dir: Path) -> None:
-        """Raises EmbeddedPostgresError at once when another supervisor holds the directory."""
+        """Raise EmbeddedPostgresError at once if another supervisor holds the directory."""
         self._descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,8 +36,8 @@ class DataDirectoryLock:
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
 
     def release(self) -> None:
-        """Lets the next one in."""
-        # The file stays: removing it would let two starts lock two different files of one name.
+        """Free the directory for another supervisor."""
+        # Keep the file: without it, two starts could lock two different files of this name.
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
 

@@ -1,4 +1,4 @@
-"""Postgres' log: one file of bounded size, and the one before it."""
+"""The log of Postgres: one file of bounded size, and the file before it."""
 
 import os
 import re
@@ -9,10 +9,10 @@ LIMIT_BYTES = 8 * 1024 * 1024
 
 
 class LogFile:
-    """Postgres and its children write to an inherited descriptor, so the file is rotated in place.
+    """A log file that is rotated in place, because Postgres writes to an inherited descriptor.
 
-    The descriptor appends: after a truncation the next line lands at the start again. Lines written
-    between copy and truncation are lost; a pipe would lose none but could block Postgres.
+    The descriptor appends: after a truncation the next line is at the start. Lines that are written
+    between the copy and the truncation are lost. A pipe would lose none, but could block Postgres.
     """
 
     def __init__(self, path: Path, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -23,11 +23,11 @@ class LogFile:
         self._begin_bytes = os.fstat(self._descriptor).st_size
 
     def fileno(self) -> int:
-        """The appending descriptor, for a child's stdout and stderr."""
+        """Return the descriptor, for stdout and stderr of a child."""
         return self._descriptor
 
     def rotate_if_full(self) -> None:
-        """Moves the content to NAME.1 when it has passed the limit."""
+        """Move the content to NAME.1 if it is past the limit."""
         if os.fstat(self._descriptor).st_size > self._limit_bytes:
             previous = self.path.with_name(self.path.name + ".1")
             shutil.copyfile(self.path, previous)
@@ -36,7 +36,7 @@ class LogFile:
             self._begin_bytes = 0
 
     def last_complaint(self) -> str | None:
-        """The last line since this object was made that says what went wrong."""
+        """Return the last line that names an error, written since this object was created."""
         with self.path.open("rb") as file:
             file.seek(self._begin_bytes)
             lines = file.read(self._limit_bytes).decode("utf-8", "replace").splitlines()
@@ -44,11 +44,11 @@ class LogFile:
         complaints = [
             line for line in lines if " LOG: " not in line and any(mark in line for mark in marks)
         ]
-        # Without the time and pid in front: the line becomes part of an error message.
+        # Without the time and the pid: the line becomes part of an error message.
         return (
             re.sub(r"^.*\] (?=FATAL:|PANIC:)", "", complaints[-1].strip()) if complaints else None
         )
 
     def close(self) -> None:
-        """Closes our descriptor; Postgres has its own."""
+        """Close the descriptor of this process. Postgres has its own."""
         os.close(self._descriptor)

@@ -1,4 +1,4 @@
-"""Launching Postgres' programs, and finding those that still serve a directory."""
+"""Launches the programs of Postgres, and finds those that serve a directory."""
 
 import asyncio
 import os
@@ -21,11 +21,11 @@ async def launch(
     output: int,
     death_signal: signal.Signals,
 ) -> Process:
-    """Starts `command` as a direct child that gets `death_signal` when the calling thread ends.
+    """Start `command` as a direct child that gets `death_signal` when the calling thread ends.
 
     `directory` is its working directory, `output` a descriptor (or PIPE) for its stdout and stderr.
-    The kernel watches the thread that forked, not the process: call it on a thread that lives as
-    long as the server, as the event loop's does.
+    The kernel watches the thread that forked, not the process. So call this on a thread that lives
+    as long as the server, such as that of the event loop.
     """
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -40,19 +40,19 @@ async def launch(
         stdin=DEVNULL,
         stdout=output,
         stderr=output,
-        # Nothing of ours belongs in there: PGDATA and its kin would interfere, tokens would leak.
+        # No other variables: PGDATA and the like would interfere, and tokens would leak.
         env={name: os.environ[name] for name in LOADER_VARIABLES if name in os.environ}
         | {"LC_ALL": "C", "TZ": "UTC"},
-        # A Ctrl-C at the terminal is for the supervisor, which stops Postgres last.
+        # A Ctrl-C at the terminal is for the supervisor alone, which stops Postgres last.
         start_new_session=True,
     )
 
 
 def serving_processes(cluster: Path) -> list[int]:
-    """Pids of all postgres and initdb processes that work in `cluster`, orphans included.
+    """Return the pids of all postgres and initdb processes that work in `cluster`.
 
-    They are launched in that directory and stay there all their life, and /proc shows it: unlike a
-    pid file this never names a stranger.
+    Orphans are included. All are launched in that directory and never leave it, as /proc shows. So
+    this never names an unrelated process, as a pid file may.
     """
     try:
         wanted = cluster.stat()
@@ -65,6 +65,6 @@ def serving_processes(cluster: Path) -> list[int]:
                 ours = (entry / "comm").read_bytes() in PROGRAMS
                 if ours and os.path.samestat((entry / "cwd").stat(), wanted):
                     pids.append(int(entry.name))
-            except OSError:  # gone meanwhile, or not ours to look at
+            except OSError:  # it has ended, or belongs to another user
                 continue
     return pids

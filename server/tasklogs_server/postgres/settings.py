@@ -1,4 +1,4 @@
-"""Postgres' settings, as `-c` options: the command line wins over every file and ALTER SYSTEM."""
+"""Settings of Postgres as `-c` options, which override every file and ALTER SYSTEM."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +8,14 @@ from tasklogs_server.postgres.socket_directory import PORT
 DEFAULTS: Mapping[str, str] = {
     "max_connections": "100",
     "shared_buffers": "128MB",
-    # After each checkpoint the pages that change go into the WAL whole, most of them half empty.
+    # After a checkpoint, each changed page goes into the WAL as a whole. Most are half empty.
     "wal_compression": "pglz",
-    # Rows that live for seconds are to be cleared away in seconds: with the default of a minute the
-    # table of what tails grew by was 15 times as large as its rows.
+    # Rows that live for seconds must be vacuumed within seconds. With the default of a minute, the
+    # table of the tails' growth was 15 times as large as its rows.
     "autovacuum_naptime": "2s",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # What tables hold must not reach the log: no statements, no DETAIL ("Failing row contains").
+    # No content of tables in the log: no statements, no DETAIL ("Failing row contains").
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
     "log_line_prefix": "%m [%p] ",
@@ -23,7 +23,10 @@ DEFAULTS: Mapping[str, str] = {
 
 
 def command_line(settings: Mapping[str, str], socket_directory: Path) -> list[str]:
-    """Defaults, then the caller's, then what the supervisor relies on."""
+    """Return the options: the defaults, the caller's settings, and what the supervisor needs.
+
+    Later ones win.
+    """
     merged = {
         **DEFAULTS,
         **settings,

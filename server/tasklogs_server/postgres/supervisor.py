@@ -1,4 +1,4 @@
-"""The life of one embedded Postgres: lock, initialise, launch, watch, stop."""
+"""Runs one embedded Postgres: lock, initialise, launch, watch, stop."""
 
 import asyncio
 import contextlib
@@ -42,17 +42,17 @@ DATABASE = "tasklogs"
 READY_TIMEOUT_S = 300.0  # recovery after a crash replays up to max_wal_size
 PROGRESS_EVERY_S = 5.0
 ROTATE_EVERY_S = 10.0
-# How long each signal gets: fast shutdown with its checkpoint, immediate shutdown, the kernel.
+# The signals of a stop and the time for each: fast shutdown with a checkpoint, immediate shutdown,
+# kill.
 STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
 
 class EmbeddedPostgres:
-    """A Postgres that lives no longer than this process, on a unix socket for this user alone.
+    """A Postgres that ends with this process, on a unix socket for this user alone.
 
-    `data_dir` is made when missing; None is for root alone and means the place under /var/lib.
-    `settings` are Postgres parameters, which win over the defaults. `on_progress` gets a line
-    whenever the start does something that takes longer than a moment. `identity` forces as whom
-    Postgres runs.
+    `data_dir` is created if missing; None is for root alone and means a directory under /var/lib.
+    `settings` are parameters of Postgres, which override the defaults here. `on_progress` gets a
+    line for each slow step of the start. `identity` forces the user that Postgres runs as.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class EmbeddedPostgres:
         self._settings = settings
         self._tell = on_progress or (lambda line: None)
         self._forced_identity = identity
-        # Whatever start() acquires, in order; stop() lets go of it in reverse.
+        # What start() acquired, in order. stop() releases it in reverse order.
         self._resources = contextlib.AsyncExitStack()
         self._sockets: SocketDirectory | None = None
         self._log: LogFile | None = None
@@ -78,14 +78,14 @@ class EmbeddedPostgres:
         self._stopping = False
 
     async def start(self) -> None:
-        """Returns when Postgres accepts connections and the default database exists.
+        """Start Postgres. Return when it accepts connections and the default database exists.
 
-        Raises EmbeddedPostgresError, with nothing left running and the directory free again.
+        Raises EmbeddedPostgresError. Then nothing is left running, and the directory is free.
         """
         if sys.platform != "linux":
             raise EmbeddedPostgresError(
                 "the embedded Postgres runs on Linux only; "
-                "name a Postgres of your own with --database-url"
+                "use your own Postgres with --database-url"
             )
         self._stopping = False
         try:
@@ -100,21 +100,21 @@ class EmbeddedPostgres:
             raise
 
     async def stop(self) -> None:
-        """Returns when Postgres is gone: a fast shutdown, a harder one when that takes too long."""
+        """Stop Postgres, and return when it has ended: fast, or harder if that takes too long."""
         self._stopping = True
         await self._resources.aclose()
 
     def abandon(self) -> None:
-        """Orders Postgres to end without a checkpoint, for a process that cannot wait for it.
+        """Tell Postgres to end without a checkpoint. Does not wait.
 
-        What was committed is replayed at the next start. Nothing where it does not run.
+        The next start replays what was committed. Does nothing if Postgres does not run.
         """
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGQUIT)
 
     async def wait(self) -> str:
-        """Returns, with how, when Postgres has ended: by itself, unless stop() was called."""
+        """Wait until Postgres has ended, and return how: by itself, unless stop() was called."""
         process = _started(self._process)
         status = await process.wait()
         if self._stopping:
@@ -124,11 +124,11 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int:
-        """The postmaster's, our direct child."""
+        """The pid of the postmaster, the direct child of this process."""
         return _started(self._process).pid
 
     def dsn(self, database: str = DATABASE) -> str:
-        """A URL for asyncpg, libpq (psql) and SQLAlchemy, over the unix socket."""
+        """Return a URL for asyncpg, libpq (psql) and SQLAlchemy, over the unix socket."""
         directory = quote(str(_started(self._sockets).path))
         return f"postgresql://{USER}@/{quote(database, safe='')}?host={directory}&port={PORT}"
 
@@ -168,7 +168,7 @@ class EmbeddedPostgres:
         self._resources.callback(sockets.remove)
         command = [str(binaries.postgres), "-D", str(cluster)]
         command += command_line(self._settings, sockets.path)
-        # SIGINT: when we are killed, Postgres still shuts down cleanly, within about a second.
+        # SIGINT: if this process is killed, Postgres still shuts down cleanly, in about a second.
         self._process = await launch(identity, cluster, command, log.fileno(), signal.SIGINT)
         self._resources.push_async_callback(_end, self._process)
 
@@ -177,7 +177,7 @@ class EmbeddedPostgres:
         await self._until_ready(self._process, cluster, log)
 
     async def _choose_identity(self, wheel: Binaries) -> tuple[Identity, Binaries]:
-        """The first identity under which Postgres' own binary runs beside the data."""
+        """Return the first identity that can run the postgres program next to the data."""
         forced = self._forced_identity
         reasons = []
         for identity in [forced] if forced else candidates(self._data_dir):
@@ -200,7 +200,7 @@ class EmbeddedPostgres:
             if process.returncode is not None:
                 reason = log.last_complaint() or await self.wait()
                 raise EmbeddedPostgresError(f"Postgres did not start in {cluster.parent}: {reason}")
-            # The pid first: only our own child is to be talked to.
+            # Check the pid first: talk to no other Postgres than the child of this process.
             if read_pid_file(cluster)[:1] == [str(process.pid)] and await self._database_exists():
                 return
             if loop.time() > deadline:
@@ -213,7 +213,7 @@ class EmbeddedPostgres:
             await asyncio.sleep(0.01)
 
     async def _database_exists(self) -> bool:
-        """Makes the default database where it is missing. False while Postgres is not ready."""
+        """Create the default database if it is missing. False while Postgres is not ready."""
         try:
             try:
                 connection = await asyncpg.connect(self.dsn())
@@ -244,7 +244,7 @@ async def _probe(identity: Identity, binaries: Binaries, home: Path) -> None:
 
 
 async def _end(process: Process) -> None:
-    """Signals our own child only: the handle knows when it is gone, a pid would not."""
+    """Signal the child and no other process: a handle, unlike a pid, is never reused."""
     try:
         for number, patience_s in STOP_STEPS:
             if process.returncode is None:
@@ -262,7 +262,7 @@ async def _end(process: Process) -> None:
 async def _rotate(log: LogFile) -> None:
     while True:
         await asyncio.sleep(ROTATE_EVERY_S)
-        # A full disk is a matter for Postgres; the watch over its log goes on.
+        # The disk may be full. Postgres reports that itself; go on with the rotation.
         with contextlib.suppress(OSError):
             log.rotate_if_full()
 

@@ -1,4 +1,4 @@
-"""The operating-system process: start, signals, log output, tuning.
+"""The operating-system process: lifecycle and signals, log output, wall clock, tuning.
 
 Nothing here knows tasks, logs, gRPC or SQL.
 """

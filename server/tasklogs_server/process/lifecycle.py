@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first one asks to leave in good order, the second one leaves."""
+"""SIGTERM and SIGINT: the first signal asks the server to stop, the second ends the process."""
 
 from __future__ import annotations
 
@@ -12,30 +12,35 @@ from typing import Self
 
 import structlog
 
-# As of everything that did not come to its end: open calls were cut, nothing was flushed.
-EXIT_CODE_AT_ONCE = 1
+# A failure: open calls were cut off, and nothing was flushed.
+ABORT_EXIT_CODE = 1
 
 _log = structlog.get_logger(__name__)
 
 
+class StartupError(Exception):
+    """The server cannot start, or cannot go on. One line that says why and what to do."""
+
+
 class StoppedEarly(Exception):
-    """Asked to leave before it was ready."""
+    """A signal came before the server was ready."""
 
 
 class StopSignals:
-    """While entered, the first SIGTERM or SIGINT sets `stop`, a second one ends the process.
+    """While entered, the first SIGTERM or SIGINT sets `stop`, and the second ends the process.
 
-    At once: whatever hangs, and so without unwinding. What was acknowledged is stored.
+    The second ends it without unwinding, because something may hang. Acknowledged entries are
+    stored by then.
     """
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
-        self._last_deeds: list[Callable[[], None]] = []
+        self._abort_actions: list[Callable[[], None]] = []
         self._starting: asyncio.Timeout | None = None
 
     @asynccontextmanager
     async def while_starting(self) -> AsyncIterator[None]:
-        """Give the block up at the first signal. Raises StoppedEarly."""
+        """Cancel the block at the first signal. Raises StoppedEarly."""
         starting = asyncio.timeout(None)
         try:
             async with starting:
@@ -49,9 +54,9 @@ class StopSignals:
                 raise StoppedEarly from error
             raise
 
-    def before_leaving_at_once(self, deed: Callable[[], None]) -> None:
-        """Do this, which must not wait for anything, before a second signal ends the process."""
-        self._last_deeds.append(deed)
+    def on_abort(self, action: Callable[[], None]) -> None:
+        """Run `action` before a second signal ends the process. It must not wait for anything."""
+        self._abort_actions.append(action)
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -75,7 +80,7 @@ class StopSignals:
             if self._starting is not None:
                 self._starting.reschedule(asyncio.get_running_loop().time())
             return
-        _log.warning("server.leaves_at_once")
-        for deed in self._last_deeds:
-            deed()
-        os._exit(EXIT_CODE_AT_ONCE)
+        _log.warning("server.aborted")
+        for action in self._abort_actions:
+            action()
+        os._exit(ABORT_EXIT_CODE)

@@ -28,7 +28,7 @@ from tasklogs_server.reads.tokens import (
 )
 from tasklogs_server.store.records import LogHead, Task
 from tasklogs_server.store.tasks import NEWEST
-from tasklogs_server.tasks.directory import Directory, ListPosition
+from tasklogs_server.tasks.directory import ListPosition, TaskDirectory
 from tasklogs_server.wire.enums import (
     AGENT_LIFECYCLE,
     APP_HEALTH,
@@ -54,7 +54,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TasksService:
     """The handlers of `tasklogs.v1.Tasks`."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: TaskDirectory) -> None:
         self._directory = directory
 
     async def create_task(

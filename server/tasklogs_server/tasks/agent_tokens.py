@@ -12,7 +12,7 @@ from tasklogs_server.domain.errors import Unauthenticated
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.store.tasks import TaskStore
 
-# Told from users' tokens at a glance, and found by scanners of leaked secrets.
+# Tells agent tokens from users' tokens, and lets scanners for leaked secrets find them.
 _PREFIX = "tla_"
 _NOT_VALID = "the agent token is not valid"
 
@@ -24,44 +24,44 @@ def new_token(task_id: UUID) -> tuple[str, bytes]:
 
 
 def looks_like_an_agent_token(token: str) -> bool:
-    """Whether `token` means to be one."""
+    """Whether `token` has the form of an agent token."""
     return token.startswith(_PREFIX)
 
 
 def claimed_by(token: str) -> Agent | None:
-    """Return whose agent `token` says it is of, None where it names no task.
+    """Return the agent that `token` claims to belong to. None: it names no task.
 
-    Whether it is, `AgentTokens.agent` tells.
+    Only `AgentTokens.agent` checks the claim.
     """
     task_id = _task_of(token)
     return None if task_id is None else Agent(task_id, _hash(token))
 
 
 class AgentTokens:
-    """Checks agents' tokens against the store. Raises StoreUnavailable."""
+    """Checks agent tokens against the store. Methods raise StoreUnavailable."""
 
     def __init__(self, tasks: TaskStore, handshakes: HandshakeQueue) -> None:
         self._tasks = tasks
         self._handshakes = handshakes
 
     async def agent(self, token: str) -> Agent:
-        """Return whose agent has `token`. Raises Unauthenticated, whatever is wrong with it.
+        """Return the agent of a valid `token`. Raises Unauthenticated for any other.
 
-        Raises LimitExceeded where too many connect at once.
+        Raises LimitExceeded where too many agents connect at once.
         """
         claimed = claimed_by(token)
         if claimed is None:
             raise Unauthenticated(_NOT_VALID)
-        # Else thousands of these would be in line for the store before any reader.
+        # Without turns, thousands of agents would be queued for the store before any reader.
         async with self._handshakes.turn():
             stored = await self._tasks.token_hash(claimed.task_id)
-        # Compared even where there is no such task: the time must not tell.
+        # Compare also where there is no such task: the duration must not tell the difference.
         if not hmac.compare_digest(claimed.token_hash, stored or bytes(32)):
             raise Unauthenticated(_NOT_VALID)
         return claimed
 
     async def still_opens(self, agent: Agent) -> None:
-        """Raise Unauthenticated where the agent's token was rotated since, or its task deleted."""
+        """Raise Unauthenticated if the token was rotated, or the task deleted, since `agent`."""
         stored = await self._tasks.token_hash(agent.task_id)
         if not hmac.compare_digest(agent.token_hash, stored or bytes(32)):
             raise Unauthenticated("the agent token was rotated")

@@ -1,4 +1,4 @@
-"""The directory of tasks: created, reported on, listed and deleted; open sessions are told."""
+"""The directory of tasks: create, list, report on and delete them; open sessions are told."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _PURGE_EVERY_SECONDS = 30.0
 _log = structlog.get_logger(__name__)
 
 
-class Directory:
-    """Tasks, and what has to happen in this process when one changes."""
+class TaskDirectory:
+    """Changes tasks in the store, and tells this process's sessions and followers of it."""
 
     def __init__(self, tasks: TaskStore, sessions: Sessions, bus: LocalBus) -> None:
         self._tasks = tasks
@@ -47,7 +47,7 @@ class Directory:
     async def create(
         self, *, owner: str, name: str, display_name: str, prompt: str, standalone: bool
     ) -> tuple[Task, str]:
-        """Create a task; return it with its agent's token. Raises TaskNameTaken."""
+        """Create a task. Return it and its agent's token. Raises TaskNameTaken."""
         task_id = uuid.uuid4()
         concerns(task_id)
         token, token_hash = new_token(task_id)
@@ -69,17 +69,18 @@ class Directory:
     async def list_(
         self, *, owner: str | None, status: TaskStatus | None, after: ListPosition, limit: int
     ) -> tuple[Sequence[Task], ListPosition | None]:
-        """Read up to `limit` tasks, newest first, and the place of the next page, if there is one.
+        """Read up to `limit` tasks, newest first. Return them, and where the next page begins.
 
-        `status` filters what was read: a page may hold fewer tasks, also none.
+        The position is None on the last page. `status` filters after the read: a page may hold
+        fewer tasks than `limit`, or none, and have a next page.
         """
         tasks, is_full = await self._tasks.list_(owner=owner, after=after, limit=limit + 1)
         page = tasks[:limit]
         more = is_full or len(tasks) > limit
-        place = (page[-1].created_at, page[-1].task_id) if more else None
+        position = (page[-1].created_at, page[-1].task_id) if more else None
         if status is not None:
             page = [task for task in page if derive(task.facts).status is status]
-        return page, place
+        return page, position
 
     async def report(self, ref: TaskRef, change: Callable[[Facts], Facts]) -> Task:
         """Change a task's facts.
@@ -94,25 +95,26 @@ class Directory:
         return await self._tasks.get(task_id)
 
     async def report_build(self, ref: TaskRef, change: Callable[[Facts], Facts]) -> Task:
-        """Like `report`; the agent, if it is connected, is asked for its state."""
+        """Do as `report` does, and ask the agent for its state if it is connected."""
         task = await self.report(ref, change)
         self._sessions.build_reported(task.task_id, task.facts)
         return task
 
     async def rotate_agent_token(self, ref: TaskRef) -> str:
-        """Replace the agent's token; the stream that the old one opened ends.
+        """Replace the agent's token, and end the stream that the old token opened.
 
-        Raises TaskNotFound.
+        Return the new token. Raises TaskNotFound.
         """
         task_id = await self._resolve(ref)
         token, token_hash = new_token(task_id)
-        # The rotation raises the fence: a commit that is under way may find out before it is over.
+        # The rotation raises the fence. A commit of the old stream may fail before the rotation
+        # returns; the stream must end with the reason that is given here all the same.
         with self._sessions.ending(task_id, Unauthenticated("the agent token was rotated")):
             await self._tasks.rotate_token(task_id, token_hash)
         return token
 
     async def delete(self, ref: TaskRef) -> None:
-        """Delete a task for good: name and token end now, rows go in chunks.
+        """Delete a task for good. Its name is free and its token invalid now; rows go later.
 
         Raises TaskNotFound.
         """
@@ -123,7 +125,7 @@ class Directory:
     async def retire_paused(self, age: timedelta, *, limit: int = 20) -> int:
         """Delete tasks that have been paused for longer than `age`, as `delete` does.
 
-        At most `limit` of them; returns how many. Raises StoreUnavailable.
+        Delete at most `limit` of them, and return how many. Raises StoreUnavailable.
         """
         retired = 0
         for task_id in await self._tasks.to_retire(age, limit=limit):
@@ -136,7 +138,7 @@ class Directory:
     async def _retire(self, task_id: UUID, age: timedelta) -> bool:
         try:
             return await self._tasks.retire(task_id, age, is_paused=_is_paused)
-        except Exception as error:  # of one task's rows: the others are retired
+        except Exception as error:  # one task's rows are bad: go on with the others
             if not concerns_one_task(error):
                 raise
             _log.error("task.not_retired", task=str(task_id), error=type(error).__name__)
@@ -153,17 +155,17 @@ class Directory:
     async def purge_deleted(self) -> None:
         """Delete the rows of deleted tasks, chunk by chunk, until cancelled.
 
-        Also those that a server which died had begun with.
+        This includes tasks that a server deleted before it died.
         """
         while True:
             self._purge.clear()
             try:
                 for task_id in await self._tasks.deleted():
-                    # Whoever deleted it may not have lived, or stayed, to hear that it is done.
+                    # `delete` may have been cancelled after its commit, before it told anybody.
                     self._tell_of_deletion(task_id)
                     await self._purge_rows(task_id)
             except StoreUnavailable:
-                _log.info("purge.store_unavailable")
+                _log.info("purge.postponed", reason="the store is away")
             except Exception:
                 _log.exception("purge.failed")
             try:
@@ -180,11 +182,11 @@ class Directory:
     async def _purge_rows(self, task_id: UUID) -> None:
         try:
             while not await self._tasks.purge(task_id):
-                pass  # each chunk is its own transaction, and others get their turn between two
-        except Exception as error:  # of one task's rows: the others' go
+                pass  # each chunk is a transaction of its own: others get their turn in between
+        except Exception as error:  # one task's rows are bad: go on with the others
             if not concerns_one_task(error):
                 raise
-            _log.error("purge.failed", task=str(task_id), error=type(error).__name__)
+            _log.error("task.not_purged", task=str(task_id), error=type(error).__name__)
 
 
 def _is_paused(facts: Facts) -> bool:

@@ -1,7 +1,7 @@
-"""What a server does beside answering: it deletes what is past limits.
+"""Retention: evicts from logs that are past their limits, and deletes tasks paused for long.
 
-Eviction proper happens where an append needs the room. What no append comes for is found here: logs
-that are past limits which were lowered, and tasks that have been paused for long.
+An append evicts what it needs space for (ingest.log_limits). What no append comes for is found
+here: logs past limits that were lowered, and tasks that stay paused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound
 from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.evictions import Evictions, LogLimits
-from tasklogs_server.tasks.directory import Directory
+from tasklogs_server.tasks.directory import TaskDirectory
 
 _EVERY_SECONDS = 60.0
 _SWEEP_EVERY_SECONDS = 3600.0
@@ -27,37 +27,40 @@ _RETIRE_AT_ONCE = 20
 _log = structlog.get_logger(__name__)
 
 
-class Housekeeping:
-    """The slow work of one process. `retention` None: paused tasks stay for ever."""
+class Retention:
+    """The retention work of one process.
+
+    `period`: how long a task may stay paused before it is deleted; None: indefinitely.
+    """
 
     def __init__(
         self,
         *,
         evictions: Evictions,
-        directory: Directory,
+        directory: TaskDirectory,
         log_limiter: LogLimiter,
         limits: LogLimits,
-        retention: timedelta | None,
+        period: timedelta | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._evictions = evictions
         self._directory = directory
         self._log_limiter = log_limiter
         self._limits = limits
-        self._retention = retention
+        self._period = period
         self._clock = clock
         self._swept_at: float | None = None
 
     async def run(self) -> None:
-        """Work until cancelled; what fails is tried again the next time."""
+        """Work until cancelled. What fails is tried again in the next round."""
         while True:
             for work in (self.sweep, self.retire):
                 try:
                     await work()
                 except StoreUnavailable:
-                    pass  # the store's watch tells
+                    pass  # the store's watch logs it
                 except Exception:
-                    _log.exception("housekeeping.failed", work=work.__name__)
+                    _log.exception("retention.failed", work=work.__name__)
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def sweep(self) -> None:
@@ -69,9 +72,9 @@ class Housekeeping:
         self._swept_at = now
 
     async def retire(self) -> None:
-        """Delete tasks that have been paused for longer than the retention, a few at a time."""
-        if self._retention is not None:
-            await self._directory.retire_paused(self._retention, limit=_RETIRE_AT_ONCE)
+        """Delete tasks that have been paused for longer than the period, 20 at a time."""
+        if self._period is not None:
+            await self._directory.retire_paused(self._period, limit=_RETIRE_AT_ONCE)
 
     async def _keep_limits(self) -> None:
         place: UUID | None = UUID(int=0)
@@ -81,8 +84,8 @@ class Housekeeping:
                 try:
                     await self._log_limiter.enforce(task_id)
                 except TaskNotFound:
-                    continue  # deleted meanwhile
-                except Exception as error:  # of one task's rows: the others' limits are kept
+                    continue  # the task was deleted meanwhile
+                except Exception as error:  # one task's rows are bad: go on with the others
                     if not concerns_one_task(error):
                         raise
                     _log.error("log.not_evicted", task=str(task_id), error=type(error).__name__)

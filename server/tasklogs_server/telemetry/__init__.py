@@ -1,6 +1,5 @@
-"""What operators are told of a running server: calls, metrics, traces. Off unless asked for.
+"""What operators see of a running server: calls, metrics, traces. Off unless asked for.
 
-Other rooms know `observer` and `calls`, which need no library; the composition root builds the
-rest.
-Content, prompts and tokens never come in.
+Other packages use `observer` and `calls`, which need no library. The composition root builds the
+rest. Content, prompts and tokens never get in here.
 """

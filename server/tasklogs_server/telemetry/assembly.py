@@ -1,4 +1,4 @@
-"""Builds what was asked for; the libraries are imported only then."""
+"""Builds the telemetry that was asked for. Its libraries are imported only then."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from tasklogs_server.telemetry.recorder import Recorder
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from tasklogs_server.telemetry.exposition import Exposition
+    from tasklogs_server.telemetry.metrics_port import Exposition
     from tasklogs_server.telemetry.state import State
 
-# A trace costs some 100 us a span: enough are kept to see where time goes. Callers who trace their
-# own calls decide for them.
+# The share of calls that are traced if the caller does not decide. A span costs about 100 us; one
+# call in a hundred shows where time goes.
 _SAMPLED = 0.01
 
 
 class TelemetryUnavailable(Exception):
-    """What was asked for cannot be had; one line that says why and what to do."""
+    """A library is missing or a setting is wrong. One line that says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is on. `metrics_listen` is HOST:PORT, or a port on 127.0.0.1."""
+    """What is switched on. `metrics_listen` is HOST:PORT, or a port on 127.0.0.1."""
 
     metrics_listen: str | None
     log_calls: Literal["none", "failed", "all"]
     log_format: Literal["console", "json"]
     traces: bool
     limits: Sequence[str] = ()
-    """The names of those that calls may hit."""
+    """The names of the limits that calls may hit."""
 
 
 class Telemetry:
@@ -51,13 +51,13 @@ class Telemetry:
 
     @property
     def is_on(self) -> bool:
-        """Whether calls are to be observed at all."""
+        """Whether calls are observed at all."""
         return type(self.observer) is not Observer
 
     def exposed(self, state: State) -> AbstractContextManager[str | None]:
-        """Serve the metrics as long as the block lasts; lend the address, if there is one.
+        """Serve the metrics as long as the block lasts; lend the address, None if they are off.
 
-        Raises OSError where it cannot be listened on.
+        Raises OSError if the server cannot listen there.
         """
         if self._exposition is None:
             return nullcontext()
@@ -66,7 +66,7 @@ class Telemetry:
 
 @contextmanager
 def opened(wanted: Wanted) -> Iterator[Telemetry]:
-    """Lend what is wanted. Raises TelemetryUnavailable."""
+    """Open the telemetry for the block. Raises TelemetryUnavailable."""
     exposition = _exposition(wanted.metrics_listen, wanted.limits)
     call_log = None
     if wanted.log_calls != "none":
@@ -100,7 +100,7 @@ def _exposition(listen: str | None, limits: Sequence[str]) -> Exposition | None:
     if listen is None:
         return None
     try:
-        from tasklogs_server.telemetry.exposition import Exposition
+        from tasklogs_server.telemetry.metrics_port import Exposition
     except ModuleNotFoundError as error:
         raise TelemetryUnavailable(
             f"TASKLOGS_METRICS_LISTEN is set, but the module {error.name} is missing;"

@@ -1,7 +1,7 @@
-"""One line of the log per call: id, method, task, code, duration. Never what was said in it.
+"""One line of the log per call: id, method, task, code, duration. Never its content.
 
-A line is formatted by hand, and what gathers in a tenth of a second is written at once: through
-structlog, and each by itself, the lines cost several percent of a small read.
+Lines are formatted by hand, and written together every tenth of a second. Through structlog, one by
+one, they cost several percent of a small read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FULL_LINES = 1000
 
 
 class CallLog:
-    """Writes the lines. `only_failed`: of calls that ended OK or were cancelled there is none."""
+    """Writes the lines. `only_failed` leaves out calls that ended OK or CANCELLED."""
 
     def __init__(
         self, out: TextIO, log_format: Literal["console", "json"], *, only_failed: bool
@@ -30,7 +30,7 @@ class CallLog:
         self._second_text = ""
 
     def ended(self, call: Call, code: str) -> None:
-        """Write that a call has ended."""
+        """Add the line of a call that ended with `code`."""
         if self._only_failed and code in ("OK", "CANCELLED"):
             return
         if not self._lines:
@@ -40,7 +40,7 @@ class CallLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Write the lines that are waiting."""
         lines, self._lines = self._lines, []
         if lines:
             self._out.write("".join(lines))
@@ -55,13 +55,13 @@ class CallLog:
         return f"{self._second_text}.{int((now - second) * 1e6):06d}Z"
 
 
-# Nothing here needs escaping: ids are checked, methods are those that are served.
+# Nothing here needs escapes: request ids are checked, and only served methods are logged.
 
 
 def _json(call: Call, code: str, now: str) -> str:
     task = "null" if call.task_id is None else f'"{call.task_id}"'
     return (
-        f'{{"event": "rpc", "level": "info", "timestamp": "{now}", "request_id":'
+        f'{{"event": "rpc.ended", "level": "info", "timestamp": "{now}", "request_id":'
         f' "{call.request_id}", "method": "{call.method}", "task": {task}, "code": "{code}",'
         f' "duration_ms": {(time.perf_counter() - call.began) * 1000:.3f}}}\n'
     )
@@ -69,7 +69,7 @@ def _json(call: Call, code: str, now: str) -> str:
 
 def _console(call: Call, code: str, now: str) -> str:
     return (
-        f"{now} [info     ] rpc                            code={code}"
+        f"{now} [info     ] rpc.ended                      code={code}"
         f" duration_ms={(time.perf_counter() - call.began) * 1000:.3f} method={call.method}"
         f" request_id={call.request_id} task={call.task_id or '-'}\n"
     )

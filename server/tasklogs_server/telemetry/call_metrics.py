@@ -1,7 +1,8 @@
-"""Rate, errors and duration of calls: counted here by hand, made into metrics when asked for.
+"""Rate, errors and duration of calls: counted by hand, and made into metrics on a scrape.
 
-A call would cost four of prometheus_client's observations, each with a lock. Here one thread, the
-loop's, adds up, and the thread that Prometheus waits for may read one call of two halves.
+With prometheus_client's own types a call would cost four observations, each with a lock. Here the
+event loop's thread counts without a lock. A scrape runs in another thread, and may see a call
+counted in one metric and not yet in the next.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from tasklogs_server.telemetry.calls import Call
 
-# Reads take milliseconds, a stream that follows or an agent's hours.
+# Reads take milliseconds. Follows and agent streams last for hours.
 _BOUNDS_SECONDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
     *(60.0, 600.0, 3600.0, 21600.0),
@@ -31,7 +32,7 @@ _OTHER = "other"
 
 
 class _Method:
-    """What is known of one method."""
+    """The counts of one method."""
 
     __slots__ = ("buckets", "codes", "seconds", "under_way")
 
@@ -42,25 +43,25 @@ class _Method:
         self.codes: dict[str, int] = {}
 
     def ended(self, code: str) -> None:
-        """Count an end."""
+        """Count a call that ended with this code."""
         self.codes[code] = self.codes.get(code, 0) + 1
 
 
 class CallMetrics(Collector):
-    """The metrics of all calls, by method: those that are served, and one for all others."""
+    """The metrics of all calls, by method. All unknown methods share the label `other`."""
 
     def __init__(self) -> None:
         self._methods: dict[str, _Method] = {}
 
     def began(self, call: Call) -> None:
-        """Count a call as under way."""
+        """Count a call that begins."""
         method = self._methods.get(call.method)
         if method is None:
             method = self._methods[call.method] = _Method()
         method.under_way += 1
 
     def ended(self, call: Call, code: str) -> None:
-        """Count a call that has ended."""
+        """Count a call that ends."""
         seconds = time.perf_counter() - call.began
         method = self._methods[call.method]
         method.under_way -= 1
@@ -69,21 +70,21 @@ class CallMetrics(Collector):
         method.ended(code)
 
     def unknown_method(self) -> None:
-        """Count a call of what is not served: whatever its name, under one label."""
+        """Count a call of a method that is not served. Its name is a client's choice: no label."""
         if _OTHER not in self._methods:
             self._methods[_OTHER] = _Method()
         self._methods[_OTHER].ended("UNIMPLEMENTED")
 
     def collect(self) -> Iterator[Metric]:
-        """Make the metrics as they are now."""
+        """Return the metrics as they are now."""
         ends = CounterMetricFamily(
             "tasklogs_rpcs",
-            "RPCs that have ended, by method and status code",
+            "RPCs that ended, by method and status code",
             labels=["method", "code"],
         )
         durations = HistogramMetricFamily(
             "tasklogs_rpc_duration_seconds",
-            "How long RPCs took; a stream lasts as long as it is open",
+            "Duration of RPCs; for a stream, how long it was open",
             labels=["method"],
         )
         under_way = GaugeMetricFamily(

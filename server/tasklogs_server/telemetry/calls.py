@@ -1,4 +1,4 @@
-"""The call under way: its request id, its task. Where no telemetry is on there is none."""
+"""The current call: its request id and its task. Without telemetry there is none."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
-# Neither an agent's token nor a JWT fits: both are longer.
+# Too short for an agent token or a JWT: a token in the wrong header is not logged.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
 
 _current: ContextVar[Call | None] = ContextVar("tasklogs_call", default=None)
 
 
 class Call:
-    """One RPC. It is current in the task that serves it, and in tasks that this one starts."""
+    """One RPC. It is current in the asyncio task that serves it, and in tasks that this starts."""
 
     __slots__ = ("_request_id", "began", "method", "span", "task_id", "traceparent")
 
@@ -28,7 +28,7 @@ class Call:
         self.traceparent = ""
         self.task_id: UUID | None = None
         self.span: Any = None
-        """Its span, where it is traced."""
+        """The call's span, if it is traced."""
         for key, value in metadata:
             if key == "x-request-id" and isinstance(value, str) and _SANE_ID.fullmatch(value):
                 self._request_id = value
@@ -37,18 +37,18 @@ class Call:
 
     @property
     def request_id(self) -> str:
-        """`x-request-id` where the caller sent a sane one, else 16 hexadecimal digits."""
-        if not self._request_id:  # metrics alone need none
+        """`x-request-id` if the caller sent a valid one, else 16 hexadecimal digits."""
+        if not self._request_id:  # made on demand: metrics need none
             self._request_id = f"{random.getrandbits(64):016x}"
         return self._request_id
 
     def make_current(self) -> None:
-        """Let all that this task does from now on belong to the call."""
+        """Make everything that this asyncio task does from now on part of the call."""
         _current.set(self)
 
 
 def concerns(task_id: UUID) -> None:
-    """Say which task the current call is about, if there is a call."""
+    """Note which task the current call is about, if there is a call."""
     call = _current.get()
     if call is not None:
         call.task_id = task_id

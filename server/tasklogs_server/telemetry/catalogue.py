@@ -1,4 +1,4 @@
-"""Every metric that a server has, for the documentation and for whoever checks a dashboard."""
+"""Every metric of a server, for the documentation and for tests of dashboards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasklogs_server.telemetry.state import State
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A metric as Prometheus has it. `series` are the names that its samples go by."""
+    """A metric as Prometheus sees it. `series` are the names of its samples."""
 
     name: str
     kind: str
@@ -27,15 +27,15 @@ class Described:
 
 
 def catalogue() -> list[Described]:
-    """Return all metrics of ours, in the order of their names."""
+    """Return all metrics of the server's own, sorted by name."""
     registry = CollectorRegistry()
-    _tell_all(Metrics(registry, [""]))
+    _observe_all(Metrics(registry, [""]))
     registry.register(LiveMetrics(_nothing()))
     return sorted((_described(one) for one in registry.collect()), key=lambda one: one.name)
 
 
 def _described(metric: Metric) -> Described:
-    # A counter's name is what is asked for; of a histogram it is what its series begin with.
+    # Queries name a counter with `_total`, a histogram by the common start of its series.
     name = f"{metric.name}_total" if metric.type == "counter" else metric.name
     kept = [one for one in metric.samples if not one.name.endswith("_created")]
     labels = dict.fromkeys(label for one in kept for label in one.labels if label != "le")
@@ -43,8 +43,8 @@ def _described(metric: Metric) -> Described:
     return Described(name, metric.type, list(labels), metric.documentation, list(series))
 
 
-def _tell_all(metrics: Metrics) -> None:
-    # A metric with labels has no samples before it was told something.
+def _observe_all(metrics: Metrics) -> None:
+    # A metric with labels has no samples before its first observation.
     call = Call("", ())
     metrics.calls.began(call)
     metrics.calls.ended(call, "")

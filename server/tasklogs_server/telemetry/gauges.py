@@ -1,4 +1,4 @@
-"""What is at the moment somebody asks: read then, so that it costs nothing before."""
+"""The gauges: read from the server's state when Prometheus asks, so they cost nothing before."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class LiveMetrics(Collector):
         self._state = state
 
     def collect(self) -> Iterator[Metric]:
-        """Make the gauges as they are now."""
+        """Return the gauges as they are now."""
         state = self._state
         yield _gauge("tasklogs_sessions_open", "Agent streams that hold a fence", state.sessions())
         yield _gauge("tasklogs_followers", "Streams that follow a log", state.followers())
         yield _gauge(
             "tasklogs_handshakes_under_way",
-            "Agents that connect now, or wait in line for it",
+            "Agents that are connecting now, or wait in the queue for it",
             state.handshakes(),
         )
         yield _gauge(
             "tasklogs_unacknowledged_bytes",
-            "What agents have sent and is not committed yet",
+            "Bytes that agents have sent and that are not committed yet",
             state.unacknowledged_bytes(),
         )
         yield _gauge(
             "tasklogs_untaken_answer_bytes",
-            "Answers that are on their way, until their callers have taken them",
+            "Bytes of responses that callers have not read yet",
             state.untaken_bytes(),
         )
         yield _gauge(
@@ -42,15 +42,15 @@ class LiveMetrics(Collector):
         )
         yield _gauge(
             "tasklogs_draining",
-            "1 once the server asks everyone to leave, else 0",
+            "1 while the server drains, else 0",
             int(state.is_draining()),
         )
         expires_at = state.certificate_expires_at()
         if expires_at is not None:
             yield _gauge(
                 "tasklogs_tls_certificate_expiry_timestamp_seconds",
-                "When the certificate that new connections are shown expires, in Unix time;"
-                " not there without TLS",
+                "When the certificate that new connections get expires, in Unix time; absent"
+                " without TLS",
                 expires_at.timestamp(),
             )
         yield self._connections()
@@ -61,7 +61,7 @@ class LiveMetrics(Collector):
     def _connections(self) -> Metric:
         family = GaugeMetricFamily(
             "tasklogs_store_connections",
-            "Connections to Postgres that are in use, and callers who wait for one",
+            "Connections to Postgres that are in use, and callers that wait for one",
             labels=["pool", "state"],
         )
         for pool, counts in self._state.connections.items():

@@ -1,6 +1,6 @@
-"""The metrics: what is counted as it happens. What merely is, like open sessions, is in `live`.
+"""The counters and histograms, updated as things happen. The gauges are in `gauges`.
 
-prometheus_client and not OpenTelemetry's metrics: an observation costs 1 us here and 26 us there.
+They are prometheus_client's and not OpenTelemetry's: an observation costs 1 us here, 26 us there.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ class Metrics:
     """The counters and histograms of one server, in a registry of their own."""
 
     def __init__(self, registry: CollectorRegistry, limits: Iterable[str]) -> None:
-        """`limits` are the names of those that calls may hit."""
+        """`limits`: the names of the limits that calls may hit."""
         self.calls = CallMetrics()
         registry.register(self.calls)
         self._limits = Counter(
             "tasklogs_limited",
-            "Calls that were refused or ended for a limit, and answers that were given up because"
-            " nobody took them, by limit: a setting, without its TASKLOGS_",
+            "Calls that a limit refused or ended, and responses that were given up because nobody"
+            " read them, by limit: a setting without its TASKLOGS_",
             ["limit"],
             registry=registry,
         )
-        for limit in limits:  # from 0: a rate does not see a counter's first value
+        for limit in limits:  # from 0 on: a rate does not see the step to a first value
             self._limits.labels(limit)
         self._handshakes = Counter(
             "tasklogs_handshakes",
-            "Handshakes of agents, done or failed",
+            "Handshakes of agents, by outcome: done or failed",
             ["outcome"],
             registry=registry,
         )
         self._handshake_seconds = Histogram(
             "tasklogs_handshake_duration_seconds",
-            "From Hello to a held fence",
+            "Duration of handshakes, from Hello until the stream holds its fence",
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
         self._syncs = Histogram(
             "tasklogs_sync_duration_seconds",
-            "Syncs with task apps, until their appends are committed, by outcome",
+            "Duration of syncs with task apps, until their appends are committed, by outcome",
             ["outcome"],
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
         self._commits = Histogram(
             "tasklogs_commit_duration_seconds",
-            "One batch of commits, one transaction",
+            "Duration of a batch of commits, which is one transaction",
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
         self._commit_failures = Counter(
             "tasklogs_commit_failures",
-            "Batches of which nothing is known: the store went away",
+            "Batches of commits with an unknown outcome: the store went away",
             registry=registry,
         )
         self._batch_tasks = Histogram(
@@ -78,14 +78,14 @@ class Metrics:
         )
         self._lag = Histogram(
             "tasklogs_ingest_lag_seconds",
-            "From the moment an agent saw a change to its commit, by the agent's clock until it"
-            " was sent and the server's from its arrival; the way between them is left out",
+            "Time from when an agent saw a change until its commit: the agent's wait plus the"
+            " server's, without the network between them",
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
 
     def limited(self, limit: str) -> None:
-        """Count what a limit did."""
+        """Count a call that a limit refused or ended, or a response that it gave up."""
         self._limits.labels(limit).inc()
 
     def shook_hands(self, outcome: str, seconds: float) -> None:
@@ -104,9 +104,9 @@ class Metrics:
         self._batch_bytes.observe(size_bytes)
 
     def commit_failed(self) -> None:
-        """Count a batch of which nothing is known."""
+        """Count a batch whose outcome is unknown."""
         self._commit_failures.inc()
 
     def stored(self, lag_seconds: float) -> None:
-        """Count a change that is committed."""
+        """Count a change that was committed `lag_seconds` after its agent saw it."""
         self._lag.observe(lag_seconds)

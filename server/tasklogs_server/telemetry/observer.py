@@ -1,4 +1,4 @@
-"""What the rooms tell of their work. This one keeps nothing: telemetry that is off."""
+"""What the packages report of their work. This observer ignores it: telemetry is off."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ _NO_TRACE = nullcontext("")
 
 
 class Observer:
-    """Hears what happens. Every method is called on the hot path: none may wait or raise."""
+    """Receives reports. Every method is called on the hot path: it must not wait or raise."""
 
     def began(self, call: Call) -> None:
-        """A call of a known method has come."""
+        """A call of a known method begins."""
 
     def ended(self, call: Call, code: str) -> None:
-        """It has ended with this status, by its gRPC name."""
+        """The call ended with this status, by its gRPC name."""
 
     def unknown_method(self) -> None:
-        """A call came for what is not served."""
+        """A call of a method came that is not served."""
 
     def limited(self, limit: str) -> None:
-        """A call was refused or ended for this limit, or its answer given up."""
+        """This limit refused or ended a call, or gave up its response."""
 
     def shaking_hands(self) -> AbstractContextManager[object]:
         """An agent's handshake lasts as long as the block."""
         return _NOTHING
 
     def syncing(self) -> AbstractContextManager[str]:
-        """A sync lasts as long as the block; lends its traceparent, empty where it has no trace."""
+        """A sync lasts as long as the block; lends its traceparent, empty without a trace."""
         return _NO_TRACE
 
     def committing(self, *, tasks: int, size_bytes: int) -> AbstractContextManager[object]:
@@ -38,4 +38,4 @@ class Observer:
         return _NOTHING
 
     def stored(self, lag_seconds: float) -> None:
-        """A change is committed, so long after the agent saw it."""
+        """A change is committed, `lag_seconds` after its agent saw it."""

@@ -1,4 +1,4 @@
-"""Passes what happens on to the metrics, the log of calls and the traces: to those that are on."""
+"""Passes reports on to metrics, the log of calls and traces, whichever are on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Recorder(Observer):
         self._tracing = tracing
 
     def began(self, call: Call) -> None:
-        """Begin a call's span, and count it."""
+        """Begin the call's span, and count the call."""
         call.make_current()
         if self._metrics is not None:
             self._metrics.calls.began(call)
@@ -53,12 +53,12 @@ class Recorder(Observer):
             self._call_log.ended(call, code)
 
     def unknown_method(self) -> None:
-        """Count it."""
+        """Count the call."""
         if self._metrics is not None:
             self._metrics.calls.unknown_method()
 
     def limited(self, limit: str) -> None:
-        """Count it."""
+        """Count the call."""
         if self._metrics is not None:
             self._metrics.limited(limit)
 
@@ -105,6 +105,6 @@ class Recorder(Observer):
             self._metrics.committed(tasks, size_bytes, time.perf_counter() - began)
 
     def stored(self, lag_seconds: float) -> None:
-        """Note the lag."""
+        """Record the lag."""
         if self._metrics is not None:
             self._metrics.stored(lag_seconds)

@@ -1,4 +1,7 @@
-"""What a server is at this moment, as it can be asked."""
+"""What the gauges read of a running server.
+
+Apart from `gauges`, which imports prometheus_client: this is built without it.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ from typing import Protocol
 
 
 class ConnectionCounts(Protocol):
-    """A set of connections to Postgres."""
+    """A pool of connections to Postgres."""
 
     @property
     def in_use(self) -> int:
-        """Lent now."""
+        """Connections that are lent now."""
 
     @property
     def waiting(self) -> int:
-        """How many wait for one."""
+        """Callers that wait for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Asks for each figure. It is asked in a thread of its own: each answer is one look."""
+    """One function per figure. They run in the scrape's thread: each reads one value."""
 
     sessions: Callable[[], int]
     followers: Callable[[], int]

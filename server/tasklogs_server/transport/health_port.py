@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import grpc
 
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings, host_and_port
 from tasklogs_server.transport.health import FewWatches, Health
 from tasklogs_server.transport.listener import Options, bind

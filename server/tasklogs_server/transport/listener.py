@@ -13,7 +13,7 @@ from tasklogs_server.auth.server_certificate import (
     Certificate,
     CertificateFiles,
 )
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.settings import ServerSettings
 
 _STREAM_BYTES = 256 * 1024

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2
 from tasklogs_server.middleware.methods import without_row
-from tasklogs_server.process.startup import StartupError
+from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService

@@ -158,7 +158,7 @@ async def test_a_second_signal_ends_it_at_once_and_its_postgres_too(data_dir: Pa
 
     assert finished.code == 1
     assert took < drain_seconds
-    assert "server.leaves_at_once" in finished.stderr
+    assert "server.aborted" in finished.stderr
     assert "Traceback" not in finished.stderr
     await until(lambda: _all_gone(left))
     async with serving(data_dir) as again:
@@ -197,7 +197,7 @@ async def test_a_signal_is_obeyed_while_it_waits_for_a_database_that_is_silent()
                 finished = await finish(process)
 
     assert finished.code == 0
-    assert "server.stopped_while_starting" in finished.stdout + finished.stderr
+    assert "server.interrupted" in finished.stdout + finished.stderr
     assert "Traceback" not in finished.stderr
 
 

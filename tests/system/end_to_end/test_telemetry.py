@@ -181,7 +181,7 @@ async def test_each_call_is_a_line_with_its_id_task_code_and_duration(deployed: 
     await deployed.end()
 
     lines = [json.loads(line) for line in deployed.server.said.splitlines() if line[:1] == "{"]
-    calls = [line for line in lines if line["event"] == "rpc"]
+    calls = [line for line in lines if line["event"] == "rpc.ended"]
     read = [call for call in calls if call["request_id"] == "first" and call["code"] == "OK"][-1]
     assert read["method"] == f"/{GET}"
     assert read["task"] == deployed.task.task.id

@@ -1,17 +1,21 @@
 """A wall clock that a fault can move: real time and the seconds that a file says.
 
-    python -m tests.system.soak.moved_clock FILE serve --listen=...      # `tasklogs serve ...`
+    python -m tests.system.soak.moved_clock FILE --listen=ADDRESS --database-url=URL    # a server
 
-The server's is `app._now` alone: gRPC takes deadlines by Python's `time`, and its core would still
-have the real one. Monotonic clocks stay as they are, as on any machine whose clock is set.
+A server is given the clock as an argument. Its `time` module stays real: gRPC takes deadlines by
+it, and gRPC's core has the real clock anyway. Monotonic clocks stay as they are, as on any machine
+whose clock is set.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+
+import uvloop
 
 _NANOSECONDS = 1_000_000_000
 
@@ -59,17 +63,31 @@ def follow(file: Path) -> None:
     vars(time)["time"] = clock.time
 
 
-def main(argv: list[str]) -> int:
-    """Run `tasklogs serve` with all of `argv` but the first: the clock's file."""
-    from tasklogs.cli.main import main as command
+def main() -> None:
+    """Serve on a clock that the file moves, as `tasklogs serve` does on the real one."""
     from tasklogs_server import app
+    from tasklogs_server.settings import ServerSettings
 
-    vars(app)["_now"] = MovedClock(Path(argv[0])).now
+    parser = argparse.ArgumentParser(description="A server on a clock that a file moves.")
+    parser.add_argument("clock", type=Path)
+    parser.add_argument("--listen", required=True)
+    parser.add_argument("--database-url", required=True)
+    given = parser.parse_args()
+    given_settings = {"listen": given.listen, "database_url": given.database_url}
+    settings = ServerSettings(**given_settings)
+    uvloop.run(
+        app.serve(
+            settings,
+            on_progress=_say,
+            on_ready=lambda address: _say(f"serving on {address}"),
+            clock=MovedClock(given.clock).now,
+        )
+    )
 
-    sys.argv = ["tasklogs", *argv[1:]]
-    command()
-    return 0
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

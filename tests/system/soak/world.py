@@ -33,7 +33,7 @@ class Server(Child):
     ) -> None:
         command = (
             *(sys.executable, "-m", "tests.system.soak.moved_clock", str(clock)),
-            *("serve", f"--listen=127.0.0.1:{port}", f"--database-url={dsn}"),
+            *(f"--listen=127.0.0.1:{port}", f"--database-url={dsn}"),
         )
         super().__init__(nursery, name, said, lambda _: command)
         self.port = port

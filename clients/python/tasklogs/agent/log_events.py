@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
+from tasklogs.log_output import LIBRARY_LOGGED, LogEvent
 
-@dataclass(frozen=True, slots=True)
-class LogEvent:
-    """One kind of line: its name (noun.verb), its level, its fields, and what it means."""
-
-    name: str
-    level: Literal["debug", "info", "warning", "error"]
-    fields: tuple[str, ...]
-    meaning: str
-
-
-LOG_EVENTS = (
+LOG_EVENTS: Sequence[LogEvent] = (
     LogEvent(
         "agent.started",
         "info",
@@ -66,4 +56,5 @@ LOG_EVENTS = (
         ("reason",),
         "The agent says goodbye without having read the task app once more.",
     ),
+    LIBRARY_LOGGED,
 )

@@ -29,17 +29,11 @@ def _variables(options: Collection[str | None]) -> list[tuple[str, str]]:
     return [
         (
             f"{prefix}{name}".upper(),
-            f"{_sentence(field.description)}  [default: {_plain(field.default)}]",
+            f"{field.description or ''}  [default: {_plain(field.default)}]",
         )
         for name, field in ServerSettings.model_fields.items()
         if name not in options
     ]
-
-
-def _sentence(description: str | None) -> str:
-    if not description:
-        return ""
-    return f"{description[0].upper()}{description[1:].rstrip('.')}."
 
 
 def _plain(default: object) -> str:

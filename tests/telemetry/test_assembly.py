@@ -1,4 +1,4 @@
-"""Without the extra `telemetry`: all else works, and who asks for it is told what to install."""
+"""Without the extra `telemetry` all else works, and an error says what to install."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-# What is not there, as far as the process that begins with this can tell.
+# Makes these modules unavailable in the process that begins with this.
 WITHOUT = """
 import sys
 class Missing:
@@ -49,7 +49,7 @@ def test_neither_server_nor_agent_imports_any_of_it() -> None:
         (None, "none", True, "opentelemetry"),
     ],
 )
-def test_whoever_asks_for_what_is_missing_is_told_what_to_install(
+def test_the_error_of_a_missing_library_says_what_to_install(
     listen: str | None, calls: str, traces: bool, expected: str
 ) -> None:
     told = said(WITHOUT + OPEN.format(listen=listen, calls=calls, traces=traces))

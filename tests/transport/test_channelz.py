@@ -1,4 +1,4 @@
-"""grpc.channelz: what connections there are, where it is asked for."""
+"""grpc.channelz, which shows connections and is off by default."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def servers(server: Server, metadata: Metadata = ()) -> channelz_pb2.GetSe
     return response
 
 
-async def test_it_is_not_served_unless_it_is_asked_for(server: Server) -> None:
+async def test_it_is_not_served_by_default(server: Server) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await servers(server)
 
@@ -55,7 +55,7 @@ async def test_reflection_knows_it(make_server: MakeServer, method: str) -> None
     assert any(file.package == "grpc.channelz.v1" for file in found.values())
 
 
-async def test_where_callers_are_known_it_is_for_admins_alone(
+async def test_with_authentication_it_is_for_admins_alone(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
     async with guarded(make_server, tmp_path, channelz=True) as guard:

@@ -1,0 +1,103 @@
+"""What the service consists of: the parts that work on the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from tasklogs.log.truncation import MAX_CONTENT_BYTES
+from tasklogs_server.bootstrap.limits import ServerLimits
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
+from tasklogs_server.ingest.messages import Limits
+from tasklogs_server.ingest.session import SessionResources
+from tasklogs_server.ingest.sessions import Sessions
+from tasklogs_server.ingest.syncs import Syncs
+from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.ingest.write_behind import WriteBehind
+from tasklogs_server.reads.follower import Follows
+from tasklogs_server.reads.reader import LogReader
+from tasklogs_server.settings import ServerSettings
+from tasklogs_server.store import Store
+from tasklogs_server.store.evictions import LogLimits
+from tasklogs_server.tasks.agent_tokens import AgentTokens
+from tasklogs_server.tasks.directory import TaskDirectory
+from tasklogs_server.tasks.retention import Retention
+from tasklogs_server.telemetry.observer import Observer
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of one server. The composition root runs those that have work of their own."""
+
+    store: Store
+    group_commit: GroupCommit
+    sessions: Sessions
+    uploads: Uploads
+    reader: LogReader
+    follows: Follows
+    directory: TaskDirectory
+    agent_tokens: AgentTokens
+    retention: Retention
+
+
+def service_of(
+    settings: ServerSettings,
+    store: Store,
+    limits: ServerLimits,
+    *,
+    observer: Observer,
+    clock: Callable[[], datetime],
+) -> Service:
+    """Build the parts on an open store. Nothing runs yet."""
+    bus = LocalBus()
+    log_limits = LogLimits(settings.log_entries, settings.log_bytes, settings.min_retention)
+    log_limiter = LogLimiter(store.evictions, log_limits)
+    resources = SessionResources(
+        limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
+        group_commit=GroupCommit(store.writes, bus, observer=observer),
+        budget=limits.budget,
+        log_limiter=log_limiter,
+        epoch_limiter=EpochLimiter(store.sessions, settings.epochs_per_hour),
+        write_behind=WriteBehind(store.writes),
+        load_tail=store.sessions.tail_content,
+        clock=clock,
+        observer=observer,
+    )
+    sessions = Sessions(
+        resources,
+        store=store.sessions,
+        tasks=store.tasks,
+        bus=bus,
+        handshakes=limits.handshakes,
+        tail_bytes=settings.tail_bytes,
+        circuit_breaker=store.circuit_breaker,
+    )
+    directory = TaskDirectory(store.tasks, sessions, bus)
+    syncs = Syncs(sessions, agent_wait=settings.agent_wait, sync_timeout=settings.sync_timeout)
+    return Service(
+        store=store,
+        group_commit=resources.group_commit,
+        sessions=sessions,
+        uploads=Uploads(resources, store=store.sessions, sessions=sessions),
+        reader=LogReader(
+            store.reads,
+            sync=syncs.sync,
+            aside=limits.admission.aside,
+            confirmed_at=sessions.confirmed_at,
+            evicted=store.evictions.evicted,
+            page_bytes=settings.page_bytes,
+        ),
+        follows=Follows(store.changes, bus, sync=syncs.sync, lease=settings.lease),
+        directory=directory,
+        agent_tokens=AgentTokens(store.tasks, limits.handshakes),
+        retention=Retention(
+            evictions=store.evictions,
+            directory=directory,
+            log_limiter=log_limiter,
+            limits=log_limits,
+            period=settings.retention,
+        ),
+    )

@@ -1,0 +1,54 @@
+"""The list of log events is what the server logs, and every event is `noun.verb`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+import tasklogs_server
+from tasklogs_server.telemetry.log_events import LOG_EVENTS
+from tests.support.log_events import NOUN_VERB, WrittenEvent, log_events_of
+
+WRITTEN = log_events_of(tasklogs_server)
+# Written otherwise: call_log formats its lines by hand, and log_output takes a library's level.
+WRITTEN_OTHERWISE = {"rpc.ended", "library.logged"}
+IRREGULAR_VERBS = {"found", "kept", "left", "lost", "read", "sent"}
+
+
+@pytest.mark.parametrize("event", WRITTEN, ids=lambda one: f"{one.name} {one.where}")
+def test_every_event_in_the_code_is_listed(event: WrittenEvent) -> None:
+    assert event.name in {one.name for one in LOG_EVENTS}
+
+
+def test_every_listed_event_is_logged_with_its_level_and_its_fields() -> None:
+    calls: dict[str | None, list[WrittenEvent]] = defaultdict(list)
+    for event in WRITTEN:
+        calls[event.name].append(event)
+    assert calls.keys() == {one.name for one in LOG_EVENTS} - WRITTEN_OTHERWISE
+    for listed in LOG_EVENTS:
+        if listed.name not in WRITTEN_OTHERWISE:
+            found = calls[listed.name]
+            assert {level_of(one) for one in found} == {listed.level}, listed.name
+            assert {name for one in found for name in fields_of(one)} == set(listed.fields), listed
+
+
+@pytest.mark.parametrize("name", [one.name for one in LOG_EVENTS])
+def test_a_listed_event_is_a_noun_and_a_verb(name: str) -> None:
+    """The verb is in its past or -ing form. Either may have several words."""
+    assert NOUN_VERB.fullmatch(name)
+    verb = name.rpartition("_" if "_" in name.partition(".")[2] else ".")[2]
+    assert verb.endswith(("ed", "ing")) or verb in IRREGULAR_VERBS
+
+
+def test_the_list_is_sorted_and_names_no_event_twice() -> None:
+    names = [one.name for one in LOG_EVENTS]
+    assert names == sorted(set(names))
+
+
+def level_of(event: WrittenEvent) -> str:
+    return "error" if event.level == "exception" else event.level
+
+
+def fields_of(event: WrittenEvent) -> frozenset[str]:
+    return event.fields | {"exception"} if event.level == "exception" else event.fields
