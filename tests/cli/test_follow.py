@@ -232,7 +232,7 @@ async def test_an_expired_cursor_error_has_the_oldest_valid_cursor(server: LogSe
 
     assert finished.code == 1
     assert finished.stderr == (
-        "tasklogs: the place is gone; the oldest place that is held: --cursor c9\n"
+        "tasklogs: the place is gone; the oldest cursor that is still valid: --cursor c9\n"
     )
 
 

@@ -55,7 +55,7 @@ async def read(server: str, *options: str) -> Finished:
             ),
             "unavailable: no agent (AGENT_UNREACHABLE); try again in 2 s;"
             " is the task's `tasklogs agent` running?"
-            " What is stored can be read with --source snapshot",
+            " --source snapshot reads the stored log",
         ),
         (
             Refusal(
@@ -104,19 +104,19 @@ async def test_a_refusal_is_one_line_with_code_reason_and_what_to_do(
         ),
         (
             "not authenticated: token expired",
-            "token expired; have the issuer make a new one"
+            "token expired; get a new one from the issuer"
             " (--auth-token-file FILE, or TASKLOGS_TOKEN)",
         ),
         (
             "not authenticated: token invalid",
-            "token invalid; have the issuer make a new one"
+            "token invalid; get a new one from the issuer"
             " (--auth-token-file FILE, or TASKLOGS_TOKEN);"
-            " the server's log says at level debug what is wrong with it",
+            " the server's log has the cause at level debug",
         ),
         (
             "not authenticated: certificate ambiguous",
-            "certificate ambiguous; --tls-client-cert FILE must have one URI, or else one DNS name,"
-            " as subject alternative name",
+            "certificate ambiguous; --tls-client-cert FILE must have one URI as"
+            " subject alternative name or, without a URI, one DNS name",
         ),
     ],
     ids=["none", "expired", "invalid", "certificate"],

@@ -29,7 +29,8 @@ _CREDENTIAL_HINTS = {
     "token expired": _NEW_TOKEN,
     "token invalid": f"{_NEW_TOKEN}; the server's log has the cause at level debug",
     "certificate": (
-        "--tls-client-cert FILE must have one subject alternative name: a URI or a DNS name"
+        "--tls-client-cert FILE must have one URI as subject alternative name or, without a URI,"
+        " one DNS name"
     ),
 }
 """What to do about refused credentials, by a part of the server's message."""
