@@ -58,7 +58,7 @@ async def rows_left(sql: Connection, task_id: UUID) -> dict[str, int]:
         "SELECT table_name FROM information_schema.columns"
         " WHERE column_name = 'task_id' AND table_schema = 'public'"
     )
-    assert len(tables) >= 7
+    assert len(tables) >= 6
     left = {}
     for row in tables:
         table = row["table_name"]

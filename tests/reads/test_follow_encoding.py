@@ -1,0 +1,59 @@
+"""Events of a follow, decoded as a client does."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from tasklogs.log.delta import Delta
+from tasklogs.log.entry import EntryType, Time
+from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs_server.domain.status import NO_FACTS, derive
+from tasklogs_server.reads.follow_encoding import encode_event
+from tasklogs_server.reads.follow_events import (
+    CaughtUp,
+    FollowEvent,
+    Progress,
+    StatusChanged,
+    TailSent,
+)
+from tasklogs_server.store.log_changes import EntriesChanged
+from tasklogs_server.store.records import EpochOpened, TailHead, TailWithdrawn
+
+HEAD = TailHead(7, EntryType.OUTPUT, Time(5, 6), revision=9, dropped_bytes=0, part_bytes=3)
+GROWN = TailSent(2, HEAD, b"abcdef", base_revision=8, delta=Delta(3, b"def"))
+EVENTS: dict[str, FollowEvent] = {
+    "status": StatusChanged(derive(NO_FACTS)),
+    "entries": EntriesChanged(2, GROWN.encoded, last_id=7, revision=9),
+    "entry_withdrawn": TailWithdrawn(9, 2, 0, 7),
+    "epoch_started": EpochOpened(9, 2),
+    "caught_up": CaughtUp(),
+    "progress": Progress(),
+}
+
+
+def decoded(event: FollowEvent, *, as_delta: bool = False) -> pb.FollowTaskLogsResponse:
+    return pb.FollowTaskLogsResponse.FromString(encode_event("place", event, as_delta=as_delta))
+
+
+@pytest.mark.parametrize(("kind", "event"), EVENTS.items(), ids=EVENTS.keys())
+def test_an_event_is_sent_with_its_cursor(kind: str, event: FollowEvent) -> None:
+    message = decoded(event)
+    assert (message.cursor, message.WhichOneof("event")) == ("place", kind)
+
+
+def test_a_change_of_the_tail_is_sent_whole_or_as_its_delta() -> None:
+    [entry] = decoded(GROWN).entries.logs
+    assert (entry.id, entry.revision, entry.content) == (7, 9, "abcdef")
+    assert decoded(GROWN).entries.epoch == 2
+    delta = decoded(GROWN, as_delta=True).delta
+    assert (delta.epoch, delta.id, delta.base_revision, delta.revision) == (2, 7, 8, 9)
+    assert (delta.keep_bytes, delta.text) == (3, "def")
+    assert (delta.time.seconds, delta.time.nanos) == (5, 6)
+    assert delta.content_crc32 == zlib.crc32(b"abcdef")
+
+
+def test_a_change_without_a_delta_is_sent_whole() -> None:
+    new = TailSent(2, HEAD, b"abcdef", base_revision=None, delta=None)
+    assert decoded(new, as_delta=True) == decoded(GROWN)
