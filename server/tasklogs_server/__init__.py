@@ -1,2 +1,4 @@
-"""The server: services -> logs, agents -> store, bus -> domain; app.py composes them.
-What only clients need does not come in."""
+"""The server. app.py composes the packages; pyproject.toml lists the layers in which they import.
+
+Code that only clients need does not belong here.
+"""

@@ -234,7 +234,7 @@ async def _persist(sessions: Sessions) -> None:
         try:
             await sessions.tick()
         except StoreUnavailable:
-            pass  # the store's watch logs this
+            pass  # the store's monitor logs this
         except Exception:
             _log.exception("sessions.tick_failed")
         await asyncio.sleep(_TICK_SECONDS)

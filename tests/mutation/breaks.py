@@ -108,15 +108,15 @@ BREAKS = (
         f"{_SERVER}/store/sessions.py",
         "session_serial BETWEEN 1 AND $2",
         "($2::bigint IS NOT NULL)",
-        "tests/ingest/test_losses.py::test_a_tick_that_is_late_marks_no_session_that_began_after_it",
+        "tests/ingest/test_lost_sessions.py::test_a_tick_that_is_late_marks_no_session_that_began_after_it",
     ),
     Break(
         "I4",
         "a handshake that is under way passes for lost",
-        f"{_SERVER}/ingest/losses.py",
+        f"{_SERVER}/ingest/lost_sessions.py",
         "        self._live.add(self._last_serial)",
         "        pass",
-        "tests/ingest/test_losses.py::test_a_tick_during_a_handshake_does_not_mark_its_session",
+        "tests/ingest/test_lost_sessions.py::test_a_tick_during_a_handshake_does_not_mark_its_session",
     ),
     Break(
         "I5",

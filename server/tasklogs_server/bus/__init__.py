@@ -1,4 +1,4 @@
-"""Notes between server processes: hints to look at the store, which alone decides.
+"""Notes that something changed: hints to look at the store, which alone decides.
 
-No log data and no decisions here.
+Within a process a note may carry the commit itself. No decisions here.
 """

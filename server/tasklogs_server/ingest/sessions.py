@@ -22,7 +22,7 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.domain.reports import connect_standalone, observe_agent, pause_standalone
 from tasklogs_server.domain.status import BuildTransition, Facts
-from tasklogs_server.ingest.losses import Losses
+from tasklogs_server.ingest.lost_sessions import Losses
 from tasklogs_server.ingest.messages import AgentState, GoodbyeReason, Hello
 from tasklogs_server.ingest.session import Session, SessionResources
 from tasklogs_server.ingest.session_waiters import SessionWaiters

@@ -14,7 +14,7 @@ import structlog
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.store.connections import Connections, each_or_alone
 from tasklogs_server.store.errors import is_connection_lost, may_be_of_one_place
-from tasklogs_server.store.named import NamedStatement
+from tasklogs_server.store.named_parameters import NamedStatement
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
 
 _log = structlog.get_logger(__name__)

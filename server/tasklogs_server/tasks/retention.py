@@ -58,7 +58,7 @@ class Retention:
                 try:
                     await work()
                 except StoreUnavailable:
-                    pass  # the store's watch logs it
+                    pass  # the store's monitor logs it
                 except Exception:
                     _log.exception("retention.failed", work=work.__name__)
             await asyncio.sleep(_EVERY_SECONDS)

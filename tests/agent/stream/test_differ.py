@@ -7,7 +7,7 @@ import pytest
 from tasklogs.agent.stream import differ as differ_module
 from tasklogs.agent.stream import messages
 from tasklogs.agent.stream.differ import Differ
-from tasklogs.agent.task_app.listener import Effect
+from tasklogs.agent.task_app.source import Effect
 from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position
 from tasklogs.log.delta import Delta

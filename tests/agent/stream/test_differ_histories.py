@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tasklogs.agent.stream import messages
 from tasklogs.agent.stream.differ import Differ
 from tasklogs.agent.stream.sent_tails import SentTails
-from tasklogs.agent.task_app.listener import Effect
+from tasklogs.agent.task_app.source import Effect
 from tasklogs.log.entry import Entry, EntryType, Time
 from tests.support.fakes.reference_store import ReferenceStore
 

@@ -18,7 +18,7 @@ from tasklogs.agent.stream.reconnect import Backoff, Fatal, StreamEnded
 from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.session import Session
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
-from tasklogs.agent.task_app.listener import Listener, Shown
+from tasklogs.agent.task_app.source import Listener, Shown
 from tasklogs.enums import AppHealth
 from tasklogs.log.append import Append
 from tasklogs.log.entry import Entry, EntryType, Time

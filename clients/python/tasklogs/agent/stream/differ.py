@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 
-from tasklogs.agent.task_app.listener import Effect
+from tasklogs.agent.task_app.source import Effect
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
 from tasklogs.log.delta import diff

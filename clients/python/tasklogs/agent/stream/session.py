@@ -27,7 +27,7 @@ from tasklogs.agent.stream.reconnect import StreamEnded
 from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.agent.task_app.faults import TaskAppError
-from tasklogs.agent.task_app.listener import Effect, Shown, Source
+from tasklogs.agent.task_app.source import Effect, Shown, Source
 from tasklogs.enums import AppHealth
 from tasklogs.log.entry import Entry
 from tasklogs.tracing.base import Tracing

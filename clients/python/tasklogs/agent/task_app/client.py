@@ -14,9 +14,9 @@ import httpx
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.task_app import json as wire
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
-from tasklogs.agent.task_app.listener import Shown
 from tasklogs.agent.task_app.listing import Prefix, read
 from tasklogs.agent.task_app.process import HasFileno, ProcessWitness, reason
+from tasklogs.agent.task_app.source import Shown
 from tasklogs.agent.task_app.sse import EventStream
 from tasklogs.log.entry import Entry
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
-from tasklogs.agent.task_app.listener import Shown
+from tasklogs.agent.task_app.source import Shown
 
 Accept = Callable[[Shown], bool]
 """Receives a list; returns False if it is not enough and one from `/messages` is needed."""

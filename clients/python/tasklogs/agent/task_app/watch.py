@@ -12,9 +12,9 @@ from tasklogs.agent.settings import Settings
 from tasklogs.agent.task_app.client import Burst, Event, StatusChange, TaskApp, Update
 from tasklogs.agent.task_app.faults import Fault, TaskAppError
 from tasklogs.agent.task_app.health import Health
-from tasklogs.agent.task_app.listener import Effect, Listener, Shown
 from tasklogs.agent.task_app.listing import Prefix
 from tasklogs.agent.task_app.refresh import Refresher
+from tasklogs.agent.task_app.source import Effect, Listener, Shown
 from tasklogs.enums import AppHealth
 from tasklogs.log.entry import Entry, EntryType
 

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
-from tasklogs_server.ingest import losses
+from tasklogs_server.ingest import lost_sessions as losses
 from tasklogs_server.store import Store
 from tests.ingest.desk import Desk
 from tests.store.logs import Connection, new_task, waits_for_a_lock

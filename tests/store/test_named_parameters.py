@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasklogs_server.store.named import NamedStatement
+from tasklogs_server.store.named_parameters import NamedStatement
 from tests.store.logs import Connection
 
 
