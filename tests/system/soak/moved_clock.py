@@ -1,9 +1,9 @@
-"""A wall clock that a fault can move: real time and the seconds that a file says.
+"""A wall clock that a fault can shift: the real time plus the seconds in a file.
 
     python -m tests.system.soak.moved_clock FILE serve --listen=...      # `tasklogs serve ...`
 
-The server's is `app._now` alone: gRPC takes deadlines by Python's `time`, and its core would still
-have the real one. Monotonic clocks stay as they are, as on any machine whose clock is set.
+For the server only `app._now` is replaced: gRPC computes deadlines with Python's `time`, and its
+core would still use the real time. Monotonic clocks stay, as on any machine whose clock is set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 class MovedClock:
-    """`file` is looked at each time; while it is missing the time is the real one."""
+    """Reads `file` each time. If the file is missing, the time is the real one."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -46,21 +46,21 @@ class MovedClock:
 
 
 def move(file: Path, offset_seconds: float) -> None:
-    """Let the processes that look at `file` be so far from real time, from now on."""
+    """Shift the clock of all processes that use `file` by this offset from the real time."""
     written = file.with_suffix(".new")
     written.write_text(str(offset_seconds))
     written.replace(file)
 
 
 def follow(file: Path) -> None:
-    """Let the wall clock of this process, an agent or a task app, be the one of `file`."""
+    """Make the wall clock of this process, an agent or a task app, follow `file`."""
     clock = MovedClock(file)
     vars(time)["time_ns"] = clock.time_ns
     vars(time)["time"] = clock.time
 
 
 def main(argv: list[str]) -> int:
-    """Run `tasklogs serve` with all of `argv` but the first: the clock's file."""
+    """Run `tasklogs serve` with all of `argv` but the first, which is the clock's file."""
     from tasklogs.cli.main import main as command
     from tasklogs_server import app
 

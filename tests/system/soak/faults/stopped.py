@@ -1,4 +1,4 @@
-"""SIGSTOP and SIGCONT: processes that are there, hold their connections and do nothing."""
+"""SIGSTOP and SIGCONT: processes keep their connections but do nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _stopped(processes: Sequence[Process]) -> Iterator[None]:
 
 
 class ServerStopped:
-    """A machine that hangs; its clients' keepalive may give it up meanwhile."""
+    """A machine that hangs. The keepalive of its clients may close the connections meanwhile."""
 
     name = "server-stopped"
     parts = frozenset({Part.SERVER})
@@ -39,7 +39,7 @@ class ServerStopped:
 
 
 class PostgresStopped:
-    """All its processes, amid whatever they were doing."""
+    """All its processes stop, whatever they are doing."""
 
     name = "postgres-stopped"
     parts = frozenset({Part.POSTGRES})
@@ -53,7 +53,7 @@ class PostgresStopped:
 
 
 class AgentsStopped:
-    """Their streams stay open, and nothing comes."""
+    """Their streams stay open, but nothing arrives."""
 
     name = "agents-stopped"
     parts = frozenset({Part.AGENTS})
