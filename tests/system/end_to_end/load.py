@@ -39,6 +39,14 @@ async def reconnecting_channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
+@asynccontextmanager
+async def reached(address: str, dsn: str) -> AsyncIterator[Server]:
+    """Connect to a server process as soon as it listens. It may restart at the same address."""
+    async with reconnecting_channel(address) as channel:
+        await channel.channel_ready()
+        yield Server(address, dsn, channel)
+
+
 @dataclass(frozen=True)
 class Answer:
     """How a call went. `refusal` is None if it was answered. Times are those of time.monotonic."""

@@ -33,7 +33,7 @@ from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_agents_pb2_grpc, task_logs_pb2, task_logs_pb2_grpc, types_pb2
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.server import Server
-from tests.system.end_to_end.load import reconnecting_channel
+from tests.system.end_to_end.load import reached, reconnecting_channel
 from tests.system.end_to_end.programs import Program, lasting_port, program, serve_command
 
 _ROOT = Path(__file__).parents[3]
@@ -240,9 +240,7 @@ async def restarted(
         process: Program = await stack.enter_async_context(
             program(said, *serve_command(port, postgres.dsn()))
         )
-        channel = await stack.enter_async_context(reconnecting_channel(address))
-        await channel.channel_ready()
-        server = Server(address, postgres.dsn(), channel)
+        server = await stack.enter_async_context(reached(address, postgres.dsn()))
         tokens = await create_tasks(server, agents)
         began = time.monotonic()
         many = await stack.enter_async_context(crowd(address, tokens))
@@ -256,7 +254,7 @@ async def restarted(
         ended_at = time.monotonic()
         await (process.kill() if killed else process.end())
         await process.start()
-        await _until_answered(channel)
+        await _until_answered(server.channel)
         answered_at = time.monotonic()
         await _until_all_welcome(many, ended_at, agents, patience_seconds)
         order = sorted(many.welcomes.values())

@@ -25,13 +25,12 @@ from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.pace import pace_of
 from tests.support.fixtures.postgres import PostgresServer
-from tests.support.fixtures.server import Server
 from tests.system.end_to_end.load import (
     Load,
     everything_works,
     loaded,
     nothing_is_lost,
-    reconnecting_channel,
+    reached,
 )
 from tests.system.end_to_end.programs import lasting_port, program, serve_command
 
@@ -116,12 +115,9 @@ async def test_calls_are_refused_at_once_without_the_store_and_work_soon_after_i
         await stack.enter_async_context(
             program(tmp_path / "server.log", *serve_command(port, store.dsn))
         )
-        address = f"127.0.0.1:{port}"
-        channel = await stack.enter_async_context(reconnecting_channel(address))
-        await channel.channel_ready()
-        server = Server(address, store.dsn, channel)
+        server = await stack.enter_async_context(reached(f"127.0.0.1:{port}", store.dsn))
         health = Health()
-        watching = asyncio.create_task(health.watch(channel), name="a watch of health")
+        watching = asyncio.create_task(health.watch(server.channel), name="a watch of health")
         stack.callback(watching.cancel)
         load = await stack.enter_async_context(
             loaded(server, tasks=4, readers=12, followers=8, connections=6, patient=False)

@@ -16,13 +16,12 @@ import pytest
 
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.refusals import Refusal
-from tests.support.fixtures.server import Server
 from tests.system.end_to_end.load import (
     Load,
     everything_works,
     loaded,
     nothing_is_lost,
-    reconnecting_channel,
+    reached,
 )
 from tests.system.end_to_end.programs import lasting_port, program, serve_command
 
@@ -46,9 +45,7 @@ async def test_restarts_under_load_lose_nothing_and_tell_readers_only_to_retry(
                 TASKLOGS_DRAIN_TIMEOUT=str(DRAIN_SECONDS),
             )
         )
-        channel = await stack.enter_async_context(reconnecting_channel(address))
-        await channel.channel_ready()
-        server = Server(address, postgres_server.dsn(), channel)
+        server = await stack.enter_async_context(reached(address, postgres_server.dsn()))
         load = await stack.enter_async_context(
             loaded(server, tasks=4, readers=40, followers=20, connections=15, patient=True)
         )

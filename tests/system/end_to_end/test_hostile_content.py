@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -40,6 +41,18 @@ async def app() -> AsyncIterator[FakeTaskApp]:
         yield fake
 
 
+@asynccontextmanager
+async def client_of(app: FakeTaskApp, make_server: MakeServer) -> AsyncIterator[TaskLogsClient]:
+    """Run a server and the agent of a task app. Yields a client once the task is active."""
+    async with (
+        make_server() as server,
+        agent_of(await create(server), server.address, app),
+        TaskLogsClient(server.address) as client,
+    ):
+        await until_status(server, ACTIVE)
+        yield client
+
+
 @pytest.mark.parametrize("page_size", [1, 5, 100])
 async def test_any_text_is_read_unchanged(
     app: FakeTaskApp, make_server: MakeServer, page_size: int
@@ -47,12 +60,7 @@ async def test_any_text_is_read_unchanged(
     app.become_ready()
     for number, content in enumerate(CONTENTS):
         app.say("user" if number % 2 else "agent", content)
-    async with (
-        make_server() as server,
-        agent_of(await create(server), server.address, app),
-        TaskLogsClient(server.address) as client,
-    ):
-        await until_status(server, ACTIVE)
+    async with client_of(app, make_server) as client:
         log = await client.get("local/demo", page_size=page_size)
         assert [entry.content for entry in await log.all()] == ["", *CONTENTS]
 
@@ -64,12 +72,7 @@ async def test_an_entry_that_grows_byte_by_byte_is_followed_as_it_grows(
     app.become_ready()
     app.say("user", "go on")
     app.say("agent", "")
-    async with (
-        make_server() as server,
-        agent_of(await create(server), server.address, app),
-        TaskLogsClient(server.address) as client,
-    ):
-        await until_status(server, ACTIVE)
+    async with client_of(app, make_server) as client:
         shown, printed, deltas = "", "", 0
         followed = client.follow("local/demo")
         async for event in followed:
@@ -107,12 +110,7 @@ async def test_lone_surrogates_come_back_as_replacement_characters(
     app.become_ready()
     app.say("user", "\ud800")
     app.say("agent", "a\udfff\ud800b\U0001f642")
-    async with (
-        make_server() as server,
-        agent_of(await create(server), server.address, app),
-        TaskLogsClient(server.address) as client,
-    ):
-        await until_status(server, ACTIVE)
+    async with client_of(app, make_server) as client:
         read = await (await client.get("local/demo")).all()
         assert [entry.content for entry in read] == ["", "\ufffd", "a\ufffd\ufffdb\U0001f642"]
         epoch = (await client.get("local/demo")).epoch

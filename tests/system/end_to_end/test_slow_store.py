@@ -22,7 +22,7 @@ from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.server import Server
-from tests.system.end_to_end.load import reconnecting_channel
+from tests.system.end_to_end.load import reached
 from tests.system.end_to_end.mass_reconnect import create_tasks
 from tests.system.end_to_end.programs import lasting_port, program, serve_command
 from tests.system.end_to_end.pushers import pushers
@@ -58,9 +58,7 @@ async def test_a_slow_store_slows_agents_down_but_not_readers_of_other_tasks(
                 TASKLOGS_INGEST_BYTES=str(INGEST_BYTES),
             )
         )
-        channel = await stack.enter_async_context(reconnecting_channel(address))
-        await channel.channel_ready()
-        server = Server(address, dsn, channel)
+        server = await stack.enter_async_context(reached(address, dsn))
         tokens = await create_tasks(server, AGENTS)
         quiet_task = await server.create_task("quiet")
         async with ScriptedAgent.connect(server, quiet_task.agent_token) as agent:

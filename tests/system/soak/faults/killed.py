@@ -6,7 +6,7 @@ import asyncio
 import random
 
 from tests.system.soak.fault import Fault, Part, World
-from tests.system.soak.faults.task_apps import ordered, some
+from tests.system.soak.faults.task_apps import ordered, some, tasks_of
 
 _STEADY_SECONDS = 3.0
 
@@ -62,7 +62,7 @@ class AgentsKilled:
         finally:
             for one in chosen:
                 await one.agent.start()
-        return f"of task {', '.join(str(one.number) for one in chosen)}: away {seconds:.1f} s"
+        return f"{tasks_of(chosen)}: away {seconds:.1f} s"
 
 
 class WorkspacesKilled:
@@ -89,7 +89,7 @@ class WorkspacesKilled:
                 await one.agent.start()
         # A second kill during the recovery would show little about the promise.
         await asyncio.sleep(_STEADY_SECONDS)
-        return f"of task {', '.join(str(one.number) for one in chosen)}: away {seconds:.1f} s"
+        return f"{tasks_of(chosen)}: away {seconds:.1f} s"
 
 
 FAULTS: tuple[Fault, ...] = (

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from tests.system.soak.fault import Fault, Part, Process, World
-from tests.system.soak.faults.task_apps import some
+from tests.system.soak.fault import Fault, Part, Process, Workspace, World
+from tests.system.soak.faults.task_apps import some, tasks_of
 
 
 @contextmanager
@@ -52,39 +53,26 @@ class PostgresStopped:
         return f"for {seconds:.1f} s"
 
 
-class AgentsStopped:
-    """Their streams stay open, but nothing arrives."""
+@dataclass(frozen=True)
+class SomeStopped:
+    """In some workspaces one process stops. Its connections stay open, but nothing comes."""
 
-    name = "agents-stopped"
-    parts = frozenset({Part.AGENTS})
+    name: str
+    parts: frozenset[Part]
+    process: Callable[[Workspace], Process]
     seconds = (0.5, 25.0)
     lets_calls_finish = True
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
         chosen = some(world.workspaces, chance)
-        with _stopped([one.agent for one in chosen]):
+        with _stopped([self.process(one) for one in chosen]):
             await asyncio.sleep(seconds)
-        return f"of task {', '.join(str(one.number) for one in chosen)} for {seconds:.1f} s"
-
-
-class TaskAppsStopped:
-    """They neither answer nor refuse."""
-
-    name = "task-apps-stopped"
-    parts = frozenset({Part.TASK_APPS})
-    seconds = (0.5, 25.0)
-    lets_calls_finish = True
-
-    async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
-        chosen = some(world.workspaces, chance)
-        with _stopped([one.task_app for one in chosen]):
-            await asyncio.sleep(seconds)
-        return f"of task {', '.join(str(one.number) for one in chosen)} for {seconds:.1f} s"
+        return f"{tasks_of(chosen)} for {seconds:.1f} s"
 
 
 FAULTS: tuple[Fault, ...] = (
     ServerStopped(),
     PostgresStopped(),
-    AgentsStopped(),
-    TaskAppsStopped(),
+    SomeStopped("agents-stopped", frozenset({Part.AGENTS}), lambda one: one.agent),
+    SomeStopped("task-apps-stopped", frozenset({Part.TASK_APPS}), lambda one: one.task_app),
 )

@@ -44,7 +44,7 @@ class StartsOver:
         await asyncio.gather(
             *(self._start_over(one, random.Random(chance.random()), seconds) for one in chosen)
         )
-        return f"of task {', '.join(str(one.number) for one in chosen)}: away {seconds:.1f} s"
+        return f"{tasks_of(chosen)}: away {seconds:.1f} s"
 
     async def _start_over(
         self, workspace: Workspace, chance: random.Random, seconds: float
@@ -140,7 +140,7 @@ class Hangs:
         for workspace in chosen:
             await ordered(workspace, "hang", seconds=seconds)
         await asyncio.sleep(seconds)
-        return f"of task {', '.join(str(one.number) for one in chosen)}: {seconds:.1f} s"
+        return f"{tasks_of(chosen)}: {seconds:.1f} s"
 
 
 class Misbehaves:
@@ -169,6 +169,11 @@ def some(workspaces: Sequence[Workspace], chance: random.Random) -> Sequence[Wor
     """Choose a fifth of them, at least one, in order."""
     count = max(1, round(_OF_ALL * len(workspaces)))
     return sorted(chance.sample(list(workspaces), count), key=lambda one: one.number)
+
+
+def tasks_of(workspaces: Sequence[Workspace]) -> str:
+    """Return the numbers of their tasks for the report of a fault."""
+    return f"of task {', '.join(str(one.number) for one in workspaces)}"
 
 
 async def ordered(workspace: Workspace, order: str, **arguments: Any) -> bool:
