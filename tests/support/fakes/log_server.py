@@ -28,7 +28,7 @@ Play: TypeAlias = Callable[[Request], AsyncIterator["Step"]]
 
 
 class Fate(Enum):
-    """How a stream that was not refused goes on."""
+    """How a stream that was not refused continues."""
 
     END = auto()
     """It ends normally. A real server of this API never does that."""

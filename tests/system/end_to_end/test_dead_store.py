@@ -149,7 +149,7 @@ async def test_calls_are_refused_at_once_without_the_store_and_work_soon_after_i
     refused = load.between(max(gone_at, told_at), back_at)
     assert refused
     for one in refused:
-        # Just before the return a live read may still be answered, or refused: no agent is there.
+        # Just before the return a live read may be answered, or refused because no agent is there.
         if one.began + one.seconds < back_at:
             assert one.refusal is not None
             assert one.refusal.reason == "STORE_UNAVAILABLE"

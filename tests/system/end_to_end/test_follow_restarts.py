@@ -94,7 +94,7 @@ class Writer:
         if read.logs:
             id_, length = read.logs[0].id, len(read.logs[0].content)
         if not agent.welcome.HasField("tail"):
-            length = 100  # no entry is there that could grow
+            length = 100  # there is no entry to grow
         if read.epoch == 0:
             await agent.append(open_epoch=True)
         while not self.stop.is_set():

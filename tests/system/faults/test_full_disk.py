@@ -93,7 +93,7 @@ class Talker:
     said: int = 0
 
     async def talk(self, count: int) -> None:
-        """Append so many on one stream. AssertionError or TaskLogsRpcError if it ends early."""
+        """Append this many on one stream. AssertionError or TaskLogsRpcError if it ends early."""
         async with ScriptedAgent.connect(self.server, self.token) as agent:
             for _ in range(count):
                 self.said += 1

@@ -126,7 +126,7 @@ def _holds(task: TaskLedger, epoch: int, entry_id: int, content: str) -> bool:
 
 
 def order(ledger: Ledger) -> Iterator[Finding]:
-    """Ids and revisions ascend in the store. Each revision and each entry is there once."""
+    """Ids and revisions ascend in the store. Each revision and each entry occurs once."""
     for task in ledger.tasks:
         stored = task.stored
         for epoch, entries in stored.epochs.items():
