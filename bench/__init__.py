@@ -1,5 +1,5 @@
 """The measurements behind every figure in the docs.
 
-Each run compares TaskLogs, side by side, with the fastest that its libraries can do. The product
-imports nothing from here.
+Each run compares TaskLogs with a bare program that does the minimum with the same libraries. The
+product imports nothing from here.
 """

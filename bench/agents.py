@@ -19,7 +19,7 @@ from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.wire.entries import encode_varints
 
 CONNECT = "/tasklogs.v1.TaskAgents/Connect"
-# The server lets in a few at a time; more would queue there.
+# The server admits a few at a time; the others would only wait there.
 _HANDSHAKES = 32
 _APPEND_TAG = 0x12  # AgentMessage.append: field 2, length-delimited
 
@@ -100,7 +100,7 @@ class Agents:
         self._blocks: dict[int, bytes] = {}
 
     async def open(self, address: str, tokens: list[str]) -> int:
-        """Connect one agent per token; the result is their number."""
+        """Connect one agent per token. Returns their number."""
         turn = asyncio.Semaphore(_HANDSHAKES)
 
         async def one(token: str) -> Agent:
@@ -111,7 +111,7 @@ class Agents:
         return len(self._agents)
 
     async def open_idle(self, address: str, method: str, count: int) -> int:
-        """Open streams to a bare server; the result is their number."""
+        """Open streams to a bare server. Returns their number."""
         turn = asyncio.Semaphore(_HANDSHAKES)
 
         async def one() -> tuple[grpc.aio.Channel, Any]:
@@ -138,7 +138,7 @@ class Agents:
         return {"seconds": time.perf_counter() - began, "entries": sum(sent)}
 
     async def close(self) -> int:
-        """End all streams; the result is 0, the number that is left."""
+        """End all streams. Returns 0, the number that is left."""
         await asyncio.gather(*(agent.close() for agent in self._agents))
         for channel, call in self._idle:
             call.cancel()
@@ -157,8 +157,8 @@ class Agents:
         return committed
 
     def _block(self, sequence: int, entries: int, content_bytes: int) -> bytes:
-        # All agents send the same conversation: encoded once, so that the client does not measure
-        # its own protobuf.
+        # All agents send the same conversation. It is encoded once, so that the client does not
+        # measure its own protobuf.
         if sequence not in self._blocks:
             first = (sequence - 1) * entries
             append = pb.LogAppend()

@@ -6,7 +6,7 @@ and as many connections as it has. Requests and responses are raw bytes:
   Constant  anything -> CONSTANT_BYTES bytes
   Log       task's UUID -> its first epoch, by one query
   Page      task's UUID, first and end ordinal (int32, big-endian) -> these entries, by one query
-  Idle      a stream that takes all and says nothing
+  Idle      a stream that reads everything and sends nothing
   Publish, Follow  see bench/bare_fan_out.py
 """
 
@@ -32,7 +32,7 @@ _PAGE = struct.Struct(">16sii")
 _LOG_SQL = """
     SELECT string_agg(head || content, ''::bytea ORDER BY ordinal) FROM log_entries
      WHERE task_id = $1 AND epoch = 1"""
-# Of 1 MB an array that Python joins costs a quarter less than string_agg; of 64 KB the same.
+# For 1 MB, an array that Python joins costs a quarter less than string_agg; for 64 KB the same.
 _PAGE_SQL = """
     SELECT ARRAY(SELECT head || content FROM log_entries
                   WHERE task_id = $1 AND epoch = 1 AND ordinal >= $2 AND ordinal < $3
@@ -86,7 +86,7 @@ async def serve(dsn: str, constant_bytes: int) -> None:
     settings = ServerSettings.model_validate({})
     service = BareService(b"x" * constant_bytes)
     await service.connect(dsn, settings.read_connections)
-    # The very options of the server under test: a copy would drift.
+    # Exactly the options of the server under test: a copy would become outdated.
     server = grpc.aio.server(options=listener.options(settings, settings.connections))
     unary = grpc.unary_unary_rpc_method_handler
     handlers: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Logs put into the store directly, in the server's own encoding."""
+"""Puts logs directly into the store, in the server's own encoding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def fill(dsn: str, tasks: list[UUID], *, entries: int, content_bytes: int)
                 "log_entries", records=_rows(task_id, entries, content_bytes), columns=_COLUMNS
             )
             await connection.execute(_HEAD, task_id, entries, entries * content_bytes)
-        # No autovacuum in the middle of a measurement that others are compared with.
+        # Prevents an autovacuum during a measurement.
         await connection.execute("VACUUM ANALYZE log_entries")
         await connection.execute("VACUUM ANALYZE log_heads")
         await connection.execute("CHECKPOINT")

@@ -1,4 +1,4 @@
-"""What an answer that grows by small steps costs on a follow's wire, with and without deltas."""
+"""The bytes on the wire of a follow while an answer grows, with and without deltas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fan-out: each change of one task to 300 followers, and of 300 tasks to a follower each."""
+"""Fan-out: each change of one task to 300 followers, and of 300 tasks to one follower each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.stage import NewTask, Stage
 
 _FOLLOWERS, _QUICK_FOLLOWERS = 300, 60
 _CONTENT_BYTES = 500
-# One change is on its way to the followers while the next one is being committed.
+# One change is sent to the followers while the next one is committed.
 _WINDOW = 2
 
 

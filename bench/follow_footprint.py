@@ -17,9 +17,9 @@ _SHARED_CHANNELS = 10
 
 
 async def idle_followers(stage: Stage) -> list[Result]:
-    """Each follows its own task, and so has its own feed; the first ones are the warm-up.
+    """Each follows its own task, so it has its own feed. The first ones are the warm-up.
 
-    Each measurement has a new server: memory that earlier load has freed would hide the follows'.
+    Each measurement has a new server: memory that earlier load has freed would hide the growth.
     """
     count = 60 if stage.quick else 500
     own: list[float] = []

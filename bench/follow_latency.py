@@ -1,4 +1,4 @@
-"""From the change in the task app to the follower, in milliseconds."""
+"""The time from a change in the task app to the follower, in milliseconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_ROUNDS = 5
 
 
 def follow_request(task: NewTask, *, deltas: bool = True) -> str:
-    """Encode a FollowTaskLogsRequest (base64): no stored entries, then all that comes."""
+    """Encode a FollowTaskLogsRequest (base64) for all later changes, without stored entries."""
     request = task_logs_pb2.FollowTaskLogsRequest(task=str(task.id), tail=0, deltas=deltas)
     return base64.b64encode(request.SerializeToString()).decode()
 
@@ -55,14 +55,14 @@ async def _latencies(stage: Stage, *, rate: float, redraws: bool) -> list[list[f
         # The first round warms up and does not count.
         for number in range(1 + (1 if stage.quick else min(stage.rounds, _MAX_ROUNDS))):
             made = await makers.do("type", rate=rate, seconds=seconds, redraws=redraws)
-            last = [one["first"] + len(one["moments"]) - 1 for one in made]
+            last = [one["first"] + len(one["times"]) - 1 for one in made]
             arrived = await readers.do("collect", numbers=last)
             if number:
                 rounds.append(
                     sorted(
                         late
                         for one, arrivals in zip(made, arrived, strict=True)
-                        for late in late_by(one["first"], one["moments"], arrivals)
+                        for late in late_by(one["first"], one["times"], arrivals)
                     )
                 )
     finally:
@@ -71,15 +71,15 @@ async def _latencies(stage: Stage, *, rate: float, redraws: bool) -> list[list[f
     return rounds
 
 
-def late_by(first: int, moments: list[int], arrivals: list[tuple[int, int]]) -> list[float]:
-    """Return for each change, of numbers from `first`, how long it took, in ms.
+def late_by(first: int, times: list[int], arrivals: list[tuple[int, int]]) -> list[float]:
+    """Return the milliseconds that each change took. The changes are numbered from `first`.
 
-    A change has arrived with the first message of its number or of a later one.
+    A change has arrived with the first message that has its number or a later one.
     """
     numbers = [number for _, number in arrivals]
     return [
-        (arrivals[bisect_left(numbers, first + place)][0] - moment) / 1e6
-        for place, moment in enumerate(moments)
+        (arrivals[bisect_left(numbers, first + index)][0] - made) / 1e6
+        for index, made in enumerate(times)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Followers of one client process: they note what arrives, and decode nothing.
+"""The followers of one client process. They record what arrives, and decode nothing.
 
 Each has its own channel and so its own connection, unless asked otherwise.
 """
@@ -26,7 +26,7 @@ _DEADLINE_SECONDS = 60
 class Follower:
     """One stream. `arrivals` are times (ns, of the clock that all processes share) and numbers.
 
-    A message stands for all numbers up to its own: what coalesced on the way has arrived with it.
+    A message counts for all numbers up to its own, because changes are coalesced.
     """
 
     def __init__(self, call: Any) -> None:
@@ -43,7 +43,7 @@ class Follower:
         self.receipts: Receipts | None = None
 
     async def ready(self, ending: bytes) -> None:
-        """Read on until a message ends so, then note what comes."""
+        """Read until a message ends with `ending`, then record what comes."""
         while True:
             message = await self._read()
             if message.endswith(ending):
@@ -52,7 +52,7 @@ class Follower:
         self._reading.add_done_callback(_say_why)
 
     async def reaches(self, number: int) -> None:
-        """Wait until the change with this number is here."""
+        """Wait until the change with this number has arrived."""
         while self.number < number:
             if self._reading is None or self._reading.done():
                 raise RuntimeError("a follow ended")
@@ -90,13 +90,13 @@ class Follower:
 
 
 def _say_why(reading: asyncio.Task[None]) -> None:
-    """Log why a follow ended: the caller that waits for it only sees that nothing arrives."""
+    """Print why a follow ended: otherwise its caller only sees that nothing arrives."""
     if not reading.cancelled() and (error := reading.exception()) is not None:
         print(f"error: {error}", file=sys.stderr, flush=True)
 
 
 class Receipts:
-    """Tells a publisher, perhaps of another process, what all followers of this one have."""
+    """Tells a publisher, perhaps in another process, what all followers of this process have."""
 
     def __init__(self, followers: int, publisher: asyncio.StreamWriter) -> None:
         self._followers = followers
@@ -104,7 +104,7 @@ class Receipts:
         self._counts: dict[int, int] = {}
 
     def arrived(self, before: int, number: int) -> None:
-        """Take note that a follower that had `before` has `number` now."""
+        """Record that a follower that had `before` has `number` now."""
         for one in range(before + 1, number + 1):
             count = self._counts.pop(one, 0) + 1
             if count == self._followers:
@@ -135,7 +135,7 @@ class Followers:
     ) -> int:
         """Follow each request (base64), and wait for the message that ends with `ready` (hex).
 
-        0 channels: one each. The result is the number of follows.
+        With 0 channels, each follow has its own. Returns the number of follows.
         """
         opened = [own_channel(address) for _ in range(channels or len(requests))]
         self._channels += opened
@@ -163,7 +163,7 @@ class Followers:
         return len(self.streams)
 
     async def collect(self, numbers: list[int]) -> list[list[tuple[int, int]]]:
-        """Wait until each follower has its number; return what arrived at each, and forget it."""
+        """Wait until each follower has its number. Return and forget what arrived at each."""
         async with asyncio.timeout(_DEADLINE_SECONDS):
             for follower, number in zip(self.streams, numbers, strict=True):
                 await follower.reaches(number)
@@ -173,7 +173,7 @@ class Followers:
         return collected
 
     async def counts(self) -> dict[str, int]:
-        """Return how many messages arrived since the last call, and the last one's bytes."""
+        """Return the number of messages since the last call, and the bytes of the last one."""
         messages = sum(follower.messages for follower in self.streams)
         for follower in self.streams:
             follower.messages = 0
@@ -182,7 +182,7 @@ class Followers:
         return {"messages": messages, "message_bytes": message_bytes}
 
     async def close(self) -> int:
-        """Disconnect; the result is 0, the number that is left."""
+        """Disconnect. Returns 0, the number of follows that are left."""
         for follower in self.streams:
             follower.close()
         if self._receipts is not None:

@@ -17,9 +17,9 @@ from bench.stage import CLIENTS, Stage
 
 
 async def idle_streams(stage: Stage) -> list[Result]:
-    """Resident memory per stream: one connection each, the first ones warm up.
+    """Resident memory per stream, with one connection each. The first ones warm up.
 
-    In servers of their own: memory that earlier load has freed would hide what streams take.
+    Uses servers of its own: memory that earlier load has freed would hide the growth.
     """
     count = 60 if stage.quick else 500
     ours: list[float] = []

@@ -1,4 +1,4 @@
-"""Closed-loop load of unary calls: each caller sends its next call when it has the answer."""
+"""Closed-loop load of unary calls: each caller sends its next call after the answer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Load:
     async def run(
         self, address: str, method: str, callers: list[list[str]], seconds: float
     ) -> dict[str, Any]:
-        """Run `callers`, each a cycle of requests (base64), for so long.
+        """Run `callers` for this long. Each sends a cycle of requests (base64).
 
-        The result has calls, bytes, and the seconds that it took.
+        Returns the calls, the bytes and the seconds that it took.
         """
         if address not in self._channels:
             self._channels[address] = open_channel(address)

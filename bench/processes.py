@@ -1,4 +1,4 @@
-"""Child processes of a run: servers that say where they serve, workers that take commands."""
+"""Child processes of a run: servers that print their address, and workers that take commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SERVING = re.compile(r"serving on (\S+?);?$|serving on (\S+?);")
 
 
 class Server:
-    """A server process under test; `address` is where it serves."""
+    """A server process under test. `address` is where it serves."""
 
     def __init__(self, pid: int, address: str) -> None:
         self.pid = pid
@@ -101,7 +101,7 @@ async def _address(lines: asyncio.StreamReader) -> str:
 
 
 async def _forward(lines: asyncio.StreamReader) -> None:
-    """Show what the server complains about; an unread pipe would block it."""
+    """Print the server's errors. An unread pipe would block it."""
     async for line in lines:
         if b"error" in line.lower():
             sys.stderr.write(line.decode(errors="replace"))
@@ -114,7 +114,7 @@ class Worker:
         self._process = process
 
     async def do(self, command: str, **arguments: Any) -> Any:
-        """Let it run one command; the result is what the command returns."""
+        """Run one command in the worker. Returns the result of the command."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([command, arguments]).encode() + b"\n")
@@ -158,5 +158,5 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _environment() -> dict[str, str]:
-    # gRPC would tell each stream's end on stderr.
+    # Otherwise gRPC would print the end of each stream on stderr.
     return {**os.environ, "GRPC_VERBOSITY": "NONE"}

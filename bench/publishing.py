@@ -1,4 +1,4 @@
-"""Publishers of one client process: to our server as agents, to the bare one as bare streams."""
+"""Publishers of one client process: agents for our server, bare streams for the bare server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.typing_agents import TypingAgent, entry_append
 from tasklogs.agent.stream.stream_status import StreamCall
 
 _DEADLINE_SECONDS = 20
-# The server lets in a few at a time; more would queue there.
+# The server admits a few at a time; the others would only wait there.
 _HANDSHAKES = 32
 
 
@@ -32,7 +32,7 @@ class Publisher(Protocol):
 
 
 class OurPublisher:
-    """An agent that appends one entry a change."""
+    """An agent that appends one entry per change."""
 
     def __init__(self, agent: Agent, content_bytes: int) -> None:
         self._agent = agent
@@ -64,7 +64,7 @@ class BarePublisher:
 
 
 class _Receivers:
-    """What the followers of all client processes have: each process says `.` for each number."""
+    """Counts what all followers have: each client process sends `.` for each number."""
 
     def __init__(self) -> None:
         self._server: asyncio.Server | None = None
@@ -72,7 +72,7 @@ class _Receivers:
         self._moved = asyncio.Event()
 
     async def listen(self) -> int:
-        self._server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._count, "127.0.0.1", 0)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def have(self, number: int, processes: int) -> None:
@@ -91,7 +91,7 @@ class _Receivers:
             self._server.close()
         self._server, self._counts = None, []
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _count(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         process = len(self._counts)
         self._counts.append(0)
         self._moved.set()
@@ -114,7 +114,7 @@ class Publishing:
         self._published = 0
 
     async def open_ours(self, address: str, tokens: list[str], content_bytes: int) -> int:
-        """Connect one agent per token, each publishing one entry a change."""
+        """Connect one agent per token. Each publishes one entry per change."""
         agents = await _connect(address, tokens)
         self._publishers = [OurPublisher(agent, content_bytes) for agent in agents]
         self._published = 0
@@ -133,11 +133,11 @@ class Publishing:
         return len(tokens)
 
     async def listen(self) -> int:
-        """Await followers of other processes; the result is the port for their receipts."""
+        """Listen for followers of other processes. Returns the port for their receipts."""
         return await self._receivers.listen()
 
     async def publish_to_all(self, seconds: float, window: int, processes: int) -> dict[str, Any]:
-        """Publish, the next while `window` changes have not arrived at every follower."""
+        """Publish with at most `window` changes that have not arrived at every follower."""
         (publisher,) = self._publishers
         began, first = time.perf_counter(), self._published
         while time.perf_counter() < began + seconds:
@@ -149,9 +149,9 @@ class Publishing:
         return {"seconds": time.perf_counter() - began, "changes": self._published - first}
 
     async def publish_in_pairs(self, seconds: float) -> dict[str, Any]:
-        """Let each publisher send its next change when its own follower, of this process, has it.
+        """Let each publisher send its next change when its own follower in this process has it.
 
-        Its follower is the one that was opened in the same place.
+        A publisher and its follower were opened at the same index.
         """
         began = time.perf_counter()
         until = began + seconds
@@ -175,12 +175,12 @@ class Publishing:
         return {"seconds": time.perf_counter() - began}
 
     async def type(self, rate: float, seconds: float, redraws: bool) -> list[dict[str, Any]]:
-        """Let each task change at this rate; the result is when each change was made."""
+        """Change each task at this rate. Returns the time of each change."""
         await asyncio.gather(*(one.run(rate, seconds, redraws=redraws) for one in self._typing))
-        return [{"first": one.first, "moments": one.moments} for one in self._typing]
+        return [{"first": one.first, "times": one.times} for one in self._typing]
 
     async def close(self) -> int:
-        """Disconnect; the result is 0, the number that is left."""
+        """Disconnect. Returns 0, the number of publishers that are left."""
         for publisher in self._publishers:
             await publisher.close()
         for agent in self._typing_agents:
@@ -191,13 +191,13 @@ class Publishing:
 
 
 class Sides:
-    """What bench/side.py gives orders to, by name."""
+    """The contestants of a client process by name. bench/side.py sends their orders."""
 
     def __init__(self) -> None:
         self._sides: dict[str, dict[str, Callable[..., Awaitable[Any]]]] = {}
 
     async def do(self, name: str, order: str, arguments: dict[str, Any]) -> Any:
-        """Carry out one order; the result is what that returns."""
+        """Carry out one order. Returns its result."""
         if name not in self._sides:
             self._sides[name] = _orders()
         return await self._sides[name][order](**arguments)

@@ -159,7 +159,7 @@ async def whole_log(stage: Stage) -> list[Result]:
 
 
 async def _pages(stage: Stage, task: NewTask) -> tuple[list[bytes], list[tuple[int, int]]]:
-    """Read the log once; return each page's request, and the ordinals that it brought."""
+    """Read the log once. Return the request of each page, and the ordinals that it returned."""
     requests: list[bytes] = []
     ranges: list[tuple[int, int]] = []
     token, start = "", 0
@@ -190,7 +190,7 @@ async def _against_constant(stage: Stage, request: bytes) -> Comparison:
 
 
 def _milliseconds(calls_per_second: Contestant) -> Contestant:
-    """Turn a single caller's rate into what one call takes."""
+    """Convert the rate of a single caller into the time of one call."""
 
     async def run() -> float:
         return 1000 / await calls_per_second()
@@ -199,7 +199,7 @@ def _milliseconds(calls_per_second: Contestant) -> Contestant:
 
 
 async def _until_active(stage: Stage, task: NewTask) -> None:
-    """Wait until the agent's report of health has arrived: a live read is refused before."""
+    """Wait until the agent's health report has arrived. Before that, live reads are refused."""
     async with asyncio.timeout(10), open_channel(stage.ours.address) as channel:
         while True:
             try:

@@ -9,10 +9,10 @@ from bench.rounds import Comparison
 
 @dataclass(frozen=True)
 class Result:
-    """A figure of ours, its ceiling, their ratio and what it must reach.
+    """Our figure, the bare one, their ratio, and the target.
 
-    `at_most`: the ratio (or, without one, our figure) may not be more than the target; else not
-    less; None: a figure alone. `per_cpu`: see bench.rounds.Comparison.
+    `at_most`: the ratio (or, without one, our figure) must not be above the target; otherwise it
+    must not be below. `target` None: no target. `per_cpu`: see bench.rounds.Comparison.
     """
 
     what: str
@@ -46,7 +46,7 @@ def compared(
     at_most: bool = False,
     note: str = "",
 ) -> Result:
-    """Make a line of two contestants' figures; the target is of their ratio."""
+    """Make a line from the figures of two contestants. The target is for their ratio."""
     return Result(
         what=what,
         ours=comparison.ours,

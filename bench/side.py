@@ -12,16 +12,16 @@ from bench.processes import Worker
 
 @dataclass(frozen=True)
 class Side:
-    """Followers and publishers, by a name; bench/publishing.py lists their orders."""
+    """Followers and publishers under one name. bench/publishing.py lists their orders."""
 
     client: Worker
     name: str
 
     async def do(self, order: str, **arguments: Any) -> Any:
-        """Let the client process carry out one order; the result is what that returns."""
+        """Send one order to the client process. Returns the result of the order."""
         return await self.client.do("side", name=self.name, order=order, arguments=arguments)
 
 
 async def all_do(sides: Sequence[Side], order: str, **arguments: Any) -> list[Any]:
-    """Let all carry out an order at once."""
+    """Send an order to all of them at once."""
     return list(await asyncio.gather(*(side.do(order, **arguments) for side in sides)))

@@ -25,7 +25,7 @@ from tasklogs_server.postgres import EmbeddedPostgres
 GET_TASK_LOGS = "/tasklogs.v1.TaskLogs/GetTaskLogs"
 CLIENTS = 2
 LOG_ENTRIES, LOG_BYTES = 30, 64 * 1024
-# The size of a GetTaskLogs response without its entries, so that the constant is as long as ours.
+# The size of a GetTaskLogs response without its entries, to make the constant as long as ours.
 _BESIDE_BYTES = 150 + 40 * LOG_ENTRIES
 
 
@@ -39,7 +39,7 @@ class NewTask:
 
 @dataclass
 class Stage:
-    """One run's processes. `quick` runs take seconds, and their figures mean nothing."""
+    """The processes of one run. `quick` runs take seconds, and their figures have no meaning."""
 
     dsn: str
     ours: Server
@@ -53,7 +53,7 @@ class Stage:
         return 0.15 if self.quick else 0.5
 
     def cpu_seconds(self) -> float:
-        """Return what all processes of this run have used so far."""
+        """Return the CPU seconds that all processes of this run have used so far."""
         used = 0.0
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
@@ -88,7 +88,7 @@ class Stage:
         count: str = "calls",
         seconds: float | None = None,
     ) -> Callable[[], Awaitable[float]]:
-        """Return a contestant: `callers` spread over the client processes; figure: per second."""
+        """Return a contestant: `callers`, spread over the client processes. Figure: per second."""
         encoded = [[base64.b64encode(one).decode() for one in requests] for requests in callers]
         shares = [share for n in range(CLIENTS) if (share := encoded[n::CLIENTS])]
 
@@ -117,7 +117,7 @@ def read_request(task: NewTask, **fields: Any) -> bytes:
 
 @asynccontextmanager
 async def open_stage(*, quick: bool, rounds: int) -> AsyncIterator[Stage]:
-    """Start everything; end only that."""
+    """Start everything. Stop it at the end of the block."""
     async with (
         open_postgres() as dsn,
         our_server(dsn) as ours,

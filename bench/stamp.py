@@ -12,7 +12,7 @@ def stamp(number: int) -> str:
 
 
 def number_in(message: bytes) -> int | None:
-    """Return the number of the last stamp in a message as it travels; None: it has none."""
+    """Return the number of the last stamp in an encoded message. None: there is no stamp."""
     found = message.rfind(_MARK)
     if found < 0:
         return None

@@ -32,7 +32,7 @@ def markdown(results: Sequence[Result], about: str) -> str:
 
 
 def about(*, rounds: int, quick: bool) -> str:
-    """Return one line: when, on what, with what."""
+    """Return one line: the date, the machine and the versions."""
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     kind = "QUICK, figures of no value; " if quick else ""
     return (
@@ -42,7 +42,7 @@ def about(*, rounds: int, quick: bool) -> str:
 
 
 def write(results: Sequence[Result], about: str, failures: Mapping[str, str]) -> Path:
-    """Write JSON by date and the newest table; return the JSON's path."""
+    """Write the JSON file of the day and the newest table. Return the path of the JSON."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}.json"
     content = {

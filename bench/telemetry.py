@@ -1,4 +1,4 @@
-"""What telemetry costs: the same reads with it and without it, in alternation."""
+"""The cost of telemetry: the same reads with it and without it, in alternation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasklogs.v1 import task_logs_pb2 as pb
 
 _CALLERS = 32
 _METRICS = {"TASKLOGS_METRICS_LISTEN": "0"}
-# Traces of one call in a hundred, as by default, to a collector that is not there.
+# Traces of one call in a hundred, as by default, for a collector that does not exist.
 _ALL = _METRICS | {
     "TASKLOGS_LOG_CALLS": "all",
     "TASKLOGS_LOG_FORMAT": "json",
@@ -27,7 +27,7 @@ async def cost_of_a_read(stage: Stage) -> list[Result]:
     """Reads of logs of 64 KB and of 1 KB, 32 callers on 32 tasks."""
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="tasklogs-bench-") as directory:
-        # Lines go to a file: a reader of a pipe would share the processor.
+        # Lines go to a file: a process that reads a pipe would take CPU time.
         logs = Path(directory)
         async with (
             our_server(stage.dsn, log=logs / "metrics", variables=_METRICS) as metrics,

@@ -11,7 +11,7 @@ _VOCABULARY_WORDS = 2000
 
 @functools.cache
 def words(size: int, *, seed: int = 0) -> str:
-    """Return `size` characters (ASCII) of made-up words; pglz makes about half of it."""
+    """Return `size` characters (ASCII) of random words; pglz halves them."""
     chance = random.Random(seed)
     vocabulary = _vocabulary()
     text = ""

@@ -19,12 +19,12 @@ from tasklogs.v1 import types_pb2 as types
 _GROWTH_CHARACTERS = 80
 _CHANGES_PER_ENTRY = 50
 _SCREEN_ABOVE_CHARACTERS, _SCREEN_REDRAWN_CHARACTERS = 1500, 500
-# Not in step with each other, and not like a clock.
+# Irregular, so that the agents are not in step with each other.
 _JITTER = 0.2
 
 
 class TypingAgent:
-    """One task's answer, from the task app's change to the agent stream."""
+    """The answer of one task, from the task app's change to the agent stream."""
 
     def __init__(self, agent: Agent, number: int) -> None:
         self._agent = agent
@@ -32,18 +32,18 @@ class TypingAgent:
         self._changed = asyncio.Event()
         self._entry_id = 0
         self._shown = 0
-        """Characters of the tail that were sent."""
+        """The number of characters of the tail that were sent."""
         self._changes_of_entry = 0
         self._over = False
         self._made = 0
         self._sent = 0
-        self.moments: list[int] = []
-        """When each change was made, ns; the first is of change `first`."""
+        self.times: list[int] = []
+        """The time of each change in ns. The first one is that of change `first`."""
         self.first = 1
 
     async def run(self, rate: float, seconds: float, *, redraws: bool) -> None:
-        """Change `rate` times a second, for so long, and wait for the last ack."""
-        self.first, self.moments = self._made + 1, []
+        """Change `rate` times per second for this long, and wait for the last ack."""
+        self.first, self.times = self._made + 1, []
         self._over = False
         sending = asyncio.create_task(self._send(redraws=redraws))
         try:
@@ -53,7 +53,7 @@ class TypingAgent:
             while due < until:
                 await asyncio.sleep(due - loop.time())
                 self._made += 1
-                self.moments.append(time.monotonic_ns())
+                self.times.append(time.monotonic_ns())
                 self._changed.set()
                 due += self._chance.uniform(1 - _JITTER, 1 + _JITTER) / rate
             self._over = True
@@ -100,7 +100,7 @@ class TypingAgent:
 
 
 def entry_append(sequence: int, content_bytes: int) -> bytes:
-    """Encode an append of one whole entry, stamped with the append's number."""
+    """Encode an append of one whole entry. Its text has the number of the append."""
     append = pb.LogAppend()
     text = stamp(sequence)
     append.entries.add(

@@ -1,4 +1,4 @@
-"""The bare batch upsert: 1,000 rows by `unnest` into a table of the shape of `log_entries`."""
+"""The bare batch upsert: 1,000 rows by `unnest` into a table like `log_entries`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Upserts:
     async def run(
         self, seconds: float, rows: int, tasks: int, content_bytes: int
     ) -> dict[str, Any]:
-        """Upsert batches of `rows`, spread evenly over `tasks`, for so long."""
+        """Upsert batches of `rows`, spread evenly over `tasks`, for this long."""
         began = time.perf_counter()
         committed = 0
         while time.perf_counter() < began + seconds:

@@ -27,7 +27,7 @@ _ANSWER_BYTES = _STEP_BYTES * _STEPS
 
 
 async def committed_entries(stage: Stage) -> list[Result]:
-    """100 sessions; each sends its next append after the ack of the one before."""
+    """100 sessions. Each sends its next append after the ack of the one before."""
     tasks = await stage.create_tasks(_SESSIONS, standalone=True)
     for number, client in enumerate(stage.clients):
         tokens = [task.token for task in tasks[number::CLIENTS]]
@@ -72,10 +72,10 @@ async def committed_entries(stage: Stage) -> list[Result]:
 
 
 async def growing_answer(stage: Stage) -> list[Result]:
-    """An answer grows to 100 KB in 1 KB steps, each committed by itself, and is then sealed.
+    """An answer grows to 100 KB in 1 KB steps. Each step is committed, and then it is sealed.
 
-    This uses a separate Postgres: the WAL is shared, so it would include the vacuum of what other
-    measurements left.
+    This uses a separate Postgres: all databases of a Postgres share its WAL, and the WAL would have
+    the vacuum of what other measurements left.
     """
     answers = {"prose": words(_ANSWER_BYTES), "noise": noise(_ANSWER_BYTES)}
     measured: dict[str, list[_Growth]] = {name: [] for name in answers}
@@ -130,7 +130,7 @@ async def _grow(server: Server, observer: Any, task: NewTask, answer: str) -> _G
 
 
 def _steps(answer: str) -> list[bytes]:
-    """Encode the appends that make the answer: the first whole, then what the agent's diff says."""
+    """Encode the appends that make the answer: the first one whole, then deltas of the agent."""
     first = pb.LogAppend()
     _add(first, 1, types.TASK_LOG_TYPE_OUTPUT, answer[:_STEP_BYTES])
     messages = [append_bytes(2, open_epoch=False, entries=first.SerializeToString())]

@@ -1,1 +1,1 @@
-"""What the Makefile calls."""
+"""The programs that the Makefile calls."""

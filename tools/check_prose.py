@@ -1,4 +1,4 @@
-"""Checks what a machine can check about the text that people read.
+"""Finds what a program can find in the text that people read: long lines and unwanted words.
 
     python tools/check_prose.py [--names] [FILE ...]
 
@@ -154,7 +154,7 @@ def _too_wide(number: int, line: str) -> Iterator[Finding]:
 
 
 def _without_code(markdown: str) -> str:
-    # An inline name of something is no prose. Lines keep their numbers.
+    # The name of something in code marks is not prose. Lines keep their numbers.
     return _INLINE_CODE.sub("``", markdown)
 
 
@@ -166,7 +166,7 @@ def _comments(source: str, sign: str) -> Iterator[_Text]:
 
 
 def _paragraphs(lines: Sequence[_Text]) -> list[_Text]:
-    # A phrase can be broken by the end of a line.
+    # The end of a line can break a phrase.
     joined: list[_Text] = []
     for one in lines:
         last = joined[-1] if joined else None

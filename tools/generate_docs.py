@@ -1,4 +1,4 @@
-"""Writes what the docs take from the code; with --check, fails where they are stale.
+"""Writes the generated parts of the docs. With --check it fails if they are stale.
 
 docs/api.md          the whole page, from the comments in protos/
 docs/operations.md   the tables between `<!-- NAME, by make docs -->` and `<!-- end -->`
@@ -30,7 +30,7 @@ _PARTS: Mapping[str, Callable[[], str]] = {
 
 
 def pages() -> dict[Path, str]:
-    """Return each page as it should be. Raises KeyError for a part that nobody makes."""
+    """Return each page with its current text. Raises KeyError for an unknown part."""
     return {API: api.reference(ROOT / "protos"), **{page: _with_parts(page) for page in IN_PART}}
 
 
@@ -42,7 +42,7 @@ def _with_parts(page: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Generate parts of the docs.")
-    parser.add_argument("--check", action="store_true", help="fail where a page is stale")
+    parser.add_argument("--check", action="store_true", help="fail if a page is stale")
     arguments = parser.parse_args()
     stale = [
         page for page, text in pages().items() if not page.exists() or page.read_text() != text

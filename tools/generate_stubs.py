@@ -1,6 +1,6 @@
-"""Generates clients/python/tasklogs/v1 from protos/; with --check, fails where it is stale.
+"""Generates clients/python/tasklogs/v1 from protos/. With --check it fails if they are stale.
 
-Beside the modules and their types it writes `descriptors.binpb`, which server reflection serves:
+In addition to the modules and their types it writes `descriptors.binpb` for server reflection:
 Python's own descriptors drop `json_name`.
 """
 
@@ -24,7 +24,7 @@ Nothing written by hand comes in."""
 
 
 def generate(target: Path) -> None:
-    """Write the package's stubs under `target`; raises CalledProcessError where protoc refuses."""
+    """Write the package's stubs under `target`. Raises CalledProcessError if protoc refuses."""
     (target / PACKAGE).mkdir(parents=True)
     (target / PACKAGE / "__init__.py").write_text(INIT)
     scripts = Path(sysconfig.get_path("scripts"))
@@ -70,7 +70,7 @@ def replace(generated: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Generate the Python stubs from protos/.")
-    parser.add_argument("--check", action="store_true", help="fail where the stubs are stale")
+    parser.add_argument("--check", action="store_true", help="fail if the stubs are stale")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory)

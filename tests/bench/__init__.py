@@ -1,2 +1,2 @@
 """Tests of bench.
-Other rooms come in only as the real parts that a run starts."""
+They use other packages only as the real programs that a run starts."""

@@ -14,7 +14,7 @@ from bench.table import markdown
 ROOT = Path(__file__).parents[2]
 
 
-async def test_each_round_runs_every_contestant_once_and_turns_their_order() -> None:
+async def test_each_round_runs_every_contestant_once_in_alternating_order() -> None:
     order: list[str] = []
 
     async def run(name: str) -> float:
@@ -40,7 +40,7 @@ async def test_a_ratio_is_the_median_of_the_ratios_within_each_round() -> None:
     assert rounds.compare("ours", "bare") == Comparison(3.0, 3.0, 0.5, [0.5, 0.5, 1.0])
 
 
-async def test_per_cpu_is_what_was_done_per_second_of_processor_time() -> None:
+async def test_per_cpu_is_the_work_per_second_of_cpu_time() -> None:
     used_seconds = 0.0
 
     def running(figure: float, cost_seconds: float) -> Contestant:
@@ -55,7 +55,7 @@ async def test_per_cpu_is_what_was_done_per_second_of_processor_time() -> None:
     rounds = await interleave(
         {"ours": running(10.0, 4.0), "bare": running(20.0, 1.0)}, 3, lambda: used_seconds
     )
-    # Half as much in the same time, for four times the processor time.
+    # Half as much in the same time, for four times the CPU time.
     assert rounds.compare("ours", "bare").per_cpu == pytest.approx(0.125, rel=0.2)
 
 

@@ -1,1 +1,1 @@
-"""What is in deploy/, as far as it can be checked without a container engine."""
+"""Tests of the files in deploy/, as far as they can be checked without a container engine."""

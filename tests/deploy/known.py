@@ -1,4 +1,4 @@
-"""What the programs take: variables and options, asked from themselves."""
+"""The variables and options of the programs, taken from the programs themselves."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _VARIABLE = re.compile(r"\bTASKLOGS_[A-Z_]+\b")
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
-    """The YAML documents of a file."""
+    """Return the YAML documents of a file."""
     return [one for one in yaml.safe_load_all(path.read_text()) if one is not None]
 
 
 def help_of(command: str) -> str:
-    """What `tasklogs COMMAND --help` says."""
+    """Return the output of `tasklogs COMMAND --help`."""
     shown = subprocess.run(
         [str(TASKLOGS), command, "--help"],
         env=environment({"NO_COLOR": "1", "COLUMNS": "300"}),
@@ -36,7 +36,7 @@ def help_of(command: str) -> str:
 
 
 def variables_of(command: str) -> set[str]:
-    """The variables that a command reads."""
+    """Return the variables that a command reads."""
     named = set(_VARIABLE.findall(help_of(command)))
     if command == "serve":
         named |= {f"TASKLOGS_{name.upper()}" for name in ServerSettings.model_fields}
@@ -44,5 +44,5 @@ def variables_of(command: str) -> set[str]:
 
 
 def variables_in(text: str) -> set[str]:
-    """The variables that a file names."""
+    """Return the variables that a file names."""
     return set(_VARIABLE.findall(text))

@@ -1,4 +1,4 @@
-"""The dashboard asks only for what a server tells."""
+"""The dashboard uses only metrics and labels that a server exports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def queries() -> Iterator[str]:
 
 
 def series() -> dict[str, set[str]]:
-    """The labels of every series that a server has."""
+    """Return the labels of every series that a server exports."""
     found = {name: set(one.labels) for one in catalogue() for name in one.series}
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -45,14 +45,14 @@ def series() -> dict[str, set[str]]:
     return found
 
 
-def test_it_names_only_metrics_that_there_are() -> None:
+def test_it_names_only_metrics_that_exist() -> None:
     named = {name for query in queries() for name in _NAME.findall(query)}
 
     assert named
     assert named <= set(series())
 
 
-def test_every_metric_of_ours_is_on_it() -> None:
+def test_it_has_every_metric_of_the_server() -> None:
     named = {name for query in queries() for name in _NAME.findall(query)}
 
     assert not [one.name for one in catalogue() if not named & set(one.series)]
@@ -70,7 +70,7 @@ def test_labels_are_those_of_the_metric(expression: str) -> None:
         assert {one.strip() for one in grouped.split(",")} <= labels
 
 
-def test_legends_name_labels_that_the_query_leaves() -> None:
+def test_legends_name_only_labels_that_the_query_keeps() -> None:
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", []):
             grouped = {
@@ -83,18 +83,18 @@ def test_legends_name_labels_that_the_query_leaves() -> None:
                 assert not is_aggregated or label in grouped, target
 
 
-def test_panels_do_not_lie_on_each_other() -> None:
+def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     ids: set[Any] = set()
     for panel in DASHBOARD["panels"]:
-        place = panel["gridPos"]
+        position = panel["gridPos"]
         cells = {
             (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
         }
         assert not cells & taken, panel["title"]
-        assert place["x"] + place["w"] <= 24
+        assert position["x"] + position["w"] <= 24
         taken |= cells
         ids.add(panel["id"])
     assert len(ids) == len(DASHBOARD["panels"])

@@ -1,4 +1,4 @@
-"""Dockerfile, Compose file and locks."""
+"""The Dockerfile, the Compose file and the locks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.deploy.known import DEPLOY, ROOT, documents, help_of, variables_in, variables_of
 
 DOCKERFILE = DEPLOY / "Dockerfile"
-# [REGISTRY/]NAME[:TAG]: a registry is what has a dot or a port before the first slash.
+# [REGISTRY/]NAME[:TAG]: a registry has a dot or a port before the first slash.
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]*(:[A-Za-z0-9._-]+)?")
 
 
@@ -41,7 +41,7 @@ def ignored() -> list[str]:
     ]
 
 
-def test_what_the_dockerfile_copies_is_there_and_is_not_ignored() -> None:
+def test_what_the_dockerfile_copies_exists_and_is_not_ignored() -> None:
     kept = {line[1:] for line in ignored() if line.startswith("!")}
     sources = [
         source for rest in of("COPY") if "--from" not in rest for source in shlex.split(rest)[:-1]
@@ -54,21 +54,21 @@ def test_what_the_dockerfile_copies_is_there_and_is_not_ignored() -> None:
     assert ignored()[0] == "*"
 
 
-def test_the_image_is_built_in_stages_and_runs_as_nobody_in_particular() -> None:
+def test_the_image_is_built_in_stages_and_runs_as_an_unprivileged_user() -> None:
     first, last = of("FROM")
     assert first.endswith(" AS build")
     assert _PLAIN.fullmatch(first.split()[0])
     assert first.split()[0] == last
     [user] = of("USER")
     assert all(int(part) > 0 for part in user.split(":"))
-    # Nothing of the build stage but the environment.
+    # Only the environment comes from the build stage.
     after = instructions()[[rest for _, rest in instructions()].index(last) :]
     assert [rest for one, rest in after if one == "COPY"] == [
         "--from=build /opt/tasklogs /opt/tasklogs"
     ]
 
 
-def test_all_that_is_installed_is_locked_with_hashes() -> None:
+def test_every_installed_package_is_locked_with_hashes() -> None:
     installs = [
         part
         for rest in of("RUN")
@@ -80,7 +80,7 @@ def test_all_that_is_installed_is_locked_with_hashes() -> None:
         assert "--require-hashes" in part or ("--no-deps" in part and "--no-index" in part)
 
 
-def test_commands_and_variables_of_the_image_are_real() -> None:
+def test_commands_and_variables_of_the_image_exist() -> None:
     [entry], [command] = of("ENTRYPOINT"), of("CMD")
     assert (entry, command) == ('["tasklogs"]', '["serve"]')
     assert "Usage" in help_of("serve")
@@ -89,7 +89,7 @@ def test_commands_and_variables_of_the_image_are_real() -> None:
     assert named <= variables_of("serve")
 
 
-def test_the_lock_for_serving_is_part_of_the_whole_and_has_every_dependency() -> None:
+def test_the_serving_lock_is_a_part_of_the_dev_lock_and_has_every_dependency() -> None:
     whole, serving = pins("dev"), pins("serve")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [
@@ -98,7 +98,7 @@ def test_the_lock_for_serving_is_part_of_the_whole_and_has_every_dependency() ->
         *project["optional-dependencies"]["telemetry"],
     ]
 
-    # `make setup` over `make run` only adds packages: a running server keeps its files.
+    # `make setup` after `make run` only adds packages, so a running server keeps its files.
     assert serving.items() <= whole.items()
     for requirement in needed:
         name = re.split(r"[<>=;\[ ]", requirement)[0].lower().replace("_", "-")
@@ -111,7 +111,7 @@ def pins(name: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", text, re.MULTILINE))
 
 
-def test_images_are_plain_names(compose: dict[str, Any]) -> None:
+def test_images_name_no_registry(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
         assert _PLAIN.fullmatch(service["image"])
     for file in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
@@ -119,7 +119,7 @@ def test_images_are_plain_names(compose: dict[str, Any]) -> None:
             assert _PLAIN.fullmatch(name), name
 
 
-def test_composes_variables_are_settings(compose: dict[str, Any]) -> None:
+def test_variables_in_compose_are_settings(compose: dict[str, Any]) -> None:
     for name, command in (("server", "serve"), ("agent", "agent")):
         service = compose["services"][name]
         assert service["command"] == [command]
@@ -128,7 +128,7 @@ def test_composes_variables_are_settings(compose: dict[str, Any]) -> None:
         )
 
 
-def test_compose_builds_from_the_root_and_names_only_networks_and_volumes_that_it_has(
+def test_compose_builds_from_the_root_and_defines_its_networks_and_volumes(
     compose: dict[str, Any],
 ) -> None:
     here = DEPLOY / "compose"
@@ -143,14 +143,14 @@ def test_compose_builds_from_the_root_and_names_only_networks_and_volumes_that_i
             assert volume.partition(":")[0] in compose["volumes"]
 
 
-def test_composes_ports_are_this_machines_own(compose: dict[str, Any]) -> None:
+def test_ports_in_compose_are_open_to_this_machine_only(compose: dict[str, Any]) -> None:
     server = compose["services"]["server"]
     assert server["environment"]["TASKLOGS_INSECURE"] == "true"
     for port in server["ports"]:
         assert port.startswith("127.0.0.1:")
 
 
-def test_nothing_in_deploy_names_a_place_of_one_machine() -> None:
+def test_nothing_in_deploy_names_a_path_of_one_machine() -> None:
     for path in sorted(DEPLOY.rglob("*")):
         if path.is_file():
             assert str(Path.home()) not in path.read_text(), path

@@ -1,4 +1,4 @@
-"""The manifests: one server, probed by gRPC, and an agent that has time to say goodbye."""
+"""The manifests: one server with gRPC probes, and an agent that has time for its goodbye."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_there_is_one_server_at_a_time() -> None:
     assert spec["strategy"] == {"type": "Recreate"}
 
 
-def test_selectors_meet_what_they_are_to_select() -> None:
+def test_selectors_match_their_pods() -> None:
     found = objects("server")
     deployment = found["Deployment", "tasklogs"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
@@ -85,7 +85,7 @@ def test_a_node_can_be_drained() -> None:
     assert "minAvailable" not in budget
 
 
-def test_probes_ask_the_health_port_by_grpc(server: dict[str, Any]) -> None:
+def test_probes_use_grpc_on_the_health_port(server: dict[str, Any]) -> None:
     port = int(variables(server)["TASKLOGS_HEALTH_LISTEN"].rpartition(":")[2])
 
     assert server["livenessProbe"]["grpc"] == {"port": port, "service": LIVENESS}
@@ -93,7 +93,7 @@ def test_probes_ask_the_health_port_by_grpc(server: dict[str, Any]) -> None:
     assert server["readinessProbe"]["grpc"] == {"port": port}
 
 
-def test_ports_are_those_that_the_settings_name(server: dict[str, Any], pod: Any) -> None:
+def test_ports_are_those_in_the_settings(server: dict[str, Any], pod: Any) -> None:
     listening = {
         value.rpartition(":")[2]
         for name, value in variables(server).items()
@@ -117,7 +117,7 @@ def test_every_variable_is_a_setting(number: int) -> None:
     assert set(variables(container)) <= variables_of(command)
 
 
-def test_what_is_secret_comes_from_secrets_that_the_example_has(server: dict[str, Any]) -> None:
+def test_secret_values_come_from_secrets_in_the_example(server: dict[str, Any]) -> None:
     examples = objects("secret.example")
     for value in variables(server).values():
         if isinstance(value, dict):
@@ -129,7 +129,7 @@ def test_what_is_secret_comes_from_secrets_that_the_example_has(server: dict[str
     assert isinstance(variables(server)["TASKLOGS_DATABASE_URL"], dict)
 
 
-def test_mounts_are_volumes_and_files_lie_in_mounts() -> None:
+def test_mounts_are_volumes_and_files_are_in_mounts() -> None:
     for spec in pod_specs():
         volumes = {one["name"] for one in spec["volumes"]}
         for container in spec["containers"]:
@@ -140,7 +140,7 @@ def test_mounts_are_volumes_and_files_lie_in_mounts() -> None:
                     assert any(value.startswith(one["mountPath"] + "/") for one in mounts), name
 
 
-def test_nothing_runs_as_root_or_may_become_it() -> None:
+def test_no_container_runs_as_root_or_can_become_root() -> None:
     for spec in pod_specs():
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] > 0
@@ -155,7 +155,7 @@ def test_nothing_runs_as_root_or_may_become_it() -> None:
                 assert container["resources"]["limits"]["memory"]
 
 
-def test_the_server_has_longer_to_end_than_it_drains(pod: dict[str, Any]) -> None:
+def test_the_server_has_more_time_to_end_than_its_drain_takes(pod: dict[str, Any]) -> None:
     assert pod["terminationGracePeriodSeconds"] > DRAIN_SECONDS + 5
 
 
@@ -166,7 +166,7 @@ def test_the_task_app_outlives_the_agents_last_sync(agent: dict[str, Any]) -> No
 
     assert waits >= Settings().goodbye_timeout_seconds
     assert spec["terminationGracePeriodSeconds"] > waits
-    # SIGTERM is what makes an agent flush: nothing may stand in its way.
+    # SIGTERM makes an agent flush, so nothing may intercept it.
     assert "lifecycle" not in agent
     assert "command" not in agent
     assert not spec.get("initContainers")

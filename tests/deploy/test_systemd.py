@@ -25,7 +25,7 @@ def settings() -> dict[str, list[str]]:
     return found
 
 
-def test_its_command_and_its_variables_are_real() -> None:
+def test_its_command_and_its_variables_exist() -> None:
     [command] = settings()["ExecStart"]
     assert command == f"{COMMAND} serve"
     assert "Usage" in help_of("serve")
@@ -33,7 +33,7 @@ def test_its_command_and_its_variables_are_real() -> None:
     assert named <= variables_of("serve")
 
 
-def test_it_waits_for_the_drain_and_signals_the_server_alone() -> None:
+def test_it_waits_for_the_drain_and_signals_only_the_server() -> None:
     [stop], [kill] = settings()["TimeoutStopSec"], settings()["KillMode"]
     drain = ServerSettings.model_fields["drain_timeout"].default.total_seconds()
 
@@ -41,7 +41,7 @@ def test_it_waits_for_the_drain_and_signals_the_server_alone() -> None:
     assert kill == "mixed"
 
 
-def test_its_data_is_its_own() -> None:
+def test_only_its_user_can_read_its_data() -> None:
     [state], [mode] = settings()["StateDirectory"], settings()["StateDirectoryMode"]
 
     assert f"TASKLOGS_DATA_DIR=/var/lib/{state}" in settings()["Environment"]
@@ -51,9 +51,9 @@ def test_its_data_is_its_own() -> None:
 @pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
 )
-def test_systemd_takes_it_and_calls_it_well_hardened(tmp_path: Path) -> None:
+def test_systemd_accepts_it_and_rates_it_as_hardened(tmp_path: Path) -> None:
     unit = tmp_path / "tasklogs.service"
-    # systemd wants the command to be there.
+    # systemd requires that the command exists.
     unit.write_text(UNIT.read_text().replace(COMMAND, str(TASKLOGS)))
     verified = analyze("verify", "--man=no", str(unit))
     assert "tasklogs.service" not in verified.stderr, verified.stderr

@@ -1,5 +1,5 @@
-"""Every decoder that a stranger reaches, fed with bytes: in CI for seconds, by `make fuzz` longer.
+"""Feeds bytes to every decoder that untrusted input reaches: seconds in CI, longer by `make fuzz`.
 
-Targets know their decoder alone, engines know targets alone. Nothing here imports the code under
-test but the targets: it is instrumented while they are imported.
+A target knows only its decoder, and an engine knows only targets. Only targets import the code
+under test, because that code is instrumented while it is imported.
 """

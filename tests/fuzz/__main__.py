@@ -2,8 +2,8 @@
 
     python -m tests.fuzz [TARGET ...] [--seconds 600] [--jobs 2]
 
-Exit code 0: nothing was found; 1: something was, in files whose paths are printed; 2: bad usage,
-or an engine that is not there.
+Exit code 0: nothing was found. 1: something was found; the paths of its files are printed. 2: bad
+usage, or an engine that is not installed.
 """
 
 from __future__ import annotations
@@ -56,20 +56,20 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "targets", nargs="*", metavar="TARGET", help=f"all, or some of: {', '.join(TARGETS)}"
     )
-    parser.add_argument("--seconds", type=int, default=600, help="for each target (600)")
-    parser.add_argument("--jobs", type=int, default=2, help="targets at the same time (2)")
+    parser.add_argument("--seconds", type=int, default=600, help="per target (600)")
+    parser.add_argument("--jobs", type=int, default=2, help="targets that run at once (2)")
     parser.add_argument("--seed", type=int, default=random.randrange(1, 2**31), help="(any)")
-    parser.add_argument("--engine", type=Engine, help="instead of each target's own")
+    parser.add_argument("--engine", type=Engine, help="use this engine for all targets")
     parser.add_argument("--directory", type=Path, default=Path(".fuzz"), help="(.fuzz)")
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="run this input alone")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="run only this input")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.targets if name not in TARGETS]
     if unknown:
         parser.error(f"no such target: {', '.join(unknown)}")
     if options.replay is not None and len(options.targets) != 1:
-        parser.error("--replay wants one target")
+        parser.error("--replay needs exactly one target")
     if options.seconds < 1 or options.jobs < 1:
-        parser.error("--seconds and --jobs count from 1")
+        parser.error("--seconds and --jobs must be at least 1")
     return options
 
 

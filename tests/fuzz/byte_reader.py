@@ -1,4 +1,4 @@
-"""Bytes as decisions: a generator of structures that an engine can steer."""
+"""Turns bytes into decisions, so that an engine can steer a generator of structures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class ByteReader:
-    """Reads decisions off an input. Past its end everything is 0."""
+    """Reads decisions from an input. After its end every decision is 0."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -30,7 +30,7 @@ class ByteReader:
         return values[self.byte() % len(values)]
 
     def chance(self, in_256: int) -> bool:
-        """Whether something seldom happens. Never past the end."""
+        """Whether a rare event happens. Never true after the end of the input."""
         return self.byte() > 255 - in_256
 
     def bytes_(self, count: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Runs targets, each in a process of its own, and gathers what came of it."""
+"""Runs each target in a process of its own, and collects the results."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pathlib import Path
 from tests.fuzz.target import Engine
 
 _ROOT = Path(__file__).parents[2]
-# Starting, a last input that takes its time, and a machine that has other things to do.
+# For the start, a slow last input, and a busy machine.
 _GRACE_SECONDS = 180
 _EDGES = re.compile(rb"\bcov: (\d+)")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one target. `trouble`: why it ended before its time, with the log's path."""
+    """The result of one target. `trouble` says why it ended early, with the path of the log."""
 
     name: str
     engine: Engine
@@ -40,7 +40,7 @@ class Outcome:
 
 
 async def fuzz(name: str, engine: Engine, *, seconds: int, seed: int, directory: Path) -> Outcome:
-    """Run one target to its end. Findings of earlier runs are left out."""
+    """Run one target to its end. Findings of earlier runs do not count."""
     own = directory / name
     own.mkdir(parents=True, exist_ok=True)
     (own / "figures.json").unlink(missing_ok=True)
@@ -50,9 +50,9 @@ async def fuzz(name: str, engine: Engine, *, seconds: int, seed: int, directory:
         *(sys.executable, "-m", "tests.fuzz.child", name, engine.value),
         *("--seconds", str(seconds), "--seed", str(seed), "--directory", str(own.resolve())),
     ]
-    # libFuzzer ends the process where it stands: what a target has in there is left.
+    # libFuzzer ends the process without clean-up, so files of a target stay in this directory.
     with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as temporary:
-        Path(temporary).chmod(0o755)  # Postgres is another user where this one is root
+        Path(temporary).chmod(0o755)  # if this process is root, Postgres runs as another user
         trouble = await _ended(command, log, temporary, seconds + _GRACE_SECONDS)
     figures = _figures(own)
     if not figures["inputs"] and trouble is None:
@@ -70,7 +70,7 @@ async def fuzz(name: str, engine: Engine, *, seconds: int, seed: int, directory:
 
 
 async def _ended(command: list[str], log: Path, temporary: str, seconds: float) -> str | None:
-    """Run a child to its end; return what was wrong with that."""
+    """Run a child process to its end. Return what went wrong, if anything."""
     async with _running(command, log, temporary) as child:
         try:
             async with asyncio.timeout(seconds):

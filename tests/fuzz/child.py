@@ -1,4 +1,4 @@
-"""One target in a process of its own: `python -m tests.fuzz.child NAME ENGINE ...`."""
+"""Runs one target in this process: `python -m tests.fuzz.child NAME ENGINE ...`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.fuzz.tokens import COMMON
 _ROUND = 100
 _INPUT_SECONDS = 30
 _MEMORY_MIB = 2048
-# Where tokens and keys are decoded in Python, the library tells good inputs from bad ones.
+# With tokens and keys decoded in Python, this library distinguishes valid from invalid inputs.
 _INSTRUMENTED = ["tasklogs", "tasklogs_server", "jwt"]
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--directory", type=Path)
     options = parser.parse_args(arguments)
-    # Written nowhere, but rendered: what is in a log line came from a stranger, too.
+    # Log lines are rendered but not written: they contain untrusted input, too.
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
         logger_factory=structlog.WriteLoggerFactory(open(os.devnull, "w")),  # noqa: PTH123, SIM115

@@ -1,4 +1,4 @@
-"""The engine without coverage: hypothesis, from a seed."""
+"""The engine without coverage: hypothesis with a seed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.fuzz.target import Target
 def run_examples(
     target: Target, run: Callable[[bytes], None], *, count: int, seed: int, shrink: bool
 ) -> None:
-    """Give `run` so many inputs for `target`; the same ones for the same seed.
+    """Give `run` this many inputs for `target`. The same seed gives the same inputs.
 
-    Raises what `run` raises, for the shortest input that still raises it where `shrink` is set.
+    Raises what `run` raises. With `shrink`, it is for the shortest input that still raises it.
     """
     phases = [Phase.generate, *([Phase.shrink] if shrink else [])]
 
-    # No `explain`: it traces, and would take coverage's place.
+    # Without `explain`: it uses the tracing hook that coverage needs.
     @hypothesis.seed(seed)
     @hypothesis.settings(
         max_examples=count,

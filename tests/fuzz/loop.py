@@ -1,4 +1,4 @@
-"""The event loop of a target whose decoder is asynchronous."""
+"""The event loop for a target whose decoder is asynchronous."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SOON_SECONDS = 2.0
 
 
 class Loop:
-    """Runs coroutines one after the other. What they leave behind is a finding."""
+    """Runs coroutines one after the other. Anything that they leave running is a finding."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop or asyncio.new_event_loop()
@@ -20,16 +20,16 @@ class Loop:
         self._unhandled: list[dict[str, Any]] = []
 
     def run(self, awaitable: Awaitable[T]) -> T:
-        """Return what comes of it.
+        """Return the result.
 
-        Raises AssertionError where a task is left, or an error that nobody took.
+        Raises AssertionError if a task is left or if nothing retrieved an error.
         """
         result = self._loop.run_until_complete(_awaited(awaitable))
         if asyncio.all_tasks(self._loop):
-            # Generators that a library abandoned are closed by tasks of the loop's own.
+            # The loop closes generators that a library abandoned in tasks of its own.
             self._loop.run_until_complete(self._end_of_others())
         unhandled, self._unhandled = self._unhandled, []
-        assert not unhandled, f"errors that nobody took: {unhandled}"
+        assert not unhandled, f"errors that nothing retrieved: {unhandled}"
         return result
 
     def close(self) -> None:
@@ -37,12 +37,12 @@ class Loop:
 
     async def _end_of_others(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        if not others:  # ended while this one began
+        if not others:  # they ended while this task began
             return
         _, endless = await asyncio.wait(others, timeout=_SOON_SECONDS)
         for task in endless:
             task.cancel()
-        assert not endless, f"tasks that nobody waits for: {endless}"
+        assert not endless, f"tasks that nothing awaits: {endless}"
 
     def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._unhandled.append(context)

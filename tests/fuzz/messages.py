@@ -1,4 +1,4 @@
-"""Messages of any type, built from bytes: what decodes, and holds what nobody expects."""
+"""Builds messages of any type from bytes: they decode, and have unexpected contents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RANGES = {
 
 
 def built(descriptor: Descriptor, reader: ByteReader, texts: Sequence[str] = ()) -> Message:
-    """Return a message of this type, as `reader` decides; strings are of `texts`, or odd ones."""
+    """Return a message of this type. `reader` decides it; strings are from `texts` or unusual."""
     message: Message = GetMessageClass(descriptor)()
     _fill(message, reader, (*texts, *_TEXTS), _DEEPEST)
     return message

@@ -1,4 +1,4 @@
-"""Inputs as hypothesis strategies: seeds that something was done to, and bytes out of nowhere."""
+"""Inputs as hypothesis strategies: mutated seeds, and random bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def inputs(
     mutated = st.tuples(base, steps).map(lambda drawn: _mutated(*drawn))
     made = st.lists(st.one_of(known, st.binary(max_size=16)), max_size=12).map(b"".join)
     blind = st.binary(max_size=min(max_bytes, 512))
-    # Most at what has some shape: random bytes are refused at the first look.
+    # Mostly inputs with some structure: decoders refuse random bytes at once.
     return st.one_of(mutated, mutated, mutated, made, blind).map(lambda data: data[:max_bytes])
 
 
@@ -33,14 +33,14 @@ def _step(
     known: st.SearchStrategy[bytes], base: st.SearchStrategy[bytes]
 ) -> st.SearchStrategy[_Step]:
     kinds = st.sampled_from(["cut", "end", "flip", "repeat", "swap", "insert", "over", "splice"])
-    place, length = st.integers(0, 2**16), st.integers(0, 64)
+    offset, length = st.integers(0, 2**16), st.integers(0, 64)
     payload = st.one_of(known, st.binary(min_size=1, max_size=8), base)
-    return st.tuples(kinds, place, length, payload)
+    return st.tuples(kinds, offset, length, payload)
 
 
 def _mutated(data: bytes, steps: Sequence[_Step]) -> bytes:
-    for kind, place, length, payload in steps:
-        at = place % (len(data) + 1)
+    for kind, offset, length, payload in steps:
+        at = offset % (len(data) + 1)
         end = min(len(data), at + length)
         match kind:
             case "cut":
@@ -50,7 +50,7 @@ def _mutated(data: bytes, steps: Sequence[_Step]) -> bytes:
             case "flip" if at < len(data):
                 data = data[:at] + bytes([data[at] ^ (1 << length % 8)]) + data[at + 1 :]
             case "repeat":
-                data = data[:at] + data[at:end] * (1 + place % _LONGEST_REPEAT) + data[end:]
+                data = data[:at] + data[at:end] * (1 + offset % _LONGEST_REPEAT) + data[end:]
             case "swap":
                 data = data[end:] + data[at:end] + data[:at]
             case "insert":

@@ -1,4 +1,4 @@
-"""Inputs that are made of several: each piece with its length before it, two bytes."""
+"""Inputs that consist of several pieces. Two bytes before each piece are its length."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ _LENGTH_BYTES = 2
 
 
 def split(data: bytes) -> list[bytes]:
-    """Return the pieces; the last one may be shorter than it says."""
+    """Return the pieces. The last one may be shorter than its length says."""
     pieces = []
-    place = 0
-    while place < len(data):
-        length = int.from_bytes(data[place : place + _LENGTH_BYTES], "big")
-        place += _LENGTH_BYTES
-        pieces.append(data[place : place + length])
-        place += length
+    offset = 0
+    while offset < len(data):
+        length = int.from_bytes(data[offset : offset + _LENGTH_BYTES], "big")
+        offset += _LENGTH_BYTES
+        pieces.append(data[offset : offset + length])
+        offset += length
     return pieces
 
 
 def joined(pieces: Iterable[bytes]) -> bytes:
-    """Return the input that `pieces` come of."""
+    """Return the input that splits into `pieces`."""
     return b"".join(len(piece).to_bytes(_LENGTH_BYTES, "big") + piece for piece in pieces)

@@ -1,4 +1,4 @@
-"""Runs a target and keeps what it finds, so that a run goes on past its first finding."""
+"""Runs a target and keeps its findings, so that a run continues after the first finding."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FIGURES_EVERY_SECONDS = 1.0
 
 
 class Recorder:
-    """Gives inputs to `target`. In `directory`: `findings/`, `figures.json`, and `slowest`.
+    """Gives inputs to `target`. Writes `findings/`, `figures.json` and `slowest` to `directory`.
 
-    Of findings that were raised in the same place only the first one is kept, shortened.
+    If several findings were raised at the same place, it keeps only the first one, shortened.
     """
 
     def __init__(self, target: Target, directory: Path) -> None:
@@ -27,7 +27,7 @@ class Recorder:
         self._directory = directory
         self._findings = directory / "findings"
         self._findings.mkdir(parents=True, exist_ok=True)
-        self._places: set[str] = set()
+        self._locations: set[str] = set()
         self._inputs = 0
         self._slowest_seconds = 0.0
         self._began = self._written = time.monotonic()
@@ -42,7 +42,7 @@ class Recorder:
         except Exception as raised:
             error = raised
         now = time.monotonic()
-        if now - began > self._slowest_seconds and self._inputs > 1:  # the first one warms up
+        if now - began > self._slowest_seconds and self._inputs > 1:  # the first input warms up
             self._slowest_seconds = now - began
             (self._directory / "slowest").write_bytes(data)
         if error is not None:
@@ -51,7 +51,7 @@ class Recorder:
             self.write_figures()
 
     def write_figures(self) -> None:
-        """Let the parent know how far this run is: no engine says when it ends."""
+        """Tell the parent process how far the run is: no engine says when it ends."""
         self._written = time.monotonic()
         figures = {
             "inputs": self._inputs,
@@ -63,12 +63,12 @@ class Recorder:
         draft.replace(self._directory / "figures.json")
 
     def _keep(self, data: bytes, error: Exception) -> None:
-        place = _place_of(error)
-        if place in self._places or len(self._places) >= _MOST_FINDINGS:
+        location = _location_of(error)
+        if location in self._locations or len(self._locations) >= _MOST_FINDINGS:
             return
-        self._places.add(place)
+        self._locations.add(location)
         told = "".join(traceback.format_exception(error))
-        short = shortened(data, lambda shorter: self._raised_at(shorter) == place)
+        short = shortened(data, lambda shorter: self._raised_at(shorter) == location)
         path = self._findings / hashlib.sha256(short).hexdigest()[:16]
         path.write_bytes(short)
         path.with_suffix(".txt").write_text(f"{short!r}\n\n{told}", errors="backslashreplace")
@@ -77,12 +77,12 @@ class Recorder:
         try:
             self._target.run(data)
         except Exception as error:
-            return _place_of(error)
+            return _location_of(error)
         return None
 
 
 def shortened(data: bytes, still: Callable[[bytes], bool]) -> bytes:
-    """Return what is left of `data` when pieces are taken out for as long as `still` holds."""
+    """Remove pieces of `data` for as long as `still` is true for the rest. Return the rest."""
     deadline = time.monotonic() + _SHORTENING_SECONDS
     size = len(data) // 2
     while size:
@@ -99,11 +99,11 @@ def shortened(data: bytes, still: Callable[[bytes], bool]) -> bytes:
     return data
 
 
-def _place_of(error: BaseException) -> str:
+def _location_of(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    frames = traceback.extract_tb(error.__traceback__)[1:]  # without our own
-    # The same line of a check is another finding for another line of the code that is checked.
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # without this file's frame
+    # A line of a shared check counts as a new finding for each line of code that it checks.
     return " ".join(
         [type(error).__name__, *(f"{one.filename}:{one.lineno}" for one in frames[-3:])]
     )

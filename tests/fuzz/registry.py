@@ -1,4 +1,4 @@
-"""The targets by name, imported only when they are asked for: an engine instruments that import."""
+"""The targets by name. Each is imported on request, because engines instrument it then."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
 
 
 def load(name: str) -> type[Target]:
-    """Return the target's class."""
+    """Return the class of the target."""
     module, _, attribute = TARGETS[name].partition(":")
     loaded: type[Target] = getattr(importlib.import_module(module), attribute)
     assert loaded.name == name

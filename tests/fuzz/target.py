@@ -1,4 +1,4 @@
-"""What an engine needs to know of a decoder."""
+"""What an engine needs to know about a decoder."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import ClassVar, Self
 
 
 class Engine(enum.Enum):
-    """What `make fuzz` drives a target with; CI drives them all with examples."""
+    """The engine that `make fuzz` uses for a target. CI uses examples for all targets."""
 
     COVERAGE = "atheris"
-    """Mutates what reached new code. One process, one thread."""
+    """Mutates inputs that reached new code. Needs one process and one thread."""
     EXAMPLES = "hypothesis"
-    """Mutates the seeds, blindly: for targets with threads or processes of their own."""
+    """Mutates the seeds without feedback: for targets with threads or processes of their own."""
 
 
 class Target(abc.ABC):
-    """A decoder that strangers reach.
+    """A decoder that untrusted input reaches.
 
-    One that holds something (a loop, a server, files) overrides `close`, and makes it in
-    `__init__`. Class variables: `name`; `engine`; `examples`, how many CI makes; `max_bytes`, the
-    longest input; `tokens`, what means something to the decoder, for mutations to put in.
+    A target with resources (a loop, a server, files) creates them in `__init__` and overrides
+    `close`. Class variables: `name`; `engine`; `examples`, the number of inputs in CI; `max_bytes`,
+    the longest input; `tokens`, byte strings with a meaning for the decoder, used by mutations.
     """
 
     name: ClassVar[str]
@@ -33,14 +33,14 @@ class Target(abc.ABC):
 
     @abc.abstractmethod
     def seeds(self) -> Iterable[bytes]:
-        """Valid inputs, and wrong ones that take some making; the same at each call."""
+        """Valid inputs, and invalid ones that are hard to make. The same at each call."""
 
     @abc.abstractmethod
     def run(self, data: bytes) -> None:
-        """Decode `data`. Whatever is raised is a finding: promised refusals are caught here."""
+        """Decode `data`. Any exception is a finding, so expected refusals are caught here."""
 
-    def close(self) -> None:  # noqa: B027 - most hold nothing
-        """Give back what is held."""
+    def close(self) -> None:  # noqa: B027 - most targets have no resources
+        """Release the resources."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""What a run keeps of the inputs that a target fails on, and what the command says of it."""
+"""What a run keeps of inputs that a target fails on, and what the command prints about them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fuzz.target import Engine, Target
 
 
 class Broken(Target):
-    """Fails in one place on `x` followed by `y`, in another one on what is long."""
+    """Fails at one place for `x` followed by `y`, and at another place for long inputs."""
 
     name: ClassVar[str] = "broken"
     max_bytes: ClassVar[int] = 64
@@ -38,14 +38,14 @@ def _kept(directory: Path) -> list[bytes]:
     return sorted(path.read_bytes() for path in files if path.suffix != ".txt")
 
 
-def test_a_finding_is_kept_once_for_each_place_and_shortened(tmp_path: Path) -> None:
+def test_a_finding_is_shortened_and_kept_once_for_each_place(tmp_path: Path) -> None:
     recorder = Recorder(Broken(), tmp_path)
     for data in [b"fine", b"one x two y three", b"another xy", b"z" * 64, b"fine"]:
         recorder(data)
     assert _kept(tmp_path) == [b"xy", b"z" * 61]
 
 
-def test_what_was_raised_stands_beside_a_finding(tmp_path: Path) -> None:
+def test_the_exception_is_stored_beside_a_finding(tmp_path: Path) -> None:
     Recorder(Broken(), tmp_path)(b"xy")
     [told] = (tmp_path / "findings").glob("*.txt")
     assert "b'xy'" in told.read_text()
@@ -60,7 +60,7 @@ def test_every_input_is_counted(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "figures.json").read_text())["inputs"] == 3
 
 
-def test_examples_reach_what_a_seed_is_near_to() -> None:
+def test_examples_find_a_failure_near_a_seed() -> None:
     with pytest.raises((ValueError, IndexError)):
         run_examples(Broken(), Broken().run, count=2000, seed=1, shrink=False)
 
@@ -78,7 +78,7 @@ class _Fine(Broken):
         pass
 
 
-async def test_a_target_that_cannot_start_is_no_success(tmp_path: Path) -> None:
+async def test_a_target_that_cannot_start_is_a_failure(tmp_path: Path) -> None:
     outcome = await fuzz("no such", Engine.EXAMPLES, seconds=1, seed=1, directory=tmp_path)
     assert outcome.trouble is not None
     assert not outcome.is_good
@@ -93,12 +93,12 @@ def test_the_command_runs_a_target_in_a_process_of_its_own(
     assert int(row.split()[2]) > 0
 
 
-def test_a_name_that_no_target_has_is_bad_usage() -> None:
+def test_an_unknown_target_is_bad_usage() -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["nothing"])
 
 
-def test_without_atheris_nothing_is_run_and_that_is_said(
+def test_without_atheris_the_command_says_so_and_runs_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

@@ -1,6 +1,6 @@
-"""Every target with its seeds, with what was found once, and with some hundred inputs made of them.
+"""Runs every target with its seeds, its former findings and some hundred inputs made from them.
 
-The same inputs in every run. `make fuzz` looks for new ones.
+The inputs are the same in every run. `make fuzz` looks for new ones.
 """
 
 from __future__ import annotations

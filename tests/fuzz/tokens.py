@@ -1,4 +1,4 @@
-"""What breaks decoders of any kind: ends of ranges, separators, openers that nobody closes."""
+"""Byte strings that often break decoders: ends of ranges, separators, unclosed brackets."""
 
 COMMON = (
     *(b"\0", b"\xff", b"\x80", b"\n", b"\r\n", b" ", b"=", b".", b"-1", b"1e400", b"NaN"),

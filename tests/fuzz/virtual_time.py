@@ -1,5 +1,5 @@
-"""An event loop on which no time passes while nobody waits, and all that anybody waits for passes
-at once."""
+"""An event loop with virtual time. Time stands still while something runs, and jumps to the next
+timer when everything waits."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class _NoWaiting(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         if timeout is None:
-            raise AssertionError("everybody waits for what will never come")
+            raise AssertionError("everything waits, but no timer is left")
         self.now += max(0.0, timeout)
         return super().select(0)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """For code that waits for timers and for itself, and for no file or socket."""
+    """For code that waits only for timers and for its own tasks, not for files or sockets."""
 
     def __init__(self) -> None:
         self._waits = _NoWaiting()
         super().__init__(self._waits)
 
     def time(self) -> float:
-        """Seconds since the loop was made."""
+        """Return the seconds since the loop was made."""
         return self._waits.now

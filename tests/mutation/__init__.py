@@ -1,1 +1,1 @@
-"""The rules that hold always, I1 to I8: breaks of the code, and the tests that see them."""
+"""The rules I1 to I8, which always hold: breaks of the code, and the tests that detect them."""

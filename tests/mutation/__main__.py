@@ -1,8 +1,8 @@
-"""Break a copy of the code in every way of the table: each time the named test must fail.
+"""Breaks a copy of the code in every way of the table. Each time the named test must fail.
 
     python -m tests.mutation [RULE ...]
 
-Exit code 0: without a break all tests pass, and each break makes its test fail.
+Exit code 0: all tests pass without a break, and each break makes its test fail.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.mutation.breaks import BREAKS, Break
 from tests.support.fixtures import reaper
 
 _ROOT = Path(__file__).parents[2]
-_ROOMS = ("server", "clients/python", "tests", "pyproject.toml")
+_COPIED = ("server", "clients/python", "tests", "pyproject.toml")
 _TEST_SECONDS = 600
 _PASSED, _FAILED = 0, 1
 
@@ -28,7 +28,7 @@ def main(rules: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="tasklogs-rules-") as directory:
         copy = Path(directory)
         _copy(copy)
-        print(f"unbroken: {len(chosen)} breaks' tests", flush=True)
+        print(f"without a break: the tests of {len(chosen)} breaks", flush=True)
         if _exit_code(copy, *sorted({one.test for one in chosen})) != _PASSED:
             print("the tests do not pass on unbroken code")
             return 1
@@ -38,8 +38,8 @@ def main(rules: list[str]) -> int:
 
 
 def _copy(to: Path) -> None:
-    for room in _ROOMS:
-        source, target = _ROOT / room, to / room
+    for name in _COPIED:
+        source, target = _ROOT / name, to / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
@@ -54,15 +54,15 @@ def _is_seen(copy: Path, broken: Break) -> bool:
         code = _exit_code(copy, broken.test)
     finally:
         path.write_text(whole)
-    # Any other code is a test that could not run, which shows nothing.
+    # Any other code means that the test could not run, which shows nothing.
     verdict = {_FAILED: "fails", _PASSED: "PASSES"}.get(code, f"DOES NOT RUN ({code})")
     print(f"{broken.rule}  {broken.what}: {broken.test} {verdict}", flush=True)
     return code == _FAILED
 
 
 def _exit_code(copy: Path, *tests: str) -> int:
-    # Ahead of the installed project, which is the checkout.
-    path = os.pathsep.join(str(copy / room) for room in ("server", "clients/python"))
+    # Before the installed project, which is the checkout.
+    path = os.pathsep.join(str(copy / source) for source in ("server", "clients/python"))
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
         cwd=copy,

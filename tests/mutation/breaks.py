@@ -1,7 +1,7 @@
-"""One-line breaks of the rules, each with the test that must fail then.
+"""One-line breaks of the rules, each with the test that must then fail.
 
-A rule that no test guards is a wish. `make breaks` breaks a copy of the code in each of these ways
-and runs the test; `test_breaks.py` sees to it that this table keeps up with the code.
+A rule without a test is only a wish. `make breaks` breaks a copy of the code in each of these ways
+and runs the test. `test_breaks.py` checks that this table matches the code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CLIENTS = "clients/python/tasklogs"
 BREAKS = (
     Break(
         "I1",
-        "an entry below the tail is taken",
+        "an entry below the tail is accepted",
         f"{_SERVER}/ingest/draft.py",
         "elif entry.id < (self._lowest_next_id if tail is None else tail.id):",
         "elif entry.id < 0:",
@@ -44,7 +44,7 @@ BREAKS = (
     ),
     Break(
         "I1",
-        "a conversation that starts over goes on in the epoch",
+        "a new conversation continues the epoch",
         f"{_CLIENTS}/log/continuation.py",
         "if len(entries) < sealed or digest.seal_all(entries[:sealed]) != stored.digest:",
         "if len(entries) < sealed:",
@@ -60,7 +60,7 @@ BREAKS = (
     ),
     Break(
         "I3",
-        "an append is acknowledged when the group commit asks for it",
+        "an append is acknowledged before its commit",
         f"{_SERVER}/ingest/session.py",
         "        self._window.handed_over()",
         "        self._window.handed_over(); self.outbox.ack(self._window.received_sequence)",
@@ -68,7 +68,7 @@ BREAKS = (
     ),
     Break(
         "I3",
-        "what a lost connection left open is acknowledged",
+        "a commit with an unknown outcome is acknowledged",
         f"{_SERVER}/ingest/group_commit.py",
         '            _log.warning("commit.undecided", tasks=len(batch))',
         "            for writer, commit in batch: writer.committed(commit)\n            return",
@@ -77,7 +77,7 @@ BREAKS = (
     ),
     Break(
         "I4",
-        "a commit does not look at the fence",
+        "a commit does not check the fence",
         f"{_SERVER}/store/log_writes.py",
         "WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision",
         "WHERE h.task_id = locked.task_id AND h.revision = :base_revision",
@@ -85,7 +85,7 @@ BREAKS = (
     ),
     Break(
         "I4",
-        "a commit does not look at the revision",
+        "a commit does not check the revision",
         f"{_SERVER}/store/log_writes.py",
         "WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision",
         "WHERE h.task_id = locked.task_id AND h.fence = :fence",
@@ -93,7 +93,7 @@ BREAKS = (
     ),
     Break(
         "I4",
-        "a session that lost its fence goes on",
+        "a session that lost its fence continues",
         f"{_SERVER}/ingest/group_commit.py",
         "                case _:\n",
         "                case Outcome.FENCED:\n"
@@ -120,7 +120,7 @@ BREAKS = (
     ),
     Break(
         "I5",
-        "the head is written ahead of the entries",
+        "the head is written before the entries",
         f"{_SERVER}/store/log_writes.py",
         "                rows = await connection.fetchmany(",
         "                await connection.executemany("
@@ -131,7 +131,7 @@ BREAKS = (
     ),
     Break(
         "I5",
-        "followers are told of a commit before it is one",
+        "followers are told of a commit before it is committed",
         f"{_SERVER}/ingest/group_commit.py",
         "            outcomes = await self._writes.commit([commit for _, commit in batch])",
         "            for _, one in batch: self._bus.publish(Moved(one.task_id, one))\n"
@@ -140,7 +140,7 @@ BREAKS = (
     ),
     Break(
         "I6",
-        "a sync is done before the appends that it rests on are committed",
+        "a sync is done before the appends that it depends on are committed",
         f"{_SERVER}/ingest/session.py",
         "rests_on=window.received_sequence,",
         "rests_on=0,",
@@ -157,7 +157,7 @@ BREAKS = (
     ),
     Break(
         "I6",
-        "the agent answers a sync before it has sent what it showed",
+        "the agent answers a sync before it has sent what the task app showed",
         f"{_CLIENTS}/agent/stream/session.py",
         "while self._answers and (self._answers[0].reason or not self._differ.has_changes):",
         "while self._answers:",
@@ -165,7 +165,7 @@ BREAKS = (
     ),
     Break(
         "I7",
-        "a sender is not held at its window",
+        "a sender does not wait at its window",
         f"{_SERVER}/ingest/session.py",
         "            await self._window.wait_for_room()",
         "            pass",
@@ -173,7 +173,7 @@ BREAKS = (
     ),
     Break(
         "I7",
-        "the process takes whatever its sessions send",
+        "the messages of all sessions have no limit together",
         f"{_SERVER}/limits/ingest_budget.py",
         "return self._held == 0 or self._held + size_bytes <= self._limit",
         "return True",
@@ -181,7 +181,7 @@ BREAKS = (
     ),
     Break(
         "I7",
-        "a follower that does not read is kept everything",
+        "every change is kept for a follower that does not read",
         f"{_SERVER}/reads/feed.py",
         "        self._last = Step(self.revision, revision, messages)",
         "        messages = [*(self._last.messages if self._last else ()), *messages];"
@@ -225,7 +225,7 @@ BREAKS = (
     ),
     Break(
         "I7",
-        "an agent erases what is young by writing",
+        "an agent evicts young entries by writing",
         f"{_SERVER}/store/evictions.py",
         "$8 AND o.is_old))",
         "$8))",
@@ -241,7 +241,7 @@ BREAKS = (
     ),
     Break(
         "I8",
-        "a cursor from before what is held goes on after a gap",
+        "a cursor before the evicted entries resumes after a gap",
         f"{_SERVER}/reads/follower.py",
         "        if query.cursor.revision < task.head.evicted.revision:",
         "        if False:",
@@ -250,7 +250,7 @@ BREAKS = (
     ),
     Break(
         "I8",
-        "a follower that lags is led over what was evicted",
+        "a follower that lags skips evicted entries silently",
         f"{_SERVER}/reads/follower.py",
         "        if revision < read.task.head.evicted.revision:",
         "        if False:",
@@ -259,7 +259,7 @@ BREAKS = (
     ),
     Break(
         "I8",
-        "a feed leads its followers over what was evicted",
+        "a feed skips evicted entries silently",
         f"{_SERVER}/reads/feed.py",
         "            if self.revision < read.task.head.evicted.revision:",
         "            if False:",

@@ -17,7 +17,7 @@ def test_every_rule_has_a_break() -> None:
 
 
 @pytest.mark.parametrize("one", BREAKS, ids=lambda one: f"{one.rule}: {one.what}")
-def test_the_line_of_a_break_occurs_once_and_its_test_exists(one: Break) -> None:
+def test_the_line_to_break_exists_once_and_the_test_exists(one: Break) -> None:
     assert (_ROOT / one.path).read_text().count(one.line) == 1
     path, _, name = one.test.partition("::")
     source = (_ROOT / path).read_text()

@@ -1,1 +1,1 @@
-"""What tests share: fakes of other programs, and fixtures."""
+"""Shared by tests: fakes of other programs, and fixtures."""

@@ -1,4 +1,4 @@
-"""The log events that a package's code writes, found in its source."""
+"""Finds the log events that a package's code writes, in its source."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class WrittenEvent:
     """One call of a logger."""
 
     name: str | None
-    """None where it is not a literal string."""
+    """None if it is not a literal string."""
     level: str
     fields: frozenset[str]
-    """The names of its keywords; `**` where some are computed."""
+    """The names of its keywords. `**` if some are computed."""
     where: str
     """FILE:LINE."""
 

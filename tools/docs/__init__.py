@@ -1,1 +1,1 @@
-"""What the docs take from the code."""
+"""The parts of the docs that are generated from the code."""

@@ -1,4 +1,4 @@
-"""The API's reference in Markdown, from the comments in the protos."""
+"""The API reference in Markdown, from the comments in the protos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HEAD = """# The API: package `tasklogs.v1`
 Generated from the comments in [protos/tasklogs/v1](../protos/tasklogs/v1) by `make docs`.
 """
 
-# Where a comment belongs: the numbers of fields and indices that lead to what it stands before.
+# The path of numbers of fields and indices that leads to what a comment describes.
 _Place: TypeAlias = tuple[int, ...]
 _MESSAGES = FileDescriptorProto.MESSAGE_TYPE_FIELD_NUMBER
 _ENUMS = FileDescriptorProto.ENUM_TYPE_FIELD_NUMBER
@@ -41,7 +41,7 @@ _Field = FieldDescriptorProto
 def reference(protos: Path) -> str:
     """Return the page for all files under `protos`."""
     files = [_File(one) for one in _parsed(protos)]
-    # Services first, whatever file they are in: that is what a reader comes for.
+    # Services first, in whatever file they are: readers look for them.
     parts = [part for file in files for part in file.services()]
     parts += [part for file in files for part in file.types()]
     return "\n".join([_HEAD, *parts]).rstrip() + "\n"

@@ -17,7 +17,7 @@ from tasklogs_server.telemetry.log_events import LOG_EVENTS as SERVER_EVENTS
 
 
 def server_settings() -> str:
-    """Every setting of `tasklogs serve`."""
+    """Return every setting of `tasklogs serve`."""
     flags = {parameter.name: parameter.opts[0] for parameter in _parameters("serve")}
     rows = [
         (
@@ -32,7 +32,7 @@ def server_settings() -> str:
 
 
 def agent_settings() -> str:
-    """Every setting of `tasklogs agent`."""
+    """Return every setting of `tasklogs agent`."""
     rows = [
         (
             f"`{parameter.envvar}`",
@@ -47,12 +47,12 @@ def agent_settings() -> str:
 
 
 def agent_log_events() -> str:
-    """Every event of the agent's own log."""
+    """Return every event of the agent's log."""
     return _log_events(AGENT_EVENTS)
 
 
 def metrics() -> str:
-    """Every metric of the server's own."""
+    """Return every metric of the server."""
     rows = [
         (
             f"`{one.name}`",
@@ -90,7 +90,7 @@ def _parameters(command: str) -> Sequence[Any]:
 
 
 def _agents_default(parameter: Any) -> str:
-    # A text there says what the default means, in words.
+    # A text as the default describes it in words.
     if isinstance(parameter.show_default, str):
         return parameter.show_default
     return "" if parameter.default is None else _default("", parameter.default)
@@ -98,7 +98,7 @@ def _agents_default(parameter: Any) -> str:
 
 def _default(name: str, default: object) -> str:
     if name == "data_dir":
-        return "`$XDG_DATA_HOME/tasklogs`"  # the command's own
+        return "`$XDG_DATA_HOME/tasklogs`"  # the command computes it
     if default is None or default == "":
         return ""
     if isinstance(default, timedelta):

@@ -8,14 +8,14 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-# What has no docstring of its own.
+# The directories without a docstring of their own.
 _DIRECTORIES = {
     "protos/tasklogs/v1": "The API, commented so that it reads as the reference",
     "deploy": "Container image, Compose, Kubernetes, systemd, Grafana",
     "requirements": "The locks: every dependency, with hashes",
     "tools": "What the Makefile calls",
 }
-# Their modules are listed too: they are what a reader opens first.
+# Their modules are listed too, because readers open them first.
 _ROOTS = ("clients/python/tasklogs", "server/tasklogs_server")
 _TESTS = "tests"
 _BESIDE = ("bench", "demo")
@@ -27,7 +27,7 @@ _FIRST_SENTENCE = re.compile(r"(.+?)(?:\.\s|\.?$|\n\n)", re.DOTALL)
 def packages(root: Path) -> str:
     """Return the tree of the checkout at `root`, as a block of Markdown.
 
-    Raises FileNotFoundError for a directory of the table that is not there.
+    Raises FileNotFoundError for a directory of the table that does not exist.
     """
     lines = [*_directory(root, "protos/tasklogs/v1")]
     for name in _ROOTS:
@@ -58,7 +58,7 @@ def _package(path: Path, name: str, *, modules: bool, depth: int = 0) -> Iterato
 
 
 def _line(name: str, about: str) -> Iterator[str]:
-    # A name that is longer than its column still keeps two spaces before the text.
+    # A name longer than its column keeps two spaces before the text.
     width = _WIDTH - _COLUMN
     first, *rest = textwrap.wrap(about, width, break_on_hyphens=False) or [""]
     if len(name) + 2 > _COLUMN:

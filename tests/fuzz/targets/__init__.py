@@ -1,1 +1,1 @@
-"""What is fuzzed: one decoder, or one small family, in each file. No engine comes in here."""
+"""The fuzzed decoders: one, or one small family, per file. No file here imports an engine."""

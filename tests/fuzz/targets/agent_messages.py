@@ -1,4 +1,4 @@
-"""What an agent says on its stream, one stream after the other."""
+"""The messages of an agent, in one stream after another."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tasklogs_server.ingest.messages import Hello
 from tasklogs_server.store.log_writes import Outcome
 from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target
-from tests.fuzz.targets.agent_room import AGENT, INGEST_BYTES, TASK, AgentRoom, check_refusal
 from tests.fuzz.targets.agent_script import Event, Meanwhile, Script
+from tests.fuzz.targets.ingest_server import AGENT, INGEST_BYTES, TASK, IngestServer, check_refusal
 from tests.fuzz.targets.log_model import LogModel
 
 _SYNC_TIMEOUT = timedelta(seconds=60)
@@ -33,11 +33,11 @@ _TROUBLES: Sequence[Outcome | Exception] = (
 
 
 class AgentMessages(Target):
-    """A script of messages and of what happens meanwhile, through the real handler of `Connect`.
+    """A script of messages and other events runs through the real handler of `Connect`.
 
-    An `Ack` says that the store has had exactly the log that those appends make; a finished sync,
-    that it has had what was appended before its answer; `Welcome`, where the store stands. Refusals
-    are promised ones, and at the end no byte of the budget is held.
+    After an `Ack` the store has had exactly the log that the appends make. After a finished sync it
+    has had everything that was appended before the agent's answer. `Welcome` has the position of
+    the store. Refusals must be documented ones, and at the end no byte of the budget is in use.
     """
 
     name: ClassVar[str] = "agent_messages"
@@ -55,13 +55,13 @@ class AgentMessages(Target):
         grows = bytes([9, 0x08, 1, 0x31]) * 3
         yield opens + grows
         yield opens + grows + bytes([10, 0x02, 5, 0, 5, 8, 11, 0x10, 1, 0x23, 4, 255, 1])
-        # A sync, its answer, the end of the stream, and another one
+        # A sync, its answer, the end of the stream, and a second stream
         yield opens + bytes([5, 1, 0, 1, 1, 5, 0, 9, 6, 8, 0]) + bytes([0]) + opens[2:] + grows
-        # An answer before the commit that it rests on; two changes of a stored tail at once
+        # An answer before the commit that it depends on; two changes of a stored tail at once
         stored = opens + bytes([5, 0, 20])
         yield stored + bytes([5, 1, 0, 5, 0, 3]) + grows + bytes([1, 1, 5, 0, 20])
         yield stored + bytes([9, 8, 3, 0x31, 9, 8, 0, 0x31, 5, 0, 20, 10, 2, 5, 0, 20]) + grows
-        # A rival, a trouble, a new build, a drain, a deletion
+        # A rival agent, a commit that fails, a new build, a drain, a deletion
         for event in (4, 2, 6, 5, 7, 3):
             yield opens + bytes([5, event, 2]) + grows + bytes([5, 0, 20]) + opens[2:]
         for trouble in range(len(_TROUBLES)):
@@ -83,44 +83,44 @@ class AgentMessages(Target):
 
 async def _within_reason(data: bytes) -> None:
     async with asyncio.timeout(_HANGS_AFTER_SECONDS):
-        async with AgentRoom.open(standalone=bool(data[:1]) and data[0] & 1 == 1) as room:
+        async with IngestServer.open(standalone=bool(data[:1]) and data[0] & 1 == 1) as server:
             script = Script(data[1:])
             for _ in range(_MOST_STREAMS):
-                await _Stream(room, script).serve()
+                await _Stream(server, script).serve()
                 if script.is_done:
                     break
 
 
 class _Stream:
-    """One stream: the request's messages, and the context that takes what the server says."""
+    """One stream: it yields the agent's messages, and is the context for the server's messages."""
 
-    def __init__(self, room: AgentRoom, script: Script) -> None:
-        self._room = room
+    def __init__(self, server: IngestServer, script: Script) -> None:
+        self._server = server
         self._script = script
         self._steps = 0
         self._log = LogModel()
         self._expected: dict[int, LogModel | None] = {}
         self._answered: dict[int, list[int]] = defaultdict(list)
-        """The appends that came before the answers to a sync."""
+        """The appends before the answers to each sync."""
         self._asked: list[asyncio.Task[None]] = []
         self._said_goodbye = False
         self._began = 0
         self._acked = 0
 
     async def serve(self) -> None:
-        """Run the handler to its end."""
-        self._script.begin(self._room.store.states[-1])
+        """Run the handler to the end."""
+        self._script.begin(self._server.store.states[-1])
         context: Any = self
         failed = False
         try:
-            await self._room.service.connect(self, context, AGENT)
+            await self._server.service.connect(self, context, AGENT)
         except TaskLogsError as error:
             check_refusal(error)
             failed = True
         for asked in self._asked:
             await asked
         if self._said_goodbye and not failed:
-            assert self._room.store.states[-1] == self._log, "all is committed at a goodbye"
+            assert self._server.store.states[-1] == self._log, "not everything was committed"
 
     # The request's messages
 
@@ -151,22 +151,22 @@ class _Stream:
                 self._answered[message.sync_done.id].append(max(self._expected, default=0))
             case "goodbye":
                 self._said_goodbye = True
-        # As it came over the wire
+        # As it comes from the wire
         return pb.AgentMessage.FromString(message.SerializeToString())
 
     def _check_bounds(self) -> None:
-        session = self._room.sessions.find(TASK)
-        held = self._room.budget.held_bytes
-        # One that is larger than all of it is let in alone.
+        session = self._server.sessions.find(TASK)
+        held = self._server.budget.held_bytes
+        # A message larger than the whole budget is admitted alone.
         assert held <= max(INGEST_BYTES, 4 * MAX_CONTENT_BYTES)
         if session is not None:
             assert session.tail_bytes <= 2 * MAX_CONTENT_BYTES
             assert session._draft.size_bytes <= held
 
-    # What happens meanwhile
+    # Other events
 
     async def _has_ended(self, event: Event) -> bool:
-        room, session = self._room, self._room.sessions.find(TASK)
+        server, session = self._server, self._server.sessions.find(TASK)
         match event.what:
             case Meanwhile.YIELD:
                 for _ in range(event.number % 32):
@@ -174,27 +174,27 @@ class _Stream:
             case Meanwhile.SYNC:
                 self._asked.append(asyncio.create_task(self._sync()))
             case Meanwhile.TROUBLE:
-                room.store.troubles.append(_TROUBLES[event.number % len(_TROUBLES)])
+                server.store.troubles.append(_TROUBLES[event.number % len(_TROUBLES)])
             case Meanwhile.TICK:
-                room.clock.advance(event.number)
-                await room.sessions.tick()
+                server.clock.advance(event.number)
+                await server.sessions.tick()
             case Meanwhile.RIVAL:
-                async with room.sessions.connect(TASK, Hello("rival", "", None)):
+                async with server.sessions.connect(TASK, Hello("rival", "", None)):
                     await asyncio.sleep(0)
             case Meanwhile.DRAIN:
-                room.sessions.drain(_SECOND)
+                server.sessions.drain(_SECOND)
             case Meanwhile.BUILD:
                 facts = Facts(event.number % 4, BuildTransition.START, None, None, None)
-                room.sessions.build_reported(TASK, facts)
+                server.sessions.build_reported(TASK, facts)
             case Meanwhile.DELETED:
-                room.sessions.end(TASK, TaskNotFound(str(TASK)))
+                server.sessions.end(TASK, TaskNotFound(str(TASK)))
             case Meanwhile.END_OF_STREAM:
                 assert session is None or session.is_open
                 return True
         return False
 
     async def _sync(self) -> None:
-        session = self._room.sessions.find(TASK)
+        session = self._server.sessions.find(TASK)
         if session is None:
             return
         number = session.syncs._last_id + 1
@@ -203,11 +203,11 @@ class _Stream:
         except TaskLogsError as error:
             check_refusal(error)
             return
-        # An answer that is given twice rests on what came before the second one; and what comes
-        # later may be committed together with what it rests on.
+        # If the agent answers twice, the second answer counts. Later appends may be committed
+        # together with those that the answer covers.
         assert any(self._is_committed(sequence) for sequence in self._answered[number])
 
-    # What the server says
+    # What the server sends
 
     async def write(self, encoded: bytes) -> None:
         message = pb.ServerMessage.FromString(encoded)
@@ -218,11 +218,11 @@ class _Stream:
                 sequence = message.ack.sequence
                 assert sequence > self._acked
                 self._acked = sequence
-                assert self._has_been(self._expected[sequence]), "acknowledged, not committed"
+                assert self._has_been(self._expected[sequence]), "acknowledged but not committed"
         await asyncio.sleep(0)
 
     def _welcome(self, welcome: pb.Welcome) -> None:
-        states, head = self._room.store.states, self._room.store.head
+        states, head = self._server.store.states, self._server.store.head
         self._began = len(states) - 1
         log = self._log = states[-1]
         assert welcome.revision == head.revision
@@ -243,4 +243,4 @@ class _Stream:
         return sequence == 0 or any(self._has_been(log) for log in later)
 
     def _has_been(self, log: LogModel | None) -> bool:
-        return log in self._room.store.states[self._began :]
+        return log in self._server.store.states[self._began :]

@@ -1,4 +1,4 @@
-"""From bytes to what an agent says, and to what happens around it meanwhile."""
+"""Turns bytes into messages of an agent and other events around its stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NANOS = (0, 1, 999_999_999, 10**9, -1)
 
 
 class Meanwhile(Enum):
-    """What happens around the stream."""
+    """What else happens around the stream."""
 
     YIELD = auto()
     SYNC = auto()
@@ -36,7 +36,7 @@ class Meanwhile(Enum):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens meanwhile; `number` says more of it."""
+    """One event around the stream. `number` is its parameter."""
 
     what: Meanwhile
     number: int
@@ -47,9 +47,9 @@ _EVENTS = tuple(Meanwhile)
 
 
 class Script:
-    """Reads the steps of several streams off an input, one after the other.
+    """Reads the steps of several streams from an input, one stream after another.
 
-    It keeps what the agent believes of its log, so that most of what it says can be done.
+    It keeps the log as the agent sees it, so that most of its messages are valid.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -64,12 +64,12 @@ class Script:
         return self._reader.is_done
 
     def begin(self, log: LogModel) -> None:
-        """Begin a stream on what is stored: its appends are counted anew."""
+        """Begin a stream on the stored log. The appends are counted from 1 again."""
         self._log = log
         self._sequence = 0
 
     def hello(self) -> pb.AgentMessage:
-        """The first message; seldom it is another."""
+        """Return the first message, rarely one of another kind."""
         kind = self._reader.byte()
         if kind >= 250:
             return self._append()
@@ -79,7 +79,7 @@ class Script:
         return pb.AgentMessage(hello=hello)
 
     def step(self) -> Step | None:
-        """The next message or event; None: bytes that are no message."""
+        """Return the next message or event. None: the bytes are not a valid message."""
         kind = self._reader.below(16)
         match kind:
             case 0:
@@ -138,7 +138,7 @@ class Script:
         gap = self._reader.below(4)
         current = log.epochs[-1] if log.epochs else ()
         last_id = max(current[-1].id if current else -1, self._withdrawn_id)
-        # 3: the tail again, as a whole
+        # 3: the whole tail again
         entry.id = last_id if gap == 3 and log.has_tail else min(last_id + 1 + gap, _MAX_ID)
         entry.type = types.TASK_LOG_TYPE_OUTPUT
         self._set_time(entry)

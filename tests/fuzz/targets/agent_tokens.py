@@ -1,4 +1,4 @@
-"""What an agent brings in `authorization`."""
+"""The `authorization` header of an agent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TASKS = tuple(UUID(int=number << 100 | number) for number in range(1, 4))
 
 
 class AgentTokens(Target):
-    """Values of the header. They open a task only with exactly the token that was given for it."""
+    """Values of the header. Only the exact token of a task gives access to that task."""
 
     name: ClassVar[str] = "agent_tokens"
     max_bytes: ClassVar[int] = 1024

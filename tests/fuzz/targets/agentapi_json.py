@@ -1,4 +1,4 @@
-"""What a task app answers to `GET /messages`."""
+"""The answer of a task app to `GET /messages`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.fuzz.pieces import joined, split
 from tests.fuzz.target import Target
 
 _MADE_UP = b"!"
-_MOMENT = "2026-11-22T17:06:18.123456789Z"
+_TIME = "2026-11-22T17:06:18.123456789Z"
 
 
 def message(**changes: object) -> dict[str, object]:
-    return {"id": 0, "content": "hi", "role": "agent", "time": _MOMENT, **changes}
+    return {"id": 0, "content": "hi", "role": "agent", "time": _TIME, **changes}
 
 
 def body(*items: object) -> bytes:
@@ -31,13 +31,13 @@ def body(*items: object) -> bytes:
 
 
 class AgentApiBodies(Target):
-    """A body is refused in one line, or makes entries that the server takes as they are."""
+    """A body is refused in one line, or makes entries that the server accepts unchanged."""
 
     name: ClassVar[str] = "agentapi_json"
     tokens: ClassVar[Sequence[bytes]] = (
         *(b'"messages"', b'"id"', b'"content"', b'"role"', b'"time"', b'"user"', b'"agent"'),
         *(b'{"id":', b"2147483647", b"2147483648", b"true", b"1.0", b"\\ud800", b"\\u0000"),
-        *(b'"0001-01-01T00:00:00+01:00"', b'"9999-12-31T23:59:60Z"', _MOMENT.encode()),
+        *(b'"0001-01-01T00:00:00+01:00"', b'"9999-12-31T23:59:60Z"', _TIME.encode()),
     )
 
     def seeds(self) -> Iterable[bytes]:
@@ -54,7 +54,7 @@ class AgentApiBodies(Target):
         yield body(message(), user)[:-1] + b',"x":' + b'{"id":' * 200
         yield body(message()).decode().encode("utf-16")
 
-        for time in ("2016-12-31T23:59:60.999999999999Z", "2026-02-29T24:00:00-23:59", _MOMENT):
+        for time in ("2016-12-31T23:59:60.999999999999Z", "2026-02-29T24:00:00-23:59", _TIME):
             yield _MADE_UP + joined([b"0", "ü\0😀".encode(), b"user", time.encode()] * 2)
 
     def run(self, data: bytes) -> None:
@@ -73,7 +73,7 @@ class AgentApiBodies(Target):
 
 
 def _made_up(pieces: list[bytes]) -> bytes:
-    """A body that is JSON, whatever its messages are."""
+    """Return a body that is JSON, with arbitrary messages."""
     texts = [json.dumps(piece.decode("latin-1")) for piece in pieces]
     made: list[str] = []
     while len(texts) >= 4:

@@ -1,4 +1,4 @@
-"""The bytes of a task app's event stream, cut anywhere."""
+"""The bytes of a task app's event stream, cut at any place."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Outcome = tuple[list[ServerSentEvent], str | None]
 
 
 class AgentApiEvents(Target):
-    """The first bytes say where to cut the rest. The events do not depend on it."""
+    """The first bytes say where to cut the rest. The events must not depend on the cuts."""
 
     name: ClassVar[str] = "agentapi_sse"
     max_bytes: ClassVar[int] = 1024
@@ -60,7 +60,7 @@ class AgentApiEvents(Target):
         whole = _fed([stream])
         assert _fed(_cut(stream, cuts)) == whole
         if len(stream) < _BYTE_BY_BYTE:
-            assert _fed(stream[place : place + 1] for place in range(len(stream))) == whole
+            assert _fed(stream[offset : offset + 1] for offset in range(len(stream))) == whole
         events, refused = whole
         if refused is None:
             assert events == list(_plainly(stream))
@@ -78,11 +78,11 @@ def _event(name: str, data: dict[str, object]) -> bytes:
 
 
 def _cut(stream: bytes, cuts: bytes) -> Iterator[bytes]:
-    place = 0
+    offset = 0
     for length in cuts:
-        yield stream[place : place + length]
-        place += length
-    yield stream[place:]
+        yield stream[offset : offset + length]
+        offset += length
+    yield stream[offset:]
 
 
 def _fed(pieces: Iterable[bytes]) -> Outcome:
@@ -93,7 +93,7 @@ def _fed(pieces: Iterable[bytes]) -> Outcome:
             events += _checked(stream.feed(piece), events)
     except TaskAppError as error:
         assert error.fault is Fault.NONSENSE
-        # A line that is too long is so wherever it is cut, but not after the same events.
+        # A line that is too long is refused at any cut, but not after the same events.
         return events, str(error)
     return events, None
 
@@ -101,7 +101,7 @@ def _fed(pieces: Iterable[bytes]) -> Outcome:
 def _checked(
     fed: Iterator[ServerSentEvent], before: list[ServerSentEvent]
 ) -> list[ServerSentEvent]:
-    """The events as they come: what came before a refusal counts."""
+    """Yield the events as they come, so that events before a refusal count."""
     for event in fed:
         assert len(event.data.encode(errors="surrogatepass")) <= _LIMIT_BYTES
         before.append(event)
@@ -109,7 +109,7 @@ def _checked(
 
 
 def _plainly(stream: bytes) -> Iterator[ServerSentEvent]:
-    """The standard's words, line by line, on all of it at once."""
+    """Follow the text of the standard line by line, on the whole stream at once."""
     name = b""
     data: list[bytes] = []
     *lines, _ = _LINE_END.split(stream.removeprefix(b"\xef\xbb\xbf"))
@@ -128,7 +128,7 @@ def _plainly(stream: bytes) -> Iterator[ServerSentEvent]:
 
 
 class _Response:
-    """As much of an httpx.Response as is read."""
+    """The parts of an httpx.Response that are used."""
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self._pieces = pieces

@@ -1,4 +1,4 @@
-"""A call as the handlers see it before its request: metadata, and who the connection's peer is."""
+"""A call as the handlers see it before its request: the metadata and the peer's identity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasklogs_server.store.tasks import TaskStore
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 
 _PATIENCE = timedelta(seconds=5)
-_BETWEEN = b"\n"  # HTTP/2 lets no value have it
+_BETWEEN = b"\n"  # HTTP/2 does not allow it in values
 
 
 class Call:
@@ -34,7 +34,7 @@ class Call:
 
 
 class Hashes:
-    """The one thing that checking agent tokens asks the store for."""
+    """The only query that the check of agent tokens makes to the store."""
 
     def __init__(self, hashes: Mapping[UUID, bytes]) -> None:
         self._hashes = hashes

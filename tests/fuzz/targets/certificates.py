@@ -1,4 +1,4 @@
-"""Certificates: the files that we serve with, and the names in those of clients."""
+"""Certificates: the files for the server, and the names in client certificates."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from tasklogs_server.domain.errors import Unauthenticated
 from tasklogs_server.domain.names import owner_violations
 from tests.fuzz.target import Target
 
-_BETWEEN = b"\x1e"  # no PEM has it
+_BETWEEN = b"\x1e"  # PEM never contains it
 _PEER = b"?"
-# The tags of general names (RFC 5280, 4.2.1.6), whatever their bytes.
+# The tags of general names (RFC 5280, 4.2.1.6), with any content.
 _URI, _DNS, _EMAIL, _IP = 0x86, 0x82, 0x81, 0x87
 _KINDS = {b"u": _URI, b"d": _DNS, b"e": _EMAIL}
 _ALTERNATIVE_NAMES = x509.ObjectIdentifier("2.5.29.17")
@@ -40,10 +40,10 @@ _Paths = tuple[Path, Path, Path]
 
 
 class Certificates(Target):
-    """Three files (chain, key, authorities of clients); or, after `?`, the names of a client.
+    """Three files (chain, key, authorities of clients). After `?`: the names of a client.
 
-    Files are refused for one promised reason, or OpenSSL takes what was made of them: whoever
-    starts a server with them is told then, not at the first handshake.
+    Files are refused for one documented reason, or OpenSSL accepts what was made of them. So an
+    operator learns about bad files at the start of the server, not at the first handshake.
     """
 
     name: ClassVar[str] = "certificates"
@@ -108,7 +108,7 @@ class Certificates(Target):
         self._write(loaded.chain, loaded.key, loaded.client_ca)
         assert CertificateFiles(chain, key, authorities).load() == loaded
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # what is weak is the operator's affair
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # weak keys are the operator's decision
         context.load_cert_chain(chain, key)
         context.load_verify_locations(authorities)
 

@@ -1,4 +1,4 @@
-"""Cursors and page tokens: opaque strings that callers hand back."""
+"""Cursors and page tokens: opaque strings that callers send back."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _TASK = UUID(int=0x0123456789ABCDEF0123456789ABCDEF)
 _AT = datetime(2026, 1, 1, 12, 30, 0, 123456, tzinfo=UTC)
 _CHECKSUM_BYTES = 6
 _MADE_UP = b"!"
-"""Before a payload that a checksum is put on: nothing else gets past it."""
+"""Marks a payload that gets a valid checksum. Without one, a token is refused at once."""
 
 
 class Cursors(Target):
-    """A token, or a payload that anyone can seal: the checksum is no secret.
+    """A token, or a payload with a valid checksum: anybody can compute the checksum.
 
-    Refused for its own field, or decoded into a place that encodes to a token of the same place.
+    It is refused for its own field, or decoded to a position that encodes to an equal token.
     """
 
     name: ClassVar[str] = "cursors"
@@ -69,7 +69,7 @@ def _token(data: bytes) -> str:
         payload = data[1:]
         sealed = payload + hashlib.sha256(payload).digest()[:_CHECKSUM_BYTES]
         return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
-    # protobuf hands over valid UTF-8 only.
+    # protobuf delivers only valid UTF-8.
     return data.decode(errors="replace")
 
 

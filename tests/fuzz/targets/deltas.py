@@ -1,4 +1,4 @@
-"""The algebra of logs, on any contents and lists."""
+"""Deltas and continuation of logs, on arbitrary contents and lists."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.fuzz.target import Target
 
 
 class Deltas(Target):
-    """Contents that follow each other, and deltas that anyone may send.
+    """Contents that follow each other, and arbitrary deltas.
 
-    What `diff` makes `patch` undoes; joined they do the same; what does not fit is refused and
-    changes nothing; and a list goes on where the rules of the stream say that it does.
+    `patch` applies what `diff` makes. Joined deltas have the same effect. A delta that does not fit
+    is refused and changes nothing. A list continues where the rules of the stream say.
     """
 
     name: ClassVar[str] = "deltas"
@@ -33,16 +33,16 @@ class Deltas(Target):
         yield b"\x03\x00" + pieces.joined([])
 
     def run(self, data: bytes) -> None:
-        flags, place = (*data[:2], 0, 0)[:2]
+        flags, number = (*data[:2], 0, 0)[:2]
         contents = [
             piece.decode(errors="replace").encode() for piece in pieces.split(data[2:])
         ] or [b""]
-        _follow_each_other(contents)
-        _of_anyone(contents, place - 128)
-        _go_on(contents, flags, place)
+        _check_successive(contents)
+        _check_arbitrary(contents, number - 128)
+        _check_continuation(contents, flags, number)
 
 
-def _follow_each_other(contents: Sequence[bytes]) -> None:
+def _check_successive(contents: Sequence[bytes]) -> None:
     deltas = []
     for before, after in pairwise(contents):
         delta = diff(before, after)
@@ -61,7 +61,7 @@ def _follow_each_other(contents: Sequence[bytes]) -> None:
             assert held == contents[last + 1]
 
 
-def _of_anyone(contents: Sequence[bytes], keep_bytes: int) -> None:
+def _check_arbitrary(contents: Sequence[bytes], keep_bytes: int) -> None:
     for base in contents:
         held = bytearray(base)
         delta = Delta(keep_bytes, contents[-1])
@@ -74,13 +74,13 @@ def _of_anyone(contents: Sequence[bytes], keep_bytes: int) -> None:
             held.decode()
 
 
-def _go_on(contents: Sequence[bytes], flags: int, place: int) -> None:
-    """A store that has some of a list, and a list that is it, save one entry that differs."""
+def _check_continuation(contents: Sequence[bytes], flags: int, number: int) -> None:
+    """A store has a part of a list. The new list is the same except for one entry."""
     entries = [
         Entry(2 * number, EntryType(1 + number % 2), Time(number, 0), content)
         for number, content in enumerate(contents)
     ]
-    count = place % (len(entries) + 1)
+    count = number % (len(entries) + 1)
     stored, has_tail = entries[:count], bool(flags & 1) and count > 0
     sealed = stored[:-1] if has_tail else stored
     tail = StoredTail.of(stored[-1]) if has_tail else None
@@ -107,8 +107,8 @@ def _tails(entries: list[Entry], stored: Position, tail: Entry, *, restarted: bo
     at = stored.sealed
     for later in (-1, 0, 1):
         for content in (tail.content + b"!", tail.content[:-1], b"!"):
-            moment = Time(tail.time.seconds + later, 0)
-            changed = [*entries[:at], Entry(tail.id, tail.type, moment, content)]
+            time = Time(tail.time.seconds + later, 0)
+            changed = [*entries[:at], Entry(tail.id, tail.type, time, content)]
             extends = content.startswith(tail.content)
             goes_on = later >= 0 and (not restarted or extends)
             wanted = Verdict.CONTINUES if goes_on else Verdict.OPENS_EPOCH

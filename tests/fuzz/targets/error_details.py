@@ -1,4 +1,4 @@
-"""What a server puts into the trailing metadata of a call that failed."""
+"""The trailing metadata of a failed call, as a server may send it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LONGEST = timedelta(hours=1.5)
 
 
 class ErrorDetails(Target):
-    """An error of the library comes of it, which people and programs can act on."""
+    """It becomes an error of the library that people and programs can act on."""
 
     name: ClassVar[str] = "error_details"
     tokens: ClassVar[Sequence[bytes]] = (
@@ -64,7 +64,7 @@ class ErrorDetails(Target):
         except DecodeError:
             pass
         else:
-            # What contradicts the status that gRPC has is left out as a whole.
+            # Details that contradict the status of gRPC are ignored completely.
             code = next((one for one in _CODES if one.value[0] == said.code), code)
             message = said.message
         trailing = grpc.aio.Metadata(("grpc-status-details-bin", data))

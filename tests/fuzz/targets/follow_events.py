@@ -1,4 +1,4 @@
-"""What a server sends to a follow: messages, in streams that end as they like."""
+"""The messages of a server to a follow, in streams that may end anywhere."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ from tests.support.fakes.log_server import (
 
 _CODES = list(grpc.StatusCode)
 _BREAK = b"!"
-"""Before a code and the details of a stream's end; no message begins so."""
+"""Comes before a code and the details of a stream's end. No message begins with it."""
 _MOST_PIECES = 200
 _ENTRY_BYTES = 4 * 1024 * 1024
 _LONGEST = timedelta(hours=1.5)
 
 
 class FollowEvents(Target):
-    """Only promised errors come of it; what is yielded is what the streams said, never twice.
+    """Only documented errors may result. Each event was sent by a stream, and none comes twice.
 
-    A delta is applied to exactly what its stream sent before it, and makes what its sum says.
+    A delta is applied exactly to what its stream sent before, and the result has its checksum.
     """
 
     name: ClassVar[str] = "follow_events"
@@ -108,7 +108,7 @@ async def _followed(script: list[bytes]) -> None:
     view = _View()
     try:
         async for event in follow:
-            view.take(event, server)
+            view.apply(event, server)
     except TaskLogsRpcError as error:
         assert str(error)
     else:
@@ -122,13 +122,13 @@ def _told(what: Reconnecting | Reconnected) -> None:
 
 
 class _View:
-    """What a reader has of it: that each event says how it got there."""
+    """The log as a reader builds it: each event must explain how it was reached."""
 
     def __init__(self) -> None:
         self._revision = 0
         self._contents: dict[tuple[int, int], tuple[int, str]] = {}
 
-    def take(self, event: FollowEvent, server: _Server) -> None:
+    def apply(self, event: FollowEvent, server: _Server) -> None:
         match event:
             case EntriesChanged():
                 self._entries(event)
@@ -159,7 +159,7 @@ class _View:
 
 
 class _Server:
-    """Plays the script: a new stream goes on where the last one ended."""
+    """Plays the script: a new stream continues where the last one ended."""
 
     def __init__(self, script: list[bytes]) -> None:
         self.script = iter(script)
@@ -174,13 +174,13 @@ class _Server:
 
 
 class _Stream:
-    """Keeps what it sent, and so knows what a delta of it must come to."""
+    """Keeps what it sent, so it knows the result of each of its deltas."""
 
     def __init__(self, script: Any) -> None:
         self._script = script
         self._last = pb.FollowTaskLogsResponse()
         self._sent: defaultdict[tuple[int, int, int], list[bytes]] = defaultdict(list)
-        """By epoch, id and revision: a hostile one may call two contents the same."""
+        """By epoch, id and revision. A hostile server may use one revision for two contents."""
         self.is_cancelled = False
 
     def cancel(self) -> None:

@@ -30,7 +30,7 @@ def encoded(raw: bytes) -> str:
 
 @dataclass(frozen=True)
 class FuzzedIssuer:
-    """An Ed25519 and an EC key that sign the same to the same bytes."""
+    """An Ed25519 and an EC key. Each gives the same signature for the same bytes."""
 
     ed: ed25519.Ed25519PrivateKey
     ec: ec.EllipticCurvePrivateKey
@@ -59,7 +59,7 @@ class FuzzedIssuer:
 
     @property
     def signers(self) -> Mapping[str, Sign]:
-        """By the name of an algorithm: as its owner signs, or as somebody who has public keys."""
+        """By algorithm: signed as the owner does, or by somebody who only has public keys."""
         pem = self.ed.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         raw = self.ed.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         return {
@@ -77,13 +77,13 @@ class FuzzedIssuer:
 
 
 def token(header: bytes, payload: bytes, sign: Sign) -> str:
-    """Return header and payload as a token that is signed by `sign`, whatever they are."""
+    """Return a token of any header and payload, signed by `sign`."""
     signed = f"{encoded(header)}.{encoded(payload)}"
     return f"{signed}.{encoded(sign(signed.encode()))}"
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    """Return the claims of a token in order; what is None in `more` is left out."""
+    """Return the claims of a valid token in order, without those that are None in `more`."""
     whole = {
         "iss": ISSUER,
         "aud": AUDIENCE,

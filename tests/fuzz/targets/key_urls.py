@@ -1,4 +1,4 @@
-"""What answers where a JWKS document is fetched from: bytes over HTTP."""
+"""The HTTP answer of the server that a JWKS document is fetched from."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MAGNIFIED = b"!"
 
 
 class KeyUrls(Target):
-    """An answer as it is on the wire, the end of the connection after it.
+    """An answer as it is on the wire, followed by the end of the connection.
 
-    A `!` and a letter before it: the rest a thousand times over. It is refused in one line, or no
-    more than 1 MiB is kept of it; a ring over it ends up with keys, or with a reason why not.
+    With `!` and a letter before it, the rest is repeated a thousand times. The answer is refused in
+    one line, or at most 1 MiB of it is kept. A key ring over it has keys or a reason why not.
     """
 
     name: ClassVar[str] = "key_urls"
@@ -77,7 +77,7 @@ def _magnified(data: bytes) -> bytes:
 
 
 class _Noted:
-    """A source that keeps what was read of it."""
+    """A source that records what was read from it."""
 
     def __init__(self, source: Url) -> None:
         self._source = source

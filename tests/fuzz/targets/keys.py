@@ -1,4 +1,4 @@
-"""JWKS documents, from a file as an issuer's operator may leave it."""
+"""JWKS documents in files, as an issuer's operator may write them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target
 from tests.fuzz.targets.issuer import AUDIENCE, ISSUER, FuzzedIssuer, claims, encoded
 
-# 2,048 bits, and a modulus for arithmetic's sake only: nobody has its key.
+# 2,048 bits, and a modulus that is only valid arithmetic: nobody has its private key.
 _MODULUS = encoded(((1 << 2047) + 0x10001).to_bytes(256, "big"))
 _FORMS: Mapping[str, Any] = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
 
 
 class KeyDocuments(Target):
-    """Documents that are refused for one promised reason, or hold public keys that can be used.
+    """Documents that are refused for one documented reason, or have usable public keys.
 
-    What is held is written as JWKs again and read as the same keys; a token that none of them
-    signed is refused with each of them.
+    The keys are written as JWKs again and read back as the same keys. Each key refuses a token that
+    none of them signed.
     """
 
     name: ClassVar[str] = "keys"
@@ -115,12 +115,12 @@ class KeyDocuments(Target):
                 self._loop.run(verifier.user(token))
             except Unauthenticated:
                 continue
-            raise AssertionError("a key took what it had not signed")
+            raise AssertionError("a key accepted a token that it had not signed")
 
     def _check_ring(self, data: bytes, keys: Keys | None) -> None:
-        """What cannot be read leaves the keys of before; all else takes their place, also none."""
+        """An unreadable document keeps the old keys. Any other replaces them, even with none."""
         ring = KeyRing(File(self._path), every=timedelta(1), at_most_every=timedelta(0))
-        other_size = b" " * (len(data) == len(self._before))  # else it may pass for the same file
+        other_size = b" " * (len(data) == len(self._before))  # or it could look like the same file
         self._path.write_bytes(self._before + other_size)
         assert self._loop.run(ring.read()) is None
         before = ring.keys
@@ -138,7 +138,7 @@ class KeyDocuments(Target):
 
 
 def _no_clock() -> Any:
-    raise AssertionError("nothing was accepted")
+    raise AssertionError("nothing may be accepted")
 
 
 def _as_jwk(key: Key) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _as_jwk(key: Key) -> dict[str, Any]:
             except Exception:
                 continue
             return jwk | {"use": "sig"} | ({} if key.kid is None else {"kid": key.kid})
-    raise AssertionError(f"{type(key.material).__name__} is no public key")
+    raise AssertionError(f"{type(key.material).__name__} is not a public key")
 
 
 def _identity(key: Key) -> tuple[bytes, str | None]:

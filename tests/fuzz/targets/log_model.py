@@ -1,4 +1,4 @@
-"""What a log must hold after an append, worked out in the plainest way."""
+"""A simple model of the log that results from an append."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _Epoch = tuple[Entry, ...]
 
 @dataclass(frozen=True)
 class LogModel:
-    """Epochs of entries; two are equal where readers see the same.
+    """Epochs of entries. Two models are equal if readers see the same.
 
-    It takes more than the server does: that an append was refused needs no model.
+    It accepts more than the server does: a refused append needs no model.
     """
 
     epochs: tuple[_Epoch, ...] = ()
     has_tail: bool = field(default=False, compare=False)
 
     def after(self, append: pb.LogAppend) -> LogModel | None:
-        """Return the log with an append; None where no log can be what it asks for."""
+        """Return the log after an append. None if no log can satisfy the append."""
         log: LogModel | None = self
         if append.open_epoch:
             log = LogModel((*self.epochs, ()))
@@ -37,7 +37,7 @@ class LogModel:
 
     @property
     def digest(self) -> bytes:
-        """The running digest over the current epoch's sealed entries."""
+        """Return the running digest over the sealed entries of the current epoch."""
         current = self.epochs[-1] if self.epochs else ()
         return digest.seal_all(current[:-1] if self.has_tail else current)
 

@@ -1,4 +1,4 @@
-"""What sessions ask of the store, over a dictionary that checks each commit."""
+"""What sessions need of the store, as a dictionary that checks each commit."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SECOND = timedelta(seconds=1)
 
 
 class MemoryStore:
-    """One task. `troubles`: what becomes of the next commits, one each; without any they hold."""
+    """One task. `troubles` are the outcomes of the next commits. Without any, commits succeed."""
 
     def __init__(self, token_hash: bytes, *, standalone: bool) -> None:
         self.troubles: deque[Outcome | Exception] = deque()
         self.states = [LogModel()]
-        """What readers could see: after each commit."""
+        """What readers could see after each commit."""
         self.broken: list[Exception] = []
         """Rules that commits broke. The group commit takes an exception for a store in trouble."""
         self._token_hash = token_hash
@@ -112,7 +112,7 @@ class MemoryStore:
         await asyncio.sleep(0)
         trouble = self.troubles.popleft() if self.troubles else None
         if isinstance(trouble, Exception):
-            if isinstance(trouble, StoreUnavailable):  # of which nobody knows what became
+            if isinstance(trouble, StoreUnavailable):  # the outcome is unknown
                 self._write(commits)
             raise trouble
         if trouble is not None:
@@ -175,7 +175,7 @@ class MemoryStore:
         return {commit.task_id: Outcome.COMMITTED}
 
     def _read(self) -> LogModel:
-        """Decode what is stored as clients do."""
+        """Decode the stored log as clients do."""
         head = self._rows.head
         epochs: list[list[Entry]] = [[] for _ in range(head.epoch)]
         for (epoch, _), (revision, encoded, content) in sorted(self._rows.rows.items()):
@@ -204,4 +204,4 @@ class MemoryStore:
         assert head.digest == log.digest
         assert head.bytes == sum(len(one.content) for epoch in log.epochs for one in epoch)
         entries = sum(len(epoch) for epoch in log.epochs)
-        assert head.rows == entries + self._rows.events, "rows are entries and events"
+        assert head.rows == entries + self._rows.events, "rows must be entries and events"

@@ -1,4 +1,4 @@
-"""Raw bytes as the messages of every method that the server has, over the wire."""
+"""Raw bytes as messages to every method of the server, over the wire."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.fuzz.target import Target
 from tests.fuzz.targets.agent_script import Script
 from tests.fuzz.targets.running_server import RunningServer
 
-# Our own are called more often than those of libraries.
+# The methods of this project are called more often than those of libraries.
 _METHODS: Sequence[str] = sorted(METHODS) + 3 * sorted(one for one in METHODS if "tasklogs" in one)
 _CONNECT = "/tasklogs.v1.TaskAgents/Connect"
 _UPLOAD = "/tasklogs.v1.TaskAgents/UploadLogSnapshot"
@@ -44,12 +44,12 @@ _TAKES_THE_TASK_AWAY = ("DeleteTask", "RotateAgentToken")
 
 _DEMO = "local/demo"
 _CALL_SECONDS = 20.0
-# An endless stream that says nothing for so long has said what there is.
+# A stream without an end has said everything after this much silence.
 _SILENCE_SECONDS = 0.05
 _MOST_MESSAGES = 40
 _FRESH_EVERY = 50
 
-# Places that are only known once the server runs, and what stands for them in an input.
+# Values that are only known once the server runs, and the placeholders for them in an input.
 _NOBODY, _NOWHERE = UUID(int=0xFFFF << 100), datetime(2026, 1, 1, tzinfo=UTC)
 _TASK_ID = str(_NOBODY).encode()
 _CURSOR = Cursor(_NOBODY, 2**40).encode().encode()
@@ -63,7 +63,7 @@ _TEXTS = (
     *("tasklogs.v1.TaskLogs", "tasklogs/v1/types.proto", "2026-01-02T03:04:05Z", "user"),
 )
 
-# A handler that fails, and what it is called where a library's own does.
+# The codes of a handler that failed, and of one that belongs to a library.
 _FAULTS = (
     *(grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS),
     *(grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.DEADLINE_EXCEEDED),
@@ -71,11 +71,11 @@ _FAULTS = (
 
 
 class Requests(Target):
-    """A method's number, a byte of choices, and its message: raw, or built by what follows.
+    """A method's number, a byte of choices, and its message: raw, or built from what follows.
 
-    Where a method takes several, each is behind its length.
+    If a method takes several messages, each has its length before it.
 
-    Whatever they are, the answer is a promised status, the log shows no fault, and the next good
+    For any input the answer has a documented status, the log shows no fault, and the next valid
     call is answered.
     """
 
@@ -89,7 +89,7 @@ class Requests(Target):
 
     def __init__(self) -> None:
         self._server = RunningServer()
-        self._places: dict[bytes, bytes] = {}
+        self._values: dict[bytes, bytes] = {}
         self._token = ""
         self._used = _FRESH_EVERY
 
@@ -118,11 +118,13 @@ class Requests(Target):
 
     def run(self, data: bytes) -> None:
         if self._used >= _FRESH_EVERY:
-            self._server.run(self._begin_afresh())
+            self._server.run(self._reset())
         self._used += 1
         method = _METHODS[data[0] % len(_METHODS)] if data else _METHODS[0]
         choices = data[1] if len(data) > 1 else 0
-        messages = [self._with_places(one) for one in _messages(method, choices, data[2:])]
+        messages = [
+            self._with_placeholders_filled(one) for one in _messages(method, choices, data[2:])
+        ]
         wants_token = method in (_CONNECT, _UPLOAD) and not choices & 2
         metadata = [("authorization", f"Bearer {self._token}")] if wants_token else []
         code, details = self._server.run(self._call(method, messages, metadata))
@@ -131,9 +133,9 @@ class Requests(Target):
             self._used = _FRESH_EVERY
         self._server.run(self._check_that_it_answers())
 
-    def _with_places(self, message: bytes) -> bytes:
-        for placeholder, place in self._places.items():
-            message = message.replace(placeholder, place)
+    def _with_placeholders_filled(self, message: bytes) -> bytes:
+        for placeholder, value in self._values.items():
+            message = message.replace(placeholder, value)
         return message
 
     async def _call(
@@ -148,9 +150,9 @@ class Requests(Target):
             assert isinstance(error, grpc.aio.AioRpcError)
             return error.code(), error.details() or ""
         finally:
-            # As a caller that vanishes: what the handler does then belongs to this input.
+            # Leave like a caller that disappears. What the handler then does belongs to this input.
             call.cancel()
-            sending.cancel()  # a call that ends before it began would keep it waiting
+            sending.cancel()  # a call that ended before it began would block it
             await asyncio.wait([sending])
         return grpc.StatusCode.OK, ""
 
@@ -165,8 +167,8 @@ class Requests(Target):
             return
         logs.GetTaskLogsResponse.FromString(answer)
 
-    async def _begin_afresh(self) -> None:
-        """Take all tasks away and make the one that inputs name, with entries to be read."""
+    async def _reset(self) -> None:
+        """Delete all tasks and create the one that inputs name, with readable entries."""
         self._used = 0
         for task in (
             await self._good("ListTasks", tasks.ListTasksRequest(), tasks.ListTasksResponse)
@@ -189,13 +191,13 @@ class Requests(Target):
         listed = await self._good(
             "ListTasks", tasks.ListTasksRequest(page_size=1), tasks.ListTasksResponse
         )
-        self._places = {
+        self._values = {
             _TASK_ID: created.task.id.encode(),
             _CURSOR: read.cursor.encode(),
             _PAGE: read.next_page_token.encode(),
             _LIST: listed.next_page_token.encode(),
         }
-        assert all(len(one) == len(place) for one, place in self._places.items())
+        assert all(len(one) == len(value) for one, value in self._values.items())
 
     async def _good(self, method: str, request: Message, kind: Any) -> Any:
         service = "TaskLogs" if method == "GetTaskLogs" else "Tasks"
@@ -204,7 +206,7 @@ class Requests(Target):
 
 
 async def _send(call: StreamCall, messages: Sequence[bytes]) -> None:
-    # A call that has ended takes nothing more; its status is what counts.
+    # A call that has ended accepts no more messages. Only its status counts.
     with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):
         for message in messages:
             await call.write(message)
@@ -212,7 +214,7 @@ async def _send(call: StreamCall, messages: Sequence[bytes]) -> None:
 
 
 async def _read(call: StreamCall, *, until_silent: bool) -> None:
-    silence = None  # until there is a first answer, which comes of every call
+    silence = None  # until the first answer, which every call gets
     with contextlib.suppress(TimeoutError):
         for _ in range(_MOST_MESSAGES):
             async with asyncio.timeout(silence):

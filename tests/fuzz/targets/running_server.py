@@ -1,4 +1,4 @@
-"""A whole server, between whose calls time stands still."""
+"""A complete server whose time stands still between calls."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.support.fixtures.postgres import FAST, PostgresServer
 
 T = TypeVar("T")
 
-# Whoever waits for an agent, or a task app, waits in vain here.
+# A call that waits for an agent or a task app waits in vain here.
 _SHORT = {"agent_wait": 0.02, "sync_timeout": 0.05, "store_wait": 5}
 _OFTEN = {"epochs_per_hour": 1_000_000, "agent_connects_at_once": 1_000_000}
 _QUIET = ("debug", "info")
 
 
 class RunningServer:
-    """An embedded Postgres and a server on it, on a loop that runs while something is awaited."""
+    """An embedded Postgres with a server, on a loop that only runs while something is awaited."""
 
     def __init__(self) -> None:
-        # Postgres runs as another user where this one is root: it must be able to come in.
+        # If this process is root, Postgres runs as another user and needs access to the directory.
         self._directory = tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True)
         Path(self._directory.name).chmod(0o755)
         self._postgres = PostgresServer(Path(self._directory.name) / "pg", FAST)
@@ -44,7 +44,7 @@ class RunningServer:
         self.channel = self._loop.run_until_complete(self._ready)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work` while the server runs. Raises AssertionError where the log shows a fault."""
+        """Await `work` while the server runs. Raises AssertionError if the log shows a fault."""
         with capture_logs() as logged:
             result = self._loop.run_until_complete(work)
         faults: Sequence[MutableMapping[str, Any]] = [
@@ -59,7 +59,7 @@ class RunningServer:
         self._stop.set()
         self._loop.run_until_complete(self._serving)
         self._loop.close()
-        with self._postgres:  # stops it, and its thread
+        with self._postgres:  # stops it and its thread
             pass
         self._directory.cleanup()
 

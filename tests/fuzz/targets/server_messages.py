@@ -1,4 +1,4 @@
-"""What a server says on an agent's stream."""
+"""The messages of a server on the stream of an agent."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _BACKOFF = Settings()
 
 
 class ServerMessages(Target):
-    """A stream of any messages, to an agent whose task app goes on meanwhile.
+    """A stream of arbitrary messages to an agent whose task app continues meanwhile.
 
-    The agent says nothing that a server would not take, keeps the order of its appends, and ends
-    the stream with a reason; nothing else.
+    The agent sends nothing that a server would refuse, keeps the order of its appends, and ends the
+    stream only with a reason.
     """
 
     name: ClassVar[str] = "server_messages"
@@ -55,30 +55,30 @@ class ServerMessages(Target):
 
     def seeds(self) -> Iterable[bytes]:
         store = ReferenceStore()
-        fresh = _said(welcome=store.welcome())
-        acks = [_said(ack=pb.Ack(sequence=sequence)) for sequence in (1, 2, 3)]
-        syncs = [_said(sync=pb.Sync(id=number)) for number in (1, 2)]
-        drain = _said(drain=pb.Drain(retry_after=Duration(seconds=2)))
+        fresh = _encoded(welcome=store.welcome())
+        acks = [_encoded(ack=pb.Ack(sequence=sequence)) for sequence in (1, 2, 3)]
+        syncs = [_encoded(sync=pb.Sync(id=number)) for number in (1, 2)]
+        drain = _encoded(drain=pb.Drain(retry_after=Duration(seconds=2)))
         yield joined([fresh, acks[0], syncs[0], acks[1], syncs[1], acks[2], drain])
         store.apply(_opening(_entries(3)))
-        known = _said(welcome=store.welcome(append_bytes=1))
+        known = _encoded(welcome=store.welcome(append_bytes=1))
         yield joined([known, acks[0], b"", syncs[0], acks[1]])
-        yield joined([known, _said(report_state=pb.ReportState()), b"\xff"])
+        yield joined([known, _encoded(report_state=pb.ReportState()), b"\xff"])
         odd = store.welcome()
         odd.tail.type = TASK_LOG_TYPE_UNSPECIFIED
-        yield joined([_said(welcome=odd)])
+        yield joined([_encoded(welcome=odd)])
         odd.tail.type, odd.entries = TASK_LOG_TYPE_OUTPUT, -5
-        yield joined([_said(welcome=odd)])
-        yield joined([fresh, _said(ack=pb.Ack(sequence=2**62))])
+        yield joined([_encoded(welcome=odd)])
+        yield joined([fresh, _encoded(ack=pb.Ack(sequence=2**62))])
         for seconds in (2**63 - 1, -(2**63), 315_576_000_000):
-            yield joined([fresh, _said(drain=pb.Drain(retry_after=Duration(seconds=seconds)))])
+            yield joined([fresh, _encoded(drain=pb.Drain(retry_after=Duration(seconds=seconds)))])
         yield joined([fresh, *syncs * 60])
 
     def run(self, data: bytes) -> None:
         self._loop.run(_stream(split(data)[:_MOST_MESSAGES]))
 
 
-def _said(**message: Any) -> bytes:
+def _encoded(**message: Any) -> bytes:
     return pb.ServerMessage(**message).SerializeToString()
 
 
@@ -95,7 +95,7 @@ def _opening(entries: list[Entry]) -> pb.LogAppend:
 
 async def _stream(pieces: list[bytes]) -> None:
     app = _App()
-    call: Any = _Call(pieces, app.go_on)
+    call: Any = _Call(pieces, app.grow)
     watch: Any = app
     session = Session(call, watch, Departure(), SentTails(), Settings())
     try:
@@ -110,13 +110,13 @@ async def _stream(pieces: list[bytes]) -> None:
         else:
             assert 0 <= seconds <= _HOURS * 3600
     else:
-        raise AssertionError("the stream ended as if a goodbye had been said")
+        raise AssertionError("the stream ended as if after a goodbye")
     assert app.listener is None
     assert call.is_cancelled
 
 
 class _App:
-    """A task app as a session sees it: a list that grows with each look."""
+    """A task app as a session sees it: a list that grows each time it is read."""
 
     health = AppHealth.HEALTHY
 
@@ -138,8 +138,8 @@ class _App:
             raise TaskAppError(Fault.TIMEOUT, "no answer")
         self._show()
 
-    def go_on(self) -> None:
-        """Let the last message grow."""
+    def grow(self) -> None:
+        """Make the last message longer."""
         if self.listener is not None and self._looks:
             grown = self._shown()[-1]
             self.listener.show_entry(grown, 1)
@@ -153,12 +153,12 @@ class _App:
         entries = _entries(1 + self._looks // 3)
         last = entries[-1]
         content = last.content + b"." * self._looks
-        moment = Time(last.time.seconds + self._looks, 0)
-        return [*entries[:-1], Entry(last.id, last.type, moment, content)]
+        time = Time(last.time.seconds + self._looks, 0)
+        return [*entries[:-1], Entry(last.id, last.type, time, content)]
 
 
 class _Call:
-    """As much of a grpc.aio call as a session uses; checks all that is written."""
+    """The parts of a grpc.aio call that a session uses. Checks everything that is written."""
 
     def __init__(self, pieces: list[bytes], between: Callable[[], None]) -> None:
         self._pieces: Iterator[bytes] = iter(pieces)
@@ -169,7 +169,7 @@ class _Call:
         self.is_cancelled = False
 
     def add_done_callback(self, _: object) -> None:
-        """The status is not hidden here."""
+        """This fake never hides the status."""
 
     def cancel(self) -> None:
         self.is_cancelled = True

@@ -1,4 +1,4 @@
-"""Text on its way to a terminal, to bytes, and past its greatest length."""
+"""Text for a terminal, text as bytes, and text above the maximum length."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _TOKENS = (
 
 
 def _text(data: bytes) -> str:
-    """Any text that Python can hold: lone surrogates, too."""
+    """Return any text that Python can hold, including lone surrogates."""
     try:
         return data.decode(errors="surrogatepass")
     except UnicodeDecodeError:
         return data.decode(errors="surrogateescape")
 
 
-def _steers(character: str) -> bool:
+def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _BIDI
 
 
 class TerminalText(Target):
-    """Nothing that steers is left, the rest is as it was, however it comes and however long."""
+    """No control character is left and the rest is unchanged, for any pieces and any length."""
 
     name: ClassVar[str] = "terminal_text"
     max_bytes: ClassVar[int] = 1024
@@ -60,25 +60,25 @@ class TerminalText(Target):
     def run(self, data: bytes) -> None:
         cuts, text = data[:_CUTS], _text(data[_CUTS:])
         shown = visible(text)
-        assert not any(_steers(c) for c in shown.replace("\r\n", "\n") if c not in "\n\t")
+        assert not any(_is_control(c) for c in shown.replace("\r\n", "\n") if c not in "\n\t")
         assert visible(shown) == shown
         assert [c for c in shown if c in "\n\t"] == [c for c in text if c in "\n\t"]
         kept = re.sub(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}", "", shown)
         assert set(kept) <= set(text) | set("\\")
         for line in (one_line(text), in_one_line(text)):
-            assert not any(map(_steers, line)), line
+            assert not any(map(_is_control, line)), line
         value = json.dumps(text, ensure_ascii=False)
         assert json.loads(safe_json(value)) == text
-        assert not any(_steers(c) for c in safe_json(value) if not 0xD800 <= ord(c) < 0xE000)
+        assert not any(_is_control(c) for c in safe_json(value) if not 0xD800 <= ord(c) < 0xE000)
         if text and len(text) % 8 == 0:
             long = text * (_LONG // len(text))
             for make_safe in (visible, one_line, in_one_line, safe_json):
                 make_safe(long)
-        _grows(text, cuts)
+        _check_pieces(text, cuts)
 
 
-def _grows(text: str, cuts: bytes) -> None:
-    """Printed piece by piece it is what it is printed at once."""
+def _check_pieces(text: str, cuts: bytes) -> None:
+    """Text printed in pieces gives the same result as text printed at once."""
     printer = AppendedText("t", escaped=True, on_terminal=True)
     ends, end = [], 0
     for cut in cuts:
@@ -101,7 +101,7 @@ def _grows(text: str, cuts: bytes) -> None:
 
 
 class Texts(Target):
-    """Text becomes UTF-8 that says the same; too much of it loses its front, whole characters."""
+    """Text becomes equal UTF-8. If it is too long, it loses whole characters at its front."""
 
     name: ClassVar[str] = "text"
     max_bytes: ClassVar[int] = 1024
@@ -122,7 +122,9 @@ class Texts(Target):
             cut = 0 <= position <= len(encoded) and _decodes(encoded[:position])
             assert is_boundary(encoded, position) == cut
         if encoded and data[0] & 1:
-            _truncates(encoded * (MAX_CONTENT_BYTES * (1 + (data[0] >> 7)) // len(encoded) + 1))
+            _check_truncation(
+                encoded * (MAX_CONTENT_BYTES * (1 + (data[0] >> 7)) // len(encoded) + 1)
+            )
 
 
 def _decodes(content: bytes) -> bool:
@@ -133,11 +135,11 @@ def _decodes(content: bytes) -> bool:
     return True
 
 
-def _truncates(content: bytes) -> None:
+def _check_truncation(content: bytes) -> None:
     dropped, kept = truncate(content)
     assert content[dropped:] == kept
     assert len(kept) <= MAX_CONTENT_BYTES
     kept.decode()
-    # A little more of it moves the front rarely, and never back.
+    # A little more text rarely moves the front, and never back.
     again, _ = truncate(content + b"x")
     assert again >= dropped

@@ -1,4 +1,4 @@
-"""Whole conversations that agents upload."""
+"""Complete conversations that agents upload."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tasklogs_server.domain.errors import TaskLogsError
 from tasklogs_server.services import agent_codec as codec
 from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target
-from tests.fuzz.targets.agent_room import AGENT, AgentRoom, check_refusal
+from tests.fuzz.targets.ingest_server import AGENT, IngestServer, check_refusal
 
-_BETWEEN = b"\x1e"  # no JSON has it
+_BETWEEN = b"\x1e"  # JSON never contains it
 _RAW = b"\x01"
 _MOST_UPLOADS = 5
 _HANGS_AFTER_SECONDS = 20
 
 
 class Uploads(Target):
-    """Uploads one after the other: JSON as AgentAPI writes it, or a raw request after a 1.
+    """Uploads one after another: JSON as AgentAPI writes it, or a raw request after a 1.
 
-    Refused as is promised, or the current epoch begins with what was uploaded; the same again
-    changes nothing.
+    An upload is refused with a documented error, or the current epoch begins with it. The same
+    upload again changes nothing.
     """
 
     name: ClassVar[str] = "uploads"
@@ -92,7 +92,7 @@ def _message(id_: int, role: str, content: str, time: str) -> dict[str, Any]:
 
 
 def _request(data: bytes) -> pb.UploadLogSnapshotRequest | None:
-    """Return a request as the wire can carry it; None: grpc would not hand it over."""
+    """Return a request as the wire can carry it. None: grpc would not deliver it."""
     try:
         if data[:1] == _RAW:
             return pb.UploadLogSnapshotRequest.FromString(data[1:])
@@ -104,27 +104,27 @@ def _request(data: bytes) -> pb.UploadLogSnapshotRequest | None:
 
 
 async def _upload(requests: Sequence[pb.UploadLogSnapshotRequest]) -> None:
-    async with asyncio.timeout(_HANGS_AFTER_SECONDS), AgentRoom.open(standalone=False) as room:
-        context: Any = None  # the handler needs none
+    async with asyncio.timeout(_HANGS_AFTER_SECONDS), IngestServer.open(standalone=False) as server:
+        context: Any = None  # the handler does not use it
         for request in requests:
             try:
-                stored = await room.service.upload_log_snapshot(request, context, AGENT)
+                stored = await server.service.upload_log_snapshot(request, context, AGENT)
             except TaskLogsError as error:
                 check_refusal(error)
                 continue
-            _check_stored(room, codec.snapshot_entries(request))
-            again = await room.service.upload_log_snapshot(request, context, AGENT)
-            assert again.revision == stored.revision == room.store.head.revision
+            _check_stored(server, codec.snapshot_entries(request))
+            again = await server.service.upload_log_snapshot(request, context, AGENT)
+            assert again.revision == stored.revision == server.store.head.revision
 
 
-def _check_stored(room: AgentRoom, entries: Sequence[Entry]) -> None:
-    epochs = room.store.states[-1].epochs
+def _check_stored(server: IngestServer, entries: Sequence[Entry]) -> None:
+    epochs = server.store.states[-1].epochs
     if not entries:
         return
     held = epochs[-1][: len(entries)]
     assert all(len(entry.content) <= MAX_CONTENT_BYTES for entry in held)
     assert held[:-1] == tuple(entries[:-1])
-    # The last one may be what the stored tail was a moment ago.
+    # The last one may be an earlier state of the stored tail.
     last, kept = entries[-1], held[-1]
     assert (kept.id, kept.type) == (last.id, last.type)
     assert kept.time >= last.time

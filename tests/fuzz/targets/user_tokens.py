@@ -1,4 +1,4 @@
-"""What a user brings in `authorization`: a JWT, or whatever else."""
+"""The `authorization` header of a user: a JWT, or anything else."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ _CLAIMS: Sequence[dict[str, Any]] = (
     claims(exp=1e300),
     claims(exp=True, iat="x"),
 )
-# Of the letters that a made-up token may begin with.
+# By the letter that a forged token may begin with.
 _SIGNERS = {b"E": "EdDSA", b"C": "ES256", b"N": "none", b"H": "HS256", b"R": "HS256 raw"}
 
 
 class UserTokens(Target):
-    """Values of the header; or, after `!` and a letter, header and claims that are signed here.
+    """Values of the header. After `!` and a letter: header and claims that are signed here.
 
-    The first are accepted only where what is signed is, byte for byte, what the issuer signed for
-    a seed: the signature's own base64 may have been written in another way. Of the second only
-    those are accepted that the issuer's keys signed, and what comes out is what the claims say.
+    A value is accepted only if its signed bytes are exactly those that the issuer signed for a
+    seed; the base64 of its signature may be written differently. A token signed here is accepted
+    only if a key of the issuer signed it, and the resulting user is what its claims say.
     """
 
     name: ClassVar[str] = "user_tokens"
@@ -119,22 +119,22 @@ class UserTokens(Target):
 
     def run(self, data: bytes) -> None:
         if data[:1] == b"!" and data[1:2] in _SIGNERS:
-            self._of_our_making(_SIGNERS[data[1:2]], data[2:])
+            self._check_signed_here(_SIGNERS[data[1:2]], data[2:])
         else:
-            self._of_a_stranger(data)
+            self._check_raw(data)
 
     def _both(self, letter: bytes, header: bytes, payload: bytes) -> Iterable[bytes]:
         yield b"!" + letter + header + _AFTER_HEADER + payload
         yield _BEARER + token(header, payload, self._signers[_SIGNERS[letter]]).encode()
 
-    def _of_a_stranger(self, data: bytes) -> None:
+    def _check_raw(self, data: bytes) -> None:
         call = Call(data)
         if self._user(call) is not None:
             brought = bearer_of(call.as_context())
             assert brought is not None
             assert brought.rpartition(".")[0] in self._signed
 
-    def _of_our_making(self, kind: str, data: bytes) -> None:
+    def _check_signed_here(self, kind: str, data: bytes) -> None:
         header, _, payload = data.partition(_AFTER_HEADER)
         user = self._user(Call(_BEARER + token(header, payload, self._signers[kind]).encode()))
         if user is None:
@@ -170,6 +170,6 @@ class UserTokens(Target):
         except Unauthenticated as refused:
             assert len(refused.message) < 200
             return None
-        # Remembered, it is the same again.
+        # The second check uses the cache and gives the same result.
         assert self._loop.run(user_of(call.as_context())) == user
         return user

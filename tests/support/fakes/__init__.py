@@ -1,2 +1,2 @@
-"""Fakes of what the real part will not show on demand.
-No tests here, and no fake of anything that can run for real."""
+"""Fakes of behaviour that the real program does not show on demand.
+Anything that can run for real has no fake here."""

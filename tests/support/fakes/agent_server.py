@@ -1,4 +1,4 @@
-"""A scripted TaskAgents server: the other side of the agent stream, with a reference store."""
+"""A scripted TaskAgents server: the peer of the agent's stream, with a reference store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 @dataclass
 class Refusal:
-    """How a stream is to end."""
+    """How a stream ends."""
 
     code: grpc.StatusCode
     info: str = ""
@@ -85,7 +85,7 @@ class FakeSession:
         self.send(pb.ServerMessage(ack=pb.Ack(sequence=sequence)))
 
     async def sync(self, sync_id: int, timeout: float = DEADLINE_SECONDS) -> pb.AgentMessage:
-        """Ask for a sync; return SyncDone or SyncFailed."""
+        """Ask for a sync. Return SyncDone or SyncFailed."""
         self.send(pb.ServerMessage(sync=pb.Sync(id=sync_id)))
         return await self.answer(sync_id, timeout)
 
@@ -102,7 +102,7 @@ class FakeSession:
 
 
 class FakeServer(TaskAgentsServicer):
-    """Listens on loopback; `stop` and `start` are a server's restart, on the same port and
+    """Listens on loopback. `stop` and `start` restart the server on the same port and
     store."""
 
     def __init__(self, store: ReferenceStore | None = None) -> None:
@@ -147,13 +147,13 @@ class FakeServer(TaskAgentsServicer):
             self._server = None
 
     async def session(self, number: int = 1, timeout: float = DEADLINE_SECONDS) -> FakeSession:
-        """Wait for the stream with this number, counted from 1."""
+        """Wait for the stream with this number. Streams count from 1."""
         async with asyncio.timeout(timeout):
             while len(self.sessions) < number:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
         return self.sessions[number - 1]
 
-    # The stubs know only generators.
+    # The stubs know only generator methods.
     async def Connect(  # type: ignore[override]
         self, request_iterator: AsyncIterator[pb.AgentMessage], context: Any
     ) -> None:

@@ -6,8 +6,8 @@
         network.cut_after(1000, Direction.TO_CALLER)
         network.heal()
 
-All faults concern all connections unless they say otherwise; new ones too. Whatever `heal` does not
-know of was never there: it undoes all but the cuts that have happened.
+Each fault affects all connections, also new ones, unless it says otherwise. `heal` undoes every
+fault except cuts that have happened.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from typing import Self
 
 from tests.support.fakes.stream_server import close
 
-# What one direction of a connection holds back at most; then the sender is slowed down.
+# The most that one direction of a connection holds back. Above this it slows the sender down.
 _HELD_BYTES = 1 << 20
-# Closed with this, a socket sends RST and forgets what it still had to send.
+# A socket that is closed with this option sends RST and drops its unsent bytes.
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 Address = int | Path
-"""A port of loopback, or the path of a unix socket."""
+"""A loopback port, or the path of a unix socket."""
 
 
 class Direction(enum.Flag):
-    """Which way bytes go."""
+    """The direction in which bytes go."""
 
     TO_TARGET = enum.auto()
     TO_CALLER = enum.auto()
@@ -43,37 +43,37 @@ class Direction(enum.Flag):
 
 @dataclass
 class _Cut:
-    """A cut that is to come."""
+    """A planned cut."""
 
     direction: Direction
     left_bytes: int | None = None
-    """After so many more bytes."""
+    """Cut after this many more bytes."""
     marker: bytes = b""
-    """Or where these pass."""
+    """Or cut where these bytes pass."""
     passes: bool = False
     everyone: bool = True
 
 
 class FaultyProxy:
-    """Listens on loopback and passes on to `target`, which may be changed: for new connections."""
+    """Listens on loopback and forwards to `target`. A new `target` is for new connections."""
 
     def __init__(self, target: Address) -> None:
         self.target = target
         self.port = 0
         self.connections = 0
-        """How many were accepted so far."""
+        """How many connections were accepted so far."""
         self.cuts = 0
-        """How many times `cut`, or what was asked for by another name, has happened."""
+        """How many cuts happened, by `cut` or by another method."""
         self.passed_bytes = {Direction.TO_TARGET: 0, Direction.TO_CALLER: 0}
         self.links: set[_Link] = set()
-        """What is open now: for the parts of this file."""
+        """The open connections, for the classes in this file."""
         self._cut: _Cut | None = None
         self._muted = Direction(0)
         self._swallows = False
         self._delay: Callable[[int], float] = _no_delay
         self._delayed = Direction(0)
         self._listener: asyncio.Server | None = None
-        # Bound and never listening: the port stays ours while connections to it are refused.
+        # Bound but not listening: it keeps the port while connections to it are refused.
         self._keeper = _bound(0)
 
     async def __aenter__(self) -> Self:
@@ -113,9 +113,9 @@ class FaultyProxy:
         *,
         everyone: bool = True,
     ) -> None:
-        """Reset when so many more bytes have passed, over all connections, in one direction.
+        """Reset after this many more bytes in one direction, counted over all connections.
 
-        everyone: all connections; else only the one that carried the last of those bytes.
+        everyone: reset all connections. Otherwise only the one that carried the last byte.
         """
         self._cut = _Cut(direction, left_bytes=byte_count, everyone=everyone)
 
@@ -127,17 +127,17 @@ class FaultyProxy:
         passes: bool,
         everyone: bool = False,
     ) -> None:
-        """Reset the connection on which `marker` is sent, once; it must come in one piece.
+        """Reset the connection that sends `marker`, once. The marker must come in one piece.
 
-        passes: it is passed on and handled, but nothing of the answer comes back; else it is lost.
+        passes: the marker is delivered, but no byte of its answer. Otherwise it is lost.
         """
         self._cut = _Cut(direction, marker=marker, passes=passes, everyone=everyone)
 
     def mute(self, directions: Direction = Direction.BOTH, *, swallow: bool = False) -> None:
-        """Pass nothing on in these directions; every connection stays open, new ones are mute.
+        """Forward nothing in these directions. Connections stay open, and new ones are mute, too.
 
-        What comes meanwhile is held back until `heal`, and its sender is slowed down. swallow: it
-        is lost, and `heal` resets the connections that it was lost from.
+        Bytes are held back until `heal`, and their sender is slowed down. swallow: they are lost
+        instead, and `heal` resets the connections that lost bytes.
         """
         self._muted, self._swallows = directions, swallow
 
@@ -146,20 +146,20 @@ class FaultyProxy:
         seconds: float | Callable[[int], float],
         directions: Direction = Direction.BOTH,
     ) -> None:
-        """Pass each piece on so much later.
+        """Forward each piece this much later.
 
-        A function is asked for each piece, given its connection's number, from 1: what two
-        connections carry then arrives in another order than it was sent. Within one the order
-        stays.
+        A function is called for each piece with the number of its connection (from 1). Then bytes
+        of two connections arrive in another order than they were sent. The order within one
+        connection stays.
         """
         self._delay = seconds if callable(seconds) else lambda _: seconds
         self._delayed = directions
 
     def strand(self) -> None:
-        """Take every connection from its caller, while the target still believes in it.
+        """Disconnect every caller, while the target does not notice it.
 
-        What is held back (see `mute`) reaches the target at `heal`, late, and then the end. New
-        connections are fine.
+        Bytes held back by `mute` reach the target at `heal`, and then the connection ends. New
+        connections work.
         """
         self._muted = Direction(0)
         for link in list(self.links):
@@ -167,11 +167,11 @@ class FaultyProxy:
 
     @property
     def held_bytes(self) -> int:
-        """How much is held back now, both ways."""
+        """How many bytes are held back now, in both directions."""
         return sum(way.held_bytes for link in self.links for way in link.ways)
 
     async def refuse(self) -> None:
-        """Refuse new connections; those that are open stay."""
+        """Refuse new connections. Open ones stay."""
         await self._stop_listening()
 
     async def heal(self) -> None:
@@ -183,7 +183,7 @@ class FaultyProxy:
             link.heal()
         await self._listen()
 
-    # What links ask.
+    # For the links.
 
     def is_muted(self, direction: Direction) -> bool:
         return direction in self._muted
@@ -195,7 +195,7 @@ class FaultyProxy:
         return self._delay(number) if direction in self._delayed else 0.0
 
     def admits(self, link: _Link, direction: Direction, data: bytes) -> bytes | None:
-        """Return what of `data` passes; None: it was cut here, or will be when the answer comes."""
+        """Return the part of `data` that passes. None: cut here, or when the answer comes."""
         cut = self._cut
         if cut is None or cut.direction is not direction:
             return data
@@ -227,7 +227,7 @@ class FaultyProxy:
         self.cuts += 1
         link.cut()
 
-    # The listening end.
+    # The listening socket.
 
     async def _listen(self) -> None:
         if self._listener is None:
@@ -247,7 +247,7 @@ class FaultyProxy:
 
 
 class _Link:
-    """One connection of a caller and its other half to the target."""
+    """A caller's connection together with the connection to the target."""
 
     def __init__(self, proxy: FaultyProxy, number: int) -> None:
         self.proxy = proxy
@@ -300,7 +300,7 @@ class _Link:
             self.flow()
 
     def cut(self) -> None:
-        """Reset both halves, whatever they still had to send."""
+        """Reset both connections and drop their unsent bytes."""
         if self.is_cut:
             return
         self.is_cut = True
@@ -312,7 +312,7 @@ class _Link:
             end.reset()
 
     def ended(self) -> None:
-        """One direction has said its last, and the other may have before."""
+        """One direction has ended. The other one may have ended before."""
         if all(way.has_ended for way in self.ways):
             for end in (self.caller, self.target):
                 end.close()
@@ -325,7 +325,7 @@ class _Link:
 
 
 class _End(asyncio.Protocol):
-    """One socket of a link: what it receives goes out by `outgoing`, `incoming` writes to it."""
+    """One socket of a link. Sends what it receives to `outgoing`; `incoming` writes to it."""
 
     outgoing: _Way
     incoming: _Way
@@ -347,11 +347,11 @@ class _End(asyncio.Protocol):
             self._link.flow()
 
     def data_received(self, data: bytes) -> None:
-        self.outgoing.take(data)
+        self.outgoing.put(data)
 
     def eof_received(self) -> bool:
-        self.outgoing.take(b"")
-        return True  # the other direction goes on
+        self.outgoing.put(b"")
+        return True  # the other direction continues
 
     def pause_writing(self) -> None:
         self.is_full = True
@@ -363,9 +363,9 @@ class _End(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self.gone.set()
-        # What it had sent still arrives, if late; then the other half is reset.
+        # What it sent before still arrives, then the other socket is reset.
         if not self._link.is_cut:
-            self.outgoing.take(None)
+            self.outgoing.put(None)
 
     def close(self) -> None:
         if self.transport is not None:
@@ -381,7 +381,7 @@ class _End(asyncio.Protocol):
 
 
 class _Way:
-    """One direction of a link: pieces wait here until they are due."""
+    """One direction of a link. Pieces wait here until they are due."""
 
     def __init__(self, link: _Link, direction: Direction, source: _End, sink: _End) -> None:
         self._link = link
@@ -396,8 +396,8 @@ class _Way:
         self._is_stopped = False
         self.has_ended = False
 
-    def take(self, data: bytes | None) -> None:
-        """Pass `data` on when it is due; empty: the source has said its last; None: it is gone."""
+    def put(self, data: bytes | None) -> None:
+        """Forward `data` when it is due. Empty: the source sent its end. None: it is gone."""
         proxy = self._link.proxy
         if self._sink.gone.is_set():
             if not data:
@@ -414,14 +414,14 @@ class _Way:
         self.flow()
 
     def flow(self) -> None:
-        """Pass on what is due."""
+        """Forward what is due."""
         proxy, sink = self._link.proxy, self._sink
         now = asyncio.get_running_loop().time()
         while self._held and self._held[0][0] <= now and not self._is_stopped:
             if proxy.is_muted(self._direction) or self._link.is_stranded or sink.is_full:
                 break
             if sink.transport is None and not sink.gone.is_set():
-                break  # the target is yet to be reached
+                break  # the target is not connected yet
             _, data = self._held.popleft()
             self.held_bytes -= len(data or b"")
             self._pass_on(sink.transport, data)
@@ -442,7 +442,7 @@ class _Way:
             self._timer = None
 
     def end(self) -> None:
-        """The source has said its last, and all before has been passed on."""
+        """The source has sent its end, and everything before it was forwarded."""
         self.has_ended = True
         self._link.ended()
 
@@ -460,7 +460,7 @@ class _Way:
         if not data:
             try:
                 transport.write_eof()
-            except OSError:  # reset meanwhile by the sink's own end
+            except OSError:  # the sink's own end has reset it meanwhile
                 link.cut()
                 return
             self.end()

@@ -1,4 +1,4 @@
-"""A log as FollowTaskLogs serves it, in memory: what a client's view must come to agree with."""
+"""A log in memory as FollowTaskLogs serves it. A client's view must become equal to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Stored:
 
 @dataclass
 class FollowedLog:
-    """Epochs, entries, revisions; each change takes the next revision."""
+    """Epochs, entries and revisions. Each change takes the next revision."""
 
     revision: int = 0
     epoch: int = 0
@@ -59,7 +59,7 @@ class FollowedLog:
         return self.entries.get((self.epoch, self.next_id - 1))
 
     def since(self, revision: int, sent: dict[int, Stored] | None) -> Iterator[Response]:
-        """What changed after `revision`, in order; as deltas on what the stream has `sent`."""
+        """Yield the changes after `revision` in order, as deltas on what the stream has `sent`."""
         changes: list[tuple[int, Stored | int | tuple[int, int]]] = [
             *((each.revision, each) for each in self.entries.values()),
             *((at, epoch) for epoch, at in self.epoch_revisions.items()),
@@ -110,7 +110,7 @@ def _latest(sent: dict[int, Stored], each: Stored) -> Stored | None:
 
 
 def falsified(message: Response) -> Response:
-    """`message` with a delta that rests on something else."""
+    """Return `message` with a delta that has another base."""
     wrong = task_logs_pb2.FollowTaskLogsResponse()
     wrong.CopyFrom(message)
     if wrong.HasField("delta"):

@@ -1,5 +1,5 @@
-"""A small HTTP/1.1 server on asyncio that can also misbehave: break off, hang, die with its
-sockets."""
+"""A small HTTP/1.1 server on asyncio that can also misbehave: break off, hang, or reset its
+connections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Request:
 
 @dataclass
 class Response:
-    """`torn`: so many bytes of the body are sent, then the connection is reset."""
+    """`torn`: only this many bytes of the body are sent, then the connection is reset."""
 
     status: int = 200
     body: bytes = b""
@@ -55,7 +55,7 @@ class HttpServer:
         return self._server.connections
 
     def drop_connections(self) -> None:
-        """Break every connection, in the middle of whatever it carries."""
+        """Reset every connection, even in the middle of a message."""
         self._server.drop_connections()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +67,7 @@ class HttpServer:
         serving = asyncio.ensure_future(self._handler(request))
         gone = asyncio.ensure_future(reader.read(1))
         try:
-            # A handler that hangs ends when its caller leaves.
+            # A handler that hangs ends when its caller disconnects.
             await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 return False

@@ -1,7 +1,7 @@
-"""A TaskLogs server on a real socket whose answers and streams a test plays.
+"""A TaskLogs server on a real socket. The test decides its answers and streams.
 
-Each follow plays the next of `streams`: messages in their order, and between them what happens to
-the stream (Refusal, END, HOLD, an asyncio.Event to wait for). When none is left, it holds.
+Each follow plays the next one of `streams`: its messages in order, and between them events of the
+stream (Refusal, END, HOLD, or an asyncio.Event to wait for). When none is left, it holds.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ Play: TypeAlias = Callable[[Request], AsyncIterator["Step"]]
 
 
 class Fate(Enum):
-    """What becomes of a stream that was not refused."""
+    """How a stream that was not refused continues."""
 
     END = auto()
-    """It ends normally, which a server of this API never does."""
+    """It ends normally. A real server of this API never does that."""
     HOLD = auto()
-    """It stays open and says nothing."""
+    """It stays open and sends nothing."""
 
 
 END, HOLD = Fate.END, Fate.HOLD
 Raw: TypeAlias = bytes
-"""What travels as a message and need not be one."""
+"""Bytes that travel as a message and need not be a valid one."""
 Step: TypeAlias = Response | Raw | Refusal | Fate | asyncio.Event
 
 
 class LogServer:
-    """Gives the answers and plays the streams that a test put there, and keeps what was asked."""
+    """Plays the answers and streams that a test has set, and records the requests."""
 
     def __init__(self) -> None:
         self.address = ""
         self.streams: list[Sequence[Step]] = []
         self.compression = grpc.Compression.NoCompression
         self.answers: list[Message | Raw | Refusal | Fate] = []
-        """To calls with one answer, in their order; HOLD is none."""
+        """For calls with one answer, in order. HOLD means no answer."""
         self.play: Play | None = None
-        """Plays each follow instead of `streams`."""
+        """If set, plays each follow instead of `streams`."""
         self.follows: list[Request] = []
         self.requests: list[Message] = []
         self.tokens: list[str | None] = []
-        """The `authorization` of each call."""
+        """The `authorization` header of each call."""
         self.called = asyncio.Event()
-        """Set by each call with one answer."""
+        """Set at each call with one answer."""
         self.left = asyncio.Event()
-        """Set when a caller left a stream."""
+        """Set when a caller leaves a stream."""
         self.held = asyncio.Event()
-        """Set when a stream has played all before a HOLD."""
+        """Set when a stream has played everything before a HOLD."""
 
     async def answer(self, request: Message, context: Context) -> Message | Raw:
         self.requests.append(request)
@@ -99,7 +99,7 @@ class LogServer:
                     case _:
                         yield step
         except (asyncio.CancelledError, GeneratorExit):
-            # It may come wherever the stream stands, also while a message is being sent.
+            # The cancellation may come at any step, also while a message is being sent.
             self.left.set()
             raise
 
@@ -112,8 +112,8 @@ class LogServer:
 
 @asynccontextmanager
 async def log_server(port: int = 0) -> AsyncIterator[LogServer]:
-    """Serve on loopback, on a free port or on `port`."""
-    # SO_REUSEPORT would let a second server share the port of the one that it comes after.
+    """Serve on loopback, on `port` or on a free one."""
+    # SO_REUSEPORT would let a new server share the port with the one before.
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     played = LogServer()
     played.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
@@ -152,7 +152,7 @@ def _encode(message: Message | Raw) -> bytes:
 
 
 def status(cursor: str, value: types_pb2.TaskStatus.ValueType) -> Response:
-    """The task's status, without its facts."""
+    """Return the status of the task, without its facts."""
     return Response(cursor=cursor, status=task_logs_pb2.StatusChanged(status=value))
 
 
@@ -164,7 +164,7 @@ ERROR = types_pb2.TASK_STATUS_ERROR
 def entry(
     entry_id: int, content: str, revision: int, dropped_bytes: int = 0
 ) -> types_pb2.TaskLogEntry:
-    """An entry; the user says those of even ids."""
+    """Return an entry. Those with even ids are the user's."""
     speakers = (types_pb2.TASK_LOG_TYPE_INPUT, types_pb2.TASK_LOG_TYPE_OUTPUT)
     return types_pb2.TaskLogEntry(
         id=entry_id,
@@ -177,7 +177,7 @@ def entry(
 
 
 def entries(cursor: str, *logs: types_pb2.TaskLogEntry, epoch: int = 1) -> Response:
-    """Whole entries."""
+    """Return whole entries."""
     return Response(cursor=cursor, entries=task_logs_pb2.Entries(logs=logs, epoch=epoch))
 
 
@@ -191,7 +191,7 @@ def delta(
     epoch: int = 1,
     crc32: int | None = None,
 ) -> Response:
-    """The tail keeps `keep` bytes of revision `base`, then goes on with `text`."""
+    """Return a change of the tail: `keep` bytes of revision `base`, then `text`."""
     return Response(
         cursor=cursor,
         delta=task_logs_pb2.EntryDelta(
@@ -207,7 +207,7 @@ def delta(
 
 
 def withdrawn(cursor: str, entry_id: int, revision: int, epoch: int = 1) -> Response:
-    """The tail is withdrawn."""
+    """Return the withdrawal of the tail."""
     return Response(
         cursor=cursor,
         entry_withdrawn=task_logs_pb2.EntryWithdrawn(epoch=epoch, id=entry_id, revision=revision),
@@ -215,17 +215,17 @@ def withdrawn(cursor: str, entry_id: int, revision: int, epoch: int = 1) -> Resp
 
 
 def epoch_started(cursor: str, epoch: int, revision: int) -> Response:
-    """Another conversation begins."""
+    """Return the begin of a new epoch."""
     return Response(
         cursor=cursor, epoch_started=task_logs_pb2.EpochStarted(epoch=epoch, revision=revision)
     )
 
 
 def caught_up(cursor: str) -> Response:
-    """All that there was has been sent."""
+    """Return CaughtUp: everything stored has been sent."""
     return Response(cursor=cursor, caught_up=task_logs_pb2.CaughtUp())
 
 
 def progress(cursor: str) -> Response:
-    """The connection lives."""
+    """Return a sign of life."""
     return Response(cursor=cursor, progress=task_logs_pb2.Progress())

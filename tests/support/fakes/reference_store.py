@@ -1,4 +1,4 @@
-"""The least store that follows the rules of the agent stream: what a server's log must hold."""
+"""The smallest store that follows the rules of the agent stream: what a server's log must be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasklogs.v1 import task_agents_pb2 as pb
 
 
 class BrokenRule(AssertionError):
-    """An append that a server refuses with INVALID_ARGUMENT."""
+    """An append that a server would refuse with INVALID_ARGUMENT."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Epoch:
 
 @dataclass
 class ReferenceStore:
-    """Epochs are numbered from 1: `epochs[0]` is the first."""
+    """Epochs count from 1: `epochs[0]` is the first."""
 
     epochs: list[Epoch] = field(default_factory=list)
     revision: int = 0
@@ -63,8 +63,8 @@ class ReferenceStore:
         content = bytearray(tail.content)
         patch(content, Delta(change.keep_bytes, change.text.encode()))
         _check(len(content) <= MAX_CONTENT_BYTES, "too long")
-        moment = Time(change.time.seconds, change.time.nanos)
-        epoch.entries[-1] = Entry(tail.id, tail.type, moment, bytes(content), tail.dropped_bytes)
+        at = Time(change.time.seconds, change.time.nanos)
+        epoch.entries[-1] = Entry(tail.id, tail.type, at, bytes(content), tail.dropped_bytes)
         self.revision += 1
 
     def _add(self, epoch: Epoch, message: object) -> None:

@@ -1,7 +1,7 @@
-"""A disk that is soon full: a file system of a few megabytes that one thread alone sees.
+"""A disk that is soon full: a file system of some megabytes that only one thread can see.
 
-The thread that makes it, and the processes that it starts, have a mount namespace of their own:
-nobody else is concerned, and nothing is left when they end. It takes root.
+The thread that mounts it and the processes that it starts have a mount namespace of their own. No
+other process sees the disk, and it is gone when they end. It needs root.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PIECE = bytes(64 * 1024)
 
 
 class SmallDisk:
-    """Mounted at `path`, a directory. Everything here is for the thread that called `mount`."""
+    """Mounted at `path`, a directory. Only the thread that called `mount` may use it."""
 
     def __init__(self, path: Path, size_bytes: int) -> None:
         self.path = path
@@ -26,20 +26,20 @@ class SmallDisk:
         self._balloon = path / "balloon"
 
     def mount(self) -> None:
-        """Mount it. Raises OSError where that is not allowed."""
+        """Mount it. Raises OSError if that is not allowed."""
         libc = ctypes.CDLL(None, use_errno=True)
         _checked(libc.unshare(_CLONE_NEWNS))
-        # What is mounted from here on is to stay here.
+        # Keep the mounts from here on private to this namespace.
         _checked(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
         options = f"size={self._size_bytes},mode=0755".encode()
         _checked(libc.mount(b"tmpfs", os.fsencode(self.path), b"tmpfs", 0, options))
 
     def fill(self) -> int:
-        """Take all that is free; return how many bytes that was."""
+        """Use up all free space. Return how many bytes that was."""
         free = os.statvfs(self.path)
         taken = free.f_bavail * free.f_frsize
         with self._balloon.open("ab", buffering=0) as balloon:
-            with contextlib.suppress(OSError):  # somebody was quicker
+            with contextlib.suppress(OSError):  # another process used the space first
                 os.posix_fallocate(balloon.fileno(), 0, taken)
             taken = balloon.seek(0, os.SEEK_END)
             for piece in (_PIECE, b"\0"):
@@ -52,7 +52,7 @@ class SmallDisk:
         return taken
 
     def empty(self) -> None:
-        """Give back what `fill` took."""
+        """Free what `fill` took."""
         self._balloon.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""A server of byte streams for tests, whose connections all end with it."""
+"""A server of byte streams for tests. Its connections all end with it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class StreamServer:
-    """Listens on loopback, or on a Unix socket, and has `serve` run for each connection.
+    """Listens on loopback or on a unix socket, and runs `serve` for each connection.
 
-    A connection is closed when `serve` is done; `stop` resets those that are left, as the end of a
-    process does. A peer that leaves ends `serve` without a word.
+    A connection is closed when `serve` returns. `stop` resets those that are left, as the end of a
+    process does. If the peer disconnects, `serve` ends silently.
     """
 
     def __init__(self, serve: Serve, *, limit: int = 2**16) -> None:
@@ -38,7 +38,7 @@ class StreamServer:
         self._server = await asyncio.start_unix_server(self._connected, path, limit=self._limit)
 
     async def start(self, port: int = 0) -> None:
-        # reuse_address lets a restarted "process" listen on the port of the one before.
+        # reuse_address lets a restarted server listen on the same port.
         self._server = await asyncio.start_server(
             self._connected, "127.0.0.1", port, reuse_address=True, limit=self._limit
         )
@@ -57,13 +57,13 @@ class StreamServer:
         self._server = None
 
     def drop_connections(self) -> None:
-        """Break every connection, in the middle of whatever it carries."""
+        """Reset every connection, even in the middle of a message."""
         for writer in self._writers:
             writer.transport.abort()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # No coroutine: a task that is cancelled before its first step would leave the connection
-        # open.
+        # Not a coroutine: a task that is cancelled before its first step would leave the
+        # connection open.
         self._writers.add(writer)
         self.connections += 1
         task = asyncio.create_task(self._serve_and_close(reader, writer))
@@ -83,19 +83,19 @@ class StreamServer:
                 with contextlib.suppress(ConnectionError):
                     await writer.wait_closed()
             except asyncio.CancelledError:
-                writer.transport.abort()  # what it still had to send would keep it open
+                writer.transport.abort()  # unsent bytes would keep it open
             self._writers.discard(writer)
 
 
 async def close(server: asyncio.Server) -> None:
-    """Close `server` when all that it has accepted has reached its protocols.
+    """Close `server` when every accepted connection has reached its protocol.
 
-    An asyncio server that is closed between a connection's acceptance and its transport drops that
-    one without closing it: its peer would wait for ever.
+    If an asyncio server is closed after it accepts a connection and before the transport exists, it
+    drops that connection without closing it. Its peer would wait indefinitely.
     """
     loop = asyncio.get_running_loop()
     for listening in server.sockets:
         loop.remove_reader(listening)
-    for _ in range(3):  # to a transport, to `connection_made`, to what that has scheduled
+    for _ in range(3):  # for a transport, for `connection_made`, for what that has scheduled
         await asyncio.sleep(0)
     server.close()

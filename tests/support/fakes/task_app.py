@@ -1,8 +1,8 @@
-"""A task app as AgentAPI 0.12.1 shows itself, and what the real one does not show on demand.
+"""A task app that behaves like AgentAPI 0.12.1, and on demand shows faults that the real one has.
 
 In a test:
 
-    async with FakeTaskApp() as app:      # started, its list empty but for one empty message
+    async with FakeTaskApp() as app:      # started; the list has one empty message
         app.become_ready()                # loads the saved state, if any, and says `stable`
         app.say("user", "hello")
 
@@ -45,7 +45,7 @@ class Message:
 
 
 class FakeTaskApp:
-    """One task app on one port; `restart` gives it another process, as far as others can see."""
+    """A task app on one port. For its peers, `restart` replaces the process."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class FakeTaskApp:
         self._last_ns = 0
         self._subscribers: dict[int, asyncio.Queue[bytes | None]] = {}
         self._next_subscriber = 0
-        # AgentAPI's lock: a POST holds it alone, `/messages` and `/status` wait for it.
+        # AgentAPI's lock: a POST holds it exclusively; `/messages` and `/status` wait for it.
         self._posting = asyncio.Lock()
         self.answers: Callable[[str], AsyncIterator[str]] | None = None
         self.fetches = 0
@@ -77,7 +77,7 @@ class FakeTaskApp:
         self._emitted: list[Message] = []
         self._emitted_status = "running"
 
-    # --- the life of the process
+    # --- the process
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -97,7 +97,7 @@ class FakeTaskApp:
 
     async def start(self, port: int = 0) -> None:
         await self._http.start(port or self._http.port)
-        self._ticking = asyncio.create_task(self._tick_for_ever())
+        self._ticking = asyncio.create_task(self._tick_repeatedly())
 
     async def stop(self) -> None:
         for task in [*self._answering, *([self._ticking] if self._ticking else [])]:
@@ -108,9 +108,9 @@ class FakeTaskApp:
         await self._http.stop()
 
     async def restart(self, *, with_state: bool, older_tail: str | None = None) -> None:
-        """End this process and begin another on the same port, not ready yet.
+        """End this process and start another on the same port, which is not ready yet.
 
-        older_tail: the last message comes back as it was a second before it was last shown.
+        older_tail: the last message comes back with this content and a time one second older.
         """
         await self.stop()
         if older_tail is not None:
@@ -122,7 +122,7 @@ class FakeTaskApp:
         await self.start()
 
     def become_ready(self) -> None:
-        """The screen looks ready: load what was saved, then say `stable`."""
+        """The screen looks ready: load the saved state, then report `stable`."""
         saved = self._saved or self._read_state()
         if saved:
             self.messages = saved
@@ -154,21 +154,21 @@ class FakeTaskApp:
         self._next_id += 1
 
     def grow(self, text: str) -> None:
-        """Let the last message grow. Over ACP its time stays."""
+        """Append to the last message. Over ACP its time stays."""
         self.redraw(self.tail.content + text)
 
     def redraw(self, content: str) -> None:
-        """Let the last message have another content."""
-        moment = self.tail.time if self._acp else self._now()
-        self.messages[-1] = replace(self.tail, content=content, time=moment)
+        """Replace the content of the last message."""
+        at = self.tail.time if self._acp else self._now()
+        self.messages[-1] = replace(self.tail, content=content, time=at)
 
     def withdraw(self) -> None:
-        """Remove the last message, as a prompt that failed over ACP does. No event tells of it."""
+        """Remove the last message, as a failed prompt over ACP does. No event reports it."""
         self.messages.pop()
         self._emitted = self._emitted[: len(self.messages)]
 
     def start_over(self, *contents: str) -> None:
-        """Ids start over with other content, in the same process."""
+        """Start the ids over with other contents, in the same process."""
         self.messages = []
         self._next_id = 0
         for content in contents:
@@ -180,7 +180,7 @@ class FakeTaskApp:
 
     # --- events
 
-    async def _tick_for_ever(self) -> None:
+    async def _tick_repeatedly(self) -> None:
         while True:
             if not self._posting.locked():
                 self.tick()
@@ -200,24 +200,24 @@ class FakeTaskApp:
     def _emit(self, event: bytes) -> None:
         for key, queue in list(self._subscribers.items()):
             if queue.qsize() >= SUBSCRIPTION_EVENTS:
-                # Without a word: the response simply ends.
+                # No error is sent: the response simply ends.
                 del self._subscribers[key]
                 queue.put_nowait(None)
             else:
                 queue.put_nowait(event)
 
     def emit_stale(self, message: Message) -> None:
-        """Emit an event that is no news."""
+        """Emit an event that repeats an old state."""
         self._emit(message.as_event())
 
     def drop_subscribers(self) -> None:
-        """End every event stream, as for one that fell behind; the connections close in order."""
+        """End every event stream, as for a subscriber that is too slow. Connections close."""
         for queue in self._subscribers.values():
             queue.put_nowait(None)
         self._subscribers.clear()
 
     def drop_connections(self) -> None:
-        """Break every connection, idle ones too."""
+        """Reset every connection, also idle ones."""
         self._http.drop_connections()
 
     @property
@@ -227,7 +227,7 @@ class FakeTaskApp:
 
     @property
     def queued(self) -> int:
-        """How many events are yet to be written to their subscribers."""
+        """How many events are not yet written to their subscribers."""
         return sum(queue.qsize() for queue in self._subscribers.values())
 
     @property
@@ -254,7 +254,7 @@ class FakeTaskApp:
     def fail_next(
         self, path: str, fault: Callable[[Response], Awaitable[Response]], times: int = 1
     ) -> None:
-        """Let the next answers at `path` be changed by `fault`."""
+        """Apply `fault` to the next answers at `path`."""
         self.faults.setdefault(path, []).extend([fault] * times)
 
     @contextlib.asynccontextmanager
@@ -317,7 +317,7 @@ class FakeTaskApp:
         self.status = "stable"
 
 
-# --- what the real one does not show on demand
+# --- faults that the real one does not show on demand
 
 
 async def fails(response: Response) -> Response:
@@ -326,23 +326,23 @@ async def fails(response: Response) -> Response:
 
 
 async def speaks_nonsense(response: Response) -> Response:
-    """HTTP 200 with something that is not JSON, and looks like content."""
+    """HTTP 200 with something that looks like content but is not JSON."""
     return Response(200, b'{"messages": [{"content": "a secret')
 
 
 async def tears(response: Response) -> Response:
-    """The connection breaks in the middle of the body."""
+    """Break the connection in the middle of the body."""
     return replace_response(response, torn=len(response.body) // 2)
 
 
 async def hangs(response: Response) -> Response:
-    """No answer, ever."""
+    """Never answer."""
     await asyncio.Event().wait()
     raise AssertionError
 
 
 def with_role(role: str) -> Callable[[Response], Awaitable[Response]]:
-    """The last message has another role; the empty one is what AgentAPI shows of a torn read."""
+    """Give the last message another role. AgentAPI shows an empty one in a torn read."""
 
     async def changes(response: Response) -> Response:
         body = json.loads(response.body)
@@ -358,7 +358,7 @@ def replace_response(
     return Response(response.status, response.body if body is None else body, torn=torn)
 
 
-# --- forms
+# --- formats
 
 
 def sse(event: str, body: dict[str, object]) -> bytes:
@@ -371,16 +371,16 @@ def status_event(status: str) -> bytes:
 
 
 def rfc3339(nanoseconds: int) -> str:
-    """As Go writes a time: nanoseconds without the zeros at their end."""
+    """Format a time as Go does: with nanoseconds, but without zeros at the end."""
     seconds, nanos = divmod(nanoseconds, 1_000_000_000)
-    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     fraction = f".{nanos:09d}".rstrip("0").rstrip(".")
-    return f"{moment}{fraction}Z"
+    return f"{at}{fraction}Z"
 
 
 def nanoseconds(text: str) -> int:
-    moment, _, fraction = text.removesuffix("Z").partition(".")
-    seconds = int(time.mktime(time.strptime(moment, "%Y-%m-%dT%H:%M:%S"))) - time.timezone
+    at, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = int(time.mktime(time.strptime(at, "%Y-%m-%dT%H:%M:%S"))) - time.timezone
     return seconds * 1_000_000_000 + int(fraction.ljust(9, "0") or "0")
 
 
@@ -388,7 +388,7 @@ def nanoseconds(text: str) -> int:
 
 
 async def demo_answer(prompt: str) -> AsyncIterator[str]:
-    """Answer in words, over about a second."""
+    """Answer word by word, in about a second."""
     words = f"You said: {prompt}. I looked at it from every side, and this is what I found."
     for word in words.split(" "):
         await asyncio.sleep(1 / (words.count(" ") + 1))
@@ -415,11 +415,11 @@ async def serve(port: int, state_file: Path | None, boot_seconds: float) -> None
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="A task app that speaks AgentAPI's language.")
+    parser = argparse.ArgumentParser(description="A fake task app that speaks AgentAPI's protocol.")
     parser.add_argument("--port", type=int, default=3284)
     parser.add_argument("--state-file", type=Path)
     parser.add_argument("--script", choices=["demo"], default="demo", help="how it answers")
-    parser.add_argument("--boot-seconds", type=float, default=0.3, help="until it is ready")
+    parser.add_argument("--boot-seconds", type=float, default=0.3, help="time until it is ready")
     arguments = parser.parse_args()
     asyncio.run(serve(arguments.port, arguments.state_file, arguments.boot_seconds))
     return 0

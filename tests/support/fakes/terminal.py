@@ -1,4 +1,4 @@
-"""A terminal that understands what TaskLogs sends to one: CR, LF, tabs, cursor up, erase."""
+"""A terminal that understands what TaskLogs prints: CR, LF, tabs, cursor up, erase."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PIECE = re.compile(r"\x1b\[(\d*)([AJm])|([\s\S])")
 
 
 class Terminal:
-    """Shows text on `columns` x `lines`; `text()` is the screen and what was scrolled off it."""
+    """Shows `columns` x `lines`. `text()` is the screen and everything scrolled off it."""
 
     def __init__(self, columns: int, lines: int) -> None:
         self._columns = columns
@@ -19,13 +19,13 @@ class Terminal:
         self._row = 0
         self._column = 0
         self._wrapped: set[int] = set()
-        """Rows that go on in the next one."""
+        """Rows that continue in the next row."""
 
     def feed(self, text: str) -> None:
         for match in _PIECE.finditer(text):
             number, command, character = match.groups()
             if command == "A":
-                # It cannot leave the screen.
+                # The cursor cannot leave the screen.
                 self._row = max(self._row - int(number or 1), len(self._rows) - self._lines, 0)
             elif command == "J":
                 del self._rows[self._row + 1 :]
@@ -35,7 +35,7 @@ class Terminal:
                 self._put(character)
 
     def text(self) -> str:
-        """What it shows, lines that were wrapped in one piece again."""
+        """Return the text, with wrapped lines joined again."""
         shown = ""
         for number, row in enumerate(self._rows):
             shown += "".join(row) + ("" if number in self._wrapped else "\n")

@@ -19,7 +19,7 @@ async def test_no_connection_outlives_its_server_whenever_it_stops(steps: int) -
     await server.start()
     with socket.create_connection(("127.0.0.1", server.port)) as peer:
         peer.setblocking(False)
-        for _ in range(steps):  # of the event loop: accepted, open, served
+        for _ in range(steps):  # steps of the event loop: accepted, open, served
             await asyncio.sleep(0)
         await server.stop()
 

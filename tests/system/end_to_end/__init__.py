@@ -1,2 +1,2 @@
-"""Tests of the whole: server, agent, task app and command as separate processes.
-No imports of the server's rooms: only what a user has."""
+"""Tests of the whole system: server, agent, task app and command run as separate processes.
+They import nothing from the server's packages: they use only what a user has."""

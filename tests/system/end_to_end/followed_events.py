@@ -1,4 +1,4 @@
-"""What a follow of the client library has yielded, each event held against the promises."""
+"""Collects the events of a follow and checks each one against what the client promises."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from tasklogs.client.events import EntryChange
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 Key = tuple[int, int]
-"""Epoch and id."""
+"""Epoch and entry id."""
 
 
 @dataclass
 class Followed:
-    """The log as the follow's reader knows it."""
+    """The log as the reader of a follow knows it."""
 
     entries: dict[Key, LogEntry] = field(default_factory=dict)
     states: dict[Key, list[str]] = field(default_factory=dict)
-    """Each content that an entry was yielded with, in order."""
+    """Every content that each entry has had, in order."""
     statuses: list[TaskStatus] = field(default_factory=list)
-    """Without what repeats, where only the facts of a layer changed."""
+    """Without repeats: an event that changes only a layer's facts adds nothing."""
     epochs: list[int] = field(default_factory=list)
     caught_up: bool = False
     revision: int = 0
@@ -56,8 +56,8 @@ class Followed:
         else:
             self.breaks += 1
 
-    def take(self, event: FollowEvent) -> None:
-        """Apply an event; fail where it breaks a promise."""
+    def apply(self, event: FollowEvent) -> None:
+        """Apply an event. Fail if it breaks a promise."""
         self.events += 1
         match event:
             case StatusChanged(status=status):
@@ -73,19 +73,19 @@ class Followed:
                 self._ascend(revision)
                 self.epochs.append(epoch)
             case CaughtUp():
-                assert not self.caught_up, "once in a follow"
+                assert not self.caught_up, "CaughtUp came twice in one follow"
                 self.caught_up = True
             case Progress():
-                raise AssertionError("nobody asked for it")
+                raise AssertionError("Progress came, but nobody asked for it")
             case _:
                 assert_never(event)
 
     async def read(self, events: AsyncIterator[FollowEvent]) -> None:
-        """Take all events while `reads_on` is set; what ends it is kept as `error`."""
+        """Read events while `reads_on` is set. Keep the error that ends the follow as `error`."""
         try:
             while True:
                 await self.reads_on.wait()
-                self.take(await anext(events))
+                self.apply(await anext(events))
                 self._wake()
         except BaseException as error:
             self.error = error
@@ -93,10 +93,10 @@ class Followed:
             if isinstance(error, asyncio.CancelledError):
                 raise
 
-    async def heard(
+    async def wait_for(
         self, condition: Callable[[], bool], *, seconds: float = DEADLINE_SECONDS
     ) -> None:
-        """Wait until what was yielded makes `condition` true. Fails where the follow ends."""
+        """Wait until the events make `condition` true. Fail if the follow ends first."""
         async with asyncio.timeout(seconds):
             while not condition():
                 if self.error is not None:
@@ -104,21 +104,21 @@ class Followed:
                 self._heard.clear()
                 await self._heard.wait()
 
-    async def moved(self, *, seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait for a further change of the log."""
+    async def next_change(self, *, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait for the next change of the log."""
         known = self.revision
-        await self.heard(lambda: self.revision > known, seconds=seconds)
+        await self.wait_for(lambda: self.revision > known, seconds=seconds)
 
     async def reached(self, revision: int, *, seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait until everything up to a revision was yielded."""
-        await self.heard(lambda: self.revision >= revision, seconds=seconds)
+        """Wait until every change up to a revision was yielded."""
+        await self.wait_for(lambda: self.revision >= revision, seconds=seconds)
 
-    async def has_all_there_was(self) -> None:
+    async def until_caught_up(self) -> None:
         """Wait for CaughtUp."""
-        await self.heard(lambda: self.caught_up)
+        await self.wait_for(lambda: self.caught_up)
 
     def of_epoch(self, epoch: int) -> dict[int, LogEntry]:
-        """By id."""
+        """Return the entries of an epoch by id."""
         return {entry_id: one for (of, entry_id), one in self.entries.items() if of == epoch}
 
     def _change(self, epoch: int, change: EntryChange) -> None:
@@ -135,7 +135,7 @@ class Followed:
         self.states.setdefault(key, []).append(entry.content)
 
     def _ascend(self, revision: int) -> None:
-        assert revision > self.revision, "revisions ascend, and nothing comes twice"
+        assert revision > self.revision, "a revision is not above the one before"
         self.revision = revision
 
     def _wake(self) -> None:
@@ -146,7 +146,7 @@ class Followed:
 async def following(
     client: TaskLogsClient, task: str, *, deltas: bool = True
 ) -> AsyncIterator[Followed]:
-    """Follow a task with the client library, in one call of it."""
+    """Follow a task in one call of the client library."""
     followed = Followed()
     followed.reads_on.set()
     async with client.follow(task, deltas=deltas, on_reconnect=followed.connection) as events:

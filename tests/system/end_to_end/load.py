@@ -1,6 +1,6 @@
-"""A server under load: readers on many connections, followers, and agents with talking task apps.
+"""Puts a server under load: readers on many connections, followers, agents with busy task apps.
 
-Everything keeps what it was answered, so that a test can look at each status.
+Everything keeps the answers that it got, so that a test can look at each status.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.fixtures.server import Server
 _PAUSE_SECONDS = 0.02
 _CALL_SECONDS = 30.0
 _OPTIONS = [
-    # Connections of their own; and whoever is away is looked for soon, as by the client library.
+    # Each channel has its own connection and reconnects soon, as the client library's does.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -39,9 +39,17 @@ async def reconnecting_channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
+@asynccontextmanager
+async def reached(address: str, dsn: str) -> AsyncIterator[Server]:
+    """Connect to a server process as soon as it listens. It may restart at the same address."""
+    async with reconnecting_channel(address) as channel:
+        await channel.channel_ready()
+        yield Server(address, dsn, channel)
+
+
 @dataclass(frozen=True)
 class Answer:
-    """How a call went; no refusal: it was answered. Moments are those of time.monotonic."""
+    """How a call went. `refusal` is None if it was answered. Times are those of time.monotonic."""
 
     began: float
     seconds: float
@@ -50,7 +58,7 @@ class Answer:
 
 @dataclass
 class Talker:
-    """A task, its talking task app and its agent."""
+    """A task with its agent and a task app that keeps talking."""
 
     task: str
     app: FakeTaskApp
@@ -67,31 +75,31 @@ class Talker:
 
 @dataclass
 class Load:
-    """Whoever is at work, and what it was answered."""
+    """Everything that is working, and the answers that it got."""
 
     address: str
     talkers: list[Talker] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     ends: list[Refusal] = field(default_factory=list)
-    """How follows ended, save by leaving."""
+    """How follows ended, except those that the follower left."""
     followed: dict[str, int] = field(default_factory=dict)
-    """Per task the latest entry that any of its followers was sent."""
+    """The latest entry of each task that any of its followers received."""
     _working: set[asyncio.Task[None]] = field(default_factory=set)
     _talking: set[asyncio.Task[None]] = field(default_factory=set)
 
     def check(self) -> None:
-        """Fail where somebody stopped working."""
+        """Fail if any worker has stopped."""
         for task in self._working:
             if task.done():
                 task.result()
 
-    async def quiet(self) -> None:
-        """Let nobody say anything more."""
+    async def stop_talking(self) -> None:
+        """Make every task app stop talking."""
         self._working -= self._talking
         await _cancel(self._talking)
 
     def between(self, start: float, end: float) -> list[Answer]:
-        """Return the answers of calls that began in this time."""
+        """Return the answers of the calls that began in this time."""
         return [one for one in self.answers if start <= one.began < end]
 
     def start(self, work: asyncio.Task[None], *, talks: bool = False) -> None:
@@ -102,8 +110,8 @@ class Load:
     async def stop(self) -> None:
         await _cancel(self._working | self._talking)
 
-    async def read_for_ever(self, channel: grpc.aio.Channel, task: str, *, patient: bool) -> None:
-        """Read live, again and again."""
+    async def read_repeatedly(self, channel: grpc.aio.Channel, task: str, *, patient: bool) -> None:
+        """Read live in a loop."""
         stub = task_logs_pb2_grpc.TaskLogsStub(channel)
         while True:
             began = time.monotonic()
@@ -115,8 +123,10 @@ class Load:
             self.answers.append(Answer(began, time.monotonic() - began, refusal))
             await asyncio.sleep(_pause_after(refusal, patient=patient))
 
-    async def follow_for_ever(self, channel: grpc.aio.Channel, task: str, *, patient: bool) -> None:
-        """Follow, and go on from the last cursor whatever ends the stream."""
+    async def follow_repeatedly(
+        self, channel: grpc.aio.Channel, task: str, *, patient: bool
+    ) -> None:
+        """Follow, and resume from the last cursor each time the stream ends."""
         stub = task_logs_pb2_grpc.TaskLogsStub(channel)
         cursor = ""
         while True:
@@ -147,9 +157,9 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
 async def loaded(
     server: Server, *, tasks: int, readers: int, followers: int, connections: int, patient: bool
 ) -> AsyncIterator[Load]:
-    """Put a server under load. It may go away and come back at its address.
+    """Put a server under load. The server may stop and come back at the same address.
 
-    patient: callers wait as long as RetryInfo says, as the contract tells them.
+    patient: callers wait as long as RetryInfo says, as the contract asks of them.
     """
     load = Load(server.address)
     async with AsyncExitStack() as stack:
@@ -172,7 +182,7 @@ async def loaded(
         ]
         for number in range(readers + followers):
             channel, talker = channels[number % connections], load.talkers[number % tasks]
-            work = load.read_for_ever if number < readers else load.follow_for_ever
+            work = load.read_repeatedly if number < readers else load.follow_repeatedly
             calling = work(channel, talker.task, patient=patient)
             load.start(asyncio.create_task(calling, name=f"caller {number}"))
         yield load
@@ -180,7 +190,7 @@ async def loaded(
 
 
 async def is_live(server: Server, talker: Talker) -> bool:
-    """Whether the task can be read live, and that shows what its task app shows."""
+    """Whether the task can be read live and the read shows what its task app shows."""
     shown = talker.app.tail.id
     try:
         read = await server.logs.GetTaskLogs(
@@ -193,8 +203,8 @@ async def is_live(server: Server, talker: Talker) -> bool:
     return not read.snapshot and bool(read.logs) and read.logs[0].id >= shown
 
 
-async def all_flows(server: Server, load: Load, is_serving: Callable[[], bool]) -> None:
-    """Wait until health, every agent, every live read and every task's followers are back."""
+async def everything_works(server: Server, load: Load, is_serving: Callable[[], bool]) -> None:
+    """Wait until health, every agent, every live read and the followers of every task are back."""
     latest = {one.task: one.app.tail.id for one in load.talkers}
     await until(is_serving)
     for talker in load.talkers:
@@ -203,8 +213,8 @@ async def all_flows(server: Server, load: Load, is_serving: Callable[[], bool]) 
 
 
 async def nothing_is_lost(server: Server, load: Load) -> None:
-    """Fail where the store does not hold what a task app shows; nobody may be talking."""
-    await load.quiet()
+    """Fail if the store lacks anything that a task app shows. Stops the talking first."""
+    await load.stop_talking()
     for talker in load.talkers:
         read = await server.logs.GetTaskLogs(pb.GetTaskLogsRequest(task=talker.task), timeout=20)
         logs, token = list(read.logs), read.next_page_token

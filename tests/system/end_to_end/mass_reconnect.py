@@ -1,10 +1,10 @@
-"""All agents come at once: how long until every one is welcome after a restart, and what readers
-notice of it.
+"""Many agents reconnect at once after a restart. Measures the time until every agent is welcome,
+and what readers notice meanwhile.
 
     python -m tests.system.end_to_end.mass_reconnect --agents 2000
 
-The agents are light: the real stream, the real channel, the real backoff, and no task app. They run
-in processes of their own, as does the server; Postgres is an embedded one.
+The agents are light: the real stream, the real channel and the real backoff, but no task app. They
+run in processes of their own, and so does the server. Postgres is an embedded one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_agents_pb2_grpc, task_logs_pb2, task_logs_pb2_grpc, types_pb2
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.server import Server
-from tests.system.end_to_end.load import reconnecting_channel
+from tests.system.end_to_end.load import reached, reconnecting_channel
 from tests.system.end_to_end.programs import Program, lasting_port, program, serve_command
 
 _ROOT = Path(__file__).parents[3]
@@ -45,7 +45,7 @@ _CALL_SECONDS = 30.0
 
 @dataclass
 class Read:
-    """One read: by whom, when, how long, and with which status."""
+    """One read: the reader, when it began, how long it took, and its status."""
 
     reader: int
     began: float
@@ -55,25 +55,25 @@ class Read:
 
 @dataclass
 class Outcome:
-    """What a restart did."""
+    """The result of a restart."""
 
     agents: int
     away_seconds: float
-    """Between the server's end and its first answer."""
+    """From the server's end to its first answer."""
     all_welcome_seconds: float
-    """From the first answer until the last agent is welcome."""
+    """From the first answer to the last agent's Welcome."""
     half_welcome_seconds: float
     attempts: Counter[str]
-    """How the streams of the agents ended, by status."""
+    """How the streams of the agents ended, counted by status."""
     reads: Sequence[Read]
-    """Those that began between the first answer (to that reader) and the last Welcome."""
+    """The reads between the first answer to that reader and the last Welcome."""
 
     def __str__(self) -> str:
         slow = sorted(one.seconds for one in self.reads if one.code is grpc.StatusCode.OK)
         codes = Counter(one.code.name for one in self.reads)
         rank = f"{slow[len(slow) // 2]:.3f} / {slow[len(slow) * 99 // 100]:.3f} / {slow[-1]:.3f}"
         return (
-            f"{self.agents} agents, away {self.away_seconds:.2f} s: half welcome after"
+            f"{self.agents} agents, server away for {self.away_seconds:.2f} s: half welcome after"
             f" {self.half_welcome_seconds:.2f} s, all after {self.all_welcome_seconds:.2f} s"
             f" ({dict(self.attempts)}); reads meanwhile: {dict(codes)},"
             f" median / 99 % / longest {rank} s"
@@ -82,27 +82,27 @@ class Outcome:
 
 @dataclass
 class Crowd:
-    """Agents in a process of their own, as seen from here."""
+    """Agents in processes of their own, as this process sees them."""
 
     welcomes: dict[int, float] = field(default_factory=dict)
-    """By agent, when its last Welcome came (time.monotonic, the same clock in all processes)."""
+    """When each agent's last Welcome came (time.monotonic, the same clock in all processes)."""
     ends: list[tuple[float, str]] = field(default_factory=list)
 
     async def hear(self, lines: asyncio.StreamReader) -> None:
         while line := await lines.readline():
-            moment, what, detail = line.decode().split(maxsplit=2)
+            at, what, detail = line.decode().split(maxsplit=2)
             if what == "welcome":
-                self.welcomes[int(detail)] = float(moment)
+                self.welcomes[int(detail)] = float(at)
             else:
-                self.ends.append((float(moment), detail.strip()))
+                self.ends.append((float(at), detail.strip()))
 
-    def all_welcome_since(self, moment: float, count: int) -> bool:
-        return sum(when > moment for when in self.welcomes.values()) == count
+    def all_welcome_since(self, since: float, count: int) -> bool:
+        return sum(when > since for when in self.welcomes.values()) == count
 
 
 @asynccontextmanager
 async def crowd(address: str, tokens: Sequence[str], processes: int = 2) -> AsyncIterator[Crowd]:
-    """Run agents with these tokens."""
+    """Run one agent for each token."""
     one = Crowd()
     async with AsyncExitStack() as stack:
         for number in range(processes):
@@ -131,7 +131,7 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 class LightAgent:
-    """An agent without a task app: it says that it is healthy, and nothing else."""
+    """An agent without a task app: it reports that it is healthy, and nothing else."""
 
     def __init__(self, number: int, address: str, token: str, settings: Settings) -> None:
         self._number = number
@@ -187,13 +187,13 @@ class LightAgent:
 
 
 async def run_crowd(address: str, first: int, step: int) -> None:
-    """Be one of a crowd's processes: the tokens come on stdin."""
+    """Run as one of the processes of a crowd. The tokens come on stdin."""
     tokens = [line.strip() for line in sys.stdin]
     settings = Settings()
     await asyncio.gather(
         *(
-            LightAgent(first + place * step, address, token, settings).run()
-            for place, token in enumerate(tokens)
+            LightAgent(first + index * step, address, token, settings).run()
+            for index, token in enumerate(tokens)
         )
     )
 
@@ -212,7 +212,9 @@ async def create_tasks(server: Server, count: int) -> list[str]:
     return tokens
 
 
-async def read_for_ever(channel: grpc.aio.Channel, number: int, count: int, to: list[Read]) -> None:
+async def read_repeatedly(
+    channel: grpc.aio.Channel, number: int, count: int, to: list[Read]
+) -> None:
     stub = task_logs_pb2_grpc.TaskLogsStub(channel)
     chance = random.Random(number)
     while True:
@@ -231,16 +233,14 @@ async def read_for_ever(channel: grpc.aio.Channel, number: int, count: int, to: 
 async def restarted(
     postgres: PostgresServer, said: Path, agents: int, *, killed: bool, patience_seconds: float
 ) -> Outcome:
-    """Restart a server with so many agents connected; return what came of it."""
+    """Restart a server that has `count` agents connected. Return the result."""
     port = lasting_port()
     address = f"127.0.0.1:{port}"
     async with AsyncExitStack() as stack:
         process: Program = await stack.enter_async_context(
             program(said, *serve_command(port, postgres.dsn()))
         )
-        channel = await stack.enter_async_context(reconnecting_channel(address))
-        await channel.channel_ready()
-        server = Server(address, postgres.dsn(), channel)
+        server = await stack.enter_async_context(reached(address, postgres.dsn()))
         tokens = await create_tasks(server, agents)
         began = time.monotonic()
         many = await stack.enter_async_context(crowd(address, tokens))
@@ -248,13 +248,13 @@ async def restarted(
         reads: list[Read] = []
         for number in range(_READERS):
             own = await stack.enter_async_context(reconnecting_channel(address))
-            reading = asyncio.create_task(read_for_ever(own, number, agents, reads))
+            reading = asyncio.create_task(read_repeatedly(own, number, agents, reads))
             stack.callback(reading.cancel)
 
         ended_at = time.monotonic()
         await (process.kill() if killed else process.end())
         await process.start()
-        await _until_answered(channel)
+        await _until_answered(server.channel)
         answered_at = time.monotonic()
         await _until_all_welcome(many, ended_at, agents, patience_seconds)
         order = sorted(many.welcomes.values())
@@ -273,7 +273,7 @@ async def restarted(
 
 
 def _once_connected(reads: Sequence[Read], since: float) -> Iterator[Read]:
-    """Yield what readers did after their channel had found the server again."""
+    """Yield the reads that began after their channel had reached the server again."""
     connected: set[int] = set()
     for one in reads:
         if one.began > since and one.code is grpc.StatusCode.OK:
@@ -302,22 +302,22 @@ async def _until_answered(channel: grpc.aio.Channel) -> None:
 
 def _measure(agents: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        place = Path(directory)
-        place.chmod(0o755)
+        working = Path(directory)
+        working.chmod(0o755)
         for killed in (False, True):
-            data = place / ("killed" if killed else "ended")
+            data = working / ("killed" if killed else "ended")
             with PostgresServer(data) as postgres:
                 postgres.start()
                 outcome = asyncio.run(
                     restarted(
                         postgres,
-                        place / "server.log",
+                        working / "server.log",
                         agents,
                         killed=killed,
                         patience_seconds=120,
                     )
                 )
-            print("killed:" if killed else "ended in order:", outcome)  # noqa: T201
+            print("killed:" if killed else "stopped gracefully:", outcome)  # noqa: T201
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What is deployed, as processes that a test may kill and start again."""
+"""The programs of a deployment as processes that a test can kill and start again."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _PORTS = range(20_000, 30_000)
 
 
 class Program:
-    """A command, run as a process any number of times; what it says goes to `said`, a file."""
+    """A command that can run as a process many times. Its output goes to `said`, a file."""
 
     def __init__(self, said: Path, *command: str, **variables: str) -> None:
         self._said = said
         self._command = command
         self._variables = variables
         self.restarts = 0
-        """By its supervisor."""
-        # A supervisor and a test must not start it both.
+        """How often the supervisor started it again."""
+        # The supervisor and the test must not both start it.
         self._changing = asyncio.Lock()
         self._is_wanted = False
         self._process: asyncio.subprocess.Process | None = None
@@ -55,7 +55,7 @@ class Program:
             )
 
     async def kill(self) -> None:
-        """SIGKILL; returns when it is gone."""
+        """Send SIGKILL, and wait until the process is gone."""
         async with self._changing:
             self._is_wanted = False
             if self.is_running:
@@ -63,7 +63,7 @@ class Program:
             await self._running.wait()
 
     async def end(self) -> int:
-        """SIGTERM; returns its exit code."""
+        """Send SIGTERM. Return the exit code."""
         self._running.terminate()
         async with asyncio.timeout(DEADLINE_SECONDS):
             return await self._running.wait()
@@ -73,7 +73,7 @@ class Program:
 
     @asynccontextmanager
     async def supervised(self) -> AsyncIterator[None]:
-        """Start it again where it gives up by itself, as whatever runs a service does."""
+        """Start it again whenever it ends by itself, as a service supervisor does."""
 
         async def supervise() -> None:
             while True:
@@ -107,7 +107,7 @@ class Program:
 
 @asynccontextmanager
 async def program(said: Path, *command: str, **variables: str) -> AsyncIterator[Program]:
-    """Run a command; it does not outlive the block."""
+    """Run a command. It ends with the block at the latest."""
     running = Program(said, *command, **variables)
     try:
         await running.start()
@@ -133,10 +133,10 @@ def task_app_command(port: int, state_file: Path) -> tuple[str, ...]:
 
 
 def lasting_port() -> int:
-    """A port of loopback that stays free while nobody listens on it.
+    """Return a port of the loopback interface that stays free while nothing listens on it.
 
-    One from the kernel's ephemeral range may become the near end of any connection meanwhile, even
-    of one to itself.
+    A port from the kernel's ephemeral range could meanwhile become the local port of any
+    connection, even of a connection to itself.
     """
     own = random.Random(os.urandom(8))
     while True:

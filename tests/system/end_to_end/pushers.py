@@ -1,9 +1,9 @@
-"""Agents that push as fast as they may, in a process of their own.
+"""Agents that push as fast as they can, in a process of their own.
 
     python -m tests.system.end_to_end.pushers HOST:PORT ENTRY_BYTES < tokens
 
-They care for no window: what slows them down is that the server reads no more. Each says on stdout
-how many bytes were acknowledged so far.
+They ignore the window: only the server slows them down, by not reading. Each prints how many bytes
+were acknowledged so far.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def push(address: str, token: str, entry_bytes: int) -> None:
         await call.write(pb.AgentMessage(hello=pb.Hello(agent_version="pusher")))
         await call.read()
         listening = asyncio.create_task(_hear(call, entry_bytes))
-        with contextlib.suppress(grpc.aio.AioRpcError):  # the listener tells how it ended
+        with contextlib.suppress(grpc.aio.AioRpcError):  # the listener reports how it ended
             await _push(call, entry_bytes, listening)
         await listening
 
@@ -60,7 +60,7 @@ async def _hear(call: StreamCall, entry_bytes: int) -> None:
 
 
 class Pushers:
-    """A process of them, as seen from here."""
+    """A process of pushing agents, as this process sees it."""
 
     def __init__(self) -> None:
         self.acks = 0
@@ -78,7 +78,7 @@ class Pushers:
 async def pushers(
     address: str, tokens: Sequence[str], *, entry_bytes: int
 ) -> AsyncIterator[Pushers]:
-    """Let agents with these tokens push for as long as the block lasts."""
+    """Let one agent per token push while the block runs."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.system.end_to_end.pushers", address, str(entry_bytes)),
         stdin=asyncio.subprocess.PIPE,

@@ -1,6 +1,6 @@
-"""A terminal program for AgentAPI to drive: it answers each line in words, over about a second.
+"""A terminal program for AgentAPI to drive. It answers each line word by word, within a second.
 
-AgentAPI takes a screen for ready when one of its last lines holds a `>`.
+AgentAPI takes a screen as ready when one of its last lines contains a `>`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`tasklogs serve` on a store whose commits are slow; reads are not.
+"""`tasklogs serve` with a store whose commits are slow. Reads are as fast as ever.
 
 python -m tests.system.end_to_end.slow_store 0.2 serve --listen ...
 """
@@ -16,7 +16,7 @@ from tasklogs_server.store.records import Commit
 
 
 def slow_down(seconds: float) -> None:
-    """Let every batch that this process commits take so much longer."""
+    """Make every batch that this process commits take this much longer."""
     commit = LogWrites.commit
 
     async def commit_slowly(self: LogWrites, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:

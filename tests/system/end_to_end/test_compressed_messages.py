@@ -1,4 +1,4 @@
-"""Compressed messages: taken where they fit, refused unexpanded where they do not."""
+"""Compressed messages are accepted if they fit the limit, and refused before they are expanded."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ async def serving(database: str, tmp_path: Path) -> AsyncIterator[tuple[Program,
 def code_of(
     address: str, kind: str, method: str, message: bytes, how: grpc.Compression, token: str
 ) -> object:
-    """How a call with `message` as it is ends.
+    """Send `message` as it is, and return the status code of the call.
 
-    Without asyncio: grpc.aio shows a write that failed in place of the status that the server gave.
+    Does not use asyncio: for a failed write grpc.aio hides the status that the server gave.
     """
     with grpc.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
         made: Any = getattr(channel, kind)(method)
@@ -64,7 +64,7 @@ def code_of(
 
 
 @pytest.mark.parametrize("how", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_a_message_that_expands_beyond_the_limit_is_refused_unexpanded(
+async def test_a_message_above_the_size_limit_is_refused_before_it_is_expanded(
     serving: tuple[Program, str], how: grpc.Compression
 ) -> None:
     server, address = serving
@@ -83,7 +83,7 @@ async def test_a_message_that_expands_beyond_the_limit_is_refused_unexpanded(
 
 
 def _peak_bytes(server: Program) -> int:
-    """The most that the process ever held in memory."""
+    """Return the most memory that the process ever held."""
     assert psutil.pid_exists(server.pid)
     found = _PEAK.search(Path(f"/proc/{server.pid}/status").read_text())
     assert found is not None

@@ -1,6 +1,7 @@
-"""Postgres goes away under load: refused at once, told, and all flows again soon after its return.
+"""Postgres goes away under load. Calls are refused at once, health says so, and after its return
+everything works again soon.
 
-A few seconds; for longer: TASKLOGS_TEST_AWAY_SECONDS=60.
+Takes a few seconds. To keep Postgres away for longer: TASKLOGS_TEST_AWAY_SECONDS=60.
 """
 
 from __future__ import annotations
@@ -24,30 +25,29 @@ from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.pace import pace_of
 from tests.support.fixtures.postgres import PostgresServer
-from tests.support.fixtures.server import Server
 from tests.system.end_to_end.load import (
     Load,
-    all_flows,
+    everything_works,
     loaded,
     nothing_is_lost,
-    reconnecting_channel,
+    reached,
 )
 from tests.system.end_to_end.programs import lasting_port, program, serve_command
 
 AWAY_SECONDS = float(os.environ.get("TASKLOGS_TEST_AWAY_SECONDS", "5"))
-# A Postgres that says nothing is given 2.2 s, half a second after it was last asked. The rest is
-# for a machine that does other things too.
+# The server asks Postgres at least every 0.5 s and gives it up after 2.2 s without an answer. The
+# rest of the bound is for a busy machine.
 NOTICED_SECONDS = 2.7 + 2.0
 AT_ONCE_SECONDS = 1.0
 BACK_SECONDS = 5.0
 BACK_WAYS = 4
-"""Through another process and a commit, one after the other: dial, Welcome, sync, read."""
+"""Steps in sequence, each through another process and a commit: dial, Welcome, sync, read."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @dataclass
 class Health:
-    """What a Watch was told, and when."""
+    """What a Watch of the health service received, and when."""
 
     told: list[tuple[float, bool]] = field(default_factory=list)
 
@@ -63,13 +63,13 @@ class Health:
 
 @dataclass
 class Outage:
-    """How to take the store away and bring it back; `dsn` is what the server is given."""
+    """How to take the store away and bring it back. `dsn` is what the server connects to."""
 
     dsn: str
     leave: Callable[[], Awaitable[None]]
     come_back: Callable[[], Awaitable[None]]
     is_silent: bool = False
-    """It does not refuse, it says nothing."""
+    """Whether the store is silent instead of refusing connections."""
 
 
 @asynccontextmanager
@@ -105,27 +105,24 @@ async def outage(kind: str, postgres: PostgresServer) -> AsyncIterator[Outage]:
 
 @pytest.mark.parametrize("kind", ["stopped", "killed", "frozen", "half open"])
 @pytest.mark.timeout(AWAY_SECONDS + 120)
-async def test_a_store_that_goes_away_is_refused_at_once_and_all_flows_soon_after_its_return(
+async def test_calls_are_refused_at_once_without_the_store_and_work_soon_after_its_return(
     kind: str, postgres_server: PostgresServer, database: str, tmp_path: Path
 ) -> None:
     port = lasting_port()
     async with AsyncExitStack() as stack:
-        pace = await stack.enter_async_context(pace_of(database))  # of another Postgres
+        pace = await stack.enter_async_context(pace_of(database))  # on another Postgres server
         store = await stack.enter_async_context(outage(kind, postgres_server))
         await stack.enter_async_context(
             program(tmp_path / "server.log", *serve_command(port, store.dsn))
         )
-        address = f"127.0.0.1:{port}"
-        channel = await stack.enter_async_context(reconnecting_channel(address))
-        await channel.channel_ready()
-        server = Server(address, store.dsn, channel)
+        server = await stack.enter_async_context(reached(f"127.0.0.1:{port}", store.dsn))
         health = Health()
-        watching = asyncio.create_task(health.watch(channel), name="a watch of health")
+        watching = asyncio.create_task(health.watch(server.channel), name="a watch of health")
         stack.callback(watching.cancel)
         load = await stack.enter_async_context(
             loaded(server, tasks=4, readers=12, followers=8, connections=6, patient=False)
         )
-        await all_flows(server, load, lambda: health.is_serving)
+        await everything_works(server, load, lambda: health.is_serving)
 
         left_at = time.monotonic()
         await store.leave()
@@ -137,7 +134,7 @@ async def test_a_store_that_goes_away_is_refused_at_once_and_all_flows_soon_afte
         back_at = time.monotonic()
         await store.come_back()
         returned_at = time.monotonic()
-        await all_flows(server, load, lambda: health.is_serving)
+        await everything_works(server, load, lambda: health.is_serving)
         flowed_at = time.monotonic()
         await nothing_is_lost(server, load)
 
@@ -152,7 +149,7 @@ async def test_a_store_that_goes_away_is_refused_at_once_and_all_flows_soon_afte
     refused = load.between(max(gone_at, told_at), back_at)
     assert refused
     for one in refused:
-        # Just before its return a live read may still be answered, or refused for lack of an agent.
+        # Just before the return a live read may be answered, or refused because no agent is there.
         if one.began + one.seconds < back_at:
             assert one.refusal is not None
             assert one.refusal.reason == "STORE_UNAVAILABLE"
@@ -164,8 +161,8 @@ async def test_a_store_that_goes_away_is_refused_at_once_and_all_flows_soon_afte
     assert flowed_at - returned_at < BACK_SECONDS + BACK_WAYS * busy_seconds
 
 
-def report(load: Load, kind: str, *moments: float) -> None:
-    left_at, gone_at, told_at, back_at, returned_at, flowed_at = moments
+def report(load: Load, kind: str, *times: float) -> None:
+    left_at, gone_at, told_at, back_at, returned_at, flowed_at = times
     away = load.between(left_at, back_at)
     known = load.between(told_at, back_at)
     first_good = min(
@@ -176,11 +173,11 @@ def report(load: Load, kind: str, *moments: float) -> None:
         ),
         default=float("nan"),
     )
-    print(  # noqa: T201 (the figures, for whoever runs it by hand)
+    print(  # noqa: T201 (the figures, for runs by hand)
         f"{kind}: away {back_at - left_at:.1f} s, {len(away)} calls meanwhile;"
-        f" health told after {told_at - gone_at:.2f} s;"
+        f" health changed after {told_at - gone_at:.2f} s;"
         f" longest answer {max(one.seconds for one in away):.2f} s,"
-        f" once it was told {max((one.seconds for one in known), default=0):.3f} s;"
-        f" first good read {first_good - returned_at:.2f} s,"
-        f" all flows {flowed_at - returned_at:.2f} s after the return"
+        f" after that {max((one.seconds for one in known), default=0):.3f} s;"
+        f" first successful read {first_good - returned_at:.2f} s,"
+        f" everything worked {flowed_at - returned_at:.2f} s after the return"
     )

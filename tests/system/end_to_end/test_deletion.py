@@ -1,4 +1,4 @@
-"""Deleting a big log: nobody else waits for it, and not a row of it is left, whatever happens."""
+"""Deleting a big log delays no other task, and leaves none of its rows whatever happens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def sql(database: str) -> AsyncIterator[Connection]:
 
 
 async def fill(sql: Connection, task_id: UUID) -> None:
-    """Give a task a log of so many entries, and rows in each table that logs have."""
+    """Give a task a log of many entries, and rows in every table that logs use."""
     rows = (entry_row(1, number, number + 2, b"x" * 200) for number in range(ROWS))
     await sql.copy_records_to_table(
         "log_entries",
@@ -53,7 +53,7 @@ async def fill(sql: Connection, task_id: UUID) -> None:
 
 
 async def rows_left(sql: Connection, task_id: UUID) -> dict[str, int]:
-    """Count a task's rows in every table that has any."""
+    """Count the rows of a task in every table."""
     tables = await sql.fetch(
         "SELECT table_name FROM information_schema.columns"
         " WHERE column_name = 'task_id' AND table_schema = 'public'"
@@ -81,7 +81,7 @@ async def delete(channel: grpc.aio.Channel, task: str) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_others_are_read_and_written_while_a_big_log_goes(
+async def test_other_tasks_are_read_and_written_while_a_big_log_is_deleted(
     server: Server, sql: Connection
 ) -> None:
     big = (await server.create_task("big")).task
@@ -99,12 +99,12 @@ async def test_others_are_read_and_written_while_a_big_log_goes(
             request = task_logs_pb2.GetTaskLogsRequest(task="local/other", tail=1)
             [last] = (await server.logs.GetTaskLogs(request, timeout=CALL_SECONDS)).logs
             assert last.content == str(answered)
-    assert answered > 5, "it went at once, and this has seen nothing"
+    assert answered > 5, "the log was deleted too fast for this test to see anything"
     await until_nothing_is_left(sql, UUID(big.id))
     assert (await rows_left(sql, UUID(other.task.id)))["log_entries"] == answered + 1
 
 
-async def test_nothing_is_left_of_a_task_whose_agent_commits_while_it_is_deleted(
+async def test_no_row_is_left_of_a_task_whose_agent_commits_while_it_is_deleted(
     server: Server, sql: Connection
 ) -> None:
     created = await server.create_task()
@@ -125,13 +125,13 @@ async def test_nothing_is_left_of_a_task_whose_agent_commits_while_it_is_deleted
         with pytest.raises(TaskLogsRpcError) as ended:
             await write_on()
         await deleting
-        # grpc.aio may say INTERNAL of a write that races with the end of its stream.
+        # grpc.aio may report INTERNAL for a write that races with the end of its stream.
         assert ended.value.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL)
     await until_nothing_is_left(sql, task_id)
 
 
 @pytest.mark.timeout(300)
-async def test_a_server_that_is_killed_in_the_middle_is_relieved_by_the_next(
+async def test_the_next_server_finishes_a_deletion_that_a_killed_server_began(
     database: str, sql: Connection, tmp_path: Path
 ) -> None:
     port = lasting_port()
@@ -149,7 +149,7 @@ async def test_a_server_that_is_killed_in_the_middle_is_relieved_by_the_next(
         await until(is_begun)
         await server.kill()
         left = await rows_left(sql, task_id)
-        assert left["log_entries"] > 0, "it was faster than the kill"
+        assert left["log_entries"] > 0, "the deletion finished before the kill"
         assert left["tasks"] == 1
         await server.start()
         await until_nothing_is_left(sql, task_id)

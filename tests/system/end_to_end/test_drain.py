@@ -1,6 +1,6 @@
-"""Restarts in good order under load: nobody loses anything, and nobody hears more than "not now".
+"""Graceful restarts under load: nothing is lost, and callers are told only to try again.
 
-Three restarts; more: TASKLOGS_TEST_RESTARTS=20.
+Restarts three times. For more: TASKLOGS_TEST_RESTARTS=20.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ import pytest
 
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.refusals import Refusal
-from tests.support.fixtures.server import Server
 from tests.system.end_to_end.load import (
     Load,
-    all_flows,
+    everything_works,
     loaded,
     nothing_is_lost,
-    reconnecting_channel,
+    reached,
 )
 from tests.system.end_to_end.programs import lasting_port, program, serve_command
 
 RESTARTS = int(os.environ.get("TASKLOGS_TEST_RESTARTS", "3"))
 DRAIN_SECONDS = 3.0
-# What the drain waits for at most, the grace of gRPC's own stop, the last words; and the machine.
+# The longest drain, the grace period of gRPC's stop, the final commits, and a busy machine.
 ENDED_SECONDS = DRAIN_SECONDS + 0.5 + 3.0 + 5.0
 
 
 @pytest.mark.timeout(60 + 20 * RESTARTS)
-async def test_restarts_under_load_lose_nothing_and_tell_readers_only_to_come_again(
+async def test_restarts_under_load_lose_nothing_and_tell_readers_only_to_retry(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
     port = lasting_port()
@@ -46,21 +45,19 @@ async def test_restarts_under_load_lose_nothing_and_tell_readers_only_to_come_ag
                 TASKLOGS_DRAIN_TIMEOUT=str(DRAIN_SECONDS),
             )
         )
-        channel = await stack.enter_async_context(reconnecting_channel(address))
-        await channel.channel_ready()
-        server = Server(address, postgres_server.dsn(), channel)
+        server = await stack.enter_async_context(reached(address, postgres_server.dsn()))
         load = await stack.enter_async_context(
             loaded(server, tasks=4, readers=40, followers=20, connections=15, patient=True)
         )
         took = []
         for _ in range(RESTARTS):
-            await all_flows(server, load, lambda: True)
+            await everything_works(server, load, lambda: True)
             began = time.monotonic()
             assert await process.end() == 0
             took.append(time.monotonic() - began)
             await process.start()
             load.check()
-        await all_flows(server, load, lambda: True)
+        await everything_works(server, load, lambda: True)
         await nothing_is_lost(server, load)
 
     report(load, took)
@@ -78,7 +75,7 @@ def refusals(load: Load) -> list[Refusal]:
 
 
 def is_the_callers_own(refusal: Refusal) -> bool:
-    """Whether the caller's channel made it: nobody listens."""
+    """Whether the caller's own channel made the refusal because nothing listens."""
     return not refusal.details and "connect" in refusal.message
 
 
@@ -87,7 +84,7 @@ def report(load: Load, took: list[float]) -> None:
         (one.code.name, one.reason, "" if one.details else one.message)
         for one in refusals(load) + load.ends
     )
-    print(  # noqa: T201 (the figures, for whoever runs it by hand)
+    print(  # noqa: T201 (the figures, for runs by hand)
         f"{len(took)} restarts, each drained in {min(took):.2f} to {max(took):.2f} s;"
         f" {len(load.answers)} calls, {len(load.ends)} follows ended;"
         f" the slowest answer took {max(one.seconds for one in load.answers):.2f} s"

@@ -1,6 +1,6 @@
-"""One follow from before the first build over a pause to the resumed workspace.
+"""One follow lasts from before the first build, through a pause, to the resumed workspace.
 
-Through the client library and through the real grpcurl, with the real agent as a process.
+The follow runs through the client library and through the real grpcurl. The agent is a process.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ WORDS = ["the", "answer", "grows", "word", "by", "word"]
 
 
 class Observer(Protocol):
-    """Whoever follows."""
+    """A follower, of either kind."""
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until what was seen makes `condition` true."""
+        """Wait until the events so far make `condition` true."""
         ...
 
     def statuses(self) -> list[str]:
-        """In the order in which they were seen, without what repeats."""
+        """Return the statuses in the order in which they came, without repeats."""
         ...
 
     def states(self) -> dict[tuple[int, int], list[str]]:
-        """Each content that an entry was seen with, in order, by epoch and id."""
+        """Return every content that each entry had, in order, by epoch and id."""
         ...
 
     def has_caught_up(self) -> bool:
-        """Whether it has all that there was when the follow began."""
+        """Whether it has everything that was stored when the follow began."""
         ...
 
 
 async def tell(
     observer: Observer, server: Server, token: str, app: FakeTaskApp, said: Path
 ) -> None:
-    """Tell the story; each scene begins when the one before was seen."""
+    """Play the whole life of a task. Each step begins when the observer has seen the one before."""
 
     async def sees(status: str) -> None:
         await observer.until(lambda: observer.statuses()[-1:] == [status])
@@ -96,7 +96,7 @@ async def tell(
 
 
 def check(observer: Observer) -> None:
-    """What was seen, in one call."""
+    """Check everything that the observer saw in its one call."""
     assert observer.statuses() == [
         *("PENDING", "INITIALIZING", "ACTIVE"),
         "PAUSED",
@@ -104,7 +104,7 @@ def check(observer: Observer) -> None:
     ]
     states = observer.states()
     assert set(states) == {(1, number) for number in range(5)}
-    # An empty answer may be seen before its first word.
+    # The empty answer may be seen before its first word.
     assert [one for one in states[1, 2] if one] == [
         " ".join(WORDS[: number + 1]) + " " for number in range(len(WORDS))
     ]
@@ -122,7 +122,7 @@ class LibraryObserver:
             yield self
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        await self.followed.heard(condition)
+        await self.followed.wait_for(condition)
 
     def statuses(self) -> list[str]:
         return [one.name for one in self.followed.statuses]
@@ -136,7 +136,7 @@ class LibraryObserver:
 
 @dataclass
 class GrpcurlObserver:
-    """Reads the JSON objects that grpcurl prints one after another."""
+    """Reads the JSON objects that grpcurl prints, one after another."""
 
     process: asyncio.subprocess.Process
     messages: list[Any] = field(default_factory=list)
@@ -147,12 +147,12 @@ class GrpcurlObserver:
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not condition():
                 piece = await self.process.stdout.readline()
-                assert piece, f"grpcurl has ended: {self.messages[-1:]}"
+                assert piece, f"grpcurl ended: {self.messages[-1:]}"
                 self._take(piece.decode())
 
     def _take(self, text: str) -> None:
         self._text += text
-        # Indented as grpcurl prints it, an object ends where a line is a single brace.
+        # In grpcurl's indentation, an object ends at a line that is a single brace.
         if text.rstrip() == "}":
             self.messages.append(json.loads(self._text))
             self._text = ""

@@ -1,11 +1,11 @@
-"""I8, tried by chance: a real server on a socket, a scripted agent, and followers who come and go.
+"""I8 in random histories: a real server on a socket, a scripted agent, followers that come and go.
 
-At the end every follower, whatever happened to it, has what a reader reads. `View` holds each
-message against the promises: revisions ascend, nothing twice without a change, deltas on exactly
-what this stream sent before.
+At the end every follower has what a reader reads, whatever happened to it. `View` checks each
+message against the promises: revisions ascend, nothing comes twice without a change, and a delta
+applies exactly to what this stream sent before.
 
-What a rule may do depends on this machine's own choices only, never on what the server has done
-so far: hypothesis must be able to make the same choices again.
+Which rules may run depends only on this machine's own choices, never on what the server has done
+so far. Otherwise hypothesis could not repeat the same choices.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 texts = st.text(max_size=20)
 several = st.lists(texts, max_size=3)
-# In seconds, until the next thing happens: nothing has, or a commit, or all is read.
+# Seconds until the next step: enough for nothing, for one commit, or for everything to be read.
 times = st.sampled_from([0.0, 0.0, 0.003, 0.01, 0.03])
 _task_numbers = itertools.count()
 
@@ -61,7 +61,7 @@ class _Follower:
 
 
 class FollowMachine(RuleBasedStateMachine):
-    """Each rule does one thing; nobody waits for anybody unless the rule says so."""
+    """Each rule does one thing, and waits for nothing unless its docstring says so."""
 
     def __init__(self, runner: asyncio.Runner, server: Server) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class FollowMachine(RuleBasedStateMachine):
 
     @initialize()
     def create(self) -> None:
-        """A task whose agent has shown something, and a follower of it."""
+        """Create a task whose agent has shown an entry, and a follower of that task."""
         made = self._run(self._server.create_task(self._task))
         self._token = made.agent_token
         self.resume()
@@ -89,7 +89,7 @@ class FollowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._agent is None)
     @rule()
     def resume(self) -> None:
-        """A build starts and its agent connects."""
+        """Start a build and connect its agent."""
         self._build += 1
         self._report(types_pb2.BUILD_TRANSITION_START)
         self._run(self._connect())
@@ -97,7 +97,7 @@ class FollowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._agent is not None)
     @rule(in_order=st.booleans())
     def pause(self, in_order: bool) -> None:
-        """The agent says goodbye, or its workspace is killed."""
+        """Let the agent say goodbye, or kill its workspace."""
         self._run(self._disconnect(in_order=in_order))
         self._build += 1
         self._report(types_pb2.BUILD_TRANSITION_STOP)
@@ -105,14 +105,14 @@ class FollowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._agent is not None)
     @rule()
     def lose_connection(self) -> None:
-        """What was not acknowledged may be gone."""
+        """Cut the agent's connection. Unacknowledged messages may be lost."""
         self._run(self._disconnect(in_order=False))
         self._run(self._connect())
 
     @precondition(lambda self: self._agent is not None)
     @rule(contents=several, time=times)
     def open_epoch(self, contents: list[str], time: float) -> None:
-        """The task app starts over."""
+        """Let the task app start a new conversation."""
         self._epoch += 1
         self._next_id, self._tail = 0, None
         self._append(time, open_epoch=True, entries=self._new(contents))
@@ -120,7 +120,7 @@ class FollowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._agent is not None)
     @rule(contents=st.lists(texts, min_size=1, max_size=4), time=times)
     def add(self, contents: list[str], time: float) -> None:
-        """New entries."""
+        """Append entries."""
         begins = self._epoch == 0
         self._epoch = max(self._epoch, 1)
         self._append(time, open_epoch=begins, entries=self._new(contents))
@@ -132,7 +132,7 @@ class FollowMachine(RuleBasedStateMachine):
         time=times,
     )
     def grow(self, share: float, texts_: list[str], time: float) -> None:
-        """The tail grows, or part of it is written again, with time for commits between or not."""
+        """Grow or partly rewrite the tail, with or without time for commits in between."""
         for text in texts_:
             tail = self._tail
             if tail is None:
@@ -144,7 +144,7 @@ class FollowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._agent is not None)
     @rule(text=texts, time=times)
     def redraw(self, text: str, time: float) -> None:
-        """The tail is replaced."""
+        """Replace the tail."""
         if self._tail is not None:
             self._tail = _Tail(self._tail.id, text)
             self._append(time, entries=[log_entry(self._tail.id, text)])
@@ -152,7 +152,7 @@ class FollowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._agent is not None)
     @rule(takes_id_again=st.booleans(), contents=several, time=times)
     def withdraw(self, takes_id_again: bool, contents: list[str], time: float) -> None:
-        """The tail is gone, and others may come."""
+        """Withdraw the tail, and perhaps append entries."""
         if self._tail is None:
             return
         self._next_id = self._tail.id + (0 if takes_id_again else 1)
@@ -162,13 +162,13 @@ class FollowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._agent is not None)
     @rule()
     def wait_for_acks(self) -> None:
-        """All is committed."""
+        """Wait until everything is committed."""
         if self._agent is not None and self._agent.sent:
             self._run(self._agent.acked())
 
     @rule(deltas=st.booleans(), tail=st.one_of(st.none(), st.integers(0, 3)))
     def follow(self, deltas: bool, tail: int | None) -> None:
-        """A new follower comes."""
+        """Add a follower."""
         if len(self._followers) < 4:
             follower = _Follower(View(), deltas)
             self._followers.append(follower)
@@ -176,17 +176,17 @@ class FollowMachine(RuleBasedStateMachine):
 
     @rule(deltas=st.booleans())
     def read_then_follow(self, deltas: bool) -> None:
-        """A new follower begins where a read ended."""
+        """Add a follower that begins where a read ended."""
         if len(self._followers) < 4:
             follower = _Follower(View(), deltas)
             self._followers.append(follower)
             self._run(self._begin(follower, cursor=self._run(self._read()).cursor))
 
     @precondition(lambda self: self._followers)
-    @rule(place=st.integers(0, 3), deltas=st.booleans(), time=times)
-    def leave_and_resume(self, place: int, deltas: bool, time: float) -> None:
-        """A follower is cut off, perhaps after some messages more, and comes back."""
-        follower = self._followers[place % len(self._followers)]
+    @rule(index=st.integers(0, 3), deltas=st.booleans(), time=times)
+    def leave_and_resume(self, index: int, deltas: bool, time: float) -> None:
+        """Cut a follower off, perhaps after some more messages, and let it come back."""
+        follower = self._followers[index % len(self._followers)]
         self._run(asyncio.sleep(time))
         self._run(self._leave(follower))
         follower.deltas = deltas
@@ -196,10 +196,10 @@ class FollowMachine(RuleBasedStateMachine):
             self._run(self._begin(follower))
 
     @precondition(lambda self: self._followers)
-    @rule(place=st.integers(0, 3), reads=st.booleans())
-    def stall_or_read_on(self, place: int, reads: bool) -> None:
-        """A follower stops reading, or goes on."""
-        reader = self._followers[place % len(self._followers)].reader
+    @rule(index=st.integers(0, 3), reads=st.booleans())
+    def stall_or_read_on(self, index: int, reads: bool) -> None:
+        """Let a follower stop reading, or read on."""
+        reader = self._followers[index % len(self._followers)].reader
         assert reader is not None
         if reads:
             reader.reads_on.set()
@@ -209,11 +209,11 @@ class FollowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._followers)
     @rule(time=times)
     def let_time_pass(self, time: float) -> None:
-        """Some of what is under way gets done."""
+        """Give the work in progress some time."""
         self._run(asyncio.sleep(time))
 
     def teardown(self) -> None:
-        """Everyone reads to the end, and has what a reader reads."""
+        """Let every follower read to the end. Each must have what a reader reads."""
         self._run(self._finish())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -242,7 +242,7 @@ class FollowMachine(RuleBasedStateMachine):
         self._run(asyncio.sleep(time))
 
     def _new(self, contents: list[str]) -> list[types_pb2.TaskLogEntry]:
-        made = [log_entry(self._next_id + place, text) for place, text in enumerate(contents)]
+        made = [log_entry(self._next_id + index, text) for index, text in enumerate(contents)]
         self._next_id += len(made)
         if made:
             self._tail = _Tail(made[-1].id, made[-1].content)
@@ -255,7 +255,7 @@ class FollowMachine(RuleBasedStateMachine):
         )
         self._agent.answer_syncs()
         await self._agent.report()
-        # Where the store stands, which may be before what was sent.
+        # The store's position may be before what the agent sent.
         read = await self._read(tail=1)
         self._epoch = read.epoch
         last = read.logs[0] if read.logs else None
@@ -321,10 +321,10 @@ async def _reported(server: Server, request: tasks_pb2.ReportBuildRequest) -> No
     await server.tasks.ReportBuild(request)
 
 
-def test_every_follower_has_in_the_end_what_a_reader_reads(
+def test_every_follower_ends_with_what_a_reader_reads(
     make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Small pages: whoever lags needs several, and the log moves between them.
+    # Small pages: a follower that lags needs several, and the log changes between them.
     monkeypatch.setitem(cast("dict[str, Any]", LogChanges.since.__kwdefaults__), "rows", 3)
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()

@@ -1,4 +1,4 @@
-"""I7: followers who stop reading cost the server a bounded part of its memory, and converge."""
+"""I7: followers that stop reading cost the server bounded memory, and catch up later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FOLLOWERS = 20
 _ENTRY_BYTES = 64 * 1024
 
 
-async def test_followers_who_do_not_read_hold_no_more_the_longer_they_stall(
+async def test_followers_that_stall_longer_take_no_more_memory(
     postgres_server: PostgresServer,
 ) -> None:
     async with (
@@ -45,11 +45,11 @@ async def test_followers_who_do_not_read_hold_no_more_the_longer_they_stall(
             one.reads_on.clear()
 
         async def redraw(times: int) -> None:
-            for place in range(times):
-                await agent.append([log_entry(0, f"{place % 10}" * _ENTRY_BYTES)])
+            for index in range(times):
+                await agent.append([log_entry(0, f"{index % 10}" * _ENTRY_BYTES)])
                 await agent.acked()
 
-        await redraw(150)  # 10 MB: whatever gRPC takes before a write waits is full
+        await redraw(150)  # 10 MB fill all that gRPC buffers before a write waits
         before = measured.memory_info().rss
         await redraw(300)
         grown = measured.memory_info().rss - before
@@ -57,8 +57,8 @@ async def test_followers_who_do_not_read_hold_no_more_the_longer_they_stall(
         for one in stalled:
             one.reads_on.set()
         await asyncio.gather(*(_shows_the_end(one) for one in readers))
-        assert grown < 10 * _MIB  # unbounded, it would be 20 MB for each of 20 followers
-        assert max(len(one.messages) for one in stalled) < 450, "changes coalesce"
+        assert grown < 10 * _MIB  # without a bound: 20 MB for each of 20 followers
+        assert max(len(one.messages) for one in stalled) < 450, "changes were not coalesced"
 
 
 async def _shows_the_end(reader: Reader) -> None:

@@ -1,4 +1,4 @@
-"""I8 through deaths: the server is killed, Postgres is stopped and killed, and cursors go on."""
+"""I8 with kills: the server is killed, Postgres is stopped and killed, and cursors stay valid."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WAIT_SECONDS = 0.05
 
 @dataclass
 class Process:
-    """A server process that can be killed and started again at the same address."""
+    """A server process that a test can kill and start again at the same address."""
 
     dsn: str
     port: int
@@ -73,7 +73,7 @@ async def serving(dsn: str) -> AsyncIterator[tuple[Process, Server]]:
 
 @dataclass
 class Writer:
-    """An agent that always writes, and starts again from what is stored."""
+    """An agent that writes all the time, and after a break resumes from what is stored."""
 
     server: Server
     token: str
@@ -94,7 +94,7 @@ class Writer:
         if read.logs:
             id_, length = read.logs[0].id, len(read.logs[0].content)
         if not agent.welcome.HasField("tail"):
-            length = 100  # there is nothing that could grow
+            length = 100  # there is no entry to grow
         if read.epoch == 0:
             await agent.append(open_epoch=True)
         while not self.stop.is_set():
@@ -123,7 +123,7 @@ async def read_log(
 
 
 async def follow(server: Server, view: View, until: Callable[[], bool], *, deltas: bool) -> int:
-    """Follow, whatever happens, until `until`; return how many streams it took."""
+    """Follow through all interruptions until `until` is true. Return the number of streams."""
     streams = 0
     while not until():
         streams += 1
@@ -167,8 +167,8 @@ async def through_deaths(postgres: PostgresServer, deaths: list[str]) -> None:
             return lambda: bool(final) and view.revision >= final[0]
 
         following = [
-            asyncio.create_task(follow(server, view, done(view), deltas=place == 0))
-            for place, view in enumerate(views)
+            asyncio.create_task(follow(server, view, done(view), deltas=index == 0))
+            for index, view in enumerate(views)
         ]
         for death in deaths:
             await _written(writer, 60, writing, *following)
@@ -192,25 +192,25 @@ async def through_deaths(postgres: PostgresServer, deaths: list[str]) -> None:
 
 
 async def _written(writer: Writer, count: int, *running: Awaitable[object]) -> None:
-    """Wait until `count` appends more were made; fail where somebody ended."""
+    """Wait until `count` more appends were made. Fail if one of `running` ends."""
     goal = writer.appended + count
     while writer.appended < goal:
         for one in running:
             assert isinstance(one, asyncio.Task)
             if one.done():
                 one.result()
-                raise AssertionError("ended before its time")
+                raise AssertionError("a task ended too early")
         await asyncio.sleep(_WAIT_SECONDS)
 
 
-async def test_follows_go_on_exactly_where_a_killed_server_stopped(
+async def test_follows_resume_exactly_where_a_killed_server_stopped(
     postgres_server: PostgresServer,
 ) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         await through_deaths(postgres_server, ["server"] * 3)
 
 
-async def test_follows_live_through_a_postgres_that_stops_or_is_killed(
+async def test_follows_survive_a_postgres_that_is_stopped_or_killed(
     postgres_server: PostgresServer,
 ) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):

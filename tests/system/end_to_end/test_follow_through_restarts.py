@@ -1,6 +1,6 @@
 """A follow of the client library while everything below it is killed and started again.
 
-Each round kills, at moments of chance, the server, Postgres, the agent and the task app. By hand:
+Each round kills the server, Postgres, the agent and the task app at random times. By hand:
 FOLLOW_ROUNDS=20 FOLLOW_SEED=7 pytest --timeout=1200 --log-cli-level=INFO <this file>
 """
 
@@ -38,7 +38,7 @@ from tests.system.end_to_end.programs import (
 ROUNDS = int(os.environ.get("FOLLOW_ROUNDS", "2"))
 SEED = int(os.environ.get("FOLLOW_SEED", "1"))
 TASK = "local/demo"
-# From the last restart of a round to agreement: the longest waits of agent and follow, and room.
+# From the last restart of a round to agreement: the longest waits of agent and follow, and slack.
 AGREE_SECONDS = 45.0
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Deployment:
-    """All processes, and a person who keeps asking."""
+    """All processes, and a user who keeps asking."""
 
     server: Program
     postgres: PostgresServer
@@ -55,18 +55,18 @@ class Deployment:
     user: httpx.AsyncClient
     chance: random.Random
     sudden_ends: int = 0
-    """How often the task app came back older than it had been shown."""
+    """How often the task app came back with less than it had shown."""
     asked: list[str] = field(default_factory=list)
-    """Each question that the task app took."""
+    """Every question that the task app accepted."""
 
     async def round(self, followed: Followed) -> None:
-        """Kill each part once, in any order and at moments of chance, some amid a recovery."""
+        """Kill each part once, in random order and at random times, some during a recovery."""
         parts = [self._server, self._postgres, self._agent, self._task_app]
         self.chance.shuffle(parts)
         for part in parts:
             if self.chance.random() < 0.6:
-                await followed.moved(seconds=AGREE_SECONDS)
-            # The random moment itself, not a wait.
+                await followed.next_change(seconds=AGREE_SECONDS)
+            # The random time of the kill itself, not a wait.
             await asyncio.sleep(self.chance.uniform(0.0, 1.2))
             await part(self.chance.uniform(0.0, 0.4))
 
@@ -91,7 +91,7 @@ class Deployment:
         if self.chance.random() < 0.5:
             assert await self.task_app.end() == 0
         else:
-            # What it saved is older than what it showed in its last moments.
+            # The saved state is older than what it showed last.
             self.task_app.signal(signal.SIGUSR1)
             await asyncio.sleep(self.chance.uniform(0.1, 0.5))
             await self.task_app.kill()
@@ -100,14 +100,14 @@ class Deployment:
         await self.task_app.start()
 
     async def talk(self) -> None:
-        """Ask for ever, whenever the task app takes a question."""
+        """Ask without end, whenever the task app accepts a question."""
         number = 0
         while True:
             number += 1
             await self.ask(f"question {number}" + " and more" * self.chance.randint(0, 20))
 
     async def ask(self, question: str) -> None:
-        """Ask until it is taken: a task app that starts or answers refuses."""
+        """Ask until the question is accepted. A task app that starts or answers refuses it."""
         while True:
             try:
                 answer = await self.user.post(
@@ -121,7 +121,7 @@ class Deployment:
             await asyncio.sleep(0.02)
 
     async def settled(self) -> list[tuple[int, str]]:
-        """Wait until nothing is being answered; return the conversation, ids and contents."""
+        """Wait until no answer is in progress. Return the ids and contents of the conversation."""
         async with asyncio.timeout(AGREE_SECONDS):
             while True:
                 try:
@@ -137,7 +137,7 @@ class Deployment:
 async def deployed(
     postgres: PostgresServer, directory: Path, chance: random.Random
 ) -> AsyncIterator[tuple[Deployment, str]]:
-    """Run everything, the task's build started; yields the server's address as well."""
+    """Run all processes, and start the task's build. Yields the server's address as well."""
     port, app_port = lasting_port(), lasting_port()
     address, app_url = f"127.0.0.1:{port}", f"http://127.0.0.1:{app_port}"
     async with program(directory / "server", *serve_command(port, postgres.dsn())) as server:
@@ -160,14 +160,14 @@ async def deployed(
             yield Deployment(server, postgres, agent, task_app, user, chance), address
 
 
-async def test_the_follow_has_each_entry_once_and_all_of_them(
+async def test_the_follow_yields_every_entry_exactly_once(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
     chance = random.Random(SEED)
     began = time.monotonic()
     async with (
         deployed(postgres_server, tmp_path, chance) as (deployment, address),
-        # A server that starts while Postgres is away says so and gives up.
+        # A server that starts while Postgres is away reports that and exits.
         deployment.server.supervised(),
         TaskLogsClient(address) as client,
         following(client, TASK, deltas=True) as with_deltas,
@@ -186,8 +186,8 @@ async def test_the_follow_has_each_entry_once_and_all_of_them(
             shown = await deployment.settled()
             restarted = time.monotonic()
             for followed in (with_deltas, whole):
-                with suppress(TimeoutError):  # what is missing says more than that time is over
-                    await followed.heard(partial(_shows, followed, shown), seconds=AGREE_SECONDS)
+                with suppress(TimeoutError):  # the assertion below says what is missing
+                    await followed.wait_for(partial(_shows, followed, shown), seconds=AGREE_SECONDS)
                 assert _conversation(followed) == shown
             stored = await _stored(client)
             _log.info(
@@ -219,13 +219,13 @@ def _shows(followed: Followed, conversation: list[tuple[int, str]]) -> bool:
 
 
 def _conversation(followed: Followed) -> list[tuple[int, str]]:
-    """The conversation of now, as the task app shows it: by id."""
+    """Return the current conversation by id, as the task app shows it."""
     entries = followed.of_epoch(max(followed.epochs, default=0)).values()
     return sorted((one.id, one.content) for one in entries)
 
 
 async def _stored(client: TaskLogsClient) -> dict[int, dict[int, LogEntry]]:
-    """What a reader reads: by epoch and id."""
+    """Return what a reader reads, by epoch and id."""
     current = await client.get(TASK, source=LogSource.SNAPSHOT)
     return {
         epoch: {
@@ -237,7 +237,7 @@ async def _stored(client: TaskLogsClient) -> dict[int, dict[int, LogEntry]]:
 
 
 def _check_answers(followed: Followed) -> None:
-    """Every content that was ever yielded is the beginning of what the task app says."""
+    """Check that every content ever yielded is a prefix of what the task app says."""
     for (epoch, entry_id), states in followed.states.items():
         entry = followed.entries[epoch, entry_id]
         if entry.type is TaskLogType.INPUT:

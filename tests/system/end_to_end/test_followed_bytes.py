@@ -1,6 +1,6 @@
-"""What an entry that grows costs on the wire of those who follow it, with deltas and without.
+"""How many bytes a growing entry costs on the wire of a follower, with deltas and without.
 
-By hand, an entry of 1 MB:
+By hand, with an entry of 1 MB:
 GROWING_ENTRY_KB=1000 pytest --timeout=600 --log-cli-level=INFO <this file>
 """
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Wire:
-    """The messages of one follow, counted as they travel."""
+    """The messages of one follow, counted on the wire."""
 
     name: str
     view: View = field(default_factory=View)
@@ -54,7 +54,7 @@ class Wire:
             call.cancel()
 
 
-async def test_with_deltas_a_growing_entry_costs_its_length_and_without_as_much_each_time(
+async def test_a_growing_entry_costs_its_length_once_with_deltas_and_each_time_without(
     server: Server,
 ) -> None:
     token = (await server.create_task()).agent_token
@@ -67,12 +67,12 @@ async def test_with_deltas_a_growing_entry_costs_its_length_and_without_as_much_
         ]
         for reader in readers:
             await reader.heard("caught_up")
-        # Revision 1 opens the epoch, 2 is the entry.
+        # Revision 1 opens the epoch; revision 2 is the entry.
         await agent.append(open_epoch=True, entries=[log_entry(0, STEP)])
         for step in range(1, STEPS):
             for reader in readers:
                 await reader.reached(step + 1)
-                reader.messages.clear()  # of 1 MB in the end, each of them
+                reader.messages.clear()  # each message is 1 MB in the end
             await agent.append(tail=tail_delta(0, step * len(STEP), STEP))
         for reader in readers:
             await reader.reached(STEPS + 1)

@@ -1,4 +1,4 @@
-"""The server as a person at a shell sees it: the real grpcurl, without a proto file."""
+"""The server as a user of a shell sees it: the real grpcurl, without a proto file."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def call(server: Server, method: str, request: Any, *, token: str | None =
 
 @pytest.fixture
 async def agent(server: Server) -> AsyncIterator[ScriptedAgent]:
-    """The agent of an ACTIVE task that has said two things."""
+    """The agent of an ACTIVE task that has two entries."""
     token = (await server.create_task()).agent_token
     await make_active(server)
     async with ScriptedAgent.connect(server, token) as connected:
@@ -106,7 +106,7 @@ async def test_it_describes_all_services_and_any_message(server: Server) -> None
         assert symbol in said.out
 
 
-async def test_a_live_read_prints_what_is_false_or_0_and_the_names_of_json(
+async def test_a_live_read_prints_false_and_0_and_json_names(
     server: Server, agent: ScriptedAgent
 ) -> None:
     read = (await call(server, "TaskLogs/GetTaskLogs", {"task": TASK})).json
@@ -152,7 +152,7 @@ async def test_a_refused_read_prints_its_details_decoded(server: Server) -> None
     assert failure["violations"][0]["type"] == "TASK_STATUS"
 
 
-async def test_a_bad_field_and_when_to_try_again_are_printed_by_their_json_names(
+async def test_a_bad_field_and_the_retry_delay_are_printed_with_json_names(
     server: Server,
 ) -> None:
     bad = json.loads((await call(server, "TaskLogs/GetTaskLogs", {"task": "x", "tail": -1})).err)
@@ -198,7 +198,7 @@ async def test_a_snapshot_is_uploaded_as_the_task_app_gave_it(server: Server) ->
     assert (only["content"], only["time"]) == ("hi", "2026-01-02T02:04:05.600Z")
 
 
-async def test_health_is_asked_without_a_proto_file(server: Server) -> None:
+async def test_health_can_be_checked_without_a_proto_file(server: Server) -> None:
     said = await grpcurl(server, "grpc.health.v1.Health/Check")
 
     assert said.json == {"status": "SERVING"}

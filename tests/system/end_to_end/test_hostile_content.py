@@ -1,12 +1,13 @@
-"""Whatever an agent says comes back as it was said: through its sidecar, Postgres, pages, follows.
+"""Any text of a task app comes back unchanged: through the agent, Postgres, pages and follows.
 
-Save lone surrogates, which UTF-8 cannot hold: they become U+FFFD.
+The exception is lone surrogates, which UTF-8 cannot hold: they become U+FFFD.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -40,43 +41,45 @@ async def app() -> AsyncIterator[FakeTaskApp]:
         yield fake
 
 
+@asynccontextmanager
+async def client_of(app: FakeTaskApp, make_server: MakeServer) -> AsyncIterator[TaskLogsClient]:
+    """Run a server and the agent of a task app. Yields a client once the task is active."""
+    async with (
+        make_server() as server,
+        agent_of(await create(server), server.address, app),
+        TaskLogsClient(server.address) as client,
+    ):
+        await until_status(server, ACTIVE)
+        yield client
+
+
 @pytest.mark.parametrize("page_size", [1, 5, 100])
-async def test_what_was_said_is_read_as_it_was_said(
+async def test_any_text_is_read_unchanged(
     app: FakeTaskApp, make_server: MakeServer, page_size: int
 ) -> None:
     app.become_ready()
     for number, content in enumerate(CONTENTS):
         app.say("user" if number % 2 else "agent", content)
-    async with (
-        make_server() as server,
-        agent_of(await create(server), server.address, app),
-        TaskLogsClient(server.address) as client,
-    ):
-        await until_status(server, ACTIVE)
+    async with client_of(app, make_server) as client:
         log = await client.get("local/demo", page_size=page_size)
         assert [entry.content for entry in await log.all()] == ["", *CONTENTS]
 
 
-async def test_what_grows_byte_by_byte_is_followed_as_it_grows(
+async def test_an_entry_that_grows_byte_by_byte_is_followed_as_it_grows(
     app: FakeTaskApp, make_server: MakeServer
 ) -> None:
-    """Its deltas begin and end inside of what one code point, or one grapheme, is made of."""
+    """Deltas begin and end inside code points and graphemes."""
     app.become_ready()
     app.say("user", "go on")
     app.say("agent", "")
-    async with (
-        make_server() as server,
-        agent_of(await create(server), server.address, app),
-        TaskLogsClient(server.address) as client,
-    ):
-        await until_status(server, ACTIVE)
+    async with client_of(app, make_server) as client:
         shown, printed, deltas = "", "", 0
         followed = client.follow("local/demo")
         async for event in followed:
             if isinstance(event, CaughtUp):
                 break
         for end in range(0, len(GROWN), 7):
-            # Another last code point each time: what is kept ends where two begin alike.
+            # The last code point changes each time: the kept prefix ends where the two differ.
             app.redraw(GROWN[:end] + chr(0x1F600 + end % 64))
             app.tick()
             await asyncio.sleep(0.001)
@@ -107,16 +110,11 @@ async def test_lone_surrogates_come_back_as_replacement_characters(
     app.become_ready()
     app.say("user", "\ud800")
     app.say("agent", "a\udfff\ud800b\U0001f642")
-    async with (
-        make_server() as server,
-        agent_of(await create(server), server.address, app),
-        TaskLogsClient(server.address) as client,
-    ):
-        await until_status(server, ACTIVE)
+    async with client_of(app, make_server) as client:
         read = await (await client.get("local/demo")).all()
         assert [entry.content for entry in read] == ["", "\ufffd", "a\ufffd\ufffdb\U0001f642"]
         epoch = (await client.get("local/demo")).epoch
-        # The stream of events and the list say the same of it: neither contradicts the other.
+        # The event stream and the list must say the same about the entry.
         app.grow("\ud83d")
         app.tick()
         fetches = app.fetches
@@ -126,7 +124,7 @@ async def test_lone_surrogates_come_back_as_replacement_characters(
         assert log.epoch == epoch
 
 
-async def test_a_tasks_own_texts_are_kept_or_refused_each_as_a_whole(
+async def test_each_text_of_a_task_is_kept_unchanged_or_refused(
     make_server: MakeServer,
 ) -> None:
     prompt = "".join(CONTENTS)

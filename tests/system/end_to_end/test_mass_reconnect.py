@@ -17,7 +17,7 @@ AGENTS = 200
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["ended in order", "killed"])
-async def test_all_agents_are_welcome_soon_after_a_restart_and_readers_notice_nothing_of_it(
+async def test_all_agents_reconnect_soon_after_a_restart_without_disturbing_readers(
     postgres_server: PostgresServer, tmp_path: Path, killed: bool
 ) -> None:
     outcome = await restarted(
@@ -26,5 +26,5 @@ async def test_all_agents_are_welcome_soon_after_a_restart_and_readers_notice_no
 
     assert outcome.reads, outcome
     assert {one.code for one in outcome.reads} == {grpc.StatusCode.OK}, outcome
-    # No agent met what would be a fault of the server's.
+    # No agent got a status that would be the server's fault.
     assert not {how.split()[0] for how in outcome.attempts} & {"INTERNAL", "UNKNOWN", "ABORTED"}

@@ -1,6 +1,6 @@
-"""The real AgentAPI on a scripted terminal program, a real agent, a real server on a real Postgres.
+"""The real AgentAPI on a scripted terminal program, with a real agent, server and Postgres.
 
-Where AgentAPI is not there (`make agentapi` says why) these tests are left out.
+These tests are skipped where AgentAPI is not installed (`make agentapi` says why).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _PROGRAM = Path(__file__).with_name("scripted_terminal.py")
 
 pytestmark = pytest.mark.skipif(
     not os.access(_AGENTAPI, os.X_OK),
-    reason="no AgentAPI in .tools/bin nor in TASKLOGS_AGENTAPI: `make agentapi` says why",
+    reason="no AgentAPI in .tools/bin or TASKLOGS_AGENTAPI: `make agentapi` says why",
 )
 
 
 class AgentApi:
-    """One AgentAPI server on a port that it keeps over restarts."""
+    """An AgentAPI server that keeps its port over restarts."""
 
     def __init__(self, state_file: Path) -> None:
         with socket.socket() as probe:
@@ -50,14 +50,14 @@ class AgentApi:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self, *, with_state: bool = True) -> None:
-        """Start it and wait until it says `stable`."""
+        """Start it, and wait until its status is `stable`."""
         if not with_state:
             self._state_file.unlink(missing_ok=True)
         self._process = await asyncio.create_subprocess_exec(
             str(_AGENTAPI),
             *("server", f"--port={self.port}", f"--state-file={self._state_file}"),
             *("--", sys.executable, str(_PROGRAM)),
-            # What stands on its standard input would become the initial prompt.
+            # AgentAPI would take its standard input as the initial prompt.
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -77,12 +77,12 @@ class AgentApi:
         await self._client.aclose()
 
     async def post(self, content: str) -> None:
-        """Post a message; it returns once AgentAPI saw the program begin to answer."""
+        """Post a message. Returns when AgentAPI has seen the program begin to answer."""
         response = await self._client.post("/message", json={"content": content, "type": "user"})
         response.raise_for_status()
 
     async def messages(self) -> list[dict[str, Any]]:
-        """What it shows."""
+        """Return the messages that it shows."""
         response = await self._client.get("/messages")
         response.raise_for_status()
         found: list[dict[str, Any]] = response.json()["messages"]
@@ -102,7 +102,7 @@ class AgentApi:
 
 
 class Task:
-    """A task whose agent serves the AgentAPI of this test."""
+    """A task whose agent serves the AgentAPI of the test."""
 
     def __init__(self, server: Server, agent: Agent) -> None:
         self._server = server
@@ -110,7 +110,7 @@ class Task:
         self.running = asyncio.create_task(agent.run())
 
     async def kill_agent(self) -> None:
-        """End the agent without a word."""
+        """End the agent without a goodbye."""
         self.running.cancel()
         await asyncio.wait({self.running})
 
@@ -121,7 +121,7 @@ class Task:
     async def until(
         self, condition: Callable[[task_logs_pb2.GetTaskLogsResponse], object]
     ) -> task_logs_pb2.GetTaskLogsResponse:
-        """Read the stored log until it fulfils the condition."""
+        """Read the stored log until it satisfies the condition."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             while True:
                 found = await self.read(source=task_logs_pb2.LOG_SOURCE_SNAPSHOT)
@@ -199,7 +199,7 @@ async def test_a_read_while_a_post_is_handled_answers_within_2_s(
         await posting
 
 
-async def test_a_restart_with_saved_state_goes_on_in_the_same_epoch(
+async def test_a_restart_with_saved_state_continues_the_epoch(
     agentapi: AgentApi, task: Task
 ) -> None:
     await agentapi.post("hello")
@@ -228,12 +228,12 @@ async def test_a_restart_without_saved_state_opens_the_next_epoch(
     assert said(earlier) == said(before)
 
 
-async def test_what_was_shown_when_all_was_killed_is_in_the_snapshot(
+async def test_the_snapshot_has_what_was_shown_before_everything_was_killed(
     agentapi: AgentApi, task: Task
 ) -> None:
     await agentapi.post("hello")
     shown = await agentapi.messages()
-    await asyncio.sleep(0.25)  # what AgentAPI shows so long before the kill is promised
+    await asyncio.sleep(0.25)  # the promise covers what AgentAPI showed this long before the kill
     await task.kill_agent()
     await agentapi.stop(signal.SIGKILL)
     await task.report_build(2, types_pb2.BUILD_TRANSITION_STOP)
@@ -243,7 +243,9 @@ async def test_what_was_shown_when_all_was_killed_is_in_the_snapshot(
     assert len(log.logs) >= len(shown)
 
 
-async def test_a_goodbye_pauses_after_the_last_words(agentapi: AgentApi, task: Task) -> None:
+async def test_a_goodbye_pauses_the_task_after_its_last_entries(
+    agentapi: AgentApi, task: Task
+) -> None:
     await agentapi.post("hello")
     await agentapi.stable()
     task.agent.departure.want(task_agents_pb2.Goodbye.REASON_PAUSING)

@@ -1,4 +1,4 @@
-"""A database that is put back to an earlier moment: what docs/operations.md says of it."""
+"""A database that was restored from an earlier backup behaves as docs/operations.md says."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def follow(server: Server, cursor: str) -> object:
 
 
 @pytest.mark.parametrize("kept", [1, 2])
-async def test_agents_send_what_it_lacks_and_later_cursors_are_refused(
+async def test_agents_send_what_the_backup_lacks_and_later_cursors_are_refused(
     make_server: MakeServer, postgres_server: PostgresServer, tmp_path: Path, kept: int
 ) -> None:
     backup = tmp_path / "backup"

@@ -1,4 +1,4 @@
-"""`tasklogs serve` as a process: how it starts, how it ends, and what is left of it."""
+"""`tasklogs serve` as a process: how it starts, how it ends, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.fixtures.reports import TASK, get_task, make_active
 from tests.support.fixtures.server import Server
 
 DRAIN_SECONDS = 2
-# Beside the drain: the interpreter's end, Postgres' shutdown, a machine that others use too.
+# In addition to the drain: the interpreter's exit, Postgres' shutdown, and a busy machine.
 MARGIN_SECONDS = 10
 SERVING = re.compile(rb"serving on (\S+);")
 
@@ -42,13 +42,13 @@ class Serving:
     api: Server
 
     def descendants(self) -> list[psutil.Process]:
-        """Postgres and its children."""
+        """Return its Postgres and the children of that."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
 
 @pytest.fixture
 def data_dir(migrated_data_dir: Path, tmp_path: Path) -> Path:
-    """A data directory as an earlier server left it; initdb alone would take a second."""
+    """A data directory as an earlier server left it. Running initdb would take a second."""
     return Path(shutil.copytree(migrated_data_dir, tmp_path / "data"))
 
 
@@ -65,7 +65,7 @@ async def serving(
             yield Serving(process, Server(address, "", channel))
 
 
-async def test_what_was_stored_is_there_at_the_next_start(data_dir: Path) -> None:
+async def test_stored_entries_survive_a_restart(data_dir: Path) -> None:
     async with serving(data_dir) as first:
         await _store_one_entry(first.api)
         first.process.send_signal(signal.SIGTERM)
@@ -75,7 +75,7 @@ async def test_what_was_stored_is_there_at_the_next_start(data_dir: Path) -> Non
         assert await _stored(second.api) == ["kept"]
 
 
-async def test_sigkill_leaves_no_postgres_and_the_next_start_finds_what_was_acknowledged(
+async def test_sigkill_leaves_no_postgres_and_loses_no_acknowledged_entry(
     data_dir: Path,
 ) -> None:
     async with serving(data_dir) as first:
@@ -91,7 +91,7 @@ async def test_sigkill_leaves_no_postgres_and_the_next_start_finds_what_was_ackn
         assert await _stored(second.api) == ["kept"]
 
 
-async def test_sigterm_ends_it_within_its_bound_whoever_is_connected(data_dir: Path) -> None:
+async def test_sigterm_ends_it_in_time_with_any_client_connected(data_dir: Path) -> None:
     async with serving(data_dir) as server:
         token = (await server.api.create_task()).agent_token
         await make_active(server.api)
@@ -99,7 +99,7 @@ async def test_sigterm_ends_it_within_its_bound_whoever_is_connected(data_dir: P
         watching = watch.Watch(health_pb2.HealthCheckRequest())
         assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
         left = server.descendants()
-        # This agent hears Drain and stays, and answers no sync.
+        # This agent gets a Drain, stays connected, and answers no sync.
         async with ScriptedAgent.connect(server.api, token) as agent:
             reading = asyncio.create_task(refused(_read(server.api)))
             await agent.heard(lambda: bool(agent.syncs))
@@ -122,7 +122,7 @@ async def test_sigterm_ends_it_within_its_bound_whoever_is_connected(data_dir: P
     await until(lambda: _all_gone(left))
 
 
-async def test_a_read_under_way_is_answered_before_it_ends(data_dir: Path) -> None:
+async def test_a_read_in_progress_is_answered_before_the_server_ends(data_dir: Path) -> None:
     async with serving(data_dir) as server:
         token = (await server.api.create_task()).agent_token
         await make_active(server.api)
@@ -165,7 +165,7 @@ async def test_a_second_signal_ends_it_at_once_and_its_postgres_too(data_dir: Pa
         assert await _stored(again.api) == ["kept"]
 
 
-async def test_a_second_signal_ends_it_also_while_it_waits_for_a_postgres_that_hangs(
+async def test_a_second_signal_ends_it_while_it_waits_for_a_postgres_that_hangs(
     data_dir: Path,
 ) -> None:
     async with serving(data_dir) as server:
@@ -174,7 +174,7 @@ async def test_a_second_signal_ends_it_also_while_it_waits_for_a_postgres_that_h
             process.suspend()
         try:
             server.process.send_signal(signal.SIGTERM)
-            # By now it has told Postgres to end, and that takes up to 40 s.
+            # The server has told Postgres to stop, which takes up to 40 s.
             await until(lambda: _refuses(server.api))
             server.process.send_signal(signal.SIGTERM)
             assert (await finish(server.process)).code == 1
@@ -184,7 +184,7 @@ async def test_a_second_signal_ends_it_also_while_it_waits_for_a_postgres_that_h
         await until(lambda: _all_gone(left))
 
 
-async def test_a_signal_is_obeyed_while_it_waits_for_a_database_that_is_silent() -> None:
+async def test_a_signal_ends_it_while_it_waits_for_a_silent_database() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -201,7 +201,7 @@ async def test_a_signal_is_obeyed_while_it_waits_for_a_database_that_is_silent()
     assert "Traceback" not in finished.stderr
 
 
-async def test_a_signal_is_obeyed_while_it_makes_its_database_and_the_next_start_makes_it(
+async def test_a_signal_ends_it_while_it_creates_its_database_and_the_next_start_creates_it(
     tmp_path: Path,
 ) -> None:
     async with started(
@@ -221,7 +221,7 @@ async def test_a_signal_is_obeyed_while_it_makes_its_database_and_the_next_start
         await _store_one_entry(server.api)
 
 
-async def test_a_second_server_on_the_same_data_is_refused_and_the_first_serves_on(
+async def test_a_second_server_on_the_same_data_is_refused_and_the_first_keeps_serving(
     data_dir: Path,
 ) -> None:
     async with serving(data_dir) as first:
@@ -235,7 +235,7 @@ async def test_a_second_server_on_the_same_data_is_refused_and_the_first_serves_
         assert await _stored(first.api) == ["kept"]
 
 
-async def test_a_port_that_is_taken_is_one_line_and_leaves_no_postgres(data_dir: Path) -> None:
+async def test_a_port_in_use_is_a_one_line_error_and_leaves_no_postgres(data_dir: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -261,7 +261,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("url", "word"), UNUSABLE.values(), ids=UNUSABLE.keys())
-async def test_a_database_that_cannot_be_used_is_one_line_that_says_why_without_the_password(
+async def test_an_unusable_database_is_a_one_line_error_without_the_password(
     shared_postgres: PostgresServer, url: str, word: str
 ) -> None:
     [directory] = re.findall(r"host=([^&]+)", shared_postgres.dsn())
@@ -277,7 +277,7 @@ async def test_a_database_that_cannot_be_used_is_one_line_that_says_why_without_
     assert "secret" not in line
 
 
-async def test_a_database_that_never_answers_is_given_up() -> None:
+async def test_a_database_that_never_answers_ends_the_start() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -294,7 +294,7 @@ async def test_a_database_that_never_answers_is_given_up() -> None:
     ]
 
 
-async def test_a_database_of_the_operators_own_is_served_from_and_left_running(
+async def test_an_external_database_is_used_and_left_running(
     database: str,
 ) -> None:
     async with (
@@ -309,9 +309,9 @@ async def test_a_database_of_the_operators_own_is_served_from_and_left_running(
         assert (await finish(process)).code == 0
 
 
-async def test_it_fails_where_its_own_postgres_ends(data_dir: Path) -> None:
+async def test_it_fails_when_its_own_postgres_ends(data_dir: Path) -> None:
     async with serving(data_dir) as server:
-        # Its direct child: one that it just forked still carries the same command line.
+        # Its direct child: a process that it just forked still has the same command line.
         [postmaster] = [
             process
             for process in psutil.Process(server.process.pid).children()
@@ -334,7 +334,7 @@ async def _address_of(process: asyncio.subprocess.Process) -> str:
         said += line
         if match := SERVING.search(line):
             return match[1].decode()
-    raise AssertionError(f"it ended instead of serving:\n{said.decode()}")
+    raise AssertionError(f"the server ended instead of serving:\n{said.decode()}")
 
 
 async def _store_one_entry(api: Server) -> None:
@@ -375,5 +375,5 @@ def _of_directory(data_dir: Path) -> list[psutil.Process]:
 def _words(process: psutil.Process) -> list[str]:
     try:
         return list(process.cmdline())
-    except psutil.Error:  # it has ended meanwhile
+    except psutil.Error:  # the process has ended meanwhile
         return []

@@ -1,6 +1,6 @@
-"""Followers who stop reading under full load: they cost the server nothing, and converge.
+"""Followers that stop reading under full load cost the server nothing, and catch up later.
 
-By hand, for a minute:
+By hand, for one minute:
 SLOW_FOLLOWER_SECONDS=60 pytest --timeout=600 --log-cli-level=INFO <this file>
 """
 
@@ -29,18 +29,18 @@ from tests.system.end_to_end.programs import lasting_port, program, serve_comman
 
 STALL_SECONDS = float(os.environ.get("SLOW_FOLLOWER_SECONDS", "3"))
 STALL_BYTES = 64 * 1024 * 1024
-"""At least so much is committed meanwhile: what queues would show."""
+"""At least this much is committed meanwhile, so that unbounded queues would show."""
 STALLED = 5
 ENTRY_BYTES = 100_000
 GROWTH_MAY_BE_BYTES = 24 * 1024 * 1024
-"""Of the allocators, and of what gRPC takes of a message before it notices that nobody reads."""
+"""For the allocators, and for what gRPC buffers of a message before it sees that nobody reads."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Load:
-    """A task app that redraws its screen, lets it grow and goes on, as fast as it is committed."""
+    """A task app that redraws its tail, grows it and appends, as fast as the store commits."""
 
     agent: ScriptedAgent
     chance: random.Random
@@ -51,7 +51,7 @@ class Load:
     committed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Append until told to stop; one append is under way while the next is made."""
+        """Append until told to stop. One append is in progress while the next is made."""
         screens = [self.chance.randbytes(ENTRY_BYTES // 2).hex() for _ in range(8)]
         while not self.stops:
             screen = self.chance.choice(screens)
@@ -74,7 +74,7 @@ class Load:
 
 @dataclass
 class Memory:
-    """Resident memory of a process, looked at again and again."""
+    """The resident memory of a process, sampled repeatedly."""
 
     pid: int
     seen: list[tuple[float, int]] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Memory:
 
 @asynccontextmanager
 async def served(directory: Path, dsn: str) -> AsyncIterator[tuple[Server, int]]:
-    """A server as a process; yields its pid as well."""
+    """Run a server as a process. Yields its pid as well."""
     port = lasting_port()
     async with (
         program(directory / "server", *serve_command(port, dsn)) as running,
@@ -102,7 +102,7 @@ async def served(directory: Path, dsn: str) -> AsyncIterator[tuple[Server, int]]
         yield Server(f"127.0.0.1:{port}", dsn, channel), running.pid
 
 
-async def test_followers_who_stop_reading_cost_the_server_nothing_and_converge(
+async def test_followers_that_stop_reading_cost_the_server_nothing_and_catch_up(
     database: str, tmp_path: Path
 ) -> None:
     async with served(tmp_path, database) as (server, pid), AsyncExitStack() as stack:
@@ -116,13 +116,13 @@ async def test_followers_who_stop_reading_cost_the_server_nothing_and_converge(
             for number in range(STALLED + 1)
         ]
         for one in (keeps_up, *stalled):
-            await one.has_all_there_was()
+            await one.until_caught_up()
         load, memory = Load(agent, random.Random(1)), Memory(pid)
         watching = asyncio.create_task(memory.watch())
         loading = asyncio.create_task(load.run())
         loading.add_done_callback(lambda _: load.committed.set())
         try:
-            # Everyone reads: what the server takes for the same load without slow readers.
+            # All followers read: the memory that the same load takes without slow readers.
             began = time.monotonic()
             await _loaded(load, loading, STALL_SECONDS / 2, STALL_BYTES // 2)
             stalled_at = time.monotonic()
@@ -134,7 +134,7 @@ async def test_followers_who_stop_reading_cost_the_server_nothing_and_converge(
             await _loaded(load, loading, STALL_SECONDS, STALL_BYTES)
             read_on_at = time.monotonic()
         finally:
-            # Not by cancelling it: that would end the agent's stream.
+            # Not by cancelling the load: that would end the agent's stream.
             load.stops = True
             await loading
         await agent.acked()
@@ -182,7 +182,7 @@ async def test_followers_who_stop_reading_cost_the_server_nothing_and_converge(
 async def _loaded(
     load: Load, loading: asyncio.Task[None], seconds: float, at_least_bytes: int
 ) -> None:
-    """Let the load run for so long, and until it has committed so much."""
+    """Let the load run for this long, and until it has committed this much."""
     until, enough = time.monotonic() + seconds, load.committed_bytes + at_least_bytes
     async with asyncio.timeout(seconds + 60):
         while time.monotonic() < until or load.committed_bytes < enough:

@@ -1,6 +1,6 @@
-"""Ingest that cannot keep up slows the agents down: neither readers nor memory pay for it.
+"""A store that cannot keep up slows the agents down. Readers and memory are not affected.
 
-For longer: TASKLOGS_TEST_PUSH_SECONDS=60.
+To push for longer: TASKLOGS_TEST_PUSH_SECONDS=60.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.server import Server
-from tests.system.end_to_end.load import reconnecting_channel
+from tests.system.end_to_end.load import reached
 from tests.system.end_to_end.mass_reconnect import create_tasks
 from tests.system.end_to_end.programs import lasting_port, program, serve_command
 from tests.system.end_to_end.pushers import pushers
@@ -33,15 +33,15 @@ COMMIT_SECONDS = 0.2
 ENTRY_BYTES = 200_000
 MIB = 1024 * 1024
 INGEST_BYTES = 32 * MIB
-# docs/design.md, "Memory": what the settings of this test allow beyond what the process has before,
-# and what malloc keeps.
+# What the settings of this test allow in addition to the process's initial memory (docs/design.md,
+# "Memory"), and what malloc keeps.
 STREAM_BYTES = 256 * 1024
 MALLOC_BYTES = 64 * MIB
 GROWTH_BYTES = 3 * INGEST_BYTES + AGENTS * (STREAM_BYTES + 2 * ENTRY_BYTES) + MALLOC_BYTES
 
 
 @pytest.mark.timeout(120 + 2 * PUSH_SECONDS)
-async def test_a_slow_store_slows_agents_down_and_no_reader_of_other_tasks(
+async def test_a_slow_store_slows_agents_down_but_not_readers_of_other_tasks(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
     port = lasting_port()
@@ -58,9 +58,7 @@ async def test_a_slow_store_slows_agents_down_and_no_reader_of_other_tasks(
                 TASKLOGS_INGEST_BYTES=str(INGEST_BYTES),
             )
         )
-        channel = await stack.enter_async_context(reconnecting_channel(address))
-        await channel.channel_ready()
-        server = Server(address, dsn, channel)
+        server = await stack.enter_async_context(reached(address, dsn))
         tokens = await create_tasks(server, AGENTS)
         quiet_task = await server.create_task("quiet")
         async with ScriptedAgent.connect(server, quiet_task.agent_token) as agent:
@@ -77,15 +75,15 @@ async def test_a_slow_store_slows_agents_down_and_no_reader_of_other_tasks(
         watching.cancel()
         highest = await watching
 
-    print(  # noqa: T201 (the figures, for whoever runs it by hand)
+    print(  # noqa: T201 (the figures, for runs by hand)
         f"quiet: median {statistics.median(quiet) * 1000:.1f} ms, 95 %"
         f" {rank(quiet, 95) * 1000:.1f} ms; while {AGENTS} agents push: median"
         f" {statistics.median(loaded) * 1000:.1f} ms, 95 % {rank(loaded, 95) * 1000:.1f} ms;"
-        f" {crowd.acks} acks; {before / MIB:.0f} MiB grew to"
-        f" {highest / MIB:.0f}, at most {(before + GROWTH_BYTES) / MIB:.0f} MiB"
+        f" {crowd.acks} acks; memory grew from {before / MIB:.0f} MiB to"
+        f" {highest / MIB:.0f} MiB; the limit is {(before + GROWTH_BYTES) / MIB:.0f} MiB"
     )
     assert crowd.ends == []
-    # Not one of them waits for a commit; the rest is what pushing costs the processor.
+    # No read waits for a commit. The rest of the delay is the CPU time that pushing takes.
     assert statistics.median(loaded) < statistics.median(quiet) + COMMIT_SECONDS / 2
     assert rank(loaded, 95) < rank(quiet, 95) + COMMIT_SECONDS
     assert highest < before + GROWTH_BYTES
@@ -96,7 +94,7 @@ def rank(figures: list[float], percent: int) -> float:
 
 
 async def read_for(server: Server, seconds: float) -> list[float]:
-    """Read a task again and again; return how long each took."""
+    """Read a task repeatedly. Return how long each read took."""
     took = []
     until_then = time.monotonic() + seconds
     while (began := time.monotonic()) < until_then:
@@ -109,7 +107,7 @@ async def read_for(server: Server, seconds: float) -> list[float]:
 
 
 async def highest_memory(pid: int) -> int:
-    """Watch a process until cancelled; return the most memory that it had."""
+    """Watch a process until cancelled. Return the most memory that it had."""
     process, highest = psutil.Process(pid), 0
     try:
         while True:

@@ -1,6 +1,6 @@
-"""Server and agent as processes with all their telemetry on: what it tells, and what it must not.
+"""Server and agent as processes with all telemetry on: what it must contain, and must not contain.
 
-A live read goes through server, agent stream and task app, and its trace with it.
+A live read goes through the server, the agent's stream and the task app, and so does its trace.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GET = "tasklogs.v1.TaskLogs/GetTaskLogs"
 
 @dataclass
 class Deployed:
-    """A server and an agent, both traced, beside a task app that has said something."""
+    """A server and an agent, both with traces on, and a task app that has said something."""
 
     address: str
     metrics: str
@@ -55,7 +55,7 @@ class Deployed:
             return await stub.GetTaskLogs(request, metadata=metadata, timeout=20)
 
     async def end(self) -> None:
-        """Both leave in good order; all traces are exported then."""
+        """Stop both gracefully. All traces are exported by then."""
         assert await self.agent.end() == 0, self.agent.said
         assert await self.server.end() == 0, self.server.said
 
@@ -107,7 +107,7 @@ async def _created(address: str) -> tasks_pb2.CreateTaskResponse:
 
 
 async def _read_live(deployed: Deployed, *metadata: tuple[str, str]) -> Any:
-    """Read as soon as the agent has reported its task app as healthy."""
+    """Read as soon as the agent has reported that its task app is healthy."""
     answers: list[Any] = []
 
     async def look() -> bool:
@@ -126,7 +126,7 @@ async def _read_live(deployed: Deployed, *metadata: tuple[str, str]) -> Any:
 async def test_a_traced_read_is_one_trace_through_server_agent_and_back(
     deployed: Deployed,
 ) -> None:
-    await _read_live(deployed)  # not sampled, save by chance
+    await _read_live(deployed)  # only sampled by chance
     traceparent = f"00-{TRACE_ID}-{CALLER}-01"
     answer = await deployed.read(("traceparent", traceparent), ("x-request-id", "read-1"))
     assert any(CONTENT in entry.content for entry in answer.logs)
@@ -146,7 +146,7 @@ async def test_a_traced_read_is_one_trace_through_server_agent_and_back(
     assert connect.parent_id == session.span_id
 
 
-async def test_nothing_that_anybody_wrote_and_no_token_is_in_logs_metrics_or_traces(
+async def test_no_user_text_and_no_token_is_in_logs_metrics_or_traces(
     deployed: Deployed,
 ) -> None:
     await _read_live(deployed)
@@ -172,7 +172,7 @@ async def test_nothing_that_anybody_wrote_and_no_token_is_in_logs_metrics_or_tra
         assert token[-20:] not in text, where
 
 
-async def test_each_call_is_a_line_with_its_id_task_code_and_duration(deployed: Deployed) -> None:
+async def test_each_call_is_logged_with_its_id_task_code_and_duration(deployed: Deployed) -> None:
     await _read_live(deployed, ("x-request-id", "first"))
     with pytest.raises(grpc.aio.AioRpcError):
         await deployed.read(("x-request-id", "refused"), task="local/none")

@@ -1,8 +1,8 @@
-"""A workspace that dies without warning: SIGKILL of the task app and the agent together.
+"""A workspace dies without warning: SIGKILL of the task app and the agent together.
 
-What the task app had shown 250 ms before is in the snapshot; where the machine has other work, so
-much earlier as a bare way through a process and a commit takes on it then. Both are processes of
-their own; a ledger of the task app's events says what was shown, and when. By hand:
+The snapshot has everything that the task app showed 250 ms before the kill. On a busy machine the
+limit is higher, by the time that one process hop and one commit then take. Both programs are
+separate processes. The test records the task app's events with their times. By hand:
 WORKSPACE_KILLS=200 pytest <this file>
 """
 
@@ -37,12 +37,12 @@ _KILLS = int(os.environ.get("WORKSPACE_KILLS", "5"))
 
 @dataclass
 class Ledger:
-    """What the task app showed: moment, id and content, in order."""
+    """What the task app showed: time, id and content, in order."""
 
     shown: list[tuple[float, int, str]] = field(default_factory=list)
 
     async def keep(self, url: str) -> None:
-        """Note every event until cancelled or the task app is gone."""
+        """Record every event until cancelled or the task app is gone."""
         async with httpx.AsyncClient(timeout=None, trust_env=False) as client:
             try:
                 async with httpx_sse.aconnect_sse(client, "GET", f"{url}/events") as source:
@@ -58,14 +58,14 @@ class Ledger:
     def begins(self) -> float:
         return self.shown[0][0]
 
-    def at(self, moment: float) -> dict[int, str]:
-        """The conversation as it was shown at a moment."""
-        return {number: content for when, number, content in self.shown if when <= moment}
+    def at(self, t: float) -> dict[int, str]:
+        """Return the conversation as it was shown at a time."""
+        return {number: content for when, number, content in self.shown if when <= t}
 
-    def later_than(self, moment: float, number: int) -> set[str]:
-        """All that an entry was shown as from a moment on."""
-        state = self.at(moment).get(number)
-        since = {content for when, one, content in self.shown if one == number and when > moment}
+    def later_than(self, t: float, number: int) -> set[str]:
+        """Return every content that an entry had at a time and after it."""
+        state = self.at(t).get(number)
+        since = {content for when, one, content in self.shown if one == number and when > t}
         return since if state is None else since | {state}
 
 
@@ -102,7 +102,7 @@ async def snapshot(server: Server, task: str) -> task_logs_pb2.GetTaskLogsRespon
 
 
 @pytest.mark.parametrize("seed", range(_KILLS))
-async def test_what_was_shown_250_ms_before_a_sigkill_of_both_is_in_the_snapshot(
+async def test_the_snapshot_has_what_was_shown_250_ms_before_a_sigkill_of_both(
     server: Server, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -137,7 +137,7 @@ async def test_what_was_shown_250_ms_before_a_sigkill_of_both_is_in_the_snapshot
         watching = asyncio.create_task(ledger.keep(url))
         await until(lambda: bool(ledger.shown))
         posting = asyncio.create_task(_talk(user, chance))
-        await asyncio.sleep(chance.uniform(0.4, 2.5))  # the random moment itself, not a wait
+        await asyncio.sleep(chance.uniform(0.4, 2.5))  # the random time of the kill, not a wait
         killed_at = time.monotonic()
         for victim in (agent, app):
             victim.kill()
@@ -156,7 +156,7 @@ async def test_what_was_shown_250_ms_before_a_sigkill_of_both_is_in_the_snapshot
     assert stored.HasField("snapshot_at")
     contents = {entry.id: entry.content for entry in stored.logs}
     late = _GRACE_SECONDS + pace.slowest_since(killed_at - 1)
-    sure = max(killed_at - late, ledger.begins)  # what it began with was stored before
+    sure = max(killed_at - late, ledger.begins)  # the initial conversation was stored before
     for number in ledger.at(sure):
         assert contents.get(number) in ledger.later_than(sure, number)
 

@@ -1,1 +1,1 @@
-"""One fault at a time, on purpose: what breaks, who is told what, and that all flows again."""
+"""One deliberate fault at a time: what fails, what each side is told, and that it recovers."""

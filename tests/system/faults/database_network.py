@@ -12,7 +12,7 @@ from tests.support.fakes.faulty_proxy import FaultyProxy
 
 @asynccontextmanager
 async def database_network(dsn: str) -> AsyncIterator[tuple[FaultyProxy, str]]:
-    """Lend a network to the Postgres of `dsn`, which names a unix socket, and the DSN over it."""
+    """Put a network before the Postgres of `dsn`, a unix socket. Yields it and the DSN over it."""
     parts = urlsplit(dsn)
     query = parse_qs(parts.query)
     socket = Path(query["host"][0]) / f".s.PGSQL.{query['port'][0]}"

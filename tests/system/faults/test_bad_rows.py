@@ -1,4 +1,4 @@
-"""One batch of many sessions, one of which cannot be stored: the others are, and are told so."""
+"""One session in a batch of many cannot be stored. The others are stored and acknowledged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["sql", "store"]
 
 
 async def refuse(sql: Connection, task: UUID, code: str) -> None:
-    """Let Postgres fail with this SQLSTATE wherever a row of the task is to be added."""
+    """Make Postgres fail with this SQLSTATE for every insert of a row of the task."""
     await sql.execute(f"""
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'a secret' USING ERRCODE = '{code}'; END $$;
@@ -44,7 +44,7 @@ def refused(code: str) -> Callable[[Store, Connection, UUID], Awaitable[object]]
 
 
 async def elsewhere(store: Store, _: Connection, task: UUID) -> None:
-    await Log.open(store, task)  # a later session of another server
+    await Log.open(store, task)  # a later session on another server
 
 
 async def deleted(store: Store, _: Connection, task: UUID) -> None:
@@ -54,8 +54,8 @@ async def deleted(store: Store, _: Connection, task: UUID) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
-        pytest.param(refused("23514"), CommitRefused, id="a check says no"),
-        pytest.param(refused("XX000"), CommitRefused, id="Postgres does not know itself"),
+        pytest.param(refused("23514"), CommitRefused, id="a check fails"),
+        pytest.param(refused("XX000"), CommitRefused, id="Postgres has an internal error"),
         pytest.param(refused("58030"), CommitRefused, id="a block cannot be read"),
         pytest.param(refused("58P01"), CommitRefused, id="a file is gone"),
         pytest.param(refused("XX001"), LogCorrupt, id="a row is corrupt"),
@@ -91,17 +91,15 @@ async def test_only_the_session_that_cannot_be_stored_ends(
 
 async def in_one_batch(desk: Desk, sql: Connection, agents: list[DeskAgent]) -> None:
     async with sql.transaction():
-        # Locked heads are tried again, from then on in one batch.
+        # Locked heads are retried, and the retry puts them into one batch.
         await sql.execute("SELECT FROM log_heads FOR UPDATE")
         for agent in agents:
             await agent.append([entry(0)], open_epoch=True)
-        # A task that was deleted has no head that could be locked.
+        # A deleted task has no head to lock.
         await until(lambda: len(desk.group_commit._locked) >= len(agents) - 1)
 
 
-async def test_what_is_refused_once_is_said_with_a_time_to_wait(
-    store: Store, sql: Connection
-) -> None:
+async def test_a_refused_session_is_told_how_long_to_wait(store: Store, sql: Connection) -> None:
     task = await new_task(store)
     await refuse(sql, task, "XX000")
     async with Desk.open(store) as desk, desk.agent(task) as agent:
@@ -113,7 +111,7 @@ async def test_what_is_refused_once_is_said_with_a_time_to_wait(
 
 
 async def refuse_updates(sql: Connection, table: str, task: UUID, code: str) -> None:
-    """Let Postgres fail with this SQLSTATE wherever a row of the task is to be changed."""
+    """Make Postgres fail with this SQLSTATE for every update of a row of the task."""
     await sql.execute(f"""
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'a secret' USING ERRCODE = '{code}'; END $$;
@@ -121,12 +119,12 @@ async def refuse_updates(sql: Connection, table: str, task: UUID, code: str) -> 
         WHEN (NEW.task_id = '{task}') EXECUTE FUNCTION refuse()""")
 
 
-# A check says no; a row is corrupt; a block cannot be read.
+# A check fails; a row is corrupt; a block cannot be read.
 CODES = pytest.mark.parametrize("code", ["23514", "XX001", "58030"])
 
 
 @CODES
-async def test_a_loss_that_cannot_be_noted_leaves_no_other_task_connected(
+async def test_a_lost_session_that_cannot_be_stored_leaves_no_other_task_connected(
     store: Store, sql: Connection, code: str
 ) -> None:
     tasks = sorted([await new_task(store) for _ in range(3)])
@@ -144,14 +142,14 @@ async def test_a_loss_that_cannot_be_noted_leaves_no_other_task_connected(
 
 
 async def synced(desk: Desk, agent: DeskAgent) -> None:
-    """Confirm the stored log by a sync that brings nothing new."""
+    """Confirm the stored log by a sync that adds nothing."""
     agent.answers_syncs = True
     task = agent.session.task_id
     await desk.syncs.sync(task, max_staleness=None, time_left=None)
 
 
 @CODES
-async def test_a_time_that_cannot_be_written_keeps_no_other_from_being_written(
+async def test_a_snapshot_time_that_cannot_be_stored_does_not_prevent_the_others(
     store: Store, sql: Connection, code: str
 ) -> None:
     tasks = sorted([await new_task(store) for _ in range(3)])
@@ -161,11 +159,13 @@ async def test_a_time_that_cannot_be_written_keeps_no_other_from_being_written(
             await synced(desk, agent)
         await refuse_updates(sql, "log_heads", tasks[1], code)
         await desk.sessions.tick()
-        moments = [(await store.tasks.get(task)).head.snapshot_at for task in tasks]
-        assert moments == [desk.clock.now, None, desk.clock.now]
+        times = [(await store.tasks.get(task)).head.snapshot_at for task in tasks]
+        assert times == [desk.clock.now, None, desk.clock.now]
 
 
-async def test_a_goodbye_waits_for_no_other_tasks_head(store: Store, sql: Connection) -> None:
+async def test_a_goodbye_does_not_wait_for_the_locked_head_of_another_task(
+    store: Store, sql: Connection
+) -> None:
     tasks = [await new_task(store) for _ in range(2)]
     async with Desk.open(store) as desk, desk.agent(tasks[0]) as one, desk.agent(tasks[1]) as two:
         await synced(desk, one)
@@ -178,7 +178,7 @@ async def test_a_goodbye_waits_for_no_other_tasks_head(store: Store, sql: Connec
 
 
 @pytest.mark.parametrize("table", ["tasks", "log_heads"])
-async def test_agents_of_a_task_whose_row_is_held_keep_no_other_agent_from_its_turn(
+async def test_agents_of_a_locked_task_do_not_block_other_agents(
     store: Store, sql: Connection, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     monkeypatch.setattr(sessions, "_HANDSHAKE_SECONDS", 0.3)

@@ -1,4 +1,4 @@
-"""The network of the tests itself: each fault does what it says, and heals."""
+"""The faulty network of the tests: each fault does what its name says, and can be undone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SOON_SECONDS = 0.05
 
 @dataclass
 class Echo:
-    """Says again what it hears, and keeps it."""
+    """Sends back what it receives, and keeps it."""
 
     heard: list[bytes] = field(default_factory=list)
     port: int = 0
@@ -80,7 +80,7 @@ class Caller:
                 await self.reader.readexactly(1)
 
 
-async def test_without_a_fault_all_passes_both_ways_and_an_end_is_an_end() -> None:
+async def test_without_a_fault_bytes_and_ends_pass_both_ways() -> None:
     large = b"x" * 5_000_000
     async with echoing() as echo, FaultyProxy(echo.port) as network, Caller.of(network) as caller:
         caller.say(large)
@@ -90,14 +90,14 @@ async def test_without_a_fault_all_passes_both_ways_and_an_end_is_an_end() -> No
         await until(lambda: network.open_connections == 0)
 
 
-async def test_the_target_may_be_a_unix_socket(tmp_path: Path) -> None:
+async def test_the_target_can_be_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "echo"
     async with echoing(path), FaultyProxy(path) as network, Caller.of(network) as caller:
         caller.say(b"hello")
         await caller.hears(b"hello")
 
 
-async def test_a_cut_resets_every_connection_and_the_next_one_is_fine() -> None:
+async def test_a_cut_resets_every_connection_and_the_next_one_works() -> None:
     async with echoing() as echo, FaultyProxy(echo.port) as network:
         async with Caller.of(network) as one, Caller.of(network) as other:
             for caller in (one, other):
@@ -112,7 +112,7 @@ async def test_a_cut_resets_every_connection_and_the_next_one_is_fine() -> None:
 
 
 @pytest.mark.parametrize("everyone", [True, False])
-async def test_a_cut_in_the_middle_of_a_message_leaves_its_beginning(everyone: bool) -> None:
+async def test_a_cut_inside_a_message_delivers_its_beginning(everyone: bool) -> None:
     async with (
         echoing() as echo,
         FaultyProxy(echo.port) as network,
@@ -132,7 +132,7 @@ async def test_a_cut_in_the_middle_of_a_message_leaves_its_beginning(everyone: b
 
 
 @pytest.mark.parametrize("passes", [True, False])
-async def test_a_marked_message_is_lost_or_only_its_answer(passes: bool) -> None:
+async def test_a_cut_at_a_marker_loses_the_message_or_only_its_answer(passes: bool) -> None:
     async with (
         echoing() as echo,
         FaultyProxy(echo.port) as network,
@@ -149,7 +149,7 @@ async def test_a_marked_message_is_lost_or_only_its_answer(passes: bool) -> None
         await other.hears(b"commit")
 
 
-async def test_what_is_muted_is_held_back_until_it_heals_also_on_new_connections() -> None:
+async def test_muted_bytes_are_held_back_until_healing_also_on_new_connections() -> None:
     async with echoing() as echo, FaultyProxy(echo.port) as network, Caller.of(network) as old:
         network.mute()
         async with Caller.of(network) as new:
@@ -161,7 +161,7 @@ async def test_what_is_muted_is_held_back_until_it_heals_also_on_new_connections
             await new.hears(b"hello")
 
 
-async def test_one_direction_may_be_silent_alone() -> None:
+async def test_one_direction_can_be_muted_alone() -> None:
     async with echoing() as echo, FaultyProxy(echo.port) as network, Caller.of(network) as caller:
         network.mute(Direction.TO_CALLER)
         caller.say(b"hello")
@@ -169,7 +169,7 @@ async def test_one_direction_may_be_silent_alone() -> None:
         await caller.hears_nothing()
 
 
-async def test_what_is_swallowed_is_lost_and_healing_resets_who_lost_something() -> None:
+async def test_swallowed_bytes_are_lost_and_healing_resets_those_connections() -> None:
     async with (
         echoing() as echo,
         FaultyProxy(echo.port) as network,
@@ -186,7 +186,7 @@ async def test_what_is_swallowed_is_lost_and_healing_resets_who_lost_something()
         assert echo.heard == [b"hi"]
 
 
-async def test_connections_with_different_delays_arrive_in_another_order() -> None:
+async def test_different_delays_change_the_order_between_connections() -> None:
     async with (
         echoing() as echo,
         FaultyProxy(echo.port) as network,
@@ -203,7 +203,7 @@ async def test_connections_with_different_delays_arrive_in_another_order() -> No
         assert echo.heard[2:] == [b"sent second", b"sent first"]
 
 
-async def test_a_delay_holds_back_a_sender_beyond_a_bound() -> None:
+async def test_a_delayed_sender_is_blocked_beyond_a_bound() -> None:
     async with echoing() as echo, FaultyProxy(echo.port) as network, Caller.of(network) as caller:
         network.delay(0.1)
         large = b"x" * 10_000_000
@@ -211,7 +211,7 @@ async def test_a_delay_holds_back_a_sender_beyond_a_bound() -> None:
         await caller.hears(large)
 
 
-async def test_a_stranded_connection_says_late_what_it_had_to_say_and_then_ends() -> None:
+async def test_a_stranded_connection_delivers_its_bytes_late_and_then_ends() -> None:
     async with echoing() as echo, FaultyProxy(echo.port) as network:
         async with Caller.of(network) as stranded:
             stranded.say(b"early")
@@ -243,7 +243,7 @@ async def test_connections_are_refused_until_it_heals_on_the_same_port() -> None
             await new.hears(b"hello")
 
 
-async def test_a_target_that_is_gone_cuts_and_another_one_may_be_named() -> None:
+async def test_a_missing_target_cuts_connections_and_can_be_replaced() -> None:
     async with echoing() as one, echoing() as other, FaultyProxy(one.port) as network:
         network.target = Path("/nonexistent")
         async with Caller.of(network) as caller:

@@ -1,7 +1,7 @@
-"""A disk that is really full, under Postgres: what was acknowledged stays, and all flows again.
+"""Postgres on a disk that is really full: what was acknowledged stays, and writes work again later.
 
-Where this process may not mount a disk of its own, test_store_in_trouble.py beside this file has
-the error as Postgres gives it.
+Where this process may not mount a disk, test_store_in_trouble.py in this directory tests the error
+that Postgres gives.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LARGE_BYTES = 200 * 1024
 
 @dataclass
 class Disk:
-    """A Postgres on a small disk; the disk belongs to its supervisor's thread."""
+    """A Postgres on a small disk. The mount belongs to the supervisor's thread."""
 
     disk: SmallDisk
     postgres: PostgresServer
@@ -46,7 +46,7 @@ class Disk:
         return self.postgres.run(fill())
 
     def answers(self) -> bool:
-        """Whether Postgres is still there."""
+        """Whether Postgres answers."""
         try:
             self.postgres.execute("SELECT 1")
         except (OSError, asyncpg.PostgresError):
@@ -63,9 +63,9 @@ class Disk:
 @pytest.fixture
 def small_disk(migrated_data_dir: Path, tmp_path: Path) -> Iterator[Disk]:
     home = tmp_path / "pg"
-    # The socket stays where all can see it.
+    # The socket stays outside the small disk, so that other threads see it.
     disk = SmallDisk(cluster_directory(home), _DISK_BYTES)
-    # Segments of WAL are not kept for later: what is full is full.
+    # Postgres keeps no WAL segments in reserve: a full disk is full.
     settings = {"wal_recycle": "off", "wal_init_zero": "on", "shared_buffers": "16MB"}
     with PostgresServer(home, settings) as postgres:
 
@@ -78,14 +78,14 @@ def small_disk(migrated_data_dir: Path, tmp_path: Path) -> Iterator[Disk]:
         try:
             postgres.run(prepare())
         except PermissionError as error:
-            pytest.skip(f"no disk of its own can be mounted here: {error}")
+            pytest.skip(f"no small disk can be mounted here: {error}")
         postgres.start()
         yield Disk(disk, postgres)
 
 
 @dataclass
 class Talker:
-    """An agent that appends large entries, and notes which were acknowledged."""
+    """An agent that appends large entries, and records which were acknowledged."""
 
     server: Server
     token: str
@@ -93,7 +93,7 @@ class Talker:
     said: int = 0
 
     async def talk(self, count: int) -> None:
-        """Say so much on one stream. AssertionError or TaskLogsRpcError where it ends before."""
+        """Append this many on one stream. AssertionError or TaskLogsRpcError if it ends early."""
         async with ScriptedAgent.connect(self.server, self.token) as agent:
             for _ in range(count):
                 self.said += 1
@@ -106,7 +106,7 @@ class Talker:
                 self.acked.append(self.said)
 
     async def is_heard(self) -> bool:
-        """Say one thing; whether it was stored."""
+        """Append one entry. Whether it was stored."""
         try:
             await self.talk(1)
         except TaskLogsRpcError as error:
@@ -118,7 +118,7 @@ class Talker:
 
 
 async def fill_wal(connection: Connection) -> None:
-    """Write more WAL than there is room for."""
+    """Write more WAL than fits on the disk."""
     with pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
         await connection.execute(
             "SELECT pg_logical_emit_message(true, 'full', repeat('x', 64 * 1024 * 1024))"
@@ -131,10 +131,10 @@ def assert_is_unavailable(error: TaskLogsRpcError) -> None:
 
 
 @pytest.mark.parametrize("wal_too", [False, True], ids=["tables", "WAL too"])
-async def test_a_disk_that_is_full_loses_nothing_that_was_acknowledged(
+async def test_a_full_disk_loses_no_acknowledged_entry(
     small_disk: Disk, make_server: MakeServer, wal_too: bool
 ) -> None:
-    """Where tables cannot grow Postgres says so. Where the WAL cannot, it does not survive that."""
+    """If tables cannot grow, Postgres reports it. If the WAL cannot grow, Postgres stops."""
     async with (
         make_server(small_disk.postgres.dsn()) as server,
         TaskLogsClient(server.address) as client,
@@ -142,7 +142,7 @@ async def test_a_disk_that_is_full_loses_nothing_that_was_acknowledged(
         talker = Talker(server, (await server.create_task()).agent_token)
         await report_build(server)
         await talker.talk(3)
-        # Before the disk is full: a new connection may have to leave a file behind.
+        # Connect before the disk is full: a new connection may have to write a file.
         connection = await asyncpg.connect(small_disk.postgres.dsn())
         taken_bytes = await asyncio.to_thread(small_disk.fill)
         print(f"a disk of {_DISK_BYTES} bytes is full: {taken_bytes} were free")  # noqa: T201

@@ -1,7 +1,7 @@
-"""Connections to Postgres that are lost inside COMMIT, where nobody knows what became of it.
+"""Connections to Postgres are lost during COMMIT, so the server cannot know whether it committed.
 
-`marker`: bytes of a statement. Where they are lost nothing is committed; where only the answer is,
-all of it is.
+`marker` is part of a statement. If the statement itself is lost, nothing is committed. If only its
+answer is lost, everything is committed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def is_connected(scene: Scene) -> bool:
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
-async def test_nothing_is_acknowledged_all_start_again_and_nothing_is_lost_or_stored_twice(
+async def test_a_lost_commit_is_not_acknowledged_and_its_retry_stores_everything_once(
     scene: Scene, is_committed: bool
 ) -> None:
     desk, other_task = scene.desk, await new_task(scene.store)
@@ -68,7 +68,7 @@ async def test_nothing_is_acknowledged_all_start_again_and_nothing_is_lost_or_st
         assert isinstance(agent.error, SessionLost)
         assert agent.acked == 1
         assert scene.network.cuts == 1
-        # The batch was this session's alone: the other one's next goes on another connection.
+        # The batch had only this session. The next one of the other session uses a new connection.
         await other.append([entry(1, "after")])
         await other.all_acked()
 
@@ -83,13 +83,11 @@ async def test_nothing_is_acknowledged_all_start_again_and_nothing_is_lost_or_st
     assert await log_of(scene).contents() == ["before, the marker!"]
 
 
-async def test_a_batch_whose_commit_is_lost_takes_all_its_sessions_along(
-    scene: Scene, sql: Connection
-) -> None:
+async def test_a_lost_commit_ends_all_sessions_of_its_batch(scene: Scene, sql: Connection) -> None:
     desk, other_task = scene.desk, await new_task(scene.store)
     async with desk.agent(scene.task) as agent, desk.agent(other_task) as other:
         async with sql.transaction():
-            # Locked heads are tried again, from then on in one batch.
+            # Locked heads are retried, and the retry puts them into one batch.
             await sql.execute("SELECT FROM log_heads FOR UPDATE")
             await agent.append([entry(0, "the marker")], open_epoch=True)
             await other.append([entry(0, "beside it")], open_epoch=True)
@@ -119,7 +117,7 @@ async def test_a_handshake_whose_commit_is_lost_does_not_leave_the_task_connecte
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
-async def test_the_session_after_a_handshake_whose_commit_was_lost_is_not_taken_for_it(
+async def test_a_lost_handshake_does_not_end_the_session_after_it(
     scene: Scene, is_committed: bool, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fence = await sql.fetchval("SELECT fence FROM log_heads WHERE task_id = $1", scene.task)
@@ -138,16 +136,16 @@ async def test_the_session_after_a_handshake_whose_commit_was_lost_is_not_taken_
     assert len(lost) == is_committed
     monkeypatch.undo()
     async with scene.desk.agent(scene.task) as agent:
-        # A fence that was never committed was nobody's: it may be given out again.
+        # A fence that was never committed belonged to no session. It may be given out again.
         assert agent.session.fence == fence + (2 if is_committed else 1)
-        # A statement that was under way when the session began arrives now.
+        # Stands for a statement that was in progress when the session began and arrives now.
         await scene.store.sessions.lose_sessions(lost or [agent.session.serial - 1])
         await scene.desk.sessions.tick()
         assert await is_connected(scene)
     assert not await is_connected(scene)
 
 
-async def test_another_process_keeps_its_session_whatever_number_was_not_committed_here(
+async def test_a_lost_handshake_does_not_end_the_session_of_another_process(
     scene: Scene, database: str
 ) -> None:
     scene.network.cut_at(b"COMMIT", passes=False)
@@ -162,7 +160,7 @@ async def test_another_process_keeps_its_session_whatever_number_was_not_committ
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
-async def test_a_session_that_ends_after_a_handshake_was_lost_beside_it_leaves_nobody_connected(
+async def test_a_task_is_not_connected_after_a_lost_handshake_and_the_end_of_its_session(
     scene: Scene, is_committed: bool
 ) -> None:
     async with scene.desk.agent(scene.task):
@@ -174,7 +172,7 @@ async def test_a_session_that_ends_after_a_handshake_was_lost_beside_it_leaves_n
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
-async def test_an_upload_whose_commit_is_lost_is_told_that_the_store_is_away_and_may_be_repeated(
+async def test_an_upload_whose_commit_is_lost_is_unavailable_and_can_be_repeated(
     scene: Scene, is_committed: bool
 ) -> None:
     entries = [entry(0, "the marker"), entry(1, "and more")]

@@ -1,7 +1,7 @@
-"""Postgres is there and cannot do its work: what a reader, a follower and an agent are told, and
-that all flows again afterwards.
+"""Postgres runs but cannot work: what a reader, a follower and an agent are told, and that
+everything works again afterwards.
 
-A Postgres that is gone or silent: tests/system/end_to_end.
+tests/system/end_to_end has the tests of a Postgres that is gone or silent.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SLOW_SECONDS = 0.15
 
 @dataclass
 class Scene:
-    """A task with one entry, its agent's stream and a follow of it."""
+    """A task with one entry, the stream of its agent, and a follow of it."""
 
     postgres: PostgresServer
     network: FaultyProxy
@@ -44,12 +44,12 @@ class Scene:
     follower: Reader
 
     async def read(self) -> list[str]:
-        """The stored log, read in one call."""
+        """Return the stored log, read in one call."""
         answer = await self.server.logs.GetTaskLogs(read_request())
         return [one.content for one in answer.logs]
 
     async def append(self, content: str) -> Ended | None:
-        """Append by the agent's stream; None: it was acknowledged."""
+        """Append on the agent's stream. None if it was acknowledged."""
         await self.agent.append([log_entry(self.agent.sent, content)])
         await until(lambda: self.agent.acks[-1] == self.agent.sent or self.agent.has_ended)
         return await self.agent.ended() if self.agent.has_ended else None
@@ -66,7 +66,7 @@ def read_request() -> pb.GetTaskLogsRequest:
 
 @pytest.fixture
 def small_postgres(migrated_data_dir: Path, tmp_path: Path) -> Iterator[PostgresServer]:
-    """One whose connections are soon taken."""
+    """A Postgres that allows few connections."""
     data_dir = shutil.copytree(migrated_data_dir, tmp_path / "pg")
     with PostgresServer(data_dir, {**FAST, "max_connections": "20"}) as server:
         server.start()
@@ -96,7 +96,7 @@ async def scene(small_postgres: PostgresServer, make_server: MakeServer) -> Asyn
 
 
 async def flows_again(scene: Scene, *contents: str) -> None:
-    """A new stream of the agent appends; a reader and the follower from before have all of it."""
+    """Check that a new agent stream appends, and that a reader and the old follower see it all."""
 
     async def connects() -> bool:
         try:
@@ -115,7 +115,7 @@ async def flows_again(scene: Scene, *contents: str) -> None:
 
 
 async def is_refused_by_the_store(scene: Scene) -> None:
-    """An agent that connects is told to come later."""
+    """Check that an agent that connects is told to come later."""
     with pytest.raises(TaskLogsRpcError) as raised:
         async with ScriptedAgent.connect(scene.server, scene.token):
             pass
@@ -127,7 +127,7 @@ async def is_refused_by_the_store(scene: Scene) -> None:
 
 
 def assert_is_unavailable(ended: Ended | None) -> None:
-    """Postgres said no: there is no use in coming back at once."""
+    """Check that Postgres refused, and that the caller is told to wait before the next try."""
     assert ended is not None
     assert (ended.code, ended.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
 
@@ -150,7 +150,7 @@ async def _is_read_only(connection: asyncpg.Connection[asyncpg.Record]) -> bool:
     return bool(await connection.fetchval("SHOW default_transaction_read_only") == "on")
 
 
-async def test_a_read_only_postgres_is_read_and_takes_nothing(scene: Scene) -> None:
+async def test_a_read_only_postgres_serves_reads_and_refuses_writes(scene: Scene) -> None:
     async with read_only(scene.postgres):
         assert_is_unavailable(await scene.append("not stored"))
         await is_refused_by_the_store(scene)
@@ -160,7 +160,7 @@ async def test_a_read_only_postgres_is_read_and_takes_nothing(scene: Scene) -> N
 
 @asynccontextmanager
 async def all_connections_taken(scene: Scene) -> AsyncIterator[None]:
-    """By others, and those of the server are cut."""
+    """Let others take all connections, and cut those of the server."""
     flood = []
     try:
         scene.network.cut()
@@ -193,7 +193,7 @@ async def test_a_postgres_out_of_connections_is_unavailable_to_all_and_ends_no_f
     await flows_again(scene, "before")
 
 
-async def test_a_full_disk_is_read_and_takes_nothing(scene: Scene) -> None:
+async def test_a_full_disk_serves_reads_and_refuses_writes(scene: Scene) -> None:
     async with full_tables(scene.postgres.dsn()):
         assert_is_unavailable(await scene.append("not stored"))
         assert await scene.read() == ["before"]
@@ -204,7 +204,7 @@ async def test_a_full_disk_is_read_and_takes_nothing(scene: Scene) -> None:
     await flows_again(scene, "before")
 
 
-async def test_a_slow_postgres_is_slow_and_nothing_else(scene: Scene) -> None:
+async def test_a_slow_postgres_only_delays_calls(scene: Scene) -> None:
     scene.network.delay(_SLOW_SECONDS)
     assert await scene.append("slowly") is None
     assert await scene.read() == ["before", "slowly"]

@@ -1,4 +1,4 @@
-"""Peers that mean harm at the port of a real server, and what its honest readers notice of them.
+"""Hostile peers at the port of a real server, and their effect on its honest readers.
 
 `python -m tests.system.hostile --help`; docs/development.md says how to read what it prints.
 """

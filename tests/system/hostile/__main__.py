@@ -1,4 +1,4 @@
-"""Measures what honest readers notice of hostile peers: `python -m tests.system.hostile`."""
+"""Measures the effect of hostile peers on honest readers: `python -m tests.system.hostile`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _UNEXPECTED = ("Traceback", "rpc.failed", "INTERNAL", "[error", "[critical")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.system.hostile", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="quiet and hostile ones, of each")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each round")
+    parser.add_argument("--rounds", type=int, default=5, help="number of quiet and hostile rounds")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of each round")
     parser.add_argument("--mode", choices=[*Mode, "both"], default="both")
     parser.add_argument(
-        "--only", action="append", default=[], help="behaviours whose names hold this; again: more"
+        "--only", action="append", default=[], help="only behaviours with this in their name"
     )
     options = parser.parse_args()
     names = [
@@ -40,7 +40,7 @@ def main() -> None:
 
 async def _measure(mode: Mode, names: Sequence[str], rounds: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory(prefix="tasklogs-hostile-") as directory:
-        # Calls of one caller are limited; the honest readers of this are one subject, and busy.
+        # The server limits the calls of one caller. All honest readers here are one busy subject.
         async with (
             served(Path(directory), mode, calls_per_second="1000") as server,
             readers(server) as reading,

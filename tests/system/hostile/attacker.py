@@ -1,7 +1,7 @@
-"""The attackers' process: `python -m tests.system.hostile.attacker`, told on stdin what to do.
+"""The attackers' process: `python -m tests.system.hostile.attacker`. Its orders come on stdin.
 
-One JSON line each: {"target": {...}, "behaviours": [...]} begins; {} ends, and is answered with
-what became of each behaviour's connections. It takes a share of one processor and no more.
+One order is one JSON line. {"target": {...}, "behaviours": [...]} starts an attack. {} ends it; the
+answer is a summary of each behaviour's connections. The process takes only a share of one CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Attack:
         }
 
     async def end(self) -> Mapping[str, Any]:
-        """Let go of everything. Raises what a behaviour failed with, which none is to do."""
+        """Close everything. Raises the error that a behaviour failed with, if any did."""
         said = {name: _told(tally) for name, tally in self._tallies.items()}
         for task in self._tasks.values():
             task.cancel()

@@ -1,4 +1,4 @@
-"""HTTP/2 by hand (RFC 9113, RFC 7541), so that it can also be wrong."""
+"""HTTP/2 written by hand (RFC 9113, RFC 7541), so that frames can be wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Fields = Iterable[tuple[str, str]]
 
 
 class Kind(IntEnum):
-    """What a frame is."""
+    """The type of a frame."""
 
     DATA = 0
     HEADERS = 1
@@ -51,7 +51,7 @@ def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -
 
 
 def header_of(raw: bytes) -> tuple[int, Frame]:
-    """Return the length of the payload that follows, and the frame without it."""
+    """Return the length of the payload, and the frame without its payload."""
     length = int.from_bytes(raw[:3], "big")
     kind, flags, stream = struct.unpack(">BBI", raw[3:])
     return length, Frame(kind, flags, stream & MAX_WINDOW_BYTES, b"")
@@ -71,7 +71,7 @@ def rst_stream(stream: int, code: int = 0x8) -> bytes:
 
 
 def header_block(fields: Fields) -> bytes:
-    """Encode every field as a literal that is not indexed, without Huffman's code."""
+    """Encode every field as a literal without indexing and without Huffman coding."""
     return b"".join(
         b"\x00" + _string(name.encode()) + _string(value.encode()) for name, value in fields
     )
@@ -99,7 +99,7 @@ def headers(stream: int, fields: Fields, *, end_stream: bool = False) -> bytes:
 
 
 def message(stream: int, encoded: bytes, *, end_stream: bool = True) -> bytes:
-    """One gRPC message, in one DATA frame."""
+    """Return one gRPC message in one DATA frame."""
     payload = b"\x00" + struct.pack(">I", len(encoded)) + encoded
     return frame(Kind.DATA, payload, flags=END_STREAM if end_stream else 0, stream=stream)
 
@@ -109,7 +109,7 @@ def _string(text: bytes) -> bytes:
 
 
 def integer(value: int, *, prefix_bits: int) -> bytes:
-    """An integer of HPACK (RFC 7541, 5.1), the bits before its prefix zero."""
+    """Return an HPACK integer (RFC 7541, 5.1). The bits before its prefix are zero."""
     most = (1 << prefix_bits) - 1
     if value < most:
         return bytes([value])

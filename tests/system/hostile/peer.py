@@ -1,4 +1,4 @@
-"""A peer that speaks HTTP/2 by hand: it does what it is told to, and nothing by itself."""
+"""A peer that speaks HTTP/2 by hand. It does only what it is told to do."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.system.hostile import frames
 from tests.system.hostile.frames import ACK, HEADER_BYTES, PREFACE, Frame, Kind
 from tests.system.hostile.target import Target
 
-# What a server that closes the connection looks like from here.
+# The errors that show that the server closed the connection.
 GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)
 
 
 class Pace:
-    """Lets this process have no more than a share of one processor, on average.
+    """Limits this process to a share of one CPU, on average.
 
-    On a machine that attackers, server and readers share, an attacker who takes all he can get says
-    nothing about the server: any busy process slows the others down.
+    Attackers, server and readers share the machine. An attacker that took all the CPU time it could
+    get would show nothing about the server: any busy process slows the others down.
     """
 
     def __init__(self, share: float = 0.15) -> None:
@@ -31,33 +31,33 @@ class Pace:
         self._used = time.process_time()
 
     async def keep(self) -> None:
-        """Wait as long as we are ahead."""
+        """Wait while this process is above its share."""
         now, used = time.monotonic(), time.process_time()
         ahead = (used - self._used) / self._share - (now - self._began)
         if ahead > 0:
             await asyncio.sleep(ahead)
-        elif now - self._began > 1:  # what was not used is not saved up
+        elif now - self._began > 1:  # unused time does not accumulate
             self._began, self._used = now, used
 
 
 @dataclass
 class Tally:
-    """What became of the connections of one behaviour."""
+    """Statistics of the connections of one behaviour."""
 
     opened: int = 0
     ended_by_the_server: int = 0
     longest_seconds: float = 0.0
-    """How long the server kept one that it ended."""
+    """How long the server kept a connection before it closed it."""
     sent_bytes: int = 0
     sent: int = 0
-    """Requests, frames or whatever else the behaviour counts."""
+    """The number of requests, frames or what else the behaviour counts."""
     pace: Pace = field(default_factory=Pace)
     held: set[object] = field(default_factory=set)
-    """Those that are open now."""
+    """The connections that are open now."""
 
 
 class Peer:
-    """One connection."""
+    """One connection to the server."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tally: Tally
@@ -72,7 +72,7 @@ class Peer:
     async def connected(
         cls, target: Target, tally: Tally, *, without_tls: bool = False
     ) -> AsyncIterator[Self]:
-        """Dial; through TLS where the server wants it."""
+        """Connect, with TLS if the server uses it."""
         tls = None if without_tls else target.tls
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", target.port, ssl=tls, server_hostname="localhost" if tls else None
@@ -92,7 +92,7 @@ class Peer:
             writer.transport.abort()
 
     async def send(self, *pieces: bytes) -> None:
-        """Write, and wait until the kernel took most of it."""
+        """Write, and wait until the kernel has accepted most of it."""
         piece = b"".join(pieces)
         self._writer.write(piece)
         self._tally.sent_bytes += len(piece)
@@ -100,7 +100,7 @@ class Peer:
         await self._tally.pace.keep()
 
     async def begin(self, values: dict[int, int] | None = None) -> None:
-        """Say the preface and SETTINGS."""
+        """Send the preface and SETTINGS."""
         await self.send(PREFACE, frames.settings(values))
 
     def next_stream(self) -> int:
@@ -113,12 +113,12 @@ class Peer:
         return Frame(head.kind, head.flags, head.stream, payload)
 
     async def behave(self) -> None:
-        """Acknowledge SETTINGS and PINGs until the server closes; that raises one of GONE."""
+        """Acknowledge SETTINGS and PINGs until the server closes. Then raises one of GONE."""
         while True:
             await self.take(await self.next_frame())
 
     async def take(self, received: Frame) -> None:
-        """Acknowledge a frame where that is due."""
+        """Acknowledge a frame if the protocol requires it."""
         if received.flags & ACK:
             return
         if received.kind == Kind.SETTINGS:
@@ -127,28 +127,28 @@ class Peer:
             await self.send(frames.frame(Kind.PING, received.payload, flags=ACK))
 
     async def listen_to_the_end(self) -> None:
-        """Take whatever comes, as no HTTP/2, until the server closes; that raises GONE."""
+        """Read raw bytes, not HTTP/2, until the server closes. Then raises one of GONE."""
         while await self._reader.read(65_536):
             pass
         raise ConnectionResetError
 
     def stop_reading(self) -> None:
-        """Leave everything in the kernel's buffers, and then in the server's."""
-        # There is no public name for it.
+        """Stop reading: first the kernel's buffers fill up, then the server's."""
+        # asyncio has no public API for this.
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]
 
     async def grant(self, bytes_: int, stream: int = 0) -> None:
         await self.send(frames.window_update(bytes_, stream))
 
     async def open_call(self, target: Target, path: str, token: str | None = None) -> int:
-        """Send the headers of a call; return its stream."""
+        """Send the headers of a call. Return its stream id."""
         stream = self.next_stream()
         fields = frames.request_fields(path, scheme=target.scheme, token=token)
         await self.send(frames.headers(stream, fields))
         return stream
 
     async def call(self, target: Target, path: str, request: bytes, token: str | None) -> int:
-        """Send a whole call; return its stream."""
+        """Send a complete call. Return its stream id."""
         stream = await self.open_call(target, path, token)
         await self.send(frames.message(stream, request))
         return stream

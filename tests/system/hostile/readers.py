@@ -1,4 +1,4 @@
-"""Honest readers: each asks at fixed moments, and how late the right answer came is noted."""
+"""Honest readers. Each asks at fixed times, and records how late the correct answer came."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = (STORED, LIVE, FOLLOW)
 _STORED_READERS, _STORED_SECONDS = 4, 0.03
 _LIVE_READERS, _LIVE_SECONDS = 2, 0.06
 _CHANGE_SECONDS = 0.03
-# Of one reader; all together are fewer than a server has at work.
+# For one reader. All together send fewer calls than the server works on at once.
 _AT_ONCE = 20
 _CALL_SECONDS = 30.0
 _ENTRIES, _ENTRY_TEXT = 30, "an honest line of an agent's answer. " * 60
@@ -32,14 +32,14 @@ _ENTRIES, _ENTRY_TEXT = 30, "an honest line of an agent's answer. " * 60
 
 @dataclass
 class Latencies:
-    """Seconds from the moment when a question was due to its right answer, by kind of reader."""
+    """Seconds from the time a call was due to its correct answer, by kind of reader."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     failures: list[str] = field(default_factory=list)
 
 
 class Readers:
-    """Some of them, and the agents that they read of."""
+    """A set of readers, and the agents whose logs they read."""
 
     def __init__(
         self, stored: list[User], live: list[User], follower: User, agent: ScriptedAgent
@@ -51,7 +51,7 @@ class Readers:
         self._changes = 0
 
     async def read_for(self, seconds: float) -> Latencies:
-        """Let all of them ask for so long."""
+        """Let all of them read for this long."""
         noted = Latencies()
         until = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
@@ -81,7 +81,7 @@ class Readers:
         return read
 
     async def _follow(self, noted: Latencies, until: float) -> None:
-        """Change the tail at fixed moments; a change is seen when the follower has it."""
+        """Change the tail at fixed times. A change counts when the follower has received it."""
         owner = HONEST if self._follower.metadata else "local"
         request = pb.FollowTaskLogsRequest(task=f"{owner}/followed", tail=0)
         call = self._follower.logs.FollowTaskLogs(request, metadata=self._follower.metadata)
@@ -93,30 +93,30 @@ class Readers:
                 if message.HasField("caught_up"):
                     caught_up.set()
                 for entry in message.entries.logs:
-                    if (moment := due.pop(entry.content, None)) is not None:
-                        noted.seconds[FOLLOW].append(time.monotonic() - moment)
+                    if (due_at := due.pop(entry.content, None)) is not None:
+                        noted.seconds[FOLLOW].append(time.monotonic() - due_at)
                         if not due:
                             all_seen.set()
 
         listening = asyncio.create_task(listen())
-        # Whatever ends it ends the waiting.
+        # The end of either task ends the other.
         listening.add_done_callback(lambda _: caught_up.set())
         listening.add_done_callback(lambda _: all_seen.set())
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 await caught_up.wait()
                 _raise_what_ended(listening)
-                moment = time.monotonic()
-                while (moment := moment + _CHANGE_SECONDS) < until:
-                    await asyncio.sleep(max(0.0, moment - time.monotonic()))
+                due_at = time.monotonic()
+                while (due_at := due_at + _CHANGE_SECONDS) < until:
+                    await asyncio.sleep(max(0.0, due_at - time.monotonic()))
                     self._changes += 1
                     text = f"change {self._changes}"
-                    due[text] = moment
+                    due[text] = due_at
                     all_seen.clear()
-                    # Acknowledged one by one: what changes meanwhile would coalesce.
+                    # Wait for each ack: otherwise changes would be coalesced.
                     await self._agent.append([log_entry(0, text)])
                     await self._agent.acked()
-                if due:  # there may have been no time for a single one
+                if due:  # there may have been no time for even one
                     await all_seen.wait()
                 _raise_what_ended(listening)
         except (TimeoutError, AssertionError, grpc.aio.AioRpcError) as error:
@@ -142,7 +142,7 @@ async def _at(
     until: float,
     offset: float,
 ) -> None:
-    places = asyncio.Semaphore(_AT_ONCE)
+    slots = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(due: float) -> None:
         try:
@@ -151,23 +151,23 @@ async def _at(
             noted.failures.append(f"{kind}: {error.code().name} {error.details()}")
         except AssertionError as error:
             noted.failures.append(f"{kind}: {error}")
-        # From when it was due: a server that stands still is not asked less about it.
+        # Measured from when the call was due, so that a stalled server is not asked less often.
         noted.seconds[kind].append(time.monotonic() - due)
-        places.release()
+        slots.release()
 
     due = time.monotonic() + offset
     async with asyncio.TaskGroup() as asking:
         while due < until:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            # One late answer makes no other one late, nor a test long.
-            await places.acquire()
+            # A late answer delays neither the next call nor the end of the test.
+            await slots.acquire()
             asking.create_task(ask(due))
             due += every_seconds
 
 
 def _check(contents: list[str], is_snapshot: bool, source: pb.LogSource.ValueType) -> None:
-    assert contents == [_text(number) for number in range(_ENTRIES)], "not what was stored"
-    assert is_snapshot == (source == pb.LOG_SOURCE_SNAPSHOT), "of another source"
+    assert contents == [_text(number) for number in range(_ENTRIES)], "not the stored log"
+    assert is_snapshot == (source == pb.LOG_SOURCE_SNAPSHOT), "from another source"
 
 
 def _text(number: int) -> str:
@@ -176,7 +176,7 @@ def _text(number: int) -> str:
 
 @asynccontextmanager
 async def readers(served: Served) -> AsyncIterator[Readers]:
-    """Readers, each on a connection of their own, of three tasks of their own."""
+    """Run readers of three tasks of their own, each reader on its own connection."""
     async with AsyncExitStack() as stack:
 
         async def user() -> User:
@@ -201,8 +201,8 @@ async def readers(served: Served) -> AsyncIterator[Readers]:
         stored = [await user() for _ in range(_STORED_READERS)]
         live = [await user() for _ in range(_LIVE_READERS)]
         follower = await user()
-        # A connection without a call is closed after a while, and where strangers hold all places
-        # its user gets none again.
+        # A connection without a call is closed after a while. While attackers occupy all
+        # connections, its user could not connect again.
         for each in (*stored, *live, follower):
             stack.callback(_watch_health(each).cancel)
         yield Readers(stored, live, follower, agents["followed"])

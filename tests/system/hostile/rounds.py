@@ -1,4 +1,4 @@
-"""Quiet and hostile rounds in turns, and what they came to."""
+"""Quiet and hostile rounds in turns, and their results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOOK_SECONDS = 0.1
 
 @dataclass
 class Footprint:
-    """What a server holds: resident bytes, open files."""
+    """What a server uses: resident bytes and open files."""
 
     rss: int
     files: int
@@ -38,7 +38,7 @@ class Footprint:
 
 @dataclass
 class Comparison:
-    """What one behaviour, or some of them together, did to readers and server."""
+    """The effect of one behaviour, or of several together, on readers and server."""
 
     name: str
     quiet: list[Latencies] = field(default_factory=list)
@@ -47,9 +47,9 @@ class Comparison:
     during: Footprint = field(default_factory=lambda: Footprint(0, 0))
     after: Footprint = field(default_factory=lambda: Footprint(0, 0))
     back_seconds: float = 0.0
-    """How long it took at most until the open files were as before."""
+    """The longest time until the number of open files was as before."""
     cores: float = 0.0
-    """What the server used of the processors in the hostile rounds."""
+    """The CPU cores that the server used in the hostile rounds."""
     tallies: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
@@ -57,7 +57,7 @@ class Comparison:
         return [failure for one in (*self.quiet, *self.hostile) for failure in one.failures]
 
     def quantile(self, which: str, kind: str, share: float) -> float:
-        """Return a quantile in seconds over all rounds."""
+        """Return a quantile over all rounds, in seconds."""
         rounds: list[Latencies] = getattr(self, which)
         return quantile([second for one in rounds for second in one.seconds[kind]], share)
 
@@ -65,7 +65,7 @@ class Comparison:
         return self.quantile("hostile", kind, share) / self.quantile("quiet", kind, share)
 
     def ratios(self, kind: str, share: float = 0.99) -> list[float]:
-        """Return the ratio of each round: how far they lie apart is the machine's noise."""
+        """Return the ratio of each round. Their spread is the machine's noise."""
         return [
             quantile(bad.seconds[kind], share) / quantile(good.seconds[kind], share)
             for good, bad in zip(self.quiet, self.hostile, strict=True)
@@ -76,14 +76,14 @@ class Comparison:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    if not values:  # all failed
+    if not values:  # every call failed
         return float("nan")
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 class Attackers:
-    """Their process."""
+    """The attackers' process, as this process sees it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -100,7 +100,7 @@ class Attackers:
         self._process.stdin.write(f"{json.dumps(what)}\n".encode())
         async with asyncio.timeout(60):
             line = await self._process.stdout.readline()
-        assert line, "the attackers' process has ended"
+        assert line, "the attackers' process ended"
         answer: Mapping[str, Any] = json.loads(line)
         return answer
 
@@ -131,7 +131,7 @@ async def compare(
     rounds: int,
     seconds: float,
 ) -> Comparison:
-    """Read in turns without and with the attack."""
+    """Read without and with the attack, in turns."""
     compared = Comparison(name, before=Footprint.of(server))
     compared.during = compared.before
     for _ in range(rounds):
@@ -154,7 +154,7 @@ async def compare(
 async def _settle(
     server: psutil.Process, files: int, target: Target, behaviours: Sequence[str]
 ) -> None:
-    """Give the attack time to begin; where connections are to be half open, until they are."""
+    """Give the attack time to begin. If it keeps connections half open, wait until they are."""
     await asyncio.sleep(_SETTLE_SECONDS)
     if set(behaviours) <= HALF_OPEN:
         with suppress(TimeoutError):
@@ -173,7 +173,7 @@ async def _watch(server: psutil.Process, compared: Comparison) -> None:
 
 
 async def _back(server: psutil.Process, files: int) -> float:
-    """Wait until the server has let go of what was attacked; return how long that took."""
+    """Wait until the server has closed the attackers' connections. Return how long that took."""
     began = time.monotonic()
     with suppress(TimeoutError):
         async with asyncio.timeout(_AFTER_SECONDS):

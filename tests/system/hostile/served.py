@@ -31,7 +31,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class Mode(StrEnum):
-    """How the port is guarded."""
+    """How the port is protected."""
 
     PLAIN = "plain"
     TLS = "tls"
@@ -39,7 +39,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class User:
-    """Someone with a channel of their own; `channel` is what a ScriptedAgent asks for."""
+    """A user with its own channel. A ScriptedAgent needs the attribute `channel`."""
 
     name: str
     channel: grpc.aio.Channel
@@ -63,7 +63,7 @@ class User:
 
 @dataclass(frozen=True)
 class Served:
-    """A server's process."""
+    """The process of a server."""
 
     mode: Mode
     port: int
@@ -82,7 +82,7 @@ class Served:
 
     @asynccontextmanager
     async def user(self, subject: str) -> AsyncIterator[User]:
-        """Someone on a connection of their own."""
+        """Open a connection for a user."""
         token = self.token(subject)
         metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
@@ -98,7 +98,7 @@ class Served:
             yield User(subject, channel, metadata)
 
     async def target(self, big_entries: int = BIG_LOG_ENTRIES) -> Target:
-        """Give the attackers what any user may have: tasks of their own, one with a large log."""
+        """Give the attackers what any user can get: their own tasks, one with a large log."""
         async with self.user(HOSTILE) as mallory:
             big = await mallory.create_task("big")
             other = await mallory.create_task("other")
@@ -120,7 +120,7 @@ class Served:
 async def served(
     directory: Path, mode: Mode, *, database_url: str | None = None, **settings: str
 ) -> AsyncIterator[Served]:
-    """Run a server; `settings` are variables without their prefix, in lower case."""
+    """Run a server. `settings` are variables without their prefix, in lower case."""
     port = lasting_port()
     command = [str(TASKLOGS), "serve", f"--listen=127.0.0.1:{port}"]
     command.append(

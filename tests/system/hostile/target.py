@@ -1,4 +1,4 @@
-"""Whom to attack, and with what in hand."""
+"""The target of an attack, and the credentials for it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Target:
-    """A server's port, and the credentials of a user of it who means harm."""
+    """A server's port, and the credentials of a malicious user of it."""
 
     port: int
     task: str
-    """A task of the attacker's own, with a large log."""
+    """A task of the attacker with a large log."""
     agent_token: str
-    """Of another task of the attacker's own."""
+    """An agent token of another task of the attacker."""
     ca: str | None = None
-    """The authority that signed the server's certificate; None: plain text."""
+    """The CA of the server's certificate. None means plain text."""
     user_token: str | None = None
-    """None: the server asks for none."""
+    """None if the server requires none."""
     half_open: int = 1000
-    """How many connections stop half way, of each kind."""
+    """How many connections each half-open behaviour keeps."""
 
     @property
     def tls(self) -> ssl.SSLContext | None:

@@ -1,7 +1,7 @@
-"""Every hostile behaviour for some seconds, against a server whose patience is a second.
+"""Every hostile behaviour for some seconds, against a server whose time limits are one second.
 
-What is asserted holds on any machine. `python -m tests.system.hostile` measures how slow readers
-become.
+The assertions hold on any machine. `python -m tests.system.hostile` measures how much slower
+readers become.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.system.hostile.target import Target
 
 MIB = 1024 * 1024
 PATIENCE_SECONDS = 1
-# A graceful goodbye takes gRPC a round trip, and a loaded machine its time.
+# A graceful close takes gRPC one round trip, and longer on a loaded machine.
 ENDED_WITHIN_SECONDS = PATIENCE_SECONDS + 6.0
 ATTACK_SECONDS = 1.5
 FILES_MARGIN = 8
@@ -41,21 +41,21 @@ FLOODS = (
     "calls without a token",
 )
 UNREAD = (
-    "reads never taken",
-    "follows never taken",
-    "agent streams never taken",
+    "unread reads",
+    "unread follows",
+    "unread agent streams",
     "follows never read by a gRPC client",
 )
 OTHERS = ("connections that come and go", "requests without end")
 
-# What the allocator keeps of what was needed at the same time: headers of a megabyte, when they are
-# parsed, and answers that nobody took.
+# What the allocator keeps after the peak: headers of one megabyte while they are parsed, and
+# responses that nobody read.
 GROWTH_BYTES = {NOISE: 40 * MIB, FLOODS: 500 * MIB, UNREAD: 700 * MIB, OTHERS: 60 * MIB}
 
 
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("names", [NOISE, FLOODS, UNREAD, OTHERS], ids=lambda names: names[0])
-async def test_honest_readers_are_answered_meanwhile_and_nothing_is_left(
+async def test_honest_readers_are_answered_during_an_attack_and_nothing_is_left_after_it(
     database: str, tmp_path: Path, mode: Mode, names: Sequence[str]
 ) -> None:
     async with (
@@ -79,7 +79,7 @@ async def test_honest_readers_are_answered_meanwhile_and_nothing_is_left(
 
 
 @pytest.mark.parametrize("mode", Mode)
-async def test_connections_that_stop_half_way_are_ended_in_time(
+async def test_half_open_connections_are_closed_in_time(
     database: str, tmp_path: Path, mode: Mode
 ) -> None:
     async with (
@@ -103,7 +103,7 @@ async def test_connections_that_stop_half_way_are_ended_in_time(
         await _all_is_as_before(server, reading, files)
 
 
-async def test_connections_past_the_bound_are_closed_and_places_come_back(
+async def test_connections_above_the_limit_are_closed_and_their_slots_become_free(
     database: str, tmp_path: Path
 ) -> None:
     settings = impatient() | {"connections": "40"}
@@ -113,7 +113,7 @@ async def test_connections_past_the_bound_are_closed_and_places_come_back(
     ):
         target = dataclasses.replace(await server.target(big_entries=1), half_open=100)
         files = server.process.num_fds()
-        # Each way for a connection to end must give its place back, or none would be left.
+        # Every way for a connection to end must free its slot, or none would be left.
         for name in sorted(HALF_OPEN):
             tally = Tally()
             attack = _begun(name, target, tally)

@@ -1,4 +1,4 @@
-"""A world of real processes under load and faults, a ledger of what each part said, and a verdict.
+"""Real processes under load and faults, a ledger of what each part reported, and a verdict.
 
 `python -m tests.system.soak --help`; docs/development.md says how to read what it prints.
 """

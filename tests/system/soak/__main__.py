@@ -30,13 +30,13 @@ def main(options: Options) -> int:
         return 2
     began = time.monotonic()
     verdict = judge(ledger)
-    tell(f"judged in {time.monotonic() - began:.1f} s")
+    tell(f"verdict after {time.monotonic() - began:.1f} s")
     for line in lines(verdict):
         tell(line)
     if verdict.is_good and options.keep is None:
         shutil.rmtree(directory)
     else:
-        tell(f"all that was noted is in {directory}")
+        tell(f"all records are in {directory}")
     return 0 if verdict.is_good else 1
 
 

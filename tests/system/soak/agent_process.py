@@ -1,4 +1,4 @@
-"""The real `tasklogs agent`, with its wire recorded: what it sent and what was acknowledged.
+"""The real `tasklogs agent` with a record of its stream: what it sent and what was acknowledged.
 
 Records of `wire.jsonl`, each with the pid of its process and the number of its stream:
 
@@ -32,7 +32,7 @@ CLOCK = "clock"
 
 
 class _RecordedCall:
-    """A call of `Connect` that notes each message before it is sent and after it has come."""
+    """A call of `Connect` that records each message before it is sent and after it is received."""
 
     def __init__(self, call: Any, journal: Journal, stream: int) -> None:
         self._call = call
@@ -103,7 +103,7 @@ def _heard(message: pb.ServerMessage) -> dict[str, Any] | None:
 
 
 def main(argv: list[str]) -> int:
-    """Run `tasklogs agent` with `argv`; a variable names the directory of its workspace."""
+    """Run `tasklogs agent` with `argv`. A variable names the directory of its workspace."""
     directory = Path(os.environ[DIRECTORY_VARIABLE])
     moved_clock.follow(directory / CLOCK)
     journal = Journal(directory / "wire.jsonl")
@@ -118,7 +118,7 @@ def main(argv: list[str]) -> int:
             streams += 1
             return _RecordedCall(self._stub.Connect(*arguments, **options), journal, streams)
 
-    # Save for its clock the one place where the agent is not as deployed: its calls are heard.
+    # Apart from its clock, this is the only place where the agent differs from a deployed one.
     vars(run)["TaskAgentsStub"] = RecordedStub
     from tasklogs.cli.main import main as command
 

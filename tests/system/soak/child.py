@@ -1,4 +1,4 @@
-"""The nursery's children as the harness holds them."""
+"""The child processes of a run, as the harness uses them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.system.soak.journal import Journal
 
 _ROOT = Path(__file__).parents[3]
 _END_SECONDS = 30.0
-_BIRTH_SECONDS = 60.0
+_START_SECONDS = 60.0
 _AGAIN_SECONDS = 0.5
-"""From the end of a process to its next start, by its supervisor."""
+"""From the end of a process to its restart by the supervisor."""
 
 
-class Nursery:
-    """Starts children. Leaving the block ends all of them."""
+class Spawner:
+    """Starts child processes. The end of the block ends all of them."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        """Of starts, signals and ends."""
+        """Records starts, signals and ends."""
         self._numbers = itertools.count(1)
-        self._born: dict[int, asyncio.Future[int]] = {}
+        self._starting: dict[int, asyncio.Future[int]] = {}
         self._children: dict[int, Child] = {}
         self._again: set[asyncio.Task[None]] = set()
         self._process: asyncio.subprocess.Process
@@ -37,12 +37,12 @@ class Nursery:
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.system.soak.nursery"),
+            *(sys.executable, "-m", "tests.system.soak.spawner"),
             cwd=_ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        self._reading = asyncio.create_task(self._read_reports(), name="the nursery's reports")
+        self._reading = asyncio.create_task(self._read_reports(), name="the spawner's reports")
         return self
 
     async def __aexit__(
@@ -64,17 +64,17 @@ class Nursery:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
 
-    async def birth(self, child: Child, order: Mapping[str, object]) -> tuple[int, int]:
-        """Start a process; returns its number and pid."""
+    async def spawn(self, child: Child, order: Mapping[str, object]) -> tuple[int, int]:
+        """Start a process. Returns its number and pid."""
         number = next(self._numbers)
-        born = self._born[number] = asyncio.get_running_loop().create_future()
+        started = self._starting[number] = asyncio.get_running_loop().create_future()
         self._children[number] = child
         self.order(start=number, **order)
-        async with asyncio.timeout(_BIRTH_SECONDS):
-            return number, await born
+        async with asyncio.timeout(_START_SECONDS):
+            return number, await started
 
     def later(self, child: Child) -> None:
-        """Start a child again, in a while."""
+        """Start a child again after a pause."""
         again = asyncio.create_task(child.start_again(), name=f"{child.name} starts again")
         self._again.add(again)
         again.add_done_callback(self._again.discard)
@@ -84,24 +84,24 @@ class Nursery:
         async for line in self._process.stdout:
             report = json.loads(line)
             if "started" in report:
-                born = self._born.pop(report["started"])
-                if not born.done():  # whoever ordered it may have left
-                    born.set_result(report["pid"])
+                started = self._starting.pop(report["started"])
+                if not started.done():  # the caller may have been cancelled
+                    started.set_result(report["pid"])
             else:
                 self._children.pop(report["ended"]).has_ended(report["code"])
 
 
 class Child:
-    """A part of the world that runs as a process of the nursery: a tests.system.soak.fault.Process.
+    """A part of the system that runs as a child process: a tests.system.soak.fault.Process.
 
-    It is started again where it ends by itself, as whatever runs a service does. `command` is asked
-    at each start, with the number of it from 1. `entry`: a module with a `main(argv)`; None: argv
-    is a command.
+    If it ends by itself, it is started again, as a service supervisor does. `command` returns the
+    arguments of each start, which is numbered from 1. `entry` is a module with a `main(argv)`. None
+    means that argv is a command.
     """
 
     def __init__(
         self,
-        nursery: Nursery,
+        spawner: Spawner,
         name: str,
         said: Path,
         command: Callable[[int], Sequence[str]],
@@ -109,7 +109,7 @@ class Child:
         entry: str | None = None,
         variables: Mapping[str, str] = {},
     ) -> None:
-        self._nursery = nursery
+        self._spawner = spawner
         self.name = name
         self.said = said
         self._command = command
@@ -123,7 +123,7 @@ class Child:
         self.is_wanted = False
         self.starts = 0
         self.gave_up = 0
-        """How often it ended by itself."""
+        """How often the process ended by itself."""
         self.code: int | None = None
 
     @property
@@ -142,7 +142,7 @@ class Child:
             self.starts += 1
             self._ended.clear()
             argv = list(self._command(self.starts))
-            self._number, self._pid = await self._nursery.birth(
+            self._number, self._pid = await self._spawner.spawn(
                 self,
                 {
                     "entry": self._entry,
@@ -151,10 +151,10 @@ class Child:
                     "said": str(self.said),
                 },
             )
-            self._nursery.journal.note(name=self.name, what="started", pid=self._pid)
+            self._spawner.journal.note(name=self.name, what="started", pid=self._pid)
 
     async def start_again(self) -> None:
-        """Start, unless somebody else wants it away by then."""
+        """Start it, unless it was killed or stopped on purpose meanwhile."""
         await asyncio.sleep(_AGAIN_SECONDS)
         if self.is_wanted:
             await self.start()
@@ -175,19 +175,19 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         if self.is_running:
-            self._nursery.journal.note(name=self.name, what=number.name, pid=self._pid)
-            self._nursery.order(signal=self._number, number=int(number))
+            self._spawner.journal.note(name=self.name, what=number.name, pid=self._pid)
+            self._spawner.order(signal=self._number, number=int(number))
 
     def has_ended(self, code: int) -> None:
         self.code = code
-        self._nursery.journal.note(name=self.name, what="ended", pid=self._pid, code=code)
+        self._spawner.journal.note(name=self.name, what="ended", pid=self._pid, code=code)
         self._ended.set()
         if self.is_wanted:
             self.gave_up += 1
-            self._nursery.later(self)
+            self._spawner.later(self)
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process' own, without settings of a server of one's own."""
+    """Return this process's environment without settings of a server."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TASKLOGS_")}
     return kept | {"PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE"} | dict(variables)

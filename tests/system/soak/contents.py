@@ -1,4 +1,4 @@
-"""How the ledger names a content without repeating it."""
+"""A short name for a content, so that the ledger need not repeat the content."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ MARK_DIGITS = 16
 
 
 def mark(content: str) -> str:
-    """Return the first digits of the SHA-256 of the content's UTF-8."""
+    """Return the first digits of the SHA-256 of the content in UTF-8."""
     return hashlib.sha256(content.encode()).hexdigest()[:MARK_DIGITS]

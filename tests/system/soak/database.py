@@ -1,4 +1,4 @@
-"""The world's Postgres, as a tests.system.soak.fault.Postgres."""
+"""The Postgres of a run, as a tests.system.soak.fault.Postgres."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SMALL_SETTINGS = {"max_wal_size": "256MB"}
 
 
 class Database:
-    """Durable, on a unix socket; nothing here blocks the event loop."""
+    """Durable, on a unix socket. No method blocks the event loop."""
 
     name = "postgres"
 
     def __init__(self, data_dir: Path, journal: Journal, *, small_disk: bool = False) -> None:
-        """`small_disk`: on a disk of its own, in memory, where this process may have one."""
+        """`small_disk`: use a disk in memory, if this process may mount one."""
         self._server = PostgresServer(data_dir, _SMALL_SETTINGS if small_disk else {})
         self._wants_small_disk = small_disk
         self._disk: SmallDisk | None = None
@@ -53,14 +53,14 @@ class Database:
             try:
                 disk.mount()
             except PermissionError:
-                made.rename(cluster)  # as it was; the fault says what it does instead
+                made.rename(cluster)  # back in its place: the fault then simulates a full disk
                 return
             cluster.chmod(0o700)
             shutil.copytree(made, cluster, dirs_exist_ok=True)
             shutil.rmtree(made)
             self._disk = disk
 
-        # The mount is the supervisor's thread's, and so Postgres' own.
+        # The mount belongs to the supervisor's thread, so Postgres has it too.
         self._server.run(move())
 
     async def __aexit__(self, *_: object) -> None:
@@ -73,7 +73,7 @@ class Database:
 
     @property
     def socket(self) -> Path:
-        """Where it listens."""
+        """The directory of its socket."""
         options = parse_qs(urlsplit(self._server.dsn()).query)
         return Path(options["host"][0]) / f".s.PGSQL.{options['port'][0]}"
 
@@ -81,7 +81,7 @@ class Database:
         return self._server.dsn(database)
 
     def dsn_over(self, port: int) -> str:
-        """The server's, over a TCP port that leads here."""
+        """Return the DSN for the server: over a TCP port that leads to this Postgres."""
         user = urlsplit(self._server.dsn()).username
         return f"postgresql://{user}@127.0.0.1:{port}/tasklogs?sslmode=disable"
 
@@ -111,7 +111,7 @@ class Database:
         if not self._is_running:
             return
         self._journal.note(name=self.name, what=number.name, pid=self.pid)
-        # The postmaster first: stopped, it starts no more children; going on, it reaps them.
+        # The postmaster first: a stopped one starts no more children, a running one reaps them.
         os.kill(self.pid, number)
         for child in psutil.Process(self.pid).children(recursive=True):
             try:

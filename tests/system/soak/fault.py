@@ -1,4 +1,4 @@
-"""What a fault is, and what of the world it may touch."""
+"""The interface of a fault, and the parts of the system that faults may affect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Part(enum.Enum):
-    """What faults take hold of. Two that take hold of the same part never overlap."""
+    """A part that a fault affects. Two faults that affect the same part never overlap."""
 
     SERVER = enum.auto()
     POSTGRES = enum.auto()
@@ -28,8 +28,8 @@ class Part(enum.Enum):
 
 
 class Process(Protocol):
-    """A part of the world that runs as a process, under a supervisor that starts it again where it
-    ends by itself. Belongs to the event loop."""
+    """A part of the system that runs as a process. A supervisor starts it again if it ends by
+    itself. Use it from the event loop only."""
 
     @property
     def name(self) -> str:
@@ -38,54 +38,54 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """The process of now; of Postgres the postmaster."""
+        """The pid of the current process. For Postgres: of the postmaster."""
         ...
 
     async def kill(self) -> None:
-        """SIGKILL; returns when it is gone. It stays away until `start`."""
+        """Send SIGKILL, and wait until it is gone. It stays stopped until `start`."""
         ...
 
     async def start(self) -> None:
-        """Start it, if it does not run. It may need a while to be of use."""
+        """Start it if it does not run. It may need some time before it works."""
         ...
 
     async def end(self) -> int:
-        """SIGTERM (Postgres: a fast shutdown); returns its exit code. It stays away until
+        """Send SIGTERM (Postgres: a fast shutdown). Returns the exit code. It stays stopped until
         `start`."""
         ...
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; to all processes of Postgres at once. Nothing where it does not run."""
+        """Send a signal, for Postgres to all its processes at once. Does nothing if it is down."""
         ...
 
 
 class Postgres(Process, Protocol):
-    """Durable (fsync on). The server reaches it over `World.database_network`, faults directly."""
+    """Durable (fsync on). The server connects over `World.database_network`, faults directly."""
 
     async def execute(self, statement: str) -> None:
-        """Run one statement as superuser, outside the server's database. 30 s at most."""
+        """Run one statement as superuser outside the server's database, for at most 30 s."""
         ...
 
     async def fill_disk(self) -> int | None:
-        """Leave no byte free on the disk that it has for itself; how many were. None: it has none,
-        and nothing happened."""
+        """Fill Postgres' own disk. Returns the bytes that were free. None: it has no disk of its
+        own, and nothing was done."""
         ...
 
     async def empty_disk(self) -> None:
-        """Give back what `fill_disk` took."""
+        """Free what `fill_disk` took."""
         ...
 
     def dsn(self, database: str = "tasklogs") -> str:
-        """Superuser's, over the unix socket, past every proxy."""
+        """Return the superuser's DSN, over the unix socket and past every proxy."""
         ...
 
 
 class Workspace(Protocol):
-    """One task's compute: an agent and a task app."""
+    """The compute of one task: an agent and a task app."""
 
     @property
     def number(self) -> int:
-        """From 1."""
+        """Counts from 1."""
         ...
 
     @property
@@ -105,7 +105,7 @@ class Workspace(Protocol):
 
     @property
     def task_app(self) -> Process:
-        """tests/system/soak/task_app.py. SIGTERM saves its state, SIGKILL does not."""
+        """tests/system/soak/task_app.py. It saves its state at SIGTERM, but not at SIGKILL."""
         ...
 
     @property
@@ -114,27 +114,27 @@ class Workspace(Protocol):
         ...
 
     def another_agent(self) -> AbstractAsyncContextManager[Process]:
-        """Run one more agent with the same token."""
+        """Run a second agent with the same token."""
         ...
 
     @property
     def state_file(self) -> Path:
-        """What the task app loads at its start: a JSON list of messages (fakes.task_app).
+        """The state that the task app loads at its start: a JSON list of messages (fakes.task_app).
 
-        Written at SIGTERM and at the order `save`. While the task app is away a fault may cut,
-        change, replace or remove it: fewer messages, other ones, an older save. Contents that are
-        put there must be unlike any other's (say the fault's chance in them).
+        Written at SIGTERM and at the order `save`. While the task app is stopped, a fault may
+        shorten, change, replace or remove it: fewer messages, other ones, an older save. Contents
+        that a fault writes must be unique (for example made from the fault's own randomness).
         """
         ...
 
     @property
     def clock(self) -> Path:
-        """The file that moves the wall clocks of agent and task app (moved_clock)."""
+        """The file that shifts the wall clocks of agent and task app (moved_clock)."""
         ...
 
     async def order(self, order: str, **arguments: Any) -> None:
-        """Tell the task app to do something, see tests/system/soak/task_app.py: `save`, `withdraw`,
-        `hang` (seconds), `fail` (path, how, times). Raises httpx.HTTPError where it does not
+        """Give the task app an order, see tests/system/soak/task_app.py: `save`, `withdraw`,
+        `hang` (seconds), `fail` (path, how, times). Raises httpx.HTTPError if it does not
         answer."""
         ...
 
@@ -144,16 +144,16 @@ class Server(Process, Protocol):
 
     @property
     def port(self) -> int:
-        """Where it listens, itself."""
+        """The port that the server itself listens on."""
         ...
 
 
 class World(Protocol):
-    """What faults may touch."""
+    """Everything that faults may affect."""
 
     @property
     def directory(self) -> Path:
-        """For what a fault writes."""
+        """Where faults may write files."""
         ...
 
     @property
@@ -168,70 +168,70 @@ class World(Protocol):
 
     @property
     def server_clock(self) -> Path:
-        """The file that moves the wall clock of all servers: tests.system.soak.moved_clock."""
+        """The file that shifts the wall clock of all servers: tests.system.soak.moved_clock."""
         ...
 
     @property
     def workspaces(self) -> Sequence[Workspace]:
-        """One for each task."""
+        """One per task."""
         ...
 
     @property
     def agent_network(self) -> FaultyProxy:
-        """Agents to server."""
+        """From agents to the server."""
         ...
 
     @property
     def reader_network(self) -> FaultyProxy:
-        """Readers and followers to server."""
+        """From readers and followers to the server."""
         ...
 
     @property
     def database_network(self) -> FaultyProxy:
-        """Server to Postgres; it takes TCP and passes on to a unix socket."""
+        """From the server to Postgres. It accepts TCP and forwards to a unix socket."""
         ...
 
     def second_server(self) -> AbstractAsyncContextManager[Server]:
         """Run another `tasklogs serve` on the same database, over the same database network.
 
-        A proxy's `target` may be set to its `port` meanwhile.
+        Meanwhile a fault may set the `target` of a proxy to its `port`.
         """
         ...
 
     async def serving(self, port: int | None = None) -> None:
-        """Wait until the server at a port (None: the one) says that it is SERVING; 60 s at
-        most."""
+        """Wait at most 60 s until the server on a port reports SERVING. None: the first
+        server."""
         ...
 
 
 class Fault(Protocol):
-    """One kind of fault; the same object is used for each that happens."""
+    """One kind of fault. The same object is used each time it happens."""
 
     @property
     def name(self) -> str:
-        """As printed and as `--only` takes it: `server-killed`."""
+        """The name as it is printed and as `--only` takes it: `server-killed`."""
         ...
 
     @property
     def parts(self) -> frozenset[Part]:
-        """What it takes hold of. SERVER and READER_NETWORK also excuse readers whose connection
-        fails meanwhile."""
+        """The parts that it affects. SERVER and READER_NETWORK also excuse readers whose
+        connection fails meanwhile."""
         ...
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """The shortest and longest that the schedule lets it last."""
+        """The shortest and the longest time that the schedule may give it."""
         ...
 
     @property
     def lets_calls_finish(self) -> bool:
-        """A call that reached the server gets the server's own answer: nothing excuses another."""
+        """Whether a call that reached the server must still get the server's own answer."""
         ...
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
-        """Do harm, wait `seconds` (or as long as it must), undo it; return what it was, in a line.
+        """Do harm, wait `seconds` (or as long as needed), undo it. Returns one line about it.
 
-        All chance comes from `chance`, so that the same seed does the same. Undo it also when
-        cancelled. What is left behind must be able to recover by itself.
+        Takes all randomness from `chance`, so that a seed repeats the same run. Undoes the harm
+        when cancelled, too. The system must be able to recover by itself from what remains.
         """
         ...

@@ -1,4 +1,4 @@
-"""How much happened in a run, and how long the longest gap was."""
+"""How much happened in a run, and how long the longest delay was."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from dataclasses import dataclass, field
 from tests.system.soak.checks.store import was_steady
 from tests.system.soak.ledger import Ledger, TaskLedger
 
-# After a fault an agent may wait so long before it dials again.
+# After a fault an agent may wait this long before it connects again.
 _RECOVERY_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one run. Seconds are from the first showing of a content until the ack that covers it."""
+    """Figures of one run. Delays are the seconds from the first display of a content to its ack."""
 
     states: int
-    """Contents that the task apps showed, each growth counted."""
+    """Contents that the task apps showed. Each growth counts."""
     appends: int
     acknowledged: int
     entries: int
-    """In the store."""
+    """Stored entries."""
     epochs: int
     kills: int = 0
-    """Of agent and task app together."""
+    """Kills of agent and task app together."""
     judged_kills: int = 0
-    """Those with nothing else at fault: held against the 250 ms."""
+    """Those without another fault: the 250 ms are checked for them."""
     reads: dict[str, int] = field(default_factory=dict)
-    """By code and reason; the good ones by live and stored."""
+    """By code and reason. Successful reads are counted as live or stored."""
     slowest_read_seconds: float = 0.0
     events: int = 0
     longest_gap_seconds: float = 0.0
     longest_gap: str = ""
-    """Where that was."""
+    """The task and the time of the longest delay."""
     longest_quiet_gap_seconds: float = 0.0
-    """The longest while no fault was near."""
+    """The longest delay while no fault was near."""
 
 
 def figures_of(ledger: Ledger) -> Figures:
@@ -81,7 +81,7 @@ class _Gap:
 
 
 def _gaps(task: TaskLedger) -> list[_Gap]:
-    """Each state that an agent may pass on, with the time until an ack that covers it."""
+    """Return each state that an agent may send, with its delay until an ack covers it."""
     covered: list[tuple[int, float]] = []
     for append in task.wire.acked:
         if append.changes and task.shown.knows(*append.changes[-1]):

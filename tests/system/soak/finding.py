@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""The findings of checks."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 
 class Kind(enum.Enum):
-    """What must be 0, as it is printed."""
+    """The kinds of findings, as they are printed. A good run has none of any kind."""
 
     LOST = "lost"
     REPEATED = "repeated"
     REORDERED = "reordered"
     STALE = "stale live reads"
     BACKWARDS = "reads older than an acknowledgement"
-    INVENTED = "contents nobody showed"
+    INVENTED = "contents that no task app showed"
     WRONG_ANSWER = "wrong answers"
     FOLLOW_DIFFERS = "follows that differ"
     UNSETTLED = "not settled"
-    FAULT_FAILED = "faults that failed"
+    FAULT_FAILED = "faults that could not be injected"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that must not be; `what` says where to look."""
+    """One violation of a promise. `what` says where to look."""
 
     kind: Kind
     task: str

@@ -1,4 +1,4 @@
-"""Those who follow every task to the end. Records of `followed-KIND.jsonl`, in order:
+"""Followers of every task, until the end. Records of `followed-KIND.jsonl`, in order:
 
     status        status
     entries       epoch, changes: [[id, revision, replaces, mark], ...]
@@ -38,7 +38,7 @@ KINDS = {"deltas": True, "whole": False}
 
 
 class Follower:
-    """One follow of the client library, from the log's beginning."""
+    """One follow of the client library, from the beginning of the log."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -46,7 +46,7 @@ class Follower:
         self.is_over = False
 
     async def follow(self, client: TaskLogsClient, task: str, *, deltas: bool) -> None:
-        """Note every event until cancelled."""
+        """Record every event until cancelled."""
         try:
             async for event in client.follow(task, deltas=deltas, on_reconnect=self._connection):
                 self._note(event)

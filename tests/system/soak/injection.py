@@ -1,7 +1,7 @@
-"""Faults as they happen. Records of `faults.jsonl`:
+"""Injects faults. Records of `faults.jsonl`:
 
 began   number, name, parts, lets_calls_finish
-ended   number, what, error (null: it went as meant)
+ended   number, what, error (null: it went as planned)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.system.soak.schedule import Planned
 
 
 class Injection:
-    """Injects what is planned. A fault waits where another still holds a part that it needs."""
+    """Injects planned faults. A fault waits while another one affects the same part."""
 
     def __init__(self, world: World, journal: Journal, tell: Callable[[str], None]) -> None:
         self._world = world
@@ -27,10 +27,10 @@ class Injection:
         self._held = {part: asyncio.Lock() for part in Part}
 
     async def run(self, planned: Sequence[Planned], seconds: float) -> None:
-        """Inject what is planned; returns when so much time and the last fault are over.
+        """Inject the planned faults. Returns when the time and the last fault are over.
 
-        Recoveries take their time, so that faults may come later than planned, and the last of them
-        not at all.
+        Recoveries take time, so faults may come later than planned, and the last ones may be
+        left out.
         """
         began = time.monotonic()
         injected: list[tuple[Planned, asyncio.Task[float]]] = []
@@ -39,11 +39,11 @@ class Injection:
             for one in planned:
                 at = began + one.at_seconds
                 for before, injecting in injected:
-                    # What is to be quiet between two is so, however long the first takes.
+                    # Keeps the planned quiet time between two faults, however long the first takes.
                     if (quiet_seconds := one.at_seconds - before.ends_seconds) >= 0:
                         at = max(at, await injecting + quiet_seconds)
                 await asyncio.sleep(max(0.0, at - time.monotonic()))
-                # In the order of the plan: the next is not begun while this one waits.
+                # In the order of the plan: the next fault does not begin while this one waits.
                 holding = await self._take_hold(one)
                 if time.monotonic() > began + seconds:
                     await holding.aclose()
@@ -61,7 +61,7 @@ class Injection:
         return holding
 
     async def _inject(self, one: Planned, holding: AsyncExitStack, began: float) -> float:
-        """Return when it was over."""
+        """Inject one fault. Returns the time of its end."""
         fault = one.fault
         async with holding:
             self._journal.note(
@@ -75,7 +75,7 @@ class Injection:
             try:
                 what = await fault.inject(self._world, random.Random(one.seed), one.seconds)
             except Exception as failure:
-                what = error = f"could not: {failure!r}"
+                what = error = f"failed: {failure!r}"
             self._journal.note(kind="ended", number=one.number, what=what, error=error)
         seconds = time.monotonic() - at
         self._tell(f"{at - began:8.1f} s  {fault.name:<24} {seconds:5.1f} s  {what}")

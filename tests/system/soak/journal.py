@@ -1,4 +1,4 @@
-"""Files to which a process adds what it said and heard, a line each; nothing written is lost."""
+"""Files in which a process records what it sent and received, one line each. No record is lost."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
-"""`t`, its moment in seconds of CLOCK_MONOTONIC, and what its kind has."""
+"""`t` is its time in seconds of CLOCK_MONOTONIC. The other fields depend on its kind."""
 
 
 class Journal:
-    """Appends records. Unbuffered: what was noted outlives a SIGKILL of the one who noted it.
+    """Appends records. It is unbuffered: a record survives a SIGKILL of the process that wrote it.
 
-    CLOCK_MONOTONIC is one clock for all processes of the machine, whatever faults do to others.
+    CLOCK_MONOTONIC is the same for all processes of the machine. Faults of wall clocks leave it.
     """
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
 
     def note(self, **fields: Any) -> float:
-        """Add a record of now; return its moment."""
-        moment = time.monotonic()
-        line = json.dumps({"t": round(moment, 6), **fields}, separators=(",", ":"))
+        """Add a record with the current time. Returns that time."""
+        at = time.monotonic()
+        line = json.dumps({"t": round(at, 6), **fields}, separators=(",", ":"))
         os.write(self._descriptor, line.encode() + b"\n")
-        return moment
+        return at
 
     def close(self) -> None:
         os.close(self._descriptor)
 
 
 def read_journal(path: Path) -> Iterator[Record]:
-    """Yield the records of a file in order; none where there is no file.
+    """Yield the records of a file in order. A missing file has none.
 
-    A line that was torn by a SIGKILL in its write is passed over.
+    Skips a line that is incomplete because of a SIGKILL during its write.
     """
     if not path.exists():
         return

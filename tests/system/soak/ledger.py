@@ -1,4 +1,4 @@
-"""Everything that was noted in a run, put together for the checks."""
+"""All records of a run, put together for the checks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Read:
     ended: float
     task: str
     tail: int | None
-    """How many of the last entries were asked for; None: all."""
+    """How many of the last entries were requested. None means all."""
     code: str
     reason: str | None = None
     retry: bool = False
-    """Whether RetryInfo was there."""
+    """Whether the refusal had RetryInfo."""
     message: str = ""
     snapshot: bool = False
     epoch: int = 0
     revision: int = 0
     entries: Sequence[tuple[int, int, str]] = ()
-    """Ids, revisions and marks of contents."""
+    """Ids, revisions and content marks."""
 
     @property
     def is_ok(self) -> bool:
@@ -44,7 +44,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A fault that happened, from its begin to when it was undone."""
+    """A fault that happened, from its begin until it was undone."""
 
     number: int
     name: str
@@ -57,56 +57,56 @@ class Window:
 
     @property
     def kills_both(self) -> bool:
-        """Whether it kills agents and task apps together, and does nothing else."""
+        """Whether it only kills agents and task apps together."""
         return self.parts == {Part.AGENTS, Part.TASK_APPS}
 
 
 @dataclass
 class TaskLedger:
-    """What concerns one task."""
+    """Everything about one task."""
 
     task: str
     shown: Shown
     wire: Wire
     stored: Stored
     follows: dict[str, list[Record]]
-    """Per kind what its follower noted."""
+    """The records of its follower, per kind."""
     kills: list[float] = field(default_factory=list)
-    """When agent and task app were killed together: before the first was."""
+    """When agent and task app were killed together: the time before the first kill."""
     starts: list[float] = field(default_factory=list)
-    """When an agent or a task app was started."""
+    """When an agent or a task app started."""
 
 
 @dataclass
 class Ending:
-    """What was seen when everything had ended."""
+    """What was seen after everything had ended."""
 
     stored: dict[str, Stored] = field(default_factory=dict)
-    """By task."""
+    """The stored log of each task."""
     unsettled: list[str] = field(default_factory=list)
-    """What did not come to agree in time."""
+    """What did not agree in time."""
     settled_after_seconds: float = 0.0
 
 
-# asyncio prints the result of a run's task for itself: not all of this.
+# asyncio prints the result of a finished task on its own; a whole ledger would be too much.
 @dataclass(repr=False)
 class Ledger:
-    """A run."""
+    """All records of a run."""
 
     tasks: list[TaskLedger]
     reads: list[Read]
-    """In the order of their ends."""
+    """In the order in which they ended."""
     faults: list[Window]
     ending: Ending = field(default_factory=Ending)
 
     def slowest_ack_seconds(self, began: float, ended: float) -> float:
-        """Return the longest that an ack of any task took, of appends sent in a span."""
-        first, last = (bisect_left(self._sent, moment) for moment in (began, ended))
+        """Return the slowest ack of any task, of appends sent in a time span."""
+        first, last = (bisect_left(self._sent, t) for t in (began, ended))
         return max((took for _, took in self._acks[first:last]), default=0.0)
 
     @cached_property
     def _acks(self) -> list[tuple[float, float]]:
-        """When what was sent, and how many seconds its ack took."""
+        """The time at which each append was sent, and the seconds until its ack."""
         return sorted(
             (one.sent, (one.acked or 0.0) - one.sent)
             for task in self.tasks
@@ -118,7 +118,7 @@ class Ledger:
         return [sent for sent, _ in self._acks]
 
     def faults_between(self, began: float, ended: float) -> list[Window]:
-        """Return the faults that were there at some moment of a span."""
+        """Return the faults that overlap a time span."""
         return [one for one in self.faults if one.began <= ended and one.ended >= began]
 
 
@@ -126,7 +126,7 @@ _TOGETHER_SECONDS = 0.02
 
 
 def read_ledger(directory: Path, tasks: Iterable[tuple[str, Path]], ending: Ending) -> Ledger:
-    """Read a run's files. `tasks`: each with its directory."""
+    """Read the files of a run. `tasks` are pairs of a task and its directory."""
     processes = list(read_journal(directory / "processes.jsonl"))
     found = []
     for number, (task, task_directory) in enumerate(tasks, 1):

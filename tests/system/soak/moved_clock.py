@@ -1,10 +1,10 @@
-"""A wall clock that a fault can move: real time and the seconds that a file says.
+"""A wall clock that a fault can shift: the real time plus the seconds in a file.
 
     python -m tests.system.soak.moved_clock FILE --listen=ADDRESS --database-url=URL    # a server
 
-A server is given the clock as an argument. Its `time` module stays real: gRPC takes deadlines by
-it, and gRPC's core has the real clock anyway. Monotonic clocks stay as they are, as on any machine
-whose clock is set.
+The server is given the clock as an argument. Its `time` module stays real: gRPC computes deadlines
+with it, and gRPC's core uses the real clock anyway. Monotonic clocks stay, as on any machine whose
+clock is set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 class MovedClock:
-    """`file` is looked at each time; while it is missing the time is the real one."""
+    """Reads `file` each time. If the file is missing, the time is the real one."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -50,14 +50,14 @@ class MovedClock:
 
 
 def move(file: Path, offset_seconds: float) -> None:
-    """Let the processes that look at `file` be so far from real time, from now on."""
+    """Shift the clock of all processes that use `file` by this offset from the real time."""
     written = file.with_suffix(".new")
     written.write_text(str(offset_seconds))
     written.replace(file)
 
 
 def follow(file: Path) -> None:
-    """Let the wall clock of this process, an agent or a task app, be the one of `file`."""
+    """Make the wall clock of this process, an agent or a task app, follow `file`."""
     clock = MovedClock(file)
     vars(time)["time_ns"] = clock.time_ns
     vars(time)["time"] = clock.time

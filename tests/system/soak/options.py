@@ -1,4 +1,4 @@
-"""The command line's options."""
+"""The options of the command line."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """One run. The same seed plans the same faults, tasks and kinds being the same."""
+    """One run. The same seed plans the same faults if tasks and kinds are the same."""
 
     seconds: float = 60.0
     tasks: int = 6
     seed: int = 1
     only: tuple[str, ...] = ()
-    """Names of kinds of faults, or beginnings of names; none: all kinds."""
+    """Names of kinds of faults, or prefixes of names. Empty means all kinds."""
     quiet_seconds: float = 3.0
     longest_seconds: float = 60.0
-    """No fault is planned to last longer."""
+    """No fault is planned to last longer than this."""
     pause_seconds: float = 0.0
-    """Between an answer and the next question; 0: what suits so many tasks on two cores."""
+    """Between an answer and the next question. 0: suitable for this many tasks on two cores."""
     read_seconds: float = 0.0
-    """Between two reads of a reader; 0: what suits."""
+    """Between two reads of a reader. 0: suitable for the number of tasks."""
     settle_seconds: float = 120.0
-    """How long everything may take to agree when faults and questions have ended."""
+    """How long everything may take to agree after faults and questions have ended."""
     small_disk: bool = False
-    """Postgres on a disk of its own, which a fault really fills; it takes 768 MB of memory."""
+    """Postgres gets a disk in memory (768 MB) that a fault really fills."""
     keep: Path | None = None
-    """A directory for everything that the run writes; kept. None: kept where it failed."""
+    """The directory for all files of the run, kept. None: kept only if the run failed."""
 
     @property
     def pause(self) -> float:
@@ -55,14 +55,14 @@ def parse(arguments: list[str]) -> Options:
         action="append",
         default=[],
         metavar="KIND",
-        help="this kind of fault (or all whose names begin so); may be given again; `none`: none",
+        help="only faults whose names begin so; may be given several times; `none`: no faults",
     )
     parser.add_argument("--quiet-seconds", type=float, default=Options.quiet_seconds)
     parser.add_argument(
         "--longest-seconds",
         type=float,
         default=Options.longest_seconds,
-        help="no fault lasts longer",
+        help="the longest planned fault",
     )
     parser.add_argument(
         "--pause-seconds",
@@ -80,9 +80,9 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument(
         "--small-disk",
         action="store_true",
-        help="as root: Postgres on 768 MB of memory, which database-disk-full really fills",
+        help="as root: put Postgres on 768 MB of memory, which database-disk-full really fills",
     )
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all that the run writes")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all files of the run here")
     got = parser.parse_args(arguments)
     return Options(
         seconds=got.seconds if got.minutes is None else got.minutes * 60,

@@ -1,6 +1,6 @@
-"""Services that read logs, now and then. What each call brought is a record of `reads.jsonl`:
+"""Readers that read logs repeatedly. The result of each call is a record of `reads.jsonl`:
 
-t         its end; `began` its beginning, before anything was sent
+t         the end of the call; `began`: its begin, before anything was sent
 number    of the reader; task, source ("" unset, "live", "snapshot"), tail (null: all)
 code      "OK" or the gRPC code; then reason (of ErrorInfo), retry (seconds of RetryInfo), message
 snapshot, epoch, revision, status, entries: [[id, revision, mark], ...]
@@ -30,7 +30,7 @@ _SOURCES: Sequence[tuple[str, LogSource | None]] = (
 
 
 class Readers:
-    """One for each task, each with a connection of its own."""
+    """One reader per task, each with a connection of its own."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Readers:
         self._seed = seed
         self._pause_seconds = pause_seconds
 
-    async def read_for_ever(self) -> None:
+    async def read_repeatedly(self) -> None:
         async with asyncio.TaskGroup() as readers:
             for number, task in enumerate(self._tasks, 1):
                 readers.create_task(self._read_one(number, task), name=f"reader {number}")
@@ -68,7 +68,7 @@ class Readers:
                     tail=tail,
                     **result,
                 )
-                # As told: who asks again at once keeps a server from draining.
+                # As RetryInfo says: a reader that retries at once keeps a server from draining.
                 await asyncio.sleep(result.get("retry") or 0.0)
 
 

@@ -1,4 +1,4 @@
-"""The verdict in print."""
+"""Prints the verdict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SHOWN_PER_KIND = 5
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
-    """Yield a short table, and a line for each of the first findings of a kind."""
+    """Yield a short table, and one line for each of the first findings of every kind."""
     figures = verdict.figures
     yield ""
     yield f"{figures.states} states shown"
@@ -19,16 +19,16 @@ def lines(verdict: Verdict) -> Iterator[str]:
     yield f"{figures.events} events followed"
     yield (
         f"{figures.kills} kills of agent and task app together,"
-        f" {figures.judged_kills} of them amid nothing else"
+        f" {figures.judged_kills} of them without another fault"
     )
     for outcome, count in figures.reads.items():
         yield f"{count:8} reads: {outcome}"
     yield f"{figures.slowest_read_seconds:8.2f} s the slowest read"
     yield (
-        f"{figures.longest_gap_seconds:8.2f} s the longest gap from task app to store"
+        f"{figures.longest_gap_seconds:8.2f} s the longest delay from task app to store"
         f" ({figures.longest_gap})"
     )
-    yield f"{figures.longest_quiet_gap_seconds:8.2f} s the longest with no fault near"
+    yield f"{figures.longest_quiet_gap_seconds:8.2f} s the longest delay with no fault near"
     yield ""
     for kind, count in verdict.counts().items():
         yield f"{count:8} {kind.value}"

@@ -1,4 +1,4 @@
-"""One run: bring the world up, load it, inject, let it settle, look at what is left."""
+"""One run: start the system, put load on it, inject faults, let it settle, read what is stored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Tell = Callable[[str], None]
 
 
 def chosen(only: Sequence[str]) -> list[Fault]:
-    """Return the kinds of faults that are wanted. ValueError for a name that no kind has."""
+    """Return the requested kinds of faults. ValueError if no kind has such a name."""
     kinds = all_faults()
     if not only:
         return kinds
@@ -43,7 +43,7 @@ def chosen(only: Sequence[str]) -> list[Fault]:
 
 
 async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
-    """Run once; everything that is written goes to `directory`. Returns the ledger of it."""
+    """Run once, with all files in `directory`. Returns the ledger of the run."""
     kinds = chosen(options.only)
     planned = plan(
         options.seed,
@@ -75,7 +75,7 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
         faults = Journal(directory / "faults.jsonl")
         reads = Journal(directory / "reads.jsonl")
         readers = Readers(address, tasks, reads, options.seed, options.read_pause)
-        async with _running(readers.read_for_ever()):
+        async with _running(readers.read_repeatedly()):
             await Injection(world, faults, tell).run(planned, options.seconds)
             ending = await _settle(world, followers, options.settle_seconds)
         tell(f"settled after {ending.settled_after_seconds:.1f} s")
@@ -84,7 +84,7 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
 
 @asynccontextmanager
 async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Do something beside the block; what it raises is raised at the block's end."""
+    """Run a coroutine beside the block. Its error is raised at the end of the block."""
     running = asyncio.create_task(work)
     try:
         yield
@@ -96,7 +96,7 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def _settle(world: World, followers: Sequence[Follower], seconds: float) -> Ending:
-    """Wait until everyone agrees with the task apps, then look at the store."""
+    """Wait until every part agrees with the task apps, then read the store."""
     ending = Ending()
     began = time.monotonic()
     deadline = began + seconds
@@ -120,7 +120,7 @@ async def _settle(world: World, followers: Sequence[Follower], seconds: float) -
 
 
 async def _agrees(client: TaskLogsClient, workspace: Workspace, deadline: float) -> str:
-    """Wait until what the task app shows is stored; return what is amiss, "" where nothing is."""
+    """Wait until the store has what the task app shows. Returns the difference, "" if none."""
     disagrees = "the task app did not say `stable` in time"
     try:
         async with asyncio.timeout_at(
@@ -144,4 +144,4 @@ async def _differs(client: TaskLogsClient, task: str, shown: list[tuple[int, str
         return f"cannot be read: {error}"
     if stored == shown:
         return ""
-    return f"shows {len(shown)} messages, stored are {len(stored)} in epoch {log.epoch}"
+    return f"shows {len(shown)} messages, the store has {len(stored)} in epoch {log.epoch}"

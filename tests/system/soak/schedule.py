@@ -1,4 +1,4 @@
-"""Which fault happens when: a pure function of the seed."""
+"""The schedule of the faults: a pure function of the seed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.system.soak import faults
 from tests.system.soak.fault import Fault
 
 _OVERLAPS = 0.3
-"""How likely the next fault begins before the last is over."""
+"""The probability that the next fault begins before the last one ends."""
 _FIRST_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A fault to come: seconds from the begin of the faults, how long, and its own chance."""
+    """A planned fault: its begin after the start, its length in seconds, and its own randomness."""
 
     number: int
     at_seconds: float
@@ -28,12 +28,12 @@ class Planned:
 
     @property
     def ends_seconds(self) -> float:
-        """When it is to be over, if nothing takes longer."""
+        """When it ends, if nothing takes longer than planned."""
         return self.at_seconds + self.seconds
 
 
 def all_faults() -> list[Fault]:
-    """Return every kind that tests.system.soak.faults has, by name."""
+    """Return every kind of fault in tests.system.soak.faults, by name."""
     found: list[Fault] = []
     for module in pkgutil.iter_modules(faults.__path__):
         found += importlib.import_module(f"{faults.__name__}.{module.name}").FAULTS
@@ -48,10 +48,10 @@ def plan(
     quiet_seconds: float,
     longest_seconds: float,
 ) -> list[Planned]:
-    """Plan faults for so long, each kind about as often as any other.
+    """Plan faults for this long. Each kind comes about equally often.
 
-    quiet_seconds: about how long nothing is at fault between two that do not overlap.
-    longest_seconds: none is to last longer.
+    quiet_seconds: about how long there is no fault between two that do not overlap.
+    longest_seconds: no fault is planned to last longer.
     """
     chance = random.Random(f"{seed} schedule")
     planned: list[Planned] = []

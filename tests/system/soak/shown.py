@@ -1,4 +1,4 @@
-"""What a task app showed, state by state, from its ledger."""
+"""The states that a task app showed, replayed from its records."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.system.soak.journal import Record
 
 @dataclass(eq=False, repr=False, slots=True)
 class Message:
-    """One message in one state; the list as it was is itself and what it follows."""
+    """One message in one state. The whole list is this message and all those before it."""
 
     follows: Message | None
     id: int
     mark: str
     grown_from: Message | None
     text: str
-    """The content, or what it has grown by."""
+    """The whole content, or only what was appended to it."""
 
     @property
     def content(self) -> str:
@@ -34,12 +34,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What it showed from a moment on."""
+    """What the task app showed from a time on."""
 
     t: float
     tail: Message | None
     is_ready: bool
-    """Whether the process has loaded what it had saved: an agent passes on nothing before."""
+    """Whether the process has loaded its saved state. An agent sends nothing before that."""
 
     def last(self, count: int | None) -> list[tuple[int, str]]:
         """Return ids and marks of the last `count` messages (None: all), in order."""
@@ -52,8 +52,8 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class _Birth:
-    """Where a content was first shown, and of which message."""
+class _FirstShown:
+    """The first state that showed a content, and the message that had it."""
 
     index: int
     message: int
@@ -62,48 +62,48 @@ class _Birth:
 
 @dataclass(repr=False)
 class Shown:
-    """All states of a task app over all its processes, oldest first."""
+    """All states of a task app in all its processes, oldest first."""
 
     states: list[State] = field(default_factory=list)
     withdrawn: dict[int, list[float]] = field(default_factory=dict)
-    """By id: when a message with it was withdrawn."""
+    """By id: the times at which a message with this id was withdrawn."""
     starts: int = 0
-    _births: dict[tuple[int, str], _Birth] = field(default_factory=dict)
+    _first_shown: dict[tuple[int, str], _FirstShown] = field(default_factory=dict)
     _tails: dict[tuple[int, str], list[int]] = field(default_factory=dict)
-    """The states that had it as their tail."""
-    _moments: list[float] = field(default_factory=list)
+    """The states in which it was the tail."""
+    _times: list[float] = field(default_factory=list)
 
-    def index_at(self, moment: float) -> int:
-        """Return the index of the state that was shown at a moment; -1 where there was none."""
-        return bisect_right(self._moments, moment) - 1
+    def index_at(self, t: float) -> int:
+        """Return the index of the state at a time, or -1 if there was none yet."""
+        return bisect_right(self._times, t) - 1
 
     def knows(self, entry_id: int, content: str) -> bool:
-        """Whether a message was ever shown so, by a mark of its content."""
-        return (entry_id, content) in self._births
+        """Whether an entry ever had the content with this mark."""
+        return (entry_id, content) in self._first_shown
 
     def content(self, entry_id: int, content: str) -> str:
-        """Return the content of a mark. KeyError where it was never shown."""
-        return self._births[entry_id, content].shown.content
+        """Return the content with this mark. KeyError if it was never shown."""
+        return self._first_shown[entry_id, content].shown.content
 
     def first_index(self, entry_id: int, content: str) -> int:
-        """Return the first state that showed it. KeyError where none did."""
-        return self._births[entry_id, content].index
+        """Return the index of the first state that showed it. KeyError if none did."""
+        return self._first_shown[entry_id, content].index
 
     def last_index(self, entry_id: int, content: str, *, before: float) -> int:
-        """Return the last state before a moment whose tail it was; -1 where there was none."""
+        """Return the last state before a time in which it was the tail, or -1 if there is none."""
         tails = self._tails.get((entry_id, content), ())
-        return max((one for one in tails if self._moments[one] <= before), default=-1)
+        return max((one for one in tails if self._times[one] <= before), default=-1)
 
     def is_later(self, entry_id: int, earlier: str, later: str) -> bool:
-        """Whether `later` is `earlier` or what became of it; both marks of contents of `entry_id`.
+        """Whether `later` is `earlier` or grew from it. Both are marks of contents of `entry_id`.
 
-        A message that another process shows under the same id is not what became of it, unless its
-        content goes on from it; nor is an older save that is shown again.
+        A message of another process with the same id counts only if its content continues the
+        earlier one. An older save that is shown again does not count.
         """
         if earlier == later:
             return True
-        before = self._births.get((entry_id, earlier))
-        after = self._births.get((entry_id, later))
+        before = self._first_shown.get((entry_id, earlier))
+        after = self._first_shown.get((entry_id, later))
         if before is None or after is None:
             return False
         if before.message == after.message:
@@ -111,21 +111,21 @@ class Shown:
         return after.shown.content.startswith(before.shown.content)
 
     def add(self, t: float, tail: Message | None, *, is_ready: bool) -> None:
-        """Add a state; whatever it shows first has been noted."""
+        """Add a state. `note` was called before for the content that is new in it."""
         if tail is not None:
             self._tails.setdefault((tail.id, tail.mark), []).append(len(self.states))
         self.states.append(State(t, tail, is_ready))
-        self._moments.append(t)
+        self._times.append(t)
 
     def note(self, shown: Message, message: int) -> int:
-        """Note a content of the state to come, of the message of that number; return the number of
-        the message that first had it."""
-        birth = _Birth(len(self.states), message, shown)
-        return self._births.setdefault((shown.id, shown.mark), birth).message
+        """Record a content of the coming state and the number of its message. Returns the number
+        of the message that first had this content."""
+        first = _FirstShown(len(self.states), message, shown)
+        return self._first_shown.setdefault((shown.id, shown.mark), first).message
 
 
 def replay(records: Iterable[Record]) -> Shown:
-    """Replay `shown.jsonl`, see tests/system/soak/task_app.py."""
+    """Replay `shown.jsonl` (tests/system/soak/task_app.py has its format)."""
     shown = Shown()
     numbers = itertools.count(1)
     tail: Message | None = None

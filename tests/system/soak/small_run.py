@@ -1,4 +1,4 @@
-"""A run of one task, made by hand, in which everything went well: for tests to spoil."""
+"""A handmade run of one task in which everything went well. Tests change it to make it fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TASK = "local/demo"
 QUESTION = "why?"
 ANSWER = "Because it is so."
 GROWTH = (0, 3, 7, len(ANSWER))
-"""Lengths of the answer as it grew."""
+"""The lengths of the answer while it grew."""
 
 
 def grown(step: int) -> str:
@@ -76,7 +76,7 @@ def _follow() -> list[Record]:
 
 
 def live_read(began: float, step: int, *, revision: int) -> Read:
-    """An answer with `snapshot=false` that shows the answer as it had grown."""
+    """Return an answer with `snapshot=false` that shows the answer at a step of its growth."""
     return Read(
         began=began,
         ended=began + 0.05,
@@ -101,7 +101,7 @@ def fault(began: float, ended: float, *parts: Part, lets_calls_finish: bool = Fa
 
 @dataclass
 class SmallRun:
-    """What to spoil, before `judged`."""
+    """The records of the run. Change them before `judged`."""
 
     shown: list[Record] = field(default_factory=_shown)
     wire: list[Record] = field(default_factory=_wire)
@@ -116,7 +116,7 @@ class SmallRun:
             StoredEntry(2, 7, mark(ANSWER)),
         ]
     )
-    """Of the one epoch."""
+    """The stored entries of the only epoch."""
     unsettled: list[str] = field(default_factory=list)
 
     @property

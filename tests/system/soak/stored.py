@@ -1,4 +1,4 @@
-"""What the store holds at the end: by readers' eyes, and by its own rows."""
+"""What the store has at the end: as a reader gets it, and as database rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StoredEntry:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of `log_entries`; of the tail the revision of its last part."""
+    """A row of `log_entries`. The revision of the tail is that of its last part."""
 
     epoch: int
     ordinal: int
@@ -31,18 +31,18 @@ class Row:
 
 @dataclass(repr=False)
 class Stored:
-    """One task's log."""
+    """The stored log of one task."""
 
     revision: int = 0
     epochs: dict[int, list[StoredEntry]] = field(default_factory=dict)
-    """As a reader gets them, from 1."""
+    """The entries of each epoch as a reader gets them. Epochs count from 1."""
     rows: list[Row] = field(default_factory=list)
-    """In the order of epoch and ordinal."""
+    """Ordered by epoch and ordinal."""
     events: list[int] = field(default_factory=list)
-    """The revisions of epochs' openings and of withdrawals."""
+    """The revisions of epoch openings and withdrawals."""
 
     def entry(self, epoch: int, entry_id: int) -> StoredEntry | None:
-        """Return an entry, one of them where several have the id."""
+        """Return an entry. If several have the id, return one of them."""
         return self._by_id.get((epoch, entry_id))
 
     @cached_property
@@ -51,7 +51,7 @@ class Stored:
 
 
 async def read_stored(client: TaskLogsClient, dsn: str, task: str) -> Stored:
-    """Read all of a task's log, both ways."""
+    """Read the whole log of a task in both ways."""
     current = await client.get(task, source=LogSource.SNAPSHOT, tail=0)
     stored = Stored(current.revision)
     for epoch in range(1, current.epoch + 1):

@@ -1,17 +1,17 @@
-"""A task app whose user never tires, and which keeps a ledger of all that it showed, and when.
+"""A task app with a tireless user. It records all that it shows, and when.
 
-Records of `shown.jsonl`, each written before anybody can see what it tells:
+Records of `shown.jsonl`. Each is written before anybody can see the change:
 
-    start     number: a process begins; its list is empty
-    list      messages: [[id, role, content], ...]: the whole list, from here on
+    start     number: a process starts with an empty list
+    list      messages: [[id, role, content], ...]: replaces the whole list
     say       message: [id, role, content], added at the end
     grow      text, added to the last message
     redraw    content of the last message
-    withdraw  the last message is gone
-    ready     it has loaded what it had saved, and says `stable`
+    withdraw  the last message is removed
+    ready     the saved state is loaded, and the status is `stable`
 
 Orders, POST /order: {"order": "quiet"}, {"order": "save"}, {"order": "withdraw"},
-{"order": "hang", "seconds": 60}: as while a POST is handled, `/messages` and `/status` block,
+{"order": "hang", "seconds": 60}: block `/messages` and `/status` as during a POST,
 {"order": "fail", "path": "/messages", "how": "fails", "times": 3}: the faults of fakes.task_app.
 """
 
@@ -35,7 +35,7 @@ from tests.system.soak.agent_process import CLOCK
 from tests.system.soak.journal import Journal
 
 BOOT_SECONDS = 0.3
-# Twice the real one's: a tick costs, and there may be fifty task apps.
+# Twice the interval of the real one: ticks cost CPU time, and there may be fifty task apps.
 _INTERVAL_SECONDS = 0.05
 _FAULTS = {
     "fails": fakes.fails,
@@ -49,7 +49,7 @@ _OK = Response(body=b'{"ok":true}')
 
 
 class LedgeredTaskApp(FakeTaskApp):
-    """Notes each change of its list at the moment when others can see it."""
+    """Records each change of its list at the time when others can see it."""
 
     def __init__(self, journal: Journal, state_file: Path) -> None:
         self._journal = journal
@@ -62,7 +62,7 @@ class LedgeredTaskApp(FakeTaskApp):
         if self._held is None:
             self._journal.note(**fields)
         else:
-            # Neither `/messages` nor an event shows it before the hang is over.
+            # Neither `/messages` nor an event shows the change before the hang is over.
             self._held.append(fields)
 
     def become_ready(self) -> None:
@@ -110,7 +110,7 @@ class LedgeredTaskApp(FakeTaskApp):
         return _OK
 
     def _fail_the_prompt(self) -> Response:
-        """Withdraw the answer that is being written; 500 where none is."""
+        """Withdraw the answer in progress. Answers 500 if there is none."""
         if self.status != "running" or len(self.messages) < 2 or self.tail.role != "agent":
             return Response(500)
         for task in self._answering:
@@ -121,8 +121,8 @@ class LedgeredTaskApp(FakeTaskApp):
 
     async def _hang(self, seconds: float) -> None:
         async with self.handling_post():
-            # What `/messages` showed in the last moment before it no longer answers: `/events`
-            # would tell of it only when the hang is over.
+            # Record the last state that `/messages` shows before it blocks: `/events` would send
+            # it only after the hang.
             self.tick()
             self._held = []
             await asyncio.sleep(seconds)
@@ -131,7 +131,7 @@ class LedgeredTaskApp(FakeTaskApp):
                 self._note(**fields)
 
     async def converse(self, who: str, chance: random.Random, pause_seconds: float) -> None:
-        """Ask whenever it is stable, until told to be quiet."""
+        """Ask whenever the status is stable, until told to be quiet."""
         number = 0
         while True:
             await asyncio.sleep(chance.uniform(0.5, 1.5) * pause_seconds)
@@ -148,8 +148,8 @@ def _row(message: Message) -> list[Any]:
 
 
 class Answers:
-    """What it answers: no two contents alike over all starts of all tasks, each growing one the
-    beginning of its last."""
+    """Makes the answers. No two contents are alike over all starts of all tasks, and each state of
+    a growing answer is a prefix of the final one."""
 
     def __init__(self, who: str, chance: random.Random) -> None:
         self._who = who

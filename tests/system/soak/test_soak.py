@@ -1,4 +1,4 @@
-"""A minute of the soak, all parts of it, with all kinds of faults that fit into one."""
+"""One minute of the soak with all its parts, and with all kinds of faults that fit into it."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_the_same_seed_plans_the_same_faults() -> None:
     assert {one.fault.name for one in first} == {kind.name for kind in kinds}
 
 
-def test_no_fault_is_planned_past_the_end_or_longer_than_wanted() -> None:
+def test_no_fault_is_planned_past_the_end_or_beyond_the_longest_duration() -> None:
     planned = plan(7, all_faults(), 300, quiet_seconds=1, longest_seconds=5)
     assert all(one.at_seconds + one.seconds <= 300 for one in planned)
     assert all(one.seconds <= 5 for one in planned)
 
 
-def test_kinds_are_chosen_by_the_beginnings_of_their_names() -> None:
+def test_kinds_are_chosen_by_prefixes_of_their_names() -> None:
     assert {kind.name for kind in chosen(["server-killed", "postgres"])} == {
         "server-killed",
         "postgres-killed",

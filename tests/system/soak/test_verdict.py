@@ -1,4 +1,4 @@
-"""A checker that cannot fail is worthless: each thing that must be 0 is there once, and is seen."""
+"""Each kind of finding is provoked once and must be reported: a checker must be able to fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run() -> SmallRun:
     return SmallRun()
 
 
-def test_a_run_in_which_all_went_well_is_good(run: SmallRun) -> None:
+def test_a_run_without_problems_is_good(run: SmallRun) -> None:
     verdict = run.judged()
     assert verdict.findings == []
     assert verdict.figures.acknowledged == 5
@@ -54,14 +54,14 @@ def test_an_acknowledged_growth_that_the_store_lacks_is_lost(run: SmallRun) -> N
     assert Kind.LOST in kinds(run)
 
 
-def test_what_was_not_acknowledged_may_be_missing(run: SmallRun) -> None:
+def test_unacknowledged_content_may_be_missing(run: SmallRun) -> None:
     run.entries[2] = StoredEntry(2, 6, mark(grown(2)))
     run.follow[-1]["changes"] = [[2, 6, 5, mark(grown(2))]]
     run.wire.pop()
     assert kinds(run) == set()
 
 
-def test_an_older_state_that_another_process_shows_again_does_not_stand_for_a_later_one(
+def test_an_older_state_shown_by_another_process_does_not_count_as_a_later_one(
     run: SmallRun,
 ) -> None:
     run.shown += [
@@ -73,7 +73,7 @@ def test_an_older_state_that_another_process_shows_again_does_not_stand_for_a_la
     assert Kind.LOST in kinds(run)
 
 
-def test_a_withdrawn_answer_is_not_lost_and_one_that_nobody_withdrew_is(run: SmallRun) -> None:
+def test_a_missing_answer_is_lost_unless_it_was_withdrawn(run: SmallRun) -> None:
     del run.entries[2]
     run.follow.append({"t": 15.1, "kind": "withdrawn", "epoch": 1, "id": 2, "revision": 8})
     assert kinds(run) == {Kind.LOST}
@@ -84,20 +84,20 @@ def test_a_withdrawn_answer_is_not_lost_and_one_that_nobody_withdrew_is(run: Sma
     assert kinds(run) == set()
 
 
-def test_an_acknowledgement_that_the_next_welcome_does_not_know_of_is_lost(run: SmallRun) -> None:
+def test_an_acknowledged_entry_missing_from_the_next_welcome_is_lost(run: SmallRun) -> None:
     welcome = {"kind": "welcome", "epoch": 1, "entries": 3, "revision": 6}
     tail = [2, 7, hashlib.sha256(grown(2).encode()).hexdigest()]
     again = [{"t": 14.5, "kind": "hello"}, {"t": 14.6, **welcome, "tail": tail}]
     run.wire += [{"pid": 1, "stream": 2, **one} for one in again]
     assert kinds(run) == {Kind.LOST}
-    run.wire[-2]["t"] = 14.0  # it had asked before
+    run.wire[-2]["t"] = 14.0  # the Hello came before the acknowledgement
     assert kinds(run) == set()
 
 
-def test_what_was_shown_250_ms_before_both_were_killed_is_lost_where_no_epoch_holds_it(
+def test_content_shown_250_ms_before_a_kill_of_both_is_lost_if_no_epoch_has_it(
     run: SmallRun,
 ) -> None:
-    run.wire = run.wire[:-4]  # neither of the last two growths was sent
+    run.wire = run.wire[:-4]  # the last two growths were not sent
     run.follow.pop()
     run.entries[2] = StoredEntry(2, 5, mark(grown(1)))
     run.kills = [13.2]
@@ -111,7 +111,7 @@ def test_what_was_shown_250_ms_before_both_were_killed_is_lost_where_no_epoch_ho
     assert kinds(run) == set()
     run.wire.pop()
     assert kinds(run) == {Kind.LOST}
-    run.wire[-1]["t"] += 0.2  # an ack that took so long says that the machine has no time
+    run.wire[-1]["t"] += 0.2  # such a slow ack shows that the machine is too busy
     assert kinds(run) == set()
 
 
@@ -129,12 +129,12 @@ def test_a_content_that_is_stored_under_two_ids_is_repeated(run: SmallRun) -> No
     assert Kind.REPEATED in kinds(run)
 
 
-def test_a_revision_that_two_entries_have_is_repeated(run: SmallRun) -> None:
+def test_a_revision_of_two_entries_is_repeated(run: SmallRun) -> None:
     run.entries[1] = replace(run.entries[1], revision=2)
     assert Kind.REPEATED in kinds(run)
 
 
-def test_a_revision_that_an_event_has_too_is_repeated(run: SmallRun) -> None:
+def test_a_revision_of_an_entry_and_an_event_is_repeated(run: SmallRun) -> None:
     run.entries[0] = replace(run.entries[0], revision=1)
     assert Kind.REPEATED in kinds(run)
 
@@ -150,18 +150,18 @@ def test_an_answer_out_of_order_is_reordered(run: SmallRun) -> None:
     assert Kind.REORDERED in kinds(run)
 
 
-def test_a_follower_that_gets_an_event_again_is_told_so(run: SmallRun) -> None:
+def test_a_repeated_event_of_a_follow_is_found(run: SmallRun) -> None:
     run.follow.append(run.follow[-1])
     assert Kind.REPEATED in kinds(run)
 
 
-def test_a_follower_that_gets_an_older_event_is_told_so(run: SmallRun) -> None:
+def test_an_older_event_of_a_follow_is_found(run: SmallRun) -> None:
     run.follow[-2:] = run.follow[:-3:-1]
     assert Kind.REORDERED in kinds(run)
 
 
 @pytest.mark.parametrize("where", ["store", "read", "follow"])
-def test_a_content_that_nobody_showed_is_seen(run: SmallRun, where: str) -> None:
+def test_a_content_that_no_task_app_showed_is_found(run: SmallRun, where: str) -> None:
     strange = mark("Because it is not.")
     if where == "store":
         run.entries[2] = replace(run.entries[2], mark=strange)
@@ -175,12 +175,12 @@ def test_a_content_that_nobody_showed_is_seen(run: SmallRun, where: str) -> None
 # --- reads
 
 
-def test_a_live_read_of_what_was_shown_before_the_call_began_is_stale(run: SmallRun) -> None:
+def test_a_live_read_of_a_state_before_the_call_is_stale(run: SmallRun) -> None:
     run.reads = [live_read(13.01, 1, revision=5)]
     assert kinds(run) == {Kind.STALE}
 
 
-def test_a_live_read_of_what_was_shown_while_the_call_ran_is_not(run: SmallRun) -> None:
+def test_a_live_read_of_a_state_during_the_call_is_not_stale(run: SmallRun) -> None:
     run.reads = [live_read(12.99, 2, revision=6), live_read(12.999, 1, revision=5)]
     assert Kind.STALE not in kinds(run)
 
@@ -191,7 +191,7 @@ def test_a_live_read_of_a_mix_of_two_states_is_stale(run: SmallRun) -> None:
     assert kinds(run) == {Kind.STALE}
 
 
-def test_a_live_read_of_another_process_list_that_was_not_ready_is_stale(run: SmallRun) -> None:
+def test_a_live_read_of_a_process_that_was_not_ready_is_stale(run: SmallRun) -> None:
     run.shown += [
         {"t": 15.0, "kind": "start", "number": 2},
         {"t": 15.0, "kind": "list", "messages": [[1, "user", QUESTION], [2, "agent", ANSWER]]},
@@ -200,12 +200,12 @@ def test_a_live_read_of_another_process_list_that_was_not_ready_is_stale(run: Sm
     assert kinds(run) == {Kind.STALE}
 
 
-def test_a_stored_read_without_what_was_acknowledged_before_is_seen(run: SmallRun) -> None:
+def test_a_stored_read_without_an_acknowledged_entry_is_found(run: SmallRun) -> None:
     run.reads = [replace(live_read(13.5, 1, revision=5), snapshot=True)]
     assert kinds(run) == {Kind.BACKWARDS}
 
 
-def test_a_read_of_an_older_revision_than_one_before_is_seen(run: SmallRun) -> None:
+def test_a_read_of_an_older_revision_than_an_earlier_read_is_found(run: SmallRun) -> None:
     first, second = live_read(12.5, 1, revision=6), live_read(12.7, 1, revision=5)
     run.reads = [first, second]
     assert kinds(run) == {Kind.BACKWARDS}
@@ -222,7 +222,7 @@ def test_a_read_of_an_older_revision_than_one_before_is_seen(run: SmallRun) -> N
         refused("RESOURCE_EXHAUSTED", retry=True),
     ],
 )
-def test_a_refusal_that_says_why_and_when_is_right(run: SmallRun, read: Read) -> None:
+def test_a_refusal_with_a_reason_and_a_retry_delay_is_correct(run: SmallRun, read: Read) -> None:
     run.reads = [read]
     assert kinds(run) == set()
 
@@ -238,12 +238,12 @@ def test_a_refusal_that_says_why_and_when_is_right(run: SmallRun, read: Read) ->
         refused("NOT_FOUND", "TASK_NOT_FOUND"),
     ],
 )
-def test_any_other_refusal_is_wrong(run: SmallRun, read: Read) -> None:
+def test_any_other_refusal_is_a_wrong_answer(run: SmallRun, read: Read) -> None:
     run.reads = [read]
     assert kinds(run) == {Kind.WRONG_ANSWER}
 
 
-def test_a_broken_connection_is_excused_while_the_server_or_the_readers_network_is_at_fault(
+def test_a_broken_connection_is_excused_during_a_fault_of_the_server_or_the_readers_network(
     run: SmallRun,
 ) -> None:
     run.reads = [refused("UNAVAILABLE", message="Socket closed")]
@@ -261,21 +261,21 @@ def test_a_drain_excuses_only_calls_that_never_reached_the_server(run: SmallRun)
     assert kinds(run) == {Kind.WRONG_ANSWER}
 
 
-# --- the rest
+# --- other findings
 
 
-def test_a_follower_that_ends_elsewhere_than_the_store_is_seen(run: SmallRun) -> None:
+def test_a_follow_that_differs_from_the_store_is_found(run: SmallRun) -> None:
     run.follow.pop()
     assert kinds(run) == {Kind.FOLLOW_DIFFERS}
 
 
-def test_a_follow_that_ends_is_seen(run: SmallRun) -> None:
+def test_a_follow_that_ends_early_is_found(run: SmallRun) -> None:
     run.follow.append({"t": 15.0, "kind": "end", "error": "INTERNAL"})
     assert kinds(run) == {Kind.FOLLOW_DIFFERS}
 
 
 def test_a_run_that_does_not_settle_is_bad_and_says_why(run: SmallRun) -> None:
-    run.unsettled = ["local/demo: shows 3 messages, stored are 2 in epoch 1"]
+    run.unsettled = ["local/demo: shows 3 messages, the store has 2 in epoch 1"]
     verdict = run.judged()
     assert not verdict.is_good
     printed = list(lines(verdict))
@@ -284,6 +284,6 @@ def test_a_run_that_does_not_settle_is_bad_and_says_why(run: SmallRun) -> None:
     assert printed[-1] == "BAD"
 
 
-def test_a_fault_that_could_not_be_done_makes_the_run_bad(run: SmallRun) -> None:
+def test_a_failed_fault_makes_the_run_bad(run: SmallRun) -> None:
     run.faults = [replace(fault(1.0, 2.0, Part.SERVER), error="could not")]
     assert kinds(run) == {Kind.FAULT_FAILED}

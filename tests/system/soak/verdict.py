@@ -14,7 +14,7 @@ from tests.system.soak.ledger import Ledger
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found, and how much there was to find it in."""
+    """The findings, and figures of how much was checked."""
 
     findings: list[Finding]
     figures: Figures
@@ -29,7 +29,7 @@ class Verdict:
 
 
 def judge(ledger: Ledger) -> Verdict:
-    """Hold a run against what is promised."""
+    """Check a run against all promises."""
     findings = [finding for check in _CHECKS for finding in check(ledger)]
     return Verdict(findings, figures_of(ledger))
 

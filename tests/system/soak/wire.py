@@ -1,4 +1,4 @@
-"""What an agent sent and what was acknowledged, from the record of its wire."""
+"""What an agent sent and what was acknowledged, from the record of its stream."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from tests.system.soak.shown import Shown
 
 @dataclass
 class Append:
-    """A LogAppend as the store is to take it."""
+    """A LogAppend, as the store must apply it."""
 
     sent: float
     epoch: int
     changes: list[tuple[int, str]]
-    """Ids and marks of contents, in order."""
+    """Ids and content marks, in order."""
     withdrew: int | None = None
-    """The id of the tail that it withdrew."""
+    """The id of the withdrawn tail."""
     acked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Where the store stood when a stream began."""
+    """The position of the store when a stream began."""
 
     asked: float
-    """Before its agent said Hello."""
+    """A time before its agent sent Hello."""
     t: float
     epoch: int
     tail: tuple[int, str] | None
-    """Id and mark of the content."""
+    """Id and content mark."""
 
 
 @dataclass(repr=False)
 class Wire:
-    """All streams of a task's agents."""
+    """All streams of the agents of a task."""
 
     appends: list[Append] = field(default_factory=list)
     """In the order in which they were sent."""
     welcomes: list[Welcome] = field(default_factory=list)
     sessions: list[tuple[float, float]] = field(default_factory=list)
-    """From Welcome to the stream's end, or the next Hello of anyone: a killed agent ends none."""
+    """From a Welcome to the end of its stream or the next Hello: a killed agent records no end."""
     unknown: list[str] = field(default_factory=list)
     """Stored tails that no task app ever showed."""
 
     @cached_property
     def acked(self) -> list[Append]:
-        """In the order of their acknowledgements."""
+        """Return the acknowledged appends in the order of their acks."""
         found = [one for one in self.appends if one.acked is not None]
         return sorted(found, key=lambda one: one.acked or 0.0)
 
     def end_session(self, t: float) -> None:
-        """Whoever was connected is not any more."""
+        """The connected agent is no longer connected."""
         if self.sessions and math.isinf(self.sessions[-1][1]):
             self.sessions[-1] = self.sessions[-1][0], t
 
@@ -71,7 +71,7 @@ class _Stream:
 
 
 def replay(records: Iterable[Record], shown: Shown) -> Wire:
-    """Replay `wire.jsonl`, see tests/system/soak/agent_process.py."""
+    """Replay `wire.jsonl` (tests/system/soak/agent_process.py has its format)."""
     wire = Wire()
     streams: dict[tuple[int, int], _Stream] = {}
     latest: _Stream | None = None

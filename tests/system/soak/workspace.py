@@ -1,4 +1,4 @@
-"""One task's compute: an agent and a task app, as a tests.system.soak.fault.Workspace."""
+"""The compute of one task, an agent and a task app: a tests.system.soak.fault.Workspace."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import httpx
 
 from tests.system.end_to_end.programs import lasting_port
 from tests.system.soak.agent_process import CLOCK, DIRECTORY_VARIABLE
-from tests.system.soak.child import Child, Nursery
+from tests.system.soak.child import Child, Spawner
 
 _LOOK_EVERY_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much is said. `pause_seconds`: between an answer and the next question, about."""
+    """How much the task app says. `pause_seconds` is about the time from answer to question."""
 
     seed: int
     pause_seconds: float
@@ -35,7 +35,7 @@ class Workspace:
         token: str,
         directory: Path,
         server: str,
-        nursery: Nursery,
+        spawner: Spawner,
         load: Load,
     ) -> None:
         directory.mkdir()
@@ -46,14 +46,14 @@ class Workspace:
         self.state_file = directory / "state.json"
         self.clock = directory / CLOCK
         self._server = server
-        self._nursery = nursery
+        self._spawner = spawner
         self._load = load
         self._port = lasting_port()
         self._is_quiet = False
         self._agents = itertools.count(2)
         self.agent = self._agent(f"agent {number}")
         self.task_app = Child(
-            nursery,
+            spawner,
             f"task app {number}",
             directory / "task-app.out",
             self._task_app_command,
@@ -66,7 +66,7 @@ class Workspace:
 
     def _agent(self, name: str) -> Child:
         return Child(
-            self._nursery,
+            self._spawner,
             name,
             self.directory / "agent.out",
             lambda _: (f"--server={self._server}", f"--agentapi-url={self.task_app_url}"),
@@ -90,7 +90,7 @@ class Workspace:
 
     @asynccontextmanager
     async def another_agent(self) -> AsyncIterator[Child]:
-        """Run one more agent with the same token."""
+        """Run a second agent with the same token."""
         agent = self._agent(f"agent {self.number} no. {next(self._agents)}")
         await agent.start()
         try:
@@ -103,8 +103,8 @@ class Workspace:
             await client.post("/order", json={"order": order, **arguments})
 
     async def settle(self) -> list[tuple[int, str]]:
-        """Ask nothing more; return the conversation when nothing is being answered: ids and
-        contents."""
+        """Ask nothing more. Returns ids and contents of the conversation once no answer is in
+        progress."""
         self._is_quiet = True
         async with self._client() as client:
             while True:

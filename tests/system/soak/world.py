@@ -1,4 +1,4 @@
-"""The world of a run: everything that is deployed, as processes, and the networks between."""
+"""The system under test: everything that is deployed, as processes, and the networks between."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasklogs import BuildTransition, JobStatus, TaskLogsClient
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fixtures.conditions import until
 from tests.system.end_to_end.programs import lasting_port
-from tests.system.soak.child import Child, Nursery
+from tests.system.soak.child import Child, Spawner
 from tests.system.soak.database import Database
 from tests.system.soak.journal import Journal
 from tests.system.soak.workspace import Load, Workspace
@@ -26,26 +26,26 @@ _SERVER_CLOCK = "server.clock"
 
 
 class Server(Child):
-    """`tasklogs serve`, an interpreter of its own."""
+    """`tasklogs serve` in an interpreter of its own."""
 
     def __init__(
-        self, nursery: Nursery, name: str, said: Path, port: int, dsn: str, clock: Path
+        self, spawner: Spawner, name: str, said: Path, port: int, dsn: str, clock: Path
     ) -> None:
         command = (
             *(sys.executable, "-m", "tests.system.soak.moved_clock", str(clock)),
             *(f"--listen=127.0.0.1:{port}", f"--database-url={dsn}"),
         )
-        super().__init__(nursery, name, said, lambda _: command)
+        super().__init__(spawner, name, said, lambda _: command)
         self.port = port
 
 
 class World:
-    """See tests.system.soak.fault.World."""
+    """Implements tests.system.soak.fault.World."""
 
     def __init__(
         self,
         directory: Path,
-        nursery: Nursery,
+        spawner: Spawner,
         postgres: Database,
         database_network: FaultyProxy,
         server: Server,
@@ -53,7 +53,7 @@ class World:
         reader_network: FaultyProxy,
     ) -> None:
         self.directory = directory
-        self.nursery = nursery
+        self.spawner = spawner
         self.postgres = postgres
         self.database_network = database_network
         self.server = server
@@ -79,10 +79,10 @@ class World:
             await server.kill()
 
     def _make_server(self, name: str) -> Server:
-        return make_server(self.nursery, name, self.directory, self.postgres, self.database_network)
+        return make_server(self.spawner, name, self.directory, self.postgres, self.database_network)
 
     async def open_workspaces(self, count: int, load: Load) -> None:
-        """Create tasks, their builds started, with an agent and a task app each."""
+        """Create tasks, start their builds, and run an agent and a task app for each."""
         async with TaskLogsClient(f"127.0.0.1:{self.server.port}") as client:
             for number in range(1, count + 1):
                 name = f"task-{number:02}"
@@ -92,7 +92,7 @@ class World:
                 directory = self.directory / name
                 workspace = Workspace(
                     *(number, task, token, directory),
-                    *(f"127.0.0.1:{self.agent_network.port}", self.nursery, load),
+                    *(f"127.0.0.1:{self.agent_network.port}", self.spawner, load),
                 )
                 self.workspaces = (*self.workspaces, workspace)
                 await workspace.task_app.start()
@@ -100,18 +100,18 @@ class World:
 
 
 def make_server(
-    nursery: Nursery, name: str, directory: Path, postgres: Database, network: FaultyProxy
+    spawner: Spawner, name: str, directory: Path, postgres: Database, network: FaultyProxy
 ) -> Server:
     said = directory / f"{name.replace(' ', '-')}.out"
     dsn, clock = postgres.dsn_over(network.port), directory / _SERVER_CLOCK
-    return Server(nursery, name, said, lasting_port(), dsn, clock)
+    return Server(spawner, name, said, lasting_port(), dsn, clock)
 
 
 @asynccontextmanager
 async def running_world(
     directory: Path, tasks: int, load: Load, *, small_disk: bool
 ) -> AsyncIterator[World]:
-    """Bring everything up, and down again."""
+    """Start everything. Stop it at the end of the block."""
     async with AsyncExitStack() as stack:
         journal = Journal(directory / "processes.jsonl")
         stack.callback(journal.close)
@@ -119,11 +119,11 @@ async def running_world(
             Database(directory / "postgres", journal, small_disk=small_disk)
         )
         database_network = await stack.enter_async_context(FaultyProxy(postgres.socket))
-        nursery = await stack.enter_async_context(Nursery(journal))
-        server = make_server(nursery, "server", directory, postgres, database_network)
+        spawner = await stack.enter_async_context(Spawner(journal))
+        server = make_server(spawner, "server", directory, postgres, database_network)
         await server.start()
         world = World(
-            *(directory, nursery, postgres, database_network, server),
+            *(directory, spawner, postgres, database_network, server),
             *[await stack.enter_async_context(FaultyProxy(server.port)) for _ in range(2)],
         )
         await world.serving()

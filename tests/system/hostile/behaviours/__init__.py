@@ -1,4 +1,4 @@
-"""What hostile peers do, each until it is cancelled. Nothing here looks at honest readers."""
+"""What hostile peers do until they are cancelled. Nothing here looks at honest readers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HALF_OPEN = frozenset(
         "idle and well-behaved",
     }
 )
-"""Those that hold `Target.half_open` connections each."""
+"""The behaviours that keep `Target.half_open` connections each."""
 CONTROL = "a busy process that sends nothing"
 BEHAVIOURS: Mapping[str, Behaviour] = MappingProxyType(
     {
@@ -39,9 +39,9 @@ BEHAVIOURS: Mapping[str, Behaviour] = MappingProxyType(
         "no SETTINGS": half_open.no_settings,
         "headers without end": half_open.headers_without_end,
         "idle and well-behaved": half_open.idle,
-        "reads never taken": unread.reads,
-        "follows never taken": unread.follows,
-        "agent streams never taken": unread.agent_streams,
+        "unread reads": unread.reads,
+        "unread follows": unread.follows,
+        "unread agent streams": unread.agent_streams,
         "follows never read by a gRPC client": unread.follows_by_grpc,
         "connections that come and go": churn.connections,
         "requests without end": slow.requests,

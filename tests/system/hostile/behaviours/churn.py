@@ -12,7 +12,7 @@ _AT_ONCE = 8
 
 
 async def connections(target: Target, tally: Tally) -> None:
-    """Each with a handshake, where the server speaks TLS; half of them leave in its middle."""
+    """Connect with a handshake if the server uses TLS. Half of the peers leave during it."""
 
     async def attack(peer: Peer) -> None:
         await peer.begin()
@@ -28,7 +28,7 @@ async def _leave(peer: Peer) -> None:
 
 
 async def busy_neighbour(_: Target, tally: Tally) -> None:
-    """Nothing at all is sent: what any such process costs the others on this machine."""
+    """Send nothing: this is what any busy process costs the others on this machine."""
     while True:
         sum(range(10_000))
         await tally.pace.keep()

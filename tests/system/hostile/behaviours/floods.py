@@ -1,4 +1,4 @@
-"""Frames that are in order, and far too many; as fast as the server takes them."""
+"""Floods of valid frames, as fast as the server accepts them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GET_TASK_LOGS = "/tasklogs.v1.TaskLogs/GetTaskLogs"
 
 
 async def continuations(target: Target, tally: Tally) -> None:
-    """Headers that go on in frame after frame, their fields ever larger."""
+    """Headers that continue in frame after frame, with ever larger fields."""
     field = frames.header_block([("x-more", "m" * 4000)])
 
     async def attack(peer: Peer) -> None:
@@ -36,7 +36,7 @@ async def continuations(target: Target, tally: Tally) -> None:
 
 
 async def rapid_resets(target: Target, tally: Tally) -> None:
-    """Calls that are given up in the same breath (CVE-2023-44487)."""
+    """Calls that are reset right after they begin (CVE-2023-44487)."""
     fields = frames.request_fields(GET_TASK_LOGS, scheme=target.scheme)
 
     async def attack(peer: Peer) -> None:
@@ -78,7 +78,7 @@ async def _flood_with(one: bytes, target: Target, tally: Tally) -> None:
 
 
 async def header_bombs(target: Target, tally: Tally) -> None:
-    """A field of 3 KB that goes into HPACK's table once and is named thousands of times."""
+    """A field of 3 KB that is put into HPACK's table once and referenced thousands of times."""
     value = b"b" * 3000
     bomb = b"\x40" + b"\x06x-bomb" + frames.integer(len(value), prefix_bits=7) + value
     block = frames.header_block(frames.request_fields(GET_TASK_LOGS, scheme=target.scheme))
@@ -100,7 +100,7 @@ async def header_bombs(target: Target, tally: Tally) -> None:
 
 
 async def oversized_metadata(target: Target, tally: Tally) -> None:
-    """Calls that are whole and right, with 60 KB of metadata."""
+    """Complete and correct calls with 60 KB of metadata."""
     more = [(f"x-large-{number}", "m" * 4000) for number in range(15)]
     fields = frames.request_fields(GET_TASK_LOGS, scheme=target.scheme, more=more)
     block = frames.header_block(fields)
@@ -128,7 +128,7 @@ async def oversized_metadata(target: Target, tally: Tally) -> None:
 
 
 async def calls_without_a_token(target: Target, tally: Tally) -> None:
-    """Calls that are to be refused, up to a hundred under way on each connection."""
+    """Calls that must be refused, up to a hundred in progress on each connection."""
     fields = frames.request_fields(GET_TASK_LOGS, scheme=target.scheme)
 
     async def attack(peer: Peer) -> None:

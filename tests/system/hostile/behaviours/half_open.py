@@ -1,4 +1,4 @@
-"""Connections that stop half way, a thousand of each; whoever is cut off comes back."""
+"""A thousand connections that stop half way. A peer that is cut off connects again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.system.hostile.frames import PREFACE, Kind, frame
 from tests.system.hostile.peer import Peer, Tally
 from tests.system.hostile.target import Target
 
-# The first bytes of a TLS 1.3 ClientHello that announces 512 bytes: 200 come.
+# The start of a TLS 1.3 ClientHello that announces 512 bytes. Only 200 are sent.
 _HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)
 
 
@@ -28,7 +28,7 @@ async def half_a_hello(target: Target, tally: Tally) -> None:
 
 
 async def no_preface(target: Target, tally: Tally) -> None:
-    """In plain text half of it: a server that reads nothing yet learns nothing from less."""
+    """In plain text, send half a preface: the server does not react to less."""
 
     async def attack(peer: Peer) -> None:
         await peer.send(PREFACE[:12] if target.ca is None else b"")
@@ -46,7 +46,7 @@ async def no_settings(target: Target, tally: Tally) -> None:
 
 
 async def headers_without_end(target: Target, tally: Tally) -> None:
-    """A few bytes more each second, in frames that are in order."""
+    """Send a few more bytes each second, in valid frames."""
 
     async def attack(peer: Peer) -> None:
         await peer.begin()
@@ -69,7 +69,7 @@ async def headers_without_end(target: Target, tally: Tally) -> None:
 
 
 async def idle(target: Target, tally: Tally) -> None:
-    """Everything as it should be, and then nothing but acknowledged pings."""
+    """Do everything right, then only acknowledge pings."""
 
     async def attack(peer: Peer) -> None:
         await peer.begin()

@@ -1,4 +1,4 @@
-"""Bytes that are no HTTP/2, or begin as such."""
+"""Bytes that are not HTTP/2, or only begin like it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.system.hostile.frames import END_HEADERS, PREFACE, Kind, frame
 from tests.system.hostile.peer import Peer, Tally
 from tests.system.hostile.target import Target
 
-# A megabyte each second, over sixteen connections at a time.
+# One megabyte per second, over sixteen connections at a time.
 _CONNECTIONS = 16
 _RANDOM_BYTES = 64 * 1024
 _PAUSE_SECONDS = 1.0
@@ -22,7 +22,7 @@ _chance = random.Random(20261122)
 
 
 async def random_bytes(target: Target, tally: Tally) -> None:
-    """Where the server speaks TLS, half of it comes in place of the handshake."""
+    """If the server uses TLS, send half of the noise in place of the handshake."""
 
     async def attack(peer: Peer) -> None:
         await peer.send(_chance.randbytes(_RANDOM_BYTES))
@@ -48,14 +48,14 @@ async def random_bytes_after_the_preface(target: Target, tally: Tally) -> None:
 
 
 async def malformed_frames(target: Target, tally: Tally) -> None:
-    """Every rule of RFC 9113 broken in turn, each on a connection of its own."""
+    """Break every rule of RFC 9113 in turn, each on a connection of its own."""
     wrong: Iterator[bytes] = itertools.cycle(MALFORMED)
 
     async def attack(peer: Peer) -> None:
         await peer.begin()
         await peer.send(next(wrong))
         tally.sent += 1
-        # Not all of them are worth a connection to gRPC; then the next one goes over this.
+        # gRPC does not close the connection for all of them: then the next one uses it too.
         for _ in range(len(MALFORMED)):
             await peer.send(next(wrong))
         await peer.listen_to_the_end()
@@ -68,12 +68,12 @@ def _malformed() -> Sequence[bytes]:
     whole = END_HEADERS
     return (
         b"\xff\xff\xff" + struct.pack(">BBI", Kind.DATA, 0, 1),  # longer than any frame may be
-        frame(Kind.DATA, b"x"),  # of no stream
-        frame(Kind.DATA, b"x", stream=99),  # of a stream that was never opened
+        frame(Kind.DATA, b"x"),  # without a stream
+        frame(Kind.DATA, b"x", stream=99),  # on a stream that was never opened
         frame(Kind.DATA, b"\xff", flags=0x8, stream=1),  # more padding than frame
-        frame(Kind.HEADERS, block, flags=whole),  # of no stream
-        frame(Kind.HEADERS, block, flags=whole, stream=2),  # of a stream that is ours to open
-        frame(Kind.HEADERS, b"\xff" + block, flags=whole | 0x8, stream=1),  # padding again
+        frame(Kind.HEADERS, block, flags=whole),  # without a stream
+        frame(Kind.HEADERS, block, flags=whole, stream=2),  # on a stream that only we may open
+        frame(Kind.HEADERS, b"\xff" + block, flags=whole | 0x8, stream=1),  # too much padding
         frame(Kind.HEADERS, b"\xff\xff\xff\xff\xff\xff\xff", flags=whole, stream=1),  # no integer
         frame(Kind.HEADERS, b"\xfe", flags=whole, stream=3),  # an index that is not in the table
         frame(Kind.HEADERS, b"\x00\x7f\xff\xff\xff\xff\x0f", flags=whole, stream=5),  # endless name
@@ -87,7 +87,7 @@ def _malformed() -> Sequence[bytes]:
         frame(Kind.RST_STREAM, b"\x00", stream=1),
         frame(Kind.RST_STREAM, b"\x00\x00\x00\x08", stream=999),
         frame(Kind.SETTINGS, b"x"),
-        frame(Kind.SETTINGS, b"\x00\x04\xff\xff\xff\xff"),  # a window larger than there are
+        frame(Kind.SETTINGS, b"\x00\x04\xff\xff\xff\xff"),  # a window above the maximum
         frame(Kind.SETTINGS, b"\x00\x05\x00\x00\x00\x01"),  # frames smaller than allowed
         frame(Kind.SETTINGS, b"x" * 6, flags=frames.ACK),
         frame(Kind.SETTINGS, stream=1),
@@ -99,9 +99,9 @@ def _malformed() -> Sequence[bytes]:
         frame(Kind.WINDOW_UPDATE, b"\x00\x00\x00\x00"),
         frame(Kind.WINDOW_UPDATE, b"\x7f\xff\xff\xff") * 2,  # past the largest window
         frame(Kind.WINDOW_UPDATE, b"x"),
-        frame(Kind.CONTINUATION, block, flags=whole, stream=1),  # of no headers
-        frame(Kind.HEADERS, block, stream=17) + frame(Kind.PING, b"12345678"),  # in between
-        frame(0x7F, b"x" * 100, stream=1),  # of a kind that nobody knows
+        frame(Kind.CONTINUATION, block, flags=whole, stream=1),  # without headers before it
+        frame(Kind.HEADERS, block, stream=17) + frame(Kind.PING, b"12345678"),  # interrupted
+        frame(0x7F, b"x" * 100, stream=1),  # of an unknown kind
         PREFACE,
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     )

@@ -1,4 +1,4 @@
-"""The same thing over and over, by many at the same time."""
+"""The same attack in a loop, on many connections at the same time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.system.hostile.target import Target
 Behaviour: TypeAlias = "Callable[[Target, Tally], Awaitable[None]]"
 Attack: TypeAlias = "Callable[[Peer], Awaitable[None]]"
 
-# A server that is not taking connections is tried again, but not as fast as a loop turns.
+# The pause before the next attempt at a server that accepts no connections.
 _REFUSED_PAUSE_SECONDS = 0.05
-# So many TLS handshakes of ours at the same time: more only wait for each other.
+# How many TLS handshakes of ours run at the same time: more would only wait for each other.
 _DIALLING = 32
 
 
@@ -28,7 +28,7 @@ async def by_many(
     pause_seconds: float = 0.0,
     without_tls: bool = False,
 ) -> None:
-    """Keep `count` connections open, each with `attack` running; whoever is cut off comes back."""
+    """Keep `count` connections open, each with `attack` running. Reopen those that are cut."""
     dialling = asyncio.Semaphore(_DIALLING)
 
     async def one() -> None:
@@ -63,7 +63,7 @@ async def _dialled(
 
 
 async def until_closed(peer: Peer, *actions: Awaitable[None]) -> None:
-    """Do all of `actions` while the peer acknowledges what is due; the first end ends all."""
+    """Run all `actions` while the peer acknowledges what it must. The first end ends all."""
     doing = [asyncio.ensure_future(one) for one in (*actions, peer.behave())]
     try:
         done, _ = await asyncio.wait(doing, return_when=asyncio.FIRST_COMPLETED)

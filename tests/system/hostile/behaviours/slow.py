@@ -1,4 +1,4 @@
-"""Requests that never come to their end."""
+"""Requests that never end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATHS = (
 
 
 async def requests(target: Target, tally: Tally) -> None:
-    """A thousand calls that announce a megabyte and send a byte a second."""
+    """A thousand calls that announce one megabyte and send one byte per second."""
 
     async def attack(peer: Peer) -> None:
         await peer.begin()

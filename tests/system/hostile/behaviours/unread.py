@@ -1,4 +1,4 @@
-"""Calls whose answers nobody takes."""
+"""Calls whose responses nobody reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GRPC_CLIENTS = 10
 
 
 async def reads(target: Target, tally: Tally) -> None:
-    """Pages of a megabyte. Every other connection does not read from its socket either."""
+    """Request pages of one megabyte. Every second connection does not read its socket either."""
     request = task_logs_pb2.GetTaskLogsRequest(task=target.task).SerializeToString()
     await _calls("/tasklogs.v1.TaskLogs/GetTaskLogs", request, target, tally)
 
@@ -43,7 +43,7 @@ async def _calls(path: str, request: bytes, target: Target, tally: Tally) -> Non
         while True:
             received = await peer.next_frame()
             await peer.take(received)
-            if received.kind == Kind.RST_STREAM:  # given up: once more
+            if received.kind == Kind.RST_STREAM:  # the server reset the call: make another one
                 await asyncio.sleep(_PAUSE_SECONDS)
                 await peer.call(target, path, request, target.user_token)
                 tally.sent += 1
@@ -52,7 +52,7 @@ async def _calls(path: str, request: bytes, target: Target, tally: Tally) -> Non
 
 
 async def agent_streams(target: Target, tally: Tally) -> None:
-    """Half of them with the token of a task: each supersedes the one before. None says goodbye."""
+    """Half of them use a task's token and supersede the one before. None sends a goodbye."""
     hello = task_agents_pb2.AgentMessage(
         hello=task_agents_pb2.Hello(agent_version="0", task_app="none")
     ).SerializeToString()
@@ -74,7 +74,7 @@ async def agent_streams(target: Target, tally: Tally) -> None:
 
 
 async def follows_by_grpc(target: Target, tally: Tally) -> None:
-    """Follows of a real gRPC client that never reads them."""
+    """Follows by a real gRPC client that never reads them."""
     credentials = None
     if target.ca is not None:
         with open(target.ca, "rb") as file:  # noqa: ASYNC230, PTH123 - once, a few lines

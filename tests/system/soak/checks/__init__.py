@@ -1,4 +1,4 @@
-"""What is checked when a run is over: each file one promise, from the ledger to findings.
+"""The checks of a finished run. Each file checks one promise: it turns the ledger into findings.
 
-Nothing here touches the world, so that each check is itself tested with ledgers made by hand.
+Nothing here uses the running system, so each check is itself tested with handmade ledgers.
 """

@@ -1,4 +1,4 @@
-"""What followers were told: each change once, in order, and in the end just what is stored."""
+"""Followers got each change once and in order, and in the end exactly what is stored."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Replay:
         if revision == self._revision:
             yield self._finding(Kind.REPEATED, record, f"revision {revision} came again")
         elif revision < self._revision:
-            what = f"revision {revision} came after {self._revision}"
+            what = f"revision {revision} came after revision {self._revision}"
             yield self._finding(Kind.REORDERED, record, what)
         self._revision = max(revision, self._revision)
 
@@ -64,7 +64,7 @@ class _Replay:
         before = self._entries.get(key)
         self._entries[key] = (revision, content)
         if replaces != (None if before is None else before[0]):
-            what = f"entry {key} replaces {replaces}, what came last was {before}"
+            what = f"entry {key} replaces {replaces}, but the last one received was {before}"
             yield self._finding(Kind.FOLLOW_DIFFERS, record, what)
         if not self._task.shown.knows(entry_id, content):
             yield self._finding(Kind.INVENTED, record, f"entry {key} ({content})")
@@ -75,14 +75,14 @@ class _Replay:
             for epoch, entries in self._task.stored.epochs.items()
             for entry in entries
         }
-        # The epoch in which a follow begins is not announced.
+        # The epoch in which a follow begins has no event.
         epochs = sorted({*self._epochs, *(epoch for epoch, _ in self._entries)})
         if self._epochs != sorted(self._epochs) or epochs != list(self._task.stored.epochs):
-            what = f"epochs {self._epochs}, stored are {list(self._task.stored.epochs)}"
+            what = f"epochs {self._epochs}, but the store has {list(self._task.stored.epochs)}"
             yield Finding(Kind.FOLLOW_DIFFERS, self._task.task, f"{self._kind}: {what}")
         for key in sorted(stored.keys() | self._entries.keys()):
             if stored.get(key) != self._entries.get(key):
-                what = f"entry {key}: {self._entries.get(key)}, stored is {stored.get(key)}"
+                what = f"entry {key}: {self._entries.get(key)}, but the store has {stored.get(key)}"
                 yield Finding(Kind.FOLLOW_DIFFERS, self._task.task, f"{self._kind}: {what}")
 
     def _finding(self, kind: Kind, record: Record, what: str) -> Finding:

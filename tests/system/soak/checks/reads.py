@@ -1,4 +1,4 @@
-"""What readers got: true, of now, in order; or a refusal that says why and when to come again."""
+"""Readers got true, current and ordered logs, or a refusal with its reason and a time to wait."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from tests.system.soak.finding import Finding, Kind
 from tests.system.soak.ledger import Ledger, Read, TaskLedger
 
 RECONNECT_SECONDS = 12.0
-"""The longest wait between a channel's attempts to connect (tasklogs.connection.channel)."""
+"""The longest pause between a channel's connection attempts (tasklogs.connection.channel)."""
 _EXCUSING = {Part.SERVER, Part.READER_NETWORK}
-# gRPC's own words where no connection came about: such a call never reached the server.
+# gRPC's own text when it could not connect: such a call never reached the server.
 _NEVER_ARRIVED = "failed to connect to all addresses"
 _BROKEN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL"}
 
 
 def stale(ledger: Ledger) -> Iterator[Finding]:
-    """An answer with `snapshot=false` holds all that the task app showed when the call began.
+    """An answer with `snapshot=false` has everything that the task app showed when the call began.
 
-    Exactly: it is the list (or the last N of it) of one state in which the task app was at the
-    call's begin or later, up to its end, in a process that was ready. So a list that shrank or
-    another process' list is fine, where it was shown meanwhile; a state of before is not, nor is a
-    mix.
+    Exactly: it is the list (or the last N messages) of one state that the task app was in between
+    the call's begin and its end, in a process that was ready. So a list that became shorter, or the
+    list of another process, is correct if it was shown during the call. An earlier state or a mix
+    of two states is stale.
     """
     tasks = {task.task: task for task in ledger.tasks}
     for read in ledger.reads:
         if read.is_ok and not read.snapshot and not _shows_a_state(tasks[read.task], read):
             entries = [(entry_id, content) for entry_id, _, content in read.entries]
-            last = f"its last entry {entries[-1]}" if entries else "it is empty"
+            last = f"its last entry is {entries[-1]}" if entries else "it is empty"
             yield Finding(
                 Kind.STALE,
                 read.task,
-                f"call of t={read.began:.3f} to {read.ended:.3f}, epoch {read.epoch} revision"
-                f" {read.revision}: {last}; shown at its begin was"
+                f"call from t={read.began:.3f} to {read.ended:.3f}, epoch {read.epoch} revision"
+                f" {read.revision}: {last}; the task app showed at its begin"
                 f" {_last_at(tasks[read.task], read.began)}",
             )
 
@@ -50,8 +50,8 @@ def _shows_a_state(task: TaskLedger, read: Read) -> bool:
     )
 
 
-def _last_at(task: TaskLedger, moment: float) -> str:
-    index = task.shown.index_at(moment)
+def _last_at(task: TaskLedger, t: float) -> str:
+    index = task.shown.index_at(t)
     if index < 0:
         return "nothing"
     state = task.shown.states[index]
@@ -59,15 +59,15 @@ def _last_at(task: TaskLedger, moment: float) -> str:
 
 
 def older_than_acks(ledger: Ledger) -> Iterator[Finding]:
-    """An answer holds all that was acknowledged when the call began, and what earlier calls saw."""
+    """An answer has all that was acknowledged before, and is no older than earlier answers."""
     for task in ledger.tasks:
         reads = [one for one in ledger.reads if one.task == task.task and one.is_ok]
         acked = task.wire.acked
-        moments = [one.acked or 0.0 for one in acked]
+        times = [one.acked or 0.0 for one in acked]
         for read in reads:
-            index = bisect_left(moments, read.began) - 1
+            index = bisect_left(times, read.began) - 1
             if index >= 0 and (what := _lacks(task, read, index)):
-                at = f"call of t={read.began:.3f} to {read.ended:.3f}, {what}"
+                at = f"call from t={read.began:.3f} to {read.ended:.3f}, {what}"
                 yield Finding(Kind.BACKWARDS, task.task, at)
         yield from _backwards(task, reads)
 
@@ -76,7 +76,7 @@ def _lacks(task: TaskLedger, read: Read, index: int) -> str:
     append = task.wire.acked[index]
     if read.epoch != append.epoch:
         older = read.epoch < append.epoch
-        return f"epoch {read.epoch}: acknowledged was {append.epoch}" if older else ""
+        return f"epoch {read.epoch}: epoch {append.epoch} was acknowledged" if older else ""
     if not append.changes or not read.entries:
         return ""
     entry_id, content = append.changes[-1]
@@ -90,7 +90,7 @@ def _lacks(task: TaskLedger, read: Read, index: int) -> str:
 
 
 def _backwards(task: TaskLedger, reads: list[Read]) -> Iterator[Finding]:
-    """`reads` are in the order of their ends."""
+    """`reads` are in the order in which they ended."""
     ends = [one.ended for one in reads]
     highest: list[int] = []
     for read in reads:
@@ -98,18 +98,18 @@ def _backwards(task: TaskLedger, reads: list[Read]) -> Iterator[Finding]:
     for read in reads:
         before = bisect_left(ends, read.began) - 1
         if before >= 0 and highest[before] > read.revision:
-            what = f"call of t={read.began:.3f}: revision {read.revision} after {highest[before]}"
+            what = f"call at t={read.began:.3f}: revision {read.revision} after {highest[before]}"
             yield Finding(Kind.BACKWARDS, task.task, what)
 
 
 def order(ledger: Ledger) -> Iterator[Finding]:
-    """Ids and revisions ascend in an answer, and everything in it was shown."""
+    """Ids and revisions ascend in an answer, and the task app showed every entry in it."""
     tasks = {task.task: task for task in ledger.tasks}
     for read in ledger.reads:
         shown = tasks[read.task].shown
-        where = f"call of t={read.began:.3f}, epoch {read.epoch}"
+        where = f"call at t={read.began:.3f}, epoch {read.epoch}"
         for before, after in pairwise(read.entries):
-            what = f"{where}: entry {after[0]} of revision {after[1]} follows {before}"
+            what = f"{where}: entry {after[0]} of revision {after[1]} comes after {before}"
             if after[0] == before[0] or after[1] == before[1]:
                 yield Finding(Kind.REPEATED, read.task, what)
             elif after[0] < before[0] or after[1] < before[1]:
@@ -120,13 +120,13 @@ def order(ledger: Ledger) -> Iterator[Finding]:
 
 
 def answers(ledger: Ledger) -> Iterator[Finding]:
-    """Every refusal says why, and where trying again helps, when."""
+    """Every refusal has a reason and, if a retry helps, the time to wait."""
     for read in ledger.reads:
         if not (read.is_ok or _is_honest(read) or _is_excused(ledger, read)):
             yield Finding(
                 Kind.WRONG_ANSWER,
                 read.task,
-                f"call of t={read.began:.3f} to {read.ended:.3f}: {read.code}"
+                f"call from t={read.began:.3f} to {read.ended:.3f}: {read.code}"
                 f" {read.reason or 'without a reason'}"
                 f"{' with' if read.retry else ' without'} RetryInfo: {read.message}",
             )
@@ -146,7 +146,7 @@ def _is_honest(read: Read) -> bool:
 
 
 def _is_excused(ledger: Ledger, read: Read) -> bool:
-    """Whether the caller's own gRPC says so, and its connection may have been at fault."""
+    """Whether the caller's own gRPC refused, and a fault may have broken its connection."""
     if read.reason is not None or read.code not in _BROKEN:
         return False
     for fault in ledger.faults_between(read.began - RECONNECT_SECONDS, read.ended):

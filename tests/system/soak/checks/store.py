@@ -1,4 +1,4 @@
-"""What was acknowledged is in the store, in its order, once, and nothing else is."""
+"""The store has everything that was acknowledged, in order and once, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tests.system.soak.ledger import Ledger, TaskLedger
 from tests.system.soak.wire import Append, Welcome
 
 GRACE_SECONDS = 0.25
-"""What was shown so long before agent and task app were killed together is stored."""
+"""Everything that was shown this long before agent and task app were killed is stored."""
 _STEADY_SECONDS = 2.0
-"""For so long nothing was at fault and the agent was welcome, or the grace does not hold."""
+"""The grace period counts only if for this long no fault ran and the agent had its Welcome."""
 _QUICK_SECONDS = 0.1
-"""An ack that takes longer: others want the processors too, and no promise of moments holds."""
+"""A slower ack shows that the machine is too busy for promises about milliseconds."""
 
 
 def lost(ledger: Ledger) -> Iterator[Finding]:
-    """Every acknowledged content is in its epoch, or what became of it, or was withdrawn since."""
+    """Each acknowledged content, or what it became, is in its epoch, or was withdrawn since."""
     for task in ledger.tasks:
         for append in task.wire.acked:
             for entry_id, content in append.changes:
@@ -37,14 +37,14 @@ def _is_missing(task: TaskLedger, append: Append, entry_id: int, content: str) -
     if entry is None:
         if _is_withdrawn(task, append, entry_id):
             return ""
-        return "the epoch does not have it"
+        return "the epoch does not have this entry"
     if task.shown.is_later(entry_id, content, entry.mark):
         return ""
-    return f"stored is {entry.mark} of revision {entry.revision}"
+    return f"the store has {entry.mark} with revision {entry.revision}"
 
 
 def _is_withdrawn(task: TaskLedger, append: Append, entry_id: int) -> bool:
-    """Whether the task app withdrew it, and an agent told so after it had sent it."""
+    """Whether the task app withdrew it, and an agent reported that after sending it."""
     return bool(task.shown.withdrawn.get(entry_id)) and any(
         one.withdrew == entry_id and one.epoch == append.epoch and one.sent > append.sent
         for one in task.wire.appends
@@ -52,21 +52,21 @@ def _is_withdrawn(task: TaskLedger, append: Append, entry_id: int) -> bool:
 
 
 def lost_at_welcomes(ledger: Ledger) -> Iterator[Finding]:
-    """Each Welcome stands where the last acknowledgement before it did, or later.
+    """The position in each Welcome is at or after the last acknowledgement before it.
 
-    In the end an agent may have sent again what the store had lost; here it shows.
+    At the end of the run an agent may have sent again what the store had lost. This check sees it.
     """
     for task in ledger.tasks:
-        moments = [one.acked or 0.0 for one in task.wire.acked]
+        times = [one.acked or 0.0 for one in task.wire.acked]
         for welcome in task.wire.welcomes:
-            index = bisect_left(moments, welcome.asked) - 1
+            index = bisect_left(times, welcome.asked) - 1
             if index >= 0 and _falls_short(task, task.wire.acked[index], welcome):
                 append = task.wire.acked[index]
                 yield Finding(
                     Kind.LOST,
                     task.task,
-                    f"acknowledged at t={append.acked or 0:.3f} was epoch {append.epoch}"
-                    f" {append.changes[-1:]}, yet Welcome at t={welcome.t:.3f} stands at epoch"
+                    f"at t={append.acked or 0:.3f} epoch {append.epoch} {append.changes[-1:]} was"
+                    f" acknowledged, but the Welcome at t={welcome.t:.3f} says epoch"
                     f" {welcome.epoch} {welcome.tail}",
                 )
 
@@ -87,8 +87,8 @@ def _falls_short(task: TaskLedger, append: Append, welcome: Welcome) -> bool:
 def lost_at_kills(ledger: Ledger) -> Iterator[Finding]:
     """What was shown 250 ms before agent and task app were killed together is in one epoch.
 
-    Only where nothing else was at fault, the agent was connected for 2 s by then (a superseded one
-    stays away for up to a minute), and the machine has been quick: no task's ack took longer than
+    This holds only if no other fault ran, the agent had been connected for 2 s (a superseded agent
+    stays away for up to a minute), and the machine was quick: no ack of any task took longer than
     100 ms.
     """
     for task in ledger.tasks:
@@ -104,14 +104,14 @@ def lost_at_kills(ledger: Ledger) -> Iterator[Finding]:
             yield Finding(
                 Kind.LOST,
                 task.task,
-                f"killed at t={killed:.3f}: no epoch holds the {len(shown)} messages shown"
-                f" {GRACE_SECONDS} s before, the last of them entry {shown[-1][0]}"
-                f" ({shown[-1][1]}) since t={state.t:.3f}",
+                f"killed at t={killed:.3f}: no epoch has the {len(shown)} messages shown"
+                f" {GRACE_SECONDS} s before, of which entry {shown[-1][0]}"
+                f" ({shown[-1][1]}) was the last, shown since t={state.t:.3f}",
             )
 
 
 def was_steady(ledger: Ledger, task: TaskLedger, killed: float) -> bool:
-    """Whether nothing but the killing itself was at fault before, not even the machine."""
+    """Whether nothing disturbed the run before the kill: no fault, and no slow machine."""
     began = killed - _STEADY_SECONDS
     others = [one for one in ledger.faults_between(began, killed) if not one.kills_both]
     is_connected = any(first < began and killed <= last for first, last in task.wire.sessions)
@@ -126,18 +126,18 @@ def _holds(task: TaskLedger, epoch: int, entry_id: int, content: str) -> bool:
 
 
 def order(ledger: Ledger) -> Iterator[Finding]:
-    """Ids and revisions ascend in the store, each revision and each entry is there once."""
+    """Ids and revisions ascend in the store. Each revision and each entry occurs once."""
     for task in ledger.tasks:
         stored = task.stored
         for epoch, entries in stored.epochs.items():
             for before, after in pairwise(entries):
-                where = f"epoch {epoch}: entry {after.id} follows {before.id}"
+                where = f"epoch {epoch}: entry {after.id} comes after {before.id}"
                 if after.id == before.id:
                     yield Finding(Kind.REPEATED, task.task, where)
                 elif after.id < before.id:
                     yield Finding(Kind.REORDERED, task.task, where)
         for first, second in pairwise(stored.rows):
-            where = f"revision {second.revision} at {second}, after {first}"
+            where = f"revision {second.revision} at {second}, which comes after {first}"
             if second.revision == first.revision:
                 yield Finding(Kind.REPEATED, task.task, where)
             elif second.revision < first.revision:
@@ -147,14 +147,14 @@ def order(ledger: Ledger) -> Iterator[Finding]:
         taken = {row.revision for row in stored.rows}
         for revision in stored.events:
             if revision in taken:
-                yield Finding(Kind.REPEATED, task.task, f"revision {revision} is an event's too")
+                yield Finding(Kind.REPEATED, task.task, f"an event has revision {revision} too")
         if taken and max(taken) > stored.revision:
-            what = f"revision {max(taken)} is past the log's, {stored.revision}"
+            what = f"revision {max(taken)} is above the log's revision, {stored.revision}"
             yield Finding(Kind.REORDERED, task.task, what)
 
 
 def repeated_contents(ledger: Ledger) -> Iterator[Finding]:
-    """No content is twice in an epoch under two ids: no two that task apps make are alike."""
+    """No content is in an epoch under two ids. (All contents of the task apps are different.)"""
     for task in ledger.tasks:
         for epoch, entries in task.stored.epochs.items():
             seen: dict[str, int] = {}
@@ -166,12 +166,12 @@ def repeated_contents(ledger: Ledger) -> Iterator[Finding]:
 
 
 def invented(ledger: Ledger) -> Iterator[Finding]:
-    """Everything that is stored was shown, and every stored tail that an agent was told of."""
+    """Every stored content, and every stored tail that an agent was told of, was shown."""
     for task in ledger.tasks:
         for what in task.wire.unknown:
             yield Finding(Kind.INVENTED, task.task, what)
         for epoch, entries in task.stored.epochs.items():
             for entry in entries:
                 if not task.shown.knows(entry.id, entry.mark):
-                    what = f"epoch {epoch} entry {entry.id} ({entry.mark}) is stored"
+                    what = f"the store has epoch {epoch} entry {entry.id} ({entry.mark})"
                     yield Finding(Kind.INVENTED, task.task, what)

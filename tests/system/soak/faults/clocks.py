@@ -1,4 +1,4 @@
-"""Wall clocks that jump by hours, forth and back: the server's, and those of workspaces."""
+"""Wall clocks that jump by hours in both directions: the server's, and those of workspaces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EVERY_SECONDS = 3.0
 
 
 class ServerClockJumps:
-    """Somebody sets the server's clock, again and again."""
+    """The server's clock is set again and again."""
 
     name = "server-clock-jumps"
     parts = frozenset({Part.CLOCKS})
@@ -27,7 +27,7 @@ class ServerClockJumps:
 
 
 class WorkspaceClocksJump:
-    """The clocks of some agents and their task apps, which stand on the same machine."""
+    """The clocks of some agents and their task apps, which share a machine."""
 
     name = "workspace-clocks-jump"
     parts = frozenset({Part.CLOCKS})
@@ -55,7 +55,7 @@ async def _jump(clocks: list[Path], chance: random.Random, seconds: float) -> st
         for clock in clocks:
             move(clock, 0.0)
     return (
-        f"{len(clocks)} clocks at {', '.join(f'{one:+.1f}' for one in jumps)} h, then right again"
+        f"{len(clocks)} clocks at {', '.join(f'{one:+.1f}' for one in jumps)} h, then correct again"
     )
 
 

@@ -1,4 +1,4 @@
-"""Postgres in trouble: restarted, out of connections, slow, read-only, its disk full."""
+"""Postgres in trouble: restarted, out of connections, slow, read-only, or its disk full."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FLOOD_EVERY_SECONDS = 0.1
 
 
 class DatabaseRestarted:
-    """A fast shutdown, as for an update, and a start."""
+    """A fast shutdown, as for an update, and a restart."""
 
     name = "database-restarted"
     parts = frozenset({Part.POSTGRES})
@@ -38,7 +38,7 @@ class DatabaseRestarted:
 
 
 class DatabaseSlow:
-    """Every answer of Postgres takes hundreds of milliseconds."""
+    """Every answer of Postgres takes hundreds of milliseconds longer."""
 
     name = "database-slow"
     parts = frozenset({Part.DATABASE_NETWORK})
@@ -56,7 +56,7 @@ class DatabaseSlow:
 
 
 class DatabaseOutOfConnections:
-    """Others take all connections that Postgres has; the server's own are cut."""
+    """Others take all connections of Postgres, and those of the server are cut."""
 
     name = "database-out-of-connections"
     parts = frozenset({Part.POSTGRES, Part.DATABASE_NETWORK})
@@ -70,7 +70,7 @@ class DatabaseOutOfConnections:
             world.database_network.cut()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    while True:  # it takes what the server gives up, too
+                    while True:  # also take the connections that the server gives up
                         await _take_all(world.postgres, flood)
                         await asyncio.sleep(_FLOOD_EVERY_SECONDS)
         finally:
@@ -86,7 +86,7 @@ async def _take_all(postgres: Postgres, flood: list[Connection]) -> None:
 
 
 class DatabaseReadOnly:
-    """As after a failover to a standby: reads work, every write is refused."""
+    """Reads work and every write is refused, as after a failover to a standby."""
 
     name = "database-read-only"
     parts = frozenset({Part.POSTGRES})
@@ -96,7 +96,7 @@ class DatabaseReadOnly:
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
         try:
             await world.postgres.execute("ALTER SYSTEM SET default_transaction_read_only = on")
-            # Connections that are open feel it from their next transaction on.
+            # Open connections are affected from their next transaction on.
             await world.postgres.execute("SELECT pg_reload_conf()")
             await asyncio.sleep(seconds)
         finally:
@@ -105,7 +105,7 @@ class DatabaseReadOnly:
         return f"every write refused: {seconds:.1f} s"
 
 
-# What grows with the logs; heads and tasks are rewritten in place as long as pages have room.
+# The tables that grow with the logs. Heads and tasks are updated in place while pages have space.
 _GROWING = ("log_entries", "log_tail_parts", "log_events")
 _FULL = """
     CREATE OR REPLACE FUNCTION disk_is_full() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -115,7 +115,7 @@ _FULL = """
 
 
 class DatabaseDiskFull:
-    """Nothing can be added to the tables that grow; on a disk that is really full, to the WAL."""
+    """Tables accept no new rows. If the disk is really full, the WAL cannot grow either."""
 
     name = "database-disk-full"
     parts = frozenset({Part.POSTGRES})
@@ -133,11 +133,11 @@ class DatabaseDiskFull:
             return f"a real disk, {free_bytes} bytes of it taken: {seconds:.1f} s"
         async with full_tables(world.postgres.dsn()):
             await asyncio.sleep(seconds)
-        return f"Postgres says that its disk is full (an error of a trigger's): {seconds:.1f} s"
+        return f"Postgres reports a full disk (a trigger raises the error): {seconds:.1f} s"
 
 
 async def _started_again(postgres: Postgres) -> None:
-    """A Postgres that cannot write its WAL ends, sometimes for good."""
+    """Start Postgres again if it ended: without space for its WAL it may not recover."""
     try:
         await postgres.execute("SELECT 1")
     except (OSError, asyncpg.PostgresError):
@@ -147,7 +147,7 @@ async def _started_again(postgres: Postgres) -> None:
 
 @asynccontextmanager
 async def full_tables(dsn: str) -> AsyncIterator[None]:
-    """Let every insert fail as Postgres does where it cannot extend a file."""
+    """Make every insert fail as Postgres does when it cannot extend a file."""
     connection = await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS)
     try:
         await connection.execute(_FULL)

@@ -1,4 +1,4 @@
-"""SIGTERM under load, and a start: as at each deployment of a new version."""
+"""SIGTERM under load, then a start, as in every deployment of a new version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.system.soak.fault import Fault, Part, World
 
 
 class ServerDrained:
-    """A call that reached the server is answered by it, with UNAVAILABLE and RetryInfo at worst."""
+    """The server answers every call that reached it, at worst with UNAVAILABLE and RetryInfo."""
 
     name = "server-drained"
     parts = frozenset({Part.SERVER})

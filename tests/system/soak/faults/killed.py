@@ -1,4 +1,4 @@
-"""SIGKILL of the server, Postgres, agents, task apps, and of agent and task app together."""
+"""SIGKILL of the server, Postgres, agents, task apps, or an agent and its task app together."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import random
 
 from tests.system.soak.fault import Fault, Part, World
-from tests.system.soak.faults.task_apps import ordered, some
+from tests.system.soak.faults.task_apps import ordered, some, tasks_of
 
 _STEADY_SECONDS = 3.0
 
 
 class ServerKilled:
-    """A supervisor starts it again."""
+    """The supervisor starts it again."""
 
     name = "server-killed"
     parts = frozenset({Part.SERVER})
@@ -30,7 +30,7 @@ class ServerKilled:
 
 
 class PostgresKilled:
-    """The postmaster; it recovers from its WAL."""
+    """SIGKILL of the postmaster. Postgres recovers from its WAL."""
 
     name = "postgres-killed"
     parts = frozenset({Part.POSTGRES})
@@ -47,7 +47,7 @@ class PostgresKilled:
 
 
 class AgentsKilled:
-    """The sidecars alone: the task apps talk on."""
+    """Only agents are killed. Their task apps go on talking."""
 
     name = "agents-killed"
     parts = frozenset({Part.AGENTS})
@@ -62,12 +62,12 @@ class AgentsKilled:
         finally:
             for one in chosen:
                 await one.agent.start()
-        return f"of task {', '.join(str(one.number) for one in chosen)}: away {seconds:.1f} s"
+        return f"{tasks_of(chosen)}: away {seconds:.1f} s"
 
 
 class WorkspacesKilled:
-    """Agent and task app together, as when a machine dies: what was shown 250 ms before is saved
-    all the same. What the task app itself had saved is older, if there is anything."""
+    """Agent and task app together, as when a machine dies. What was shown 250 ms before is stored
+    nevertheless. The task app's own saved state is older, if there is one."""
 
     name = "workspaces-killed"
     parts = frozenset({Part.AGENTS, Part.TASK_APPS})
@@ -87,9 +87,9 @@ class WorkspacesKilled:
             for one in chosen:
                 await one.task_app.start()
                 await one.agent.start()
-        # The same again amid the recovery would say little of the promise.
+        # A second kill during the recovery would show little about the promise.
         await asyncio.sleep(_STEADY_SECONDS)
-        return f"of task {', '.join(str(one.number) for one in chosen)}: away {seconds:.1f} s"
+        return f"{tasks_of(chosen)}: away {seconds:.1f} s"
 
 
 FAULTS: tuple[Fault, ...] = (

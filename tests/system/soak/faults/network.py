@@ -1,4 +1,4 @@
-"""The three networks: cut in the middle of a message, half-open, late, out of order, refused."""
+"""Each of the three networks: cut inside messages, half-open, late, out of order, refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NETWORKS = {
 
 @dataclass(frozen=True)
 class _NetworkFault:
-    """`whose`: the network, a key of `_NETWORKS`."""
+    """`whose` is the network, a key of `_NETWORKS`."""
 
     whose: str
     lets_calls_finish = False
@@ -38,9 +38,10 @@ class _NetworkFault:
 
 
 class NetworkCut(_NetworkFault):
-    """Cut again and again, now one connection, now all, in the middle of what is on its way.
+    """Cut one connection or all, again and again, in the middle of a message.
 
-    Of the database's: as often as not a commit's answer, so that nobody knows what became of it.
+    On the database network about half of the cuts lose the answer to a commit, so that the server
+    cannot know its outcome.
     """
 
     seconds = (3.0, 12.0)
@@ -68,7 +69,7 @@ class NetworkCut(_NetworkFault):
 
 
 class HalfOpen(_NetworkFault):
-    """Silence on connections that stay open: what is sent is held back, or lost."""
+    """Silence on connections that stay open. What is sent is held back or lost."""
 
     seconds = (4.0, 25.0)
 
@@ -90,7 +91,7 @@ class HalfOpen(_NetworkFault):
 
 
 class OutOfOrder(_NetworkFault):
-    """Each connection late by a time of its own, which changes: streams overtake each other."""
+    """Each connection has a delay of its own that changes, so streams overtake each other."""
 
     lets_calls_finish = True
 
@@ -108,11 +109,11 @@ class OutOfOrder(_NetworkFault):
             await asyncio.sleep(seconds)
         finally:
             await network.heal()
-        return f"each piece late by up to {longest * 1000:.0f} ms: {seconds:.1f} s"
+        return f"each piece delayed by up to {longest * 1000:.0f} ms: {seconds:.1f} s"
 
 
 class Refused(_NetworkFault):
-    """All connections end, and new ones are refused for a while."""
+    """All connections end, and new ones are refused for some time."""
 
     seconds = (2.0, 15.0)
 
@@ -135,5 +136,5 @@ FAULTS: tuple[Fault, ...] = tuple(
     kind(whose)
     for kind in (NetworkCut, HalfOpen, OutOfOrder, Refused)
     for whose in _NETWORKS
-    if not (kind is OutOfOrder and whose == "database")  # there it is called slow
+    if not (kind is OutOfOrder and whose == "database")  # for the database that is DatabaseSlow
 )

@@ -1,15 +1,16 @@
-"""SIGSTOP and SIGCONT: processes that are there, hold their connections and do nothing."""
+"""SIGSTOP and SIGCONT: processes keep their connections but do nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from tests.system.soak.fault import Fault, Part, Process, World
-from tests.system.soak.faults.task_apps import some
+from tests.system.soak.fault import Fault, Part, Process, Workspace, World
+from tests.system.soak.faults.task_apps import some, tasks_of
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def _stopped(processes: Sequence[Process]) -> Iterator[None]:
 
 
 class ServerStopped:
-    """A machine that hangs; its clients' keepalive may give it up meanwhile."""
+    """A machine that hangs. The keepalive of its clients may close the connections meanwhile."""
 
     name = "server-stopped"
     parts = frozenset({Part.SERVER})
@@ -39,7 +40,7 @@ class ServerStopped:
 
 
 class PostgresStopped:
-    """All its processes, amid whatever they were doing."""
+    """All its processes stop, whatever they are doing."""
 
     name = "postgres-stopped"
     parts = frozenset({Part.POSTGRES})
@@ -52,39 +53,26 @@ class PostgresStopped:
         return f"for {seconds:.1f} s"
 
 
-class AgentsStopped:
-    """Their streams stay open, and nothing comes."""
+@dataclass(frozen=True)
+class SomeStopped:
+    """In some workspaces one process stops. Its connections stay open, but nothing comes."""
 
-    name = "agents-stopped"
-    parts = frozenset({Part.AGENTS})
+    name: str
+    parts: frozenset[Part]
+    process: Callable[[Workspace], Process]
     seconds = (0.5, 25.0)
     lets_calls_finish = True
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
         chosen = some(world.workspaces, chance)
-        with _stopped([one.agent for one in chosen]):
+        with _stopped([self.process(one) for one in chosen]):
             await asyncio.sleep(seconds)
-        return f"of task {', '.join(str(one.number) for one in chosen)} for {seconds:.1f} s"
-
-
-class TaskAppsStopped:
-    """They neither answer nor refuse."""
-
-    name = "task-apps-stopped"
-    parts = frozenset({Part.TASK_APPS})
-    seconds = (0.5, 25.0)
-    lets_calls_finish = True
-
-    async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
-        chosen = some(world.workspaces, chance)
-        with _stopped([one.task_app for one in chosen]):
-            await asyncio.sleep(seconds)
-        return f"of task {', '.join(str(one.number) for one in chosen)} for {seconds:.1f} s"
+        return f"{tasks_of(chosen)} for {seconds:.1f} s"
 
 
 FAULTS: tuple[Fault, ...] = (
     ServerStopped(),
     PostgresStopped(),
-    AgentsStopped(),
-    TaskAppsStopped(),
+    SomeStopped("agents-stopped", frozenset({Part.AGENTS}), lambda one: one.agent),
+    SomeStopped("task-apps-stopped", frozenset({Part.TASK_APPS}), lambda one: one.task_app),
 )

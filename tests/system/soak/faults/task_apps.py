@@ -1,5 +1,5 @@
-"""Task apps that start over, with fewer messages, other ones or an older save; that withdraw an
-answer, hang or speak nonsense."""
+"""Task apps that start over with fewer messages, other messages or an older save; that withdraw an
+answer, hang or return nonsense."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _LOOK_EVERY_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class StartsOver:
-    """Some task apps end, what they had saved is changed, and they start again."""
+    """Some task apps end, their saved state is changed, and they start again."""
 
     name: str
     change: Callable[[Messages, random.Random], Messages | None]
-    """What is saved from now on; None: nothing."""
+    """Returns the saved state after the change. None removes it."""
     is_killed: bool
-    """Without a last save: what it loads is what was saved a while before."""
+    """Kill it, so that it does not save at the end and loads an older save."""
 
     parts = frozenset({Part.TASK_APPS})
     seconds = (1.0, 8.0)
@@ -44,7 +44,7 @@ class StartsOver:
         await asyncio.gather(
             *(self._start_over(one, random.Random(chance.random()), seconds) for one in chosen)
         )
-        return f"of task {', '.join(str(one.number) for one in chosen)}: away {seconds:.1f} s"
+        return f"{tasks_of(chosen)}: away {seconds:.1f} s"
 
     async def _start_over(
         self, workspace: Workspace, chance: random.Random, seconds: float
@@ -52,7 +52,7 @@ class StartsOver:
         try:
             if self.is_killed:
                 await ordered(workspace, "save")
-                await asyncio.sleep(seconds)  # it talks on, and that is not saved
+                await asyncio.sleep(seconds)  # it talks on, which is not saved
                 await workspace.task_app.kill()
             else:
                 await workspace.task_app.end()
@@ -82,7 +82,7 @@ def _fewer(saved: Messages, chance: random.Random) -> Messages:
 
 
 def _others(saved: Messages, chance: random.Random) -> Messages:
-    """From somewhere on the contents are other ones; ids and roles stay, and by chance times."""
+    """Change all contents from a random message on. Ids and roles stay; times stay at random."""
     if not saved:
         return saved
     first = chance.randrange(len(saved))
@@ -99,8 +99,8 @@ def _others(saved: Messages, chance: random.Random) -> Messages:
 
 
 def _older_tail(saved: Messages, chance: random.Random) -> Messages:
-    """The last answer as it was at an earlier moment: only its beginning, and that moment where its
-    time moved with it (over ACP it stays)."""
+    """Return the last answer as it was earlier: a prefix of it, with the time of then if its time
+    changed as it grew (over ACP the time stays)."""
     if not saved:
         return saved
     *sealed, tail = saved
@@ -110,7 +110,7 @@ def _older_tail(saved: Messages, chance: random.Random) -> Messages:
 
 
 class Withdraws:
-    """Prompts fail, as over ACP: the answer that is being written goes away, without an event."""
+    """Prompts fail, as over ACP: the answer in progress disappears without an event."""
 
     name = "answer-withdrawn"
     parts = frozenset({Part.TASK_APPS})
@@ -128,7 +128,7 @@ class Withdraws:
 
 
 class Hangs:
-    """A POST that takes up to a minute: `/messages` and `/status` block all the while."""
+    """A POST takes up to a minute, and `/messages` and `/status` block meanwhile."""
 
     name = "task-app-hangs"
     parts = frozenset({Part.TASK_APPS})
@@ -140,11 +140,11 @@ class Hangs:
         for workspace in chosen:
             await ordered(workspace, "hang", seconds=seconds)
         await asyncio.sleep(seconds)
-        return f"of task {', '.join(str(one.number) for one in chosen)}: {seconds:.1f} s"
+        return f"{tasks_of(chosen)}: {seconds:.1f} s"
 
 
 class Misbehaves:
-    """5xx, nonsense, torn bodies, unknown roles."""
+    """Answers with 5xx, nonsense, cut-off bodies or unknown roles."""
 
     name = "task-app-misbehaves"
     parts = frozenset({Part.TASK_APPS})
@@ -166,13 +166,18 @@ class Misbehaves:
 
 
 def some(workspaces: Sequence[Workspace], chance: random.Random) -> Sequence[Workspace]:
-    """A fifth of them, one at least, in order."""
+    """Choose a fifth of them, at least one, in order."""
     count = max(1, round(_OF_ALL * len(workspaces)))
     return sorted(chance.sample(list(workspaces), count), key=lambda one: one.number)
 
 
+def tasks_of(workspaces: Sequence[Workspace]) -> str:
+    """Return the numbers of their tasks for the report of a fault."""
+    return f"of task {', '.join(str(one.number) for one in workspaces)}"
+
+
 async def ordered(workspace: Workspace, order: str, **arguments: Any) -> bool:
-    """Give an order; False where the task app is away, or does not answer just now."""
+    """Give an order. Returns False if the task app is stopped or does not answer."""
     try:
         async with asyncio.timeout(_SAVE_SECONDS):
             await workspace.order(order, **arguments)

@@ -1,4 +1,4 @@
-"""Two agents with one token, on the same task app."""
+"""Two agents with the same token, on the same task app."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.system.soak.fault import Fault, Part, World
 
 
 class TwoAgents:
-    """A second agent connects while the first one works, and dies after a while.
+    """A second agent connects while the first one works, and ends after some time.
 
-    The first comes back within a minute of itself; as often as not its operator starts it again.
+    The first one reconnects within a minute. In about half of the cases it is restarted first.
     """
 
     name = "two-agents"
@@ -33,7 +33,7 @@ class TwoAgents:
             await workspace.agent.kill()
             await workspace.agent.start()
         left = "said goodbye" if is_told else "was killed"
-        then = "the first was started again" if is_started_again else "the first comes by itself"
+        then = "the first was restarted" if is_started_again else "the first reconnects by itself"
         return f"of task {workspace.number} for {seconds:.1f} s; it {left}, {then}"
 
 

@@ -1,4 +1,4 @@
-"""Two servers on one database that both believe they hold the sessions."""
+"""Two servers on one database both believe that they own the sessions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _HOLD_SECONDS = 2.0
 
 
 class TwoServers:
-    """The agents' connections break where the first server cannot see it, and a second one gets
-    their next ones. Later what they had last said reaches the first server: the fence must refuse
-    it."""
+    """The agents' connections break in a way that the first server cannot see, and the agents
+    reconnect to a second server. Later the first server receives the last messages that they had
+    sent it. The fence must refuse them."""
 
     name = "two-servers"
     parts = frozenset({Part.SERVER, Part.AGENT_NETWORK})
-    # Twenty seconds after the last word the first server would give the connections up itself.
+    # The first server would close the connections 20 s after the last bytes.
     seconds = (4.0, 14.0)
     lets_calls_finish = False
 
@@ -28,12 +28,12 @@ class TwoServers:
         async with world.second_server() as second:
             try:
                 network.mute(Direction.TO_TARGET)
-                await asyncio.sleep(_HOLD_SECONDS)  # until enough of them have said something
+                await asyncio.sleep(_HOLD_SECONDS)  # enough agents send something meanwhile
                 held_bytes = network.held_bytes
                 network.target = second.port
                 network.strand()
                 await asyncio.sleep(seconds)
-                await network.heal()  # to the first server, what was held for so long
+                await network.heal()  # delivers the held bytes to the first server
                 await asyncio.sleep(chance.uniform(0.5, 2.0))
             finally:
                 await network.heal()

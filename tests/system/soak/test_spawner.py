@@ -1,4 +1,4 @@
-"""What the harness starts does not outlive it, and a supervisor starts what ends by itself."""
+"""Children do not outlive the harness, and a child that ends by itself is started again."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ import psutil
 import pytest
 
 from tests.support.fixtures.conditions import until
-from tests.system.soak.child import Child, Nursery
+from tests.system.soak.child import Child, Spawner
 from tests.system.soak.journal import Journal, read_journal
 
 _ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-async def nursery(tmp_path: Path) -> AsyncIterator[Nursery]:
-    async with Nursery(Journal(tmp_path / "processes.jsonl")) as running:
+async def spawner(tmp_path: Path) -> AsyncIterator[Spawner]:
+    async with Spawner(Journal(tmp_path / "processes.jsonl")) as running:
         yield running
 
 
-def sleeper(nursery: Nursery, said: Path, *, code: str = "import time; time.sleep(60)") -> Child:
-    return Child(nursery, "sleeper", said, lambda _: (sys.executable, "-c", code))
+def sleeper(spawner: Spawner, said: Path, *, code: str = "import time; time.sleep(60)") -> Child:
+    return Child(spawner, "sleeper", said, lambda _: (sys.executable, "-c", code))
 
 
 async def test_a_child_that_ends_by_itself_is_started_again(
-    nursery: Nursery, tmp_path: Path
+    spawner: Spawner, tmp_path: Path
 ) -> None:
-    child = sleeper(nursery, tmp_path / "said", code="print('here', flush=True)")
+    child = sleeper(spawner, tmp_path / "said", code="print('here', flush=True)")
     await child.start()
     await until(lambda: child.starts > 1)
     assert child.gave_up >= 1
     assert (tmp_path / "said").read_text().startswith("here\n")
 
 
-async def test_a_child_that_was_killed_stays_away_until_it_is_started(
-    nursery: Nursery, tmp_path: Path
+async def test_a_killed_child_stays_stopped_until_it_is_started(
+    spawner: Spawner, tmp_path: Path
 ) -> None:
-    child = sleeper(nursery, tmp_path / "said")
+    child = sleeper(spawner, tmp_path / "said")
     await child.start()
     first = child.pid
     await child.kill()
@@ -54,7 +54,7 @@ async def test_a_child_that_was_killed_stays_away_until_it_is_started(
     assert notes[:3] == [("started", first), ("SIGKILL", first), ("ended", first)]
 
 
-async def test_nothing_outlives_a_harness_that_is_killed(tmp_path: Path) -> None:
+async def test_nothing_outlives_a_killed_harness(tmp_path: Path) -> None:
     harness = await asyncio.create_subprocess_exec(
         *(
             sys.executable,

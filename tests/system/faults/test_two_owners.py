@@ -1,4 +1,4 @@
-"""Two servers, or two agents, that each believe to be the one of a task."""
+"""Two servers, or two agents, that both believe they own the same task."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def stored(server: Server) -> list[str]:
 async def refused_late_append(
     network: FaultyProxy, first: ScriptedAgent, second: ScriptedAgent
 ) -> Ended:
-    """What the first agent is told whose append arrives after the second one has taken over."""
+    """Let a second agent take over, then the first one append. Return the first one's refusal."""
     network.mute(Direction.TO_TARGET)
     await first.append([log_entry(1, "late")])
     await until(lambda: network.held_bytes > 0)
@@ -64,7 +64,7 @@ async def refused_late_append(
     return await first.ended()
 
 
-async def test_a_server_whose_fence_fell_stores_nothing_that_comes_late_and_tells_its_agent(
+async def test_a_superseded_server_stores_no_late_append_and_tells_its_agent(
     make_server: MakeServer,
 ) -> None:
     async with make_server() as one, make_server() as other, FaultyProxy(port_of(one)) as network:
@@ -88,7 +88,7 @@ async def test_a_server_whose_fence_fell_stores_nothing_that_comes_late_and_tell
         assert await stored(one) == ["before", "by the second", "and on"]
 
 
-async def test_a_token_that_is_rotated_at_one_server_writes_nothing_more_at_the_other(
+async def test_a_token_rotated_at_one_server_can_no_longer_write_at_the_other(
     make_server: MakeServer,
 ) -> None:
     async with make_server() as one, make_server() as other:
@@ -104,10 +104,10 @@ async def test_a_token_that_is_rotated_at_one_server_writes_nothing_more_at_the_
         assert await stored(one) == ["before"]
 
 
-async def test_a_live_read_at_a_server_whose_fence_fell_is_answered_by_nobody_but_its_task_app(
+async def test_a_live_read_at_a_superseded_server_is_answered_only_by_its_task_app(
     make_server: MakeServer,
 ) -> None:
-    """It cannot know better, but it does not pass off the stored log as live."""
+    """The server cannot know that it is superseded, but it never returns the stored log as live."""
     async with (
         make_server(sync_timeout="0.3") as one,
         make_server() as other,
@@ -136,7 +136,7 @@ async def test_a_live_read_at_a_server_whose_fence_fell_is_answered_by_nobody_bu
 async def test_an_agent_that_connects_twice_stores_everything_once(
     app: FakeTaskApp, make_server: MakeServer
 ) -> None:
-    """Whichever of the two has the fence: both see the same task app, and what is stored."""
+    """Whichever agent has the fence, both see the same task app and the same store."""
     async with make_server() as server:
         made = await server.create_task()
         await report_build(server)
@@ -160,7 +160,7 @@ async def test_an_agent_that_connects_twice_stores_everything_once(
 
 
 async def read_until_answered(server: Server) -> pb.GetTaskLogsResponse:
-    """Live, however often the session changes hands under it."""
+    """Read live, and try again while the session moves between the agents."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             try:

@@ -1,4 +1,4 @@
-"""The agents' room over a store in memory, with limits so small that short inputs reach them."""
+"""The server's part for agents over a store in memory, with limits that short inputs reach."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ INGEST_BYTES = 6000
 _LOG = LogLimits(rows=50, bytes=3 * MAX_CONTENT_BYTES, min_retention=timedelta(days=1))
 _EPOCHS_PER_HOUR = 6
 _PATIENCE = timedelta(seconds=60)
-# Trailers past 8 KB never reach the caller, and base64 takes a third more.
+# Trailers above 8 KB never reach the caller, and base64 makes them longer by a third.
 _STATUS_BYTES = 6000
-# More than any chain of waiting takes where nothing waits for the outside.
+# Longer than any chain of waits inside the process.
 _TURNS = 1000
 
 
 @dataclass
-class AgentRoom:
-    """What `app` builds for agents."""
+class IngestServer:
+    """What `app` builds for agents, without a socket."""
 
     store: MemoryStore
     clock: Clock
@@ -61,7 +61,7 @@ class AgentRoom:
     @classmethod
     @asynccontextmanager
     async def open(cls, *, standalone: bool) -> AsyncIterator[Self]:
-        """Build it; at the end everything must have been given back."""
+        """Build it. At the end everything must have been released."""
         store: Any = MemoryStore(AGENT.token_hash, standalone=standalone)
         clock, budget, bus = Clock(), IngestBudget(INGEST_BYTES), LocalBus()
         group_commit, log_limiter = GroupCommit(store, bus), LogLimiter(store, _LOG)
@@ -103,7 +103,7 @@ class AgentRoom:
 
 
 async def _settled(budget: IngestBudget) -> None:
-    """Wait for commits under way: a locked head is tried again in a moment."""
+    """Wait for commits in progress: a locked head is retried soon."""
     for turn in range(_TURNS):
         if budget.held_bytes == 0:
             break
@@ -111,7 +111,7 @@ async def _settled(budget: IngestBudget) -> None:
 
 
 def check_refusal(error: TaskLogsError) -> Status:
-    """Return what the caller is told; it is promised, fits, and is no failure of ours."""
+    """Return the status for the caller. It must be a documented one, fit, and not be INTERNAL."""
     status = status_of(error)
     assert status.code != code_pb2.UNKNOWN
     assert status.code != code_pb2.INTERNAL or isinstance(error, CommitRefused)

@@ -1,9 +1,9 @@
-"""Where a world's processes are born: forked from one that has imported what they need.
+"""Spawns the child processes of a run: it forks itself after it has imported what they need.
 
-A hundred interpreters would take minutes of processor time to start and gigabytes to hold; a fork
-takes milliseconds and shares what it does not change. Run as
-`python -m tests.system.soak.nursery`: it takes orders on stdin and reports on stdout, one JSON
-object a line.
+A hundred interpreters would take minutes of CPU time to start and gigabytes of memory. A fork takes
+milliseconds and shares all memory that it does not change. Run as
+`python -m tests.system.soak.spawner`. It reads orders from stdin and writes reports to stdout, one
+JSON object per line.
 
     {"start": 7, "entry": MODULE, "argv": [...], "env": {...}, "said": FILE}
     {"start": 8, "entry": null, "argv": ["/usr/bin/env"], "env": {...}, "said": FILE}   exec
@@ -11,8 +11,8 @@ object a line.
     -> {"started": 7, "pid": 1234}
     -> {"ended": 7, "code": -9}
 
-When its stdin ends, whoever ran it is gone: it ends everything it started. When it is gone itself,
-the kernel does.
+The end of its stdin means that the harness is gone: it then ends everything that it started. If
+this process itself is gone, the kernel does that.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from typing import Any, NoReturn
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# grpc may be imported before a fork, but not used: nothing of its core runs until a channel is
-# made.
+# grpc may be imported before a fork, but not used: its core starts only when a channel is
+# created.
 _PRELOADED = (
     "tests.system.soak.agent_process",
     "tests.system.soak.task_app",
@@ -43,13 +43,13 @@ _PRELOADED = (
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when `parent`, its parent, ends."""
+    """Make the kernel kill this process when `parent`, its parent, ends."""
     if _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0 or os.getppid() != parent:
         os._exit(1)
 
 
-class Nursery:
-    """The loop of orders and ends. No threads, no asyncio: it forks."""
+class Spawner:
+    """The loop of orders and ends. It has no threads and no asyncio, because it forks."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -57,7 +57,7 @@ class Nursery:
         self._reports = os.dup(1)
         self._buffered = b""
         self._pids: dict[int, int] = {}
-        """By number; only what runs, so that no signal reaches a stranger."""
+        """By number. Only running children are here, so that no signal hits another process."""
         self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
@@ -146,16 +146,16 @@ def _run(entry: str, argv: list[str]) -> int:
 
 
 def main() -> None:
-    os.setsid()  # a Ctrl-C is for the one who gives the orders
+    os.setsid()  # a Ctrl-C is for the harness only
     for name in _PRELOADED:
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # a collection would write to, and so copy, every page that forks share
-    nursery = Nursery()
+    gc.freeze()  # a collection would write to every page that the forks share, and so copy it
+    spawner = Spawner()
     try:
-        nursery.run()
+        spawner.run()
     finally:
-        nursery.end_all()
+        spawner.end_all()
 
 
 if __name__ == "__main__":
