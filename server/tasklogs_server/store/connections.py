@@ -63,7 +63,7 @@ async def connect(dsn: str, **settings: str) -> Connection:
 class Connections:
     """At most `size` connections, opened when needed. Further callers wait in line.
 
-    They wait at most `patience`, and not at all while Postgres is away.
+    They wait at most `acquire_timeout`, and not at all while Postgres is away.
     """
 
     def __init__(
@@ -72,12 +72,14 @@ class Connections:
         *,
         size: int,
         circuit_breaker: CircuitBreaker | None = None,
-        patience: timedelta | None = None,
+        acquire_timeout: timedelta | None = None,
     ) -> None:
         self._dsn = dsn
         self._circuit_breaker = circuit_breaker or CircuitBreaker()
         self._circuit_breaker.on_loss(self._cut)
-        self._patience_seconds = None if patience is None else patience.total_seconds()
+        self._acquire_timeout_seconds = (
+            None if acquire_timeout is None else acquire_timeout.total_seconds()
+        )
         self._waiting = 0
         self._slots = asyncio.Semaphore(size)
         self._idle: deque[Connection] = deque()
@@ -103,7 +105,7 @@ class Connections:
                 async with asyncio.timeout(None) as limit:
                     self._lent[limit] = connection = None
                     try:
-                        connection = self._take_idle() or await connect(self._dsn)
+                        connection = self._pop_idle() or await connect(self._dsn)
                         self._lent[limit] = connection
                         yield connection
                     except BaseException as error:
@@ -142,7 +144,7 @@ class Connections:
     async def _wait_for_a_turn(self) -> None:
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._patience_seconds):
+            async with asyncio.timeout(self._acquire_timeout_seconds):
                 await self._slots.acquire()
         except TimeoutError:
             raise StoreBusy(spread(0.5, 2.0)) from None
@@ -168,7 +170,7 @@ class Connections:
         while self._idle:
             self._idle.pop().terminate()
 
-    def _take_idle(self) -> Connection | None:
+    def _pop_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closed():

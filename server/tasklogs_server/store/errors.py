@@ -40,7 +40,7 @@ _CORRUPT = (
 )
 
 
-def may_be_of_one_place(error: BaseException) -> bool:
+def may_concern_one_block(error: BaseException) -> bool:
     """Whether an error that makes the store unavailable may concern one file or block only.
 
     A block that the disk cannot read must not keep other tasks from theirs.
@@ -52,7 +52,7 @@ def concerns_one_task(error: Exception) -> bool:
     """Whether the error of a statement about one task says nothing about other tasks."""
     if not isinstance(error, StoreUnavailable):
         return True
-    return error.__cause__ is not None and may_be_of_one_place(error.__cause__)
+    return error.__cause__ is not None and may_concern_one_block(error.__cause__)
 
 
 def is_unavailable(error: BaseException) -> bool:

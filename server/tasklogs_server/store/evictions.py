@@ -54,13 +54,13 @@ WITH locked AS MATERIALIZED (
      ) o
      WHERE h.task_id = $1
 ), oldest AS (
-    SELECT e.place, e.size,
+    SELECT e.row_id, e.size,
            row_number() OVER prefix AS number, sum(e.size) OVER prefix AS running,
            bool_and(e.committed_at <= head.old_enough) OVER prefix AS is_old,
            head.rows_to_go, head.bytes_to_go
       FROM head
      CROSS JOIN LATERAL (
-        SELECT e.ctid AS place, e.epoch, e.ordinal, e.committed_at,
+        SELECT e.ctid AS row_id, e.epoch, e.ordinal, e.committed_at,
                octet_length(e.content) AS size
           FROM log_entries e
          WHERE e.task_id = $1 AND (e.epoch, e.ordinal) > (head.evicted_epoch, head.evicted_ordinal)
@@ -70,7 +70,7 @@ WITH locked AS MATERIALIZED (
     WINDOW prefix AS (ORDER BY e.epoch, e.ordinal)
 ), gone AS (
     DELETE FROM log_entries WHERE ctid = ANY (ARRAY(
-        SELECT o.place FROM oldest o
+        SELECT o.row_id FROM oldest o
          WHERE (o.number <= o.rows_to_go OR o.running - o.size < o.bytes_to_go)
            AND o.running - o.size < $8 AND o.is_old))
     RETURNING epoch, ordinal, revision, octet_length(content) AS size

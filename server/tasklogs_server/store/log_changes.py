@@ -83,17 +83,17 @@ WITH RECURSIVE task AS MATERIALIZED (
                         true) AS is_known
      ) probe
      WHERE high - low > 1
-), place AS (
+), position AS (
     SELECT task.*,
            coalesce((SELECT epoch FROM near), (SELECT max(epoch) FROM halves), 0) AS known_epoch,
            coalesce((SELECT ordinal FROM near), (SELECT max(low) FROM halves), -1) AS known_ordinal
       FROM task
 )
-SELECT place.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_content, page.more,
-       noted.revisions AS noted_revisions, noted.epochs AS noted_epochs,
+SELECT position.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_content,
+       page.more, noted.revisions AS noted_revisions, noted.epochs AS noted_epochs,
        noted.ordinals AS noted_ordinals, noted.ids AS noted_ids, noted.more AS noted_more,
        tail.content AS tail_content, tail.keeps AS tail_keeps, tail.texts AS tail_texts
-  FROM place
+  FROM position
   LEFT JOIN LATERAL (
     SELECT array_agg(w.epoch ORDER BY w.epoch, w.ordinal) FILTER (WHERE w.fits) AS epochs,
            array_agg(w.id ORDER BY w.epoch, w.ordinal) FILTER (WHERE w.fits) AS ids,
@@ -101,7 +101,7 @@ SELECT place.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_c
            array_agg(w.head || w.content ORDER BY w.epoch, w.ordinal)
                FILTER (WHERE w.fits) AS encoded,
            (array_agg(w.content ORDER BY w.epoch DESC, w.ordinal DESC)
-               FILTER (WHERE w.epoch = place.epoch AND w.ordinal = place.entries - 1))[1]
+               FILTER (WHERE w.epoch = position.epoch AND w.ordinal = position.entries - 1))[1]
                AS last_content,
            count(*) = $6 OR coalesce(bool_or(NOT w.fits), false) AS more
       FROM (SELECT e.*,
@@ -110,9 +110,9 @@ SELECT place.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_c
                        - octet_length(e.head) - octet_length(e.content) < $7 AS fits
               FROM log_entries e
              WHERE e.task_id = $4 AND e.revision > $5
-               AND (e.epoch, e.ordinal) > (place.known_epoch, place.known_ordinal)
-               AND NOT (place.tail_part_bytes > 0 AND e.epoch = place.epoch
-                        AND e.ordinal = place.entries - 1)
+               AND (e.epoch, e.ordinal) > (position.known_epoch, position.known_ordinal)
+               AND NOT (position.tail_part_bytes > 0 AND e.epoch = position.epoch
+                        AND e.ordinal = position.entries - 1)
              ORDER BY e.epoch, e.ordinal
              LIMIT $6) w
   ) page ON true
@@ -136,8 +136,8 @@ SELECT place.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_c
       CROSS JOIN LATERAL (
         SELECT CASE WHEN e.revision <= $8 THEN $8::bigint ELSE 0 END AS revision
       ) held
-     WHERE e.task_id = $4 AND e.epoch = place.epoch AND e.ordinal = place.entries - 1
-  ) tail ON place.tail_part_bytes > 0 AND place.tail_revision > $5
+     WHERE e.task_id = $4 AND e.epoch = position.epoch AND e.ordinal = position.entries - 1
+  ) tail ON position.tail_part_bytes > 0 AND position.tail_revision > $5
 """
 
 

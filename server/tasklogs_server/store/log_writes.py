@@ -13,7 +13,7 @@ import structlog
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.store.connections import Connections, each_or_alone
-from tasklogs_server.store.errors import is_connection_lost, may_be_of_one_place
+from tasklogs_server.store.errors import is_connection_lost, may_concern_one_block
 from tasklogs_server.store.named import NamedStatement
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
 
@@ -142,7 +142,7 @@ class LogWrites:
             if isinstance(error, StoreUnavailable):
                 if error.__cause__ is None or is_connection_lost(error.__cause__):
                     raise
-                if not may_be_of_one_place(error.__cause__):
+                if not may_concern_one_block(error.__cause__):
                     return {one.task_id: Outcome.UNAVAILABLE for one in commits}
             if len(commits) == 1:
                 cause = error.__cause__ or error

@@ -56,7 +56,7 @@ Heartbeat = Callable[[Connection], Awaitable[None]]
 class Monitor:
     """Checks twice a second whether Postgres answers, and sends the heartbeat of this process.
 
-    `tell` is called with whether the store works: Postgres answers and accepts the heartbeat. A
+    `report` is called with whether the store works: Postgres answers and accepts the heartbeat. A
     Postgres that is read-only or whose disk is full does not accept it.
     """
 
@@ -65,15 +65,15 @@ class Monitor:
         dsn: str,
         circuit_breaker: CircuitBreaker,
         heartbeat: Heartbeat,
-        tell: Callable[[bool], Awaitable[None]],
+        report: Callable[[bool], Awaitable[None]],
     ) -> None:
         self._dsn = dsn
         self._circuit_breaker = circuit_breaker
         self._heartbeat = heartbeat
-        self._tell = tell
+        self._report = report
         self._connection: Connection | None = None
         self._beat_at: float | None = None
-        self._told: bool | None = None
+        self._reported: bool | None = None
 
     async def run(self) -> None:
         """Monitor until cancelled."""
@@ -93,19 +93,19 @@ class Monitor:
             if self._circuit_breaker.is_away:
                 _log.info("store.found")
             self._circuit_breaker.found()
-            await self._say(await self._beats())
+            await self._report_change(await self._beats())
         else:
             if not self._circuit_breaker.is_away:
                 _log.warning("store.lost")
             self._circuit_breaker.lost()
             # Other processes count this one as gone: send a heartbeat as soon as Postgres is back.
             self._beat_at = None
-            await self._say(False)
+            await self._report_change(False)
 
-    async def _say(self, works: bool) -> None:
-        if works is not self._told:
-            self._told = works
-            await self._tell(works)
+    async def _report_change(self, works: bool) -> None:
+        if works is not self._reported:
+            self._reported = works
+            await self._report(works)
 
     async def _beats(self) -> bool:
         """Send the heartbeat if it is due; return whether the last one was accepted."""
@@ -114,7 +114,7 @@ class Monitor:
             return True
         taken = await self._answered(self._beat())
         self._beat_at = now if taken else None
-        if not taken and self._told:
+        if not taken and self._reported:
             _log.warning("store.heartbeat_refused")
         return taken
 

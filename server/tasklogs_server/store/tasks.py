@@ -24,7 +24,7 @@ from tasklogs_server.store.task_rows import (
     task_of,
 )
 
-_TAKE_NAME = "INSERT INTO task_names (owner, name, task_id) VALUES ($1, $2, $3)"
+_INSERT_NAME = "INSERT INTO task_names (owner, name, task_id) VALUES ($1, $2, $3)"
 
 _CREATE = """
     INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone, agent_token_hash)
@@ -129,9 +129,9 @@ _DELETE_CHUNKS = (
     *(
         f"""
     DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-        SELECT sized.place
-          FROM (SELECT few.place, sum(few.size) OVER (ORDER BY few.place) - few.size AS before
-                  FROM (SELECT ctid AS place, octet_length({content}) AS size FROM {table}
+        SELECT sized.row_id
+          FROM (SELECT few.row_id, sum(few.size) OVER (ORDER BY few.row_id) - few.size AS before
+                  FROM (SELECT ctid AS row_id, octet_length({content}) AS size FROM {table}
                          WHERE task_id = $1 LIMIT $2) few) sized
          WHERE sized.before < {_CHUNK_BYTES}))"""
         for table, content in (("log_tail_parts", "text"), ("log_entries", "content"))
@@ -170,7 +170,7 @@ class TaskStore:
         """Create a task with an empty log. Raises TaskNameTaken."""
         async with self._connections.use() as connection, connection.transaction():
             try:
-                await connection.execute(_TAKE_NAME, owner, name, task_id)
+                await connection.execute(_INSERT_NAME, owner, name, task_id)
             except asyncpg.UniqueViolationError as error:
                 raise TaskNameTaken(owner, name) from error
             await connection.execute(
