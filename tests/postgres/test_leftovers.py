@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
-from tests.postgres.test_life import query
+from tests.postgres.test_supervisor import query
 
 
 @pytest.fixture
