@@ -75,7 +75,7 @@ class TaskLogsService:
 
 def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -> FollowQuery:
     violations: list[FieldViolation] = []
-    ref, source, tail = _common_fields(request, violations)
+    ref, source, tail = _task_source_and_tail(request, violations)
     if tail is not None and request.cursor:
         violations.append(FieldViolation("tail", "cannot be combined with cursor"))
     cursor = None
@@ -95,7 +95,7 @@ def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -
     )
 
 
-def _common_fields(
+def _task_source_and_tail(
     request: pb.GetTaskLogsRequest | pb.FollowTaskLogsRequest, violations: list[FieldViolation]
 ) -> tuple[TaskRef | None, Source, int | None]:
     """Decode task, source and tail, which both requests have. Bad values add violations."""
@@ -124,7 +124,7 @@ def _decoded_query(request: bytes, sees_only: str | None) -> LogQuery:
 
 def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
     violations: list[FieldViolation] = []
-    ref, source, tail = _common_fields(request, violations)
+    ref, source, tail = _task_source_and_tail(request, violations)
     if request.page_size < 0:
         violations.append(FieldViolation("page_size", "must not be negative"))
     if request.HasField("epoch") and request.epoch < 1:

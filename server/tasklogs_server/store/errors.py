@@ -43,7 +43,7 @@ _CORRUPT = (
 def may_concern_one_block(error: BaseException) -> bool:
     """Whether an error that makes the store unavailable may concern one file or block only.
 
-    A block that the disk cannot read must not keep other tasks from theirs.
+    If the disk cannot read a block of one task, the other tasks must still be served.
     """
     return isinstance(error, asyncpg.PostgresSystemError)
 
@@ -56,7 +56,7 @@ def concerns_one_task(error: Exception) -> bool:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the store could not be reached, or cannot work at the moment."""
+    """Whether the store could not be reached, or cannot work now."""
     return isinstance(error, _UNAVAILABLE)
 
 

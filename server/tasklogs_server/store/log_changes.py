@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import asyncpg
 
 # Where a follow without a cursor begins: after the entry that precedes the last $6 entries, or else
-# after the opening of the current epoch. In both cases not before what was evicted.
+# after the opening of the current epoch. In both cases it does not begin before the last evicted
+# revision.
 _START = f"""
     SELECT {TASK_COLUMNS},
            CASE WHEN $6 = 0 THEN h.revision
@@ -39,17 +40,17 @@ _START = f"""
        AND t.deleted_at IS NULL"""
 
 # Revisions grow with (epoch, ordinal), so the first entry that changed after $5 follows the last
-# entry that did not. For a caller that keeps up, that is one of the last four entries (`near`). For
-# others a binary search finds it (`halves`): a scan would cost each of many pages the length of the
-# log. The result only bounds the scan that follows, so evicted entries and epochs whose opening was
-# deleted make no difference.
+# entry that did not. For a caller that keeps up, that entry is one of the last four (`near`). For
+# others a binary search finds it (`halves`), because a scan would read the whole log for each of
+# many pages. The result is only the lower bound of the scan that follows. So evicted entries, and
+# epochs whose opening was deleted, do no harm.
 #
-# A cursor could carry (epoch, ordinal) and save the search: 31 lines less here, 0.16 instead of
-# 0.22 ms for a caller that keeps up. But then each of the seven places that make cursors must be
-# right about it, or entries are skipped silently. A revision alone cannot be wrong.
+# If a cursor also had (epoch, ordinal), no search would be needed: 31 lines less here, and 0.16 ms
+# instead of 0.22 ms for a caller that keeps up. But seven pieces of code make cursors. A mistake in
+# one of them would skip entries without an error. With a revision alone that cannot happen.
 #
-# A tail with parts is read separately, because its row is older than its parts. Of a tail that the
-# caller holds (up to revision $8) only the later parts are read, unless its row was replaced.
+# A tail with parts is read separately, because its row is older than its parts. If the caller holds
+# the tail as of revision $8, only later parts are read, unless the tail's row was replaced since.
 _CHANGES = f"""
 WITH RECURSIVE task AS MATERIALIZED (
     SELECT {TASK_COLUMNS}
@@ -157,7 +158,10 @@ class EntriesChanged:
 
 @dataclass(frozen=True, slots=True)
 class TailChanged:
-    """The tail in parts: `base` (None: what the caller holds), and the deltas to apply to it."""
+    """The tail in parts: its content `base`, and the deltas to apply to `base`.
+
+    `base` None: the content that the caller holds.
+    """
 
     epoch: int
     head: TailHead
@@ -232,7 +236,7 @@ class LogChanges:
 def changes_of(commit: Commit) -> Sequence[Change]:
     """Return what a commit changed, as a read after its base revision would return it.
 
-    Of a tail that grew it contains only the growth.
+    For a tail that grew, it returns only the growth.
     """
     head, tail = commit.head, commit.head.tail
     changes: list[Change] = [

@@ -17,7 +17,7 @@ from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import LeaseTerms
 from tasklogs_server.store.tasks import TaskStore
 
-# One for the current batch, one for a fold; commits do not wait for readers.
+# One for the current batch, one for a fold. Commits do not wait for connections of readers.
 _WRITE_CONNECTIONS = 2
 
 

@@ -43,8 +43,8 @@ _RESOLVE_OWNED = """
 
 
 # Newest first, after a position (created_at, task_id), at most $6 tasks and about $7 bytes of
-# prompts; Postgres knows the size of a prompt without reading it. Two statements, because one with
-# "owner = $8 OR $8 IS NULL" would use neither index.
+# prompts. Postgres knows the size of a prompt without reading it. There are two statements, because
+# one with "owner = $8 OR $8 IS NULL" would use neither index.
 def _list(of_owner: str) -> str:
     return f"""
     WITH page AS MATERIALIZED (
@@ -88,9 +88,9 @@ _ROTATE_TOKEN = """
      WHERE h.task_id = rotated.task_id RETURNING h.task_id"""
 
 # Tasks that have been paused for $2, by the database's clock: since then no report changed their
-# facts, no stream was connected and nothing was committed. The domain derives the status; these are
-# the facts that make it PAUSED, and an index covers them. A tail that grew by parts has no time of
-# its own, but only a stream writes parts.
+# facts, no stream was connected and nothing was committed. The domain derives the status. These are
+# the facts for which it is PAUSED, and an index covers them. Tail parts have no commit time, but
+# only a connected stream writes parts.
 _LONG_PAUSED = f"""
     FROM {TASK_TABLES}
    CROSS JOIN LATERAL (SELECT clock_timestamp() - $2::interval AS since OFFSET 0) retention
@@ -108,12 +108,13 @@ _LONG_PAUSED = f"""
 
 _TO_RETIRE = f"SELECT t.task_id {_LONG_PAUSED} ORDER BY t.changed_at LIMIT $3"
 
-# The locks that reports, sessions and commits take. The condition is checked by a separate, later
-# statement: it then sees what the transactions that held the locks have committed.
+# The locks that reports, sessions and commits take. A separate, later statement checks the
+# condition. So it sees what the earlier holders of these locks committed.
 _LOCK_TASK_AND_HEAD = f"SELECT FROM {TASK_TABLES} WHERE t.task_id = $1 FOR UPDATE OF t, h"
 _STILL_TO_RETIRE = f"SELECT {FACT_COLUMNS} {_LONG_PAUSED} AND t.task_id = $3"
 
-# After this no session can write (the head is gone), no token is valid, and the name is free.
+# After these three, no session can write (there is no head), no token is valid, and the name is
+# free.
 _MARK_DELETED = """
     UPDATE tasks SET deleted_at = clock_timestamp(), agent_token_hash = ''
      WHERE task_id = $1 AND deleted_at IS NULL RETURNING owner, name"""
@@ -124,7 +125,7 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 _DELETED = "SELECT task_id FROM tasks WHERE deleted_at IS NOT NULL LIMIT $1"
 
-# Bounded by bytes too: an entry may have a megabyte.
+# Chunks are bounded by bytes, too: an entry may have a megabyte.
 _DELETE_CHUNKS = (
     *(
         f"""
@@ -143,7 +144,7 @@ _DELETE_CHUNKS = (
 _DELETE_TASK = "DELETE FROM tasks WHERE task_id = $1"
 
 LIST_BYTES = 1_000_000
-"""About how many bytes of prompts a page of a list holds: 1,000 tasks may have 64 MB."""
+"""About how many bytes of prompts a page of a list holds. 1,000 tasks could have 64 MB."""
 
 NEWEST = (datetime.max, UUID(int=2**128 - 1))
 """The position before the first task of a list."""
@@ -216,7 +217,7 @@ class TaskStore:
     ) -> tuple[Sequence[Task], bool]:
         """Read up to `limit` tasks, newest first, after a position (created_at, task_id).
 
-        The second value: whether there may be more tasks because the prompts filled the page.
+        The second value says whether the prompts filled the page: there may be more tasks.
         """
         arguments: tuple[object, ...] = (*self._lease_terms, *after, limit, LIST_BYTES)
         statement = _LIST
