@@ -26,14 +26,14 @@ async def test_nothing_has_lasted_longer_by_this_clock_than_by_the_wall_clock() 
 
 
 async def test_what_begins_between_two_looks_is_due_within_two_looks_more_than_its_time() -> None:
-    patience = 0.08
-    clock = StallFreeClock(patience)
+    timeout_seconds = 0.08
+    clock = StallFreeClock(timeout_seconds)
     for _ in range(3):
         await clock.next_look()
     begin_at = clock.begin_at
     looks = 0
-    while clock.looked_at - begin_at <= patience:
+    while clock.looked_at - begin_at <= timeout_seconds:
         await clock.next_look()
         looks += 1
     assert looks <= 8 + 2
-    assert clock.looked_at >= clock.begin_at - patience / 8
+    assert clock.looked_at >= clock.begin_at - timeout_seconds / 8

@@ -86,7 +86,7 @@ class Desk:
         ingest_bytes: int = 256 << 20,
         tail_bytes: int = 256 << 20,
         handshakes: int = 64,
-        patience: timedelta = timedelta(seconds=5),
+        max_wait: timedelta = timedelta(seconds=5),
         agent_wait: float = 3.0,
         sync_timeout: float = 10.0,
         log_limits: LogLimits = GENEROUS,
@@ -112,7 +112,7 @@ class Desk:
             store=store.sessions,
             tasks=store.tasks,
             bus=bus,
-            handshakes=HandshakeQueue(handshakes, patience),
+            handshakes=HandshakeQueue(handshakes, max_wait),
             tail_bytes=tail_bytes,
         )
         syncs = Syncs(

@@ -120,7 +120,7 @@ async def test_a_session_that_ends_while_its_row_is_locked_is_marked_once_it_is_
 async def test_a_locked_row_delays_neither_other_losses_nor_its_own_stream_for_long(
     desk: Desk, task: UUID, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "_LOCKED_PATIENCE", timedelta(seconds=0.3))
+    monkeypatch.setattr(losses, "_LOCKED_WAIT", timedelta(seconds=0.3))
     other = await new_task(desk.store)
     held, free = desk.agent(task), desk.agent(other)
     await held.__aenter__()

@@ -228,7 +228,7 @@ async def test_handshakes_beyond_the_bound_wait_a_moment_and_then_come_back_late
     store: Store, sql: Connection
 ) -> None:
     tasks = [await new_task(store) for _ in range(3)]
-    async with Desk.open(store, handshakes=1, patience=SECOND / 2) as desk:
+    async with Desk.open(store, handshakes=1, max_wait=SECOND / 2) as desk:
 
         async def connect(task_id: UUID) -> bool:
             async with desk.agent(task_id):
@@ -393,7 +393,7 @@ async def test_streams_go_on_while_readers_use_all_connections(database: str) ->
         database,
         read_connections=1,
         lease=timedelta(seconds=30),
-        patience=timedelta(milliseconds=50),
+        acquire_timeout=timedelta(milliseconds=50),
     )
     task_id = await new_task(store)
     async with Desk.open(store) as desk, desk.agent(task_id) as agent:

@@ -207,8 +207,8 @@ async def test_a_follow_ends_unauthenticated_when_its_token_expires(guard: Guard
 async def test_an_unread_follow_ends_too_when_its_token_expires(guard: Guarded) -> None:
     made = await guard.create("alice")
     async with ScriptedAgent.connect(guard.server, made.agent_token) as agent:
-        for place in range(12):
-            await agent.append([log_entry(place, "x" * 900_000)], open_epoch=place == 0)
+        for index in range(12):
+            await agent.append([log_entry(index, "x" * 900_000)], open_epoch=index == 0)
             await agent.acked()
     token = guard.token("alice", expires_in=1.5)
     call = guard.server.logs.FollowTaskLogs(

@@ -81,7 +81,7 @@ async def test_a_response_that_is_read_late_is_complete(make_server: MakeServer)
         async with Reader.connected(server) as reader:
             stream = await reader.ask_until_answered()
             assert not reader.received[stream]
-            await reader.take(stream)
+            await reader.grant_window(stream)
 
             await reader.until(lambda: stream in reader.ended)
 
@@ -117,7 +117,7 @@ async def test_one_caller_may_have_half_of_the_unread_bytes(
             await reader.until(lambda: refused in reader.ended)
             assert reader.ended[refused] is None  # with a status
             stream = await other.ask_until_answered()
-            await other.take(stream)
+            await other.grant_window(stream)
             await other.until(lambda: stream in other.ended)
             assert other.received[stream] > PAGE_BYTES
 
@@ -215,7 +215,7 @@ async def test_a_drain_lets_callers_read_their_responses(
             await until(lambda: _refuses(running.address))
             assert not draining.done()
 
-            await reader.take(stream)
+            await reader.grant_window(stream)
 
             await reader.until(lambda: stream in reader.ended)
             assert reader.ended[stream] is None

@@ -70,7 +70,7 @@ class Reader:
         await self.until(lambda: stream in self.began)
         return stream
 
-    async def take(self, stream: int) -> None:
+    async def grant_window(self, stream: int) -> None:
         """Grant the largest possible window."""
         most = frames.MAX_WINDOW_BYTES - 65_535
         await self.peer.grant(most)

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from tests.postgres.test_life import query
+from tests.postgres.test_supervisor import query
 from tests.support.fixtures.postgres import PostgresServer
 
 

@@ -19,7 +19,7 @@ from tests.postgres.supervisor_process import (
     postgres_processes,
     until,
 )
-from tests.postgres.test_life import query
+from tests.postgres.test_supervisor import query
 
 
 async def test_no_postgres_is_left_and_the_next_start_finds_the_data(data_dir: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tasklogs_server.postgres import EmbeddedPostgres
 from tests.postgres.conftest import modes_and_owners
 from tests.postgres.supervisor_process import SupervisorProcess
-from tests.postgres.test_life import query
+from tests.postgres.test_supervisor import query
 
 AWKWARD_NAMES = [
     "with spaces in it",

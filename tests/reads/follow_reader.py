@@ -68,7 +68,7 @@ class Reader:
             await self.reads_on.wait()
             async for message in messages:
                 self.messages.append(message)
-                self.view.take(message)
+                self.view.apply(message)
                 self._heard.set()
                 await self.reads_on.wait()
         except grpc.aio.AioRpcError as error:

@@ -44,7 +44,7 @@ class View:
         self.deltas = 0
         self.caught_up = False
 
-    def take(self, message: pb.FollowTaskLogsResponse) -> None:
+    def apply(self, message: pb.FollowTaskLogsResponse) -> None:
         """Apply a message; fail where it breaks a promise."""
         event = message.WhichOneof("event")
         at = Cursor.decode(message.cursor).revision

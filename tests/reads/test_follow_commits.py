@@ -62,14 +62,14 @@ async def test_changes_committed_here_reach_many_followers_without_a_read(world:
     await world.log.entries(entry(0, ""), open_epoch=True)
     async with AsyncExitStack() as stack:
         readers = [
-            await stack.enter_async_context(world.following(deltas=place % 2 == 0))
-            for place in range(20)
+            await stack.enter_async_context(world.following(deltas=index % 2 == 0))
+            for index in range(20)
         ]
         await asyncio.gather(*(one.heard("caught_up") for one in readers))
         await world.log.entries(entry(1, "x"))  # from here on the feed holds the tail
         reads = world.changes.of_feeds, world.changes.of_followers
-        for place in range(1, 6):
-            await world.log.grow(1, "x", keep_bytes=place)
+        for index in range(1, 6):
+            await world.log.grow(1, "x", keep_bytes=index)
             await asyncio.gather(*(one.reached(world.log.revision) for one in readers))
         await world.log.entries(entry(2, "y"), entry(3, "z"))
         await world.log.withdraw(entry(3, "w"))
@@ -77,9 +77,9 @@ async def test_changes_committed_here_reach_many_followers_without_a_read(world:
         await asyncio.gather(*(one.reached(world.log.revision) for one in readers))
         assert (world.changes.of_feeds, world.changes.of_followers) == reads
         assert all(one.view.deltas == 5 for one in readers[::2])
-        told = await stored(world.store, world.log.task_id)
+        whole = await stored(world.store, world.log.task_id)
         for one in readers:
-            one.view.check(told)
+            one.view.check(whole)
 
 
 async def test_growth_of_a_tail_that_is_not_held_is_read_once_and_then_taken(
@@ -89,8 +89,8 @@ async def test_growth_of_a_tail_that_is_not_held_is_read_once_and_then_taken(
     async with world.following(deltas=True) as reader:
         await reader.heard("caught_up")
         reads = world.changes.of_feeds
-        for place, text in enumerate("bcd"):
-            await world.log.grow(0, text, keep_bytes=1 + place)
+        for index, text in enumerate("bcd"):
+            await world.log.grow(0, text, keep_bytes=1 + index)
             await reader.reached(world.log.revision)
         assert world.changes.of_feeds == reads + 1
         assert reader.view.contents() == {(1, 0): "abcd"}
@@ -103,8 +103,8 @@ async def test_a_commit_while_the_feed_reads_is_read_after_it(world: World) -> N
         world.changes.feeds_read.clear()
         await world.log.report(ACTIVE)  # the feed looks, and is held up
         reads = world.changes.of_feeds
-        for place, text in enumerate("bc"):
-            await world.log.grow(0, text, keep_bytes=1 + place)
+        for index, text in enumerate("bc"):
+            await world.log.grow(0, text, keep_bytes=1 + index)
         world.changes.feeds_read.set()
         await reader.reached(world.log.revision)
         await reader.until(lambda: len(reader.view.statuses) == 2)

@@ -106,8 +106,8 @@ async def test_a_store_that_is_away_ends_no_follow(world: World) -> None:
     async with world.following() as one, world.following() as slow:
         await asyncio.gather(one.heard("caught_up"), slow.heard("caught_up"))
         slow.reads_on.clear()
-        for place in range(3):
-            await world.log.grow(0, "b", keep_bytes=1 + place)
+        for index in range(3):
+            await world.log.grow(0, "b", keep_bytes=1 + index)
             await one.reached(world.log.revision)
         world.changes.is_away = True
         slow.reads_on.set()  # its way is through the store
@@ -203,12 +203,12 @@ async def test_every_cursor_of_a_stream_goes_on_without_gap_or_repeat(world: Wor
     await log.entries(entry(0, "A"), open_epoch=True)
     async with world.following(cursor=Cursor(log.task_id, 0)) as whole:
         await whole.heard("caught_up")
-    for place, message in enumerate(whole.messages):
+    for index, message in enumerate(whole.messages):
         async with world.following(cursor=message.cursor) as rest:
             await rest.heard("caught_up")
-        told = [one for one in rest.messages if not one.HasField("status")]
-        expected = [one for one in whole.messages[place + 1 :] if not one.HasField("caught_up")]
-        assert told[:-1] == expected
+        sent = [one for one in rest.messages if not one.HasField("status")]
+        expected = [one for one in whole.messages[index + 1 :] if not one.HasField("caught_up")]
+        assert sent[:-1] == expected
 
 
 async def test_a_follow_goes_on_where_a_note_was_lost(world: World) -> None:

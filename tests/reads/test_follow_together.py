@@ -29,16 +29,16 @@ async def test_300_followers_cost_one_read_and_one_encoding_a_change(world: Worl
     await world.log.entries(entry(0, ""), open_epoch=True)
     async with AsyncExitStack() as stack:
         readers = [
-            await stack.enter_async_context(world.following(deltas=place % 2 == 0))
-            for place in range(300)
+            await stack.enter_async_context(world.following(deltas=index % 2 == 0))
+            for index in range(300)
         ]
         await _caught_up(readers)
         await world.log.grow(0, "x", keep_bytes=0)  # from here on the feed holds the tail
         await _reached(readers, world.log.revision)
         world.encoded.clear()
         reads = world.changes.of_feeds, world.changes.of_followers
-        for place in range(1, 11):
-            await world.log.grow(0, "x", keep_bytes=place)
+        for index in range(1, 11):
+            await world.log.grow(0, "x", keep_bytes=index)
             await _reached(readers, world.log.revision)
         assert world.changes.of_feeds - reads[0] == 10
         assert world.changes.of_followers == reads[1]
@@ -64,16 +64,16 @@ async def test_a_follower_that_stops_reading_later_gets_the_latest_state_once(
     async with world.following(deltas=True) as slow, world.following(deltas=True) as other:
         await _caught_up([slow, other])
         slow.reads_on.clear()
-        for place in range(200):
-            await world.log.grow(0, "x", keep_bytes=place)
+        for index in range(200):
+            await world.log.grow(0, "x", keep_bytes=index)
             await other.reached(world.log.revision)
-        for place in range(1, 50):
-            await world.log.entries(entry(place, "y"))
+        for index in range(1, 50):
+            await world.log.entries(entry(index, "y"))
         await other.reached(world.log.revision)
-        told = len(slow.messages)
+        received = len(slow.messages)
         slow.reads_on.set()
         await slow.reached(world.log.revision)
-        assert len(slow.messages) - told <= 4
+        assert len(slow.messages) - received <= 4
         assert slow.view.entries == other.view.entries
 
 
@@ -113,8 +113,8 @@ async def test_a_follower_that_read_past_the_feed_gets_no_entry_twice(world: Wor
     async with world.following() as ahead, world.following() as other:
         await _caught_up([ahead, other])
         ahead.reads_on.clear()
-        for place in (1, 2, 3):
-            await world.log.entries(entry(place, "x"))
+        for index in (1, 2, 3):
+            await world.log.entries(entry(index, "x"))
             await other.reached(world.log.revision)
         world.changes.feeds_read.clear()
         await world.log.entries(entry(4, "x"))
@@ -134,11 +134,11 @@ async def test_a_follower_that_never_keeps_up_gets_status_and_caught_up(
     stream = world.stream(source=Source.DEFAULT)
     heard: list[pb.FollowTaskLogsResponse] = []
     async with world.following() as watcher, aclosing(stream):
-        for place in range(20):
+        for index in range(20):
             heard.append(pb.FollowTaskLogsResponse.FromString(await anext(stream)))
-            if place == 5:
+            if index == 5:
                 await world.log.report(FAILED)
-            await world.log.grow(0, "x", keep_bytes=place)  # always one more before the next
+            await world.log.grow(0, "x", keep_bytes=index)  # always one more before the next
             await watcher.reached(world.log.revision)
         assert "caught_up" in events(heard)
         assert [one.status.status for one in heard if one.HasField("status")] == [
@@ -242,19 +242,19 @@ async def test_random_commits_and_followers_end_in_one_view(world: World) -> Non
 
     async def write() -> None:
         id_, length = 0, 0
-        for place in range(writes):
-            match place * 7919 % 11:
+        for index in range(writes):
+            match index * 7919 % 11:
                 case 0:
                     id_, length = id_ + 1, 0
                     await world.log.entries(entry(id_, ""))
                 case 1:
-                    await world.log.withdraw(entry(id_ + place % 2, "w"))
-                    id_, length = id_ + place % 2, 1
-                case 2 if place % 5 == 0:
+                    await world.log.withdraw(entry(id_ + index % 2, "w"))
+                    id_, length = id_ + index % 2, 1
+                case 2 if index % 5 == 0:
                     id_, length = 0, 1
                     await world.log.entries(entry(0, "e"), open_epoch=True)
                 case 3:
-                    await world.log.report(PAUSED if place % 2 else ACTIVE)
+                    await world.log.report(PAUSED if index % 2 else ACTIVE)
                 case _:
                     await world.log.grow(id_, "xy", keep_bytes=length)
                     length += 2

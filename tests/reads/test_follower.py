@@ -74,8 +74,8 @@ async def test_a_growing_tail_comes_as_deltas_where_they_were_asked_for(world: W
     async with world.following(deltas=True) as deltas, world.following() as whole:
         for reader in (deltas, whole):
             await reader.heard("caught_up")
-        for place in range(10):
-            await world.log.grow(0, "é", keep_bytes=1 + 2 * place)
+        for index in range(10):
+            await world.log.grow(0, "é", keep_bytes=1 + 2 * index)
             await asyncio.gather(*(one.reached(world.log.revision) for one in (deltas, whole)))
         # The first comes whole: the feed, opened for these two, did not hold the tail yet.
         assert (deltas.view.deltas, whole.view.deltas) == (9, 0)

@@ -39,17 +39,17 @@ async def test_a_follower_a_few_changes_behind_gets_their_joined_growth(
             await one.reached(world.log.revision)
         # One message is on its way when it stops; what comes after that is behind it.
         slow.reads_on.clear()
-        reads, told = world.changes.of_followers, len(slow.messages)
-        for place in range(10):
-            await world.log.grow(0, f"{place}", keep_bytes=1001 + place)
+        reads, received = world.changes.of_followers, len(slow.messages)
+        for index in range(10):
+            await world.log.grow(0, f"{index}", keep_bytes=1001 + index)
             await other.reached(world.log.revision)
         slow.reads_on.set()
         await slow.reached(world.log.revision)
 
-        assert slow.events[told:] == ["delta" if deltas else "entries"] * (
-            len(slow.messages) - told
+        assert slow.events[received:] == ["delta" if deltas else "entries"] * (
+            len(slow.messages) - received
         )
-        assert len(slow.messages) - told <= 3
+        assert len(slow.messages) - received <= 3
         assert world.changes.of_followers == reads
         assert slow.view.entries == other.view.entries
 

@@ -115,7 +115,9 @@ async def test_a_stopped_postgres_is_unavailable_at_once_and_found_again(
     postgres_server: PostgresServer,
 ) -> None:
     longer_than_the_test_waits = timedelta(seconds=2 * DEADLINE_SECONDS)
-    connections = Connections(postgres_server.dsn(), size=2, patience=longer_than_the_test_waits)
+    connections = Connections(
+        postgres_server.dsn(), size=2, acquire_timeout=longer_than_the_test_waits
+    )
     before = await backend(connections)
     await asyncio.to_thread(postgres_server.stop)
     for _ in range(3):

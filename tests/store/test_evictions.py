@@ -269,9 +269,9 @@ async def test_logs_past_their_limits_are_found_page_by_page(store: Store) -> No
         await log.write(log.commit([b"a"] * (5 if number % 2 else 2), open_epoch=True))
         past |= {log.task_id} if number % 2 else set()
     found: list[UUID] = []
-    place: UUID | None = UUID(int=0)
-    while place is not None:
-        ids, place = await store.evictions.past_limits(limits(rows=4), after=place, rows=2)
+    after: UUID | None = UUID(int=0)
+    while after is not None:
+        ids, after = await store.evictions.past_limits(limits(rows=4), after=after, rows=2)
         found += ids
     assert found == sorted(past)
 

@@ -101,7 +101,7 @@ async def pages_since(
             return pages
 
 
-def told(pages: Sequence[Changes]) -> list[pb.FollowTaskLogsResponse]:
+def encoded_changes(pages: Sequence[Changes]) -> list[pb.FollowTaskLogsResponse]:
     """Encode what followers are told of pages, as it travels."""
     fold = TailFold()
     return [
@@ -139,14 +139,14 @@ async def check_from_everywhere(
 ) -> None:
     """From every revision: exactly what changed since, in order; applied, it makes the log."""
     for revision in range(model.revision + 1):
-        messages = told(await pages_since(log, revision, **paging))
+        messages = encoded_changes(await pages_since(log, revision, **paging))
         revisions = [one for message in messages for one in revisions_of(message)]
         assert revisions == model.revisions_after(revision), f"since {revision}"
         if revision in views:
             view = views[revision]
             view.reconnect(expects_status=False)  # which is not the store's affair
             for message in messages:
-                view.take(message)
+                view.apply(message)
             assert view.entries == model.log(), f"applied on {revision}"
 
 
@@ -215,7 +215,7 @@ class Scribe:
         return Append(1, withdraw_tail=True, entries=self._new(texts))
 
     def _new(self, texts: list[str]) -> list[Entry]:
-        made = [entry(self._next_id + place, text) for place, text in enumerate(texts)]
+        made = [entry(self._next_id + index, text) for index, text in enumerate(texts)]
         self._next_id += len(made)
         self._tail = made[-1] if made else None
         return made
@@ -245,7 +245,7 @@ async def test_whatever_was_committed_changes_are_complete_and_in_order_from_any
     await check_from_everywhere(log, model, dict(views))
     begun = min(known, model.revision)
     pages = await pages_since(log, begun, rows=rows, page_bytes=page_bytes)
-    assert [one for message in told(pages) for one in revisions_of(message)] == (
+    assert [one for message in encoded_changes(pages) for one in revisions_of(message)] == (
         model.revisions_after(begun)
     )
 
@@ -270,7 +270,7 @@ async def test_a_caller_that_holds_the_tail_gets_only_its_growth(
             event = message.event
             base = getattr(event, "base_revision", None)
             fits = view.sent_revision(event) == base if base is not None else False
-            view.take(pb.FollowTaskLogsResponse.FromString(message.encoded(as_delta=fits)))
+            view.apply(pb.FollowTaskLogsResponse.FromString(message.encoded(as_delta=fits)))
         assert view.entries == model.log()
 
     for what, looks_now in zip(history, looks, strict=False):
@@ -288,9 +288,9 @@ async def test_a_caller_that_holds_the_tail_gets_only_its_growth(
 async def test_each_entry_comes_once_with_its_latest_state(store: Store) -> None:
     log, _, _ = await written(store)
     await log.entries(entry(0, "a"), entry(1, "b"), open_epoch=True)  # revisions 1 to 3
-    for place in range(5):
-        await log.grow(1, str(place), keep_bytes=1 + place)  # 4 to 8
-    messages = told(await pages_since(log, 0))
+    for index in range(5):
+        await log.grow(1, str(index), keep_bytes=1 + index)  # 4 to 8
+    messages = encoded_changes(await pages_since(log, 0))
     assert [revisions_of(one) for one in messages] == [[1], [2], [8]]
     assert messages[-1].entries.logs[0].content == "b01234"
 
@@ -330,8 +330,8 @@ async def test_folding_the_tail_at_a_goodbye_is_no_change(store: Store) -> None:
     await log.entries(entry(0, "a"), open_epoch=True)
     await log.grow(0, "b", keep_bytes=1)  # revision 3
     await log.fold()
-    assert told(await pages_since(log, 3)) == []
-    assert told(await pages_since(log, 2))[0].entries.logs[0].content == "ab"
+    assert encoded_changes(await pages_since(log, 3)) == []
+    assert encoded_changes(await pages_since(log, 2))[0].entries.logs[0].content == "ab"
     await log.reopen()
     await log.grow(0, "c", keep_bytes=2)
     held = await store.changes.since(log.task_id, 3, held_revision=3)
@@ -344,8 +344,8 @@ async def test_sealing_a_tail_in_parts_is_no_change_of_it(store: Store) -> None:
     await log.entries(entry(0, "a"), open_epoch=True)
     await log.grow(0, "b", keep_bytes=1)  # revision 3
     await log.entries(entry(1, "next"))  # 4
-    assert [revisions_of(one) for one in told(await pages_since(log, 3))] == [[4]]
-    assert [revisions_of(one) for one in told(await pages_since(log, 2))] == [[3, 4]]
+    assert [revisions_of(one) for one in encoded_changes(await pages_since(log, 3))] == [[4]]
+    assert [revisions_of(one) for one in encoded_changes(await pages_since(log, 2))] == [[3, 4]]
 
 
 async def test_a_withdrawal_is_reported_and_its_ordinal_is_used_again(
@@ -354,11 +354,11 @@ async def test_a_withdrawal_is_reported_and_its_ordinal_is_used_again(
     log, _, _ = await written(store)
     await log.entries(entry(0, "a"), entry(1, "b"), open_epoch=True)  # revisions 1 to 3
     await log.withdraw(entry(3, "d"))  # 4, 5
-    (before, gone, after) = told(await pages_since(log, 1))
+    (before, gone, after) = encoded_changes(await pages_since(log, 1))
     assert [one.id for one in before.entries.logs] == [0]
     assert (gone.entry_withdrawn.id, gone.entry_withdrawn.epoch) == (1, 1)
     assert [one.id for one in after.entries.logs] == [3]
-    assert told(await pages_since(log, 5)) == []
+    assert encoded_changes(await pages_since(log, 5)) == []
 
 
 async def test_a_page_ends_where_it_is_full_and_the_next_goes_on_from_there(store: Store) -> None:
@@ -370,7 +370,7 @@ async def test_a_page_ends_where_it_is_full_and_the_next_goes_on_from_there(stor
     by_bytes = await pages_since(log, 0, page_bytes=1000)
     assert [page.more for page in by_bytes] == [True, True, False]
     for pages in (by_rows, by_bytes):
-        revisions = [one for message in told(pages) for one in revisions_of(message)]
+        revisions = [one for message in encoded_changes(pages) for one in revisions_of(message)]
         assert revisions == model.revisions_after(0)
 
 
@@ -385,7 +385,7 @@ async def test_earlier_epochs_are_in_what_changed(store: Store) -> None:
     log, _, _ = await written(store)
     await log.entries(entry(0, "a"), open_epoch=True)  # revisions 1, 2
     await log.entries(entry(0, "b"), open_epoch=True)  # 3, 4
-    messages = told(await pages_since(log, 1))
+    messages = encoded_changes(await pages_since(log, 1))
     assert [one.WhichOneof("event") for one in messages] == ["entries", "epoch_started", "entries"]
     assert [one.entries.epoch for one in messages if one.HasField("entries")] == [1, 2]
 
@@ -404,7 +404,7 @@ async def test_the_last_entries_of_the_epoch_are_those_changed_after_the_start(
     await log.entries(entry(6, "c"))
     await log.grow(6, "d", keep_bytes=1)
     _, revision = await store.changes.start(TaskId(log.task_id), tail)
-    messages = told(await pages_since(log, revision))
+    messages = encoded_changes(await pages_since(log, revision))
     assert [one.id for message in messages for one in message.entries.logs] == expected
 
 
@@ -432,8 +432,8 @@ async def test_reads_beside_commits_see_whole_commits_only(store: Store) -> None
     stop = asyncio.Event()
 
     async def write() -> None:
-        for place in range(0, 120, 2):
-            await log.entries(entry(place, str(place)), entry(place + 1, str(place)))
+        for index in range(0, 120, 2):
+            await log.entries(entry(index, str(index)), entry(index + 1, str(index)))
         stop.set()
 
     async def read() -> int:
@@ -443,8 +443,8 @@ async def test_reads_beside_commits_see_whole_commits_only(store: Store) -> None
         while not done:
             done = stop.is_set()
             page = await store.changes.since(log.task_id, view.revision)
-            for message in told([page]):
-                view.take(message)
+            for message in encoded_changes([page]):
+                view.apply(message)
             contents = [content for _, content in sorted(view.contents().items())]
             assert contents[::2] == contents[1::2]
             reads += 1
@@ -459,7 +459,7 @@ async def test_reads_beside_commits_see_whole_commits_only(store: Store) -> None
 async def test_a_page_of_a_long_log_looks_at_little_more_than_it_holds(
     store: Store, database: str, behind: int
 ) -> None:
-    """However far behind: a walk to the place would look at every entry since."""
+    """However far behind: a scan up to the revision would read at every entry since."""
     log, _, _ = await written(store)
     await log.entries(open_epoch=True)
     for first in range(0, 20_000, 5_000):

@@ -29,23 +29,23 @@ AT_ONCE_SECONDS = 1.0
 
 
 class Watched:
-    """Connections to a Postgres that is watched, and what the watch has told."""
+    """Connections to a Postgres that is watched, and what the monitor has reported."""
 
     def __init__(self, dsn: str, size: int = 2) -> None:
         self.circuit_breaker = CircuitBreaker()
         self.connections = Connections(dsn, size=size, circuit_breaker=self.circuit_breaker)
-        self.told: list[bool] = []
+        self.reported: list[bool] = []
         self.beat: Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[None]] = _no_beat
-        self._watch = Monitor(dsn, self.circuit_breaker, lambda one: self.beat(one), self._hear)
+        self._watch = Monitor(dsn, self.circuit_breaker, lambda one: self.beat(one), self._report)
 
-    async def _hear(self, works: bool) -> None:
-        self.told.append(works)
+    async def _report(self, works: bool) -> None:
+        self.reported.append(works)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         watching = asyncio.create_task(self._watch.run(), name="a watch")
         try:
-            await until(lambda: bool(self.told))
+            await until(lambda: bool(self.reported))
             yield
             assert not watching.done()
         finally:
@@ -66,7 +66,7 @@ async def _no_beat(_: object) -> None:
 async def watched(postgres_server: PostgresServer) -> AsyncIterator[Watched]:
     one = Watched(postgres_server.dsn())
     async with one.running():
-        assert one.told == [True]
+        assert one.reported == [True]
         yield one
 
 
@@ -99,10 +99,10 @@ async def test_a_stopped_postgres_is_reported_refused_and_found_again(
 
     await asyncio.to_thread(postgres_server.stop)
     assert await refused(watched.ask()) < AT_ONCE_SECONDS
-    await until(lambda: watched.told == [True, False])
+    await until(lambda: watched.reported == [True, False])
 
     await asyncio.to_thread(postgres_server.start)
-    await until(lambda: watched.told == [True, False, True])
+    await until(lambda: watched.reported == [True, False, True])
     assert await watched.ask() == 1
 
 
@@ -122,12 +122,12 @@ async def test_callers_of_a_frozen_postgres_fail_soon_and_later_ones_at_once(
     waiting += [asyncio.create_task(refused(watched.ask())) for _ in range(20)]
     assert max(await asyncio.gather(*waiting)) < NOTICED_SECONDS
 
-    assert watched.told == [True, False]
+    assert watched.reported == [True, False]
     for _ in range(5):
         assert await refused(watched.ask()) < AT_ONCE_SECONDS
 
     frozen.thaw()
-    await until(lambda: watched.told == [True, False, True])
+    await until(lambda: watched.reported == [True, False, True])
     assert await watched.ask() == 1
 
 
@@ -155,7 +155,7 @@ async def test_a_network_that_swallows_everything_is_as_good_as_a_stopped_postgr
             assert await refused(one.ask()) < NOTICED_SECONDS
             assert await refused(one.ask()) < AT_ONCE_SECONDS
             await network.heal()
-            await until(lambda: one.told == [True, False, True])
+            await until(lambda: one.reported == [True, False, True])
             assert await one.ask() == 1
 
 
@@ -171,12 +171,12 @@ async def test_a_connection_that_was_killed_is_not_taken_for_the_end_of_postgres
     await asking
 
     await until(lambda: answers(watched))
-    assert watched.told == [True]
+    assert watched.reported == [True]
 
 
 async def test_a_slow_statement_is_waited_for(watched: Watched) -> None:
     assert await watched.ask("SELECT 7 FROM pg_sleep(3)") == 7
-    assert watched.told == [True]
+    assert watched.reported == [True]
 
 
 async def test_a_postgres_that_takes_no_heartbeat_cannot_do_its_work_but_is_read(
@@ -193,17 +193,17 @@ async def test_a_postgres_that_takes_no_heartbeat_cannot_do_its_work_but_is_read
                 await connection.execute("ROLLBACK")
 
     watched.beat = beat
-    await until(lambda: watched.told == [True, False])
+    await until(lambda: watched.reported == [True, False])
     assert await watched.ask() == 1
 
     refusing = False
-    await until(lambda: watched.told == [True, False, True])
+    await until(lambda: watched.reported == [True, False, True])
 
 
 async def test_a_caller_that_gets_no_connection_in_time_fails_with_store_busy(
     database: str, sql: Connection
 ) -> None:
-    connections = Connections(database, size=1, patience=timedelta(seconds=0.05))
+    connections = Connections(database, size=1, acquire_timeout=timedelta(seconds=0.05))
     async with connections.use():
         with pytest.raises(StoreBusy) as refusal:
             async with connections.use():

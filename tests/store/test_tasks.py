@@ -93,10 +93,10 @@ async def test_changes_of_facts_take_turns(store: Store, task: UUID) -> None:
 async def test_a_list_goes_on_where_it_stopped(store: Store) -> None:
     made = [await new_task(store) for _ in range(5)]
     seen: list[UUID] = []
-    place = NEWEST
-    while page := (await store.tasks.list_(owner="local", after=place, limit=2))[0]:
+    position = NEWEST
+    while page := (await store.tasks.list_(owner="local", after=position, limit=2))[0]:
         seen += [one.task_id for one in page]
-        place = (page[-1].created_at, page[-1].task_id)
+        position = (page[-1].created_at, page[-1].task_id)
     assert seen == made[::-1]
     assert await store.tasks.list_(owner="other", after=NEWEST, limit=2) == ([], False)
 
@@ -113,12 +113,12 @@ async def test_a_list_ends_where_its_prompts_fill_a_page_and_goes_on_from_there(
 ) -> None:
     made = [await _prompted(store, "x" * 60_000) for _ in range(40)]
     seen: list[UUID] = []
-    place, is_full = NEWEST, True
+    position, is_full = NEWEST, True
     while is_full:
-        page, is_full = await store.tasks.list_(owner=None, after=place, limit=1000)
+        page, is_full = await store.tasks.list_(owner=None, after=position, limit=1000)
         assert sum(len(one.prompt) for one in page) < LIST_BYTES + 64 * 1024
         seen += [one.task_id for one in page]
-        place = (page[-1].created_at, page[-1].task_id)
+        position = (page[-1].created_at, page[-1].task_id)
     assert seen == made[::-1]
 
 

@@ -30,7 +30,7 @@ class Collector:
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.raw = b""
-        self._http = HttpServer(self._take)
+        self._http = HttpServer(self._receive)
 
     @property
     def url(self) -> str:
@@ -39,7 +39,7 @@ class Collector:
     def named(self, name: str) -> list[Span]:
         return [span for span in self.spans if span.name == name]
 
-    async def _take(self, request: Request) -> Response:
+    async def _receive(self, request: Request) -> Response:
         assert request.path == "/v1/traces"
         self.raw += request.body
         for resource in ExportTraceServiceRequest.FromString(request.body).resource_spans:

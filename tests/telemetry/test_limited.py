@@ -56,7 +56,7 @@ async def test_a_response_that_is_read_late_is_ok(
         async with Reader.connected(server) as reader:
             stream = await reader.ask_until_answered()
             assert (await scrape(server))("tasklogs_rpcs_under_way", method=GET_TASK_LOGS) == 1
-            await reader.take(stream)
+            await reader.grant_window(stream)
             await reader.until(lambda: stream in reader.ended)
 
             async def is_over() -> bool:

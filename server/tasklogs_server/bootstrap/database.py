@@ -67,7 +67,7 @@ async def open_store(settings: ServerSettings, dsn: str) -> Store:
         return await Store.open(
             dsn,
             read_connections=settings.read_connections,
-            patience=settings.store_wait,
+            acquire_timeout=settings.store_wait,
             lease=settings.lease,
         )
     except (SchemaRefused, UnknownSchema) as error:

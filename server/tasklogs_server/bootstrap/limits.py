@@ -12,7 +12,7 @@ from tasklogs_server.settings import ServerSettings
 
 # An agent waits 15 s for its Welcome, and may have to wait for two turns: its token is checked in
 # one, its stream opens in the other.
-_HANDSHAKE_PATIENCE = timedelta(seconds=5)
+_HANDSHAKE_MAX_WAIT = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +38,5 @@ def limits_of(settings: ServerSettings) -> ServerLimits:
     return ServerLimits(
         Admission(capacity),
         IngestBudget(settings.ingest_bytes),
-        HandshakeQueue(settings.handshakes, _HANDSHAKE_PATIENCE),
+        HandshakeQueue(settings.handshakes, _HANDSHAKE_MAX_WAIT),
     )

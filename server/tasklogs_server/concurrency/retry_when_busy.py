@@ -11,7 +11,7 @@ from tasklogs_server.domain.errors import StoreBusy
 T = TypeVar("T")
 
 
-async def once_it_has_time(work: Callable[[], Awaitable[T]]) -> T:
+async def retry_when_busy(work: Callable[[], Awaitable[T]]) -> T:
     """Return what `work` returns. Try it again as long as it raises StoreBusy.
 
     The stream is not read meanwhile. To end it instead would cost the store another handshake.

@@ -17,9 +17,9 @@ class StallFreeClock:
     Nothing is cut off early, and nothing later than two looks after it was due.
     """
 
-    def __init__(self, patience_seconds: float) -> None:
-        """`patience_seconds`: the shortest time after which something is cut off."""
-        self._between_looks = min(patience_seconds / 8, _MAX_LOOK_SECONDS)
+    def __init__(self, timeout_seconds: float) -> None:
+        """`timeout_seconds`: the shortest time after which something is cut off."""
+        self._between_looks = min(timeout_seconds / 8, _MAX_LOOK_SECONDS)
         self.looked_at = 0.0
         """The time of the last look: what began at `begin_at` has lasted at least the difference.
 

@@ -13,7 +13,7 @@ from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.store.sessions import SessionStore
 
 _LOCKED_PAUSE_SECONDS = 0.05
-_LOCKED_PATIENCE = timedelta(seconds=2)
+_LOCKED_WAIT = timedelta(seconds=2)
 
 _log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class Losses:
 
         What cannot be marked is left to the next tick: while the store is away, nothing is.
         """
-        deadline = asyncio.get_running_loop().time() + _LOCKED_PATIENCE.total_seconds()
+        deadline = asyncio.get_running_loop().time() + _LOCKED_WAIT.total_seconds()
         # Singleflight: if many streams end at once, one statement marks them all.
         while serial in await self._marking.run("ended", self._mark_ended):
             if asyncio.get_running_loop().time() >= deadline:

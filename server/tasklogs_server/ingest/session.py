@@ -13,7 +13,7 @@ from uuid import UUID
 from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position, StoredTail
 from tasklogs.log.digest import content_hash
-from tasklogs_server.concurrency.retry_when_busy import once_it_has_time
+from tasklogs_server.concurrency.retry_when_busy import retry_when_busy
 from tasklogs_server.domain.errors import (
     AgentUnreachable,
     ProtocolViolation,
@@ -162,7 +162,7 @@ class Session:
 
     async def _supply_tail(self) -> None:
         load_tail = self._resources.load_tail
-        self._draft.supply_tail(await once_it_has_time(lambda: load_tail(self.task_id)))
+        self._draft.supply_tail(await retry_when_busy(lambda: load_tail(self.task_id)))
 
     async def _make_room_in_log(self, append: Append) -> None:
         rows, bytes_ = append.most_rows, append.content_bytes

@@ -12,7 +12,7 @@ import structlog
 
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved
-from tasklogs_server.concurrency.retry_when_busy import once_it_has_time
+from tasklogs_server.concurrency.retry_when_busy import retry_when_busy
 from tasklogs_server.domain.errors import (
     ServerDraining,
     SessionSuperseded,
@@ -118,7 +118,7 @@ class Sessions:
             build = session.hello.build_number
             return observe_agent(facts, build, state.lifecycle, state.health) or facts
 
-        await once_it_has_time(lambda: self._tasks.change_facts(session.task_id, change))
+        await retry_when_busy(lambda: self._tasks.change_facts(session.task_id, change))
         self._bus.publish(Moved(session.task_id))
 
     async def goodbye(self, session: Session, reason: GoodbyeReason) -> None:

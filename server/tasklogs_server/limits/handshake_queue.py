@@ -17,12 +17,12 @@ class HandshakeQueue:
 
     An agent that waits costs one idle stream. An agent that is refused costs a new connection, and
     thousands that come back every second or two leave no time for other work. So an agent is
-    refused only if its turn does not come within `patience`.
+    refused only if its turn does not come within `max_wait`.
     """
 
-    def __init__(self, at_once: int, patience: timedelta) -> None:
+    def __init__(self, at_once: int, max_wait: timedelta) -> None:
         self._turns = asyncio.Semaphore(at_once)
-        self._patience_seconds = patience.total_seconds()
+        self._max_wait_seconds = max_wait.total_seconds()
         self.wanted = 0
         """How many agents have a turn, or wait for one."""
 
@@ -41,7 +41,7 @@ class HandshakeQueue:
 
     async def _wait(self) -> None:
         try:
-            async with asyncio.timeout(self._patience_seconds):
+            async with asyncio.timeout(self._max_wait_seconds):
                 await self._turns.acquire()
         except TimeoutError:
             raise LimitExceeded(

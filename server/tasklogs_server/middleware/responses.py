@@ -119,8 +119,8 @@ class Responses:
                 too_much -= size_bytes
         self._give_up(slow, Limit.ANSWER_BYTES)
 
-    def _given_before(self, moment: float) -> Sequence[Call]:
-        early = takewhile(lambda item: item[1].since < moment, self._unread.items())
+    def _given_before(self, time: float) -> Sequence[Call]:
+        early = takewhile(lambda item: item[1].since < time, self._unread.items())
         return [call for call, _ in early]
 
     def _give_up(self, calls: Sequence[Call], limit: Limit) -> None:

@@ -83,6 +83,6 @@ if __name__ == "__main__":
     try:
         launch(sys.argv[1:])
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        sys.stderr.write(f"launch: {error.strerror}{place}\n")
+        file = f" ({error.filename})" if error.filename else ""
+        sys.stderr.write(f"launch: {error.strerror}{file}\n")
         sys.exit(CANNOT_LAUNCH)

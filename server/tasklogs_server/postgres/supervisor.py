@@ -246,12 +246,12 @@ async def _probe(identity: Identity, binaries: Binaries, home: Path) -> None:
 async def _end(process: Process) -> None:
     """Signal the child and no other process: a handle, unlike a pid, is never reused."""
     try:
-        for number, patience_s in STOP_STEPS:
+        for number, timeout_s in STOP_STEPS:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(number)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), patience_s)
+                await asyncio.wait_for(process.wait(), timeout_s)
                 return
     except asyncio.CancelledError:
         with contextlib.suppress(ProcessLookupError):

@@ -208,7 +208,7 @@ class _Follower:
         self._revision = revision
         self._woken = woken
         self._may_begin_later = query.cursor is None
-        self._told: StatusDetail | None = None
+        self._sent_detail: StatusDetail | None = None
         self._quiet_since = 0.0
         self._progress_timer: asyncio.TimerHandle | None = None
         self._progress_is_due = False
@@ -228,9 +228,9 @@ class _Follower:
                     raise self._feed.error
                 if finding.done():
                     finding.result()  # an unexpected failure ends the stream
-                if self._told != self._feed.detail:
-                    self._told = self._feed.detail
-                    yield self._own(StatusChanged(self._told))
+                if self._sent_detail != self._feed.detail:
+                    self._sent_detail = self._feed.detail
+                    yield self._own(StatusChanged(self._sent_detail))
                 # One step at a time, so that a follower that never keeps up also gets the status.
                 if self._revision < self._feed.revision:
                     messages, revision = await self._due()

@@ -144,14 +144,14 @@ def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
         raise InvalidFields([FieldViolation("data.messages", "must be a list of messages")])
     violations: list[FieldViolation] = []
     entries: list[Entry] = []
-    for place, item in enumerate(listed.list_value.values):
+    for index, item in enumerate(listed.list_value.values):
         if len(violations) >= _MAX_VIOLATIONS:
             break
-        entry = _message(item, f"data.messages[{place}]", violations)
+        entry = _message(item, f"data.messages[{index}]", violations)
         if entry is None:
             continue
         if entries and entry.id <= entries[-1].id:
-            violations.append(FieldViolation(f"data.messages[{place}].id", "ids must grow"))
+            violations.append(FieldViolation(f"data.messages[{index}].id", "ids must grow"))
         entries.append(entry)
     if violations:
         raise InvalidFields(violations)

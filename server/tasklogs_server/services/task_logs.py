@@ -12,7 +12,7 @@ import grpc
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.domain.caller import User, visible
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
-from tasklogs_server.domain.names import parse_task_ref
+from tasklogs_server.domain.names import TaskRef, parse_task_ref
 from tasklogs_server.domain.read_plan import Source
 from tasklogs_server.reads.follower import FollowQuery, Follows
 from tasklogs_server.reads.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
@@ -75,14 +75,8 @@ class TaskLogsService:
 
 def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -> FollowQuery:
     violations: list[FieldViolation] = []
-    try:
-        ref = parse_task_ref(request.task)
-    except InvalidFields as error:
-        violations += error.violations
-    source = _source_of(request.source, violations)
-    if request.HasField("tail") and request.tail < 0:
-        violations.append(FieldViolation("tail", "must not be negative"))
-    if request.HasField("tail") and request.cursor:
+    ref, source, tail = _task_source_and_tail(request, violations)
+    if tail is not None and request.cursor:
         violations.append(FieldViolation("tail", "cannot be combined with cursor"))
     cursor = None
     if request.cursor:
@@ -90,15 +84,31 @@ def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -
             cursor = Cursor.decode(request.cursor)
         except InvalidFields as error:
             violations += error.violations
-    if violations:
+    if ref is None or violations:
         raise InvalidFields(violations)
     return FollowQuery(
         ref=visible(ref, sees_only),
         source=source,
-        tail=request.tail if request.HasField("tail") else None,
+        tail=tail,
         cursor=cursor,
         deltas=request.deltas,
     )
+
+
+def _task_source_and_tail(
+    request: pb.GetTaskLogsRequest | pb.FollowTaskLogsRequest, violations: list[FieldViolation]
+) -> tuple[TaskRef | None, Source, int | None]:
+    """Decode task, source and tail, which both requests have. Bad values add violations."""
+    ref: TaskRef | None = None
+    try:
+        ref = parse_task_ref(request.task)
+    except InvalidFields as error:
+        violations += error.violations
+    source = _source_of(request.source, violations)
+    tail = request.tail if request.HasField("tail") else None
+    if tail is not None and tail < 0:
+        violations.append(FieldViolation("tail", "must not be negative"))
+    return ref, source, tail
 
 
 def _source_of(source: int, violations: list[FieldViolation]) -> Source:
@@ -114,13 +124,7 @@ def _decoded_query(request: bytes, sees_only: str | None) -> LogQuery:
 
 def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
     violations: list[FieldViolation] = []
-    try:
-        ref = parse_task_ref(request.task)
-    except InvalidFields as error:
-        violations += error.violations
-    source = _source_of(request.source, violations)
-    if request.HasField("tail") and request.tail < 0:
-        violations.append(FieldViolation("tail", "must not be negative"))
+    ref, source, tail = _task_source_and_tail(request, violations)
     if request.page_size < 0:
         violations.append(FieldViolation("page_size", "must not be negative"))
     if request.HasField("epoch") and request.epoch < 1:
@@ -128,12 +132,12 @@ def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery
     max_staleness = None
     if request.HasField("max_staleness"):
         max_staleness = length_of(request.max_staleness, "max_staleness", violations)
-    if violations:
+    if ref is None or violations:
         raise InvalidFields(violations)
     return LogQuery(
         ref=visible(ref, sees_only),
         source=source,
-        tail=request.tail if request.HasField("tail") else None,
+        tail=tail,
         page_rows=min(request.page_size, MAX_PAGE_ROWS) or MAX_PAGE_ROWS,
         page_token=request.page_token,
         epoch=request.epoch if request.HasField("epoch") else None,

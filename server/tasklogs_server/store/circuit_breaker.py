@@ -12,13 +12,13 @@ from tasklogs_server.store.errors import RETRY_AFTER
 class CircuitBreaker:
     """Open while Postgres is away. Only the store's monitor opens and closes it.
 
-    A failed call only raises a suspicion: its connection may have been killed, or its statement may
-    have been slow.
+    A failed call does not open it: perhaps only its connection was killed, or its statement was
+    slow. The call makes the monitor check at once.
     """
 
     def __init__(self) -> None:
         self.suspected = asyncio.Event()
-        """A connection failed: the monitor checks now instead of at its next turn."""
+        """Set after a connection failed. The monitor then checks at once."""
         self._is_away = False
         self._losses: list[Callable[[], None]] = []
 

@@ -40,10 +40,10 @@ _CORRUPT = (
 )
 
 
-def may_be_of_one_place(error: BaseException) -> bool:
+def may_concern_one_block(error: BaseException) -> bool:
     """Whether an error that makes the store unavailable may concern one file or block only.
 
-    A block that the disk cannot read must not keep other tasks from theirs.
+    If the disk cannot read a block of one task, the other tasks must still be served.
     """
     return isinstance(error, asyncpg.PostgresSystemError)
 
@@ -52,11 +52,11 @@ def concerns_one_task(error: Exception) -> bool:
     """Whether the error of a statement about one task says nothing about other tasks."""
     if not isinstance(error, StoreUnavailable):
         return True
-    return error.__cause__ is not None and may_be_of_one_place(error.__cause__)
+    return error.__cause__ is not None and may_concern_one_block(error.__cause__)
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the store could not be reached, or cannot work at the moment."""
+    """Whether the store could not be reached, or cannot work now."""
     return isinstance(error, _UNAVAILABLE)
 
 

@@ -1,4 +1,4 @@
-"""Eviction: a log past its limits loses its oldest rows, chunk by chunk, but no young ones.
+"""Eviction: a log above its limits loses its oldest rows in chunks, but no young ones.
 
 An entry's age counts from the commit that last changed it, by the database's clock.
 """
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 500
 CHUNK_BYTES = 4 * 1024 * 1024
 
-# Evicts one chunk, in one statement. It locks the head as a commit does, and takes no revision. The
-# rest of the statement sees the database as it was before the lock, so it continues only if the
-# head is still the same: then nothing was sealed or withdrawn meanwhile.
+# Evicts one chunk, in one statement. It locks the head as a commit does, and does not raise the
+# revision. The rest of the statement sees the database as it was before the lock. So it continues
+# only if the head has not changed: then nothing was sealed or withdrawn meanwhile.
 #
 # A chunk is a prefix in the order of revisions. It ends before the first entry that is too young,
 # even if the clock was set back and a later entry looks older. The last two entries of the current
-# epoch stay: the tail, and the entry that is last if the tail is withdrawn (its id bounds the next
-# id). A chunk takes a sixteenth of the limit more than it must, or the next append would need
-# another chunk.
+# epoch stay: the tail, and the entry that becomes the last one if the tail is withdrawn (the next
+# id must be higher than its id). An eviction removes a sixteenth of the limit more than needed.
+# Otherwise the next append would need another eviction.
 #
-# Epoch openings and withdrawals are deleted with the entries that follow them, with two exceptions:
-# the opening of the epoch of the oldest entry (reads of changes begin their search there), and
-# those of the last hour (the limit of epochs per hour counts them).
+# Epoch openings and withdrawals are deleted with the entries that follow them. There are two
+# exceptions: the opening of the oldest entry's epoch (reads of changes begin their search there),
+# and events of the last hour (the limit of epochs per hour counts them).
 _EVICT = """
 WITH locked AS MATERIALIZED (
     SELECT task_id, revision, evicted_revision FROM log_heads
@@ -54,13 +54,13 @@ WITH locked AS MATERIALIZED (
      ) o
      WHERE h.task_id = $1
 ), oldest AS (
-    SELECT e.place, e.size,
+    SELECT e.row_id, e.size,
            row_number() OVER prefix AS number, sum(e.size) OVER prefix AS running,
            bool_and(e.committed_at <= head.old_enough) OVER prefix AS is_old,
            head.rows_to_go, head.bytes_to_go
       FROM head
      CROSS JOIN LATERAL (
-        SELECT e.ctid AS place, e.epoch, e.ordinal, e.committed_at,
+        SELECT e.ctid AS row_id, e.epoch, e.ordinal, e.committed_at,
                octet_length(e.content) AS size
           FROM log_entries e
          WHERE e.task_id = $1 AND (e.epoch, e.ordinal) > (head.evicted_epoch, head.evicted_ordinal)
@@ -70,7 +70,7 @@ WITH locked AS MATERIALIZED (
     WINDOW prefix AS (ORDER BY e.epoch, e.ordinal)
 ), gone AS (
     DELETE FROM log_entries WHERE ctid = ANY (ARRAY(
-        SELECT o.place FROM oldest o
+        SELECT o.row_id FROM oldest o
          WHERE (o.number <= o.rows_to_go OR o.running - o.size < o.bytes_to_go)
            AND o.running - o.size < $8 AND o.is_old))
     RETURNING epoch, ordinal, revision, octet_length(content) AS size
@@ -145,7 +145,7 @@ _EVICTED = """
 
 @dataclass(frozen=True, slots=True)
 class LogLimits:
-    """What one log may hold, and the age below which no entry is evicted.
+    """How much one log may hold, and the age below which no entry is evicted.
 
     `rows` counts entries, epoch openings and withdrawals; `bytes` counts content. Both count all
     epochs.
@@ -161,9 +161,9 @@ class EvictionOutcome(enum.Enum):
 
     EVICTED = "evicted"
     NOTHING = "nothing"
-    """The log is within its limits, or nothing is old enough."""
+    """The log is within its limits, or no entry is old enough."""
     LOCKED = "locked"
-    """The head was locked, or has changed: try again."""
+    """The head was locked, or it changed meanwhile: try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Holding:
 
 
 class Evictions:
-    """The rows that eviction takes. Raises StoreUnavailable."""
+    """Evicts rows, and reads what was evicted. Raises StoreUnavailable."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -214,7 +214,10 @@ class Evictions:
         return _holding_of(row)
 
     async def old_in(self, task_id: UUID, min_retention: timedelta) -> timedelta | None:
-        """Return when the oldest entry that is held will be old enough; None: it is, or none is."""
+        """Return how long the oldest entry is still too young to be evicted.
+
+        None: it is old enough, or there is no entry.
+        """
         async with self._connections.use() as connection:
             left: timedelta | None = await connection.fetchval(
                 _NEXT_IS_OLD_IN, task_id, min_retention
@@ -226,7 +229,7 @@ class Evictions:
     ) -> tuple[Sequence[UUID], UUID | None]:
         """Check `rows` logs in the order of task ids; return those that exceed their limits.
 
-        The second value is where to continue: `after` of the next call. None: this was the last.
+        The second value is `after` of the next call; None: all logs were checked.
         """
         async with self._connections.use() as connection:
             seen = await connection.fetch(_PAST_LIMITS, after, rows, limits.rows, limits.bytes)

@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     import asyncpg
 
 # One statement for the whole read, so that all of it has the same snapshot. It is the hottest
-# statement: it selects only what a read needs. What the common case does not need (a log of more
-# than a page, a tail in parts, a lease) is in a CASE, which is not evaluated then.
+# statement: it selects only what a read needs. What only some reads need (for a log of more than a
+# page, a tail in parts, a lease) is in a CASE, which the other reads do not evaluate.
 #
 # It reads the range [$7, $8) of ordinals, or the last $6 entries, of epoch $5 (NULL: the current
-# one), at most $9 rows and about $10 bytes. An entry is on the page if those before it do not fill
-# the page, so there is always at least one. Entries are stored as they are sent. Only a tail with
-# parts is read separately (its row is older than its parts), and only if the page reaches it.
+# one), at most $9 rows and about $10 bytes. An entry is on the page if the entries before it do not
+# fill the page, so a page has at least one entry. Entries are stored in the form in which they are
+# sent. Only a tail with parts is read separately (its row is older than its parts), and only if the
+# page reaches it.
 #
-# "The last N" is a range of ordinals, so its cost does not depend on the length of the log. OFFSET
-# 0 keeps the planner from repeating a range's arithmetic wherever it is used.
+# "The last N" is a range of ordinals, so its cost does not depend on the length of the log. With
+# OFFSET 0 the planner computes a range once, not in each expression that uses it.
 _READ = f"""
 SELECT t.task_id, t.owner, {FACT_COLUMNS},
        CASE WHEN t.standalone THEN ({LEASE_OVER}) ELSE false END AS lease_over,
@@ -81,7 +82,7 @@ SELECT t.task_id, t.owner, {FACT_COLUMNS},
   CROSS JOIN LATERAL (
     SELECT greatest(coalesce($7::int, g.entries - $6::int), first.ordinal, 0) AS range_start,
            coalesce($8::int, g.entries) AS range_end,
-           -- Up to here each entry is exactly its row.
+           -- Each entry before this ordinal is exactly its row.
            CASE WHEN g.tail_in_parts THEN least(coalesce($8, g.entries), g.entries - 1)
                 ELSE coalesce($8, g.entries) END AS rows_end
     OFFSET 0
@@ -128,8 +129,8 @@ class PageQuery:
     """Which entries to read.
 
     `start` and `end` are ordinals, for pages after the first. Without them: the last `tail` entries
-    (None: all) of `epoch` (None: the current one). `rows` and `page_bytes` bound the page; its last
-    entry may exceed the bytes.
+    (None: all) of `epoch` (None: the current one). `rows` and `page_bytes` bound the page; the last
+    entry of a page may exceed `page_bytes`.
     """
 
     epoch: int | None = None
@@ -222,7 +223,7 @@ def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:
         first_id=row["first_id"],
         start=start,
         encoded=encoded,
-        # No entry where there should be one: it was withdrawn, and nothing follows it.
+        # If no entry was read, the only entry of the range was withdrawn: no page follows.
         next_ordinal=next_ordinal if rows or next_ordinal > start else end,
         end=end,
     )

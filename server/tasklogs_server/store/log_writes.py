@@ -13,7 +13,7 @@ import structlog
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.store.connections import Connections, each_or_alone
-from tasklogs_server.store.errors import is_connection_lost, may_be_of_one_place
+from tasklogs_server.store.errors import is_connection_lost, may_concern_one_block
 from tasklogs_server.store.named_parameters import NamedStatement
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
 
@@ -21,29 +21,29 @@ _log = structlog.get_logger(__name__)
 
 
 class Outcome(enum.Enum):
-    """What became of one task's commit."""
+    """The outcome of one task's commit."""
 
     COMMITTED = "committed"
     LOCKED = "locked"
-    """Another transaction holds the head: the same commit may be tried again."""
+    """Another transaction has locked the head: the same commit may be tried again."""
     FENCED = "fenced"
     """A later session has raised the fence."""
     MOVED = "moved"
-    """The stored revision is another one, so the commit builds on what is not stored."""
+    """The stored revision is not the commit's base revision."""
     GONE = "gone"
     """The task was deleted."""
     CORRUPT = "corrupt"
     """Postgres reports corruption in this task's rows."""
     REFUSED = "refused"
-    """Postgres refused this task's rows. This says nothing of other tasks."""
+    """Postgres refused this task's rows. This says nothing about other tasks."""
     UNAVAILABLE = "unavailable"
-    """Postgres accepts no writes now: it is read-only, say, or its disk is full."""
+    """Postgres accepts no writes now. For example, it is read-only, or its disk is full."""
 
 
-# One statement per task, pipelined over all tasks of a batch: every query stays on one task, and
-# nothing is written for a task whose head does not match. SKIP LOCKED: a batch waits for no lock.
-# The inserts join `written`, so nothing is inserted where the compare-and-set failed. Parts are
-# deleted up to the base revision, so the part that this commit adds stays.
+# One statement per task. The statements of a batch are pipelined. Each statement accesses rows of
+# one task only, and writes nothing if the task's head does not match. SKIP LOCKED: a batch waits
+# for no lock. The inserts join `written`, so nothing is inserted if the compare-and-set failed.
+# Parts are deleted up to the base revision, so the part that this commit adds stays.
 _COMMIT = NamedStatement("""
 WITH locked AS MATERIALIZED (
     SELECT task_id, fence FROM log_heads WHERE task_id = :task_id FOR UPDATE SKIP LOCKED
@@ -94,7 +94,7 @@ SELECT :task_id AS task_id,
        END AS outcome
 """)
 
-# The tail becomes one row again. The log does not change, so no revision is taken.
+# The tail becomes one row again. The log does not change, so its revision stays.
 _FOLD = NamedStatement("""
 WITH written AS (
     UPDATE log_heads SET tail_part_bytes = 0
@@ -110,7 +110,8 @@ WITH written AS (
 DELETE FROM log_tail_parts p USING written WHERE p.task_id = :task_id AND p.revision <= :revision
 """)
 
-# An earlier session's time may arrive when a later one has the fence. Times never move back.
+# The time of an earlier session may arrive after a later session has raised the fence. It is stored
+# too, unless a later time is stored already.
 _CONFIRM = """
     UPDATE log_heads SET snapshot_at = greatest(snapshot_at, $3)
      WHERE task_id = $1 AND fence >= $2"""
@@ -119,7 +120,7 @@ _CONFIRM = """
 class LogWrites:
     """Writes logs.
 
-    Raises StoreUnavailable where a connection is lost. Then nobody knows whether the statement was
+    Raises StoreUnavailable if a connection is lost. It is then unknown whether the statement was
     executed.
     """
 
@@ -129,11 +130,11 @@ class LogWrites:
     async def commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
         """Write all commits in one transaction; at most one per task.
 
-        Where Postgres refuses a row, or cannot read its block, each commit is tried alone: a bad
-        one does not stop the others.
+        If Postgres refuses a row, or cannot read its block, each commit is tried alone. So a bad
+        commit does not stop the others.
         """
         try:
-            # Heads in the order of task ids: two batches cannot wait for each other in a circle.
+            # Heads are locked in the order of task ids, so that two batches cannot deadlock.
             ordered = sorted(commits, key=attrgetter("task_id"))
             async with self._connections.use() as connection:
                 rows = await connection.fetchmany(_COMMIT.sql, [_arguments(one) for one in ordered])
@@ -142,7 +143,7 @@ class LogWrites:
             if isinstance(error, StoreUnavailable):
                 if error.__cause__ is None or is_connection_lost(error.__cause__):
                     raise
-                if not may_be_of_one_place(error.__cause__):
+                if not may_concern_one_block(error.__cause__):
                     return {one.task_id: Outcome.UNAVAILABLE for one in commits}
             if len(commits) == 1:
                 cause = error.__cause__ or error
@@ -157,7 +158,7 @@ class LogWrites:
         return outcomes
 
     async def fold(self, task_id: UUID, *, fence: int, revision: int, row: EntryRow) -> None:
-        """Write the tail as one row, `row`, if fence and revision still stand."""
+        """Write the tail as one row, `row`, if the stored fence and revision are these."""
         async with self._connections.use() as connection:
             arguments = _FOLD.arguments(
                 {
@@ -174,9 +175,9 @@ class LogWrites:
             await connection.execute(_FOLD.sql, *arguments)
 
     async def confirm(self, confirmed: Sequence[tuple[UUID, int, datetime]]) -> None:
-        """Store, per task and fence, a time at which the stored log was a true picture.
+        """Store for each task and fence a time at which the stored log matched the task app.
 
-        A time that cannot be written is logged; those of the other tasks are written.
+        If the time of one task cannot be written, this is logged, and the other times are written.
         """
         await each_or_alone(self._connections, _CONFIRM, sorted(confirmed))
 
@@ -184,7 +185,8 @@ class LogWrites:
 def _arguments(commit: Commit) -> tuple[object, ...]:
     head, tail, part = commit.head, commit.head.tail, commit.part
     rows, events = commit.rows, commit.events
-    # One statement must not touch a row twice. Where a new row has the same ordinal, it overwrites.
+    # A statement must not write a row twice. A new row of the same ordinal overwrites the withdrawn
+    # one.
     withdrawn = [event for event in events if not isinstance(event, EpochOpened)]
     if withdrawn:
         taken = {(row.epoch, row.ordinal) for row in rows}

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-# Any number, but the same for all servers of a database.
+# An arbitrary number. All servers of a database use the same one.
 _LOCK_KEY = 0x7461736B_6C6F6773
 _INSUFFICIENT_PRIVILEGE = "42501"
 

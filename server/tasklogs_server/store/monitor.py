@@ -17,15 +17,15 @@ from tasklogs_server.store.errors import is_unavailable
 
 _LOOK_EVERY_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 0.05
-# A frozen Postgres or a broken network sends no answer. Callers wait at most this long in vain;
-# then all calls are refused at once.
+# A frozen Postgres or a broken network sends no answer. Callers wait at most this long. After that,
+# all calls are refused at once.
 _ANSWER_SECONDS = 2.0
 # If this process itself was stalled, the answer may have arrived but not been read yet.
 _HELD_UP_SECONDS = 0.2
 _HEARTBEAT_SECONDS = 5.0
 
-# A process counts as gone 15 s after its last heartbeat. While another process is alive there is no
-# gap, and this process has the same up_since.
+# A process counts as dead 15 s after its last heartbeat. If another process is alive, there was no
+# gap without a server, so this process uses the same up_since.
 _REGISTER = """
     INSERT INTO processes (process_id, heartbeat_at, up_since)
     SELECT $1, clock_timestamp(), coalesce(
@@ -36,8 +36,8 @@ _REGISTER = """
 
 _HEARTBEAT = "UPDATE processes SET heartbeat_at = clock_timestamp() WHERE process_id = $1"
 
-# Before the row of a process is deleted, its last heartbeat is copied to its sessions: if the
-# process was killed, leases and the retention of paused tasks run from then.
+# Before the row of a process is deleted, its last heartbeat is copied to its sessions. If the
+# process was killed, leases and the retention of paused tasks are counted from that time.
 _FORGET = """
     WITH forgotten AS (
         DELETE FROM processes
@@ -56,8 +56,9 @@ Heartbeat = Callable[[Connection], Awaitable[None]]
 class Monitor:
     """Checks twice a second whether Postgres answers, and sends the heartbeat of this process.
 
-    `tell` is called with whether the store works: Postgres answers and accepts the heartbeat. A
-    Postgres that is read-only or whose disk is full does not accept it.
+    `report` is called with whether the store works, each time that this changes. The store works if
+    Postgres answers and accepts the heartbeat. A Postgres that is read-only, or whose disk is full,
+    does not accept it.
     """
 
     def __init__(
@@ -65,15 +66,15 @@ class Monitor:
         dsn: str,
         circuit_breaker: CircuitBreaker,
         heartbeat: Heartbeat,
-        tell: Callable[[bool], Awaitable[None]],
+        report: Callable[[bool], Awaitable[None]],
     ) -> None:
         self._dsn = dsn
         self._circuit_breaker = circuit_breaker
         self._heartbeat = heartbeat
-        self._tell = tell
+        self._report = report
         self._connection: Connection | None = None
         self._beat_at: float | None = None
-        self._told: bool | None = None
+        self._reported: bool | None = None
 
     async def run(self) -> None:
         """Monitor until cancelled."""
@@ -93,30 +94,31 @@ class Monitor:
             if self._circuit_breaker.is_away:
                 _log.info("store.found")
             self._circuit_breaker.found()
-            await self._say(await self._beats())
+            await self._report_change(await self._beats())
         else:
             if not self._circuit_breaker.is_away:
                 _log.warning("store.lost")
             self._circuit_breaker.lost()
-            # Other processes count this one as gone: send a heartbeat as soon as Postgres is back.
+            # Other processes may count this one as dead: send a heartbeat as soon as Postgres is
+            # back.
             self._beat_at = None
-            await self._say(False)
+            await self._report_change(False)
 
-    async def _say(self, works: bool) -> None:
-        if works is not self._told:
-            self._told = works
-            await self._tell(works)
+    async def _report_change(self, works: bool) -> None:
+        if works is not self._reported:
+            self._reported = works
+            await self._report(works)
 
     async def _beats(self) -> bool:
         """Send the heartbeat if it is due; return whether the last one was accepted."""
         now = asyncio.get_running_loop().time()
         if self._beat_at is not None and now - self._beat_at < _HEARTBEAT_SECONDS:
             return True
-        taken = await self._answered(self._beat())
-        self._beat_at = now if taken else None
-        if not taken and self._told:
+        accepted = await self._answered(self._beat())
+        self._beat_at = now if accepted else None
+        if not accepted and self._reported:
             _log.warning("store.heartbeat_refused")
-        return taken
+        return accepted
 
     async def _ask(self) -> None:
         if self._connection is None or self._connection.is_closed():
@@ -137,7 +139,7 @@ class Monitor:
                     question.result()
                     return True
         except (asyncpg.PostgresError, OSError) as error:
-            # Postgres refused it in words: the connection still works.
+            # Postgres answered with an error: the connection still works.
             if self._connection is not None and is_unavailable(error):
                 return False
         except Exception as error:
@@ -158,7 +160,7 @@ class Monitor:
 
 
 async def register(connections: Connections, process_id: UUID) -> datetime:
-    """Add this process; return since when some server has been up without a gap."""
+    """Add this process. Return the time since which servers have been up without a gap."""
     async with connections.use() as connection:
         await connection.execute(_FORGET, process_id)
         up_since: datetime = await connection.fetchval(_REGISTER, process_id)

@@ -1,4 +1,4 @@
-"""Named parameters in SQL: `:task_id` instead of `$1`, turned into numbers once, at import."""
+"""Named parameters in SQL: `:task_id` instead of `$1`. They become numbers once, at import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from operator import itemgetter
 
-# What is copied as it is: string literals, quoted names, comments and casts.
+# String literals, quoted names, comments and casts are copied without a change.
 _TOKEN = re.compile(
     r"""
     '(?:[^']|'')*' | "[^"]*" | --[^\n]* | /\*.*?\*/ | ::
@@ -18,11 +18,11 @@ _TOKEN = re.compile(
 
 
 class NamedStatement:
-    """A statement with named parameters, as asyncpg takes it.
+    """A statement with named parameters, converted to asyncpg's numbered ones.
 
-    A name may occur more than once. `$1` is refused: numbers and names do not mix. So are
-    statements with fewer than two names, which need none. Literals with backslash escapes (`E''`)
-    and dollar quotes are not understood.
+    A name may occur more than once. Raises ValueError for a numbered parameter such as `$1`, and
+    for fewer than two names. Literals with backslash escapes (`E''`) and dollar quotes are not
+    supported.
     """
 
     def __init__(self, template: str) -> None:
@@ -46,7 +46,7 @@ class NamedStatement:
     def arguments(self, values: Mapping[str, object]) -> tuple[object, ...]:
         """Return `values` in the order of `sql`'s parameters.
 
-        Raises TypeError where a parameter has no value, or a value no parameter.
+        Raises TypeError if a parameter has no value, or a value has no parameter.
         """
         try:
             in_order = self._in_order(values)

@@ -9,16 +9,16 @@ import asyncpg
 from tasklogs_server.store.connections import Connection, connect
 
 _OLDEST_MAJOR = 15
-# After a power failure both start at once, and Postgres first replays its log.
+# After a power failure this server and Postgres start together, and Postgres first replays its log.
 _STARTING_SECONDS = 15.0
 _ASK_AGAIN_SECONDS = 0.1
 
 
 async def why_unusable(dsn: str) -> str | None:
-    """Return in one line why the database cannot be used; None: it can.
+    """Return one line that says why the database cannot be used; None: it can be used.
 
-    Waits up to 15 s for a Postgres that says that it is starting up. The line contains neither the
-    password nor the URL.
+    Waits up to 15 s for a Postgres that reports that it is starting up. The line contains neither
+    the password nor the URL.
     """
     try:
         connection = await _connect_once_started(dsn)

@@ -15,8 +15,8 @@ from tasklogs_server.domain.status import Facts
 class TailHead:
     """The tail without its content.
 
-    `part_bytes` counts the content in tail parts, on top of the entry's row. 0: the row is the
-    whole tail.
+    `part_bytes` counts the content in tail parts, without the entry's row. 0: the row is the whole
+    tail.
     """
 
     id: int
@@ -44,7 +44,7 @@ class Evicted:
 
 @dataclass(frozen=True, slots=True)
 class LogHead:
-    """Where a task's log stands. Epoch 0: nothing was ever stored.
+    """The state of a task's log. Epoch 0: nothing was ever stored.
 
     `entries` counts the current epoch's entries. `bytes` counts the content of all epochs. `rows`
     counts the entries, epoch openings and withdrawals of all epochs. All three include what was
@@ -75,7 +75,7 @@ class LogHead:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task, its facts (with an expired lease applied) and where its log stands."""
+    """A task, its facts (with an expired lease applied) and the head of its log."""
 
     task_id: UUID
     owner: str
@@ -99,7 +99,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class EntryRow:
-    """A whole entry. `ordinal` is its place in the epoch, from 0 and without gaps."""
+    """A whole entry. `ordinal` is its position in the epoch, from 0 and without gaps."""
 
     epoch: int
     ordinal: int
@@ -111,7 +111,7 @@ class EntryRow:
 
 @dataclass(frozen=True, slots=True)
 class TailPart:
-    """A change of the tail: keep the first `keep_bytes` bytes, then this text."""
+    """A change of the tail: keep its first `keep_bytes` bytes, then append `text`."""
 
     revision: int
     keep_bytes: int
@@ -138,7 +138,7 @@ class TailWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One task's changes. They are written if `fence` and `base_revision` still stand."""
+    """One task's changes. They are written if `fence` and `base_revision` equal the stored ones."""
 
     task_id: UUID
     fence: int
@@ -148,7 +148,7 @@ class Commit:
     rows: Sequence[EntryRow] = ()
     part: TailPart | None = None
     drops_parts: bool = False
-    """Delete the stored parts: their content is in a row of `rows`, or withdrawn."""
+    """Delete the stored parts: their content is in a row of `rows`, or was withdrawn."""
     events: Sequence[EpochOpened | TailWithdrawn] = ()
     size_bytes: int = field(default=0)
     """Content and text that this commit carries."""

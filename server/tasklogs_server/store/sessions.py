@@ -27,7 +27,7 @@ from tasklogs_server.wire.entries import encode_head
 
 _log = structlog.get_logger(__name__)
 
-# Here and everywhere, the task's row is locked before its head.
+# Every transaction locks the task's row before its head.
 _LOCK_TASK = f"""
     SELECT t.standalone, t.start_build, {SESSION_COLUMNS}
       FROM tasks t
@@ -44,7 +44,7 @@ _HOLD = """
        SET session_process = $2, session_fence = $3, session_serial = $4, session_lost_at = NULL
      WHERE task_id = $1"""
 
-# What this process holds as far as the store knows, up to serial $2 and except for $3.
+# The sessions that the store records as open in this process, up to serial $2 and without $3.
 _OPEN_SERIALS = """
     SELECT session_serial FROM tasks
      WHERE session_process = $1 AND session_lost_at IS NULL AND session_serial BETWEEN 1 AND $2
@@ -73,7 +73,7 @@ _EPOCHS_SINCE = """
     SELECT count(*) FROM log_events
      WHERE task_id = $1 AND id IS NULL AND committed_at > clock_timestamp() - interval '1 hour'"""
 
-# One row for each of these entries that is stored, with the same content or not.
+# One row for each of these entries that is stored, and whether its content is the same.
 _COMPARED = """
     SELECT e.ordinal, e.revision, e.head, e.content = u.content AS is_same
       FROM unnest($3::int[], $4::bytea[]) AS u (ordinal, content)
@@ -82,10 +82,10 @@ _COMPARED = """
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A task at the time when a session took its fence.
+    """The state of a task when a session raised its fence.
 
-    `tail_content` is None where there is no tail. Then `last_sealed_id` is the last entry's id, or
-    -1 without entries.
+    `tail_content` is None if there is no tail. Then `last_sealed_id` is the last entry's id, or -1
+    without entries.
     """
 
     fence: int
@@ -112,12 +112,12 @@ class SessionStore:
         admit: Callable[[int | None], None],
         connect: Callable[[Facts], Facts] | None,
     ) -> Opening:
-        """Raise the fence and read where the store stands, in one transaction.
+        """Raise the fence and read the state of the log, in one transaction.
 
-        `serial` names the session in `lose_sessions`: each handshake of this process needs a
-        higher one, from 1. `lose_sessions` never finds a session with serial 0. `admit` is given
-        the latest START build and raises where the session may not begin. `connect` changes a
-        standalone task's facts. Raises TaskNotFound.
+        `serial` names the session in `lose_sessions`: each handshake of this process needs a higher
+        one, from 1. `lose_sessions` never finds a session with serial 0. `admit` is called with the
+        latest START build, and raises if the session may not begin. `connect` changes a standalone
+        task's facts. Raises TaskNotFound.
         """
         async with self._connections.use() as connection, connection.transaction():
             row = await connection.fetchrow(_LOCK_TASK, *self._lease_terms, task_id)
@@ -140,7 +140,7 @@ class SessionStore:
     async def open_upload(self, task_id: UUID) -> Opening:
         """Raise the fence for one upload.
 
-        Raises SessionOpen where a session is open, TaskNotFound.
+        Raises SessionOpen if a session is open, TaskNotFound.
         """
         async with self._connections.use() as connection, connection.transaction():
             row = await connection.fetchrow(_LOCK_TASK, *self._lease_terms, task_id)
@@ -151,7 +151,7 @@ class SessionStore:
             return await self._raise_fence(connection, task_id, standalone=row["standalone"])
 
     async def open_serials(self, last: int, *, but_for: Collection[int]) -> Sequence[int]:
-        """Read which sessions the store believes to be open in this process.
+        """Read which sessions the store records as open in this process.
 
         Only serials up to `last` and not in `but_for`. Raises StoreUnavailable.
         """
@@ -163,11 +163,11 @@ class SessionStore:
         return [row["session_serial"] for row in rows]
 
     async def lose_sessions(self, serials: Collection[int]) -> Collection[int]:
-        """Note that the streams of these sessions of this process are gone. Leases run from here.
+        """Record that the streams of these sessions of this process ended. Leases run from now.
 
-        Returns those whose rows another transaction holds: nothing is noted of them, so the caller
-        asks again. A row that Postgres refuses to change is logged, once, and keeps no other loss
-        from being noted. Raises StoreUnavailable.
+        Returns the sessions whose rows another transaction has locked. Nothing is recorded for
+        these, so the caller tries again. If Postgres refuses to change a row, this is logged once,
+        and the other losses are recorded. Raises StoreUnavailable.
         """
         try:
             return await self._lose(serials)
@@ -192,7 +192,7 @@ class SessionStore:
         return {row["session_serial"] for row in rows}
 
     async def _task_of(self, serial: int) -> UUID | None:
-        """Read which task a session holds, for a log line; None where that cannot be read."""
+        """Read which task a session holds, for a log line; None if that cannot be read."""
         try:
             async with self._connections.use() as connection:
                 task_id: UUID | None = await connection.fetchval(
@@ -215,11 +215,11 @@ class SessionStore:
             return await read_tail(connection, task_id)
 
     async def is_prefix(self, task_id: UUID, epoch: int, entries: Sequence[Entry]) -> bool:
-        """Whether these are an epoch's first sealed entries, with the same times.
+        """Whether these entries are an epoch's first sealed entries, with the same times.
 
-        Times count because a conversation that starts over greets with the same words, but later.
-        Evicted entries pass for equal where the entries after them are. False where all of these
-        are evicted.
+        Times are compared because a conversation that starts over may begin with the same words,
+        but later. Evicted entries count as equal if the stored entries after them are equal. False
+        if all of these entries are evicted.
         """
         async with self._connections.use() as connection:
             rows = await connection.fetch(
@@ -229,7 +229,7 @@ class SessionStore:
                 list(range(len(entries))),
                 [one.content for one in entries],
             )
-        # What is evicted is a prefix, so the last of these is stored if any is.
+        # Eviction removes a prefix: if any of these entries is stored, the last one is.
         return bool(rows) and all(
             row["is_same"]
             and row["head"] == _head_of_entry(entries[row["ordinal"]], row["revision"])

@@ -17,7 +17,7 @@ from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import LeaseTerms
 from tasklogs_server.store.tasks import TaskStore
 
-# One for the current batch, one for a fold; commits do not wait for readers.
+# One for the current batch, one for a fold. Commits do not wait for connections of readers.
 _WRITE_CONNECTIONS = 2
 
 
@@ -50,15 +50,23 @@ class Store:
 
     @classmethod
     async def open(
-        cls, dsn: str, *, read_connections: int, lease: timedelta, patience: timedelta | None = None
+        cls,
+        dsn: str,
+        *,
+        read_connections: int,
+        lease: timedelta,
+        acquire_timeout: timedelta | None = None,
     ) -> Store:
         """Register this process with the database. The schema must be up to date.
 
-        `patience`: how long a caller waits for one of the `read_connections`.
+        `acquire_timeout`: how long a caller waits for one of the `read_connections`.
         """
         circuit_breaker = CircuitBreaker()
         connections = Connections(
-            dsn, size=read_connections, circuit_breaker=circuit_breaker, patience=patience
+            dsn,
+            size=read_connections,
+            circuit_breaker=circuit_breaker,
+            acquire_timeout=acquire_timeout,
         )
         process_id = uuid.uuid4()
         up_since = await register(connections, process_id)
@@ -73,8 +81,8 @@ class Store:
         """The connections of reads and of commits, for metrics."""
         return {"reads": self._connections, "commits": self._write_connections}
 
-    async def watch(self, tell: Callable[[bool], Awaitable[None]]) -> None:
-        """Monitor the store until cancelled; `tell` is called when it begins or ceases to work.
+    async def watch(self, report: Callable[[bool], Awaitable[None]]) -> None:
+        """Monitor the store until cancelled; `report` is called when it begins or ceases to work.
 
         This must run as long as the store is used. Without it nothing notices that Postgres is away
         or back, and this process has no heartbeat.
@@ -83,11 +91,11 @@ class Store:
         async def beat(connection: Connection) -> None:
             await heartbeat(connection, self._lease_terms.process_id)
 
-        async def told(works: bool) -> None:
+        async def record_and_report(works: bool) -> None:
             self.works = works
-            await tell(works)
+            await report(works)
 
-        await Monitor(self._dsn, self.circuit_breaker, beat, told).run()
+        await Monitor(self._dsn, self.circuit_breaker, beat, record_and_report).run()
 
     async def close(self) -> None:
         """Close all connections."""

@@ -30,14 +30,15 @@ HEAD_COLUMNS = """
 FACT_COLUMNS = """
     t.build_number, t.transition, t.job_status, t.lifecycle, t.health"""
 
-# Parameters $1 to $3 are LeaseTerms: this process, since when some server has been up, the lease. A
-# process holds its sessions while it sends heartbeats; this process holds its own in any case. The
-# lease of a standalone task runs from the loss of its session (or from the last heartbeat of the
-# process that held it), or from the first start of a server after a gap if that is later: time
-# without any server does not count.
+# Parameters $1 to $3 are LeaseTerms: the id of this process, the time since which some server has
+# been up, and the lease. A process holds its sessions while it sends heartbeats. This process needs
+# no heartbeat to hold its own. The lease of a standalone task runs from the loss of its session, or
+# from the last heartbeat of the process that held it. If servers were down meanwhile, it runs from
+# the first start of a server after that: time without any server does not count.
 HEARTBEAT = "(SELECT p.heartbeat_at FROM processes p WHERE p.process_id = t.session_process)"
 
-# The row of an old process may be deleted: a NULL here would be neither connected nor over.
+# The row of an old process may be deleted. Without coalesce the result would then be NULL: neither
+# connected nor over.
 AGENT_CONNECTED = f"""
     t.session_process IS NOT NULL AND t.session_lost_at IS NULL
     AND (t.session_process = $1

@@ -24,7 +24,7 @@ from tasklogs_server.store.task_rows import (
     task_of,
 )
 
-_TAKE_NAME = "INSERT INTO task_names (owner, name, task_id) VALUES ($1, $2, $3)"
+_INSERT_NAME = "INSERT INTO task_names (owner, name, task_id) VALUES ($1, $2, $3)"
 
 _CREATE = """
     INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone, agent_token_hash)
@@ -43,8 +43,8 @@ _RESOLVE_OWNED = """
 
 
 # Newest first, after a position (created_at, task_id), at most $6 tasks and about $7 bytes of
-# prompts; Postgres knows the size of a prompt without reading it. Two statements, because one with
-# "owner = $8 OR $8 IS NULL" would use neither index.
+# prompts. Postgres knows the size of a prompt without reading it. There are two statements, because
+# one with "owner = $8 OR $8 IS NULL" would use neither index.
 def _list(of_owner: str) -> str:
     return f"""
     WITH page AS MATERIALIZED (
@@ -88,9 +88,9 @@ _ROTATE_TOKEN = """
      WHERE h.task_id = rotated.task_id RETURNING h.task_id"""
 
 # Tasks that have been paused for $2, by the database's clock: since then no report changed their
-# facts, no stream was connected and nothing was committed. The domain derives the status; these are
-# the facts that make it PAUSED, and an index covers them. A tail that grew by parts has no time of
-# its own, but only a stream writes parts.
+# facts, no stream was connected and nothing was committed. The domain derives the status. These are
+# the facts for which it is PAUSED, and an index covers them. Tail parts have no commit time, but
+# only a connected stream writes parts.
 _LONG_PAUSED = f"""
     FROM {TASK_TABLES}
    CROSS JOIN LATERAL (SELECT clock_timestamp() - $2::interval AS since OFFSET 0) retention
@@ -108,12 +108,13 @@ _LONG_PAUSED = f"""
 
 _TO_RETIRE = f"SELECT t.task_id {_LONG_PAUSED} ORDER BY t.changed_at LIMIT $3"
 
-# The locks that reports, sessions and commits take. The condition is checked by a separate, later
-# statement: it then sees what the transactions that held the locks have committed.
+# The locks that reports, sessions and commits take. A separate, later statement checks the
+# condition. So it sees what the earlier holders of these locks committed.
 _LOCK_TASK_AND_HEAD = f"SELECT FROM {TASK_TABLES} WHERE t.task_id = $1 FOR UPDATE OF t, h"
 _STILL_TO_RETIRE = f"SELECT {FACT_COLUMNS} {_LONG_PAUSED} AND t.task_id = $3"
 
-# After this no session can write (the head is gone), no token is valid, and the name is free.
+# After these three, no session can write (there is no head), no token is valid, and the name is
+# free.
 _MARK_DELETED = """
     UPDATE tasks SET deleted_at = clock_timestamp(), agent_token_hash = ''
      WHERE task_id = $1 AND deleted_at IS NULL RETURNING owner, name"""
@@ -124,14 +125,14 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 _DELETED = "SELECT task_id FROM tasks WHERE deleted_at IS NOT NULL LIMIT $1"
 
-# Bounded by bytes too: an entry may have a megabyte.
+# Chunks are bounded by bytes, too: an entry may have a megabyte.
 _DELETE_CHUNKS = (
     *(
         f"""
     DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-        SELECT sized.place
-          FROM (SELECT few.place, sum(few.size) OVER (ORDER BY few.place) - few.size AS before
-                  FROM (SELECT ctid AS place, octet_length({content}) AS size FROM {table}
+        SELECT sized.row_id
+          FROM (SELECT few.row_id, sum(few.size) OVER (ORDER BY few.row_id) - few.size AS before
+                  FROM (SELECT ctid AS row_id, octet_length({content}) AS size FROM {table}
                          WHERE task_id = $1 LIMIT $2) few) sized
          WHERE sized.before < {_CHUNK_BYTES}))"""
         for table, content in (("log_tail_parts", "text"), ("log_entries", "content"))
@@ -143,7 +144,7 @@ _DELETE_CHUNKS = (
 _DELETE_TASK = "DELETE FROM tasks WHERE task_id = $1"
 
 LIST_BYTES = 1_000_000
-"""About how many bytes of prompts a page of a list holds: 1,000 tasks may have 64 MB."""
+"""About how many bytes of prompts a page of a list holds. 1,000 tasks could have 64 MB."""
 
 NEWEST = (datetime.max, UUID(int=2**128 - 1))
 """The position before the first task of a list."""
@@ -170,7 +171,7 @@ class TaskStore:
         """Create a task with an empty log. Raises TaskNameTaken."""
         async with self._connections.use() as connection, connection.transaction():
             try:
-                await connection.execute(_TAKE_NAME, owner, name, task_id)
+                await connection.execute(_INSERT_NAME, owner, name, task_id)
             except asyncpg.UniqueViolationError as error:
                 raise TaskNameTaken(owner, name) from error
             await connection.execute(
@@ -216,7 +217,7 @@ class TaskStore:
     ) -> tuple[Sequence[Task], bool]:
         """Read up to `limit` tasks, newest first, after a position (created_at, task_id).
 
-        The second value: whether there may be more tasks because the prompts filled the page.
+        The second value says whether the prompts filled the page: there may be more tasks.
         """
         arguments: tuple[object, ...] = (*self._lease_terms, *after, limit, LIST_BYTES)
         statement = _LIST

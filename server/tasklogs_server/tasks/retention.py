@@ -77,9 +77,9 @@ class Retention:
             await self._directory.retire_paused(self._period, limit=_RETIRE_AT_ONCE)
 
     async def _keep_limits(self) -> None:
-        place: UUID | None = UUID(int=0)
-        while place is not None:
-            past, place = await self._evictions.past_limits(self._limits, after=place)
+        after: UUID | None = UUID(int=0)
+        while after is not None:
+            past, after = await self._evictions.past_limits(self._limits, after=after)
             for task_id in past:
                 try:
                     await self._log_limiter.enforce(task_id)

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `migrate` hands over."""
+"""Alembic loads this file: it runs the migrations on the connection of `migrate`."""
 
 from __future__ import annotations
 

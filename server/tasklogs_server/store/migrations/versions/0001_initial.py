@@ -27,7 +27,7 @@ CREATE TABLE tasks (
     job_status       text,
     lifecycle        text,
     health           text,
-    -- The latest START build, which the agents' own build numbers are held against.
+    -- The latest START build. The build numbers of agents are compared with it.
     start_build      integer,
     session_process  uuid,
     session_fence    bigint      NOT NULL DEFAULT 0,
@@ -45,7 +45,7 @@ CREATE TABLE task_names (
     PRIMARY KEY (owner, name)
 );
 
--- Updated by each commit: narrow, and without an index on what changes, so that updates stay HOT.
+-- Each commit updates a row. Rows are narrow and no index covers what changes, so updates stay HOT.
 CREATE TABLE log_heads (
     task_id         uuid        PRIMARY KEY,
     fence           bigint      NOT NULL DEFAULT 0,
@@ -65,8 +65,8 @@ CREATE TABLE log_heads (
     tail_part_bytes bigint      NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
--- ordinal: the entry's place in its epoch, without the gaps that ids have, so that "the last N" is
--- a range. Revisions grow with (epoch, ordinal), so they need no index of their own.
+-- ordinal: the entry's position in its epoch. Unlike ids it has no gaps, so "the last N" is a
+-- range. Revisions grow with (epoch, ordinal), so they need no index of their own.
 CREATE TABLE log_entries (
     task_id  uuid    NOT NULL,
     epoch    integer NOT NULL,
@@ -77,12 +77,13 @@ CREATE TABLE log_entries (
     content  bytea   NOT NULL,
     PRIMARY KEY (task_id, epoch, ordinal)
 );
--- In line where it fits: a read of 30 entries then takes a third less of Postgres' time.
+-- Stored in line if it fits: Postgres then needs a third less time to read 30 entries.
 ALTER TABLE log_entries ALTER COLUMN head SET STORAGE PLAIN;
 ALTER TABLE log_entries ALTER COLUMN content SET STORAGE MAIN;
 
--- What the tail grew by, on top of its row in log_entries; gone when it is folded in. Rows live
--- briefly, so vacuum by count: a share of the table would never come.
+-- What was added to the tail since its row in log_entries was written. A fold deletes these rows.
+-- They are deleted soon, so vacuum runs after a number of rows: a share of the table is never
+-- reached.
 CREATE TABLE log_tail_parts (
     task_id    uuid    NOT NULL,
     revision   bigint  NOT NULL,
@@ -97,7 +98,7 @@ CREATE TABLE log_tail_parts (
 );
 ALTER TABLE log_tail_parts ALTER COLUMN text SET STORAGE MAIN;
 
--- Changes that are no entry's content. ordinal and id are NULL for an epoch's opening.
+-- Withdrawals and epoch openings. For an opening, ordinal and id are NULL.
 CREATE TABLE log_events (
     task_id      uuid        NOT NULL,
     revision     bigint      NOT NULL,
@@ -108,8 +109,7 @@ CREATE TABLE log_events (
     PRIMARY KEY (task_id, revision)
 );
 
--- One heartbeat row per server process. up_since: since when some server has been there without a
--- gap.
+-- One heartbeat row per server process. up_since: since when servers have been up without a gap.
 CREATE TABLE processes (
     process_id   uuid        PRIMARY KEY,
     heartbeat_at timestamptz NOT NULL,

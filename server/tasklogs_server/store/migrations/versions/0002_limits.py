@@ -1,4 +1,4 @@
-"""What a log has lost to its limits, how old its entries are, and since when a task is as it is."""
+"""What was evicted from a log, how old its entries are, and when a task's facts last changed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ branch_labels = None
 depends_on = None
 
 _CHANGES = """
--- Tail parts die as fast as they are born: ten thousand dead ones were 15 times the live ones.
+-- Tail parts are deleted as fast as they are added: ten thousand dead rows were 15 times the live
+-- ones.
 ALTER TABLE log_tail_parts SET (autovacuum_vacuum_threshold = 1000);
 
 -- total_rows: entries, epoch openings and withdrawals that were ever stored, less the entries that
--- were withdrawn; `bytes` likewise. Commits write these two absolutely, from what their session
--- knows, so what eviction takes is counted beside them. Evicted is a prefix: everything up to
--- evicted_revision, the last entry of it at (evicted_epoch, evicted_ordinal).
+-- were withdrawn; `bytes` likewise. Commits overwrite both with the values that their session
+-- knows, so evicted rows have counters of their own. Eviction removes a prefix: everything up to
+-- evicted_revision. The last evicted entry had the position (evicted_epoch, evicted_ordinal).
 ALTER TABLE log_heads
     ADD COLUMN total_rows       bigint  NOT NULL DEFAULT 0,
     ADD COLUMN evicted_rows     bigint  NOT NULL DEFAULT 0,
@@ -30,8 +31,8 @@ UPDATE log_heads h
                   + (SELECT count(*) FROM log_events v WHERE v.task_id = h.task_id)
  WHERE h.revision > 0;
 
--- How old entries are, without a time in each: at marked_at the log stood at `revision`, so all up
--- to it is at least that old. Few rows a task: see store/evictions.py.
+-- How old entries are, without a time in each: at marked_at the log had this revision, so all
+-- changes up to it are at least that old. A task has few rows.
 CREATE TABLE log_marks (
     task_id   uuid        NOT NULL,
     revision  bigint      NOT NULL,
@@ -39,11 +40,11 @@ CREATE TABLE log_marks (
     PRIMARY KEY (task_id, revision)
 );
 
--- Of what was there before no age is known: it is taken to be of now.
+-- The age of existing entries is unknown: it is counted from this upgrade.
 INSERT INTO log_marks (task_id, revision)
 SELECT task_id, revision FROM log_heads WHERE revision > 0;
 
--- Since when the facts are what they are, for the retention of paused tasks.
+-- When the facts last changed, for the retention of paused tasks.
 ALTER TABLE tasks ADD COLUMN changed_at timestamptz NOT NULL DEFAULT clock_timestamp();
 
 CREATE INDEX tasks_paused ON tasks (changed_at)
@@ -59,4 +60,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise RuntimeError("what was evicted cannot come back: restore a backup")
+    raise RuntimeError("evicted entries cannot be restored: restore a backup")

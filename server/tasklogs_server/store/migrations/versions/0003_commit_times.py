@@ -1,4 +1,4 @@
-"""When each entry was committed; no marks are needed."""
+"""The commit time of each entry, which replaces the marks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 
 _CHANGES = """
--- When the entry last changed: eviction and the retention of paused tasks ask for it. now() is
--- evaluated once for all rows that are there, so no row is rewritten. Their age is unknown: it is
--- counted from this upgrade.
+-- When the entry last changed. Eviction and the retention of paused tasks use it. now() is
+-- evaluated once for all existing rows, so no row is rewritten. Their age is unknown: it is counted
+-- from this upgrade.
 ALTER TABLE log_entries ADD COLUMN committed_at timestamptz NOT NULL DEFAULT now();
 ALTER TABLE log_entries ALTER COLUMN committed_at SET DEFAULT clock_timestamp();
 
@@ -28,4 +28,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise RuntimeError("the marks cannot come back: restore a backup")
+    raise RuntimeError("the marks cannot be restored: restore a backup")

@@ -1,4 +1,4 @@
-"""Which of its process's sessions holds a task, so that lost sessions can be found in the store."""
+"""The number of the session that holds a task, so that lost sessions can be found in the store."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ depends_on = None
 
 _CHANGES = """
 -- (session_process, session_serial) names one handshake of one server process. No other handshake
--- ever has the same pair. 0: a session from before this column.
+-- has the same pair. 0: a session from before this column.
 ALTER TABLE tasks ADD COLUMN session_serial bigint NOT NULL DEFAULT 0;
 
--- The sessions that are open as far as the store knows: every process looks for its own ones.
+-- The sessions that the store records as open. Each process reads its own.
 CREATE INDEX tasks_in_session ON tasks (session_process, session_serial)
  WHERE session_process IS NOT NULL AND session_lost_at IS NULL;
 """

@@ -9,7 +9,7 @@ from tasklogs_server.postgres.candidates import candidates, stand_in_account
 from tasklogs_server.postgres.identity import Direct, UnprivilegedUser, UserNamespace
 from tests.postgres.conftest import modes_and_owners
 from tests.postgres.supervisor_process import SupervisorProcess, postgres_processes
-from tests.postgres.test_life import query
+from tests.postgres.test_supervisor import query
 
 
 def uid_map(pid: int) -> list[int]:

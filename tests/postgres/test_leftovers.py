@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
-from tests.postgres.test_life import query
+from tests.postgres.test_supervisor import query
 
 
 @pytest.fixture
-def stranger() -> Iterator[subprocess.Popen[bytes]]:
+def unrelated_process() -> Iterator[subprocess.Popen[bytes]]:
     """A live process of the same user that is not related to Postgres."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         yield process
@@ -31,26 +31,28 @@ async def crashed(data_dir: Path) -> list[str]:
 
 
 async def test_the_pid_of_an_unrelated_process_does_not_stop_the_start_or_end_the_process(
-    data_dir: Path, stranger: subprocess.Popen[bytes]
+    data_dir: Path, unrelated_process: subprocess.Popen[bytes]
 ) -> None:
     lines = await crashed(data_dir)
-    lines[0] = str(stranger.pid)
+    lines[0] = str(unrelated_process.pid)
     (data_dir / "cluster" / "postmaster.pid").write_text("\n".join(lines) + "\n")
     async with EmbeddedPostgres(data_dir) as postgres:
         assert await query(postgres.dsn(), "SELECT 1") == 1
-        assert postgres.pid != stranger.pid
-    assert stranger.poll() is None
+        assert postgres.pid != unrelated_process.pid
+    assert unrelated_process.poll() is None
 
 
 async def test_a_socket_lock_file_with_an_unrelated_pid_does_not_stop_the_start(
-    data_dir: Path, stranger: subprocess.Popen[bytes]
+    data_dir: Path, unrelated_process: subprocess.Popen[bytes]
 ) -> None:
     sockets = data_dir / "socket"
     sockets.mkdir(mode=0o700)
-    (sockets / ".s.PGSQL.5432.lock").write_text(f"{stranger.pid}\n{data_dir}\n0\n5432\n{sockets}\n")
+    (sockets / ".s.PGSQL.5432.lock").write_text(
+        f"{unrelated_process.pid}\n{data_dir}\n0\n5432\n{sockets}\n"
+    )
     async with EmbeddedPostgres(data_dir) as postgres:
         assert await query(postgres.dsn(), "SELECT 1") == 1
-    assert stranger.poll() is None
+    assert unrelated_process.poll() is None
 
 
 @pytest.mark.parametrize("content", ["", "garbage\n", "-1\n", "0\n", "999999999\n"])

@@ -99,8 +99,8 @@ async def test_one_call_sees_a_task_from_before_its_first_build_through_pause_an
             await agent.append([log_entry(0, "hi"), log_entry(1, "")], open_epoch=True)
             await agent.acked()
             await reader.until(lambda: (1, 1) in reader.view.entries)
-            for place in range(5):
-                await agent.append(tail=tail_delta(1, place, "x"))
+            for index in range(5):
+                await agent.append(tail=tail_delta(1, index, "x"))
                 await agent.acked()
             await reader.until(lambda: reader.view.contents()[1, 1] == "xxxxx")
             assert reader.view.deltas >= 1
@@ -115,8 +115,8 @@ async def test_one_call_sees_a_task_from_before_its_first_build_through_pause_an
             await reader.until(lambda: reader.view.statuses[-1] == types.TASK_STATUS_ACTIVE)
     seen = [
         one
-        for place, one in enumerate(reader.view.statuses)
-        if place == 0 or reader.view.statuses[place - 1] != one
+        for index, one in enumerate(reader.view.statuses)
+        if index == 0 or reader.view.statuses[index - 1] != one
     ]
     assert seen == [
         types.TASK_STATUS_PENDING,
@@ -351,9 +351,9 @@ async def test_a_server_stops_although_a_follow_is_not_read(
         server = Server(running.address, database, channel)
         made = await server.create_task()
         async with ScriptedAgent.connect(server, made.agent_token) as agent:
-            for place in range(30):
-                entry = log_entry(place, "x" * 900_000)
-                await agent.append([entry], open_epoch=place == 0)
+            for index in range(30):
+                entry = log_entry(index, "x" * 900_000)
+                await agent.append([entry], open_epoch=index == 0)
                 await agent.acked()
         call = server.logs.FollowTaskLogs(
             pb.FollowTaskLogsRequest(task="local/demo", source=pb.LOG_SOURCE_SNAPSHOT)
@@ -367,9 +367,9 @@ async def test_a_follow_whose_caller_leaves_leaves_nothing_behind(server: Server
     """They cancel, run out of time, or lose their connection. The server runs in this loop too."""
     await server.create_task()
     before = asyncio.all_tasks()
-    for place in range(10):
+    for index in range(10):
         async with following(server) as reader:
-            if place % 2:
+            if index % 2:
                 await reader.heard("caught_up")
     late = server.logs.FollowTaskLogs(pb.FollowTaskLogsRequest(task="local/demo"), timeout=0.3)
     async with reading(aiter(late)) as reader:
