@@ -1,4 +1,4 @@
-"""Notes between server processes: hints to look at the store, which alone decides.
+"""Notes between server processes: hints to read the store. Only the store decides.
 
 No log data and no decisions here.
 """
