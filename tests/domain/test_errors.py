@@ -94,7 +94,7 @@ def test_a_conflict_names_the_status_and_the_read_that_is_possible(status: TaskS
     assert "LOG_SOURCE_SNAPSHOT" in conflict.message
 
 
-def test_what_a_task_app_said_is_in_the_reason_alone() -> None:
+def test_the_text_of_a_task_app_is_only_in_the_reason() -> None:
     failure = errors.TaskAppFailed("the secret prompt")
     assert failure.reason == "the secret prompt"
     logged = [failure.message, str(failure), repr(failure), *traceback.format_exception(failure)]

@@ -181,7 +181,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("draft", "append"), REFUSED.values(), ids=REFUSED.keys())
-def test_it_refuses(draft: Draft, append: Append) -> None:
+def test_an_invalid_append_is_refused(draft: Draft, append: Append) -> None:
     with pytest.raises(ProtocolViolation):
         draft.apply(append)
 
@@ -193,7 +193,7 @@ TOO_LONG = {
 
 
 @pytest.mark.parametrize("append", TOO_LONG.values(), ids=TOO_LONG.keys())
-def test_it_refuses_content_past_the_limit(append: Append) -> None:
+def test_content_above_the_limit_is_refused(append: Append) -> None:
     with pytest.raises(TaskLogsError):
         opened(entry(0)).apply(append)
 
@@ -210,7 +210,7 @@ def test_changes_of_a_tail_between_two_commits_become_one() -> None:
     assert (commit.part.keep_bytes, commit.part.text) == (0, b"y" * 10)
 
 
-def test_an_entry_that_comes_and_goes_between_two_commits_is_not_stored() -> None:
+def test_an_entry_added_and_withdrawn_between_two_commits_is_not_stored() -> None:
     draft = opened(entry(0))
     taken(draft)
     draft.apply(Append(2, entries=[entry(1)]))
@@ -218,7 +218,7 @@ def test_an_entry_that_comes_and_goes_between_two_commits_is_not_stored() -> Non
     assert draft.next_commit(TASK, 1, NOW) is None
 
 
-def test_a_withdrawn_entry_is_noted_with_the_revision_that_took_it() -> None:
+def test_a_withdrawn_entry_is_noted_with_the_revision_of_its_withdrawal() -> None:
     draft = opened(entry(0), entry(5))
     taken(draft)
     draft.apply(Append(2, withdraw_tail=True))
@@ -258,7 +258,7 @@ def test_after_a_withdrawal_ids_still_grow_beyond_what_is_sealed() -> None:
     reconnected.apply(Append(1, entries=[entry(5)]))
 
 
-def test_it_refuses_to_open_an_epoch_and_withdraw_the_tail_at_once() -> None:
+def test_an_append_that_opens_an_epoch_and_withdraws_the_tail_is_refused() -> None:
     log = Draft(EMPTY_HEAD)
     log.apply(Append(1, open_epoch=True, entries=[entry(0)]))
     with pytest.raises(ProtocolViolation):

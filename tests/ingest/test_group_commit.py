@@ -73,7 +73,7 @@ async def writers(store: Store, count: int) -> list[tuple[Log, ScriptedWriter]]:
     return [(log, ScriptedWriter(log.commit([b"x"], open_epoch=True))) for log in logs]
 
 
-async def test_what_gathered_goes_into_one_transaction(
+async def test_pending_changes_of_all_writers_go_into_one_transaction(
     store: Store, group_commit: GroupCommit, sql: Connection
 ) -> None:
     made = await writers(store, 20)
@@ -248,7 +248,7 @@ async def test_two_writers_of_one_task_share_no_later_batch_where_its_head_was_l
     assert moved == [Moved(task_id, new.committed_[0])]
 
 
-async def test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_it_is_back(
+async def test_nothing_is_acknowledged_while_the_store_is_away_and_later_commits_succeed(
     postgres_server: PostgresServer,
 ) -> None:
     store = await Store.open(postgres_server.dsn(), read_connections=2, lease=timedelta(seconds=30))

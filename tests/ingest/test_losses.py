@@ -47,7 +47,7 @@ async def test_a_tick_during_a_handshake_does_not_mark_its_session(
     assert not await is_connected(desk, task)
 
 
-async def test_a_statement_that_is_late_marks_no_session_that_began_after_it(
+async def test_a_late_statement_marks_no_session_that_began_after_it(
     desk: Desk, task: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_sessions = desk.store.sessions.lose_sessions
@@ -70,7 +70,7 @@ async def test_a_statement_that_is_late_marks_no_session_that_began_after_it(
     assert not await is_connected(desk, task)
 
 
-async def test_a_tick_that_is_late_marks_no_session_that_began_after_it(
+async def test_a_late_tick_marks_no_session_that_began_after_it(
     desk: Desk, task: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_serials = desk.store.sessions.open_serials
@@ -91,7 +91,7 @@ async def test_a_tick_that_is_late_marks_no_session_that_began_after_it(
     assert not await is_connected(desk, task)
 
 
-async def test_a_session_that_nobody_ended_here_is_found_by_the_next_tick(
+async def test_the_next_tick_finds_a_session_whose_end_was_not_marked(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     async with desk.agent(task):

@@ -108,7 +108,7 @@ async def test_a_fence_that_was_raised_elsewhere_ends_the_session_and_writes_not
             await agent.append([entry(2)])
 
 
-async def test_a_revision_that_moved_elsewhere_ends_the_session(
+async def test_a_revision_that_another_writer_changed_ends_the_session(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     async with desk.agent(task) as agent:
@@ -260,7 +260,7 @@ async def test_a_tail_that_cannot_be_read_ends_the_append_and_holds_no_bytes(
         assert desk.budget.held_bytes == 0
 
 
-async def test_more_than_sixty_epochs_an_hour_are_refused_however_fast_they_come(
+async def test_more_than_sixty_epochs_an_hour_are_refused_even_in_one_burst(
     desk: Desk, task: UUID
 ) -> None:
     async with desk.agent(task) as agent:
@@ -294,7 +294,7 @@ async def test_a_sync_with_nothing_new_is_done_at_once(desk: Desk, task: UUID) -
         assert await agent.session.sync(TEN_SECONDS) == desk.clock.now
 
 
-async def test_a_sync_that_the_agent_cannot_do_says_why(desk: Desk, task: UUID) -> None:
+async def test_a_sync_that_fails_has_the_agents_reason(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         syncing = asyncio.create_task(agent.session.sync(TEN_SECONDS))
         await agent.until(lambda: len(agent.syncs) == 1)
@@ -317,9 +317,7 @@ async def test_a_sync_without_an_answer_fails_in_time_and_is_forgotten(
         assert not agent.session.syncs.under_way
 
 
-async def test_a_session_that_ends_during_a_sync_lets_the_reader_know(
-    desk: Desk, task: UUID
-) -> None:
+async def test_a_session_that_ends_during_a_sync_fails_the_sync(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         syncing = asyncio.create_task(agent.session.sync(TEN_SECONDS))
         await agent.until(lambda: len(agent.syncs) == 1)

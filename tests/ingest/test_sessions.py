@@ -53,7 +53,7 @@ async def connected(store: Store, task_id: UUID) -> bool:
     return (await store.tasks.get(task_id)).agent_connected
 
 
-async def test_a_stream_that_is_ended_is_told_why_also_where_a_commit_finds_the_fence_first(
+async def test_a_stream_ends_with_its_reason_even_if_a_commit_finds_the_raised_fence_first(
     desk: Desk, task: UUID
 ) -> None:
     why = Unauthenticated("rotated")
@@ -70,7 +70,7 @@ async def test_a_stream_that_is_ended_is_told_why_also_where_a_commit_finds_the_
         assert agent.error is why
 
 
-async def test_a_stream_whose_end_fails_is_told_what_happens_to_it_later(
+async def test_a_stream_that_could_not_be_ended_gets_the_reason_of_its_later_end(
     desk: Desk, task: UUID
 ) -> None:
     async with desk.agent(task) as agent:
@@ -107,7 +107,7 @@ async def test_the_end_of_a_superseded_stream_does_not_mark_the_new_one_as_lost(
         assert await connected(desk.store, task)
 
 
-async def test_of_two_handshakes_that_cross_the_later_fence_holds(desk: Desk, task: UUID) -> None:
+async def test_of_two_crossing_handshakes_the_higher_fence_wins(desk: Desk, task: UUID) -> None:
     open_session = desk.store.sessions.open_session
     opened, go_on = asyncio.Event(), asyncio.Event()
 
@@ -199,7 +199,7 @@ async def test_a_newer_start_ends_the_session_of_an_older_build(desk: Desk, task
         assert isinstance(agent.error, StaleReport)
 
 
-async def test_an_agent_without_a_build_follows_later_ones_and_says_its_state_again(
+async def test_an_agent_without_a_build_number_stays_and_reports_its_state_for_a_new_build(
     desk: Desk, task: UUID
 ) -> None:
     async with desk.agent(task) as agent:
@@ -224,7 +224,7 @@ async def test_a_report_for_a_build_that_is_not_the_latest_changes_nothing(
         assert (await desk.store.tasks.get(task)).facts.lifecycle is None
 
 
-async def test_handshakes_beyond_the_bound_wait_a_moment_and_then_come_back_later(
+async def test_handshakes_above_the_bound_wait_and_are_then_refused(
     store: Store, sql: Connection
 ) -> None:
     tasks = [await new_task(store) for _ in range(3)]
@@ -333,7 +333,7 @@ async def test_a_confirmed_time_never_moves_back_when_another_session_connects(
     assert desk.sessions.confirmed_at(task) is None
 
 
-async def test_a_loss_while_the_store_is_away_is_noted_when_it_is_back(
+async def test_a_loss_while_the_store_is_away_is_marked_when_it_is_back(
     postgres_server: PostgresServer,
 ) -> None:
     store = await Store.open(postgres_server.dsn(), read_connections=2, lease=timedelta(seconds=30))
@@ -376,7 +376,7 @@ async def test_idle_tails_are_released_and_busy_ones_are_not(desk: Desk, task: U
         await agent.all_acked()
 
 
-async def test_a_handshake_is_told_that_the_store_is_away(
+async def test_a_handshake_fails_at_once_while_the_store_is_away(
     postgres_server: PostgresServer,
 ) -> None:
     store = await Store.open(postgres_server.dsn(), read_connections=2, lease=timedelta(seconds=30))
@@ -388,7 +388,7 @@ async def test_a_handshake_is_told_that_the_store_is_away(
     await store.close()
 
 
-async def test_streams_go_on_while_readers_use_all_connections(database: str) -> None:
+async def test_streams_continue_while_readers_use_all_connections(database: str) -> None:
     store = await Store.open(
         database,
         read_connections=1,

@@ -40,7 +40,7 @@ async def test_a_sender_past_the_limit_waits_until_enough_is_committed(
     assert budget.held_bytes == 500
 
 
-async def test_it_is_idle_once_the_last_append_is_committed(budget: IngestBudget) -> None:
+async def test_a_window_is_idle_once_the_last_append_is_committed(budget: IngestBudget) -> None:
     window = Window(LIMIT, budget)
     assert window.is_idle
     window.received(1, 600, seen_at=1.0)
@@ -65,7 +65,7 @@ async def test_a_commit_knows_when_its_oldest_change_was_seen(budget: IngestBudg
     assert window.committed() == 7.0
 
 
-async def test_what_is_lost_is_given_back_and_not_acknowledged(budget: IngestBudget) -> None:
+async def test_lost_bytes_are_released_and_not_acknowledged(budget: IngestBudget) -> None:
     window = Window(LIMIT, budget)
     window.received(1, 600, seen_at=1.0)
     window.handed_over()

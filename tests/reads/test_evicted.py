@@ -39,7 +39,7 @@ async def held_from(world: World) -> int:
     return (await world.store.evictions.evicted(world.log.task_id)).revision
 
 
-async def test_a_cursor_whose_entries_are_gone_is_expired_and_names_the_oldest_that_is_held(
+async def test_a_cursor_before_evicted_changes_expires_and_the_error_has_the_oldest_valid_one(
     world: World,
 ) -> None:
     await world.log.entries(*many(50), open_epoch=True)
@@ -58,7 +58,7 @@ async def test_a_cursor_whose_entries_are_gone_is_expired_and_names_the_oldest_t
         assert len(held) == 14
 
 
-async def test_the_oldest_cursor_covers_what_is_held_of_all_epochs(world: World) -> None:
+async def test_the_oldest_cursor_covers_the_stored_entries_of_all_epochs(world: World) -> None:
     await world.log.entries(*many(20), open_epoch=True)
     await world.log.entries(*many(20), open_epoch=True)
     await evict(world.log, 30)
@@ -109,7 +109,9 @@ async def test_a_lagging_follower_ends_when_entries_it_was_not_sent_are_evicted(
         assert not fast.ended
 
 
-async def test_a_follower_that_lags_behind_nothing_that_went_goes_on(world: World) -> None:
+async def test_a_lagging_follower_continues_if_it_was_sent_all_evicted_entries(
+    world: World,
+) -> None:
     await world.log.entries(*many(40), open_epoch=True)
     async with world.following() as slow, world.following() as fast:
         await asyncio.gather(slow.heard("caught_up"), fast.heard("caught_up"))
@@ -123,7 +125,7 @@ async def test_a_follower_that_lags_behind_nothing_that_went_goes_on(world: Worl
         assert slow.view.entries == fast.view.entries
 
 
-async def test_a_feed_that_was_away_while_entries_went_leads_nobody_over_the_gap(
+async def test_a_feed_that_missed_an_eviction_takes_no_follower_over_the_gap(
     world: World,
 ) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
@@ -139,7 +141,9 @@ async def test_a_feed_that_was_away_while_entries_went_leads_nobody_over_the_gap
         assert len(reader.view.entries) == 1
 
 
-async def test_a_follow_of_all_that_is_held_begins_later_where_that_shrinks(world: World) -> None:
+async def test_a_follow_of_the_whole_log_begins_later_if_entries_are_evicted_meanwhile(
+    world: World,
+) -> None:
     await world.log.entries(*many(40), open_epoch=True)
     begin = world.changes.start
 
@@ -154,7 +158,7 @@ async def test_a_follow_of_all_that_is_held_begins_later_where_that_shrinks(worl
         assert reader.view.entries == await stored(world.store, world.log.task_id)
 
 
-async def test_changes_are_found_where_the_beginning_of_an_epoch_is_gone(world: World) -> None:
+async def test_changes_are_found_after_the_beginning_of_an_epoch_was_evicted(world: World) -> None:
     await world.log.entries(*many(3000), open_epoch=True)
     await evict(world.log, 1000)
     held = await stored(world.store, world.log.task_id)
@@ -168,7 +172,7 @@ async def test_changes_are_found_where_the_beginning_of_an_epoch_is_gone(world: 
         assert read.revision == world.log.revision
 
 
-async def test_an_epoch_that_is_gone_is_refused_and_one_that_is_empty_is_not(
+async def test_an_evicted_epoch_is_refused_and_an_empty_one_is_not(
     make_server: MakeServer,
 ) -> None:
     async with (
@@ -202,7 +206,7 @@ async def test_an_epoch_that_is_gone_is_refused_and_one_that_is_empty_is_not(
         assert task.log.bytes == sum(len(one.content) for one in whole.logs)
 
 
-async def test_a_page_whose_entries_are_gone_is_refused_with_the_oldest_cursor(
+async def test_a_page_of_evicted_entries_is_refused_with_the_oldest_valid_cursor(
     make_server: MakeServer,
 ) -> None:
     async with (
@@ -229,7 +233,7 @@ async def test_a_page_whose_entries_are_gone_is_refused_with_the_oldest_cursor(
         assert (refusal.code, refusal.reason) == (OUT_OF_RANGE, "CURSOR_EXPIRED")
 
 
-async def test_the_last_entries_of_more_than_are_held_are_those_that_are(
+async def test_a_tail_longer_than_the_stored_log_returns_all_stored_entries(
     make_server: MakeServer,
 ) -> None:
     async with (

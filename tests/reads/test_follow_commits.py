@@ -38,7 +38,7 @@ async def store(database: str) -> AsyncIterator[Store]:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(history=histories)
-async def test_a_commit_says_what_a_read_after_its_base_would_find(
+async def test_a_commit_yields_the_changes_that_a_read_after_its_base_finds(
     store: Store, history: list[Any]
 ) -> None:
     log, scribe = await WrittenLog.open(store), Scribe()
@@ -82,7 +82,7 @@ async def test_changes_committed_here_reach_many_followers_without_a_read(world:
             one.view.check(whole)
 
 
-async def test_growth_of_a_tail_that_is_not_held_is_read_once_and_then_taken(
+async def test_growth_of_a_tail_that_the_feed_lacks_is_read_once_and_later_growth_is_not(
     world: World,
 ) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
@@ -126,7 +126,7 @@ async def test_a_commit_whose_base_the_feed_lacks_makes_it_read_the_store(
         assert reader.view.contents() == {(1, 0): "a", (1, 1): "b"}
 
 
-async def test_a_commit_that_the_feed_cannot_take_is_read(
+async def test_a_commit_that_the_feed_cannot_use_is_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the group commit nor a follow ends for it."""

@@ -46,7 +46,7 @@ async def test_300_followers_cost_one_read_and_one_encoding_a_change(world: Worl
         assert all(one.view.contents() == {(1, 0): "x" * 11} for one in readers)
 
 
-async def test_followers_who_come_at_once_share_the_reads_of_what_is_stored(
+async def test_followers_that_begin_together_share_the_reads_of_the_stored_log(
     world: World,
 ) -> None:
     await world.log.entries(*many(100, size_bytes=30_000), open_epoch=True)
@@ -77,7 +77,9 @@ async def test_a_follower_that_stops_reading_later_gets_the_latest_state_once(
         assert slow.view.entries == other.view.entries
 
 
-async def test_a_follower_that_read_past_the_feed_returns_to_the_common_steps(world: World) -> None:
+async def test_a_follower_that_read_past_the_feed_returns_to_the_steps_of_the_feed(
+    world: World,
+) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
     async with world.following(deltas=True) as ahead, world.following() as other:
         await _caught_up([ahead, other])
@@ -205,7 +207,7 @@ async def test_a_shared_read_outlives_the_follower_that_began_it(world: World) -
         assert stays.view.contents() == {(1, 0): "a"}
 
 
-async def test_tasks_are_followed_apart(world: World) -> None:
+async def test_follows_of_different_tasks_do_not_mix(world: World) -> None:
     other = await WrittenLog.open(world.store, world.bus)
     await world.log.entries(entry(0, "mine"), open_epoch=True)
     await other.entries(entry(0, "other's"), open_epoch=True)
@@ -217,7 +219,7 @@ async def test_tasks_are_followed_apart(world: World) -> None:
         assert others.view.contents() == {(1, 0): "other's", (1, 1): "!"}
 
 
-async def test_a_commit_between_the_beginning_and_the_first_look_is_not_missed(
+async def test_a_commit_between_the_start_and_the_first_read_is_not_missed(
     world: World,
 ) -> None:
     """Its note comes while there is no feed yet."""

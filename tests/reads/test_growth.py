@@ -16,7 +16,7 @@ CONTENTS = st.lists(st.text("aä𝄞", max_size=8), min_size=2, max_size=6)
 
 
 @given(contents=CONTENTS)
-def test_joined_deltas_do_what_they_do_one_after_another(contents: list[str]) -> None:
+def test_joined_deltas_have_the_effect_of_the_single_ones(contents: list[str]) -> None:
     states = [content.encode() for content in contents]
     steps = [diff(before, after) for before, after in pairwise(states)]
 

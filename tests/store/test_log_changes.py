@@ -230,7 +230,7 @@ class Scribe:
     page_bytes=st.integers(1, 60),
     known=st.integers(0, 40),
 )
-async def test_whatever_was_committed_changes_are_complete_and_in_order_from_any_revision(
+async def test_changes_from_any_revision_are_complete_and_in_order(
     store: Store, history: list[Any], rows: int, page_bytes: int, known: int
 ) -> None:
     log, model, views = await written(store)
@@ -361,7 +361,7 @@ async def test_a_withdrawal_is_reported_and_its_ordinal_is_used_again(
     assert encoded_changes(await pages_since(log, 5)) == []
 
 
-async def test_a_page_ends_where_it_is_full_and_the_next_goes_on_from_there(store: Store) -> None:
+async def test_a_page_ends_when_it_is_full_and_the_next_one_continues_there(store: Store) -> None:
     log, model, _ = await written(store)
     await log.entries(*many(25, size_bytes=100), open_epoch=True)
     await log.grow(24, "tail", keep_bytes=100)
@@ -381,7 +381,7 @@ async def test_an_entry_larger_than_a_page_is_a_page_of_its_own(store: Store) ->
     assert [len(page.changes) for page in pages] == [2, 1, 1]  # the first with the epoch
 
 
-async def test_earlier_epochs_are_in_what_changed(store: Store) -> None:
+async def test_changes_include_earlier_epochs(store: Store) -> None:
     log, _, _ = await written(store)
     await log.entries(entry(0, "a"), open_epoch=True)  # revisions 1, 2
     await log.entries(entry(0, "b"), open_epoch=True)  # 3, 4
@@ -456,7 +456,7 @@ async def test_reads_beside_commits_see_whole_commits_only(store: Store) -> None
 
 
 @pytest.mark.parametrize("behind", [0, 1, 3, 500, 19_000])
-async def test_a_page_of_a_long_log_looks_at_little_more_than_it_holds(
+async def test_a_page_of_a_long_log_reads_little_more_than_its_own_rows(
     store: Store, database: str, behind: int
 ) -> None:
     """However far behind: a scan up to the revision would read at every entry since."""

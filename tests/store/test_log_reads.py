@@ -75,7 +75,7 @@ async def test_pages_by_bytes_hold_each_entry_once(log: Log, page_bytes: int, pa
 
 
 @WITH_PARTS
-async def test_a_page_is_filled_by_the_entry_that_reaches_its_bytes(log: Log, parts: bool) -> None:
+async def test_a_page_ends_after_the_entry_that_reaches_its_bytes(log: Log, parts: bool) -> None:
     await fill(log, 4, parts=parts)
     one = len((await log.page(PageQuery(rows=1))).encoded)
     assert [len(page) for page in await pages(log, PageQuery(page_bytes=2 * one))] == [2, 2]
@@ -116,7 +116,7 @@ async def test_earlier_epochs_stay_readable(log: Log) -> None:
     assert await log.contents(PageQuery(epoch=3)) == []
 
 
-async def test_a_tail_of_1500_parts_is_folded_on_the_way_out(log: Log, sql: Connection) -> None:
+async def test_a_tail_of_1500_parts_is_folded_when_it_is_read(log: Log, sql: Connection) -> None:
     await log.write(log.commit([b"start"], open_epoch=True))
     revision = log.head.revision
     rows = []
@@ -152,7 +152,7 @@ async def test_a_part_that_does_not_fit_is_corruption(log: Log) -> None:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(contents=st.lists(st.text(st.sampled_from("a\0ä€𝄞\n\\'"), max_size=20), min_size=1))
-async def test_any_content_comes_back_as_it_was_given(store: Store, contents: list[str]) -> None:
+async def test_any_content_is_read_back_unchanged(store: Store, contents: list[str]) -> None:
     log = await Log.open(store, await new_task(store))
     encoded = [one.encode() for one in contents]
     await log.write(log.commit(encoded, open_epoch=True))

@@ -88,7 +88,7 @@ async def test_the_confirmed_time_never_moves_back(log: Log, store: Store) -> No
     assert (await store.tasks.get(log.task_id)).head.snapshot_at is not None
 
 
-async def test_a_confirmation_of_an_earlier_session_counts_and_a_later_ones_does_not(
+async def test_a_time_of_an_earlier_session_is_stored_and_one_above_the_fence_is_not(
     log: Log, store: Store
 ) -> None:
     await log.write(log.commit([b"a"], open_epoch=True))

@@ -83,7 +83,9 @@ async def explain_read(sql: Connection, log: Log, query: Query, rows: int) -> di
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-async def test_a_read_scans_no_table_and_few_pages(big: Log, sql: Connection, mode: str) -> None:
+async def test_a_read_scans_no_table_and_reads_few_pages(
+    big: Log, sql: Connection, mode: str
+) -> None:
     await sql.execute(f"SET plan_cache_mode = {mode}")
     await sql.execute("SET jit = off")
     for name, query in QUERIES.items():
@@ -132,7 +134,7 @@ async def test_a_commit_touches_its_own_rows(big: Log, sql: Connection) -> None:
     assert plan["Shared Hit Blocks"] < 150
 
 
-async def test_losses_touch_the_sessions_that_are_open(store: Store, sql: Connection) -> None:
+async def test_marking_losses_reads_only_open_sessions(store: Store, sql: Connection) -> None:
     process_id = store.sessions._lease_terms.process_id
     await sql.execute(
         "INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone,"

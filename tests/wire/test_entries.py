@@ -22,7 +22,7 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
     content=st.text(max_size=300),
 )
 @example(0, EntryType.INPUT, 0, 0, 1, 0, "")
-def test_a_head_and_its_content_are_the_entry_as_it_travels(
+def test_a_head_and_its_content_are_the_encoded_entry(
     id_: int,
     type_: EntryType,
     seconds: int,
