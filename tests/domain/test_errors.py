@@ -1,4 +1,4 @@
-"""What callers are told: one plain line for each error, and nothing that is not theirs."""
+"""Messages of errors: one plain line, with nothing that the caller must not see."""
 
 import traceback
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
 
 
 def test_every_error_is_listed_here() -> None:
-    # Other tests may have run before, and have made errors of their own.
+    # Tests that ran before may have defined errors of their own.
     ours = {
         kind for kind in TaskLogsError.__subclasses__() if not kind.__module__.startswith("tests.")
     }

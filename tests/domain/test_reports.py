@@ -141,7 +141,7 @@ def test_no_sequence_of_build_reports_moves_backwards(
         current = moved
 
 
-# The orchestrator's word on the agent.
+# Reports of an orchestrator about the agent.
 
 
 @given(built, lifecycles, healths)
@@ -172,7 +172,7 @@ def test_an_agent_report_before_any_build_is_stale() -> None:
         report_agent(NO_FACTS, 1, AgentLifecycle.READY, AppHealth.HEALTHY)
 
 
-# The agent's own word.
+# Reports of the agent itself.
 
 
 def test_an_agent_reports_for_the_start_build_it_belongs_to() -> None:

@@ -1,4 +1,4 @@
-"""From appends to rows: random histories read back as they were appended."""
+"""From appends to rows: random histories are read back as they were appended."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.store.test_evictions import rows_of
 
 @pytest.fixture(scope="module", autouse=True)
 def _folds_early() -> Iterator[None]:
-    """Let the short histories here reach the place where parts outgrow the content."""
+    """Fold early, so that the short histories of these tests reach a fold."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draft_module, "_FOLD_AT_LEAST_BYTES", 40)
         patch.setattr(draft_module, "_PART_COST_BYTES", 4)
@@ -94,7 +94,7 @@ def _agree(history: History, store: ModelStore) -> None:
 
 
 def _seals_unsaid(head: LogHead, history: History) -> bool:
-    """An entry came and went before it was taken: what it sealed is said with the next commit."""
+    """An entry was added and withdrawn before a commit. The next commit says what it sealed."""
     return head.tail is not None and not history.has_tail
 
 

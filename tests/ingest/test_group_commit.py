@@ -1,4 +1,4 @@
-"""Group commit: one transaction for all writers, and the failure of one is its own."""
+"""Group commit: one transaction for all writers. A failure of one writer affects no other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.fixtures.postgres import PostgresServer
 
 
 class ScriptedWriter:
-    """Hands over what a test gives it."""
+    """Returns the commits that a test gives it."""
 
     def __init__(self, *commits: Commit) -> None:
         self.commits = deque(commits)
@@ -88,7 +88,7 @@ async def test_pending_changes_of_all_writers_go_into_one_transaction(
 async def test_followers_hear_of_a_commit_only_after_it(
     store: Store, group_commit: GroupCommit, bus: LocalBus, sql: Connection
 ) -> None:
-    """I5: followers take what is told here as it is."""
+    """I5: followers use what is published here without a read."""
     notes: list[Note] = []
     bus.listen(notes.append)
     [(log, writer)] = await writers(store, 1)
@@ -140,7 +140,7 @@ async def test_each_refusal_concerns_one_writer_only(
 
 
 class FailingWriter(ScriptedWriter):
-    """Raises where it is told to."""
+    """Raises in the methods that a test names."""
 
     def __init__(self, where: str, *commits: Commit) -> None:
         super().__init__(*commits)

@@ -1,4 +1,4 @@
-"""Losses: what the store believes to be open here, and is not."""
+"""Losses: sessions that the store records as open in this process and that have ended."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_the_next_tick_finds_a_session_whose_end_was_not_marked(
 ) -> None:
     async with desk.agent(task):
         pass
-    # As if a COMMIT that was lost had come through only now.
+    # As if a lost COMMIT were executed only now.
     await sql.execute("UPDATE tasks SET session_lost_at = NULL")
     assert await is_connected(desk, task)
     await desk.sessions.tick()
@@ -185,4 +185,4 @@ async def test_a_tick_that_cannot_read_a_row_still_writes_confirmed_times(
             await desk.sessions.tick()
     assert [one["event"] for one in events] == ["losses.failed"]
     assert (await desk.store.tasks.get(task)).head.snapshot_at == confirmed_at
-    assert not await is_connected(desk, task), "the end of a session is marked all the same"
+    assert not await is_connected(desk, task), "the end of a session is still marked"

@@ -1,4 +1,4 @@
-"""What the server says on a stream: one slot for each kind, so that it cannot pile up."""
+"""The server's messages on a stream: one slot for each kind, so the memory is bounded."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ async def contents(store: Store, task_id: UUID) -> list[str]:
 
 @asynccontextmanager
 async def commits_blocked(sql: Connection) -> AsyncIterator[None]:
-    """Let no commit get through: it waits for a table's lock in the middle."""
+    """Stop all commits: they wait for the lock of a table."""
     async with sql.transaction():
         await sql.execute("LOCK TABLE log_events, log_entries IN EXCLUSIVE MODE")
         yield
@@ -168,7 +168,7 @@ async def test_appends_without_content_fill_the_window_too(
 async def test_all_sessions_together_stay_within_the_process_bound(
     store: Store, sql: Connection
 ) -> None:
-    """I7: ingest memory per process; whoever comes later waits its turn."""
+    """I7: ingest memory per process. A later append waits for its turn."""
     bound = 64 * 1024
     tasks = [await new_task(store) for _ in range(8)]
     async with Desk.open(store, ingest_bytes=bound) as desk:
@@ -237,7 +237,7 @@ async def test_a_tail_released_while_an_append_waits_for_memory_is_read_again(
                 agent.session.release_tail(idle_for=timedelta(0))
             await asyncio.wait_for(appending, DEADLINE_SECONDS)
             await agent.all_acked()
-        # The digest is right only if the tail was sealed: a new session continues from it.
+        # The digest is right only if the tail was sealed. A new session continues from it.
         async with desk.agent(task) as agent:
             sealed = digest.seal_all([entry(0, "a"), entry(1, "b")])
             assert agent.session.welcome.position.digest == sealed

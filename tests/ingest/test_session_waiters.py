@@ -1,4 +1,4 @@
-"""Readers that wait for an agent."""
+"""Readers that wait for an agent to connect."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ async def test_an_agent_of_an_older_build_is_refused_only_after_a_newer_start(
     await desk.store.tasks.change_facts(task, lambda _: build(1))
     await desk.store.tasks.change_facts(task, lambda _: build(2, BuildTransition.STOP))
     async with desk.agent(task, first):
-        pass  # during a stop the old workspace still delivers
+        pass  # during a stop the old workspace may still append
     await desk.store.tasks.change_facts(task, lambda _: build(3))
     with pytest.raises(StaleReport):
         await desk.sessions.connect(task, first).__aenter__()
@@ -265,7 +265,7 @@ async def test_a_drain_asks_all_to_leave_and_refuses_new_sessions(
             await until(lambda: waits_for_a_lock(sql))
             desk.sessions.drain(SECOND)
         await agent.until(lambda: Drain(SECOND) in agent.heard)
-        # One whose handshake was under way is told, too.
+        # A session whose handshake was under way gets Drain, too.
         assert isinstance((await asyncio.wait_for(crossing, DEADLINE_SECONDS))[0], Drain)
         with pytest.raises(ServerDraining):
             await desk.sessions.connect(late, HELLO).__aenter__()
@@ -285,12 +285,12 @@ async def test_a_goodbye_folds_the_tail_and_writes_the_confirmed_time(
         assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") > 0
         agent.session.release_tail(idle_for=timedelta(0))
         agent.answers_syncs = True
-        moment = desk.clock.advance(5)
+        time = desk.clock.advance(5)
         await agent.session.sync(SECOND)
         await desk.sessions.goodbye(agent.session, GoodbyeReason.STOPPING)
     assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") == 0
     assert await sql.fetchval("SELECT content FROM log_entries") == b"abc"
-    assert (await desk.store.tasks.get(task)).head.snapshot_at == moment
+    assert (await desk.store.tasks.get(task)).head.snapshot_at == time
     assert not await connected(desk.store, task)
 
 
@@ -311,7 +311,7 @@ async def test_a_pausing_goodbye_pauses_a_standalone_task_and_a_stopping_one_doe
 async def test_a_confirmed_time_never_moves_back_when_another_session_connects(
     desk: Desk, task: UUID
 ) -> None:
-    async def moment() -> object:
+    async def time() -> object:
         known = (
             desk.sessions.confirmed_at(task),
             (await desk.store.tasks.get(task)).head.snapshot_at,
@@ -324,12 +324,12 @@ async def test_a_confirmed_time_never_moves_back_when_another_session_connects(
         await first.all_acked()
         later = desk.clock.advance(3)
         await first.session.sync(SECOND)
-        assert await moment() == later
-        async with desk.agent(task):  # raises the fence before the moment is persisted
+        assert await time() == later
+        async with desk.agent(task):  # raises the fence before the time is written
             await desk.sessions.tick()
-            assert await moment() == later
+            assert await time() == later
     await desk.sessions.tick()
-    assert await moment() == later
+    assert await time() == later
     assert desk.sessions.confirmed_at(task) is None
 
 
@@ -400,7 +400,7 @@ async def test_streams_continue_while_readers_use_all_connections(database: str)
         await agent.append([entry(0, "a")], open_epoch=True)
         await agent.all_acked()
         desk.clock.advance(60)
-        await desk.sessions.tick()  # the tail is given up, and is to be read again
+        await desk.sessions.tick()  # the tail is released and must be read again
         async with store.reads._connections.use():
             growing = asyncio.create_task(agent.append(tail=grown(0, 1, "b")))
             reporting = asyncio.create_task(desk.sessions.report(agent.session, READY))

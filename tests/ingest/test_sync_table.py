@@ -1,4 +1,4 @@
-"""The syncs of a session: done when the appends before the answer are committed."""
+"""The syncs of a session. They are done when the appends before the answer are committed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The window of a session: bytes are held once, given back once, and the sender is held back."""
+"""The window of a session: bytes are counted once and released once, and the sender waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Confirmed times without a commit: kept here, and written once."""
+"""Confirmed times without a commit: each is kept until it is written, and written once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ A, B = uuid4(), uuid4()
 
 
 class Writes:
-    """Notes what is to be confirmed."""
+    """Records the times that it is given to write."""
 
     def __init__(self) -> None:
         self.confirmed: list[tuple[UUID, int, datetime]] = []

@@ -1,4 +1,4 @@
-"""Reading and following a log that has lost its oldest part: never a silent gap."""
+"""Reads and follows of a log whose oldest part was evicted: there is never a silent gap."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE
 
 
 async def evict(log: WrittenLog, rows: int) -> None:
-    """Evict all that is past so many rows."""
+    """Evict until the log has so many rows."""
     limits = LogLimits(rows, 1 << 30, timedelta(0))
     while True:
         holding = await log.store.evictions.evict(log.task_id, limits)
@@ -50,7 +50,7 @@ async def test_a_cursor_before_evicted_changes_expires_and_the_error_has_the_old
         assert isinstance(error, CursorExpired)
         assert error.oldest == Cursor(world.log.task_id, oldest).encode()
         assert reader.messages == []
-    # From there a follow is sent exactly what is still held.
+    # From there a follow sends exactly the stored entries.
     async with world.following(cursor=error.oldest) as goes_on:
         await goes_on.heard("caught_up")
         held = await stored(world.store, world.log.task_id)
@@ -103,7 +103,7 @@ async def test_a_lagging_follower_ends_when_entries_it_was_not_sent_are_evicted(
         assert isinstance(error, CursorExpired)
         assert error.oldest is not None
         assert slow.view.revision < Cursor.decode(error.oldest).revision
-        # Whoever was sent everything goes on.
+        # A follower that was sent everything continues.
         await world.log.entries(entry(40, "c"))
         await fast.reached(world.log.revision)
         assert not fast.ended
@@ -221,7 +221,7 @@ async def test_a_page_of_evicted_entries_is_refused_with_the_oldest_valid_cursor
         assert (refusal.code, refusal.reason) == (OUT_OF_RANGE, "CURSOR_EXPIRED")
         oldest = refusal.metadata["oldest_cursor"]
         assert await followed_from(server, oldest) == contents(await read(server))
-        # What lies after it is held, and the page token good.
+        # The entries after it are stored, so the page token is valid.
         answer = await read(server, page_size=60, page_token=later)
         assert contents(answer) == [str(number) for number in range(60, 90)]
 
@@ -262,7 +262,7 @@ async def test_a_full_log_refuses_its_agent_and_stays_readable(
 
 
 async def followed_from(server: Server, cursor: str) -> list[str]:
-    """Follow from a cursor until all has come; return the contents."""
+    """Follow from a cursor until everything was sent. Return the contents."""
     request = pb.FollowTaskLogsRequest(task=TASK, cursor=cursor)
     held: list[str] = []
     async for message in server.logs.FollowTaskLogs(request):

@@ -110,7 +110,7 @@ async def test_a_store_that_is_away_ends_no_follow(world: World) -> None:
             await world.log.grow(0, "b", keep_bytes=1 + index)
             await one.reached(world.log.revision)
         world.changes.is_away = True
-        slow.reads_on.set()  # its way is through the store
+        slow.reads_on.set()  # it reads the store
         await world.log.entries(entry(1, "c"))
         for _ in range(6):  # feed and follower try again and again
             await asyncio.wait_for(world.changes.refusals.get(), DEADLINE_SECONDS)
@@ -137,7 +137,7 @@ async def test_a_failed_feed_does_not_fail_later_follows(world: World, database:
     try:
         async with world.following() as lingers:
             await lingers.heard("caught_up")
-            lingers.reads_on.clear()  # and never leaves
+            lingers.reads_on.clear()  # it stays open
             await world.log.grow(0, "c", keep_bytes=2)
             await sql.execute("UPDATE log_tail_parts SET keep_bytes = keep_bytes + 100")
             async with world.following() as corrupt:
@@ -193,7 +193,7 @@ async def test_a_cursor_of_another_task_is_refused(world: World) -> None:
 
 
 async def test_every_cursor_of_a_stream_resumes_without_gap_or_repeat(world: World) -> None:
-    """Also those between the messages of one page."""
+    """This includes the cursors between the messages of one page."""
     log: WrittenLog = world.log
     await log.entries(entry(0, "a"), entry(1, "b"), open_epoch=True)
     await log.withdraw(entry(3, "d"))
@@ -210,7 +210,7 @@ async def test_every_cursor_of_a_stream_resumes_without_gap_or_repeat(world: Wor
 
 
 async def test_a_follow_continues_after_a_lost_note(world: World) -> None:
-    """The slow timer looks."""
+    """The slow timer makes the feed read the store."""
     log = world.log
     silent = WrittenLog(world.store, LocalBus(), log.task_id, log.fence, log.draft)
     async with world.following() as reader:

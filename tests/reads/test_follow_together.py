@@ -1,4 +1,4 @@
-"""Many followers of one task: slow ones, lagging ones, and those that leave."""
+"""Many followers of one task: slow ones, lagging ones, and ones that disconnect."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_a_follower_that_read_past_the_feed_returns_to_the_steps_of_the_fe
     async with world.following(deltas=True) as ahead, world.following() as other:
         await _caught_up([ahead, other])
         ahead.reads_on.clear()
-        # Behind by more than the growth of one tail: the store is read.
+        # It is behind by more than the growth of one tail, so it reads the store.
         await world.log.grow(0, "b", keep_bytes=1)
         await other.reached(world.log.revision)
         await world.log.entries(entry(1, "c"))
@@ -97,7 +97,7 @@ async def test_a_follower_that_read_past_the_feed_returns_to_the_steps_of_the_fe
         await ahead.reached(world.log.revision)  # past the feed
         reads = world.changes.of_followers
         await world.log.grow(1, "f", keep_bytes=1)
-        world.changes.feeds_read.set()  # the step to come begins before this follower's revision
+        world.changes.feeds_read.set()  # the next step begins before this follower's revision
         await _reached([ahead, other], world.log.revision)
         assert world.changes.of_followers <= reads + 1
         reads = world.changes.of_followers
@@ -110,7 +110,7 @@ async def test_a_follower_that_read_past_the_feed_returns_to_the_steps_of_the_fe
 
 
 async def test_a_follower_that_read_past_the_feed_gets_no_entry_twice(world: World) -> None:
-    """The feed's step joins what this follower knows with what it does not."""
+    """The feed's step has changes that this follower has, and changes that it lacks."""
     await world.log.entries(entry(0, "a"), open_epoch=True)
     async with world.following() as ahead, world.following() as other:
         await _caught_up([ahead, other])
@@ -170,7 +170,7 @@ async def test_the_last_follower_closes_the_feed_and_the_next_opens_another(
 async def test_a_follower_that_leaves_at_any_time_leaves_nothing_behind(
     world: World, turns: int
 ) -> None:
-    """The fixture counts tasks and feeds."""
+    """The fixture checks that no task and no feed is left."""
     await world.log.entries(*many(40, size_bytes=50_000), open_epoch=True)
     await world.log.report(ACTIVE)
     async with world.following() as stays:
@@ -222,7 +222,7 @@ async def test_follows_of_different_tasks_do_not_mix(world: World) -> None:
 async def test_a_commit_between_the_start_and_the_first_read_is_not_missed(
     world: World,
 ) -> None:
-    """Its note comes while there is no feed yet."""
+    """The note of the commit comes while there is no feed yet."""
     await world.log.entries(entry(0, "a"), open_epoch=True)
     begin = world.changes.start
 
@@ -237,7 +237,7 @@ async def test_a_commit_between_the_start_and_the_first_read_is_not_missed(
 
 
 async def test_random_commits_and_followers_end_in_one_view(world: World) -> None:
-    """Writers and readers in one loop, without sockets in between: many small races."""
+    """Writers and readers run in one event loop without sockets, which causes many small races."""
     writes = 400
     done = asyncio.Event()
     await world.log.entries(entry(0, ""), open_epoch=True)

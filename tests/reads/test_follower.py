@@ -1,4 +1,4 @@
-"""What a follow says, and when: status, entries, `caught_up`, `progress`."""
+"""What a follow sends, and when: status, entries, `caught_up`, `progress`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_a_growing_tail_is_sent_as_deltas_if_they_were_requested(world: Wo
         for index in range(10):
             await world.log.grow(0, "é", keep_bytes=1 + 2 * index)
             await asyncio.gather(*(one.reached(world.log.revision) for one in (deltas, whole)))
-        # The first comes whole: the feed, opened for these two, did not hold the tail yet.
+        # The first change is sent whole: the new feed did not hold the tail yet.
         assert (deltas.view.deltas, whole.view.deltas) == (9, 0)
         assert deltas.view.entries == whole.view.entries
 

@@ -1,4 +1,4 @@
-"""Live reads: what they hold, how long they wait, and what they fail with."""
+"""Live reads: their content, how long they wait, and their errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_readers_who_come_while_a_sync_is_under_way_wait_for_the_next_one(
         first = asyncio.create_task(read(server))
         await agent.heard(lambda: len(agent.syncs) == 1)
         later = [asyncio.create_task(read(server)) for _ in range(20)]
-        # They wait for a sync that begins after their calls: the first one is not theirs.
+        # They wait for a sync that begins after their calls, not for the first one.
         await agent.sync_done(agent.syncs[0].id)
         assert not (await first).snapshot
         await agent.heard(lambda: len(agent.syncs) == 2)
@@ -190,7 +190,7 @@ async def test_a_late_answer_to_a_sync_that_timed_out_is_ignored(
 
 
 async def test_a_task_that_hangs_slows_no_read_of_another(make_server: MakeServer) -> None:
-    longer = 2 * DEADLINE_SECONDS  # than this waits for the others
+    longer = 2 * DEADLINE_SECONDS  # than this test waits for the other reads
     async with (
         make_server(sync_timeout=timedelta(seconds=longer)) as server,
         active(server) as hanging,

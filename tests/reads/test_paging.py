@@ -1,4 +1,4 @@
-"""Pages: whole, bounded, stable, and bound to what they were asked with."""
+"""Pages are complete, bounded and stable. Page tokens belong to their request."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_what_is_appended_between_pages_is_not_in_the_range(server: Server
         rest = await pages(server, page_size=3, page_token=first.next_page_token)
 
     assert contents(first, *rest) == ["0", "1", "2", "3"]
-    # Whoever follows from the cursor is brought what the pages left out.
+    # A follow from the cursor sends what the pages left out.
     assert rest[-1].revision > first.revision
     assert rest[-1].cursor == first.cursor
 

@@ -1,4 +1,4 @@
-"""What a read does, cell by cell: status x source, with and without something stored."""
+"""Each cell of the read table (status x source), with stored entries and without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections break, and the store says so in its own words."""
+"""Connections that break cause domain errors and are replaced."""
 
 from __future__ import annotations
 

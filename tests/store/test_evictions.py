@@ -1,4 +1,4 @@
-"""Eviction: the oldest goes first, nothing young, never the tail; commits go on regardless."""
+"""Eviction removes the oldest rows first, but no young entry and never the tail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def limits(
 
 
 async def evict_all(log: Log, to: LogLimits) -> int:
-    """Evict chunk by chunk until there is nothing to do; return how many chunks it took."""
+    """Evict chunk by chunk until nothing is left to evict. Return the number of chunks."""
     chunks = 0
     while (await log.store.evictions.evict(log.task_id, to)).outcome is EVICTED:
         chunks += 1
@@ -37,7 +37,7 @@ async def evict_all(log: Log, to: LogLimits) -> int:
 
 
 async def pass_time(sql: Connection, log: Log, days: int) -> None:
-    """Let all entries and events of a log be older."""
+    """Make all entries and events of a log older."""
     for table in ("log_entries", "log_events"):
         await sql.execute(
             f"UPDATE {table} SET committed_at = committed_at - make_interval(days => $2)"
@@ -48,7 +48,7 @@ async def pass_time(sql: Connection, log: Log, days: int) -> None:
 
 
 async def rows_of(sql: Connection, task_id: UUID) -> int:
-    """Count the rows that a log has, which is what its head counts."""
+    """Count the rows of a log, as its head counts them."""
     return int(
         await sql.fetchval(
             "SELECT (SELECT count(*) FROM log_entries WHERE task_id = $1)"
@@ -79,7 +79,7 @@ async def test_the_oldest_epoch_is_evicted_first_then_the_oldest_entries_of_the_
         [[], ["b0", "b1", "b2", "b3"]],
         [[], ["b1", "b2", "b3"]],
         [[], ["b2", "b3"]],
-        [[], ["b2", "b3"]],  # the tail stays, and what is the last where it is withdrawn
+        [[], ["b2", "b3"]],  # the tail stays, and the entry before it
     ]
     task = await log.store.tasks.get(log.task_id)
     assert (task.head.held_bytes, task.head.held_entries, task.head.entries) == (4, 2, 4)
@@ -89,7 +89,7 @@ async def test_the_oldest_epoch_is_evicted_first_then_the_oldest_entries_of_the_
 async def test_an_eviction_removes_exactly_the_prefix_that_it_reports(log: Log) -> None:
     await log.write(log.commit([b"a"] * 40, open_epoch=True))
     holding = await log.store.evictions.evict(log.task_id, limits(rows=32))
-    # 41 rows: nine must go, and a sixteenth of the limit with them.
+    # 41 rows: nine must be evicted, and a sixteenth of the limit in addition.
     assert (holding.rows, holding.evicted.revision, holding.evicted.ordinal) == (30, 12, 10)
     page = await log.page()
     assert (page.first_id, page.start, page.end) == (11, 11, 40)
@@ -213,11 +213,11 @@ async def test_openings_and_withdrawals_are_evicted_with_the_entries_after_them(
         await log.write(log.commit([b"c", b"d"]))
     events = "SELECT epoch, id IS NULL AS opens FROM log_events ORDER BY revision"
     await evict_all(log, limits(rows=2))
-    assert len(await sql.fetch(events)) == 6  # those of the last hour are counted for the limit
+    assert len(await sql.fetch(events)) == 6  # the limit of epochs counts those of the last hour
     await pass_time(sql, log, days=1)
     await log.write(log.commit([b"e", b"f"]))
     await evict_all(log, limits(rows=2))
-    # The withdrawal of epoch 3 came before what is held; its opening is where searches begin.
+    # The withdrawal of epoch 3 came before all stored entries. Searches begin at its opening.
     assert [tuple(row) for row in await sql.fetch(events)] == [(3, True)]
     task = await log.store.tasks.get(log.task_id)
     assert task.head.rows - task.head.evicted.rows == await rows_of(sql, log.task_id) == 3

@@ -1,4 +1,4 @@
-"""What changed since a revision, against a model that replays the commits."""
+"""What changed since a revision, compared with a model that replays the commits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def store(database: str) -> AsyncIterator[Store]:
 
 @dataclass
 class Model:
-    """The log as its commits say, nothing else."""
+    """The log according to its commits."""
 
     entries: dict[tuple[int, int], types_pb2.TaskLogEntry] = field(default_factory=dict)
     """By epoch and ordinal."""
@@ -71,13 +71,13 @@ class Model:
         return {(epoch, one.id): one for (epoch, _), one in self.entries.items()}
 
     def revisions_after(self, revision: int) -> list[int]:
-        """Of everything that is told to whoever knows the log up to `revision`."""
+        """The revisions of what a reader that knows the log up to `revision` must get."""
         entries = [one.revision for one in self.entries.values()]
         known = [*entries, *(event.revision for event in self.events)]
         return sorted(one for one in known if one > revision)
 
     def view(self) -> View:
-        """What a follower knows who has all of it."""
+        """The log as a follower has it that was sent everything."""
         view = View(start=0, revision=self.revision)
         for key, one in self.log().items():
             view.entries[key] = types_pb2.TaskLogEntry()
@@ -102,7 +102,7 @@ async def pages_since(
 
 
 def encoded_changes(pages: Sequence[Changes]) -> list[pb.FollowTaskLogsResponse]:
-    """Encode what followers are told of pages, as it travels."""
+    """Return the messages for these pages, as a client decodes them."""
     fold = TailFold()
     return [
         pb.FollowTaskLogsResponse.FromString(message.encoded(as_delta=False))
@@ -122,7 +122,7 @@ def revisions_of(message: pb.FollowTaskLogsResponse) -> list[int]:
 
 
 async def written(store: Store) -> tuple[WrittenLog, Model, dict[int, View]]:
-    """Create a log, its model, and what a follower knows at each commit."""
+    """Create a log, its model, and the view of a follower at each commit."""
     log, model = await WrittenLog.open(store), Model()
     views = {0: model.view()}
 
@@ -137,14 +137,14 @@ async def written(store: Store) -> tuple[WrittenLog, Model, dict[int, View]]:
 async def check_from_everywhere(
     log: WrittenLog, model: Model, views: dict[int, View], **paging: Any
 ) -> None:
-    """From every revision: exactly what changed since, in order; applied, it makes the log."""
+    """Read from every revision. The pages must have exactly the later changes, in order."""
     for revision in range(model.revision + 1):
         messages = encoded_changes(await pages_since(log, revision, **paging))
         revisions = [one for message in messages for one in revisions_of(message)]
         assert revisions == model.revisions_after(revision), f"since {revision}"
         if revision in views:
             view = views[revision]
-            view.reconnect(expects_status=False)  # which is not the store's affair
+            view.reconnect(expects_status=False)  # the store sends none
             for message in messages:
                 view.apply(message)
             assert view.entries == model.log(), f"applied on {revision}"
@@ -170,7 +170,7 @@ histories = st.lists(
 
 
 class Scribe:
-    """Makes appends of steps, as an agent may send them."""
+    """Makes appends from steps, as an agent may send them."""
 
     def __init__(self) -> None:
         self._next_id = 0
@@ -257,7 +257,7 @@ async def test_changes_from_any_revision_are_complete_and_in_order(
 async def test_a_caller_that_holds_the_tail_gets_only_its_growth(
     store: Store, history: list[Any], looks: list[bool]
 ) -> None:
-    """A feed's reads after some of the commits, deltas taken wherever they come."""
+    """A feed reads after some of the commits, and its follower gets each delta that exists."""
     log, model, _ = await written(store)
     scribe, fold, view = Scribe(), TailFold(), View(start=0)
     view.reconnect(expects_status=False)
@@ -459,7 +459,7 @@ async def test_reads_beside_commits_see_whole_commits_only(store: Store) -> None
 async def test_a_page_of_a_long_log_reads_little_more_than_its_own_rows(
     store: Store, database: str, behind: int
 ) -> None:
-    """However far behind: a scan up to the revision would read at every entry since."""
+    """This holds at any revision, where a scan would read all later entries."""
     log, _, _ = await written(store)
     await log.entries(open_epoch=True)
     for first in range(0, 20_000, 5_000):

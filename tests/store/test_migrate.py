@@ -1,4 +1,4 @@
-"""The schema, and how it comes to be."""
+"""The schema and its migrations."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ async def test_commits_update_heads_in_place(store: Store, sql: Connection) -> N
     await log.write(log.commit([b"a"], open_epoch=True))
     for number in range(100):
         await log.write(log.commit(grow=b"x", keep=number))
-    await store.close()  # the counters of a connection that ends are there to be read
+    await store.close()  # Postgres publishes the counters of a connection when it ends
 
     async def counted() -> bool:
         await sql.execute("SELECT pg_stat_clear_snapshot()")

@@ -1,4 +1,4 @@
-"""Named parameters become numbers; nothing else of a statement changes."""
+"""Named parameters become numbers. The rest of a statement does not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EXPLAIN guards: the hot read touches what it returns, on a log of any length."""
+"""EXPLAIN guards: a read accesses only what it returns, on a log of any length."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_a_read_scans_no_table_and_reads_few_pages(
             for node in nodes(plan)
             if node["Node Type"] == "Seq Scan"
         }
-        # Where a table is one page, or empty, a scan of it is as good as its index.
+        # If a table is empty or has one page, a scan costs no more than its index.
         assert "log_entries" not in scans, (name, scans)
         buffers = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
         assert buffers < 60, (name, buffers)
@@ -104,7 +104,7 @@ async def test_a_read_scans_no_table_and_reads_few_pages(
 
 
 async def test_a_read_scans_no_table_of_tasks_either(big: Log, sql: Connection) -> None:
-    """With scans made dear, what is still scanned has no index that serves."""
+    """Scans are made expensive, so a table that is still scanned has no usable index."""
     await sql.execute("SET enable_seqscan = off")
     for name, query in QUERIES.items():
         plan = await explain_read(sql, big, query, rows=30)

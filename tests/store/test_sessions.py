@@ -83,7 +83,7 @@ async def test_another_process_relies_on_the_heartbeat(
 
 
 async def test_the_lease_runs_from_the_loss(store: Store, held: UUID, sql: Connection) -> None:
-    # This server has been there for long.
+    # This server has been up for long.
     store.tasks._lease_terms = store.tasks._lease_terms._replace(
         up_since=store.tasks._lease_terms.up_since - timedelta(hours=1)
     )

@@ -24,7 +24,7 @@ async def test_a_name_is_unique_per_owner_and_free_again_after_deletion(store: S
     await store.tasks.delete(first)
     second = await new_task(store, "one")
     assert await store.tasks.resolve(TaskName("local", "one")) == second
-    # The first one's rows are still there, and their purge must not free the second's name.
+    # The first task's rows are still stored. Their purge must not free the name of the second.
     await store.tasks.purge(first)
     assert await store.tasks.resolve(TaskName("local", "one")) == second
 

@@ -1,4 +1,4 @@
-"""Heads of entries are what protobuf itself would write."""
+"""The encoded heads of entries equal what protobuf writes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_head_and_its_content_are_the_encoded_entry(
     head = encode_head(id_, type_, Time(seconds, nanos), revision, dropped_bytes, len(encoded))
     decoded = task_logs_pb2.GetTaskLogsResponse.FromString(head + encoded)
     assert decoded == expected
-    if content:  # an empty content is written out here and left out there
+    if content:  # an empty content is encoded here, and left out by protobuf
         assert head + encoded == expected.SerializeToString(deterministic=True)
 
 
