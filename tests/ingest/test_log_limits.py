@@ -140,7 +140,7 @@ async def test_a_sync_of_a_refused_agent_fails_like_one_of_a_lost_stream(
         assert agent.error is full.value
 
 
-async def test_uploads_make_room_and_are_refused_like_streams(
+async def test_uploads_evict_and_are_refused_like_streams(
     store: Store, task: UUID, sql: Connection
 ) -> None:
     shown = [entry(number, str(number)) for number in range(30)]

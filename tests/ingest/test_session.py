@@ -74,7 +74,7 @@ async def test_no_ack_comes_before_the_commit_and_nothing_is_readable(
             await stuck(sql)
             await agent.append([entry(1, "b")])
             agent.session.outbox.report_state()
-            await agent.until(lambda: len(agent.heard) == 1)  # the stream itself goes on
+            await agent.until(lambda: len(agent.heard) == 1)  # the stream itself continues
             assert agent.acked == 0
             assert await contents(desk.store, task) == []
         await agent.all_acked()
@@ -190,7 +190,7 @@ async def test_all_sessions_together_stay_within_the_process_bound(
         assert desk.budget.held_bytes == 0
 
 
-async def test_bytes_of_a_commit_in_flight_are_held_until_it_is_settled_and_given_back_once(
+async def test_bytes_of_a_commit_in_flight_are_held_until_its_outcome_and_released_once(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     async with commits_blocked(sql):

@@ -72,7 +72,7 @@ async def test_a_recent_sync_is_enough_where_the_reader_allows_it(desk: Desk, ta
         assert await desk.syncs.sync(task, max_staleness=recent, time_left=None) > at
         assert len(agent.syncs) == 2
         await desk.syncs.sync(task, max_staleness=None, time_left=None)
-        assert len(agent.syncs) == 3, "a reader that says nothing gets a sync of its own"
+        assert len(agent.syncs) == 3, "a reader without max_staleness gets a sync of its own"
 
 
 @pytest.mark.parametrize("hours", [-6, 6])

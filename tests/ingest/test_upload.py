@@ -102,7 +102,7 @@ async def test_an_upload_beside_an_open_session_is_refused(
         with pytest.raises(SessionOpen):
             await desk.uploads.upload(task, [A])
         await agent.append([A], open_epoch=True)
-        await agent.all_acked()  # its fence still stands
+        await agent.all_acked()  # its fence is still valid
     await desk.uploads.upload(task, [A, B])
     assert await epochs(desk, task) == [["a", "b"]]
 

@@ -21,7 +21,7 @@ async def budget() -> IngestBudget:
 
 
 async def is_waiting(window: Window) -> bool:
-    waiting = asyncio.create_task(window.wait_for_room())
+    waiting = asyncio.create_task(window.wait_for_capacity())
     done, _ = await asyncio.wait([waiting], timeout=0.01)
     waiting.cancel()
     return not done

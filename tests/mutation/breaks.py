@@ -28,7 +28,7 @@ _CLIENTS = "clients/python/tasklogs"
 BREAKS = (
     Break(
         "I1",
-        "an entry below the tail is taken",
+        "an entry below the tail is accepted",
         f"{_SERVER}/ingest/draft.py",
         "elif entry.id < (self._lowest_next_id if tail is None else tail.id):",
         "elif entry.id < 0:",
@@ -167,13 +167,13 @@ BREAKS = (
         "I7",
         "a sender is not held at its window",
         f"{_SERVER}/ingest/session.py",
-        "            await self._window.wait_for_room()",
+        "            await self._window.wait_for_capacity()",
         "            pass",
         "tests/ingest/test_session.py::test_a_sender_that_never_waits_is_held_at_its_window",
     ),
     Break(
         "I7",
-        "the process takes whatever its sessions send",
+        "the process accepts everything that its sessions send",
         f"{_SERVER}/limits/ingest_budget.py",
         "return self._held == 0 or self._held + size_bytes <= self._limit",
         "return True",
@@ -181,7 +181,7 @@ BREAKS = (
     ),
     Break(
         "I7",
-        "a follower that does not read is kept everything",
+        "everything is kept for a follower that does not read",
         f"{_SERVER}/reads/feed.py",
         "        self._last = Step(self.revision, revision, messages)",
         "        messages = [*(self._last.messages if self._last else ()), *messages];"

@@ -101,7 +101,8 @@ async def type_for(store: Store, writers: Sequence[Typist], seconds: float) -> i
         assert set(outcomes.values()) == {Outcome.COMMITTED}
         if time.monotonic() - began >= seconds:
             return number * len(writers)
-        # A machine that is too slow for the rate makes fewer changes. The test is about dead rows.
+        # A machine that is too slow for the rate makes fewer changes. That is fine: the test is
+        # about dead rows.
         await asyncio.sleep(max(0.0, began + number / CHANGES_A_SECOND - time.monotonic()))
     raise AssertionError
 

@@ -459,7 +459,7 @@ async def test_reads_beside_commits_see_whole_commits_only(store: Store) -> None
 async def test_a_page_of_a_long_log_reads_little_more_than_its_own_rows(
     store: Store, database: str, behind: int
 ) -> None:
-    """This holds at any revision, where a scan would read all later entries."""
+    """This holds for a reader at any revision, so there is no scan of all later entries."""
     log, _, _ = await written(store)
     await log.entries(open_epoch=True)
     for first in range(0, 20_000, 5_000):

@@ -34,7 +34,7 @@ class LogLimiter:
         """Whether a log may have so many rows and bytes."""
         return rows <= self._limits.rows and bytes_ <= self._limits.bytes
 
-    async def make_room(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
+    async def evict_for(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
         """Evict until `rows` and `bytes_` more fit. Return all that was ever evicted from the log.
 
         Raises LogFull if the remaining entries are too young, TaskNotFound, StoreUnavailable.

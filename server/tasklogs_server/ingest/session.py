@@ -138,7 +138,7 @@ class Session:
         if append.open_epoch:
             await self.flush()  # the limit counts committed epochs
             await resources.epoch_limiter.check(self.task_id)
-        await self._make_room_in_log(append)
+        await self._evict_for(append)
         size_bytes = cost_bytes(append)
         await resources.budget.acquire(size_bytes)
         try:
@@ -154,10 +154,12 @@ class Session:
             raise
         self._received_at = received_at
         now = self._appended_at = resources.monotonic()
-        has_room = self._window.received(append.sequence, size_bytes, now - append.waited_seconds)
+        has_capacity = self._window.received(
+            append.sequence, size_bytes, now - append.waited_seconds
+        )
         resources.group_commit.submit(self)
-        if not has_room:
-            await self._window.wait_for_room()
+        if not has_capacity:
+            await self._window.wait_for_capacity()
         if self._error is not None:
             raise self._error
 
@@ -165,14 +167,14 @@ class Session:
         load_tail = self._resources.load_tail
         self._draft.supply_tail(await retry_when_busy(lambda: load_tail(self.task_id)))
 
-    async def _make_room_in_log(self, append: Append) -> None:
+    async def _evict_for(self, append: Append) -> None:
         rows, bytes_ = append.most_rows, append.content_bytes
         held_rows = self._draft.total_rows - self._evicted.rows
         held_bytes = self._draft.total_bytes - self._evicted.bytes
         log_limiter = self._resources.log_limiter
         if not log_limiter.fits(held_rows + rows, held_bytes + bytes_):
             await self.flush()  # an eviction counts stored rows
-            self._evicted = await log_limiter.make_room(self.task_id, rows, bytes_)
+            self._evicted = await log_limiter.evict_for(self.task_id, rows, bytes_)
 
     async def sync(self, timeout: timedelta) -> datetime:
         """Bring the store up to date with the task app. Return when the sync began.

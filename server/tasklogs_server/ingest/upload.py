@@ -65,7 +65,7 @@ class Uploads:
         append = await self._difference(task_id, opening, [_truncated(one) for one in entries])
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
-        await self._make_room(task_id, opening.head, append)
+        await self._evict_for(task_id, opening.head, append)
         budget = self._resources.budget
         await budget.acquire(cost_bytes(append))
         try:
@@ -89,12 +89,12 @@ class Uploads:
                 await self._resources.epoch_limiter.check(task_id)
                 return Append(1, open_epoch=True, entries=entries)
 
-    async def _make_room(self, task_id: UUID, head: LogHead, append: Append) -> None:
+    async def _evict_for(self, task_id: UUID, head: LogHead, append: Append) -> None:
         rows, bytes_ = append.most_rows, append.content_bytes
         held_rows = head.rows - head.evicted.rows
         log_limiter = self._resources.log_limiter
         if not log_limiter.fits(held_rows + rows, head.held_bytes + bytes_):
-            await log_limiter.make_room(task_id, rows, bytes_)
+            await log_limiter.evict_for(task_id, rows, bytes_)
 
     async def _is_held(self, task_id: UUID, opening: Opening, entries: Sequence[Entry]) -> bool:
         """Whether `entries` are stored: as a prefix, or up to an earlier state of the tail."""

@@ -38,8 +38,8 @@ class Window:
         self._unacked_bytes = 0
         """Pending bytes, and bytes in flight."""
         self._seen_at: float | None = None
-        self._has_room = asyncio.Event()
-        self._has_room.set()
+        self._has_capacity = asyncio.Event()
+        self._has_capacity.set()
         self._all_committed = asyncio.Event()
         self._all_committed.set()
 
@@ -60,7 +60,7 @@ class Window:
         self._all_committed.clear()
         if self._unacked_bytes <= self._limit_bytes:
             return True
-        self._has_room.clear()
+        self._has_capacity.clear()
         return False
 
     def handed_over(self) -> None:
@@ -73,7 +73,7 @@ class Window:
         in_flight = self._settle()
         self.acked_sequence = in_flight.sequence
         if self._unacked_bytes <= self._limit_bytes:
-            self._has_room.set()
+            self._has_capacity.set()
         if self.received_sequence == in_flight.sequence:
             self._all_committed.set()
         return in_flight.seen_at
@@ -88,12 +88,12 @@ class Window:
         in_flight_bytes = 0 if self.in_flight is None else self.in_flight.size_bytes
         self._budget.release(self._unacked_bytes - in_flight_bytes)
         self._unacked_bytes = in_flight_bytes
-        self._has_room.set()
+        self._has_capacity.set()
         self._all_committed.set()
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_capacity(self) -> None:
         """Wait until the agent may send the next append."""
-        await self._has_room.wait()
+        await self._has_capacity.wait()
 
     async def wait_until_idle(self) -> None:
         """Wait until all received appends are committed."""

@@ -161,7 +161,8 @@ class TaskDirectory:
             self._purge.clear()
             try:
                 for task_id in await self._tasks.deleted():
-                    # `delete` may have been cancelled after its commit, before it told anybody.
+                    # `delete` may have been cancelled after its commit, before it notified the
+                    # session.
                     self._tell_of_deletion(task_id)
                     await self._purge_rows(task_id)
             except StoreUnavailable:

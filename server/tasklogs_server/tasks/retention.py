@@ -85,7 +85,7 @@ class Retention:
                     await self._log_limiter.enforce(task_id)
                 except TaskNotFound:
                     continue  # the task was deleted meanwhile
-                except Exception as error:  # one task's rows are bad: go on with the others
+                except Exception as error:  # one task's rows are bad: continue with the others
                     if not concerns_one_task(error):
                         raise
                     _log.error("log.not_evicted", task=str(task_id), error=type(error).__name__)
