@@ -27,7 +27,7 @@ SOON = timedelta(milliseconds=20)
 
 
 class Scripted:
-    """A source that answers what a test says, when it says so."""
+    """A source with responses that a test sets and releases."""
 
     def __init__(self, *keys: SigningKey) -> None:
         self.document: bytes | None = jwks(*keys)

@@ -147,7 +147,7 @@ REFUSED: dict[str, Callable[[], str]] = {
     "an unknown kid": lambda: KEY.sign(claims(), kid="two"),
     "no kid where there are several keys": lambda: KEY.sign(claims(), kid=None),
     "another key's kid": lambda: KEY.sign(claims(), kid="rsa"),
-    "a stranger's key under a known kid": lambda: new_key("one").sign(claims()),
+    "an unknown key under a known kid": lambda: new_key("one").sign(claims()),
     "a key that it brings itself": lambda: (lambda own: own.sign(claims(), jwk=own.jwk))(
         new_key("one")
     ),

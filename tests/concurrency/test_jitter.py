@@ -1,4 +1,4 @@
-"""Peers that are refused together are told different times."""
+"""Peers that are refused together get different waiting times."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 
 class Work:
-    """Numbered runs that end when the test says so."""
+    """Numbered runs that a test ends."""
 
     def __init__(self) -> None:
         self.begun = 0

@@ -1,4 +1,4 @@
-"""Settings of hypothesis for this room."""
+"""Settings of hypothesis for the tests of the domain."""
 
 from hypothesis import settings
 

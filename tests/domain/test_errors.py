@@ -1,4 +1,4 @@
-"""What callers are told: one plain line for each error, and nothing that is not theirs."""
+"""Messages of errors: one plain line, with nothing that the caller must not see."""
 
 import traceback
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
 
 
 def test_every_error_is_listed_here() -> None:
-    # Other tests may have run before, and have made errors of their own.
+    # Tests that ran before may have defined errors of their own.
     ours = {
         kind for kind in TaskLogsError.__subclasses__() if not kind.__module__.startswith("tests.")
     }
@@ -94,7 +94,7 @@ def test_a_conflict_names_the_status_and_the_read_that_is_possible(status: TaskS
     assert "LOG_SOURCE_SNAPSHOT" in conflict.message
 
 
-def test_what_a_task_app_said_is_in_the_reason_alone() -> None:
+def test_the_text_of_a_task_app_is_only_in_the_reason() -> None:
     failure = errors.TaskAppFailed("the secret prompt")
     assert failure.reason == "the secret prompt"
     logged = [failure.message, str(failure), repr(failure), *traceback.format_exception(failure)]

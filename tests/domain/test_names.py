@@ -1,4 +1,4 @@
-"""How a task may be named, and what is said of a bad name."""
+"""The valid names of tasks, and the errors for invalid ones."""
 
 from uuid import UUID
 

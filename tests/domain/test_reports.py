@@ -141,11 +141,11 @@ def test_no_sequence_of_build_reports_moves_backwards(
         current = moved
 
 
-# The orchestrator's word on the agent.
+# Reports of an orchestrator about the agent.
 
 
 @given(built, lifecycles, healths)
-def test_an_orchestrator_may_say_anything_of_the_latest_build(
+def test_an_orchestrator_may_report_any_state_of_the_latest_build(
     current: Facts, lifecycle: AgentLifecycle | None, health: AppHealth | None
 ) -> None:
     reported = report_agent(current, latest(current), lifecycle, health)
@@ -172,7 +172,7 @@ def test_an_agent_report_before_any_build_is_stale() -> None:
         report_agent(NO_FACTS, 1, AgentLifecycle.READY, AppHealth.HEALTHY)
 
 
-# The agent's own word.
+# Reports of the agent itself.
 
 
 def test_an_agent_reports_for_the_start_build_it_belongs_to() -> None:
@@ -199,7 +199,7 @@ def test_an_agent_of_another_build_changes_nothing(session_build: int) -> None:
 
 @pytest.mark.parametrize("session_build", [None, 7])
 @pytest.mark.parametrize("transition", [STOP, DELETE])
-def test_an_agent_says_nothing_about_a_build_that_does_not_start(
+def test_an_agents_report_about_a_build_that_does_not_start_changes_nothing(
     transition: BuildTransition, session_build: int | None
 ) -> None:
     stopping = Facts(7, transition, JobStatus.RUNNING, None, None)
@@ -207,12 +207,12 @@ def test_an_agent_says_nothing_about_a_build_that_does_not_start(
     assert observe_agent(stopping, session_build, *report) is None
 
 
-def test_an_agent_says_nothing_before_any_build() -> None:
+def test_an_agents_report_before_any_build_changes_nothing() -> None:
     assert observe_agent(NO_FACTS, None, AgentLifecycle.READY, AppHealth.HEALTHY) is None
 
 
 @given(any_facts, st.none() | numbers, lifecycles, healths)
-def test_what_an_agent_repeats_changes_nothing(
+def test_a_repeated_report_of_an_agent_changes_nothing(
     current: Facts,
     session_build: int | None,
     lifecycle: AgentLifecycle | None,
@@ -241,7 +241,7 @@ def test_an_orchestrator_can_undo_a_shutdown() -> None:
 
 
 @pytest.mark.parametrize("reported", [one for one in AgentLifecycle if one not in SHUTDOWN_ORDER])
-def test_before_a_shutdown_the_latest_word_of_an_agent_wins(reported: AgentLifecycle) -> None:
+def test_before_a_shutdown_the_latest_report_of_an_agent_wins(reported: AgentLifecycle) -> None:
     current = running(AgentLifecycle.START_TIMEOUT, AppHealth.HEALTHY)
     observed = observe_agent(current, 7, reported, None) or current
     assert observed.lifecycle is reported

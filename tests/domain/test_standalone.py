@@ -67,7 +67,7 @@ def test_a_reconnect_within_the_lease_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("job_status", [one for one in JobStatus if one is not JobStatus.SUCCEEDED])
-def test_a_build_that_somebody_else_left_undone_is_followed_by_the_next(
+def test_an_unfinished_build_is_followed_by_the_next_one(
     job_status: JobStatus,
 ) -> None:
     starting = Facts(4, BuildTransition.START, job_status, None, None)
@@ -103,7 +103,7 @@ def test_a_reconnect_lets_the_agent_say_ready_again(lifecycle: AgentLifecycle) -
 
 
 @given(st.lists(st.sampled_from(sorted(EVENTS)), max_size=20))
-def test_whatever_happens_builds_only_grow_and_a_connection_means_a_started_task(
+def test_build_numbers_only_grow_and_a_connection_means_a_started_task(
     events: list[str],
 ) -> None:
     facts = NO_FACTS

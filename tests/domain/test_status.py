@@ -1,4 +1,4 @@
-"""The state machine, against every combination of facts that the contract lists."""
+"""The state machine, tested with every combination of facts that the contract lists."""
 
 import json
 from collections.abc import Iterator

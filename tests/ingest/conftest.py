@@ -1,4 +1,4 @@
-"""Sessions over a real store, without gRPC. The store's fixtures are used here, too."""
+"""Sessions over a real store, without gRPC. They use the store's fixtures, too."""
 
 from __future__ import annotations
 

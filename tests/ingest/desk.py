@@ -40,7 +40,7 @@ HELLO = Hello("test", "scripted", None)
 
 
 class Clock:
-    """Stands still until a test moves it."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -92,7 +92,7 @@ class Desk:
         log_limits: LogLimits = GENEROUS,
         epochs_per_hour: int = 60,
     ) -> AsyncIterator[Self]:
-        """Build all of it and run the group commit."""
+        """Build the whole package and run the group commit."""
         clock, budget, bus = Clock(), IngestBudget(ingest_bytes), LocalBus()
         group_commit = GroupCommit(store.writes, bus)
         log_limiter = LogLimiter(store.evictions, log_limits)
@@ -144,7 +144,7 @@ class Desk:
 
 
 class DeskAgent:
-    """An agent without gRPC: it appends what a test tells it to."""
+    """An agent without gRPC, which does what a test calls."""
 
     def __init__(self, desk: Desk, session: Session) -> None:
         self.session = session
@@ -179,16 +179,16 @@ class DeskAgent:
         await self.session.append(Append(self.sent, open_epoch, withdraw_tail, tail, entries))
 
     async def all_acked(self) -> None:
-        """Wait for the acknowledgement of all that was sent."""
+        """Wait until everything that was sent is acknowledged."""
         await self.until(lambda: self.acked == self.sent)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until what was heard makes `holds` true."""
+        """Wait until `holds` is true for what was received."""
         async with asyncio.timeout(DEADLINE_SECONDS), self._changed:
             await self._changed.wait_for(holds)
 
     async def listen(self) -> None:
-        """Hear what the server says, and answer syncs if `answers_syncs`."""
+        """Receive the server's messages, and answer syncs if `answers_syncs`."""
         try:
             while events := await self.session.outbox.next_events():
                 for event in events:
@@ -203,7 +203,7 @@ class DeskAgent:
 
 
 def entry(id_: int, content: str = "x", *, seconds: int | None = None) -> Entry:
-    """Make an entry; its time is its id unless it is given."""
+    """Make an entry. Its time is its id if none is given."""
     time = Time(id_ if seconds is None else seconds, 0)
     return Entry(id_, EntryType.OUTPUT, time, content.encode())
 

@@ -1,4 +1,4 @@
-"""Random histories of a log, applied to a draft and to a plain model of what must be read back."""
+"""Random histories of a log, applied to a draft and to a model of what must be read back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OPERATIONS = st.lists(
 
 @dataclass
 class ModelStore:
-    """What Postgres does with commits, in a dictionary, and the rules that must hold."""
+    """Applies commits to a dictionary as Postgres does, and checks the rules."""
 
     head: LogHead = EMPTY_HEAD
     rows: dict[tuple[int, int], tuple[int, bytes, bytes]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class ModelStore:
     events: int = 0
 
     def apply(self, commit: Commit) -> None:
-        """Write a commit; fail where it breaks I1 or I2."""
+        """Write a commit. Fail if it breaks I1 or I2."""
         assert commit.base_revision == self.head.revision
         self._check_revisions(commit)
         if commit.drops_parts:
@@ -96,7 +96,7 @@ class ModelStore:
     def _check_revisions(self, commit: Commit) -> None:
         places: list[tuple[int, int, int]] = []
         for row in commit.rows:
-            if row.revision > commit.base_revision:  # else: folded, without a change
+            if row.revision > commit.base_revision:  # otherwise it was folded without a change
                 places.append((row.revision, row.epoch, row.ordinal))
         for event in commit.events:
             ordinal = -1 if isinstance(event, EpochOpened) else event.ordinal
@@ -123,7 +123,7 @@ class ModelStore:
 
 
 class History:
-    """A draft, a model of the log, and operations that go to both."""
+    """A draft, a model of the log, and operations that are applied to both."""
 
     def __init__(self) -> None:
         self.draft = Draft(EMPTY_HEAD)
@@ -134,7 +134,7 @@ class History:
         self._ids = 0
 
     def apply(self, operation: Operation) -> None:
-        """Do one operation, if it can be done now."""
+        """Do one operation, if it is possible now."""
         kind, texts, number = operation
         match kind:
             case "open":
@@ -153,7 +153,7 @@ class History:
                 self._append(tail=tail, entries=self._new(texts, 0))
 
     def next_commit(self) -> Commit | None:
-        """Hand over what gathered."""
+        """Return a commit with the changes since the last one."""
         return self.draft.next_commit(TASK, 1, NOW)
 
     @property
@@ -221,7 +221,7 @@ class History:
 
 
 def as_read(epochs: Sequence[Sequence[Entry]]) -> list[list[tuple[int, int, int, str]]]:
-    """Show a model's entries as those that are read back are shown by `shown`."""
+    """Return a model's entries in the form of `shown`."""
     return [
         [(entry.id, entry.type, entry.time.seconds, entry.content.decode()) for entry in epoch]
         for epoch in epochs
@@ -231,7 +231,7 @@ def as_read(epochs: Sequence[Sequence[Entry]]) -> list[list[tuple[int, int, int,
 def shown(
     epochs: Sequence[Sequence[types_pb2.TaskLogEntry]],
 ) -> list[list[tuple[int, int, int, str]]]:
-    """Show entries that were read back, without revisions."""
+    """Return entries that were read back, without revisions."""
     return [
         [(entry.id, entry.type, entry.time.seconds, entry.content) for entry in epoch]
         for epoch in epochs

@@ -1,4 +1,4 @@
-"""From appends to rows: random histories read back as they were appended."""
+"""From appends to rows: random histories are read back as they were appended."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.store.test_evictions import rows_of
 
 @pytest.fixture(scope="module", autouse=True)
 def _folds_early() -> Iterator[None]:
-    """Let the short histories here reach the place where parts outgrow the content."""
+    """Fold early, so that the short histories of these tests reach a fold."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draft_module, "_FOLD_AT_LEAST_BYTES", 40)
         patch.setattr(draft_module, "_PART_COST_BYTES", 4)
@@ -94,7 +94,7 @@ def _agree(history: History, store: ModelStore) -> None:
 
 
 def _seals_unsaid(head: LogHead, history: History) -> bool:
-    """An entry came and went before it was taken: what it sealed is said with the next commit."""
+    """An entry was added and withdrawn before a commit. The next commit says what it sealed."""
     return head.tail is not None and not history.has_tail
 
 
@@ -181,7 +181,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("draft", "append"), REFUSED.values(), ids=REFUSED.keys())
-def test_it_refuses(draft: Draft, append: Append) -> None:
+def test_an_invalid_append_is_refused(draft: Draft, append: Append) -> None:
     with pytest.raises(ProtocolViolation):
         draft.apply(append)
 
@@ -193,7 +193,7 @@ TOO_LONG = {
 
 
 @pytest.mark.parametrize("append", TOO_LONG.values(), ids=TOO_LONG.keys())
-def test_it_refuses_content_past_the_limit(append: Append) -> None:
+def test_content_above_the_limit_is_refused(append: Append) -> None:
     with pytest.raises(TaskLogsError):
         opened(entry(0)).apply(append)
 
@@ -210,7 +210,7 @@ def test_changes_of_a_tail_between_two_commits_become_one() -> None:
     assert (commit.part.keep_bytes, commit.part.text) == (0, b"y" * 10)
 
 
-def test_an_entry_that_comes_and_goes_between_two_commits_is_not_stored() -> None:
+def test_an_entry_added_and_withdrawn_between_two_commits_is_not_stored() -> None:
     draft = opened(entry(0))
     taken(draft)
     draft.apply(Append(2, entries=[entry(1)]))
@@ -218,7 +218,7 @@ def test_an_entry_that_comes_and_goes_between_two_commits_is_not_stored() -> Non
     assert draft.next_commit(TASK, 1, NOW) is None
 
 
-def test_a_withdrawn_entry_is_noted_with_the_revision_that_took_it() -> None:
+def test_a_withdrawn_entry_is_noted_with_the_revision_of_its_withdrawal() -> None:
     draft = opened(entry(0), entry(5))
     taken(draft)
     draft.apply(Append(2, withdraw_tail=True))
@@ -258,7 +258,7 @@ def test_after_a_withdrawal_ids_still_grow_beyond_what_is_sealed() -> None:
     reconnected.apply(Append(1, entries=[entry(5)]))
 
 
-def test_it_refuses_to_open_an_epoch_and_withdraw_the_tail_at_once() -> None:
+def test_an_append_that_opens_an_epoch_and_withdraws_the_tail_is_refused() -> None:
     log = Draft(EMPTY_HEAD)
     log.apply(Append(1, open_epoch=True, entries=[entry(0)]))
     with pytest.raises(ProtocolViolation):

@@ -1,4 +1,4 @@
-"""Group commit: one transaction for all writers, and the failure of one is its own."""
+"""Group commit: one transaction for all writers. A failure of one writer affects no other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.fixtures.postgres import PostgresServer
 
 
 class ScriptedWriter:
-    """Hands over what a test gives it."""
+    """Returns the commits that a test gives it."""
 
     def __init__(self, *commits: Commit) -> None:
         self.commits = deque(commits)
@@ -73,7 +73,7 @@ async def writers(store: Store, count: int) -> list[tuple[Log, ScriptedWriter]]:
     return [(log, ScriptedWriter(log.commit([b"x"], open_epoch=True))) for log in logs]
 
 
-async def test_what_gathered_goes_into_one_transaction(
+async def test_pending_changes_of_all_writers_go_into_one_transaction(
     store: Store, group_commit: GroupCommit, sql: Connection
 ) -> None:
     made = await writers(store, 20)
@@ -88,7 +88,7 @@ async def test_what_gathered_goes_into_one_transaction(
 async def test_followers_hear_of_a_commit_only_after_it(
     store: Store, group_commit: GroupCommit, bus: LocalBus, sql: Connection
 ) -> None:
-    """I5: followers take what is told here as it is."""
+    """I5: followers use what is published here without a read."""
     notes: list[Note] = []
     bus.listen(notes.append)
     [(log, writer)] = await writers(store, 1)
@@ -140,7 +140,7 @@ async def test_each_refusal_concerns_one_writer_only(
 
 
 class FailingWriter(ScriptedWriter):
-    """Raises where it is told to."""
+    """Raises in the methods that a test names."""
 
     def __init__(self, where: str, *commits: Commit) -> None:
         super().__init__(*commits)
@@ -248,7 +248,7 @@ async def test_two_writers_of_one_task_share_no_later_batch_where_its_head_was_l
     assert moved == [Moved(task_id, new.committed_[0])]
 
 
-async def test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_it_is_back(
+async def test_nothing_is_acknowledged_while_the_store_is_away_and_later_commits_succeed(
     postgres_server: PostgresServer,
 ) -> None:
     store = await Store.open(postgres_server.dsn(), read_connections=2, lease=timedelta(seconds=30))

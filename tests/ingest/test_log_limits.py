@@ -1,4 +1,4 @@
-"""Limits of a log: appends evict the oldest entries; where they are too young, they are refused."""
+"""Limits of a log: appends evict the oldest entries, and are refused if these are too young."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ async def test_young_entries_stay_and_the_append_is_refused(
             await agent.append([entry(9)])
         assert timedelta(minutes=1) <= full.value.retry_after <= timedelta(hours=1)
         assert (full.value.entries, full.value.min_retention) == (10, timedelta(days=1))
-        # What came before is committed, and can be read.
+        # Earlier appends are committed and can be read.
         assert await contents(desk, task) == [str(number) for number in range(9)]
-        # The same conversation in another epoch erases nothing either.
+        # The same conversation in a new epoch evicts nothing either.
         agent.sent = agent.session._window.received_sequence
         with pytest.raises(LogFull):
             await agent.append([entry(0)], open_epoch=True)
@@ -140,7 +140,7 @@ async def test_a_sync_of_a_refused_agent_fails_like_one_of_a_lost_stream(
         assert agent.error is full.value
 
 
-async def test_uploads_make_room_and_are_refused_like_streams(
+async def test_uploads_evict_and_are_refused_like_streams(
     store: Store, task: UUID, sql: Connection
 ) -> None:
     shown = [entry(number, str(number)) for number in range(30)]
@@ -155,7 +155,7 @@ async def test_uploads_make_room_and_are_refused_like_streams(
         await desk.uploads.upload(task, shown[:12])
         held = await contents(desk, task)
         assert held == [str(number) for number in range(4, 12)]
-        # An older save whose beginning is evicted is still a part of what is stored.
+        # An older save whose beginning was evicted is still a part of the stored log.
         revision = (await desk.uploads.upload(task, shown[:11])).revision
         assert revision == (await desk.uploads.upload(task, shown[:5])).revision
         assert (await store.tasks.get(task)).head.epoch == 1

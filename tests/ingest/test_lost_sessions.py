@@ -1,4 +1,4 @@
-"""Losses: what the store believes to be open here, and is not."""
+"""Losses: sessions that the store records as open in this process and that have ended."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_a_tick_during_a_handshake_does_not_mark_its_session(
     assert not await is_connected(desk, task)
 
 
-async def test_a_statement_that_is_late_marks_no_session_that_began_after_it(
+async def test_a_late_statement_marks_no_session_that_began_after_it(
     desk: Desk, task: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_sessions = desk.store.sessions.lose_sessions
@@ -70,7 +70,7 @@ async def test_a_statement_that_is_late_marks_no_session_that_began_after_it(
     assert not await is_connected(desk, task)
 
 
-async def test_a_tick_that_is_late_marks_no_session_that_began_after_it(
+async def test_a_late_tick_marks_no_session_that_began_after_it(
     desk: Desk, task: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_serials = desk.store.sessions.open_serials
@@ -91,12 +91,12 @@ async def test_a_tick_that_is_late_marks_no_session_that_began_after_it(
     assert not await is_connected(desk, task)
 
 
-async def test_a_session_that_nobody_ended_here_is_found_by_the_next_tick(
+async def test_the_next_tick_finds_a_session_whose_end_was_not_marked(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     async with desk.agent(task):
         pass
-    # As if a COMMIT that was lost had come through only now.
+    # As if a lost COMMIT were executed only now.
     await sql.execute("UPDATE tasks SET session_lost_at = NULL")
     assert await is_connected(desk, task)
     await desk.sessions.tick()
@@ -185,4 +185,4 @@ async def test_a_tick_that_cannot_read_a_row_still_writes_confirmed_times(
             await desk.sessions.tick()
     assert [one["event"] for one in events] == ["losses.failed"]
     assert (await desk.store.tasks.get(task)).head.snapshot_at == confirmed_at
-    assert not await is_connected(desk, task), "the end of a session is marked all the same"
+    assert not await is_connected(desk, task), "the end of a session is still marked"

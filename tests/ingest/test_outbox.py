@@ -1,4 +1,4 @@
-"""What the server says on a stream: one slot for each kind, so that it cannot pile up."""
+"""The server's messages on a stream: one slot for each kind, so the memory is bounded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def test_acks_coalesce_to_the_last() -> None:
     assert list(await outbox.next_events()) == [Ack(999)]
 
 
-async def test_an_ack_is_said_once() -> None:
+async def test_an_ack_is_sent_once() -> None:
     outbox = Outbox()
     outbox.ack(1)
     await outbox.next_events()
@@ -28,7 +28,7 @@ async def test_an_ack_is_said_once() -> None:
     assert list(await outbox.next_events()) == [ReportState()]
 
 
-async def test_it_waits_where_there_is_nothing_to_say() -> None:
+async def test_it_waits_while_there_are_no_events() -> None:
     outbox = Outbox()
     taking = asyncio.create_task(outbox.next_events())
     await asyncio.wait([taking], timeout=0.02)
@@ -37,7 +37,7 @@ async def test_it_waits_where_there_is_nothing_to_say() -> None:
     assert list(await taking) == [Drain(timedelta(seconds=1))]
 
 
-async def test_a_sync_that_nobody_waits_for_any_more_is_not_sent() -> None:
+async def test_a_sync_without_a_waiting_reader_is_not_sent() -> None:
     outbox = Outbox()
     for sync_id in range(1, 100):
         outbox.sync(sync_id)
@@ -46,7 +46,7 @@ async def test_a_sync_that_nobody_waits_for_any_more_is_not_sent() -> None:
     assert list(await outbox.next_events()) == [Sync(50)]
 
 
-async def test_what_was_said_before_the_end_is_sent_and_then_the_reason_raised() -> None:
+async def test_earlier_events_are_sent_before_the_reason_of_the_end_is_raised() -> None:
     outbox = Outbox()
     outbox.ack(3)
     outbox.close(SessionSuperseded())
@@ -57,7 +57,7 @@ async def test_what_was_said_before_the_end_is_sent_and_then_the_reason_raised()
             await outbox.next_events()
 
 
-async def test_a_good_end_is_nothing_to_say() -> None:
+async def test_an_end_without_an_error_returns_no_events() -> None:
     outbox = Outbox()
     outbox.close(None)
     assert list(await outbox.next_events()) == []

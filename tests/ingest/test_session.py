@@ -39,7 +39,7 @@ async def contents(store: Store, task_id: UUID) -> list[str]:
 
 @asynccontextmanager
 async def commits_blocked(sql: Connection) -> AsyncIterator[None]:
-    """Let no commit get through: it waits for a table's lock in the middle."""
+    """Stop all commits: they wait for the lock of a table."""
     async with sql.transaction():
         await sql.execute("LOCK TABLE log_events, log_entries IN EXCLUSIVE MODE")
         yield
@@ -74,7 +74,7 @@ async def test_no_ack_comes_before_the_commit_and_nothing_is_readable(
             await stuck(sql)
             await agent.append([entry(1, "b")])
             agent.session.outbox.report_state()
-            await agent.until(lambda: len(agent.heard) == 1)  # the stream itself goes on
+            await agent.until(lambda: len(agent.heard) == 1)  # the stream itself continues
             assert agent.acked == 0
             assert await contents(desk.store, task) == []
         await agent.all_acked()
@@ -108,7 +108,7 @@ async def test_a_fence_that_was_raised_elsewhere_ends_the_session_and_writes_not
             await agent.append([entry(2)])
 
 
-async def test_a_revision_that_moved_elsewhere_ends_the_session(
+async def test_a_revision_that_another_writer_changed_ends_the_session(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     async with desk.agent(task) as agent:
@@ -168,7 +168,7 @@ async def test_appends_without_content_fill_the_window_too(
 async def test_all_sessions_together_stay_within_the_process_bound(
     store: Store, sql: Connection
 ) -> None:
-    """I7: ingest memory per process; whoever comes later waits its turn."""
+    """I7: ingest memory per process. A later append waits for its turn."""
     bound = 64 * 1024
     tasks = [await new_task(store) for _ in range(8)]
     async with Desk.open(store, ingest_bytes=bound) as desk:
@@ -190,7 +190,7 @@ async def test_all_sessions_together_stay_within_the_process_bound(
         assert desk.budget.held_bytes == 0
 
 
-async def test_bytes_of_a_commit_in_flight_are_held_until_it_is_settled_and_given_back_once(
+async def test_bytes_of_a_commit_in_flight_are_held_until_its_outcome_and_released_once(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     async with commits_blocked(sql):
@@ -237,7 +237,7 @@ async def test_a_tail_released_while_an_append_waits_for_memory_is_read_again(
                 agent.session.release_tail(idle_for=timedelta(0))
             await asyncio.wait_for(appending, DEADLINE_SECONDS)
             await agent.all_acked()
-        # The digest is right only if the tail was sealed: a new session continues from it.
+        # The digest is right only if the tail was sealed. A new session continues from it.
         async with desk.agent(task) as agent:
             sealed = digest.seal_all([entry(0, "a"), entry(1, "b")])
             assert agent.session.welcome.position.digest == sealed
@@ -260,7 +260,7 @@ async def test_a_tail_that_cannot_be_read_ends_the_append_and_holds_no_bytes(
         assert desk.budget.held_bytes == 0
 
 
-async def test_more_than_sixty_epochs_an_hour_are_refused_however_fast_they_come(
+async def test_more_than_sixty_epochs_an_hour_are_refused_even_in_one_burst(
     desk: Desk, task: UUID
 ) -> None:
     async with desk.agent(task) as agent:
@@ -294,7 +294,7 @@ async def test_a_sync_with_nothing_new_is_done_at_once(desk: Desk, task: UUID) -
         assert await agent.session.sync(TEN_SECONDS) == desk.clock.now
 
 
-async def test_a_sync_that_the_agent_cannot_do_says_why(desk: Desk, task: UUID) -> None:
+async def test_a_sync_that_fails_has_the_agents_reason(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         syncing = asyncio.create_task(agent.session.sync(TEN_SECONDS))
         await agent.until(lambda: len(agent.syncs) == 1)
@@ -317,9 +317,7 @@ async def test_a_sync_without_an_answer_fails_in_time_and_is_forgotten(
         assert not agent.session.syncs.under_way
 
 
-async def test_a_session_that_ends_during_a_sync_lets_the_reader_know(
-    desk: Desk, task: UUID
-) -> None:
+async def test_a_session_that_ends_during_a_sync_fails_the_sync(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         syncing = asyncio.create_task(agent.session.sync(TEN_SECONDS))
         await agent.until(lambda: len(agent.syncs) == 1)

@@ -1,4 +1,4 @@
-"""Readers that wait for an agent."""
+"""Readers that wait for an agent to connect."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_wait_ends_in_time_and_leaves_nothing_behind() -> None:
     assert not waiters
 
 
-async def test_all_who_wait_can_be_told_that_nothing_will_come() -> None:
+async def test_all_waits_can_be_ended_with_an_error() -> None:
     waiters = SessionWaiters()
     waiting = [asyncio.create_task(waiters.wait_for(one, 10 * SECOND)) for one in (A, A, B)]
     await asyncio.wait(waiting, timeout=0.01)

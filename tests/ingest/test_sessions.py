@@ -53,7 +53,7 @@ async def connected(store: Store, task_id: UUID) -> bool:
     return (await store.tasks.get(task_id)).agent_connected
 
 
-async def test_a_stream_that_is_ended_is_told_why_also_where_a_commit_finds_the_fence_first(
+async def test_a_stream_ends_with_its_reason_even_if_a_commit_finds_the_raised_fence_first(
     desk: Desk, task: UUID
 ) -> None:
     why = Unauthenticated("rotated")
@@ -70,7 +70,7 @@ async def test_a_stream_that_is_ended_is_told_why_also_where_a_commit_finds_the_
         assert agent.error is why
 
 
-async def test_a_stream_whose_end_fails_is_told_what_happens_to_it_later(
+async def test_a_stream_that_could_not_be_ended_gets_the_reason_of_its_later_end(
     desk: Desk, task: UUID
 ) -> None:
     async with desk.agent(task) as agent:
@@ -107,7 +107,7 @@ async def test_the_end_of_a_superseded_stream_does_not_mark_the_new_one_as_lost(
         assert await connected(desk.store, task)
 
 
-async def test_of_two_handshakes_that_cross_the_later_fence_holds(desk: Desk, task: UUID) -> None:
+async def test_of_two_crossing_handshakes_the_higher_fence_wins(desk: Desk, task: UUID) -> None:
     open_session = desk.store.sessions.open_session
     opened, go_on = asyncio.Event(), asyncio.Event()
 
@@ -182,7 +182,7 @@ async def test_an_agent_of_an_older_build_is_refused_only_after_a_newer_start(
     await desk.store.tasks.change_facts(task, lambda _: build(1))
     await desk.store.tasks.change_facts(task, lambda _: build(2, BuildTransition.STOP))
     async with desk.agent(task, first):
-        pass  # during a stop the old workspace still delivers
+        pass  # during a stop the old workspace may still append
     await desk.store.tasks.change_facts(task, lambda _: build(3))
     with pytest.raises(StaleReport):
         await desk.sessions.connect(task, first).__aenter__()
@@ -199,7 +199,7 @@ async def test_a_newer_start_ends_the_session_of_an_older_build(desk: Desk, task
         assert isinstance(agent.error, StaleReport)
 
 
-async def test_an_agent_without_a_build_follows_later_ones_and_says_its_state_again(
+async def test_an_agent_without_a_build_number_stays_and_reports_its_state_for_a_new_build(
     desk: Desk, task: UUID
 ) -> None:
     async with desk.agent(task) as agent:
@@ -224,7 +224,7 @@ async def test_a_report_for_a_build_that_is_not_the_latest_changes_nothing(
         assert (await desk.store.tasks.get(task)).facts.lifecycle is None
 
 
-async def test_handshakes_beyond_the_bound_wait_a_moment_and_then_come_back_later(
+async def test_handshakes_above_the_bound_wait_and_are_then_refused(
     store: Store, sql: Connection
 ) -> None:
     tasks = [await new_task(store) for _ in range(3)]
@@ -265,7 +265,7 @@ async def test_a_drain_asks_all_to_leave_and_refuses_new_sessions(
             await until(lambda: waits_for_a_lock(sql))
             desk.sessions.drain(SECOND)
         await agent.until(lambda: Drain(SECOND) in agent.heard)
-        # One whose handshake was under way is told, too.
+        # A session whose handshake was under way gets Drain, too.
         assert isinstance((await asyncio.wait_for(crossing, DEADLINE_SECONDS))[0], Drain)
         with pytest.raises(ServerDraining):
             await desk.sessions.connect(late, HELLO).__aenter__()
@@ -285,12 +285,12 @@ async def test_a_goodbye_folds_the_tail_and_writes_the_confirmed_time(
         assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") > 0
         agent.session.release_tail(idle_for=timedelta(0))
         agent.answers_syncs = True
-        moment = desk.clock.advance(5)
+        time = desk.clock.advance(5)
         await agent.session.sync(SECOND)
         await desk.sessions.goodbye(agent.session, GoodbyeReason.STOPPING)
     assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") == 0
     assert await sql.fetchval("SELECT content FROM log_entries") == b"abc"
-    assert (await desk.store.tasks.get(task)).head.snapshot_at == moment
+    assert (await desk.store.tasks.get(task)).head.snapshot_at == time
     assert not await connected(desk.store, task)
 
 
@@ -311,7 +311,7 @@ async def test_a_pausing_goodbye_pauses_a_standalone_task_and_a_stopping_one_doe
 async def test_a_confirmed_time_never_moves_back_when_another_session_connects(
     desk: Desk, task: UUID
 ) -> None:
-    async def moment() -> object:
+    async def time() -> object:
         known = (
             desk.sessions.confirmed_at(task),
             (await desk.store.tasks.get(task)).head.snapshot_at,
@@ -324,16 +324,16 @@ async def test_a_confirmed_time_never_moves_back_when_another_session_connects(
         await first.all_acked()
         later = desk.clock.advance(3)
         await first.session.sync(SECOND)
-        assert await moment() == later
-        async with desk.agent(task):  # raises the fence before the moment is persisted
+        assert await time() == later
+        async with desk.agent(task):  # raises the fence before the time is written
             await desk.sessions.tick()
-            assert await moment() == later
+            assert await time() == later
     await desk.sessions.tick()
-    assert await moment() == later
+    assert await time() == later
     assert desk.sessions.confirmed_at(task) is None
 
 
-async def test_a_loss_while_the_store_is_away_is_noted_when_it_is_back(
+async def test_a_loss_while_the_store_is_away_is_marked_when_it_is_back(
     postgres_server: PostgresServer,
 ) -> None:
     store = await Store.open(postgres_server.dsn(), read_connections=2, lease=timedelta(seconds=30))
@@ -376,7 +376,7 @@ async def test_idle_tails_are_released_and_busy_ones_are_not(desk: Desk, task: U
         await agent.all_acked()
 
 
-async def test_a_handshake_is_told_that_the_store_is_away(
+async def test_a_handshake_fails_at_once_while_the_store_is_away(
     postgres_server: PostgresServer,
 ) -> None:
     store = await Store.open(postgres_server.dsn(), read_connections=2, lease=timedelta(seconds=30))
@@ -388,7 +388,7 @@ async def test_a_handshake_is_told_that_the_store_is_away(
     await store.close()
 
 
-async def test_streams_go_on_while_readers_use_all_connections(database: str) -> None:
+async def test_streams_continue_while_readers_use_all_connections(database: str) -> None:
     store = await Store.open(
         database,
         read_connections=1,
@@ -400,7 +400,7 @@ async def test_streams_go_on_while_readers_use_all_connections(database: str) ->
         await agent.append([entry(0, "a")], open_epoch=True)
         await agent.all_acked()
         desk.clock.advance(60)
-        await desk.sessions.tick()  # the tail is given up, and is to be read again
+        await desk.sessions.tick()  # the tail is released and must be read again
         async with store.reads._connections.use():
             growing = asyncio.create_task(agent.append(tail=grown(0, 1, "b")))
             reporting = asyncio.create_task(desk.sessions.report(agent.session, READY))

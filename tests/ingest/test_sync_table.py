@@ -1,4 +1,4 @@
-"""The syncs of a session: done when the appends before the answer are committed."""
+"""The syncs of a session. They are done when the appends before the answer are committed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasklogs_server.ingest.sync_table import SyncTable
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-async def test_a_sync_is_done_when_what_it_rests_on_is_committed() -> None:
+async def test_a_sync_is_done_when_the_last_append_before_its_answer_is_committed() -> None:
     syncs = SyncTable()
     first, second = syncs.begin(), syncs.begin()
     syncs.answered(first.id, rests_on=3, acked=2)

@@ -72,7 +72,7 @@ async def test_a_recent_sync_is_enough_where_the_reader_allows_it(desk: Desk, ta
         assert await desk.syncs.sync(task, max_staleness=recent, time_left=None) > at
         assert len(agent.syncs) == 2
         await desk.syncs.sync(task, max_staleness=None, time_left=None)
-        assert len(agent.syncs) == 3, "a reader that says nothing gets a sync of its own"
+        assert len(agent.syncs) == 3, "a reader without max_staleness gets a sync of its own"
 
 
 @pytest.mark.parametrize("hours", [-6, 6])
@@ -98,7 +98,9 @@ async def test_without_an_agent_a_reader_waits_for_one(desk: Desk, task: UUID) -
         assert await asyncio.wait_for(reading, DEADLINE_SECONDS) == desk.clock.now
 
 
-async def test_an_agent_that_goes_in_the_middle_is_waited_for_again(desk: Desk, task: UUID) -> None:
+async def test_if_the_agent_disconnects_during_a_sync_the_reader_waits_again(
+    desk: Desk, task: UUID
+) -> None:
     async with desk.agent(task) as agent:
         reading = asyncio.create_task(desk.syncs.sync(task, max_staleness=None, time_left=None))
         await agent.until(lambda: len(agent.syncs) == 1)
@@ -109,7 +111,7 @@ async def test_an_agent_that_goes_in_the_middle_is_waited_for_again(desk: Desk, 
         assert await asyncio.wait_for(reading, DEADLINE_SECONDS) == desk.clock.now
 
 
-async def test_where_no_agent_comes_in_time_it_is_unreachable(store: Store, task: UUID) -> None:
+async def test_if_no_agent_connects_in_time_it_is_unreachable(store: Store, task: UUID) -> None:
     async with Desk.open(store, agent_wait=0.05) as desk:
         with pytest.raises(AgentUnreachable):
             await desk.syncs.sync(task, max_staleness=None, time_left=None)

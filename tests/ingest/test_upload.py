@@ -54,7 +54,7 @@ NOTHING_NEW: dict[str, Sequence[Entry]] = {
 
 
 @pytest.mark.parametrize("entries", NOTHING_NEW.values(), ids=NOTHING_NEW.keys())
-async def test_what_is_held_already_changes_nothing(
+async def test_an_upload_of_what_is_stored_changes_nothing(
     desk: Desk, task: UUID, entries: Sequence[Entry]
 ) -> None:
     stored = await desk.uploads.upload(task, [A, B, C])
@@ -102,12 +102,12 @@ async def test_an_upload_beside_an_open_session_is_refused(
         with pytest.raises(SessionOpen):
             await desk.uploads.upload(task, [A])
         await agent.append([A], open_epoch=True)
-        await agent.all_acked()  # its fence still stands
+        await agent.all_acked()  # its fence is still valid
     await desk.uploads.upload(task, [A, B])
     assert await epochs(desk, task) == [["a", "b"]]
 
 
-async def test_an_upload_whose_token_is_rotated_on_the_way_stores_nothing(
+async def test_an_upload_whose_token_is_rotated_meanwhile_stores_nothing(
     desk: Desk, task: UUID
 ) -> None:
     async def rotated_before() -> None:
@@ -123,7 +123,7 @@ async def test_an_upload_whose_token_is_rotated_on_the_way_stores_nothing(
     assert await epochs(desk, task) == []
 
 
-async def test_of_two_uploads_at_once_the_later_fence_holds(
+async def test_of_two_uploads_at_once_the_higher_fence_wins(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
     async with sql.transaction():

@@ -1,4 +1,4 @@
-"""The window of a session: bytes are held once, given back once, and the sender is held back."""
+"""The window of a session: bytes are counted once and released once, and the sender waits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def budget() -> IngestBudget:
 
 
 async def is_waiting(window: Window) -> bool:
-    waiting = asyncio.create_task(window.wait_for_room())
+    waiting = asyncio.create_task(window.wait_for_capacity())
     done, _ = await asyncio.wait([waiting], timeout=0.01)
     waiting.cancel()
     return not done
@@ -40,7 +40,7 @@ async def test_a_sender_past_the_limit_waits_until_enough_is_committed(
     assert budget.held_bytes == 500
 
 
-async def test_it_is_idle_once_the_last_append_is_committed(budget: IngestBudget) -> None:
+async def test_a_window_is_idle_once_the_last_append_is_committed(budget: IngestBudget) -> None:
     window = Window(LIMIT, budget)
     assert window.is_idle
     window.received(1, 600, seen_at=1.0)
@@ -65,7 +65,7 @@ async def test_a_commit_knows_when_its_oldest_change_was_seen(budget: IngestBudg
     assert window.committed() == 7.0
 
 
-async def test_what_is_lost_is_given_back_and_not_acknowledged(budget: IngestBudget) -> None:
+async def test_lost_bytes_are_released_and_not_acknowledged(budget: IngestBudget) -> None:
     window = Window(LIMIT, budget)
     window.received(1, 600, seen_at=1.0)
     window.handed_over()

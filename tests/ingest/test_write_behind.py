@@ -1,4 +1,4 @@
-"""Confirmed times without a commit: kept here, and written once."""
+"""Confirmed times without a commit: each is kept until it is written, and written once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ A, B = uuid4(), uuid4()
 
 
 class Writes:
-    """Notes what is to be confirmed."""
+    """Records the times that it is given to write."""
 
     def __init__(self) -> None:
         self.confirmed: list[tuple[UUID, int, datetime]] = []
@@ -74,7 +74,7 @@ async def test_one_task_is_written_alone(write_behind: WriteBehind, writes: Writ
     await write_behind.persist(uuid4())
 
 
-async def test_what_could_not_be_written_is_kept_also_where_the_session_is_gone(
+async def test_a_time_that_could_not_be_written_is_kept_even_without_a_session(
     write_behind: WriteBehind, writes: Writes
 ) -> None:
     write_behind.confirm(A, 1, NOON, is_persisted=False)

@@ -71,7 +71,7 @@ BAD: dict[str, Callable[[Guarded], Metadata]] = {
     "no scheme": lambda guard: (("authorization", guard.token("alice")),),
     "an empty token": lambda guard: (("authorization", "Bearer "),),
     "two tokens": lambda guard: guard.as_("alice") + guard.as_("alice"),
-    "a made-up agent's token": lambda guard: bearing(f"tla_{'0' * 32}_secret"),
+    "an invented agent token": lambda guard: bearing(f"tla_{'0' * 32}_secret"),
 }
 
 

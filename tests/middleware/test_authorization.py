@@ -159,7 +159,7 @@ async def test_a_shared_read_is_not_shared_with_another_user(guard: Guarded) -> 
         assert said.reason == "TASK_NOT_FOUND"
 
 
-async def test_only_an_admin_may_create_a_task_for_another_owner(guard: Guarded) -> None:
+async def test_creating_a_task_for_another_owner_requires_the_admin_scope(guard: Guarded) -> None:
     async def create(metadata: Metadata, owner: str) -> pb.CreateTaskResponse:
         return await guard.server.tasks.CreateTask(
             pb.CreateTaskRequest(name="demo", owner=owner), metadata=metadata
@@ -177,7 +177,7 @@ async def test_two_owners_may_use_the_same_task_name(guard: Guarded) -> None:
     await guard.create("bob")
 
 
-async def test_only_an_admin_may_list_another_owners_tasks(guard: Guarded) -> None:
+async def test_listing_another_owners_tasks_requires_the_admin_scope(guard: Guarded) -> None:
     await guard.create("alice")
     await guard.create("bob")
 

@@ -1,4 +1,4 @@
-"""Callers who grant no window: how much is held for them, for how long, and who must wait."""
+"""Callers that grant no window: how many bytes are held for them, how long, and who must wait."""
 
 from __future__ import annotations
 

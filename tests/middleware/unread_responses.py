@@ -65,7 +65,7 @@ class Reader:
         return await self.peer.call(self.target, GET_TASK_LOGS, request, None)
 
     async def ask_until_answered(self) -> int:
-        """The same, and wait until the response has begun: its headers need no window."""
+        """Request a page, and wait until the response has begun: its headers need no window."""
         stream = await self.ask()
         await self.until(lambda: stream in self.began)
         return stream

@@ -32,7 +32,7 @@ BREAKS = (
         f"{_SERVER}/ingest/draft.py",
         "elif entry.id < (self._lowest_next_id if tail is None else tail.id):",
         "elif entry.id < 0:",
-        "tests/ingest/test_draft.py::test_it_refuses",
+        "tests/ingest/test_draft.py::test_an_invalid_append_is_refused",
     ),
     Break(
         "I1",
@@ -40,7 +40,7 @@ BREAKS = (
         f"{_SERVER}/ingest/draft.py",
         "if tail is None or tail.id != change.id:",
         "if tail is None:",
-        "tests/ingest/test_draft.py::test_it_refuses",
+        "tests/ingest/test_draft.py::test_an_invalid_append_is_refused",
     ),
     Break(
         "I1",
@@ -73,7 +73,7 @@ BREAKS = (
         '            _log.warning("commit.undecided", tasks=len(batch))',
         "            for writer, commit in batch: writer.committed(commit)\n            return",
         "tests/ingest/test_group_commit.py::"
-        "test_a_store_that_is_gone_acknowledges_nothing_and_is_used_again_when_it_is_back",
+        "test_nothing_is_acknowledged_while_the_store_is_away_and_later_commits_succeed",
     ),
     Break(
         "I4",
@@ -108,7 +108,7 @@ BREAKS = (
         f"{_SERVER}/store/sessions.py",
         "session_serial BETWEEN 1 AND $2",
         "($2::bigint IS NOT NULL)",
-        "tests/ingest/test_lost_sessions.py::test_a_tick_that_is_late_marks_no_session_that_began_after_it",
+        "tests/ingest/test_lost_sessions.py::test_a_late_tick_marks_no_session_that_began_after_it",
     ),
     Break(
         "I4",
@@ -167,7 +167,7 @@ BREAKS = (
         "I7",
         "a sender does not wait at its window",
         f"{_SERVER}/ingest/session.py",
-        "            await self._window.wait_for_room()",
+        "            await self._window.wait_for_capacity()",
         "            pass",
         "tests/ingest/test_session.py::test_a_sender_that_never_waits_is_held_at_its_window",
     ),
@@ -196,7 +196,7 @@ BREAKS = (
         "        return task, query.cursor.revision",
         "        return task, min(query.cursor.revision + 1, task.head.revision)",
         "tests/reads/test_follow_ends.py::"
-        "test_every_cursor_of_a_stream_goes_on_without_gap_or_repeat",
+        "test_every_cursor_of_a_stream_resumes_without_gap_or_repeat",
     ),
     Break(
         "I8",
@@ -205,7 +205,7 @@ BREAKS = (
         "        return task, query.cursor.revision",
         "        return task, max(query.cursor.revision - 1, 0)",
         "tests/reads/test_follow_ends.py::"
-        "test_every_cursor_of_a_stream_goes_on_without_gap_or_repeat",
+        "test_every_cursor_of_a_stream_resumes_without_gap_or_repeat",
     ),
     Break(
         "I8",
@@ -229,7 +229,7 @@ BREAKS = (
         f"{_SERVER}/store/evictions.py",
         "$8 AND o.is_old))",
         "$8))",
-        "tests/store/test_evictions.py::test_nothing_younger_than_the_retention_goes",
+        "tests/store/test_evictions.py::test_nothing_younger_than_the_retention_is_evicted",
     ),
     Break(
         "I1",
@@ -237,7 +237,7 @@ BREAKS = (
         f"{_SERVER}/store/evictions.py",
         "OR e.ordinal < head.entries - 2",
         "OR e.ordinal < head.entries",
-        "tests/store/test_evictions.py::test_commits_go_on_where_they_were_whatever_was_evicted",
+        "tests/store/test_evictions.py::test_commits_continue_at_their_revision_after_an_eviction",
     ),
     Break(
         "I8",
@@ -246,7 +246,7 @@ BREAKS = (
         "        if query.cursor.revision < task.head.evicted.revision:",
         "        if False:",
         "tests/reads/test_evicted.py::"
-        "test_a_cursor_whose_entries_are_gone_is_expired_and_names_the_oldest_that_is_held",
+        "test_a_cursor_before_evicted_changes_expires_and_the_error_has_the_oldest_valid_one",
     ),
     Break(
         "I8",
@@ -264,6 +264,6 @@ BREAKS = (
         "            if self.revision < read.task.head.evicted.revision:",
         "            if False:",
         "tests/reads/test_evicted.py::"
-        "test_a_feed_that_was_away_while_entries_went_leads_nobody_over_the_gap",
+        "test_a_feed_that_missed_an_eviction_takes_no_follower_over_the_gap",
     ),
 )

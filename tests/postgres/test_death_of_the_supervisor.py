@@ -46,13 +46,13 @@ async def test_a_start_waits_for_an_orphan_that_ends_slowly(data_dir: Path) -> N
         os.kill(orphan, signal.SIGSTOP)
         supervisor.kill()
 
-    async def told() -> bool:
+    async def is_reported() -> bool:
         return bool(lines)
 
     postgres = EmbeddedPostgres(data_dir, on_progress=lines.append)
     starting = asyncio.create_task(postgres.start())
     try:
-        await eventually(told)
+        await eventually(is_reported)
         assert lines == ["waiting for the Postgres of an earlier start to end"]
         assert not starting.done()
     finally:

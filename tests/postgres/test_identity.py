@@ -32,7 +32,9 @@ def nobody() -> tuple[int, int]:
     return stand_in_account()
 
 
-async def test_root_cannot_run_it_directly_and_is_told_why(as_root: None, data_dir: Path) -> None:
+async def test_root_cannot_run_it_directly_and_the_error_says_why(
+    as_root: None, data_dir: Path
+) -> None:
     postgres = EmbeddedPostgres(data_dir, identity=Direct())
     with pytest.raises(EmbeddedPostgresError, match=r'"root" execution .* not permitted'):
         await postgres.start()

@@ -97,7 +97,7 @@ async def test_a_second_start_is_refused_at_once_and_names_the_process(data_dir:
         assert await query(first.dsn(), "SELECT 1") == 1
 
 
-async def test_a_second_process_is_refused_and_told_the_first(data_dir: Path) -> None:
+async def test_a_second_process_is_refused_and_the_error_names_the_first(data_dir: Path) -> None:
     with SupervisorProcess(str(data_dir)) as first:
         with SupervisorProcess(str(data_dir)) as second:
             assert f"{data_dir} is in use by process {first.pid};" in second.answer["error"]

@@ -1,4 +1,4 @@
-"""A reader of one follow that notes what it was told, and can stop reading."""
+"""A reader of one follow that records its messages, and can stop reading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Messages = AsyncIterator[pb.FollowTaskLogsResponse]
 
 @dataclass
 class Reader:
-    """One stream as it is read."""
+    """One stream, while it is read."""
 
     view: View
     messages: list[pb.FollowTaskLogsResponse] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Reader:
         return events(self.messages)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until what was read makes `condition` true; fail where the stream ends before."""
+        """Wait until `condition` is true for what was read. Fail if the stream ends before."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not condition():
                 if self.ended:
@@ -43,7 +43,7 @@ class Reader:
 
     @property
     def but_progress(self) -> list[str]:
-        """The kinds of all messages but those that come whenever nothing else did for a while."""
+        """The kinds of all messages without those that are sent after a quiet time."""
         return [event for event in self.events if event != "progress"]
 
     async def heard(self, event: str, count: int = 1) -> None:
@@ -51,7 +51,7 @@ class Reader:
         await self.until(lambda: self.events.count(event) >= count)
 
     async def reached(self, revision: int) -> None:
-        """Wait until all up to `revision` was read."""
+        """Wait until everything up to `revision` was read."""
         await self.until(lambda: self.view.revision >= revision)
 
     async def end(self) -> Exception | None:
@@ -82,7 +82,7 @@ class Reader:
 
 @asynccontextmanager
 async def reading(messages: Messages, view: View | None = None) -> AsyncIterator[Reader]:
-    """Read a follow as long as the block lasts, then leave it."""
+    """Read a follow as long as the block lasts, then cancel it."""
     reader = Reader(view or View())
     reader.view.reconnect()
     reader.reads_on.set()

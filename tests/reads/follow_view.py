@@ -1,4 +1,4 @@
-"""What a reader makes of a follow, and the promises (I8) that every message is held against."""
+"""The log that a reader builds from a follow. Each message is checked against rule I8."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ def events(messages: Iterable[pb.FollowTaskLogsResponse]) -> list[str]:
 
 @dataclass
 class View:
-    """A log as followers see it, over any number of streams, each begun with the last cursor."""
+    """A log as followers see it, over any number of streams. Each begins with the last cursor."""
 
     entries: dict[Key, types_pb2.TaskLogEntry] = field(default_factory=dict)
     statuses: list[types_pb2.TaskStatus.ValueType] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
     start: int | None = None
-    """The revision after which it covers the log."""
+    """The view has all changes after this revision."""
     revision: int = 0
     cursor: str = ""
     deltas: int = 0
-    """Of this stream."""
+    """How many deltas this stream has sent."""
     caught_up: bool = False
-    """On this stream."""
+    """Whether this stream has sent `caught_up`."""
     _sent: dict[Key, int] = field(default_factory=dict)
     _expects_status: bool = True
 
     def reconnect(self, *, expects_status: bool = True) -> None:
-        """Begin the next stream: what it has sent is nothing yet."""
+        """Begin the next stream, which has not sent anything yet."""
         self._sent.clear()
         self._expects_status = expects_status
         self.deltas = 0
         self.caught_up = False
 
     def apply(self, message: pb.FollowTaskLogsResponse) -> None:
-        """Apply a message; fail where it breaks a promise."""
+        """Apply a message. Fail if it breaks a rule."""
         event = message.WhichOneof("event")
         at = Cursor.decode(message.cursor).revision
         if self.start is None:
@@ -83,11 +83,11 @@ class View:
         return {key: one.content for key, one in self.entries.items()}
 
     def sent_revision(self, event: FollowEvent) -> int | None:
-        """Of the tail as this stream last sent it."""
+        """The revision of the tail as this stream last sent it."""
         return self._sent.get((event.epoch, event.head.id)) if isinstance(event, TailSent) else None
 
     def check(self, stored: dict[Key, types_pb2.TaskLogEntry]) -> None:
-        """Hold what was followed against the whole log, by epoch and id."""
+        """Compare what was followed with the whole log, by epoch and id."""
         start = self.start
         assert start is not None, "nothing was followed"
         covered = {key: one for key, one in stored.items() if one.revision > start}

@@ -1,4 +1,4 @@
-"""Follows over a real store, with reads that can be counted, held and failed."""
+"""Follows over a real store. A test can count reads, stop them and let them fail."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FAILED = Facts(1, BuildTransition.START, JobStatus.FAILED, None, None)
 
 
 class WatchedChanges(LogChanges):
-    """The store's reads of changes, watched."""
+    """The store's reads of changes, which a test counts, stops and lets fail."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store.changes._connections, store.changes._lease_terms)
@@ -58,7 +58,7 @@ class WatchedChanges(LogChanges):
         self.followers_read.set()
 
     async def since(self, task_id: UUID, revision: int, **how: Any) -> Changes:
-        """Read; feeds are those who say what they hold."""
+        """Read. Only a feed passes the revision of the tail that it holds."""
         if "held_revision" in how:
             self.of_feeds += 1
             await self.feeds_read.wait()
@@ -74,7 +74,7 @@ class WatchedChanges(LogChanges):
 
 @dataclass
 class ScriptedSync:
-    """A sync that does what the test says."""
+    """A sync with an outcome that the test sets."""
 
     calls: int = 0
     failures: list[Exception] = field(default_factory=list)
@@ -87,7 +87,7 @@ class ScriptedSync:
     async def __call__(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
     ) -> datetime:
-        """Fail as often as there are failures, then return."""
+        """Raise each of the failures once, then return."""
         self.calls += 1
         await self.held.wait()
         if self.failures:
@@ -106,7 +106,7 @@ class World:
     sync: ScriptedSync
     follows: Follows
     encoded: list[FollowEvent]
-    """The events that feeds encoded, once for all their followers."""
+    """The events that feeds encoded, each once for all followers."""
 
     @asynccontextmanager
     async def following(
@@ -118,7 +118,7 @@ class World:
             yield reader
 
     def stream(self, log: WrittenLog | None = None, **query: Any) -> AsyncGenerator[bytes, None]:
-        """Begin a follow; from the store unless `source` says otherwise."""
+        """Begin a follow. The default source is SNAPSHOT."""
         cursor = query.pop("cursor", None)
         asked = FollowQuery(
             ref=TaskId((log or self.log).task_id),
@@ -138,7 +138,7 @@ class World:
 
 @asynccontextmanager
 async def followed(database: str, *, progress_after: timedelta) -> AsyncIterator[World]:
-    """Make a world; nothing of it is left when the block ends."""
+    """Make a world. Check at the end that no task or feed of it is left."""
     store = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
     counting = pytest.MonkeyPatch()
     try:

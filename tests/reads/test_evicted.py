@@ -1,4 +1,4 @@
-"""Reading and following a log that has lost its oldest part: never a silent gap."""
+"""Reads and follows of a log whose oldest part was evicted: there is never a silent gap."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE
 
 
 async def evict(log: WrittenLog, rows: int) -> None:
-    """Evict all that is past so many rows."""
+    """Evict until the log has so many rows."""
     limits = LogLimits(rows, 1 << 30, timedelta(0))
     while True:
         holding = await log.store.evictions.evict(log.task_id, limits)
@@ -39,7 +39,7 @@ async def held_from(world: World) -> int:
     return (await world.store.evictions.evicted(world.log.task_id)).revision
 
 
-async def test_a_cursor_whose_entries_are_gone_is_expired_and_names_the_oldest_that_is_held(
+async def test_a_cursor_before_evicted_changes_expires_and_the_error_has_the_oldest_valid_one(
     world: World,
 ) -> None:
     await world.log.entries(*many(50), open_epoch=True)
@@ -50,7 +50,7 @@ async def test_a_cursor_whose_entries_are_gone_is_expired_and_names_the_oldest_t
         assert isinstance(error, CursorExpired)
         assert error.oldest == Cursor(world.log.task_id, oldest).encode()
         assert reader.messages == []
-    # From there a follow is sent exactly what is still held.
+    # From there a follow sends exactly the stored entries.
     async with world.following(cursor=error.oldest) as goes_on:
         await goes_on.heard("caught_up")
         held = await stored(world.store, world.log.task_id)
@@ -58,7 +58,7 @@ async def test_a_cursor_whose_entries_are_gone_is_expired_and_names_the_oldest_t
         assert len(held) == 14
 
 
-async def test_the_oldest_cursor_covers_what_is_held_of_all_epochs(world: World) -> None:
+async def test_the_oldest_cursor_covers_the_stored_entries_of_all_epochs(world: World) -> None:
     await world.log.entries(*many(20), open_epoch=True)
     await world.log.entries(*many(20), open_epoch=True)
     await evict(world.log, 30)
@@ -103,13 +103,15 @@ async def test_a_lagging_follower_ends_when_entries_it_was_not_sent_are_evicted(
         assert isinstance(error, CursorExpired)
         assert error.oldest is not None
         assert slow.view.revision < Cursor.decode(error.oldest).revision
-        # Whoever was sent everything goes on.
+        # A follower that was sent everything continues.
         await world.log.entries(entry(40, "c"))
         await fast.reached(world.log.revision)
         assert not fast.ended
 
 
-async def test_a_follower_that_lags_behind_nothing_that_went_goes_on(world: World) -> None:
+async def test_a_lagging_follower_continues_if_it_was_sent_all_evicted_entries(
+    world: World,
+) -> None:
     await world.log.entries(*many(40), open_epoch=True)
     async with world.following() as slow, world.following() as fast:
         await asyncio.gather(slow.heard("caught_up"), fast.heard("caught_up"))
@@ -123,7 +125,7 @@ async def test_a_follower_that_lags_behind_nothing_that_went_goes_on(world: Worl
         assert slow.view.entries == fast.view.entries
 
 
-async def test_a_feed_that_was_away_while_entries_went_leads_nobody_over_the_gap(
+async def test_a_feed_that_missed_an_eviction_takes_no_follower_over_the_gap(
     world: World,
 ) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
@@ -139,7 +141,9 @@ async def test_a_feed_that_was_away_while_entries_went_leads_nobody_over_the_gap
         assert len(reader.view.entries) == 1
 
 
-async def test_a_follow_of_all_that_is_held_begins_later_where_that_shrinks(world: World) -> None:
+async def test_a_follow_of_the_whole_log_begins_later_if_entries_are_evicted_meanwhile(
+    world: World,
+) -> None:
     await world.log.entries(*many(40), open_epoch=True)
     begin = world.changes.start
 
@@ -154,7 +158,7 @@ async def test_a_follow_of_all_that_is_held_begins_later_where_that_shrinks(worl
         assert reader.view.entries == await stored(world.store, world.log.task_id)
 
 
-async def test_changes_are_found_where_the_beginning_of_an_epoch_is_gone(world: World) -> None:
+async def test_changes_are_found_after_the_beginning_of_an_epoch_was_evicted(world: World) -> None:
     await world.log.entries(*many(3000), open_epoch=True)
     await evict(world.log, 1000)
     held = await stored(world.store, world.log.task_id)
@@ -168,7 +172,7 @@ async def test_changes_are_found_where_the_beginning_of_an_epoch_is_gone(world: 
         assert read.revision == world.log.revision
 
 
-async def test_an_epoch_that_is_gone_is_refused_and_one_that_is_empty_is_not(
+async def test_an_evicted_epoch_is_refused_and_an_empty_one_is_not(
     make_server: MakeServer,
 ) -> None:
     async with (
@@ -202,7 +206,7 @@ async def test_an_epoch_that_is_gone_is_refused_and_one_that_is_empty_is_not(
         assert task.log.bytes == sum(len(one.content) for one in whole.logs)
 
 
-async def test_a_page_whose_entries_are_gone_is_refused_with_the_oldest_cursor(
+async def test_a_page_of_evicted_entries_is_refused_with_the_oldest_valid_cursor(
     make_server: MakeServer,
 ) -> None:
     async with (
@@ -217,7 +221,7 @@ async def test_a_page_whose_entries_are_gone_is_refused_with_the_oldest_cursor(
         assert (refusal.code, refusal.reason) == (OUT_OF_RANGE, "CURSOR_EXPIRED")
         oldest = refusal.metadata["oldest_cursor"]
         assert await followed_from(server, oldest) == contents(await read(server))
-        # What lies after it is held, and the page token good.
+        # The entries after it are stored, so the page token is valid.
         answer = await read(server, page_size=60, page_token=later)
         assert contents(answer) == [str(number) for number in range(60, 90)]
 
@@ -229,7 +233,7 @@ async def test_a_page_whose_entries_are_gone_is_refused_with_the_oldest_cursor(
         assert (refusal.code, refusal.reason) == (OUT_OF_RANGE, "CURSOR_EXPIRED")
 
 
-async def test_the_last_entries_of_more_than_are_held_are_those_that_are(
+async def test_a_tail_longer_than_the_stored_log_returns_all_stored_entries(
     make_server: MakeServer,
 ) -> None:
     async with (
@@ -258,7 +262,7 @@ async def test_a_full_log_refuses_its_agent_and_stays_readable(
 
 
 async def followed_from(server: Server, cursor: str) -> list[str]:
-    """Follow from a cursor until all has come; return the contents."""
+    """Follow from a cursor until everything was sent. Return the contents."""
     request = pb.FollowTaskLogsRequest(task=TASK, cursor=cursor)
     held: list[str] = []
     async for message in server.logs.FollowTaskLogs(request):

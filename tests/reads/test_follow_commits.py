@@ -1,4 +1,4 @@
-"""Commits of the followers' own process: taken as they are where all before them is known."""
+"""Commits of this process: a feed uses them without a read if it knows the log before them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def store(database: str) -> AsyncIterator[Store]:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(history=histories)
-async def test_a_commit_says_what_a_read_after_its_base_would_find(
+async def test_a_commit_yields_the_changes_that_a_read_after_its_base_finds(
     store: Store, history: list[Any]
 ) -> None:
     log, scribe = await WrittenLog.open(store), Scribe()
@@ -82,7 +82,7 @@ async def test_changes_committed_here_reach_many_followers_without_a_read(world:
             one.view.check(whole)
 
 
-async def test_growth_of_a_tail_that_is_not_held_is_read_once_and_then_taken(
+async def test_growth_of_a_tail_that_the_feed_lacks_is_read_once_and_later_growth_is_not(
     world: World,
 ) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
@@ -101,7 +101,7 @@ async def test_a_commit_while_the_feed_reads_is_read_after_it(world: World) -> N
     async with world.following() as reader:
         await reader.heard("caught_up")
         world.changes.feeds_read.clear()
-        await world.log.report(ACTIVE)  # the feed looks, and is held up
+        await world.log.report(ACTIVE)  # the feed reads, and its read is stopped
         reads = world.changes.of_feeds
         for index, text in enumerate("bc"):
             await world.log.grow(0, text, keep_bytes=1 + index)
@@ -115,7 +115,7 @@ async def test_a_commit_while_the_feed_reads_is_read_after_it(world: World) -> N
 async def test_a_commit_whose_base_the_feed_lacks_makes_it_read_the_store(
     world: World,
 ) -> None:
-    """As after a commit of another process, whose note was lost."""
+    """For example, after a commit of another process whose note was lost."""
     async with world.following() as reader:
         await reader.heard("caught_up")
         publish, world.bus.publish = world.bus.publish, lambda note: None  # type: ignore[method-assign]
@@ -126,10 +126,10 @@ async def test_a_commit_whose_base_the_feed_lacks_makes_it_read_the_store(
         assert reader.view.contents() == {(1, 0): "a", (1, 1): "b"}
 
 
-async def test_a_commit_that_the_feed_cannot_take_is_read(
+async def test_a_commit_that_the_feed_cannot_use_is_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the group commit nor a follow ends for it."""
+    """Neither the group commit nor a follow ends because of it."""
 
     def fails(*_: object) -> list[Change]:
         raise ValueError("made for the test")
@@ -143,7 +143,7 @@ async def test_a_commit_that_the_feed_cannot_take_is_read(
 
 
 def _said(changes: Sequence[Change], tail: TailHead | None) -> list[Change]:
-    """Leave out what nobody looks at: the content of the last entry where there is no tail."""
+    """Leave out what is not used: the content of the last entry if there is no tail."""
     return [
         replace(one, tail_content=None) if isinstance(one, EntriesChanged) and not tail else one
         for one in changes

@@ -77,7 +77,7 @@ async def test_a_drain_ends_all_follows_and_refuses_new_ones(world: World) -> No
             assert await late.end() is _DRAINING
 
 
-async def test_a_drain_ends_a_follow_that_is_only_beginning(world: World) -> None:
+async def test_a_drain_ends_a_follow_that_is_just_beginning(world: World) -> None:
     begin = world.changes.start
 
     async def drained_after(*args: object) -> object:
@@ -110,7 +110,7 @@ async def test_a_store_that_is_away_ends_no_follow(world: World) -> None:
             await world.log.grow(0, "b", keep_bytes=1 + index)
             await one.reached(world.log.revision)
         world.changes.is_away = True
-        slow.reads_on.set()  # its way is through the store
+        slow.reads_on.set()  # it reads the store
         await world.log.entries(entry(1, "c"))
         for _ in range(6):  # feed and follower try again and again
             await asyncio.wait_for(world.changes.refusals.get(), DEADLINE_SECONDS)
@@ -130,16 +130,14 @@ async def test_a_task_deleted_while_the_store_is_away_ends_its_follows(world: Wo
         assert isinstance(await reader.end(), TaskNotFound)
 
 
-async def test_a_feed_that_failed_does_not_fail_those_who_come_after(
-    world: World, database: str
-) -> None:
+async def test_a_failed_feed_does_not_fail_later_follows(world: World, database: str) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
     await world.log.grow(0, "b", keep_bytes=1)
     sql = await asyncpg.connect(database)
     try:
         async with world.following() as lingers:
             await lingers.heard("caught_up")
-            lingers.reads_on.clear()  # and never leaves
+            lingers.reads_on.clear()  # it stays open
             await world.log.grow(0, "c", keep_bytes=2)
             await sql.execute("UPDATE log_tail_parts SET keep_bytes = keep_bytes + 100")
             async with world.following() as corrupt:
@@ -170,7 +168,7 @@ async def test_a_backup_restored_under_the_server_expires_all_cursors(
         await sql.close()
 
 
-async def test_a_cursor_of_the_future_is_expired_and_names_the_oldest_that_is_held(
+async def test_a_cursor_beyond_the_log_expires_and_the_error_has_the_oldest_valid_one(
     world: World,
 ) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)  # revision 2
@@ -186,7 +184,7 @@ async def test_a_cursor_of_the_future_is_expired_and_names_the_oldest_that_is_he
         assert now.events == ["status", "caught_up"]
 
 
-async def test_a_cursor_of_another_task_is_no_cursor_here(world: World) -> None:
+async def test_a_cursor_of_another_task_is_refused(world: World) -> None:
     other = await WrittenLog.open(world.store)
     async with world.following(cursor=Cursor(other.task_id, 0)) as reader:
         error = await reader.end()
@@ -194,8 +192,8 @@ async def test_a_cursor_of_another_task_is_no_cursor_here(world: World) -> None:
         assert [one.field for one in error.violations] == ["cursor"]
 
 
-async def test_every_cursor_of_a_stream_goes_on_without_gap_or_repeat(world: World) -> None:
-    """Also those between the messages of one page."""
+async def test_every_cursor_of_a_stream_resumes_without_gap_or_repeat(world: World) -> None:
+    """This includes the cursors between the messages of one page."""
     log: WrittenLog = world.log
     await log.entries(entry(0, "a"), entry(1, "b"), open_epoch=True)
     await log.withdraw(entry(3, "d"))
@@ -211,8 +209,8 @@ async def test_every_cursor_of_a_stream_goes_on_without_gap_or_repeat(world: Wor
         assert sent[:-1] == expected
 
 
-async def test_a_follow_goes_on_where_a_note_was_lost(world: World) -> None:
-    """The slow timer looks."""
+async def test_a_follow_continues_after_a_lost_note(world: World) -> None:
+    """The slow timer makes the feed read the store."""
     log = world.log
     silent = WrittenLog(world.store, LocalBus(), log.task_id, log.fence, log.draft)
     async with world.following() as reader:

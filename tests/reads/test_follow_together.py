@@ -1,4 +1,4 @@
-"""Many followers of one task: slow ones, lagging ones, and those that leave."""
+"""Many followers of one task: slow ones, lagging ones, and ones that disconnect."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_300_followers_cost_one_read_and_one_encoding_a_change(world: Worl
         assert all(one.view.contents() == {(1, 0): "x" * 11} for one in readers)
 
 
-async def test_followers_who_come_at_once_share_the_reads_of_what_is_stored(
+async def test_followers_that_begin_together_share_the_reads_of_the_stored_log(
     world: World,
 ) -> None:
     await world.log.entries(*many(100, size_bytes=30_000), open_epoch=True)
@@ -77,12 +77,14 @@ async def test_a_follower_that_stops_reading_later_gets_the_latest_state_once(
         assert slow.view.entries == other.view.entries
 
 
-async def test_a_follower_that_read_past_the_feed_returns_to_the_common_steps(world: World) -> None:
+async def test_a_follower_that_read_past_the_feed_returns_to_the_steps_of_the_feed(
+    world: World,
+) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
     async with world.following(deltas=True) as ahead, world.following() as other:
         await _caught_up([ahead, other])
         ahead.reads_on.clear()
-        # Behind by more than the growth of one tail: the store is read.
+        # It is behind by more than the growth of one tail, so it reads the store.
         await world.log.grow(0, "b", keep_bytes=1)
         await other.reached(world.log.revision)
         await world.log.entries(entry(1, "c"))
@@ -95,7 +97,7 @@ async def test_a_follower_that_read_past_the_feed_returns_to_the_common_steps(wo
         await ahead.reached(world.log.revision)  # past the feed
         reads = world.changes.of_followers
         await world.log.grow(1, "f", keep_bytes=1)
-        world.changes.feeds_read.set()  # the step to come begins before this follower's revision
+        world.changes.feeds_read.set()  # the next step begins before this follower's revision
         await _reached([ahead, other], world.log.revision)
         assert world.changes.of_followers <= reads + 1
         reads = world.changes.of_followers
@@ -108,7 +110,7 @@ async def test_a_follower_that_read_past_the_feed_returns_to_the_common_steps(wo
 
 
 async def test_a_follower_that_read_past_the_feed_gets_no_entry_twice(world: World) -> None:
-    """The feed's step joins what this follower knows with what it does not."""
+    """The feed's step has changes that this follower has, and changes that it lacks."""
     await world.log.entries(entry(0, "a"), open_epoch=True)
     async with world.following() as ahead, world.following() as other:
         await _caught_up([ahead, other])
@@ -168,7 +170,7 @@ async def test_the_last_follower_closes_the_feed_and_the_next_opens_another(
 async def test_a_follower_that_leaves_at_any_time_leaves_nothing_behind(
     world: World, turns: int
 ) -> None:
-    """The fixture counts tasks and feeds."""
+    """The fixture checks that no task and no feed is left."""
     await world.log.entries(*many(40, size_bytes=50_000), open_epoch=True)
     await world.log.report(ACTIVE)
     async with world.following() as stays:
@@ -205,7 +207,7 @@ async def test_a_shared_read_outlives_the_follower_that_began_it(world: World) -
         assert stays.view.contents() == {(1, 0): "a"}
 
 
-async def test_tasks_are_followed_apart(world: World) -> None:
+async def test_follows_of_different_tasks_do_not_mix(world: World) -> None:
     other = await WrittenLog.open(world.store, world.bus)
     await world.log.entries(entry(0, "mine"), open_epoch=True)
     await other.entries(entry(0, "other's"), open_epoch=True)
@@ -217,10 +219,10 @@ async def test_tasks_are_followed_apart(world: World) -> None:
         assert others.view.contents() == {(1, 0): "other's", (1, 1): "!"}
 
 
-async def test_a_commit_between_the_beginning_and_the_first_look_is_not_missed(
+async def test_a_commit_between_the_start_and_the_first_read_is_not_missed(
     world: World,
 ) -> None:
-    """Its note comes while there is no feed yet."""
+    """The note of the commit comes while there is no feed yet."""
     await world.log.entries(entry(0, "a"), open_epoch=True)
     begin = world.changes.start
 
@@ -235,7 +237,7 @@ async def test_a_commit_between_the_beginning_and_the_first_look_is_not_missed(
 
 
 async def test_random_commits_and_followers_end_in_one_view(world: World) -> None:
-    """Writers and readers in one loop, without sockets in between: many small races."""
+    """Writers and readers run in one event loop without sockets, which causes many small races."""
     writes = 400
     done = asyncio.Event()
     await world.log.entries(entry(0, ""), open_epoch=True)

@@ -1,4 +1,4 @@
-"""What a follow says, and when: status, entries, `caught_up`, `progress`."""
+"""What a follow sends, and when: status, entries, `caught_up`, `progress`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_the_status_comes_first_then_the_log_then_caught_up(world: World) 
 
 
 @pytest.mark.parametrize(("tail", "ids"), [(0, []), (1, [2]), (2, [1, 2]), (5, [0, 1, 2])])
-async def test_tail_limits_what_is_stored_not_what_comes(
+async def test_tail_limits_stored_entries_and_not_later_ones(
     world: World, tail: int, ids: list[int]
 ) -> None:
     await world.log.entries(*many(3), open_epoch=True)
@@ -59,7 +59,7 @@ async def test_a_task_without_a_log_is_caught_up_at_once_and_its_epochs_come(wor
         assert reader.view.epochs == [1, 2]
 
 
-async def test_a_log_of_many_pages_comes_whole_before_caught_up(world: World) -> None:
+async def test_a_log_of_many_pages_is_sent_whole_before_caught_up(world: World) -> None:
     await world.log.entries(*many(120, size_bytes=40_000), open_epoch=True)
     async with world.following() as reader:
         await reader.heard("caught_up")
@@ -69,7 +69,7 @@ async def test_a_log_of_many_pages_comes_whole_before_caught_up(world: World) ->
         assert all(message.ByteSize() < 3 * 1024 * 1024 for message in reader.messages)
 
 
-async def test_a_growing_tail_comes_as_deltas_where_they_were_asked_for(world: World) -> None:
+async def test_a_growing_tail_is_sent_as_deltas_if_they_were_requested(world: World) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
     async with world.following(deltas=True) as deltas, world.following() as whole:
         for reader in (deltas, whole):
@@ -77,12 +77,12 @@ async def test_a_growing_tail_comes_as_deltas_where_they_were_asked_for(world: W
         for index in range(10):
             await world.log.grow(0, "é", keep_bytes=1 + 2 * index)
             await asyncio.gather(*(one.reached(world.log.revision) for one in (deltas, whole)))
-        # The first comes whole: the feed, opened for these two, did not hold the tail yet.
+        # The first change is sent whole: the new feed did not hold the tail yet.
         assert (deltas.view.deltas, whole.view.deltas) == (9, 0)
         assert deltas.view.entries == whole.view.entries
 
 
-async def test_an_entry_withdrawn_and_made_again_is_no_base_of_a_delta(world: World) -> None:
+async def test_a_delta_never_builds_on_a_withdrawn_entry_of_the_same_id(world: World) -> None:
     await world.log.entries(open_epoch=True)
     async with world.following(deltas=True) as reader:
         await reader.heard("caught_up")
@@ -100,7 +100,7 @@ async def test_an_entry_withdrawn_and_made_again_is_no_base_of_a_delta(world: Wo
         assert reader.view.contents() == {(1, 0): "first again!?"}
 
 
-async def test_a_tail_that_lost_its_front_comes_whole(world: World) -> None:
+async def test_a_tail_whose_beginning_was_dropped_is_sent_whole(world: World) -> None:
     await world.log.entries(open_epoch=True)
     async with world.following(deltas=True) as reader:
         await reader.heard("caught_up")
@@ -115,7 +115,7 @@ async def test_a_tail_that_lost_its_front_comes_whole(world: World) -> None:
         assert (one.content, one.dropped_bytes, reader.view.deltas) == ("aaaaab", 5, 0)
 
 
-async def test_caught_up_follows_all_that_the_sync_brought(world: World) -> None:
+async def test_caught_up_comes_after_everything_that_the_sync_appended(world: World) -> None:
     await world.log.entries(entry(0, "a"), open_epoch=True)
     await world.log.report(ACTIVE)
     world.sync.held.clear()
@@ -173,7 +173,7 @@ async def test_caught_up_waits_while_the_status_would_refuse_a_read(world: World
         await reader.heard("caught_up")
 
 
-async def test_a_failure_that_nobody_foresaw_ends_the_follow_instead_of_hanging_it(
+async def test_an_unexpected_failure_ends_the_follow(
     world: World,
 ) -> None:
     await world.log.report(ACTIVE)
@@ -200,7 +200,7 @@ async def test_a_refusing_status_refuses_a_new_follow_but_does_not_end_a_running
         assert reader.view.contents() == {(1, 0): "a"}
 
 
-async def test_the_first_status_is_that_of_the_call_also_where_another_follows_already(
+async def test_the_first_status_is_current_even_if_the_feed_is_older(
     world: World,
 ) -> None:
     await world.log.report(PAUSED)
@@ -215,7 +215,7 @@ async def test_the_first_status_is_that_of_the_call_also_where_another_follows_a
             assert second.view.statuses == [types.TASK_STATUS_ACTIVE]
 
 
-async def test_progress_comes_where_nothing_else_did_with_a_cursor_that_holds(
+async def test_progress_is_sent_after_a_quiet_time_with_a_valid_cursor(
     database: str,
 ) -> None:
     async with followed(database, progress_after=timedelta(milliseconds=50)) as world:
@@ -231,7 +231,7 @@ async def test_progress_comes_where_nothing_else_did_with_a_cursor_that_holds(
             assert resumed.view.contents() == {(1, 0): "a", (1, 1): "b"}
 
 
-async def test_nothing_but_progress_comes_while_nothing_changes(database: str) -> None:
+async def test_only_progress_is_sent_while_nothing_changes(database: str) -> None:
     async with followed(database, progress_after=timedelta(milliseconds=20)) as world:
         await world.log.entries(entry(0, "a"), open_epoch=True)
         async with world.following() as reader:

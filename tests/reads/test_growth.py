@@ -1,4 +1,4 @@
-"""What a feed holds of how the tail grew, and what that spares followers who are behind."""
+"""The growth of the tail that a feed holds, and the reads that this saves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTENTS = st.lists(st.text("aä𝄞", max_size=8), min_size=2, max_size=6)
 
 
 @given(contents=CONTENTS)
-def test_joined_deltas_do_what_they_do_one_after_another(contents: list[str]) -> None:
+def test_joined_deltas_have_the_effect_of_the_single_ones(contents: list[str]) -> None:
     states = [content.encode() for content in contents]
     steps = [diff(before, after) for before, after in pairwise(states)]
 
@@ -37,7 +37,7 @@ async def test_a_follower_a_few_changes_behind_gets_their_joined_growth(
         await world.log.grow(0, "x" * 1000, keep_bytes=1)  # from here on the feed holds the tail
         for one in (slow, other):
             await one.reached(world.log.revision)
-        # One message is on its way when it stops; what comes after that is behind it.
+        # One message is on its way when the reader stops. The reader lags by the later changes.
         slow.reads_on.clear()
         reads, received = world.changes.of_followers, len(slow.messages)
         for index in range(10):

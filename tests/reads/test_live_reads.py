@@ -1,4 +1,4 @@
-"""Live reads: what they hold, how long they wait, and what they fail with."""
+"""Live reads: their content, how long they wait, and their errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def active(server: Server, name: str = "demo") -> AsyncIterator[ScriptedAg
         yield agent
 
 
-async def test_it_holds_what_the_agent_appends_for_its_sync(server: Server) -> None:
+async def test_a_live_read_has_what_the_agent_appends_for_its_sync(server: Server) -> None:
     async with active(server) as agent:
 
         async def answer(sync: task_agents_pb2.Sync) -> None:
@@ -60,7 +60,7 @@ async def test_readers_who_come_while_a_sync_is_under_way_wait_for_the_next_one(
         first = asyncio.create_task(read(server))
         await agent.heard(lambda: len(agent.syncs) == 1)
         later = [asyncio.create_task(read(server)) for _ in range(20)]
-        # They wait for a sync that begins after their calls: the first one is not theirs.
+        # They wait for a sync that begins after their calls, not for the first one.
         await agent.sync_done(agent.syncs[0].id)
         assert not (await first).snapshot
         await agent.heard(lambda: len(agent.syncs) == 2)
@@ -114,7 +114,9 @@ async def test_an_agent_that_comes_within_agent_wait_answers_the_read(server: Se
     assert not response.snapshot
 
 
-async def test_an_agent_that_vanishes_under_a_sync_is_waited_for_again(server: Server) -> None:
+async def test_if_the_agent_vanishes_during_a_sync_the_read_waits_for_it_again(
+    server: Server,
+) -> None:
     token = (await server.create_task()).agent_token
     await make_active(server)
     async with ScriptedAgent.connect(server, token) as agent:
@@ -127,7 +129,7 @@ async def test_an_agent_that_vanishes_under_a_sync_is_waited_for_again(server: S
         assert not (await reading).snapshot
 
 
-async def test_what_the_task_app_said_reaches_the_caller(server: Server) -> None:
+async def test_the_error_of_the_task_app_reaches_the_caller(server: Server) -> None:
     async with active(server) as agent:
 
         async def answer(sync: task_agents_pb2.Sync) -> None:
@@ -175,7 +177,7 @@ async def test_a_task_app_that_does_not_answer_in_the_callers_time_is_an_error(
     assert refusal.reason == "TASK_APP_ERROR"
 
 
-async def test_a_late_answer_to_a_sync_that_was_given_up_is_passed_over(
+async def test_a_late_answer_to_a_sync_that_timed_out_is_ignored(
     make_server: MakeServer,
 ) -> None:
     async with make_server(sync_timeout=timedelta(seconds=0.3)) as server, active(server) as agent:
@@ -188,7 +190,7 @@ async def test_a_late_answer_to_a_sync_that_was_given_up_is_passed_over(
 
 
 async def test_a_task_that_hangs_slows_no_read_of_another(make_server: MakeServer) -> None:
-    longer = 2 * DEADLINE_SECONDS  # than this waits for the others
+    longer = 2 * DEADLINE_SECONDS  # than this test waits for the other reads
     async with (
         make_server(sync_timeout=timedelta(seconds=longer)) as server,
         active(server) as hanging,
@@ -207,7 +209,7 @@ async def test_a_task_that_hangs_slows_no_read_of_another(make_server: MakeServe
             one.cancel()
 
 
-async def test_callers_who_leave_leave_nothing_behind(server: Server) -> None:
+async def test_callers_that_cancel_leave_nothing_behind(server: Server) -> None:
     async with active(server) as agent:
         reading = asyncio.create_task(read(server))
         await agent.heard(lambda: bool(agent.syncs))
@@ -217,7 +219,7 @@ async def test_callers_who_leave_leave_nothing_behind(server: Server) -> None:
         assert not (await read(server)).snapshot
 
 
-async def test_a_sync_no_older_than_max_staleness_will_do(server: Server) -> None:
+async def test_a_sync_no_older_than_max_staleness_is_enough(server: Server) -> None:
     async with active(server) as agent:
         agent.answer_syncs()
         first = await read(server)
@@ -232,7 +234,7 @@ async def test_a_sync_no_older_than_max_staleness_will_do(server: Server) -> Non
         assert anew.snapshot_at.ToNanoseconds() > first.snapshot_at.ToNanoseconds()
 
 
-async def test_max_staleness_beyond_all_time_is_taken(server: Server) -> None:
+async def test_a_huge_max_staleness_is_accepted(server: Server) -> None:
     async with active(server) as agent:
         agent.answer_syncs()
 
@@ -240,7 +242,7 @@ async def test_max_staleness_beyond_all_time_is_taken(server: Server) -> None:
             assert not (await read(server, max_staleness=Duration(seconds=seconds))).snapshot
 
 
-async def test_a_task_that_is_deleted_under_a_read_is_not_found_or_unreachable(
+async def test_a_task_that_is_deleted_during_a_read_is_not_found_or_unreachable(
     server: Server,
 ) -> None:
     async with active(server) as agent:

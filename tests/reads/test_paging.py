@@ -1,4 +1,4 @@
-"""Pages: whole, bounded, stable, and bound to what they were asked with."""
+"""Pages are complete, bounded and stable. Page tokens belong to their request."""
 
 from __future__ import annotations
 
@@ -148,12 +148,12 @@ async def test_what_is_appended_between_pages_is_not_in_the_range(server: Server
         rest = await pages(server, page_size=3, page_token=first.next_page_token)
 
     assert contents(first, *rest) == ["0", "1", "2", "3"]
-    # Whoever follows from the cursor is brought what the pages left out.
+    # A follow from the cursor sends what the pages left out.
     assert rest[-1].revision > first.revision
     assert rest[-1].cursor == first.cursor
 
 
-async def test_a_tail_that_grows_between_pages_shows_the_newer_and_its_revision_tells(
+async def test_a_tail_that_grows_between_pages_is_read_in_its_newer_state_and_revision(
     server: Server,
 ) -> None:
     async with agent_of(server, *entries_of(4)) as agent:
@@ -177,7 +177,7 @@ async def test_a_tail_that_is_withdrawn_between_pages_is_left_out(server: Server
     assert contents(first, *rest) == ["0", "1", "2"]
 
 
-async def test_a_page_that_held_the_withdrawn_tail_alone_is_empty_and_the_last(
+async def test_a_page_of_only_the_withdrawn_tail_is_empty_and_the_last(
     server: Server,
 ) -> None:
     async with agent_of(server, *entries_of(3)) as agent:
@@ -204,7 +204,7 @@ async def test_an_epoch_that_opens_between_pages_changes_none_of_them(server: Se
         assert contents(await read(server)) == ["another"]
 
 
-async def test_later_pages_neither_sync_nor_refuse_and_say_what_the_first_said(
+async def test_later_pages_neither_sync_nor_refuse_and_repeat_the_fields_of_the_first(
     server: Server,
 ) -> None:
     async with agent_of(server, *entries_of(4)) as agent:
@@ -228,7 +228,7 @@ async def test_later_pages_neither_sync_nor_refuse_and_say_what_the_first_said(
         assert page.cursor == first.cursor
 
 
-async def test_a_snapshot_stays_one_on_every_page(server: Server) -> None:
+async def test_every_page_of_a_snapshot_says_that_it_is_one(server: Server) -> None:
     async with agent_of(server, *entries_of(3)) as agent:
         await report_build(server, transition=STOP)
         await agent.goodbye()
@@ -251,7 +251,7 @@ OTHER_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changed", OTHER_ARGUMENTS.values(), ids=OTHER_ARGUMENTS.keys())
-async def test_a_token_is_for_the_arguments_that_it_was_given_for(
+async def test_a_token_is_valid_only_with_the_arguments_that_it_was_made_for(
     server: Server, changed: dict[str, Any]
 ) -> None:
     async with agent_of(server, *entries_of(4)):
@@ -300,7 +300,7 @@ async def test_a_broken_token_is_refused(server: Server) -> None:
             assert refusal.fields == ["page_token"], broken[:40]
 
 
-async def test_a_token_does_not_pass_from_a_deleted_task_into_another_of_the_same_name(
+async def test_a_token_of_a_deleted_task_is_refused_for_another_of_the_same_name(
     server: Server,
 ) -> None:
     async with agent_of(server, *entries_of(4)):
@@ -316,7 +316,7 @@ async def test_a_token_does_not_pass_from_a_deleted_task_into_another_of_the_sam
     assert refusal.reason == "CURSOR_EXPIRED"
 
 
-async def test_pages_go_on_after_the_server_was_restarted(make_server: MakeServer) -> None:
+async def test_pages_continue_after_a_restart_of_the_server(make_server: MakeServer) -> None:
     async with make_server() as server, agent_of(server, *entries_of(4)):
         first = await read(server, page_size=3)
     async with make_server() as server:

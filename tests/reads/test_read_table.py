@@ -1,4 +1,4 @@
-"""What a read does, cell by cell: status x source, with and without something stored."""
+"""Each cell of the read table (status x source), with stored entries and without."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_a_read_with_nothing_stored(
 
 
 @pytest.mark.parametrize(("status", "source", "answer"), CELLS)
-async def test_an_earlier_epoch_is_read_from_the_store_where_the_table_lets_it(
+async def test_an_earlier_epoch_is_read_from_the_store_if_the_table_allows_it(
     server: Server, status: str, source: pb.LogSource.ValueType, answer: Answer
 ) -> None:
     async with agent_of(server, ["first"], ["second", "again"]) as agent:
@@ -158,7 +158,7 @@ async def test_an_earlier_epoch_is_read_from_the_store_where_the_table_lets_it(
         assert current.snapshot is (answer == "snapshot")
 
 
-async def test_false_and_0_are_there_for_a_reader_of_json(server: Server) -> None:
+async def test_the_json_of_a_response_includes_false_and_0(server: Server) -> None:
     async with agent_of(server, [""]):
         await bring_about(server, "active")
         response = json_format.MessageToDict(await read(server, LIVE))

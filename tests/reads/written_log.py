@@ -1,4 +1,4 @@
-"""A log that a test writes change by change: through draft and store, but without a stream."""
+"""A log that a test writes change by change, through draft and store, without a stream."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ async def new_task(store: Store, *, standalone: bool = False) -> UUID:
 
 
 def entry(id_: int, content: str, *, dropped_bytes: int = 0, seconds: int = 0) -> Entry:
-    """Make an entry; its time is its id unless it is given."""
+    """Make an entry. Its time is its id if none is given."""
     time = Time(seconds or id_, 0)
     return Entry(id_, EntryType.OUTPUT, time, content.encode(), dropped_bytes)
 
 
 @dataclass
 class WrittenLog:
-    """What an agent's session does to a log, one commit for each call."""
+    """Changes a log as an agent's session does, with one commit for each call."""
 
     store: Store
     bus: LocalBus
@@ -59,21 +59,21 @@ class WrittenLog:
     commits: list[Commit] = field(default_factory=list)
     on_commit: Callable[[Commit], None] = lambda commit: None
     hands_on_commits: bool = False
-    """Whether notes carry the commit, as those of a group commit in the followers' process."""
+    """Whether notes carry the commit, as they do for commits of the followers' process."""
 
     @classmethod
     async def open(cls, store: Store, bus: LocalBus | None = None) -> Self:
-        """Create a task and take its fence."""
+        """Create a task and raise its fence."""
         task_id = await new_task(store)
         return cls(store, bus or LocalBus(), task_id, *await _open(store, task_id))
 
     async def reopen(self) -> None:
-        """Take the fence again, as the next session does."""
+        """Raise the fence again, as the next session does."""
         self.fence, self.draft = await _open(self.store, self.task_id)
 
     @property
     def revision(self) -> int:
-        """Of the last commit."""
+        """The revision of the last commit."""
         return self.commits[-1].head.revision if self.commits else 0
 
     async def entries(self, *entries: Entry, open_epoch: bool = False) -> None:
@@ -86,7 +86,7 @@ class WrittenLog:
         await self.append(Append(1, tail=TailChange(id_, Time(id_, 0), delta)))
 
     async def withdraw(self, *entries: Entry) -> None:
-        """Commit that the tail was withdrawn, and entries after it."""
+        """Withdraw the tail and add entries, in one commit."""
         await self.append(Append(1, withdraw_tail=True, entries=entries))
 
     async def append(self, *appends: Append) -> None:
@@ -103,7 +103,7 @@ class WrittenLog:
         self.bus.publish(Moved(self.task_id, commit if self.hands_on_commits else None))
 
     async def fold(self) -> None:
-        """Make one row of the tail, as at a goodbye."""
+        """Fold the tail into one row, as at a goodbye."""
         folded = self.draft.fold()
         if folded is not None:
             revision, row = folded

@@ -1,2 +1,4 @@
 """Tests of tasklogs_server.store.
-Other rooms come in only as the real parts that it stands on."""
+
+They use other packages only as its real dependencies.
+"""

@@ -22,7 +22,7 @@ async def store(database: str) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def sql(database: str) -> AsyncIterator[Connection]:
-    """A connection beside the store's, to look at rows and to change them."""
+    """A connection that is not the store's, to read and change rows."""
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
@@ -35,5 +35,5 @@ async def task(store: Store) -> UUID:
 
 @pytest.fixture
 async def log(store: Store, task: UUID) -> Log:
-    """The task's log with its fence taken."""
+    """The task's log, with its fence raised."""
     return await Log.open(store, task)

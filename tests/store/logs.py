@@ -39,7 +39,7 @@ else:
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ENTRY_COLUMNS = ("task_id", "epoch", "ordinal", "id", "revision", "head", "content")
 _numbers = itertools.count(1)
-# Higher than those of any server that a test runs on the same store.
+# Higher than the serials of any server that a test runs on the same store.
 _serials = itertools.count(1_000_000_000)
 
 
@@ -75,7 +75,7 @@ class Log:
 
     @classmethod
     async def open(cls, store: Store, task_id: UUID) -> Self:
-        """Take the task's fence, for a session that no server looks after."""
+        """Raise the task's fence, for a session without a server."""
         serial = next(_serials)
         opening = await store.sessions.open_session(
             task_id, serial=serial, admit=lambda _: None, connect=lambda facts: facts
@@ -83,7 +83,7 @@ class Log:
         return cls(store, task_id, opening.fence, opening.head, serial)
 
     async def lose_session(self) -> None:
-        """Note that the stream of this session is gone."""
+        """Record that the stream of this session has ended."""
         await self.store.sessions.lose_sessions([self.serial])
 
     def commit(
@@ -132,7 +132,7 @@ class Log:
         )
 
     async def write(self, commit: Commit) -> Outcome:
-        """Commit, and go on from there where that worked."""
+        """Commit, and continue from there if that succeeded."""
         outcome = (await self.store.writes.commit([commit]))[self.task_id]
         if outcome is Outcome.COMMITTED:
             self.head = commit.head
@@ -150,7 +150,7 @@ class Log:
 def entry_row(
     epoch: int, ordinal: int, revision: int, content: bytes, *, id_: int | None = None
 ) -> EntryRow:
-    """Make an entry's row; its id is its ordinal."""
+    """Make an entry's row. Its id is its ordinal."""
     id_ = ordinal if id_ is None else id_
     head = encode_head(id_, EntryType.OUTPUT, Time(ordinal + 1, 0), revision, 0, len(content))
     return EntryRow(epoch, ordinal, id_, revision, head, content)
@@ -158,7 +158,7 @@ def entry_row(
 
 async def waits_for_a_lock(sql: Connection) -> bool:
     """Whether anyone in this database waits for a lock now."""
-    # Within a transaction the first look would be kept.
+    # Within a transaction Postgres would return its first snapshot again.
     await sql.execute("SELECT pg_stat_clear_snapshot()")
     waiting: bool = await sql.fetchval(
         "SELECT EXISTS (SELECT FROM pg_stat_activity"

@@ -1,7 +1,7 @@
-"""Growing tails do not bloat the tables: what Postgres takes, against a fresh copy of the rows.
+"""Growing tails do not bloat the tables: their size is compared with that of a fresh copy.
 
-Short by default. `TASKLOGS_BLOAT_SECONDS=600 pytest -s tests/store/test_bloat.py` is the long one:
-it prints a line every so often.
+The default run is short. `TASKLOGS_BLOAT_SECONDS=600 pytest -s tests/store/test_bloat.py` is a long
+run, which prints a line from time to time.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from tests.support.fixtures.postgres import PostgresServer
 SECONDS = float(os.environ.get("TASKLOGS_BLOAT_SECONDS", "20"))
 TASKS = 50
 CHANGES_A_SECOND = 20
-"""Of each task: a terminal agent that writes."""
+"""Per task, as for a terminal agent that writes."""
 STEP_BYTES = 200
 STEPS_AN_ENTRY = 200
 TABLES = ("log_heads", "log_entries", "log_tail_parts", "log_events")
-# Below this a table's size is a few pages and the rows that came since the last vacuum.
+# Below this a table's size is a few pages and the rows added since the last vacuum.
 COUNTED_FROM_BYTES = 4 * 1024 * 1024
 
 
 @dataclass
 class Typist:
-    """A task whose tail grows; each entry is followed by another one."""
+    """A task whose tail grows. When an entry is long, the next one begins."""
 
     task_id: UUID
     fence: int
@@ -52,7 +52,7 @@ class Typist:
     length: int = 0
 
     def change(self) -> Append:
-        """Let the tail grow, redraw its end now and then, and begin another when it is long."""
+        """Let the tail grow, redraw its end sometimes, and begin the next entry when it is long."""
         self.steps += 1
         if self.length == 0 or self.steps % STEPS_AN_ENTRY == 0:
             opens, self.id_ = self.length == 0, next(self.ids)
@@ -75,7 +75,7 @@ def _text() -> bytes:
 
 
 async def typists(store: Store) -> Sequence[Typist]:
-    """Make the tasks, each at another place of its entry."""
+    """Make the tasks, each with an entry of another length."""
     made = []
     for number in range(TASKS):
         task_id = await new_task(store)
@@ -88,7 +88,7 @@ async def typists(store: Store) -> Sequence[Typist]:
 
 
 async def type_for(store: Store, writers: Sequence[Typist], seconds: float) -> int:
-    """Commit the changes of all, round after round; return how many there were."""
+    """Commit the changes of all tasks, round after round. Return the number of changes."""
     began = time.monotonic()
     for number in itertools.count(1):
         commits = []
@@ -101,13 +101,14 @@ async def type_for(store: Store, writers: Sequence[Typist], seconds: float) -> i
         assert set(outcomes.values()) == {Outcome.COMMITTED}
         if time.monotonic() - began >= seconds:
             return number * len(writers)
-        # A machine that is too slow for the rate types slower; it is the dead rows that count.
+        # A machine that is too slow for the rate makes fewer changes. That is fine: the test is
+        # about dead rows.
         await asyncio.sleep(max(0.0, began + number / CHANGES_A_SECOND - time.monotonic()))
     raise AssertionError
 
 
 async def sizes(sql: Connection) -> dict[str, tuple[int, int]]:
-    """What each table takes with its indexes and TOAST, and what a fresh copy of it takes."""
+    """The size of each table with its indexes and TOAST, and that of a fresh copy."""
     measured = {}
     for table in TABLES:
         transaction = sql.transaction()
@@ -124,7 +125,7 @@ async def sizes(sql: Connection) -> dict[str, tuple[int, int]]:
 
 
 def described(measured: dict[str, tuple[int, int]]) -> str:
-    """One line of what was measured."""
+    """The measured sizes in one line."""
     return ", ".join(
         f"{table} {total / 2**20:.1f}/{fresh / 2**20:.1f} MiB"
         for table, (total, fresh) in measured.items()

@@ -1,4 +1,4 @@
-"""Connections break, and the store says so in its own words."""
+"""Connections that break cause domain errors and are replaced."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ async def test_an_idle_connection_that_was_killed_is_not_lent_again(
     assert await backend(connections) != pid
 
 
-async def test_a_cancelled_caller_leaves_no_answer_for_the_next(connections: Connections) -> None:
+async def test_the_next_caller_never_reads_the_response_of_a_cancelled_one(
+    connections: Connections,
+) -> None:
     async def sleep() -> None:
         async with connections.use() as connection:
             await connection.fetchval("SELECT pg_sleep(10)")
@@ -86,7 +88,7 @@ async def test_a_cancelled_caller_leaves_no_answer_for_the_next(connections: Con
 
 
 @pytest.mark.parametrize("error", [TaskNotFound("x"), asyncpg.UniqueViolationError("x")])
-async def test_a_refusal_does_not_cost_the_connection(
+async def test_a_connection_stays_usable_after_a_domain_error(
     connections: Connections, error: Exception
 ) -> None:
     pid = await backend(connections)
@@ -161,7 +163,7 @@ CORRUPT: Sequence[Exception] = [
     [*((one, StoreUnavailable) for one in UNAVAILABLE), *((one, LogCorrupt) for one in CORRUPT)],
     ids=lambda one: one.__name__ if isinstance(one, type) else type(one).__name__,
 )
-def test_what_the_driver_raises_becomes_an_error_of_the_domain(
+def test_errors_of_the_driver_become_domain_errors(
     error: Exception, expected: type[TaskLogsError]
 ) -> None:
     with pytest.raises(expected) as raised, translated():
@@ -170,7 +172,7 @@ def test_what_the_driver_raises_becomes_an_error_of_the_domain(
     assert "x" not in raised.value.message.split()
 
 
-async def test_a_row_that_somebody_holds_keeps_its_callers_waiting_for_seconds_only(
+async def test_a_locked_row_delays_its_callers_by_a_few_seconds_only(
     store: Store, task: UUID, sql: Connection
 ) -> None:
     other = await new_task(store)

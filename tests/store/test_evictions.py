@@ -1,4 +1,4 @@
-"""Eviction: the oldest goes first, nothing young, never the tail; commits go on regardless."""
+"""Eviction removes the oldest rows first, but no young entry and never the tail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def limits(
 
 
 async def evict_all(log: Log, to: LogLimits) -> int:
-    """Evict chunk by chunk until there is nothing to do; return how many chunks it took."""
+    """Evict chunk by chunk until nothing is left to evict. Return the number of chunks."""
     chunks = 0
     while (await log.store.evictions.evict(log.task_id, to)).outcome is EVICTED:
         chunks += 1
@@ -37,7 +37,7 @@ async def evict_all(log: Log, to: LogLimits) -> int:
 
 
 async def pass_time(sql: Connection, log: Log, days: int) -> None:
-    """Let all entries and events of a log be older."""
+    """Make all entries and events of a log older."""
     for table in ("log_entries", "log_events"):
         await sql.execute(
             f"UPDATE {table} SET committed_at = committed_at - make_interval(days => $2)"
@@ -48,7 +48,7 @@ async def pass_time(sql: Connection, log: Log, days: int) -> None:
 
 
 async def rows_of(sql: Connection, task_id: UUID) -> int:
-    """Count the rows that a log has, which is what its head counts."""
+    """Count the rows of a log, as its head counts them."""
     return int(
         await sql.fetchval(
             "SELECT (SELECT count(*) FROM log_entries WHERE task_id = $1)"
@@ -65,7 +65,7 @@ async def test_a_log_within_its_limits_loses_nothing(log: Log) -> None:
     assert await log.contents() == ["a", "b", "c"]
 
 
-async def test_the_oldest_epoch_goes_first_then_the_oldest_entries_of_the_current_one(
+async def test_the_oldest_epoch_is_evicted_first_then_the_oldest_entries_of_the_current_one(
     log: Log, sql: Connection
 ) -> None:
     await log.write(log.commit([b"a0", b"a1"], open_epoch=True))
@@ -79,23 +79,23 @@ async def test_the_oldest_epoch_goes_first_then_the_oldest_entries_of_the_curren
         [[], ["b0", "b1", "b2", "b3"]],
         [[], ["b1", "b2", "b3"]],
         [[], ["b2", "b3"]],
-        [[], ["b2", "b3"]],  # the tail stays, and what is the last where it is withdrawn
+        [[], ["b2", "b3"]],  # the tail stays, and the entry before it
     ]
     task = await log.store.tasks.get(log.task_id)
     assert (task.head.held_bytes, task.head.held_entries, task.head.entries) == (4, 2, 4)
     assert task.head.rows - task.head.evicted.rows == await rows_of(sql, log.task_id)
 
 
-async def test_what_is_evicted_reaches_exactly_as_far_as_it_says(log: Log) -> None:
+async def test_an_eviction_removes_exactly_the_prefix_that_it_reports(log: Log) -> None:
     await log.write(log.commit([b"a"] * 40, open_epoch=True))
     holding = await log.store.evictions.evict(log.task_id, limits(rows=32))
-    # 41 rows: nine must go, and a sixteenth of the limit with them.
+    # 41 rows: nine must be evicted, and a sixteenth of the limit in addition.
     assert (holding.rows, holding.evicted.revision, holding.evicted.ordinal) == (30, 12, 10)
     page = await log.page()
     assert (page.first_id, page.start, page.end) == (11, 11, 40)
 
 
-async def test_nothing_younger_than_the_retention_goes(log: Log, sql: Connection) -> None:
+async def test_nothing_younger_than_the_retention_is_evicted(log: Log, sql: Connection) -> None:
     await log.write(log.commit([b"a", b"b", b"c"], open_epoch=True))
     small = limits(rows=1, min_retention=WEEK)
     assert await evict_all(log, small) == 0
@@ -113,7 +113,7 @@ async def test_nothing_younger_than_the_retention_goes(log: Log, sql: Connection
 
 
 @pytest.mark.parametrize("folds", [False, True], ids=["sealed", "folded, then sealed"])
-async def test_an_entry_is_as_young_as_its_last_change(
+async def test_the_age_of_an_entry_counts_from_its_last_change(
     log: Log, sql: Connection, folds: bool
 ) -> None:
     await log.write(log.commit([b"a", b"b"], open_epoch=True))
@@ -131,7 +131,7 @@ async def test_an_entry_is_as_young_as_its_last_change(
     assert await log.contents(PageQuery(epoch=1)) == ["bb", "c", "d"]
 
 
-async def test_nothing_goes_from_behind_a_young_entry_where_the_clock_was_set_back(
+async def test_after_the_clock_was_set_back_nothing_behind_a_young_entry_is_evicted(
     log: Log, sql: Connection
 ) -> None:
     await log.write(log.commit([b"a", b"b", b"c", b"d", b"e", b"f"], open_epoch=True))
@@ -141,7 +141,7 @@ async def test_nothing_goes_from_behind_a_young_entry_where_the_clock_was_set_ba
     assert await log.contents() == ["c", "d", "e", "f"]
 
 
-async def test_without_a_retention_not_even_an_entry_from_the_future_stays(
+async def test_without_a_retention_an_entry_with_a_future_time_is_evicted_too(
     log: Log, sql: Connection
 ) -> None:
     await log.write(log.commit([b"a", b"b", b"c"], open_epoch=True))
@@ -157,7 +157,7 @@ async def test_a_deleted_log_is_not_evicted_from(store: Store, log: Log) -> None
         await store.evictions.evict(log.task_id, limits())
 
 
-async def test_commits_go_on_where_they_were_whatever_was_evicted(
+async def test_commits_continue_at_their_revision_after_an_eviction(
     log: Log, sql: Connection
 ) -> None:
     await log.write(log.commit([b"a"] * 10, open_epoch=True))
@@ -173,7 +173,7 @@ async def test_commits_go_on_where_they_were_whatever_was_evicted(
     assert again.head.rows - again.head.evicted.rows == await rows_of(sql, log.task_id)
 
 
-async def test_the_last_id_is_known_after_a_withdrawal_whatever_was_evicted(log: Log) -> None:
+async def test_the_last_id_is_known_after_evictions_and_a_withdrawal(log: Log) -> None:
     await log.write(log.commit([b"a"] * 10, open_epoch=True))
     await evict_all(log, limits(rows=1))
     await log.write(log.commit(withdraw=True))
@@ -184,7 +184,9 @@ async def test_the_last_id_is_known_after_a_withdrawal_whatever_was_evicted(log:
     assert (opening.tail_content, opening.last_sealed_id) == (None, 8)
 
 
-async def test_a_head_that_is_held_or_has_moved_is_left_alone(log: Log, sql: Connection) -> None:
+async def test_a_log_whose_head_is_locked_or_has_changed_is_not_evicted_from(
+    log: Log, sql: Connection
+) -> None:
     await log.write(log.commit([b"a"] * 10, open_epoch=True))
     async with sql.transaction():
         await sql.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", log.task_id)
@@ -202,7 +204,7 @@ async def test_a_chunk_is_bounded_by_rows_and_by_bytes(log: Log) -> None:
     assert small.evicted.bytes == 15_000
 
 
-async def test_openings_and_withdrawals_go_with_the_entries_that_they_lie_between(
+async def test_openings_and_withdrawals_are_evicted_with_the_entries_after_them(
     log: Log, sql: Connection
 ) -> None:
     for _ in range(3):
@@ -211,17 +213,17 @@ async def test_openings_and_withdrawals_go_with_the_entries_that_they_lie_betwee
         await log.write(log.commit([b"c", b"d"]))
     events = "SELECT epoch, id IS NULL AS opens FROM log_events ORDER BY revision"
     await evict_all(log, limits(rows=2))
-    assert len(await sql.fetch(events)) == 6  # those of the last hour are counted for the limit
+    assert len(await sql.fetch(events)) == 6  # the limit of epochs counts those of the last hour
     await pass_time(sql, log, days=1)
     await log.write(log.commit([b"e", b"f"]))
     await evict_all(log, limits(rows=2))
-    # The withdrawal of epoch 3 came before what is held; its opening is where searches begin.
+    # The withdrawal of epoch 3 came before all stored entries. Searches begin at its opening.
     assert [tuple(row) for row in await sql.fetch(events)] == [(3, True)]
     task = await log.store.tasks.get(log.task_id)
     assert task.head.rows - task.head.evicted.rows == await rows_of(sql, log.task_id) == 3
 
 
-async def test_commits_and_evictions_that_race_lose_nothing_else(
+async def test_concurrent_commits_and_evictions_lose_only_what_is_evicted(
     store: Store, log: Log, sql: Connection
 ) -> None:
     await log.write(log.commit([b"0"], open_epoch=True))
@@ -249,7 +251,7 @@ async def test_commits_and_evictions_that_race_lose_nothing_else(
     assert task.head.rows - task.head.evicted.rows == await rows_of(sql, log.task_id)
 
 
-async def test_a_prefix_is_one_as_long_as_some_of_it_is_held(log: Log) -> None:
+async def test_a_prefix_is_recognised_while_some_of_it_is_stored(log: Log) -> None:
     await log.write(log.commit([b"0", b"1", b"2", b"3", b"4", b"5"], open_epoch=True))
     await evict_all(log, limits(bytes_=3))
     shown = [Entry(id_, EntryType.OUTPUT, Time(id_ + 1, 0), str(id_).encode()) for id_ in range(6)]
@@ -276,7 +278,7 @@ async def test_logs_past_their_limits_are_found_page_by_page(store: Store) -> No
     assert found == sorted(past)
 
 
-async def test_a_chunk_reads_no_more_than_itself_on_a_log_of_any_length(
+async def test_a_chunk_reads_only_its_own_rows_on_a_log_of_any_length(
     log: Log, sql: Connection
 ) -> None:
     await log.write(log.commit(open_epoch=True))

@@ -1,4 +1,4 @@
-"""What changed since a revision, against a model that replays the commits."""
+"""What changed since a revision, compared with a model that replays the commits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def store(database: str) -> AsyncIterator[Store]:
 
 @dataclass
 class Model:
-    """The log as its commits say, nothing else."""
+    """The log according to its commits."""
 
     entries: dict[tuple[int, int], types_pb2.TaskLogEntry] = field(default_factory=dict)
     """By epoch and ordinal."""
@@ -71,13 +71,13 @@ class Model:
         return {(epoch, one.id): one for (epoch, _), one in self.entries.items()}
 
     def revisions_after(self, revision: int) -> list[int]:
-        """Of everything that is told to whoever knows the log up to `revision`."""
+        """The revisions of what a reader that knows the log up to `revision` must get."""
         entries = [one.revision for one in self.entries.values()]
         known = [*entries, *(event.revision for event in self.events)]
         return sorted(one for one in known if one > revision)
 
     def view(self) -> View:
-        """What a follower knows who has all of it."""
+        """The log as a follower has it that was sent everything."""
         view = View(start=0, revision=self.revision)
         for key, one in self.log().items():
             view.entries[key] = types_pb2.TaskLogEntry()
@@ -102,7 +102,7 @@ async def pages_since(
 
 
 def encoded_changes(pages: Sequence[Changes]) -> list[pb.FollowTaskLogsResponse]:
-    """Encode what followers are told of pages, as it travels."""
+    """Return the messages for these pages, as a client decodes them."""
     fold = TailFold()
     return [
         pb.FollowTaskLogsResponse.FromString(message.encoded(as_delta=False))
@@ -122,7 +122,7 @@ def revisions_of(message: pb.FollowTaskLogsResponse) -> list[int]:
 
 
 async def written(store: Store) -> tuple[WrittenLog, Model, dict[int, View]]:
-    """Create a log, its model, and what a follower knows at each commit."""
+    """Create a log, its model, and the view of a follower at each commit."""
     log, model = await WrittenLog.open(store), Model()
     views = {0: model.view()}
 
@@ -137,14 +137,14 @@ async def written(store: Store) -> tuple[WrittenLog, Model, dict[int, View]]:
 async def check_from_everywhere(
     log: WrittenLog, model: Model, views: dict[int, View], **paging: Any
 ) -> None:
-    """From every revision: exactly what changed since, in order; applied, it makes the log."""
+    """Read from every revision. The pages must have exactly the later changes, in order."""
     for revision in range(model.revision + 1):
         messages = encoded_changes(await pages_since(log, revision, **paging))
         revisions = [one for message in messages for one in revisions_of(message)]
         assert revisions == model.revisions_after(revision), f"since {revision}"
         if revision in views:
             view = views[revision]
-            view.reconnect(expects_status=False)  # which is not the store's affair
+            view.reconnect(expects_status=False)  # the store sends none
             for message in messages:
                 view.apply(message)
             assert view.entries == model.log(), f"applied on {revision}"
@@ -170,7 +170,7 @@ histories = st.lists(
 
 
 class Scribe:
-    """Makes appends of steps, as an agent may send them."""
+    """Makes appends from steps, as an agent may send them."""
 
     def __init__(self) -> None:
         self._next_id = 0
@@ -230,7 +230,7 @@ class Scribe:
     page_bytes=st.integers(1, 60),
     known=st.integers(0, 40),
 )
-async def test_whatever_was_committed_changes_are_complete_and_in_order_from_any_revision(
+async def test_changes_from_any_revision_are_complete_and_in_order(
     store: Store, history: list[Any], rows: int, page_bytes: int, known: int
 ) -> None:
     log, model, views = await written(store)
@@ -257,7 +257,7 @@ async def test_whatever_was_committed_changes_are_complete_and_in_order_from_any
 async def test_a_caller_that_holds_the_tail_gets_only_its_growth(
     store: Store, history: list[Any], looks: list[bool]
 ) -> None:
-    """A feed's reads after some of the commits, deltas taken wherever they come."""
+    """A feed reads after some of the commits, and its follower gets each delta that exists."""
     log, model, _ = await written(store)
     scribe, fold, view = Scribe(), TailFold(), View(start=0)
     view.reconnect(expects_status=False)
@@ -361,7 +361,7 @@ async def test_a_withdrawal_is_reported_and_its_ordinal_is_used_again(
     assert encoded_changes(await pages_since(log, 5)) == []
 
 
-async def test_a_page_ends_where_it_is_full_and_the_next_goes_on_from_there(store: Store) -> None:
+async def test_a_page_ends_when_it_is_full_and_the_next_one_continues_there(store: Store) -> None:
     log, model, _ = await written(store)
     await log.entries(*many(25, size_bytes=100), open_epoch=True)
     await log.grow(24, "tail", keep_bytes=100)
@@ -381,7 +381,7 @@ async def test_an_entry_larger_than_a_page_is_a_page_of_its_own(store: Store) ->
     assert [len(page.changes) for page in pages] == [2, 1, 1]  # the first with the epoch
 
 
-async def test_earlier_epochs_are_in_what_changed(store: Store) -> None:
+async def test_changes_include_earlier_epochs(store: Store) -> None:
     log, _, _ = await written(store)
     await log.entries(entry(0, "a"), open_epoch=True)  # revisions 1, 2
     await log.entries(entry(0, "b"), open_epoch=True)  # 3, 4
@@ -456,10 +456,10 @@ async def test_reads_beside_commits_see_whole_commits_only(store: Store) -> None
 
 
 @pytest.mark.parametrize("behind", [0, 1, 3, 500, 19_000])
-async def test_a_page_of_a_long_log_looks_at_little_more_than_it_holds(
+async def test_a_page_of_a_long_log_reads_little_more_than_its_own_rows(
     store: Store, database: str, behind: int
 ) -> None:
-    """However far behind: a scan up to the revision would read at every entry since."""
+    """This holds for a reader at any revision, so there is no scan of all later entries."""
     log, _, _ = await written(store)
     await log.entries(open_epoch=True)
     for first in range(0, 20_000, 5_000):

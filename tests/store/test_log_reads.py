@@ -1,4 +1,4 @@
-"""Pages of a log: the same bytes whatever way it was written."""
+"""Pages of a log: their bytes do not depend on how the log was written."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.support.fixtures.postgres import MakeDatabase
 
 @pytest.fixture(scope="module")
 def database(make_database: MakeDatabase) -> Iterator[str]:
-    """One for all: each test reads a task of its own, and none is about others."""
+    """One database for all tests, because each test reads a task of its own."""
     with make_database() as dsn:
         yield dsn
 
 
 async def fill(log: Log, count: int, *, parts: bool) -> list[str]:
-    """Write `count` entries; with `parts` the last one grows after it is stored."""
+    """Write `count` entries. With `parts` the last one grows after it is stored."""
     contents = [f"entry {number}".ljust(100, ".") for number in range(count)]
     await log.write(log.commit([one.encode() for one in contents], open_epoch=True))
     if parts:
@@ -34,7 +34,7 @@ async def fill(log: Log, count: int, *, parts: bool) -> list[str]:
 
 
 async def pages(log: Log, query: PageQuery) -> list[list[str]]:
-    """Read page after page as a token would."""
+    """Read page after page, as page tokens do."""
     page = await log.page(query)
     read = [[entry.content for entry in decoded(page)]]
     while page.next_ordinal < page.end:
@@ -75,12 +75,12 @@ async def test_pages_by_bytes_hold_each_entry_once(log: Log, page_bytes: int, pa
 
 
 @WITH_PARTS
-async def test_a_page_is_filled_by_the_entry_that_reaches_its_bytes(log: Log, parts: bool) -> None:
+async def test_a_page_ends_after_the_entry_that_reaches_its_bytes(log: Log, parts: bool) -> None:
     await fill(log, 4, parts=parts)
     one = len((await log.page(PageQuery(rows=1))).encoded)
     assert [len(page) for page in await pages(log, PageQuery(page_bytes=2 * one))] == [2, 2]
     assert len((await pages(log, PageQuery(page_bytes=2 * one + 1)))[0]) == 3
-    # The tail in parts lies exactly where the page ends.
+    # The page ends exactly before the tail in parts.
     assert [len(page) for page in await pages(log, PageQuery(page_bytes=3 * one))] == [3, 1]
     assert [len(page) for page in await pages(log, PageQuery(rows=3))] == [3, 1]
 
@@ -116,7 +116,7 @@ async def test_earlier_epochs_stay_readable(log: Log) -> None:
     assert await log.contents(PageQuery(epoch=3)) == []
 
 
-async def test_a_tail_of_1500_parts_is_folded_on_the_way_out(log: Log, sql: Connection) -> None:
+async def test_a_tail_of_1500_parts_is_folded_when_it_is_read(log: Log, sql: Connection) -> None:
     await log.write(log.commit([b"start"], open_epoch=True))
     revision = log.head.revision
     rows = []
@@ -152,7 +152,7 @@ async def test_a_part_that_does_not_fit_is_corruption(log: Log) -> None:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(contents=st.lists(st.text(st.sampled_from("a\0ä€𝄞\n\\'"), max_size=20), min_size=1))
-async def test_any_content_comes_back_as_it_was_given(store: Store, contents: list[str]) -> None:
+async def test_any_content_is_read_back_unchanged(store: Store, contents: list[str]) -> None:
     log = await Log.open(store, await new_task(store))
     encoded = [one.encode() for one in contents]
     await log.write(log.commit(encoded, open_epoch=True))

@@ -88,7 +88,7 @@ async def test_the_confirmed_time_never_moves_back(log: Log, store: Store) -> No
     assert (await store.tasks.get(log.task_id)).head.snapshot_at is not None
 
 
-async def test_a_confirmation_of_an_earlier_session_counts_and_a_later_ones_does_not(
+async def test_a_time_of_an_earlier_session_is_stored_and_one_above_the_fence_is_not(
     log: Log, store: Store
 ) -> None:
     await log.write(log.commit([b"a"], open_epoch=True))
@@ -125,7 +125,7 @@ async def test_the_parts_of_a_withdrawn_tail_are_deleted(log: Log, sql: Connecti
 async def test_nothing_is_visible_before_the_commit(
     log: Log, store: Store, sql: Connection
 ) -> None:
-    """I5: the commit is held up in the middle, with its head written and its rows not."""
+    """I5: a lock stops the commit after it has written its head and before its rows."""
     await log.write(log.commit([b"a"], open_epoch=True))
     async with sql.transaction():
         await sql.execute("LOCK TABLE log_events IN ACCESS EXCLUSIVE MODE")

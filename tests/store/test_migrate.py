@@ -1,4 +1,4 @@
-"""The schema, and how it comes to be."""
+"""The schema and its migrations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def empty_database(shared_postgres: PostgresServer) -> str:
     return shared_postgres.dsn(name)
 
 
-async def test_a_new_database_gets_the_schema_and_a_second_time_changes_nothing(
+async def test_a_new_database_gets_the_schema_and_a_second_migration_changes_nothing(
     empty_database: str,
 ) -> None:
     await migrate(empty_database)
@@ -144,7 +144,7 @@ async def test_every_table_of_logs_is_keyed_by_its_task_and_none_refers_to_anoth
     assert await sql.fetchval("SELECT count(*) FROM pg_constraint WHERE contype = 'f'") == 0
 
 
-async def test_content_stays_in_line_where_it_fits(sql: Connection) -> None:
+async def test_content_is_stored_in_line_if_it_fits(sql: Connection) -> None:
     rows = await sql.fetch(
         "SELECT attname, attstorage::text FROM pg_attribute"
         " WHERE attrelid = 'log_entries'::regclass AND attname IN ('head', 'content')"
@@ -157,7 +157,7 @@ async def test_commits_update_heads_in_place(store: Store, sql: Connection) -> N
     await log.write(log.commit([b"a"], open_epoch=True))
     for number in range(100):
         await log.write(log.commit(grow=b"x", keep=number))
-    await store.close()  # the counters of a connection that ends are there to be read
+    await store.close()  # Postgres publishes the counters of a connection when it ends
 
     async def counted() -> bool:
         await sql.execute("SELECT pg_stat_clear_snapshot()")
@@ -167,7 +167,7 @@ async def test_commits_update_heads_in_place(store: Store, sql: Connection) -> N
     assert await sql.fetchval(_UPDATES.format("n_tup_hot_upd")) >= 101
 
 
-async def test_a_schema_of_a_newer_server_is_refused_in_words(database: str) -> None:
+async def test_the_schema_of_a_newer_server_is_refused_with_a_reason(database: str) -> None:
     connection = await asyncpg.connect(database)
     try:
         await connection.execute("UPDATE alembic_version SET version_num = '9999'")

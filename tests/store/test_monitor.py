@@ -1,4 +1,4 @@
-"""Postgres stops, freezes and comes back: nobody waits for one that is away."""
+"""Postgres stops, freezes and returns. No caller waits while it is away."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.postgres import PostgresServer
 
-# A watch gives a silent Postgres 2.2 s, and begins to ask every half second.
+# A monitor checks every half second, and waits 2.2 s for a silent Postgres.
 NOTICED_SECONDS = 10.0
-# What is refused at once takes microseconds; other work holds this machine up.
+# A refusal takes microseconds. The rest of this time is for a busy machine.
 AT_ONCE_SECONDS = 1.0
 
 
 class Watched:
-    """Connections to a Postgres that is watched, and what the monitor has reported."""
+    """Connections to a Postgres with a monitor, and what the monitor has reported."""
 
     def __init__(self, dsn: str, size: int = 2) -> None:
         self.circuit_breaker = CircuitBreaker()
@@ -72,13 +72,13 @@ async def watched(postgres_server: PostgresServer) -> AsyncIterator[Watched]:
 
 @pytest.fixture
 def frozen(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
-    """To be frozen; thawed in the end, or it could not be stopped."""
+    """A Postgres to freeze. It is resumed at the end: a frozen one cannot be stopped."""
     yield postgres_server
     postgres_server.thaw()
 
 
 async def refused(asking: Awaitable[object]) -> float:
-    """Fail where it is answered; return how long the refusal took."""
+    """Return how long the refusal took. Fail if there is none."""
     began = time.monotonic()
     with pytest.raises(StoreUnavailable):
         await asking
@@ -117,7 +117,7 @@ async def test_callers_of_a_frozen_postgres_fail_soon_and_later_ones_at_once(
         async with watched.connections.use() as connection:
             await connection.executemany("SELECT $1::bytea", rows)
 
-    # One waits for its answer, one to get rid of what it sends, the others for their turn.
+    # One waits for its response, one to send its statement, the others for a connection.
     waiting = [asyncio.create_task(refused(watched.ask())), asyncio.create_task(refused(write()))]
     waiting += [asyncio.create_task(refused(watched.ask())) for _ in range(20)]
     assert max(await asyncio.gather(*waiting)) < NOTICED_SECONDS
@@ -138,11 +138,11 @@ async def test_a_caller_that_is_connecting_to_a_frozen_postgres_fails_soon(
 
     took = await asyncio.gather(*(refused(watched.ask()) for _ in range(3)))
 
-    # Connecting alone would take 5 s, and the third would have begun only then.
+    # Connecting would time out after 5 s, and the third caller would begin only then.
     assert max(took) < NOTICED_SECONDS / 2
 
 
-async def test_a_network_that_swallows_everything_is_as_good_as_a_stopped_postgres(
+async def test_a_network_that_drops_everything_counts_as_a_stopped_postgres(
     postgres_server: PostgresServer,
 ) -> None:
     [directory] = re.findall(r"host=([^&]+)", postgres_server.dsn())
@@ -159,7 +159,7 @@ async def test_a_network_that_swallows_everything_is_as_good_as_a_stopped_postgr
             assert await one.ask() == 1
 
 
-async def test_a_connection_that_was_killed_is_not_taken_for_the_end_of_postgres(
+async def test_a_killed_connection_does_not_count_as_a_stopped_postgres(
     watched: Watched, database: str
 ) -> None:
     async with watched.connections.use() as connection:
@@ -174,12 +174,12 @@ async def test_a_connection_that_was_killed_is_not_taken_for_the_end_of_postgres
     assert watched.reported == [True]
 
 
-async def test_a_slow_statement_is_waited_for(watched: Watched) -> None:
+async def test_a_slow_statement_is_not_cut_off(watched: Watched) -> None:
     assert await watched.ask("SELECT 7 FROM pg_sleep(3)") == 7
     assert watched.reported == [True]
 
 
-async def test_a_postgres_that_takes_no_heartbeat_cannot_do_its_work_but_is_read(
+async def test_a_postgres_that_refuses_the_heartbeat_is_reported_and_still_read(
     watched: Watched,
 ) -> None:
     refusing = True

@@ -1,4 +1,4 @@
-"""Named parameters become numbers; nothing else of a statement changes."""
+"""Named parameters become numbers. The rest of a statement does not change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_names_are_numbered_in_the_order_in_which_they_first_occur() -> None:
         "interval '00:15:00'",
     ],
 )
-def test_what_is_no_parameter_stays_as_it_is(text: str) -> None:
+def test_text_that_is_not_a_parameter_stays_unchanged(text: str) -> None:
     statement = NamedStatement(f"SELECT :a, {text}, :b")
     assert statement.sql == f"SELECT $1, {text}, $2"
 
@@ -48,7 +48,7 @@ def test_values_and_parameters_must_match(values: dict[str, object]) -> None:
         NamedStatement("SELECT :a, :b").arguments(values)
 
 
-async def test_postgres_takes_it(sql: Connection) -> None:
+async def test_postgres_accepts_the_statement(sql: Connection) -> None:
     statement = NamedStatement("SELECT :a::int - :b::int, ':c', :a::int")
     row = await sql.fetchrow(statement.sql, *statement.arguments({"b": 1, "a": 3}))
     assert row is not None

@@ -1,4 +1,4 @@
-"""EXPLAIN guards: the hot read touches what it returns, on a log of any length."""
+"""EXPLAIN guards: a read accesses only what it returns, on a log of any length."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ async def explain_read(sql: Connection, log: Log, query: Query, rows: int) -> di
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-async def test_a_read_scans_no_table_and_few_pages(big: Log, sql: Connection, mode: str) -> None:
+async def test_a_read_scans_no_table_and_reads_few_pages(
+    big: Log, sql: Connection, mode: str
+) -> None:
     await sql.execute(f"SET plan_cache_mode = {mode}")
     await sql.execute("SET jit = off")
     for name, query in QUERIES.items():
@@ -93,7 +95,7 @@ async def test_a_read_scans_no_table_and_few_pages(big: Log, sql: Connection, mo
             for node in nodes(plan)
             if node["Node Type"] == "Seq Scan"
         }
-        # Where a table is one page, or empty, a scan of it is as good as its index.
+        # If a table is empty or has one page, a scan costs no more than its index.
         assert "log_entries" not in scans, (name, scans)
         buffers = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
         assert buffers < 60, (name, buffers)
@@ -102,7 +104,7 @@ async def test_a_read_scans_no_table_and_few_pages(big: Log, sql: Connection, mo
 
 
 async def test_a_read_scans_no_table_of_tasks_either(big: Log, sql: Connection) -> None:
-    """With scans made dear, what is still scanned has no index that serves."""
+    """Scans are made expensive, so a table that is still scanned has no usable index."""
     await sql.execute("SET enable_seqscan = off")
     for name, query in QUERIES.items():
         plan = await explain_read(sql, big, query, rows=30)
@@ -132,7 +134,7 @@ async def test_a_commit_touches_its_own_rows(big: Log, sql: Connection) -> None:
     assert plan["Shared Hit Blocks"] < 150
 
 
-async def test_losses_touch_the_sessions_that_are_open(store: Store, sql: Connection) -> None:
+async def test_marking_losses_reads_only_open_sessions(store: Store, sql: Connection) -> None:
     process_id = store.sessions._lease_terms.process_id
     await sql.execute(
         "INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone,"

@@ -1,4 +1,4 @@
-"""Whether a database can be used: what a Postgres that is not ready yet answers."""
+"""The check of a database at the start, with a Postgres that is not ready yet."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ async def test_another_process_relies_on_the_heartbeat(
 
 
 async def test_the_lease_runs_from_the_loss(store: Store, held: UUID, sql: Connection) -> None:
-    # This server has been there for long.
+    # This server has been up for long.
     store.tasks._lease_terms = store.tasks._lease_terms._replace(
         up_since=store.tasks._lease_terms.up_since - timedelta(hours=1)
     )
@@ -120,7 +120,7 @@ async def test_a_process_asks_for_its_own_open_sessions_and_marks_no_other(
     assert await store.sessions.open_serials(9, but_for=[]) == []
 
 
-async def test_a_locked_row_is_told_and_delays_no_other_task(
+async def test_a_locked_row_is_returned_and_delays_no_other_task(
     store: Store, held: UUID, sql: Connection
 ) -> None:
     other = await new_task(store)
@@ -135,7 +135,7 @@ async def test_a_locked_row_is_told_and_delays_no_other_task(
     assert not (await store.tasks.get(held)).agent_connected
 
 
-async def test_a_loss_keeps_the_time_at_which_it_was_noted_first(
+async def test_a_loss_keeps_the_time_of_its_first_mark(
     store: Store, held: UUID, sql: Connection
 ) -> None:
     await store.sessions.lose_sessions([1])

@@ -17,19 +17,19 @@ from tasklogs_server.store.tasks import LIST_BYTES, NEWEST
 from tests.store.logs import Connection, Log, new_task
 
 
-async def test_a_name_is_the_owners_once_and_free_again_after_deletion(store: Store) -> None:
+async def test_a_name_is_unique_per_owner_and_free_again_after_deletion(store: Store) -> None:
     first = await new_task(store, "one")
     with pytest.raises(TaskNameTaken):
         await new_task(store, "one")
     await store.tasks.delete(first)
     second = await new_task(store, "one")
     assert await store.tasks.resolve(TaskName("local", "one")) == second
-    # The first one's rows are still there, and their purge must not free the second's name.
+    # The first task's rows are still stored. Their purge must not free the name of the second.
     await store.tasks.purge(first)
     assert await store.tasks.resolve(TaskName("local", "one")) == second
 
 
-async def test_of_two_who_take_a_name_at_once_one_gets_it(store: Store) -> None:
+async def test_of_two_tasks_created_at_once_with_one_name_one_succeeds(store: Store) -> None:
     results = await asyncio.gather(
         *(new_task(store, "contested") for _ in range(4)), return_exceptions=True
     )
@@ -50,7 +50,7 @@ async def test_a_deleted_task_is_gone_at_once(store: Store, task: UUID) -> None:
     assert await store.tasks.list_(owner=None, after=NEWEST, limit=10) == ([], False)
 
 
-async def test_a_purge_goes_in_chunks_and_takes_one_tasks_rows(
+async def test_a_purge_deletes_the_rows_of_one_task_in_chunks(
     store: Store, log: Log, sql: Connection
 ) -> None:
     other = await Log.open(store, await new_task(store))
@@ -90,7 +90,7 @@ async def test_changes_of_facts_take_turns(store: Store, task: UUID) -> None:
     assert (await store.tasks.get(task)).facts.build_number == 20
 
 
-async def test_a_list_goes_on_where_it_stopped(store: Store) -> None:
+async def test_a_list_continues_after_its_position(store: Store) -> None:
     made = [await new_task(store) for _ in range(5)]
     seen: list[UUID] = []
     position = NEWEST
@@ -101,14 +101,14 @@ async def test_a_list_goes_on_where_it_stopped(store: Store) -> None:
     assert await store.tasks.list_(owner="other", after=NEWEST, limit=2) == ([], False)
 
 
-async def test_a_task_that_never_was_is_not_found(store: Store) -> None:
+async def test_an_unknown_task_id_is_not_found(store: Store) -> None:
     with pytest.raises(TaskNotFound):
         await store.tasks.get(uuid.uuid4())
     with pytest.raises(TaskNotFound):
         await store.tasks.resolve(TaskName("local", "nobody"))
 
 
-async def test_a_list_ends_where_its_prompts_fill_a_page_and_goes_on_from_there(
+async def test_a_list_page_ends_when_prompts_fill_it_and_the_next_one_continues_there(
     store: Store,
 ) -> None:
     made = [await _prompted(store, "x" * 60_000) for _ in range(40)]

@@ -101,5 +101,5 @@ async def refuse(sql: Connection, event: str, table: str, tasks: list[UUID], cod
         WHEN ({row}.task_id IN ({named})) EXECUTE FUNCTION refuse()""")
 
 
-# A check says no; a row is corrupt; a block cannot be read.
+# A check fails; a row is corrupt; a block cannot be read.
 CODES = pytest.mark.parametrize("code", ["23514", "XX001", "58030"])

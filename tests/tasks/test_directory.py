@@ -1,4 +1,4 @@
-"""The directory of tasks: what it lists, what it deletes, and whom it tells."""
+"""The directory of tasks: its lists, its deletions, and its notes to sessions."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ async def test_every_call_is_counted_by_method_and_code_and_timed(make_server: M
 
 
 async def _all_are_over(server: Server) -> bool:
-    """A caller may have its response a moment before the server knows that it was read."""
+    """A caller may have its response before the server knows that it was read."""
     return (await scrape(server))("tasklogs_rpcs_under_way", method=GET) == 0
 
 

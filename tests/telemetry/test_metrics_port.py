@@ -1,4 +1,4 @@
-"""Hostile clients of the metrics port: they get no more than others, and stop no scrape."""
+"""Hostile clients of the metrics port: they get nothing more than others, and no scrape fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads of entries are what protobuf itself would write."""
+"""The encoded heads of entries equal what protobuf writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
     content=st.text(max_size=300),
 )
 @example(0, EntryType.INPUT, 0, 0, 1, 0, "")
-def test_a_head_and_its_content_are_the_entry_as_it_travels(
+def test_a_head_and_its_content_are_the_encoded_entry(
     id_: int,
     type_: EntryType,
     seconds: int,
@@ -45,7 +45,7 @@ def test_a_head_and_its_content_are_the_entry_as_it_travels(
     head = encode_head(id_, type_, Time(seconds, nanos), revision, dropped_bytes, len(encoded))
     decoded = task_logs_pb2.GetTaskLogsResponse.FromString(head + encoded)
     assert decoded == expected
-    if content:  # an empty content is written out here and left out there
+    if content:  # an empty content is encoded here, and left out by protobuf
         assert head + encoded == expected.SerializeToString(deterministic=True)
 
 

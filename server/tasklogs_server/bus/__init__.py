@@ -1,4 +1,4 @@
-"""Notes that something changed: hints to look at the store, which alone decides.
+"""Notes that something changed: hints to read the store. Only the store decides.
 
 Within a process a note may carry the commit itself. No decisions here.
 """

@@ -1,4 +1,4 @@
-"""What server processes, and the packages of one process, tell each other: hints to look."""
+"""Notes between server processes and between packages of one process: hints to read the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class Moved:
     """The task's log, or the facts of its status, changed.
 
     `commit`: the change of the log, if this process committed it. It is not sent to other
-    processes. A listener that knows the log up to the commit's base need not read the store.
+    processes. A listener that knows the log up to the commit's base does not have to read the
+    store.
     """
 
     task_id: UUID

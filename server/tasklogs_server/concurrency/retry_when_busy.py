@@ -1,4 +1,4 @@
-"""Agent streams wait for a busy store, as they wait for a slow commit."""
+"""Retries work of an agent stream while the store is busy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ T = TypeVar("T")
 async def retry_when_busy(work: Callable[[], Awaitable[T]]) -> T:
     """Return what `work` returns. Try it again as long as it raises StoreBusy.
 
-    The stream is not read meanwhile. To end it instead would cost the store another handshake.
+    The stream is not read meanwhile. Ending the stream instead would cost the store another
+    handshake.
     """
     while True:
         try:

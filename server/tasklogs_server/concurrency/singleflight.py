@@ -1,7 +1,7 @@
 """Callers that ask for the same thing at the same time share one run of the work.
 
 This is not a cache. A caller joins only a run that begins after its call, so it never gets a stale
-result. However many callers wait, at most one run of a key is under way and one is next.
+result. For each key at most one run is under way and one is next, for any number of callers.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# Turns of the event loop before the next run begins, in which calls that are already on the sockets
-# can join it. The first run of a key is never delayed.
+# So many turns of the event loop pass before the next run begins. Calls that already arrived on the
+# sockets can join it then. The first run of a key is never delayed.
 _SETTLE_TURNS = 3
 
 
 class _UnderWay(Generic[T]):
-    """The run of a key that has begun, and the next one."""
+    """The current run of a key, and the next one."""
 
     def __init__(self) -> None:
         self.over = asyncio.Event()
@@ -26,7 +26,7 @@ class _UnderWay(Generic[T]):
 
 
 class _Next(Generic[T]):
-    """A run that has not begun, and how many callers wait for it."""
+    """A run that has not begun, and the number of callers that wait for it."""
 
     def __init__(self, task: asyncio.Task[T]) -> None:
         self.task = task
@@ -76,7 +76,7 @@ class Singleflight(Generic[T]):
         try:
             return await work()
         finally:
-            # Also for a cancelled run: only now is it over, and the next one may begin.
+            # Only now the run is over, even if it was cancelled. The next one may begin.
             run.over.set()
             if run.next is None:
                 del self._under_way[key]
@@ -90,6 +90,6 @@ class Singleflight(Generic[T]):
 
 
 def _retrieve(task: asyncio.Task[T]) -> None:
-    # If its last caller has left, nobody else retrieves the exception of a failed run.
+    # If the last caller has left, no other code retrieves the exception of a failed run.
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""Time by which peers are judged: the time in which this process stood still does not count."""
+"""A clock for time limits of peers. Time in which this process was stalled does not count."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _MAX_LOOK_SECONDS = 0.25
 class StallFreeClock:
     """A clock for cutting off peers that take too long. All times are in seconds.
 
-    After a stall of this process, what peers sent meanwhile is noticed only after the look that was
-    due. By the wall clock all of them would have taken too long. So this clock counts looks: each
-    one adds the planned time between two looks, however late it comes.
+    After a stall of this process, the overdue look comes before the process reads what peers sent
+    meanwhile. By the wall clock all of them would have taken too long. So this clock counts looks:
+    each look adds the planned time between two looks, even if it is late.
 
-    Nothing is cut off early, and nothing later than two looks after it was due.
+    No peer is cut off early, or later than two looks after its time is over.
     """
 
     def __init__(self, timeout_seconds: float) -> None:
-        """`timeout_seconds`: the shortest time after which something is cut off."""
+        """`timeout_seconds`: the shortest time after which a peer is cut off."""
         self._between_looks = min(timeout_seconds / 8, _MAX_LOOK_SECONDS)
         self.looked_at = 0.0
-        """The time of the last look: what began at `begin_at` has lasted at least the difference.
+        """The time of the last look. What began at `begin_at` has lasted at least the difference.
 
-        It never runs back.
+        It never decreases.
         """
         self.begin_at = self._between_looks
-        """The time at which something that begins now is said to begin: that of the next look."""
+        """The start time of what begins now: the time of the next look."""
 
     async def next_look(self) -> float:
         """Wait until it is time to look again. Returns `looked_at`."""

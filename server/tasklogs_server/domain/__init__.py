@@ -1,5 +1,5 @@
-"""The rules of tasks: enums, facts, status, references and errors. All of it is pure.
+"""The rules of tasks: enums, facts, status, references and errors. All of them are pure.
 
-Nothing here awaits, reads a clock or does I/O, or imports gRPC, Postgres, protobuf or another
+Nothing here awaits, reads a clock or does I/O. Nothing imports gRPC, Postgres, protobuf or another
 package of the server.
 """

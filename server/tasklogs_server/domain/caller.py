@@ -1,4 +1,4 @@
-"""Who calls, and which tasks are theirs."""
+"""Callers, and which tasks each of them may see."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ LOCAL = User("local", is_admin=True)
 
 
 def visible(ref: TaskRef, sees_only: str | None) -> TaskRef:
-    """Restrict a reference to the tasks that the caller may see. No other code has this rule.
+    """Restrict a reference to the tasks that the caller may see. This rule is in no other code.
 
-    `sees_only` is the caller's. A task of another owner is not found. By name, TaskNotFound is
-    raised here, whether the task exists or not. By UUID, the query finds nothing, as for a UUID
+    `sees_only` is the caller's. A task of another owner is not found. For a name, TaskNotFound is
+    raised here, whether or not the task exists. For a UUID, the query finds nothing, as for a UUID
     that does not exist.
     """
     if sees_only is None:

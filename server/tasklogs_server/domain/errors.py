@@ -1,7 +1,7 @@
 """Expected errors, as exceptions that carry data. The middleware turns them into gRPC statuses.
 
-`message` is one line for the caller. It never contains content, prompts, SQL or what a task app
-said. It contains no text of the caller or the driver either, except the name of a task.
+`message` is one line for the caller. It contains no content, prompt, SQL, or text of a task app,
+the driver or the caller. The only exception is the name of a task.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from tasklogs_server.domain.limits import Limit
 from tasklogs_server.domain.status import StatusDetail
 
 
-# Dataclasses for their fields; not frozen, because contextlib assigns __traceback__, and compared
-# by identity, because an exception must stay hashable.
+# The errors are dataclasses because they carry fields. They are not frozen, because contextlib
+# assigns __traceback__. They are compared by identity, because an exception must be hashable.
 @dataclass(eq=False)
 class TaskLogsError(Exception):
     """The base of every expected error."""
@@ -26,7 +26,7 @@ class TaskLogsError(Exception):
 
 @dataclass(eq=False)
 class TaskNotFound(TaskLogsError):
-    """The task does not exist, was deleted, or is not visible to the caller: never told apart."""
+    """The task does not exist, was deleted, or is not visible: callers see no difference."""
 
     task: str
 
@@ -63,7 +63,7 @@ class TaskAppFailed(TaskLogsError):
     """The task is ACTIVE, but its app failed, sent invalid data or did not answer in time."""
 
     reason: str = field(repr=False)
-    """What the app said. For the caller only: it is never logged."""
+    """The app's own text. Only the caller gets it: it is never logged."""
 
     def __str__(self) -> str:
         return "the task app could not be read"
@@ -101,7 +101,7 @@ class TaskNameTaken(TaskLogsError):
 
 @dataclass(eq=False)
 class LimitExceeded(TaskLogsError):
-    """`subject` names whose limit it is, `description` the limit; no `retry_after`: never retry."""
+    """`subject` says whose limit it is, `description` which. No `retry_after`: do not retry."""
 
     limit: Limit
     subject: str
@@ -123,7 +123,7 @@ class LogFull(TaskLogsError):
 
     @property
     def limit(self) -> str:
-        """What a log may hold."""
+        """The limits of a log, in words."""
         return (
             f"a log holds at most {self.entries} entries and {self.bytes} bytes, and no entry"
             f" younger than {self.min_retention.total_seconds():g} s is evicted"
@@ -158,7 +158,7 @@ class TookTooLong(TaskLogsError):
 
 @dataclass(eq=False)
 class CursorExpired(TaskLogsError):
-    """The log no longer holds what follows a cursor or page token."""
+    """The log no longer has what follows a cursor or page token."""
 
     oldest: str | None
     """The oldest cursor that is valid."""
@@ -179,7 +179,7 @@ class StoreUnavailable(TaskLogsError):
 
 @dataclass(eq=False)
 class StoreBusy(StoreUnavailable):
-    """The store works, but the caller got no connection in time: too many calls wait for one."""
+    """The store works, but all its connections were in use for too long."""
 
     def __str__(self) -> str:
         return "the server is overloaded: timed out waiting for a database connection"
@@ -187,7 +187,7 @@ class StoreBusy(StoreUnavailable):
 
 @dataclass(eq=False)
 class ServerDraining(TaskLogsError):
-    """This server is shutting down; another server, or the next one, will answer."""
+    """This server is shutting down. Another server, or the next one, will accept the call."""
 
     retry_after: timedelta
 
@@ -205,7 +205,7 @@ class LogCorrupt(TaskLogsError):
 
 @dataclass(eq=False)
 class StaleReport(TaskLogsError):
-    """A report of an older or unknown build, or one that goes backwards. Nothing was changed."""
+    """A report of an older or unknown build, or of an earlier state. Nothing was changed."""
 
     reason: str
 
@@ -239,7 +239,7 @@ class SessionLost(TaskLogsError):
 
 @dataclass(eq=False)
 class CommitRefused(TaskLogsError):
-    """The store works, but refuses what this session or upload has sent."""
+    """The store works, but refuses to store what this session or upload has sent."""
 
     retry_after: timedelta
 
@@ -259,7 +259,7 @@ class Unauthenticated(TaskLogsError):
 
 @dataclass(eq=False)
 class KeysUnavailable(TaskLogsError):
-    """Since its start the server could not fetch any key for checking tokens."""
+    """The server has not been able to fetch any key for checking tokens since it started."""
 
     retry_after: timedelta
 

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Limit(StrEnum):
-    """A limit for which calls are refused or ended; named like the setting, if it has one."""
+    """A limit for which calls are refused or ended. If it has a setting, it has that name."""
 
     REQUEST_TIMEOUT = "request_timeout"
     ANSWER_TIMEOUT = "answer_timeout"
@@ -27,10 +27,10 @@ class Limit(StrEnum):
 
     EPOCHS_PER_HOUR = "epochs_per_hour"
     LOG = "log"
-    """`log_bytes` or `log_entries`, with nothing older than `min_retention`."""
+    """`log_bytes` or `log_entries`, if no entry is older than `min_retention`."""
     APPEND_ENTRIES = "append_entries"
     ENTRY_BYTES = "entry_bytes"
 
 
 FIXED = frozenset({Limit.LOG, Limit.APPEND_ENTRIES, Limit.ENTRY_BYTES})
-"""The limits that are not one setting."""
+"""The limits that have no setting, or more than one."""

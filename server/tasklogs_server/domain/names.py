@@ -44,7 +44,7 @@ TaskRef = TaskId | TaskName
 
 def parse_task_ref(text: str) -> TaskRef:
     """Parse a reference to a task, which may not exist. Raises InvalidFields for `task`."""
-    # UUID() alone also takes braces, "urn:uuid:" and hyphens in any place.
+    # UUID() alone also accepts braces, "urn:uuid:" and hyphens in any position.
     if _UUID.fullmatch(text):
         return TaskId(UUID(text))
     # An owner may contain slashes, a name may not.

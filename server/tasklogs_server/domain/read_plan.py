@@ -16,8 +16,10 @@ class Source(Enum):
 
 
 class ReadPlan(Enum):
-    """What a read does before it reads the store: a sync with the task app (`snapshot=false`), or
-    nothing (`snapshot=true`). An empty store is not a conflict: the answer has no entries.
+    """What a read does before it reads the store.
+
+    It syncs with the task app (`snapshot=false`), or does nothing (`snapshot=true`). An empty store
+    is not a conflict: the response has no entries.
     """
 
     SYNC_THEN_READ = auto()
@@ -42,7 +44,7 @@ def plan_read(detail: StatusDetail, source: Source) -> ReadPlan:
 
 
 def plan_earlier_epoch(detail: StatusDetail, source: Source) -> ReadPlan:
-    """Return how to read an earlier epoch. Refused like the current one, but never synced.
+    """Return how to read an earlier epoch. It is refused like the current one, but never synced.
 
     An earlier epoch never changes again, so even a LIVE read of an ACTIVE task is answered from the
     store, as a snapshot.

@@ -1,7 +1,8 @@
-"""The rules of reports: from a task's facts and a report to the facts afterwards.
+"""The rules of reports: how a report changes a task's facts.
 
-Orchestrators report builds, and may report the agent's state; agents report their own state. A
-*standalone* task has no orchestrator: its builds follow from when its agent stream opens and ends.
+Orchestrators report builds, and may report the agent's state. Agents report their own state. A
+*standalone* task has no orchestrator: its builds are derived from the opening and the end of its
+agent streams.
 """
 
 from dataclasses import replace
@@ -34,8 +35,8 @@ def report_build(
     """Apply an orchestrator's report of a build. Raises StaleReport.
 
     A newer build may begin with any job status, and build numbers may have gaps, because reports
-    may be lost. Nothing is known yet of its agent. Within a build the transition is fixed and the
-    job only moves forward. A repeated report changes nothing.
+    may be lost. The state of its agent is not known yet. Within a build the transition is fixed and
+    the job only moves forward. A repeated report changes nothing.
     """
     if current.build_number is None or build_number > current.build_number:
         return Facts(build_number, transition, job_status, lifecycle=None, health=None)
@@ -94,7 +95,8 @@ def connect_standalone(current: Facts) -> Facts:
     """Apply the opening of a standalone task's agent stream: the task runs.
 
     A stream that returns during the same build clears the lifecycle that a lost stream or the
-    agent's shutdown has left: no orchestrator could. A stream after a pause is a new build.
+    agent's shutdown has set, because there is no orchestrator to clear it. A stream after a pause
+    is a new build.
     """
     if not _latest_did(current, BuildTransition.START):
         return _next_standalone_build(current, BuildTransition.START)

@@ -1,7 +1,7 @@
-"""The state machine: from the facts of a task's latest workspace build to the task's status.
+"""The state machine: derives a task's status from the facts of its latest workspace build.
 
-Facts are reported and stored. The status is derived from them on every use and never stored.
-Each of three layers computes a status; ACTIVE means "ask the next layer".
+Facts are reported and stored. The status is derived from them on every use and never stored. Three
+layers compute a status each. ACTIVE means that the next layer decides.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import assert_never
 
 
 class TaskStatus(StrEnum):
-    """What a task is doing, as readers see it. Each layer computes one, too."""
+    """The status of a task, as readers see it. Each layer computes one, too."""
 
     PENDING = "PENDING"
     INITIALIZING = "INITIALIZING"
@@ -67,7 +67,7 @@ class AppHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was reported of a task's latest build; None: not reported.
+    """What was reported about a task's latest build; None: not reported.
 
     Builds are numbered from 1. Before the first build the first three fields are all None.
     """
@@ -115,7 +115,7 @@ def _computed(
 
 
 def build_layer(transition: BuildTransition | None, job_status: JobStatus | None) -> TaskStatus:
-    """Return what the latest build says. A stop or deletion in progress is UNKNOWN."""
+    """Return the status of the build layer. A stop or deletion in progress is UNKNOWN."""
     if transition is None:
         return TaskStatus.PENDING
     starts = transition is BuildTransition.START
@@ -135,7 +135,7 @@ def build_layer(transition: BuildTransition | None, job_status: JobStatus | None
 
 
 def agent_layer(lifecycle: AgentLifecycle | None) -> TaskStatus:
-    """Return what the agent's lifecycle says. After a failed start logs may still be readable."""
+    """Return the status of the agent layer. After a failed start logs may still be readable."""
     match lifecycle:
         case None | AgentLifecycle.CREATED | AgentLifecycle.STARTING:
             return TaskStatus.INITIALIZING
@@ -153,7 +153,7 @@ def agent_layer(lifecycle: AgentLifecycle | None) -> TaskStatus:
 
 
 def app_layer(health: AppHealth | None) -> TaskStatus:
-    """Return what the task app's health says."""
+    """Return the status of the app layer."""
     match health:
         case None:
             return TaskStatus.UNKNOWN

@@ -1,7 +1,7 @@
-"""From an agent's appends to rows: what a session commits next, on top of the stored head.
+"""Turns an agent's appends into rows: what a session commits next, after the stored head.
 
-Pure. Changes gather here until the group commit asks for them, over any number of appends. Changes
-of one tail coalesce into one. Revisions are given out when the changes are handed over.
+Pure. Changes are collected here, over any number of appends, until the group commit asks for them.
+Changes of one tail coalesce into one. Changes get their revisions when the group commit gets them.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from tasklogs_server.store.records import (
 )
 from tasklogs_server.wire.entries import encode_head
 
-# A tail is folded into one row when it is sealed, or when its parts outgrow this multiple of its
-# content (a screen that redraws for hours). Folding every few parts would cause most of the WAL.
+# A tail is folded into one row when it is sealed, or when its parts exceed this multiple of its
+# content (for example, a screen that is redrawn for hours). If every few parts were folded, most of
+# the WAL would come from folds.
 _FOLD_AT_MULTIPLE = 4
 _FOLD_AT_LEAST_BYTES = 256 * 1024
-# What a part costs readers beyond its text. With it, many tiny parts are folded, too.
+# The cost of a part for readers, in addition to its text. With it, many tiny parts are folded, too.
 _PART_COST_BYTES = 64
 
 
 @dataclass(slots=True)
 class _Growing:
-    """An entry whose whole content is here.
+    """An entry with its whole content.
 
-    `kept_bytes`: how much of the stored content is kept by the changes since the last commit. None:
-    they are not stored as a part, because the row is new or replaced as a whole.
+    `kept_bytes`: how many bytes of the stored content the changes since the last commit keep. None:
+    the changes are not stored as a part, because the row is new or is replaced as a whole.
     """
 
     ordinal: int
@@ -69,7 +70,7 @@ class _Growing:
 
 @dataclass(slots=True)
 class _Change:
-    """One change, which takes one revision: an entry, a withdrawal or a new epoch."""
+    """One change, which gets one revision: an entry, a withdrawal or a new epoch."""
 
     epoch: int
     entry: _Growing | None = None
@@ -79,20 +80,20 @@ class _Change:
 
 @dataclass(slots=True)
 class _Changes:
-    """What has gathered since the last commit, in the order in which revisions are given."""
+    """The changes since the last commit, in the order in which they get revisions."""
 
     ordered: list[_Change] = field(default_factory=list)
     sealed_with_parts: list[tuple[int, _Growing]] = field(default_factory=list)
-    """Tails that were sealed unchanged: folded without a revision."""
+    """Tails that were sealed without a change: they are folded without a new revision."""
     drops_parts: bool = False
     size_bytes: int = 0
 
 
 class Draft:
-    """A log's head as it will be, and what has to be written for it.
+    """The next head of a log, and what must be written for it.
 
-    `tail_content` is the content of the head's tail. Without it (None), and where the head has a
-    tail, `supply_tail` comes before the first append. `last_sealed_id` is used where the head has
+    `tail_content` is the content of the head's tail. If it is None and the head has a tail,
+    `supply_tail` must be called before the first append. `last_sealed_id` is used if the head has
     no tail.
     """
 
@@ -104,14 +105,14 @@ class Draft:
         self._digest = head.digest
         self._revision = head.revision
         self.total_bytes = head.bytes
-        """Content over all epochs, with what was evicted and what is not handed over yet."""
+        """Bytes of content of all epochs, including evicted content and collected changes."""
         self.total_rows = head.rows
         """Entries, epoch openings and withdrawals, counted like `total_bytes`."""
         self._stored = head
         self._tail: _Growing | None = None
         self.lacks_tail = head.tail is not None
-        """Whether the tail's content has to be supplied before the next append."""
-        # Ids grow; what is sealed has lower ids than a tail that is withdrawn.
+        """Whether the tail's content must be supplied before the next append."""
+        # Ids grow, also after a withdrawn tail: sealed entries have lower ids than that tail.
         self._lowest_next_id = last_sealed_id + 1
         self._changes = _Changes()
         if tail_content is not None:
@@ -119,17 +120,17 @@ class Draft:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing has gathered."""
+        """Whether there are no changes."""
         return not self._changes.ordered and not self._changes.sealed_with_parts
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of content and text that have gathered."""
+        """Bytes of content and text in the changes."""
         return self._changes.size_bytes
 
     @property
     def has_stored_parts(self) -> bool:
-        """Whether the stored tail has parts on top of its row."""
+        """Whether the stored tail has parts in addition to its row."""
         tail = self._stored.tail
         return tail is not None and tail.part_bytes > 0
 
@@ -157,16 +158,16 @@ class Draft:
         )
 
     def release_tail(self) -> None:
-        """Release the tail's content, where nothing has gathered. It can be supplied again."""
+        """Release the tail's content if there are no changes. It can be supplied again."""
         if self.is_empty and self._tail is not None:
             self._tail = None
             self.lacks_tail = True
 
     def apply(self, append: Append) -> None:
-        """Gather one append.
+        """Add the changes of one append.
 
-        Raises ProtocolViolation, and LimitExceeded for an entry that is too long. What came before
-        it in the append has been gathered then.
+        Raises ProtocolViolation, and LimitExceeded for an entry that is too long. The changes
+        before it in the append have been added then.
         """
         # Without the content the tail would not be sealed, and the digest would stay wrong.
         assert not self.lacks_tail
@@ -182,7 +183,7 @@ class Draft:
             self._add_entry(entry)
 
     def next_commit(self, task_id: UUID, fence: int, snapshot_at: datetime | None) -> Commit | None:
-        """Turn what has gathered into a commit. The draft goes on as if it had been written."""
+        """Turn the changes into a commit. The draft continues as if the commit had been written."""
         changes, self._changes = self._changes, _Changes()
         if not changes.ordered and not changes.sealed_with_parts:
             return None
@@ -233,7 +234,7 @@ class Draft:
         )
 
     def fold(self) -> tuple[int, EntryRow] | None:
-        """Return the revision and the tail as one row; None where the stored tail has no parts."""
+        """Return the revision and the tail as one row; None if the stored tail has no parts."""
         tail = self._tail
         if tail is None or not tail.part_bytes or not self.is_empty:
             return None
@@ -259,7 +260,7 @@ class Draft:
             change = _Change(self._epoch, withdrawn=(tail.ordinal, tail.id))
             self._changes.ordered.append(change)
         else:
-            self.total_rows -= 1  # a stored entry's withdrawal is a row that takes its place
+            self.total_rows -= 1  # a stored entry is replaced by its withdrawal: also a row
         self._changes.drops_parts |= tail.part_bytes > 0
         self._entries -= 1
         self.total_bytes -= len(tail.content)
@@ -335,7 +336,7 @@ class Draft:
         self._tail = None
 
     def _note_change_of(self, tail: _Growing) -> bool:
-        """Add the tail to the changes; return False where it is the last of them already."""
+        """Add the tail to the changes; return False if it already is the last of them."""
         last = self._changes.ordered[-1] if self._changes.ordered else None
         if last is not None and last.entry is tail:
             return False

@@ -1,7 +1,7 @@
-"""Group commit: what all sessions of the process have pending goes into one transaction.
+"""Group commit: one transaction writes the pending changes of all sessions of the process.
 
-While a batch is committed, the next one gathers, and changes of one tail coalesce. There is no
-timer: a small change is committed at once where no commit is under way.
+While a batch is committed, writers collect the next one, and changes of one tail coalesce. There is
+no timer: if no commit is under way, a small change is committed at once.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from tasklogs_server.telemetry.observer import Observer
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_COMMITS = 500
-# Where every head of a batch was locked, the transactions that hold the locks need a moment.
+# If every head of a batch was locked, the transactions that hold the locks need some time.
 _LOCKED_PAUSE_SECONDS = 0.005
-# What the store refuses of one task it will refuse again, until somebody repairs it.
+# The store will refuse a task's rows again until an operator repairs the task.
 _REFUSED_RETRY_AFTER = timedelta(minutes=1)
 _UNAVAILABLE_RETRY_AFTER = timedelta(seconds=1)
 
@@ -40,23 +40,23 @@ _log = structlog.get_logger(__name__)
 
 
 class Writer(Protocol):
-    """Something with changes to commit. At most one commit of a writer is under way."""
+    """A source of changes to commit. At most one commit of a writer is under way."""
 
     def next_commit(self) -> Commit | None:
-        """Hand over what has gathered; None: nothing."""
+        """Return a commit with all changes since the last one; None: there are none."""
 
     def committed(self, commit: Commit) -> None:
-        """Hear that the commit is durable."""
+        """Called when the commit is durable."""
 
     def lost(self, error: Exception) -> None:
-        """Hear that the commit, and all that builds on it, will never be stored."""
+        """Called when the commit, and what builds on it, will never be stored."""
 
     def undecided(self) -> None:
-        """Hear that nobody knows whether the commit is durable. It is not tried again."""
+        """Called when it is unknown whether the commit is durable. It is not tried again."""
 
 
 class GroupCommit:
-    """Commits what writers have gathered, batch after batch."""
+    """Commits the changes of writers, batch after batch."""
 
     def __init__(
         self, writes: LogWrites, bus: LocalBus, *, observer: Observer | None = None
@@ -69,12 +69,12 @@ class GroupCommit:
         self._wake = asyncio.Event()
 
     def submit(self, writer: Writer) -> None:
-        """Ask `writer` for its next commit once the batch that is under way is done."""
+        """Ask `writer` for its next commit when the current batch is done."""
         self._waiting[writer] = None
         self._wake.set()
 
     def withdraw(self, writer: Writer) -> None:
-        """Ask `writer` for nothing more. It still hears of a commit that it has handed over."""
+        """Ask `writer` for no more commits. It still gets the outcome of its current one."""
         self._waiting.pop(writer, None)
 
     async def run(self) -> None:
@@ -103,7 +103,7 @@ class GroupCommit:
             del self._waiting[writer]
             try:
                 commit = writer.next_commit()
-            except Exception as error:  # only this writer fails: the others' commits go on
+            except Exception as error:  # only this writer fails: the other commits continue
                 _log.exception("writer.failed")
                 _lose(writer, error)
                 continue
@@ -118,10 +118,10 @@ class GroupCommit:
         writer: Writer,
         commit: Commit,
     ) -> bool:
-        """Add a commit to the batch. Keep it for the next one where its task is in the batch.
+        """Add a commit to the batch. Keep it for the next batch if its task is in this one.
 
         A task may have two writers: an old and a new session, or two uploads. Outcomes are by task,
-        so in one batch the one would be told the outcome of the other.
+        so in one batch one writer would get the outcome of the other.
         """
         if commit.task_id in tasks:
             self._locked.append((writer, commit))
@@ -137,12 +137,13 @@ class GroupCommit:
             ):
                 outcomes = await self._writes.commit([commit for _, commit in batch])
         except StoreUnavailable:
-            # The commit may or may not have happened. Nothing is acknowledged; Welcome will tell.
+            # The commit may or may not have succeeded. Nothing is acknowledged. The next Welcome
+            # says which.
             _log.warning("commit.undecided", tasks=len(batch))
             for writer, _ in batch:
                 _leave_undecided(writer)
             return
-        except Exception:  # the same holds here, and the next batch may succeed
+        except Exception:  # as above, and the next batch may succeed
             _log.exception("commit.failed", tasks=len(batch))
             for writer, _ in batch:
                 _leave_undecided(writer)

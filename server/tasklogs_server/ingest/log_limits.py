@@ -1,4 +1,4 @@
-"""The limits of each log: its size, and how often it may start over."""
+"""The limits of each log: its size, and how many epochs it may open."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasklogs_server.store.records import Evicted
 from tasklogs_server.store.sessions import SessionStore
 
 _LOCKED_PAUSE_SECONDS = 0.005
-# An agent that is refused sends the same again when it returns. It should do so, but not often.
+# A refused agent sends the same append again when it returns. It should not return often.
 _RETRY_AT_LEAST = timedelta(minutes=1)
 _RETRY_AT_MOST = timedelta(hours=1)
 _EPOCHS_RETRY_AFTER = timedelta(minutes=5)
@@ -24,20 +24,20 @@ _log = structlog.get_logger(__name__)
 
 
 class LogLimiter:
-    """Keeps each log within its size by evicting its oldest entries, where they are old enough."""
+    """Keeps each log within its limits: evicts its oldest entries, if they are old enough."""
 
     def __init__(self, evictions: Evictions, limits: LogLimits) -> None:
         self._evictions = evictions
         self._limits = limits
 
     def fits(self, rows: int, bytes_: int) -> bool:
-        """Whether a log may hold so many rows and bytes."""
+        """Whether a log may have so many rows and bytes."""
         return rows <= self._limits.rows and bytes_ <= self._limits.bytes
 
-    async def make_room(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
-        """Evict until `rows` and `bytes_` more fit into the stored log; return all that it lost.
+    async def evict_for(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
+        """Evict until `rows` and `bytes_` more fit. Return all that was ever evicted from the log.
 
-        Raises LogFull where what is left is too young, TaskNotFound, StoreUnavailable.
+        Raises LogFull if the remaining entries are too young, TaskNotFound, StoreUnavailable.
         """
         while True:
             held = await self._evict(task_id, rows, bytes_)
@@ -49,7 +49,7 @@ class LogLimiter:
                 await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
 
     async def enforce(self, task_id: UUID) -> None:
-        """Bring a log within its limits, as far as what it holds is old enough.
+        """Evict until the log is within its limits, or until no entry is old enough.
 
         Raises TaskNotFound, StoreUnavailable.
         """
@@ -78,7 +78,7 @@ class EpochLimiter:
         self._per_hour = per_hour
 
     async def check(self, task_id: UUID) -> None:
-        """Raise LimitExceeded where the task has opened too many epochs. Counts what is stored."""
+        """Raise LimitExceeded if the task has opened too many epochs. Only stored epochs count."""
         if await self._store.epochs_in_the_last_hour(task_id) >= self._per_hour:
             raise LimitExceeded(
                 Limit.EPOCHS_PER_HOUR,

@@ -1,4 +1,4 @@
-"""Lost sessions: the store is told which sessions of this process are over, so leases run."""
+"""Lost sessions: records in the store which sessions have ended, so that leases run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Losses:
-    """Tells the store which sessions of this process are over.
+    """Records in the store which sessions of this process have ended.
 
-    Each handshake gets a serial number that no other one of this process ever has, and the store
-    keeps it with the task. So the mark of a loss may arrive however late: it names a serial that is
-    over, never a later session. Every tick asks the store which serials it believes to be open
-    here; all that are not live are over. That finds whatever was missed: a handshake that was
-    abandoned, or whose COMMIT had an unknown end, and marks that failed.
+    Each handshake gets a serial number that no other handshake of this process has. The store keeps
+    it with the task. So a late mark does no harm: it names a session that has ended, never a later
+    one. Each tick asks the store which serials it records as open in this process, and marks those
+    that are not live. That finds what was missed: an abandoned handshake, a handshake whose COMMIT
+    had an unknown outcome, and a mark that failed.
     """
 
     def __init__(self, store: SessionStore) -> None:
@@ -34,24 +34,25 @@ class Losses:
         self._live: set[int] = set()
         """Serials of handshakes under way and of open sessions."""
         self._ended: set[int] = set()
-        """Serials that ended since the last mark: they do not wait for the tick."""
+        """Serials that ended since the last mark. They are marked before the next tick."""
         self._marking: Singleflight[Collection[int]] = Singleflight()
 
     def begin(self) -> int:
-        """Return the serial of a handshake that begins now. It is live until it is `over`."""
+        """Return the serial of a handshake that begins now. It is live until `over` is called."""
         self._last_serial += 1
         self._live.add(self._last_serial)
         return self._last_serial
 
     def over(self, serial: int) -> None:
-        """Say that a handshake has failed, or that its session has ended."""
+        """Note that a handshake has failed, or that its session has ended."""
         self._live.discard(serial)
         self._ended.add(serial)
 
     async def mark_ended(self, serial: int) -> None:
-        """Mark all that has ended; wait a moment for the row of `serial` where it is locked.
+        """Mark all ended sessions. If the row of `serial` is locked, wait up to 2 s for it.
 
-        What cannot be marked is left to the next tick: while the store is away, nothing is.
+        The next tick marks what could not be marked now. While the store is away, nothing is
+        marked.
         """
         deadline = asyncio.get_running_loop().time() + _LOCKED_WAIT.total_seconds()
         # Singleflight: if many streams end at once, one statement marks them all.
@@ -62,7 +63,7 @@ class Losses:
             self._ended.add(serial)
 
     async def mark_all(self) -> None:
-        """Mark every session that the store believes to be open here and that is over."""
+        """Mark every ended session that the store records as open in this process."""
         self._ended.clear()
         try:
             over = await self._store.open_serials(self._last_serial, but_for=tuple(self._live))

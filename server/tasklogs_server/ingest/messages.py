@@ -10,7 +10,8 @@ from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position
 from tasklogs_server.domain.status import AgentLifecycle, AppHealth
 
-# What an entry costs beyond its content. Without it, empty entries would never fill a window.
+# The cost of an entry in addition to its content. Without it, empty entries would not fill a
+# window.
 _COST_BYTES = 256
 
 
@@ -18,7 +19,7 @@ _COST_BYTES = 256
 class Hello:
     """The agent's first message.
 
-    `build_number` None: the session follows the latest START build, also a later one.
+    `build_number` None: the session belongs to the latest START build, also after a new one.
     """
 
     agent_version: str
@@ -27,13 +28,13 @@ class Hello:
 
 
 def cost_bytes(append: Append) -> int:
-    """Return what holding it costs: the content, and so much for each entry, however short."""
+    """Return what an append costs in memory: its content, and a fixed cost for each entry."""
     return append.content_bytes + _COST_BYTES * (1 + len(append.entries))
 
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """What the agent knows of itself and of the task app. None: unchanged."""
+    """The agent's report about itself and the task app. None: unchanged."""
 
     lifecycle: AgentLifecycle | None
     health: AppHealth | None
@@ -57,7 +58,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The server's first message: the session's fence, limits, and where the store stands."""
+    """The server's first message: the session's fence and limits, and the stored position."""
 
     session: int
     limits: Limits
@@ -74,7 +75,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Bring the store up to date. `traceparent` names the trace that this belongs to, if any."""
+    """Bring the store up to date. `traceparent` names the trace of the sync, if there is one."""
 
     id: int
     traceparent: str = ""
@@ -87,7 +88,7 @@ class ReportState:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Leave, and connect again after `retry_after`."""
+    """Disconnect, and connect again after `retry_after`."""
 
     retry_after: timedelta
 

@@ -1,4 +1,4 @@
-"""What the server has to say on an agent stream. It cannot pile up: each kind has one slot."""
+"""The messages that the server has for an agent stream, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from tasklogs_server.ingest.messages import Ack, Drain, ReportState, ServerEvent
 
 
 class Outbox:
-    """The server's side of a stream. Events gather here until the stream can be written to.
+    """The server's side of a stream. Events wait here until they can be written to the stream.
 
-    Acks coalesce to the last one. At most two syncs are under way, because readers share them.
+    Each kind has one slot. Of several acks only the last is sent. At most two syncs are under way,
+    because readers share them.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class Outbox:
         self._wake = asyncio.Event()
 
     def ack(self, sequence: int) -> None:
-        """Say that everything up to `sequence` is committed."""
+        """Acknowledge everything up to `sequence`."""
         self._ack = sequence
         self._wake.set()
 
@@ -36,7 +37,7 @@ class Outbox:
         self._wake.set()
 
     def forget_sync(self, sync_id: int) -> None:
-        """Do not send this sync any more: nobody waits for it."""
+        """Do not send this sync any more: no reader waits for it."""
         self._syncs.pop(sync_id, None)
 
     def report_state(self) -> None:
@@ -45,19 +46,19 @@ class Outbox:
         self._wake.set()
 
     def drain(self, retry_after: timedelta) -> None:
-        """Ask the agent to leave, and to connect again after `retry_after`."""
+        """Ask the agent to disconnect, and to connect again after `retry_after`."""
         self._drain = Drain(retry_after)
         self._wake.set()
 
     def close(self, error: Exception | None = None) -> None:
-        """End the stream after all that was said before. The first reason counts."""
+        """End the stream after everything before this is sent. Only the first reason counts."""
         if not self._closed:
             self._closed = True
             self._error = error
             self._wake.set()
 
     async def next_events(self) -> Sequence[ServerEvent]:
-        """Wait for something to say and hand it over; empty when the stream ends in good order.
+        """Wait for events and return them. Empty: the stream ends without an error.
 
         Raises the error that the stream ends with.
         """

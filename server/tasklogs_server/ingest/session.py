@@ -1,4 +1,4 @@
-"""One connected agent stream: what it has appended, what is committed of it, and its syncs."""
+"""One connected agent stream: its appends, how many of them are committed, and its syncs."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _utc_now = partial(datetime.now, UTC)
 class SessionResources:
     """What all sessions of a process share.
 
-    `load_tail` reads the content of a task's tail. `clock` tells the times that are stored.
-    `monotonic` measures ages in seconds: it is never set back.
+    `load_tail` reads the content of a task's tail. `clock` returns the times that are stored.
+    `monotonic` measures ages in seconds. It is never set back.
     """
 
     limits: Limits
@@ -58,7 +58,7 @@ class SessionResources:
 
 
 def position_of(head: LogHead, tail_content: bytes | None) -> Position:
-    """Where the store stands, as `Welcome` tells it."""
+    """Return the state of the stored log, as `Welcome` sends it."""
     tail = head.tail
     stored = None
     if tail is not None and tail_content is not None:
@@ -74,7 +74,7 @@ def position_of(head: LogHead, tail_content: bytes | None) -> Position:
 
 
 class Session:
-    """The holder of a task's fence. Appends go in one by one; the outbox has what comes out.
+    """The holder of a task's fence. It receives appends; the outbox has the server's messages.
 
     `serial` names it among the sessions of this process.
     """
@@ -102,7 +102,7 @@ class Session:
         self.outbox = Outbox()
         self.syncs = SyncTable()
         self.reason_of_fence: Exception | None = None
-        """Why the fence is about to be raised, where the reason is not a later session."""
+        """Why the fence is about to be raised, if the reason is not a later session."""
         self._resources = resources
         self._window = Window(resources.limits.window_bytes, resources.budget)
         # Without the tail's content: an idle stream must not hold up to 1 MiB.
@@ -119,14 +119,14 @@ class Session:
 
     @property
     def tail_bytes(self) -> int:
-        """What the session holds of the tail."""
+        """How many bytes of the tail's content the session holds."""
         return self._draft.tail_bytes
 
     async def append(self, append: Append) -> None:
-        """Receive one append. It returns when there is room for the next: that is the backpressure.
+        """Receive one append. Returns when the next one fits into the window: the backpressure.
 
-        Raises ProtocolViolation, LimitExceeded where the task opened too many epochs, LogFull, and
-        the error that ended the session.
+        Raises ProtocolViolation, LimitExceeded if the task opened too many epochs, LogFull, and the
+        error that ended the session.
         """
         if self._error is not None:
             raise self._error
@@ -136,13 +136,14 @@ class Session:
         resources = self._resources
         received_at = resources.clock()
         if append.open_epoch:
-            await self.flush()  # the limit counts what is committed
+            await self.flush()  # the limit counts committed epochs
             await resources.epoch_limiter.check(self.task_id)
-        await self._make_room_in_log(append)
+        await self._evict_for(append)
         size_bytes = cost_bytes(append)
         await resources.budget.acquire(size_bytes)
         try:
-            # Last, nothing is awaited before the append is applied: idle tails are released.
+            # Nothing may be awaited between supplying the tail and applying the append:
+            # `release_tail` could run.
             if self._draft.lacks_tail:
                 await self._supply_tail()
             if self._error is not None:
@@ -153,10 +154,12 @@ class Session:
             raise
         self._received_at = received_at
         now = self._appended_at = resources.monotonic()
-        has_room = self._window.received(append.sequence, size_bytes, now - append.waited_seconds)
+        has_capacity = self._window.received(
+            append.sequence, size_bytes, now - append.waited_seconds
+        )
         resources.group_commit.submit(self)
-        if not has_room:
-            await self._window.wait_for_room()
+        if not has_capacity:
+            await self._window.wait_for_capacity()
         if self._error is not None:
             raise self._error
 
@@ -164,19 +167,19 @@ class Session:
         load_tail = self._resources.load_tail
         self._draft.supply_tail(await retry_when_busy(lambda: load_tail(self.task_id)))
 
-    async def _make_room_in_log(self, append: Append) -> None:
+    async def _evict_for(self, append: Append) -> None:
         rows, bytes_ = append.most_rows, append.content_bytes
         held_rows = self._draft.total_rows - self._evicted.rows
         held_bytes = self._draft.total_bytes - self._evicted.bytes
         log_limiter = self._resources.log_limiter
         if not log_limiter.fits(held_rows + rows, held_bytes + bytes_):
-            await self.flush()  # an eviction counts what is stored
-            self._evicted = await log_limiter.make_room(self.task_id, rows, bytes_)
+            await self.flush()  # an eviction counts stored rows
+            self._evicted = await log_limiter.evict_for(self.task_id, rows, bytes_)
 
     async def sync(self, timeout: timedelta) -> datetime:
-        """Bring the store up to date with the task app; return when that began.
+        """Bring the store up to date with the task app. Return when the sync began.
 
-        Raises TaskAppFailed, and AgentUnreachable where the session ends meanwhile.
+        Raises TaskAppFailed, and AgentUnreachable if the session ends meanwhile.
         """
         if self._error is not None:
             raise self._error
@@ -198,7 +201,7 @@ class Session:
         return began_at
 
     def sync_done(self, sync_id: int) -> None:
-        """Note the agent's answer to a sync; all appends that it rests on came before."""
+        """Note the agent's answer to a sync. The appends that it depends on came before it."""
         window = self._window
         self.syncs.answered(sync_id, rests_on=window.received_sequence, acked=window.acked_sequence)
 
@@ -207,15 +210,15 @@ class Session:
         self.syncs.failed(sync_id, TaskAppFailed(reason))
 
     async def flush(self) -> None:
-        """Wait until all that was received is committed. Raises what ended the session."""
+        """Wait until all received appends are committed. Raises what ended the session."""
         await self._window.wait_until_idle()
         if self._error is not None:
             raise self._error
 
     async def fold(self) -> tuple[int, EntryRow] | None:
-        """Return revision and row that make one row of the tail's parts; None without parts.
+        """Return the revision, and the tail with its parts as one row; None without parts.
 
-        Only after a `flush`.
+        Call it only after `flush`.
         """
         if self._draft.has_stored_parts and self._draft.lacks_tail:
             self._draft.supply_tail(await self._resources.load_tail(self.task_id))
@@ -232,7 +235,7 @@ class Session:
         self.outbox.close(error)
 
     def release_tail(self, *, idle_for: timedelta) -> None:
-        """Release the tail's content where nothing was appended for `idle_for`."""
+        """Release the tail's content if nothing was appended for `idle_for`."""
         idle_seconds = self._resources.monotonic() - self._appended_at
         if self._window.is_idle and idle_seconds >= idle_for.total_seconds():
             self._draft.release_tail()
@@ -240,7 +243,7 @@ class Session:
     # The group commit calls these: a session is a Writer.
 
     def next_commit(self) -> Commit | None:
-        """Hand over all that was received."""
+        """Return a commit with everything that was received."""
         if self._window.in_flight is not None or self._error is not None:
             return None
         commit = self._draft.next_commit(self.task_id, self.fence, self._received_at)
@@ -250,7 +253,7 @@ class Session:
         return commit
 
     def committed(self, commit: Commit) -> None:
-        """Acknowledge: only now, after the commit."""
+        """Acknowledge the appends. This comes only after their commit."""
         if self._error is not None:
             self._window.lost()
             return
@@ -263,13 +266,13 @@ class Session:
             self._resources.observer.stored(self._resources.monotonic() - seen_at)
 
     def lost(self, error: Exception) -> None:
-        """End the session: the store refused the commit, so the agent has to look again."""
+        """End the session: the store refused the commit, so the agent must connect again."""
         self._window.lost()
         is_fenced = isinstance(error, SessionSuperseded)
         self.end(self.reason_of_fence or error if is_fenced else error)
 
     def undecided(self) -> None:
-        """End the session: nobody knows whether the commit is durable. `Welcome` will tell."""
+        """End the session: it is unknown whether the commit is durable."""
         self.lost(SessionLost())
 
     def _acknowledge(self) -> float | None:

@@ -26,7 +26,7 @@ class SessionWaiters:
     async def wait_for(self, task_id: UUID, timeout: timedelta) -> Session:
         """Wait for the task's next session.
 
-        Raises AgentUnreachable after `timeout`, and what `fail_all` is given.
+        Raises AgentUnreachable after `timeout`, and the error of `fail_all`.
         """
         arrival: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         waiting = self._waiting[task_id]
@@ -42,13 +42,13 @@ class SessionWaiters:
                 self._waiting.pop(task_id, None)
 
     def arrived(self, session: Session) -> None:
-        """Give the session to all who wait for its task."""
+        """Give the session to all readers that wait for its task."""
         for arrival in self._waiting.get(session.task_id, ()):
             if not arrival.done():
                 arrival.set_result(session)
 
     def fail_all(self, error: Callable[[], TaskLogsError]) -> None:
-        """Let all waits fail, each with an error of its own."""
+        """End all waits, each with an error of its own."""
         for waiting in self._waiting.values():
             for arrival in waiting:
                 if not arrival.done():

@@ -1,4 +1,4 @@
-"""The sessions of this process: which session holds which task, how they begin and end."""
+"""The sessions of this process: which session holds which task, and how they begin and end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tasklogs_server.store.tasks import TaskStore
 
 _RETRY_AFTER = timedelta(seconds=1)
 _TAIL_IDLE = timedelta(seconds=30)
-# A task whose row is locked in the store must not keep the other tasks' agents from their turn.
+# If the row of one task is locked, agents of other tasks must still get their turn.
 _HANDSHAKE_SECONDS = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 class Sessions:
     """At most one open session per task in this process. Between processes the fence decides.
 
-    `tail_bytes`: when all tails together hold more, idle ones are released at once.
+    `tail_bytes`: if all tails together have more bytes, idle ones are released at once.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Sessions:
 
     @asynccontextmanager
     async def connect(self, task_id: UUID, hello: Hello) -> AsyncIterator[Session]:
-        """Take the task's fence for one stream; the session ends with the block.
+        """Raise the task's fence for one stream. The session ends with the block.
 
         Raises StaleReport, LimitExceeded (too many connect at once), ServerDraining, TaskNotFound,
         StoreUnavailable.
@@ -100,8 +100,8 @@ class Sessions:
     async def wait_for(self, task_id: UUID, timeout: timedelta) -> Session:
         """Return the task's session, or wait for one.
 
-        Raises AgentUnreachable. Raises StoreUnavailable or ServerDraining at once where no agent
-        can connect.
+        Raises AgentUnreachable. Raises StoreUnavailable or ServerDraining at once if no agent can
+        connect.
         """
         session = self.find(task_id)
         if session is not None:
@@ -112,7 +112,7 @@ class Sessions:
         return await self._waiters.wait_for(task_id, timeout)
 
     async def report(self, session: Session, state: AgentState) -> None:
-        """Store the agent's own report, where it concerns the latest build."""
+        """Store the agent's own report, if it concerns the latest build."""
 
         def change(facts: Facts) -> Facts:
             build = session.hello.build_number
@@ -122,7 +122,7 @@ class Sessions:
         self._bus.publish(Moved(session.task_id))
 
     async def goodbye(self, session: Session, reason: GoodbyeReason) -> None:
-        """End a session in good order: all is committed, the tail is one row, the time written."""
+        """End a session gracefully: commit everything, fold the tail, write the confirmed time."""
         await session.flush()
         folded = await session.fold()
         write_behind = self._resources.write_behind
@@ -137,7 +137,7 @@ class Sessions:
             self._bus.publish(Moved(session.task_id))
 
     def build_reported(self, task_id: UUID, facts: Facts) -> None:
-        """Tell the session of a build: it says its state again, or ends where it is too old."""
+        """Ask the session's agent for its state again. End the session if its build is too old."""
         session = self.find(task_id)
         if session is None:
             return
@@ -158,7 +158,7 @@ class Sessions:
     def ending(self, task_id: UUID, error: TaskLogsError) -> Iterator[None]:
         """End the task's session after the block, which raises the fence, unless it fails.
 
-        A commit that finds the fence raised ends the session sooner, with the same error.
+        If a commit finds the fence raised before that, it ends the session with the same error.
         """
         session = self.find(task_id)
         if session is not None:
@@ -172,30 +172,30 @@ class Sessions:
         self.end(task_id, error)
 
     def confirmed_at(self, task_id: UUID) -> datetime | None:
-        """Return when the stored log was last a true picture, as far as this process knows."""
+        """Return when the stored log last matched the task app, as far as this process knows."""
         return self._resources.write_behind.confirmed_at(task_id)
 
     def drain(self, retry_after: timedelta) -> None:
-        """Refuse new sessions, ask the open ones to leave, and let nobody wait for one."""
+        """Refuse new sessions, ask open ones to disconnect, and end the waits of readers."""
         self._draining = True
         self._waiters.fail_all(lambda: ServerDraining(retry_after))
         for session in self._open.values():
             session.outbox.drain(retry_after)
 
     def end_all(self) -> None:
-        """End what is still open after a drain."""
+        """End the sessions that are still open after a drain."""
         for session in list(self._open.values()):
             session.end(ServerDraining(_RETRY_AFTER))
 
     async def flush(self) -> None:
-        """Write what the store does not know yet, at the server's end."""
+        """Write what the store does not have yet. Called when the server stops."""
         try:
             await self._write_all()
         except StoreUnavailable:
             _log.warning("flush.failed")
 
     async def tick(self) -> None:
-        """Write what changed without a commit, and release idle tails. Every 5 s."""
+        """Write what changed without a commit, and release idle tails. Called every 5 s."""
         await self._write_all()
         is_over = sum(one.tail_bytes for one in self._open.values()) > self._tail_bytes
         for session in self._open.values():
@@ -209,15 +209,16 @@ class Sessions:
         if self._draining:
             raise ServerDraining(_RETRY_AFTER)
         async with self._handshakes.turn():
-            session = await self._shake_hands_to_the_end(task_id, hello)
+            session = await self._shake_hands_uncancelled(task_id, hello)
         self._replace(session)
         self._bus.publish(Moved(task_id))
         return session
 
-    async def _shake_hands_to_the_end(self, task_id: UUID, hello: Hello) -> Session:
-        """Return the session, whose serial is live from before the handshake.
+    async def _shake_hands_uncancelled(self, task_id: UUID, hello: Hello) -> Session:
+        """Return the session. Its serial is live before the handshake begins.
 
-        In a task of its own: an agent that leaves in the middle cancels no statement.
+        The handshake runs in a task of its own, so that an agent that disconnects cancels no
+        statement.
         """
         serial = self._losses.begin()
         handshake = asyncio.create_task(self._shake_hands(task_id, hello, serial))
@@ -248,10 +249,10 @@ class Sessions:
     def _abandon(self, handshake: asyncio.Task[Session], serial: int) -> None:
         self._losses.over(serial)  # the next tick marks it
         if not handshake.cancelled():
-            handshake.exception()  # retrieved: nobody is there to be told
+            handshake.exception()  # retrieve it: no caller is left
 
     def _replace(self, session: Session) -> None:
-        """Make the session the task's, unless two handshakes crossed and this fence is lower."""
+        """Make this the task's session, unless the current one has a higher fence."""
         task_id = session.task_id
         current = self._open.get(task_id)
         if current is not None and current.fence > session.fence:
@@ -270,7 +271,7 @@ class Sessions:
         if self._open.get(session.task_id) is not session:
             return
         del self._open[session.task_id]
-        # The stream's own task may be cancelled while it leaves; the loss is marked all the same.
+        # The stream's own task may be cancelled now. The loss must still be marked.
         await asyncio.shield(self._losses.mark_ended(session.serial))
 
     def _store_lost(self) -> None:
@@ -282,7 +283,7 @@ def _start_build(facts: Facts) -> int | None:
 
 
 def _admit(hello: Hello, start_build: int | None) -> None:
-    """Refuse an agent of an older build. During a stop the old workspace still delivers."""
+    """Refuse an agent of an older build. During a stop the old workspace may still append."""
     if hello.build_number is None or start_build is None:
         return
     if start_build > hello.build_number:

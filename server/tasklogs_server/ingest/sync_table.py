@@ -13,8 +13,8 @@ from tasklogs_server.domain.errors import TaskLogsError
 class SyncUnderWay:
     """A sync that the agent was asked for.
 
-    `rests_on`: the sequence number of the last append before the agent's answer; None: not
-    answered yet. It is done when that append is committed.
+    `rests_on`: the sequence number of the last append before the agent's answer. None: there is no
+    answer yet. The sync is done when that append is committed.
     """
 
     id: int
@@ -29,29 +29,29 @@ class SyncTable:
         self.synced_at: datetime | None = None
         """When the last completed sync began."""
         self.synced_monotonic: float | None = None
-        """The same by the monotonic clock, in seconds, for its age."""
+        """The same time on the monotonic clock, in seconds: the sync's age is computed from it."""
         self.under_way: dict[int, SyncUnderWay] = {}
         """By id."""
         self._last_id = 0
 
     def begin(self) -> SyncUnderWay:
-        """Add a sync; the caller calls `forget` in the end."""
+        """Add a sync. The caller calls `forget` at the end."""
         self._last_id += 1
         done = asyncio.get_running_loop().create_future()
         added = self.under_way[self._last_id] = SyncUnderWay(self._last_id, done)
         return added
 
     def forget(self, sync_id: int) -> None:
-        """Drop a sync, done or not."""
+        """Remove a sync, whether or not it is done."""
         del self.under_way[sync_id]
 
     def completed(self, began_at: datetime, began_monotonic: float) -> None:
-        """Note when a sync that is done began. A wall clock may have been set back meanwhile."""
+        """Note when a completed sync began. The wall clock may have been set back meanwhile."""
         self.synced_at = max(self.synced_at or began_at, began_at)
         self.synced_monotonic = max(self.synced_monotonic or began_monotonic, began_monotonic)
 
     def answered(self, sync_id: int, *, rests_on: int, acked: int) -> None:
-        """Note the agent's answer. An unknown id is that of a sync that was forgotten."""
+        """Note the agent's answer. An unknown id belongs to a sync that was removed."""
         under_way = self.under_way.get(sync_id)
         if under_way is not None:
             under_way.rests_on = rests_on
@@ -64,13 +64,13 @@ class SyncTable:
                 one.done.set_result(None)
 
     def failed(self, sync_id: int, error: TaskLogsError) -> None:
-        """Let a sync fail with `error`."""
+        """Fail a sync with `error`."""
         under_way = self.under_way.get(sync_id)
         if under_way is not None:
             _fail(under_way, error)
 
     def fail_all(self, error: TaskLogsError) -> None:
-        """Let all syncs fail with `error`."""
+        """Fail all syncs with `error`."""
         for one in self.under_way.values():
             _fail(one, error)
 
@@ -78,4 +78,4 @@ class SyncTable:
 def _fail(under_way: SyncUnderWay, error: TaskLogsError) -> None:
     if not under_way.done.done():
         under_way.done.set_exception(error)
-        under_way.done.exception()  # retrieved: perhaps nobody waits any more
+        under_way.done.exception()  # retrieve it: perhaps no reader waits any more

@@ -1,4 +1,4 @@
-"""Syncs for readers: wait for an agent, let it bring the store up to date, share the result."""
+"""Syncs for readers: wait for an agent, ask it for a sync, and share the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasklogs_server.ingest.sessions import Sessions
 
 
 class Syncs:
-    """Syncs of all tasks: at most one under way and one next per task, however many readers."""
+    """The syncs of all tasks. For each task at most one is under way and one is next."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class Syncs:
     async def sync(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
     ) -> datetime:
-        """Return once the store holds all that the task app showed when this was called.
+        """Wait until the store has everything that the task app showed when this was called.
 
-        Returns when that sync began. `max_staleness`: a sync that began no longer ago is enough.
-        `time_left`: what is left of the caller's own deadline. Raises AgentUnreachable,
+        Returns when the sync began. `max_staleness`: an earlier sync that began at most so long ago
+        is enough. `time_left`: the time until the caller's own deadline. Raises AgentUnreachable,
         TaskAppFailed.
         """
         loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ class Syncs:
                 async with asyncio.timeout_at(_earliest(sync_by, answer_by)):
                     return await self._shared.run(task_id, lambda: self._sync(task_id))
             except AgentUnreachable:
-                continue  # the stream ended during the sync: another one may come in time
+                continue  # the stream ended during the sync: another one may connect in time
             except TimeoutError:
                 seconds = _least(self._sync_timeout, time_left).total_seconds()
                 raise TaskAppFailed(
@@ -70,7 +70,7 @@ class Syncs:
             raise AgentUnreachable(whole, error.retry_after) from None
 
     async def _sync(self, task_id: UUID) -> datetime:
-        # Looked up now: the session may have ended while this run waited for its turn.
+        # Look it up now: the session may have ended while this run waited for its turn.
         session = self._sessions.find(task_id)
         if session is None:
             raise AgentUnreachable(timedelta(0), timedelta(0))

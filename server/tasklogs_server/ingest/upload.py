@@ -1,4 +1,4 @@
-"""Uploads of whole conversations, for agents that cannot keep a stream. The same rules hold."""
+"""Uploads of whole conversations, for agents without a stream. They follow the same rules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RETRY_AFTER = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How the log stands after an upload."""
+    """The state of the log after an upload."""
 
     snapshot_at: datetime
     revision: int
@@ -49,12 +49,12 @@ class Uploads:
         *,
         still_opens: Callable[[], Awaitable[None]] | None = None,
     ) -> Stored:
-        """Make the stored log hold `entries`, the task app's whole list.
+        """Store `entries`, the task app's whole list.
 
-        `still_opens` raises where the agent's token was rotated since it was checked; a rotation
-        after that raises the fence. Raises SessionOpen while an agent stream is open, LimitExceeded
-        where the task opened too many epochs, LogFull, and SessionSuperseded where another upload,
-        a stream or a rotation came in between.
+        `still_opens` raises if the agent's token was rotated after it was checked. A later rotation
+        raises the fence. Raises SessionOpen while an agent stream is open, LimitExceeded if the
+        task opened too many epochs, LogFull, and SessionSuperseded if another upload, a stream or a
+        rotation raised the fence meanwhile.
         """
         received_at = self._resources.clock()
         if self._sessions.find(task_id) is not None:
@@ -65,7 +65,7 @@ class Uploads:
         append = await self._difference(task_id, opening, [_truncated(one) for one in entries])
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
-        await self._make_room(task_id, opening.head, append)
+        await self._evict_for(task_id, opening.head, append)
         budget = self._resources.budget
         await budget.acquire(cost_bytes(append))
         try:
@@ -81,7 +81,7 @@ class Uploads:
         if await self._is_held(task_id, opening, entries):
             return None
         stored = position_of(opening.head, opening.tail_content)
-        # Nothing is known of the task app since the last upload: it may have restarted.
+        # The task app may have restarted since the last upload.
         match compare(entries, stored, restarted=True):
             case Verdict.CONTINUES:
                 return Append(1, entries=entries[stored.sealed :])
@@ -89,15 +89,15 @@ class Uploads:
                 await self._resources.epoch_limiter.check(task_id)
                 return Append(1, open_epoch=True, entries=entries)
 
-    async def _make_room(self, task_id: UUID, head: LogHead, append: Append) -> None:
+    async def _evict_for(self, task_id: UUID, head: LogHead, append: Append) -> None:
         rows, bytes_ = append.most_rows, append.content_bytes
         held_rows = head.rows - head.evicted.rows
         log_limiter = self._resources.log_limiter
         if not log_limiter.fits(held_rows + rows, head.held_bytes + bytes_):
-            await log_limiter.make_room(task_id, rows, bytes_)
+            await log_limiter.evict_for(task_id, rows, bytes_)
 
     async def _is_held(self, task_id: UUID, opening: Opening, entries: Sequence[Entry]) -> bool:
-        """Whether all of `entries` is stored: a prefix, or up to an earlier state of the tail."""
+        """Whether `entries` are stored: as a prefix, or up to an earlier state of the tail."""
         head = opening.head
         if not entries:
             return True
@@ -146,7 +146,7 @@ class _UploadWriter:
             self.stored.set_exception(error)
 
     def undecided(self) -> None:
-        # Uploading the same again changes nothing where it was stored.
+        # If it was stored, uploading the same again changes nothing.
         self.lost(StoreUnavailable(_RETRY_AFTER))
 
 

@@ -1,4 +1,4 @@
-"""How far the appends of one session have come: received, handed over, committed."""
+"""Counts the appends of one session that are received, in a commit, and committed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tasklogs_server.limits.ingest_budget import IngestBudget
 
 
 class InFlight(NamedTuple):
-    """What the commit that is under way holds.
+    """The content of the commit that is under way.
 
     `seen_at`: when the agent saw the oldest change in it, in seconds of this process's monotonic
     clock.
@@ -21,35 +21,35 @@ class InFlight(NamedTuple):
 
 
 class Window:
-    """The unacknowledged bytes of a session, and whether its sender may go on.
+    """The unacknowledged bytes of a session, and whether the agent may send more.
 
     The bytes count against the budget of the process. The caller of `received` has acquired them
-    there; the window gives them back when they are committed or lost.
+    from the budget. The window releases them when they are committed or lost.
     """
 
     def __init__(self, limit_bytes: int, budget: IngestBudget) -> None:
         self.received_sequence = 0
-        """The last append that was received."""
+        """The sequence number of the last append that was received."""
         self.acked_sequence = 0
-        """The last append that is committed."""
+        """The sequence number of the last append that is committed."""
         self.in_flight: InFlight | None = None
         self._limit_bytes = limit_bytes
         self._budget = budget
         self._unacked_bytes = 0
-        """What is pending and what is in flight."""
+        """Pending bytes, and bytes in flight."""
         self._seen_at: float | None = None
-        self._has_room = asyncio.Event()
-        self._has_room.set()
+        self._has_capacity = asyncio.Event()
+        self._has_capacity.set()
         self._all_committed = asyncio.Event()
         self._all_committed.set()
 
     @property
     def is_idle(self) -> bool:
-        """Whether all that was received is committed."""
+        """Whether all received appends are committed."""
         return self._all_committed.is_set()
 
     def received(self, sequence: int, size_bytes: int, seen_at: float) -> bool:
-        """Count an append; return whether there is room for the next one.
+        """Count an append. Return whether the agent may send the next one.
 
         `seen_at`: when the agent saw its oldest change, as in `InFlight`.
         """
@@ -60,11 +60,11 @@ class Window:
         self._all_committed.clear()
         if self._unacked_bytes <= self._limit_bytes:
             return True
-        self._has_room.clear()
+        self._has_capacity.clear()
         return False
 
     def handed_over(self) -> None:
-        """Note that all that was received is in the commit that begins now."""
+        """Note that the commit that begins now has all received appends."""
         self.in_flight = InFlight(self.received_sequence, self._unacked_bytes, self._seen_at)
         self._seen_at = None
 
@@ -73,30 +73,30 @@ class Window:
         in_flight = self._settle()
         self.acked_sequence = in_flight.sequence
         if self._unacked_bytes <= self._limit_bytes:
-            self._has_room.set()
+            self._has_capacity.set()
         if self.received_sequence == in_flight.sequence:
             self._all_committed.set()
         return in_flight.seen_at
 
     def lost(self) -> None:
-        """Give back the bytes of the commit that was under way; none of it is acknowledged."""
+        """Release the bytes of the commit that was under way. None of it is acknowledged."""
         if self.in_flight is not None:
             self._settle()
 
     def close(self) -> None:
-        """Give back what is not in flight, and let all who wait go on."""
+        """Release the bytes that are not in flight, and end all waits."""
         in_flight_bytes = 0 if self.in_flight is None else self.in_flight.size_bytes
         self._budget.release(self._unacked_bytes - in_flight_bytes)
         self._unacked_bytes = in_flight_bytes
-        self._has_room.set()
+        self._has_capacity.set()
         self._all_committed.set()
 
-    async def wait_for_room(self) -> None:
-        """Wait until there is room for the next append."""
-        await self._has_room.wait()
+    async def wait_for_capacity(self) -> None:
+        """Wait until the agent may send the next append."""
+        await self._has_capacity.wait()
 
     async def wait_until_idle(self) -> None:
-        """Wait until all that was received is committed."""
+        """Wait until all received appends are committed."""
         await self._all_committed.wait()
 
     def _settle(self) -> InFlight:

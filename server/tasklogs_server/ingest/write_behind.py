@@ -1,4 +1,4 @@
-"""What sessions write without a commit: confirmed times, and tails as one row."""
+"""What sessions write without a commit: confirmed times, and folded tails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasklogs_server.store.records import EntryRow
 
 @dataclass(slots=True)
 class _Confirmed:
-    """A time at which the stored log was a true picture of the task app."""
+    """A time at which the stored log matched the task app."""
 
     fence: int
     at: datetime
@@ -21,10 +21,10 @@ class _Confirmed:
 
 
 class WriteBehind:
-    """The confirmed time of each task, kept here until it is written.
+    """Keeps the confirmed time of each task until it is written.
 
-    A commit carries its own time into the store. A sync that finds nothing new has no commit: its
-    time is written at a goodbye, or else at the next tick.
+    A commit writes its own time. A sync that finds nothing new has no commit: its time is written
+    at a goodbye or at the next tick.
     """
 
     def __init__(self, writes: LogWrites) -> None:
@@ -32,24 +32,24 @@ class WriteBehind:
         self._confirmed: dict[UUID, _Confirmed] = {}
 
     def confirm(self, task_id: UUID, fence: int, at: datetime, *, is_persisted: bool) -> None:
-        """Note that the stored log was a true picture at `at`. An earlier time changes nothing."""
+        """Note that the stored log matched the task app at `at`, if no later time is known."""
         known = self._confirmed.get(task_id)
         if known is None or known.at < at:
             self._confirmed[task_id] = _Confirmed(fence, at, is_persisted)
 
     def confirmed_at(self, task_id: UUID) -> datetime | None:
-        """Return the latest time that this process knows of, whether or not it is written."""
+        """Return the latest time that this process knows, whether or not it is written."""
         confirmed = self._confirmed.get(task_id)
         return None if confirmed is None else confirmed.at
 
     async def persist(self, task_id: UUID) -> None:
-        """Write the time of one task, and wait for no other task's row."""
+        """Write the time of one task. No other task's row can delay this."""
         confirmed = self._confirmed.get(task_id)
         if confirmed is not None:
             await self._write({task_id: confirmed})
 
     async def persist_all(self, *, open_tasks: Container[UUID]) -> None:
-        """Write all times; forget those of tasks without an open session."""
+        """Write all times. Remove those of tasks without an open session."""
         await self._write(self._confirmed)
         for task_id in [
             task_id
@@ -59,7 +59,7 @@ class WriteBehind:
             del self._confirmed[task_id]
 
     async def fold(self, task_id: UUID, *, fence: int, revision: int, row: EntryRow) -> None:
-        """Write the tail as one row, if fence and revision still stand."""
+        """Write the tail as one row, if the stored fence and revision are these."""
         await self._writes.fold(task_id, fence=fence, revision=revision, row=row)
 
     async def _write(self, confirmed: dict[UUID, _Confirmed]) -> None:

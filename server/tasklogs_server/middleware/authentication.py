@@ -73,7 +73,7 @@ class Authentication:
         self._limits.count_public_stream()
 
     async def _connecting_agent(self, context: Context) -> Agent:
-        # Refused before its first message is waited for: such a stream holds a place among the
+        # Refuse it before waiting for its first message: the stream would occupy a slot of the
         # agents' streams.
         token = bearer_of(context)
         claimed = None if token is None else claimed_by(token)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 async def within(limit: timedelta, answering: Awaitable[T]) -> T:
     """Await a handler whose caller set no deadline. Raises TookTooLong after `limit`.
 
-    Without it, a caller who waits indefinitely holds a place indefinitely. gRPC enforces the
+    Without it, a caller that waits indefinitely occupies a slot indefinitely. gRPC enforces the
     deadlines that callers set.
     """
     deadline = asyncio.timeout(limit.total_seconds())

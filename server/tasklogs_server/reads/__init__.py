@@ -1,4 +1,4 @@
 """How logs are read: pages, follows, cursors and page tokens.
 
-No gRPC and no SQL. A live read first asks for a sync; then every read reads the store.
+No gRPC and no SQL. Every read reads the store. A live read asks for a sync before that.
 """

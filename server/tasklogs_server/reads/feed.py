@@ -1,13 +1,13 @@
 """One followed task in this process: each change is read and encoded once, for all its followers.
 
-A note wakes the feed, and the feed reads what changed from the store. A slow timer finds what a
-lost note would have told. A commit of this process comes with its note: if the feed knows the log
-up to the commit's base, it uses the commit and does not read the store.
+A note wakes the feed, and the feed reads what changed from the store. If a note is lost, a slow
+timer wakes the feed later. The note of a commit of this process carries the commit: if the feed
+knows the log up to the commit's base, it uses the commit and does not read the store.
 
 A follower gets the next messages in one of three ways:
 
-1. It keeps up: the feed's last step, the same encoded messages for all.
-2. It is behind, but only the tail has grown since: one message with the joined growth.
+1. It keeps up: it gets the feed's last step, with the same encoded messages as all others.
+2. It is behind, but only the tail has grown since: it gets one message with the joined growth.
 3. It is further behind: it reads the store, which has one change per entry. Followers at the same
    revision share that read.
 """
@@ -121,7 +121,7 @@ class Feed:
         self._woken.set()
 
     def committed(self, commit: Commit) -> None:
-        """Use a commit of this process; if that is not possible, read the store instead."""
+        """Use a commit of this process. If that is not possible, read the store instead."""
         if commit.head.revision <= self.revision or self.error is not None:
             return
         if (
@@ -133,7 +133,7 @@ class Feed:
             return
         try:
             messages = messages_of(self._fold, self.task_id, changes_of(commit), commit.head.tail)
-        except Exception:  # the group commit has other listeners and tasks to go on with
+        except Exception:  # the group commit has other listeners and tasks
             _log.exception("feed.commit_refused", task=str(self.task_id))
             self._fold = TailFold()
             self.wake()
@@ -148,10 +148,11 @@ class Feed:
         self._broadcast()
 
     def step_after(self, revision: int) -> Step | None:
-        """Return the step from `revision` to here, if the feed holds it.
+        """Return the step from `revision` to the feed's revision, if the feed holds it.
 
-        None: the follower reads the store, once for all who lag at the same revision. A follower
-        whose read went past the feed is back at the common steps after one more read.
+        None: the follower reads the store. Followers at the same revision share that read. If a
+        read goes past the feed's revision, the follower needs one more read before it gets steps
+        again.
         """
         last = self._last
         if last is None or revision >= last.revision:
@@ -189,7 +190,8 @@ class Feed:
 
     async def run(self) -> None:
         """Read what changes, until cancelled or all follows end."""
-        # The follower that opened the feed asks for a refresh in its first turn: one read serves.
+        # The follower that opened the feed asks for a refresh in its first turn. After it, one read
+        # serves both.
         await asyncio.sleep(0)
         try:
             while self.error is None:
@@ -221,7 +223,7 @@ class Feed:
         self._settle(waiting)
 
     async def _read(self) -> bool:
-        """Read and pass on a page of what changed; True where there is more."""
+        """Read a page of changes and pass it on. Return whether there is more."""
         self._is_reading = True
         try:
             read = await self._changes.since(
@@ -230,7 +232,7 @@ class Feed:
         finally:
             self._is_reading = False
         if read.task.head.revision < self.revision:
-            # A backup was restored: followers were told of changes that are gone.
+            # A backup was restored: followers received changes that no longer exist.
             raise expired(read.task)
         detail = derive(read.task.facts)
         if read.revision > self.revision:
@@ -243,7 +245,7 @@ class Feed:
             else:
                 self._add_step(messages, read.revision)
         else:
-            self._forget_steps()  # all followers have had them; they may hold a megabyte
+            self._forget_steps()  # all followers have them; they may hold a megabyte
             if detail == self.detail:
                 return read.more
         self.detail = detail
@@ -261,9 +263,9 @@ class Feed:
 
 
 def expired(task: Task) -> CursorExpired:
-    """Return the error for a cursor of which changes were evicted.
+    """Return the error for a cursor after which changes were evicted.
 
-    It carries the oldest cursor after which all changes are held.
+    It carries the oldest cursor after which no change was evicted.
     """
     return CursorExpired(Cursor(task.task_id, task.head.evicted.revision).encode())
 
@@ -271,7 +273,7 @@ def expired(task: Task) -> CursorExpired:
 def messages_of(
     fold: TailFold, task_id: UUID, changes: Sequence[Change], tail: TailHead | None
 ) -> Sequence[Message]:
-    """Return the messages that `changes` make, each with its cursor; see TailFold.events."""
+    """Return the messages for `changes`, each with its cursor; see TailFold.events."""
     return [
         Message(Cursor(task_id, event.revision).encode(), event)
         for event in fold.events(changes, tail)
@@ -279,7 +281,7 @@ def messages_of(
 
 
 def _poll_seconds(task: Task, lease: timedelta) -> float:
-    # No note tells that a lease has ended: the feed of a standalone task polls more often.
+    # There is no note when a lease ends, so the feed of a standalone task polls more often.
     if task.standalone:
         return min(_POLL_SECONDS, max(0.5, lease.total_seconds() / 10))
     return _POLL_SECONDS

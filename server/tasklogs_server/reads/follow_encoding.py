@@ -1,6 +1,6 @@
 """Encodes what a follow sends: one `tasklogs.v1.FollowTaskLogsResponse` per event.
 
-The only module of this package that builds messages of the API.
+No other module of this package builds messages of the API.
 """
 
 from __future__ import annotations

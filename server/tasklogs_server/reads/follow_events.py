@@ -13,7 +13,7 @@ from tasklogs_server.wire.entries import encode_head
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged:
-    """The task's status: the first event, and one whenever its facts change."""
+    """The task's status. It is sent first, and again whenever the task's facts change."""
 
     detail: StatusDetail
 
@@ -30,7 +30,7 @@ class TailSent:
 
     @property
     def revision(self) -> int:
-        """The revision of its last change."""
+        """The revision of the tail's last change."""
         return self.head.revision
 
     @property

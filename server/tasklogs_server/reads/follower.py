@@ -59,7 +59,7 @@ class FollowQuery:
 
 @dataclass(frozen=True, slots=True)
 class _Lag:
-    """What changed since a revision, read once for all followers that lag at it."""
+    """What changed since a revision, read once for all followers that are at this revision."""
 
     messages: Sequence[Message]
     revision: int
@@ -97,8 +97,8 @@ class Follows:
     async def follow(self, query: FollowQuery) -> AsyncGenerator[bytes, None]:
         """Yield the encoded messages of a follow until it ends with an error.
 
-        At its start it raises what a read raises, and CursorExpired. Later it raises TaskNotFound,
-        ServerDraining, and CursorExpired if entries were evicted that it had not sent yet.
+        When it begins, it raises what a read raises, and CursorExpired. Later it raises
+        TaskNotFound, ServerDraining, and CursorExpired if entries were evicted before it sent them.
         """
         task, revision = await self._start(query)
         detail = derive(task.facts)
@@ -108,7 +108,7 @@ class Follows:
         woken = asyncio.Event()
         async with self._feed(task, detail, woken) as feed:
             if feed.detail != detail:
-                await feed.refresh()  # the feed is older, and may not have read these facts yet
+                await feed.refresh()  # the feed may not have read these facts yet
             messages = _Follower(self, feed, query, revision, woken).messages()
             async with aclosing(messages):
                 async for message in messages:
@@ -140,7 +140,7 @@ class Follows:
         if query.cursor.task_id != task.task_id:
             raise InvalidFields([FieldViolation("cursor", "is of another task")])
         if query.cursor.revision > task.head.revision:
-            # A backup was restored: the caller knows of changes that are gone.
+            # A backup was restored: the caller knows changes that no longer exist.
             raise expired(task)
         if query.cursor.revision < task.head.evicted.revision:
             raise expired(task)
@@ -157,7 +157,7 @@ class Follows:
     async def _feed(
         self, task: Task, detail: StatusDetail, follower: asyncio.Event
     ) -> AsyncIterator[Feed]:
-        """Lend the task's feed: the first follower opens it, the last one closes it."""
+        """Lend the task's feed. The first follower opens it, the last one closes it."""
         feed, running = self._feeds.get(task.task_id) or self._open(task, detail)
         if feed.error is not None:  # its followers are ending, perhaps slowly
             feed, running = self._open(task, detail)
@@ -192,7 +192,7 @@ class Follows:
 
 
 class _Follower:
-    """One stream: the revision it has reached, and what it has sent."""
+    """One stream: the revision that it has reached, and what it has sent."""
 
     def __init__(
         self,
@@ -213,9 +213,9 @@ class _Follower:
         self._progress_timer: asyncio.TimerHandle | None = None
         self._progress_is_due = False
         self._last_sent: tuple[int, int, int] | None = None
-        """Epoch, id and revision of the last entry that was sent: the base of the next delta."""
+        """Epoch, id and revision of the last entry that was sent. The next delta builds on it."""
         self._caught_up_at: int | None = None
-        """The revision at which to send it; None: not known yet, or already sent."""
+        """The revision at which to send CaughtUp; None: not known yet, or already sent."""
 
     async def messages(self) -> AsyncGenerator[bytes, None]:
         """Yield the stream's messages."""
@@ -231,7 +231,7 @@ class _Follower:
                 if self._sent_detail != self._feed.detail:
                     self._sent_detail = self._feed.detail
                     yield self._own(StatusChanged(self._sent_detail))
-                # One step at a time, so that a follower that never keeps up also gets the status.
+                # One step per turn, so that a follower that never keeps up gets the status, too.
                 if self._revision < self._feed.revision:
                     messages, revision = await self._due()
                     for message in messages:
@@ -251,7 +251,7 @@ class _Follower:
                 await finding
 
     async def _due(self) -> tuple[Sequence[Message], int]:
-        """Return the next messages and the revision that they reach: the feed's, or the store's."""
+        """Return the next messages, and the revision that they reach."""
         step = self._feed.step_after(self._revision)
         if step is not None:
             return step.messages, step.revision
@@ -263,7 +263,8 @@ class _Follower:
         except CursorExpired as error:
             if not self._may_begin_later or error.oldest is None:
                 raise
-            # It asked for all that is held, and was sent nothing yet: it begins at what is left.
+            # It asked for everything in the log, and nothing was sent yet: it begins at the oldest
+            # entry left.
             return (), Cursor.decode(error.oldest).revision
         return lag.messages, lag.revision
 
@@ -283,9 +284,9 @@ class _Follower:
         return encode_event(cursor, event, as_delta=False)
 
     async def _find_caught_up(self) -> None:
-        """Find the revision at which the follower has everything from before its start.
+        """Find the revision at which the follower has everything that was there when it began.
 
-        It is known once a read of the same source would be answered. While the task app fails, or
+        The revision is known once a read of the same source succeeds. While the task app fails, or
         the status refuses reads, this waits.
         """
         while True:
@@ -304,7 +305,8 @@ class _Follower:
 
     async def _wakes(self) -> bool:
         """Wait for a change; return False if there was none for `progress_after`."""
-        # One timer that is re-armed when it fires, not one per wait: there is a wait per message.
+        # One timer is re-armed when it fires. A timer per wait would cost more: each message has a
+        # wait.
         loop = asyncio.get_running_loop()
         self._quiet_since = loop.time()
         if self._progress_timer is None:

@@ -13,12 +13,13 @@ _MOST_BYTES = 256 * 1024
 
 
 class Growth:
-    """The last steps of a feed, as long as each was a change of the same tail.
+    """The last steps of a feed, while each of them is a change of the same tail.
 
-    A follower that takes longer for a message than the tail for a change is behind at every
-    message. Measured with 20 followers that take 60 ms each, and a tail of 20 KB that changes 40
-    times a second for 3 s: 33 KiB and no store read per follower; without this, 796 KiB per
-    follower and 601 store reads. Followers that keep up never need it.
+    If a follower needs more time for a message than passes between two changes of the tail, it is
+    behind at every message. This was measured with 20 followers that need 60 ms for each message,
+    and a tail of 20 KB that changes 40 times a second for 3 s. With this class the store was read 0
+    times, and each follower was sent 33 KiB. Without it, all followers together read the store 601
+    times, and each was sent 796 KiB. Followers that keep up do not use it.
     """
 
     def __init__(self) -> None:
@@ -38,12 +39,12 @@ class Growth:
             self._size_bytes -= len(oldest.text)
 
     def forget(self) -> None:
-        """Hold nothing."""
+        """Drop all steps."""
         self._deltas.clear()
         self._size_bytes = 0
 
     def since(self, revision: int) -> Delta | None:
-        """Return how the tail changed since `revision`; None: unknown."""
+        """Return one delta with all changes of the tail since `revision`; None: it is unknown."""
         due = [delta for base, delta in self._deltas if base >= revision]
         if not due or self._deltas[-len(due)][0] != revision:
             return None

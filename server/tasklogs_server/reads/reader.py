@@ -41,7 +41,7 @@ class LogQuery:
     epoch: int | None
     max_staleness: timedelta | None
     fingerprint: Callable[[], bytes]
-    """Of the arguments that must be the same for every page. Called only if there are pages."""
+    """Hashes the arguments that must not change between pages. Called only if there are pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Sync(Protocol):
     def __call__(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
     ) -> Awaitable[datetime]:
-        """Return when the sync began that the store is up to date with.
+        """Return when the sync began. The store has everything that the task app showed then.
 
         Raises AgentUnreachable, TaskAppFailed.
         """
@@ -74,9 +74,9 @@ class Sync(Protocol):
 class LogReader:
     """Answers reads of logs.
 
-    `sync` brings a task's stored log up to date. While a read waits for it, within `aside`, the
-    read does not count as one at work. `confirmed_at` returns the time up to which the log is known
-    to be complete, if that is not in the store yet. `evicted` reads what was evicted.
+    `sync` brings a task's stored log up to date. A read waits for it within `aside`, where it does
+    not count as an active read. `confirmed_at` returns the time up to which the log is known to be
+    complete, if that is not in the store yet. `evicted` reads what was evicted.
     """
 
     def __init__(
@@ -127,7 +127,8 @@ class LogReader:
             unreachable = await self._bring_up_to_date(page.task_id, query, time_left)
             page = await self._page(query.ref, wanted)
             if unreachable is not None:
-                # If the task was deleted, paused or failed meanwhile, that decides the answer.
+                # If the task was deleted, was paused or failed meanwhile, its new status decides
+                # the response.
                 detail = derive(page.facts)
                 plan = _plan(page, query, detail)
                 if plan is ReadPlan.SYNC_THEN_READ:
@@ -161,7 +162,7 @@ class LogReader:
             page_bytes=self._page_bytes,
         )
         page = await self._page(query.ref, wanted)
-        # A later page follows entries that were there: if none is left, they were evicted.
+        # There were entries before a later page. If none is left, they were evicted.
         is_evicted = page.start > token.start or page.first_id is None
         if page.task_id != token.task_id or is_evicted:
             raise await self._expired(page.task_id)
@@ -175,7 +176,7 @@ class LogReader:
         )
 
     async def _refuse_evicted(self, page: LogPage) -> None:
-        # An earlier epoch without entries was empty from the start, or its entries were evicted.
+        # An earlier epoch without entries was always empty, or its entries were evicted.
         if page.epoch <= (await self._evicted(page.task_id)).epoch:
             raise await self._expired(page.task_id)
 
@@ -198,7 +199,7 @@ class LogReader:
         status: TaskStatus,
         revision: int,
     ) -> LogAnswer:
-        """Answer with what the first page decided and this page holds.
+        """Return the response for this page, with what the first page decided.
 
         `revision` is the log's revision at the first page.
         """

@@ -1,7 +1,7 @@
-"""The tail as a feed holds it, on which its next parts are folded.
+"""The tail as a feed holds it. The next parts are folded onto it.
 
-Parts alone are not enough to tell followers what changed: some need the whole entry, others a delta
-from the state they hold.
+Parts alone are not enough for followers: some need the whole entry, others a delta from the state
+that they hold.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class TailFold:
 
     @property
     def held_revision(self) -> int | None:
-        """The revision of the held tail; None: none is held."""
+        """The revision of the held tail; None: no tail is held."""
         return None if self._held is None else self._held.revision
 
     def can_fold(self, commit: Commit) -> bool:
-        """Whether the tail is held that the commit's part continues (if it has a part)."""
+        """Whether this holds the tail that the commit's part continues. True without a part."""
         tail, held = commit.head.tail, self._held
         if commit.part is None or tail is None:
             return commit.part is None
@@ -58,7 +58,8 @@ class TailFold:
             case EntriesChanged():
                 return self._entries(change, tail)
             case TailWithdrawn():
-                # An entry that gets the same id later is another entry: no base for a delta.
+                # A later entry with the same id is another entry: a delta must not build on this
+                # one.
                 self._held = None
         return change
 
@@ -94,7 +95,7 @@ class TailFold:
         self._held = _HeldTail(change.epoch, head.id, head.revision, head.dropped_bytes, content)
         whole = bytes(content)
         grown: Delta | None = None
-        # A delta cannot say that the front of the content was dropped meanwhile.
+        # A delta cannot express that the beginning of the content was dropped.
         if held is not None and before is not None and held.dropped_bytes == head.dropped_bytes:
             grown = Delta(kept, whole[kept:]) if kept is not None else diff(before, whole)
         return TailSent(change.epoch, change.head, whole, base_revision, grown)

@@ -1,7 +1,7 @@
-"""Opaque tokens that callers hand back: cursors, and page tokens.
+"""Opaque tokens that callers send back: cursors and page tokens.
 
-A checksum tells a damaged token from one that has expired. It is not a secret: a forged token shows
-its owner nothing that they could not ask for without it.
+A checksum distinguishes a damaged token from an expired one. It is not a secret: with a forged
+token a caller reads nothing that it could not read without one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _PAGE = TokenLayout(b"p", "16siiiqBBqB8s")
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A revision of a task's log: its holder knows all changes up to it."""
+    """A revision of a task's log. The holder of the cursor knows all changes up to it."""
 
     task_id: UUID
     revision: int
@@ -86,8 +86,8 @@ class Cursor:
 class PageToken:
     """Where the next page begins, and what the first page decided.
 
-    `start` and `end` are ordinals. `fingerprint` is the request's: a token is valid only with the
-    arguments that it was given for.
+    `start` and `end` are ordinals. `fingerprint` is that of the request: a token is valid only with
+    the arguments that it was made for.
     """
 
     task_id: UUID
@@ -118,7 +118,7 @@ class PageToken:
 
     @classmethod
     def decode(cls, token: str, *, fingerprint: bytes) -> PageToken:
-        """Read a token that was given for a request of this fingerprint. Raises InvalidFields."""
+        """Read a token that was made for a request with this fingerprint. Raises InvalidFields."""
         task_id, epoch, start, end, revision, snapshot, has_at, at, status, made_for = _PAGE.unseal(
             token, "page_token"
         )
@@ -140,7 +140,7 @@ class PageToken:
 
 
 def fingerprint(arguments: bytes) -> bytes:
-    """Return 8 bytes that tell a request's arguments from others."""
+    """Return an 8-byte hash of a request's arguments."""
     return hashlib.sha256(arguments).digest()[:8]
 
 
@@ -153,12 +153,12 @@ def check_fingerprint(made_for: bytes, fingerprint: bytes) -> None:
 
 
 def micros_of(time: datetime) -> int:
-    """Return a time as page tokens hold it: microseconds since 1970."""
+    """Return a time as page tokens store it: in microseconds since 1970."""
     return (time - _EPOCH_START) // _MICROSECOND
 
 
 def datetime_of(micros: int) -> datetime:
-    """Return the time that a page token holds. Raises InvalidFields if there is no such time."""
+    """Return the time for these microseconds. Raises InvalidFields if it is out of range."""
     try:
         return _EPOCH_START + micros * _MICROSECOND
     except OverflowError:

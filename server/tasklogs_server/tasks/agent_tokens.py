@@ -12,7 +12,7 @@ from tasklogs_server.domain.errors import Unauthenticated
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.store.tasks import TaskStore
 
-# Tells agent tokens from users' tokens, and lets scanners for leaked secrets find them.
+# Distinguishes agent tokens from users' tokens, and lets scanners find leaked ones.
 _PREFIX = "tla_"
 _NOT_VALID = "the agent token is not valid"
 
@@ -29,7 +29,7 @@ def looks_like_an_agent_token(token: str) -> bool:
 
 
 def claimed_by(token: str) -> Agent | None:
-    """Return the agent that `token` claims to belong to. None: it names no task.
+    """Return the agent that `token` claims to belong to. None: the token names no task.
 
     Only `AgentTokens.agent` checks the claim.
     """
@@ -47,21 +47,21 @@ class AgentTokens:
     async def agent(self, token: str) -> Agent:
         """Return the agent of a valid `token`. Raises Unauthenticated for any other.
 
-        Raises LimitExceeded where too many agents connect at once.
+        Raises LimitExceeded if too many agents connect at once.
         """
         claimed = claimed_by(token)
         if claimed is None:
             raise Unauthenticated(_NOT_VALID)
-        # Without turns, thousands of agents would be queued for the store before any reader.
+        # Without turns, a reader would wait for the store behind thousands of agents.
         async with self._handshakes.turn():
             stored = await self._tasks.token_hash(claimed.task_id)
-        # Compare also where there is no such task: the duration must not tell the difference.
+        # Compare even if there is no such task: the duration must not reveal whether there is one.
         if not hmac.compare_digest(claimed.token_hash, stored or bytes(32)):
             raise Unauthenticated(_NOT_VALID)
         return claimed
 
     async def still_opens(self, agent: Agent) -> None:
-        """Raise Unauthenticated if the token was rotated, or the task deleted, since `agent`."""
+        """Raise Unauthenticated if the token was rotated, or the task deleted, since its check."""
         stored = await self._tasks.token_hash(agent.task_id)
         if not hmac.compare_digest(agent.token_hash, stored or bytes(32)):
             raise Unauthenticated("the agent token was rotated")

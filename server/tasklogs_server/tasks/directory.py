@@ -1,4 +1,4 @@
-"""The directory of tasks: create, list, report on and delete them; open sessions are told."""
+"""The directory of tasks: creates, lists and deletes them, and changes their facts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tasklogs_server.tasks.agent_tokens import new_token
 from tasklogs_server.telemetry.calls import concerns
 
 ListPosition = tuple[datetime, UUID]
-"""When the last task of a page was created, and its id: the next page begins after it."""
+"""When the last task of a page was created, and its id. The next page begins after this task."""
 
 _PURGE_EVERY_SECONDS = 30.0
 
@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class TaskDirectory:
-    """Changes tasks in the store, and tells this process's sessions and followers of it."""
+    """Changes tasks in the store, and notifies this process's sessions and followers."""
 
     def __init__(self, tasks: TaskStore, sessions: Sessions, bus: LocalBus) -> None:
         self._tasks = tasks
@@ -85,7 +85,7 @@ class TaskDirectory:
     async def report(self, ref: TaskRef, change: Callable[[Facts], Facts]) -> Task:
         """Change a task's facts.
 
-        Raises TaskNotFound, StaleReport for a standalone task, and whatever `change` raises.
+        Raises TaskNotFound, StaleReport for a standalone task, and what `change` raises.
         """
         task_id = await self._resolve(ref)
         if (await self._tasks.get(task_id)).standalone:
@@ -108,15 +108,15 @@ class TaskDirectory:
         task_id = await self._resolve(ref)
         token, token_hash = new_token(task_id)
         # The rotation raises the fence. A commit of the old stream may fail before the rotation
-        # returns; the stream must end with the reason that is given here all the same.
+        # returns. In this case, too, the stream must end with the reason that is given here.
         with self._sessions.ending(task_id, Unauthenticated("the agent token was rotated")):
             await self._tasks.rotate_token(task_id, token_hash)
         return token
 
     async def delete(self, ref: TaskRef) -> None:
-        """Delete a task for good. Its name is free and its token invalid now; rows go later.
+        """Delete a task. Its name is free and its token invalid at once.
 
-        Raises TaskNotFound.
+        Its rows are deleted later. Raises TaskNotFound.
         """
         task_id = await self._resolve(ref)
         await self._tasks.delete(task_id)
@@ -138,7 +138,7 @@ class TaskDirectory:
     async def _retire(self, task_id: UUID, age: timedelta) -> bool:
         try:
             return await self._tasks.retire(task_id, age, is_paused=_is_paused)
-        except Exception as error:  # one task's rows are bad: go on with the others
+        except Exception as error:  # one task's rows are bad: continue with the others
             if not concerns_one_task(error):
                 raise
             _log.error("task.not_retired", task=str(task_id), error=type(error).__name__)
@@ -161,7 +161,8 @@ class TaskDirectory:
             self._purge.clear()
             try:
                 for task_id in await self._tasks.deleted():
-                    # `delete` may have been cancelled after its commit, before it told anybody.
+                    # `delete` may have been cancelled after its commit, before it notified the
+                    # session.
                     self._tell_of_deletion(task_id)
                     await self._purge_rows(task_id)
             except StoreUnavailable:
@@ -183,7 +184,7 @@ class TaskDirectory:
         try:
             while not await self._tasks.purge(task_id):
                 pass  # each chunk is a transaction of its own: others get their turn in between
-        except Exception as error:  # one task's rows are bad: go on with the others
+        except Exception as error:  # one task's rows are bad: continue with the others
             if not concerns_one_task(error):
                 raise
             _log.error("task.not_purged", task=str(task_id), error=type(error).__name__)

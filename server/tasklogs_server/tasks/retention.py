@@ -1,7 +1,7 @@
-"""Retention: evicts from logs that are past their limits, and deletes tasks paused for long.
+"""Retention: evicts from logs that are above their limits, and deletes long-paused tasks.
 
-An append evicts what it needs space for (ingest.log_limits). What no append comes for is found
-here: logs past limits that were lowered, and tasks that stay paused.
+An append evicts as much as it needs (ingest.log_limits). This module does what no append does. It
+finds logs that are above their limits because the limits were lowered, and tasks that stay paused.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Retention:
         self._swept_at: float | None = None
 
     async def run(self) -> None:
-        """Work until cancelled. What fails is tried again in the next round."""
+        """Work until cancelled. Work that fails is tried again in the next round."""
         while True:
             for work in (self.sweep, self.retire):
                 try:
@@ -64,7 +64,7 @@ class Retention:
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def sweep(self) -> None:
-        """Look at all logs, once an hour: evict what is past the limits."""
+        """Once an hour, check all logs and evict what is above the limits."""
         now = self._clock()
         if self._swept_at is not None and now - self._swept_at < _SWEEP_EVERY_SECONDS:
             return
@@ -85,7 +85,7 @@ class Retention:
                     await self._log_limiter.enforce(task_id)
                 except TaskNotFound:
                     continue  # the task was deleted meanwhile
-                except Exception as error:  # one task's rows are bad: go on with the others
+                except Exception as error:  # one task's rows are bad: continue with the others
                     if not concerns_one_task(error):
                         raise
                     _log.error("log.not_evicted", task=str(task_id), error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""How an entry is stored: encoded once, as it is sent to readers.
+"""The stored form of an entry: it is encoded once, in the form in which readers get it.
 
 `head || content` is the field `logs` of `tasklogs.v1.GetTaskLogsResponse` and of a follow's
 `Entries`: the field's tag and length, the small fields of the `TaskLogEntry`, then the tag and
@@ -42,10 +42,10 @@ def encode_head(
 
 
 def encode_varints(*fields: tuple[int, int | None]) -> bytes:
-    """Encode tags, each with an int64 value or the length of what follows; None: left out.
+    """Encode tags, each with an int64 value or the length of what follows. None is left out.
 
-    A varint has seven bits in each byte; a negative one has ten bytes. One loop over all fields:
-    a commit and a read encode a dozen of them for each entry.
+    A varint has seven bits in each byte; a negative one has ten bytes. One loop encodes all fields,
+    because a commit or a read encodes a dozen of them for each entry.
     """
     out = bytearray()
     append = out.append

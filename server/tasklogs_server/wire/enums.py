@@ -1,4 +1,4 @@
-"""The enums of the protos and of the domain: the same names, with and without prefix."""
+"""The enums of the protos and of the domain. The names are the same, with and without a prefix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ W = TypeVar("W", bound=int)
 
 
 class EnumCodec(Generic[D, W]):
-    """Encodes and decodes one enum. The wire's 0 (unspecified) is None in the domain."""
+    """Encodes and decodes one enum. The proto's 0 (unspecified) is None in the domain."""
 
     def __init__(self, domain: type[D], prefix: str, wire: Mapping[str, W]) -> None:
         self._prefix = prefix
@@ -31,7 +31,7 @@ class EnumCodec(Generic[D, W]):
         self._to_domain = {int(number): value for value, number in self._to_wire.items()}
 
     def encode(self, value: D | None) -> W:
-        """Return the wire's value."""
+        """Return the proto's value."""
         return self._unspecified if value is None else self._to_wire[value]
 
     def decode(self, number: int, field: str, violations: list[FieldViolation]) -> D | None:

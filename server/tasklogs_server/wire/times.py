@@ -19,7 +19,7 @@ _LONGEST = timedelta(days=3650)
 
 def timestamp(time: datetime) -> Timestamp:
     """Encode a point in time."""
-    since = time - _START  # takes a third of the time of FromDatetime
+    since = time - _START  # needs a third of the time of FromDatetime
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
@@ -29,7 +29,7 @@ def timestamp_of(time: Time) -> Timestamp:
 
 
 def time_of(encoded: Timestamp, field: str, violations: list[FieldViolation]) -> Time:
-    """Decode an entry's time. One out of a Timestamp's range adds a violation."""
+    """Decode an entry's time. A time out of a Timestamp's range adds a violation."""
     if not _FIRST_SECOND <= encoded.seconds <= _LAST_SECOND or not 0 <= encoded.nanos < 10**9:
         violations.append(FieldViolation(field, "is not a valid time"))
     return Time(encoded.seconds, encoded.nanos)
