@@ -105,9 +105,6 @@ class LogReader:
         """
         if query.page_token:
             return await self._next_page(query)
-        return await self._first_page(query, time_left)
-
-    async def _first_page(self, query: LogQuery, time_left: timedelta | None) -> LogAnswer:
         wanted = PageQuery(
             epoch=query.epoch,
             tail=query.tail,
