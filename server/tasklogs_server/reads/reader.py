@@ -121,7 +121,9 @@ class LogReader:
         if plan is ReadPlan.SYNC_THEN_READ:
             if time_left is not None:
                 time_left -= timedelta(seconds=loop.time() - began)
-            unreachable = await self._bring_up_to_date(page.task_id, query, time_left)
+            task_id = page.task_id
+            del page  # it may hold megabytes, and thousands of reads may wait for their agents
+            unreachable = await self._bring_up_to_date(task_id, query, time_left)
             page = await self._page(query.ref, wanted)
             if unreachable is not None:
                 # If the task was deleted, paused or failed meanwhile, that decides the answer.
@@ -199,12 +201,13 @@ class LogReader:
 
         `revision` is the log's revision at the first page.
         """
+        encoded, next_ordinal = page.entries
         next_page_token = ""
-        if page.next_ordinal < page.end:
+        if next_ordinal < page.end:
             next_page_token = PageToken(
                 task_id=page.task_id,
                 epoch=page.epoch,
-                start=page.next_ordinal,
+                start=next_ordinal,
                 end=page.end,
                 revision=revision,
                 snapshot=snapshot,
@@ -213,7 +216,7 @@ class LogReader:
                 fingerprint=query.fingerprint(),
             ).encode()
         return LogAnswer(
-            encoded=page.encoded,
+            encoded=encoded,
             snapshot=snapshot,
             snapshot_at=snapshot_at,
             status=status,
