@@ -16,7 +16,7 @@ from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.connection import channel as client_channel
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
-from tasklogs_server.wire.entries import encode_varints
+from tasklogs_server.wire.entries import encode_fields
 
 CONNECT = "/tasklogs.v1.TaskAgents/Connect"
 # The server admits a few at a time; the others would only wait there.
@@ -32,7 +32,7 @@ def own_channel(address: str) -> grpc.aio.Channel:
 def append_bytes(sequence: int, *, open_epoch: bool, entries: bytes) -> bytes:
     """Encode an AgentMessage with a LogAppend of entries that are encoded already."""
     body = pb.LogAppend(sequence=sequence, open_epoch=open_epoch).SerializeToString() + entries
-    return encode_varints((_APPEND_TAG, len(body))) + body
+    return encode_fields((_APPEND_TAG, len(body))) + body
 
 
 class Agent:

@@ -72,6 +72,7 @@ class Desk:
     clock: Clock
     budget: IngestBudget
     group_commit: GroupCommit
+    write_behind: WriteBehind
     sessions: Sessions
     syncs: Syncs
     uploads: Uploads
@@ -95,6 +96,7 @@ class Desk:
         """Build the whole package and run the group commit."""
         clock, budget, bus = Clock(), IngestBudget(ingest_bytes), LocalBus()
         group_commit = GroupCommit(store.writes, bus)
+        write_behind = WriteBehind(store.writes)
         log_limiter = LogLimiter(store.evictions, log_limits)
         resources = SessionResources(
             limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
@@ -102,7 +104,7 @@ class Desk:
             budget=budget,
             log_limiter=log_limiter,
             epoch_limiter=EpochLimiter(store.sessions, epochs_per_hour),
-            write_behind=WriteBehind(store.writes),
+            write_behind=write_behind,
             load_tail=store.sessions.tail_content,
             clock=clock,
             monotonic=clock.monotonic,
@@ -124,7 +126,7 @@ class Desk:
         uploads = Uploads(resources, store=store.sessions, sessions=sessions)
         running = asyncio.create_task(group_commit.run())
         try:
-            yield cls(store, clock, budget, group_commit, sessions, syncs, uploads)
+            yield cls(store, clock, budget, group_commit, write_behind, sessions, syncs, uploads)
             assert not running.done(), "the group commit runs for as long as there are writers"
         finally:
             running.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -14,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from tasklogs.v1 import task_agents_pb2, tasks_pb2, types_pb2
 from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs_server.store.log_reads import LogPage
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.refusals import refused
@@ -70,6 +72,18 @@ async def test_readers_who_come_while_a_sync_is_under_way_wait_for_the_next_one(
 
         for reading in later:
             assert [one.content for one in (await reading).logs] == ["hello", "since"]
+
+
+async def test_a_read_that_waits_for_its_agent_holds_no_page(server: Server) -> None:
+    async with active(server) as agent:
+        reading = asyncio.create_task(read(server))
+        await agent.heard(lambda: len(agent.syncs) == 1)
+
+        gc.collect()
+        assert not any(isinstance(one, LogPage) for one in gc.get_objects())
+
+        await agent.sync_done(agent.syncs[0].id)
+        assert [one.content for one in (await reading).logs] == ["hello"]
 
 
 async def test_no_agent_within_agent_wait_is_unreachable_and_says_when_to_try_again(

@@ -123,9 +123,9 @@ async def stored(store: Store, task_id: UUID) -> dict[Key, types_pb2.TaskLogEntr
         start = 0
         while True:
             page = await store.reads.page(TaskId(task_id), PageQuery(epoch=epoch, start=start))
-            for one in pb.GetTaskLogsResponse.FromString(page.encoded).logs:
+            for one in pb.GetTaskLogsResponse.FromString(page.entries.encoded).logs:
                 entries[epoch, one.id] = one
-            start = page.next_ordinal
+            start = page.entries.next_ordinal
             if start >= page.end:
                 break
     return entries

@@ -60,7 +60,7 @@ async def new_task(store: Store, name: str = "", *, standalone: bool = False) ->
 
 def decoded(page: LogPage) -> Sequence[types_pb2.TaskLogEntry]:
     """Decode the entries of a page as a client does."""
-    return task_logs_pb2.GetTaskLogsResponse.FromString(page.encoded).logs
+    return task_logs_pb2.GetTaskLogsResponse.FromString(page.entries.encoded).logs
 
 
 @dataclass

@@ -14,7 +14,6 @@ from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskLogs
 from tasklogs_server.store import Store
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connections
-from tasklogs_server.store.errors import translated
 from tests.store.logs import Connection, new_task
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.postgres import PostgresServer
@@ -159,17 +158,17 @@ CORRUPT: Sequence[Exception] = [
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
-    [*((one, StoreUnavailable) for one in UNAVAILABLE), *((one, LogCorrupt) for one in CORRUPT)],
-    ids=lambda one: one.__name__ if isinstance(one, type) else type(one).__name__,
+    ("errors", "expected"), [(UNAVAILABLE, StoreUnavailable), (CORRUPT, LogCorrupt)]
 )
-def test_errors_of_the_driver_become_domain_errors(
-    error: Exception, expected: type[TaskLogsError]
+async def test_errors_of_the_driver_become_domain_errors(
+    errors: Sequence[Exception], expected: type[TaskLogsError], connections: Connections
 ) -> None:
-    with pytest.raises(expected) as raised, translated():
-        raise error
-    assert raised.value.__cause__ is not None
-    assert "x" not in raised.value.message.split()
+    for error in errors:
+        with pytest.raises(expected) as raised:
+            async with connections.use():
+                raise error
+        assert raised.value.__cause__ is error
+        assert "x" not in raised.value.message.split()
 
 
 async def test_a_locked_row_delays_its_callers_by_a_few_seconds_only(

@@ -37,18 +37,18 @@ async def pages(log: Log, query: PageQuery) -> list[list[str]]:
     """Read page after page, as page tokens do."""
     page = await log.page(query)
     read = [[entry.content for entry in decoded(page)]]
-    while page.next_ordinal < page.end:
-        before = page.next_ordinal
+    while page.entries.next_ordinal < page.end:
+        before = page.entries.next_ordinal
         page = await log.page(
             PageQuery(
                 epoch=page.epoch,
-                start=page.next_ordinal,
+                start=page.entries.next_ordinal,
                 end=page.end,
                 rows=query.rows,
                 page_bytes=query.page_bytes,
             )
         )
-        assert page.next_ordinal > before
+        assert page.entries.next_ordinal > before
         read.append([entry.content for entry in decoded(page)])
     return read
 
@@ -77,7 +77,7 @@ async def test_pages_by_bytes_hold_each_entry_once(log: Log, page_bytes: int, pa
 @WITH_PARTS
 async def test_a_page_ends_after_the_entry_that_reaches_its_bytes(log: Log, parts: bool) -> None:
     await fill(log, 4, parts=parts)
-    one = len((await log.page(PageQuery(rows=1))).encoded)
+    one = len((await log.page(PageQuery(rows=1))).entries.encoded)
     assert [len(page) for page in await pages(log, PageQuery(page_bytes=2 * one))] == [2, 2]
     assert len((await pages(log, PageQuery(page_bytes=2 * one + 1)))[0]) == 3
     # The page ends exactly before the tail in parts.
@@ -94,15 +94,15 @@ async def test_the_last_n_entries(log: Log, tail: int, parts: bool) -> None:
 
 async def test_a_log_that_was_never_written_has_no_entries(log: Log) -> None:
     page = await log.page()
-    assert (page.encoded, page.epoch, page.first_id) == (b"", 0, None)
-    assert page.next_ordinal == page.end
+    assert (page.entries.encoded, page.epoch, page.first_id) == (b"", 0, None)
+    assert page.entries.next_ordinal == page.end
 
 
 async def test_a_withdrawn_only_entry_leaves_an_empty_epoch(log: Log) -> None:
     await log.write(log.commit([b"a"], open_epoch=True))
     await log.write(log.commit(withdraw=True))
     page = await log.page()
-    assert (page.encoded, page.epoch, page.next_ordinal, page.end) == (b"", 1, 0, 0)
+    assert (page.entries, page.epoch, page.end) == ((b"", 0), 1, 0)
 
 
 async def test_earlier_epochs_stay_readable(log: Log) -> None:
@@ -142,8 +142,9 @@ async def test_a_tail_of_1500_parts_is_folded_when_it_is_read(log: Log, sql: Con
 async def test_a_part_that_does_not_fit_is_corruption(log: Log) -> None:
     await log.write(log.commit([b"a"], open_epoch=True))
     await log.write(log.commit(grow=b"x", keep=7))
+    page = await log.page()
     with pytest.raises(LogCorrupt):
-        await log.page()
+        page.entries  # noqa: B018
     with pytest.raises(LogCorrupt):
         await log.store.sessions.tail_content(log.task_id)
 

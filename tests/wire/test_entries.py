@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tasklogs.log.entry import EntryType, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
-from tasklogs_server.wire.entries import encode_head, encode_varints
+from tasklogs_server.wire.entries import encode_fields, encode_head
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -52,5 +52,11 @@ def test_a_head_and_its_content_are_the_encoded_entry(
 @given(INT64)
 def test_a_varint_field_is_protobufs(value: int) -> None:
     written = types_pb2.TaskLogEntry(revision=value).SerializeToString()
-    assert written == (encode_varints((0x20, value)) if value else b"")
-    assert encode_varints((0x20, None)) == b""
+    assert written == (encode_fields((0x20, value)) if value else b"")
+    assert encode_fields((0x20, None)) == b""
+
+
+@given(st.text())
+def test_bytes_are_written_with_their_length(content: str) -> None:
+    written = types_pb2.TaskLogEntry(content=content).SerializeToString()
+    assert written == (encode_fields((0x7A, content.encode())) if content else b"")

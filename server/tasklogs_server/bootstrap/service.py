@@ -86,7 +86,7 @@ def service_of(
             store.reads,
             sync=syncs.sync,
             aside=limits.admission.aside,
-            confirmed_at=sessions.confirmed_at,
+            confirmed_at=resources.write_behind.confirmed_at,
             evicted=store.evictions.evicted,
             page_bytes=settings.page_bytes,
         ),

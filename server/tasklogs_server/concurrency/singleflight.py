@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -17,20 +18,20 @@ T = TypeVar("T")
 _SETTLE_TURNS = 3
 
 
+@dataclass(slots=True)
 class _UnderWay(Generic[T]):
     """The current run of a key, and the next one."""
 
-    def __init__(self) -> None:
-        self.over = asyncio.Event()
-        self.next: _Next[T] | None = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    next: _Next[T] | None = None
 
 
+@dataclass(slots=True)
 class _Next(Generic[T]):
     """A run that has not begun, and the number of callers that wait for it."""
 
-    def __init__(self, task: asyncio.Task[T]) -> None:
-        self.task = task
-        self.waiters = 0
+    task: asyncio.Task[T]
+    waiters: int = 0
 
 
 class Singleflight(Generic[T]):
@@ -46,9 +47,8 @@ class Singleflight(Generic[T]):
         """
         current = self._under_way.get(key)
         if current is None:
-            return await self._run_now(
-                key, work
-            )  # no caller can join it later, so it needs no task
+            # No caller can join it later, so it needs no task.
+            return await self._run_now(key, work)
         if current.next is None:
             current.next = _Next(asyncio.create_task(self._run_after(key, current, work)))
             current.next.task.add_done_callback(_retrieve)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
@@ -98,14 +98,11 @@ class Sessions:
         return session if session is not None and session.is_open else None
 
     async def wait_for(self, task_id: UUID, timeout: timedelta) -> Session:
-        """Return the task's session, or wait for one.
+        """Wait for the task's next session.
 
         Raises AgentUnreachable. Raises StoreUnavailable or ServerDraining at once if no agent can
         connect.
         """
-        session = self.find(task_id)
-        if session is not None:
-            return session
         self._circuit_breaker.check()
         if self._draining:
             raise ServerDraining(_RETRY_AFTER)
@@ -170,10 +167,6 @@ class Sessions:
                 session.reason_of_fence = None
             raise
         self.end(task_id, error)
-
-    def confirmed_at(self, task_id: UUID) -> datetime | None:
-        """Return when the stored log last matched the task app, as far as this process knows."""
-        return self._resources.write_behind.confirmed_at(task_id)
 
     def drain(self, retry_after: timedelta) -> None:
         """Refuse new sessions, ask open ones to disconnect, and end the waits of readers."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from tasklogs_server.concurrency.singleflight import Singleflight
@@ -41,24 +42,29 @@ class Syncs:
         TaskAppFailed.
         """
         loop = asyncio.get_running_loop()
-        wait = _least(self._agent_wait, time_left)
+        if time_left is None:
+            time_left = timedelta.max
+        wait = min(self._agent_wait, time_left)
         wait_until = loop.time() + wait.total_seconds()
-        answer_by = None if time_left is None else loop.time() + time_left.total_seconds()
+        answer_by = loop.time() + time_left.total_seconds()
         while True:
-            left = timedelta(seconds=max(0.0, wait_until - loop.time()))
-            session = await self._wait_for_session(task_id, left, wait)
+            session = self._sessions.find(task_id)
+            if session is None:
+                left = timedelta(seconds=max(0.0, wait_until - loop.time()))
+                session = await self._wait_for_session(task_id, left, wait)
             sync_by = loop.time() + self._sync_timeout.total_seconds()
-            recent = self._recent(session, max_staleness)
-            if recent is not None:
-                return recent
+            if max_staleness is not None:
+                recent = self._recent(session, max_staleness)
+                if recent is not None:
+                    return recent
             try:
                 # The limit also covers the wait for another reader's sync, before this one begins.
-                async with asyncio.timeout_at(_earliest(sync_by, answer_by)):
-                    return await self._shared.run(task_id, lambda: self._sync(task_id))
+                async with asyncio.timeout_at(min(sync_by, answer_by)):
+                    return await self._shared.run(task_id, partial(self._sync, task_id))
             except AgentUnreachable:
                 continue  # the stream ended during the sync: another one may connect in time
             except TimeoutError:
-                seconds = _least(self._sync_timeout, time_left).total_seconds()
+                seconds = min(self._sync_timeout, time_left).total_seconds()
                 raise TaskAppFailed(
                     f"the task app did not answer within {round(seconds, 2):g} s"
                 ) from None
@@ -76,17 +82,9 @@ class Syncs:
             raise AgentUnreachable(timedelta(0), timedelta(0))
         return await session.sync(self._sync_timeout)
 
-    def _recent(self, session: Session, max_staleness: timedelta | None) -> datetime | None:
+    def _recent(self, session: Session, max_staleness: timedelta) -> datetime | None:
         syncs = session.syncs
-        if max_staleness is None or syncs.synced_monotonic is None:
+        if syncs.synced_monotonic is None:
             return None
         age_seconds = self._monotonic() - syncs.synced_monotonic
         return syncs.synced_at if age_seconds <= max_staleness.total_seconds() else None
-
-
-def _least(wait: timedelta, time_left: timedelta | None) -> timedelta:
-    return wait if time_left is None else min(wait, time_left)
-
-
-def _earliest(sync_by: float, answer_by: float | None) -> float:
-    return sync_by if answer_by is None else min(sync_by, answer_by)

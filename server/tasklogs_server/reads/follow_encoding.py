@@ -18,7 +18,7 @@ from tasklogs_server.reads.follow_events import (
 )
 from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailWithdrawn
-from tasklogs_server.wire.entries import encode_varints
+from tasklogs_server.wire.entries import encode_fields
 from tasklogs_server.wire.enums import TASK_STATUS, status_detail
 from tasklogs_server.wire.times import timestamp_of
 
@@ -66,4 +66,4 @@ def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
 
 def _with_entries(message: pb.FollowTaskLogsResponse, epoch: int, encoded: bytes) -> bytes:
     entries = encoded + pb.Entries(epoch=epoch).SerializeToString()
-    return message.SerializeToString() + encode_varints((_ENTRIES, len(entries))) + entries
+    return message.SerializeToString() + encode_fields((_ENTRIES, len(entries))) + entries

@@ -105,9 +105,6 @@ class LogReader:
         """
         if query.page_token:
             return await self._next_page(query)
-        return await self._first_page(query, time_left)
-
-    async def _first_page(self, query: LogQuery, time_left: timedelta | None) -> LogAnswer:
         wanted = PageQuery(
             epoch=query.epoch,
             tail=query.tail,
@@ -124,7 +121,9 @@ class LogReader:
         if plan is ReadPlan.SYNC_THEN_READ:
             if time_left is not None:
                 time_left -= timedelta(seconds=loop.time() - began)
-            unreachable = await self._bring_up_to_date(page.task_id, query, time_left)
+            task_id = page.task_id
+            del page  # it may hold megabytes, and thousands of reads may wait for their agents
+            unreachable = await self._bring_up_to_date(task_id, query, time_left)
             page = await self._page(query.ref, wanted)
             if unreachable is not None:
                 # If the task was deleted, was paused or failed meanwhile, its new status decides
@@ -203,12 +202,13 @@ class LogReader:
 
         `revision` is the log's revision at the first page.
         """
+        encoded, next_ordinal = page.entries
         next_page_token = ""
-        if page.next_ordinal < page.end:
+        if next_ordinal < page.end:
             next_page_token = PageToken(
                 task_id=page.task_id,
                 epoch=page.epoch,
-                start=page.next_ordinal,
+                start=next_ordinal,
                 end=page.end,
                 revision=revision,
                 snapshot=snapshot,
@@ -217,7 +217,7 @@ class LogReader:
                 fingerprint=query.fingerprint(),
             ).encode()
         return LogAnswer(
-            encoded=page.encoded,
+            encoded=encoded,
             snapshot=snapshot,
             snapshot_at=snapshot_at,
             status=status,

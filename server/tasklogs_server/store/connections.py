@@ -18,9 +18,20 @@ import asyncpg
 import structlog
 
 from tasklogs_server.concurrency.jitter import spread
-from tasklogs_server.domain.errors import StoreBusy, StoreUnavailable, TaskLogsError
+from tasklogs_server.domain.errors import (
+    LogCorrupt,
+    StoreBusy,
+    StoreUnavailable,
+    TaskLogsError,
+)
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
-from tasklogs_server.store.errors import concerns_one_task, is_connection_lost, translated
+from tasklogs_server.store.errors import (
+    CORRUPT,
+    RETRY_AFTER,
+    UNAVAILABLE,
+    concerns_one_task,
+    is_connection_lost,
+)
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -101,27 +112,30 @@ class Connections:
         else:
             await self._slots.acquire()
         try:
-            with translated():
-                # Without a deadline: `_cut` sets one.
-                async with asyncio.timeout(None) as limit:
-                    self._lent[limit] = connection = None
-                    try:
-                        connection = self._pop_idle() or await connect(self._dsn)
-                        self._lent[limit] = connection
-                        yield connection
-                    except BaseException as error:
-                        if is_connection_lost(error):
-                            self._circuit_breaker.suspect()
-                        # After an error of Postgres or the domain the connection is usable. After a
-                        # cancellation or another failure a response may still be on its way. The
-                        # next user must not read it.
-                        if connection is not None and not isinstance(error, _STILL_USABLE_AFTER):
-                            connection.terminate()
-                        raise
-                    finally:
-                        del self._lent[limit]
-                        if connection is not None:
-                            self._give_back(connection)
+            # Without a deadline: `_cut` sets one.
+            async with asyncio.timeout(None) as limit:
+                self._lent[limit] = connection = None
+                try:
+                    connection = self._pop_idle() or await connect(self._dsn)
+                    self._lent[limit] = connection
+                    yield connection
+                except BaseException as error:
+                    if is_connection_lost(error):
+                        self._circuit_breaker.suspect()
+                    # After an error of Postgres or the domain the connection is usable. After a
+                    # cancellation or another failure an answer may still be on its way, which
+                    # the next user must not read.
+                    if connection is not None and not isinstance(error, _STILL_USABLE_AFTER):
+                        connection.terminate()
+                    raise
+                finally:
+                    del self._lent[limit]
+                    if connection is not None:
+                        self._give_back(connection)
+        except CORRUPT as error:
+            raise LogCorrupt from error
+        except UNAVAILABLE as error:
+            raise StoreUnavailable(RETRY_AFTER) from error
         finally:
             self._slots.release()
 

@@ -1,18 +1,16 @@
-"""Translates the driver's errors into domain errors, without SQL or the driver's text."""
+"""What the driver's errors mean. `Connections.use` raises domain errors without their text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import asyncpg
 
-from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
+from tasklogs_server.domain.errors import StoreUnavailable
 
 RETRY_AFTER = timedelta(seconds=1)
 
-_UNAVAILABLE = (
+UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,  # the connection is closed, or was cut in the middle
@@ -34,7 +32,7 @@ _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
 )
-_CORRUPT = (
+CORRUPT = (
     asyncpg.DataCorruptedError,
     asyncpg.IndexCorruptedError,
 )
@@ -57,20 +55,9 @@ def concerns_one_task(error: Exception) -> bool:
 
 def is_unavailable(error: BaseException) -> bool:
     """Whether the store could not be reached, or cannot work now."""
-    return isinstance(error, _UNAVAILABLE)
+    return isinstance(error, UNAVAILABLE)
 
 
 def is_connection_lost(error: BaseException) -> bool:
     """Whether a connection could not be opened or was lost: Postgres may be away."""
     return isinstance(error, _LOST)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise domain errors from the driver's known errors; others pass unchanged."""
-    try:
-        yield
-    except _CORRUPT as error:
-        raise LogCorrupt from error
-    except _UNAVAILABLE as error:
-        raise StoreUnavailable(RETRY_AFTER) from error

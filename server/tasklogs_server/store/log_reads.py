@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from tasklogs.log import delta
@@ -141,13 +142,20 @@ class PageQuery:
     page_bytes: int = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class LogPage:
-    """A task's state and one page of its log, from one snapshot.
+class PageEntries(NamedTuple):
+    """The entries of a page.
 
     `encoded`: the entries, encoded as the field `logs`. `next_ordinal`: where the next page begins;
-    on the last page it equals `end`.
+    on the last page it equals the page's `end`.
     """
+
+    encoded: bytes
+    next_ordinal: int
+
+
+@dataclass(frozen=True)
+class LogPage:
+    """A task's state and one page of its log, from one snapshot."""
 
     task_id: UUID
     owner: str
@@ -158,15 +166,30 @@ class LogPage:
     epoch: int
     first_id: int | None
     start: int
-    encoded: bytes
-    next_ordinal: int
     end: int
+    _row: asyncpg.Record = field(repr=False)
+    _query: PageQuery = field(repr=False)
+
+    @cached_property
+    def entries(self) -> PageEntries:
+        """The entries, joined when they are first asked for: most live reads drop their first page.
+
+        Raises LogCorrupt if stored bytes do not fit together.
+        """
+        row, query = self._row, self._query
+        rows: list[bytes] = row["encoded"]
+        encoded = b"".join(rows)
+        next_ordinal = self.start + len(rows)
+        if row["tail_is_next"] and len(rows) < query.rows and len(encoded) < query.page_bytes:
+            return PageEntries(encoded + _encoded_tail(row), next_ordinal + 1)
+        # No entry where there should be one: it was withdrawn, and nothing follows it.
+        return PageEntries(encoded, next_ordinal if rows else self.end)
 
 
 class LogReads:
     """Reads of logs.
 
-    Raises StoreUnavailable, and LogCorrupt if stored bytes do not fit together.
+    Raises StoreUnavailable, and LogCorrupt if Postgres reports corruption.
     """
 
     def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
@@ -203,14 +226,6 @@ async def read_tail(connection: Connection, task_id: UUID) -> bytes:
 
 
 def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:
-    rows: list[bytes] = row["encoded"]
-    encoded = b"".join(rows)
-    start: int = row["range_start"]
-    end: int = row["range_end"]
-    next_ordinal = start + len(rows)
-    if row["tail_is_next"] and len(rows) < query.rows and len(encoded) < query.page_bytes:
-        encoded += _encoded_tail(row)
-        next_ordinal += 1
     facts = facts_of(row)
     return LogPage(
         task_id=row["task_id"],
@@ -221,11 +236,10 @@ def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:
         snapshot_at=row["snapshot_at"],
         epoch=row["read_epoch"],
         first_id=row["first_id"],
-        start=start,
-        encoded=encoded,
-        # If no entry was read, the only entry of the range was withdrawn: no page follows.
-        next_ordinal=next_ordinal if rows or next_ordinal > start else end,
-        end=end,
+        start=row["range_start"],
+        end=row["range_end"],
+        _row=row,
+        _query=query,
     )
 
 

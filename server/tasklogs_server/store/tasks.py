@@ -167,8 +167,8 @@ class TaskStore:
         prompt: str,
         standalone: bool,
         agent_token_hash: bytes,
-    ) -> None:
-        """Create a task with an empty log. Raises TaskNameTaken."""
+    ) -> Task:
+        """Create a task with an empty log, and return it. Raises TaskNameTaken."""
         async with self._connections.use() as connection, connection.transaction():
             try:
                 await connection.execute(_INSERT_NAME, owner, name, task_id)
@@ -185,6 +185,9 @@ class TaskStore:
                 agent_token_hash,
             )
             await connection.execute(_CREATE_HEAD, task_id)
+            row = await connection.fetchrow(_GET, *self._lease_terms, task_id)
+        assert row is not None
+        return task_of(row)
 
     async def resolve(self, ref: TaskRef) -> UUID:
         """Return the id that a reference names. A UUID without an owner is not looked up.

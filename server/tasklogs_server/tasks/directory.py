@@ -51,7 +51,7 @@ class TaskDirectory:
         task_id = uuid.uuid4()
         concerns(task_id)
         token, token_hash = new_token(task_id)
-        await self._tasks.create(
+        task = await self._tasks.create(
             task_id,
             owner=owner,
             name=name,
@@ -60,7 +60,7 @@ class TaskDirectory:
             standalone=standalone,
             agent_token_hash=token_hash,
         )
-        return await self._tasks.get(task_id), token
+        return task, token
 
     async def get(self, ref: TaskRef) -> Task:
         """Read a task. Raises TaskNotFound."""

@@ -32,20 +32,23 @@ def encode_head(
 ) -> bytes:
     """Encode everything of an entry that comes before its content of `content_bytes` bytes."""
     seconds, nanos = time
-    stamp = encode_varints((_SECONDS, seconds or None), (_NANOS, nanos or None))
-    fields = encode_varints((_ID, entry_id), (_TYPE, type_), (_TIME, len(stamp)))
-    fields += stamp
-    fields += encode_varints(
-        (_REVISION, revision), (_DROPPED_BYTES, dropped_bytes or None), (_CONTENT, content_bytes)
+    fields = encode_fields(
+        (_ID, entry_id),
+        (_TYPE, type_),
+        (_TIME, encode_fields((_SECONDS, seconds or None), (_NANOS, nanos or None))),
+        (_REVISION, revision),
+        (_DROPPED_BYTES, dropped_bytes or None),
+        (_CONTENT, content_bytes),
     )
-    return encode_varints((_LOGS, len(fields) + content_bytes)) + fields
+    return encode_fields((_LOGS, len(fields) + content_bytes)) + fields
 
 
-def encode_varints(*fields: tuple[int, int | None]) -> bytes:
-    """Encode tags, each with an int64 value or the length of what follows. None is left out.
+def encode_fields(*fields: tuple[int, int | bytes | None]) -> bytes:
+    """Encode tags, each with its value. None is left out.
 
-    A varint has seven bits in each byte; a negative one has ten bytes. One loop encodes all fields,
-    because a commit or a read encodes a dozen of them for each entry.
+    An int is an int64, or the length of what follows. Bytes are written with their length. A varint
+    has seven bits in each byte; a negative one has ten bytes. One loop encodes all fields, because
+    a commit or a read encodes a dozen of them for each entry.
     """
     out = bytearray()
     append = out.append
@@ -53,9 +56,11 @@ def encode_varints(*fields: tuple[int, int | None]) -> bytes:
         if value is None:
             continue
         append(tag)
-        rest = value if value >= 0 else value & 0xFFFF_FFFF_FFFF_FFFF
+        rest = len(value) if isinstance(value, bytes) else value & 0xFFFF_FFFF_FFFF_FFFF
         while rest > 0x7F:
             append(rest & 0x7F | 0x80)
             rest >>= 7
         append(rest)
+        if isinstance(value, bytes):
+            out += value
     return bytes(out)
