@@ -66,14 +66,14 @@ class Uploads:
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
         await self._evict_for(task_id, opening.head, append)
-        budget = self._resources.budget
-        await budget.acquire(cost_bytes(append))
+        budget, size_bytes = self._resources.budget, cost_bytes(append)
+        await budget.acquire(size_bytes)
         try:
             writer = _UploadWriter(task_id, opening, append, received_at)
             self._resources.group_commit.submit(writer)
             return await writer.stored
         finally:
-            budget.release(cost_bytes(append))
+            budget.release(size_bytes)
 
     async def _difference(
         self, task_id: UUID, opening: Opening, entries: Sequence[Entry]

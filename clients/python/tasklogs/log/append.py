@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, Time
@@ -18,7 +19,7 @@ class TailChange:
     delta: Delta
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Append:
     """A change of the log; its parts apply in the order of the fields."""
 
@@ -31,7 +32,8 @@ class Append:
     waited_seconds: float = 0.0
     """How long the oldest of these changes had waited at the agent before it was sent."""
 
-    @property
+    # The server asks twice, and an append may have hundreds of entries.
+    @cached_property
     def content_bytes(self) -> int:
         """The most that it adds to the log's content; less where it replaces some."""
         text = 0 if self.tail is None else len(self.tail.delta.text)
