@@ -39,76 +39,76 @@ class ServerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TASKLOGS_", frozen=True)
 
     listen: str = Field(
-        "127.0.0.1:50051", description="HOST:PORT to listen on. Port 0 takes a free port."
+        "127.0.0.1:50051", description="HOST:PORT to listen on. Port 0 picks a free port."
     )
     # `repr=False` keeps it out of what is printed of the settings: it may hold a password.
     database_url: str | None = Field(
         None,
         repr=False,
-        description="URL of a Postgres, version 15 or newer. Unset: an embedded Postgres in the"
-        " data directory.",
+        description="URL of a Postgres server, version 15 or newer. Unset: an embedded Postgres in"
+        " the data directory.",
     )
     data_dir: Path = Field(Path("tasklogs-data"), description="Directory of the embedded Postgres.")
     insecure: bool = Field(
-        False, description="Allow addresses beyond loopback without TLS or authentication."
+        False, description="Allow a non-loopback address without TLS or authentication."
     )
     tls_cert: Path | None = Field(
         None,
-        description="File with the server's certificate chain (PEM). A changed file is loaded"
-        " without a restart.",
+        description="File with the server's certificate chain (PEM). The server loads a changed"
+        " file without a restart.",
     )
     tls_key: Path | None = Field(
         None, description="File with the private key of the certificate (PEM)."
     )
     tls_client_ca: Path | None = Field(
         None,
-        description="File with certificate authorities (PEM). Clients must then have a certificate"
-        " that one of them signed.",
+        description="File with certificate authorities (PEM). Every client must then present a"
+        " certificate that one of these authorities signed.",
     )
     auth: Literal["none", "jwt", "mtls", "dev"] = Field(
-        "none", description="How callers are authenticated."
+        "none", description="How the server authenticates callers."
     )
     jwt_issuer: str | None = Field(None, description="Required `iss` claim of tokens.")
     jwt_audience: str | None = Field(None, description="Required `aud` claim of tokens.")
     jwks_file: Path | None = Field(
         None,
-        description="File with the issuer's keys (JWKS). A changed file is loaded without a"
+        description="File with the issuer's keys (JWKS). The server loads a changed file without a"
         " restart.",
     )
     jwks_url: str | None = Field(None, repr=False, description="URL of the issuer's keys (JWKS).")
     # The issuer is somebody else's server. Callers must not be able to make this one flood it.
     jwks_refresh: Annotated[Seconds, Ge(timedelta(seconds=1))] = Field(
-        timedelta(minutes=5), description="Time between two reads of the JWKS URL."
+        timedelta(minutes=5), description="Interval at which the server reads the JWKS URL."
     )
     jwks_unknown_key: Annotated[Seconds, Ge(timedelta(seconds=1))] = Field(
         timedelta(seconds=10),
-        description="Minimum time between two extra reads of the JWKS URL, which tokens with an"
-        " unknown key cause.",
+        description="Minimum time between two extra reads of the JWKS URL. A token with an unknown"
+        " key causes an extra read.",
     )
     jwt_shared_secret_file: Path | None = Field(
         None,
-        description="File with a secret that the server shares with the issuer (HS256, HS384,"
-        " HS512), instead of a JWKS. A process that can check tokens with it can also make them.",
+        description="File with a secret that the server and the issuer share (HS256, HS384,"
+        " HS512). Use it instead of a JWKS. Any process that has this secret can also make tokens.",
     )
     jwt_leeway: Annotated[Seconds, Le(timedelta(minutes=5))] = Field(
         timedelta(seconds=10),
-        description="Largest difference that is allowed between the clocks of issuer and server.",
+        description="Maximum clock difference between issuer and server.",
     )
     admin_subjects: str = Field(
         "",
         description="Comma-separated subjects with admin rights, in addition to tokens that carry"
-        " the scope.",
+        " the scope tasklogs:admin.",
     )
     log_format: Literal["console", "json"] = Field(
         "console", description="Format of the server's own log, on stderr."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Lowest level that is logged."
+        "info", description="Lowest level that the server logs."
     )
     agent_wait: Seconds = Field(
         timedelta(seconds=3),
-        description="How long a live read waits for an agent to connect. Then it is refused"
-        " (AGENT_UNREACHABLE).",
+        description="How long a live read waits for an agent to connect. Then the server refuses"
+        " the read (AGENT_UNREACHABLE).",
     )
     sync_timeout: Seconds = Field(
         timedelta(seconds=10),
@@ -116,7 +116,7 @@ class ServerSettings(BaseSettings):
     )
     lease: Seconds = Field(
         timedelta(seconds=30),
-        description="How long a standalone task stays active after its agent stream was lost.",
+        description="How long a standalone task stays active after it loses its agent stream.",
     )
     drain_timeout: Seconds = Field(
         timedelta(seconds=8),
@@ -129,7 +129,7 @@ class ServerSettings(BaseSettings):
         4 * _MIB, ge=2 * _MIB, description="Largest request message that the server accepts."
     )
     window_bytes: int = Field(
-        4 * _MIB, ge=_MIB, description="Unacknowledged bytes allowed on one agent stream."
+        4 * _MIB, ge=_MIB, description="Maximum unacknowledged bytes on one agent stream."
     )
     append_bytes: int = Field(
         2 * _MIB, ge=_MIB, description="Largest append that the server accepts from an agent."
@@ -137,101 +137,104 @@ class ServerSettings(BaseSettings):
     ingest_bytes: int = Field(
         256 * _MIB,
         ge=4 * _MIB,
-        description="Unacknowledged bytes allowed on all agent streams together.",
+        description="Maximum unacknowledged bytes on all agent streams together.",
     )
     tail_bytes: int = Field(
         256 * _MIB,
         ge=0,
-        description="Memory for entries that still grow. Past it, the server drops idle ones and"
-        " reads them from the store when they grow again.",
+        description="Memory for tails, the entries that may still grow. Above this limit, the"
+        " server drops idle tails from memory at once. It reads a tail from the store when the"
+        " tail grows again.",
     )
     handshakes: int = Field(
-        4, ge=1, description="Agents that may connect at the same time. Others wait in a queue."
+        4,
+        ge=1,
+        description="Maximum agents that connect at the same time. Further agents wait in a queue.",
     )
     log_bytes: int = Field(
         1024 * _MIB,
         ge=16 * _MIB,
-        description="Content that one log may hold, all epochs together. Past it, the oldest"
-        " entries are evicted.",
+        description="Maximum content of one log, over all epochs. Above it, the server evicts the"
+        " oldest entries.",
     )
     log_entries: int = Field(
         1_000_000,
         ge=100,
-        description="Entries that one log may hold, all epochs together. The opening of an epoch"
-        " and a withdrawal count as one entry each. Past it, the oldest entries are evicted.",
+        description="Maximum entries of one log, over all epochs. The start of an epoch and a"
+        " withdrawal each count as one entry. Above it, the server evicts the oldest entries.",
     )
     min_retention: Seconds = Field(
         timedelta(days=7),
         description="Minimum age before an entry may be evicted. If nothing is old enough, appends"
         " are refused (LOG_FULL).",
     )
-    epochs_per_hour: int = Field(
-        60, ge=1, description="New epochs that one task may open in an hour."
-    )
+    epochs_per_hour: int = Field(60, ge=1, description="Maximum new epochs of one task in an hour.")
     retention: Seconds | None = Field(
         None,
-        description="Tasks that have been paused for this long are deleted. Unset: never.",
+        description="Delete tasks that have been paused for this long. Unset: never.",
     )
     reads: int = Field(
         128,
         ge=1,
-        description="Reads at the same time. Each may hold one page in memory.",
+        description="Maximum concurrent reads. Each read may hold one page in memory.",
     )
     queued_reads: int = Field(
-        2000, ge=0, description="Reads that may wait in a queue. Further reads are refused."
+        2000, ge=0, description="Maximum reads in the queue. The server refuses further reads."
     )
     waiting_reads: int = Field(
-        10_000, ge=1, description="Live reads that may wait for an agent at the same time."
+        10_000, ge=1, description="Maximum live reads that wait for an agent at the same time."
     )
-    writes: int = Field(256, ge=1, description="Calls that change a task, at the same time.")
-    follows: int = Field(5000, ge=1, description="Follows at the same time.")
-    agents: int = Field(5000, ge=1, description="Agent streams at the same time.")
+    writes: int = Field(256, ge=1, description="Maximum concurrent calls that change a task.")
+    follows: int = Field(5000, ge=1, description="Maximum concurrent follows.")
+    agents: int = Field(5000, ge=1, description="Maximum concurrent agent streams.")
     calls_per_second: float = Field(
         200.0,
         gt=0,
-        description="Average calls per second of one caller. Without --auth there is no limit.",
+        description="Maximum average calls per second of one caller. Without --auth there is no"
+        " limit.",
     )
     calls_at_once: int = Field(
-        400, ge=1, description="Calls that one caller may make in a burst, after a pause."
+        400, ge=1, description="Maximum burst of calls of one caller (token bucket)."
     )
     agent_connects_per_second: float = Field(
-        1.0, gt=0, description="Average times per second that one agent may open its stream."
+        1.0, gt=0, description="Maximum average stream opens per second of one agent."
     )
     agent_connects_at_once: int = Field(
         20,
         ge=1,
-        description="Times that one agent may open its stream in a burst, after a pause.",
+        description="Maximum burst of stream opens of one agent (token bucket).",
     )
     streams_per_caller: int = Field(
-        500, ge=1, description="Open streams of one caller at the same time."
+        500, ge=1, description="Maximum concurrent streams of one caller."
     )
     health_watches: int = Field(
         5000,
         ge=1,
-        description="Watches of the health service at the same time, by all clients together."
-        " They need no credentials.",
+        description="Maximum concurrent watches of the health service, over all clients. A watch"
+        " needs no credentials.",
     )
     connections: int = Field(
         10_000,
         ge=1,
-        description="Connections at the same time. Further connections are closed at once. The"
-        " process's limit of open files may allow fewer.",
+        description="Maximum concurrent connections. The server closes further connections at"
+        " once. The process's limit on open files may allow fewer.",
     )
     streams_per_connection: int = Field(
-        600, ge=1, description="Open calls and streams of one connection at the same time."
+        600, ge=1, description="Maximum concurrent calls and streams on one connection."
     )
     pending_calls: int = Field(
         10_000,
         ge=1,
-        description="Calls of all connections that arrived and are not started yet, cancelled ones"
-        " included. Each takes 17 KB. Further calls end as CANCELLED.",
+        description="Maximum calls that have arrived and have not started, over all connections."
+        " Cancelled calls count too. Each call takes 17 KB. Further calls end as CANCELLED.",
     )
     handshake_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=10),
         description="How long a new connection may take to complete the TLS and HTTP/2 handshakes.",
     )
     connection_idle: Annotated[Seconds, Gt(timedelta(0))] = Field(
-        timedelta(minutes=5), description="Connections without a call are closed after this time."
+        timedelta(minutes=5),
+        description="The server closes a connection after this time without a call.",
     )
     request_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=30), description="How long one request may take to arrive."
@@ -239,19 +242,20 @@ class ServerSettings(BaseSettings):
     answer_bytes: int = Field(
         256 * _MIB,
         ge=16 * _MIB,
-        description="Responses that callers have not read yet. One caller may hold half of it.",
+        description="Maximum bytes of responses that callers have not read yet. One caller may use"
+        " half of it.",
     )
     answer_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=30), description="How long a caller may take to read one response."
     )
     default_deadline: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=60),
-        description="Deadline of unary calls that arrive without one.",
+        description="Default deadline for unary calls that arrive without one.",
     )
     connection_age: Seconds | None = Field(
         None,
-        description="Maximum age of a connection. Then its client has to connect again, and shows"
-        " its certificate again. Unset: no limit.",
+        description="Maximum age of a connection. After that, the client must reconnect and"
+        " present its certificate again. Unset: no limit.",
     )
     connection_age_grace: Seconds = Field(
         timedelta(seconds=30),
@@ -260,21 +264,21 @@ class ServerSettings(BaseSettings):
     )
     ping_interval: Seconds = Field(
         timedelta(seconds=5),
-        description="Minimum time between two HTTP/2 pings of a client. Clients that ping more"
-        " often are disconnected.",
+        description="Minimum time between two HTTP/2 pings of a client. The server disconnects"
+        " clients that ping more often.",
     )
     read_connections: int = Field(
         8, ge=1, description="Connections to Postgres for everything except commits and evictions."
     )
     store_wait: Seconds = Field(
         timedelta(seconds=2),
-        description="How long a call may wait for its turn or for a database connection. Then it"
-        " is refused.",
+        description="Maximum wait in the queue of reads, and maximum wait for a database"
+        " connection. Then the server refuses the call.",
     )
     health_listen: str | None = Field(
         None,
-        description="PORT or HOST:PORT of a plain-text port for grpc.health.v1 alone, for probes"
-        " that cannot do TLS. Unset: no such port.",
+        description="PORT or HOST:PORT of a plain-text port that serves only grpc.health.v1, for"
+        " probes without TLS. Unset: no such port.",
     )
     metrics_listen: str | None = Field(
         None,
@@ -282,13 +286,15 @@ class ServerSettings(BaseSettings):
     )
     log_calls: Literal["none", "failed", "all"] = Field(
         "none",
-        description="Which calls are logged when they end. `failed` leaves out OK and CANCELLED.",
+        description="Which calls the server logs when they end. `failed`: all calls except OK and"
+        " CANCELLED.",
     )
     traces: bool = Field(
-        False, description="Export traces by OTLP. The OTEL_* variables say where to."
+        False, description="Export traces with OTLP. The OTEL_* variables set the destination."
     )
     channelz: bool = Field(
         False,
-        description="Serve grpc.channelz: all connections and their addresses, for admins.",
+        description="Serve grpc.channelz, which shows all connections and their addresses to"
+        " admins.",
     )
     loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="Event loop.")

@@ -28,7 +28,7 @@ def server_settings() -> str:
         )
         for name, field in ServerSettings.model_fields.items()
     ]
-    return _table(("variable", "flag", "default", "what it says"), rows)
+    return _table(("variable", "flag", "default", "meaning"), rows)
 
 
 def agent_settings() -> str:
@@ -43,7 +43,7 @@ def agent_settings() -> str:
         for parameter in _parameters("agent")
         if parameter.envvar
     ]
-    return _table(("variable", "flag", "default", "what it says"), rows)
+    return _table(("variable", "flag", "default", "meaning"), rows)
 
 
 def agent_log_events() -> str:
@@ -62,7 +62,7 @@ def metrics() -> str:
         )
         for one in catalogue()
     ]
-    return _table(("metric", "kind", "labels", "what it says"), rows)
+    return _table(("metric", "kind", "labels", "meaning"), rows)
 
 
 def server_log_events() -> str:

@@ -40,7 +40,7 @@ LIBRARY_LOGGED = LogEvent(
     "library.logged",
     "warning",
     ("logger", "message", "exception"),
-    "A library logged a warning or an error, with its own level.",
+    "A library logged a warning or an error. The line has the library's level.",
 )
 
 

@@ -20,16 +20,20 @@ class LiveMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the gauges as they are now."""
         state = self._state
-        yield _gauge("tasklogs_sessions_open", "Agent streams that hold a fence", state.sessions())
+        yield _gauge(
+            "tasklogs_sessions_open",
+            "Open sessions: agent streams after their handshake",
+            state.sessions(),
+        )
         yield _gauge("tasklogs_followers", "Streams that follow a log", state.followers())
         yield _gauge(
             "tasklogs_handshakes_under_way",
-            "Agents that are connecting now, or wait in the queue for it",
+            "Agents that are connecting now, or that wait in the queue to connect",
             state.handshakes(),
         )
         yield _gauge(
             "tasklogs_unacknowledged_bytes",
-            "Bytes that agents have sent and that are not committed yet",
+            "Bytes that agents have sent and the server has not committed yet",
             state.unacknowledged_bytes(),
         )
         yield _gauge(
@@ -38,7 +42,9 @@ class LiveMetrics(Collector):
             state.untaken_bytes(),
         )
         yield _gauge(
-            "tasklogs_store_up", "1 while Postgres answers, else 0", int(state.store_is_up())
+            "tasklogs_store_up",
+            "1 while Postgres answers and accepts writes, else 0",
+            int(state.store_is_up()),
         )
         yield _gauge(
             "tasklogs_draining",
@@ -49,7 +55,7 @@ class LiveMetrics(Collector):
         if expires_at is not None:
             yield _gauge(
                 "tasklogs_tls_certificate_expiry_timestamp_seconds",
-                "When the certificate that new connections get expires, in Unix time; absent"
+                "Expiry of the certificate that new connections get, in Unix time. Absent"
                 " without TLS",
                 expires_at.timestamp(),
             )
@@ -61,7 +67,7 @@ class LiveMetrics(Collector):
     def _connections(self) -> Metric:
         family = GaugeMetricFamily(
             "tasklogs_store_connections",
-            "Connections to Postgres that are in use, and callers that wait for one",
+            "Connections to Postgres in use, and calls that wait for a connection, by state",
             labels=["pool", "state"],
         )
         for pool, counts in self._state.connections.items():

@@ -11,14 +11,14 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "certificate.expired",
         "warning",
         ("expired_at",),
-        "The server's certificate was loaded and has expired. Renew it.",
+        "The server loaded a certificate that has expired. Renew it.",
     ),
     LogEvent(
         "certificate.rejected",
         "error",
         ("reason",),
-        "The certificate files changed and cannot be used. The server keeps the certificate it"
-        " had. Mend the files.",
+        "The certificate files changed, but the server cannot use them. It keeps the previous"
+        " certificate. Fix the files.",
     ),
     LogEvent(
         "certificate.reloaded",
@@ -30,158 +30,158 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "commit.failed",
         "error",
         ("tasks", "exception"),
-        "A batch of commits failed in an unexpected way. Its agents send it again. Report a bug.",
+        "A batch of commits failed unexpectedly. The agents of the batch send their changes again."
+        " Report a bug.",
     ),
     LogEvent(
         "commit.refused",
         "error",
         ("task", "error"),
-        "Postgres refused the rows of one task. Its stream ends; other tasks go on. Look at "
-        "the log of Postgres.",
+        "Postgres refused the rows of one task. The stream of that task ends. Other tasks"
+        " continue. Check the Postgres log.",
     ),
     LogEvent(
         "commit.undecided",
         "warning",
         ("tasks",),
-        "The connection to Postgres broke during a batch of commits. The agents of the batch "
-        "ask what was stored and go on from there. Nothing to do if it is rare.",
+        "The connection to Postgres broke during a batch of commits. The agents of the batch ask"
+        " what was stored and continue from there. If this is rare, do nothing.",
     ),
     LogEvent(
         "connections.reduced",
         "warning",
         ("connections", "fix"),
-        "The hard limit of open files is too low for TASKLOGS_CONNECTIONS. The server takes "
-        "fewer connections. Raise the limit.",
+        "The hard limit on open files is too low for TASKLOGS_CONNECTIONS. The server accepts"
+        " fewer connections. Raise the limit.",
     ),
     LogEvent(
         "feed.commit_refused",
         "error",
         ("task", "exception"),
-        "A commit could not be handed to followers directly. They read it from the store "
-        "instead. Report a bug.",
+        "The server could not pass a commit to followers directly. They read it from the store"
+        " instead. Report a bug.",
     ),
     LogEvent(
         "feed.failed",
         "error",
         ("task", "exception"),
-        "The follows of one task ended in an unexpected way. Their callers are told INTERNAL. "
-        "Report a bug.",
+        "The follows of one task ended unexpectedly. Their callers get INTERNAL. Report a bug.",
     ),
     LogEvent(
         "flush.failed",
         "warning",
         (),
-        "The store was away when the server ended. When the last changes were seen is not "
-        "stored; no entry is lost.",
+        "Postgres was unavailable when the server stopped. The server could not store the latest"
+        " `snapshot_at` times. No entry is lost.",
     ),
     LogEvent(
         "grpc.workaround_missing",
         "warning",
         ("workaround", "consequence"),
-        "This version of grpcio lacks something that a workaround needs. The server works, "
-        "with the consequence that the line names. Use a tested version of grpcio.",
+        "This version of grpcio lacks something that a workaround needs. The server runs without"
+        " the workaround, and `consequence` says what that means. Use a tested version of grpcio.",
     ),
     LogEvent(
         "keys.kept",
         "warning",
         ("source", "reason"),
-        "The JWKS could not be read. The server keeps the keys it had. Look at the issuer, or "
-        "mend the file.",
+        "The server could not read the JWKS. It keeps the previous keys. Check the issuer or the"
+        " file.",
     ),
     LogEvent(
         "keys.loaded",
         "info",
         ("source", "keys", "skipped"),
-        "The JWKS was read. `skipped` says which of its keys are not used, and why.",
+        "The server read the JWKS. `skipped` lists the keys that the server does not use, and why.",
     ),
     LogEvent(
         "keys.missing",
         "warning",
         ("source", "reason"),
-        "There is no key to check tokens with: every token is refused, or answered UNAVAILABLE"
-        " if no key was ever read. Look at the issuer, or mend the file.",
+        "The server has no key to check tokens with, so it refuses every token. If it has never"
+        " read a key, calls get UNAVAILABLE. Check the issuer or the file.",
     ),
     LIBRARY_LOGGED,
     LogEvent(
         "log.evicted",
         "debug",
         ("task", "revision"),
-        "Entries up to this revision left a log that was at its limits.",
+        "The server evicted entries up to this revision from a log that was at its limits.",
     ),
     LogEvent(
         "log.not_evicted",
         "error",
         ("task", "error"),
-        "Postgres refused an eviction from one log. Look at the log of Postgres.",
+        "Postgres refused an eviction from one log. Check the Postgres log.",
     ),
     LogEvent(
         "losses.failed",
         "error",
         ("exception",),
-        "The sessions that ended could not be marked in the store. It is tried again at the "
-        "next tick. Report a bug.",
+        "The server could not mark ended sessions in the store. It tries again at the next tick."
+        " Report a bug.",
     ),
     LogEvent(
         "postgres.ended",
         "error",
         ("how",),
-        "The embedded Postgres ended by itself. The server ends too, with exit code 1. Start "
-        "it again, and look at the log of Postgres.",
+        "The embedded Postgres exited unexpectedly. The server exits too, with code 1. Check the"
+        " Postgres log, and start the server again.",
     ),
     LogEvent(
         "purge.failed",
         "error",
         ("exception",),
-        "The rows of deleted tasks could not be deleted. It is tried again. Report a bug.",
+        "The server could not delete the rows of deleted tasks. It tries again. Report a bug.",
     ),
     LogEvent(
         "purge.postponed",
         "info",
         ("reason",),
-        "The rows of deleted tasks stay until the store is back.",
+        "Postgres is unavailable. The server deletes the rows of deleted tasks later.",
     ),
     LogEvent(
         "retention.failed",
         "error",
         ("work", "exception"),
-        "A piece of the retention work failed. It is tried again. Report a bug.",
+        "A step of the retention work failed. The server tries it again. Report a bug.",
     ),
     LogEvent(
         "rpc.ended",
         "info",
         ("request_id", "method", "task", "code", "duration_ms"),
-        "A call ended. Written as TASKLOGS_LOG_CALLS says.",
+        "A call ended. TASKLOGS_LOG_CALLS sets which calls are logged.",
     ),
     LogEvent(
         "rpc.failed",
         "error",
         ("method", "exception"),
-        "A call failed in an unexpected way. Its caller is told INTERNAL. Report a bug.",
+        "A call failed unexpectedly. Its caller gets INTERNAL. Report a bug.",
     ),
     LogEvent(
         "secret.exposed",
         "warning",
         ("path", "fix"),
-        "Every user of this machine can read a private key or a shared secret. Take the right "
-        "away.",
+        "Every user of this machine can read a private key or a shared secret. Run the command in"
+        " `fix`.",
     ),
     LogEvent(
         "server.aborted",
         "warning",
         (),
-        "A second signal came. The server ended at once, with exit code 1, without a drain.",
+        "The server got a second signal. It exited at once, with code 1 and without a drain.",
     ),
     LogEvent(
         "server.draining",
         "info",
         (),
-        "A signal came. The server refuses new calls and waits for open ones.",
+        "The server got a signal. It refuses new calls and waits for open calls.",
     ),
     LogEvent(
         "server.interrupted",
         "info",
         (),
-        "A signal came before the server was ready. It ended.",
+        "The server got a signal before it was ready, and exited.",
     ),
     LogEvent(
         "server.started",
@@ -199,19 +199,19 @@ LOG_EVENTS: Sequence[LogEvent] = (
             "follows",
             "agents",
         ),
-        "The server is ready. The numbers are those of the settings.",
+        "The server is ready. The numbers are the configured values.",
     ),
     LogEvent(
         "server.stopped",
         "info",
         (),
-        "The drain is over and everything is closed.",
+        "The drain is over and the server has closed everything.",
     ),
     LogEvent(
         "sessions.tick_failed",
         "error",
         ("exception",),
-        "What changed without a commit could not be stored. It is tried again. Report a bug.",
+        "The server could not store the latest `snapshot_at` times. It tries again. Report a bug.",
     ),
     LogEvent(
         "store.found",
@@ -223,63 +223,63 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "store.heartbeat_refused",
         "warning",
         (),
-        "Postgres answers, but takes no writes: its disk may be full, or it may be a replica.",
+        "Postgres answers but refuses writes: its disk may be full, or it may be a replica.",
     ),
     LogEvent(
         "store.lost",
         "warning",
         (),
-        "Postgres does not answer. Calls are told UNAVAILABLE until it does. Look at Postgres.",
+        "Postgres does not answer. Calls get UNAVAILABLE until it answers again. Check Postgres.",
     ),
     LogEvent(
         "store.monitor_failed",
         "error",
         ("exception",),
-        "The look at Postgres failed in an unexpected way. It is tried again. Report a bug.",
+        "The check of Postgres failed unexpectedly. The server tries again. Report a bug.",
     ),
     LogEvent(
         "store.row_refused",
         "error",
         ("task", "error"),
-        "Postgres refused a change of one task. Other tasks go on. Look at the log of Postgres.",
+        "Postgres refused a change of one task. Other tasks continue. Check the Postgres log.",
     ),
     LogEvent(
         "store.writes_refused",
         "warning",
         ("tasks",),
-        "Postgres takes no commit: its disk may be full, or it is read-only. Agents keep what "
-        "they have. Look at Postgres.",
+        "Postgres refuses all commits: its disk may be full, or it is read-only. Agents keep their"
+        " changes. Check Postgres.",
     ),
     LogEvent(
         "task.not_purged",
         "error",
         ("task", "error"),
-        "Postgres refused to delete the rows of one deleted task. Look at the log of Postgres.",
+        "Postgres refused to delete the rows of one deleted task. Check the Postgres log.",
     ),
     LogEvent(
         "task.not_retired",
         "error",
         ("task", "error"),
-        "Postgres refused to delete a task that is past TASKLOGS_RETENTION. Look at the log of"
-        " Postgres.",
+        "Postgres refused to delete a task that is past TASKLOGS_RETENTION. Check the Postgres"
+        " log.",
     ),
     LogEvent(
         "task.retired",
         "info",
         ("task",),
-        "A task was paused for longer than TASKLOGS_RETENTION and is deleted.",
+        "The server deleted a task that was paused for longer than TASKLOGS_RETENTION.",
     ),
     LogEvent(
         "token.refused",
         "debug",
         ("reason",),
-        "A bearer token was refused. Its caller is told UNAUTHENTICATED without the reason.",
+        "The server refused a bearer token. The caller gets UNAUTHENTICATED without the reason.",
     ),
     LogEvent(
         "writer.failed",
         "error",
         ("task", "exception"),
-        "One stream failed while its commit was prepared or confirmed. It ends; other tasks go"
-        " on. Report a bug.",
+        "The server could not prepare or confirm the commit of one stream. That stream ends. Other"
+        " tasks continue. Report a bug.",
     ),
 )

@@ -27,8 +27,8 @@ class Metrics:
         registry.register(self.calls)
         self._limits = Counter(
             "tasklogs_limited",
-            "Calls that a limit refused or ended, and responses that were given up because nobody"
-            " read them, by limit: a setting without its TASKLOGS_",
+            "Calls that a limit refused or ended, plus responses that the server dropped unread."
+            " The label is the name of a setting without TASKLOGS_",
             ["limit"],
             registry=registry,
         )
@@ -42,13 +42,13 @@ class Metrics:
         )
         self._handshake_seconds = Histogram(
             "tasklogs_handshake_duration_seconds",
-            "Duration of handshakes, from Hello until the stream holds its fence",
+            "Duration of handshakes, from Hello until the session is open",
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
         self._syncs = Histogram(
             "tasklogs_sync_duration_seconds",
-            "Duration of syncs with task apps, until their appends are committed, by outcome",
+            "Duration of syncs with task apps, including the commit of their appends, by outcome",
             ["outcome"],
             buckets=_SHORT_SECONDS,
             registry=registry,
@@ -61,7 +61,7 @@ class Metrics:
         )
         self._commit_failures = Counter(
             "tasklogs_commit_failures",
-            "Batches of commits with an unknown outcome: the store went away",
+            "Batches of commits that failed, so that their outcome is unknown",
             registry=registry,
         )
         self._batch_tasks = Histogram(
@@ -78,8 +78,8 @@ class Metrics:
         )
         self._lag = Histogram(
             "tasklogs_ingest_lag_seconds",
-            "Time from when an agent saw a change until its commit: the agent's wait plus the"
-            " server's, without the network between them",
+            "Time from when an agent saw a change until its commit, without the network between"
+            " agent and server",
             buckets=_SHORT_SECONDS,
             registry=registry,
         )

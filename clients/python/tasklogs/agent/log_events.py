@@ -17,44 +17,48 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "agent.leaving",
         "info",
         ("reason",),
-        "A signal asked the agent to leave: `PAUSING` (SIGTERM) or `STOPPING` (SIGINT).",
+        "A signal told the agent to stop: `PAUSING` (SIGTERM) or `STOPPING` (SIGINT).",
     ),
     LogEvent(
         "stream.opened",
         "info",
         ("session", "epoch", "entries"),
-        "The server accepted the agent; `epoch` and `entries` are those of the stored log.",
+        "The server accepted the agent. `epoch` and `entries` describe the stored log.",
     ),
     LogEvent(
         "stream.ended",
         "warning",
         ("code", "reason", "info", "again_in_seconds"),
-        "There is no stream, or no more: the status that ended it, and the wait before the next.",
+        "The stream ended or did not open. The line has the status that ended it, and the wait"
+        " before the next attempt.",
     ),
     LogEvent(
         "token.refused",
         "warning",
         ("reason",),
-        "The server refused the token; the agent waits for another one in its `--token-file`.",
+        "The server refused the token. The agent waits for a new token in its `--token-file`.",
     ),
-    LogEvent("token.changed", "info", (), "Another token was found; the agent connects with it."),
+    LogEvent("token.changed", "info", (), "The agent found a new token and connects with it."),
     LogEvent(
         "task_app.ready",
         "info",
         (),
-        "The task app said `stable`, or showed what a user said: its conversation is sent.",
+        "The task app said `stable` or showed a user's message. From now on the agent sends its"
+        " conversation.",
     ),
     LogEvent(
         "task_app.failed",
         "warning",
         ("reason",),
-        "The task app could not be read. Logged when the reason changes; the agent keeps trying.",
+        "The agent could not read the task app. It keeps trying, and logs this again when the"
+        " reason changes.",
     ),
     LogEvent(
         "last_sync.failed",
         "warning",
         ("reason",),
-        "The agent says goodbye without having read the task app once more.",
+        "The agent could not read the task app before its goodbye. It says goodbye without that"
+        " last read.",
     ),
     LIBRARY_LOGGED,
 )

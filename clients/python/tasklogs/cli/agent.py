@@ -51,8 +51,8 @@ def agent(
             envvar="TASKLOGS_AGENT_TOKEN",
             show_default=False,
             show_envvar=True,
-            help="The task's agent token. `ps` shows it if it is on the command line: prefer the"
-            " variable or --token-file.",
+            help="The task's agent token. Prefer the variable or --token-file: `ps` shows a token"
+            " on the command line.",
         ),
     ] = None,
     token_file: Annotated[
@@ -61,7 +61,7 @@ def agent(
             envvar="TASKLOGS_AGENT_TOKEN_FILE",
             metavar="FILE",
             show_default=False,
-            help="A file with the agent token; - is stdin.",
+            help="A file with the agent token, or - for stdin.",
         ),
     ] = None,
     agentapi_url: Annotated[
@@ -80,7 +80,8 @@ def agent(
             metavar="N",
             callback=check_int32(1),
             show_default="the latest start build",
-            help="The workspace build of this agent. The agent exits when a newer build starts.",
+            help="The number of the agent's workspace build. The agent exits when a newer build"
+            " starts.",
         ),
     ] = None,
     tls: TlsOption = False,
@@ -100,11 +101,13 @@ def agent(
 ) -> None:
     """Send a task app's conversation to the server.
 
-    It reconnects as long as the task exists and its token is valid; then it exits with code 1.
-    After the token was rotated, it waits up to 150 s for the new one in --token-file.
+    It reconnects while the task exists and the token is valid. If the task was deleted, it exits
+    with code 1. If the server refuses the token, it waits up to 150 s for a new token in
+    --token-file. If no new token comes, it exits with code 1.
 
-    On SIGTERM it syncs once more and tells the server that the workspace pauses. On Ctrl-C it does
-    the same, and tells the server that only the agent stops. Both end with exit code 0 within 10 s.
+    On SIGTERM or Ctrl-C it syncs once more, says goodbye and exits within 10 s. The exit code is 0
+    if the server confirmed the goodbye, else 1. SIGTERM tells the server that the workspace pauses.
+    Ctrl-C tells the server that only the agent stops.
     """
     from tasklogs import log_output
     from tasklogs.agent import program

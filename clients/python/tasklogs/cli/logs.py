@@ -42,7 +42,7 @@ def logs(
             metavar="N",
             callback=check_int32(0),
             show_default="all",
-            help="Only the last N entries.",
+            help="Print only the last N entries.",
         ),
     ] = None,
     output: Annotated[
@@ -51,7 +51,8 @@ def logs(
             "--output",
             "-o",
             case_sensitive=False,
-            help="Text, one JSON object, or one JSON object per line and entry.",
+            help="text: for people. json: one JSON object. jsonl: one JSON line for each entry, or"
+            " for each event with -f.",
         ),
     ] = LogOutput.TEXT,
     source: Annotated[
@@ -78,7 +79,7 @@ def logs(
             metavar="SECONDS",
             callback=check_seconds,
             show_default="0",
-            help="Accept a log that was brought up to date at most this long ago.",
+            help="Accept a log whose last sync began at most this long ago.",
         ),
     ] = None,
     cursor: Annotated[
@@ -86,7 +87,7 @@ def logs(
         typer.Option(
             metavar="CURSOR",
             show_default=False,
-            help="With -f: begin after this cursor. -o json and -o jsonl show cursors.",
+            help="With -f: begin after this cursor. -o json and -o jsonl print cursors.",
         ),
     ] = None,
     raw: Annotated[
@@ -94,23 +95,23 @@ def logs(
         typer.Option(
             "--raw/--escaped",
             show_default="escaped on a terminal",
-            help="raw: print control characters as they are, although they can steer the terminal"
-            " (move the cursor, fill the clipboard). escaped: print them as \\x1b.",
+            help="raw: print control characters unchanged. They can control the terminal (move the"
+            " cursor, fill the clipboard). escaped: print them as \\x1b.",
         ),
     ] = None,
 ) -> None:
     """Read a task's log.
 
-    The log is live while the task runs, and the stored one while it does not. The read is refused
-    where the server can guarantee neither.
+    While the task runs, this prints the live log. While it does not, this prints the stored log. If
+    the server can guarantee neither, it refuses the read.
 
-    For a stored log, stderr shows its time. On a terminal, control characters in the content are
-    escaped (\\x1b); in a pipe or a file they stay as they are. --raw and --escaped override both.
-    JSON has its own escapes.
+    stderr shows the time of a stored log. On a terminal, the command escapes control characters in
+    the content (\\x1b). In a pipe or a file, it prints them unchanged. --raw and --escaped override
+    this. JSON has its own escapes.
 
-    With -f, the last entry grows in place on a terminal. In a pipe, its growth is appended, and an
-    entry that was rewritten is printed once more, marked, when it is final. With -o jsonl, each
-    line is an event with its cursor, and entries are always whole.
+    With -f, the last entry grows in place on a terminal. In a pipe, the command appends growth. If
+    the task app rewrites an entry, the command prints the whole entry again, marked, when the entry
+    seems final. With -o jsonl, each line is an event with its cursor. Entries are always whole.
     """
     if raw is not None and output is not LogOutput.TEXT:
         raise typer.BadParameter("only with -o text", param_hint="--raw / --escaped")

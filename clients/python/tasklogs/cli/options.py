@@ -99,7 +99,7 @@ TlsOption = Annotated[
     typer.Option(
         "--tls",
         envvar="TASKLOGS_TLS",
-        help="Use TLS and trust the authorities that come with gRPC.",
+        help="Use TLS and trust the certificate authorities that gRPC includes.",
     ),
 ]
 TlsCaOption = Annotated[
@@ -108,7 +108,7 @@ TlsCaOption = Annotated[
         envvar="TASKLOGS_TLS_CA",
         metavar="FILE",
         show_default=False,
-        help="Use TLS and trust only the authorities in FILE (PEM).",
+        help="Use TLS and trust only the certificate authorities in FILE (PEM).",
     ),
 ]
 TlsClientCertOption = Annotated[
@@ -148,6 +148,6 @@ LogLevelOption = Annotated[
         "--log-level",
         envvar="TASKLOGS_LOG_LEVEL",
         case_sensitive=False,
-        help="The lowest level that is logged.",
+        help="The lowest level to log.",
     ),
 ]

@@ -57,7 +57,7 @@ def serve(
             envvar="TASKLOGS_LISTEN",
             metavar="HOST:PORT",
             callback=check_address,
-            help="The address to listen on. Any address but loopback needs TLS and --auth. Port 0"
+            help="The address to listen on. A non-loopback address requires TLS and --auth. Port 0"
             " picks a free port.",
         ),
     ] = DEFAULT_SERVER,
@@ -68,8 +68,8 @@ def serve(
             metavar="URL",
             callback=_warn_of_a_password,
             show_default="an embedded Postgres in the data directory",
-            help="Your own Postgres, 15 or newer: postgresql://... Put a password into the"
-            " variable, not on the command line.",
+            help="Your own Postgres, version 15 or newer: postgresql://... If the URL has a"
+            " password, use the variable, not the command line.",
         ),
     ] = None,
     data_dir: Annotated[
@@ -78,7 +78,7 @@ def serve(
             envvar="TASKLOGS_DATA_DIR",
             metavar="DIR",
             show_default="$XDG_DATA_HOME/tasklogs or ~/.local/share/tasklogs",
-            help="The directory in which the embedded Postgres keeps its data.",
+            help="The directory of the embedded Postgres.",
         ),
     ] = None,
     tls_cert: Annotated[
@@ -87,7 +87,7 @@ def serve(
             envvar="TASKLOGS_TLS_CERT",
             metavar="FILE",
             show_default=False,
-            help="The server's certificate chain (PEM). A changed file takes effect without a"
+            help="The server's certificate chain (PEM). The server loads a changed file without a"
             " restart.",
         ),
     ] = None,
@@ -106,7 +106,8 @@ def serve(
             envvar="TASKLOGS_TLS_CLIENT_CA",
             metavar="FILE",
             show_default=False,
-            help="Require a client certificate that these authorities signed (PEM).",
+            help="The certificate authorities (PEM) that sign client certificates. Every client"
+            " must then present such a certificate.",
         ),
     ] = None,
     auth: Annotated[
@@ -115,8 +116,8 @@ def serve(
             envvar="TASKLOGS_AUTH",
             case_sensitive=False,
             help="How callers authenticate. none: they do not. jwt: bearer tokens of an issuer."
-            " mtls: the subject alternative name of their client certificate. dev: tokens that"
-            " `tasklogs token` makes, for development.",
+            " mtls: the subject alternative name in their client certificate. dev: tokens from"
+            " `tasklogs token`, for development.",
         ),
     ] = Auth.NONE,
     jwt_issuer: Annotated[
@@ -143,8 +144,8 @@ def serve(
             envvar="TASKLOGS_JWKS_FILE",
             metavar="FILE",
             show_default=False,
-            help="With --auth jwt: a file with the issuer's keys (JWKS). A changed file takes"
-            " effect without a restart.",
+            help="With --auth jwt: a file with the issuer's keys (JWKS). The server loads a changed"
+            " file without a restart.",
         ),
     ] = None,
     jwks_url: Annotated[
@@ -161,8 +162,8 @@ def serve(
         typer.Option(
             "--insecure",
             envvar="TASKLOGS_INSECURE",
-            help="Listen beyond loopback without TLS or --auth: any client that can connect has"
-            " admin rights.",
+            help="Allow a non-loopback address without TLS or --auth. Without --auth, any client"
+            " that can connect has admin rights.",
         ),
     ] = False,
     log_format: LogFormatOption = LogFormat.CONSOLE,
@@ -170,8 +171,8 @@ def serve(
 ) -> None:
     """Run the server.
 
-    It stores logs in an embedded Postgres, or in one of your own. On SIGTERM or Ctrl-C it lets
-    running calls finish, then exits. Flags override environment variables.
+    It stores logs in an embedded Postgres, or in your own (--database-url). On SIGTERM or Ctrl-C
+    it waits for open calls, then exits. Flags override environment variables.
     """
     from asyncio import Runner
 

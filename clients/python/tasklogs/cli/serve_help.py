@@ -16,7 +16,7 @@ class ServeCommand(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the variables of the settings that have no option."""
         options = {parameter.name for parameter in self.params}
-        with formatter.section("Settings that only a variable sets (PT3S: 3 seconds)"):
+        with formatter.section("Settings without a flag (PT3S or 3: 3 seconds; sizes: bytes)"):
             formatter.write_dl(_variables(options))
 
 
@@ -37,7 +37,7 @@ def _variables(options: Collection[str | None]) -> list[tuple[str, str]]:
 
 
 def _plain(default: object) -> str:
-    if default is None:
+    if default is None or default == "":
         return "unset"
     # The form that the variable accepts: ISO 8601.
     return f"PT{default.total_seconds():g}S" if isinstance(default, timedelta) else str(default)

@@ -32,7 +32,7 @@ TokenFileOption = Annotated[
         "--token-file",
         metavar="FILE",
         show_default=False,
-        help="Write the agent token to FILE, which only you can read, instead of printing it.",
+        help="Write the agent token to FILE instead of printing it. Only you can read FILE.",
     ),
 ]
 
@@ -44,14 +44,17 @@ def create(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", show_default=False, help="Lower-case letters, digits, '.', '_', '-'."
+            metavar="NAME",
+            show_default=False,
+            help="The task's name: at most 63 lower-case letters, digits, '.', '_' and '-'. It"
+            " starts with a letter or a digit.",
         ),
     ],
     owner: Annotated[
         str, typer.Option(metavar="OWNER", show_default="you", help="The owner of the task.")
     ] = "",
     display_name: Annotated[
-        str, typer.Option(metavar="TEXT", show_default=False, help="A name for people.")
+        str, typer.Option(metavar="TEXT", show_default=False, help="A display name for people.")
     ] = "",
     prompt: Annotated[
         str,
@@ -63,7 +66,7 @@ def create(
         bool,
         typer.Option(
             "--standalone",
-            help="A task without builds: its status follows from the agent's stream alone.",
+            help="Create a task without builds. Only the agent stream sets its status.",
         ),
     ] = False,
     token_file: TokenFileOption = None,
@@ -71,7 +74,8 @@ def create(
 ) -> None:
     """Create a task.
 
-    Prints the token of its agent. It is shown only once; `rotate-token` replaces a lost one.
+    Prints the agent token of the task. No other command shows it again. If you lose the token,
+    replace it with `rotate-token`.
     """
     from tasklogs.cli.agent_token import hand_over
     from tasklogs.cli.connection import Connection

@@ -137,7 +137,7 @@ class Hello(_message.Message):
     agent_version: _builtins.str
     """The agent's version, for operators."""
     task_app: _builtins.str
-    """What the agent reports for, for example `agentapi`."""
+    """The kind of task app that the agent reads, for example `agentapi`."""
     build_number: _builtins.int
     """The workspace build that the agent belongs to. Unset: the latest START build, including builds
     that start later.
@@ -161,9 +161,9 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class LogAppend(_message.Message):
-    """A change of the log. The parts apply in the order of the fields: the append opens an epoch, or
-    withdraws the tail, or changes the tail's content. Then it adds whole entries. Sealed entries
-    cannot be changed.
+    """A change of the log. The server applies the fields in their order: the append opens an epoch, or
+    withdraws the tail, or changes the tail's content. Then it adds whole entries. The tail is the
+    last entry of the epoch. All entries before it are sealed: an append cannot change them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -179,7 +179,7 @@ class LogAppend(_message.Message):
     open_epoch: _builtins.bool
     """The entries open the next epoch. Required for a task's first entries too."""
     withdraw_tail: _builtins.bool
-    """The tail is no longer part of the conversation."""
+    """Removes the tail from the conversation."""
     waited_ms: _builtins.int
     """How long the agent held the oldest of these changes before it sent them, in milliseconds by its
     own clock. Used for the server's metrics only.
@@ -213,8 +213,9 @@ Global___LogAppend: _TypeAlias = LogAppend  # noqa: Y015
 
 @_typing.final
 class TailDelta(_message.Message):
-    """A change of the tail's content: the first bytes of the base, then this text. The base is the
-    session's previous message for the entry, whether or not it was acknowledged.
+    """A change of the tail's content. The new content is the first `keep_bytes` bytes of the base, then
+    `text`. The base is the content that the tail has after the session's previous message for it,
+    acknowledged or not.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -274,8 +275,8 @@ Global___StateReport: _TypeAlias = StateReport  # noqa: Y015
 
 @_typing.final
 class SyncDone(_message.Message):
-    """The agent has read the task app after the Sync arrived, and has sent every append that the result
-    needs before this message.
+    """The agent read the task app after the Sync arrived. Before this message, it sent every append
+    that the store needs to be up to date.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -305,7 +306,7 @@ class SyncFailed(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     reason: _builtins.str
-    """What the task app answered, in one line."""
+    """Why the agent could not read the task app, in one line."""
     def __init__(
         self,
         *,
@@ -322,7 +323,9 @@ Global___SyncFailed: _TypeAlias = SyncFailed  # noqa: Y015
 
 @_typing.final
 class Goodbye(_message.Message):
-    """An orderly end. The server closes the stream when every earlier append is committed."""
+    """The agent ends the stream gracefully. The server closes the stream after it has committed every
+    earlier append.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -364,7 +367,7 @@ Global___Goodbye: _TypeAlias = Goodbye  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
-    """Where the store stands."""
+    """The state of the stored log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -503,7 +506,7 @@ Global___Ack: _TypeAlias = Ack  # noqa: Y015
 @_typing.final
 class Sync(_message.Message):
     """Asks the agent to bring the store up to date with the task app now. The agent answers with
-    SyncDone or SyncFailed of the same id, after the appends that the answer rests on.
+    SyncDone or SyncFailed of the same id, after the appends that the answer depends on.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -546,14 +549,14 @@ Global___ReportState: _TypeAlias = ReportState  # noqa: Y015
 
 @_typing.final
 class Drain(_message.Message):
-    """The server stops. Reconnect, to another server if there is one."""
+    """The server shuts down. Reconnect, to another server if there is one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
-        """Wait at least this long, with jitter."""
+        """Wait at least this long, plus jitter."""
 
     def __init__(
         self,

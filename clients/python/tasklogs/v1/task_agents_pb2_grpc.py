@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TaskAgentsStub:
-    """TaskAgents takes logs from agents. Each call carries the task's agent token as
+    """TaskAgents receives logs from agents. Each call carries the task's agent token as
     `authorization: Bearer ...`. The token names the task.
     """
 
@@ -49,20 +49,20 @@ class TaskAgentsStub:
 
 
 class TaskAgentsServicer:
-    """TaskAgents takes logs from agents. Each call carries the task's agent token as
+    """TaskAgents receives logs from agents. Each call carries the task's agent token as
     `authorization: Bearer ...`. The token names the task.
     """
 
     def Connect(self, request_iterator, context):
-        """The agent stream. The agent sends Hello. The server answers with Welcome, which says where the
-        store stands. Then the agent appends what is new. The server sends an Ack after the commit,
-        never before.
+        """The agent stream. The agent sends Hello. The server answers with Welcome, which describes the
+        stored log. Then the agent sends appends with the entries that the store lacks. The server
+        sends an Ack after the commit, never before.
 
         The stream ends with one of these:
 
         - ABORTED (`SESSION_SUPERSEDED`): another stream of the task took over.
         - ABORTED (`SESSION_LOST`): the store changed under this session, or the result of a commit is
-        unknown. Start again from Welcome.
+        unknown. Open a new stream and start again from its Welcome.
         - FAILED_PRECONDITION (`STALE_REPORT`): a newer build has started.
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
         - UNAUTHENTICATED: the token is not valid, or was rotated.
@@ -72,7 +72,7 @@ class TaskAgentsServicer:
         and none of it is old enough to be evicted. Acknowledged appends are stored.
         - RESOURCE_EXHAUSTED with QuotaFailure: an append has too many entries, or an entry is too
         long.
-        - INVALID_ARGUMENT: a message breaks the rules.
+        - INVALID_ARGUMENT: a message violates the protocol.
         - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: the store refuses this task's rows and accepts
         those of others.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
@@ -84,9 +84,10 @@ class TaskAgentsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UploadLogSnapshot(self, request, context):
-        """Stores a whole conversation at once, for agents that cannot keep a stream. The rules of epochs
-        are those of the stream. A prefix of what is stored changes nothing. FAILED_PRECONDITION
-        (`SESSION_OPEN`) while an agent stream of the task is open.
+        """Stores a whole conversation at once, for agents that cannot keep a stream open. The rules for
+        epochs are the same as in the stream. A conversation that is a prefix of the stored log changes
+        nothing. The call fails with FAILED_PRECONDITION (`SESSION_OPEN`) while an agent stream of the
+        task is open.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,7 +115,7 @@ def add_TaskAgentsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaskAgents:
-    """TaskAgents takes logs from agents. Each call carries the task's agent token as
+    """TaskAgents receives logs from agents. Each call carries the task's agent token as
     `authorization: Bearer ...`. The token names the task.
     """
 

@@ -13,21 +13,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TaskAgentsStub:
-    """TaskAgents takes logs from agents. Each call carries the task's agent token as
+    """TaskAgents receives logs from agents. Each call carries the task's agent token as
     `authorization: Bearer ...`. The token names the task.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_task_agents_pb2.AgentMessage, _task_agents_pb2.ServerMessage]
-    """The agent stream. The agent sends Hello. The server answers with Welcome, which says where the
-    store stands. Then the agent appends what is new. The server sends an Ack after the commit,
-    never before.
+    """The agent stream. The agent sends Hello. The server answers with Welcome, which describes the
+    stored log. Then the agent sends appends with the entries that the store lacks. The server
+    sends an Ack after the commit, never before.
 
     The stream ends with one of these:
 
     - ABORTED (`SESSION_SUPERSEDED`): another stream of the task took over.
     - ABORTED (`SESSION_LOST`): the store changed under this session, or the result of a commit is
-      unknown. Start again from Welcome.
+      unknown. Open a new stream and start again from its Welcome.
     - FAILED_PRECONDITION (`STALE_REPORT`): a newer build has started.
     - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
     - UNAUTHENTICATED: the token is not valid, or was rotated.
@@ -37,7 +37,7 @@ class TaskAgentsStub:
       and none of it is old enough to be evicted. Acknowledged appends are stored.
     - RESOURCE_EXHAUSTED with QuotaFailure: an append has too many entries, or an entry is too
       long.
-    - INVALID_ARGUMENT: a message breaks the rules.
+    - INVALID_ARGUMENT: a message violates the protocol.
     - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: the store refuses this task's rows and accepts
       those of others.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
@@ -45,13 +45,14 @@ class TaskAgentsStub:
       the server drains.
     """
     UploadLogSnapshot: _aio.UnaryUnaryMultiCallable[_task_agents_pb2.UploadLogSnapshotRequest, _task_agents_pb2.UploadLogSnapshotResponse]
-    """Stores a whole conversation at once, for agents that cannot keep a stream. The rules of epochs
-    are those of the stream. A prefix of what is stored changes nothing. FAILED_PRECONDITION
-    (`SESSION_OPEN`) while an agent stream of the task is open.
+    """Stores a whole conversation at once, for agents that cannot keep a stream open. The rules for
+    epochs are the same as in the stream. A conversation that is a prefix of the stored log changes
+    nothing. The call fails with FAILED_PRECONDITION (`SESSION_OPEN`) while an agent stream of the
+    task is open.
     """
 
 class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
-    """TaskAgents takes logs from agents. Each call carries the task's agent token as
+    """TaskAgents receives logs from agents. Each call carries the task's agent token as
     `authorization: Bearer ...`. The token names the task.
     """
 
@@ -61,15 +62,15 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_task_agents_pb2.AgentMessage],
         context: _aio.ServicerContext[_abc.AsyncIterator[_task_agents_pb2.AgentMessage], _abc.AsyncIterator[_task_agents_pb2.ServerMessage]],
     ) -> _abc.AsyncIterator[_task_agents_pb2.ServerMessage]:
-        """The agent stream. The agent sends Hello. The server answers with Welcome, which says where the
-        store stands. Then the agent appends what is new. The server sends an Ack after the commit,
-        never before.
+        """The agent stream. The agent sends Hello. The server answers with Welcome, which describes the
+        stored log. Then the agent sends appends with the entries that the store lacks. The server
+        sends an Ack after the commit, never before.
 
         The stream ends with one of these:
 
         - ABORTED (`SESSION_SUPERSEDED`): another stream of the task took over.
         - ABORTED (`SESSION_LOST`): the store changed under this session, or the result of a commit is
-          unknown. Start again from Welcome.
+          unknown. Open a new stream and start again from its Welcome.
         - FAILED_PRECONDITION (`STALE_REPORT`): a newer build has started.
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
         - UNAUTHENTICATED: the token is not valid, or was rotated.
@@ -79,7 +80,7 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
           and none of it is old enough to be evicted. Acknowledged appends are stored.
         - RESOURCE_EXHAUSTED with QuotaFailure: an append has too many entries, or an entry is too
           long.
-        - INVALID_ARGUMENT: a message breaks the rules.
+        - INVALID_ARGUMENT: a message violates the protocol.
         - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: the store refuses this task's rows and accepts
           those of others.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
@@ -93,9 +94,10 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         request: _task_agents_pb2.UploadLogSnapshotRequest,
         context: _aio.ServicerContext[_task_agents_pb2.UploadLogSnapshotRequest, _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotResponse]],
     ) -> _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotResponse]:
-        """Stores a whole conversation at once, for agents that cannot keep a stream. The rules of epochs
-        are those of the stream. A prefix of what is stored changes nothing. FAILED_PRECONDITION
-        (`SESSION_OPEN`) while an agent stream of the task is open.
+        """Stores a whole conversation at once, for agents that cannot keep a stream open. The rules for
+        epochs are the same as in the stream. A conversation that is a prefix of the stored log changes
+        nothing. The call fails with FAILED_PRECONDITION (`SESSION_OPEN`) while an agent stream of the
+        task is open.
         """
 
 def add_TaskAgentsServicer_to_server(servicer: TaskAgentsServicer, server: _aio.Server) -> None: ...

@@ -31,7 +31,9 @@ class _LogSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogSource.V
     LOG_SOURCE_UNSPECIFIED: _LogSource.ValueType  # 0
     """The task's status decides."""
     LOG_SOURCE_LIVE: _LogSource.ValueType  # 1
-    """Only a log that was brought up to date with the task app for this call."""
+    """The log, brought up to date with the task app for this call. If the server cannot bring it up
+    to date, the read fails.
+    """
     LOG_SOURCE_SNAPSHOT: _LogSource.ValueType  # 2
     """The stored log, whatever the status."""
 
@@ -41,7 +43,9 @@ class LogSource(_LogSource, metaclass=_LogSourceEnumTypeWrapper):
 LOG_SOURCE_UNSPECIFIED: LogSource.ValueType  # 0
 """The task's status decides."""
 LOG_SOURCE_LIVE: LogSource.ValueType  # 1
-"""Only a log that was brought up to date with the task app for this call."""
+"""The log, brought up to date with the task app for this call. If the server cannot bring it up
+to date, the read fails.
+"""
 LOG_SOURCE_SNAPSHOT: LogSource.ValueType  # 2
 """The stored log, whatever the status."""
 Global___LogSource: _TypeAlias = LogSource  # noqa: Y015
@@ -72,11 +76,11 @@ class GetTaskLogsRequest(_message.Message):
     """
     epoch: _builtins.int
     """The epoch to read, from 1. Unset: the current epoch. An earlier epoch is read from the store.
-    An epoch that lies completely before the oldest held entry is OUT_OF_RANGE (`CURSOR_EXPIRED`).
+    If all entries of the epoch were evicted, the read fails with OUT_OF_RANGE (`CURSOR_EXPIRED`).
     """
     @_builtins.property
     def max_staleness(self) -> _duration_pb2.Duration:
-        """A sync that began at most this long ago is recent enough; no new sync is made."""
+        """If the last sync began at most this long ago, the server makes no new sync."""
 
     def __init__(
         self,
@@ -127,8 +131,8 @@ class GetTaskLogsResponse(_message.Message):
     revision: _builtins.int
     """The task's revision: the count of its committed changes."""
     first_id: _builtins.int
-    """The id of the epoch's oldest entry that is still held: older ones may have been evicted. Unset
-    if the epoch has no entries.
+    """The id of the epoch's oldest stored entry. The server may have evicted older entries. Unset if
+    the epoch has no entries.
     """
     cursor: _builtins.str
     """Use this cursor to follow the task from here."""
@@ -142,9 +146,9 @@ class GetTaskLogsResponse(_message.Message):
 
     @_builtins.property
     def snapshot_at(self) -> _timestamp_pb2.Timestamp:
-        """The time at which the stored log was last known to match the task app: when the last completed
-        sync began, or when the last change that the agent sent on its own arrived. Unset if nothing
-        was ever stored.
+        """The last time at which the stored log is known to have matched the task app. This is when the
+        last completed sync began, or when the last change arrived that the agent sent without a sync.
+        Unset if nothing was ever stored.
         """
 
     def __init__(
@@ -192,8 +196,8 @@ class FollowTaskLogsRequest(_message.Message):
     with `cursor`.
     """
     cursor: _builtins.str
-    """Resume here. The server sends the latest committed state of every entry that changed since, in
-    the order of revisions, over all epochs.
+    """Resume after this cursor. The server sends the latest committed state of every entry that
+    changed since then, in the order of revisions, over all epochs.
     """
     deltas: _builtins.bool
     """Send growth of the tail as `delta` if this stream has sent the base."""
@@ -229,7 +233,7 @@ class FollowTaskLogsResponse(_message.Message):
     CAUGHT_UP_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Resumes after this message: everything up to it has been sent."""
+    """Use this cursor to resume after this message."""
     @_builtins.property
     def status(self) -> Global___StatusChanged:
         """The status. Sent first, and when the status or a fact that it is derived from changes."""
@@ -246,14 +250,14 @@ class FollowTaskLogsResponse(_message.Message):
     def epoch_started(self) -> Global___EpochStarted: ...
     @_builtins.property
     def caught_up(self) -> Global___CaughtUp:
-        """Sent once: everything that existed when the follow began has been sent. For an ACTIVE task
-        this includes what the task app showed. If the sync fails, the server tries it again.
+        """Sent once, after everything that existed when the follow began. For an ACTIVE task this
+        includes what the task app showed at that time. If the sync fails, the server tries it again.
         """
 
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """Sent after 15 s without another message: everything up to the cursor has been sent, and the
-        connection is alive.
+        """Sent after 15 s without another message. The server has sent everything up to the cursor, and
+        the connection is alive.
         """
 
     def __init__(
@@ -305,7 +309,7 @@ Global___StatusChanged: _TypeAlias = StatusChanged  # noqa: Y015
 
 @_typing.final
 class Entries(_message.Message):
-    """New and changed entries, whole. An entry with the id of an earlier one of the epoch replaces it."""
+    """New and changed entries, whole. An entry replaces an earlier entry of its epoch with the same id."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -332,7 +336,10 @@ Global___Entries: _TypeAlias = Entries  # noqa: Y015
 
 @_typing.final
 class EntryDelta(_message.Message):
-    """A change of the tail's content: the first bytes of the base, then this text."""
+    """A change of the tail's content. The tail is the last entry of the epoch. The new content is the
+    first `keep_bytes` bytes of the base, then `text`. The base is the entry as this stream sent it
+    last.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -348,7 +355,7 @@ class EntryDelta(_message.Message):
     id: _builtins.int
     """The tail's id. Always set."""
     base_revision: _builtins.int
-    """The base: the revision of the entry that this stream sent last."""
+    """The revision of the base."""
     revision: _builtins.int
     keep_bytes: _builtins.int
     """How many bytes of the base to keep. Ends on a code-point boundary of UTF-8."""
@@ -416,7 +423,7 @@ Global___EntryWithdrawn: _TypeAlias = EntryWithdrawn  # noqa: Y015
 
 @_typing.final
 class EpochStarted(_message.Message):
-    """Another conversation begins. Earlier epochs stay readable."""
+    """A new conversation begins. Earlier epochs stay readable."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -440,7 +447,7 @@ Global___EpochStarted: _TypeAlias = EpochStarted  # noqa: Y015
 
 @_typing.final
 class CaughtUp(_message.Message):
-    """Everything that existed when the follow began has been sent."""
+    """The server has sent everything that existed when the follow began."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -457,7 +464,7 @@ Global___CaughtUp: _TypeAlias = CaughtUp  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """Everything up to the cursor has been sent, and the connection is alive."""
+    """The server has sent everything up to the cursor, and the connection is alive."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

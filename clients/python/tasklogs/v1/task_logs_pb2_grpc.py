@@ -44,23 +44,24 @@ class TaskLogsStub:
     it.
     - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the status refuses the
     read. The metadata has `status`, `build`, `agent` and `app`.
-    - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent stream came
-    in time.
+    - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent connected in
+    time.
     - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
     in time.
     - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or the
     server drains.
-    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the position is no longer held. The metadata has
+    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
     `oldest_cursor`.
     - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
     - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
     When a log grows past the server's limits, the server evicts its oldest entries, starting with
-    the oldest epoch. It never evicts the last entries, or entries younger than the server's minimum
-    retention. What is evicted is a prefix of the log in the order of revisions. A request for an
-    evicted position (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE. A
-    follow from `oldest_cursor` receives everything that is still held, over all epochs.
+    the oldest epoch. It never evicts the last two entries of the current epoch, or entries younger
+    than the server's minimum retention. The evicted entries are a prefix of the log, in the order of
+    revisions. A request for an evicted position (a cursor, a page token, an epoch without remaining
+    entries) fails with OUT_OF_RANGE. A follow from `oldest_cursor` receives all remaining entries,
+    over all epochs.
     """
 
     def __init__(self, channel):
@@ -100,29 +101,30 @@ class TaskLogsServicer:
     it.
     - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the status refuses the
     read. The metadata has `status`, `build`, `agent` and `app`.
-    - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent stream came
-    in time.
+    - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent connected in
+    time.
     - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
     in time.
     - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or the
     server drains.
-    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the position is no longer held. The metadata has
+    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
     `oldest_cursor`.
     - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
     - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
     When a log grows past the server's limits, the server evicts its oldest entries, starting with
-    the oldest epoch. It never evicts the last entries, or entries younger than the server's minimum
-    retention. What is evicted is a prefix of the log in the order of revisions. A request for an
-    evicted position (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE. A
-    follow from `oldest_cursor` receives everything that is still held, over all epochs.
+    the oldest epoch. It never evicts the last two entries of the current epoch, or entries younger
+    than the server's minimum retention. The evicted entries are a prefix of the log, in the order of
+    revisions. A request for an evicted position (a cursor, a page token, an epoch without remaining
+    entries) fails with OUT_OF_RANGE. A follow from `oldest_cursor` receives all remaining entries,
+    over all epochs.
     """
 
     def GetTaskLogs(self, request, context):
-        """Reads a task's log, whole or its last entries, in pages. The first page decides state, sync,
-        `snapshot` and the range of entries. Its token carries them, so later pages do not sync and are
-        not refused for the status.
+        """Reads a task's log, or its last entries, in pages. Only the first page checks the status and
+        syncs. It also sets `snapshot` and the range of entries for all pages. Later pages take these
+        from the page token, so a change of the status does not affect them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,16 +134,17 @@ class TaskLogsServicer:
         """Follows a task's log through pauses, resumes, new epochs and restarts of any component. The
         server sends the status, then what is stored, then `caught_up`, then changes as they commit.
         Without a cursor, what is stored means the current epoch, or its last entries if `tail` is set.
-        If an entry changes faster than the caller reads, only its latest state is sent. A new follow
-        is refused for ERROR and UNKNOWN like a read. A running follow is not ended by them.
+        If an entry changes faster than the caller reads, the server sends only its latest state. The
+        server refuses a new follow in ERROR and UNKNOWN, as it refuses a read. These statuses do not
+        end a running follow.
 
         A running follow ends when the caller leaves, or with one of these:
 
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
         - UNAVAILABLE (`DRAINING`): the server stops. Reconnect with the last cursor.
         - UNAUTHENTICATED: the caller's token expired.
-        - OUT_OF_RANGE (`CURSOR_EXPIRED`): the cursor's position is no longer held, or entries were
-        evicted before a slow reader received them.
+        - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the cursor's position, or it
+        evicted entries before a slow reader received them.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -188,23 +191,24 @@ class TaskLogs:
     it.
     - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the status refuses the
     read. The metadata has `status`, `build`, `agent` and `app`.
-    - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent stream came
-    in time.
+    - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent connected in
+    time.
     - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
     in time.
     - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or the
     server drains.
-    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the position is no longer held. The metadata has
+    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
     `oldest_cursor`.
     - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
     - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
     When a log grows past the server's limits, the server evicts its oldest entries, starting with
-    the oldest epoch. It never evicts the last entries, or entries younger than the server's minimum
-    retention. What is evicted is a prefix of the log in the order of revisions. A request for an
-    evicted position (a cursor, a page token, an epoch of which nothing is left) is OUT_OF_RANGE. A
-    follow from `oldest_cursor` receives everything that is still held, over all epochs.
+    the oldest epoch. It never evicts the last two entries of the current epoch, or entries younger
+    than the server's minimum retention. The evicted entries are a prefix of the log, in the order of
+    revisions. A request for an evicted position (a cursor, a page token, an epoch without remaining
+    entries) fails with OUT_OF_RANGE. A follow from `oldest_cursor` receives all remaining entries,
+    over all epochs.
     """
 
     @staticmethod

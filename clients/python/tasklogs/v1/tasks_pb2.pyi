@@ -40,10 +40,10 @@ class Task(_message.Message):
         epoch: _builtins.int
         """The current epoch, from 1. 0 if nothing was ever stored."""
         entries: _builtins.int
-        """Number of held entries in the current epoch."""
+        """Number of entries that are stored in the current epoch."""
         revision: _builtins.int
         bytes: _builtins.int
-        """Bytes of held content, over all epochs."""
+        """Bytes of content that are stored, over all epochs."""
         @_builtins.property
         def snapshot_at(self) -> _timestamp_pb2.Timestamp:
             """As in GetTaskLogsResponse."""
@@ -82,7 +82,7 @@ class Task(_message.Message):
     display_name: _builtins.str
     prompt: _builtins.str
     standalone: _builtins.bool
-    """A standalone task has no orchestrator: its facts come from the agent stream alone."""
+    """A standalone task has no orchestrator. Only the agent stream sets its status."""
     status: _types_pb2.TaskStatus.ValueType
     agent_connected: _builtins.bool
     """Whether an agent stream is open. Always set."""
@@ -159,7 +159,7 @@ class CreateTaskResponse(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     AGENT_TOKEN_FIELD_NUMBER: _builtins.int
     agent_token: _builtins.str
-    """The agent's token. It is never shown again. If it is lost, rotate it."""
+    """The agent token. The server never shows it again. If you lose it, rotate it."""
     @_builtins.property
     def task(self) -> Global___Task: ...
     def __init__(
@@ -375,7 +375,7 @@ class RotateAgentTokenResponse(_message.Message):
 
     AGENT_TOKEN_FIELD_NUMBER: _builtins.int
     agent_token: _builtins.str
-    """The new token. It is never shown again."""
+    """The new token. The server never shows it again."""
     def __init__(
         self,
         *,

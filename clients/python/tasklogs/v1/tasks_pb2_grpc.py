@@ -77,8 +77,8 @@ class TasksServicer:
     """
 
     def CreateTask(self, request, context):
-        """Creates a task and its agent's token. ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner has a
-        task of that name.
+        """Creates a task and its agent token. Fails with ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner
+        has a task of that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,17 +98,17 @@ class TasksServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTask(self, request, context):
-        """Deletes a task and its log permanently. Its name becomes free and its agent's token becomes
-        void at once.
+        """Deletes a task and its log permanently. The name is free at once, and the agent token is
+        invalid at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportBuild(self, request, context):
-        """Reports on a workspace build. Repeating a report is not an error. A report for an older build,
-        one that moves backwards, or one for a standalone task is FAILED_PRECONDITION (`STALE_REPORT`)
-        and changes nothing.
+        """Reports on a workspace build. Repeating a report is not an error. A report fails with
+        FAILED_PRECONDITION (`STALE_REPORT`) and changes nothing if it is for an older build or for a
+        standalone task, if it changes the transition of a build, or if it moves a job backwards.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,14 +117,15 @@ class TasksServicer:
     def ReportAgent(self, request, context):
         """Reports on the agent and the task app of the latest build. An unset field does not change. At
         least one of `lifecycle` and `app_health` must be set. A report for another build, or for a
-        standalone task, is FAILED_PRECONDITION (`STALE_REPORT`).
+        standalone task, fails with FAILED_PRECONDITION (`STALE_REPORT`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateAgentToken(self, request, context):
-        """Replaces the agent's token. The old token is void at once, and the server closes its stream.
+        """Replaces the agent token. The old token is invalid at once. The server closes the stream that
+        uses the old token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,28 +17,30 @@ class TasksStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CreateTaskRequest, _tasks_pb2.CreateTaskResponse]
-    """Creates a task and its agent's token. ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner has a
-    task of that name.
+    """Creates a task and its agent token. Fails with ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner
+    has a task of that name.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.GetTaskRequest, _tasks_pb2.Task]
     ListTasks: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListTasksRequest, _tasks_pb2.ListTasksResponse]
     """Lists tasks by creation time, newest first."""
     DeleteTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteTaskRequest, _tasks_pb2.DeleteTaskResponse]
-    """Deletes a task and its log permanently. Its name becomes free and its agent's token becomes
-    void at once.
+    """Deletes a task and its log permanently. The name is free at once, and the agent token is
+    invalid at once.
     """
     ReportBuild: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportBuildRequest, _tasks_pb2.Task]
-    """Reports on a workspace build. Repeating a report is not an error. A report for an older build,
-    one that moves backwards, or one for a standalone task is FAILED_PRECONDITION (`STALE_REPORT`)
-    and changes nothing.
+    """Reports on a workspace build. Repeating a report is not an error. A report fails with
+    FAILED_PRECONDITION (`STALE_REPORT`) and changes nothing if it is for an older build or for a
+    standalone task, if it changes the transition of a build, or if it moves a job backwards.
     """
     ReportAgent: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportAgentRequest, _tasks_pb2.Task]
     """Reports on the agent and the task app of the latest build. An unset field does not change. At
     least one of `lifecycle` and `app_health` must be set. A report for another build, or for a
-    standalone task, is FAILED_PRECONDITION (`STALE_REPORT`).
+    standalone task, fails with FAILED_PRECONDITION (`STALE_REPORT`).
     """
     RotateAgentToken: _aio.UnaryUnaryMultiCallable[_tasks_pb2.RotateAgentTokenRequest, _tasks_pb2.RotateAgentTokenResponse]
-    """Replaces the agent's token. The old token is void at once, and the server closes its stream."""
+    """Replaces the agent token. The old token is invalid at once. The server closes the stream that
+    uses the old token.
+    """
 
 class TasksServicer(metaclass=_abc_1.ABCMeta):
     """Tasks creates, reports on and deletes tasks, for orchestrators and operators."""
@@ -49,8 +51,8 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.CreateTaskRequest,
         context: _aio.ServicerContext[_tasks_pb2.CreateTaskRequest, _abc.Awaitable[_tasks_pb2.CreateTaskResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.CreateTaskResponse]:
-        """Creates a task and its agent's token. ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner has a
-        task of that name.
+        """Creates a task and its agent token. Fails with ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner
+        has a task of that name.
         """
 
     @_abc_1.abstractmethod
@@ -74,8 +76,8 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.DeleteTaskRequest,
         context: _aio.ServicerContext[_tasks_pb2.DeleteTaskRequest, _abc.Awaitable[_tasks_pb2.DeleteTaskResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.DeleteTaskResponse]:
-        """Deletes a task and its log permanently. Its name becomes free and its agent's token becomes
-        void at once.
+        """Deletes a task and its log permanently. The name is free at once, and the agent token is
+        invalid at once.
         """
 
     @_abc_1.abstractmethod
@@ -84,9 +86,9 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.ReportBuildRequest,
         context: _aio.ServicerContext[_tasks_pb2.ReportBuildRequest, _abc.Awaitable[_tasks_pb2.Task]],
     ) -> _abc.Awaitable[_tasks_pb2.Task]:
-        """Reports on a workspace build. Repeating a report is not an error. A report for an older build,
-        one that moves backwards, or one for a standalone task is FAILED_PRECONDITION (`STALE_REPORT`)
-        and changes nothing.
+        """Reports on a workspace build. Repeating a report is not an error. A report fails with
+        FAILED_PRECONDITION (`STALE_REPORT`) and changes nothing if it is for an older build or for a
+        standalone task, if it changes the transition of a build, or if it moves a job backwards.
         """
 
     @_abc_1.abstractmethod
@@ -97,7 +99,7 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_tasks_pb2.Task]:
         """Reports on the agent and the task app of the latest build. An unset field does not change. At
         least one of `lifecycle` and `app_health` must be set. A report for another build, or for a
-        standalone task, is FAILED_PRECONDITION (`STALE_REPORT`).
+        standalone task, fails with FAILED_PRECONDITION (`STALE_REPORT`).
         """
 
     @_abc_1.abstractmethod
@@ -106,6 +108,8 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.RotateAgentTokenRequest,
         context: _aio.ServicerContext[_tasks_pb2.RotateAgentTokenRequest, _abc.Awaitable[_tasks_pb2.RotateAgentTokenResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.RotateAgentTokenResponse]:
-        """Replaces the agent's token. The old token is void at once, and the server closes its stream."""
+        """Replaces the agent token. The old token is invalid at once. The server closes the stream that
+        uses the old token.
+        """
 
 def add_TasksServicer_to_server(servicer: TasksServicer, server: _aio.Server) -> None: ...

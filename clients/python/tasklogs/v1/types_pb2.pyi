@@ -40,10 +40,12 @@ class _TaskStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskStatus
     TASK_STATUS_ERROR: _TaskStatus.ValueType  # 5
     """A build failed, or the task app is unhealthy. Reads are refused unless they ask for a snapshot."""
     TASK_STATUS_UNKNOWN: _TaskStatus.ValueType  # 6
-    """The facts allow no other status. Reads are refused unless they ask for a snapshot."""
+    """The facts match no other status. Reads are refused unless they ask for a snapshot."""
 
 class TaskStatus(_TaskStatus, metaclass=_TaskStatusEnumTypeWrapper):
-    """A task's status. It is derived from the reported facts for each request, and never stored."""
+    """A task's status. The server derives it from the reported facts for each request and never stores
+    it.
+    """
 
 TASK_STATUS_UNSPECIFIED: TaskStatus.ValueType  # 0
 TASK_STATUS_PENDING: TaskStatus.ValueType  # 1
@@ -59,7 +61,7 @@ TASK_STATUS_PAUSED: TaskStatus.ValueType  # 4
 TASK_STATUS_ERROR: TaskStatus.ValueType  # 5
 """A build failed, or the task app is unhealthy. Reads are refused unless they ask for a snapshot."""
 TASK_STATUS_UNKNOWN: TaskStatus.ValueType  # 6
-"""The facts allow no other status. Reads are refused unless they ask for a snapshot."""
+"""The facts match no other status. Reads are refused unless they ask for a snapshot."""
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
 
 class _BuildTransition:
@@ -190,8 +192,9 @@ Global___TaskLogType: _TypeAlias = TaskLogType  # noqa: Y015
 
 @_typing.final
 class StatusDetail(_message.Message):
-    """The facts that a status was derived from, and the status that each layer computes. The first
-    layer, in the order of the fields, that does not compute TASK_STATUS_ACTIVE decides.
+    """The facts behind a task's status. There are three layers: `build`, `agent`, `app`. Each layer
+    computes a status. The task's status is the first of these that is not TASK_STATUS_ACTIVE. If all
+    three are TASK_STATUS_ACTIVE, the task's status is TASK_STATUS_ACTIVE.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -296,7 +299,7 @@ Global___StatusDetail: _TypeAlias = StatusDetail  # noqa: Y015
 @_typing.final
 class TaskLogEntry(_message.Message):
     """One message of the conversation. Only the last entry of an epoch (the tail) may change or be
-    withdrawn. An entry that another entry follows never changes again.
+    withdrawn. Once another entry follows, an entry never changes again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -308,8 +311,8 @@ class TaskLogEntry(_message.Message):
     DROPPED_BYTES_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """The message's id in the task app. Ids grow within an epoch, with gaps. They start at 0, so the
-    field is always set.
+    """The message's id in the task app. Ids grow within an epoch, with gaps. The field is always set,
+    because 0 is a valid id.
     """
     type: Global___TaskLogType.ValueType
     revision: _builtins.int
@@ -319,8 +322,8 @@ class TaskLogEntry(_message.Message):
     Usually 0.
     """
     content: _builtins.str
-    """At most 1 MiB of UTF-8. It has the highest field number, so that the server can join stored
-    entries without encoding them again. Fields that are added later take higher numbers and
+    """At most 1 MiB of UTF-8. On the wire it is the last field, so that the server can join stored
+    entries without encoding them again. Fields that are added later take higher numbers, and still
     precede it on the wire.
     """
     @_builtins.property
