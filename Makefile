@@ -59,7 +59,7 @@ fuzz: setup ## Search for inputs that break a decoder; ARGS="cursors --seconds 6
 bench: setup ## Run the measurements and write bench/results/
 	@exec $(BIN)/python -m bench $(ARGS)
 
-ci: lint imports buf check-protos check-docs types coverage ## Run every check, then the tests with coverage
+ci: lint imports buf check-protos check-docs types coverage ## Run all checks, then the tests
 
 lint: setup prose ## ruff: rules and format; the check of prose
 	@$(BIN)/ruff check

@@ -1,2 +1,2 @@
-"""Tests, mirroring the rooms.
+"""Tests, mirroring the packages.
 Real parts, conditions with a deadline instead of sleeps; no mocks where the real thing runs."""

@@ -1,2 +1,2 @@
 """Tests of tasklogs.log.
-Other rooms come in only as the real parts that it stands on."""
+Other packages take part only as the real parts that it uses."""

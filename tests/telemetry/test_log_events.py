@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
 import tasklogs_server
+from tasklogs.agent.log_events import LOG_EVENTS as AGENT_EVENTS
 from tasklogs_server.telemetry.log_events import LOG_EVENTS
 from tests.support.log_events import NOUN_VERB, WrittenEvent, log_events_of
 
+ROOT = Path(__file__).parents[2]
 WRITTEN = log_events_of(tasklogs_server)
 # Written otherwise: call_log formats its lines by hand, and log_output takes a library's level.
 WRITTEN_OTHERWISE = {"rpc.ended", "library.logged"}
+# What documents name that begins like an event.
+NO_EVENTS = {"grpc.aio", "grpc.channelz", "grpc.use_local_subchannel_pool", "log.cursor"}
 IRREGULAR_VERBS = {"found", "kept", "left", "lost", "read", "sent"}
 
 
@@ -44,6 +50,14 @@ def test_a_listed_event_is_a_noun_and_a_verb(name: str) -> None:
 def test_the_list_is_sorted_and_names_no_event_twice() -> None:
     names = [one.name for one in LOG_EVENTS]
     assert names == sorted(set(names))
+
+
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda one: one.name)
+def test_every_event_that_a_document_names_exists(document: Path) -> None:
+    events = {one.name for one in (*LOG_EVENTS, *AGENT_EVENTS)}
+    nouns = {name.partition(".")[0] for name in events}
+    named = re.findall(r"`([a-z_]+)(\.[a-z_]+)`", document.read_text())
+    assert {noun + verb for noun, verb in named if noun in nouns} <= events | NO_EVENTS
 
 
 def level_of(event: WrittenEvent) -> str:
