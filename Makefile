@@ -66,7 +66,7 @@ lint: setup prose ## ruff: rules and format; the check of prose
 	@$(BIN)/ruff format --check
 
 prose: setup ## Check the width of prose, and for words that this project does not use
-	@$(BIN)/python tools/check_prose.py
+	@$(BIN)/python tools/check_prose.py --names
 
 format: setup ## ruff: fix what it can, and format
 	@$(BIN)/ruff check --fix
