@@ -186,7 +186,7 @@ BREAKS = (
         "        self._last = Step(self.revision, revision, messages)",
         "        messages = [*(self._last.messages if self._last else ()), *messages];"
         " self._last = Step(self.revision, revision, messages)",
-        "tests/reads/test_follow_together.py::"
+        "tests/reads/test_feed.py::"
         "test_a_follower_that_stops_reading_later_gets_the_latest_state_once",
     ),
     Break(
@@ -213,7 +213,7 @@ BREAKS = (
         f"{_SERVER}/reads/follower.py",
         "as_delta = self._query.deltas and event.delta is not None and self._last_sent == base",
         "as_delta = self._query.deltas and event.delta is not None",
-        "tests/reads/test_follow_together.py::test_random_commits_and_followers_end_in_one_view",
+        "tests/reads/test_feed.py::test_random_commits_and_followers_end_in_one_view",
     ),
     Break(
         "I7",
