@@ -81,11 +81,19 @@ RETIRED_NAMES = {
     "Standing": "lease",
 }
 
-_MARKDOWN = ("README.md", "CHANGELOG.md", "docs/**/*.md")
+_MARKDOWN = ("README.md", "CHANGELOG.md", "docs/**/*.md", "findings/*.md")
 _PYTHON = tuple(
     f"{place}/**/*.py" for place in ("server", "clients/python", "tests", "bench", "demo", "tools")
 )
-_COMMENTED = ("protos/**/*.proto", "deploy/**/*", "tools/*.sh", "demo/run", ".ci/run", "Makefile")
+_COMMENTED = (
+    "protos/**/*.proto",
+    "deploy/**/*",
+    "findings/*.sh",
+    "tools/*.sh",
+    "demo/run",
+    ".ci/run",
+    "Makefile",
+)
 # Generated stubs; and what names the terms in order to find them.
 _NOT_CHECKED = re.compile(
     r"clients/python/tasklogs/v1/|tools/check_prose\.py$|tests/tools/test_check_prose\.py$"
