@@ -6,6 +6,8 @@ import signal
 
 import pytest
 
+from tests.support.fixtures import plain_logs
+
 pytest_plugins = [
     "tests.support.fixtures.reaper",
     "tests.support.fixtures.postgres",
@@ -14,10 +16,11 @@ pytest_plugins = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let Ctrl-C reach what tests start.
+    """Configure the log, and let Ctrl-C reach what tests start.
 
     A shell lets the jobs that it starts in the background ignore SIGINT, and what they start
     inherits that.
     """
+    plain_logs.configure()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

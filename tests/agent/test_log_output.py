@@ -12,6 +12,7 @@ import structlog
 
 from tasklogs import log_output
 from tasklogs.log_output import LogFormat
+from tests.support.fixtures import plain_logs
 
 CONTENT = "what a person wrote"
 HOSTILE = "x\x1b]52;c;AAAA\x07\x9b1m\r\nconnected\u202e\u2028\x00"
@@ -23,7 +24,7 @@ def restored() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
+    plain_logs.configure()
 
 
 def configure(log_format: LogFormat, level: str) -> None:

@@ -28,6 +28,7 @@ from tasklogs_server.middleware.requests import RequestBodies
 from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.process import log_output
 from tasklogs_server.transport.grpc_workarounds import reset_calls
+from tests.support.fixtures import plain_logs
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.refusals import refused
 
@@ -228,7 +229,7 @@ async def test_the_written_log_has_no_variables_and_no_content(
         async with serving(fail) as (channel, _, _server):
             await refused(call(channel, "unary"))
     finally:
-        structlog.reset_defaults()
+        plain_logs.configure()
 
     written = capsys.readouterr().err
     assert "in fail" in written

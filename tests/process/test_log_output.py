@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from tasklogs_server.process import log_output
+from tests.support.fixtures import plain_logs
 
 CONTENT = "what a person wrote"
 
@@ -22,7 +23,7 @@ def restored() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
+    plain_logs.configure()
 
 
 def configure(level: str, log_format: Literal["console", "json"] = "json") -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -68,11 +67,29 @@ def writing(generator: Handler) -> Handler:
     """
 
     async def write_all(request: Any, context: Context, *caller: Caller | None) -> None:
-        async with aclosing(generator(request, context, *caller)) as responses:
+        responses = generator(request, context, *caller)
+        try:
             async for response in responses:
                 await context.write(response)
+        except BaseException:
+            await _close(responses)
+            raise
 
     return write_all
+
+
+async def _close(responses: Any) -> None:
+    """Close a generator, to the end of its cleanup.
+
+    When a caller leaves, a write fails first. gRPC cancels the call a little later, perhaps during
+    the cleanup. The cancellation must not cut the cleanup off.
+    """
+    closing = asyncio.create_task(responses.aclose())
+    try:
+        await asyncio.shield(closing)
+    except asyncio.CancelledError:
+        await asyncio.wait([closing])
+        raise
 
 
 def without_caller(function: Handler) -> Handler:

@@ -31,14 +31,17 @@ async def test_a_sync_that_arrives_during_a_fetch_gets_its_own_fetch(
     app.become_ready()
     async with running_agent(app, server, PATIENT):
         session = await server.session()
-        await until(lambda: server.store.entries)
+        await until(lambda: server.store.entries and app.subscribers)
+        for number in (1, 2):  # the fetches that the first statuses cause are over then
+            session.send(pb.ServerMessage(sync=pb.Sync(id=number)))
+            await session.answer(number)
         async with app.handling_post():
             fetches = app.fetches
-            session.send(pb.ServerMessage(sync=pb.Sync(id=1)))
-            await until(lambda: app.fetches > fetches)
-            session.send(pb.ServerMessage(sync=pb.Sync(id=2)))
             session.send(pb.ServerMessage(sync=pb.Sync(id=3)))
-        for number in (1, 2, 3):
+            await until(lambda: app.fetches > fetches)
+            session.send(pb.ServerMessage(sync=pb.Sync(id=4)))
+            session.send(pb.ServerMessage(sync=pb.Sync(id=5)))
+        for number in (3, 4, 5):
             assert (await session.answer(number)).HasField("sync_done")
         # One for the first and one for the two that came during it; possibly one that a status
         # caused.
