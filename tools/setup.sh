@@ -59,7 +59,9 @@ find_python() {
 }
 
 install() {
-    .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation "$@"
+    # Python compiles the modules that are imported. To compile all of them now takes longer.
+    .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation \
+        --no-compile "$@"
 }
 
 install_lock() {
