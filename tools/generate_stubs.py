@@ -14,6 +14,8 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import google.api
+
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 PACKAGE = Path("tasklogs/v1")
@@ -30,12 +32,15 @@ def generate(target: Path) -> None:
     scripts = Path(sysconfig.get_path("scripts"))
     sources = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
     well_known = importlib.resources.files("grpc_tools") / "_proto"
+    # The root of google/api/*.proto: googleapis-common-protos ships them beside its modules.
+    google_api = Path(next(iter(google.api.__path__))).parent.parent
     command = [
         sys.executable,
         "-m",
         "grpc_tools.protoc",
         f"--proto_path={PROTOS}",
         f"--proto_path={well_known}",
+        f"--proto_path={google_api}",
         f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
         f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
         f"--python_out={target}",

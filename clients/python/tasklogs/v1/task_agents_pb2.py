@@ -22,59 +22,67 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tasklogs.v1 import types_pb2 as tasklogs_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtasklogs/v1/task_agents.proto\x12\x0btasklogs.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tasklogs/v1/types.proto\"\x98\x02\n\x0c\x41gentMessage\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.tasklogs.v1.HelloH\x00\x12(\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x16.tasklogs.v1.LogAppendH\x00\x12)\n\x05state\x18\x03 \x01(\x0b\x32\x18.tasklogs.v1.StateReportH\x00\x12*\n\tsync_done\x18\x04 \x01(\x0b\x32\x15.tasklogs.v1.SyncDoneH\x00\x12.\n\x0bsync_failed\x18\x05 \x01(\x0b\x32\x17.tasklogs.v1.SyncFailedH\x00\x12\'\n\x07goodbye\x18\x06 \x01(\x0b\x32\x14.tasklogs.v1.GoodbyeH\x00\x42\t\n\x07message\"\xde\x01\n\rServerMessage\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.tasklogs.v1.WelcomeH\x00\x12\x1f\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x10.tasklogs.v1.AckH\x00\x12!\n\x04sync\x18\x03 \x01(\x0b\x32\x11.tasklogs.v1.SyncH\x00\x12\x30\n\x0creport_state\x18\x04 \x01(\x0b\x32\x18.tasklogs.v1.ReportStateH\x00\x12#\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x12.tasklogs.v1.DrainH\x00\x42\t\n\x07message\"\\\n\x05Hello\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x10\n\x08task_app\x18\x02 \x01(\t\x12\x19\n\x0c\x62uild_number\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x0f\n\r_build_number\"\xad\x01\n\tLogAppend\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x12\n\nopen_epoch\x18\x02 \x01(\x08\x12\x15\n\rwithdraw_tail\x18\x03 \x01(\x08\x12$\n\x04tail\x18\x04 \x01(\x0b\x32\x16.tasklogs.v1.TailDelta\x12*\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\x12\x11\n\twaited_ms\x18\x06 \x01(\x05\"c\n\tTailDelta\x12\n\n\x02id\x18\x01 \x01(\x05\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nkeep_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04text\x18\x04 \x01(\t\"i\n\x0bStateReport\x12.\n\tlifecycle\x18\x01 \x01(\x0e\x32\x1b.tasklogs.v1.AgentLifecycle\x12*\n\napp_health\x18\x02 \x01(\x0e\x32\x16.tasklogs.v1.AppHealth\"\x16\n\x08SyncDone\x12\n\n\x02id\x18\x01 \x01(\x03\"(\n\nSyncFailed\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x81\x01\n\x07Goodbye\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.tasklogs.v1.Goodbye.Reason\"I\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_PAUSING\x10\x01\x12\x13\n\x0fREASON_STOPPING\x10\x02\"\xb6\x03\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\x03\x12+\n\x06limits\x18\x02 \x01(\x0b\x32\x1b.tasklogs.v1.Welcome.Limits\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x0f\n\x07\x65ntries\x18\x04 \x01(\x05\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x12\'\n\x04tail\x18\x07 \x01(\x0b\x32\x19.tasklogs.v1.Welcome.Tail\x1aI\n\x06Limits\x12\x14\n\x0cwindow_bytes\x18\x01 \x01(\x03\x12\x14\n\x0c\x61ppend_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x65ntry_bytes\x18\x03 \x01(\x03\x1a\xb6\x01\n\x04Tail\x12\x0f\n\x02id\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.tasklogs.v1.TaskLogType\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcontent_bytes\x18\x04 \x01(\x03\x12\x16\n\x0e\x63ontent_sha256\x18\x05 \x01(\x0c\x12\x15\n\rdropped_bytes\x18\x06 \x01(\x03\x42\x05\n\x03_id\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"\'\n\x04Sync\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"\r\n\x0bReportState\"7\n\x05\x44rain\x12.\n\x0bretry_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\x18UploadLogSnapshotRequest\x12+\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1b.tasklogs.v1.SnapshotFormat\x12%\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"^\n\x19UploadLogSnapshotResponse\x12/\n\x0bsnapshot_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x02 \x01(\x03*O\n\x0eSnapshotFormat\x12\x1f\n\x1bSNAPSHOT_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18SNAPSHOT_FORMAT_AGENTAPI\x10\x01\x32\xb6\x01\n\nTaskAgents\x12\x44\n\x07\x43onnect\x12\x19.tasklogs.v1.AgentMessage\x1a\x1a.tasklogs.v1.ServerMessage(\x01\x30\x01\x12\x62\n\x11UploadLogSnapshot\x12%.tasklogs.v1.UploadLogSnapshotRequest\x1a&.tasklogs.v1.UploadLogSnapshotResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtasklogs/v1/task_agents.proto\x12\x0btasklogs.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tasklogs/v1/types.proto\"\x98\x02\n\x0c\x41gentMessage\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.tasklogs.v1.HelloH\x00\x12(\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x16.tasklogs.v1.LogAppendH\x00\x12)\n\x05state\x18\x03 \x01(\x0b\x32\x18.tasklogs.v1.StateReportH\x00\x12*\n\tsync_done\x18\x04 \x01(\x0b\x32\x15.tasklogs.v1.SyncDoneH\x00\x12.\n\x0bsync_failed\x18\x05 \x01(\x0b\x32\x17.tasklogs.v1.SyncFailedH\x00\x12\'\n\x07goodbye\x18\x06 \x01(\x0b\x32\x14.tasklogs.v1.GoodbyeH\x00\x42\t\n\x07message\"\xde\x01\n\rServerMessage\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.tasklogs.v1.WelcomeH\x00\x12\x1f\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x10.tasklogs.v1.AckH\x00\x12!\n\x04sync\x18\x03 \x01(\x0b\x32\x11.tasklogs.v1.SyncH\x00\x12\x30\n\x0creport_state\x18\x04 \x01(\x0b\x32\x18.tasklogs.v1.ReportStateH\x00\x12#\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x12.tasklogs.v1.DrainH\x00\x42\t\n\x07message\"n\n\x05Hello\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x10\n\x08task_app\x18\x02 \x01(\t\x12\x19\n\x0c\x62uild_number\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\tB\x0f\n\r_build_number\"\xad\x01\n\tLogAppend\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x12\n\nopen_epoch\x18\x02 \x01(\x08\x12\x15\n\rwithdraw_tail\x18\x03 \x01(\x08\x12$\n\x04tail\x18\x04 \x01(\x0b\x32\x16.tasklogs.v1.TailDelta\x12*\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\x12\x11\n\twaited_ms\x18\x06 \x01(\x05\"w\n\tTailDelta\x12\n\n\x02id\x18\x01 \x01(\x05\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x19.tasklogs.v1.ContentDeltaH\x00\x42\x06\n\x04\x66orm\"i\n\x0bStateReport\x12.\n\tlifecycle\x18\x01 \x01(\x0e\x32\x1b.tasklogs.v1.AgentLifecycle\x12*\n\napp_health\x18\x02 \x01(\x0e\x32\x16.tasklogs.v1.AppHealth\"\x16\n\x08SyncDone\x12\n\n\x02id\x18\x01 \x01(\x03\"(\n\nSyncFailed\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x81\x01\n\x07Goodbye\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.tasklogs.v1.Goodbye.Reason\"I\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_PAUSING\x10\x01\x12\x13\n\x0fREASON_STOPPING\x10\x02\"\xa9\x04\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\x03\x12+\n\x06limits\x18\x02 \x01(\x0b\x32\x1b.tasklogs.v1.Welcome.Limits\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x0f\n\x07\x65ntries\x18\x04 \x01(\x05\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x12\'\n\x04tail\x18\x07 \x01(\x0b\x32\x19.tasklogs.v1.Welcome.Tail\x12\x10\n\x08\x66\x65\x61tures\x18\x08 \x03(\t\x12-\n\x0b\x65ntry_types\x18\t \x03(\x0e\x32\x18.tasklogs.v1.TaskLogType\x1aI\n\x06Limits\x12\x14\n\x0cwindow_bytes\x18\x01 \x01(\x03\x12\x14\n\x0c\x61ppend_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x65ntry_bytes\x18\x03 \x01(\x03\x1a\xe8\x01\n\x04Tail\x12\x0f\n\x02id\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.tasklogs.v1.TaskLogType\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcontent_bytes\x18\x04 \x01(\x03\x12\x16\n\x0e\x63ontent_sha256\x18\x05 \x01(\x0c\x12\x15\n\rdropped_bytes\x18\x06 \x01(\x03\x12\x11\n\tsource_id\x18\x07 \x01(\t\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\t \x01(\tB\x05\n\x03_id\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"\'\n\x04Sync\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"\r\n\x0bReportState\"7\n\x05\x44rain\x12.\n\x0bretry_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9a\x01\n\x18UploadLogSnapshotRequest\x12+\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1b.tasklogs.v1.SnapshotFormat\x12%\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\"^\n\x19UploadLogSnapshotResponse\x12/\n\x0bsnapshot_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x02 \x01(\x03\"M\n\x1fUploadLogSnapshotInPartsRequest\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\"e\n UploadLogSnapshotInPartsResponse\x12/\n\x0bsnapshot_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x02 \x01(\x03*l\n\x0eSnapshotFormat\x12\x1f\n\x1bSNAPSHOT_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18SNAPSHOT_FORMAT_AGENTAPI\x10\x01\x12\x1b\n\x17SNAPSHOT_FORMAT_ENTRIES\x10\x02\x32\xd5\x02\n\nTaskAgents\x12\x44\n\x07\x43onnect\x12\x19.tasklogs.v1.AgentMessage\x1a\x1a.tasklogs.v1.ServerMessage(\x01\x30\x01\x12\x85\x01\n\x11UploadLogSnapshot\x12%.tasklogs.v1.UploadLogSnapshotRequest\x1a&.tasklogs.v1.UploadLogSnapshotResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/logSnapshot:upload:\x01*\x12y\n\x18UploadLogSnapshotInParts\x12,.tasklogs.v1.UploadLogSnapshotInPartsRequest\x1a-.tasklogs.v1.UploadLogSnapshotInPartsResponse(\x01\x42M\n\x0f\x63om.tasklogs.v1P\x01Z*tasklogs/clients/go/tasklogs/v1;tasklogsv1\xaa\x02\x0bTaskLogs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tasklogs.v1.task_agents_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_SNAPSHOTFORMAT']._serialized_start=2137
-  _globals['_SNAPSHOTFORMAT']._serialized_end=2216
-  _globals['_AGENTMESSAGE']._serialized_start=167
-  _globals['_AGENTMESSAGE']._serialized_end=447
-  _globals['_SERVERMESSAGE']._serialized_start=450
-  _globals['_SERVERMESSAGE']._serialized_end=672
-  _globals['_HELLO']._serialized_start=674
-  _globals['_HELLO']._serialized_end=766
-  _globals['_LOGAPPEND']._serialized_start=769
-  _globals['_LOGAPPEND']._serialized_end=942
-  _globals['_TAILDELTA']._serialized_start=944
-  _globals['_TAILDELTA']._serialized_end=1043
-  _globals['_STATEREPORT']._serialized_start=1045
-  _globals['_STATEREPORT']._serialized_end=1150
-  _globals['_SYNCDONE']._serialized_start=1152
-  _globals['_SYNCDONE']._serialized_end=1174
-  _globals['_SYNCFAILED']._serialized_start=1176
-  _globals['_SYNCFAILED']._serialized_end=1216
-  _globals['_GOODBYE']._serialized_start=1219
-  _globals['_GOODBYE']._serialized_end=1348
-  _globals['_GOODBYE_REASON']._serialized_start=1275
-  _globals['_GOODBYE_REASON']._serialized_end=1348
-  _globals['_WELCOME']._serialized_start=1351
-  _globals['_WELCOME']._serialized_end=1789
-  _globals['_WELCOME_LIMITS']._serialized_start=1531
-  _globals['_WELCOME_LIMITS']._serialized_end=1604
-  _globals['_WELCOME_TAIL']._serialized_start=1607
-  _globals['_WELCOME_TAIL']._serialized_end=1789
-  _globals['_ACK']._serialized_start=1791
-  _globals['_ACK']._serialized_end=1814
-  _globals['_SYNC']._serialized_start=1816
-  _globals['_SYNC']._serialized_end=1855
-  _globals['_REPORTSTATE']._serialized_start=1857
-  _globals['_REPORTSTATE']._serialized_end=1870
-  _globals['_DRAIN']._serialized_start=1872
-  _globals['_DRAIN']._serialized_end=1927
-  _globals['_UPLOADLOGSNAPSHOTREQUEST']._serialized_start=1929
-  _globals['_UPLOADLOGSNAPSHOTREQUEST']._serialized_end=2039
-  _globals['_UPLOADLOGSNAPSHOTRESPONSE']._serialized_start=2041
-  _globals['_UPLOADLOGSNAPSHOTRESPONSE']._serialized_end=2135
-  _globals['_TASKAGENTS']._serialized_start=2219
-  _globals['_TASKAGENTS']._serialized_end=2401
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017com.tasklogs.v1P\001Z*tasklogs/clients/go/tasklogs/v1;tasklogsv1\252\002\013TaskLogs.V1'
+  _globals['_TASKAGENTS'].methods_by_name['UploadLogSnapshot']._loaded_options = None
+  _globals['_TASKAGENTS'].methods_by_name['UploadLogSnapshot']._serialized_options = b'\202\323\344\223\002\033\"\026/v1/logSnapshot:upload:\001*'
+  _globals['_SNAPSHOTFORMAT']._serialized_start=2547
+  _globals['_SNAPSHOTFORMAT']._serialized_end=2655
+  _globals['_AGENTMESSAGE']._serialized_start=197
+  _globals['_AGENTMESSAGE']._serialized_end=477
+  _globals['_SERVERMESSAGE']._serialized_start=480
+  _globals['_SERVERMESSAGE']._serialized_end=702
+  _globals['_HELLO']._serialized_start=704
+  _globals['_HELLO']._serialized_end=814
+  _globals['_LOGAPPEND']._serialized_start=817
+  _globals['_LOGAPPEND']._serialized_end=990
+  _globals['_TAILDELTA']._serialized_start=992
+  _globals['_TAILDELTA']._serialized_end=1111
+  _globals['_STATEREPORT']._serialized_start=1113
+  _globals['_STATEREPORT']._serialized_end=1218
+  _globals['_SYNCDONE']._serialized_start=1220
+  _globals['_SYNCDONE']._serialized_end=1242
+  _globals['_SYNCFAILED']._serialized_start=1244
+  _globals['_SYNCFAILED']._serialized_end=1284
+  _globals['_GOODBYE']._serialized_start=1287
+  _globals['_GOODBYE']._serialized_end=1416
+  _globals['_GOODBYE_REASON']._serialized_start=1343
+  _globals['_GOODBYE_REASON']._serialized_end=1416
+  _globals['_WELCOME']._serialized_start=1419
+  _globals['_WELCOME']._serialized_end=1972
+  _globals['_WELCOME_LIMITS']._serialized_start=1664
+  _globals['_WELCOME_LIMITS']._serialized_end=1737
+  _globals['_WELCOME_TAIL']._serialized_start=1740
+  _globals['_WELCOME_TAIL']._serialized_end=1972
+  _globals['_ACK']._serialized_start=1974
+  _globals['_ACK']._serialized_end=1997
+  _globals['_SYNC']._serialized_start=1999
+  _globals['_SYNC']._serialized_end=2038
+  _globals['_REPORTSTATE']._serialized_start=2040
+  _globals['_REPORTSTATE']._serialized_end=2053
+  _globals['_DRAIN']._serialized_start=2055
+  _globals['_DRAIN']._serialized_end=2110
+  _globals['_UPLOADLOGSNAPSHOTREQUEST']._serialized_start=2113
+  _globals['_UPLOADLOGSNAPSHOTREQUEST']._serialized_end=2267
+  _globals['_UPLOADLOGSNAPSHOTRESPONSE']._serialized_start=2269
+  _globals['_UPLOADLOGSNAPSHOTRESPONSE']._serialized_end=2363
+  _globals['_UPLOADLOGSNAPSHOTINPARTSREQUEST']._serialized_start=2365
+  _globals['_UPLOADLOGSNAPSHOTINPARTSREQUEST']._serialized_end=2442
+  _globals['_UPLOADLOGSNAPSHOTINPARTSRESPONSE']._serialized_start=2444
+  _globals['_UPLOADLOGSNAPSHOTINPARTSRESPONSE']._serialized_end=2545
+  _globals['_TASKAGENTS']._serialized_start=2658
+  _globals['_TASKAGENTS']._serialized_end=2999
 # @@protoc_insertion_point(module_scope)

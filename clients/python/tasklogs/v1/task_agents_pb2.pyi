@@ -30,19 +30,27 @@ class _SnapshotFormat:
 class _SnapshotFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SnapshotFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SNAPSHOT_FORMAT_UNSPECIFIED: _SnapshotFormat.ValueType  # 0
+    """Not valid."""
     SNAPSHOT_FORMAT_AGENTAPI: _SnapshotFormat.ValueType  # 1
-    """The unchanged body of AgentAPI's `GET /messages`."""
+    """`data` is the unchanged body of AgentAPI's `GET /messages`."""
+    SNAPSHOT_FORMAT_ENTRIES: _SnapshotFormat.ValueType  # 2
+    """The conversation is in `entries`."""
 
 class SnapshotFormat(_SnapshotFormat, metaclass=_SnapshotFormatEnumTypeWrapper):
-    """The format of `data`."""
+    """The form in which an upload has the conversation."""
 
 SNAPSHOT_FORMAT_UNSPECIFIED: SnapshotFormat.ValueType  # 0
+"""Not valid."""
 SNAPSHOT_FORMAT_AGENTAPI: SnapshotFormat.ValueType  # 1
-"""The unchanged body of AgentAPI's `GET /messages`."""
+"""`data` is the unchanged body of AgentAPI's `GET /messages`."""
+SNAPSHOT_FORMAT_ENTRIES: SnapshotFormat.ValueType  # 2
+"""The conversation is in `entries`."""
 Global___SnapshotFormat: _TypeAlias = SnapshotFormat  # noqa: Y015
 
 @_typing.final
 class AgentMessage(_message.Message):
+    """A message from the agent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HELLO_FIELD_NUMBER: _builtins.int
@@ -56,13 +64,21 @@ class AgentMessage(_message.Message):
         """The first message, sent once."""
 
     @_builtins.property
-    def append(self) -> Global___LogAppend: ...
+    def append(self) -> Global___LogAppend:
+        """A change of the log."""
+
     @_builtins.property
-    def state(self) -> Global___StateReport: ...
+    def state(self) -> Global___StateReport:
+        """What the agent knows about itself and the task app."""
+
     @_builtins.property
-    def sync_done(self) -> Global___SyncDone: ...
+    def sync_done(self) -> Global___SyncDone:
+        """A sync succeeded."""
+
     @_builtins.property
-    def sync_failed(self) -> Global___SyncFailed: ...
+    def sync_failed(self) -> Global___SyncFailed:
+        """A sync failed."""
+
     @_builtins.property
     def goodbye(self) -> Global___Goodbye:
         """The last message. Optional."""
@@ -89,6 +105,8 @@ Global___AgentMessage: _TypeAlias = AgentMessage  # noqa: Y015
 
 @_typing.final
 class ServerMessage(_message.Message):
+    """A message from the server."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     WELCOME_FIELD_NUMBER: _builtins.int
@@ -101,13 +119,21 @@ class ServerMessage(_message.Message):
         """The first message, sent once."""
 
     @_builtins.property
-    def ack(self) -> Global___Ack: ...
+    def ack(self) -> Global___Ack:
+        """Appends are committed."""
+
     @_builtins.property
-    def sync(self) -> Global___Sync: ...
+    def sync(self) -> Global___Sync:
+        """Bring the store up to date."""
+
     @_builtins.property
-    def report_state(self) -> Global___ReportState: ...
+    def report_state(self) -> Global___ReportState:
+        """Report lifecycle and health again."""
+
     @_builtins.property
-    def drain(self) -> Global___Drain: ...
+    def drain(self) -> Global___Drain:
+        """Reconnect."""
+
     def __init__(
         self,
         *,
@@ -129,11 +155,14 @@ Global___ServerMessage: _TypeAlias = ServerMessage  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
+    """Who the agent is."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     TASK_APP_FIELD_NUMBER: _builtins.int
     BUILD_NUMBER_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
     """The agent's version, for operators."""
     task_app: _builtins.str
@@ -142,16 +171,23 @@ class Hello(_message.Message):
     """The workspace build that the agent belongs to. Unset: the latest START build, including builds
     that start later.
     """
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of what the agent understands and this file does not have. docs/agent-stream.md lists
+        them. The server ignores names that it does not know.
+        """
+
     def __init__(
         self,
         *,
         agent_version: _builtins.str = ...,
         task_app: _builtins.str = ...,
         build_number: _builtins.int | None = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_build_number", b"_build_number", "build_number", b"build_number"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_build_number", b"_build_number", "agent_version", b"agent_version", "build_number", b"build_number", "task_app", b"task_app"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_build_number", b"_build_number", "agent_version", b"agent_version", "build_number", b"build_number", "features", b"features", "task_app", b"task_app"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__build_number: _TypeAlias = _typing.Literal["build_number"]  # noqa: Y015
     _WhichOneofArgType__build_number: _TypeAlias = _typing.Literal["_build_number", b"_build_number"]  # noqa: Y015
@@ -163,7 +199,8 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 class LogAppend(_message.Message):
     """A change of the log. The server applies the fields in their order: the append opens an epoch, or
     withdraws the tail, or changes the tail's content. Then it adds whole entries. The tail is the
-    last entry of the epoch. All entries before it are sealed: an append cannot change them.
+    last entry of the epoch. All entries before it are sealed: an append cannot change them. The
+    server refuses an append that has none of these parts with INVALID_ARGUMENT (`UNSUPPORTED`).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -185,7 +222,9 @@ class LogAppend(_message.Message):
     own clock. Used for the server's metrics only.
     """
     @_builtins.property
-    def tail(self) -> Global___TailDelta: ...
+    def tail(self) -> Global___TailDelta:
+        """Changes the tail's content."""
+
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
         """In the order of ids. The first entry may have the tail's id and then replaces the tail. Every
@@ -213,37 +252,39 @@ Global___LogAppend: _TypeAlias = LogAppend  # noqa: Y015
 
 @_typing.final
 class TailDelta(_message.Message):
-    """A change of the tail's content. The new content is the first `keep_bytes` bytes of the base, then
-    `text`. The base is the content that the tail has after the session's previous message for it,
-    acknowledged or not.
+    """A change of the tail's content. The base is the content that the tail has after the session's
+    previous message for it, acknowledged or not.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
-    KEEP_BYTES_FIELD_NUMBER: _builtins.int
-    TEXT_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The tail's id."""
-    keep_bytes: _builtins.int
-    """How many bytes of the base to keep. Ends on a code-point boundary of UTF-8."""
-    text: _builtins.str
     @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The tail's new time."""
+
+    @_builtins.property
+    def content(self) -> _types_pb2.ContentDelta:
+        """Pieces of the base, and texts."""
+
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
-        keep_bytes: _builtins.int = ...,
-        text: _builtins.str = ...,
+        content: _types_pb2.ContentDelta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "form", b"form", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "keep_bytes", b"keep_bytes", "text", b"text", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "form", b"form", "id", b"id", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["content"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
 
 Global___TailDelta: _TypeAlias = TailDelta  # noqa: Y015
 
@@ -283,6 +324,7 @@ class SyncDone(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    """The Sync's id."""
     def __init__(
         self,
         *,
@@ -305,6 +347,7 @@ class SyncFailed(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    """The Sync's id."""
     reason: _builtins.str
     """Why the agent could not read the task app, in one line."""
     def __init__(
@@ -336,6 +379,7 @@ class Goodbye(_message.Message):
     class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Goodbye._Reason.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         REASON_UNSPECIFIED: Goodbye._Reason.ValueType  # 0
+        """No reason. Counts as STOPPING."""
         REASON_PAUSING: Goodbye._Reason.ValueType  # 1
         """The workspace is being paused or stopped."""
         REASON_STOPPING: Goodbye._Reason.ValueType  # 2
@@ -345,6 +389,7 @@ class Goodbye(_message.Message):
         """Why the agent leaves."""
 
     REASON_UNSPECIFIED: Goodbye.Reason.ValueType  # 0
+    """No reason. Counts as STOPPING."""
     REASON_PAUSING: Goodbye.Reason.ValueType  # 1
     """The workspace is being paused or stopped."""
     REASON_STOPPING: Goodbye.Reason.ValueType  # 2
@@ -352,6 +397,7 @@ class Goodbye(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     reason: Global___Goodbye.Reason.ValueType
+    """Why the agent leaves."""
     def __init__(
         self,
         *,
@@ -411,15 +457,29 @@ class Welcome(_message.Message):
         CONTENT_BYTES_FIELD_NUMBER: _builtins.int
         CONTENT_SHA256_FIELD_NUMBER: _builtins.int
         DROPPED_BYTES_FIELD_NUMBER: _builtins.int
+        SOURCE_ID_FIELD_NUMBER: _builtins.int
+        NAME_FIELD_NUMBER: _builtins.int
+        CALL_ID_FIELD_NUMBER: _builtins.int
         id: _builtins.int
+        """As in TaskLogEntry. Always set."""
         type: _types_pb2.TaskLogType.ValueType
+        """As in TaskLogEntry."""
         content_bytes: _builtins.int
         """Bytes of the stored content."""
         content_sha256: _builtins.bytes
         """SHA-256 of the stored content."""
         dropped_bytes: _builtins.int
+        """As in TaskLogEntry."""
+        source_id: _builtins.str
+        """As in TaskLogEntry."""
+        name: _builtins.str
+        """As in TaskLogEntry."""
+        call_id: _builtins.str
+        """As in TaskLogEntry."""
         @_builtins.property
-        def time(self) -> _timestamp_pb2.Timestamp: ...
+        def time(self) -> _timestamp_pb2.Timestamp:
+            """As in TaskLogEntry."""
+
         def __init__(
             self,
             *,
@@ -429,10 +489,13 @@ class Welcome(_message.Message):
             content_bytes: _builtins.int = ...,
             content_sha256: _builtins.bytes = ...,
             dropped_bytes: _builtins.int = ...,
+            source_id: _builtins.str = ...,
+            name: _builtins.str = ...,
+            call_id: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "id", b"id", "time", b"time"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "content_bytes", b"content_bytes", "content_sha256", b"content_sha256", "dropped_bytes", b"dropped_bytes", "id", b"id", "time", b"time", "type", b"type"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "call_id", b"call_id", "content_bytes", b"content_bytes", "content_sha256", b"content_sha256", "dropped_bytes", b"dropped_bytes", "id", b"id", "name", b"name", "source_id", b"source_id", "time", b"time", "type", b"type"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
         _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
@@ -445,23 +508,40 @@ class Welcome(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    ENTRY_TYPES_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     """This session's fence. Each later session of the task has a higher one."""
     epoch: _builtins.int
-    """0 if nothing was ever stored."""
+    """The current epoch. 0 if nothing was ever stored."""
     entries: _builtins.int
     """Number of entries in the epoch, including the tail and evicted entries."""
     revision: _builtins.int
+    """The task's revision, as in GetTaskLogsResponse."""
     digest: _builtins.bytes
     """The running digest over the sealed entries (all but the tail): d_0 is 32 zero bytes, d_k =
-    SHA-256(d_(k-1) || id || type || time || SHA-256(content)). The id is an int32, the type one
-    byte, the time an int64 of seconds and an int32 of nanoseconds, all big-endian.
+    SHA-256(d_(k-1) || id || type || time || SHA-256(content) || names). The id is an int32, the
+    type one byte, the time an int64 of seconds and an int32 of nanoseconds, all big-endian.
+    `names` has, for each of `source_id`, `name` and `call_id` that is not empty, in this order: the
+    number of the field in TaskLogEntry as one byte, its length in bytes as an int32, its bytes.
     """
     @_builtins.property
-    def limits(self) -> Global___Welcome.Limits: ...
+    def limits(self) -> Global___Welcome.Limits:
+        """The limits of this stream."""
+
     @_builtins.property
     def tail(self) -> Global___Welcome.Tail:
         """Unset if no entry may change: the epoch is empty, or its tail was withdrawn."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of what this server understands beyond the required parts. docs/agent-stream.md lists
+        them. An agent uses such a part only if it is named here.
+        """
+
+    @_builtins.property
+    def entry_types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskLogType.ValueType]:
+        """The types of entries that the server stores. An agent sends no others. Empty: INPUT and OUTPUT."""
 
     def __init__(
         self,
@@ -473,10 +553,12 @@ class Welcome(_message.Message):
         revision: _builtins.int = ...,
         digest: _builtins.bytes = ...,
         tail: Global___Welcome.Tail | None = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
+        entry_types: _abc.Iterable[_types_pb2.TaskLogType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "tail", b"tail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "entries", b"entries", "epoch", b"epoch", "limits", b"limits", "revision", b"revision", "session", b"session", "tail", b"tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "entries", b"entries", "entry_types", b"entry_types", "epoch", b"epoch", "features", b"features", "limits", b"limits", "revision", b"revision", "session", b"session", "tail", b"tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -490,6 +572,7 @@ class Ack(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
+    """The last committed append."""
     def __init__(
         self,
         *,
@@ -514,6 +597,7 @@ class Sync(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    """The answer has the same id."""
     traceparent: _builtins.str
     """The trace that the sync belongs to (W3C Trace Context). Empty if it is not traced."""
     def __init__(
@@ -573,22 +657,33 @@ Global___Drain: _TypeAlias = Drain  # noqa: Y015
 
 @_typing.final
 class UploadLogSnapshotRequest(_message.Message):
+    """A whole conversation."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FORMAT_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
     format: Global___SnapshotFormat.ValueType
+    """Which of the other fields has the conversation."""
     @_builtins.property
-    def data(self) -> _struct_pb2.Struct: ...
+    def data(self) -> _struct_pb2.Struct:
+        """The body of AgentAPI's `GET /messages`."""
+
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
+        """All entries of the conversation, in the order of ids. Leave `revision` unset."""
+
     def __init__(
         self,
         *,
         format: Global___SnapshotFormat.ValueType = ...,
         data: _struct_pb2.Struct | None = ...,
+        entries: _abc.Iterable[_types_pb2.TaskLogEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "format", b"format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "entries", b"entries", "format", b"format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -596,11 +691,14 @@ Global___UploadLogSnapshotRequest: _TypeAlias = UploadLogSnapshotRequest  # noqa
 
 @_typing.final
 class UploadLogSnapshotResponse(_message.Message):
+    """The state of the stored log after the upload."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SNAPSHOT_AT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    """As in GetTaskLogsResponse."""
     @_builtins.property
     def snapshot_at(self) -> _timestamp_pb2.Timestamp:
         """As in GetTaskLogsResponse."""
@@ -618,3 +716,55 @@ class UploadLogSnapshotResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadLogSnapshotResponse: _TypeAlias = UploadLogSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class UploadLogSnapshotInPartsRequest(_message.Message):
+    """The next entries of a whole conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
+        """In the order of ids, over all messages. Leave `revision` unset."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_types_pb2.TaskLogEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadLogSnapshotInPartsRequest: _TypeAlias = UploadLogSnapshotInPartsRequest  # noqa: Y015
+
+@_typing.final
+class UploadLogSnapshotInPartsResponse(_message.Message):
+    """The state of the stored log after the upload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_AT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """As in GetTaskLogsResponse."""
+    @_builtins.property
+    def snapshot_at(self) -> _timestamp_pb2.Timestamp:
+        """As in GetTaskLogsResponse."""
+
+    def __init__(
+        self,
+        *,
+        snapshot_at: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot_at", b"snapshot_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "snapshot_at", b"snapshot_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadLogSnapshotInPartsResponse: _TypeAlias = UploadLogSnapshotInPartsResponse  # noqa: Y015

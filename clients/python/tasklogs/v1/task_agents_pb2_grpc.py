@@ -46,6 +46,11 @@ class TaskAgentsStub:
                 request_serializer=tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotRequest.SerializeToString,
                 response_deserializer=tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotResponse.FromString,
                 _registered_method=True)
+        self.UploadLogSnapshotInParts = channel.stream_unary(
+                '/tasklogs.v1.TaskAgents/UploadLogSnapshotInParts',
+                request_serializer=tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotInPartsRequest.SerializeToString,
+                response_deserializer=tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotInPartsResponse.FromString,
+                _registered_method=True)
 
 
 class TaskAgentsServicer:
@@ -66,13 +71,15 @@ class TaskAgentsServicer:
         - FAILED_PRECONDITION (`STALE_REPORT`): a newer build has started.
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
         - UNAUTHENTICATED: the token is not valid, or was rotated.
-        - RESOURCE_EXHAUSTED with RetryInfo: too many agents connect at once, this agent connected too
-        often, or the task opened too many epochs.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: too many agents connect at once, this
+        agent connected too often, or the task opened too many epochs.
         - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
         and none of it is old enough to be evicted. Acknowledged appends are stored.
-        - RESOURCE_EXHAUSTED with QuotaFailure: an append has too many entries, or an entry is too
-        long.
-        - INVALID_ARGUMENT: a message violates the protocol.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: an append has too many entries, or
+        an entry is too long.
+        - INVALID_ARGUMENT (`PROTOCOL_VIOLATION`, `INVALID_FIELDS`): a message violates the protocol.
+        - INVALID_ARGUMENT (`UNSUPPORTED`): a message has nothing that this server knows, or an entry
+        of a type that Welcome does not name. Nothing of that message is stored.
         - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: the store refuses this task's rows and accepts
         those of others.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
@@ -93,6 +100,15 @@ class TaskAgentsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UploadLogSnapshotInParts(self, request_iterator, context):
+        """UploadLogSnapshot for a conversation that is larger than one message may be. The messages have
+        the entries, in order. The server stores them together, at the end of the stream, or not at
+        all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskAgentsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -105,6 +121,11 @@ def add_TaskAgentsServicer_to_server(servicer, server):
                     servicer.UploadLogSnapshot,
                     request_deserializer=tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotRequest.FromString,
                     response_serializer=tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotResponse.SerializeToString,
+            ),
+            'UploadLogSnapshotInParts': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadLogSnapshotInParts,
+                    request_deserializer=tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotInPartsRequest.FromString,
+                    response_serializer=tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotInPartsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -163,6 +184,33 @@ class TaskAgents:
             '/tasklogs.v1.TaskAgents/UploadLogSnapshot',
             tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotRequest.SerializeToString,
             tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadLogSnapshotInParts(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/tasklogs.v1.TaskAgents/UploadLogSnapshotInParts',
+            tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotInPartsRequest.SerializeToString,
+            tasklogs_dot_v1_dot_task__agents__pb2.UploadLogSnapshotInPartsResponse.FromString,
             options,
             channel_credentials,
             insecure,

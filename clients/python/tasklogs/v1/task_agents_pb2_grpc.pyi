@@ -31,13 +31,15 @@ class TaskAgentsStub:
     - FAILED_PRECONDITION (`STALE_REPORT`): a newer build has started.
     - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
     - UNAUTHENTICATED: the token is not valid, or was rotated.
-    - RESOURCE_EXHAUSTED with RetryInfo: too many agents connect at once, this agent connected too
-      often, or the task opened too many epochs.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: too many agents connect at once, this
+      agent connected too often, or the task opened too many epochs.
     - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
       and none of it is old enough to be evicted. Acknowledged appends are stored.
-    - RESOURCE_EXHAUSTED with QuotaFailure: an append has too many entries, or an entry is too
-      long.
-    - INVALID_ARGUMENT: a message violates the protocol.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: an append has too many entries, or
+      an entry is too long.
+    - INVALID_ARGUMENT (`PROTOCOL_VIOLATION`, `INVALID_FIELDS`): a message violates the protocol.
+    - INVALID_ARGUMENT (`UNSUPPORTED`): a message has nothing that this server knows, or an entry
+      of a type that Welcome does not name. Nothing of that message is stored.
     - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: the store refuses this task's rows and accepts
       those of others.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
@@ -49,6 +51,11 @@ class TaskAgentsStub:
     epochs are the same as in the stream. A conversation that is a prefix of the stored log changes
     nothing. The call fails with FAILED_PRECONDITION (`SESSION_OPEN`) while an agent stream of the
     task is open.
+    """
+    UploadLogSnapshotInParts: _aio.StreamUnaryMultiCallable[_task_agents_pb2.UploadLogSnapshotInPartsRequest, _task_agents_pb2.UploadLogSnapshotInPartsResponse]
+    """UploadLogSnapshot for a conversation that is larger than one message may be. The messages have
+    the entries, in order. The server stores them together, at the end of the stream, or not at
+    all.
     """
 
 class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
@@ -74,13 +81,15 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         - FAILED_PRECONDITION (`STALE_REPORT`): a newer build has started.
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
         - UNAUTHENTICATED: the token is not valid, or was rotated.
-        - RESOURCE_EXHAUSTED with RetryInfo: too many agents connect at once, this agent connected too
-          often, or the task opened too many epochs.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: too many agents connect at once, this
+          agent connected too often, or the task opened too many epochs.
         - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
           and none of it is old enough to be evicted. Acknowledged appends are stored.
-        - RESOURCE_EXHAUSTED with QuotaFailure: an append has too many entries, or an entry is too
-          long.
-        - INVALID_ARGUMENT: a message violates the protocol.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: an append has too many entries, or
+          an entry is too long.
+        - INVALID_ARGUMENT (`PROTOCOL_VIOLATION`, `INVALID_FIELDS`): a message violates the protocol.
+        - INVALID_ARGUMENT (`UNSUPPORTED`): a message has nothing that this server knows, or an entry
+          of a type that Welcome does not name. Nothing of that message is stored.
         - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: the store refuses this task's rows and accepts
           those of others.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
@@ -98,6 +107,17 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         epochs are the same as in the stream. A conversation that is a prefix of the stored log changes
         nothing. The call fails with FAILED_PRECONDITION (`SESSION_OPEN`) while an agent stream of the
         task is open.
+        """
+
+    @_abc_1.abstractmethod
+    def UploadLogSnapshotInParts(
+        self,
+        request_iterator: _abc.AsyncIterator[_task_agents_pb2.UploadLogSnapshotInPartsRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_task_agents_pb2.UploadLogSnapshotInPartsRequest], _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotInPartsResponse]],
+    ) -> _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotInPartsResponse]:
+        """UploadLogSnapshot for a conversation that is larger than one message may be. The messages have
+        the entries, in order. The server stores them together, at the end of the stream, or not at
+        all.
         """
 
 def add_TaskAgentsServicer_to_server(servicer: TaskAgentsServicer, server: _aio.Server) -> None: ...

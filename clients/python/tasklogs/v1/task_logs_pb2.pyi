@@ -52,6 +52,8 @@ Global___LogSource: _TypeAlias = LogSource  # noqa: Y015
 
 @_typing.final
 class GetTaskLogsRequest(_message.Message):
+    """What to read, and which page of it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -61,11 +63,15 @@ class GetTaskLogsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """The task: a UUID, or `owner/name`."""
     source: Global___LogSource.ValueType
+    """Where to take the log from."""
     tail: _builtins.int
-    """Only the last N entries of the epoch. Unset: all. 0: none, to read the status only."""
+    """Only the last N entries of the epoch, counted among those that `types` selects. Unset: all. 0:
+    none, to read the status only.
+    """
     page_size: _builtins.int
     """Maximum number of entries on a page (AIP-158). Unset, 0 or above 1000: 1000. A page also ends
     at about 1 MB.
@@ -82,6 +88,10 @@ class GetTaskLogsRequest(_message.Message):
     def max_staleness(self) -> _duration_pb2.Duration:
         """If the last sync began at most this long ago, the server makes no new sync."""
 
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskLogType.ValueType]:
+        """Only entries of these types. Empty: all types, also those that later versions add."""
+
     def __init__(
         self,
         *,
@@ -92,10 +102,11 @@ class GetTaskLogsRequest(_message.Message):
         page_token: _builtins.str = ...,
         epoch: _builtins.int | None = ...,
         max_staleness: _duration_pb2.Duration | None = ...,
+        types: _abc.Iterable[_types_pb2.TaskLogType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "_tail", b"_tail", "epoch", b"epoch", "max_staleness", b"max_staleness", "tail", b"tail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "_tail", b"_tail", "epoch", b"epoch", "max_staleness", b"max_staleness", "page_size", b"page_size", "page_token", b"page_token", "source", b"source", "tail", b"tail", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "_tail", b"_tail", "epoch", b"epoch", "max_staleness", b"max_staleness", "page_size", b"page_size", "page_token", b"page_token", "source", b"source", "tail", b"tail", "task", b"task", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
     _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
@@ -110,6 +121,8 @@ Global___GetTaskLogsRequest: _TypeAlias = GetTaskLogsRequest  # noqa: Y015
 
 @_typing.final
 class GetTaskLogsResponse(_message.Message):
+    """One page of a log."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LOGS_FIELD_NUMBER: _builtins.int
@@ -121,15 +134,19 @@ class GetTaskLogsResponse(_message.Message):
     FIRST_ID_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bool
     """True: the stored log, as of `snapshot_at`. False: the log was brought up to date with the task
     app for this call. Always set.
     """
     status: _types_pb2.TaskStatus.ValueType
+    """The task's status when the first page was read."""
     epoch: _builtins.int
     """The epoch of these entries. 0 if nothing was ever stored."""
     revision: _builtins.int
-    """The task's revision: the count of its committed changes."""
+    """The task's revision. Each committed change raises it, by any step: it orders changes and does
+    not count them.
+    """
     first_id: _builtins.int
     """The id of the epoch's oldest stored entry. The server may have evicted older entries. Unset if
     the epoch has no entries.
@@ -137,7 +154,11 @@ class GetTaskLogsResponse(_message.Message):
     cursor: _builtins.str
     """Use this cursor to follow the task from here."""
     next_page_token: _builtins.str
-    """Token of the next page. Empty on the last page."""
+    """Token of the next page. Empty on the last page. A page may have few entries, or none, and still
+    have a token.
+    """
+    task_id: _builtins.str
+    """The task's UUID. After a task is deleted, another task may get its name."""
     @_builtins.property
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
         """The entries in the order of their ids. The field number equals that of `Entries.logs`, so that
@@ -163,10 +184,11 @@ class GetTaskLogsResponse(_message.Message):
         first_id: _builtins.int | None = ...,
         cursor: _builtins.str = ...,
         next_page_token: _builtins.str = ...,
+        task_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_first_id", b"_first_id", "_snapshot", b"_snapshot", "first_id", b"first_id", "snapshot", b"snapshot", "snapshot_at", b"snapshot_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_id", b"_first_id", "_snapshot", b"_snapshot", "cursor", b"cursor", "epoch", b"epoch", "first_id", b"first_id", "logs", b"logs", "next_page_token", b"next_page_token", "revision", b"revision", "snapshot", b"snapshot", "snapshot_at", b"snapshot_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_id", b"_first_id", "_snapshot", b"_snapshot", "cursor", b"cursor", "epoch", b"epoch", "first_id", b"first_id", "logs", b"logs", "next_page_token", b"next_page_token", "revision", b"revision", "snapshot", b"snapshot", "snapshot_at", b"snapshot_at", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_id: _TypeAlias = _typing.Literal["first_id"]  # noqa: Y015
     _WhichOneofArgType__first_id: _TypeAlias = _typing.Literal["_first_id", b"_first_id"]  # noqa: Y015
@@ -181,6 +203,8 @@ Global___GetTaskLogsResponse: _TypeAlias = GetTaskLogsResponse  # noqa: Y015
 
 @_typing.final
 class FollowTaskLogsRequest(_message.Message):
+    """What to follow, and from where."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -188,12 +212,15 @@ class FollowTaskLogsRequest(_message.Message):
     TAIL_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     DELTAS_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    PROGRESS_INTERVAL_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """The task: a UUID, or `owner/name`."""
     source: Global___LogSource.ValueType
+    """Where to take the log from."""
     tail: _builtins.int
-    """Start with the last N entries of the current epoch. Unset: all. 0: none. Not allowed together
-    with `cursor`.
+    """Start with the last N entries of the current epoch, counted among those that `types` selects.
+    Unset: all. 0: none. Not allowed together with `cursor`.
     """
     cursor: _builtins.str
     """Resume after this cursor. The server sends the latest committed state of every entry that
@@ -201,6 +228,18 @@ class FollowTaskLogsRequest(_message.Message):
     """
     deltas: _builtins.bool
     """Send growth of the tail as `delta` if this stream has sent the base."""
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskLogType.ValueType]:
+        """Only entries of these types, and only their withdrawals. Entries of other types move the cursor
+        all the same. Empty: all types, also those that later versions add.
+        """
+
+    @_builtins.property
+    def progress_interval(self) -> _duration_pb2.Duration:
+        """The server sends a message at least this often: a `progress` if there is nothing else. From 1 s
+        to 1 h. Unset: 15 s.
+        """
+
     def __init__(
         self,
         *,
@@ -209,10 +248,12 @@ class FollowTaskLogsRequest(_message.Message):
         tail: _builtins.int | None = ...,
         cursor: _builtins.str = ...,
         deltas: _builtins.bool = ...,
+        types: _abc.Iterable[_types_pb2.TaskLogType.ValueType] | None = ...,
+        progress_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "tail", b"tail"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "progress_interval", b"progress_interval", "tail", b"tail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "cursor", b"cursor", "deltas", b"deltas", "source", b"source", "tail", b"tail", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "cursor", b"cursor", "deltas", b"deltas", "progress_interval", b"progress_interval", "source", b"source", "tail", b"tail", "task", b"task", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tail: _TypeAlias = _typing.Literal["tail"]  # noqa: Y015
     _WhichOneofArgType__tail: _TypeAlias = _typing.Literal["_tail", b"_tail"]  # noqa: Y015
@@ -222,6 +263,8 @@ Global___FollowTaskLogsRequest: _TypeAlias = FollowTaskLogsRequest  # noqa: Y015
 
 @_typing.final
 class FollowTaskLogsResponse(_message.Message):
+    """One message of a follow."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURSOR_FIELD_NUMBER: _builtins.int
@@ -239,15 +282,21 @@ class FollowTaskLogsResponse(_message.Message):
         """The status. Sent first, and when the status or a fact that it is derived from changes."""
 
     @_builtins.property
-    def entries(self) -> Global___Entries: ...
-    @_builtins.property
-    def delta(self) -> Global___EntryDelta:
-        """Only if the request set `deltas`."""
+    def entries(self) -> Global___Entries:
+        """New and changed entries."""
 
     @_builtins.property
-    def entry_withdrawn(self) -> Global___EntryWithdrawn: ...
+    def delta(self) -> Global___EntryDelta:
+        """A change of the tail's content. Only if the request set `deltas`."""
+
     @_builtins.property
-    def epoch_started(self) -> Global___EpochStarted: ...
+    def entry_withdrawn(self) -> Global___EntryWithdrawn:
+        """An entry left the conversation."""
+
+    @_builtins.property
+    def epoch_started(self) -> Global___EpochStarted:
+        """A new conversation began."""
+
     @_builtins.property
     def caught_up(self) -> Global___CaughtUp:
         """Sent once, after everything that existed when the follow began. For an ACTIVE task this
@@ -256,8 +305,8 @@ class FollowTaskLogsResponse(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """Sent after 15 s without another message. The server has sent everything up to the cursor, and
-        the connection is alive.
+        """Sent after `progress_interval` without another message. The server has sent everything up to
+        the cursor, and the connection is alive.
         """
 
     def __init__(
@@ -290,18 +339,25 @@ class StatusChanged(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     STATUS_DETAIL_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
     status: _types_pb2.TaskStatus.ValueType
+    """The status."""
+    task_id: _builtins.str
+    """The task's UUID. Set in the first message of a follow."""
     @_builtins.property
-    def status_detail(self) -> _types_pb2.StatusDetail: ...
+    def status_detail(self) -> _types_pb2.StatusDetail:
+        """The facts."""
+
     def __init__(
         self,
         *,
         status: _types_pb2.TaskStatus.ValueType = ...,
         status_detail: _types_pb2.StatusDetail | None = ...,
+        task_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status_detail", b"status_detail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "status_detail", b"status_detail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "status_detail", b"status_detail", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -316,6 +372,7 @@ class Entries(_message.Message):
     LOGS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
+    """The epoch of all these entries."""
     @_builtins.property
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
         """In the order of their revisions."""
@@ -336,9 +393,8 @@ Global___Entries: _TypeAlias = Entries  # noqa: Y015
 
 @_typing.final
 class EntryDelta(_message.Message):
-    """A change of the tail's content. The tail is the last entry of the epoch. The new content is the
-    first `keep_bytes` bytes of the base, then `text`. The base is the entry as this stream sent it
-    last.
+    """A change of the tail. The tail is the last entry of the epoch. All fields that are not here stay
+    as they were.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -347,23 +403,24 @@ class EntryDelta(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     BASE_REVISION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
-    KEEP_BYTES_FIELD_NUMBER: _builtins.int
-    TEXT_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
-    CONTENT_CRC32_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
+    """The tail's epoch."""
     id: _builtins.int
     """The tail's id. Always set."""
     base_revision: _builtins.int
-    """The revision of the base."""
+    """The revision of the base. The base is the entry as this stream sent it last."""
     revision: _builtins.int
-    keep_bytes: _builtins.int
-    """How many bytes of the base to keep. Ends on a code-point boundary of UTF-8."""
-    text: _builtins.str
-    content_crc32: _builtins.int
-    """CRC-32 (zlib's) of the resulting content. Use it to verify the result."""
+    """The revision of the result."""
     @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The entry's new time."""
+
+    @_builtins.property
+    def content(self) -> _types_pb2.ContentDelta:
+        """Pieces of the base, and texts."""
+
     def __init__(
         self,
         *,
@@ -371,23 +428,21 @@ class EntryDelta(_message.Message):
         id: _builtins.int | None = ...,
         base_revision: _builtins.int = ...,
         revision: _builtins.int = ...,
-        keep_bytes: _builtins.int = ...,
-        text: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
-        content_crc32: _builtins.int | None = ...,
+        content: _types_pb2.ContentDelta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_crc32", b"_content_crc32", "_id", b"_id", "content_crc32", b"content_crc32", "id", b"id", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "content", b"content", "form", b"form", "id", b"id", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_crc32", b"_content_crc32", "_id", b"_id", "base_revision", b"base_revision", "content_crc32", b"content_crc32", "epoch", b"epoch", "id", b"id", "keep_bytes", b"keep_bytes", "revision", b"revision", "text", b"text", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "base_revision", b"base_revision", "content", b"content", "epoch", b"epoch", "form", b"form", "id", b"id", "revision", b"revision", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__content_crc32: _TypeAlias = _typing.Literal["content_crc32"]  # noqa: Y015
-    _WhichOneofArgType__content_crc32: _TypeAlias = _typing.Literal["_content_crc32", b"_content_crc32"]  # noqa: Y015
     _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
     _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__content_crc32) -> _WhichOneofReturnType__content_crc32 | None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["content"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
 
 Global___EntryDelta: _TypeAlias = EntryDelta  # noqa: Y015
 
@@ -401,9 +456,11 @@ class EntryWithdrawn(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
+    """The entry's epoch."""
     id: _builtins.int
-    """Always set."""
+    """The entry's id. Always set."""
     revision: _builtins.int
+    """The task's revision after this change."""
     def __init__(
         self,
         *,
@@ -430,7 +487,9 @@ class EpochStarted(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
+    """The new epoch."""
     revision: _builtins.int
+    """The task's revision after this change."""
     def __init__(
         self,
         *,
@@ -478,3 +537,104 @@ class Progress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
+class GetServerInfoRequest(_message.Message):
+    """No arguments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServerInfoRequest: _TypeAlias = GetServerInfoRequest  # noqa: Y015
+
+@_typing.final
+class GetServerInfoResponse(_message.Message):
+    """What the server is and what it accepts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Limits(_message.Message):
+        """Limits of messages. Limits on rates are not here: an error says when to retry."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
+        ENTRY_BYTES_FIELD_NUMBER: _builtins.int
+        PAGE_ENTRIES_FIELD_NUMBER: _builtins.int
+        PAGE_TASKS_FIELD_NUMBER: _builtins.int
+        UPLOAD_BYTES_FIELD_NUMBER: _builtins.int
+        DEFAULT_DEADLINE_FIELD_NUMBER: _builtins.int
+        message_bytes: _builtins.int
+        """Maximum size of a request, in bytes."""
+        entry_bytes: _builtins.int
+        """Maximum size of an entry's content, in bytes."""
+        page_entries: _builtins.int
+        """Maximum number of entries on a page of GetTaskLogs."""
+        page_tasks: _builtins.int
+        """Maximum number of tasks on a page of ListTasks."""
+        upload_bytes: _builtins.int
+        """Maximum size of the whole conversation that UploadLogSnapshotInParts accepts, in bytes."""
+        @_builtins.property
+        def default_deadline(self) -> _duration_pb2.Duration:
+            """The deadline of a unary call that has none."""
+
+        def __init__(
+            self,
+            *,
+            message_bytes: _builtins.int = ...,
+            entry_bytes: _builtins.int = ...,
+            page_entries: _builtins.int = ...,
+            page_tasks: _builtins.int = ...,
+            upload_bytes: _builtins.int = ...,
+            default_deadline: _duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "entry_bytes", b"entry_bytes", "message_bytes", b"message_bytes", "page_entries", b"page_entries", "page_tasks", b"page_tasks", "upload_bytes", b"upload_bytes"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    ENTRY_TYPES_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The server's version, for example `0.1.0`."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of what the server can do. docs/api.md lists them. If a name is missing, the server may
+        ignore the fields that belong to it.
+        """
+
+    @_builtins.property
+    def entry_types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskLogType.ValueType]:
+        """The types of entries that the server stores."""
+
+    @_builtins.property
+    def limits(self) -> Global___GetServerInfoResponse.Limits:
+        """The limits that apply to all callers."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
+        entry_types: _abc.Iterable[_types_pb2.TaskLogType.ValueType] | None = ...,
+        limits: Global___GetServerInfoResponse.Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_types", b"entry_types", "features", b"features", "limits", b"limits", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015

@@ -37,8 +37,9 @@ class TaskLogsStub:
     | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
     | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Errors carry google.rpc.Status details. `ErrorInfo.domain` is `tasklogs.v1`, and
-    `ErrorInfo.reason` is the name in parentheses:
+    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that are named
+    here. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
+    docs/api.md lists all reasons, and says for each whether to retry the call.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
     it.
@@ -52,8 +53,9 @@ class TaskLogsStub:
     server drains.
     - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
     `oldest_cursor`.
-    - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
-    - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
+    - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
+    each such field.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure or RetryInfo: a limit is exceeded.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
     When a log grows past the server's limits, the server evicts its oldest entries, starting with
@@ -80,6 +82,11 @@ class TaskLogsStub:
                 request_serializer=tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsRequest.SerializeToString,
                 response_deserializer=tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsResponse.FromString,
                 _registered_method=True)
+        self.GetServerInfo = channel.unary_unary(
+                '/tasklogs.v1.TaskLogs/GetServerInfo',
+                request_serializer=tasklogs_dot_v1_dot_task__logs__pb2.GetServerInfoRequest.SerializeToString,
+                response_deserializer=tasklogs_dot_v1_dot_task__logs__pb2.GetServerInfoResponse.FromString,
+                _registered_method=True)
 
 
 class TaskLogsServicer:
@@ -94,8 +101,9 @@ class TaskLogsServicer:
     | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
     | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Errors carry google.rpc.Status details. `ErrorInfo.domain` is `tasklogs.v1`, and
-    `ErrorInfo.reason` is the name in parentheses:
+    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that are named
+    here. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
+    docs/api.md lists all reasons, and says for each whether to retry the call.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
     it.
@@ -109,8 +117,9 @@ class TaskLogsServicer:
     server drains.
     - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
     `oldest_cursor`.
-    - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
-    - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
+    - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
+    each such field.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure or RetryInfo: a limit is exceeded.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
     When a log grows past the server's limits, the server evicts its oldest entries, starting with
@@ -151,6 +160,14 @@ class TaskLogsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetServerInfo(self, request, context):
+        """Returns the server's version, features and limits. Every caller with a valid token may ask, an
+        agent too. A server without this method is older than 0.1.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskLogsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +180,11 @@ def add_TaskLogsServicer_to_server(servicer, server):
                     servicer.FollowTaskLogs,
                     request_deserializer=tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsRequest.FromString,
                     response_serializer=tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsResponse.SerializeToString,
+            ),
+            'GetServerInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerInfo,
+                    request_deserializer=tasklogs_dot_v1_dot_task__logs__pb2.GetServerInfoRequest.FromString,
+                    response_serializer=tasklogs_dot_v1_dot_task__logs__pb2.GetServerInfoResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -184,8 +206,9 @@ class TaskLogs:
     | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
     | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Errors carry google.rpc.Status details. `ErrorInfo.domain` is `tasklogs.v1`, and
-    `ErrorInfo.reason` is the name in parentheses:
+    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that are named
+    here. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
+    docs/api.md lists all reasons, and says for each whether to retry the call.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
     it.
@@ -199,8 +222,9 @@ class TaskLogs:
     server drains.
     - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
     `oldest_cursor`.
-    - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
-    - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
+    - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
+    each such field.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure or RetryInfo: a limit is exceeded.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
     When a log grows past the server's limits, the server evicts its oldest entries, starting with
@@ -255,6 +279,33 @@ class TaskLogs:
             '/tasklogs.v1.TaskLogs/FollowTaskLogs',
             tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsRequest.SerializeToString,
             tasklogs_dot_v1_dot_task__logs__pb2.FollowTaskLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServerInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tasklogs.v1.TaskLogs/GetServerInfo',
+            tasklogs_dot_v1_dot_task__logs__pb2.GetServerInfoRequest.SerializeToString,
+            tasklogs_dot_v1_dot_task__logs__pb2.GetServerInfoResponse.FromString,
             options,
             channel_credentials,
             insecure,

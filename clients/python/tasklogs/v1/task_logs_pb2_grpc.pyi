@@ -24,8 +24,9 @@ class TaskLogsStub:
       | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
       | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Errors carry google.rpc.Status details. `ErrorInfo.domain` is `tasklogs.v1`, and
-    `ErrorInfo.reason` is the name in parentheses:
+    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that are named
+    here. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
+    docs/api.md lists all reasons, and says for each whether to retry the call.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
       it.
@@ -39,8 +40,9 @@ class TaskLogsStub:
       server drains.
     - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
       `oldest_cursor`.
-    - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
-    - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
+    - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
+      each such field.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure or RetryInfo: a limit is exceeded.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
     When a log grows past the server's limits, the server evicts its oldest entries, starting with
@@ -74,6 +76,10 @@ class TaskLogsStub:
       evicted entries before a slow reader received them.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
     """
+    GetServerInfo: _aio.UnaryUnaryMultiCallable[_task_logs_pb2.GetServerInfoRequest, _task_logs_pb2.GetServerInfoResponse]
+    """Returns the server's version, features and limits. Every caller with a valid token may ask, an
+    agent too. A server without this method is older than 0.1.
+    """
 
 class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
     """TaskLogs serves the conversation logs of tasks to their readers.
@@ -87,8 +93,9 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
       | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
       | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Errors carry google.rpc.Status details. `ErrorInfo.domain` is `tasklogs.v1`, and
-    `ErrorInfo.reason` is the name in parentheses:
+    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that are named
+    here. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
+    docs/api.md lists all reasons, and says for each whether to retry the call.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
       it.
@@ -102,8 +109,9 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
       server drains.
     - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
       `oldest_cursor`.
-    - INVALID_ARGUMENT with BadRequest: a field is not valid. The BadRequest names each such field.
-    - RESOURCE_EXHAUSTED with QuotaFailure or RetryInfo: a limit is exceeded.
+    - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
+      each such field.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure or RetryInfo: a limit is exceeded.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
 
     When a log grows past the server's limits, the server evicts its oldest entries, starting with
@@ -146,6 +154,16 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
         - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the cursor's position, or it
           evicted entries before a slow reader received them.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
+        """
+
+    @_abc_1.abstractmethod
+    def GetServerInfo(
+        self,
+        request: _task_logs_pb2.GetServerInfoRequest,
+        context: _aio.ServicerContext[_task_logs_pb2.GetServerInfoRequest, _abc.Awaitable[_task_logs_pb2.GetServerInfoResponse]],
+    ) -> _abc.Awaitable[_task_logs_pb2.GetServerInfoResponse]:
+        """Returns the server's version, features and limits. Every caller with a valid token may ask, an
+        agent too. A server without this method is older than 0.1.
         """
 
 def add_TaskLogsServicer_to_server(servicer: TaskLogsServicer, server: _aio.Server) -> None: ...

@@ -22,43 +22,105 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tasklogs.v1 import types_pb2 as tasklogs_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tasklogs/v1/tasks.proto\x12\x0btasklogs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tasklogs/v1/types.proto\"\xc3\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06prompt\x18\x05 \x01(\t\x12\x12\n\nstandalone\x18\x06 \x01(\x08\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06status\x18\x08 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\x30\n\rstatus_detail\x18\t \x01(\x0b\x32\x19.tasklogs.v1.StatusDetail\x12\"\n\x03log\x18\n \x01(\x0b\x32\x15.tasklogs.v1.Task.Log\x12\x1c\n\x0f\x61gent_connected\x18\x0b \x01(\x08H\x00\x88\x01\x01\x1aw\n\x03Log\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x05\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12/\n\x0bsnapshot_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x12\n\x10_agent_connected\"j\n\x11\x43reateTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\x12\n\nstandalone\x18\x05 \x01(\x08\"J\n\x12\x43reateTaskResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.tasklogs.v1.Task\x12\x13\n\x0b\x61gent_token\x18\x02 \x01(\t\"\x1e\n\x0eGetTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"q\n\x10ListTasksRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"N\n\x11ListTasksResponse\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.tasklogs.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11\x44\x65leteTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteTaskResponse\"\x96\x01\n\x12ReportBuildRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x0c\x62uild_number\x18\x02 \x01(\x05\x12\x30\n\ntransition\x18\x03 \x01(\x0e\x32\x1c.tasklogs.v1.BuildTransition\x12*\n\njob_status\x18\x04 \x01(\x0e\x32\x16.tasklogs.v1.JobStatus\"\x94\x01\n\x12ReportAgentRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x0c\x62uild_number\x18\x02 \x01(\x05\x12.\n\tlifecycle\x18\x03 \x01(\x0e\x32\x1b.tasklogs.v1.AgentLifecycle\x12*\n\napp_health\x18\x04 \x01(\x0e\x32\x16.tasklogs.v1.AppHealth\"\'\n\x17RotateAgentTokenRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"/\n\x18RotateAgentTokenResponse\x12\x13\n\x0b\x61gent_token\x18\x01 \x01(\t2\x93\x04\n\x05Tasks\x12M\n\nCreateTask\x12\x1e.tasklogs.v1.CreateTaskRequest\x1a\x1f.tasklogs.v1.CreateTaskResponse\x12\x39\n\x07GetTask\x12\x1b.tasklogs.v1.GetTaskRequest\x1a\x11.tasklogs.v1.Task\x12J\n\tListTasks\x12\x1d.tasklogs.v1.ListTasksRequest\x1a\x1e.tasklogs.v1.ListTasksResponse\x12M\n\nDeleteTask\x12\x1e.tasklogs.v1.DeleteTaskRequest\x1a\x1f.tasklogs.v1.DeleteTaskResponse\x12\x41\n\x0bReportBuild\x12\x1f.tasklogs.v1.ReportBuildRequest\x1a\x11.tasklogs.v1.Task\x12\x41\n\x0bReportAgent\x12\x1f.tasklogs.v1.ReportAgentRequest\x1a\x11.tasklogs.v1.Task\x12_\n\x10RotateAgentToken\x12$.tasklogs.v1.RotateAgentTokenRequest\x1a%.tasklogs.v1.RotateAgentTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tasklogs/v1/tasks.proto\x12\x0btasklogs.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tasklogs/v1/types.proto\"\xaf\x04\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06prompt\x18\x05 \x01(\t\x12\x12\n\nstandalone\x18\x06 \x01(\x08\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06status\x18\x08 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\x30\n\rstatus_detail\x18\t \x01(\x0b\x32\x19.tasklogs.v1.StatusDetail\x12\"\n\x03log\x18\n \x01(\x0b\x32\x15.tasklogs.v1.Task.Log\x12\x1c\n\x0f\x61gent_connected\x18\x0b \x01(\x08H\x00\x88\x01\x01\x12-\n\x06labels\x18\x0c \x03(\x0b\x32\x1d.tasklogs.v1.Task.LabelsEntry\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x1aw\n\x03Log\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x05\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12/\n\x0bsnapshot_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_agent_connected\"\xef\x01\n\x11\x43reateTaskRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\x12\n\nstandalone\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12:\n\x06labels\x18\x07 \x03(\x0b\x32*.tasklogs.v1.CreateTaskRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x12\x43reateTaskResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.tasklogs.v1.Task\x12\x13\n\x0b\x61gent_token\x18\x02 \x01(\t\"I\n\x0eGetTaskRequest\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12#\n\x04view\x18\x02 \x01(\x0e\x32\x15.tasklogs.v1.TaskView\"\xa6\x01\n\x10ListTasksRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12#\n\x04view\x18\x05 \x01(\x0e\x32\x15.tasklogs.v1.TaskView\x12\x0e\n\x06labels\x18\x06 \x03(\t\"N\n\x11ListTasksResponse\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.tasklogs.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe7\x01\n\x11UpdateTaskRequest\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12:\n\x06labels\x18\x03 \x03(\x0b\x32*.tasklogs.v1.UpdateTaskRequest.LabelsEntry\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x11\x44\x65leteTaskRequest\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"\x14\n\x12\x44\x65leteTaskResponse\"\xae\x01\n\x12ReportBuildRequest\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x62uild_number\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x36\n\ntransition\x18\x03 \x01(\x0e\x32\x1c.tasklogs.v1.BuildTransitionB\x04\xe2\x41\x01\x02\x12\x30\n\njob_status\x18\x04 \x01(\x0e\x32\x16.tasklogs.v1.JobStatusB\x04\xe2\x41\x01\x02\"6\n\x13ReportBuildResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.tasklogs.v1.Task\"\xa0\x01\n\x12ReportAgentRequest\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x62uild_number\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12.\n\tlifecycle\x18\x03 \x01(\x0e\x32\x1b.tasklogs.v1.AgentLifecycle\x12*\n\napp_health\x18\x04 \x01(\x0e\x32\x16.tasklogs.v1.AppHealth\"6\n\x13ReportAgentResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.tasklogs.v1.Task\"-\n\x17RotateAgentTokenRequest\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"/\n\x18RotateAgentTokenResponse\x12\x13\n\x0b\x61gent_token\x18\x01 \x01(\t*N\n\x08TaskView\x12\x19\n\x15TASK_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_VIEW_BASIC\x10\x01\x12\x12\n\x0eTASK_VIEW_FULL\x10\x02\x32\x8e\x07\n\x05Tasks\x12\x63\n\nCreateTask\x12\x1e.tasklogs.v1.CreateTaskRequest\x1a\x1f.tasklogs.v1.CreateTaskResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\"\t/v1/tasks:\x01*\x12Y\n\x07GetTask\x12\x1b.tasklogs.v1.GetTaskRequest\x1a\x11.tasklogs.v1.Task\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/tasks/{task=**}\x12`\n\tListTasks\x12\x1d.tasklogs.v1.ListTasksRequest\x1a\x1e.tasklogs.v1.ListTasksResponse\"\x14\x90\x02\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tasks\x12_\n\nUpdateTask\x12\x1e.tasklogs.v1.UpdateTaskRequest\x1a\x11.tasklogs.v1.Task\"\x1e\x82\xd3\xe4\x93\x02\x18\x32\x13/v1/tasks/{task=**}:\x01*\x12m\n\nDeleteTask\x12\x1e.tasklogs.v1.DeleteTaskRequest\x1a\x1f.tasklogs.v1.DeleteTaskResponse\"\x1e\x90\x02\x02\x82\xd3\xe4\x93\x02\x15*\x13/v1/tasks/{task=**}\x12\x7f\n\x0bReportBuild\x12\x1f.tasklogs.v1.ReportBuildRequest\x1a .tasklogs.v1.ReportBuildResponse\"-\x90\x02\x02\x82\xd3\xe4\x93\x02$\"\x1f/v1/tasks/{task=**}:reportBuild:\x01*\x12\x7f\n\x0bReportAgent\x12\x1f.tasklogs.v1.ReportAgentRequest\x1a .tasklogs.v1.ReportAgentResponse\"-\x90\x02\x02\x82\xd3\xe4\x93\x02$\"\x1f/v1/tasks/{task=**}:reportAgent:\x01*\x12\x90\x01\n\x10RotateAgentToken\x12$.tasklogs.v1.RotateAgentTokenRequest\x1a%.tasklogs.v1.RotateAgentTokenResponse\"/\x82\xd3\xe4\x93\x02)\"$/v1/tasks/{task=**}:rotateAgentToken:\x01*BM\n\x0f\x63om.tasklogs.v1P\x01Z*tasklogs/clients/go/tasklogs/v1;tasklogsv1\xaa\x02\x0bTaskLogs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tasklogs.v1.tasks_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_TASK']._serialized_start=99
-  _globals['_TASK']._serialized_end=550
-  _globals['_TASK_LOG']._serialized_start=411
-  _globals['_TASK_LOG']._serialized_end=530
-  _globals['_CREATETASKREQUEST']._serialized_start=552
-  _globals['_CREATETASKREQUEST']._serialized_end=658
-  _globals['_CREATETASKRESPONSE']._serialized_start=660
-  _globals['_CREATETASKRESPONSE']._serialized_end=734
-  _globals['_GETTASKREQUEST']._serialized_start=736
-  _globals['_GETTASKREQUEST']._serialized_end=766
-  _globals['_LISTTASKSREQUEST']._serialized_start=768
-  _globals['_LISTTASKSREQUEST']._serialized_end=881
-  _globals['_LISTTASKSRESPONSE']._serialized_start=883
-  _globals['_LISTTASKSRESPONSE']._serialized_end=961
-  _globals['_DELETETASKREQUEST']._serialized_start=963
-  _globals['_DELETETASKREQUEST']._serialized_end=996
-  _globals['_DELETETASKRESPONSE']._serialized_start=998
-  _globals['_DELETETASKRESPONSE']._serialized_end=1018
-  _globals['_REPORTBUILDREQUEST']._serialized_start=1021
-  _globals['_REPORTBUILDREQUEST']._serialized_end=1171
-  _globals['_REPORTAGENTREQUEST']._serialized_start=1174
-  _globals['_REPORTAGENTREQUEST']._serialized_end=1322
-  _globals['_ROTATEAGENTTOKENREQUEST']._serialized_start=1324
-  _globals['_ROTATEAGENTTOKENREQUEST']._serialized_end=1363
-  _globals['_ROTATEAGENTTOKENRESPONSE']._serialized_start=1365
-  _globals['_ROTATEAGENTTOKENRESPONSE']._serialized_end=1412
-  _globals['_TASKS']._serialized_start=1415
-  _globals['_TASKS']._serialized_end=1946
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017com.tasklogs.v1P\001Z*tasklogs/clients/go/tasklogs/v1;tasklogsv1\252\002\013TaskLogs.V1'
+  _globals['_TASK_LABELSENTRY']._loaded_options = None
+  _globals['_TASK_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CREATETASKREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_CREATETASKREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CREATETASKREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CREATETASKREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_GETTASKREQUEST'].fields_by_name['task']._loaded_options = None
+  _globals['_GETTASKREQUEST'].fields_by_name['task']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATETASKREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_UPDATETASKREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATETASKREQUEST'].fields_by_name['task']._loaded_options = None
+  _globals['_UPDATETASKREQUEST'].fields_by_name['task']._serialized_options = b'\342A\001\002'
+  _globals['_DELETETASKREQUEST'].fields_by_name['task']._loaded_options = None
+  _globals['_DELETETASKREQUEST'].fields_by_name['task']._serialized_options = b'\342A\001\002'
+  _globals['_REPORTBUILDREQUEST'].fields_by_name['task']._loaded_options = None
+  _globals['_REPORTBUILDREQUEST'].fields_by_name['task']._serialized_options = b'\342A\001\002'
+  _globals['_REPORTBUILDREQUEST'].fields_by_name['build_number']._loaded_options = None
+  _globals['_REPORTBUILDREQUEST'].fields_by_name['build_number']._serialized_options = b'\342A\001\002'
+  _globals['_REPORTBUILDREQUEST'].fields_by_name['transition']._loaded_options = None
+  _globals['_REPORTBUILDREQUEST'].fields_by_name['transition']._serialized_options = b'\342A\001\002'
+  _globals['_REPORTBUILDREQUEST'].fields_by_name['job_status']._loaded_options = None
+  _globals['_REPORTBUILDREQUEST'].fields_by_name['job_status']._serialized_options = b'\342A\001\002'
+  _globals['_REPORTAGENTREQUEST'].fields_by_name['task']._loaded_options = None
+  _globals['_REPORTAGENTREQUEST'].fields_by_name['task']._serialized_options = b'\342A\001\002'
+  _globals['_REPORTAGENTREQUEST'].fields_by_name['build_number']._loaded_options = None
+  _globals['_REPORTAGENTREQUEST'].fields_by_name['build_number']._serialized_options = b'\342A\001\002'
+  _globals['_ROTATEAGENTTOKENREQUEST'].fields_by_name['task']._loaded_options = None
+  _globals['_ROTATEAGENTTOKENREQUEST'].fields_by_name['task']._serialized_options = b'\342A\001\002'
+  _globals['_TASKS'].methods_by_name['CreateTask']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['CreateTask']._serialized_options = b'\202\323\344\223\002\016\"\t/v1/tasks:\001*'
+  _globals['_TASKS'].methods_by_name['GetTask']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['GetTask']._serialized_options = b'\220\002\001\202\323\344\223\002\025\022\023/v1/tasks/{task=**}'
+  _globals['_TASKS'].methods_by_name['ListTasks']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['ListTasks']._serialized_options = b'\220\002\001\202\323\344\223\002\013\022\t/v1/tasks'
+  _globals['_TASKS'].methods_by_name['UpdateTask']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['UpdateTask']._serialized_options = b'\202\323\344\223\002\0302\023/v1/tasks/{task=**}:\001*'
+  _globals['_TASKS'].methods_by_name['DeleteTask']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['DeleteTask']._serialized_options = b'\220\002\002\202\323\344\223\002\025*\023/v1/tasks/{task=**}'
+  _globals['_TASKS'].methods_by_name['ReportBuild']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['ReportBuild']._serialized_options = b'\220\002\002\202\323\344\223\002$\"\037/v1/tasks/{task=**}:reportBuild:\001*'
+  _globals['_TASKS'].methods_by_name['ReportAgent']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['ReportAgent']._serialized_options = b'\220\002\002\202\323\344\223\002$\"\037/v1/tasks/{task=**}:reportAgent:\001*'
+  _globals['_TASKS'].methods_by_name['RotateAgentToken']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['RotateAgentToken']._serialized_options = b'\202\323\344\223\002)\"$/v1/tasks/{task=**}:rotateAgentToken:\001*'
+  _globals['_TASKVIEW']._serialized_start=2267
+  _globals['_TASKVIEW']._serialized_end=2345
+  _globals['_TASK']._serialized_start=196
+  _globals['_TASK']._serialized_end=755
+  _globals['_TASK_LOG']._serialized_start=569
+  _globals['_TASK_LOG']._serialized_end=688
+  _globals['_TASK_LABELSENTRY']._serialized_start=690
+  _globals['_TASK_LABELSENTRY']._serialized_end=735
+  _globals['_CREATETASKREQUEST']._serialized_start=758
+  _globals['_CREATETASKREQUEST']._serialized_end=997
+  _globals['_CREATETASKREQUEST_LABELSENTRY']._serialized_start=690
+  _globals['_CREATETASKREQUEST_LABELSENTRY']._serialized_end=735
+  _globals['_CREATETASKRESPONSE']._serialized_start=999
+  _globals['_CREATETASKRESPONSE']._serialized_end=1073
+  _globals['_GETTASKREQUEST']._serialized_start=1075
+  _globals['_GETTASKREQUEST']._serialized_end=1148
+  _globals['_LISTTASKSREQUEST']._serialized_start=1151
+  _globals['_LISTTASKSREQUEST']._serialized_end=1317
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1319
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1397
+  _globals['_UPDATETASKREQUEST']._serialized_start=1400
+  _globals['_UPDATETASKREQUEST']._serialized_end=1631
+  _globals['_UPDATETASKREQUEST_LABELSENTRY']._serialized_start=690
+  _globals['_UPDATETASKREQUEST_LABELSENTRY']._serialized_end=735
+  _globals['_DELETETASKREQUEST']._serialized_start=1633
+  _globals['_DELETETASKREQUEST']._serialized_end=1695
+  _globals['_DELETETASKRESPONSE']._serialized_start=1697
+  _globals['_DELETETASKRESPONSE']._serialized_end=1717
+  _globals['_REPORTBUILDREQUEST']._serialized_start=1720
+  _globals['_REPORTBUILDREQUEST']._serialized_end=1894
+  _globals['_REPORTBUILDRESPONSE']._serialized_start=1896
+  _globals['_REPORTBUILDRESPONSE']._serialized_end=1950
+  _globals['_REPORTAGENTREQUEST']._serialized_start=1953
+  _globals['_REPORTAGENTREQUEST']._serialized_end=2113
+  _globals['_REPORTAGENTRESPONSE']._serialized_start=2115
+  _globals['_REPORTAGENTRESPONSE']._serialized_end=2169
+  _globals['_ROTATEAGENTTOKENREQUEST']._serialized_start=2171
+  _globals['_ROTATEAGENTTOKENREQUEST']._serialized_end=2216
+  _globals['_ROTATEAGENTTOKENRESPONSE']._serialized_start=2218
+  _globals['_ROTATEAGENTTOKENRESPONSE']._serialized_end=2265
+  _globals['_TASKS']._serialized_start=2348
+  _globals['_TASKS']._serialized_end=3258
 # @@protoc_insertion_point(module_scope)

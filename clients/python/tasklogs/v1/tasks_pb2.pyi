@@ -5,9 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tasklogs.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TaskView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_VIEW_UNSPECIFIED: _TaskView.ValueType  # 0
+    """The default of the call."""
+    TASK_VIEW_BASIC: _TaskView.ValueType  # 1
+    """Everything but the prompt."""
+    TASK_VIEW_FULL: _TaskView.ValueType  # 2
+    """Everything."""
+
+class TaskView(_TaskView, metaclass=_TaskViewEnumTypeWrapper):
+    """How much of a task a response has."""
+
+TASK_VIEW_UNSPECIFIED: TaskView.ValueType  # 0
+"""The default of the call."""
+TASK_VIEW_BASIC: TaskView.ValueType  # 1
+"""Everything but the prompt."""
+TASK_VIEW_FULL: TaskView.ValueType  # 2
+"""Everything."""
+Global___TaskView: _TypeAlias = TaskView  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
@@ -42,6 +68,7 @@ class Task(_message.Message):
         entries: _builtins.int
         """Number of entries that are stored in the current epoch."""
         revision: _builtins.int
+        """As in GetTaskLogsResponse."""
         bytes: _builtins.int
         """Bytes of content that are stored, over all epochs."""
         @_builtins.property
@@ -63,6 +90,26 @@ class Task(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -74,24 +121,42 @@ class Task(_message.Message):
     STATUS_DETAIL_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     AGENT_CONNECTED_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID."""
     owner: _builtins.str
+    """Who owns the task."""
     name: _builtins.str
     """Unique for each owner."""
     display_name: _builtins.str
+    """A name for people."""
     prompt: _builtins.str
+    """The prompt that the task was created with. Only in the view FULL."""
     standalone: _builtins.bool
     """A standalone task has no orchestrator. Only the agent stream sets its status."""
     status: _types_pb2.TaskStatus.ValueType
+    """The status."""
     agent_connected: _builtins.bool
     """Whether an agent stream is open. Always set."""
+    etag: _builtins.str
+    """Names this state of what UpdateTask can change."""
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When the task was created."""
+
     @_builtins.property
-    def status_detail(self) -> _types_pb2.StatusDetail: ...
+    def status_detail(self) -> _types_pb2.StatusDetail:
+        """The facts that the status is derived from."""
+
     @_builtins.property
-    def log(self) -> Global___Task.Log: ...
+    def log(self) -> Global___Task.Log:
+        """The state of the log."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As the creator and UpdateTask set them."""
+
     def __init__(
         self,
         *,
@@ -106,10 +171,12 @@ class Task(_message.Message):
         status_detail: _types_pb2.StatusDetail | None = ...,
         log: Global___Task.Log | None = ...,
         agent_connected: _builtins.bool | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_connected", b"_agent_connected", "agent_connected", b"agent_connected", "created_at", b"created_at", "log", b"log", "status_detail", b"status_detail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_connected", b"_agent_connected", "agent_connected", b"agent_connected", "created_at", b"created_at", "display_name", b"display_name", "id", b"id", "log", b"log", "name", b"name", "owner", b"owner", "prompt", b"prompt", "standalone", b"standalone", "status", b"status", "status_detail", b"status_detail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_connected", b"_agent_connected", "agent_connected", b"agent_connected", "created_at", b"created_at", "display_name", b"display_name", "etag", b"etag", "id", b"id", "labels", b"labels", "log", b"log", "name", b"name", "owner", b"owner", "prompt", b"prompt", "standalone", b"standalone", "status", b"status", "status_detail", b"status_detail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_connected: _TypeAlias = _typing.Literal["agent_connected"]  # noqa: Y015
     _WhichOneofArgType__agent_connected: _TypeAlias = _typing.Literal["_agent_connected", b"_agent_connected"]  # noqa: Y015
@@ -119,13 +186,37 @@ Global___Task: _TypeAlias = Task  # noqa: Y015
 
 @_typing.final
 class CreateTaskRequest(_message.Message):
+    """The task to create."""
+
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     STANDALONE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Matches `[a-z0-9][a-z0-9._-]{0,62}`."""
     owner: _builtins.str
@@ -135,6 +226,19 @@ class CreateTaskRequest(_message.Message):
     prompt: _builtins.str
     """At most 64 KiB."""
     standalone: _builtins.bool
+    """A standalone task has no orchestrator: ReportBuild and ReportAgent are refused."""
+    request_id: _builtins.str
+    """A UUID that you choose for this task. If the owner has a task that was created with it, the
+    call returns that task and a fresh agent token; the earlier token is invalid. If that task was
+    created with other arguments, the call fails with INVALID_ARGUMENT. Use it to retry a call whose
+    answer was lost.
+    """
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """At most 64. Keys match `[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?`. Values have at most 255
+        characters.
+        """
+
     def __init__(
         self,
         *,
@@ -143,10 +247,12 @@ class CreateTaskRequest(_message.Message):
         display_name: _builtins.str = ...,
         prompt: _builtins.str = ...,
         standalone: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "name", b"name", "owner", b"owner", "prompt", b"prompt", "standalone", b"standalone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "labels", b"labels", "name", b"name", "owner", b"owner", "prompt", b"prompt", "request_id", b"request_id", "standalone", b"standalone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -154,6 +260,8 @@ Global___CreateTaskRequest: _TypeAlias = CreateTaskRequest  # noqa: Y015
 
 @_typing.final
 class CreateTaskResponse(_message.Message):
+    """The created task."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -161,7 +269,9 @@ class CreateTaskResponse(_message.Message):
     agent_token: _builtins.str
     """The agent token. The server never shows it again. If you lose it, rotate it."""
     @_builtins.property
-    def task(self) -> Global___Task: ...
+    def task(self) -> Global___Task:
+        """The task, in the view FULL."""
+
     def __init__(
         self,
         *,
@@ -178,19 +288,25 @@ Global___CreateTaskResponse: _TypeAlias = CreateTaskResponse  # noqa: Y015
 
 @_typing.final
 class GetTaskRequest(_message.Message):
+    """The task to return."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """A UUID, or `owner/name`."""
+    view: Global___TaskView.ValueType
+    """Unset: FULL."""
     def __init__(
         self,
         *,
         task: _builtins.str = ...,
+        view: Global___TaskView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,12 +314,16 @@ Global___GetTaskRequest: _TypeAlias = GetTaskRequest  # noqa: Y015
 
 @_typing.final
 class ListTasksRequest(_message.Message):
+    """Which tasks to list."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OWNER_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """Only this owner's tasks. Only admins may name another owner. Unset: the caller's own tasks, or
     all tasks if the caller is an admin.
@@ -215,6 +335,15 @@ class ListTasksRequest(_message.Message):
     have a `next_page_token`.
     """
     page_token: _builtins.str
+    """`next_page_token` of the previous page. All other arguments except `page_size` must be the same
+    as for that page.
+    """
+    view: Global___TaskView.ValueType
+    """Unset: BASIC."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only tasks that have all these labels. Each is `key=value`, or `key` for any value."""
+
     def __init__(
         self,
         *,
@@ -222,10 +351,12 @@ class ListTasksRequest(_message.Message):
         status: _types_pb2.TaskStatus.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        view: Global___TaskView.ValueType = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,13 +364,18 @@ Global___ListTasksRequest: _TypeAlias = ListTasksRequest  # noqa: Y015
 
 @_typing.final
 class ListTasksResponse(_message.Message):
+    """One page of tasks."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Token of the next page. Empty on the last page."""
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]: ...
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
+        """The tasks, newest first."""
+
     def __init__(
         self,
         *,
@@ -255,20 +391,88 @@ class ListTasksResponse(_message.Message):
 Global___ListTasksResponse: _TypeAlias = ListTasksResponse  # noqa: Y015
 
 @_typing.final
-class DeleteTaskRequest(_message.Message):
+class UpdateTaskRequest(_message.Message):
+    """What to change."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TASK_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """A UUID, or `owner/name`."""
+    display_name: _builtins.str
+    """The new display name. At most 255 characters."""
+    etag: _builtins.str
+    """`etag` of the task as you read it. Unset: the change is made in any case."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The new labels. They replace all labels. The limits are those of CreateTask."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: `display_name`, `labels`, or `*` for both. Unset: those that are not empty."""
+
     def __init__(
         self,
         *,
         task: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "labels", b"labels", "task", b"task", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTaskRequest: _TypeAlias = UpdateTaskRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTaskRequest(_message.Message):
+    """The task to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """A UUID, or `owner/name`."""
+    allow_missing: _builtins.bool
+    """Succeed if there is no such task."""
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -276,6 +480,8 @@ Global___DeleteTaskRequest: _TypeAlias = DeleteTaskRequest  # noqa: Y015
 
 @_typing.final
 class DeleteTaskResponse(_message.Message):
+    """The task was deleted, or `allow_missing` was set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -291,6 +497,8 @@ Global___DeleteTaskResponse: _TypeAlias = DeleteTaskResponse  # noqa: Y015
 
 @_typing.final
 class ReportBuildRequest(_message.Message):
+    """What happened to a workspace build."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -302,7 +510,9 @@ class ReportBuildRequest(_message.Message):
     build_number: _builtins.int
     """From 1."""
     transition: _types_pb2.BuildTransition.ValueType
+    """What the build does to the workspace."""
     job_status: _types_pb2.JobStatus.ValueType
+    """The progress of the build's job."""
     def __init__(
         self,
         *,
@@ -320,7 +530,33 @@ class ReportBuildRequest(_message.Message):
 Global___ReportBuildRequest: _TypeAlias = ReportBuildRequest  # noqa: Y015
 
 @_typing.final
+class ReportBuildResponse(_message.Message):
+    """The task after the report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> Global___Task:
+        """The task, in the view BASIC."""
+
+    def __init__(
+        self,
+        *,
+        task: Global___Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportBuildResponse: _TypeAlias = ReportBuildResponse  # noqa: Y015
+
+@_typing.final
 class ReportAgentRequest(_message.Message):
+    """What happened to the agent or the task app."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -332,7 +568,9 @@ class ReportAgentRequest(_message.Message):
     build_number: _builtins.int
     """The number of the latest build."""
     lifecycle: _types_pb2.AgentLifecycle.ValueType
+    """Unset: no change."""
     app_health: _types_pb2.AppHealth.ValueType
+    """Unset: no change."""
     def __init__(
         self,
         *,
@@ -350,7 +588,33 @@ class ReportAgentRequest(_message.Message):
 Global___ReportAgentRequest: _TypeAlias = ReportAgentRequest  # noqa: Y015
 
 @_typing.final
+class ReportAgentResponse(_message.Message):
+    """The task after the report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> Global___Task:
+        """The task, in the view BASIC."""
+
+    def __init__(
+        self,
+        *,
+        task: Global___Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAgentResponse: _TypeAlias = ReportAgentResponse  # noqa: Y015
+
+@_typing.final
 class RotateAgentTokenRequest(_message.Message):
+    """The task whose token to replace."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -371,6 +635,8 @@ Global___RotateAgentTokenRequest: _TypeAlias = RotateAgentTokenRequest  # noqa: 
 
 @_typing.final
 class RotateAgentTokenResponse(_message.Message):
+    """The replaced token."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_TOKEN_FIELD_NUMBER: _builtins.int

@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class TasksStub:
     """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
+
+    In every request, `task` is a task's UUID or its `owner/name`. Errors are as in TaskLogs.
     """
 
     def __init__(self, channel):
@@ -50,6 +52,11 @@ class TasksStub:
                 request_serializer=tasklogs_dot_v1_dot_tasks__pb2.ListTasksRequest.SerializeToString,
                 response_deserializer=tasklogs_dot_v1_dot_tasks__pb2.ListTasksResponse.FromString,
                 _registered_method=True)
+        self.UpdateTask = channel.unary_unary(
+                '/tasklogs.v1.Tasks/UpdateTask',
+                request_serializer=tasklogs_dot_v1_dot_tasks__pb2.UpdateTaskRequest.SerializeToString,
+                response_deserializer=tasklogs_dot_v1_dot_tasks__pb2.Task.FromString,
+                _registered_method=True)
         self.DeleteTask = channel.unary_unary(
                 '/tasklogs.v1.Tasks/DeleteTask',
                 request_serializer=tasklogs_dot_v1_dot_tasks__pb2.DeleteTaskRequest.SerializeToString,
@@ -58,12 +65,12 @@ class TasksStub:
         self.ReportBuild = channel.unary_unary(
                 '/tasklogs.v1.Tasks/ReportBuild',
                 request_serializer=tasklogs_dot_v1_dot_tasks__pb2.ReportBuildRequest.SerializeToString,
-                response_deserializer=tasklogs_dot_v1_dot_tasks__pb2.Task.FromString,
+                response_deserializer=tasklogs_dot_v1_dot_tasks__pb2.ReportBuildResponse.FromString,
                 _registered_method=True)
         self.ReportAgent = channel.unary_unary(
                 '/tasklogs.v1.Tasks/ReportAgent',
                 request_serializer=tasklogs_dot_v1_dot_tasks__pb2.ReportAgentRequest.SerializeToString,
-                response_deserializer=tasklogs_dot_v1_dot_tasks__pb2.Task.FromString,
+                response_deserializer=tasklogs_dot_v1_dot_tasks__pb2.ReportAgentResponse.FromString,
                 _registered_method=True)
         self.RotateAgentToken = channel.unary_unary(
                 '/tasklogs.v1.Tasks/RotateAgentToken',
@@ -74,24 +81,35 @@ class TasksStub:
 
 class TasksServicer:
     """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
+
+    In every request, `task` is a task's UUID or its `owner/name`. Errors are as in TaskLogs.
     """
 
     def CreateTask(self, request, context):
         """Creates a task and its agent token. Fails with ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner
-        has a task of that name.
+        has a task of that name. With a `request_id`, the call may be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTask(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns one task.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTasks(self, request, context):
         """Lists tasks by creation time, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTask(self, request, context):
+        """Changes the display name or the labels of a task. Fails with ABORTED (`ETAG_MISMATCH`) if
+        `etag` is set and the task has another one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,9 +124,12 @@ class TasksServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportBuild(self, request, context):
-        """Reports on a workspace build. Repeating a report is not an error. A report fails with
-        FAILED_PRECONDITION (`STALE_REPORT`) and changes nothing if it is for an older build or for a
-        standalone task, if it changes the transition of a build, or if it moves a job backwards.
+        """Reports on a workspace build. Repeating a report is not an error. A report that is refused
+        changes nothing:
+
+        - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build, changes the
+        transition of a build, or moves a job backwards.
+        - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,8 +137,12 @@ class TasksServicer:
 
     def ReportAgent(self, request, context):
         """Reports on the agent and the task app of the latest build. An unset field does not change. At
-        least one of `lifecycle` and `app_health` must be set. A report for another build, or for a
-        standalone task, fails with FAILED_PRECONDITION (`STALE_REPORT`).
+        least one of `lifecycle` and `app_health` must be set. A report that is refused changes nothing:
+
+        - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build.
+        - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that ReportBuild has
+        not named yet. Report the build first.
+        - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +174,11 @@ def add_TasksServicer_to_server(servicer, server):
                     request_deserializer=tasklogs_dot_v1_dot_tasks__pb2.ListTasksRequest.FromString,
                     response_serializer=tasklogs_dot_v1_dot_tasks__pb2.ListTasksResponse.SerializeToString,
             ),
+            'UpdateTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTask,
+                    request_deserializer=tasklogs_dot_v1_dot_tasks__pb2.UpdateTaskRequest.FromString,
+                    response_serializer=tasklogs_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
             'DeleteTask': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteTask,
                     request_deserializer=tasklogs_dot_v1_dot_tasks__pb2.DeleteTaskRequest.FromString,
@@ -157,12 +187,12 @@ def add_TasksServicer_to_server(servicer, server):
             'ReportBuild': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportBuild,
                     request_deserializer=tasklogs_dot_v1_dot_tasks__pb2.ReportBuildRequest.FromString,
-                    response_serializer=tasklogs_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+                    response_serializer=tasklogs_dot_v1_dot_tasks__pb2.ReportBuildResponse.SerializeToString,
             ),
             'ReportAgent': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportAgent,
                     request_deserializer=tasklogs_dot_v1_dot_tasks__pb2.ReportAgentRequest.FromString,
-                    response_serializer=tasklogs_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+                    response_serializer=tasklogs_dot_v1_dot_tasks__pb2.ReportAgentResponse.SerializeToString,
             ),
             'RotateAgentToken': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateAgentToken,
@@ -179,6 +209,8 @@ def add_TasksServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Tasks:
     """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
+
+    In every request, `task` is a task's UUID or its `owner/name`. Errors are as in TaskLogs.
     """
 
     @staticmethod
@@ -263,6 +295,33 @@ class Tasks:
             _registered_method=True)
 
     @staticmethod
+    def UpdateTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tasklogs.v1.Tasks/UpdateTask',
+            tasklogs_dot_v1_dot_tasks__pb2.UpdateTaskRequest.SerializeToString,
+            tasklogs_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteTask(request,
             target,
             options=(),
@@ -305,7 +364,7 @@ class Tasks:
             target,
             '/tasklogs.v1.Tasks/ReportBuild',
             tasklogs_dot_v1_dot_tasks__pb2.ReportBuildRequest.SerializeToString,
-            tasklogs_dot_v1_dot_tasks__pb2.Task.FromString,
+            tasklogs_dot_v1_dot_tasks__pb2.ReportBuildResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -332,7 +391,7 @@ class Tasks:
             target,
             '/tasklogs.v1.Tasks/ReportAgent',
             tasklogs_dot_v1_dot_tasks__pb2.ReportAgentRequest.SerializeToString,
-            tasklogs_dot_v1_dot_tasks__pb2.Task.FromString,
+            tasklogs_dot_v1_dot_tasks__pb2.ReportAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

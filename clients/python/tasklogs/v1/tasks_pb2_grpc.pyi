@@ -13,29 +13,44 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TasksStub:
-    """Tasks creates, reports on and deletes tasks, for orchestrators and operators."""
+    """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
+
+    In every request, `task` is a task's UUID or its `owner/name`. Errors are as in TaskLogs.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CreateTaskRequest, _tasks_pb2.CreateTaskResponse]
     """Creates a task and its agent token. Fails with ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner
-    has a task of that name.
+    has a task of that name. With a `request_id`, the call may be repeated.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.GetTaskRequest, _tasks_pb2.Task]
+    """Returns one task."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListTasksRequest, _tasks_pb2.ListTasksResponse]
     """Lists tasks by creation time, newest first."""
+    UpdateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.UpdateTaskRequest, _tasks_pb2.Task]
+    """Changes the display name or the labels of a task. Fails with ABORTED (`ETAG_MISMATCH`) if
+    `etag` is set and the task has another one.
+    """
     DeleteTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteTaskRequest, _tasks_pb2.DeleteTaskResponse]
     """Deletes a task and its log permanently. The name is free at once, and the agent token is
     invalid at once.
     """
-    ReportBuild: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportBuildRequest, _tasks_pb2.Task]
-    """Reports on a workspace build. Repeating a report is not an error. A report fails with
-    FAILED_PRECONDITION (`STALE_REPORT`) and changes nothing if it is for an older build or for a
-    standalone task, if it changes the transition of a build, or if it moves a job backwards.
+    ReportBuild: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportBuildRequest, _tasks_pb2.ReportBuildResponse]
+    """Reports on a workspace build. Repeating a report is not an error. A report that is refused
+    changes nothing:
+
+    - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build, changes the
+      transition of a build, or moves a job backwards.
+    - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
     """
-    ReportAgent: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportAgentRequest, _tasks_pb2.Task]
+    ReportAgent: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportAgentRequest, _tasks_pb2.ReportAgentResponse]
     """Reports on the agent and the task app of the latest build. An unset field does not change. At
-    least one of `lifecycle` and `app_health` must be set. A report for another build, or for a
-    standalone task, fails with FAILED_PRECONDITION (`STALE_REPORT`).
+    least one of `lifecycle` and `app_health` must be set. A report that is refused changes nothing:
+
+    - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build.
+    - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that ReportBuild has
+      not named yet. Report the build first.
+    - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
     """
     RotateAgentToken: _aio.UnaryUnaryMultiCallable[_tasks_pb2.RotateAgentTokenRequest, _tasks_pb2.RotateAgentTokenResponse]
     """Replaces the agent token. The old token is invalid at once. The server closes the stream that
@@ -43,7 +58,10 @@ class TasksStub:
     """
 
 class TasksServicer(metaclass=_abc_1.ABCMeta):
-    """Tasks creates, reports on and deletes tasks, for orchestrators and operators."""
+    """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
+
+    In every request, `task` is a task's UUID or its `owner/name`. Errors are as in TaskLogs.
+    """
 
     @_abc_1.abstractmethod
     def CreateTask(
@@ -52,7 +70,7 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_tasks_pb2.CreateTaskRequest, _abc.Awaitable[_tasks_pb2.CreateTaskResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.CreateTaskResponse]:
         """Creates a task and its agent token. Fails with ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner
-        has a task of that name.
+        has a task of that name. With a `request_id`, the call may be repeated.
         """
 
     @_abc_1.abstractmethod
@@ -60,7 +78,8 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _tasks_pb2.GetTaskRequest,
         context: _aio.ServicerContext[_tasks_pb2.GetTaskRequest, _abc.Awaitable[_tasks_pb2.Task]],
-    ) -> _abc.Awaitable[_tasks_pb2.Task]: ...
+    ) -> _abc.Awaitable[_tasks_pb2.Task]:
+        """Returns one task."""
 
     @_abc_1.abstractmethod
     def ListTasks(
@@ -69,6 +88,16 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_tasks_pb2.ListTasksRequest, _abc.Awaitable[_tasks_pb2.ListTasksResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.ListTasksResponse]:
         """Lists tasks by creation time, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateTask(
+        self,
+        request: _tasks_pb2.UpdateTaskRequest,
+        context: _aio.ServicerContext[_tasks_pb2.UpdateTaskRequest, _abc.Awaitable[_tasks_pb2.Task]],
+    ) -> _abc.Awaitable[_tasks_pb2.Task]:
+        """Changes the display name or the labels of a task. Fails with ABORTED (`ETAG_MISMATCH`) if
+        `etag` is set and the task has another one.
+        """
 
     @_abc_1.abstractmethod
     def DeleteTask(
@@ -84,22 +113,29 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
     def ReportBuild(
         self,
         request: _tasks_pb2.ReportBuildRequest,
-        context: _aio.ServicerContext[_tasks_pb2.ReportBuildRequest, _abc.Awaitable[_tasks_pb2.Task]],
-    ) -> _abc.Awaitable[_tasks_pb2.Task]:
-        """Reports on a workspace build. Repeating a report is not an error. A report fails with
-        FAILED_PRECONDITION (`STALE_REPORT`) and changes nothing if it is for an older build or for a
-        standalone task, if it changes the transition of a build, or if it moves a job backwards.
+        context: _aio.ServicerContext[_tasks_pb2.ReportBuildRequest, _abc.Awaitable[_tasks_pb2.ReportBuildResponse]],
+    ) -> _abc.Awaitable[_tasks_pb2.ReportBuildResponse]:
+        """Reports on a workspace build. Repeating a report is not an error. A report that is refused
+        changes nothing:
+
+        - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build, changes the
+          transition of a build, or moves a job backwards.
+        - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
         """
 
     @_abc_1.abstractmethod
     def ReportAgent(
         self,
         request: _tasks_pb2.ReportAgentRequest,
-        context: _aio.ServicerContext[_tasks_pb2.ReportAgentRequest, _abc.Awaitable[_tasks_pb2.Task]],
-    ) -> _abc.Awaitable[_tasks_pb2.Task]:
+        context: _aio.ServicerContext[_tasks_pb2.ReportAgentRequest, _abc.Awaitable[_tasks_pb2.ReportAgentResponse]],
+    ) -> _abc.Awaitable[_tasks_pb2.ReportAgentResponse]:
         """Reports on the agent and the task app of the latest build. An unset field does not change. At
-        least one of `lifecycle` and `app_health` must be set. A report for another build, or for a
-        standalone task, fails with FAILED_PRECONDITION (`STALE_REPORT`).
+        least one of `lifecycle` and `app_health` must be set. A report that is refused changes nothing:
+
+        - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build.
+        - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that ReportBuild has
+          not named yet. Report the build first.
+        - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
         """
 
     @_abc_1.abstractmethod

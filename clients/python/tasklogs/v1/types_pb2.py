@@ -25,25 +25,26 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tasklogs/v1/types.proto\x12\x0btasklogs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x03\n\x0cStatusDetail\x12.\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1f.tasklogs.v1.StatusDetail.Build\x12.\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x1f.tasklogs.v1.StatusDetail.Agent\x12*\n\x03\x61pp\x18\x03 \x01(\x0b\x32\x1d.tasklogs.v1.StatusDetail.App\x1a\xa0\x01\n\x05\x42uild\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x30\n\ntransition\x18\x02 \x01(\x0e\x32\x1c.tasklogs.v1.BuildTransition\x12*\n\njob_status\x18\x03 \x01(\x0e\x32\x16.tasklogs.v1.JobStatus\x12)\n\x08\x63omputed\x18\x04 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x1a\x62\n\x05\x41gent\x12.\n\tlifecycle\x18\x01 \x01(\x0e\x32\x1b.tasklogs.v1.AgentLifecycle\x12)\n\x08\x63omputed\x18\x02 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x1aX\n\x03\x41pp\x12&\n\x06health\x18\x01 \x01(\x0e\x32\x16.tasklogs.v1.AppHealth\x12)\n\x08\x63omputed\x18\x02 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\"\xb2\x01\n\x0cTaskLogEntry\x12\x0f\n\x02id\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.tasklogs.v1.TaskLogType\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x15\n\rdropped_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x0f \x01(\tB\x05\n\x03_id*\xc0\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x1c\n\x18TASK_STATUS_INITIALIZING\x10\x02\x12\x16\n\x12TASK_STATUS_ACTIVE\x10\x03\x12\x16\n\x12TASK_STATUS_PAUSED\x10\x04\x12\x15\n\x11TASK_STATUS_ERROR\x10\x05\x12\x17\n\x13TASK_STATUS_UNKNOWN\x10\x06*\x87\x01\n\x0f\x42uildTransition\x12 \n\x1c\x42UILD_TRANSITION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42UILD_TRANSITION_START\x10\x01\x12\x19\n\x15\x42UILD_TRANSITION_STOP\x10\x02\x12\x1b\n\x17\x42UILD_TRANSITION_DELETE\x10\x03*\xbb\x01\n\tJobStatus\x12\x1a\n\x16JOB_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12JOB_STATUS_PENDING\x10\x01\x12\x16\n\x12JOB_STATUS_RUNNING\x10\x02\x12\x18\n\x14JOB_STATUS_SUCCEEDED\x10\x03\x12\x15\n\x11JOB_STATUS_FAILED\x10\x04\x12\x18\n\x14JOB_STATUS_CANCELING\x10\x05\x12\x17\n\x13JOB_STATUS_CANCELED\x10\x06*\xd1\x02\n\x0e\x41gentLifecycle\x12\x1f\n\x1b\x41GENT_LIFECYCLE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41GENT_LIFECYCLE_CREATED\x10\x01\x12\x1c\n\x18\x41GENT_LIFECYCLE_STARTING\x10\x02\x12\x19\n\x15\x41GENT_LIFECYCLE_READY\x10\x03\x12!\n\x1d\x41GENT_LIFECYCLE_START_TIMEOUT\x10\x04\x12\x1f\n\x1b\x41GENT_LIFECYCLE_START_ERROR\x10\x05\x12!\n\x1d\x41GENT_LIFECYCLE_SHUTTING_DOWN\x10\x06\x12$\n AGENT_LIFECYCLE_SHUTDOWN_TIMEOUT\x10\x07\x12\"\n\x1e\x41GENT_LIFECYCLE_SHUTDOWN_ERROR\x10\x08\x12\x17\n\x13\x41GENT_LIFECYCLE_OFF\x10\t*\x8f\x01\n\tAppHealth\x12\x1a\n\x16\x41PP_HEALTH_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41PP_HEALTH_DISABLED\x10\x01\x12\x1b\n\x17\x41PP_HEALTH_INITIALIZING\x10\x02\x12\x16\n\x12\x41PP_HEALTH_HEALTHY\x10\x03\x12\x18\n\x14\x41PP_HEALTH_UNHEALTHY\x10\x04*_\n\x0bTaskLogType\x12\x1d\n\x19TASK_LOG_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_LOG_TYPE_INPUT\x10\x01\x12\x18\n\x14TASK_LOG_TYPE_OUTPUT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tasklogs/v1/types.proto\x12\x0btasklogs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x03\n\x0cStatusDetail\x12.\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1f.tasklogs.v1.StatusDetail.Build\x12.\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x1f.tasklogs.v1.StatusDetail.Agent\x12*\n\x03\x61pp\x18\x03 \x01(\x0b\x32\x1d.tasklogs.v1.StatusDetail.App\x1a\xa0\x01\n\x05\x42uild\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x30\n\ntransition\x18\x02 \x01(\x0e\x32\x1c.tasklogs.v1.BuildTransition\x12*\n\njob_status\x18\x03 \x01(\x0e\x32\x16.tasklogs.v1.JobStatus\x12)\n\x08\x63omputed\x18\x04 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x1a\x62\n\x05\x41gent\x12.\n\tlifecycle\x18\x01 \x01(\x0e\x32\x1b.tasklogs.v1.AgentLifecycle\x12)\n\x08\x63omputed\x18\x02 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x1aX\n\x03\x41pp\x12&\n\x06health\x18\x01 \x01(\x0e\x32\x16.tasklogs.v1.AppHealth\x12)\n\x08\x63omputed\x18\x02 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\"\xe4\x01\n\x0cTaskLogEntry\x12\x0f\n\x02id\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.tasklogs.v1.TaskLogType\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x15\n\rdropped_bytes\x18\x05 \x01(\x03\x12\x11\n\tsource_id\x18\x06 \x01(\t\x12\x0c\n\x04name\x18\x07 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x08 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x0f \x01(\tB\x05\n\x03_id\"\x91\x01\n\x0c\x43ontentDelta\x12/\n\x06pieces\x18\x01 \x03(\x0b\x32\x1f.tasklogs.v1.ContentDelta.Piece\x12\x12\n\x05\x63rc32\x18\x02 \x01(\x07H\x00\x88\x01\x01\x1a\x32\n\x05Piece\x12\x0c\n\x04\x66rom\x18\x01 \x01(\x03\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0c\n\x04text\x18\x03 \x01(\tB\x08\n\x06_crc32*\xc0\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x1c\n\x18TASK_STATUS_INITIALIZING\x10\x02\x12\x16\n\x12TASK_STATUS_ACTIVE\x10\x03\x12\x16\n\x12TASK_STATUS_PAUSED\x10\x04\x12\x15\n\x11TASK_STATUS_ERROR\x10\x05\x12\x17\n\x13TASK_STATUS_UNKNOWN\x10\x06*\x87\x01\n\x0f\x42uildTransition\x12 \n\x1c\x42UILD_TRANSITION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42UILD_TRANSITION_START\x10\x01\x12\x19\n\x15\x42UILD_TRANSITION_STOP\x10\x02\x12\x1b\n\x17\x42UILD_TRANSITION_DELETE\x10\x03*\xbb\x01\n\tJobStatus\x12\x1a\n\x16JOB_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12JOB_STATUS_PENDING\x10\x01\x12\x16\n\x12JOB_STATUS_RUNNING\x10\x02\x12\x18\n\x14JOB_STATUS_SUCCEEDED\x10\x03\x12\x15\n\x11JOB_STATUS_FAILED\x10\x04\x12\x18\n\x14JOB_STATUS_CANCELING\x10\x05\x12\x17\n\x13JOB_STATUS_CANCELED\x10\x06*\xd1\x02\n\x0e\x41gentLifecycle\x12\x1f\n\x1b\x41GENT_LIFECYCLE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41GENT_LIFECYCLE_CREATED\x10\x01\x12\x1c\n\x18\x41GENT_LIFECYCLE_STARTING\x10\x02\x12\x19\n\x15\x41GENT_LIFECYCLE_READY\x10\x03\x12!\n\x1d\x41GENT_LIFECYCLE_START_TIMEOUT\x10\x04\x12\x1f\n\x1b\x41GENT_LIFECYCLE_START_ERROR\x10\x05\x12!\n\x1d\x41GENT_LIFECYCLE_SHUTTING_DOWN\x10\x06\x12$\n AGENT_LIFECYCLE_SHUTDOWN_TIMEOUT\x10\x07\x12\"\n\x1e\x41GENT_LIFECYCLE_SHUTDOWN_ERROR\x10\x08\x12\x17\n\x13\x41GENT_LIFECYCLE_OFF\x10\t*\x8f\x01\n\tAppHealth\x12\x1a\n\x16\x41PP_HEALTH_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41PP_HEALTH_DISABLED\x10\x01\x12\x1b\n\x17\x41PP_HEALTH_INITIALIZING\x10\x02\x12\x16\n\x12\x41PP_HEALTH_HEALTHY\x10\x03\x12\x18\n\x14\x41PP_HEALTH_UNHEALTHY\x10\x04*\xd0\x01\n\x0bTaskLogType\x12\x1d\n\x19TASK_LOG_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_LOG_TYPE_INPUT\x10\x01\x12\x18\n\x14TASK_LOG_TYPE_OUTPUT\x10\x02\x12\x1b\n\x17TASK_LOG_TYPE_TOOL_CALL\x10\x03\x12\x1d\n\x19TASK_LOG_TYPE_TOOL_RESULT\x10\x04\x12\x19\n\x15TASK_LOG_TYPE_THOUGHT\x10\x05\x12\x18\n\x14TASK_LOG_TYPE_NOTICE\x10\x06\x42M\n\x0f\x63om.tasklogs.v1P\x01Z*tasklogs/clients/go/tasklogs/v1;tasklogsv1\xaa\x02\x0bTaskLogs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tasklogs.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_TASKSTATUS']._serialized_start=765
-  _globals['_TASKSTATUS']._serialized_end=957
-  _globals['_BUILDTRANSITION']._serialized_start=960
-  _globals['_BUILDTRANSITION']._serialized_end=1095
-  _globals['_JOBSTATUS']._serialized_start=1098
-  _globals['_JOBSTATUS']._serialized_end=1285
-  _globals['_AGENTLIFECYCLE']._serialized_start=1288
-  _globals['_AGENTLIFECYCLE']._serialized_end=1625
-  _globals['_APPHEALTH']._serialized_start=1628
-  _globals['_APPHEALTH']._serialized_end=1771
-  _globals['_TASKLOGTYPE']._serialized_start=1773
-  _globals['_TASKLOGTYPE']._serialized_end=1868
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017com.tasklogs.v1P\001Z*tasklogs/clients/go/tasklogs/v1;tasklogsv1\252\002\013TaskLogs.V1'
+  _globals['_TASKSTATUS']._serialized_start=963
+  _globals['_TASKSTATUS']._serialized_end=1155
+  _globals['_BUILDTRANSITION']._serialized_start=1158
+  _globals['_BUILDTRANSITION']._serialized_end=1293
+  _globals['_JOBSTATUS']._serialized_start=1296
+  _globals['_JOBSTATUS']._serialized_end=1483
+  _globals['_AGENTLIFECYCLE']._serialized_start=1486
+  _globals['_AGENTLIFECYCLE']._serialized_end=1823
+  _globals['_APPHEALTH']._serialized_start=1826
+  _globals['_APPHEALTH']._serialized_end=1969
+  _globals['_TASKLOGTYPE']._serialized_start=1972
+  _globals['_TASKLOGTYPE']._serialized_end=2180
   _globals['_STATUSDETAIL']._serialized_start=74
   _globals['_STATUSDETAIL']._serialized_end=581
   _globals['_STATUSDETAIL_BUILD']._serialized_start=231
@@ -53,5 +54,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSDETAIL_APP']._serialized_start=493
   _globals['_STATUSDETAIL_APP']._serialized_end=581
   _globals['_TASKLOGENTRY']._serialized_start=584
-  _globals['_TASKLOGENTRY']._serialized_end=762
+  _globals['_TASKLOGENTRY']._serialized_end=812
+  _globals['_CONTENTDELTA']._serialized_start=815
+  _globals['_CONTENTDELTA']._serialized_end=960
+  _globals['_CONTENTDELTA_PIECE']._serialized_start=900
+  _globals['_CONTENTDELTA_PIECE']._serialized_end=950
 # @@protoc_insertion_point(module_scope)

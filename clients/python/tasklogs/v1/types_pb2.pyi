@@ -5,9 +5,11 @@ Types that the services of tasklogs.v1 share: a task's status, the facts that it
 and the entries of a task's log.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -27,6 +29,7 @@ class _TaskStatus:
 class _TaskStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TASK_STATUS_UNSPECIFIED: _TaskStatus.ValueType  # 0
+    """No status."""
     TASK_STATUS_PENDING: _TaskStatus.ValueType  # 1
     """There is no build yet, or its job has not begun. Reads serve the stored log."""
     TASK_STATUS_INITIALIZING: _TaskStatus.ValueType  # 2
@@ -48,6 +51,7 @@ class TaskStatus(_TaskStatus, metaclass=_TaskStatusEnumTypeWrapper):
     """
 
 TASK_STATUS_UNSPECIFIED: TaskStatus.ValueType  # 0
+"""No status."""
 TASK_STATUS_PENDING: TaskStatus.ValueType  # 1
 """There is no build yet, or its job has not begun. Reads serve the stored log."""
 TASK_STATUS_INITIALIZING: TaskStatus.ValueType  # 2
@@ -71,17 +75,25 @@ class _BuildTransition:
 class _BuildTransitionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BuildTransition.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BUILD_TRANSITION_UNSPECIFIED: _BuildTransition.ValueType  # 0
+    """Not reported."""
     BUILD_TRANSITION_START: _BuildTransition.ValueType  # 1
+    """The build starts the workspace."""
     BUILD_TRANSITION_STOP: _BuildTransition.ValueType  # 2
+    """The build stops the workspace."""
     BUILD_TRANSITION_DELETE: _BuildTransition.ValueType  # 3
+    """The build deletes the workspace."""
 
 class BuildTransition(_BuildTransition, metaclass=_BuildTransitionEnumTypeWrapper):
     """What a workspace build does to the task's compute."""
 
 BUILD_TRANSITION_UNSPECIFIED: BuildTransition.ValueType  # 0
+"""Not reported."""
 BUILD_TRANSITION_START: BuildTransition.ValueType  # 1
+"""The build starts the workspace."""
 BUILD_TRANSITION_STOP: BuildTransition.ValueType  # 2
+"""The build stops the workspace."""
 BUILD_TRANSITION_DELETE: BuildTransition.ValueType  # 3
+"""The build deletes the workspace."""
 Global___BuildTransition: _TypeAlias = BuildTransition  # noqa: Y015
 
 class _JobStatus:
@@ -91,12 +103,19 @@ class _JobStatus:
 class _JobStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     JOB_STATUS_UNSPECIFIED: _JobStatus.ValueType  # 0
+    """Not reported."""
     JOB_STATUS_PENDING: _JobStatus.ValueType  # 1
+    """The job waits to begin."""
     JOB_STATUS_RUNNING: _JobStatus.ValueType  # 2
+    """The job runs."""
     JOB_STATUS_SUCCEEDED: _JobStatus.ValueType  # 3
+    """The job ended without an error."""
     JOB_STATUS_FAILED: _JobStatus.ValueType  # 4
+    """The job ended with an error."""
     JOB_STATUS_CANCELING: _JobStatus.ValueType  # 5
+    """The job was asked to stop."""
     JOB_STATUS_CANCELED: _JobStatus.ValueType  # 6
+    """The job stopped because it was asked to."""
 
 class JobStatus(_JobStatus, metaclass=_JobStatusEnumTypeWrapper):
     """The progress of a workspace build's job. Within a build it only moves forward: PENDING, RUNNING,
@@ -104,12 +123,19 @@ class JobStatus(_JobStatus, metaclass=_JobStatusEnumTypeWrapper):
     """
 
 JOB_STATUS_UNSPECIFIED: JobStatus.ValueType  # 0
+"""Not reported."""
 JOB_STATUS_PENDING: JobStatus.ValueType  # 1
+"""The job waits to begin."""
 JOB_STATUS_RUNNING: JobStatus.ValueType  # 2
+"""The job runs."""
 JOB_STATUS_SUCCEEDED: JobStatus.ValueType  # 3
+"""The job ended without an error."""
 JOB_STATUS_FAILED: JobStatus.ValueType  # 4
+"""The job ended with an error."""
 JOB_STATUS_CANCELING: JobStatus.ValueType  # 5
+"""The job was asked to stop."""
 JOB_STATUS_CANCELED: JobStatus.ValueType  # 6
+"""The job stopped because it was asked to."""
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
 
 class _AgentLifecycle:
@@ -119,29 +145,49 @@ class _AgentLifecycle:
 class _AgentLifecycleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentLifecycle.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     AGENT_LIFECYCLE_UNSPECIFIED: _AgentLifecycle.ValueType  # 0
+    """Not reported."""
     AGENT_LIFECYCLE_CREATED: _AgentLifecycle.ValueType  # 1
+    """The agent exists and has not started."""
     AGENT_LIFECYCLE_STARTING: _AgentLifecycle.ValueType  # 2
+    """The agent runs its startup scripts."""
     AGENT_LIFECYCLE_READY: _AgentLifecycle.ValueType  # 3
+    """The startup scripts succeeded."""
     AGENT_LIFECYCLE_START_TIMEOUT: _AgentLifecycle.ValueType  # 4
+    """The startup scripts took too long."""
     AGENT_LIFECYCLE_START_ERROR: _AgentLifecycle.ValueType  # 5
+    """A startup script failed."""
     AGENT_LIFECYCLE_SHUTTING_DOWN: _AgentLifecycle.ValueType  # 6
+    """The agent runs its shutdown scripts."""
     AGENT_LIFECYCLE_SHUTDOWN_TIMEOUT: _AgentLifecycle.ValueType  # 7
+    """The shutdown scripts took too long."""
     AGENT_LIFECYCLE_SHUTDOWN_ERROR: _AgentLifecycle.ValueType  # 8
+    """A shutdown script failed."""
     AGENT_LIFECYCLE_OFF: _AgentLifecycle.ValueType  # 9
+    """The shutdown scripts succeeded."""
 
 class AgentLifecycle(_AgentLifecycle, metaclass=_AgentLifecycleEnumTypeWrapper):
     """The lifecycle of the workspace's agent."""
 
 AGENT_LIFECYCLE_UNSPECIFIED: AgentLifecycle.ValueType  # 0
+"""Not reported."""
 AGENT_LIFECYCLE_CREATED: AgentLifecycle.ValueType  # 1
+"""The agent exists and has not started."""
 AGENT_LIFECYCLE_STARTING: AgentLifecycle.ValueType  # 2
+"""The agent runs its startup scripts."""
 AGENT_LIFECYCLE_READY: AgentLifecycle.ValueType  # 3
+"""The startup scripts succeeded."""
 AGENT_LIFECYCLE_START_TIMEOUT: AgentLifecycle.ValueType  # 4
+"""The startup scripts took too long."""
 AGENT_LIFECYCLE_START_ERROR: AgentLifecycle.ValueType  # 5
+"""A startup script failed."""
 AGENT_LIFECYCLE_SHUTTING_DOWN: AgentLifecycle.ValueType  # 6
+"""The agent runs its shutdown scripts."""
 AGENT_LIFECYCLE_SHUTDOWN_TIMEOUT: AgentLifecycle.ValueType  # 7
+"""The shutdown scripts took too long."""
 AGENT_LIFECYCLE_SHUTDOWN_ERROR: AgentLifecycle.ValueType  # 8
+"""A shutdown script failed."""
 AGENT_LIFECYCLE_OFF: AgentLifecycle.ValueType  # 9
+"""The shutdown scripts succeeded."""
 Global___AgentLifecycle: _TypeAlias = AgentLifecycle  # noqa: Y015
 
 class _AppHealth:
@@ -151,21 +197,29 @@ class _AppHealth:
 class _AppHealthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AppHealth.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     APP_HEALTH_UNSPECIFIED: _AppHealth.ValueType  # 0
+    """Not reported."""
     APP_HEALTH_DISABLED: _AppHealth.ValueType  # 1
     """Health is not checked. Counts as healthy."""
     APP_HEALTH_INITIALIZING: _AppHealth.ValueType  # 2
+    """The task app starts."""
     APP_HEALTH_HEALTHY: _AppHealth.ValueType  # 3
+    """The task app answers."""
     APP_HEALTH_UNHEALTHY: _AppHealth.ValueType  # 4
+    """The task app refuses connections, or answers with server errors."""
 
 class AppHealth(_AppHealth, metaclass=_AppHealthEnumTypeWrapper):
     """The health of the task app (the AgentAPI server in the workspace)."""
 
 APP_HEALTH_UNSPECIFIED: AppHealth.ValueType  # 0
+"""Not reported."""
 APP_HEALTH_DISABLED: AppHealth.ValueType  # 1
 """Health is not checked. Counts as healthy."""
 APP_HEALTH_INITIALIZING: AppHealth.ValueType  # 2
+"""The task app starts."""
 APP_HEALTH_HEALTHY: AppHealth.ValueType  # 3
+"""The task app answers."""
 APP_HEALTH_UNHEALTHY: AppHealth.ValueType  # 4
+"""The task app refuses connections, or answers with server errors."""
 Global___AppHealth: _TypeAlias = AppHealth  # noqa: Y015
 
 class _TaskLogType:
@@ -175,19 +229,39 @@ class _TaskLogType:
 class _TaskLogTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskLogType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TASK_LOG_TYPE_UNSPECIFIED: _TaskLogType.ValueType  # 0
+    """Not a type of an entry."""
     TASK_LOG_TYPE_INPUT: _TaskLogType.ValueType  # 1
     """Sent to the agent (AgentAPI's role `user`)."""
     TASK_LOG_TYPE_OUTPUT: _TaskLogType.ValueType  # 2
     """Sent by the agent (AgentAPI's role `agent`)."""
+    TASK_LOG_TYPE_TOOL_CALL: _TaskLogType.ValueType  # 3
+    """The agent called a tool. `name` is the tool, `call_id` the call."""
+    TASK_LOG_TYPE_TOOL_RESULT: _TaskLogType.ValueType  # 4
+    """What a tool returned. `call_id` names the call."""
+    TASK_LOG_TYPE_THOUGHT: _TaskLogType.ValueType  # 5
+    """What the agent thought before it acted or answered."""
+    TASK_LOG_TYPE_NOTICE: _TaskLogType.ValueType  # 6
+    """Information about the session, for example that the agent compacted its context."""
 
 class TaskLogType(_TaskLogType, metaclass=_TaskLogTypeEnumTypeWrapper):
-    """Who wrote an entry."""
+    """What an entry is. Later versions may add types. Treat an unknown type as an entry that you can
+    show but not interpret.
+    """
 
 TASK_LOG_TYPE_UNSPECIFIED: TaskLogType.ValueType  # 0
+"""Not a type of an entry."""
 TASK_LOG_TYPE_INPUT: TaskLogType.ValueType  # 1
 """Sent to the agent (AgentAPI's role `user`)."""
 TASK_LOG_TYPE_OUTPUT: TaskLogType.ValueType  # 2
 """Sent by the agent (AgentAPI's role `agent`)."""
+TASK_LOG_TYPE_TOOL_CALL: TaskLogType.ValueType  # 3
+"""The agent called a tool. `name` is the tool, `call_id` the call."""
+TASK_LOG_TYPE_TOOL_RESULT: TaskLogType.ValueType  # 4
+"""What a tool returned. `call_id` names the call."""
+TASK_LOG_TYPE_THOUGHT: TaskLogType.ValueType  # 5
+"""What the agent thought before it acted or answered."""
+TASK_LOG_TYPE_NOTICE: TaskLogType.ValueType  # 6
+"""Information about the session, for example that the agent compacted its context."""
 Global___TaskLogType: _TypeAlias = TaskLogType  # noqa: Y015
 
 @_typing.final
@@ -212,8 +286,11 @@ class StatusDetail(_message.Message):
         number: _builtins.int
         """From 1. 0 if there is no build yet."""
         transition: Global___BuildTransition.ValueType
+        """What the build does to the workspace."""
         job_status: Global___JobStatus.ValueType
+        """The progress of the build's job."""
         computed: Global___TaskStatus.ValueType
+        """The status that this layer computes."""
         def __init__(
             self,
             *,
@@ -237,7 +314,9 @@ class StatusDetail(_message.Message):
         LIFECYCLE_FIELD_NUMBER: _builtins.int
         COMPUTED_FIELD_NUMBER: _builtins.int
         lifecycle: Global___AgentLifecycle.ValueType
+        """The agent's lifecycle."""
         computed: Global___TaskStatus.ValueType
+        """The status that this layer computes."""
         def __init__(
             self,
             *,
@@ -259,7 +338,9 @@ class StatusDetail(_message.Message):
         HEALTH_FIELD_NUMBER: _builtins.int
         COMPUTED_FIELD_NUMBER: _builtins.int
         health: Global___AppHealth.ValueType
+        """The task app's health."""
         computed: Global___TaskStatus.ValueType
+        """The status that this layer computes."""
         def __init__(
             self,
             *,
@@ -276,11 +357,17 @@ class StatusDetail(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     APP_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def build(self) -> Global___StatusDetail.Build: ...
+    def build(self) -> Global___StatusDetail.Build:
+        """The first layer."""
+
     @_builtins.property
-    def agent(self) -> Global___StatusDetail.Agent: ...
+    def agent(self) -> Global___StatusDetail.Agent:
+        """The second layer."""
+
     @_builtins.property
-    def app(self) -> Global___StatusDetail.App: ...
+    def app(self) -> Global___StatusDetail.App:
+        """The third layer."""
+
     def __init__(
         self,
         *,
@@ -309,22 +396,35 @@ class TaskLogEntry(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     DROPPED_BYTES_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The message's id in the task app. Ids grow within an epoch, with gaps. The field is always set,
     because 0 is a valid id.
     """
     type: Global___TaskLogType.ValueType
+    """What the entry is."""
     revision: _builtins.int
     """The task's revision at which this entry last changed."""
     dropped_bytes: _builtins.int
     """How many bytes were dropped from the front of the content because it was longer than 1 MiB.
     Usually 0.
     """
+    source_id: _builtins.str
+    """The message's id in the source that the agent reads, if the source has such ids. At most 255
+    bytes.
+    """
+    name: _builtins.str
+    """The name of the tool, for TOOL_CALL and TOOL_RESULT. At most 255 bytes."""
+    call_id: _builtins.str
+    """Joins a tool's result to its call: both have the same `call_id`. The results of parallel calls
+    come in any order. At most 255 bytes.
+    """
     content: _builtins.str
     """At most 1 MiB of UTF-8. On the wire it is the last field, so that the server can join stored
-    entries without encoding them again. Fields that are added later take higher numbers, and still
-    precede it on the wire.
+    entries without encoding them again. Fields that are added later take the numbers 9 to 14.
     """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
@@ -338,14 +438,74 @@ class TaskLogEntry(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         dropped_bytes: _builtins.int = ...,
+        source_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        call_id: _builtins.str = ...,
         content: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "id", b"id", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "content", b"content", "dropped_bytes", b"dropped_bytes", "id", b"id", "revision", b"revision", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "call_id", b"call_id", "content", b"content", "dropped_bytes", b"dropped_bytes", "id", b"id", "name", b"name", "revision", b"revision", "source_id", b"source_id", "time", b"time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
     _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
 
 Global___TaskLogEntry: _TypeAlias = TaskLogEntry  # noqa: Y015
+
+@_typing.final
+class ContentDelta(_message.Message):
+    """A content as a change of another content, its base: the pieces, joined in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Piece(_message.Message):
+        """A range of the base, then a text."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        FROM_FIELD_NUMBER: _builtins.int
+        BYTES_FIELD_NUMBER: _builtins.int
+        TEXT_FIELD_NUMBER: _builtins.int
+        bytes: _builtins.int
+        """The length of the range. It ends on a code-point boundary of UTF-8. 0: no range."""
+        text: _builtins.str
+        """The text after the range."""
+        def __init__(
+            self,
+            *,
+            bytes: _builtins.int = ...,
+            text: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "from", b"from", "text", b"text"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PIECES_FIELD_NUMBER: _builtins.int
+    CRC32_FIELD_NUMBER: _builtins.int
+    crc32: _builtins.int
+    """CRC-32 (zlib's) of the resulting content. Always set. If it does not match, the base was not
+    the one that the sender meant.
+    """
+    @_builtins.property
+    def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentDelta.Piece]:
+        """From 1 to 4096 pieces. An empty content is one empty piece."""
+
+    def __init__(
+        self,
+        *,
+        pieces: _abc.Iterable[Global___ContentDelta.Piece] | None = ...,
+        crc32: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_crc32", b"_crc32", "crc32", b"crc32"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_crc32", b"_crc32", "crc32", b"crc32", "pieces", b"pieces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__crc32: _TypeAlias = _typing.Literal["crc32"]  # noqa: Y015
+    _WhichOneofArgType__crc32: _TypeAlias = _typing.Literal["_crc32", b"_crc32"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__crc32) -> _WhichOneofReturnType__crc32 | None: ...
+
+Global___ContentDelta: _TypeAlias = ContentDelta  # noqa: Y015
