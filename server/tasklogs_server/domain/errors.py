@@ -278,6 +278,16 @@ class PermissionDenied(TaskLogsError):
 
 
 @dataclass(eq=False)
+class Unsupported(TaskLogsError):
+    """A message has a part that this server does not know. Nothing of the message was used."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return f"this server does not support {self.what}"
+
+
+@dataclass(eq=False)
 class ProtocolViolation(TaskLogsError):
     """An agent broke the rules of the stream."""
 

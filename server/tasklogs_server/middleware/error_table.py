@@ -130,6 +130,7 @@ TABLE: dict[type[errors.TaskLogsError], _Row] = dict(
         ),
         _row(errors.InvalidFields, _CODE.INVALID_ARGUMENT, _bad_request),
         _row(errors.ProtocolViolation, _CODE.INVALID_ARGUMENT, _reason("PROTOCOL_VIOLATION")),
+        _row(errors.Unsupported, _CODE.INVALID_ARGUMENT, _reason("UNSUPPORTED")),
         _row(errors.TaskNameTaken, _CODE.ALREADY_EXISTS, _reason("TASK_NAME_TAKEN")),
         _row(errors.Unauthenticated, _CODE.UNAUTHENTICATED),
         _row(

@@ -50,15 +50,18 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "/tasklogs.v1.TaskLogs/GetTaskLogs": Method(Rule.OWN_TASK, Kind.READ),
         "/tasklogs.v1.TaskLogs/FollowTaskLogs": Method(Rule.OWN_TASK, Kind.FOLLOW),
+        "/tasklogs.v1.TaskLogs/GetServerInfo": Method(Rule.AUTHENTICATED, Kind.READ),
         "/tasklogs.v1.Tasks/CreateTask": Method(Rule.OWN_NAME, Kind.WRITE),
         "/tasklogs.v1.Tasks/GetTask": Method(Rule.OWN_TASK, Kind.READ),
         "/tasklogs.v1.Tasks/ListTasks": Method(Rule.OWN_NAME, Kind.READ),
+        "/tasklogs.v1.Tasks/UpdateTask": Method(Rule.OWN_TASK, Kind.WRITE),
         "/tasklogs.v1.Tasks/DeleteTask": Method(Rule.OWN_TASK, Kind.WRITE),
         "/tasklogs.v1.Tasks/ReportBuild": Method(Rule.OWN_TASK, Kind.WRITE),
         "/tasklogs.v1.Tasks/ReportAgent": Method(Rule.OWN_TASK, Kind.WRITE),
         "/tasklogs.v1.Tasks/RotateAgentToken": Method(Rule.OWN_TASK, Kind.WRITE),
         "/tasklogs.v1.TaskAgents/Connect": Method(Rule.AGENT, Kind.AGENT),
         "/tasklogs.v1.TaskAgents/UploadLogSnapshot": Method(Rule.AGENT, Kind.WRITE),
+        "/tasklogs.v1.TaskAgents/UploadLogSnapshotInParts": Method(Rule.AGENT, Kind.WRITE),
         # Probes have no credentials.
         "/grpc.health.v1.Health/Check": Method(Rule.PUBLIC, Kind.OPERATIONS),
         "/grpc.health.v1.Health/List": Method(Rule.PUBLIC, Kind.OPERATIONS),

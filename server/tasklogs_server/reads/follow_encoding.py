@@ -41,10 +41,11 @@ def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
             message.delta.id = event.head.id
             message.delta.base_revision = event.base_revision or 0
             message.delta.revision = event.revision
-            message.delta.keep_bytes = event.delta.keep_bytes
-            message.delta.text = event.delta.text.decode()
             message.delta.time.CopyFrom(timestamp_of(event.head.time))
-            message.delta.content_crc32 = zlib.crc32(event.content)
+            message.delta.content.pieces.add(
+                bytes=event.delta.keep_bytes, text=event.delta.text.decode()
+            )
+            message.delta.content.crc32 = zlib.crc32(event.content)
         case TailWithdrawn():
             message.entry_withdrawn.epoch = event.epoch
             message.entry_withdrawn.id = event.id

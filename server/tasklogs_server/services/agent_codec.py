@@ -59,7 +59,7 @@ def append(message: pb.LogAppend) -> Append:
         tail = TailChange(
             message.tail.id,
             time_of(message.tail.time, "append.tail.time", violations),
-            Delta(message.tail.keep_bytes, message.tail.text.encode()),
+            _delta(message.tail, violations),
         )
     entries: list[Entry] = []
     for entry in message.entries:
@@ -76,6 +76,14 @@ def append(message: pb.LogAppend) -> Append:
         entries=entries,
         waited_seconds=max(0, message.waited_ms) / 1000,
     )
+
+
+def _delta(message: pb.TailDelta, violations: list[FieldViolation]) -> Delta:
+    pieces = message.content.pieces
+    if len(pieces) != 1 or getattr(pieces[0], "from"):
+        violations.append(FieldViolation("append.tail", "UNSUPPORTED"))
+        return Delta(0, b"")
+    return Delta(pieces[0].bytes, pieces[0].text.encode())
 
 
 def state(message: pb.StateReport) -> messages.AgentState:

@@ -79,6 +79,12 @@ class TaskAgentsService:
         else:
             session.end(None)  # it said Goodbye, or its stream ended without one
 
+    async def upload_log_snapshot_in_parts(
+        self, _: AsyncIterator[pb.UploadLogSnapshotInPartsRequest], __: Context, ___: Agent
+    ) -> pb.UploadLogSnapshotInPartsResponse:
+        """Store a whole conversation that comes in several messages."""
+        raise NotImplementedError
+
     async def _handle(self, message: pb.AgentMessage, session: Session) -> bool:
         """Handle one message. Returns True if it was the last."""
         match message.WhichOneof("message"):

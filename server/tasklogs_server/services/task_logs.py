@@ -10,7 +10,7 @@ from typing import Any, cast
 import grpc
 
 from tasklogs.v1 import task_logs_pb2 as pb
-from tasklogs_server.domain.caller import User, visible
+from tasklogs_server.domain.caller import Caller, User, visible
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import TaskRef, parse_task_ref
 from tasklogs_server.domain.read_plan import Source
@@ -66,6 +66,12 @@ class TaskLogsService:
         async with aclosing(messages):
             async for message in messages:
                 await context.write(message)
+
+    async def get_server_info(
+        self, _: pb.GetServerInfoRequest, __: grpc.aio.ServicerContext[Any, Any], ___: Caller
+    ) -> pb.GetServerInfoResponse:
+        """Say what this server is."""
+        raise NotImplementedError
 
     def _query(self, request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
         if request.page_token or request.ByteSize() > _KNOWN_REQUEST_BYTES:

@@ -118,9 +118,13 @@ class TasksService:
         await self._directory.delete(_visible(request.task, caller))
         return pb.DeleteTaskResponse()
 
+    async def update_task(self, request: pb.UpdateTaskRequest, _: Context, caller: User) -> pb.Task:
+        """Change the display name or the labels."""
+        raise NotImplementedError
+
     async def report_build(
         self, request: pb.ReportBuildRequest, _: Context, caller: User
-    ) -> pb.Task:
+    ) -> pb.ReportBuildResponse:
         """Record the state of a workspace build."""
         violations: list[FieldViolation] = []
         ref = _ref_of(request.task, violations)
@@ -137,11 +141,11 @@ class TasksService:
             visible(ref, caller.sees_only),
             lambda facts: report_build(facts, request.build_number, transition, job_status),
         )
-        return _task(task)
+        return pb.ReportBuildResponse(task=_task(task))
 
     async def report_agent(
         self, request: pb.ReportAgentRequest, _: Context, caller: User
-    ) -> pb.Task:
+    ) -> pb.ReportAgentResponse:
         """Record the state of the agent and of the task app."""
         violations: list[FieldViolation] = []
         ref = _ref_of(request.task, violations)
@@ -156,7 +160,7 @@ class TasksService:
             visible(ref, caller.sees_only),
             lambda facts: report_agent(facts, request.build_number, lifecycle, health),
         )
-        return _task(task)
+        return pb.ReportAgentResponse(task=_task(task))
 
     async def rotate_agent_token(
         self, request: pb.RotateAgentTokenRequest, _: Context, caller: User

@@ -199,9 +199,9 @@ def delta(
             id=entry_id,
             base_revision=base,
             revision=revision,
-            keep_bytes=keep,
-            text=text,
-            content_crc32=crc32,
+            content=types_pb2.ContentDelta(
+                pieces=[types_pb2.ContentDelta.Piece(bytes=keep, text=text)], crc32=crc32
+            ),
         ),
     )
 

@@ -61,7 +61,8 @@ class ReferenceStore:
         _check(epoch.has_tail and epoch.entries[-1].id == change.id, "not the tail")
         tail = epoch.entries[-1]
         content = bytearray(tail.content)
-        patch(content, Delta(change.keep_bytes, change.text.encode()))
+        piece = change.content.pieces[0]
+        patch(content, Delta(piece.bytes, piece.text.encode()))
         _check(len(content) <= MAX_CONTENT_BYTES, "too long")
         at = Time(change.time.seconds, change.time.nanos)
         epoch.entries[-1] = Entry(tail.id, tail.type, at, bytes(content), tail.dropped_bytes)

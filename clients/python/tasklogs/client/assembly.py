@@ -150,21 +150,22 @@ class Assembly:
                 f" {message.base_revision}, which is not what this stream sent last"
             )
         before = tail.entry
-        extends = message.keep_bytes == len(tail.content)
-        delta = Delta(message.keep_bytes, message.text.encode())
-        if message.HasField("content_crc32") and message.content_crc32 != _crc32(tail, delta):
+        piece = message.content.pieces[0]
+        extends = piece.bytes == len(tail.content)
+        delta = Delta(piece.bytes, piece.text.encode())
+        if message.content.crc32 != _crc32(tail, delta):
             raise WrongDelta(f"a delta for entry {message.id} does not give the server's content")
-        if max(0, message.keep_bytes) + len(delta.text) > _MAX_ENTRY_BYTES:
+        if max(0, piece.bytes) + len(delta.text) > _MAX_ENTRY_BYTES:
             raise WrongDelta(f"a delta makes entry {message.id} longer than the limit")
         try:
             patch(tail.content, delta)
         except DeltaError as error:
             raise WrongDelta(f"a delta for entry {message.id} {error}") from error
         if extends:
-            content, kept = before.content + message.text, len(before.content)
+            content, kept = before.content + piece.text, len(before.content)
         else:
             content = tail.content.decode()
-            kept = len(content) - len(message.text)
+            kept = len(content) - len(piece.text)
         self._revision = message.revision
         tail.entry = LogEntry(
             before.id,
@@ -175,7 +176,7 @@ class Assembly:
             before.dropped_bytes,
         )
         change = EntryChange(
-            tail.entry, before.revision, kept, appended=message.text if extends else None
+            tail.entry, before.revision, kept, appended=piece.text if extends else None
         )
         return EntriesChanged(cursor, message.epoch, (change,))
 

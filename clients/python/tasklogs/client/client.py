@@ -295,7 +295,8 @@ class TaskLogsClient:
             transition=types_pb2.BuildTransition.ValueType(transition),
             job_status=types_pb2.JobStatus.ValueType(job_status),
         )
-        return decode.task(await self._calls.call(self._opened()._tasks.ReportBuild, request))
+        response = await self._calls.call(self._opened()._tasks.ReportBuild, request)
+        return decode.task(response.task)
 
     async def report_agent(
         self,
@@ -315,7 +316,8 @@ class TaskLogsClient:
             lifecycle=types_pb2.AgentLifecycle.ValueType(lifecycle or 0),
             app_health=types_pb2.AppHealth.ValueType(app_health or 0),
         )
-        return decode.task(await self._calls.call(self._opened()._tasks.ReportAgent, request))
+        response = await self._calls.call(self._opened()._tasks.ReportAgent, request)
+        return decode.task(response.task)
 
     async def rotate_agent_token(self, task: str) -> str:
         """Replace the agent's token; the old one is invalid at once. Raises TaskNotFound."""

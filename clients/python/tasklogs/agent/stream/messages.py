@@ -49,8 +49,9 @@ def log_append(append: Append) -> pb.AgentMessage:
     if append.tail is not None:
         message.tail.id = append.tail.id
         message.tail.time.CopyFrom(_timestamp(append.tail.time))
-        message.tail.keep_bytes = append.tail.delta.keep_bytes
-        message.tail.text = append.tail.delta.text.decode()
+        message.tail.content.pieces.add(
+            bytes=append.tail.delta.keep_bytes, text=append.tail.delta.text.decode()
+        )
     return pb.AgentMessage(append=message)
 
 
