@@ -159,13 +159,15 @@ class Feed:
             return None
         if last.after == revision:
             return last
-        growth = self._growth.since(revision)
+        match last.messages:
+            case [Message(cursor, TailSent() as tail)]:
+                growth = self._growth.since(revision, tail.content)
+            case _:
+                return None
         if growth is None:
             return None
-        [message] = last.messages
-        assert isinstance(message.event, TailSent)
-        event = replace(message.event, base_revision=revision, delta=growth)
-        return Step(revision, last.revision, [Message(message.cursor, event)])
+        event = replace(tail, base_revision=revision, delta=growth)
+        return Step(revision, last.revision, [Message(cursor, event)])
 
     def _add_step(self, messages: Sequence[Message], revision: int) -> None:
         self._last = Step(self.revision, revision, messages)

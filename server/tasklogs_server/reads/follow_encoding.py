@@ -5,7 +5,6 @@ No other module of this package builds messages of the API.
 
 from __future__ import annotations
 
-import zlib
 from typing import assert_never
 
 from tasklogs.v1 import task_logs_pb2 as pb
@@ -18,6 +17,7 @@ from tasklogs_server.reads.follow_events import (
 )
 from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailWithdrawn
+from tasklogs_server.wire.deltas import content_delta
 from tasklogs_server.wire.entries import encode_fields
 from tasklogs_server.wire.enums import TASK_STATUS, status_detail
 from tasklogs_server.wire.times import timestamp_of
@@ -42,10 +42,7 @@ def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
             message.delta.base_revision = event.base_revision or 0
             message.delta.revision = event.revision
             message.delta.time.CopyFrom(timestamp_of(event.head.time))
-            message.delta.content.pieces.add(
-                bytes=event.delta.keep_bytes, text=event.delta.text.decode()
-            )
-            message.delta.content.crc32 = zlib.crc32(event.content)
+            message.delta.content.CopyFrom(content_delta(event.delta, event.crc32))
         case TailWithdrawn():
             message.entry_withdrawn.epoch = event.epoch
             message.entry_withdrawn.id = event.id

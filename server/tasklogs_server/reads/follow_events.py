@@ -20,13 +20,17 @@ class StatusChanged:
 
 @dataclass(frozen=True, slots=True)
 class TailSent:
-    """The tail as it is now, and, if known, the delta from revision `base_revision`."""
+    """The tail as it is now, and, if known, the delta from revision `base_revision`.
+
+    `crc32`: that of the content, if there is a delta.
+    """
 
     epoch: int
     head: TailHead
     content: bytes
     base_revision: int | None
     delta: Delta | None
+    crc32: int = 0
 
     @property
     def revision(self) -> int:

@@ -18,9 +18,11 @@ from tasklogs_server.domain.errors import (
     InvalidFields,
     LimitExceeded,
     ProtocolViolation,
+    Unsupported,
 )
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.ingest import messages
+from tasklogs_server.wire.deltas import delta_of
 from tasklogs_server.wire.enums import AGENT_LIFECYCLE, APP_HEALTH
 from tasklogs_server.wire.times import duration, time_of, timestamp_of
 
@@ -48,7 +50,7 @@ def hello(message: pb.AgentMessage) -> messages.Hello:
 
 
 def append(message: pb.LogAppend) -> Append:
-    """Decode an append. Raises InvalidFields, LimitExceeded."""
+    """Decode an append. Raises InvalidFields, LimitExceeded, Unsupported."""
     if len(message.entries) > _MAX_ENTRIES:
         raise LimitExceeded(Limit.APPEND_ENTRIES, "append", f"at most {_MAX_ENTRIES} entries", None)
     violations: list[FieldViolation] = []
@@ -59,7 +61,7 @@ def append(message: pb.LogAppend) -> Append:
         tail = TailChange(
             message.tail.id,
             time_of(message.tail.time, "append.tail.time", violations),
-            _delta(message.tail, violations),
+            *_delta(message.tail, violations),
         )
     entries: list[Entry] = []
     for entry in message.entries:
@@ -78,12 +80,12 @@ def append(message: pb.LogAppend) -> Append:
     )
 
 
-def _delta(message: pb.TailDelta, violations: list[FieldViolation]) -> Delta:
-    pieces = message.content.pieces
-    if len(pieces) != 1 or getattr(pieces[0], "from"):
-        violations.append(FieldViolation("append.tail", "UNSUPPORTED"))
-        return Delta(0, b"")
-    return Delta(pieces[0].bytes, pieces[0].text.encode())
+def _delta(message: pb.TailDelta, violations: list[FieldViolation]) -> tuple[Delta, int]:
+    match message.WhichOneof("form"):
+        case "content":
+            return delta_of(message.content, "append.tail.content", violations)
+        case None:
+            raise Unsupported("the form of this change of the tail (append.tail)")
 
 
 def state(message: pb.StateReport) -> messages.AgentState:

@@ -13,6 +13,7 @@ from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.records import Commit, EpochOpened, TailHead, TailWithdrawn, Task
+from tasklogs_server.store.tail_parts import deltas_of
 from tasklogs_server.store.task_rows import TASK_COLUMNS, TASK_TABLES, LeaseTerms, task_of
 
 if TYPE_CHECKING:
@@ -160,13 +161,14 @@ class EntriesChanged:
 class TailChanged:
     """The tail in parts: its content `base`, and the deltas to apply to `base`.
 
-    `base` None: the content that the caller holds.
+    `base` None: the content that the caller holds. `crc32`: that of the result, if it is known.
     """
 
     epoch: int
     head: TailHead
     base: bytes | None
     deltas: Sequence[Delta]
+    crc32: int | None = None
 
     @property
     def revision(self) -> int:
@@ -254,8 +256,8 @@ def changes_of(commit: Commit) -> Sequence[Change]:
     if commit.part is not None:
         if tail is None:
             raise LogCorrupt
-        growth = Delta(commit.part.keep_bytes, commit.part.text)
-        changes.append(TailChanged(head.epoch, tail, None, [growth]))
+        part = commit.part
+        changes.append(TailChanged(head.epoch, tail, None, [part.delta], part.crc32))
     changes.sort(key=_REVISION)
     return _joined(changes)
 
@@ -274,10 +276,7 @@ def _changes_of(row: asyncpg.Record) -> Changes:
     if not more and row["tail_keeps"] is not None:
         if tail is None:
             raise LogCorrupt
-        deltas = [
-            Delta(keep_bytes, text)
-            for keep_bytes, text in zip(row["tail_keeps"], row["tail_texts"], strict=True)
-        ]
+        deltas = deltas_of(row["tail_keeps"], row["tail_texts"])
         changes.append(TailChanged(task.head.epoch, tail, row["tail_content"], deltas))
     changes.sort(key=_REVISION)
     return Changes(task, _joined(changes), reached, more)

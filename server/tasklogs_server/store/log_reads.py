@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from tasklogs.log import delta
+from tasklogs.log.content import Content
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.tail_parts import deltas_of
 from tasklogs_server.store.task_rows import (
     FACT_COLUMNS,
     LEASE_OVER,
@@ -254,13 +255,11 @@ def _encoded_tail(row: asyncpg.Record) -> bytes:
     )
 
 
-def _fold(base: bytes, keeps: list[int] | None, texts: list[bytes] | None) -> bytes:
-    if not keeps or not texts:
-        return base
-    content = bytearray(base)
+def _fold(base: bytes, keeps: list[int | None] | None, texts: list[bytes] | None) -> bytes:
+    content = Content(base)
     try:
-        for keep_bytes, text in zip(keeps, texts, strict=True):
-            delta.patch(content, delta.Delta(keep_bytes, text))
+        for delta in deltas_of(keeps, texts):
+            content.patch(delta)
     except ValueError as error:
         raise LogCorrupt from error
-    return bytes(content)
+    return bytes(content.data)

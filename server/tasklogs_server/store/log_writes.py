@@ -16,6 +16,7 @@ from tasklogs_server.store.connections import Connections, each_or_alone
 from tasklogs_server.store.errors import is_connection_lost, may_concern_one_block
 from tasklogs_server.store.named_parameters import NamedStatement
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
+from tasklogs_server.store.tail_parts import columns_of
 
 _log = structlog.get_logger(__name__)
 
@@ -191,6 +192,7 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
     if withdrawn:
         taken = {(row.epoch, row.ordinal) for row in rows}
         withdrawn = [event for event in withdrawn if (event.epoch, event.ordinal) not in taken]
+    keep_bytes, text = (None, None) if part is None else columns_of(part.delta)
     return _COMMIT.arguments(
         {
             "task_id": commit.task_id,
@@ -220,8 +222,8 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
             "row_contents": [row.content for row in rows],
             "drops_parts": commit.drops_parts,
             "part_revision": None if part is None else part.revision,
-            "part_keep_bytes": None if part is None else part.keep_bytes,
-            "part_text": None if part is None else part.text,
+            "part_keep_bytes": keep_bytes,
+            "part_text": text,
             "event_revisions": [event.revision for event in events],
             "event_epochs": [event.epoch for event in events],
             "event_ordinals": [

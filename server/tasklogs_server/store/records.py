@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from tasklogs.log.delta import Delta
 from tasklogs.log.entry import EntryType, Time
 from tasklogs_server.domain.status import Facts
 
@@ -111,11 +112,11 @@ class EntryRow:
 
 @dataclass(frozen=True, slots=True)
 class TailPart:
-    """A change of the tail: keep its first `keep_bytes` bytes, then append `text`."""
+    """A change of the tail. `crc32`: that of the content afterwards. It is not stored."""
 
     revision: int
-    keep_bytes: int
-    text: bytes
+    delta: Delta
+    crc32: int
 
 
 @dataclass(frozen=True, slots=True)

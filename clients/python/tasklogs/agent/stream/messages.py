@@ -7,6 +7,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tasklogs import delta_codec
 from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position, StoredTail
 from tasklogs.log.entry import Entry, EntryType, Time
@@ -49,9 +50,7 @@ def log_append(append: Append) -> pb.AgentMessage:
     if append.tail is not None:
         message.tail.id = append.tail.id
         message.tail.time.CopyFrom(_timestamp(append.tail.time))
-        message.tail.content.pieces.add(
-            bytes=append.tail.delta.keep_bytes, text=append.tail.delta.text.decode()
-        )
+        message.tail.content.CopyFrom(delta_codec.encode(append.tail.delta, append.tail.crc32))
     return pb.AgentMessage(append=message)
 
 
