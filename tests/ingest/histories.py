@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tasklogs_server.ingest.draft import Draft
 from tasklogs_server.store.records import Commit, EpochOpened, LogHead, TailPart, TailWithdrawn
+from tests.support.fixtures.content_deltas import cut, result_of
 
 TASK = UUID(int=1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,7 +29,8 @@ _TEXT = st.text(st.sampled_from("ab€𝄞\0"), max_size=12)
 _TEXTS = st.lists(_TEXT, max_size=3)
 _KINDS = [
     *("open", "entries", "entries", "grow", "grow", "grow", "replace", "withdraw"),
-    *("grow and entries", "take", "take", "take", "fold", "release", "reconnect"),
+    *("cut", "cut", "cut", "grow and entries", "cut and entries"),
+    *("take", "take", "take", "take", "fold", "release", "reconnect"),
 ]
 OPERATIONS = st.lists(
     st.tuples(
@@ -72,10 +75,11 @@ class ModelStore:
 
     def tail_content(self) -> bytes:
         """Fold the tail's parts into its row."""
-        content = bytearray(self.rows[self.head.epoch, self.head.entries - 1][2])
+        content = self.rows[self.head.epoch, self.head.entries - 1][2]
         for part in self.parts:
-            delta.patch(content, delta.Delta(part.keep_bytes, part.text))
-        return bytes(content)
+            content = delta.apply(content, part.delta)
+            assert part.crc32 == zlib.crc32(content)
+        return content
 
     def epochs(self) -> list[list[types_pb2.TaskLogEntry]]:
         """Read everything back, as a client decodes it."""
@@ -148,8 +152,13 @@ class History:
                 self._append(entries=[replaced, *self._new(texts[:number], 0)])
             case "withdraw" if self.has_tail:
                 self._withdraw(self._new(texts, number))
-            case "grow and entries" if self.has_tail:
-                tail = self._grown(texts[0] if texts else "", number)
+            case "cut" if self.has_tail:
+                self._append(tail=self._cut(texts, number))
+            case "grow and entries" | "cut and entries" if self.has_tail:
+                if kind == "cut and entries":
+                    tail = self._cut(texts, number)
+                else:
+                    tail = self._grown(texts[0] if texts else "", number)
                 self._append(tail=tail, entries=self._new(texts, 0))
 
     def next_commit(self) -> Commit | None:
@@ -192,11 +201,21 @@ class History:
         tail = self._tail
         kept = tail.content.decode()
         keep_bytes = len(kept[: max(0, len(kept) - number // 2)].encode())
-        time = self._now()
-        self.epochs[-1][-1] = replace(
-            tail, content=tail.content[:keep_bytes] + text.encode(), time=time
-        )
-        return TailChange(tail.id, time, delta.Delta(keep_bytes, text.encode()))
+        return self._changed(delta.Delta.keeping(keep_bytes, text.encode()))
+
+    def _cut(self, texts: Sequence[str], number: int) -> TailChange:
+        """Make a piece for each text, from all over the tail."""
+        cuts = [
+            (7 * index + number, 40 - 5 * index - number, text)
+            for index, text in enumerate(texts or [""])
+        ]
+        return self._changed(cut(self._tail.content, cuts))
+
+    def _changed(self, change: delta.Delta) -> TailChange:
+        tail, time = self._tail, self._now()
+        content = result_of(tail.content, change)
+        self.epochs[-1][-1] = replace(tail, content=content, time=time)
+        return TailChange(tail.id, time, change, zlib.crc32(content))
 
     def _withdraw(self, entries: Sequence[Entry]) -> None:
         self.epochs[-1].pop()

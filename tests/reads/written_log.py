@@ -82,7 +82,10 @@ class WrittenLog:
 
     async def grow(self, id_: int, text: str, *, keep_bytes: int) -> None:
         """Commit a change of the tail."""
-        delta = Delta(keep_bytes, text.encode())
+        await self.change(id_, Delta.keeping(keep_bytes, text.encode()))
+
+    async def change(self, id_: int, delta: Delta) -> None:
+        """Commit any change of the tail."""
         await self.append(Append(1, tail=TailChange(id_, Time(id_, 0), delta)))
 
     async def withdraw(self, *entries: Entry) -> None:

@@ -12,12 +12,15 @@ import pytest
 
 from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.errors import TaskLogsRpcError
+from tasklogs.log.delta import Delta, Piece
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.services import task_agents
-from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.log.vectors import delta_of, delta_vectors
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta, tail_pieces
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.content_deltas import content_delta
 from tests.support.fixtures.refusals import refused, refused_stream
 from tests.support.fixtures.reports import TASK, get_task, report_build
 from tests.support.fixtures.server import Server
@@ -190,10 +193,99 @@ BAD_FIELDS: dict[str, tuple[pb.LogAppend, str]] = {
     ),
     "no time": (pb.LogAppend(sequence=2, entries=[entry(time=None)]), "append.entries.time"),
     "a tail without a time": (
-        pb.LogAppend(sequence=2, tail=pb.TailDelta(id=1, keep_bytes=4)),
+        pb.LogAppend(
+            sequence=2,
+            tail=pb.TailDelta(id=1, content=content_delta("tail", Delta.keeping(4, b"!"))),
+        ),
         "append.tail.time",
     ),
+    "a change of the tail without a checksum": (
+        pb.LogAppend(sequence=2, tail=tail_delta(1, 4, "!")),
+        "append.tail.content.crc32: is required",
+    ),
+    "a change of the tail without pieces": (
+        pb.LogAppend(sequence=2, tail=tail_pieces(1, Delta(()), crc32=0)),
+        "append.tail.content.pieces",
+    ),
+    "a change of the tail of too many pieces": (
+        pb.LogAppend(sequence=2, tail=tail_pieces(1, Delta((Piece(0, 0),) * 4097), crc32=0)),
+        "append.tail.content.pieces",
+    ),
 }
+
+
+def _of_tomorrow() -> pb.TailDelta:
+    """A change of the tail whose form this server does not know: field 15 of the oneof."""
+    change = pb.TailDelta(id=1)
+    change.time.seconds = 1_700_000_001
+    change.MergeFromString(b"\x7a\x05later")
+    return change
+
+
+UNKNOWN_FORMS: dict[str, pb.LogAppend] = {
+    "a later form": pb.LogAppend(sequence=2, tail=_of_tomorrow()),
+    "no form": pb.LogAppend(sequence=2, tail=pb.TailDelta(id=1, time=_of_tomorrow().time)),
+    "a later form, and entries": pb.LogAppend(
+        sequence=2, tail=_of_tomorrow(), entries=[log_entry(2, "new")]
+    ),
+    "a later form after a new epoch": pb.LogAppend(
+        sequence=2, open_epoch=True, tail=_of_tomorrow()
+    ),
+}
+
+
+@pytest.mark.parametrize("append", UNKNOWN_FORMS.values(), ids=UNKNOWN_FORMS.keys())
+async def test_a_change_of_the_tail_in_an_unknown_form_is_refused_and_stores_nothing(
+    server: Server, append: pb.LogAppend
+) -> None:
+    async with _agent(server) as agent:
+        await _begin(agent)
+        await agent.send_as_it_is(pb.AgentMessage(append=append))
+        ended = await agent.ended()
+    assert (ended.code, ended.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNSUPPORTED")
+    assert agent.acks == [1]
+    assert await _stored(server) == ["sealed", "tail"]
+
+
+async def test_a_change_of_another_base_is_refused_and_the_next_stream_starts_from_welcome(
+    server: Server,
+) -> None:
+    token = (await server.create_task()).agent_token
+    async with ScriptedAgent.connect(server, token) as agent:
+        await _begin(agent)
+        agent.tail = b"TAIL"  # what this agent believes to be stored
+        await agent.append(tail=tail_delta(1, 4, "!"), entries=[log_entry(2, "new")])
+        ended = await agent.ended()
+    assert (ended.code, ended.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "PROTOCOL_VIOLATION")
+    assert agent.acks == [1]
+    assert await _stored(server) == ["sealed", "tail"]
+    async with ScriptedAgent.connect(server, token) as agent:
+        assert agent.welcome.tail.content_bytes == 4
+        agent.tail = b"tail"
+        await agent.append(tail=tail_delta(1, 4, "!"), entries=[log_entry(2, "new")])
+        await agent.acked()
+    assert await _stored(server) == ["sealed", "tail!", "new"]
+
+
+async def test_the_vectors_of_changes_are_stored(server: Server) -> None:
+    async with _agent(server) as agent:
+        for vector in delta_vectors()["applied"]:
+            await agent.append(open_epoch=True, entries=[log_entry(0, vector["base"])])
+            await agent.append(tail=tail_pieces(0, delta_of(vector), crc32=vector["crc32"]))
+            await agent.acked()
+            assert await _stored(server) == [vector["result"]], vector["why"]
+
+
+async def test_repeated_ranges_cannot_fill_the_servers_memory(server: Server) -> None:
+    """4096 pieces of 1 MiB: the message has 40 KB, the result would have 4 GiB."""
+    async with _agent(server) as agent:
+        await agent.append(open_epoch=True, entries=[log_entry(0, "x" * MIB)])
+        await agent.acked()
+        bomb = Delta((Piece(0, MIB),) * 4096)
+        await agent.append(tail=tail_pieces(0, bomb, crc32=0))
+        ended = await agent.ended()
+    assert ended.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert [len(one) for one in await _stored(server)] == [MIB]
 
 
 @pytest.mark.parametrize("append", VIOLATIONS.values(), ids=VIOLATIONS.keys())
@@ -220,7 +312,7 @@ async def test_an_append_with_a_bad_field_ends_the_stream_by_its_name_and_stores
     async with _agent(server) as agent:
         await _begin(agent)
 
-        await agent.send(pb.AgentMessage(append=append))
+        await agent.send_as_it_is(pb.AgentMessage(append=append))
         ended = await agent.ended()
 
     assert ended.code is grpc.StatusCode.INVALID_ARGUMENT

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
+from tasklogs.log.delta import Delta
 from tasklogs.log.entry import EntryType, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tasklogs_server.domain.names import TaskId
@@ -118,7 +119,7 @@ class Log:
         if grow is not None:
             assert tail is not None
             revision += 1
-            part = TailPart(revision, keep or 0, grow)
+            part = TailPart(revision, Delta.keeping(keep or 0, grow), 0)
             tail = replace(tail, revision=revision, part_bytes=tail.part_bytes + len(grow))
         return Commit(
             self.task_id,

@@ -5,6 +5,7 @@ No other module of this package builds messages of the API.
 
 from __future__ import annotations
 
+import zlib
 from typing import assert_never
 
 from tasklogs.v1 import task_logs_pb2 as pb
@@ -42,7 +43,8 @@ def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
             message.delta.base_revision = event.base_revision or 0
             message.delta.revision = event.revision
             message.delta.time.CopyFrom(timestamp_of(event.head.time))
-            message.delta.content.CopyFrom(content_delta(event.delta, event.crc32))
+            crc32 = zlib.crc32(event.content) if event.crc32 is None else event.crc32
+            message.delta.content.CopyFrom(content_delta(event.delta, crc32))
         case TailWithdrawn():
             message.entry_withdrawn.epoch = event.epoch
             message.entry_withdrawn.id = event.id

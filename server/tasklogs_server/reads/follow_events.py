@@ -22,7 +22,7 @@ class StatusChanged:
 class TailSent:
     """The tail as it is now, and, if known, the delta from revision `base_revision`.
 
-    `crc32`: that of the content, if there is a delta.
+    `crc32`: that of the content. None: it is not computed yet.
     """
 
     epoch: int
@@ -30,7 +30,7 @@ class TailSent:
     content: bytes
     base_revision: int | None
     delta: Delta | None
-    crc32: int = 0
+    crc32: int | None = None
 
     @property
     def revision(self) -> int:

@@ -100,7 +100,7 @@ class TailFold:
             whole,
             None if held is None else held.revision,
             delta,
-            0 if delta is None else content.crc32,
+            None if delta is None else content.crc32,
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 
+from tasklogs import delta_codec
 from tasklogs.log import digest
-from tasklogs.log.delta import Delta, patch
+from tasklogs.log.delta import apply
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs.v1 import task_agents_pb2 as pb
@@ -60,12 +62,12 @@ class ReferenceStore:
     def _grow(self, epoch: Epoch, change: pb.TailDelta) -> None:
         _check(epoch.has_tail and epoch.entries[-1].id == change.id, "not the tail")
         tail = epoch.entries[-1]
-        content = bytearray(tail.content)
-        piece = change.content.pieces[0]
-        patch(content, Delta(piece.bytes, piece.text.encode()))
-        _check(len(content) <= MAX_CONTENT_BYTES, "too long")
+        _check(change.WhichOneof("form") == "content", "an unknown form")
+        content = apply(tail.content, delta_codec.decode(change.content))
+        _check(change.content.HasField("crc32"), "no checksum")
+        _check(change.content.crc32 == zlib.crc32(content), "the checksum is wrong")
         at = Time(change.time.seconds, change.time.nanos)
-        epoch.entries[-1] = Entry(tail.id, tail.type, at, bytes(content), tail.dropped_bytes)
+        epoch.entries[-1] = Entry(tail.id, tail.type, at, content, tail.dropped_bytes)
         self.revision += 1
 
     def _add(self, epoch: Epoch, message: object) -> None:
