@@ -95,8 +95,12 @@ class Log:
         withdraw: bool = False,
         grow: bytes | None = None,
         keep: int | None = None,
+        change: Delta | None = None,
     ) -> Commit:
-        """Make the next commit: open an epoch or withdraw the tail, then add entries; or grow."""
+        """Make the next commit: open an epoch or withdraw the tail, then add entries; or grow.
+
+        `change`: any change of the tail, in place of `grow` and `keep`.
+        """
         head = self.head
         revision, epoch, entries, size = head.revision, head.epoch, head.entries, head.bytes
         total_rows = head.rows + open_epoch + len(contents)
@@ -117,10 +121,13 @@ class Log:
             tail = TailHead(entries, EntryType.OUTPUT, Time(entries + 1, 0), revision, 0, 0)
             entries, size = entries + 1, size + len(content)
         if grow is not None:
+            change = Delta.keeping(keep or 0, grow)
+        if change is not None:
             assert tail is not None
             revision += 1
-            part = TailPart(revision, Delta.keeping(keep or 0, grow), 0)
-            tail = replace(tail, revision=revision, part_bytes=tail.part_bytes + len(grow))
+            part = TailPart(revision, change, 0)
+            part_bytes = tail.part_bytes + max(1, change.text_bytes)
+            tail = replace(tail, revision=revision, part_bytes=part_bytes)
         return Commit(
             self.task_id,
             self.fence,

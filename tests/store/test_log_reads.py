@@ -8,8 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasklogs.log.delta import Delta, Piece
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskName
+from tasklogs_server.reads.feed import messages_of
+from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import PageQuery
 from tests.store.logs import Connection, Log, decoded, new_task
@@ -137,6 +140,42 @@ async def test_a_tail_of_1500_parts_is_folded_when_it_is_read(log: Log, sql: Con
     assert entry.content == expected.decode()
     assert entry.revision == revision + 1500
     assert await log.store.sessions.tail_content(log.task_id) == bytes(expected)
+
+
+async def test_parts_of_pieces_are_folded_when_they_are_read(log: Log, sql: Connection) -> None:
+    await log.write(log.commit([b"left right"], open_epoch=True))
+    await log.write(log.commit(change=Delta((Piece(5, 5, b" "), Piece(0, 4, "é".encode())))))
+    await log.write(log.commit(grow=b"!", keep=12))
+    await log.write(log.commit(change=Delta((Piece(0, 6), Piece(0, 6), Piece(12, 1)))))
+    assert await log.contents() == ["right right !"]
+    assert await log.store.sessions.tail_content(log.task_id) == b"right right !"
+    keeps = await sql.fetch("SELECT keep_bytes FROM log_tail_parts ORDER BY revision")
+    assert [row["keep_bytes"] for row in keeps] == [None, 12, None]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [b"\xff\xff", b"", b"\x0a\x02\x10\x63", b"\x0a\x03\x1a\x01\xff"],
+    ids=["no message", "no pieces", "past the end", "no text"],
+)
+async def test_stored_pieces_that_cannot_be_used_are_corruption(
+    log: Log, sql: Connection, stored: bytes
+) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    await log.write(log.commit(change=Delta((Piece(0, 1), Piece(0, 1)))))
+    await sql.execute("UPDATE log_tail_parts SET text = $1", stored)
+    page = await log.page()
+    with pytest.raises(LogCorrupt):
+        page.entries  # noqa: B018
+    with pytest.raises(LogCorrupt):
+        await log.store.sessions.tail_content(log.task_id)
+    with pytest.raises(LogCorrupt):
+        await _follow(log)
+
+
+async def _follow(log: Log) -> None:
+    read = await log.store.changes.since(log.task_id, 0)
+    messages_of(TailFold(), log.task_id, read.changes, read.task.head.tail)
 
 
 async def test_a_part_that_does_not_fit_is_corruption(log: Log) -> None:

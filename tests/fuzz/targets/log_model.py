@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field, replace
 
+from tasklogs import delta_codec
 from tasklogs.log import digest
+from tasklogs.log.delta import DeltaError, apply
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
@@ -54,9 +57,14 @@ class LogModel:
         if not self.has_tail:
             return None
         tail = self.epochs[-1][-1]
-        if change.id != tail.id or not 0 <= change.keep_bytes <= len(tail.content):
+        if change.id != tail.id or not change.content.HasField("crc32"):
             return None
-        content = tail.content[: change.keep_bytes] + change.text.encode()
+        try:
+            content = apply(tail.content, delta_codec.decode(change.content))
+        except DeltaError:
+            return None
+        if zlib.crc32(content) != change.content.crc32:
+            return None
         time = Time(change.time.seconds, change.time.nanos)
         return self._ending_with(self.epochs[-1][:-1], replace(tail, time=time, content=content))
 
