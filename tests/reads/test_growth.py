@@ -88,9 +88,11 @@ async def test_a_follower_that_keeps_up_gets_pieces_as_they_came(world: World) -
         for each in (one, whole):
             await each.heard("caught_up")
         pieces = Delta((Piece(0, 100, b"2"), Piece(101, 100)))
-        await world.log.change(0, pieces)
-        for each in (one, whole):
-            await each.reached(world.log.revision)
+        # From the first of these changes on, the feed holds the tail.
+        for change in (Delta.keeping(201, b""), pieces):
+            await world.log.change(0, change)
+            for each in (one, whole):
+                await each.reached(world.log.revision)
         [delta] = [each.delta for each in one.messages if each.HasField("delta")]
         assert delta_codec.decode(delta.content) == pieces
         assert delta.content.crc32 == zlib.crc32(b"a" * 100 + b"2" + b"b" * 100)

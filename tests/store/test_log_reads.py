@@ -149,7 +149,9 @@ async def test_parts_of_pieces_are_folded_when_they_are_read(log: Log, sql: Conn
     await log.write(log.commit(change=Delta((Piece(0, 6), Piece(0, 6), Piece(12, 1)))))
     assert await log.contents() == ["right right !"]
     assert await log.store.sessions.tail_content(log.task_id) == b"right right !"
-    keeps = await sql.fetch("SELECT keep_bytes FROM log_tail_parts ORDER BY revision")
+    keeps = await sql.fetch(
+        "SELECT keep_bytes FROM log_tail_parts WHERE task_id = $1 ORDER BY revision", log.task_id
+    )
     assert [row["keep_bytes"] for row in keeps] == [None, 12, None]
 
 
@@ -163,7 +165,7 @@ async def test_stored_pieces_that_cannot_be_used_are_corruption(
 ) -> None:
     await log.write(log.commit([b"a"], open_epoch=True))
     await log.write(log.commit(change=Delta((Piece(0, 1), Piece(0, 1)))))
-    await sql.execute("UPDATE log_tail_parts SET text = $1", stored)
+    await sql.execute("UPDATE log_tail_parts SET text = $2 WHERE task_id = $1", log.task_id, stored)
     page = await log.page()
     with pytest.raises(LogCorrupt):
         page.entries  # noqa: B018

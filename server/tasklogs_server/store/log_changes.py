@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -168,7 +168,7 @@ class TailChanged:
     head: TailHead
     base: bytes | None
     deltas: Sequence[Delta]
-    crc32: int | None = None
+    crc32: int | None = field(default=None, compare=False)
 
     @property
     def revision(self) -> int:
