@@ -18,6 +18,7 @@ from tasklogs_server.domain.errors import (
     InvalidFields,
     LimitExceeded,
     ProtocolViolation,
+    Unsupported,
 )
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.ingest import messages
@@ -48,7 +49,7 @@ def hello(message: pb.AgentMessage) -> messages.Hello:
 
 
 def append(message: pb.LogAppend) -> Append:
-    """Decode an append. Raises InvalidFields, LimitExceeded."""
+    """Decode an append. Raises InvalidFields, LimitExceeded, Unsupported."""
     if len(message.entries) > _MAX_ENTRIES:
         raise LimitExceeded(Limit.APPEND_ENTRIES, "append", f"at most {_MAX_ENTRIES} entries", None)
     violations: list[FieldViolation] = []
@@ -63,7 +64,7 @@ def append(message: pb.LogAppend) -> Append:
         )
     entries: list[Entry] = []
     for entry in message.entries:
-        entries.append(_entry(entry, violations))
+        entries.append(_entry(entry, "append.entries", violations))
         if len(violations) >= _MAX_VIOLATIONS:
             break
     if violations:
@@ -166,25 +167,34 @@ def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
     return entries
 
 
-def _entry(message: types.TaskLogEntry, violations: list[FieldViolation]) -> Entry:
+def _entry(message: types.TaskLogEntry, field: str, violations: list[FieldViolation]) -> Entry:
+    """Decode an entry. `field` is the path of its list.
+
+    Raises Unsupported for a type that this server does not know.
+    """
     if not message.HasField("id") or message.id < 0:
-        violations.append(FieldViolation("append.entries.id", "is required, from 0"))
+        violations.append(FieldViolation(f"{field}.id", "is required, from 0"))
     if message.dropped_bytes < 0:
-        violations.append(FieldViolation("append.entries.dropped_bytes", "must not be negative"))
-    try:
-        type_ = EntryType(message.type)
-    except ValueError:
-        violations.append(FieldViolation("append.entries.type", "is not a TASK_LOG_TYPE value"))
-        type_ = EntryType.OUTPUT
+        violations.append(FieldViolation(f"{field}.dropped_bytes", "must not be negative"))
     if not message.HasField("time"):
-        violations.append(FieldViolation("append.entries.time", "is required"))
+        violations.append(FieldViolation(f"{field}.time", "is required"))
     return Entry(
         id=message.id,
-        type=type_,
-        time=time_of(message.time, "append.entries.time", violations),
+        type=_type(message.type, field, violations),
+        time=time_of(message.time, f"{field}.time", violations),
         content=message.content.encode(),
         dropped_bytes=message.dropped_bytes,
     )
+
+
+def _type(number: int, field: str, violations: list[FieldViolation]) -> EntryType:
+    if number == types.TASK_LOG_TYPE_UNSPECIFIED:
+        violations.append(FieldViolation(f"{field}.type", "is required"))
+        return EntryType.OUTPUT
+    try:
+        return EntryType(number)
+    except ValueError:
+        raise Unsupported(f"entries of type {number}") from None
 
 
 def _message(item: Value, field: str, violations: list[FieldViolation]) -> Entry | None:
