@@ -14,8 +14,8 @@ from tasklogs.log.entry import NO_NAMES, Entry, Names, Time
 class StoredTail:
     """The stored tail as `Welcome` describes it.
 
-    Only the length in bytes and the SHA-256 of the content are known. `type` is one of EntryType, or
-    the number of a type that this version does not know.
+    Only the length in bytes and the SHA-256 of the content are known. `type` is one of EntryType,
+    or the number of a type that this version does not know.
     """
 
     id: int
