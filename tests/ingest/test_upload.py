@@ -74,9 +74,7 @@ async def test_an_upload_of_stored_entries_with_names_changes_nothing(
     grown = [*named[:2], replace(named[2], content=b"cc")]
     assert (await desk.uploads.upload(task, grown)).revision == stored.revision + 1
     read = decoded(await desk.store.reads.page(TaskId(task), PageQuery()))
-    assert [(one.source_id, one.name, one.call_id) for one in read] == [
-        one.names for one in grown
-    ]
+    assert [(one.source_id, one.name, one.call_id) for one in read] == [one.names for one in grown]
     assert len(await epochs(desk, task)) == 1
 
 

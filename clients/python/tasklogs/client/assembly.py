@@ -6,7 +6,7 @@ Pure: no connection, no waiting.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasklogs.client import decode
 from tasklogs.client.entry import LogEntry
@@ -167,13 +167,12 @@ class Assembly:
             content = tail.content.decode()
             kept = len(content) - len(piece.text)
         self._revision = message.revision
-        tail.entry = LogEntry(
-            before.id,
-            before.type,
-            content,
-            decode.nanoseconds(message.time) if message.HasField("time") else before.time_ns,
-            message.revision,
-            before.dropped_bytes,
+        has_time = message.HasField("time")
+        tail.entry = replace(
+            before,
+            content=content,
+            time_ns=decode.nanoseconds(message.time) if has_time else before.time_ns,
+            revision=message.revision,
         )
         change = EntryChange(
             tail.entry, before.revision, kept, appended=piece.text if extends else None
