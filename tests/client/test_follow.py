@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -127,6 +128,23 @@ async def test_every_event_has_its_type_and_cursor(
     assert events[3] == EntryWithdrawn("c4", epoch=1, id=1, revision=4)
     assert events[4] == EpochStarted("c5", epoch=2, revision=5)
     assert server.follows == [task_logs_pb2.FollowTaskLogsRequest(task=TASK, tail=5, deltas=True)]
+
+
+async def test_an_entry_that_grows_keeps_its_names(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    whole = entry(1, "a", 1)
+    whole.source_id, whole.name, whole.call_id = "m1", "bash", "c1"
+    grown = delta("c2", 1, 1, 2, keep=1, text="b", crc32=zlib.crc32(b"ab"))
+    server.streams = [[status("c0", ACTIVE), entries("c1", whole), grown, HOLD]]
+
+    events = await take(client.follow(TASK), 3)
+
+    assert contents(events) == [(1, "a"), (1, "ab")]
+    changed = [
+        one for event in events if isinstance(event, EntriesChanged) for one in event.entries
+    ]
+    assert [(one.source_id, one.name, one.call_id) for one in changed] == [("m1", "bash", "c1")] * 2
 
 
 async def test_growth_is_yielded_as_the_whole_entry_and_the_appended_text(

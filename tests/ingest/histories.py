@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasklogs.log import delta, digest
 from tasklogs.log.append import Append, TailChange
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import NO_NAMES, Entry, EntryType, Names, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tasklogs_server.ingest.draft import Draft
 from tasklogs_server.store.records import Commit, EpochOpened, LogHead, TailPart, TailWithdrawn
@@ -24,6 +24,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EMPTY_HEAD = LogHead(0, 0, 0, digest.EMPTY, 0, None, None)
 
 Operation: TypeAlias = "tuple[str, Sequence[str], int]"
+ShownEntry: TypeAlias = tuple[int, int, int, str, Names]
+"""Id, type, seconds, content and names."""
 
 _TEXT = st.text(st.sampled_from("ab€𝄞\0"), max_size=12)
 _TEXTS = st.lists(_TEXT, max_size=3)
@@ -32,6 +34,8 @@ _KINDS = [
     *("cut", "cut", "cut", "grow and entries", "cut and entries"),
     *("take", "take", "take", "take", "fold", "release", "reconnect"),
 ]
+_TYPES = list(EntryType)
+_NAMES = [NO_NAMES, Names(call_id="c1"), Names("m\0", "€", "c" * 255), NO_NAMES, Names(name="bash")]
 OPERATIONS = st.lists(
     st.tuples(
         st.sampled_from(_KINDS),
@@ -188,7 +192,9 @@ class History:
         made = []
         for text in texts:
             self._ids += 1 + gap
-            made.append(Entry(self._ids, EntryType.OUTPUT, self._now(), text.encode()))
+            type_ = _TYPES[self._ids % len(_TYPES)]
+            names = _NAMES[self._ids % len(_NAMES)]
+            made.append(Entry(self._ids, type_, self._now(), text.encode(), names=names))
         return made
 
     def _open(self, texts: Sequence[str]) -> None:
@@ -239,19 +245,31 @@ class History:
         self.draft.apply(Append(self._sequence, open_epoch, withdraw_tail, tail, entries))
 
 
-def as_read(epochs: Sequence[Sequence[Entry]]) -> list[list[tuple[int, int, int, str]]]:
+def as_read(epochs: Sequence[Sequence[Entry]]) -> list[list[ShownEntry]]:
     """Return a model's entries in the form of `shown`."""
     return [
-        [(entry.id, entry.type, entry.time.seconds, entry.content.decode()) for entry in epoch]
+        [
+            (entry.id, entry.type, entry.time.seconds, entry.content.decode(), entry.names)
+            for entry in epoch
+        ]
         for epoch in epochs
     ]
 
 
 def shown(
     epochs: Sequence[Sequence[types_pb2.TaskLogEntry]],
-) -> list[list[tuple[int, int, int, str]]]:
+) -> list[list[ShownEntry]]:
     """Return entries that were read back, without revisions."""
     return [
-        [(entry.id, entry.type, entry.time.seconds, entry.content) for entry in epoch]
+        [
+            (
+                entry.id,
+                entry.type,
+                entry.time.seconds,
+                entry.content,
+                Names(entry.source_id, entry.name, entry.call_id),
+            )
+            for entry in epoch
+        ]
         for epoch in epochs
     ]

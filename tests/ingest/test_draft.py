@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from tasklogs.log import delta as delta_module
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta, Piece
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.domain.errors import LimitExceeded, ProtocolViolation, TaskLogsError
 from tasklogs_server.domain.names import TaskId
@@ -174,6 +174,18 @@ REFUSED = {
     "a tail that changes its type": (
         opened(entry(3)),
         Append(2, entries=[entry(3, type_=EntryType.INPUT)]),
+    ),
+    "a tail that changes its source_id": (
+        opened(entry(3)),
+        Append(2, entries=[replace(entry(3), names=Names(source_id="m"))]),
+    ),
+    "a tail that changes its name": (
+        opened(replace(entry(3), names=Names(name="m"))),
+        Append(2, entries=[entry(3)]),
+    ),
+    "a tail that changes its call_id": (
+        opened(replace(entry(3), names=Names(call_id="m"))),
+        Append(2, entries=[replace(entry(3), names=Names(call_id="n"))]),
     ),
     "a delta for a sealed entry": (opened(entry(0), entry(1)), Append(2, tail=grown(0, 0, "y"))),
     "a delta past the end": (opened(entry(0)), Append(2, tail=grown(0, 2, "y"))),

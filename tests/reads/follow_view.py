@@ -117,6 +117,9 @@ class View:
             time=delta.time,
             revision=delta.revision,
             dropped_bytes=base.dropped_bytes,
+            source_id=base.source_id,
+            name=base.name,
+            call_id=base.call_id,
         )
 
     def _ascend(self, revision: int) -> None:

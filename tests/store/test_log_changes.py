@@ -6,7 +6,7 @@ import asyncio
 import json
 import zlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
-from tasklogs.log.entry import Entry, Time
+from tasklogs.log.entry import NO_NAMES, Entry, Names, Time
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.errors import TaskNotFound
@@ -171,6 +171,11 @@ histories = st.lists(
 )
 
 
+def _names(id_: int) -> Names:
+    """Return the names of every entry with this id: none, one or all of them."""
+    return (NO_NAMES, Names(call_id="c1"), Names("m\0", "€", "c1"))[id_ % 3]
+
+
 class Scribe:
     """Makes appends from steps, as an agent may send them."""
 
@@ -207,13 +212,13 @@ class Scribe:
         assert tail is not None
         time = Time(tail.time.seconds, tail.time.nanos + 1)
         content = result_of(tail.content, change)
-        self._tail = Entry(tail.id, tail.type, time, content, tail.dropped_bytes)
+        self._tail = replace(tail, time=time, content=content)
         return Append(1, tail=TailChange(tail.id, time, change, zlib.crc32(content)))
 
     def _replace(self, text: str, dropped: int) -> Append:
         assert self._tail is not None
-        dropped += self._tail.dropped_bytes
-        self._tail = entry(self._tail.id, text, dropped_bytes=dropped)
+        id_, dropped = self._tail.id, dropped + self._tail.dropped_bytes
+        self._tail = entry(id_, text, dropped_bytes=dropped, names=_names(id_))
         return Append(1, entries=[self._tail])
 
     def _withdraw(self, takes_id_again: bool, texts: list[str]) -> Append:
@@ -223,7 +228,8 @@ class Scribe:
         return Append(1, withdraw_tail=True, entries=self._new(texts))
 
     def _new(self, texts: list[str]) -> list[Entry]:
-        made = [entry(self._next_id + index, text) for index, text in enumerate(texts)]
+        ids = range(self._next_id, self._next_id + len(texts))
+        made = [entry(id_, text, names=_names(id_)) for id_, text in zip(ids, texts, strict=True)]
         self._next_id += len(made)
         self._tail = made[-1] if made else None
         return made

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasklogs.log.delta import Delta, Piece
+from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskName
 from tasklogs_server.reads.feed import messages_of
@@ -210,3 +211,36 @@ async def test_a_task_is_found_by_its_name(store: Store) -> None:
     for missing in (TaskName("local", "other"), TaskName("other", "named")):
         with pytest.raises(TaskNotFound):
             await store.reads.page(missing, PageQuery())
+
+
+@WITH_PARTS
+async def test_a_tail_of_a_later_versions_type_is_read_as_it_is(
+    log: Log, sql: Connection, parts: bool
+) -> None:
+    """A server that was rolled back must not refuse reads of the whole task."""
+    await fill(log, 1, parts=parts)
+    await sql.execute("UPDATE log_heads SET tail_type = 99 WHERE task_id = $1", log.task_id)
+    (entry,) = decoded(await log.page())
+    assert entry.type == (99 if parts else types_pb2.TASK_LOG_TYPE_OUTPUT)
+    head = (await log.store.tasks.get(log.task_id)).head
+    assert head.tail is not None
+    assert head.tail.type == 99
+    assert (await Log.open(log.store, log.task_id)).head.tail == head.tail
+
+
+@pytest.mark.parametrize(
+    "names", [[], [b"one"], [b"", b"", b"", b""], [b"\xff", b"", b""], [None, b"", b""]]
+)
+async def test_names_of_a_tail_that_cannot_be_decoded_are_corruption(
+    log: Log, sql: Connection, names: list[bytes | None]
+) -> None:
+    await fill(log, 1, parts=True)
+    await sql.execute("UPDATE log_heads SET tail_names = $1 WHERE task_id = $2", names, log.task_id)
+    with pytest.raises(LogCorrupt):
+        _ = (await log.page()).entries
+
+
+async def test_a_tail_without_names_has_no_bytes_for_them(log: Log, sql: Connection) -> None:
+    await fill(log, 2, parts=True)
+    query = "SELECT tail_names IS NULL FROM log_heads WHERE task_id = $1"
+    assert await sql.fetchval(query, log.task_id)

@@ -14,7 +14,7 @@ from tasklogs.log import digest
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.content import Content
 from tasklogs.log.delta import Delta, DeltaError, ResultTooLong, compose, shorter
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import Entry, Names, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.domain.errors import LimitExceeded, ProtocolViolation
 from tasklogs_server.domain.limits import Limit
@@ -51,9 +51,10 @@ class _Growing:
 
     ordinal: int
     id: int
-    type: EntryType
+    type: int
     time: Time
     dropped_bytes: int
+    names: Names
     content: Content
     revision: int = 0
     part_bytes: int = 0
@@ -63,7 +64,13 @@ class _Growing:
 
     def row(self, epoch: int) -> EntryRow:
         head = encode_head(
-            self.id, self.type, self.time, self.revision, self.dropped_bytes, len(self.content)
+            self.id,
+            self.type,
+            self.time,
+            self.revision,
+            self.dropped_bytes,
+            len(self.content),
+            self.names,
         )
         content = bytes(self.content.data)
         return EntryRow(epoch, self.ordinal, self.id, self.revision, head, content)
@@ -111,7 +118,13 @@ class _Growing:
 
     def head(self) -> TailHead:
         return TailHead(
-            self.id, self.type, self.time, self.revision, self.dropped_bytes, self.part_bytes
+            self.id,
+            self.type,
+            self.time,
+            self.revision,
+            self.dropped_bytes,
+            self.part_bytes,
+            self.names,
         )
 
 
@@ -198,6 +211,7 @@ class Draft:
             type=tail.type,
             time=tail.time,
             dropped_bytes=tail.dropped_bytes,
+            names=tail.names,
             content=Content(content),
             revision=tail.revision,
             part_bytes=tail.part_bytes,
@@ -345,6 +359,7 @@ class Draft:
                 type=entry.type,
                 time=entry.time,
                 dropped_bytes=entry.dropped_bytes,
+                names=entry.names,
                 content=Content(entry.content),
             )
             self._entries += 1
@@ -356,6 +371,8 @@ class Draft:
     def _replace_tail(self, tail: _Growing, entry: Entry) -> None:
         if entry.type != tail.type:
             raise ProtocolViolation(f"entry {entry.id} changes its type")
+        if entry.names != tail.names:
+            raise ProtocolViolation(f"entry {entry.id} changes its source_id, name or call_id")
         self.total_bytes += len(entry.content) - len(tail.content)
         tail.time = entry.time
         tail.dropped_bytes = entry.dropped_bytes
@@ -371,7 +388,9 @@ class Draft:
             self._changes.drops_parts = True
             tail.part_bytes = 0
         hash_ = digest.content_hash(tail.content.data)
-        self._digest = digest.advance(self._digest, tail.id, tail.type, tail.time, hash_)
+        self._digest = digest.advance(
+            self._digest, tail.id, tail.type, tail.time, hash_, tail.names
+        )
         self._tail = None
 
     def _is_last_change(self, tail: _Growing) -> bool:

@@ -43,7 +43,13 @@ class TailSent:
         head = self.head
         return (
             encode_head(
-                head.id, head.type, head.time, head.revision, head.dropped_bytes, len(self.content)
+                head.id,
+                head.type,
+                head.time,
+                head.revision,
+                head.dropped_bytes,
+                len(self.content),
+                head.names,
             )
             + self.content
         )

@@ -44,7 +44,7 @@ SELECT t.task_id, t.owner, {FACT_COLUMNS},
        CASE WHEN t.standalone THEN ({LEASE_OVER}) ELSE false END AS lease_over,
        h.epoch, h.entries, h.revision, h.snapshot_at,
        h.tail_id, h.tail_type, h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped,
-       h.tail_part_bytes,
+       h.tail_part_bytes, h.tail_names,
        c.read_epoch, c.range_start, c.range_end, c.cut, c.first_id,
        ARRAY(
            SELECT e.head || e.content FROM log_entries e
@@ -250,7 +250,15 @@ def _encoded_tail(row: asyncpg.Record) -> bytes:
         raise LogCorrupt
     content = _fold(row["tail_content"], row["tail_keeps"], row["tail_texts"])
     return (
-        encode_head(head.id, head.type, head.time, head.revision, head.dropped_bytes, len(content))
+        encode_head(
+            head.id,
+            head.type,
+            head.time,
+            head.revision,
+            head.dropped_bytes,
+            len(content),
+            head.names,
+        )
         + content
     )
 

@@ -15,7 +15,7 @@ from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.store.connections import Connections, each_or_alone
 from tasklogs_server.store.errors import is_connection_lost, may_concern_one_block
 from tasklogs_server.store.named_parameters import NamedStatement
-from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
+from tasklogs_server.store.records import Commit, EntryRow, EpochOpened, TailHead
 from tasklogs_server.store.tail_parts import columns_of
 
 _log = structlog.get_logger(__name__)
@@ -54,7 +54,8 @@ WITH locked AS MATERIALIZED (
            digest = :digest, snapshot_at = greatest(h.snapshot_at, :snapshot_at),
            tail_id = :tail_id, tail_type = :tail_type, tail_seconds = :tail_seconds,
            tail_nanos = :tail_nanos, tail_revision = :tail_revision, tail_dropped = :tail_dropped,
-           tail_part_bytes = :tail_part_bytes, total_rows = :total_rows
+           tail_part_bytes = :tail_part_bytes, tail_names = :tail_names,
+           total_rows = :total_rows
       FROM locked
      WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision
     RETURNING h.task_id
@@ -183,6 +184,10 @@ class LogWrites:
         await each_or_alone(self._connections, _CONFIRM, sorted(confirmed))
 
 
+def _names(tail: TailHead) -> list[bytes] | None:
+    return [name.encode() for name in tail.names] if any(tail.names) else None
+
+
 def _arguments(commit: Commit) -> tuple[object, ...]:
     head, tail, part = commit.head, commit.head.tail, commit.part
     rows, events = commit.rows, commit.events
@@ -212,6 +217,7 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
             "tail_revision": None if tail is None else tail.revision,
             "tail_dropped": None if tail is None else tail.dropped_bytes,
             "tail_part_bytes": 0 if tail is None else tail.part_bytes,
+            "tail_names": None if tail is None else _names(tail),
             "withdrawn_epochs": [event.epoch for event in withdrawn],
             "withdrawn_ordinals": [event.ordinal for event in withdrawn],
             "row_epochs": [row.epoch for row in rows],

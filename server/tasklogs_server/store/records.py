@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from tasklogs.log.delta import Delta
-from tasklogs.log.entry import EntryType, Time
+from tasklogs.log.entry import NO_NAMES, Names, Time
 from tasklogs_server.domain.status import Facts
 
 
@@ -16,16 +16,17 @@ from tasklogs_server.domain.status import Facts
 class TailHead:
     """The tail without its content.
 
-    `part_bytes` counts the content in tail parts, without the entry's row. 0: the row is the whole
-    tail.
+    `type` is one of EntryType, or the number of a type that a later version stored. `part_bytes`
+    counts the content in tail parts, without the entry's row. 0: the row is the whole tail.
     """
 
     id: int
-    type: EntryType
+    type: int
     time: Time
     revision: int
     dropped_bytes: int
     part_bytes: int
+    names: Names = NO_NAMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ the stubs.
 
 from __future__ import annotations
 
-from tasklogs.log.entry import EntryType, Time
+from collections.abc import Iterator
+
+from tasklogs.log.entry import NO_NAMES, Names, Time
 
 # Field numbers and wire types, as protobuf puts them in front of a value.
 _LOGS = 0x0A  # field 1, length-delimited
@@ -17,6 +19,9 @@ _TYPE = 0x10  # field 2, varint
 _TIME = 0x1A  # field 3, length-delimited
 _REVISION = 0x20  # field 4, varint
 _DROPPED_BYTES = 0x28  # field 5, varint
+_SOURCE_ID = 0x32  # field 6, length-delimited
+_NAME = 0x3A  # field 7, length-delimited
+_CALL_ID = 0x42  # field 8, length-delimited
 _CONTENT = 0x7A  # field 15, length-delimited
 _SECONDS = 0x08  # field 1 of a Timestamp, varint
 _NANOS = 0x10  # field 2 of a Timestamp, varint
@@ -24,11 +29,12 @@ _NANOS = 0x10  # field 2 of a Timestamp, varint
 
 def encode_head(
     entry_id: int,
-    type_: EntryType,
+    type_: int,
     time: Time,
     revision: int,
     dropped_bytes: int,
     content_bytes: int,
+    names: Names = NO_NAMES,
 ) -> bytes:
     """Encode everything of an entry that comes before its content of `content_bytes` bytes."""
     seconds, nanos = time
@@ -38,9 +44,15 @@ def encode_head(
         (_TIME, encode_fields((_SECONDS, seconds or None), (_NANOS, nanos or None))),
         (_REVISION, revision),
         (_DROPPED_BYTES, dropped_bytes or None),
+        *(() if names == NO_NAMES else _fields_of(names)),
         (_CONTENT, content_bytes),
     )
     return encode_fields((_LOGS, len(fields) + content_bytes)) + fields
+
+
+def _fields_of(names: Names) -> Iterator[tuple[int, bytes | None]]:
+    for tag, name in zip((_SOURCE_ID, _NAME, _CALL_ID), names, strict=True):
+        yield tag, name.encode() or None
 
 
 def encode_fields(*fields: tuple[int, int | bytes | None]) -> bytes:

@@ -15,6 +15,8 @@ from tests.fuzz.targets.log_model import LogModel
 from tests.support.fixtures.content_deltas import content_delta, cut
 
 _CHARACTERS = ("a", "b", "\n", "€", "𝄞", "\0", "\u202e", "\x1b[2J", "é", "x" * 40)
+_TYPES = types.TaskLogType.values()[1:]
+_NAMES = (("", "", ""), ("", "bash", "c€"), ("m\0", "", ""), ("s" * 255, "n" * 255, "c" * 255))
 _MIB = 1024 * 1024
 _MAX_ID = 2**31 - 1
 _IDS = (-1, 0, 1, 2**31 - 1, -(2**31))
@@ -148,7 +150,9 @@ class Script:
         last_id = max(current[-1].id if current else -1, self._withdrawn_id)
         # 3: the whole tail again
         entry.id = last_id if gap == 3 and log.has_tail else min(last_id + 1 + gap, _MAX_ID)
-        entry.type = types.TASK_LOG_TYPE_OUTPUT
+        # The same for each version of an entry, because neither may change.
+        entry.type = _TYPES[entry.id % len(_TYPES)]
+        entry.source_id, entry.name, entry.call_id = _NAMES[entry.id % len(_NAMES)]
         self._set_time(entry)
         entry.content = self._text()
 

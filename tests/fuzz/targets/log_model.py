@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from tasklogs import delta_codec
 from tasklogs.log import digest
 from tasklogs.log.delta import DeltaError, apply
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 
@@ -69,7 +69,7 @@ class LogModel:
         return self._ending_with(self.epochs[-1][:-1], replace(tail, time=time, content=content))
 
     def _with(self, message: types.TaskLogEntry) -> LogModel | None:
-        if not self.epochs or message.type not in (1, 2):
+        if not self.epochs or message.type not in types.TaskLogType.values()[1:]:
             return None
         entry = Entry(
             id=message.id,
@@ -77,6 +77,7 @@ class LogModel:
             time=Time(message.time.seconds, message.time.nanos),
             content=message.content.encode(),
             dropped_bytes=message.dropped_bytes,
+            names=Names(message.source_id, message.name, message.call_id),
         )
         current = self.epochs[-1]
         if self.has_tail and current[-1].id == entry.id:

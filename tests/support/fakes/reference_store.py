@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from tasklogs import delta_codec
 from tasklogs.log import digest
 from tasklogs.log.delta import apply
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs.v1 import task_agents_pb2 as pb
 
@@ -33,6 +34,9 @@ class ReferenceStore:
 
     epochs: list[Epoch] = field(default_factory=list)
     revision: int = 0
+    features: Sequence[str] = ("content_delta_pieces", "entry_names")
+    entry_types: Sequence[EntryType] = tuple(EntryType)
+    """Empty: INPUT and OUTPUT, and Welcome names none."""
 
     @property
     def entries(self) -> list[Entry]:
@@ -43,6 +47,8 @@ class ReferenceStore:
         return [entry.content.decode() for entry in self.entries]
 
     def apply(self, append: pb.LogAppend) -> None:
+        parts = append.open_epoch or append.withdraw_tail or append.HasField("tail")
+        _check(bool(parts or append.entries), "no part")
         if append.open_epoch:
             _check(not append.withdraw_tail and not append.HasField("tail"), "opens, and more")
             self.epochs.append(Epoch())
@@ -67,7 +73,7 @@ class ReferenceStore:
         _check(change.content.HasField("crc32"), "no checksum")
         _check(change.content.crc32 == zlib.crc32(content), "the checksum is wrong")
         at = Time(change.time.seconds, change.time.nanos)
-        epoch.entries[-1] = Entry(tail.id, tail.type, at, content, tail.dropped_bytes)
+        epoch.entries[-1] = replace(tail, time=at, content=content)
         self.revision += 1
 
     def _add(self, epoch: Epoch, message: object) -> None:
@@ -81,10 +87,16 @@ class ReferenceStore:
             Time(message.time.seconds, message.time.nanos),
             message.content.encode(),
             message.dropped_bytes,
+            Names(message.source_id, message.name, message.call_id),
         )
+        known = self.entry_types or (EntryType.INPUT, EntryType.OUTPUT)
+        _check(entry.type in known, "a type that Welcome does not name")
+        named = "entry_names" in self.features or not any(entry.names)
+        _check(named, "names that Welcome does not allow")
         _check(len(entry.content) <= MAX_CONTENT_BYTES, "too long")
         if epoch.has_tail and epoch.entries[-1].id == entry.id:
             _check(epoch.entries[-1].type == entry.type, "the tail changes its type")
+            _check(epoch.entries[-1].names == entry.names, "the tail changes its names")
             epoch.entries[-1] = entry
         else:
             higher = not epoch.entries or entry.id > epoch.entries[-1].id
@@ -101,6 +113,8 @@ class ReferenceStore:
         welcome.limits.window_bytes = window_bytes
         welcome.limits.entry_bytes = MAX_CONTENT_BYTES
         welcome.digest = digest.EMPTY
+        welcome.features.extend(self.features)
+        welcome.entry_types.extend(self.entry_types)  # type: ignore[arg-type]
         if self.epochs:
             epoch = self.epochs[-1]
             welcome.entries = len(epoch.entries)
@@ -114,6 +128,9 @@ class ReferenceStore:
                 welcome.tail.content_bytes = len(tail.content)
                 welcome.tail.content_sha256 = digest.content_hash(tail.content)
                 welcome.tail.dropped_bytes = tail.dropped_bytes
+                welcome.tail.source_id = tail.names.source_id
+                welcome.tail.name = tail.names.name
+                welcome.tail.call_id = tail.names.call_id
         return welcome
 
 

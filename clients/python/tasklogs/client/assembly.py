@@ -5,7 +5,7 @@ Pure: no connection, no waiting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasklogs import delta_codec
 from tasklogs.client import decode
@@ -160,13 +160,12 @@ class Assembly:
             raise WrongDelta(f"a delta for entry {message.id} {error}") from error
         text = delta.pieces[0].text.decode() if appends else ""
         self._revision = message.revision
-        tail.entry = LogEntry(
-            before.id,
-            before.type,
-            before.content + text if appends else tail.content.data.decode(),
-            decode.nanoseconds(message.time) if message.HasField("time") else before.time_ns,
-            message.revision,
-            before.dropped_bytes,
+        has_time = message.HasField("time")
+        tail.entry = replace(
+            before,
+            content=before.content + text if appends else tail.content.data.decode(),
+            time_ns=decode.nanoseconds(message.time) if has_time else before.time_ns,
+            revision=message.revision,
         )
         if appends:
             change = EntryChange(tail.entry, before.revision, len(before.content), text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from tasklogs.agent.task_app.source import Effect
 from tasklogs.log.append import Append, TailChange
@@ -252,7 +253,7 @@ class Differ:
         entry = whole[len(sealed)]
         if entry.id == stored.tail.id and stored.tail.is_extended_by(entry):
             kept = entry.content[: stored.tail.content_bytes]
-            self._base = Entry(entry.id, entry.type, stored.tail.time, kept, entry.dropped_bytes)
+            self._base = replace(entry, time=stored.tail.time, content=kept)
 
 
 def _size(entry: Entry) -> int:
@@ -261,7 +262,7 @@ def _size(entry: Entry) -> int:
 
 def fingerprint(entry: Entry) -> int:
     """Return 64 bits that change when a sealed entry changes. Valid in this process only."""
-    return hash((entry.id, entry.type, entry.time, entry.dropped_bytes, entry.content))
+    return hash((entry.id, entry.type, entry.time, entry.dropped_bytes, entry.names, entry.content))
 
 
 def apply(live: list[Entry], entry: Entry, *, sealed: int) -> Effect:
@@ -289,7 +290,7 @@ def apply(live: list[Entry], entry: Entry, *, sealed: int) -> Effect:
 
 def _change_tail(live: list[Entry], entry: Entry) -> Effect:
     tail = live[-1]
-    if entry.type != tail.type:
+    if (entry.type, entry.names) != (tail.type, tail.names):
         return Effect.UNCERTAIN
     is_same_moment = entry.time == tail.time
     if entry.time < tail.time or (is_same_moment and tail.content.startswith(entry.content)):

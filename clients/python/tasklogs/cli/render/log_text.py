@@ -18,6 +18,10 @@ Page: TypeAlias = task_logs_pb2.GetTaskLogsResponse
 _SPEAKERS = {
     types_pb2.TASK_LOG_TYPE_INPUT: "user",
     types_pb2.TASK_LOG_TYPE_OUTPUT: "agent",
+    types_pb2.TASK_LOG_TYPE_TOOL_CALL: "tool call",
+    types_pb2.TASK_LOG_TYPE_TOOL_RESULT: "tool result",
+    types_pb2.TASK_LOG_TYPE_THOUGHT: "thought",
+    types_pb2.TASK_LOG_TYPE_NOTICE: "notice",
 }
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
@@ -72,7 +76,9 @@ def _entries(first: Page, pages: Iterable[Page]) -> Iterator[types_pb2.TaskLogEn
 
 
 def heading(entry: types_pb2.TaskLogEntry) -> str:
-    """Return the heading of an entry: its id, its author and its time."""
+    """Return the heading of an entry: its id, its author or type, its name and its time."""
     speaker = _SPEAKERS.get(entry.type, f"type {entry.type}")
+    if entry.name:
+        speaker = f"{speaker} {one_line(entry.name)}"
     dropped = f", without its first {entry.dropped_bytes:,} bytes" if entry.dropped_bytes else ""
     return f"#{entry.id} {speaker}, {moment(entry.time)}{dropped}"
