@@ -12,7 +12,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import _READ
 from tasklogs_server.store.log_writes import _COMMIT, _arguments
 from tasklogs_server.store.sessions import _LOSE, _OPEN_SERIALS
-from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_row, new_task
+from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_record, entry_row, new_task
 
 ENTRIES = 100_000
 
@@ -27,10 +27,7 @@ async def big(store: Store, sql: Connection) -> Log:
     rows = [entry_row(1, number, number + 2, b"x" * 80) for number in range(ENTRIES)]
     await sql.copy_records_to_table(
         "log_entries",
-        records=[
-            (log.task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content)
-            for row in rows
-        ],
+        records=[entry_record(log.task_id, row) for row in rows],
         columns=ENTRY_COLUMNS,
     )
     await sql.execute(
