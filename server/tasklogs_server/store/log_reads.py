@@ -134,7 +134,7 @@ _READ_OF_TYPES = _statement(
            coalesce($8::int, g.entries) AS range_end,
            CASE WHEN g.tail_in_parts THEN least(coalesce($8, g.entries), g.entries - 1)
                 ELSE coalesce($8, g.entries) END AS rows_end
-      FROM (SELECT CASE WHEN $7 IS NULL AND $6::int < g.entries THEN coalesce((
+      FROM (SELECT CASE WHEN $7::int IS NULL AND $6::int < g.entries THEN coalesce((
                        SELECT min(n.ordinal)
                          FROM (SELECT m.ordinal
                                  FROM unnest($13::smallint[]) AS wanted (type)
