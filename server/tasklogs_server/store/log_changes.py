@@ -52,9 +52,12 @@ _START_OF_TYPES = _start("""(
                                   FROM unnest($8::smallint[]) AS wanted (type)
                                  CROSS JOIN LATERAL (
                                     SELECT o.ordinal FROM log_entries o
-                                     WHERE o.task_id = h.task_id AND o.type = wanted.type
-                                       AND o.epoch = h.epoch
-                                     ORDER BY o.ordinal DESC LIMIT $6
+                                     WHERE o.task_id = h.task_id
+                                       AND (o.type, o.epoch, o.ordinal)
+                                           >= (wanted.type, h.epoch, 0)
+                                       AND (o.type, o.epoch, o.ordinal)
+                                           < (wanted.type, h.epoch, h.entries)
+                                     ORDER BY o.type DESC, o.epoch DESC, o.ordinal DESC LIMIT $6
                                  ) m
                                  ORDER BY m.ordinal DESC LIMIT $6) n
                         HAVING count(*) = $6
@@ -174,23 +177,24 @@ _CHANGES = _changes(
 )
 
 # Entries of the types $9 only, and their withdrawals. For each type an index has the positions in
-# order: they are merged before an entry is read.
+# order: they are merged before an entry is read, by its place in the table. Why the type is in the
+# comparisons: see _READ_OF_TYPES.
 _CHANGES_OF_TYPES = _changes(
-    """FROM (SELECT m.epoch, m.ordinal
+    """FROM (SELECT m.*
                       FROM unnest($9::smallint[]) AS wanted (type)
                      CROSS JOIN LATERAL (
-                        SELECT o.epoch, o.ordinal FROM log_entries o
-                         WHERE o.task_id = $4 AND o.type = wanted.type AND o.revision > $5
-                           AND (o.epoch, o.ordinal)
-                               > (position.known_epoch, position.known_ordinal)
+                        SELECT o.epoch, o.ordinal, o.ctid AS row_id FROM log_entries o
+                         WHERE o.task_id = $4 AND o.revision > $5
+                           AND (o.type, o.epoch, o.ordinal)
+                               > (wanted.type, position.known_epoch, position.known_ordinal)
+                           AND (o.type, o.epoch) <= (wanted.type, position.epoch)
                            AND NOT (position.tail_part_bytes > 0 AND o.epoch = position.epoch
                                     AND o.ordinal = position.entries - 1)
-                         ORDER BY o.epoch, o.ordinal LIMIT $6
+                         ORDER BY o.type, o.epoch, o.ordinal LIMIT $6
                      ) m
                      ORDER BY m.epoch, m.ordinal LIMIT $6) k
              CROSS JOIN LATERAL (
-                SELECT * FROM log_entries o
-                 WHERE o.task_id = $4 AND o.epoch = k.epoch AND o.ordinal = k.ordinal
+                SELECT * FROM log_entries o WHERE o.ctid = k.row_id
                 OFFSET 0
              ) e""",
     """

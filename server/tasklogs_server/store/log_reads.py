@@ -125,8 +125,12 @@ _READ = _statement(
 
 # The same read, of entries of the types $13 only. It is a statement of its own, so that the hottest
 # one stays as it is. For each type an index has the ordinals in order: they are merged before an
-# entry is read. So the cost depends on the entries of these types that are on the page (or among
-# the last $6), and not on those of other types between them.
+# entry is read, by its place in the table. So the cost depends on the entries of these types that
+# are on the page (or among the last $6), and not on those of other types between them.
+#
+# With `e.type = wanted.type` the planner may prefer the primary key, which has the same order, and
+# filter: it does not know how rare this type is in this log. So the type is in the comparisons and
+# in the order.
 _READ_OF_TYPES = _statement(
     "c.encoded",
     """  CROSS JOIN LATERAL (
@@ -140,9 +144,12 @@ _READ_OF_TYPES = _statement(
                                  FROM unnest($13::smallint[]) AS wanted (type)
                                 CROSS JOIN LATERAL (
                                    SELECT e.ordinal FROM log_entries e
-                                    WHERE e.task_id = t.task_id AND e.type = wanted.type
-                                      AND e.epoch = g.read_epoch
-                                    ORDER BY e.ordinal DESC LIMIT $6
+                                    WHERE e.task_id = t.task_id
+                                      AND (e.type, e.epoch, e.ordinal)
+                                          >= (wanted.type, g.read_epoch, 0)
+                                      AND (e.type, e.epoch, e.ordinal)
+                                          < (wanted.type, g.read_epoch, g.entries)
+                                    ORDER BY e.type DESC, e.epoch DESC, e.ordinal DESC LIMIT $6
                                 ) m
                                 ORDER BY m.ordinal DESC LIMIT $6) n
                    ), g.entries) END AS ordinal) last
@@ -164,20 +171,21 @@ _READ_OF_TYPES = _statement(
                                AND sum(octet_length(e.head) + octet_length(e.content))
                                        OVER (ORDER BY k.ordinal)
                                    - octet_length(e.head) - octet_length(e.content) < $10 AS fits
-                      FROM (SELECT m.ordinal, row_number() OVER (ORDER BY m.ordinal) AS number
+                      FROM (SELECT m.*, row_number() OVER (ORDER BY m.ordinal) AS number
                               FROM unnest($13::smallint[]) AS wanted (type)
                              CROSS JOIN LATERAL (
-                                SELECT e.ordinal FROM log_entries e
-                                 WHERE e.task_id = t.task_id AND e.type = wanted.type
-                                   AND e.epoch = g.read_epoch
-                                   AND e.ordinal >= r.range_start AND e.ordinal < r.rows_end
-                                 ORDER BY e.ordinal LIMIT $9 + 1
+                                SELECT e.ordinal, e.ctid AS row_id FROM log_entries e
+                                 WHERE e.task_id = t.task_id
+                                   AND (e.type, e.epoch, e.ordinal)
+                                       >= (wanted.type, g.read_epoch, r.range_start)
+                                   AND (e.type, e.epoch, e.ordinal)
+                                       < (wanted.type, g.read_epoch, r.rows_end)
+                                 ORDER BY e.type, e.epoch, e.ordinal LIMIT $9 + 1
                              ) m
                              ORDER BY m.ordinal LIMIT $9 + 1) k
                      CROSS JOIN LATERAL (
                         SELECT e.head, e.content FROM log_entries e
-                         WHERE e.task_id = t.task_id AND e.epoch = g.read_epoch
-                           AND e.ordinal = k.ordinal
+                         WHERE e.ctid = k.row_id
                         OFFSET 0
                      ) e) w) p
      CROSS JOIN LATERAL (
