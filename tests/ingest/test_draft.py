@@ -339,7 +339,7 @@ def test_a_withdrawn_entry_is_noted_with_the_revision_of_its_withdrawal() -> Non
     draft = opened(entry(0), entry(5))
     taken(draft)
     draft.apply(Append(2, withdraw_tail=True))
-    assert taken(draft).events == [TailWithdrawn(4, 1, 1, 5)]
+    assert taken(draft).events == [TailWithdrawn(4, 1, 1, 5, EntryType.OUTPUT)]
 
 
 def test_a_tail_sealed_in_parts_is_folded_once_and_keeps_its_revision() -> None:

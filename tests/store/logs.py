@@ -38,7 +38,7 @@ else:
     Connection = asyncpg.Connection
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-ENTRY_COLUMNS = ("task_id", "epoch", "ordinal", "id", "revision", "head", "content")
+ENTRY_COLUMNS = ("task_id", "epoch", "ordinal", "id", "revision", "head", "content", "type")
 _numbers = itertools.count(1)
 # Higher than the serials of any server that a test runs on the same store.
 _serials = itertools.count(1_000_000_000)
@@ -113,7 +113,7 @@ class Log:
         if withdraw:
             assert tail is not None
             revision, entries = revision + 1, entries - 1
-            events.append(TailWithdrawn(revision, epoch, entries, tail.id))
+            events.append(TailWithdrawn(revision, epoch, entries, tail.id, tail.type))
             tail = None
         for content in contents:
             revision += 1
@@ -156,12 +156,23 @@ class Log:
 
 
 def entry_row(
-    epoch: int, ordinal: int, revision: int, content: bytes, *, id_: int | None = None
+    epoch: int,
+    ordinal: int,
+    revision: int,
+    content: bytes,
+    *,
+    id_: int | None = None,
+    type_: EntryType = EntryType.OUTPUT,
 ) -> EntryRow:
     """Make an entry's row. Its id is its ordinal."""
     id_ = ordinal if id_ is None else id_
-    head = encode_head(id_, EntryType.OUTPUT, Time(ordinal + 1, 0), revision, 0, len(content))
-    return EntryRow(epoch, ordinal, id_, revision, head, content)
+    head = encode_head(id_, type_, Time(ordinal + 1, 0), revision, 0, len(content))
+    return EntryRow(epoch, ordinal, id_, revision, head, content, type_)
+
+
+def entry_record(task_id: UUID, row: EntryRow) -> tuple[object, ...]:
+    """Return the row's values in the order of ENTRY_COLUMNS."""
+    return task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content, row.type
 
 
 async def waits_for_a_lock(sql: Connection) -> bool:

@@ -73,7 +73,7 @@ class _Growing:
             self.names,
         )
         content = bytes(self.content.data)
-        return EntryRow(epoch, self.ordinal, self.id, self.revision, head, content)
+        return EntryRow(epoch, self.ordinal, self.id, self.revision, head, content, self.type)
 
     def replace_content(self, content: bytes) -> None:
         self.content = Content(content)
@@ -134,8 +134,8 @@ class _Change:
 
     epoch: int
     entry: _Growing | None = None
-    withdrawn: tuple[int, int] | None = None
-    """Ordinal and id."""
+    withdrawn: tuple[int, int, int] | None = None
+    """Ordinal, id and type."""
 
 
 @dataclass(slots=True)
@@ -315,7 +315,7 @@ class Draft:
             raise ProtocolViolation("there is no tail to withdraw")
         self._forget_change_of(tail)
         if tail.is_stored:
-            change = _Change(self._epoch, withdrawn=(tail.ordinal, tail.id))
+            change = _Change(self._epoch, withdrawn=(tail.ordinal, tail.id, tail.type))
             self._changes.ordered.append(change)
         else:
             self.total_rows -= 1  # a stored entry is replaced by its withdrawal: also a row

@@ -65,14 +65,15 @@ WITH locked AS MATERIALIZED (
                     AS w (epoch, ordinal)
      WHERE e.task_id = :task_id AND e.epoch = w.epoch AND e.ordinal = w.ordinal
 ), whole AS (
-    INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content)
+    INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content, type)
     SELECT :task_id, e.*
       FROM written, unnest(:row_epochs::int[], :row_ordinals::int[], :row_ids::int[],
-                           :row_revisions::bigint[], :row_heads::bytea[], :row_contents::bytea[])
-                    AS e (epoch, ordinal, id, revision, head, content)
+                           :row_revisions::bigint[], :row_heads::bytea[], :row_contents::bytea[],
+                           :row_types::smallint[])
+                    AS e (epoch, ordinal, id, revision, head, content, type)
     ON CONFLICT (task_id, epoch, ordinal) DO UPDATE
        SET id = excluded.id, revision = excluded.revision, head = excluded.head,
-           content = excluded.content, committed_at = excluded.committed_at
+           content = excluded.content, committed_at = excluded.committed_at, type = excluded.type
 ), folded AS (
     DELETE FROM log_tail_parts p USING written
      WHERE :drops_parts::boolean AND p.task_id = :task_id AND p.revision <= :base_revision
@@ -81,11 +82,11 @@ WITH locked AS MATERIALIZED (
     SELECT :task_id, :part_revision::bigint, :part_keep_bytes::int, :part_text::bytea
       FROM written WHERE :part_revision IS NOT NULL
 ), noted AS (
-    INSERT INTO log_events (task_id, revision, epoch, ordinal, id)
+    INSERT INTO log_events (task_id, revision, epoch, ordinal, id, type)
     SELECT :task_id, v.*
       FROM written, unnest(:event_revisions::bigint[], :event_epochs::int[],
-                           :event_ordinals::int[], :event_ids::int[])
-                    AS v (revision, epoch, ordinal, id)
+                           :event_ordinals::int[], :event_ids::int[], :event_types::smallint[])
+                    AS v (revision, epoch, ordinal, id, type)
 )
 SELECT :task_id AS task_id,
        CASE WHEN EXISTS (SELECT FROM written) THEN 'committed'
@@ -226,6 +227,7 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
             "row_revisions": [row.revision for row in rows],
             "row_heads": [row.head for row in rows],
             "row_contents": [row.content for row in rows],
+            "row_types": [row.type for row in rows],
             "drops_parts": commit.drops_parts,
             "part_revision": None if part is None else part.revision,
             "part_keep_bytes": keep_bytes,
@@ -236,5 +238,6 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
                 None if isinstance(one, EpochOpened) else one.ordinal for one in events
             ],
             "event_ids": [None if isinstance(one, EpochOpened) else one.id for one in events],
+            "event_types": [None if isinstance(one, EpochOpened) else one.type for one in events],
         }
     )

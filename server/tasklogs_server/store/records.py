@@ -109,6 +109,7 @@ class EntryRow:
     revision: int
     head: bytes
     content: bytes
+    type: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +131,13 @@ class EpochOpened:
 
 @dataclass(frozen=True, slots=True)
 class TailWithdrawn:
-    """The entry was withdrawn at this revision."""
+    """The entry was withdrawn at this revision. `type` None: unknown."""
 
     revision: int
     epoch: int
     ordinal: int
     id: int
+    type: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,13 @@ _SPEAKERS = {
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
-def print_notices(first: Page, task: str, *, tail: int | None, epoch: int | None) -> None:
-    """Print on stderr whether the log is a stored one, its time, and whether it is empty."""
+def print_notices(
+    first: Page, task: str, *, tail: int | None, epoch: int | None, some_types: bool = False
+) -> None:
+    """Print on stderr whether the log is a stored one, its time, and whether it is empty.
+
+    `some_types`: the entries are only those of some types.
+    """
     name = one_line(task)
     if first.snapshot:
         if first.HasField("snapshot_at"):
@@ -36,7 +41,7 @@ def print_notices(first: Page, task: str, *, tail: int | None, epoch: int | None
             of_when = "nothing has been stored yet"
         print_notice(f"{name} is {state(first.status)}: {of_when}")
     if not first.logs and tail != 0 and (first.HasField("snapshot_at") or not first.snapshot):
-        print_notice(f"{name}: no entries")
+        print_notice(f"{name}: no entries{' of these types' if some_types else ''}")
     elif epoch is None and first.epoch > 1:
         print_notice(f"{name}: epoch {first.epoch}; earlier conversations with --epoch")
 
