@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import google.api
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -50,11 +51,13 @@ def reference(protos: Path) -> str:
 def _parsed(protos: Path) -> Sequence[FileDescriptorProto]:
     sources = sorted(path.relative_to(protos).as_posix() for path in protos.rglob("*.proto"))
     well_known = importlib.resources.files("grpc_tools") / "_proto"
+    # The root of google/api/*.proto: googleapis-common-protos ships them beside its modules.
+    google_api = Path(next(iter(google.api.__path__))).parent.parent
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "descriptors.binpb"
         command = [
             *(sys.executable, "-m", "grpc_tools.protoc"),
-            *(f"--proto_path={protos}", f"--proto_path={well_known}"),
+            *(f"--proto_path={one}" for one in (protos, well_known, google_api)),
             *("--include_source_info", f"--descriptor_set_out={target}"),
         ]
         subprocess.run([*command, *sources], check=True)
