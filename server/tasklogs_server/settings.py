@@ -231,17 +231,16 @@ class ServerSettings(BaseSettings):
     calls_at_once: int = Field(
         400,
         ge=1,
-        description="Maximum calls of one caller at once, after a pause (token bucket). Without"
-        " --auth, this limits only agents.",
+        description="Maximum calls in one burst of one caller (token bucket). Without --auth, this"
+        " limits only agents.",
     )
     agent_connects_per_second: float = Field(
-        1.0, gt=0, description="How often one agent may open its stream, per second on average."
+        1.0, gt=0, description="Maximum average stream opens per second of one agent."
     )
     agent_connects_at_once: int = Field(
         20,
         ge=1,
-        description="How often one agent may open its stream at once, after a pause (token"
-        " bucket).",
+        description="Maximum stream opens in one burst of one agent (token bucket).",
     )
     streams_per_caller: int = Field(
         500,
@@ -321,8 +320,8 @@ class ServerSettings(BaseSettings):
     read_connections: int = Field(
         8,
         ge=1,
-        description="Maximum connections to Postgres for everything except commits and evictions."
-        " The server opens four more: two for commits, one for evictions, one for its monitor.",
+        description="Maximum connections to Postgres for reads and for changes of tasks. The server"
+        " opens up to four more: two for commits, one for evictions, one for its monitor.",
     )
     store_wait: Seconds = Field(
         timedelta(seconds=2),

@@ -70,7 +70,7 @@ class LiveMetrics(Collector):
         family = GaugeMetricFamily(
             "tasklogs_store_connections",
             "For each pool (reads, commits): connections to Postgres that are in use (in_use), and"
-            " uses that wait for a connection (waiting)",
+            " calls that wait for a connection (waiting)",
             labels=["pool", "state"],
         )
         for pool, counts in self._state.connections.items():
