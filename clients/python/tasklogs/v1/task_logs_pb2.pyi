@@ -223,7 +223,9 @@ class FollowTaskLogsRequest(_message.Message):
     task: _builtins.str
     """The task: a UUID, or `owner/name`."""
     source: Global___LogSource.ValueType
-    """Whether to bring the stored log up to date first."""
+    """Whether to bring the stored log up to date before `caught_up`. Changes that come later are sent
+    with every source.
+    """
     tail: _builtins.int
     """Start with the last N entries of the current epoch. With `types`, the last N of those types.
     Unset: all entries. 0: no entries. Not allowed together with `cursor`.
