@@ -27,8 +27,8 @@ if _version_not_supported:
 
 class TaskAgentsStub:
     """TaskAgents receives logs from TaskLogs agents. A TaskLogs agent (below: the agent) reads a task
-    app and sends its conversation. Each call carries the task's agent token as `authorization:
-    Bearer ...`. The token names the task.
+    app and sends its conversation. Each call carries the task's agent token as
+    `authorization: Bearer ...`. The token names the task.
     """
 
     def __init__(self, channel):
@@ -56,8 +56,8 @@ class TaskAgentsStub:
 
 class TaskAgentsServicer:
     """TaskAgents receives logs from TaskLogs agents. A TaskLogs agent (below: the agent) reads a task
-    app and sends its conversation. Each call carries the task's agent token as `authorization:
-    Bearer ...`. The token names the task.
+    app and sends its conversation. Each call carries the task's agent token as
+    `authorization: Bearer ...`. The token names the task.
     """
 
     def Connect(self, request_iterator, context):
@@ -139,8 +139,8 @@ def add_TaskAgentsServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TaskAgents:
     """TaskAgents receives logs from TaskLogs agents. A TaskLogs agent (below: the agent) reads a task
-    app and sends its conversation. Each call carries the task's agent token as `authorization:
-    Bearer ...`. The token names the task.
+    app and sends its conversation. Each call carries the task's agent token as
+    `authorization: Bearer ...`. The token names the task.
     """
 
     @staticmethod

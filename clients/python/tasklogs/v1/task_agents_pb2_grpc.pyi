@@ -14,8 +14,8 @@ GRPC_VERSION: str
 
 class TaskAgentsStub:
     """TaskAgents receives logs from TaskLogs agents. A TaskLogs agent (below: the agent) reads a task
-    app and sends its conversation. Each call carries the task's agent token as `authorization:
-    Bearer ...`. The token names the task.
+    app and sends its conversation. Each call carries the task's agent token as
+    `authorization: Bearer ...`. The token names the task.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -61,8 +61,8 @@ class TaskAgentsStub:
 
 class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
     """TaskAgents receives logs from TaskLogs agents. A TaskLogs agent (below: the agent) reads a task
-    app and sends its conversation. Each call carries the task's agent token as `authorization:
-    Bearer ...`. The token names the task.
+    app and sends its conversation. Each call carries the task's agent token as
+    `authorization: Bearer ...`. The token names the task.
     """
 
     @_abc_1.abstractmethod
