@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from google.protobuf.descriptor_pb2 import (
     MethodDescriptorProto,
     ServiceDescriptorProto,
 )
+
+from tools.proto_paths import proto_paths
 
 _HEAD = """# The API: package `tasklogs.v1`
 
@@ -49,12 +50,11 @@ def reference(protos: Path) -> str:
 
 def _parsed(protos: Path) -> Sequence[FileDescriptorProto]:
     sources = sorted(path.relative_to(protos).as_posix() for path in protos.rglob("*.proto"))
-    well_known = importlib.resources.files("grpc_tools") / "_proto"
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "descriptors.binpb"
         command = [
             *(sys.executable, "-m", "grpc_tools.protoc"),
-            *(f"--proto_path={protos}", f"--proto_path={well_known}"),
+            *proto_paths(protos),
             *("--include_source_info", f"--descriptor_set_out={target}"),
         ]
         subprocess.run([*command, *sources], check=True)

@@ -28,7 +28,7 @@ class TaskLog:
     epoch: int
     """The epoch of the entries, from 1; 0 if nothing was ever stored."""
     revision: int
-    """The task's revision: the number of its committed changes."""
+    """The task's revision. It grows with each committed change."""
     first_id: int | None
     """The id of the oldest stored entry of the epoch; None if it has none."""
     cursor: str
