@@ -51,12 +51,37 @@ BREAKS = (
         "tests/log/test_continuation.py",
     ),
     Break(
+        "I1",
+        "a tail of another name continues the stored tail",
+        f"{_CLIENTS}/log/continuation.py",
+        "if (entry.id, entry.type, entry.names) != (tail.id, tail.type, tail.names):",
+        "if (entry.id, entry.type) != (tail.id, tail.type):",
+        "tests/log/test_continuation.py::test_a_tail_with_another_name_opens_an_epoch",
+    ),
+    Break(
+        "I1",
+        "a sealed entry of another name has the same digest",
+        f"{_CLIENTS}/log/digest.py",
+        "    return hashlib.sha256(digest + fields + hash_ + _encoded(names)).digest()",
+        "    return hashlib.sha256(digest + fields + hash_).digest()",
+        "tests/log/test_digest.py::test_it_covers_every_field",
+    ),
+    Break(
         "I2",
         "all changes of a commit share one revision",
         f"{_SERVER}/ingest/draft.py",
         "            self._revision += 1",
         "            self._revision = base_revision + 1",
         "tests/ingest/test_draft.py::test_what_is_committed_reads_back_as_it_was_appended",
+    ),
+    Break(
+        "I3",
+        "an append without a known part is acknowledged",
+        f"{_SERVER}/services/agent_codec.py",
+        'if not (is_opening or message.HasField("tail") or message.entries):',
+        "if message.sequence < 0:",
+        "tests/services/test_task_agents.py::"
+        "test_what_the_server_does_not_know_ends_the_stream_and_nothing_of_it_is_stored",
     ),
     Break(
         "I3",

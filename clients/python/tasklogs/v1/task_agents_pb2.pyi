@@ -49,7 +49,10 @@ Global___SnapshotFormat: _TypeAlias = SnapshotFormat  # noqa: Y015
 
 @_typing.final
 class AgentMessage(_message.Message):
-    """A message from the agent."""
+    """A message from the agent. The server drops fields that it does not know if they are inside a part
+    that it knows. So an agent sends without asking only what the server may lose. It sends all else
+    only if Welcome names it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -522,8 +525,9 @@ class Welcome(_message.Message):
     """The running digest over the sealed entries (all but the tail): d_0 is 32 zero bytes, d_k =
     SHA-256(d_(k-1) || id || type || time || SHA-256(content) || names). The id is an int32, the
     type one byte, the time an int64 of seconds and an int32 of nanoseconds, all big-endian.
-    `names` has, for each of `source_id`, `name` and `call_id` that is not empty, in this order: the
-    number of the field in TaskLogEntry as one byte, its length in bytes as an int32, its bytes.
+    `names` has, for each of `source_id`, `name` and `call_id` that is not empty, in this order:
+    the number of the field in TaskLogEntry as one byte, its length in bytes as an int32, its
+    bytes.
     """
     @_builtins.property
     def limits(self) -> Global___Welcome.Limits:
