@@ -49,7 +49,10 @@ Global___SnapshotFormat: _TypeAlias = SnapshotFormat  # noqa: Y015
 
 @_typing.final
 class AgentMessage(_message.Message):
-    """A message from the agent."""
+    """A message from the agent. The server drops fields that it does not know if they are inside a part
+    that it knows. So an agent sends without asking only what the server may lose. It sends all else
+    only if Welcome names it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
