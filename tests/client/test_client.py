@@ -112,6 +112,7 @@ async def test_each_page_is_requested_when_it_is_needed(
         page_size=1,
         epoch=2,
         max_staleness=timedelta(seconds=1.5),
+        types={TaskLogType.OUTPUT},
     )
 
     seen = []
@@ -126,6 +127,7 @@ async def test_each_page_is_requested_when_it_is_needed(
         page_size=1,
         epoch=2,
         max_staleness=Duration(seconds=1, nanos=500_000_000),
+        types=[types_pb2.TASK_LOG_TYPE_OUTPUT],
     )
     tokens = []
     for request in server.requests:

@@ -61,6 +61,7 @@ BAD_CREATIONS: list[tuple[dict[str, Any], list[str]]] = [
 START, STOP = types.BUILD_TRANSITION_START, types.BUILD_TRANSITION_STOP
 RUNNING = types.JOB_STATUS_RUNNING
 TASK = "local/demo"
+OUTPUT = types.TASK_LOG_TYPE_OUTPUT
 
 BAD_READS: list[tuple[logs_pb.GetTaskLogsRequest, list[str]]] = [
     (logs_pb.GetTaskLogsRequest(task=TASK, source=UNKNOWN_ENUM), ["source"]),
@@ -76,6 +77,10 @@ BAD_READS: list[tuple[logs_pb.GetTaskLogsRequest, list[str]]] = [
         ["max_staleness"],
     ),
     (logs_pb.GetTaskLogsRequest(task=TASK, page_token="garbage"), ["page_token"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, types=[UNKNOWN_ENUM]), ["types"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, types=[types.TASK_LOG_TYPE_UNSPECIFIED]), ["types"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, types=[OUTPUT, UNKNOWN_ENUM, -1]), ["types"] * 2),
+    (logs_pb.GetTaskLogsRequest(task=TASK, types=[OUTPUT] * 17), ["types"]),
     (
         logs_pb.GetTaskLogsRequest(task="x", source=UNKNOWN_ENUM, tail=-1, page_size=-1, epoch=0),
         ["task", "source", "tail", "page_size", "epoch"],
@@ -159,6 +164,34 @@ async def test_a_read_names_each_bad_field(
 
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.fields == named
+
+
+@pytest.mark.parametrize(
+    ("request_", "named"),
+    [
+        ({"types": [UNKNOWN_ENUM]}, ["types"]),
+        ({"types": [0]}, ["types"]),
+        ({"types": [OUTPUT] * 17}, ["types"]),
+        ({"types": [0], "tail": -1, "cursor": "garbage"}, ["tail", "tail", "types", "cursor"]),
+    ],
+    ids=lambda one: repr(one)[:60],
+)
+async def test_a_follow_names_each_bad_field(
+    server: Server, request_: dict[str, Any], named: list[str]
+) -> None:
+    await server.create_task()
+    call = server.logs.FollowTaskLogs(logs_pb.FollowTaskLogsRequest(task=TASK, **request_))
+
+    refusal = await refused(call.read())
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == named
+
+
+async def test_16_types_are_accepted(server: Server) -> None:
+    await server.create_task()
+    request = logs_pb.GetTaskLogsRequest(task=TASK, types=[OUTPUT] * 16)
+    assert not (await server.logs.GetTaskLogs(request)).logs
 
 
 @pytest.mark.parametrize(("request_", "named"), BAD_BUILDS, ids=lambda one: repr(one)[:60])

@@ -140,7 +140,7 @@ class Follows:
         await self._sync(task_id, max_staleness=None, time_left=None)
 
     async def _start(self, query: FollowQuery) -> tuple[Task, int]:
-        task, revision = await self._changes.start(query.ref, query.tail, types=query.types)
+        task, revision = await self._changes.start(query.ref, query.tail, query.types)
         concerns(task.task_id)
         if query.cursor is None:
             return task, revision
