@@ -9,11 +9,12 @@ from uuid import UUID
 
 import pytest
 
+from tasklogs_server.domain.description import NewTask, TaskView
 from tasklogs_server.domain.errors import TaskNameTaken, TaskNotFound
 from tasklogs_server.domain.names import TaskName
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store import Store
-from tasklogs_server.store.tasks import LIST_BYTES, NEWEST
+from tasklogs_server.store.tasks import LIST_BYTES, NEWEST, ListPosition
 from tests.store.logs import Connection, Log, new_task
 
 
@@ -47,7 +48,7 @@ async def test_a_deleted_task_is_gone_at_once(store: Store, task: UUID) -> None:
     ):
         with pytest.raises(TaskNotFound):
             await call
-    assert await store.tasks.list_(owner=None, after=NEWEST, limit=10) == ([], False)
+    assert await store.tasks.list_(owner=None, after=NEWEST, limit=10) == ([], None)
 
 
 async def test_a_purge_deletes_the_rows_of_one_task_in_chunks(
@@ -98,7 +99,7 @@ async def test_a_list_continues_after_its_position(store: Store) -> None:
         seen += [one.task_id for one in page]
         position = (page[-1].created_at, page[-1].task_id)
     assert seen == made[::-1]
-    assert await store.tasks.list_(owner="other", after=NEWEST, limit=2) == ([], False)
+    assert await store.tasks.list_(owner="other", after=NEWEST, limit=2) == ([], None)
 
 
 async def test_an_unknown_task_id_is_not_found(store: Store) -> None:
@@ -113,24 +114,18 @@ async def test_a_list_page_ends_when_prompts_fill_it_and_the_next_one_continues_
 ) -> None:
     made = [await _prompted(store, "x" * 60_000) for _ in range(40)]
     seen: list[UUID] = []
-    position, is_full = NEWEST, True
-    while is_full:
-        page, is_full = await store.tasks.list_(owner=None, after=position, limit=1000)
-        assert sum(len(one.prompt) for one in page) < LIST_BYTES + 64 * 1024
+    position: ListPosition | None = NEWEST
+    while position is not None:
+        page, position = await store.tasks.list_(
+            owner=None, after=position, limit=1000, view=TaskView.FULL
+        )
+        assert sum(len(one.prompt or "") for one in page) < LIST_BYTES + 64 * 1024
         seen += [one.task_id for one in page]
-        position = (page[-1].created_at, page[-1].task_id)
     assert seen == made[::-1]
 
 
 async def _prompted(store: Store, prompt: str) -> UUID:
     task_id = uuid.uuid4()
-    await store.tasks.create(
-        task_id,
-        owner="local",
-        name=task_id.hex,
-        display_name="",
-        prompt=prompt,
-        standalone=False,
-        agent_token_hash=b"",
-    )
+    new = NewTask("local", task_id.hex, prompt=prompt)
+    await store.tasks.create(task_id, new, agent_token_hash=b"")
     return task_id
