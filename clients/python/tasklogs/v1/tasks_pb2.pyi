@@ -228,15 +228,16 @@ class CreateTaskRequest(_message.Message):
     standalone: _builtins.bool
     """A standalone task has no orchestrator: ReportBuild and ReportAgent are refused."""
     request_id: _builtins.str
-    """A UUID that you choose for this task. If the owner has a task that was created with it, the
-    call returns that task and a fresh agent token; the earlier token is invalid. If that task was
-    created with other arguments, the call fails with INVALID_ARGUMENT. Use it to retry a call whose
-    answer was lost.
+    """A UUID that you choose for this task. Use it to retry a call whose answer was lost. If the
+    owner has a task that was created with it, the call returns that task, as it is now, and a
+    fresh agent token. The earlier token is invalid, and the server closes the stream that uses it.
+    If that task was created with other arguments, the call fails with INVALID_ARGUMENT. Deleting
+    the task frees the id.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64. Keys match `[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?`. Values have at most 255
-        characters.
+        characters, and no control characters.
         """
 
     def __init__(
@@ -342,7 +343,7 @@ class ListTasksRequest(_message.Message):
     """Unset: BASIC."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only tasks that have all these labels. Each is `key=value`, or `key` for any value."""
+        """Only tasks that have all these labels. Each is `key=value`, or `key` for any value. At most 16."""
 
     def __init__(
         self,

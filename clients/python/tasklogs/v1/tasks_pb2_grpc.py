@@ -137,7 +137,8 @@ class TasksServicer:
 
     def ReportAgent(self, request, context):
         """Reports on the agent and the task app of the latest build. An unset field does not change. At
-        least one of `lifecycle` and `app_health` must be set. A report that is refused changes nothing:
+        least one of `lifecycle` and `app_health` must be set. A report that is refused changes
+        nothing:
 
         - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build.
         - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that ReportBuild has

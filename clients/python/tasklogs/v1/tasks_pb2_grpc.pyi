@@ -45,7 +45,8 @@ class TasksStub:
     """
     ReportAgent: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportAgentRequest, _tasks_pb2.ReportAgentResponse]
     """Reports on the agent and the task app of the latest build. An unset field does not change. At
-    least one of `lifecycle` and `app_health` must be set. A report that is refused changes nothing:
+    least one of `lifecycle` and `app_health` must be set. A report that is refused changes
+    nothing:
 
     - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build.
     - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that ReportBuild has
@@ -130,7 +131,8 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_tasks_pb2.ReportAgentRequest, _abc.Awaitable[_tasks_pb2.ReportAgentResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.ReportAgentResponse]:
         """Reports on the agent and the task app of the latest build. An unset field does not change. At
-        least one of `lifecycle` and `app_health` must be set. A report that is refused changes nothing:
+        least one of `lifecycle` and `app_health` must be set. A report that is refused changes
+        nothing:
 
         - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build.
         - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that ReportBuild has
