@@ -33,6 +33,7 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
         "invalid request: tail: must not be negative; task: is missing",
     ),
     (errors.TaskNameTaken("alice", "fix"), 'task "alice/fix" already exists'),
+    (errors.EtagMismatch(), "the task has another etag: read it again"),
     (
         errors.LimitExceeded(Limit.EPOCHS_PER_HOUR, "new epochs", "60 per task and hour", SOON),
         "limit exceeded for new epochs: 60 per task and hour",

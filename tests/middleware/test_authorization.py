@@ -45,6 +45,9 @@ OWN_TASK: dict[str, Request] = {
     "/tasklogs.v1.TaskLogs/GetTaskLogs": lambda task: logs_pb.GetTaskLogsRequest(task=task),
     "/tasklogs.v1.TaskLogs/FollowTaskLogs": lambda task: logs_pb.FollowTaskLogsRequest(task=task),
     "/tasklogs.v1.Tasks/GetTask": lambda task: pb.GetTaskRequest(task=task),
+    "/tasklogs.v1.Tasks/UpdateTask": lambda task: pb.UpdateTaskRequest(
+        task=task, display_name="mine", etag="any"
+    ),
     "/tasklogs.v1.Tasks/DeleteTask": lambda task: pb.DeleteTaskRequest(task=task),
     "/tasklogs.v1.Tasks/ReportBuild": lambda task: pb.ReportBuildRequest(
         task=task, build_number=1, transition=START, job_status=SUCCEEDED
@@ -133,8 +136,48 @@ async def test_admins_may_use_every_task_and_owners_their_own(guard: Guarded, me
             call.cancel()
             continue
         call = raw.unary_unary(method)(request, metadata=metadata)
-        # The task has no build yet, so a report is refused.
-        assert await call.code() in (CODE.OK, CODE.FAILED_PRECONDITION)
+        # The task has no build yet, so a report is refused. It has another etag.
+        assert await call.code() in (CODE.OK, CODE.FAILED_PRECONDITION, CODE.ABORTED)
+
+
+async def test_deleting_another_users_task_with_allow_missing_looks_like_deleting_no_task(
+    guard: Guarded, statements: list[str]
+) -> None:
+    made = await guard.create("alice")
+    for theirs, nobodys in ((made.task.id, NOBODY), ("alice/demo", "alice/absent")):
+        sent = []
+        for task in (theirs, nobodys):
+            statements.clear()
+            await guard.server.tasks.DeleteTask(
+                pb.DeleteTaskRequest(task=task, allow_missing=True), metadata=guard.as_("bob")
+            )
+            sent.append(of_calls(statements))
+        assert sent[0] == sent[1]
+    still = await guard.server.tasks.GetTask(
+        pb.GetTaskRequest(task="alice/demo"), metadata=guard.as_("alice")
+    )
+    assert still == made.task
+
+
+async def test_a_request_id_gives_no_access_to_another_owners_task(guard: Guarded) -> None:
+    made = await guard.create("alice", request_id=NOBODY)
+
+    assert (await guard.create("bob", request_id=NOBODY)).task.owner == "bob"
+    said = await refused(guard.create("bob", owner="alice", request_id=NOBODY))
+    assert said.code is CODE.PERMISSION_DENIED
+    root = guard.as_("root", scope=ADMIN)
+    again = await guard.server.tasks.CreateTask(
+        pb.CreateTaskRequest(name="demo", owner="alice", request_id=NOBODY), metadata=root
+    )
+    assert again.task == made.task
+
+
+async def test_labels_select_only_the_callers_tasks(guard: Guarded) -> None:
+    await guard.create("alice", labels={"env": "prod"})
+    request = pb.ListTasksRequest(labels=["env=prod"])
+    for subject, found in (("alice", 1), ("bob", 0)):
+        listed = await guard.server.tasks.ListTasks(request, metadata=guard.as_(subject))
+        assert len(listed.tasks) == found
 
 
 async def test_a_cursor_of_another_users_log_gives_no_access(guard: Guarded) -> None:

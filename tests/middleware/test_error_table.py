@@ -69,6 +69,7 @@ CASES = (
     Case(
         errors.TaskNameTaken("local", "x"), CODE.ALREADY_EXISTS, ("ErrorInfo",), "TASK_NAME_TAKEN"
     ),
+    Case(errors.EtagMismatch(), CODE.ABORTED, ("ErrorInfo",), "ETAG_MISMATCH"),
     Case(errors.Unauthenticated("no"), CODE.UNAUTHENTICATED, ()),
     Case(errors.PermissionDenied("no"), CODE.PERMISSION_DENIED, ()),
     Case(

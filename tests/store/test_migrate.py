@@ -117,6 +117,26 @@ async def test_data_of_the_first_schema_is_counted_and_begins_to_age_with_the_up
         await store.close()
 
 
+async def test_labels_are_added_without_a_rewrite_of_tasks(empty_database: str) -> None:
+    await migrate(empty_database, "0006")
+    connection = await asyncpg.connect(empty_database)
+    file = "SELECT pg_relation_filenode('tasks')"
+    try:
+        for number in range(3):
+            await connection.execute(
+                "INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone,"
+                " agent_token_hash) VALUES (gen_random_uuid(), 'local', $1, '', '', false, '')",
+                str(number),
+            )
+        before = await connection.fetchval(file)
+        await migrate(empty_database)
+        assert await connection.fetchval(file) == before
+        rows = await connection.fetch("SELECT DISTINCT labels, request_id, request_hash FROM tasks")
+        assert [tuple(row) for row in rows] == [("{}", None, None)]
+    finally:
+        await connection.close()
+
+
 async def test_servers_that_start_at_once_take_turns(empty_database: str) -> None:
     await asyncio.gather(*(migrate(empty_database) for _ in range(4)))
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         LogSource,
         TaskLogType,
         TaskStatus,
+        TaskView,
     )
     from tasklogs.errors import TaskLogsRpcError
 
@@ -71,6 +72,7 @@ _HOMES = {
         "LogSource",
         "TaskLogType",
         "TaskStatus",
+        "TaskView",
     ),
     "tasklogs.errors": ("TaskLogsRpcError",),
     "tasklogs.connection.tls": ("Tls", "UnusableTls"),
@@ -107,6 +109,7 @@ __all__ = [
     "TaskLogsClient",
     "TaskLogsRpcError",
     "TaskStatus",
+    "TaskView",
     "Tls",
     "UnusableTls",
 ]

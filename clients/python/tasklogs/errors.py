@@ -112,6 +112,13 @@ class TaskNameTaken(TaskLogsRpcError):
     """The owner already has a task with that name."""
 
 
+class EtagMismatch(TaskLogsRpcError):
+    """The task was updated after it was read. Read it again, and repeat the update with its etag.
+
+    Nothing was changed.
+    """
+
+
 class CursorExpired(TaskLogsRpcError):
     """The entries that a cursor or a page token points to have been evicted."""
 
@@ -177,6 +184,7 @@ _KINDS: Mapping[tuple[grpc.StatusCode, str | None], type[TaskLogsRpcError]] = {
     (_CODE.FAILED_PRECONDITION, "STALE_REPORT"): StaleReport,
     (_CODE.INVALID_ARGUMENT, None): InvalidArgument,
     (_CODE.ALREADY_EXISTS, "TASK_NAME_TAKEN"): TaskNameTaken,
+    (_CODE.ABORTED, "ETAG_MISMATCH"): EtagMismatch,
     (_CODE.OUT_OF_RANGE, "CURSOR_EXPIRED"): CursorExpired,
     (_CODE.UNAUTHENTICATED, None): Unauthenticated,
     (_CODE.PERMISSION_DENIED, None): PermissionDenied,

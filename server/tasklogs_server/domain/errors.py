@@ -100,6 +100,14 @@ class TaskNameTaken(TaskLogsError):
 
 
 @dataclass(eq=False)
+class EtagMismatch(TaskLogsError):
+    """The task was updated after the caller read it. Nothing was changed."""
+
+    def __str__(self) -> str:
+        return "the task has another etag: read it again"
+
+
+@dataclass(eq=False)
 class LimitExceeded(TaskLogsError):
     """`subject` says whose limit it is, `description` which. No `retry_after`: do not retry."""
 

@@ -132,6 +132,7 @@ TABLE: dict[type[errors.TaskLogsError], _Row] = dict(
         _row(errors.ProtocolViolation, _CODE.INVALID_ARGUMENT, _reason("PROTOCOL_VIOLATION")),
         _row(errors.Unsupported, _CODE.INVALID_ARGUMENT, _reason("UNSUPPORTED")),
         _row(errors.TaskNameTaken, _CODE.ALREADY_EXISTS, _reason("TASK_NAME_TAKEN")),
+        _row(errors.EtagMismatch, _CODE.ABORTED, _reason("ETAG_MISMATCH")),
         _row(errors.Unauthenticated, _CODE.UNAUTHENTICATED),
         _row(
             errors.KeysUnavailable,

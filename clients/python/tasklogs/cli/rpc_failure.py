@@ -19,6 +19,7 @@ _HINTS = {
         "is the task's `tasklogs agent` running? --source snapshot reads the stored log"
     ),
     "TASK_APP_ERROR": "--source snapshot reads the stored log",
+    "ETAG_MISMATCH": "another update came in between: run the command again",
 }
 """What to do about an `ErrorInfo.reason`. The server does not know the flags of this command."""
 

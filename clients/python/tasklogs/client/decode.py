@@ -32,15 +32,15 @@ def entry(message: types_pb2.TaskLogEntry) -> LogEntry:
     )
 
 
-def task(message: tasks_pb2.Task) -> records.Task:
-    """Return a task. Raises AnswerUnreadable."""
+def task(message: tasks_pb2.Task, *, has_prompt: bool) -> records.Task:
+    """Return a task. `has_prompt`: the prompt was asked for. Raises AnswerUnreadable."""
     log = message.log
     return records.Task(
         id=message.id,
         owner=message.owner,
         name=message.name,
         display_name=message.display_name,
-        prompt=message.prompt,
+        prompt=message.prompt if has_prompt else None,
         standalone=message.standalone,
         created_at=_datetime(message.created_at),
         status=enums.TaskStatus(message.status),
@@ -49,6 +49,8 @@ def task(message: tasks_pb2.Task) -> records.Task:
             log.epoch, log.entries, log.revision, log.bytes, moment(log, "snapshot_at")
         ),
         agent_connected=message.agent_connected,
+        labels=dict(message.labels),
+        etag=message.etag,
     )
 
 

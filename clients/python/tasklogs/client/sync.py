@@ -196,6 +196,9 @@ class SyncTaskLogsClient:
     list_tasks = _derived(TaskLogsClient.list_tasks, _iterate, returns="Iterator[Task]")
     """List tasks, newest first."""
 
+    update_task = _derived(TaskLogsClient.update_task, LoopThread.run)
+    """Change the display name or the labels."""
+
     delete_task = _derived(TaskLogsClient.delete_task, LoopThread.run)
     """Delete a task and its log permanently."""
 

@@ -231,14 +231,15 @@ class CreateTaskRequest(_message.Message):
     """A standalone task has no orchestrator: the server refuses ReportBuild and ReportAgent."""
     request_id: _builtins.str
     """A UUID that you choose for this task. Use it to repeat a call whose response was lost. If the
-    owner has a task that was created with the same `request_id`, the call returns that task and a
-    new agent token. The earlier agent token is then invalid. If the task was created with other
-    arguments, the call fails with INVALID_ARGUMENT.
+    owner has a task that was created with the same `request_id`, the call returns that task, as it
+    is now, and a new agent token. The earlier agent token is then invalid, and the server closes
+    the stream that uses it. If the task was created with other arguments, the call fails with
+    INVALID_ARGUMENT. Deleting the task frees the id.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64. Keys match `[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?`. Values have at most 255
-        characters.
+        characters, and no control characters.
         """
 
     def __init__(
@@ -344,7 +345,9 @@ class ListTasksRequest(_message.Message):
     """Unset: BASIC."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only tasks that have all these labels. Each element is `key=value`, or `key` for any value."""
+        """Only tasks that have all these labels. Each element is `key=value`, or `key` for any value. At
+        most 16.
+        """
 
     def __init__(
         self,
