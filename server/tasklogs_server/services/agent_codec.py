@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from google.protobuf.struct_pb2 import Value
@@ -11,6 +12,7 @@ from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.text import to_utf8
+from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.domain.errors import (
@@ -63,7 +65,7 @@ def append(message: pb.LogAppend) -> Append:
         )
     entries: list[Entry] = []
     for entry in message.entries:
-        entries.append(_entry(entry, violations))
+        entries.append(_entry(entry, "append.entries", violations))
         if len(violations) >= _MAX_VIOLATIONS:
             break
     if violations:
@@ -142,11 +144,52 @@ def event(message: messages.ServerEvent) -> pb.ServerMessage:
 
 
 def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
-    """Decode an uploaded conversation. Raises InvalidFields, which names the first fields."""
-    if request.format != pb.SNAPSHOT_FORMAT_AGENTAPI:
-        raise InvalidFields(
-            [FieldViolation("format", "must be SNAPSHOT_FORMAT_AGENTAPI, the only format")]
-        )
+    """Decode an uploaded conversation.
+
+    Raises InvalidFields, which names the first fields, and LimitExceeded.
+    """
+    match request.format:
+        case pb.SNAPSHOT_FORMAT_AGENTAPI:
+            if request.entries:
+                wrong = FieldViolation("entries", "not with SNAPSHOT_FORMAT_AGENTAPI")
+                raise InvalidFields([wrong])
+            return _agentapi_entries(request)
+        case pb.SNAPSHOT_FORMAT_ENTRIES:
+            if request.HasField("data"):
+                raise InvalidFields([FieldViolation("data", "not with SNAPSHOT_FORMAT_ENTRIES")])
+            return uploaded_entries(request.entries, after_id=-1)
+        case _:
+            wanted = "must be SNAPSHOT_FORMAT_AGENTAPI or SNAPSHOT_FORMAT_ENTRIES"
+            raise InvalidFields([FieldViolation("format", wanted)])
+
+
+def uploaded_entries(messages: Sequence[types.TaskLogEntry], *, after_id: int) -> list[Entry]:
+    """Decode entries of an uploaded conversation; those before them have ids up to `after_id`.
+
+    Raises InvalidFields, which names the first fields. Raises LimitExceeded for too many entries,
+    and for an entry that is too long: its sender must drop the front.
+    """
+    if len(messages) > _MAX_ENTRIES:
+        raise LimitExceeded(Limit.APPEND_ENTRIES, "upload", f"at most {_MAX_ENTRIES} entries", None)
+    violations: list[FieldViolation] = []
+    entries: list[Entry] = []
+    for index, message in enumerate(messages):
+        entry = _entry(message, f"entries[{index}]", violations)
+        if message.HasField("id") and 0 <= entry.id <= after_id:
+            violations.append(FieldViolation(f"entries[{index}].id", "ids must grow"))
+        if len(violations) >= _MAX_VIOLATIONS:
+            break
+        if len(entry.content) > MAX_CONTENT_BYTES:
+            subject, most = f"entry {entry.id}", f"at most {MAX_CONTENT_BYTES} bytes"
+            raise LimitExceeded(Limit.ENTRY_BYTES, subject, most, None)
+        after_id = entry.id
+        entries.append(entry)
+    if violations:
+        raise InvalidFields(violations)
+    return entries
+
+
+def _agentapi_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
     listed = request.data.fields.get("messages")
     if listed is None or listed.WhichOneof("kind") != "list_value":
         raise InvalidFields([FieldViolation("data.messages", "must be a list of messages")])
@@ -166,22 +209,22 @@ def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
     return entries
 
 
-def _entry(message: types.TaskLogEntry, violations: list[FieldViolation]) -> Entry:
+def _entry(message: types.TaskLogEntry, field: str, violations: list[FieldViolation]) -> Entry:
     if not message.HasField("id") or message.id < 0:
-        violations.append(FieldViolation("append.entries.id", "is required, from 0"))
+        violations.append(FieldViolation(f"{field}.id", "is required, from 0"))
     if message.dropped_bytes < 0:
-        violations.append(FieldViolation("append.entries.dropped_bytes", "must not be negative"))
+        violations.append(FieldViolation(f"{field}.dropped_bytes", "must not be negative"))
     try:
         type_ = EntryType(message.type)
     except ValueError:
-        violations.append(FieldViolation("append.entries.type", "is not a TASK_LOG_TYPE value"))
+        violations.append(FieldViolation(f"{field}.type", "is not a TASK_LOG_TYPE value"))
         type_ = EntryType.OUTPUT
     if not message.HasField("time"):
-        violations.append(FieldViolation("append.entries.time", "is required"))
+        violations.append(FieldViolation(f"{field}.time", "is required"))
     return Entry(
         id=message.id,
         type=type_,
-        time=time_of(message.time, "append.entries.time", violations),
+        time=time_of(message.time, f"{field}.time", violations),
         content=message.content.encode(),
         dropped_bytes=message.dropped_bytes,
     )

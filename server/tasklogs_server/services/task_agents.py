@@ -11,11 +11,16 @@ import grpc
 
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs_server.domain.caller import Agent
-from tasklogs_server.domain.errors import ProtocolViolation, SessionLost
+from tasklogs_server.domain.errors import (
+    FieldViolation,
+    InvalidFields,
+    ProtocolViolation,
+    SessionLost,
+)
 from tasklogs_server.ingest.messages import GoodbyeReason
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions
-from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.ingest.upload import PartialUpload, Uploads
 from tasklogs_server.services import agent_codec as codec
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tasklogs_server.wire.times import timestamp
@@ -80,10 +85,22 @@ class TaskAgentsService:
             session.end(None)  # it said Goodbye, or its stream ended without one
 
     async def upload_log_snapshot_in_parts(
-        self, _: AsyncIterator[pb.UploadLogSnapshotInPartsRequest], __: Context, ___: Agent
+        self,
+        messages: AsyncIterator[pb.UploadLogSnapshotInPartsRequest],
+        _: Context,
+        agent: Agent,
     ) -> pb.UploadLogSnapshotInPartsResponse:
         """Store a whole conversation that comes in several messages."""
-        raise NotImplementedError
+        with self._uploads.in_parts(agent.task_id) as upload:
+            await _collect(messages, upload)
+            stored = await self._uploads.upload(
+                agent.task_id,
+                upload.entries,
+                still_opens=lambda: self._tokens.still_opens(agent),
+            )
+        return pb.UploadLogSnapshotInPartsResponse(
+            snapshot_at=timestamp(stored.snapshot_at), revision=stored.revision
+        )
 
     async def _handle(self, message: pb.AgentMessage, session: Session) -> bool:
         """Handle one message. Returns True if it was the last."""
@@ -108,6 +125,34 @@ class TaskAgentsService:
             case None:
                 pass  # a message of a newer agent
         return False
+
+
+async def _collect(
+    messages: AsyncIterator[pb.UploadLogSnapshotInPartsRequest], upload: PartialUpload
+) -> None:
+    """Add what all messages have. Raises InvalidFields, LimitExceeded.
+
+    A stream that breaks ends like one that its caller has closed, so the last message says that it
+    is the last.
+    """
+    is_complete, number = False, 0
+    async for message in messages:
+        number += 1
+        if is_complete:
+            raise InvalidFields([FieldViolation("last", "must be set in the last message only")])
+        try:
+            upload.add(codec.uploaded_entries(message.entries, after_id=upload.last_id))
+        except InvalidFields as error:
+            raise InvalidFields(
+                [
+                    FieldViolation(one.field, f"{one.description} (message {number})")
+                    for one in error.violations
+                ]
+            ) from None
+        is_complete = message.last
+        await asyncio.sleep(0)  # messages that have arrived are read without waiting
+    if not is_complete:
+        raise InvalidFields([FieldViolation("last", "must be set in the last message")])
 
 
 async def _first(messages: AsyncIterator[pb.AgentMessage]) -> pb.AgentMessage:

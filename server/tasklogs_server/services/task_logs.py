@@ -36,9 +36,12 @@ _KNOWN_REQUEST_BYTES = 512
 class TaskLogsService:
     """The handlers of `tasklogs.v1.TaskLogs`."""
 
-    def __init__(self, reader: LogReader, follows: Follows) -> None:
+    def __init__(
+        self, reader: LogReader, follows: Follows, server_info: pb.GetServerInfoResponse
+    ) -> None:
         self._reader = reader
         self._follows = follows
+        self._server_info = server_info
         self._known_query = lru_cache(maxsize=_KNOWN_REQUESTS)(_decoded_query)
 
     async def get_task_logs(
@@ -71,7 +74,7 @@ class TaskLogsService:
         self, _: pb.GetServerInfoRequest, __: grpc.aio.ServicerContext[Any, Any], ___: Caller
     ) -> pb.GetServerInfoResponse:
         """Say what this server is."""
-        raise NotImplementedError
+        return self._server_info
 
     def _query(self, request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
         if request.page_token or request.ByteSize() > _KNOWN_REQUEST_BYTES:

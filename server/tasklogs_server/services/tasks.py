@@ -42,7 +42,7 @@ from tasklogs_server.wire.times import timestamp
 _PROMPT_BYTES = 64 * 1024
 _DISPLAY_NAME_CHARACTERS = 255
 _PAGE_SIZE = 100
-_MAX_PAGE_SIZE = 1000
+MAX_PAGE_SIZE = 1000
 # Prompts may have 64 KiB each. A page ends long before 4 MiB, which clients refuse by default.
 _PAGE_BYTES = 1_000_000
 
@@ -96,7 +96,7 @@ class TasksService:
             owner=owner,
             status=status,
             after=position_of(request),
-            limit=min(request.page_size, _MAX_PAGE_SIZE) or _PAGE_SIZE,
+            limit=min(request.page_size, MAX_PAGE_SIZE) or _PAGE_SIZE,
         )
         response = pb.ListTasksResponse()
         size_bytes = 0

@@ -54,8 +54,15 @@ class TaskAgentsStub:
     """
     UploadLogSnapshotInParts: _aio.StreamUnaryMultiCallable[_task_agents_pb2.UploadLogSnapshotInPartsRequest, _task_agents_pb2.UploadLogSnapshotInPartsResponse]
     """UploadLogSnapshot for a conversation that is larger than one message may be. The messages have
-    the entries, in order. The server stores them together, at the end of the stream, or not at
-    all.
+    the entries, in order. The server stores them together, after the last message, or not at all.
+    A repeated upload changes nothing. In addition to the errors of UploadLogSnapshot:
+
+    - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than 64 MiB
+      of content, or more than 100,000 entries.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: another upload of the task is under way,
+      or the server receives as many uploads as it can.
+    - DEADLINE_EXCEEDED: the next message, or the whole conversation, did not arrive in time.
     """
 
 class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
@@ -116,8 +123,15 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_abc.AsyncIterator[_task_agents_pb2.UploadLogSnapshotInPartsRequest], _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotInPartsResponse]],
     ) -> _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotInPartsResponse]:
         """UploadLogSnapshot for a conversation that is larger than one message may be. The messages have
-        the entries, in order. The server stores them together, at the end of the stream, or not at
-        all.
+        the entries, in order. The server stores them together, after the last message, or not at all.
+        A repeated upload changes nothing. In addition to the errors of UploadLogSnapshot:
+
+        - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than 64 MiB
+          of content, or more than 100,000 entries.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: another upload of the task is under way,
+          or the server receives as many uploads as it can.
+        - DEADLINE_EXCEEDED: the next message, or the whole conversation, did not arrive in time.
         """
 
 def add_TaskAgentsServicer_to_server(servicer: TaskAgentsServicer, server: _aio.Server) -> None: ...
