@@ -46,7 +46,7 @@ BREAKS = (
         "I1",
         "a new conversation continues the epoch",
         f"{_CLIENTS}/log/continuation.py",
-        "if len(entries) < sealed or digest.seal_all(entries[:sealed]) != stored.digest:",
+        "if len(entries) < sealed or seal_all(entries[:sealed]) != stored.digest:",
         "if len(entries) < sealed:",
         "tests/log/test_continuation.py",
     ),

@@ -146,6 +146,11 @@ def entry(**changed: Any) -> types.TaskLogEntry:
     return entry_
 
 
+def without_a_time(delta: pb.TailDelta) -> pb.TailDelta:
+    delta.ClearField("time")
+    return delta
+
+
 def ill_timed(seconds: int, nanos: int = 0) -> types.TaskLogEntry:
     return log_entry(2, "new", seconds=seconds, nanos=nanos)
 
@@ -172,10 +177,6 @@ BAD_FIELDS: dict[str, tuple[pb.LogAppend, str]] = {
     "no id": (pb.LogAppend(sequence=2, entries=[entry(id=None)]), "append.entries.id"),
     "a negative id": (pb.LogAppend(sequence=2, entries=[entry(id=-1)]), "append.entries.id"),
     "no type": (pb.LogAppend(sequence=2, entries=[entry(type=UNSPECIFIED)]), "append.entries.type"),
-    "an unknown type": (
-        pb.LogAppend(sequence=2, entries=[entry(type=UNKNOWN)]),
-        "append.entries.type",
-    ),
     "negative dropped bytes": (
         pb.LogAppend(sequence=2, entries=[entry(dropped_bytes=-1)]),
         "append.entries.dropped_bytes",
@@ -190,7 +191,7 @@ BAD_FIELDS: dict[str, tuple[pb.LogAppend, str]] = {
     ),
     "no time": (pb.LogAppend(sequence=2, entries=[entry(time=None)]), "append.entries.time"),
     "a tail without a time": (
-        pb.LogAppend(sequence=2, tail=pb.TailDelta(id=1, keep_bytes=4)),
+        pb.LogAppend(sequence=2, tail=without_a_time(tail_delta(1, 4, ""))),
         "append.tail.time",
     ),
 }

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
 from uuid import UUID
 
 from tasklogs.log import digest
@@ -18,7 +17,7 @@ from tasklogs.log.truncation import truncate
 from tasklogs_server.concurrency.jitter import spread
 from tasklogs_server.domain.errors import LimitExceeded, SessionOpen, StoreUnavailable
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.domain.slices import SLICE_BYTES, SLICE_ITEMS, slices
+from tasklogs_server.domain.slices import slices
 from tasklogs_server.domain.upload_limits import MAX_UPLOAD_BYTES, MAX_UPLOAD_ENTRIES
 from tasklogs_server.ingest.draft import Draft
 from tasklogs_server.ingest.large_commits import LargeCommits
@@ -31,8 +30,6 @@ from tasklogs_server.store.sessions import Opening, SessionStore
 _RETRY_AFTER = timedelta(seconds=1)
 # An upload that costs more is not written by the group commit: all agents would wait for it.
 _LARGE_BYTES = 4 * 1024 * 1024
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +128,8 @@ class Uploads:
             return None
         stored = position_of(opening.head, opening.tail_content)
         # The task app may have restarted since the last upload.
-        verdict = await _hashed(entries, lambda: compare(entries, stored, restarted=True))
-        match verdict:
+        sealed = await _digest_of(entries[: stored.sealed])
+        match compare(entries, stored, restarted=True, seal_all=lambda _: sealed):
             case Verdict.CONTINUES:
                 return Append(1, entries=entries[stored.sealed :])
             case Verdict.WITHDRAWS_TAIL | Verdict.OPENS_EPOCH:
@@ -165,7 +162,7 @@ class Uploads:
             and last.time <= tail.time
             and last.dropped_bytes == tail.dropped_bytes
             and content.startswith(last.content)
-            and await _hashed(entries, lambda: digest.seal_all(entries[:-1])) == head.digest
+            and await _digest_of(entries[:-1]) == head.digest
         )
 
 
@@ -212,14 +209,14 @@ def _commits_of(
         yield commit
 
 
-async def _hashed(entries: Sequence[Entry], work: Callable[[], T]) -> T:
-    """Do work that hashes `entries`: in a thread if they are many, because other calls would wait.
-
-    hashlib releases the interpreter's lock for all but short contents.
-    """
-    if len(entries) <= SLICE_ITEMS and sum(len(one.content) for one in entries) <= SLICE_BYTES:
-        return work()
-    return await asyncio.to_thread(work)
+async def _digest_of(entries: Sequence[Entry]) -> bytes:
+    """Return the digest of an epoch whose sealed entries are `entries`."""
+    value = digest.EMPTY
+    for part in slices(entries, lambda entry: len(entry.content)):
+        for entry in part:
+            value = digest.seal(value, entry)
+        await asyncio.sleep(0)
+    return value
 
 
 class _UploadWriter:

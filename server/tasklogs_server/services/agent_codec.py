@@ -20,6 +20,7 @@ from tasklogs_server.domain.errors import (
     InvalidFields,
     LimitExceeded,
     ProtocolViolation,
+    Unsupported,
 )
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.ingest import messages
@@ -50,7 +51,7 @@ def hello(message: pb.AgentMessage) -> messages.Hello:
 
 
 def append(message: pb.LogAppend) -> Append:
-    """Decode an append. Raises InvalidFields, LimitExceeded."""
+    """Decode an append. Raises InvalidFields, LimitExceeded, Unsupported."""
     if len(message.entries) > _MAX_ENTRIES:
         raise LimitExceeded(Limit.APPEND_ENTRIES, "append", f"at most {_MAX_ENTRIES} entries", None)
     violations: list[FieldViolation] = []
@@ -146,7 +147,7 @@ def event(message: messages.ServerEvent) -> pb.ServerMessage:
 def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
     """Decode an uploaded conversation.
 
-    Raises InvalidFields, which names the first fields, and LimitExceeded.
+    Raises InvalidFields, which names the first fields, LimitExceeded and Unsupported.
     """
     match request.format:
         case pb.SNAPSHOT_FORMAT_AGENTAPI:
@@ -157,23 +158,26 @@ def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
         case pb.SNAPSHOT_FORMAT_ENTRIES:
             if request.HasField("data"):
                 raise InvalidFields([FieldViolation("data", "not with SNAPSHOT_FORMAT_ENTRIES")])
-            return uploaded_entries(request.entries, after_id=-1)
+            if len(request.entries) > _MAX_ENTRIES:
+                most = f"at most {_MAX_ENTRIES} entries"
+                raise LimitExceeded(Limit.APPEND_ENTRIES, "upload", most, None)
+            return uploaded_entries(request.entries)
         case _:
             wanted = "must be SNAPSHOT_FORMAT_AGENTAPI or SNAPSHOT_FORMAT_ENTRIES"
             raise InvalidFields([FieldViolation("format", wanted)])
 
 
-def uploaded_entries(messages: Sequence[types.TaskLogEntry], *, after_id: int) -> list[Entry]:
-    """Decode entries of an uploaded conversation; those before them have ids up to `after_id`.
+def uploaded_entries(
+    messages: Sequence[types.TaskLogEntry], *, first_index: int = 0, after_id: int = -1
+) -> list[Entry]:
+    """Decode entries of an uploaded conversation. Those before them have ids up to `after_id`.
 
-    Raises InvalidFields, which names the first fields. Raises LimitExceeded for too many entries,
-    and for an entry that is too long: its sender must drop the front.
+    Raises InvalidFields, which names the first fields, and Unsupported. Raises LimitExceeded for an
+    entry that is too long: its sender must drop the front.
     """
-    if len(messages) > _MAX_ENTRIES:
-        raise LimitExceeded(Limit.APPEND_ENTRIES, "upload", f"at most {_MAX_ENTRIES} entries", None)
     violations: list[FieldViolation] = []
     entries: list[Entry] = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(messages, start=first_index):
         entry = _entry(message, f"entries[{index}]", violations)
         if message.HasField("id") and 0 <= entry.id <= after_id:
             violations.append(FieldViolation(f"entries[{index}].id", "ids must grow"))
@@ -210,24 +214,33 @@ def _agentapi_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
 
 
 def _entry(message: types.TaskLogEntry, field: str, violations: list[FieldViolation]) -> Entry:
+    """Decode an entry. `field` is the path of its list.
+
+    Raises Unsupported for a type that this server does not know.
+    """
     if not message.HasField("id") or message.id < 0:
         violations.append(FieldViolation(f"{field}.id", "is required, from 0"))
     if message.dropped_bytes < 0:
         violations.append(FieldViolation(f"{field}.dropped_bytes", "must not be negative"))
-    try:
-        type_ = EntryType(message.type)
-    except ValueError:
-        violations.append(FieldViolation(f"{field}.type", "is not a TASK_LOG_TYPE value"))
-        type_ = EntryType.OUTPUT
     if not message.HasField("time"):
         violations.append(FieldViolation(f"{field}.time", "is required"))
     return Entry(
         id=message.id,
-        type=type_,
+        type=_type(message.type, field, violations),
         time=time_of(message.time, f"{field}.time", violations),
         content=message.content.encode(),
         dropped_bytes=message.dropped_bytes,
     )
+
+
+def _type(number: int, field: str, violations: list[FieldViolation]) -> EntryType:
+    if number == types.TASK_LOG_TYPE_UNSPECIFIED:
+        violations.append(FieldViolation(f"{field}.type", "is required"))
+        return EntryType.OUTPUT
+    try:
+        return EntryType(number)
+    except ValueError:
+        raise Unsupported(f"entries of type {number}") from None
 
 
 def _message(item: Value, field: str, violations: list[FieldViolation]) -> Entry | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import grpc
 
 from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1.types_pb2 import TaskLogEntry
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import (
     FieldViolation,
@@ -17,6 +18,7 @@ from tasklogs_server.domain.errors import (
     ProtocolViolation,
     SessionLost,
 )
+from tasklogs_server.domain.slices import SLICE_ITEMS
 from tasklogs_server.ingest.messages import GoodbyeReason
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions
@@ -135,13 +137,13 @@ async def _collect(
     A stream that breaks ends like one that its caller has closed, so the last message says that it
     is the last.
     """
-    is_complete, number = False, 0
+    number, is_complete = 0, False
     async for message in messages:
         number += 1
         if is_complete:
             raise InvalidFields([FieldViolation("last", "must be set in the last message only")])
         try:
-            upload.add(codec.uploaded_entries(message.entries, after_id=upload.last_id))
+            await _add(message.entries, upload)
         except InvalidFields as error:
             raise InvalidFields(
                 [
@@ -150,9 +152,15 @@ async def _collect(
                 ]
             ) from None
         is_complete = message.last
-        await asyncio.sleep(0)  # messages that have arrived are read without waiting
     if not is_complete:
         raise InvalidFields([FieldViolation("last", "must be set in the last message")])
+
+
+async def _add(entries: Sequence[TaskLogEntry], upload: PartialUpload) -> None:
+    for first in range(0, len(entries), SLICE_ITEMS):
+        part = entries[first : first + SLICE_ITEMS]
+        upload.add(codec.uploaded_entries(part, first_index=first, after_id=upload.last_id))
+        await asyncio.sleep(0)  # a message may have a hundred thousand entries
 
 
 async def _first(messages: AsyncIterator[pb.AgentMessage]) -> pb.AgentMessage:

@@ -734,7 +734,7 @@ class UploadLogSnapshotInPartsRequest(_message.Message):
     """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """In the order of ids, over all messages. At most 50,000 in one message. Leave `revision` unset."""
+        """In the order of ids, over all messages. As in UploadLogSnapshotRequest otherwise."""
 
     def __init__(
         self,
