@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from tasklogs.log.delta import Delta
 from tasklogs_server.domain.status import StatusDetail
@@ -13,9 +14,13 @@ from tasklogs_server.wire.entries import encode_head
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged:
-    """The task's status. It is sent first, and again whenever the task's facts change."""
+    """The task's status. It is sent first, and again whenever the task's facts change.
+
+    `task_id` is set in the first message of a follow.
+    """
 
     detail: StatusDetail
+    task_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

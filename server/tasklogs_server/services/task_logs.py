@@ -27,6 +27,8 @@ _SOURCES: dict[int, Source] = {
 }
 # A response is sent this long before the caller's deadline, while they still wait for it.
 _ANSWER_AHEAD_SECONDS = 0.1
+_SHORTEST_PROGRESS = timedelta(seconds=1)
+_LONGEST_PROGRESS = timedelta(hours=1)
 # A client that polls a log sends the same request again and again. So many decoded requests are
 # cached, if they have at most so many bytes.
 _KNOWN_REQUESTS = 1024
@@ -85,6 +87,7 @@ class TaskLogsService:
 def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -> FollowQuery:
     violations: list[FieldViolation] = []
     ref, source, tail = _task_source_and_tail(request, violations)
+    progress_interval = _progress_interval_of(request, violations)
     if tail is not None and request.cursor:
         violations.append(FieldViolation("tail", "cannot be combined with cursor"))
     cursor = None
@@ -101,7 +104,20 @@ def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -
         tail=tail,
         cursor=cursor,
         deltas=request.deltas,
+        progress_interval=progress_interval,
     )
+
+
+def _progress_interval_of(
+    request: pb.FollowTaskLogsRequest, violations: list[FieldViolation]
+) -> timedelta | None:
+    if not request.HasField("progress_interval"):
+        return None
+    before = len(violations)
+    interval = length_of(request.progress_interval, "progress_interval", violations)
+    if len(violations) == before and not _SHORTEST_PROGRESS <= interval <= _LONGEST_PROGRESS:
+        violations.append(FieldViolation("progress_interval", "must be from 1 s to 1 h"))
+    return interval
 
 
 def _task_source_and_tail(
@@ -184,4 +200,5 @@ def _response_of(answer: LogAnswer) -> pb.GetTaskLogsResponse:
         first_id=answer.first_id,
         cursor=answer.cursor,
         next_page_token=answer.next_page_token,
+        task_id=answer.task_id,
     )

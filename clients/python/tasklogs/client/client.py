@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
 from weakref import WeakSet
@@ -16,6 +17,7 @@ from tasklogs.client.calls import Calls
 from tasklogs.client.credentials import Credentials, Token
 from tasklogs.client.follow import Follow, OnReconnect
 from tasklogs.client.log import TaskLog
+from tasklogs.client.server_info import Need, ServerFeatures, ServerInfo
 from tasklogs.client.task import CreatedTask, Task
 from tasklogs.connection.channel import open_channel
 from tasklogs.connection.tls import Tls
@@ -83,6 +85,7 @@ class TaskLogsClient:
         self._credentials = Credentials(token)
         self._calls = Calls(self._credentials, timeout)
         self._waits = reconnect_waits or ReconnectWaits()
+        self._features = ServerFeatures(self.server_info)
         self._channel: grpc.aio.Channel | None = None
         # Weak references: a follow that its reader dropped must end.
         self._follows: WeakSet[Follow] = WeakSet()
@@ -166,6 +169,7 @@ class TaskLogsClient:
         cursor: str | None = None,
         deltas: bool = True,
         progress: bool = False,
+        progress_interval: timedelta | None = None,
         connect_timeout: timedelta | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> Follow:
@@ -203,22 +207,30 @@ class TaskLogsClient:
         status that does not allow reads does not end it.
 
         `deltas`: a growing entry is sent as its growth; the events are the same. `progress`: yield
-        Progress if nothing else came for 15 s.
+        Progress if nothing else came for `progress_interval` (1 s to 1 h; None: 15 s). If a stream
+        brings nothing for 10 s longer than that, its connection counts as broken.
 
         The iteration raises TaskNotFound (also if the task is deleted while it is followed),
         TaskStateConflict, InvalidArgument (for instance a cursor of another task), CursorExpired
         (with `oldest_cursor`), Unauthenticated (after `token` was called once more),
-        PermissionDenied, LimitExceeded, LogCorrupt.
+        PermissionDenied, LimitExceeded, LogCorrupt, UnsupportedByServer (the server does not know
+        `progress_interval`).
         """
         if tail is not None and cursor is not None:
             raise ValueError("give `tail` or `cursor`, not both")
+        request = task_logs_pb2.FollowTaskLogsRequest(
+            task=task, source=_source(source), tail=tail, cursor=cursor or "", deltas=deltas
+        )
+        needs: list[Need] = []
+        if progress_interval is not None:
+            request.progress_interval.FromTimedelta(progress_interval)
+            needs.append(("progress_interval", "progress_interval"))
         follow = Follow(
             self._opened()._logs.FollowTaskLogs,
-            task_logs_pb2.FollowTaskLogsRequest(
-                task=task, source=_source(source), tail=tail, cursor=cursor or "", deltas=deltas
-            ),
+            request,
             self._credentials,
             self._waits,
+            require=partial(self._features.require, needs),
             progress=progress,
             connect_timeout=connect_timeout,
             on_reconnect=on_reconnect,
@@ -324,6 +336,16 @@ class TaskLogsClient:
         request = tasks_pb2.RotateAgentTokenRequest(task=task)
         response = await self._calls.call(self._opened()._tasks.RotateAgentToken, request)
         return response.agent_token
+
+    async def server_info(self) -> ServerInfo:
+        """Return the server's version, features and limits. An agent's token is accepted too.
+
+        Raises UnsupportedByServer if the server is older than 0.1.
+        """
+        request = task_logs_pb2.GetServerInfoRequest()
+        return decode.server_info(
+            await self._calls.call(self._opened()._logs.GetServerInfo, request)
+        )
 
     def _opened(self) -> Self:
         if self._channel is None:
