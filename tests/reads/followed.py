@@ -126,6 +126,7 @@ class World:
             tail=query.pop("tail", None),
             cursor=Cursor.decode(cursor) if isinstance(cursor, str) else cursor,
             deltas=query.pop("deltas", False),
+            progress_interval=query.pop("progress_interval", None),
         )
         assert not query
         return self.follows.follow(asked)

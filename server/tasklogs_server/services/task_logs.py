@@ -27,8 +27,8 @@ _SOURCES: dict[int, Source] = {
 }
 # A response is sent this long before the caller's deadline, while they still wait for it.
 _ANSWER_AHEAD_SECONDS = 0.1
-_SHORTEST_PROGRESS = timedelta(seconds=1)
-_LONGEST_PROGRESS = timedelta(hours=1)
+_SHORTEST_PROGRESS_SECONDS = 1
+_LONGEST_PROGRESS_SECONDS = 3600
 # A client that polls a log sends the same request again and again. So many decoded requests are
 # cached, if they have at most so many bytes.
 _KNOWN_REQUESTS = 1024
@@ -113,11 +113,16 @@ def _progress_interval_of(
 ) -> timedelta | None:
     if not request.HasField("progress_interval"):
         return None
-    before = len(violations)
-    interval = length_of(request.progress_interval, "progress_interval", violations)
-    if len(violations) == before and not _SHORTEST_PROGRESS <= interval <= _LONGEST_PROGRESS:
+    asked = request.progress_interval
+    # A timedelta has no nanoseconds.
+    is_valid = 0 <= asked.nanos < 10**9 and (
+        _SHORTEST_PROGRESS_SECONDS <= asked.seconds < _LONGEST_PROGRESS_SECONDS
+        or (asked.seconds, asked.nanos) == (_LONGEST_PROGRESS_SECONDS, 0)
+    )
+    if not is_valid:
         violations.append(FieldViolation("progress_interval", "must be from 1 s to 1 h"))
-    return interval
+        return None
+    return asked.ToTimedelta()
 
 
 def _task_source_and_tail(

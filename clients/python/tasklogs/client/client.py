@@ -29,6 +29,7 @@ from tasklogs.enums import (
     LogSource,
     TaskStatus,
 )
+from tasklogs.errors import UnsupportedByServer
 from tasklogs.v1 import (
     task_logs_pb2,
     task_logs_pb2_grpc,
@@ -343,9 +344,11 @@ class TaskLogsClient:
         Raises UnsupportedByServer if the server is older than 0.1.
         """
         request = task_logs_pb2.GetServerInfoRequest()
-        return decode.server_info(
-            await self._calls.call(self._opened()._logs.GetServerInfo, request)
-        )
+        try:
+            answer = await self._calls.call(self._opened()._logs.GetServerInfo, request)
+        except UnsupportedByServer as error:
+            raise UnsupportedByServer(error.code, "the server is older than 0.1") from error
+        return decode.server_info(answer)
 
     def _opened(self) -> Self:
         if self._channel is None:
