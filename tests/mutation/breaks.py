@@ -51,6 +51,14 @@ BREAKS = (
         "tests/log/test_continuation.py",
     ),
     Break(
+        "I5",
+        "a large upload is committed slice by slice",
+        f"{_SERVER}/store/log_writes.py",
+        "                connection.transaction(),",
+        "",
+        "tests/ingest/test_large_uploads.py::test_if_postgres_refuses_its_last_row_nothing_is_stored",
+    ),
+    Break(
         "I2",
         "all changes of a commit share one revision",
         f"{_SERVER}/ingest/draft.py",

@@ -672,9 +672,9 @@ class UploadLogSnapshotRequest(_message.Message):
 
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """All entries of the conversation, in the order of ids. At most 50,000, each with at most 1 MiB of
-        content: the sender drops the front of longer content, and says so in `dropped_bytes`. Leave
-        `revision` unset.
+        """All entries of the conversation, in the order of ids. At most 50,000, each with at most 1 MiB
+        of content: the sender drops the front of longer content, and says so in `dropped_bytes`.
+        Leave `revision` unset.
         """
 
     def __init__(
