@@ -222,6 +222,12 @@ class ServerSettings(BaseSettings):
     )
     follows: int = Field(5000, ge=1, description="Maximum concurrent follows.")
     agents: int = Field(5000, ge=1, description="Maximum concurrent agent streams.")
+    uploads: int = Field(
+        4,
+        ge=1,
+        description="Maximum concurrent uploads in parts. Each may hold a conversation of 64 MiB"
+        " in memory.",
+    )
     calls_per_second: float = Field(
         200.0,
         gt=0,
@@ -285,6 +291,10 @@ class ServerSettings(BaseSettings):
         timedelta(seconds=30),
         description="How long one request may take to arrive. After that, the server ends the"
         " call.",
+    )
+    upload_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
+        timedelta(minutes=10),
+        description="How long all messages of an upload in parts may take to arrive.",
     )
     answer_bytes: int = Field(
         256 * _MIB,

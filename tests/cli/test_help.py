@@ -26,6 +26,7 @@ COMMANDS = (
     ("serve",),
     ("agent",),
     ("logs",),
+    ("server-info",),
     ("task",),
     ("task", "create"),
     ("task", "list"),

@@ -29,7 +29,7 @@ from tasklogs import (
     errors,
 )
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
-from tests.cli.samples import CREATED_AT, SNAPSHOT_AT, page, task
+from tests.cli.samples import CREATED_AT, SNAPSHOT_AT, TASK_ID, page, task
 from tests.client.scripted_server import Refusal
 from tests.support.fakes.log_server import HOLD, LogServer, entry, log_server
 
@@ -53,10 +53,13 @@ async def client(server: LogServer) -> AsyncIterator[TaskLogsClient]:
 async def test_a_read_has_the_fields_of_its_first_page(
     server: LogServer, client: TaskLogsClient
 ) -> None:
-    server.answers = [page(entry(0, "a", 1), snapshot=True)]
+    first = page(entry(0, "a", 1), snapshot=True)
+    first.task_id = TASK_ID
+    server.answers = [first]
 
     log = await client.get("local/demo")
 
+    assert log.task_id == TASK_ID
     assert (log.snapshot, log.snapshot_at, log.status) == (True, SNAPSHOT, TaskStatus.PAUSED)
     assert (log.epoch, log.revision, log.first_id, log.cursor) == (1, 2, 0, "here")
 

@@ -18,7 +18,7 @@ from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.middleware.methods import METHODS, Rule
 from tasklogs_server.tasks.retention import Retention
-from tests.support.fixtures.authenticated import ADMIN, Guarded, Metadata, guarded
+from tests.support.fixtures.authenticated import ADMIN, Guarded, Metadata, bearing, guarded
 from tests.support.fixtures.refusals import Refusal, refused
 from tests.support.fixtures.reports import HEALTHY, START, SUCCEEDED
 from tests.support.fixtures.server import MakeServer, Server
@@ -262,3 +262,34 @@ async def test_without_authentication_every_caller_is_local_with_admin_rights(
     listed = await server.tasks.ListTasks(pb.ListTasksRequest())
     assert len(listed.tasks) == 2
     assert (await server.tasks.GetTask(pb.GetTaskRequest(task=other.task.id))).owner == "alice"
+
+
+AGENT_ONLY = sorted(name for name, row in METHODS.items() if row.rule is Rule.AGENT)
+
+
+@pytest.mark.parametrize("method", AGENT_ONLY)
+async def test_a_method_of_agents_refuses_users_before_it_reads_a_message(
+    guard: Guarded, method: str
+) -> None:
+    created = await guard.create("alice")
+    raw: Any = guard.server.channel
+    multi = {
+        "Connect": raw.stream_stream,
+        "UploadLogSnapshot": raw.unary_unary,
+        "UploadLogSnapshotInParts": raw.stream_unary,
+    }[method.rpartition("/")[2]]
+    expected = (
+        ((), CODE.UNAUTHENTICATED),
+        (bearing("tla_" + "z" * 32 + "_x"), CODE.UNAUTHENTICATED),
+        (bearing(created.agent_token[:-4] + "AAAA"), CODE.UNAUTHENTICATED),
+        (guard.as_("alice"), CODE.PERMISSION_DENIED),
+        (guard.as_("root", scope=ADMIN), CODE.PERMISSION_DENIED),
+    )
+    for metadata, code in expected:
+        if method.endswith("UploadLogSnapshot"):
+            refusal = await refused(multi(method)(b"", metadata=metadata))
+        elif method.endswith("InParts"):
+            refusal = await refused(multi(method)(metadata=metadata))
+        else:
+            refusal = await refused(multi(method)(metadata=metadata).read())
+        assert refusal.code is code

@@ -176,6 +176,10 @@ class LogCorrupt(TaskLogsRpcError):
     """Stored entries cannot be decoded."""
 
 
+class UnsupportedByServer(TaskLogsRpcError):
+    """The server is older than this client: it lacks the method, or what an argument needs."""
+
+
 _CODE = grpc.StatusCode
 _KINDS: Mapping[tuple[grpc.StatusCode, str | None], type[TaskLogsRpcError]] = {
     (_CODE.NOT_FOUND, "TASK_NOT_FOUND"): TaskNotFound,
@@ -196,6 +200,7 @@ _KINDS: Mapping[tuple[grpc.StatusCode, str | None], type[TaskLogsRpcError]] = {
     (_CODE.UNAVAILABLE, "STORE_UNAVAILABLE"): StoreUnavailable,
     (_CODE.UNAVAILABLE, "DRAINING"): ServerDraining,
     (_CODE.DATA_LOSS, "LOG_CORRUPT"): LogCorrupt,
+    (_CODE.UNIMPLEMENTED, None): UnsupportedByServer,
 }
 
 

@@ -184,6 +184,11 @@ class Draft:
         return not self._changes.ordered and not self._changes.sealed_with_parts
 
     @property
+    def revision(self) -> int:
+        """The revision after the last commit that was returned."""
+        return self._revision
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of content and text in the changes."""
         return self._changes.size_bytes

@@ -34,7 +34,7 @@ from tasklogs_server.wire.enums import (
 )
 
 _PAGE_SIZE = 100
-_MAX_PAGE_SIZE = 1000
+MAX_PAGE_SIZE = 1000
 # A task may have 64 KiB of prompt and 70 KB of labels. A page ends long before 4 MiB, which clients
 # refuse by default.
 _PAGE_BYTES = 1_000_000
@@ -86,7 +86,7 @@ class TasksService:
             owner=owner,
             status=status,
             after=position_of(request),
-            limit=min(request.page_size, _MAX_PAGE_SIZE) or _PAGE_SIZE,
+            limit=min(request.page_size, MAX_PAGE_SIZE) or _PAGE_SIZE,
             labels=labels,
             view=view,
         )

@@ -54,7 +54,10 @@ def describe(
     if error.reason is None and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer from {server} within {timeout_seconds:g} s (--timeout)"
     if error.reason is None and error.code is grpc.StatusCode.UNIMPLEMENTED:
-        return f"the server at {server} does not have this method: is it a TaskLogs server?"
+        return (
+            f"the server at {server} does not have this method: it is an older TaskLogs server"
+            " (compare `tasklogs server-info`), or another server"
+        )
     return "; ".join(_sentence(error))
 
 

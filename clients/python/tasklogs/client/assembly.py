@@ -113,7 +113,8 @@ class Assembly:
         if seen == self._status:
             return None
         self._status = seen
-        return StatusChanged(cursor, status, decode.status_detail(message.status_detail))
+        detail = decode.status_detail(message.status_detail)
+        return StatusChanged(cursor, status, detail, message.task_id or None)
 
     def _entries(self, message: task_logs_pb2.Entries, cursor: str) -> EntriesChanged | None:
         changes = tuple(

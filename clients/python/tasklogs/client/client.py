@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -18,6 +19,7 @@ from tasklogs.client.calls import Calls
 from tasklogs.client.credentials import Credentials, Token
 from tasklogs.client.follow import Follow, OnReconnect
 from tasklogs.client.log import TaskLog
+from tasklogs.client.server_info import Need, ServerFeatures, ServerInfo
 from tasklogs.client.task import CreatedTask, Task
 from tasklogs.connection.channel import open_channel
 from tasklogs.connection.tls import Tls
@@ -31,7 +33,7 @@ from tasklogs.enums import (
     TaskStatus,
     TaskView,
 )
-from tasklogs.errors import Unavailable
+from tasklogs.errors import Unavailable, UnsupportedByServer
 from tasklogs.v1 import (
     task_logs_pb2,
     task_logs_pb2_grpc,
@@ -41,6 +43,9 @@ from tasklogs.v1 import (
 )
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
+
+_TYPES: Need = ("types_filter", "types")
+_LABELS: Need = ("task_labels", "labels")
 
 
 class TaskLogsClient:
@@ -88,6 +93,7 @@ class TaskLogsClient:
         self._credentials = Credentials(token)
         self._calls = Calls(self._credentials, timeout)
         self._waits = reconnect_waits or ReconnectWaits()
+        self._features = ServerFeatures(self.server_info)
         self._channel: grpc.aio.Channel | None = None
         # Weak references: a follow that its reader dropped must end.
         self._follows: WeakSet[Follow] = WeakSet()
@@ -145,7 +151,8 @@ class TaskLogsClient:
         OUTPUT: It is 42.
 
         Raises TaskNotFound; TaskStateConflict if the task's status allows neither; AgentUnreachable
-        or TaskAppFailed if a live read failed.
+        or TaskAppFailed if a live read failed; UnsupportedByServer if the server does not know
+        `types`.
         """
         logs = self._opened()._logs
         request = task_logs_pb2.GetTaskLogsRequest(
@@ -158,6 +165,8 @@ class TaskLogsClient:
         )
         if max_staleness is not None:
             request.max_staleness.FromTimedelta(max_staleness)
+
+        await self._features.require([_TYPES] if request.types else [])
 
         async def page(token: str) -> task_logs_pb2.GetTaskLogsResponse:
             request.page_token = token
@@ -175,6 +184,7 @@ class TaskLogsClient:
         types: Iterable[TaskLogType] = (),
         deltas: bool = True,
         progress: bool = False,
+        progress_interval: timedelta | None = None,
         connect_timeout: timedelta | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> Follow:
@@ -213,27 +223,35 @@ class TaskLogsClient:
         status that does not allow reads does not end it.
 
         `deltas`: a growing entry is sent as its growth; the events are the same. `progress`: yield
-        Progress if nothing else came for 15 s.
+        Progress if nothing else came for `progress_interval` (1 s to 1 h; None: 15 s). If a stream
+        brings nothing for 10 s longer than that, its connection counts as broken.
 
         The iteration raises TaskNotFound (also if the task is deleted while it is followed),
         TaskStateConflict, InvalidArgument (for instance a cursor of another task), CursorExpired
         (with `oldest_cursor`), Unauthenticated (after `token` was called once more),
-        PermissionDenied, LimitExceeded, LogCorrupt.
+        PermissionDenied, LimitExceeded, LogCorrupt, UnsupportedByServer (the server does not know
+        `types` or `progress_interval`).
         """
         if tail is not None and cursor is not None:
             raise ValueError("give `tail` or `cursor`, not both")
+        request = task_logs_pb2.FollowTaskLogsRequest(
+            task=task,
+            source=_source(source),
+            tail=tail,
+            cursor=cursor or "",
+            deltas=deltas,
+            types=_types(types),
+        )
+        needs: list[Need] = [_TYPES] if request.types else []
+        if progress_interval is not None:
+            request.progress_interval.FromTimedelta(progress_interval)
+            needs.append(("progress_interval", "progress_interval"))
         follow = Follow(
             self._opened()._logs.FollowTaskLogs,
-            task_logs_pb2.FollowTaskLogsRequest(
-                task=task,
-                source=_source(source),
-                tail=tail,
-                cursor=cursor or "",
-                deltas=deltas,
-                types=_types(types),
-            ),
+            request,
             self._credentials,
             self._waits,
+            require=partial(self._features.require, needs),
             progress=progress,
             connect_timeout=connect_timeout,
             on_reconnect=on_reconnect,
@@ -273,6 +291,7 @@ class TaskLogsClient:
             labels=labels,
             request_id=str(uuid4()) if request_id is None else request_id,
         )
+        await self._features.require([_LABELS] if labels else [])
         create = self._opened()._tasks.CreateTask
         try:
             response = await self._calls.call(create, request)
@@ -311,6 +330,7 @@ class TaskLogsClient:
         )
         if status is not None:
             request.status = types_pb2.TaskStatus.ValueType(status)
+        await self._features.require([_LABELS] if labels else [])
         while True:
             page = await self._calls.call(self._opened()._tasks.ListTasks, request)
             for task in page.tasks:
@@ -409,6 +429,18 @@ class TaskLogsClient:
         request = tasks_pb2.RotateAgentTokenRequest(task=task)
         response = await self._calls.call(self._opened()._tasks.RotateAgentToken, request)
         return response.agent_token
+
+    async def server_info(self) -> ServerInfo:
+        """Return the server's version, features and limits. An agent's token is accepted too.
+
+        Raises UnsupportedByServer if the server is older than 0.1.
+        """
+        request = task_logs_pb2.GetServerInfoRequest()
+        try:
+            answer = await self._calls.call(self._opened()._logs.GetServerInfo, request)
+        except UnsupportedByServer as error:
+            raise UnsupportedByServer(error.code, "the server is older than 0.1") from error
+        return decode.server_info(answer)
 
     def _opened(self) -> Self:
         if self._channel is None:

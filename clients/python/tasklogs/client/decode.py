@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tasklogs import enums
 from tasklogs.client import task as records
 from tasklogs.client.entry import LogEntry
+from tasklogs.client.server_info import ServerInfo, ServerLimits
 from tasklogs.errors import AnswerUnreadable
-from tasklogs.v1 import tasks_pb2, types_pb2
+from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 
 _NANOS = 1_000_000_000
 
@@ -54,6 +56,24 @@ def task(message: tasks_pb2.Task, *, has_prompt: bool) -> records.Task:
     )
 
 
+def server_info(message: task_logs_pb2.GetServerInfoResponse) -> ServerInfo:
+    """Return what a server is."""
+    limits = message.limits
+    return ServerInfo(
+        version=message.version,
+        features=frozenset(message.features),
+        entry_types=tuple(map(enums.TaskLogType, message.entry_types)),
+        limits=ServerLimits(
+            message_bytes=limits.message_bytes,
+            entry_bytes=limits.entry_bytes,
+            page_entries=limits.page_entries,
+            page_tasks=limits.page_tasks,
+            upload_bytes=limits.upload_bytes,
+            default_deadline=_length(limits.default_deadline),
+        ),
+    )
+
+
 def status_detail(message: types_pb2.StatusDetail) -> records.StatusDetail:
     """Return the facts of each layer."""
     build, agent, app = message.build, message.agent, message.app
@@ -80,6 +100,15 @@ def moment(message: Message, field: str) -> datetime | None:
 def nanoseconds(time: Timestamp) -> int:
     """Return nanoseconds since 1970."""
     return time.seconds * _NANOS + time.nanos
+
+
+def _length(duration: Duration) -> timedelta:
+    try:
+        return duration.ToTimedelta()
+    except (ValueError, OverflowError):
+        raise AnswerUnreadable(
+            grpc.StatusCode.INTERNAL, "the response has an impossible duration"
+        ) from None
 
 
 def _datetime(timestamp: Timestamp) -> datetime:

@@ -60,6 +60,7 @@ class SyncTaskLog:
     def __init__(self, thread: LoopThread, log: TaskLog) -> None:
         self._thread = thread
         self._log = log
+        self.task_id = log.task_id
         self.snapshot = log.snapshot
         self.snapshot_at = log.snapshot_at
         self.status = log.status
@@ -210,3 +211,6 @@ class SyncTaskLogsClient:
 
     rotate_agent_token = _derived(TaskLogsClient.rotate_agent_token, LoopThread.run)
     """Replace the agent's token."""
+
+    server_info = _derived(TaskLogsClient.server_info, LoopThread.run)
+    """Return the server's version, features and limits."""

@@ -684,14 +684,17 @@ class UploadLogSnapshotRequest(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     format: Global___SnapshotFormat.ValueType
-    """Which of the other fields has the conversation."""
+    """Which of the other fields has the conversation. Leave the other one unset."""
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
         """The body of AgentAPI's `GET /messages`."""
 
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """All entries of the conversation, in the order of ids. Leave `revision` unset."""
+        """All entries of the conversation, in the order of ids. At most 50,000, each with at most 1 MiB
+        of content: the sender drops the front of longer content, and says so in `dropped_bytes`.
+        Leave `revision` unset.
+        """
 
     def __init__(
         self,
@@ -743,18 +746,24 @@ class UploadLogSnapshotInPartsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    last: _builtins.bool
+    """Set in the last message, and only there. A stream that breaks looks like one that ends: without
+    this the server stores nothing.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """In the order of ids, over all messages. Leave `revision` unset."""
+        """In the order of ids, over all messages. As in UploadLogSnapshotRequest otherwise."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[_types_pb2.TaskLogEntry] | None = ...,
+        last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "last", b"last"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

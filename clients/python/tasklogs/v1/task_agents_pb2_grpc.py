@@ -104,8 +104,16 @@ class TaskAgentsServicer:
 
     def UploadLogSnapshotInParts(self, request_iterator, context):
         """Does the same as UploadLogSnapshot, for a conversation that is too large for one message. The
-        messages have the entries, in order. The server stores all of them when the stream ends, or
-        none.
+        messages have the entries, in order. The server stores all of them after the last message, or
+        none. Repeating a finished upload changes nothing. In addition to the errors of
+        UploadLogSnapshot, the call fails with one of these:
+
+        - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than
+        64 MiB of content, or more than 100,000 entries.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: another upload of the task is under
+        way, or the server receives as many uploads as it can.
+        - DEADLINE_EXCEEDED: the next message, or the whole conversation, did not arrive in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,8 +55,16 @@ class TaskAgentsStub:
     """
     UploadLogSnapshotInParts: _aio.StreamUnaryMultiCallable[_task_agents_pb2.UploadLogSnapshotInPartsRequest, _task_agents_pb2.UploadLogSnapshotInPartsResponse]
     """Does the same as UploadLogSnapshot, for a conversation that is too large for one message. The
-    messages have the entries, in order. The server stores all of them when the stream ends, or
-    none.
+    messages have the entries, in order. The server stores all of them after the last message, or
+    none. Repeating a finished upload changes nothing. In addition to the errors of
+    UploadLogSnapshot, the call fails with one of these:
+
+    - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than
+      64 MiB of content, or more than 100,000 entries.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: another upload of the task is under
+      way, or the server receives as many uploads as it can.
+    - DEADLINE_EXCEEDED: the next message, or the whole conversation, did not arrive in time.
     """
 
 class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
@@ -118,8 +126,16 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_abc.AsyncIterator[_task_agents_pb2.UploadLogSnapshotInPartsRequest], _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotInPartsResponse]],
     ) -> _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotInPartsResponse]:
         """Does the same as UploadLogSnapshot, for a conversation that is too large for one message. The
-        messages have the entries, in order. The server stores all of them when the stream ends, or
-        none.
+        messages have the entries, in order. The server stores all of them after the last message, or
+        none. Repeating a finished upload changes nothing. In addition to the errors of
+        UploadLogSnapshot, the call fails with one of these:
+
+        - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than
+          64 MiB of content, or more than 100,000 entries.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: another upload of the task is under
+          way, or the server receives as many uploads as it can.
+        - DEADLINE_EXCEEDED: the next message, or the whole conversation, did not arrive in time.
         """
 
 def add_TaskAgentsServicer_to_server(servicer: TaskAgentsServicer, server: _aio.Server) -> None: ...
