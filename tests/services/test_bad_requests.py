@@ -18,6 +18,7 @@ from tests.support.fixtures.server import Server
 
 GARBAGE = b"\xff\xff\xff\xff"
 UNKNOWN_ENUM: Any = 99
+NEGATIVE_ENUM: Any = -1
 UUID = "6b1f5a3e-8a53-4c1b-9df3-0123456789ab"
 
 MALFORMED_TASKS = [
@@ -97,7 +98,10 @@ BAD_READS: list[tuple[logs_pb.GetTaskLogsRequest, list[str]]] = [
     (logs_pb.GetTaskLogsRequest(task=TASK, page_token="garbage"), ["page_token"]),
     (logs_pb.GetTaskLogsRequest(task=TASK, types=[UNKNOWN_ENUM]), ["types"]),
     (logs_pb.GetTaskLogsRequest(task=TASK, types=[types.TASK_LOG_TYPE_UNSPECIFIED]), ["types"]),
-    (logs_pb.GetTaskLogsRequest(task=TASK, types=[OUTPUT, UNKNOWN_ENUM, -1]), ["types"] * 2),
+    (
+        logs_pb.GetTaskLogsRequest(task=TASK, types=[OUTPUT, UNKNOWN_ENUM, NEGATIVE_ENUM]),
+        ["types"] * 2,
+    ),
     (logs_pb.GetTaskLogsRequest(task=TASK, types=[OUTPUT] * 17), ["types"]),
     (
         logs_pb.GetTaskLogsRequest(task="x", source=UNKNOWN_ENUM, tail=-1, page_size=-1, epoch=0),

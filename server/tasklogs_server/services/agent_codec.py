@@ -22,11 +22,11 @@ from tasklogs_server.domain.errors import (
     ProtocolViolation,
     Unsupported,
 )
+from tasklogs_server.domain.features import AGENT_STREAM, known_to_agents
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.ingest import messages
 from tasklogs_server.wire.deltas import delta_of
 from tasklogs_server.wire.enums import AGENT_LIFECYCLE, APP_HEALTH
-from tasklogs_server.wire.features import ENTRY_TYPES, WELCOME_FEATURES, known_features
 from tasklogs_server.wire.times import duration, time_of, timestamp_of
 
 _HELLO_CHARACTERS = 100
@@ -51,7 +51,7 @@ def hello(message: pb.AgentMessage) -> messages.Hello:
         said.agent_version[:_HELLO_CHARACTERS],
         said.task_app[:_HELLO_CHARACTERS],
         build_number,
-        known_features(said.features),
+        known_to_agents(said.features),
     )
 
 
@@ -122,8 +122,8 @@ def welcome(message: messages.Welcome) -> pb.ServerMessage:
         entries=position.entries,
         revision=message.revision,
         digest=position.digest,
-        features=WELCOME_FEATURES,
-        entry_types=map(types.TaskLogType.ValueType, ENTRY_TYPES),
+        features=AGENT_STREAM,
+        entry_types=map(types.TaskLogType.ValueType, EntryType),
     )
     if tail is not None:
         encoded.tail.CopyFrom(
