@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import google.api
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -19,6 +20,8 @@ from google.protobuf.descriptor_pb2 import (
     MethodDescriptorProto,
     ServiceDescriptorProto,
 )
+
+from tools.docs import reasons
 
 _HEAD = """# The API: package `tasklogs.v1`
 
@@ -43,6 +46,7 @@ def reference(protos: Path) -> str:
     files = [_File(one) for one in _parsed(protos)]
     # Services first, in whatever file they are: readers look for them.
     parts = [part for file in files for part in file.services()]
+    parts.append(reasons.section())
     parts += [part for file in files for part in file.types()]
     return "\n".join([_HEAD, *parts]).rstrip() + "\n"
 
@@ -50,11 +54,14 @@ def reference(protos: Path) -> str:
 def _parsed(protos: Path) -> Sequence[FileDescriptorProto]:
     sources = sorted(path.relative_to(protos).as_posix() for path in protos.rglob("*.proto"))
     well_known = importlib.resources.files("grpc_tools") / "_proto"
+    # The root of google/api/*.proto: googleapis-common-protos ships them beside its modules.
+    google_api = Path(next(iter(google.api.__path__))).parent.parent
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "descriptors.binpb"
         command = [
             *(sys.executable, "-m", "grpc_tools.protoc"),
             *(f"--proto_path={protos}", f"--proto_path={well_known}"),
+            f"--proto_path={google_api}",
             *("--include_source_info", f"--descriptor_set_out={target}"),
         ]
         subprocess.run([*command, *sources], check=True)

@@ -13,9 +13,9 @@ import structlog
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Deleted, Moved
 from tasklogs_server.domain.errors import (
-    StaleReport,
     StoreUnavailable,
     TaskNotFound,
+    TaskStandalone,
     Unauthenticated,
 )
 from tasklogs_server.domain.names import TaskRef
@@ -85,11 +85,11 @@ class TaskDirectory:
     async def report(self, ref: TaskRef, change: Callable[[Facts], Facts]) -> Task:
         """Change a task's facts.
 
-        Raises TaskNotFound, StaleReport for a standalone task, and what `change` raises.
+        Raises TaskNotFound, TaskStandalone, and what `change` raises.
         """
         task_id = await self._resolve(ref)
         if (await self._tasks.get(task_id)).standalone:
-            raise StaleReport("the task is standalone: its facts come from its agent alone")
+            raise TaskStandalone
         await self._tasks.change_facts(task_id, change)
         self._bus.publish(Moved(task_id))
         return await self._tasks.get(task_id)
