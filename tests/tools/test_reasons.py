@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tasklogs import errors
+from tasklogs.errors import KINDS
 from tasklogs.reasons import REASONS, Reason, Retry
 from tools.docs import reasons
 
@@ -44,9 +44,7 @@ def test_the_protos_name_every_reason_with_its_code_and_no_other() -> None:
 def test_a_reason_in_the_protos_follows_its_code_or_explains_it(proto: Path) -> None:
     """A name in parentheses that the other test would miss is a mistake."""
     text = re.sub(r"\s*\n\s*//\s*", " ", proto.read_text())
-    alone = set(re.findall(r"\(`([A-Z_]{4,})`", text)) - {
-        name for _, name in named_in_protos()
-    }
+    alone = set(re.findall(r"\(`([A-Z_]{4,})`", text)) - {name for _, name in named_in_protos()}
 
     assert alone == set()
 
@@ -72,7 +70,7 @@ def test_the_docs_and_the_json_have_every_reason() -> None:
 
 
 def test_the_client_library_knows_no_reason_that_does_not_exist() -> None:
-    for (code, name), kind in errors.KINDS.items():
+    for (code, name), kind in KINDS.items():
         assert name is None or REASONS[name].code is code, kind
 
 

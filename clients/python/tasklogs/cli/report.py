@@ -55,7 +55,7 @@ def report_build(
         job_status=types_pb2.JobStatus.ValueType(JobStatus[job_status]),
     )
     with Connection(target) as connection:
-        _print_status(connection.call(connection.tasks.ReportBuild, request), output)
+        _print_status(connection.call(connection.tasks.ReportBuild, request).task, output)
 
 
 @connects
@@ -86,7 +86,7 @@ def report_agent(
     if app_health is not None:
         request.app_health = types_pb2.AppHealth.ValueType(AppHealth[app_health])
     with Connection(target) as connection:
-        _print_status(connection.call(connection.tasks.ReportAgent, request), output)
+        _print_status(connection.call(connection.tasks.ReportAgent, request).task, output)
 
 
 def _print_status(task: tasks_pb2.Task, output: Output) -> None:

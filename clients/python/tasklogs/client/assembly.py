@@ -6,7 +6,7 @@ Pure: no connection, no waiting.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasklogs.client import decode
 from tasklogs.client.entry import LogEntry
@@ -92,14 +92,14 @@ class Assembly:
                 if not self._is_new(started.revision):
                     return None
                 self._tail = None
-                return EpochStarted(cursor, started.epoch, started.revision)
+                return EpochStarted(cursor=cursor, epoch=started.epoch, revision=started.revision)
             case "caught_up":
                 if self._caught_up:
                     return None
                 self._caught_up = True
-                return CaughtUp(cursor)
+                return CaughtUp(cursor=cursor)
             case "progress":
-                return Progress(cursor)
+                return Progress(cursor=cursor)
             case None:
                 # An event of a newer server. Its cursor is used all the same.
                 return None
@@ -112,7 +112,9 @@ class Assembly:
         if seen == self._status:
             return None
         self._status = seen
-        return StatusChanged(cursor, status, decode.status_detail(message.status_detail))
+        return StatusChanged(
+            cursor=cursor, status=status, detail=decode.status_detail(message.status_detail)
+        )
 
     def _entries(self, message: task_logs_pb2.Entries, cursor: str) -> EntriesChanged | None:
         changes = tuple(
@@ -120,7 +122,9 @@ class Assembly:
             for entry in message.logs
             if (change := self._whole(message.epoch, entry)) is not None
         )
-        return EntriesChanged(cursor, message.epoch, changes) if changes else None
+        return (
+            EntriesChanged(cursor=cursor, epoch=message.epoch, changes=changes) if changes else None
+        )
 
     def _whole(self, epoch: int, message: types_pb2.TaskLogEntry) -> EntryChange | None:
         tail = self._tail_with(epoch, message.id)
@@ -137,7 +141,7 @@ class Assembly:
         content = bytearray(message.content.encode())
         self._tail = _Tail(epoch, entry, content, sent_by_stream=True)
         if tail is None:
-            return EntryChange(entry, appended=entry.content)
+            return EntryChange(entry=entry, appended=entry.content)
         return _change(tail, entry, content)
 
     def _delta(self, message: task_logs_pb2.EntryDelta, cursor: str) -> EntriesChanged | None:
@@ -167,18 +171,21 @@ class Assembly:
             content = tail.content.decode()
             kept = len(content) - len(piece.text)
         self._revision = message.revision
-        tail.entry = LogEntry(
-            before.id,
-            before.type,
-            content,
-            decode.nanoseconds(message.time) if message.HasField("time") else before.time_ns,
-            message.revision,
-            before.dropped_bytes,
+        tail.entry = replace(
+            before,
+            content=content,
+            time_ns=decode.nanoseconds(message.time)
+            if message.HasField("time")
+            else before.time_ns,
+            revision=message.revision,
         )
         change = EntryChange(
-            tail.entry, before.revision, kept, appended=piece.text if extends else None
+            entry=tail.entry,
+            replaces=before.revision,
+            kept=kept,
+            appended=piece.text if extends else None,
         )
-        return EntriesChanged(cursor, message.epoch, (change,))
+        return EntriesChanged(cursor=cursor, epoch=message.epoch, changes=(change,))
 
     def _withdrawn(
         self, message: task_logs_pb2.EntryWithdrawn, cursor: str
@@ -186,7 +193,9 @@ class Assembly:
         if not self._is_new(message.revision):
             return None
         self._tail = None
-        return EntryWithdrawn(cursor, message.epoch, message.id, message.revision)
+        return EntryWithdrawn(
+            cursor=cursor, epoch=message.epoch, id=message.id, revision=message.revision
+        )
 
     def _tail_with(self, epoch: int, entry_id: int) -> _Tail | None:
         tail = self._tail
@@ -215,6 +224,8 @@ def _change(before: _Tail, entry: LogEntry, content: bytearray) -> EntryChange:
         stays = len(before.content) - lost
         if content.startswith(memoryview(before.content)[lost:]):
             kept = 0 if lost else len(before.entry.content)
-            return EntryChange(entry, replaces, kept, content[stays:].decode())
+            return EntryChange(
+                entry=entry, replaces=replaces, kept=kept, appended=content[stays:].decode()
+            )
     keep = diff(bytes(before.content), bytes(content)).keep_bytes
-    return EntryChange(entry, replaces, len(content[:keep].decode()))
+    return EntryChange(entry=entry, replaces=replaces, kept=len(content[:keep].decode()))

@@ -249,7 +249,7 @@ class TaskLogsClient:
             standalone=standalone,
         )
         response = await self._calls.call(self._opened()._tasks.CreateTask, request)
-        return CreatedTask(decode.task(response.task), response.agent_token)
+        return CreatedTask(task=decode.task(response.task), agent_token=response.agent_token)
 
     async def get_task(self, task: str) -> Task:
         """Return a task. Raises TaskNotFound."""
@@ -287,7 +287,7 @@ class TaskLogsClient:
     ) -> Task:
         """Report on a workspace build, numbered from 1. Repeating a report is not an error.
 
-        Raises TaskNotFound, and StaleReport for an older build or a step backwards.
+        Raises TaskNotFound, StaleReport for an older build or a step backwards, TaskStandalone.
         """
         request = tasks_pb2.ReportBuildRequest(
             task=task,
@@ -308,7 +308,8 @@ class TaskLogsClient:
     ) -> Task:
         """Report on the agent or the task app of the latest build, or on both.
 
-        What is None does not change. Raises TaskNotFound, StaleReport, InvalidArgument.
+        What is None does not change. Raises TaskNotFound, StaleReport for an older build,
+        BuildNotReported for a build that was not reported before, TaskStandalone, InvalidArgument.
         """
         request = tasks_pb2.ReportAgentRequest(
             task=task,

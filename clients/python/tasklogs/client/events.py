@@ -1,6 +1,7 @@
 """The events that a follow yields.
 
-The `cursor` of an event continues after it.
+The `cursor` of an event continues after it. Later versions may add events, and fields to events. So
+events are made with keywords only, and matched by keyword: `case EpochStarted(epoch=epoch)`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tasklogs.enums import TaskStatus
 from tasklogs.errors import TaskLogsRpcError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChanged:
     """The task's status: the first event of a follow, and one for each change."""
 
@@ -24,7 +25,7 @@ class StatusChanged:
     detail: StatusDetail
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryChange:
     """An entry that is new to this follow, or has changed since the follow yielded it.
 
@@ -41,7 +42,7 @@ class EntryChange:
     content. None: some of the content that was yielded before has changed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntriesChanged:
     """Entries that are new or have changed, in the order of their revisions.
 
@@ -58,7 +59,7 @@ class EntriesChanged:
         return tuple(change.entry for change in self.changes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryWithdrawn:
     """The entry is no longer part of the conversation."""
 
@@ -68,7 +69,7 @@ class EntryWithdrawn:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochStarted:
     """A new conversation begins, with ids from 0. Earlier epochs can still be read."""
 
@@ -77,14 +78,14 @@ class EpochStarted:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaughtUp:
     """All entries that existed when the follow began have been yielded. Once per follow."""
 
     cursor: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Nothing is new: everything up to the cursor has been yielded. Only if requested."""
 
@@ -94,9 +95,10 @@ class Progress:
 FollowEvent: TypeAlias = (
     StatusChanged | EntriesChanged | EntryWithdrawn | EpochStarted | CaughtUp | Progress
 )
+"""What a follow yields. Later versions may add events: end a `match` with `case _: pass`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnecting:
     """The stream of a follow broke. It reconnects after `delay`. Passed to `on_reconnect`."""
 
@@ -106,6 +108,6 @@ class Reconnecting:
     delay: timedelta
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnected:
     """The follow continues where it was. Passed to `on_reconnect`."""
