@@ -32,8 +32,8 @@ class TaskAgentsStub:
     - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
     - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`): the token is missing or not valid, or was
       rotated.
-    - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: too many agents connect at once, this
-      agent connected too often, or the task opened too many epochs.
+    - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: too many agents connect at once,
+      this agent connected too often, or the task opened too many epochs.
     - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
       and none of it is old enough to be evicted. Acknowledged appends are stored.
     - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: an append has too many entries, or
@@ -83,8 +83,8 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
         - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`): the token is missing or not valid, or was
           rotated.
-        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: too many agents connect at once, this
-          agent connected too often, or the task opened too many epochs.
+        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: too many agents connect at once,
+          this agent connected too often, or the task opened too many epochs.
         - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
           and none of it is old enough to be evicted. Acknowledged appends are stored.
         - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: an append has too many entries, or

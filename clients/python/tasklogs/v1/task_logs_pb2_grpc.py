@@ -65,7 +65,8 @@ class TaskLogsStub:
     connections to the database were in use for too long.
     - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`, `TOKEN_EXPIRED`, `CERTIFICATE_INVALID`): the
     credentials are missing or not valid.
-    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens with.
+    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens
+    with.
     - PERMISSION_DENIED (`PERMISSION_DENIED`): the caller may not do this.
     - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the request did not arrive in time.
     - DEADLINE_EXCEEDED (`DEFAULT_DEADLINE_EXCEEDED`): a unary call without a deadline took longer
@@ -146,7 +147,8 @@ class TaskLogsServicer:
     connections to the database were in use for too long.
     - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`, `TOKEN_EXPIRED`, `CERTIFICATE_INVALID`): the
     credentials are missing or not valid.
-    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens with.
+    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens
+    with.
     - PERMISSION_DENIED (`PERMISSION_DENIED`): the caller may not do this.
     - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the request did not arrive in time.
     - DEADLINE_EXCEEDED (`DEFAULT_DEADLINE_EXCEEDED`): a unary call without a deadline took longer
@@ -268,7 +270,8 @@ class TaskLogs:
     connections to the database were in use for too long.
     - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`, `TOKEN_EXPIRED`, `CERTIFICATE_INVALID`): the
     credentials are missing or not valid.
-    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens with.
+    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens
+    with.
     - PERMISSION_DENIED (`PERMISSION_DENIED`): the caller may not do this.
     - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the request did not arrive in time.
     - DEADLINE_EXCEEDED (`DEFAULT_DEADLINE_EXCEEDED`): a unary call without a deadline took longer

@@ -52,7 +52,8 @@ class TaskLogsStub:
       connections to the database were in use for too long.
     - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`, `TOKEN_EXPIRED`, `CERTIFICATE_INVALID`): the
       credentials are missing or not valid.
-    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens with.
+    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens
+      with.
     - PERMISSION_DENIED (`PERMISSION_DENIED`): the caller may not do this.
     - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the request did not arrive in time.
     - DEADLINE_EXCEEDED (`DEFAULT_DEADLINE_EXCEEDED`): a unary call without a deadline took longer
@@ -138,7 +139,8 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
       connections to the database were in use for too long.
     - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`, `TOKEN_EXPIRED`, `CERTIFICATE_INVALID`): the
       credentials are missing or not valid.
-    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens with.
+    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens
+      with.
     - PERMISSION_DENIED (`PERMISSION_DENIED`): the caller may not do this.
     - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the request did not arrive in time.
     - DEADLINE_EXCEEDED (`DEFAULT_DEADLINE_EXCEEDED`): a unary call without a deadline took longer
