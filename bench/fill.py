@@ -14,7 +14,7 @@ from tasklogs_server.wire.entries import encode_head
 _HEAD = """
     UPDATE log_heads SET epoch = 1, entries = $2, revision = $2 + 1, bytes = $3, snapshot_at = now()
      WHERE task_id = $1"""
-_COLUMNS = ["task_id", "epoch", "ordinal", "id", "revision", "head", "content"]
+_COLUMNS = ["task_id", "epoch", "ordinal", "id", "revision", "head", "content", "type"]
 
 
 async def fill(dsn: str, tasks: list[UUID], *, entries: int, content_bytes: int) -> None:
@@ -40,4 +40,4 @@ def _rows(task_id: UUID, entries: int, content_bytes: int) -> Iterator[tuple[obj
         time = Time(1_760_000_000 + ordinal, 123_456_000)
         head = encode_head(ordinal, type_, time, ordinal + 2, 0, content_bytes)
         content = words(content_bytes, seed=ordinal % 97).encode()
-        yield task_id, 1, ordinal, ordinal, ordinal + 2, head, content
+        yield task_id, 1, ordinal, ordinal, ordinal + 2, head, content, int(type_)

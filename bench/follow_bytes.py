@@ -12,6 +12,9 @@ from bench.result import Result
 from bench.stage import Stage
 from bench.stamp import stamp
 from bench.text import words
+from tasklogs import delta_codec
+from tasklogs.log.content import Content
+from tasklogs.log.delta import Delta
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 
@@ -50,8 +53,9 @@ async def _grow(stage: Stage, steps: int) -> tuple[int, int]:
     try:
         for follower in followers:
             await follower.ready(CAUGHT_UP)
+        content = Content(b"")
         for step in range(1, steps + 1):
-            await agent.append(_step(step))
+            await agent.append(_step(step, content))
             for follower in followers:
                 await follower.reaches(step)
         with_deltas, without = (follower.received_bytes for follower in followers)
@@ -63,9 +67,12 @@ async def _grow(stage: Stage, steps: int) -> tuple[int, int]:
         await agent.close()
 
 
-def _step(step: int) -> bytes:
+def _step(step: int, content: Content) -> bytes:
+    """Encode the append of a step, and let `content` grow by it."""
     mark = stamp(step)
     text = words(_STEP_BYTES - len(mark), seed=step % 97) + mark
+    delta = Delta.keeping(len(content), text.encode())
+    content.patch(delta)
     append = pb.LogAppend(sequence=step, open_epoch=step == 1)
     if step == 1:
         append.entries.add(id=1, type=types.TASK_LOG_TYPE_OUTPUT, content=text)
@@ -78,8 +85,7 @@ def _step(step: int) -> bytes:
     append.tail.id = 1
     append.tail.time.seconds = 1_760_000_000 + step
     append.tail.time.nanos = 123_456_000
-    append.tail.keep_bytes = _STEP_BYTES * (step - 1)
-    append.tail.text = text
+    append.tail.content.CopyFrom(delta_codec.encode(delta, content.crc32))
     return pb.AgentMessage(append=append).SerializeToString()
 
 

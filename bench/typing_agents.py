@@ -13,6 +13,9 @@ import time
 from bench.agents import Agent, append_bytes
 from bench.stamp import stamp
 from bench.text import words
+from tasklogs import delta_codec
+from tasklogs.log.content import Content
+from tasklogs.log.delta import Delta
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 
@@ -31,8 +34,8 @@ class TypingAgent:
         self._chance = random.Random(number)
         self._changed = asyncio.Event()
         self._entry_id = 0
-        self._shown = 0
-        """The number of characters of the tail that were sent."""
+        self._content = Content(b"")
+        """The content of the tail that was sent."""
         self._changes_of_entry = 0
         self._over = False
         self._made = 0
@@ -84,7 +87,8 @@ class TypingAgent:
             text = words(_GROWTH_CHARACTERS * changes, seed=made % 97) + stamp(made)
         if new:
             self._entry_id += 1
-            self._changes_of_entry = self._shown = 0
+            self._changes_of_entry = 0
+            self._content = Content(text.encode())
             entry = append.entries.add(
                 id=self._entry_id, type=types.TASK_LOG_TYPE_OUTPUT, content=text
             )
@@ -92,10 +96,11 @@ class TypingAgent:
         else:
             append.tail.id = self._entry_id
             append.tail.time.seconds = 1_760_000_000 + made
-            append.tail.keep_bytes = _SCREEN_ABOVE_CHARACTERS if redraws else self._shown
-            append.tail.text = text
+            keep_bytes = _SCREEN_ABOVE_CHARACTERS if redraws else len(self._content)
+            delta = Delta.keeping(keep_bytes, text.encode())
+            self._content.patch(delta)
+            append.tail.content.CopyFrom(delta_codec.encode(delta, self._content.crc32))
         self._changes_of_entry += changes
-        self._shown += len(text)
         return pb.AgentMessage(append=append).SerializeToString()
 
 

@@ -14,12 +14,12 @@ from tasklogs_server.wire.entries import encode_head
 
 _TABLE = "CREATE TABLE IF NOT EXISTS bench_entries (LIKE log_entries INCLUDING ALL)"
 _UPSERT = """
-    INSERT INTO bench_entries (task_id, epoch, ordinal, id, revision, head, content)
+    INSERT INTO bench_entries (task_id, epoch, ordinal, id, revision, head, content, type)
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::bigint[], $6::bytea[],
-                         $7::bytea[])
+                         $7::bytea[], $8::smallint[])
     ON CONFLICT (task_id, epoch, ordinal) DO UPDATE
        SET id = excluded.id, revision = excluded.revision, head = excluded.head,
-           content = excluded.content"""
+           content = excluded.content, type = excluded.type"""
 
 
 class Upserts:
@@ -60,4 +60,5 @@ class Upserts:
             ordinals * tasks,
             [head] * rows,
             [content] * rows,
+            [int(EntryType.OUTPUT)] * rows,
         )

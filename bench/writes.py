@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import zlib
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,7 @@ from bench.result import Result, compared
 from bench.rounds import interleave
 from bench.stage import CLIENTS, NewTask, Stage, open_postgres
 from bench.text import noise, words
+from tasklogs import delta_codec
 from tasklogs.log import delta
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
@@ -142,8 +144,7 @@ def _steps(answer: str) -> list[bytes]:
         append.tail.id = 1
         append.tail.time.seconds = 1_760_000_001 + step
         append.tail.time.nanos = 123_456_000
-        append.tail.keep_bytes = change.keep_bytes
-        append.tail.text = change.text.decode()
+        append.tail.content.CopyFrom(delta_codec.encode(change, zlib.crc32(shows)))
         messages.append(pb.AgentMessage(append=append).SerializeToString())
     return messages
 

@@ -7,14 +7,13 @@ Python's own descriptors drop `json_name`.
 import argparse
 import filecmp
 import importlib.resources
+import importlib.util
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
 from pathlib import Path
-
-import google.api
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
@@ -33,14 +32,16 @@ def generate(target: Path) -> None:
     sources = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     # The root of google/api/*.proto: googleapis-common-protos ships them beside its modules.
-    google_api = Path(next(iter(google.api.__path__))).parent.parent
+    google_api = importlib.util.find_spec("google.api")
+    assert google_api is not None and google_api.submodule_search_locations is not None
+    google_protos = Path(next(iter(google_api.submodule_search_locations))).parent.parent
     command = [
         sys.executable,
         "-m",
         "grpc_tools.protoc",
         f"--proto_path={PROTOS}",
         f"--proto_path={well_known}",
-        f"--proto_path={google_api}",
+        f"--proto_path={google_protos}",
         f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
         f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
         f"--python_out={target}",

@@ -6,16 +6,22 @@ import json
 import os
 import signal
 
+import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from tasklogs.v1 import task_logs_pb2
+from tasklogs.v1 import task_logs_pb2, types_pb2
 from tests.cli.command import finish, run, run_on_terminal, started
 from tests.cli.samples import entry, page
-from tests.client.scripted_server import ScriptedServer, Silence
+from tests.client.scripted_server import Refusal, ScriptedServer, Silence
+from tests.support.fakes.log_server import ACTIVE, entries, log_server, status
 
 HOSTILE = "\x1b]0;owned\x07 \u202eevil\r\n"
 UTC = {"TZ": "UTC"}
+
+
+def refusal() -> Refusal:
+    return Refusal(grpc.StatusCode.UNAUTHENTICATED, "expired")
 
 
 async def test_text_shows_author_time_and_content(scripted: ScriptedServer) -> None:
@@ -29,6 +35,60 @@ async def test_text_shows_author_time_and_content(scripted: ScriptedServer) -> N
         "#1 agent, 2026-11-18 11:06:41+00:00, without its first 131,072 bytes\nhi\nyou\n\n"
     )
     assert finished.stderr == ""
+
+
+NAMED = [
+    (types_pb2.TASK_LOG_TYPE_TOOL_CALL, "bash", "#0 tool call bash, "),
+    (types_pb2.TASK_LOG_TYPE_TOOL_RESULT, "bash", "#0 tool result bash, "),
+    (types_pb2.TASK_LOG_TYPE_THOUGHT, "", "#0 thought, "),
+    (types_pb2.TASK_LOG_TYPE_NOTICE, "", "#0 notice, "),
+    (types_pb2.TASK_LOG_TYPE_NOTICE, "x\x1b[2J\ny", "#0 notice x\\x1b[2J y, "),
+]
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["read", "follow"])
+async def test_headings_have_the_type_and_the_name(scripted: ScriptedServer, follows: bool) -> None:
+    shown = [entry(0, "x") for _ in NAMED]
+    for number, (one, (type_, name, _)) in enumerate(zip(shown, NAMED, strict=True)):
+        one.id, one.revision = number, number + 1
+        one.type, one.name = type_, name
+    if follows:
+        async with log_server() as server:
+            server.streams = [[status("a", ACTIVE), entries("b", *shown), refusal()]]
+            finished = await run("logs", "-f", "local/demo", "--server", server.address, env=UTC)
+    else:
+        scripted.script.append(page(*shown))
+        finished = await run("logs", "local/demo", "--server", scripted.address, env=UTC)
+
+    headings = [line for line in finished.stdout.split("\n") if line.startswith("#")]
+    expected = [heading for _, _, heading in NAMED]
+    assert len(headings) == len(expected)
+    for number, (found, wanted) in enumerate(zip(headings, expected, strict=True)):
+        assert found.startswith(wanted.replace("#0", f"#{number}"))
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["read", "follow"])
+async def test_json_has_the_names_and_types(scripted: ScriptedServer, follows: bool) -> None:
+    named = entry(0, "{}")
+    named.type = types_pb2.TASK_LOG_TYPE_TOOL_CALL
+    named.source_id, named.name, named.call_id = "m1", "bash", "c1"
+    if follows:
+        async with log_server() as server:
+            server.streams = [[status("a", ACTIVE), entries("b", named), refusal()]]
+            options = ("--server", server.address, "-o", "jsonl")
+            finished = await run("logs", "-f", "local/demo", *options)
+        (shown,) = json.loads(finished.stdout.split("\n")[1])["entries"]["logs"]
+    else:
+        scripted.script.append(page(named))
+        options = ("--server", scripted.address, "-o", "jsonl")
+        shown = json.loads((await run("logs", "local/demo", *options)).stdout)
+
+    assert (shown["type"], shown["sourceId"], shown["name"], shown["callId"]) == (
+        "TASK_LOG_TYPE_TOOL_CALL",
+        "m1",
+        "bash",
+        "c1",
+    )
 
 
 async def test_a_stored_log_is_announced_with_its_time_on_stderr(scripted: ScriptedServer) -> None:

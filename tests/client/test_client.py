@@ -73,6 +73,27 @@ async def test_an_entry_keeps_its_nanoseconds(server: LogServer, client: TaskLog
     assert read.time == CREATED + timedelta(seconds=1, microseconds=123_456)
 
 
+async def test_an_entry_has_its_names_and_any_type(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    call = entry(1, "{}", 7)
+    call.type = types_pb2.TASK_LOG_TYPE_TOOL_CALL
+    call.source_id, call.name, call.call_id = "m1", "bash", "c1"
+    later = entry(2, "", 8)
+    later.type = 99  # type: ignore[assignment]
+    server.answers = [page(call, later)]
+
+    read, unknown = await (await client.get("local/demo")).all()
+
+    assert (read.type, read.source_id, read.name, read.call_id) == (
+        TaskLogType.TOOL_CALL,
+        "m1",
+        "bash",
+        "c1",
+    )
+    assert (unknown.id, unknown.source_id, unknown.name, unknown.call_id) == (2, "", "", "")
+
+
 async def test_nothing_stored_is_none_not_zero(server: LogServer, client: TaskLogsClient) -> None:
     server.answers = [task_logs_pb2.GetTaskLogsResponse(snapshot=True)]
 

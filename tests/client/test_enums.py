@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_a_server_that_sends_many_numbers_does_not_fill_the_memory() -> None:
 
 
 @pytest.mark.parametrize("number", [2**31, -(2**31) - 1, "1", 1.5, None])
-def test_what_is_no_number_of_an_enum_is_refused(number: object) -> None:
+def test_what_is_no_number_of_an_enum_is_refused(number: Any) -> None:
     with pytest.raises(ValueError, match="is not a valid TaskStatus"):
         enums.TaskStatus(number)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -28,9 +29,11 @@ from tasklogs import (
     StatusChanged,
     TaskLogsClient,
     TaskStatus,
+    delta_codec,
     errors,
 )
-from tasklogs.v1 import task_logs_pb2
+from tasklogs.log.delta import Delta, Piece
+from tasklogs.v1 import task_logs_pb2, types_pb2
 from tests.client.scripted_server import Refusal
 from tests.support.fakes.log_server import (
     ACTIVE,
@@ -42,6 +45,7 @@ from tests.support.fakes.log_server import (
     Play,
     Step,
     caught_up,
+    change,
     delta,
     entries,
     entry,
@@ -52,6 +56,7 @@ from tests.support.fakes.log_server import (
     withdrawn,
 )
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.content_deltas import content_delta, result_of
 
 SOON = ReconnectWaits(first=timedelta(milliseconds=2), cap=timedelta(milliseconds=10))
 TASK = "local/demo"
@@ -125,6 +130,23 @@ async def test_every_event_has_its_type_and_cursor(
     assert server.follows == [task_logs_pb2.FollowTaskLogsRequest(task=TASK, tail=5, deltas=True)]
 
 
+async def test_an_entry_that_grows_keeps_its_names(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    whole = entry(1, "a", 1)
+    whole.source_id, whole.name, whole.call_id = "m1", "bash", "c1"
+    grown = delta("c2", 1, 1, 2, keep=1, text="b", crc32=zlib.crc32(b"ab"))
+    server.streams = [[status("c0", ACTIVE), entries("c1", whole), grown, HOLD]]
+
+    events = await take(client.follow(TASK), 3)
+
+    assert contents(events) == [(1, "a"), (1, "ab")]
+    changed = [
+        one for event in events if isinstance(event, EntriesChanged) for one in event.entries
+    ]
+    assert [(one.source_id, one.name, one.call_id) for one in changed] == [("m1", "bash", "c1")] * 2
+
+
 async def test_growth_is_yielded_as_the_whole_entry_and_the_appended_text(
     server: LogServer, client: TaskLogsClient
 ) -> None:
@@ -158,6 +180,44 @@ async def test_growth_is_yielded_as_the_whole_entry_and_the_appended_text(
         (4, 2, None),
     ]
     assert [change.entry.revision for change in changes] == [1, 2, 3, 4, 5]
+
+
+PIECES = {
+    "nothing before the change is different": ("grün!", Delta((Piece(0, 2, b"x"),)), 2, None),
+    "a change in the middle": (
+        "eins zwei drei",
+        Delta((Piece(0, 5, b"2"), Piece(9, 5))),
+        5,
+        None,
+    ),
+    "text that equals the base is kept": ("über", Delta((Piece(0, 0, "üb!".encode()),)), 2, None),
+    "the base at other places": ("ab", Delta((Piece(1, 1), Piece(0, 1))), 0, None),
+    "pieces that keep everything append": ("ab", Delta((Piece(0, 1), Piece(1, 1, b"c"))), 2, "c"),
+    "a repeated base appends": ("é", Delta((Piece(0, 2), Piece(0, 2))), 1, "é"),
+    "the base as text, and more": ("ab", Delta((Piece(0, 0, b"abc"),)), 2, "c"),
+    "nothing changes": ("ab", Delta((Piece(0, 1), Piece(1, 1))), 2, ""),
+    "empty": ("ab", Delta((Piece(0, 0),)), 0, None),
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "pieces", "kept", "appended"), PIECES.values(), ids=PIECES.keys()
+)
+async def test_a_change_of_pieces_says_what_stays(
+    server: LogServer,
+    client: TaskLogsClient,
+    before: str,
+    pieces: Delta,
+    kept: int,
+    appended: str | None,
+) -> None:
+    grown = change("c2", 1, 1, 2, content_delta(before, pieces))
+    server.streams = [[entries("c1", entry(1, before, 1)), grown, HOLD]]
+    _, event = await take(client.follow(TASK), 2)
+    assert isinstance(event, EntriesChanged)
+    [changed] = event.changes
+    assert changed.entry.content == result_of(before.encode(), pieces).decode()
+    assert (changed.replaces, changed.kept, changed.appended) == (1, kept, appended)
 
 
 async def test_an_entry_that_lost_its_front_still_says_what_was_appended(
@@ -290,6 +350,12 @@ async def test_a_delta_may_build_on_an_entry_that_the_new_stream_repeated(
         delta("c2", 1, 1, 8, keep=2, text="!", crc32=1),
         delta("c2", 1, 1, 8, keep=-1, text="!"),
         delta("c2", 1, 1, 8, keep=1, text="!"),
+        delta("c2", 1, 1, 8, keep=3, text="!").SerializeToString(),
+        change("c2", 1, 1, 8, None),
+        change("c2", 1, 1, 8, types_pb2.ContentDelta(crc32=0)),
+        change("c2", 1, 1, 8, delta_codec.encode(Delta((Piece(0, 3), Piece(2, 2))), 0)),
+        change("c2", 1, 1, 8, delta_codec.encode(Delta((Piece(0, 0),) * 4097), 0)),
+        change("c2", 1, 1, 8, content_delta("äa", Delta((Piece(0, 2), Piece(2, 1, b"!"))))),
     ],
     ids=[
         "other base",
@@ -299,10 +365,16 @@ async def test_a_delta_may_build_on_an_entry_that_the_new_stream_repeated(
         "another result",
         "negative",
         "in a character",
+        "no checksum",
+        "an unknown form",
+        "no pieces",
+        "a piece past the end",
+        "too many pieces",
+        "pieces of another base",
     ],
 )
 async def test_a_delta_that_does_not_fit_is_never_applied(
-    server: LogServer, client: TaskLogsClient, wrong: task_logs_pb2.FollowTaskLogsResponse
+    server: LogServer, client: TaskLogsClient, wrong: Step
 ) -> None:
     told: list[Reconnecting | Reconnected] = []
     server.streams = [

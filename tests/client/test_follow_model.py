@@ -28,6 +28,7 @@ from tests.support.fakes.log_server import (
     HOLD,
     PAUSED,
     Request,
+    Response,
     Step,
     caught_up,
     log_server,
@@ -42,6 +43,7 @@ class Change(enum.Enum):
     APPEND = enum.auto()
     GROW = enum.auto()
     REDRAW = enum.auto()
+    CUT = enum.auto()
     WITHDRAW = enum.auto()
     OPEN_EPOCH = enum.auto()
 
@@ -52,6 +54,8 @@ class Break(enum.Enum):
     END = enum.auto()
     REPEAT = enum.auto()
     LIE = enum.auto()
+    WRONG_CHECKSUM = enum.auto()
+    UNKNOWN_FORM = enum.auto()
 
 
 CHANGES = st.lists(
@@ -90,7 +94,7 @@ class Server:
                 yield step
                 return
             after = None if after is None else after - 1
-            yield falsified(message) if kind is Break.LIE else message
+            yield message if kind is None else _sent(message, kind)
             position = int(message.cursor)
         yield caught_up(str(position))
         while self._changes:
@@ -101,7 +105,7 @@ class Server:
                     yield step
                     return
                 after = None if after is None else after - 1
-                yield falsified(message) if kind is Break.LIE else message
+                yield message if kind is None else _sent(message, kind)
                 position = int(message.cursor)
         if kind is not None and self._breaks:
             yield _BROKEN[kind]
@@ -120,10 +124,25 @@ class Server:
                 self.log.change_tail(1_000, text)
             case Change.REDRAW:
                 self.log.change_tail(keep, text)
+            case Change.CUT:
+                self.log.cut_tail(keep, text)
             case Change.WITHDRAW:
                 self.log.withdraw()
             case Change.OPEN_EPOCH:
                 self.log.open_epoch()
+
+
+def _sent(message: Response, kind: Break) -> Response:
+    match kind:
+        case Break.LIE:
+            return falsified(message)
+        case Break.WRONG_CHECKSUM if message.HasField("delta"):
+            message.delta.content.crc32 ^= 1
+        case Break.UNKNOWN_FORM if message.HasField("delta"):
+            message.delta.ClearField("content")
+        case _:
+            pass
+    return message
 
 
 _DRAINING = Refusal(grpc.StatusCode.UNAVAILABLE, "draining")
@@ -133,6 +152,8 @@ _BROKEN: dict[Break, Step] = {
     Break.END: _DRAINING,
     Break.REPEAT: Refusal(grpc.StatusCode.INTERNAL, "internal error"),
     Break.LIE: _DRAINING,
+    Break.WRONG_CHECKSUM: _DRAINING,
+    Break.UNKNOWN_FORM: _DRAINING,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
@@ -175,10 +176,18 @@ def test_a_stream_is_abandoned_when_an_entry_grows_past_the_limit() -> None:
     assembly = Assembly()
     assembly.apply(entries("a", entry(0, "", 1)))
     growing = (
-        delta("b", 0, revision, revision + 1, (revision - 1) * MIB, "x" * MIB)
+        delta(
+            "b",
+            0,
+            revision,
+            revision + 1,
+            (revision - 1) * MIB,
+            "x" * MIB,
+            crc32=zlib.crc32(b"x" * (revision * MIB)),
+        )
         for revision in itertools.count(1)
     )
     for message in itertools.islice(growing, 4):
         assembly.apply(message)
-    with pytest.raises(WrongDelta):
+    with pytest.raises(WrongDelta, match="has a result of"):
         assembly.apply(next(growing))

@@ -37,8 +37,9 @@ from tasklogs import (
 from tasklogs_server import app
 from tasklogs_server.settings import ServerSettings
 from tests.support.fakes.faulty_proxy import FaultyProxy
-from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta, tail_pieces
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.content_deltas import cut, result_of
 from tests.support.fixtures.server import Server
 
 TASK = "local/demo"
@@ -245,11 +246,17 @@ async def talk(agent: ScriptedAgent, dice: random.Random, said: dict[int, str]) 
     """Append 200 changes: entries that grow and are redrawn."""
     last = 0
     for _ in range(200):
-        kind = dice.choice(("grow", "grow", "redraw", "next"))
+        kind = dice.choice(("grow", "grow", "redraw", "rearrange", "next"))
         if kind == "next":
             last += dice.randrange(1, 3)
             said[last] = f"entry {last} é "
             await agent.append([log_entry(last, said[last])])
+        elif kind == "rearrange":
+            before = said[last].encode()
+            places = [(dice.randrange(99), dice.randrange(99), dice.choice("a漢")) for _ in "123"]
+            pieces = cut(before, places)
+            said[last] = result_of(before, pieces).decode()
+            await agent.append(tail=tail_pieces(last, pieces))
         else:
             keep = len(said[last]) if kind == "grow" else dice.randrange(len(said[last]))
             text = dice.choice(("ab", "漢字", "\n")) * dice.randrange(1, 20)

@@ -31,9 +31,11 @@ PUBLIC = (
 
 def dataclasses_of(module: str) -> Iterator[type[Any]]:
     for name, value in vars(import_module(module)).items():
-        is_ours = inspect.isclass(value) and value.__module__ == module
-        if is_ours and dataclasses.is_dataclass(value) and not name.startswith("_"):
-            yield value
+        if not inspect.isclass(value) or value.__module__ != module or name.startswith("_"):
+            continue
+        kind: type[Any] = value
+        if dataclasses.is_dataclass(kind):
+            yield kind
 
 
 FOUND = [one for module in PUBLIC for one in dataclasses_of(module)]

@@ -212,4 +212,4 @@ def entry(id_: int, content: str = "x", *, seconds: int | None = None) -> Entry:
 
 def grown(id_: int, keep: int, text: str) -> TailChange:
     """Make a change of the tail."""
-    return TailChange(id_, Time(1000, 0), Delta(keep, text.encode()))
+    return TailChange(id_, Time(1000, 0), Delta.keeping(keep, text.encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,23 +13,29 @@ from hypothesis import strategies as st
 
 from tasklogs.log import delta, digest
 from tasklogs.log.append import Append, TailChange
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import NO_NAMES, Entry, EntryType, Names, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tasklogs_server.ingest.draft import Draft
 from tasklogs_server.store.records import Commit, EpochOpened, LogHead, TailPart, TailWithdrawn
+from tests.support.fixtures.content_deltas import cut, result_of
 
 TASK = UUID(int=1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EMPTY_HEAD = LogHead(0, 0, 0, digest.EMPTY, 0, None, None)
 
 Operation: TypeAlias = "tuple[str, Sequence[str], int]"
+ShownEntry: TypeAlias = tuple[int, int, int, str, Names]
+"""Id, type, seconds, content and names."""
 
 _TEXT = st.text(st.sampled_from("ab€𝄞\0"), max_size=12)
 _TEXTS = st.lists(_TEXT, max_size=3)
 _KINDS = [
     *("open", "entries", "entries", "grow", "grow", "grow", "replace", "withdraw"),
-    *("grow and entries", "take", "take", "take", "fold", "release", "reconnect"),
+    *("cut", "cut", "cut", "grow and entries", "cut and entries"),
+    *("take", "take", "take", "take", "fold", "release", "reconnect"),
 ]
+_TYPES = list(EntryType)
+_NAMES = [NO_NAMES, Names(call_id="c1"), Names("m\0", "€", "c" * 255), NO_NAMES, Names(name="bash")]
 OPERATIONS = st.lists(
     st.tuples(
         st.sampled_from(_KINDS),
@@ -72,10 +79,11 @@ class ModelStore:
 
     def tail_content(self) -> bytes:
         """Fold the tail's parts into its row."""
-        content = bytearray(self.rows[self.head.epoch, self.head.entries - 1][2])
+        content = self.rows[self.head.epoch, self.head.entries - 1][2]
         for part in self.parts:
-            delta.patch(content, delta.Delta(part.keep_bytes, part.text))
-        return bytes(content)
+            content = delta.apply(content, part.delta)
+            assert part.crc32 == zlib.crc32(content)
+        return content
 
     def epochs(self) -> list[list[types_pb2.TaskLogEntry]]:
         """Read everything back, as a client decodes it."""
@@ -148,8 +156,13 @@ class History:
                 self._append(entries=[replaced, *self._new(texts[:number], 0)])
             case "withdraw" if self.has_tail:
                 self._withdraw(self._new(texts, number))
-            case "grow and entries" if self.has_tail:
-                tail = self._grown(texts[0] if texts else "", number)
+            case "cut" if self.has_tail:
+                self._append(tail=self._cut(texts, number))
+            case "grow and entries" | "cut and entries" if self.has_tail:
+                if kind == "cut and entries":
+                    tail = self._cut(texts, number)
+                else:
+                    tail = self._grown(texts[0] if texts else "", number)
                 self._append(tail=tail, entries=self._new(texts, 0))
 
     def next_commit(self) -> Commit | None:
@@ -179,7 +192,9 @@ class History:
         made = []
         for text in texts:
             self._ids += 1 + gap
-            made.append(Entry(self._ids, EntryType.OUTPUT, self._now(), text.encode()))
+            type_ = _TYPES[self._ids % len(_TYPES)]
+            names = _NAMES[self._ids % len(_NAMES)]
+            made.append(Entry(self._ids, type_, self._now(), text.encode(), names=names))
         return made
 
     def _open(self, texts: Sequence[str]) -> None:
@@ -192,11 +207,21 @@ class History:
         tail = self._tail
         kept = tail.content.decode()
         keep_bytes = len(kept[: max(0, len(kept) - number // 2)].encode())
-        time = self._now()
-        self.epochs[-1][-1] = replace(
-            tail, content=tail.content[:keep_bytes] + text.encode(), time=time
-        )
-        return TailChange(tail.id, time, delta.Delta(keep_bytes, text.encode()))
+        return self._changed(delta.Delta.keeping(keep_bytes, text.encode()))
+
+    def _cut(self, texts: Sequence[str], number: int) -> TailChange:
+        """Make a piece for each text, from all over the tail."""
+        cuts = [
+            (7 * index + number, 40 - 5 * index - number, text)
+            for index, text in enumerate(texts or [""])
+        ]
+        return self._changed(cut(self._tail.content, cuts))
+
+    def _changed(self, change: delta.Delta) -> TailChange:
+        tail, time = self._tail, self._now()
+        content = result_of(tail.content, change)
+        self.epochs[-1][-1] = replace(tail, content=content, time=time)
+        return TailChange(tail.id, time, change, zlib.crc32(content))
 
     def _withdraw(self, entries: Sequence[Entry]) -> None:
         self.epochs[-1].pop()
@@ -220,19 +245,31 @@ class History:
         self.draft.apply(Append(self._sequence, open_epoch, withdraw_tail, tail, entries))
 
 
-def as_read(epochs: Sequence[Sequence[Entry]]) -> list[list[tuple[int, int, int, str]]]:
+def as_read(epochs: Sequence[Sequence[Entry]]) -> list[list[ShownEntry]]:
     """Return a model's entries in the form of `shown`."""
     return [
-        [(entry.id, entry.type, entry.time.seconds, entry.content.decode()) for entry in epoch]
+        [
+            (entry.id, entry.type, entry.time.seconds, entry.content.decode(), entry.names)
+            for entry in epoch
+        ]
         for epoch in epochs
     ]
 
 
 def shown(
     epochs: Sequence[Sequence[types_pb2.TaskLogEntry]],
-) -> list[list[tuple[int, int, int, str]]]:
+) -> list[list[ShownEntry]]:
     """Return entries that were read back, without revisions."""
     return [
-        [(entry.id, entry.type, entry.time.seconds, entry.content) for entry in epoch]
+        [
+            (
+                entry.id,
+                entry.type,
+                entry.time.seconds,
+                entry.content,
+                Names(entry.source_id, entry.name, entry.call_id),
+            )
+            for entry in epoch
+        ]
         for epoch in epochs
     ]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tasklogs.log import delta
+from tasklogs.log import delta as delta_module
 from tasklogs.log.append import Append, TailChange
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.delta import Delta, Piece
+from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
-from tasklogs_server.domain.errors import ProtocolViolation, TaskLogsError
+from tasklogs_server.domain.errors import LimitExceeded, ProtocolViolation, TaskLogsError
 from tasklogs_server.domain.names import TaskId
 from tasklogs_server.ingest import draft as draft_module
 from tasklogs_server.ingest.draft import Draft
+from tasklogs_server.ingest.messages import cost_bytes
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import PageQuery
 from tasklogs_server.store.log_writes import Outcome
@@ -31,6 +36,7 @@ from tests.ingest.histories import (
     as_read,
     shown,
 )
+from tests.log.vectors import delta_of, delta_vectors
 from tests.store.logs import Connection, Log, decoded, new_task
 from tests.store.test_evictions import rows_of
 
@@ -40,7 +46,7 @@ def _folds_early() -> Iterator[None]:
     """Fold early, so that the short histories of these tests reach a fold."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draft_module, "_FOLD_AT_LEAST_BYTES", 40)
-        patch.setattr(draft_module, "_PART_COST_BYTES", 4)
+        patch.setattr(delta_module, "_PIECE_COST_BYTES", 4)
         yield
 
 
@@ -143,7 +149,7 @@ def entry(id_: int, content: str = "x", *, type_: EntryType = EntryType.OUTPUT) 
 
 
 def grown(id_: int, keep: int, text: str) -> TailChange:
-    return TailChange(id_, Time(9, 0), delta.Delta(keep, text.encode()))
+    return TailChange(id_, Time(9, 0), Delta.keeping(keep, text.encode()))
 
 
 def opened(*entries: Entry) -> Draft:
@@ -168,6 +174,18 @@ REFUSED = {
     "a tail that changes its type": (
         opened(entry(3)),
         Append(2, entries=[entry(3, type_=EntryType.INPUT)]),
+    ),
+    "a tail that changes its source_id": (
+        opened(entry(3)),
+        Append(2, entries=[replace(entry(3), names=Names(source_id="m"))]),
+    ),
+    "a tail that changes its name": (
+        opened(replace(entry(3), names=Names(name="m"))),
+        Append(2, entries=[entry(3)]),
+    ),
+    "a tail that changes its call_id": (
+        opened(replace(entry(3), names=Names(call_id="m"))),
+        Append(2, entries=[replace(entry(3), names=Names(call_id="n"))]),
     ),
     "a delta for a sealed entry": (opened(entry(0), entry(1)), Append(2, tail=grown(0, 0, "y"))),
     "a delta past the end": (opened(entry(0)), Append(2, tail=grown(0, 2, "y"))),
@@ -207,7 +225,106 @@ def test_changes_of_a_tail_between_two_commits_become_one() -> None:
     assert (commit.base_revision, commit.head.revision) == (2, 3)
     assert commit.rows == []
     assert commit.part is not None
-    assert (commit.part.keep_bytes, commit.part.text) == (0, b"y" * 10)
+    assert commit.part.delta == Delta.keeping(0, b"y" * 10)
+
+
+def changed(*pieces: Piece, crc32: int | None = None) -> Append:
+    return Append(2, tail=TailChange(0, Time(9, 0), Delta(pieces), crc32))
+
+
+def test_a_change_of_several_pieces_is_stored_as_it_came() -> None:
+    draft = opened(entry(0, "a" * 100 + "1" + "b" * 100))
+    taken(draft)
+    draft.apply(changed(Piece(0, 100, b"2"), Piece(101, 100)))
+    part = taken(draft).part
+    assert part is not None
+    assert part.delta == Delta((Piece(0, 100, b"2"), Piece(101, 100)))
+
+
+def test_several_changes_of_pieces_are_composed() -> None:
+    draft = opened(entry(0, "a" * 100 + "1" + "b" * 100))
+    taken(draft)
+    draft.apply(changed(Piece(0, 100, b"23"), Piece(101, 100)))
+    draft.apply(Append(2, tail=grown(0, 202, "!")))
+    draft.apply(changed(Piece(0, 101), Piece(102, 101, b"?")))
+    commit = taken(draft)
+    assert commit.part is not None
+    assert commit.part.delta == Delta((Piece(0, 100, b"2"), Piece(101, 100, b"!?")))
+
+
+def test_a_text_that_grew_before_pieces_is_composed_with_them() -> None:
+    draft = opened(entry(0, "a" * 200))
+    taken(draft)
+    draft.apply(Append(2, tail=grown(0, 200, "b")))
+    draft.apply(changed(Piece(100, 101)))
+    part = taken(draft).part
+    assert part is not None
+    assert part.delta == Delta((Piece(100, 100, b"b"),))
+
+
+def test_pieces_that_are_too_many_or_too_long_become_a_prefix_and_a_text() -> None:
+    draft = opened(entry(0, "a" * 600))
+    taken(draft)
+    draft.apply(changed(*(Piece(0, 1, b"b") for _ in range(300))))
+    part = taken(draft).part
+    assert part is not None
+    assert part.delta == Delta.keeping(1, b"b" + b"ab" * 299)
+    draft.apply(changed(Piece(0, 1), Piece(2, 598)))
+    draft.apply(changed(*(Piece(2 * index, 1) for index in range(299))))
+    part = taken(draft).part
+    assert part is not None
+    assert part.delta == Delta.keeping(1, b"b" * 298)
+
+
+def test_a_change_whose_checksum_is_wrong_adds_nothing() -> None:
+    draft = opened(entry(0, "ab"))
+    taken(draft)
+    wrong = changed(Piece(0, 2, b"c"), crc32=zlib.crc32(b"xxc"))
+    with pytest.raises(ProtocolViolation):
+        draft.apply(replace(wrong, entries=[entry(1)]))
+    assert draft.is_empty
+    assert draft.tail_bytes == 2
+    draft.apply(changed(Piece(0, 2, b"c"), crc32=zlib.crc32(b"abc")))
+    commit = taken(draft)
+    assert commit.part is not None
+    assert commit.part.crc32 == zlib.crc32(b"abc")
+
+
+@pytest.mark.parametrize("vector", delta_vectors()["refused"], ids=lambda one: one["why"])
+def test_the_vectors_of_wrong_changes_are_refused(vector: dict[str, Any]) -> None:
+    draft = opened(entry(0, vector["base"]))
+    taken(draft)
+    with pytest.raises(ProtocolViolation):
+        draft.apply(changed(*delta_of(vector).pieces, crc32=vector["crc32"]))
+    assert draft.is_empty
+
+
+def test_ranges_that_are_repeated_past_the_limit_are_refused() -> None:
+    draft = opened(entry(0, "x" * 1024))
+    with pytest.raises(LimitExceeded):
+        draft.apply(changed(*(Piece(0, 1024) for _ in range(1025))))
+    assert draft.tail_bytes == 1024
+    draft.apply(changed(*(Piece(0, 1024) for _ in range(1024))))
+    assert draft.tail_bytes == MAX_CONTENT_BYTES
+
+
+def test_parts_that_copy_the_content_are_folded_after_a_hundred_or_so() -> None:
+    """A reader applies them all. A part that keeps a prefix costs its text only."""
+    draft = opened(entry(0, "x" * 80_000))
+    taken(draft)
+    parts = 0
+    while True:
+        draft.apply(changed(Piece(0, 40_000, b"y"), Piece(40_001, 39_999)))
+        if taken(draft).part is None:
+            break
+        parts += 1
+    assert 80 < parts < 160
+
+
+def test_the_cost_of_an_append_counts_its_pieces_and_what_they_repeat() -> None:
+    one = cost_bytes(changed(Piece(0, 100)))
+    assert cost_bytes(changed(*(Piece(0, 0) for _ in range(4096)))) >= one + 4095 * 200
+    assert cost_bytes(changed(Piece(0, 100), Piece(0, 100))) >= one + 100
 
 
 def test_an_entry_added_and_withdrawn_between_two_commits_is_not_stored() -> None:
@@ -222,7 +339,7 @@ def test_a_withdrawn_entry_is_noted_with_the_revision_of_its_withdrawal() -> Non
     draft = opened(entry(0), entry(5))
     taken(draft)
     draft.apply(Append(2, withdraw_tail=True))
-    assert taken(draft).events == [TailWithdrawn(4, 1, 1, 5)]
+    assert taken(draft).events == [TailWithdrawn(4, 1, 1, 5, EntryType.OUTPUT)]
 
 
 def test_a_tail_sealed_in_parts_is_folded_once_and_keeps_its_revision() -> None:

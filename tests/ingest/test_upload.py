@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from tasklogs.log.entry import Entry
+from tasklogs.log.entry import Entry, Names
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.domain.errors import (
     LimitExceeded,
@@ -64,6 +64,20 @@ async def test_an_upload_of_what_is_stored_changes_nothing(
     assert await epochs(desk, task) == [["a", "b", "c"]]
 
 
+async def test_an_upload_of_stored_entries_with_names_changes_nothing(
+    desk: Desk, task: UUID
+) -> None:
+    named = [replace(one, names=Names(f"m{one.id}", "bash", "")) for one in (A, B, C)]
+    stored = await desk.uploads.upload(task, named)
+    for again in (named, named[:2], named[:1], [*named[:2], replace(named[2], content=b"")]):
+        assert (await desk.uploads.upload(task, again)).revision == stored.revision
+    grown = [*named[:2], replace(named[2], content=b"cc")]
+    assert (await desk.uploads.upload(task, grown)).revision == stored.revision + 1
+    read = decoded(await desk.store.reads.page(TaskId(task), PageQuery()))
+    assert [(one.source_id, one.name, one.call_id) for one in read] == [one.names for one in grown]
+    assert len(await epochs(desk, task)) == 1
+
+
 async def test_an_upload_that_continues_writes_only_what_is_new(
     desk: Desk, task: UUID, sql: Connection
 ) -> None:
@@ -80,6 +94,9 @@ OTHER: dict[str, Sequence[Entry]] = {
     "another sealed entry": [replace(A, content=b"z"), B, C],
     "the same words, but later": [replace(A, time=C.time)],
     "a rewritten tail of a later time": [A, replace(B, content=b"z", time=C.time)],
+    "a tail with another name": [A, replace(B, names=Names(name="m"))],
+    "a sealed entry with another name": [replace(A, names=Names(source_id="m")), B],
+    "a prefix with another name": [replace(A, names=Names(call_id="m"))],
 }
 
 
@@ -140,11 +157,12 @@ async def test_of_two_uploads_at_once_the_higher_fence_wins(
 async def test_an_uploaded_entry_past_the_limit_is_truncated_as_an_agent_would(
     desk: Desk, task: UUID
 ) -> None:
-    long = replace(A, content=b"x" * (MAX_CONTENT_BYTES + 1))
+    long = replace(A, content=b"x" * (MAX_CONTENT_BYTES + 1), names=Names(name="bash"))
     stored = await desk.uploads.upload(task, [long])
     page = await desk.store.reads.page(TaskId(task), PageQuery())
     (one,) = decoded(page)
     assert (one.dropped_bytes, len(one.content)) == (131072, MAX_CONTENT_BYTES + 1 - 131072)
+    assert one.name == "bash"
     assert await desk.uploads.upload(task, [long]) == stored
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tasklogs.log import digest
 from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import Entry, EntryType, Names, Time
 
 
 def entry(id_: int, content: str = "", *, seconds: int | None = None) -> Entry:
@@ -60,6 +60,31 @@ def test_another_sealed_entry_opens_an_epoch(restarted: bool) -> None:
 def test_a_tail_of_another_type_opens_an_epoch(restarted: bool) -> None:
     other = replace(B, type=EntryType.INPUT)
     assert compare([A, other], stored([A, B]), restarted=restarted) is Verdict.OPENS_EPOCH
+
+
+@BOTH
+@pytest.mark.parametrize("names", [Names(source_id="m"), Names(name="m"), Names(call_id="m")])
+def test_a_tail_with_another_name_opens_an_epoch(names: Names, restarted: bool) -> None:
+    named = replace(B, names=names)
+    assert compare([A, named], stored([A, B]), restarted=restarted) is Verdict.OPENS_EPOCH
+    assert compare([A, B], stored([A, named]), restarted=restarted) is Verdict.OPENS_EPOCH
+    assert compare([A, named], stored([A, named]), restarted=restarted) is Verdict.CONTINUES
+
+
+@BOTH
+def test_another_name_of_a_sealed_entry_opens_an_epoch(restarted: bool) -> None:
+    named = replace(A, names=Names(name="m"))
+    assert compare([named, B], stored([A, B]), restarted=restarted) is Verdict.OPENS_EPOCH
+    assert compare([named, B], stored([named, B]), restarted=restarted) is Verdict.CONTINUES
+
+
+def test_a_tail_of_an_unknown_type_is_no_entry_of_the_list() -> None:
+    """The store has it from a later agent. Nothing that this version shows can continue it."""
+    unknown = replace(StoredTail.of(B), type=99)
+    position = replace(stored([A, B]), tail=unknown)
+    for restarted in (False, True):
+        assert compare([A, B], position, restarted=restarted) is Verdict.OPENS_EPOCH
+    assert compare([A], position, restarted=True) is Verdict.OPENS_EPOCH
 
 
 @BOTH

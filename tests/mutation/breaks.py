@@ -216,6 +216,23 @@ BREAKS = (
         "tests/reads/test_feed.py::test_random_commits_and_followers_end_in_one_view",
     ),
     Break(
+        "I8",
+        "a delta whose result has another checksum is applied",
+        f"{_CLIENTS}/log/content.py",
+        "        if crc32 is not None and found != crc32:",
+        "        if False:",
+        "tests/client/test_follow.py::test_a_delta_that_does_not_fit_is_never_applied",
+    ),
+    Break(
+        "I3",
+        "a change of the tail in an unknown form is acknowledged, and empties the tail",
+        f"{_SERVER}/services/agent_codec.py",
+        '            raise Unsupported("the form of this change of the tail (append.tail)")',
+        '            return Delta.keeping(0, b""), 0',
+        "tests/services/test_task_agents.py::"
+        "test_a_change_of_the_tail_in_an_unknown_form_is_refused_and_stores_nothing",
+    ),
+    Break(
         "I7",
         "a log grows past its limits",
         f"{_SERVER}/ingest/session.py",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tasklogs import delta_codec
+from tasklogs.log.delta import apply
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs_server.reads.follow_events import FollowEvent, TailSent
@@ -103,17 +106,20 @@ class View:
         self._ascend(delta.revision)
         assert self._sent.get(key) == delta.base_revision, "this stream has not sent the base"
         base = self.entries[key]
-        content = base.content.encode()
-        assert delta.keep_bytes <= len(content)
+        content = apply(base.content.encode(), delta_codec.decode(delta.content))
+        assert zlib.crc32(content) == delta.content.crc32
         self.deltas += 1
         self._sent[key] = delta.revision
         self.entries[key] = types_pb2.TaskLogEntry(
             id=base.id,
             type=base.type,
-            content=content[: delta.keep_bytes].decode() + delta.text,
+            content=content.decode(),
             time=delta.time,
             revision=delta.revision,
             dropped_bytes=base.dropped_bytes,
+            source_id=base.source_id,
+            name=base.name,
+            call_id=base.call_id,
         )
 
     def _ascend(self, revision: int) -> None:

@@ -127,6 +127,7 @@ class World:
             tail=query.pop("tail", None),
             cursor=Cursor.decode(cursor) if isinstance(cursor, str) else cursor,
             deltas=query.pop("deltas", False),
+            types=query.pop("types", ()),
         )
         assert not query
         return self.follows.follow(asked)

@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 
+from tasklogs import delta_codec
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import EntryType, Time
 from tasklogs.v1 import task_logs_pb2 as pb
@@ -22,7 +23,7 @@ from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailHead, TailWithdrawn
 
 HEAD = TailHead(7, EntryType.OUTPUT, Time(5, 6), revision=9, dropped_bytes=0, part_bytes=3)
-GROWN = TailSent(2, HEAD, b"abcdef", base_revision=8, delta=Delta(3, b"def"))
+GROWN = TailSent(2, HEAD, b"abcdef", base_revision=8, delta=Delta.keeping(3, b"def"))
 EVENTS: dict[str, FollowEvent] = {
     "status": StatusChanged(derive(NO_FACTS)),
     "entries": EntriesChanged(2, GROWN.encoded, last_id=7, revision=9),
@@ -49,9 +50,9 @@ def test_a_change_of_the_tail_is_sent_whole_or_as_its_delta() -> None:
     assert decoded(GROWN).entries.epoch == 2
     delta = decoded(GROWN, as_delta=True).delta
     assert (delta.epoch, delta.id, delta.base_revision, delta.revision) == (2, 7, 8, 9)
-    assert (delta.keep_bytes, delta.text) == (3, "def")
+    assert delta_codec.decode(delta.content) == Delta.keeping(3, b"def")
     assert (delta.time.seconds, delta.time.nanos) == (5, 6)
-    assert delta.content_crc32 == zlib.crc32(b"abcdef")
+    assert delta.content.crc32 == zlib.crc32(b"abcdef")
 
 
 def test_a_change_without_a_delta_is_sent_whole() -> None:

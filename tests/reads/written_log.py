@@ -11,7 +11,7 @@ from uuid import UUID
 
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import NO_NAMES, Entry, EntryType, Names, Time
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs_server.bus.local import LocalBus
@@ -41,10 +41,17 @@ async def new_task(store: Store, *, standalone: bool = False) -> UUID:
     return task_id
 
 
-def entry(id_: int, content: str, *, dropped_bytes: int = 0, seconds: int = 0) -> Entry:
+def entry(
+    id_: int,
+    content: str,
+    *,
+    dropped_bytes: int = 0,
+    seconds: int = 0,
+    names: Names = NO_NAMES,
+) -> Entry:
     """Make an entry. Its time is its id if none is given."""
     time = Time(seconds or id_, 0)
-    return Entry(id_, EntryType.OUTPUT, time, content.encode(), dropped_bytes)
+    return Entry(id_, EntryType.OUTPUT, time, content.encode(), dropped_bytes, names)
 
 
 @dataclass
@@ -82,7 +89,10 @@ class WrittenLog:
 
     async def grow(self, id_: int, text: str, *, keep_bytes: int) -> None:
         """Commit a change of the tail."""
-        delta = Delta(keep_bytes, text.encode())
+        await self.change(id_, Delta.keeping(keep_bytes, text.encode()))
+
+    async def change(self, id_: int, delta: Delta) -> None:
+        """Commit any change of the tail."""
         await self.append(Append(1, tail=TailChange(id_, Time(id_, 0), delta)))
 
     async def withdraw(self, *entries: Entry) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
+from tasklogs.log.delta import Delta
 from tasklogs.log.entry import EntryType, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tasklogs_server.domain.names import TaskId
@@ -37,7 +38,7 @@ else:
     Connection = asyncpg.Connection
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-ENTRY_COLUMNS = ("task_id", "epoch", "ordinal", "id", "revision", "head", "content")
+ENTRY_COLUMNS = ("task_id", "epoch", "ordinal", "id", "revision", "head", "content", "type")
 _numbers = itertools.count(1)
 # Higher than the serials of any server that a test runs on the same store.
 _serials = itertools.count(1_000_000_000)
@@ -94,8 +95,12 @@ class Log:
         withdraw: bool = False,
         grow: bytes | None = None,
         keep: int | None = None,
+        change: Delta | None = None,
     ) -> Commit:
-        """Make the next commit: open an epoch or withdraw the tail, then add entries; or grow."""
+        """Make the next commit: open an epoch or withdraw the tail, then add entries; or grow.
+
+        `change`: any change of the tail, in place of `grow` and `keep`.
+        """
         head = self.head
         revision, epoch, entries, size = head.revision, head.epoch, head.entries, head.bytes
         total_rows = head.rows + open_epoch + len(contents)
@@ -108,7 +113,7 @@ class Log:
         if withdraw:
             assert tail is not None
             revision, entries = revision + 1, entries - 1
-            events.append(TailWithdrawn(revision, epoch, entries, tail.id))
+            events.append(TailWithdrawn(revision, epoch, entries, tail.id, tail.type))
             tail = None
         for content in contents:
             revision += 1
@@ -116,10 +121,13 @@ class Log:
             tail = TailHead(entries, EntryType.OUTPUT, Time(entries + 1, 0), revision, 0, 0)
             entries, size = entries + 1, size + len(content)
         if grow is not None:
+            change = Delta.keeping(keep or 0, grow)
+        if change is not None:
             assert tail is not None
             revision += 1
-            part = TailPart(revision, keep or 0, grow)
-            tail = replace(tail, revision=revision, part_bytes=tail.part_bytes + len(grow))
+            part = TailPart(revision, change, 0)
+            part_bytes = tail.part_bytes + max(1, change.text_bytes)
+            tail = replace(tail, revision=revision, part_bytes=part_bytes)
         return Commit(
             self.task_id,
             self.fence,
@@ -148,12 +156,23 @@ class Log:
 
 
 def entry_row(
-    epoch: int, ordinal: int, revision: int, content: bytes, *, id_: int | None = None
+    epoch: int,
+    ordinal: int,
+    revision: int,
+    content: bytes,
+    *,
+    id_: int | None = None,
+    type_: EntryType = EntryType.OUTPUT,
 ) -> EntryRow:
     """Make an entry's row. Its id is its ordinal."""
     id_ = ordinal if id_ is None else id_
-    head = encode_head(id_, EntryType.OUTPUT, Time(ordinal + 1, 0), revision, 0, len(content))
-    return EntryRow(epoch, ordinal, id_, revision, head, content)
+    head = encode_head(id_, type_, Time(ordinal + 1, 0), revision, 0, len(content))
+    return EntryRow(epoch, ordinal, id_, revision, head, content, type_)
+
+
+def entry_record(task_id: UUID, row: EntryRow) -> tuple[object, ...]:
+    """Return the row's values in the order of ENTRY_COLUMNS."""
+    return task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content, row.type
 
 
 async def waits_for_a_lock(sql: Connection) -> bool:

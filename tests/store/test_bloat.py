@@ -67,7 +67,7 @@ class Typist:
         keep = self.length - (STEP_BYTES // 2 if self.steps % 10 == 0 else 0)
         text = _text()
         self.length = keep + len(text)
-        return Append(1, tail=TailChange(self.id_, Time(self.id_, 0), Delta(keep, text)))
+        return Append(1, tail=TailChange(self.id_, Time(self.id_, 0), Delta.keeping(keep, text)))
 
 
 def _text() -> bytes:

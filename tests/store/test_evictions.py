@@ -15,7 +15,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import _EVICT, EvictionOutcome, LogLimits
 from tasklogs_server.store.log_reads import PageQuery
 from tasklogs_server.store.log_writes import Outcome
-from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_row, new_task
+from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_record, entry_row, new_task
 from tests.store.test_plans import explain, nodes
 
 NOW, WEEK = timedelta(0), timedelta(days=7)
@@ -285,10 +285,7 @@ async def test_a_chunk_reads_only_its_own_rows_on_a_log_of_any_length(
     rows = [entry_row(1, number, number + 2, b"x" * 80) for number in range(50_000)]
     await sql.copy_records_to_table(
         "log_entries",
-        records=[
-            (log.task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content)
-            for row in rows
-        ],
+        records=[entry_record(log.task_id, row) for row in rows],
         columns=ENTRY_COLUMNS,
     )
     await sql.execute("UPDATE log_heads SET entries = 50000, total_rows = 50001, revision = 50001")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,10 +15,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tasklogs.log import delta
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
-from tasklogs.log.entry import Entry, Time
+from tasklogs.log.entry import NO_NAMES, Entry, Names, Time
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.errors import TaskNotFound
@@ -29,6 +29,7 @@ from tasklogs_server.store.log_changes import Changes, EntriesChanged, TailChang
 from tasklogs_server.store.records import Commit, EpochOpened, TailWithdrawn
 from tests.reads.follow_view import Key, View
 from tests.reads.written_log import WrittenLog, entry, many, new_task
+from tests.support.fixtures.content_deltas import CUTS, cut, result_of
 
 
 @pytest.fixture
@@ -59,8 +60,8 @@ class Model:
         if commit.part is not None:
             assert head.tail is not None
             tail = self.entries[head.epoch, head.entries - 1]
-            content = bytearray(tail.content.encode())
-            delta.patch(content, Delta(commit.part.keep_bytes, commit.part.text))
+            content = result_of(tail.content.encode(), commit.part.delta)
+            assert commit.part.crc32 == zlib.crc32(content)
             tail.content = content.decode()
             tail.time.seconds, tail.time.nanos = head.tail.time
             tail.revision = commit.part.revision
@@ -156,6 +157,7 @@ steps = st.one_of(
     st.tuples(st.just("add"), st.lists(contents, min_size=1, max_size=3)),
     st.tuples(st.just("grow"), st.tuples(st.floats(0, 1), contents)),
     st.tuples(st.just("grow"), st.tuples(st.just(1.0), contents)),
+    st.tuples(st.just("cut"), CUTS),
     st.tuples(st.just("replace"), st.tuples(contents, st.integers(0, 2))),
     st.tuples(st.just("withdraw"), st.tuples(st.booleans(), st.lists(contents, max_size=2))),
     st.tuples(st.just("epoch"), st.lists(contents, max_size=2)),
@@ -167,6 +169,11 @@ histories = st.lists(
     ),
     max_size=14,
 )
+
+
+def _names(id_: int) -> Names:
+    """Return the names of every entry with this id: none, one or all of them."""
+    return (NO_NAMES, Names(call_id="c1"), Names("m\0", "€", "c1"))[id_ % 3]
 
 
 class Scribe:
@@ -187,6 +194,8 @@ class Scribe:
             return Append(1, entries=self._new(what if kind == "add" else ["?"]))
         if kind == "grow":
             return self._grow(*what)
+        if kind == "cut" and self._tail is not None:
+            return self._change(cut(self._tail.content, what))
         if kind == "replace":
             return self._replace(*what)
         return self._withdraw(*what)
@@ -196,16 +205,20 @@ class Scribe:
         assert tail is not None
         kept = tail.content.decode()
         kept = kept[: round(share * len(kept))]
+        return self._change(Delta.keeping(len(kept.encode()), text.encode()))
+
+    def _change(self, change: Delta) -> Append:
+        tail = self._tail
+        assert tail is not None
         time = Time(tail.time.seconds, tail.time.nanos + 1)
-        change = Delta(len(kept.encode()), text.encode())
-        content = (kept + text).encode()
-        self._tail = Entry(tail.id, tail.type, time, content, tail.dropped_bytes)
-        return Append(1, tail=TailChange(tail.id, time, change))
+        content = result_of(tail.content, change)
+        self._tail = replace(tail, time=time, content=content)
+        return Append(1, tail=TailChange(tail.id, time, change, zlib.crc32(content)))
 
     def _replace(self, text: str, dropped: int) -> Append:
         assert self._tail is not None
-        dropped += self._tail.dropped_bytes
-        self._tail = entry(self._tail.id, text, dropped_bytes=dropped)
+        id_, dropped = self._tail.id, dropped + self._tail.dropped_bytes
+        self._tail = entry(id_, text, dropped_bytes=dropped, names=_names(id_))
         return Append(1, entries=[self._tail])
 
     def _withdraw(self, takes_id_again: bool, texts: list[str]) -> Append:
@@ -215,7 +228,8 @@ class Scribe:
         return Append(1, withdraw_tail=True, entries=self._new(texts))
 
     def _new(self, texts: list[str]) -> list[Entry]:
-        made = [entry(self._next_id + index, text) for index, text in enumerate(texts)]
+        ids = range(self._next_id, self._next_id + len(texts))
+        made = [entry(id_, text, names=_names(id_)) for id_, text in zip(ids, texts, strict=True)]
         self._next_id += len(made)
         self._tail = made[-1] if made else None
         return made
@@ -305,7 +319,7 @@ async def test_a_caller_that_holds_the_tail_gets_only_its_new_parts(
     held = await store.changes.since(log.task_id, 3, held_revision=3)
     assert [(type(one), one.revision) for one in held.changes] == [(TailChanged, 4)]
     assert isinstance(held.changes[0], TailChanged)
-    assert (held.changes[0].base, held.changes[0].deltas) == (None, [Delta(2, b"c")])
+    assert (held.changes[0].base, held.changes[0].deltas) == (None, [Delta.keeping(2, b"c")])
     whole = await store.changes.since(log.task_id, 3)
     assert isinstance(whole.changes[0], TailChanged)
     assert (whole.changes[0].base, len(whole.changes[0].deltas)) == (b"a", 2)
@@ -322,7 +336,7 @@ async def test_a_held_tail_that_was_replaced_is_sent_whole(store: Store) -> None
     await log.grow(0, "!", keep_bytes=5)  # 5
     grown = await store.changes.since(log.task_id, 3, held_revision=3)
     assert isinstance(grown.changes[0], TailChanged)
-    assert (grown.changes[0].base, grown.changes[0].deltas) == (b"other", [Delta(5, b"!")])
+    assert (grown.changes[0].base, grown.changes[0].deltas) == (b"other", [Delta.keeping(5, b"!")])
 
 
 async def test_folding_the_tail_at_a_goodbye_is_no_change(store: Store) -> None:
@@ -336,7 +350,7 @@ async def test_folding_the_tail_at_a_goodbye_is_no_change(store: Store) -> None:
     await log.grow(0, "c", keep_bytes=2)
     held = await store.changes.since(log.task_id, 3, held_revision=3)
     assert isinstance(held.changes[0], TailChanged)
-    assert (held.changes[0].base, held.changes[0].deltas) == (None, [Delta(2, b"c")])
+    assert (held.changes[0].base, held.changes[0].deltas) == (None, [Delta.keeping(2, b"c")])
 
 
 async def test_sealing_a_tail_in_parts_is_no_change_of_it(store: Store) -> None:

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasklogs.log.delta import Delta, Piece
+from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskName
+from tasklogs_server.reads.feed import messages_of
+from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import PageQuery
 from tests.store.logs import Connection, Log, decoded, new_task
@@ -139,6 +143,44 @@ async def test_a_tail_of_1500_parts_is_folded_when_it_is_read(log: Log, sql: Con
     assert await log.store.sessions.tail_content(log.task_id) == bytes(expected)
 
 
+async def test_parts_of_pieces_are_folded_when_they_are_read(log: Log, sql: Connection) -> None:
+    await log.write(log.commit([b"left right"], open_epoch=True))
+    await log.write(log.commit(change=Delta((Piece(5, 5, b" "), Piece(0, 4, "é".encode())))))
+    await log.write(log.commit(grow=b"!", keep=12))
+    await log.write(log.commit(change=Delta((Piece(0, 6), Piece(0, 6), Piece(12, 1)))))
+    assert await log.contents() == ["right right !"]
+    assert await log.store.sessions.tail_content(log.task_id) == b"right right !"
+    keeps = await sql.fetch(
+        "SELECT keep_bytes FROM log_tail_parts WHERE task_id = $1 ORDER BY revision", log.task_id
+    )
+    assert [row["keep_bytes"] for row in keeps] == [None, 12, None]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [b"\xff\xff", b"", b"\x0a\x02\x10\x63", b"\x0a\x03\x1a\x01\xff"],
+    ids=["no message", "no pieces", "past the end", "no text"],
+)
+async def test_stored_pieces_that_cannot_be_used_are_corruption(
+    log: Log, sql: Connection, stored: bytes
+) -> None:
+    await log.write(log.commit([b"a"], open_epoch=True))
+    await log.write(log.commit(change=Delta((Piece(0, 1), Piece(0, 1)))))
+    await sql.execute("UPDATE log_tail_parts SET text = $2 WHERE task_id = $1", log.task_id, stored)
+    page = await log.page()
+    with pytest.raises(LogCorrupt):
+        page.entries  # noqa: B018
+    with pytest.raises(LogCorrupt):
+        await log.store.sessions.tail_content(log.task_id)
+    with pytest.raises(LogCorrupt):
+        await _follow(log)
+
+
+async def _follow(log: Log) -> None:
+    read = await log.store.changes.since(log.task_id, 0)
+    messages_of(TailFold(), log.task_id, read.changes, read.task.head.tail)
+
+
 async def test_a_part_that_does_not_fit_is_corruption(log: Log) -> None:
     await log.write(log.commit([b"a"], open_epoch=True))
     await log.write(log.commit(grow=b"x", keep=7))
@@ -169,3 +211,36 @@ async def test_a_task_is_found_by_its_name(store: Store) -> None:
     for missing in (TaskName("local", "other"), TaskName("other", "named")):
         with pytest.raises(TaskNotFound):
             await store.reads.page(missing, PageQuery())
+
+
+@WITH_PARTS
+async def test_a_tail_of_a_later_versions_type_is_read_as_it_is(
+    log: Log, sql: Connection, parts: bool
+) -> None:
+    """A server that was rolled back must not refuse reads of the whole task."""
+    await fill(log, 1, parts=parts)
+    await sql.execute("UPDATE log_heads SET tail_type = 99 WHERE task_id = $1", log.task_id)
+    (entry,) = decoded(await log.page())
+    assert entry.type == (99 if parts else types_pb2.TASK_LOG_TYPE_OUTPUT)
+    head = (await log.store.tasks.get(log.task_id)).head
+    assert head.tail is not None
+    assert head.tail.type == 99
+    assert (await Log.open(log.store, log.task_id)).head.tail == head.tail
+
+
+@pytest.mark.parametrize(
+    "names", [[], [b"one"], [b"", b"", b"", b""], [b"\xff", b"", b""], [None, b"", b""]]
+)
+async def test_names_of_a_tail_that_cannot_be_decoded_are_corruption(
+    log: Log, sql: Connection, names: list[bytes | None]
+) -> None:
+    await fill(log, 1, parts=True)
+    await sql.execute("UPDATE log_heads SET tail_names = $1 WHERE task_id = $2", names, log.task_id)
+    with pytest.raises(LogCorrupt):
+        _ = (await log.page()).entries
+
+
+async def test_a_tail_without_names_has_no_bytes_for_them(log: Log, sql: Connection) -> None:
+    await fill(log, 2, parts=True)
+    query = "SELECT tail_names IS NULL FROM log_heads WHERE task_id = $1"
+    assert await sql.fetchval(query, log.task_id)

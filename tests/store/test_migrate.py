@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from tasklogs.log.delta import Delta, Piece
 from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
 from tasklogs_server.store.log_writes import Outcome
@@ -36,7 +37,7 @@ async def test_a_new_database_gets_the_schema_and_a_second_migration_changes_not
     await migrate(empty_database)
     connection = await asyncpg.connect(empty_database)
     try:
-        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0007"
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0008"
         tables = await connection.fetch(
             "SELECT relname FROM pg_class"
             " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -118,6 +119,50 @@ async def test_data_of_the_first_schema_is_counted_and_begins_to_age_with_the_up
 
 async def test_servers_that_start_at_once_take_turns(empty_database: str) -> None:
     await asyncio.gather(*(migrate(empty_database) for _ in range(4)))
+
+
+async def test_parts_of_an_earlier_schema_stay_readable_and_grow_on(empty_database: str) -> None:
+    await migrate(empty_database, "0004")
+    connection = await asyncpg.connect(empty_database)
+    task_id = uuid.uuid4()
+    try:
+        await connection.execute(
+            "INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone,"
+            " agent_token_hash) VALUES ($1, 'local', 'old', '', '', false, '')",
+            task_id,
+        )
+        await connection.execute(
+            "INSERT INTO log_heads (task_id, epoch, entries, revision, bytes, tail_id, tail_type,"
+            " tail_seconds, tail_nanos, tail_revision, tail_dropped, tail_part_bytes, total_rows)"
+            " VALUES ($1, 1, 1, 4, 8, 0, 2, 2, 0, 4, 0, 133, 2)",
+            task_id,
+        )
+        row = entry_row(1, 0, 2, b"one")
+        await connection.execute(
+            "INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content)"
+            " VALUES ($1, 1, 0, 0, 2, $2, $3)",
+            task_id,
+            row.head,
+            row.content,
+        )
+        await connection.executemany(
+            "INSERT INTO log_tail_parts (task_id, revision, keep_bytes, text)"
+            " VALUES ($1, $2, $3, $4)",
+            [(task_id, 3, 3, b" two"), (task_id, 4, 6, b"ice")],
+        )
+        await migrate(empty_database)
+    finally:
+        await connection.close()
+    store = await Store.open(empty_database, read_connections=2, lease=timedelta(seconds=30))
+    try:
+        log = await Log.open(store, task_id)
+        assert await log.contents() == ["one twice"]
+        pieces = Delta((Piece(4, 5, b" "), Piece(0, 3)))
+        assert await log.write(log.commit(change=pieces)) is Outcome.COMMITTED
+        assert await log.contents() == ["twice one"]
+        assert await store.sessions.tail_content(task_id) == b"twice one"
+    finally:
+        await store.close()
 
 
 async def test_heads_have_no_index_on_what_changes(sql: Connection) -> None:

@@ -8,29 +8,39 @@ from typing import Any
 
 import pytest
 
+from tasklogs.log.entry import EntryType
 from tasklogs_server.store import Store
-from tasklogs_server.store.log_reads import _READ
+from tasklogs_server.store.log_changes import _CHANGES_OF_TYPES, _START_OF_TYPES
+from tasklogs_server.store.log_reads import _READ, _READ_OF_TYPES, PageQuery
 from tasklogs_server.store.log_writes import _COMMIT, _arguments
 from tasklogs_server.store.sessions import _LOSE, _OPEN_SERIALS
-from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_row, new_task
+from tests.store.logs import (
+    ENTRY_COLUMNS,
+    Connection,
+    Log,
+    decoded,
+    entry_record,
+    entry_row,
+    new_task,
+)
 
 ENTRIES = 100_000
 
 
 @pytest.fixture
 async def big(store: Store, sql: Connection) -> Log:
-    """A log of 100,000 entries beside another one, analysed."""
+    """A log of 100,000 entries beside another one, analysed. Every 20,000th entry is an INPUT."""
     other = await Log.open(store, await new_task(store))
     await other.write(other.commit([b"x"] * 100, open_epoch=True))
     log = await Log.open(store, await new_task(store, "big"))
     await log.write(log.commit(open_epoch=True))
-    rows = [entry_row(1, number, number + 2, b"x" * 80) for number in range(ENTRIES)]
+    rows = [
+        entry_row(1, number, number + 2, b"x" * 80, type_=OUTPUT if number % 20_000 else INPUT)
+        for number in range(ENTRIES)
+    ]
     await sql.copy_records_to_table(
         "log_entries",
-        records=[
-            (log.task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content)
-            for row in rows
-        ],
+        records=[entry_record(log.task_id, row) for row in rows],
         columns=ENTRY_COLUMNS,
     )
     await sql.execute(
@@ -52,6 +62,20 @@ QUERIES: dict[str, Query] = {
 }
 
 
+INPUT, OUTPUT = EntryType.INPUT, EntryType.OUTPUT
+# What to read of some types, and how many entries that is.
+TYPED: dict[str, tuple[Query, tuple[int, ...], int]] = {
+    "the first page of a rare type": (ALL, (INPUT,), 5),
+    "the first page of a frequent type": (ALL, (OUTPUT,), 30),
+    "the last 30 of a rare type": (ALL | {"tail": 30}, (INPUT,), 5),
+    "the last 3 of a rare type": (ALL | {"tail": 3}, (INPUT,), 3),
+    "the last 30 of a frequent type": (ALL | {"tail": 30}, (OUTPUT,), 30),
+    "the last 30 of both types": (ALL | {"tail": 30}, (INPUT, OUTPUT), 30),
+    "a page in the middle": (ALL | {"epoch": 1, "start": 5, "end": 80_001}, (INPUT,), 4),
+    "types that no entry has": (ALL | {"tail": 30}, (99, 100), 0),
+}
+
+
 async def explain(sql: Connection, statement: str, *arguments: object) -> dict[str, Any]:
     text = await sql.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
     plan: dict[str, Any] = json.loads(text)[0]["Plan"]
@@ -64,11 +88,13 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-async def explain_read(sql: Connection, log: Log, query: Query, rows: int) -> dict[str, Any]:
+async def explain_read(
+    sql: Connection, log: Log, query: Query, rows: int, types: tuple[int, ...] = ()
+) -> dict[str, Any]:
     by_name = query["name"] is not None
     return await explain(
         sql,
-        _READ,
+        _READ_OF_TYPES if types else _READ,
         *log.store._lease_terms,
         None if by_name else log.task_id,
         query["epoch"],
@@ -79,6 +105,7 @@ async def explain_read(sql: Connection, log: Log, query: Query, rows: int) -> di
         1_000_000,
         "local" if by_name else None,
         query["name"],
+        *([types] if types else []),
     )
 
 
@@ -101,6 +128,49 @@ async def test_a_read_scans_no_table_and_reads_few_pages(
         assert buffers < 60, (name, buffers)
         rows = [node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan)]
         assert max(rows) <= 31, (name, rows)
+
+
+async def read_ids(log: Log, query: Query, types: tuple[int, ...]) -> list[int]:
+    wanted = {name: query[name] for name in ("epoch", "tail", "start", "end")}
+    page = await log.page(PageQuery(**wanted, rows=30, types=types))
+    return [one.id for one in decoded(page)]
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_a_read_of_some_types_reads_few_pages_however_rare_these_are(
+    big: Log, sql: Connection, mode: str
+) -> None:
+    await sql.execute(f"SET plan_cache_mode = {mode}")
+    await sql.execute("SET jit = off")
+    for name, (query, types, count) in TYPED.items():
+        plan = await explain_read(sql, big, query, rows=30, types=types)
+        scans = [(node["Node Type"], node.get("Relation Name")) for node in nodes(plan)]
+        assert ("Seq Scan", "log_entries") not in scans, name
+        buffers = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        assert buffers < 100, (name, buffers)
+        rows = [node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan)]
+        assert max(rows) <= 2 * 31, (name, rows)
+        assert len(await read_ids(big, query, types)) == count, name
+    for types in ((OUTPUT,), (INPUT, OUTPUT, 99)):
+        plan = await explain_read(sql, big, ALL, rows=1000, types=types)
+        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 1200, types
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_a_follow_of_a_rare_type_reads_few_pages_of_a_long_history(
+    big: Log, sql: Connection, mode: str
+) -> None:
+    await sql.execute(f"SET plan_cache_mode = {mode}")
+    await sql.execute("SET jit = off")
+    lease, task_id = big.store._lease_terms, big.task_id
+    for revision in (0, 1, 50_000, ENTRIES - 1):
+        plan = await explain(
+            sql, _CHANGES_OF_TYPES, *lease, task_id, revision, 1000, 1_000_000, None, (INPUT,)
+        )
+        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200, revision
+    for tail in (1, 3, 30):
+        plan = await explain(sql, _START_OF_TYPES, *lease, task_id, None, tail, None, (INPUT,))
+        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 60, tail
 
 
 async def test_a_read_scans_no_table_of_tasks_either(big: Log, sql: Connection) -> None:

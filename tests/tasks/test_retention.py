@@ -161,8 +161,8 @@ async def test_a_commit_that_a_retirement_waits_for_keeps_the_task(
         async with other.transaction():
             await other.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", task)
             await other.execute(
-                "INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content)"
-                " VALUES ($1, 1, 1, 1, 3, '', '')",
+                "INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content,"
+                " type) VALUES ($1, 1, 1, 1, 3, '', '', 2)",
                 task,
             )
             retiring = asyncio.create_task(store.tasks.retire(task, WEEK, is_paused=lambda _: True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasklogs.log.entry import EntryType, Time
+from tasklogs.log.entry import EntryType, Names, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tasklogs_server.wire.entries import encode_fields, encode_head
 
@@ -20,8 +20,11 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
     revision=st.integers(1, 2**63 - 1),
     dropped_bytes=st.integers(0, 2**40) | st.just(0),
     content=st.text(max_size=300),
+    names=st.builds(Names, *(st.text(max_size=200) for _ in Names._fields)),
 )
-@example(0, EntryType.INPUT, 0, 0, 1, 0, "")
+@example(0, EntryType.INPUT, 0, 0, 1, 0, "", Names())
+@example(0, EntryType.TOOL_CALL, 0, 0, 1, 0, "{}", Names(call_id="call_1"))
+@example(0, EntryType.TOOL_CALL, 0, 0, 1, 0, "{}", Names("s" * 255, "n" * 255, "c" * 255))
 def test_a_head_and_its_content_are_the_encoded_entry(
     id_: int,
     type_: EntryType,
@@ -30,6 +33,7 @@ def test_a_head_and_its_content_are_the_encoded_entry(
     revision: int,
     dropped_bytes: int,
     content: str,
+    names: Names,
 ) -> None:
     expected = task_logs_pb2.GetTaskLogsResponse()
     entry = expected.logs.add(
@@ -38,11 +42,13 @@ def test_a_head_and_its_content_are_the_encoded_entry(
         content=content,
         revision=revision,
         dropped_bytes=dropped_bytes,
+        **names._asdict(),
     )
     entry.time.SetInParent()
     entry.time.seconds, entry.time.nanos = seconds, nanos
     encoded = content.encode()
-    head = encode_head(id_, type_, Time(seconds, nanos), revision, dropped_bytes, len(encoded))
+    time = Time(seconds, nanos)
+    head = encode_head(id_, type_, time, revision, dropped_bytes, len(encoded), names)
     decoded = task_logs_pb2.GetTaskLogsResponse.FromString(head + encoded)
     assert decoded == expected
     if content:  # an empty content is encoded here, and left out by protobuf

@@ -100,11 +100,20 @@ class AppHealth(_ApiEnum):
 
 
 class TaskLogType(_ApiEnum):
-    """Who wrote an entry: INPUT is from the user, OUTPUT from the agent."""
+    """What an entry is.
+
+    INPUT is from the user, OUTPUT from the agent. TOOL_CALL and TOOL_RESULT: the agent called a
+    tool, and what the tool returned. THOUGHT: what the agent thought. NOTICE: information about the
+    session.
+    """
 
     UNSPECIFIED = 0
     INPUT = 1
     OUTPUT = 2
+    TOOL_CALL = 3
+    TOOL_RESULT = 4
+    THOUGHT = 5
+    NOTICE = 6
 
 
 class LogSource(IntEnum):

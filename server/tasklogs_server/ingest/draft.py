@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from tasklogs.log import delta, digest
+from tasklogs.log import digest
 from tasklogs.log.append import Append, TailChange
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.content import Content
+from tasklogs.log.delta import Delta, DeltaError, ResultTooLong, compose, shorter
+from tasklogs.log.entry import Entry, Names, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.domain.errors import LimitExceeded, ProtocolViolation
 from tasklogs_server.domain.limits import Limit
@@ -32,39 +34,97 @@ from tasklogs_server.wire.entries import encode_head
 # the WAL would come from folds.
 _FOLD_AT_MULTIPLE = 4
 _FOLD_AT_LEAST_BYTES = 256 * 1024
-# The cost of a part for readers, in addition to its text. With it, many tiny parts are folded, too.
-_PART_COST_BYTES = 64
+# To apply a part that does more than keep a prefix, a reader copies the content. A byte of that
+# costs this part of what a byte of text costs, which Postgres sends.
+_COPIED_BYTES_PER_COST_BYTE = 32
 
 
 @dataclass(slots=True)
 class _Growing:
     """An entry with its whole content.
 
-    `kept_bytes`: how many bytes of the stored content the changes since the last commit keep. None:
-    the changes are not stored as a part, because the row is new or is replaced as a whole.
+    `kept_bytes`: how many leading bytes of the stored content the changes since the last commit
+    keep. None: the changes are not stored as a part, because the row is new or is replaced as a
+    whole. `change`: all these changes as one delta. None: the leading bytes, then the rest of
+    `content` as text.
     """
 
     ordinal: int
     id: int
-    type: EntryType
+    type: int
     time: Time
     dropped_bytes: int
-    content: bytearray
+    names: Names
+    content: Content
     revision: int = 0
     part_bytes: int = 0
     kept_bytes: int | None = None
+    change: Delta | None = None
     is_stored: bool = False
 
     def row(self, epoch: int) -> EntryRow:
         head = encode_head(
-            self.id, self.type, self.time, self.revision, self.dropped_bytes, len(self.content)
+            self.id,
+            self.type,
+            self.time,
+            self.revision,
+            self.dropped_bytes,
+            len(self.content),
+            self.names,
         )
-        content = bytes(self.content)
-        return EntryRow(epoch, self.ordinal, self.id, self.revision, head, content)
+        content = bytes(self.content.data)
+        return EntryRow(epoch, self.ordinal, self.id, self.revision, head, content, self.type)
+
+    def replace_content(self, content: bytes) -> None:
+        self.content = Content(content)
+        self.kept_bytes = self.change = None
+
+    def grow(self, change: TailChange, *, is_first: bool) -> None:
+        """Apply a change. `is_first`: the first one since the last commit. Raises DeltaError."""
+        delta = change.delta
+        earlier = self._changed_by(delta, is_first=is_first)
+        self.content.patch(delta, crc32=change.crc32)
+        if is_first:
+            self.kept_bytes = delta.kept_bytes if self.is_stored else None
+            self.change = None if delta.is_prefix else delta
+        elif self.kept_bytes is not None:
+            self.kept_bytes = min(self.kept_bytes, delta.kept_bytes)
+            self.change = None if earlier is None else compose(earlier, delta)
+
+    def _changed_by(self, next_change: Delta, *, is_first: bool) -> Delta | None:
+        """Return the changes up to now, if they must be composed with the next one."""
+        if is_first or self.kept_bytes is None:
+            return None
+        if self.change is None and not next_change.is_prefix:
+            return Delta.keeping(self.kept_bytes, bytes(self.content.data[self.kept_bytes :]))
+        return self.change
+
+    def take_part(self) -> TailPart | None:
+        """Return the changes as a part; None if the whole entry is to be stored as a row."""
+        kept_bytes, self.kept_bytes = self.kept_bytes, None
+        change, self.change = self.change, None
+        if kept_bytes is None or not self.is_stored:
+            return None
+        content = self.content
+        delta = shorter(change, kept_bytes, content.data)
+        cost_bytes = delta.cost_bytes
+        if not delta.is_prefix:
+            cost_bytes += len(content) // _COPIED_BYTES_PER_COST_BYTE
+        limit = max(_FOLD_AT_LEAST_BYTES, _FOLD_AT_MULTIPLE * len(content))
+        if self.part_bytes + cost_bytes >= limit:
+            return None
+        self.part_bytes += cost_bytes
+        return TailPart(self.revision, delta, content.crc32)
 
     def head(self) -> TailHead:
         return TailHead(
-            self.id, self.type, self.time, self.revision, self.dropped_bytes, self.part_bytes
+            self.id,
+            self.type,
+            self.time,
+            self.revision,
+            self.dropped_bytes,
+            self.part_bytes,
+            self.names,
         )
 
 
@@ -74,8 +134,8 @@ class _Change:
 
     epoch: int
     entry: _Growing | None = None
-    withdrawn: tuple[int, int] | None = None
-    """Ordinal and id."""
+    withdrawn: tuple[int, int, int] | None = None
+    """Ordinal, id and type."""
 
 
 @dataclass(slots=True)
@@ -151,7 +211,8 @@ class Draft:
             type=tail.type,
             time=tail.time,
             dropped_bytes=tail.dropped_bytes,
-            content=bytearray(content),
+            names=tail.names,
+            content=Content(content),
             revision=tail.revision,
             part_bytes=tail.part_bytes,
             is_stored=True,
@@ -200,16 +261,13 @@ class Draft:
             else:
                 entry = change.entry
                 entry.revision = self._revision
-                kept_bytes = entry.kept_bytes if entry is self._tail else None
-                if kept_bytes is not None and _goes_as_part(entry, kept_bytes):
-                    part = TailPart(entry.revision, kept_bytes, bytes(entry.content[kept_bytes:]))
-                    entry.part_bytes += len(part.text) + _PART_COST_BYTES
-                else:
+                grown = entry.take_part() if entry is self._tail else None
+                if grown is None:
                     changes.drops_parts |= entry.part_bytes > 0
                     entry.part_bytes = 0
                     rows.append(entry.row(change.epoch))
+                part = grown or part
                 entry.is_stored = True
-                entry.kept_bytes = None
         head = LogHead(
             epoch=self._epoch,
             entries=self._entries,
@@ -257,7 +315,7 @@ class Draft:
             raise ProtocolViolation("there is no tail to withdraw")
         self._forget_change_of(tail)
         if tail.is_stored:
-            change = _Change(self._epoch, withdrawn=(tail.ordinal, tail.id))
+            change = _Change(self._epoch, withdrawn=(tail.ordinal, tail.id, tail.type))
             self._changes.ordered.append(change)
         else:
             self.total_rows -= 1  # a stored entry is replaced by its withdrawal: also a row
@@ -273,19 +331,15 @@ class Draft:
             raise ProtocolViolation(f"entry {change.id} is not the tail")
         before = len(tail.content)
         try:
-            delta.patch(tail.content, change.delta)
-        except delta.DeltaError as error:
+            tail.grow(change, is_first=not self._is_last_change(tail))
+        except ResultTooLong:
+            raise _too_long(tail.id) from None
+        except DeltaError as error:
             raise ProtocolViolation(f"the delta of entry {tail.id} {error}") from None
-        if len(tail.content) > MAX_CONTENT_BYTES:
-            raise _too_long(tail.id)
         self.total_bytes += len(tail.content) - before
         tail.time = change.time
-        kept = change.delta.keep_bytes
-        if self._note_change_of(tail):
-            tail.kept_bytes = kept if tail.is_stored else None
-        elif tail.kept_bytes is not None:
-            tail.kept_bytes = min(tail.kept_bytes, kept)
-        self._changes.size_bytes += len(change.delta.text)
+        self._note_change_of(tail)
+        self._changes.size_bytes += change.delta.cost_bytes
 
     def _add_entry(self, entry: Entry) -> None:
         if self._epoch == 0:
@@ -305,7 +359,8 @@ class Draft:
                 type=entry.type,
                 time=entry.time,
                 dropped_bytes=entry.dropped_bytes,
-                content=bytearray(entry.content),
+                names=entry.names,
+                content=Content(entry.content),
             )
             self._entries += 1
             self.total_rows += 1
@@ -316,12 +371,13 @@ class Draft:
     def _replace_tail(self, tail: _Growing, entry: Entry) -> None:
         if entry.type != tail.type:
             raise ProtocolViolation(f"entry {entry.id} changes its type")
+        if entry.names != tail.names:
+            raise ProtocolViolation(f"entry {entry.id} changes its source_id, name or call_id")
         self.total_bytes += len(entry.content) - len(tail.content)
         tail.time = entry.time
         tail.dropped_bytes = entry.dropped_bytes
-        tail.content = bytearray(entry.content)
+        tail.replace_content(entry.content)
         self._note_change_of(tail)
-        tail.kept_bytes = None
 
     def _seal(self) -> None:
         tail = self._tail
@@ -331,30 +387,23 @@ class Draft:
             self._changes.sealed_with_parts.append((self._epoch, tail))
             self._changes.drops_parts = True
             tail.part_bytes = 0
-        hash_ = digest.content_hash(tail.content)
-        self._digest = digest.advance(self._digest, tail.id, tail.type, tail.time, hash_)
+        hash_ = digest.content_hash(tail.content.data)
+        self._digest = digest.advance(
+            self._digest, tail.id, tail.type, tail.time, hash_, tail.names
+        )
         self._tail = None
 
-    def _note_change_of(self, tail: _Growing) -> bool:
-        """Add the tail to the changes; return False if it already is the last of them."""
-        last = self._changes.ordered[-1] if self._changes.ordered else None
-        if last is not None and last.entry is tail:
-            return False
-        self._changes.ordered.append(_Change(self._epoch, entry=tail))
-        return True
+    def _is_last_change(self, tail: _Growing) -> bool:
+        return bool(self._changes.ordered) and self._changes.ordered[-1].entry is tail
+
+    def _note_change_of(self, tail: _Growing) -> None:
+        """Add the tail to the changes, unless it already is the last of them."""
+        if not self._is_last_change(tail):
+            self._changes.ordered.append(_Change(self._epoch, entry=tail))
 
     def _forget_change_of(self, tail: _Growing) -> None:
-        ordered = self._changes.ordered
-        if ordered and ordered[-1].entry is tail:
-            ordered.pop()
-
-
-def _goes_as_part(tail: _Growing, kept_bytes: int) -> bool:
-    if not tail.is_stored:
-        return False
-    text_bytes = len(tail.content) - kept_bytes
-    limit = max(_FOLD_AT_LEAST_BYTES, _FOLD_AT_MULTIPLE * len(tail.content))
-    return tail.part_bytes + text_bytes < limit
+        if self._is_last_change(tail):
+            self._changes.ordered.pop()
 
 
 def _too_long(entry_id: int) -> LimitExceeded:

@@ -10,8 +10,8 @@ from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position
 from tasklogs_server.domain.status import AgentLifecycle, AppHealth
 
-# The cost of an entry in addition to its content. Without it, empty entries would not fill a
-# window.
+# The cost of an entry or a piece in addition to its content. Without it, empty entries would not
+# fill a window.
 _COST_BYTES = 256
 
 
@@ -20,16 +20,22 @@ class Hello:
     """The agent's first message.
 
     `build_number` None: the session belongs to the latest START build, also after a new one.
+    `features`: those of its names that this server knows.
     """
 
     agent_version: str
     task_app: str
     build_number: int | None
+    features: frozenset[str] = frozenset()
 
 
 def cost_bytes(append: Append) -> int:
-    """Return what an append costs in memory: its content, and a fixed cost for each entry."""
-    return append.content_bytes + _COST_BYTES * (1 + len(append.entries))
+    """Return what an append costs in memory: its content, and a fixed cost for each entry.
+
+    The first piece of a delta is in the fixed cost of the append.
+    """
+    pieces = 1 if append.tail is None else len(append.tail.delta.pieces)
+    return append.content_bytes + _COST_BYTES * (pieces + len(append.entries))
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def position_of(head: LogHead, tail_content: bytes | None) -> Position:
             content_bytes=len(tail_content),
             content_sha256=content_hash(tail_content),
             dropped_bytes=tail.dropped_bytes,
+            names=tail.names,
         )
     return Position(head.epoch, head.entries, head.digest, stored)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -111,7 +111,7 @@ class Uploads:
         return (
             tail is not None
             and content is not None
-            and (last.id, last.type) == (tail.id, tail.type)
+            and (last.id, last.type, last.names) == (tail.id, tail.type, tail.names)
             and last.time <= tail.time
             and last.dropped_bytes == tail.dropped_bytes
             and content.startswith(last.content)
@@ -152,4 +152,4 @@ class _UploadWriter:
 
 def _truncated(entry: Entry) -> Entry:
     dropped, content = truncate(entry.content)
-    return Entry(entry.id, entry.type, entry.time, content, dropped) if dropped else entry
+    return replace(entry, content=content, dropped_bytes=dropped) if dropped else entry

@@ -30,7 +30,7 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.domain.status import StatusDetail, derive
 from tasklogs_server.reads.follow_encoding import encode_event
-from tasklogs_server.reads.follow_events import LogEvent, TailSent
+from tasklogs_server.reads.follow_events import LogEvent, TailSent, event_of_types
 from tasklogs_server.reads.growth import Growth
 from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.reads.tokens import Cursor
@@ -55,6 +55,7 @@ class Message:
     event: LogEvent
     _whole: bytes | None = None
     _delta: bytes | None = None
+    _of_types: dict[tuple[int, ...], Message | None] | None = None
 
     def encoded(self, *, as_delta: bool) -> bytes:
         """Return the encoded message; see encode_event."""
@@ -65,6 +66,23 @@ class Message:
         if self._whole is None:
             self._whole = encode_event(self.cursor, self.event, as_delta=False)
         return self._whole
+
+    def of_types(self, types: tuple[int, ...]) -> Message | None:
+        """Return this message for followers of these types; None: they do not get it.
+
+        The message is made when the first of them needs it. Its cursor is the same: what is left
+        out moves it, too. `types` empty: all types.
+        """
+        if not types:
+            return self
+        if self._of_types is None:
+            self._of_types = {}
+        if types not in self._of_types:
+            event = event_of_types(self.event, types)
+            if event is self.event:
+                return self
+            self._of_types[types] = None if event is None else Message(self.cursor, event)
+        return self._of_types[types]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +177,15 @@ class Feed:
             return None
         if last.after == revision:
             return last
-        growth = self._growth.since(revision)
+        match last.messages:
+            case [Message(cursor, TailSent() as tail)]:
+                growth = self._growth.since(revision, tail.content)
+            case _:
+                return None
         if growth is None:
             return None
-        [message] = last.messages
-        assert isinstance(message.event, TailSent)
-        event = replace(message.event, base_revision=revision, delta=growth)
-        return Step(revision, last.revision, [Message(message.cursor, event)])
+        event = replace(tail, base_revision=revision, delta=growth)
+        return Step(revision, last.revision, [Message(cursor, event)])
 
     def _add_step(self, messages: Sequence[Message], revision: int) -> None:
         self._last = Step(self.revision, revision, messages)

@@ -18,6 +18,7 @@ from tasklogs_server.reads.follow_events import (
 )
 from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailWithdrawn
+from tasklogs_server.wire.deltas import content_delta
 from tasklogs_server.wire.entries import encode_fields
 from tasklogs_server.wire.enums import TASK_STATUS, status_detail
 from tasklogs_server.wire.times import timestamp_of
@@ -42,10 +43,8 @@ def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
             message.delta.base_revision = event.base_revision or 0
             message.delta.revision = event.revision
             message.delta.time.CopyFrom(timestamp_of(event.head.time))
-            message.delta.content.pieces.add(
-                bytes=event.delta.keep_bytes, text=event.delta.text.decode()
-            )
-            message.delta.content.crc32 = zlib.crc32(event.content)
+            crc32 = zlib.crc32(event.content) if event.crc32 is None else event.crc32
+            message.delta.content.CopyFrom(content_delta(event.delta, crc32))
         case TailWithdrawn():
             message.entry_withdrawn.epoch = event.epoch
             message.entry_withdrawn.id = event.id

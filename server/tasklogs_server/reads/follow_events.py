@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from tasklogs.log.delta import Delta
+from tasklogs_server.domain.errors import LogCorrupt
 from tasklogs_server.domain.status import StatusDetail
 from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailHead, TailWithdrawn
-from tasklogs_server.wire.entries import encode_head
+from tasklogs_server.wire.entries import encode_head, split_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +22,17 @@ class StatusChanged:
 
 @dataclass(frozen=True, slots=True)
 class TailSent:
-    """The tail as it is now, and, if known, the delta from revision `base_revision`."""
+    """The tail as it is now, and, if known, the delta from revision `base_revision`.
+
+    `crc32`: that of the content. None: it is not computed yet.
+    """
 
     epoch: int
     head: TailHead
     content: bytes
     base_revision: int | None
     delta: Delta | None
+    crc32: int | None = None
 
     @property
     def revision(self) -> int:
@@ -39,7 +45,13 @@ class TailSent:
         head = self.head
         return (
             encode_head(
-                head.id, head.type, head.time, head.revision, head.dropped_bytes, len(self.content)
+                head.id,
+                head.type,
+                head.time,
+                head.revision,
+                head.dropped_bytes,
+                len(self.content),
+                head.names,
             )
             + self.content
         )
@@ -57,3 +69,38 @@ class Progress:
 
 LogEvent = EntriesChanged | TailSent | EpochOpened | TailWithdrawn
 FollowEvent = LogEvent | StatusChanged | CaughtUp | Progress
+
+
+def event_of_types(event: LogEvent, types: Collection[int]) -> LogEvent | None:
+    """Return what is left of `event` for a follow of these types only; None: nothing.
+
+    Raises LogCorrupt if an entry cannot be decoded.
+    """
+    match event:
+        case EntriesChanged():
+            return _entries_of_types(event, types)
+        case TailSent():
+            return event if event.head.type in types else None
+        case TailWithdrawn():
+            # The type of an old withdrawal is unknown. To withdraw what was not sent does no harm.
+            return event if event.type is None or event.type in types else None
+        case EpochOpened():
+            return event
+
+
+def _entries_of_types(event: EntriesChanged, types: Collection[int]) -> EntriesChanged | None:
+    try:
+        entries = list(split_entries(event.encoded))
+    except IndexError as error:
+        raise LogCorrupt from error
+    of_types = [one for one in entries if one.type in types]
+    if len(of_types) == len(entries):
+        return event  # not a copy
+    if not of_types:
+        return None
+    return replace(
+        event,
+        encoded=b"".join(one.encoded for one in of_types),
+        last_id=of_types[-1].id,
+        revision=of_types[-1].revision,
+    )

@@ -48,7 +48,10 @@ _STORE_RETRY_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class FollowQuery:
-    """What a caller asks to follow; `tail` and `cursor` exclude each other."""
+    """What a caller asks to follow; `tail` and `cursor` exclude each other.
+
+    `types`: only entries of these types; empty: all.
+    """
 
     ref: TaskRef
     sees_only: str | None
@@ -57,11 +60,15 @@ class FollowQuery:
     tail: int | None
     cursor: Cursor | None
     deltas: bool
+    types: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Lag:
-    """What changed since a revision, read once for all followers that are at this revision."""
+    """What changed since a revision, read once for all followers that are at this revision.
+
+    It has only entries of the types that these followers asked for.
+    """
 
     messages: Sequence[Message]
     revision: int
@@ -122,20 +129,20 @@ class Follows:
         for feed, _ in list(self._feeds.values()):
             feed.end(error)
 
-    async def lag(self, task_id: UUID, revision: int) -> _Lag:
+    async def lag(self, task_id: UUID, revision: int, types: tuple[int, ...]) -> _Lag:
         """Read what changed after `revision`, once for all followers that ask at the same time.
 
         Raises CursorExpired if some of it was evicted.
         """
-        read = partial(self._read, task_id, revision)
-        return await self._lagging.run((task_id, revision), read)
+        read = partial(self._read, task_id, revision, types)
+        return await self._lagging.run((task_id, revision, types), read)
 
     async def sync(self, task_id: UUID) -> None:
         """Bring the store up to date. Raises AgentUnreachable, TaskAppFailed."""
         await self._sync(task_id, max_staleness=None, time_left=None)
 
     async def _start(self, query: FollowQuery) -> tuple[Task, int]:
-        task, revision = await self._changes.start(query.ref, query.tail)
+        task, revision = await self._changes.start(query.ref, query.tail, types=query.types)
         concerns(task.task_id)
         if query.cursor is None:
             return task, revision
@@ -151,8 +158,8 @@ class Follows:
             raise expired(task)
         return task, query.cursor.revision
 
-    async def _read(self, task_id: UUID, revision: int) -> _Lag:
-        read = await self._changes.since(task_id, revision)
+    async def _read(self, task_id: UUID, revision: int, types: tuple[int, ...]) -> _Lag:
+        read = await self._changes.since(task_id, revision, types=types)
         if revision < read.task.head.evicted.revision:
             raise expired(read.task)
         messages = messages_of(TailFold(), task_id, read.changes, read.task.head.tail)
@@ -214,6 +221,8 @@ class _Follower:
         self._woken = woken
         self._may_begin_later = query.cursor is None
         self._sent_detail: StatusDetail | None = None
+        self._has_sent = True
+        """Whether it has sent a message since `_quiet_since` was set."""
         self._quiet_since = 0.0
         self._progress_timer: asyncio.TimerHandle | None = None
         self._progress_is_due = False
@@ -239,14 +248,20 @@ class _Follower:
                 # One step per turn, so that a follower that never keeps up gets the status, too.
                 if self._revision < self._feed.revision:
                     messages, revision = await self._due()
-                    for message in messages:
+                    for each in messages:
+                        message = each.of_types(self._query.types)
+                        if message is None:
+                            continue
                         self._may_begin_later = False
                         yield self._wire(message)
                     self._revision = revision
                 if self._caught_up_at is not None and self._revision >= self._caught_up_at:
                     self._caught_up_at = None
                     yield self._own(CaughtUp())
-                if self._revision >= self._feed.revision and not await self._wakes():
+                if self._revision < self._feed.revision:
+                    if self._is_quiet_too_long():
+                        yield self._own(Progress())
+                elif not await self._wakes():
                     yield self._own(Progress())
         finally:
             if self._progress_timer is not None:
@@ -261,7 +276,7 @@ class _Follower:
         if step is not None:
             return step.messages, step.revision
         try:
-            lag = await self._follows.lag(self._feed.task_id, self._revision)
+            lag = await self._follows.lag(self._feed.task_id, self._revision, self._query.types)
         except StoreUnavailable:
             await asyncio.sleep(_STORE_RETRY_SECONDS)
             return (), self._revision
@@ -274,6 +289,7 @@ class _Follower:
         return lag.messages, lag.revision
 
     def _wire(self, message: Message) -> bytes:
+        self._has_sent = True
         event = message.event
         as_delta = False
         if isinstance(event, TailSent):
@@ -285,6 +301,7 @@ class _Follower:
         return message.encoded(as_delta=as_delta)
 
     def _own(self, event: FollowEvent) -> bytes:
+        self._has_sent = True
         cursor = Cursor(self._feed.task_id, self._revision).encode()
         return encode_event(cursor, event, as_delta=False)
 
@@ -309,16 +326,31 @@ class _Follower:
         return True
 
     async def _wakes(self) -> bool:
-        """Wait for a change; return False if there was none for `progress_after`."""
+        """Wait for a change; return False if nothing was sent for `progress_after`.
+
+        A change of entries of other types wakes it too, and nothing is sent.
+        """
         # One timer is re-armed when it fires. A timer per wait would cost more: each message has a
         # wait.
         loop = asyncio.get_running_loop()
-        self._quiet_since = loop.time()
+        self._note_what_was_sent(loop)
         if self._progress_timer is None:
             self._arm_progress(loop)
         self._progress_is_due = False
         await self._woken.wait()
         return not self._progress_is_due
+
+    def _is_quiet_too_long(self) -> bool:
+        """Whether nothing was sent for `progress_after`, while it reads what changed."""
+        loop = asyncio.get_running_loop()
+        self._note_what_was_sent(loop)
+        quiet_seconds = loop.time() - self._quiet_since
+        return quiet_seconds >= self._follows.progress_after.total_seconds()
+
+    def _note_what_was_sent(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._has_sent:
+            self._has_sent = False
+            self._quiet_since = loop.time()
 
     def _arm_progress(self, loop: asyncio.AbstractEventLoop) -> None:
         due = self._quiet_since + self._follows.progress_after.total_seconds()

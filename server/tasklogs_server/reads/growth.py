@@ -31,21 +31,24 @@ class Growth:
         match events:
             case [TailSent(base_revision=base, delta=Delta() as delta)] if base == after:
                 self._deltas.append((after, delta))
-                self._size_bytes += len(delta.text)
+                self._size_bytes += delta.cost_bytes
             case _:
                 self.forget()
         while len(self._deltas) > _MOST_CHANGES or self._size_bytes > _MOST_BYTES:
             _, oldest = self._deltas.popleft()
-            self._size_bytes -= len(oldest.text)
+            self._size_bytes -= oldest.cost_bytes
 
     def forget(self) -> None:
         """Drop all steps."""
         self._deltas.clear()
         self._size_bytes = 0
 
-    def since(self, revision: int) -> Delta | None:
-        """Return one delta with all changes of the tail since `revision`; None: it is unknown."""
+    def since(self, revision: int, content: bytes) -> Delta | None:
+        """Return one delta with all changes of the tail since `revision`; None: it is unknown.
+
+        `content`: that of the tail now.
+        """
         due = [delta for base, delta in self._deltas if base >= revision]
         if not due or self._deltas[-len(due)][0] != revision:
             return None
-        return joined(due)
+        return joined(due, content)

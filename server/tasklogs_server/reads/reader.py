@@ -44,6 +44,8 @@ class LogQuery:
     max_staleness: timedelta | None
     fingerprint: Callable[[], bytes]
     """Hashes the arguments that must not change between pages. Called only if there are pages."""
+    types: tuple[int, ...] = ()
+    """Only entries of these types; empty: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class LogReader:
             tail=query.tail,
             rows=query.page_rows,
             page_bytes=self._page_bytes,
+            types=query.types,
         )
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -161,6 +164,7 @@ class LogReader:
             end=token.end,
             rows=query.page_rows,
             page_bytes=self._page_bytes,
+            types=query.types,
         )
         page = await self._page(query.ref, wanted)
         if page.task_id != token.task_id:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tasklogs.log import delta
-from tasklogs.log.delta import Delta, diff
+from tasklogs.log.content import Content
+from tasklogs.log.delta import Delta, DeltaError, diff, joined
 from tasklogs_server.domain.errors import LogCorrupt
 from tasklogs_server.reads.follow_events import LogEvent, TailSent
 from tasklogs_server.store.log_changes import Change, EntriesChanged, TailChanged
@@ -23,7 +23,7 @@ class _HeldTail:
     id: int
     revision: int
     dropped_bytes: int
-    content: bytearray = field(repr=False)
+    content: Content = field(repr=False)
 
 
 class TailFold:
@@ -72,30 +72,55 @@ class TailFold:
             change.last_id,
             change.revision,
             tail.dropped_bytes,
-            bytearray(change.tail_content),
+            Content(change.tail_content),
         )
         return change
 
     def _tail(self, change: TailChanged) -> LogEvent:
-        held = self._held
-        known = held is not None and (held.epoch, held.id) == (change.epoch, change.head.id)
-        before = bytes(held.content) if held is not None and known else None
-        base_revision = held.revision if held is not None and known else None
-        content = bytearray(change.base if change.base is not None else before or b"")
-        if change.base is None and before is None:
-            raise LogCorrupt
-        kept = len(content) if change.base is None else None
-        try:
-            for part in change.deltas:
-                delta.patch(content, part)
-                kept = None if kept is None else min(kept, part.keep_bytes)
-        except ValueError as error:
-            raise LogCorrupt from error
         head = change.head
-        self._held = _HeldTail(change.epoch, head.id, head.revision, head.dropped_bytes, content)
-        whole = bytes(content)
-        grown: Delta | None = None
+        held, self._held = self._held, None  # a change that does not fit may be half applied
+        if held is not None and (held.epoch, held.id) != (change.epoch, head.id):
+            held = None
+        if change.base is not None:
+            content = Content(change.base)
+        elif held is not None:
+            content = held.content
+        else:
+            raise LogCorrupt
+        _patch(content, change)
+        whole = bytes(content.data)
+        delta = None
         # A delta cannot express that the beginning of the content was dropped.
-        if held is not None and before is not None and held.dropped_bytes == head.dropped_bytes:
-            grown = Delta(kept, whole[kept:]) if kept is not None else diff(before, whole)
-        return TailSent(change.epoch, change.head, whole, base_revision, grown)
+        if held is not None and held.dropped_bytes == head.dropped_bytes:
+            delta = _delta(held.content, whole, change)
+        self._held = _HeldTail(change.epoch, head.id, head.revision, head.dropped_bytes, content)
+        return TailSent(
+            change.epoch,
+            head,
+            whole,
+            None if held is None else held.revision,
+            delta,
+            None if delta is None else content.crc32,
+        )
+
+
+def _patch(content: Content, change: TailChanged) -> None:
+    try:
+        for delta in change.deltas[:-1]:
+            content.patch(delta)
+        for delta in change.deltas[-1:]:
+            if change.crc32 is None:
+                content.patch(delta)
+            else:
+                content.patch_unchecked(delta, change.crc32)
+    except DeltaError as error:
+        raise LogCorrupt from error
+
+
+def _delta(held: Content, whole: bytes, change: TailChanged) -> Delta:
+    """Return how the tail changed. It travels as it came if it is one change of what is held."""
+    if change.base is not None:
+        return diff(bytes(held.data), whole)
+    if not change.deltas:
+        return Delta.keeping(len(whole), b"")
+    return joined(change.deltas, whole)

@@ -9,7 +9,7 @@ from google.protobuf.struct_pb2 import Value
 from tasklogs.log import rfc3339
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import MAX_NAME_BYTES, NO_NAMES, Entry, EntryType, Names, Time
 from tasklogs.log.text import to_utf8
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
@@ -18,10 +18,13 @@ from tasklogs_server.domain.errors import (
     InvalidFields,
     LimitExceeded,
     ProtocolViolation,
+    Unsupported,
 )
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.ingest import messages
+from tasklogs_server.wire.deltas import delta_of
 from tasklogs_server.wire.enums import AGENT_LIFECYCLE, APP_HEALTH
+from tasklogs_server.wire.features import ENTRY_TYPES, WELCOME_FEATURES, known_features
 from tasklogs_server.wire.times import duration, time_of, timestamp_of
 
 _HELLO_CHARACTERS = 100
@@ -43,14 +46,20 @@ def hello(message: pb.AgentMessage) -> messages.Hello:
     if build_number is not None and build_number < 1:
         raise InvalidFields([FieldViolation("hello.build_number", "builds are numbered from 1")])
     return messages.Hello(
-        said.agent_version[:_HELLO_CHARACTERS], said.task_app[:_HELLO_CHARACTERS], build_number
+        said.agent_version[:_HELLO_CHARACTERS],
+        said.task_app[:_HELLO_CHARACTERS],
+        build_number,
+        known_features(said.features),
     )
 
 
 def append(message: pb.LogAppend) -> Append:
-    """Decode an append. Raises InvalidFields, LimitExceeded."""
+    """Decode an append. Raises InvalidFields, LimitExceeded, Unsupported."""
     if len(message.entries) > _MAX_ENTRIES:
         raise LimitExceeded(Limit.APPEND_ENTRIES, "append", f"at most {_MAX_ENTRIES} entries", None)
+    is_opening = message.open_epoch or message.withdraw_tail
+    if not (is_opening or message.HasField("tail") or message.entries):
+        raise Unsupported("appends without a part that it knows")
     violations: list[FieldViolation] = []
     tail = None
     if message.HasField("tail"):
@@ -59,11 +68,11 @@ def append(message: pb.LogAppend) -> Append:
         tail = TailChange(
             message.tail.id,
             time_of(message.tail.time, "append.tail.time", violations),
-            _delta(message.tail, violations),
+            *_delta(message.tail, violations),
         )
     entries: list[Entry] = []
     for entry in message.entries:
-        entries.append(_entry(entry, violations))
+        entries.append(_entry(entry, "append.entries", violations))
         if len(violations) >= _MAX_VIOLATIONS:
             break
     if violations:
@@ -78,12 +87,12 @@ def append(message: pb.LogAppend) -> Append:
     )
 
 
-def _delta(message: pb.TailDelta, violations: list[FieldViolation]) -> Delta:
-    pieces = message.content.pieces
-    if len(pieces) != 1 or getattr(pieces[0], "from"):
-        violations.append(FieldViolation("append.tail", "UNSUPPORTED"))
-        return Delta(0, b"")
-    return Delta(pieces[0].bytes, pieces[0].text.encode())
+def _delta(message: pb.TailDelta, violations: list[FieldViolation]) -> tuple[Delta, int]:
+    match message.WhichOneof("form"):
+        case "content":
+            return delta_of(message.content, "append.tail.content", violations)
+        case None:
+            raise Unsupported("the form of this change of the tail (append.tail)")
 
 
 def state(message: pb.StateReport) -> messages.AgentState:
@@ -111,6 +120,8 @@ def welcome(message: messages.Welcome) -> pb.ServerMessage:
         entries=position.entries,
         revision=message.revision,
         digest=position.digest,
+        features=WELCOME_FEATURES,
+        entry_types=map(types.TaskLogType.ValueType, ENTRY_TYPES),
     )
     if tail is not None:
         encoded.tail.CopyFrom(
@@ -121,6 +132,9 @@ def welcome(message: messages.Welcome) -> pb.ServerMessage:
                 content_bytes=tail.content_bytes,
                 content_sha256=tail.content_sha256,
                 dropped_bytes=tail.dropped_bytes,
+                source_id=tail.names.source_id,
+                name=tail.names.name,
+                call_id=tail.names.call_id,
             )
         )
     return pb.ServerMessage(welcome=encoded)
@@ -166,25 +180,47 @@ def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
     return entries
 
 
-def _entry(message: types.TaskLogEntry, violations: list[FieldViolation]) -> Entry:
+def _entry(message: types.TaskLogEntry, field: str, violations: list[FieldViolation]) -> Entry:
+    """Decode an entry. `field` is the path of its list.
+
+    Raises Unsupported for a type that this server does not know.
+    """
     if not message.HasField("id") or message.id < 0:
-        violations.append(FieldViolation("append.entries.id", "is required, from 0"))
+        violations.append(FieldViolation(f"{field}.id", "is required, from 0"))
     if message.dropped_bytes < 0:
-        violations.append(FieldViolation("append.entries.dropped_bytes", "must not be negative"))
-    try:
-        type_ = EntryType(message.type)
-    except ValueError:
-        violations.append(FieldViolation("append.entries.type", "is not a TASK_LOG_TYPE value"))
-        type_ = EntryType.OUTPUT
+        violations.append(FieldViolation(f"{field}.dropped_bytes", "must not be negative"))
     if not message.HasField("time"):
-        violations.append(FieldViolation("append.entries.time", "is required"))
+        violations.append(FieldViolation(f"{field}.time", "is required"))
     return Entry(
         id=message.id,
-        type=type_,
-        time=time_of(message.time, "append.entries.time", violations),
+        type=_type(message.type, field, violations),
+        time=time_of(message.time, f"{field}.time", violations),
         content=message.content.encode(),
         dropped_bytes=message.dropped_bytes,
+        names=_names(message, field, violations),
     )
+
+
+def _names(message: types.TaskLogEntry, field: str, violations: list[FieldViolation]) -> Names:
+    names = Names(message.source_id, message.name, message.call_id)
+    if names == NO_NAMES:
+        return NO_NAMES
+    for key, text in zip(Names._fields, names, strict=True):
+        # No character has fewer than one byte. Most names are short: they need no encoding.
+        if len(text) * 4 > MAX_NAME_BYTES and len(text.encode()) > MAX_NAME_BYTES:
+            too_long = f"must have at most {MAX_NAME_BYTES} bytes of UTF-8"
+            violations.append(FieldViolation(f"{field}.{key}", too_long))
+    return names
+
+
+def _type(number: int, field: str, violations: list[FieldViolation]) -> EntryType:
+    if number == types.TASK_LOG_TYPE_UNSPECIFIED:
+        violations.append(FieldViolation(f"{field}.type", "is required"))
+        return EntryType.OUTPUT
+    try:
+        return EntryType(number)
+    except ValueError:
+        raise Unsupported(f"entries of type {number}") from None
 
 
 def _message(item: Value, field: str, violations: list[FieldViolation]) -> Entry | None:

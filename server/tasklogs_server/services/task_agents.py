@@ -8,10 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 import grpc
+import structlog
 
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs_server.domain.caller import Agent
-from tasklogs_server.domain.errors import ProtocolViolation, SessionLost
+from tasklogs_server.domain.errors import ProtocolViolation, SessionLost, Unsupported
 from tasklogs_server.ingest.messages import GoodbyeReason
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions
@@ -25,6 +26,8 @@ _HELLO_TIMEOUT_SECONDS = 10.0
 # ends the stream.
 _WRITE_TIMEOUT_SECONDS = 30.0
 _REASON_CHARACTERS = 500
+
+_log = structlog.get_logger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -75,6 +78,10 @@ class TaskAgentsService:
                 if await self._handle(message, session):
                     break
         except Exception as error:
+            if isinstance(error, Unsupported):
+                _log.warning(
+                    "agent_message.refused", task=str(session.task_id), unsupported=error.what
+                )
             session.end(error)
         else:
             session.end(None)  # it said Goodbye, or its stream ended without one
@@ -106,7 +113,7 @@ class TaskAgentsService:
             case "hello":
                 raise ProtocolViolation("Hello must be sent once, as the first message")
             case None:
-                pass  # a message of a newer agent
+                raise Unsupported("messages without a case that it knows")
         return False
 
 

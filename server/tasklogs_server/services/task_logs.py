@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -9,7 +10,9 @@ from typing import Any, cast
 
 import grpc
 
+from tasklogs.log.entry import EntryType
 from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.caller import Caller, User, visible
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import TaskRef, parse_task_ref
@@ -25,6 +28,8 @@ _SOURCES: dict[int, Source] = {
     pb.LOG_SOURCE_LIVE: Source.LIVE,
     pb.LOG_SOURCE_SNAPSHOT: Source.SNAPSHOT,
 }
+_ENTRY_TYPES = frozenset(map(int, EntryType))
+_MAX_TYPES = 16
 # A response is sent this long before the caller's deadline, while they still wait for it.
 _ANSWER_AHEAD_SECONDS = 0.1
 # A client that polls a log sends the same request again and again. So many decoded requests are
@@ -84,6 +89,7 @@ def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -
     ref, source, tail = _task_source_and_tail(request, violations)
     if tail is not None and request.cursor:
         violations.append(FieldViolation("tail", "cannot be combined with cursor"))
+    types = _types_of(request.types, violations)
     cursor = None
     if request.cursor:
         try:
@@ -99,6 +105,7 @@ def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -
         tail=tail,
         cursor=cursor,
         deltas=request.deltas,
+        types=types,
     )
 
 
@@ -125,6 +132,22 @@ def _source_of(source: int, violations: list[FieldViolation]) -> Source:
     return known or Source.DEFAULT
 
 
+def _types_of(wanted: Sequence[int], violations: list[FieldViolation]) -> tuple[int, ...]:
+    """Return the types in ascending order and each once, so that equal filters are the same.
+
+    An unknown type adds a violation. This server has no such entries, and a caller that asks for
+    them must not take that for an answer.
+    """
+    if len(wanted) > _MAX_TYPES:
+        violations.append(FieldViolation("types", f"must have at most {_MAX_TYPES} items"))
+        return ()
+    violations += [
+        FieldViolation("types", f"{one} is not the type of an entry here")
+        for one in sorted(set(wanted) - _ENTRY_TYPES)
+    ]
+    return tuple(sorted(set(wanted)))
+
+
 def _decoded_query(request: bytes, sees_only: str | None) -> LogQuery:
     return _query_of(pb.GetTaskLogsRequest.FromString(request), sees_only)
 
@@ -139,6 +162,7 @@ def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery
     max_staleness = None
     if request.HasField("max_staleness"):
         max_staleness = length_of(request.max_staleness, "max_staleness", violations)
+    types = _types_of(request.types, violations)
     if ref is None or violations:
         raise InvalidFields(violations)
     return LogQuery(
@@ -150,16 +174,18 @@ def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery
         page_token=request.page_token,
         epoch=request.epoch if request.HasField("epoch") else None,
         max_staleness=max_staleness,
-        fingerprint=partial(_fingerprint, request),
+        fingerprint=partial(_fingerprint, request, types),
+        types=types,
     )
 
 
-def _fingerprint(request: pb.GetTaskLogsRequest) -> bytes:
+def _fingerprint(request: pb.GetTaskLogsRequest, types: Sequence[int]) -> bytes:
     # Fields of a newer client, unknown here, are included: they might mean another range.
     arguments = pb.GetTaskLogsRequest()
     arguments.CopyFrom(request)
     arguments.ClearField("page_token")
     arguments.ClearField("page_size")
+    arguments.types[:] = [types_pb2.TaskLogType.ValueType(one) for one in types]
     return fingerprint(arguments.SerializeToString(deterministic=True))
 
 

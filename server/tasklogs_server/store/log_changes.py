@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -13,21 +13,24 @@ from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.records import Commit, EpochOpened, TailHead, TailWithdrawn, Task
+from tasklogs_server.store.tail_parts import deltas_of
 from tasklogs_server.store.task_rows import TASK_COLUMNS, TASK_TABLES, LeaseTerms, task_of
 
 if TYPE_CHECKING:
     import asyncpg
 
+
 # Where a follow without a cursor begins: after the entry that precedes the last $6 entries, or else
 # after the opening of the current epoch. In both cases it does not begin before the last evicted
 # revision.
-_START = f"""
+def _start(first: str) -> str:
+    return f"""
     SELECT {TASK_COLUMNS},
            CASE WHEN $6 = 0 THEN h.revision
                 ELSE greatest(h.evicted_revision, coalesce(
                     (SELECT e.revision FROM log_entries e
                       WHERE e.task_id = h.task_id AND e.epoch = h.epoch
-                        AND e.ordinal = h.entries - $6::int - 1),
+                        AND e.ordinal = {first} - 1),
                     (SELECT max(v.revision) FROM log_events v
                       WHERE v.task_id = h.task_id AND v.id IS NULL),
                     0))
@@ -38,6 +41,29 @@ _START = f"""
                (SELECT n.task_id FROM task_names n WHERE n.owner = $5 AND n.name = $7))
        AND t.owner = coalesce($5, t.owner)
        AND t.deleted_at IS NULL"""
+
+
+_START = _start("h.entries - $6::int")
+
+# The last $6 entries of the types $8. Without so many in the epoch, `n` is empty.
+_START_OF_TYPES = _start("""(
+                    CASE WHEN $6::int < h.entries THEN (
+                        SELECT min(n.ordinal)
+                          FROM (SELECT m.ordinal
+                                  FROM unnest($8::smallint[]) AS wanted (type)
+                                 CROSS JOIN LATERAL (
+                                    SELECT o.ordinal FROM log_entries o
+                                     WHERE o.task_id = h.task_id
+                                       AND (o.type, o.epoch, o.ordinal)
+                                           >= (wanted.type, h.epoch, 0)
+                                       AND (o.type, o.epoch, o.ordinal)
+                                           < (wanted.type, h.epoch, h.entries)
+                                     ORDER BY o.type DESC, o.epoch DESC, o.ordinal DESC LIMIT $6
+                                 ) m
+                                 ORDER BY m.ordinal DESC LIMIT $6) n
+                        HAVING count(*) = $6
+                    ) END)""")
+
 
 # Revisions grow with (epoch, ordinal), so the first entry that changed after $5 follows the last
 # entry that did not. For a caller that keeps up, that entry is one of the last four (`near`). For
@@ -51,7 +77,8 @@ _START = f"""
 #
 # A tail with parts is read separately, because its row is older than its parts. If the caller holds
 # the tail as of revision $8, only later parts are read, unless the tail's row was replaced since.
-_CHANGES = f"""
+def _changes(entries: str, noted: str, tail: str) -> str:
+    return f"""
 WITH RECURSIVE task AS MATERIALIZED (
     SELECT {TASK_COLUMNS}
       FROM {TASK_TABLES}
@@ -92,7 +119,8 @@ WITH RECURSIVE task AS MATERIALIZED (
 )
 SELECT position.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_content,
        page.more, noted.revisions AS noted_revisions, noted.epochs AS noted_epochs,
-       noted.ordinals AS noted_ordinals, noted.ids AS noted_ids, noted.more AS noted_more,
+       noted.ordinals AS noted_ordinals, noted.ids AS noted_ids, noted.types AS noted_types,
+       noted.more AS noted_more,
        tail.content AS tail_content, tail.keeps AS tail_keeps, tail.texts AS tail_texts
   FROM position
   LEFT JOIN LATERAL (
@@ -109,22 +137,17 @@ SELECT position.*, page.epochs, page.ids, page.revisions, page.encoded, page.las
                    sum(octet_length(e.head) + octet_length(e.content))
                        OVER (ORDER BY e.epoch, e.ordinal)
                        - octet_length(e.head) - octet_length(e.content) < $7 AS fits
-              FROM log_entries e
-             WHERE e.task_id = $4 AND e.revision > $5
-               AND (e.epoch, e.ordinal) > (position.known_epoch, position.known_ordinal)
-               AND NOT (position.tail_part_bytes > 0 AND e.epoch = position.epoch
-                        AND e.ordinal = position.entries - 1)
-             ORDER BY e.epoch, e.ordinal
-             LIMIT $6) w
+              {entries}) w
   ) page ON true
   LEFT JOIN LATERAL (
     SELECT array_agg(v.revision ORDER BY v.revision) AS revisions,
            array_agg(v.epoch ORDER BY v.revision) AS epochs,
            array_agg(v.ordinal ORDER BY v.revision) AS ordinals,
            array_agg(v.id ORDER BY v.revision) AS ids,
+           array_agg(v.type ORDER BY v.revision) AS types,
            count(*) = $6 AS more
       FROM (SELECT * FROM log_events
-             WHERE task_id = $4 AND revision > $5
+             WHERE task_id = $4 AND revision > $5{noted}
              ORDER BY revision LIMIT $6) v
   ) noted ON true
   LEFT JOIN LATERAL (
@@ -138,8 +161,47 @@ SELECT position.*, page.epochs, page.ids, page.revisions, page.encoded, page.las
         SELECT CASE WHEN e.revision <= $8 THEN $8::bigint ELSE 0 END AS revision
       ) held
      WHERE e.task_id = $4 AND e.epoch = position.epoch AND e.ordinal = position.entries - 1
-  ) tail ON position.tail_part_bytes > 0 AND position.tail_revision > $5
+  ) tail ON position.tail_part_bytes > 0 AND position.tail_revision > $5{tail}
 """
+
+
+_CHANGES = _changes(
+    """FROM log_entries e
+             WHERE e.task_id = $4 AND e.revision > $5
+               AND (e.epoch, e.ordinal) > (position.known_epoch, position.known_ordinal)
+               AND NOT (position.tail_part_bytes > 0 AND e.epoch = position.epoch
+                        AND e.ordinal = position.entries - 1)
+             ORDER BY e.epoch, e.ordinal
+             LIMIT $6""",
+    "",
+    "",
+)
+
+# Entries of the types $9 only, and their withdrawals. For each type an index has the positions in
+# order: they are merged before an entry is read, by its place in the table. Why the type is in the
+# comparisons: see _READ_OF_TYPES.
+_CHANGES_OF_TYPES = _changes(
+    """FROM (SELECT m.*
+                      FROM unnest($9::smallint[]) AS wanted (type)
+                     CROSS JOIN LATERAL (
+                        SELECT o.epoch, o.ordinal, o.ctid AS row_id FROM log_entries o
+                         WHERE o.task_id = $4 AND o.revision > $5
+                           AND (o.type, o.epoch, o.ordinal)
+                               > (wanted.type, position.known_epoch, position.known_ordinal)
+                           AND (o.type, o.epoch) <= (wanted.type, position.epoch)
+                           AND NOT (position.tail_part_bytes > 0 AND o.epoch = position.epoch
+                                    AND o.ordinal = position.entries - 1)
+                         ORDER BY o.type, o.epoch, o.ordinal LIMIT $6
+                     ) m
+                     ORDER BY m.epoch, m.ordinal LIMIT $6) k
+             CROSS JOIN LATERAL (
+                SELECT * FROM log_entries o WHERE o.ctid = k.row_id
+                OFFSET 0
+             ) e""",
+    """
+               AND (id IS NULL OR type IS NULL OR type = ANY ($9))""",
+    " AND position.tail_type = ANY ($9)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +222,14 @@ class EntriesChanged:
 class TailChanged:
     """The tail in parts: its content `base`, and the deltas to apply to `base`.
 
-    `base` None: the content that the caller holds.
+    `base` None: the content that the caller holds. `crc32`: that of the result, if it is known.
     """
 
     epoch: int
     head: TailHead
     base: bytes | None
     deltas: Sequence[Delta]
+    crc32: int | None = field(default=None, compare=False)
 
     @property
     def revision(self) -> int:
@@ -197,16 +260,27 @@ class LogChanges:
         self._connections = connections
         self._lease_terms = lease_terms
 
-    async def start(self, ref: TaskRef, tail: int | None) -> tuple[Task, int]:
+    async def start(
+        self, ref: TaskRef, tail: int | None, *, types: tuple[int, ...] = ()
+    ) -> tuple[Task, int]:
         """Return the task, and the revision after which its last `tail` entries changed.
 
-        `tail` None: all entries of the current epoch. Raises TaskNotFound.
+        `tail` None: all entries of the current epoch. `types`: the last entries of these types;
+        empty: of all. Raises TaskNotFound.
         """
         task_id, owner, name = (
             (ref.id, ref.owner, None) if isinstance(ref, TaskId) else (None, ref.owner, ref.name)
         )
         async with self._connections.use() as connection:
-            row = await connection.fetchrow(_START, *self._lease_terms, task_id, owner, tail, name)
+            row = await connection.fetchrow(
+                _START_OF_TYPES if types else _START,
+                *self._lease_terms,
+                task_id,
+                owner,
+                tail,
+                name,
+                *((types,) if types else ()),
+            )
         if row is None:
             raise TaskNotFound(str(ref))
         return task_of(row), row["start_revision"]
@@ -219,14 +293,23 @@ class LogChanges:
         held_revision: int | None = None,
         rows: int = 1000,
         page_bytes: int = 1_000_000,
+        types: tuple[int, ...] = (),
     ) -> Changes:
         """Read what changed after `revision`, about `page_bytes` bytes at most.
 
-        `held_revision`: the caller holds the tail as of this revision. Raises TaskNotFound.
+        `held_revision`: the caller holds the tail as of this revision. `types`: only entries of
+        these types and their withdrawals; empty: all. Raises TaskNotFound.
         """
         async with self._connections.use() as connection:
             row = await connection.fetchrow(
-                _CHANGES, *self._lease_terms, task_id, revision, rows, page_bytes, held_revision
+                _CHANGES_OF_TYPES if types else _CHANGES,
+                *self._lease_terms,
+                task_id,
+                revision,
+                rows,
+                page_bytes,
+                held_revision,
+                *((types,) if types else ()),
             )
         if row is None:
             raise TaskNotFound(str(task_id))
@@ -254,8 +337,8 @@ def changes_of(commit: Commit) -> Sequence[Change]:
     if commit.part is not None:
         if tail is None:
             raise LogCorrupt
-        growth = Delta(commit.part.keep_bytes, commit.part.text)
-        changes.append(TailChanged(head.epoch, tail, None, [growth]))
+        part = commit.part
+        changes.append(TailChanged(head.epoch, tail, None, [part.delta], part.crc32))
     changes.sort(key=_REVISION)
     return _joined(changes)
 
@@ -274,10 +357,7 @@ def _changes_of(row: asyncpg.Record) -> Changes:
     if not more and row["tail_keeps"] is not None:
         if tail is None:
             raise LogCorrupt
-        deltas = [
-            Delta(keep_bytes, text)
-            for keep_bytes, text in zip(row["tail_keeps"], row["tail_texts"], strict=True)
-        ]
+        deltas = deltas_of(row["tail_keeps"], row["tail_texts"])
         changes.append(TailChanged(task.head.epoch, tail, row["tail_content"], deltas))
     changes.sort(key=_REVISION)
     return Changes(task, _joined(changes), reached, more)
@@ -303,12 +383,13 @@ def _noted(row: asyncpg.Record) -> list[EpochOpened | TailWithdrawn]:
     return [
         EpochOpened(revision, epoch)
         if entry_id is None
-        else TailWithdrawn(revision, epoch, ordinal, entry_id)
-        for revision, epoch, ordinal, entry_id in zip(
+        else TailWithdrawn(revision, epoch, ordinal, entry_id, type_)
+        for revision, epoch, ordinal, entry_id, type_ in zip(
             row["noted_revisions"],
             row["noted_epochs"],
             row["noted_ordinals"],
             row["noted_ids"],
+            row["noted_types"],
             strict=True,
         )
     ]

@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from tasklogs.log import delta
+from tasklogs.log.content import Content
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.tail_parts import deltas_of
 from tasklogs_server.store.task_rows import (
     FACT_COLUMNS,
     LEASE_OVER,
@@ -25,6 +26,7 @@ from tasklogs_server.wire.entries import encode_head
 
 if TYPE_CHECKING:
     import asyncpg
+
 
 # One statement for the whole read, so that all of it has the same snapshot. It is the hottest
 # statement: it selects only what a read needs. What only some reads need (for a log of more than a
@@ -38,19 +40,16 @@ if TYPE_CHECKING:
 #
 # "The last N" is a range of ordinals, so its cost does not depend on the length of the log. With
 # OFFSET 0 the planner computes a range once, not in each expression that uses it.
-_READ = f"""
+def _statement(encoded: str, page: str) -> str:
+    """Return a read with this array of encoded entries, and this definition of r and c."""
+    return f"""
 SELECT t.task_id, t.owner, {FACT_COLUMNS},
        CASE WHEN t.standalone THEN ({LEASE_OVER}) ELSE false END AS lease_over,
        h.epoch, h.entries, h.revision, h.snapshot_at,
        h.tail_id, h.tail_type, h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped,
-       h.tail_part_bytes,
+       h.tail_part_bytes, h.tail_names,
        c.read_epoch, c.range_start, c.range_end, c.cut, c.first_id,
-       ARRAY(
-           SELECT e.head || e.content FROM log_entries e
-            WHERE e.task_id = t.task_id AND e.epoch = c.read_epoch
-              AND e.ordinal >= c.range_start AND e.ordinal < c.cut
-            ORDER BY e.ordinal
-       ) AS encoded,
+       {encoded} AS encoded,
        c.tail_is_next,
        CASE WHEN c.tail_is_next THEN (
            SELECT e.content FROM log_entries e
@@ -80,7 +79,22 @@ SELECT t.task_id, t.owner, {FACT_COLUMNS},
      WHERE e.task_id = t.task_id AND e.epoch = g.read_epoch
      ORDER BY e.ordinal LIMIT 1
   ) first ON true
-  CROSS JOIN LATERAL (
+{page}
+ WHERE t.task_id = coalesce(
+           $4::uuid,
+           (SELECT n.task_id FROM task_names n WHERE n.owner = $11 AND n.name = $12))
+   AND t.owner = coalesce($11, t.owner)
+   AND t.deleted_at IS NULL"""
+
+
+_READ = _statement(
+    """ARRAY(
+           SELECT e.head || e.content FROM log_entries e
+            WHERE e.task_id = t.task_id AND e.epoch = c.read_epoch
+              AND e.ordinal >= c.range_start AND e.ordinal < c.cut
+            ORDER BY e.ordinal
+       )""",
+    """  CROSS JOIN LATERAL (
     SELECT greatest(coalesce($7::int, g.entries - $6::int), first.ordinal, 0) AS range_start,
            coalesce($8::int, g.entries) AS range_end,
            -- Each entry before this ordinal is exactly its row.
@@ -107,12 +121,81 @@ SELECT t.task_id, t.owner, {FACT_COLUMNS},
                              WHERE w.running - w.size < $10), r.rows_end)
                    END AS cut) b
     OFFSET 0
-  ) c
- WHERE t.task_id = coalesce(
-           $4::uuid,
-           (SELECT n.task_id FROM task_names n WHERE n.owner = $11 AND n.name = $12))
-   AND t.owner = coalesce($11, t.owner)
-   AND t.deleted_at IS NULL"""
+  ) c""",
+)
+
+# The same read, of entries of the types $13 only. It is a statement of its own, so that the hottest
+# one stays as it is. For each type an index has the ordinals in order: they are merged before an
+# entry is read, by its place in the table. So the cost depends on the entries of these types that
+# are on the page (or among the last $6), and not on those of other types between them.
+#
+# With `e.type = wanted.type` the planner may prefer the primary key, which has the same order, and
+# filter: it does not know how rare this type is in this log. So the type is in the comparisons and
+# in the order.
+_READ_OF_TYPES = _statement(
+    "c.encoded",
+    """  CROSS JOIN LATERAL (
+    SELECT greatest(coalesce($7::int, last.ordinal), first.ordinal, 0) AS range_start,
+           coalesce($8::int, g.entries) AS range_end,
+           CASE WHEN g.tail_in_parts THEN least(coalesce($8, g.entries), g.entries - 1)
+                ELSE coalesce($8, g.entries) END AS rows_end
+      FROM (SELECT CASE WHEN $7::int IS NULL AND $6::int < g.entries THEN coalesce((
+                       SELECT min(n.ordinal)
+                         FROM (SELECT m.ordinal
+                                 FROM unnest($13::smallint[]) AS wanted (type)
+                                CROSS JOIN LATERAL (
+                                   SELECT e.ordinal FROM log_entries e
+                                    WHERE e.task_id = t.task_id
+                                      AND (e.type, e.epoch, e.ordinal)
+                                          >= (wanted.type, g.read_epoch, 0)
+                                      AND (e.type, e.epoch, e.ordinal)
+                                          < (wanted.type, g.read_epoch, g.entries)
+                                    ORDER BY e.type DESC, e.epoch DESC, e.ordinal DESC LIMIT $6
+                                ) m
+                                ORDER BY m.ordinal DESC LIMIT $6) n
+                   ), g.entries) END AS ordinal) last
+    OFFSET 0
+  ) r
+  CROSS JOIN LATERAL (
+    SELECT g.read_epoch, r.range_start, r.range_end, first.id AS first_id,
+           coalesce(p.encoded, ARRAY[]::bytea[]) AS encoded, n.tail_is_next,
+           -- Where the next page begins.
+           CASE WHEN p.more THEN p.last + 1
+                WHEN n.tail_is_next THEN r.rows_end
+                ELSE r.range_end END AS cut
+      FROM (SELECT array_agg(w.head || w.content ORDER BY w.ordinal) FILTER (WHERE w.fits)
+                       AS encoded,
+                   max(w.ordinal) FILTER (WHERE w.fits) AS last,
+                   coalesce(bool_or(NOT w.fits), false) AS more
+              FROM (SELECT k.ordinal, e.head, e.content,
+                           k.number <= $9
+                               AND sum(octet_length(e.head) + octet_length(e.content))
+                                       OVER (ORDER BY k.ordinal)
+                                   - octet_length(e.head) - octet_length(e.content) < $10 AS fits
+                      FROM (SELECT m.*, row_number() OVER (ORDER BY m.ordinal) AS number
+                              FROM unnest($13::smallint[]) AS wanted (type)
+                             CROSS JOIN LATERAL (
+                                SELECT e.ordinal, e.ctid AS row_id FROM log_entries e
+                                 WHERE e.task_id = t.task_id
+                                   AND (e.type, e.epoch, e.ordinal)
+                                       >= (wanted.type, g.read_epoch, r.range_start)
+                                   AND (e.type, e.epoch, e.ordinal)
+                                       < (wanted.type, g.read_epoch, r.rows_end)
+                                 ORDER BY e.type, e.epoch, e.ordinal LIMIT $9 + 1
+                             ) m
+                             ORDER BY m.ordinal LIMIT $9 + 1) k
+                     CROSS JOIN LATERAL (
+                        SELECT e.head, e.content FROM log_entries e
+                         WHERE e.ctid = k.row_id
+                        OFFSET 0
+                     ) e) w) p
+     CROSS JOIN LATERAL (
+        SELECT NOT p.more AND g.tail_in_parts AND h.tail_type = ANY ($13)
+               AND r.range_start < g.entries AND r.range_end >= g.entries AS tail_is_next
+     ) n
+    OFFSET 0
+  ) c""",
+)
 
 _TAIL = """
     SELECT e.content,
@@ -131,7 +214,8 @@ class PageQuery:
 
     `start` and `end` are ordinals, for pages after the first. Without them: the last `tail` entries
     (None: all) of `epoch` (None: the current one). `rows` and `page_bytes` bound the page; the last
-    entry of a page may exceed `page_bytes`.
+    entry of a page may exceed `page_bytes`. With `types`, only entries of these types count for all
+    of this. Empty: all types.
     """
 
     epoch: int | None = None
@@ -140,6 +224,7 @@ class PageQuery:
     end: int | None = None
     rows: int = 1000
     page_bytes: int = 1_000_000
+    types: tuple[int, ...] = ()
 
 
 class PageEntries(NamedTuple):
@@ -179,7 +264,7 @@ class LogPage:
         row, query = self._row, self._query
         rows: list[bytes] = row["encoded"]
         encoded = b"".join(rows)
-        next_ordinal = self.start + len(rows)
+        next_ordinal: int = row["cut"] if query.types else self.start + len(rows)
         if row["tail_is_next"] and len(rows) < query.rows and len(encoded) < query.page_bytes:
             return PageEntries(encoded + _encoded_tail(row), next_ordinal + 1)
         # No entry where there should be one: it was withdrawn, and nothing follows it.
@@ -200,7 +285,7 @@ class LogReads:
         """Read one page. Raises TaskNotFound."""
         async with self._connections.use() as connection:
             row = await connection.fetchrow(
-                _READ,
+                _READ_OF_TYPES if query.types else _READ,
                 *self._lease_terms,
                 ref.id if isinstance(ref, TaskId) else None,
                 query.epoch,
@@ -211,6 +296,7 @@ class LogReads:
                 query.page_bytes,
                 ref.owner,
                 None if isinstance(ref, TaskId) else ref.name,
+                *((query.types,) if query.types else ()),
             )
         if row is None:
             raise TaskNotFound(str(ref))
@@ -249,18 +335,24 @@ def _encoded_tail(row: asyncpg.Record) -> bytes:
         raise LogCorrupt
     content = _fold(row["tail_content"], row["tail_keeps"], row["tail_texts"])
     return (
-        encode_head(head.id, head.type, head.time, head.revision, head.dropped_bytes, len(content))
+        encode_head(
+            head.id,
+            head.type,
+            head.time,
+            head.revision,
+            head.dropped_bytes,
+            len(content),
+            head.names,
+        )
         + content
     )
 
 
-def _fold(base: bytes, keeps: list[int] | None, texts: list[bytes] | None) -> bytes:
-    if not keeps or not texts:
-        return base
-    content = bytearray(base)
+def _fold(base: bytes, keeps: list[int | None] | None, texts: list[bytes] | None) -> bytes:
+    content = Content(base)
     try:
-        for keep_bytes, text in zip(keeps, texts, strict=True):
-            delta.patch(content, delta.Delta(keep_bytes, text))
+        for delta in deltas_of(keeps, texts):
+            content.patch(delta)
     except ValueError as error:
         raise LogCorrupt from error
-    return bytes(content)
+    return bytes(content.data)

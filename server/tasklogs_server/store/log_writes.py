@@ -15,7 +15,8 @@ from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
 from tasklogs_server.store.connections import Connections, each_or_alone
 from tasklogs_server.store.errors import is_connection_lost, may_concern_one_block
 from tasklogs_server.store.named_parameters import NamedStatement
-from tasklogs_server.store.records import Commit, EntryRow, EpochOpened
+from tasklogs_server.store.records import Commit, EntryRow, EpochOpened, TailHead
+from tasklogs_server.store.tail_parts import columns_of
 
 _log = structlog.get_logger(__name__)
 
@@ -53,7 +54,8 @@ WITH locked AS MATERIALIZED (
            digest = :digest, snapshot_at = greatest(h.snapshot_at, :snapshot_at),
            tail_id = :tail_id, tail_type = :tail_type, tail_seconds = :tail_seconds,
            tail_nanos = :tail_nanos, tail_revision = :tail_revision, tail_dropped = :tail_dropped,
-           tail_part_bytes = :tail_part_bytes, total_rows = :total_rows
+           tail_part_bytes = :tail_part_bytes, tail_names = :tail_names,
+           total_rows = :total_rows
       FROM locked
      WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision
     RETURNING h.task_id
@@ -63,14 +65,15 @@ WITH locked AS MATERIALIZED (
                     AS w (epoch, ordinal)
      WHERE e.task_id = :task_id AND e.epoch = w.epoch AND e.ordinal = w.ordinal
 ), whole AS (
-    INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content)
+    INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content, type)
     SELECT :task_id, e.*
       FROM written, unnest(:row_epochs::int[], :row_ordinals::int[], :row_ids::int[],
-                           :row_revisions::bigint[], :row_heads::bytea[], :row_contents::bytea[])
-                    AS e (epoch, ordinal, id, revision, head, content)
+                           :row_revisions::bigint[], :row_heads::bytea[], :row_contents::bytea[],
+                           :row_types::smallint[])
+                    AS e (epoch, ordinal, id, revision, head, content, type)
     ON CONFLICT (task_id, epoch, ordinal) DO UPDATE
        SET id = excluded.id, revision = excluded.revision, head = excluded.head,
-           content = excluded.content, committed_at = excluded.committed_at
+           content = excluded.content, committed_at = excluded.committed_at, type = excluded.type
 ), folded AS (
     DELETE FROM log_tail_parts p USING written
      WHERE :drops_parts::boolean AND p.task_id = :task_id AND p.revision <= :base_revision
@@ -79,11 +82,11 @@ WITH locked AS MATERIALIZED (
     SELECT :task_id, :part_revision::bigint, :part_keep_bytes::int, :part_text::bytea
       FROM written WHERE :part_revision IS NOT NULL
 ), noted AS (
-    INSERT INTO log_events (task_id, revision, epoch, ordinal, id)
+    INSERT INTO log_events (task_id, revision, epoch, ordinal, id, type)
     SELECT :task_id, v.*
       FROM written, unnest(:event_revisions::bigint[], :event_epochs::int[],
-                           :event_ordinals::int[], :event_ids::int[])
-                    AS v (revision, epoch, ordinal, id)
+                           :event_ordinals::int[], :event_ids::int[], :event_types::smallint[])
+                    AS v (revision, epoch, ordinal, id, type)
 )
 SELECT :task_id AS task_id,
        CASE WHEN EXISTS (SELECT FROM written) THEN 'committed'
@@ -182,6 +185,10 @@ class LogWrites:
         await each_or_alone(self._connections, _CONFIRM, sorted(confirmed))
 
 
+def _names(tail: TailHead) -> list[bytes] | None:
+    return [name.encode() for name in tail.names] if any(tail.names) else None
+
+
 def _arguments(commit: Commit) -> tuple[object, ...]:
     head, tail, part = commit.head, commit.head.tail, commit.part
     rows, events = commit.rows, commit.events
@@ -191,6 +198,7 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
     if withdrawn:
         taken = {(row.epoch, row.ordinal) for row in rows}
         withdrawn = [event for event in withdrawn if (event.epoch, event.ordinal) not in taken]
+    keep_bytes, text = (None, None) if part is None else columns_of(part.delta)
     return _COMMIT.arguments(
         {
             "task_id": commit.task_id,
@@ -210,6 +218,7 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
             "tail_revision": None if tail is None else tail.revision,
             "tail_dropped": None if tail is None else tail.dropped_bytes,
             "tail_part_bytes": 0 if tail is None else tail.part_bytes,
+            "tail_names": None if tail is None else _names(tail),
             "withdrawn_epochs": [event.epoch for event in withdrawn],
             "withdrawn_ordinals": [event.ordinal for event in withdrawn],
             "row_epochs": [row.epoch for row in rows],
@@ -218,15 +227,17 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
             "row_revisions": [row.revision for row in rows],
             "row_heads": [row.head for row in rows],
             "row_contents": [row.content for row in rows],
+            "row_types": [row.type for row in rows],
             "drops_parts": commit.drops_parts,
             "part_revision": None if part is None else part.revision,
-            "part_keep_bytes": None if part is None else part.keep_bytes,
-            "part_text": None if part is None else part.text,
+            "part_keep_bytes": keep_bytes,
+            "part_text": text,
             "event_revisions": [event.revision for event in events],
             "event_epochs": [event.epoch for event in events],
             "event_ordinals": [
                 None if isinstance(one, EpochOpened) else one.ordinal for one in events
             ],
             "event_ids": [None if isinstance(one, EpochOpened) else one.id for one in events],
+            "event_types": [None if isinstance(one, EpochOpened) else one.type for one in events],
         }
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from tasklogs.log.entry import EntryType, Time
+from tasklogs.log.delta import Delta
+from tasklogs.log.entry import NO_NAMES, Names, Time
 from tasklogs_server.domain.status import Facts
 
 
@@ -15,16 +16,17 @@ from tasklogs_server.domain.status import Facts
 class TailHead:
     """The tail without its content.
 
-    `part_bytes` counts the content in tail parts, without the entry's row. 0: the row is the whole
-    tail.
+    `type` is one of EntryType, or the number of a type that a later version stored. `part_bytes`
+    counts the content in tail parts, without the entry's row. 0: the row is the whole tail.
     """
 
     id: int
-    type: EntryType
+    type: int
     time: Time
     revision: int
     dropped_bytes: int
     part_bytes: int
+    names: Names = NO_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +109,16 @@ class EntryRow:
     revision: int
     head: bytes
     content: bytes
+    type: int
 
 
 @dataclass(frozen=True, slots=True)
 class TailPart:
-    """A change of the tail: keep its first `keep_bytes` bytes, then append `text`."""
+    """A change of the tail. `crc32`: that of the content afterwards. It is not stored."""
 
     revision: int
-    keep_bytes: int
-    text: bytes
+    delta: Delta
+    crc32: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +131,13 @@ class EpochOpened:
 
 @dataclass(frozen=True, slots=True)
 class TailWithdrawn:
-    """The entry was withdrawn at this revision."""
+    """The entry was withdrawn at this revision. `type` None: unknown."""
 
     revision: int
     epoch: int
     ordinal: int
     id: int
+    type: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,5 +252,11 @@ class SessionStore:
 
 def _head_of_entry(entry: Entry, revision: int) -> bytes:
     return encode_head(
-        entry.id, entry.type, entry.time, revision, entry.dropped_bytes, len(entry.content)
+        entry.id,
+        entry.type,
+        entry.time,
+        revision,
+        entry.dropped_bytes,
+        len(entry.content),
+        entry.names,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tasklogs.log.entry import EntryType, Time
+from tasklogs.log.entry import NO_NAMES, Names, Time
+from tasklogs_server.domain.errors import LogCorrupt
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import (
     AgentLifecycle,
@@ -25,7 +26,7 @@ HEAD_COLUMNS = """
     h.epoch, h.entries, h.revision, h.bytes, h.digest, h.snapshot_at, h.tail_id, h.tail_type,
     h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped, h.tail_part_bytes,
     h.total_rows, h.evicted_revision, h.evicted_epoch, h.evicted_ordinal, h.evicted_rows,
-    h.evicted_bytes"""
+    h.evicted_bytes, h.tail_names"""
 
 FACT_COLUMNS = """
     t.build_number, t.transition, t.job_status, t.lifecycle, t.health"""
@@ -112,12 +113,23 @@ def tail_of(row: asyncpg.Record) -> TailHead | None:
         return None
     return TailHead(
         id=row["tail_id"],
-        type=EntryType(row["tail_type"]),
+        type=row["tail_type"],
         time=Time(row["tail_seconds"], row["tail_nanos"]),
         revision=row["tail_revision"],
         dropped_bytes=row["tail_dropped"],
         part_bytes=row["tail_part_bytes"],
+        names=_names_of(row["tail_names"]),
     )
+
+
+def _names_of(stored: list[bytes] | None) -> Names:
+    if stored is None:
+        return NO_NAMES
+    try:
+        source_id, name, call_id = stored
+        return Names(source_id.decode(), name.decode(), call_id.decode())
+    except (AttributeError, ValueError) as error:
+        raise LogCorrupt from error
 
 
 def task_of(row: asyncpg.Record) -> Task:

@@ -8,6 +8,14 @@ from tasklogs.log_output import LIBRARY_LOGGED, LogEvent
 
 LOG_EVENTS: Sequence[LogEvent] = (
     LogEvent(
+        "agent_message.refused",
+        "warning",
+        ("task", "unsupported"),
+        "An agent sent something that this version of the server does not know. The stream ended,"
+        " and nothing of the message was stored. Update the server, or correct the agent: it sends"
+        " what Welcome does not name.",
+    ),
+    LogEvent(
         "certificate.expired",
         "warning",
         ("expired_at",),

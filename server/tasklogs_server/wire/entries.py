@@ -8,7 +8,10 @@ the stubs.
 
 from __future__ import annotations
 
-from tasklogs.log.entry import EntryType, Time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tasklogs.log.entry import NO_NAMES, Names, Time
 
 # Field numbers and wire types, as protobuf puts them in front of a value.
 _LOGS = 0x0A  # field 1, length-delimited
@@ -17,18 +20,51 @@ _TYPE = 0x10  # field 2, varint
 _TIME = 0x1A  # field 3, length-delimited
 _REVISION = 0x20  # field 4, varint
 _DROPPED_BYTES = 0x28  # field 5, varint
+_SOURCE_ID = 0x32  # field 6, length-delimited
+_NAME = 0x3A  # field 7, length-delimited
+_CALL_ID = 0x42  # field 8, length-delimited
 _CONTENT = 0x7A  # field 15, length-delimited
+_LENGTH_DELIMITED = 2  # wire type: the lowest three bits of a tag
 _SECONDS = 0x08  # field 1 of a Timestamp, varint
 _NANOS = 0x10  # field 2 of a Timestamp, varint
 
 
+class EncodedEntry(NamedTuple):
+    """An encoded entry with its tag and length, and what its first fields say."""
+
+    id: int
+    type: int
+    revision: int
+    encoded: bytes
+
+
+def split_entries(encoded: bytes) -> Iterator[EncodedEntry]:
+    """Yield the entries of an encoded field `logs`, as encode_head began them."""
+    start = 0
+    while start < len(encoded):
+        length, at = _varint(encoded, start + 1)
+        end = at + length
+        values = {_ID: 0, _TYPE: 0, _REVISION: 0}
+        tag = 0
+        while tag != _REVISION:
+            tag = encoded[at]
+            value, at = _varint(encoded, at + 1)
+            if tag & 7 == _LENGTH_DELIMITED:
+                at += value
+            else:
+                values[tag] = value
+        yield EncodedEntry(values[_ID], values[_TYPE], values[_REVISION], encoded[start:end])
+        start = end
+
+
 def encode_head(
     entry_id: int,
-    type_: EntryType,
+    type_: int,
     time: Time,
     revision: int,
     dropped_bytes: int,
     content_bytes: int,
+    names: Names = NO_NAMES,
 ) -> bytes:
     """Encode everything of an entry that comes before its content of `content_bytes` bytes."""
     seconds, nanos = time
@@ -38,9 +74,15 @@ def encode_head(
         (_TIME, encode_fields((_SECONDS, seconds or None), (_NANOS, nanos or None))),
         (_REVISION, revision),
         (_DROPPED_BYTES, dropped_bytes or None),
+        *(() if names == NO_NAMES else _fields_of(names)),
         (_CONTENT, content_bytes),
     )
     return encode_fields((_LOGS, len(fields) + content_bytes)) + fields
+
+
+def _fields_of(names: Names) -> Iterator[tuple[int, bytes | None]]:
+    for tag, name in zip((_SOURCE_ID, _NAME, _CALL_ID), names, strict=True):
+        yield tag, name.encode() or None
 
 
 def encode_fields(*fields: tuple[int, int | bytes | None]) -> bytes:
@@ -64,3 +106,15 @@ def encode_fields(*fields: tuple[int, int | bytes | None]) -> bytes:
         if isinstance(value, bytes):
             out += value
     return bytes(out)
+
+
+def _varint(encoded: bytes, at: int) -> tuple[int, int]:
+    """Return the varint at this position, and the position after it."""
+    value = shift = 0
+    while True:
+        byte = encoded[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7

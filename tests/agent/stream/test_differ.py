@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from tasklogs.agent.stream.differ import Differ
 from tasklogs.agent.task_app.source import Effect
 from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position
-from tasklogs.log.delta import Delta
+from tasklogs.log.delta import Delta, Piece
 from tasklogs.log.entry import Entry, EntryType, Time
 from tests.support.fakes.reference_store import ReferenceStore
 
@@ -93,7 +94,7 @@ def test_a_tail_that_grows_is_a_delta_to_what_was_sent_before() -> None:
     differ.show_entry(entry(0, "abcd", 2), process=1)
     append = next_append(differ)
     assert append.tail is not None
-    assert append.tail.delta == Delta(2, b"cd")
+    assert append.tail.delta == Delta.keeping(2, b"cd")
     assert append.tail.time == Time(1002, 5)
     assert append.entries == ()
 
@@ -105,7 +106,7 @@ def test_a_delta_keeps_whole_code_points() -> None:
     differ.show_entry(entry(0, "aý", 1), process=1)
     append = next_append(differ)
     assert append.tail is not None
-    assert append.tail.delta == Delta(1, "ý".encode())
+    assert append.tail.delta == Delta.keeping(1, "ý".encode())
 
 
 def test_a_tail_that_changed_completely_is_sent_whole() -> None:
@@ -116,6 +117,48 @@ def test_a_tail_that_changed_completely_is_sent_whole() -> None:
     append = next_append(differ)
     assert append.tail is None
     assert append.entries == (entry(0, "new", 1),)
+
+
+def test_a_change_in_the_middle_keeps_both_sides() -> None:
+    differ, store = differ_at()
+    differ.show_list([entry(0, "a" * 80 + "1" + "b" * 80)], process=1)
+    drain(differ, store)
+    differ.show_entry(entry(0, "a" * 80 + "23" + "b" * 80, 1), process=1)
+    append = next_append(differ)
+    assert append.tail is not None
+    assert append.tail.delta == Delta((Piece(0, 80, b"23"), Piece(81, 80)))
+    store.apply(messages.log_append(append).append)
+    assert store.contents == ["a" * 80 + "23" + "b" * 80]
+
+
+def test_a_change_at_the_front_keeps_the_rest() -> None:
+    differ, store = differ_at()
+    differ.show_list([entry(0, "1" + "b" * 80)], process=1)
+    drain(differ, store)
+    differ.show_entry(entry(0, "2" + "b" * 80, 1), process=1)
+    append = next_append(differ)
+    assert append.tail is not None
+    assert append.tail.delta == Delta((Piece(0, 0, b"2"), Piece(1, 80)))
+
+
+def test_a_growing_tail_is_read_once_for_its_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
+    differ, store = differ_at()
+    differ.show_list([entry(0, "a" * 1000)], process=1)
+    drain(differ, store)
+    read: list[int] = []
+    crc32 = zlib.crc32
+
+    def counted(data: bytes, value: int = 0) -> int:
+        read.append(len(data))
+        return crc32(data, value)
+
+    monkeypatch.setattr(zlib, "crc32", counted)
+    for index in range(1, 6):
+        differ.show_entry(entry(0, "a" * 1000 + "b" * index, index), process=1)
+        append = next_append(differ)
+        assert append.tail is not None
+        assert append.tail.crc32 == crc32(b"a" * 1000 + b"b" * index)
+    assert read == [1000, 1, 1, 1, 1, 1]
 
 
 def test_a_tail_with_more_truncated_is_sent_whole() -> None:
@@ -146,7 +189,7 @@ def test_only_the_time_of_a_tail_may_change() -> None:
     differ.show_entry(entry(0, "a", 9), process=1)
     append = next_append(differ)
     assert append.tail is not None
-    assert append.tail.delta == Delta(1, b"")
+    assert append.tail.delta == Delta.keeping(1, b"")
 
 
 def test_after_welcome_the_stored_tail_is_the_base_where_it_is_a_prefix() -> None:
@@ -154,7 +197,7 @@ def test_after_welcome_the_stored_tail_is_the_base_where_it_is_a_prefix() -> Non
     differ.show_list([entry(0, "a"), entry(1, "bcd", 9)], process=1)
     append = next_append(differ)
     assert append.tail is not None
-    assert append.tail.delta == Delta(2, b"d")
+    assert append.tail.delta == Delta.keeping(2, b"d")
     assert append.entries == ()
     assert not append.open_epoch
 

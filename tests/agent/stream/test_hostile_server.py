@@ -109,7 +109,6 @@ async def ends(
 @pytest.mark.parametrize(
     "messages",
     [
-        welcome(epoch=1, entries=1, tail=tail(type=7)),
         [pb.ServerMessage(welcome=pb.Welcome(epoch=1, entries=1, tail=pb.Welcome.Tail()))],
         welcome(epoch=1, entries=1, tail=tail(id=-1)),
         welcome(epoch=1, entries=1, tail=tail(content_bytes=-1)),

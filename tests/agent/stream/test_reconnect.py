@@ -61,6 +61,7 @@ def test_a_session_that_is_lost_again_and_again_backs_off_until_something_was_st
     ("code", "info"),
     [
         (grpc.StatusCode.INVALID_ARGUMENT, "PROTOCOL_VIOLATION"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "UNSUPPORTED"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, None),
         (grpc.StatusCode.INTERNAL, "COMMIT_REFUSED"),
         (grpc.StatusCode.DATA_LOSS, "LOG_CORRUPT"),

@@ -34,8 +34,9 @@ async def test_one_append_is_under_way_and_later_changes_are_sent_after_its_ack(
         await until(lambda: len(session.appends) == 2)
         second = session.appends[1]
         assert second.sequence == 2
-        assert second.tail.keep_bytes == 1
-        assert second.tail.text.endswith(" 49 50")
+        [piece] = second.tail.content.pieces
+        assert piece.bytes == 1
+        assert piece.text.endswith(" 49 50")
         assert [entry.content for entry in second.entries] == ["next", "answer"]
         assert server.store.contents[-1] == "answer"
 

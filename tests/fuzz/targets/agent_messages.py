@@ -235,6 +235,8 @@ class _Stream:
             assert welcome.tail.content_bytes == len(tail.content)
             assert welcome.tail.content_sha256 == content_hash(tail.content)
             assert welcome.tail.dropped_bytes == tail.dropped_bytes
+            names = (welcome.tail.source_id, welcome.tail.name, welcome.tail.call_id)
+            assert names == tail.names
             time = welcome.tail.time
             assert (time.seconds, time.nanos) == tail.time
 

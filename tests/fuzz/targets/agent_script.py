@@ -7,12 +7,16 @@ from enum import Enum, auto
 
 from google.protobuf.message import DecodeError
 
+from tasklogs.log.delta import Delta
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 from tests.fuzz.byte_reader import ByteReader
 from tests.fuzz.targets.log_model import LogModel
+from tests.support.fixtures.content_deltas import content_delta, cut
 
 _CHARACTERS = ("a", "b", "\n", "€", "𝄞", "\0", "\u202e", "\x1b[2J", "é", "x" * 40)
+_TYPES = types.TaskLogType.values()[1:]
+_NAMES = (("", "", ""), ("", "bash", "c€"), ("m\0", "", ""), ("s" * 255, "n" * 255, "c" * 255))
 _MIB = 1024 * 1024
 _MAX_ID = 2**31 - 1
 _IDS = (-1, 0, 1, 2**31 - 1, -(2**31))
@@ -131,8 +135,14 @@ class Script:
         tail = self._log.epochs[-1][-1]
         change.id = tail.id
         self._set_time(change)
-        change.keep_bytes = max(0, len(tail.content) - self._reader.one_of((0, 0, 0, 3, 4, 1)))
-        change.text = self._text()
+        if self._reader.chance(96):
+            pieces = 1 + self._reader.below(4)
+            cuts = [(self._reader.byte(), self._reader.byte(), self._text()) for _ in range(pieces)]
+            delta = cut(tail.content, cuts)
+        else:
+            kept = max(0, len(tail.content) - self._reader.one_of((0, 0, 0, 3, 4, 1)))
+            delta = Delta.keeping(kept, self._text().encode())
+        change.content.CopyFrom(content_delta(tail.content, delta))
 
     def _add(self, entry: types.TaskLogEntry, log: LogModel) -> None:
         gap = self._reader.below(4)
@@ -140,7 +150,9 @@ class Script:
         last_id = max(current[-1].id if current else -1, self._withdrawn_id)
         # 3: the whole tail again
         entry.id = last_id if gap == 3 and log.has_tail else min(last_id + 1 + gap, _MAX_ID)
-        entry.type = types.TASK_LOG_TYPE_OUTPUT
+        # The same for each version of an entry, because neither may change.
+        entry.type = _TYPES[entry.id % len(_TYPES)]
+        entry.source_id, entry.name, entry.call_id = _NAMES[entry.id % len(_NAMES)]
         self._set_time(entry)
         entry.content = self._text()
 
@@ -159,7 +171,7 @@ class Script:
             case 2:
                 append.tail.id = reader.one_of(_IDS)
             case 3:
-                append.tail.keep_bytes = reader.one_of((-1, 2**62, 1, 2, 3))
+                self._spoil_delta(append.tail)
             case 4 if entry is not None:
                 entry.id = reader.one_of(_IDS)
             case 5 if entry is not None:
@@ -174,6 +186,22 @@ class Script:
                 append.tail.time.nanos = reader.one_of(_NANOS)
             case _:
                 append.waited_ms = reader.one_of((-(2**31), 0, 2**31 - 1))
+
+    def _spoil_delta(self, tail: pb.TailDelta) -> None:
+        reader, content = self._reader, tail.content
+        match reader.below(6):
+            case 0:
+                tail.ClearField("content")
+            case 1:
+                content.ClearField("crc32")
+            case 2:
+                content.crc32 ^= 1
+            case 3:
+                content.pieces.add(bytes=reader.one_of((-1, 2**62, 1, 2, 3)))
+            case 4:
+                setattr(content.pieces.add(), "from", reader.one_of((-1, 2**62, 1, 2, 3)))
+            case _:
+                del content.pieces[:]
 
     def _text(self) -> str:
         form = self._reader.byte()

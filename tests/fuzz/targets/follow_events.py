@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import grpc
 from google.protobuf.message import DecodeError
 
+from tasklogs import delta_codec
 from tasklogs.client.backoff import ReconnectWaits
 from tasklogs.client.credentials import Credentials
 from tasklogs.client.events import (
@@ -23,6 +24,7 @@ from tasklogs.client.events import (
 )
 from tasklogs.client.follow import Follow
 from tasklogs.errors import TaskLogsRpcError
+from tasklogs.log.delta import Delta, Piece
 from tasklogs.v1 import task_logs_pb2 as pb
 from tests.fuzz.loop import Loop
 from tests.fuzz.pieces import joined, split
@@ -32,6 +34,7 @@ from tests.support.fakes.log_server import (
     ACTIVE,
     PAUSED,
     caught_up,
+    change,
     delta,
     entries,
     entry,
@@ -40,6 +43,7 @@ from tests.support.fakes.log_server import (
     status,
     withdrawn,
 )
+from tests.support.fixtures.content_deltas import content_delta, result_of
 
 _CODES = list(grpc.StatusCode)
 _BREAK = b"!"
@@ -72,13 +76,15 @@ class FollowEvents(Target):
             entries("c", entry(0, "hello", 2), entry(1, "", 3)),
             delta("d", 1, 3, 4, 0, text, crc32=zlib.crc32(text.encode())),
             delta("e", 1, 4, 5, 3, "!", crc32=zlib.crc32("aü!".encode())),
+            change("e", 1, 5, 6, content_delta("aü!", Delta((Piece(3, 1), Piece(0, 3, b"?"))))),
             caught_up("e"),
             progress("e"),
-            withdrawn("f", 1, 6),
+            withdrawn("f", 1, 7),
         ]
         said = [one.SerializeToString() for one in grows]
         unavailable, unauthenticated = _BREAK + b"\x0e", _BREAK + b"\x10"
         yield joined(said)
+        yield joined([*said[:3], change("d", 1, 3, 4, None).SerializeToString(), *said])
         yield joined([*said[:5], unavailable, said[0], said[4], *said[3:]])
         yield joined([*said[:4], b"\xff\xff", *said])
         yield joined([*said[:3], unauthenticated, said[0], unauthenticated, *said])
@@ -137,20 +143,21 @@ class _View:
                 self._grow(event.revision)
 
     def _entries(self, event: EntriesChanged) -> None:
-        for change in event.changes:
-            one, key = change.entry, (event.epoch, change.entry.id)
+        for changed in event.changes:
+            one, key = changed.entry, (event.epoch, changed.entry.id)
             self._grow(one.revision)
             assert len(one.content.encode()) <= _ENTRY_BYTES
-            if change.replaces is None:
-                assert change.appended == one.content
-                assert change.kept == 0
+            if changed.replaces is None:
+                assert changed.appended == one.content
+                assert changed.kept == 0
             else:
                 revision, before = self._contents[key]
-                assert change.replaces == revision
-                assert 0 <= change.kept <= len(before)
-                assert one.content.startswith(before[: change.kept])
-                if change.appended is not None:
-                    assert one.content.endswith(change.appended)
+                assert changed.replaces == revision
+                assert 0 <= changed.kept <= len(before)
+                assert one.content.startswith(before[: changed.kept])
+                if changed.appended is not None:
+                    assert one.content.endswith(changed.appended)
+                    assert changed.kept in (0, len(before))
             self._contents[key] = (one.revision, one.content)
 
     def _grow(self, revision: int) -> None:
@@ -207,13 +214,15 @@ class _Stream:
             whole = {(one.id, one.revision, one.content) for one in said.entries.logs}
             assert {(one.id, one.revision, one.content) for one in event.entries} <= whole
             return
-        [shown], change = event.entries, said.delta
+        [shown], sent = event.entries, said.delta
         content = shown.content.encode()
-        assert (shown.id, shown.revision) == (change.id, change.revision)
-        bases = self._sent[change.epoch, change.id, change.base_revision]
-        assert content in [base[: change.keep_bytes] + change.text.encode() for base in bases]
-        assert not change.HasField("content_crc32") or zlib.crc32(content) == change.content_crc32
-        self._sent[change.epoch, change.id, change.revision].append(content)
+        assert (shown.id, shown.revision) == (sent.id, sent.revision)
+        bases = self._sent[sent.epoch, sent.id, sent.base_revision]
+        pieces = delta_codec.decode(sent.content)
+        assert content in [result_of(base, pieces) for base in bases]
+        assert sent.content.HasField("crc32")
+        assert zlib.crc32(content) == sent.content.crc32
+        self._sent[sent.epoch, sent.id, sent.revision].append(content)
 
 
 def _error(code: grpc.StatusCode, details: bytes) -> grpc.aio.AioRpcError:

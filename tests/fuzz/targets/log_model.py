@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field, replace
 
+from tasklogs import delta_codec
 from tasklogs.log import digest
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.delta import DeltaError, apply
+from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 
@@ -54,14 +57,19 @@ class LogModel:
         if not self.has_tail:
             return None
         tail = self.epochs[-1][-1]
-        if change.id != tail.id or not 0 <= change.keep_bytes <= len(tail.content):
+        if change.id != tail.id or not change.content.HasField("crc32"):
             return None
-        content = tail.content[: change.keep_bytes] + change.text.encode()
+        try:
+            content = apply(tail.content, delta_codec.decode(change.content))
+        except DeltaError:
+            return None
+        if zlib.crc32(content) != change.content.crc32:
+            return None
         time = Time(change.time.seconds, change.time.nanos)
         return self._ending_with(self.epochs[-1][:-1], replace(tail, time=time, content=content))
 
     def _with(self, message: types.TaskLogEntry) -> LogModel | None:
-        if not self.epochs or message.type not in (1, 2):
+        if not self.epochs or message.type not in types.TaskLogType.values()[1:]:
             return None
         entry = Entry(
             id=message.id,
@@ -69,6 +77,7 @@ class LogModel:
             time=Time(message.time.seconds, message.time.nanos),
             content=message.content.encode(),
             dropped_bytes=message.dropped_bytes,
+            names=Names(message.source_id, message.name, message.call_id),
         )
         current = self.epochs[-1]
         if self.has_tail and current[-1].id == entry.id:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.v1 import task_logs_pb2
 from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.domain.status import Facts
@@ -188,6 +188,7 @@ class MemoryStore:
                     time=Time(read.time.seconds, read.time.nanos),
                     content=read.content.encode(),
                     dropped_bytes=read.dropped_bytes,
+                    names=Names(read.source_id, read.name, read.call_id),
                 )
             )
         if self._rows.parts:

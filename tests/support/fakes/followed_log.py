@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from tasklogs.log.delta import diff
 from tasklogs.v1 import task_logs_pb2
-from tests.support.fakes.log_server import Response, delta, entries, entry, epoch_started, withdrawn
+from tests.support.fakes.log_server import (
+    Response,
+    change,
+    entries,
+    entry,
+    epoch_started,
+    withdrawn,
+)
+from tests.support.fixtures.content_deltas import content_delta, piecewise
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,11 @@ class FollowedLog:
         if tail is not None:
             self._put(tail.id, tail.content[:keep] + text)
 
+    def cut_tail(self, at: int, text: str) -> None:
+        tail = self.tail
+        if tail is not None:
+            self._put(tail.id, text + tail.content[:at] + tail.content[at + 1 :])
+
     def withdraw(self) -> None:
         tail = self.tail
         if tail is not None:
@@ -83,14 +95,12 @@ class FollowedLog:
                 str(each.revision), entry(each.id, each.content, each.revision), epoch=each.epoch
             )
         else:
-            keep, text = diff(base.content.encode(), each.content.encode())
-            message = delta(
+            message = change(
                 str(each.revision),
                 each.id,
                 base.revision,
                 each.revision,
-                keep,
-                text.decode(),
+                content_delta(base.content, piecewise(base.content, each.content)),
                 each.epoch,
             )
         if sent is not None:

@@ -7,8 +7,9 @@ stream (Refusal, END, HOLD, or an asyncio.Event to wait for). When none is left,
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import Enum, auto
 from typing import TypeAlias
 
@@ -18,6 +19,8 @@ from google.protobuf import message_factory
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tasklogs import delta_codec
+from tasklogs.log.delta import Delta, DeltaError, apply
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 from tests.client.scripted_server import Refusal
 
@@ -84,6 +87,7 @@ class LogServer:
             steps = self.play(request)
         else:
             steps = _each(self.streams.pop(0) if self.streams else [HOLD])
+        sent = b""
         try:
             async for step in steps:
                 match step:
@@ -96,7 +100,10 @@ class LogServer:
                     case Fate.HOLD:
                         self.held.set()
                         await asyncio.Future()
+                    case bytes():
+                        yield step
                     case _:
+                        sent = with_checksum(step, sent)
                         yield step
         except (asyncio.CancelledError, GeneratorExit):
             # The cancellation may come at any step, also while a message is being sent.
@@ -147,6 +154,23 @@ async def _each(steps: Sequence[Step]) -> AsyncIterator[Step]:
         yield step
 
 
+def with_checksum(message: Response, sent: bytes) -> bytes:
+    """Add the checksum to a delta that has none. Return the content of the last entry.
+
+    `sent`: the content that the stream sent last. A delta that does not fit gets that of its base.
+    """
+    if message.entries.logs:
+        return message.entries.logs[-1].content.encode()
+    if message.delta.WhichOneof("form") != "content":
+        return sent
+    content = message.delta.content
+    with suppress(DeltaError):
+        sent = apply(sent, delta_codec.decode(content))
+    if not content.HasField("crc32"):
+        content.crc32 = zlib.crc32(sent)
+    return sent
+
+
 def _encode(message: Message | Raw) -> bytes:
     return message if isinstance(message, bytes) else message.SerializeToString()
 
@@ -189,9 +213,26 @@ def delta(
     keep: int,
     text: str,
     epoch: int = 1,
+    *,
     crc32: int | None = None,
 ) -> Response:
-    """Return a change of the tail: `keep` bytes of revision `base`, then `text`."""
+    """Return a change of the tail: `keep` bytes of revision `base`, then `text`.
+
+    Without `crc32` the stream that sends it adds the checksum.
+    """
+    pieces = Delta.keeping(keep, text.encode())
+    return change(cursor, entry_id, base, revision, delta_codec.encode(pieces, crc32), epoch)
+
+
+def change(
+    cursor: str,
+    entry_id: int,
+    base: int,
+    revision: int,
+    content: types_pb2.ContentDelta | None,
+    epoch: int = 1,
+) -> Response:
+    """Return any change of the tail. `content` None: in a form that no client knows."""
     return Response(
         cursor=cursor,
         delta=task_logs_pb2.EntryDelta(
@@ -199,9 +240,7 @@ def delta(
             id=entry_id,
             base_revision=base,
             revision=revision,
-            content=types_pb2.ContentDelta(
-                pieces=[types_pb2.ContentDelta.Piece(bytes=keep, text=text)], crc32=crc32
-            ),
+            content=content,
         ),
     )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
+from tasklogs import delta_codec
 from tasklogs.log import digest
-from tasklogs.log.delta import Delta, patch
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.delta import apply
+from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs.v1 import task_agents_pb2 as pb
 
@@ -31,6 +34,9 @@ class ReferenceStore:
 
     epochs: list[Epoch] = field(default_factory=list)
     revision: int = 0
+    features: Sequence[str] = ("content_delta_pieces", "entry_names")
+    entry_types: Sequence[EntryType] = tuple(EntryType)
+    """Empty: INPUT and OUTPUT, and Welcome names none."""
 
     @property
     def entries(self) -> list[Entry]:
@@ -41,6 +47,8 @@ class ReferenceStore:
         return [entry.content.decode() for entry in self.entries]
 
     def apply(self, append: pb.LogAppend) -> None:
+        parts = append.open_epoch or append.withdraw_tail or append.HasField("tail")
+        _check(bool(parts or append.entries), "no part")
         if append.open_epoch:
             _check(not append.withdraw_tail and not append.HasField("tail"), "opens, and more")
             self.epochs.append(Epoch())
@@ -60,12 +68,12 @@ class ReferenceStore:
     def _grow(self, epoch: Epoch, change: pb.TailDelta) -> None:
         _check(epoch.has_tail and epoch.entries[-1].id == change.id, "not the tail")
         tail = epoch.entries[-1]
-        content = bytearray(tail.content)
-        piece = change.content.pieces[0]
-        patch(content, Delta(piece.bytes, piece.text.encode()))
-        _check(len(content) <= MAX_CONTENT_BYTES, "too long")
+        _check(change.WhichOneof("form") == "content", "an unknown form")
+        content = apply(tail.content, delta_codec.decode(change.content))
+        _check(change.content.HasField("crc32"), "no checksum")
+        _check(change.content.crc32 == zlib.crc32(content), "the checksum is wrong")
         at = Time(change.time.seconds, change.time.nanos)
-        epoch.entries[-1] = Entry(tail.id, tail.type, at, bytes(content), tail.dropped_bytes)
+        epoch.entries[-1] = replace(tail, time=at, content=content)
         self.revision += 1
 
     def _add(self, epoch: Epoch, message: object) -> None:
@@ -79,10 +87,16 @@ class ReferenceStore:
             Time(message.time.seconds, message.time.nanos),
             message.content.encode(),
             message.dropped_bytes,
+            Names(message.source_id, message.name, message.call_id),
         )
+        known = self.entry_types or (EntryType.INPUT, EntryType.OUTPUT)
+        _check(entry.type in known, "a type that Welcome does not name")
+        named = "entry_names" in self.features or not any(entry.names)
+        _check(named, "names that Welcome does not allow")
         _check(len(entry.content) <= MAX_CONTENT_BYTES, "too long")
         if epoch.has_tail and epoch.entries[-1].id == entry.id:
             _check(epoch.entries[-1].type == entry.type, "the tail changes its type")
+            _check(epoch.entries[-1].names == entry.names, "the tail changes its names")
             epoch.entries[-1] = entry
         else:
             higher = not epoch.entries or entry.id > epoch.entries[-1].id
@@ -99,6 +113,8 @@ class ReferenceStore:
         welcome.limits.window_bytes = window_bytes
         welcome.limits.entry_bytes = MAX_CONTENT_BYTES
         welcome.digest = digest.EMPTY
+        welcome.features.extend(self.features)
+        welcome.entry_types.extend(self.entry_types)  # type: ignore[arg-type]
         if self.epochs:
             epoch = self.epochs[-1]
             welcome.entries = len(epoch.entries)
@@ -112,6 +128,9 @@ class ReferenceStore:
                 welcome.tail.content_bytes = len(tail.content)
                 welcome.tail.content_sha256 = digest.content_hash(tail.content)
                 welcome.tail.dropped_bytes = tail.dropped_bytes
+                welcome.tail.source_id = tail.names.source_id
+                welcome.tail.name = tail.names.name
+                welcome.tail.call_id = tail.names.call_id
         return welcome
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tasklogs.errors import TaskLogsRpcError
 from tasklogs.v1 import task_logs_pb2, task_logs_pb2_grpc, tasks_pb2, tasks_pb2_grpc
-from tests.store.logs import ENTRY_COLUMNS, Connection, entry_row
+from tests.store.logs import ENTRY_COLUMNS, Connection, entry_record, entry_row
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.server import Server
@@ -36,10 +36,7 @@ async def fill(sql: Connection, task_id: UUID) -> None:
     rows = (entry_row(1, number, number + 2, b"x" * 200) for number in range(ROWS))
     await sql.copy_records_to_table(
         "log_entries",
-        records=(
-            (task_id, row.epoch, row.ordinal, row.id, row.revision, row.head, row.content)
-            for row in rows
-        ),
+        records=(entry_record(task_id, row) for row in rows),
         columns=ENTRY_COLUMNS,
     )
     await sql.execute("INSERT INTO log_events VALUES ($1, 1, 1)", task_id)

@@ -34,7 +34,8 @@ from tasklogs.v1 import tasks_pb2, types_pb2
 from tasklogs_server.store.log_changes import LogChanges
 from tests.reads.follow_reader import Reader, reading
 from tests.reads.follow_view import Key, View
-from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
+from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta, tail_pieces
+from tests.support.fixtures.content_deltas import CUTS, Cuts, cut, result_of
 from tests.support.fixtures.server import MakeServer, Server
 
 T = TypeVar("T")
@@ -140,6 +141,19 @@ class FollowMachine(RuleBasedStateMachine):
             kept = tail.content[: round(share * len(tail.content))]
             self._tail = _Tail(tail.id, kept + text)
             self._append(time, tail=tail_delta(tail.id, len(kept.encode()), text))
+
+    @precondition(lambda self: self._agent is not None)
+    @rule(changes=st.lists(CUTS, min_size=1, max_size=4), time=times)
+    def rearrange(self, changes: list[Cuts], time: float) -> None:
+        """Make the tail of pieces of itself and texts, with or without time for commits."""
+        for cuts in changes:
+            tail = self._tail
+            if tail is None:
+                return
+            before = tail.content.encode()
+            pieces = cut(before, cuts)
+            self._tail = _Tail(tail.id, result_of(before, pieces).decode())
+            self._append(time, tail=tail_pieces(tail.id, pieces))
 
     @precondition(lambda self: self._agent is not None)
     @rule(text=texts, time=times)
@@ -262,6 +276,7 @@ class FollowMachine(RuleBasedStateMachine):
         self._next_id = 0 if last is None else last.id + 1
         has_tail = last is not None and self._agent.welcome.HasField("tail")
         self._tail = _Tail(last.id, last.content) if has_tail and last is not None else None
+        self._agent.tail = last.content.encode() if last is not None else b""
 
     async def _disconnect(self, *, in_order: bool) -> None:
         assert self._agent is not None

@@ -93,6 +93,7 @@ class Writer:
         id_, length = -1, 0
         if read.logs:
             id_, length = read.logs[0].id, len(read.logs[0].content)
+            agent.tail = read.logs[0].content.encode()
         if not agent.welcome.HasField("tail"):
             length = 100  # there is no entry to grow
         if read.epoch == 0:

@@ -4,7 +4,7 @@ Records of `wire.jsonl`, each with the pid of its process and the number of its 
 
     hello
     welcome   epoch, entries, revision, tail: [id, bytes, sha256] or null
-    append    sequence, open_epoch, withdraw_tail, tail: [id, keep_bytes, text] or null,
+    append    sequence, open_epoch, withdraw_tail, tail: [id, [[from, bytes, text], ...]] or null,
               entries: [[id, type, content], ...]
     ack       sequence
     sync, sync_done, sync_failed   id
@@ -21,6 +21,7 @@ from typing import Any
 
 import grpc
 
+from tasklogs import delta_codec
 from tasklogs.agent import run
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
@@ -73,9 +74,14 @@ def _sent(message: pb.AgentMessage) -> dict[str, Any] | None:
         "sequence": append.sequence,
         "open_epoch": append.open_epoch,
         "withdraw_tail": append.withdraw_tail,
-        "tail": [tail.id, tail.keep_bytes, tail.text] if append.HasField("tail") else None,
+        "tail": [tail.id, _pieces(tail)] if append.HasField("tail") else None,
         "entries": [[one.id, one.type, one.content] for one in append.entries],
     }
+
+
+def _pieces(tail: pb.TailDelta) -> list[tuple[int, int, str]]:
+    pieces = delta_codec.decode(tail.content).pieces
+    return [(start, length, text.decode()) for start, length, text in pieces]
 
 
 def _heard(message: pb.ServerMessage) -> dict[str, Any] | None:

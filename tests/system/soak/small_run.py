@@ -50,11 +50,11 @@ def _wire() -> list[Record]:
         {"t": 10.31, "kind": "ack", "sequence": 1},
         _append(11.11, 2, entries=[[1, 1, QUESTION], [2, 2, ""]]),
         {"t": 11.12, "kind": "ack", "sequence": 2},
-        _append(12.01, 3, tail=[2, 0, ANSWER[0:3]]),
+        _append(12.01, 3, tail=[2, [[0, 0, ANSWER[0:3]]]]),
         {"t": 12.02, "kind": "ack", "sequence": 3},
-        _append(13.01, 4, tail=[2, 3, ANSWER[3:7]]),
+        _append(13.01, 4, tail=[2, [[0, 3, ANSWER[3:7]]]]),
         {"t": 13.02, "kind": "ack", "sequence": 4},
-        _append(14.01, 5, tail=[2, 7, ANSWER[7:]]),
+        _append(14.01, 5, tail=[2, [[0, 7, ANSWER[7:]]]]),
         {"t": 14.02, "kind": "ack", "sequence": 5},
     ]
     return [{"pid": 1, "stream": 1, **record} for record in records]

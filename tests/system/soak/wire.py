@@ -120,9 +120,11 @@ def _apply(record: Record, stream: _Stream) -> Append:
         stream.tail = None
     changes: list[tuple[int, str]] = []
     if record["tail"] is not None:
-        entry_id, keep_bytes, text = record["tail"]
-        before = stream.tail[1] if stream.tail is not None else ""
-        content = before.encode()[:keep_bytes].decode() + text
+        entry_id, pieces = record["tail"]
+        before = (stream.tail[1] if stream.tail is not None else "").encode()
+        content = "".join(
+            before[start : start + length].decode() + text for start, length, text in pieces
+        )
         changes.append((entry_id, mark(content)))
         stream.tail = (entry_id, content)
     for entry_id, _, content in record["entries"]:

@@ -26,6 +26,13 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "The server accepted the agent. `epoch` and `entries` describe the stored log.",
     ),
     LogEvent(
+        "entries.omitted",
+        "warning",
+        ("count", "types"),
+        "The server does not store entries of these types. The agent leaves them out of what it"
+        " sends, and logs the first ones of each stream. Update the server.",
+    ),
+    LogEvent(
         "stream.ended",
         "warning",
         ("code", "reason", "info", "again_in_seconds"),

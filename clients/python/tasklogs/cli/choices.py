@@ -30,6 +30,32 @@ def choice_option(enum: type[IntEnum], help_text: str, *, show_default: str | bo
     )
 
 
+def choices_option(enum: type[IntEnum], name: str, help_text: str, *, show_default: str) -> Any:
+    """An option of type `list[str]` that gives names of members of `enum`.
+
+    They are typed as for choice_option, separated by commas, in one option or in several. Use
+    `names_in` on the value: Typer parses each option alone.
+    """
+    parse, names = _parser(enum), [typed_name(value) for value in enum if value]
+
+    def check(text: str) -> str:
+        return ",".join(parse(one.strip()) for one in text.split(","))
+
+    return typer.Option(
+        name,
+        parser=check,
+        metavar=f"<{'|'.join(names)}>,...",
+        autocompletion=lambda: names,
+        show_default=show_default,
+        help=help_text,
+    )
+
+
+def names_in(options: list[str] | None) -> list[str]:
+    """Return all names that the options of a choices_option gave."""
+    return [name for option in options or () for name in option.split(",")]
+
+
 def _parser(enum: type[IntEnum]) -> Callable[[str], str]:
     members = {typed_name(value): value.name for value in enum if value}
 

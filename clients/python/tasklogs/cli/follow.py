@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol
@@ -23,7 +23,7 @@ from tasklogs.cli.rpc_failure import describe, in_words, without_code
 from tasklogs.cli.target import Target
 from tasklogs.client.client import TaskLogsClient
 from tasklogs.client.events import FollowEvent, Reconnected, Reconnecting
-from tasklogs.enums import LogSource
+from tasklogs.enums import LogSource, TaskLogType
 from tasklogs.errors import CursorExpired, TaskLogsRpcError
 
 
@@ -46,6 +46,7 @@ def follow_log(
     source: LogSource | None,
     tail: int | None,
     cursor: str | None,
+    types: Sequence[TaskLogType],
     as_lines: bool,
     raw: bool,
     target: Target,
@@ -57,7 +58,7 @@ def follow_log(
     from_the_start = tail != 0 and cursor is None
     printer = FollowLines() if as_lines else _text_printer(task, raw, from_the_start)
     try:
-        asyncio.run(_follow(printer, task, source, tail, cursor, target))
+        asyncio.run(_follow(printer, task, source, tail, cursor, types, target))
     except KeyboardInterrupt:
         printer.finish()
         sys.stdout.flush()
@@ -77,6 +78,7 @@ async def _follow(
     source: LogSource | None,
     tail: int | None,
     cursor: str | None,
+    types: Sequence[TaskLogType],
     target: Target,
 ) -> None:
     connections = _Connections(printer, target.server)
@@ -86,6 +88,7 @@ async def _follow(
             source=source,
             tail=tail,
             cursor=cursor,
+            types=types,
             # The text printers use it to see that an entry rests. Programs do not need it.
             progress=not isinstance(printer, FollowLines),
             connect_timeout=timedelta(seconds=target.timeout_seconds),

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from tasklogs.cli.choices import choice_option
+from tasklogs.cli.choices import choice_option, choices_option, names_in
 from tasklogs.cli.options import (
     TaskArgument,
     check_int32,
     check_seconds,
 )
 from tasklogs.cli.target import Target, connects
-from tasklogs.enums import LogSource
+from tasklogs.enums import LogSource, TaskLogType
 
 
 class LogOutput(StrEnum):
@@ -43,6 +43,15 @@ def logs(
             callback=check_int32(0),
             show_default="all",
             help="Print only the last N entries.",
+        ),
+    ] = None,
+    types: Annotated[
+        list[str] | None,
+        choices_option(
+            TaskLogType,
+            "--types",
+            "Print only entries of these types, separated by commas. --tail counts these alone.",
+            show_default="all",
         ),
     ] = None,
     output: Annotated[
@@ -115,9 +124,10 @@ def logs(
     """
     if raw is not None and output is not LogOutput.TEXT:
         raise typer.BadParameter("only with -o text", param_hint="--raw / --escaped")
+    wanted = [TaskLogType[name] for name in names_in(types)]
     if follow:
         _refuse_what_only_a_read_has(tail, output, epoch, max_staleness, cursor)
-        _follow(task, source, tail, cursor, output, raw, target)
+        _follow(task, source, tail, cursor, wanted, output, raw, target)
         return
     if cursor is not None:
         raise typer.BadParameter("needs -f", param_hint="--cursor")
@@ -125,9 +135,10 @@ def logs(
 
     from tasklogs.cli.connection import Connection
     from tasklogs.cli.render import log_text
-    from tasklogs.v1 import task_logs_pb2
+    from tasklogs.v1 import task_logs_pb2, types_pb2
 
     request = task_logs_pb2.GetTaskLogsRequest(task=task, tail=tail, epoch=epoch)
+    request.types.extend(types_pb2.TaskLogType.ValueType(one) for one in wanted)
     if source is not None:
         request.source = task_logs_pb2.LogSource.ValueType(LogSource[source])
     if max_staleness is not None:
@@ -135,7 +146,7 @@ def logs(
     with Connection(target) as connection:
         pages = connection.pages(connection.task_logs.GetTaskLogs, request)
         first = next(pages)
-        log_text.print_notices(first, task, tail=tail, epoch=epoch)
+        log_text.print_notices(first, task, tail=tail, epoch=epoch, some_types=bool(wanted))
         match output:
             case LogOutput.TEXT:
                 log_text.print_text(first, pages, raw=_is_raw(raw))
@@ -167,6 +178,7 @@ def _follow(
     source: str | None,
     tail: int | None,
     cursor: str | None,
+    types: list[TaskLogType],
     output: LogOutput,
     raw: bool | None,
     target: Target,
@@ -179,6 +191,7 @@ def _follow(
             source=None if source is None else LogSource[source],
             tail=tail,
             cursor=cursor,
+            types=types,
             as_lines=output is LogOutput.JSONL,
             raw=_is_raw(raw),
             target=target,

@@ -5,9 +5,9 @@ Pure: no connection, no waiting.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, replace
 
+from tasklogs import delta_codec
 from tasklogs.client import decode
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import (
@@ -22,7 +22,8 @@ from tasklogs.client.events import (
 )
 from tasklogs.connection.channel import MAX_MESSAGE_BYTES
 from tasklogs.enums import TaskStatus
-from tasklogs.log.delta import Delta, DeltaError, diff, patch
+from tasklogs.log.content import Content
+from tasklogs.log.delta import MAX_PIECES, Delta, DeltaError, common_text
 from tasklogs.log.text import is_boundary
 from tasklogs.v1 import task_logs_pb2, types_pb2
 
@@ -40,7 +41,7 @@ class _Tail:
 
     epoch: int
     entry: LogEntry
-    content: bytearray
+    content: Content
     sent_by_stream: bool
     """Whether the current stream has sent it, so that its deltas can be applied to it."""
 
@@ -138,11 +139,11 @@ class Assembly:
                 tail.sent_by_stream = True
             return None
         entry = decode.entry(message)
-        content = bytearray(message.content.encode())
-        self._tail = _Tail(epoch, entry, content, sent_by_stream=True)
+        content = message.content.encode()
+        self._tail = _Tail(epoch, entry, Content(content), sent_by_stream=True)
         if tail is None:
             return EntryChange(entry=entry, appended=entry.content)
-        return _change(tail, entry, content)
+        return _change(tail.entry, bytes(tail.content.data), entry, content)
 
     def _delta(self, message: task_logs_pb2.EntryDelta, cursor: str) -> EntriesChanged | None:
         if message.revision <= self._revision:
@@ -154,37 +155,31 @@ class Assembly:
                 f" {message.base_revision}, which is not what this stream sent last"
             )
         before = tail.entry
-        piece = message.content.pieces[0]
-        extends = piece.bytes == len(tail.content)
-        delta = Delta(piece.bytes, piece.text.encode())
-        if message.content.crc32 != _crc32(tail, delta):
-            raise WrongDelta(f"a delta for entry {message.id} does not give the server's content")
-        if max(0, piece.bytes) + len(delta.text) > _MAX_ENTRY_BYTES:
-            raise WrongDelta(f"a delta makes entry {message.id} longer than the limit")
+        delta, crc32 = _content_delta(message)
+        appends = delta.is_prefix and delta.kept_bytes == len(tail.content)
+        replaced = b"" if appends else bytes(tail.content.data)
         try:
-            patch(tail.content, delta)
+            tail.content.patch(delta, crc32=crc32, limit_bytes=_MAX_ENTRY_BYTES)
         except DeltaError as error:
             raise WrongDelta(f"a delta for entry {message.id} {error}") from error
-        if extends:
-            content, kept = before.content + piece.text, len(before.content)
-        else:
-            content = tail.content.decode()
-            kept = len(content) - len(piece.text)
+        text = delta.pieces[0].text.decode() if appends else ""
         self._revision = message.revision
+        has_time = message.HasField("time")
         tail.entry = replace(
             before,
-            content=content,
-            time_ns=decode.nanoseconds(message.time)
-            if message.HasField("time")
-            else before.time_ns,
+            content=before.content + text if appends else tail.content.data.decode(),
+            time_ns=decode.nanoseconds(message.time) if has_time else before.time_ns,
             revision=message.revision,
         )
-        change = EntryChange(
-            entry=tail.entry,
-            replaces=before.revision,
-            kept=kept,
-            appended=piece.text if extends else None,
-        )
+        if appends:
+            change = EntryChange(
+                entry=tail.entry,
+                replaces=before.revision,
+                kept=len(before.content),
+                appended=text,
+            )
+        else:
+            change = _change(before, replaced, tail.entry, bytes(tail.content.data))
         return EntriesChanged(cursor=cursor, epoch=message.epoch, changes=(change,))
 
     def _withdrawn(
@@ -210,22 +205,35 @@ class Assembly:
         return True
 
 
-def _crc32(tail: _Tail, delta: Delta) -> int:
-    kept = zlib.crc32(memoryview(tail.content)[: max(0, delta.keep_bytes)])
-    return zlib.crc32(delta.text, kept)
+def _content_delta(message: task_logs_pb2.EntryDelta) -> tuple[Delta, int]:
+    """Return the delta and the checksum of its result. Raises WrongDelta if it is incomplete."""
+    if message.WhichOneof("form") != "content":
+        raise WrongDelta(f"a delta for entry {message.id} has a form that is not known here")
+    content = message.content
+    if not content.HasField("crc32"):
+        raise WrongDelta(f"a delta for entry {message.id} has no checksum")
+    if not 1 <= len(content.pieces) <= MAX_PIECES:
+        raise WrongDelta(f"a delta for entry {message.id} has {len(content.pieces)} pieces")
+    return delta_codec.decode(content), content.crc32
 
 
-def _change(before: _Tail, entry: LogEntry, content: bytearray) -> EntryChange:
-    """Return how a whole entry differs from what was yielded of it before."""
-    replaces = before.entry.revision
-    lost = entry.dropped_bytes - before.entry.dropped_bytes
-    if 0 <= lost <= len(before.content) and is_boundary(before.content, lost):
+def _change(before: LogEntry, replaced: bytes, entry: LogEntry, content: bytes) -> EntryChange:
+    """Return how an entry differs from what was yielded of it before.
+
+    `replaced` and `content` are the encoded contents of `before` and `entry`.
+    """
+    lost = entry.dropped_bytes - before.dropped_bytes
+    if 0 <= lost <= len(replaced) and is_boundary(replaced, lost):
         # An entry of more than 1 MiB loses its front, but its growth may still be an append.
-        stays = len(before.content) - lost
-        if content.startswith(memoryview(before.content)[lost:]):
-            kept = 0 if lost else len(before.entry.content)
+        stays = len(replaced) - lost
+        if content.startswith(memoryview(replaced)[lost:]):
+            kept = 0 if lost else len(before.content)
             return EntryChange(
-                entry=entry, replaces=replaces, kept=kept, appended=content[stays:].decode()
+                entry=entry,
+                replaces=before.revision,
+                kept=kept,
+                appended=content[stays:].decode(),
             )
-    keep = diff(bytes(before.content), bytes(content)).keep_bytes
-    return EntryChange(entry=entry, replaces=replaces, kept=len(content[:keep].decode()))
+    kept_bytes = common_text(replaced, content)
+    kept = len(content[:kept_bytes].decode())
+    return EntryChange(entry=entry, replaces=before.revision, kept=kept)

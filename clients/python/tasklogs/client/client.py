@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -25,6 +25,7 @@ from tasklogs.enums import (
     BuildTransition,
     JobStatus,
     LogSource,
+    TaskLogType,
     TaskStatus,
 )
 from tasklogs.v1 import (
@@ -119,6 +120,7 @@ class TaskLogsClient:
         page_size: int | None = None,
         epoch: int | None = None,
         max_staleness: timedelta | None = None,
+        types: Iterable[TaskLogType] = (),
         timeout: timedelta | None = None,
     ) -> TaskLog:
         """Read a task's log: the live log if the task runs, else the stored one.
@@ -126,7 +128,8 @@ class TaskLogsClient:
         `source`: only the live log, or only the stored one. `tail`: only the last N entries; 0
         returns only the status. `page_size`: the most entries of a page (a page ends at about 1 MB
         in any case). `epoch`: an earlier conversation, numbered from 1. `max_staleness`: accept a
-        log that was brought up to date at most this long ago. `timeout` is the limit of each page.
+        log that was brought up to date at most this long ago. `types`: only entries of these types
+        (empty: all types); `tail` counts these alone. `timeout` is the limit of each page.
 
         >>> async def main() -> None:
         ...     async with TaskLogsClient("127.0.0.1:50051") as client:
@@ -147,6 +150,7 @@ class TaskLogsClient:
             tail=tail,
             page_size=page_size or 0,
             epoch=epoch,
+            types=_types(types),
         )
         if max_staleness is not None:
             request.max_staleness.FromTimedelta(max_staleness)
@@ -164,6 +168,7 @@ class TaskLogsClient:
         source: LogSource | None = None,
         tail: int | None = None,
         cursor: str | None = None,
+        types: Iterable[TaskLogType] = (),
         deltas: bool = True,
         progress: bool = False,
         connect_timeout: timedelta | None = None,
@@ -176,7 +181,8 @@ class TaskLogsClient:
         server. Begin with `tail`, the last N entries of the current epoch (None: all, 0: none), or
         with `cursor`, after an event or a read; not with both. An entry that changes is yielded
         again, whole, with the text that was appended. If it changes faster than it is read, only
-        its latest state is yielded.
+        its latest state is yielded. `types`: only entries of these types, and only their
+        withdrawals (empty: all types); `tail` counts these alone.
 
         >>> async def main() -> None:
         ...     async with TaskLogsClient("127.0.0.1:50051") as client:
@@ -215,7 +221,12 @@ class TaskLogsClient:
         follow = Follow(
             self._opened()._logs.FollowTaskLogs,
             task_logs_pb2.FollowTaskLogsRequest(
-                task=task, source=_source(source), tail=tail, cursor=cursor or "", deltas=deltas
+                task=task,
+                source=_source(source),
+                tail=tail,
+                cursor=cursor or "",
+                deltas=deltas,
+                types=_types(types),
             ),
             self._credentials,
             self._waits,
@@ -334,3 +345,7 @@ class TaskLogsClient:
 
 def _source(source: LogSource | None) -> task_logs_pb2.LogSource.ValueType:
     return task_logs_pb2.LogSource.ValueType(source or 0)
+
+
+def _types(types: Iterable[TaskLogType]) -> list[types_pb2.TaskLogType.ValueType]:
+    return [types_pb2.TaskLogType.ValueType(one) for one in types]

@@ -26,6 +26,9 @@ def entry(message: types_pb2.TaskLogEntry) -> LogEntry:
         time_ns=nanoseconds(message.time),
         revision=message.revision,
         dropped_bytes=message.dropped_bytes,
+        source_id=message.source_id,
+        name=message.name,
+        call_id=message.call_id,
     )
 
 

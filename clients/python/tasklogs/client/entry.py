@@ -26,6 +26,12 @@ class LogEntry:
     """When it was written or last changed, by the task app: nanoseconds since 1970 (UTC)."""
     revision: int
     dropped_bytes: int = 0
+    source_id: str = ""
+    """The message's id in the source that the agent reads; empty if the source has no such ids."""
+    name: str = ""
+    """The tool's name, for TOOL_CALL and TOOL_RESULT."""
+    call_id: str = ""
+    """Joins a tool's result to its call: both have the same `call_id`."""
 
     @property
     def time(self) -> datetime:

@@ -12,11 +12,15 @@ from tasklogs.log.entry import Entry, Time
 
 @dataclass(frozen=True, slots=True)
 class TailChange:
-    """The tail `id` grew or was rewritten: a delta to what this session sent of it before."""
+    """The tail `id` grew or was rewritten: a delta to what this session sent of it before.
+
+    `crc32`: that of the resulting content. None: it is not checked. An agent always sends it.
+    """
 
     id: int
     time: Time
     delta: Delta
+    crc32: int | None = None
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class Append:
     @cached_property
     def content_bytes(self) -> int:
         """The most that it adds to the log's content; less where it replaces some."""
-        text = 0 if self.tail is None else len(self.tail.delta.text)
-        return text + sum(len(entry.content) for entry in self.entries)
+        added = 0 if self.tail is None else self.tail.delta.most_added_bytes
+        return added + sum(len(entry.content) for entry in self.entries)
 
     @property
     def most_rows(self) -> int:

@@ -7,22 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasklogs.log import digest
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import NO_NAMES, Entry, Names, Time
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTail:
     """The stored tail as `Welcome` describes it.
 
-    Only the length in bytes and the SHA-256 of the content are known.
+    Only the length in bytes and the SHA-256 of the content are known. `type` is one of EntryType,
+    or the number of a type that this version does not know.
     """
 
     id: int
-    type: EntryType
+    type: int
     time: Time
     content_bytes: int
     content_sha256: bytes
     dropped_bytes: int = 0
+    names: Names = NO_NAMES
 
     @classmethod
     def of(cls, entry: Entry) -> StoredTail:
@@ -34,6 +36,7 @@ class StoredTail:
             len(entry.content),
             digest.content_hash(entry.content),
             entry.dropped_bytes,
+            entry.names,
         )
 
     def is_extended_by(self, entry: Entry) -> bool:
@@ -102,7 +105,9 @@ def compare(entries: Sequence[Entry], stored: Position, *, restarted: bool) -> V
 
 
 def _is_tail(entry: Entry, tail: StoredTail, *, restarted: bool) -> bool:
-    if entry.id != tail.id or entry.type != tail.type or entry.time < tail.time:
+    if (entry.id, entry.type, entry.names) != (tail.id, tail.type, tail.names):
+        return False
+    if entry.time < tail.time:
         return False
     # An equal time proves nothing: over ACP an answer keeps its time while it grows, and an older
     # saved state must not overwrite what is stored of it.

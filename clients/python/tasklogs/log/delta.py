@@ -1,58 +1,225 @@
-"""Deltas between two contents: keep the first bytes, then append a text."""
+"""Deltas between two contents: ranges of the base and texts, joined in order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Self
 
 from tasklogs.log.text import is_boundary
+from tasklogs.log.truncation import MAX_CONTENT_BYTES
 
-
-class Delta(NamedTuple):
-    """`keep_bytes` of the base, on a code-point boundary, followed by `text` (UTF-8)."""
-
-    keep_bytes: int
-    text: bytes
+MAX_PIECES = 4096
+"""The most pieces of a delta that a decoder accepts."""
+_MAX_COMPOSED_PIECES = 256
+"""Composing takes about a microsecond for each piece."""
+_PIECE_COST_BYTES = 64
+_MIN_SUFFIX_BYTES = 64
+"""A shorter suffix is sent as text: another piece costs as much."""
 
 
 class DeltaError(ValueError):
     """The delta does not fit its base."""
 
 
-def diff(base: bytes, content: bytes) -> Delta:
-    """Return the delta from `base` to `content`; it keeps the longest common prefix."""
-    keep = common_prefix(base, content)
-    while not (is_boundary(base, keep) and is_boundary(content, keep)):
-        keep -= 1
-    return Delta(keep, content[keep:])
+class ResultTooLong(DeltaError):
+    """The result would be longer than the limit."""
 
 
-def check(base: bytes | bytearray, delta: Delta) -> None:
-    """Raise DeltaError unless `delta` fits `base`."""
-    if not 0 <= delta.keep_bytes <= len(base):
-        raise DeltaError(f"keeps {delta.keep_bytes} bytes of {len(base)}")
-    if not is_boundary(base, delta.keep_bytes):
-        raise DeltaError(f"byte {delta.keep_bytes} is inside a code point")
+class Piece(NamedTuple):
+    """The bytes from `start` to `start + length` of the base, followed by `text` (UTF-8).
 
-
-def patch(base: bytearray, delta: Delta) -> None:
-    """Apply `delta` to `base` in place.
-
-    Raises DeltaError if it does not fit, and leaves `base` unchanged.
+    Both ends of the range are on code-point boundaries of UTF-8. `length` 0: no range.
     """
+
+    start: int
+    length: int
+    text: bytes = b""
+
+
+class Delta(NamedTuple):
+    """The pieces of a content, in order: 1 to `MAX_PIECES`."""
+
+    pieces: tuple[Piece, ...]
+
+    @classmethod
+    def keeping(cls, keep_bytes: int, text: bytes) -> Self:
+        """Return the delta that keeps the first bytes of the base and appends `text`."""
+        return cls((Piece(0, keep_bytes, text),))
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether it only keeps the first bytes of its base and appends a text."""
+        first = self.pieces[0]
+        return len(self.pieces) == 1 and (first.start == 0 or first.length == 0)
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many leading bytes of the base it keeps where they are."""
+        kept = 0
+        for piece in self.pieces:
+            if piece.length and piece.start != kept:
+                break
+            kept += piece.length
+            if piece.text:
+                break
+        return kept
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of text in all pieces."""
+        return sum(len(piece.text) for piece in self.pieces)
+
+    @property
+    def result_bytes(self) -> int:
+        """The length of the resulting content."""
+        return sum(piece.length + len(piece.text) for piece in self.pieces)
+
+    @property
+    def most_added_bytes(self) -> int:
+        """The most by which the result is longer than the base: texts, and repeated ranges.
+
+        The ranges need not be checked. What they repeat counts as 1 MiB at most.
+        """
+        repeated = reached = 0
+        for start, length, _ in sorted(self.pieces) if len(self.pieces) > 1 else ():
+            end = start + length
+            repeated += max(0, min(end, reached) - start)
+            reached = max(reached, end)
+        return self.text_bytes + min(repeated, MAX_CONTENT_BYTES)
+
+    @property
+    def cost_bytes(self) -> int:
+        """What it costs to hold, send and store: its text, and a fixed cost for each piece."""
+        return self.text_bytes + _PIECE_COST_BYTES * len(self.pieces)
+
+
+def diff(base: bytes, content: bytes) -> Delta:
+    """Return the delta from `base` to `content`.
+
+    It keeps the longest common prefix, and the longest common suffix if that pays.
+    """
+    keep = common_text(base, content)
+    most = min(len(base), len(content)) - keep
+    if most >= _MIN_SUFFIX_BYTES:
+        stays = common_suffix(base[len(base) - most :], content[len(content) - most :])
+        while not is_boundary(base, len(base) - stays):
+            stays -= 1
+        if stays >= _MIN_SUFFIX_BYTES:
+            text = content[keep : len(content) - stays]
+            return Delta((Piece(0, keep, text), Piece(len(base) - stays, stays)))
+    return Delta.keeping(keep, content[keep:])
+
+
+def check(base: bytes | bytearray, delta: Delta, *, limit_bytes: int = MAX_CONTENT_BYTES) -> None:
+    """Raise DeltaError unless `delta` fits `base` and its result is within `limit_bytes`."""
+    if not 1 <= len(delta.pieces) <= MAX_PIECES:
+        raise DeltaError(f"has {len(delta.pieces)} pieces, not 1 to {MAX_PIECES}")
+    size, total = len(base), 0
+    for start, length, text in delta.pieces:
+        end = start + length
+        if start < 0 or length < 0 or end > size:
+            raise DeltaError(f"keeps {length} bytes from {start} on of {size}")
+        if not is_boundary(base, start) or not is_boundary(base, end):
+            inside = end if is_boundary(base, start) else start
+            raise DeltaError(f"keeps a range that ends inside a code point, at byte {inside}")
+        total += length + len(text)
+    # Pieces may repeat ranges: 4096 pieces of 1 MiB must not be joined.
+    if total > limit_bytes:
+        raise ResultTooLong(f"has a result of {total} bytes; at most {limit_bytes} are allowed")
+
+
+def apply(base: bytes, delta: Delta) -> bytes:
+    """Return the content that `delta` makes of `base`. Raises DeltaError if it does not fit."""
     check(base, delta)
-    del base[delta.keep_bytes :]
-    base += delta.text
+    return joined_pieces(base, delta.pieces)
 
 
-def joined(deltas: Sequence[Delta]) -> Delta:
-    """Return one delta that equals `deltas` (at least one), applied in order."""
-    keep_bytes, text = deltas[0].keep_bytes, bytearray(deltas[0].text)
-    for delta in deltas[1:]:
-        del text[max(0, delta.keep_bytes - keep_bytes) :]
-        text += delta.text
-        keep_bytes = min(keep_bytes, delta.keep_bytes)
-    return Delta(keep_bytes, bytes(text))
+def joined_pieces(base: bytes | bytearray, pieces: Iterable[Piece]) -> bytes:
+    """Join ranges and texts. The pieces were checked."""
+    with memoryview(base) as view:
+        parts: list[bytes | memoryview] = []
+        for start, length, text in pieces:
+            parts += (view[start : start + length], text)
+        result = b"".join(parts)
+        # A bytearray cannot change its length while a view of it exists.
+        for part in parts:
+            if isinstance(part, memoryview):
+                part.release()
+        return result
+
+
+def compose(first: Delta, second: Delta) -> Delta | None:
+    """Return one delta that equals `first` and then `second`.
+
+    None: it would have more than 256 pieces. Raises DeltaError if `second` keeps more than there
+    is. Both must fit what they are applied to.
+    """
+    ranges: list[tuple[int, bytes | None]] = []  # where each starts in the base; None: a text
+    offsets, size = [], 0
+    for start, length, text in first.pieces:
+        if length:
+            offsets.append(size)
+            ranges.append((start, None))
+            size += length
+        if text:
+            offsets.append(size)
+            ranges.append((0, text))
+            size += len(text)
+    offsets.append(size)
+    composed = _Composition()
+    for start, length, text in second.pieces:
+        at, end = start, start + length
+        if start < 0 or length < 0 or end > size:
+            raise DeltaError(f"keeps {length} bytes from {start} on of {size}")
+        index = bisect_right(offsets, at) - 1 if length else 0
+        while at < end:
+            begins, stops = offsets[index], min(offsets[index + 1], end)
+            base_start, held = ranges[index]
+            if held is None:
+                composed.keep(base_start + at - begins, stops - at)
+            else:
+                composed.add(held[at - begins : stops - begins])
+            at, index = stops, index + 1
+        composed.add(text)
+        if len(composed.pieces) > _MAX_COMPOSED_PIECES:
+            return None
+    return composed.delta()
+
+
+def joined(deltas: Sequence[Delta], content: bytes | bytearray) -> Delta:
+    """Return one delta that equals `deltas` (at least one), applied in order.
+
+    `content`: their result. The delta keeps a prefix only, if that is shorter or there would be too
+    many pieces.
+    """
+    one: Delta | None = deltas[0]
+    if not all(delta.is_prefix for delta in deltas):
+        for delta in deltas[1:]:
+            one = None if one is None else compose(one, delta)
+        kept = min(delta.kept_bytes for delta in deltas)
+        return shorter(one, kept, content)
+    kept = min(delta.pieces[0].length for delta in deltas)
+    return Delta.keeping(kept, bytes(content[kept:]))
+
+
+def shorter(delta: Delta | None, kept_bytes: int, content: bytes | bytearray) -> Delta:
+    """Return `delta`, or the delta that keeps `kept_bytes` bytes only, if that is not longer.
+
+    Both have the result `content`.
+    """
+    added = len(content) - kept_bytes
+    if delta is not None and delta.cost_bytes < added + _PIECE_COST_BYTES:
+        return delta
+    return Delta.keeping(kept_bytes, bytes(content[kept_bytes:]))
+
+
+def common_text(a: bytes, b: bytes) -> int:
+    """Return how many leading bytes `a` and `b` share, up to a code-point boundary of both."""
+    shared = common_prefix(a, b)
+    while not (is_boundary(a, shared) and is_boundary(b, shared)):
+        shared -= 1
+    return shared
 
 
 def common_prefix(a: bytes, b: bytes) -> int:
@@ -71,3 +238,45 @@ def common_prefix(a: bytes, b: bytes) -> int:
         else:
             high = middle
     return low
+
+
+def common_suffix(a: bytes, b: bytes) -> int:
+    """Return how many bytes at the ends of `a` and `b`, which are of one length, are the same."""
+    if a == b:
+        return len(a)
+    # As in common_prefix: the last byte that differs is in [low, high).
+    low, high = 0, len(a)
+    view_a, view_b = memoryview(a), memoryview(b)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if view_a[middle:high] == view_b[middle:high]:
+            high = middle
+        else:
+            low = middle
+    return len(a) - high
+
+
+class _Composition:
+    """Ranges of a base and texts, in as few pieces as possible."""
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[int, int, list[bytes]]] = []
+
+    def keep(self, start: int, length: int) -> None:
+        if self.pieces:
+            before, kept, texts = self.pieces[-1]
+            if not texts and before + kept == start:
+                self.pieces[-1] = (before, kept + length, texts)
+                return
+        self.pieces.append((start, length, []))
+
+    def add(self, text: bytes) -> None:
+        if not text:
+            return
+        if not self.pieces:
+            self.pieces.append((0, 0, []))
+        self.pieces[-1][2].append(text)
+
+    def delta(self) -> Delta:
+        pieces = self.pieces or [(0, 0, [])]
+        return Delta(tuple(Piece(start, kept, b"".join(texts)) for start, kept, texts in pieces))

@@ -8,10 +8,14 @@ from typing import NamedTuple
 
 
 class EntryType(enum.IntEnum):
-    """Who wrote an entry. The numbers are those of `tasklogs.v1.TaskLogType`."""
+    """What an entry is. The numbers are those of `tasklogs.v1.TaskLogType`."""
 
     INPUT = 1
     OUTPUT = 2
+    TOOL_CALL = 3
+    TOOL_RESULT = 4
+    THOUGHT = 5
+    NOTICE = 6
 
 
 class Time(NamedTuple):
@@ -22,6 +26,25 @@ class Time(NamedTuple):
 
     seconds: int
     nanos: int
+
+
+MAX_NAME_BYTES = 255
+"""The limit of each of an entry's names."""
+
+
+class Names(NamedTuple):
+    """The names that an entry may have, each at most 255 bytes of UTF-8. Empty: not set."""
+
+    source_id: str = ""
+    """The message's id in the source that the agent reads."""
+    name: str = ""
+    """The tool's name."""
+    call_id: str = ""
+    """Joins a tool's result to its call."""
+
+
+NO_NAMES = Names()
+"""Shared by all entries without names: most have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +59,4 @@ class Entry:
     time: Time
     content: bytes
     dropped_bytes: int = 0
+    names: Names = NO_NAMES

@@ -455,7 +455,9 @@ Global___TaskLogEntry: _TypeAlias = TaskLogEntry  # noqa: Y015
 
 @_typing.final
 class ContentDelta(_message.Message):
-    """A content as a change of another content, its base: the pieces, joined in order."""
+    """A content as a change of another content, its base: the pieces, joined in order. Ranges may
+    overlap, repeat and come in any order. The result has at most 1 MiB.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -469,7 +471,7 @@ class ContentDelta(_message.Message):
         BYTES_FIELD_NUMBER: _builtins.int
         TEXT_FIELD_NUMBER: _builtins.int
         bytes: _builtins.int
-        """The length of the range. It ends on a code-point boundary of UTF-8. 0: no range."""
+        """The length of the range. It ends in the base, on a code-point boundary of UTF-8. 0: no range."""
         text: _builtins.str
         """The text after the range."""
         def __init__(

@@ -6,13 +6,15 @@ their fingerprints.
 
 from __future__ import annotations
 
+import zlib
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from tasklogs.agent.task_app.source import Effect
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
-from tasklogs.log.delta import diff
+from tasklogs.log.delta import Delta, diff
 from tasklogs.log.entry import Entry
 
 # So an append of 3 MiB has fewer than 50,000 empty entries, the most that a server accepts.
@@ -35,6 +37,8 @@ class Differ:
         self._sealed = array("q")
         self._last_sealed_id = -1
         self._base: Entry | StoredTail | None = None
+        # An entry that was the base, and the CRC-32 of its content.
+        self._checksum: tuple[Entry, int] | None = None
         # The shown entries from the first one on that is not sealed in the store.
         self._live: list[Entry] = []
         # The size of the entries in `_live`, without the last.
@@ -140,7 +144,7 @@ class Differ:
         if withdraw_tail:
             self._base = None
         tail = self._tail_change()
-        used = len(tail.delta.text) + _ENTRY_OVERHEAD_BYTES if tail else 0
+        used = tail.delta.cost_bytes if tail else 0
         entries: list[Entry] = []
         while (entry := self._next_entry()) is not None:
             used += len(entry.content) + _ENTRY_OVERHEAD_BYTES
@@ -161,10 +165,20 @@ class Differ:
         if entry.dropped_bytes != base.dropped_bytes:
             return None
         delta = diff(base.content, entry.content)
-        if delta.keep_bytes == 0 and base.content:
-            return None
-        self._base = entry
-        return TailChange(entry.id, entry.time, delta)
+        if delta.text_bytes == len(entry.content) and base.content:
+            return None  # it keeps nothing
+        crc32 = self._crc32_of(entry, base, delta)
+        self._base, self._checksum = entry, (entry, crc32)
+        return TailChange(entry.id, entry.time, delta, crc32)
+
+    def _crc32_of(self, entry: Entry, base: Entry, delta: Delta) -> int:
+        """Return the checksum of an entry's content, of which `delta` is the change."""
+        if not delta.is_prefix or delta.kept_bytes < len(base.content):
+            return zlib.crc32(entry.content)
+        # The cost of a growing answer must not depend on its length: its checksum is continued.
+        if self._checksum is None or self._checksum[0] is not base:
+            self._checksum = base, zlib.crc32(base.content)
+        return zlib.crc32(delta.pieces[0].text, self._checksum[1])
 
     def _next_entry(self) -> Entry | None:
         """Return the first entry whose current version the store does not have."""
@@ -239,7 +253,7 @@ class Differ:
         entry = whole[len(sealed)]
         if entry.id == stored.tail.id and stored.tail.is_extended_by(entry):
             kept = entry.content[: stored.tail.content_bytes]
-            self._base = Entry(entry.id, entry.type, stored.tail.time, kept, entry.dropped_bytes)
+            self._base = replace(entry, time=stored.tail.time, content=kept)
 
 
 def _size(entry: Entry) -> int:
@@ -248,7 +262,7 @@ def _size(entry: Entry) -> int:
 
 def fingerprint(entry: Entry) -> int:
     """Return 64 bits that change when a sealed entry changes. Valid in this process only."""
-    return hash((entry.id, entry.type, entry.time, entry.dropped_bytes, entry.content))
+    return hash((entry.id, entry.type, entry.time, entry.dropped_bytes, entry.names, entry.content))
 
 
 def apply(live: list[Entry], entry: Entry, *, sealed: int) -> Effect:
@@ -276,7 +290,7 @@ def apply(live: list[Entry], entry: Entry, *, sealed: int) -> Effect:
 
 def _change_tail(live: list[Entry], entry: Entry) -> Effect:
     tail = live[-1]
-    if entry.type != tail.type:
+    if (entry.type, entry.names) != (tail.type, tail.names):
         return Effect.UNCERTAIN
     is_same_moment = entry.time == tail.time
     if entry.time < tail.time or (is_same_moment and tail.content.startswith(entry.content)):

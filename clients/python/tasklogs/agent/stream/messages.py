@@ -7,9 +7,10 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tasklogs import delta_codec
 from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position, StoredTail
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import Entry, Names, Time
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2
 
@@ -49,26 +50,23 @@ def log_append(append: Append) -> pb.AgentMessage:
     if append.tail is not None:
         message.tail.id = append.tail.id
         message.tail.time.CopyFrom(_timestamp(append.tail.time))
-        message.tail.content.pieces.add(
-            bytes=append.tail.delta.keep_bytes, text=append.tail.delta.text.decode()
-        )
+        message.tail.content.CopyFrom(delta_codec.encode(append.tail.delta, append.tail.crc32))
     return pb.AgentMessage(append=message)
 
 
 def _stored_tail(tail: pb.Welcome.Tail) -> StoredTail:
     if tail.id < 0 or tail.content_bytes < 0 or tail.dropped_bytes < 0:
         raise ProtocolError("Welcome has impossible numbers")
-    try:
-        entry_type = EntryType(tail.type)
-    except ValueError:
-        raise ProtocolError("Welcome has an entry of an unknown type") from None
+    if tail.type == types_pb2.TASK_LOG_TYPE_UNSPECIFIED:
+        raise ProtocolError("Welcome has an entry without a type")
     return StoredTail(
         tail.id,
-        entry_type,
+        tail.type,  # also one of a later version: no entry that the agent shows has it
         Time(tail.time.seconds, tail.time.nanos),
         tail.content_bytes,
         tail.content_sha256,
         tail.dropped_bytes,
+        Names(tail.source_id, tail.name, tail.call_id),
     )
 
 
@@ -78,6 +76,9 @@ def _entry(entry: Entry) -> types_pb2.TaskLogEntry:
         type=types_pb2.TaskLogType.ValueType(entry.type),
         time=_timestamp(entry.time),
         dropped_bytes=entry.dropped_bytes,
+        source_id=entry.names.source_id,
+        name=entry.names.name,
+        call_id=entry.names.call_id,
         content=entry.content.decode(),
     )
 

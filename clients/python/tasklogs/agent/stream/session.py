@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +23,7 @@ from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream import messages
 from tasklogs.agent.stream.departure import Departure
 from tasklogs.agent.stream.differ import Differ
+from tasklogs.agent.stream.features import HELLO_FEATURES, ServerFeatures
 from tasklogs.agent.stream.reconnect import StreamEnded
 from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.stream_status import StreamCall
@@ -71,6 +72,10 @@ class Session:
         self._settings = settings
         self._wake = asyncio.Event()
         self._differ: Differ
+        self._features = ServerFeatures()
+        self._first_omitted: int | None = None
+        """Where the shown list has its first entry of a type that the server does not store."""
+        self._said_omitted = False
         self._limit_bytes = _MAX_APPEND_BYTES
         self._sequence = 0
         self._acknowledged = 0
@@ -99,8 +104,10 @@ class Session:
 
     @property
     def sealed(self) -> int:
-        """How many entries are sent and sealed: see `Listener`."""
-        return self._differ.sealed
+        """How many entries are sent and sealed, and were not omitted: see `Listener`."""
+        # With an omitted entry among them, positions in the list would not be those of the differ.
+        sealed = self._differ.sealed
+        return sealed if self._first_omitted is None else min(sealed, self._first_omitted)
 
     @property
     def last_id(self) -> int:
@@ -109,11 +116,14 @@ class Session:
 
     def show_list(self, shown: Shown, newer: Iterable[Entry]) -> Effect:
         """Apply a whole list: see `Listener`."""
+        omitted = [one for one in enumerate(shown.entries) if not self._features.accepts(one[1])]
+        self._first_omitted = shown.skipped + omitted[0][0] if omitted else None
+        self._note_omitted([entry for _, entry in omitted])
         effect = self._differ.show_list(
-            shown.entries,
+            self._features.fitted_all(shown.entries),
             process=shown.process,
             skipped=shown.skipped,
-            newer=newer,
+            newer=self._features.fitted_all(newer),
             lags=shown.lags,
         )
         self._sent_tails.note(self._differ.tail_sent)
@@ -124,7 +134,10 @@ class Session:
 
     def show_entry(self, entry: Entry, process: int) -> Effect:
         """Apply one entry: see `Listener`."""
-        effect = self._differ.show_entry(entry, process=process)
+        if not self._features.accepts(entry):
+            self._note_omitted([entry])
+            return Effect.STALE
+        effect = self._differ.show_entry(self._features.fitted(entry), process=process)
         if effect is Effect.CHANGED:
             self._note_change()
             self._wake.set()
@@ -134,6 +147,13 @@ class Session:
         """Report the health if it has changed."""
         if self._source.health is not self._reported:
             self._wake.set()
+
+    def _note_omitted(self, entries: Sequence[Entry]) -> None:
+        """Log, once per stream, that the server does not store these entries."""
+        if entries and not self._said_omitted:
+            self._said_omitted = True
+            types = sorted({entry.type.name for entry in entries})
+            _log.warning("entries.omitted", count=len(entries), types=types)
 
     def _note_change(self) -> None:
         if self._shown_at is None:
@@ -149,7 +169,9 @@ class Session:
         return waited
 
     async def _open(self, build_number: int | None) -> None:
-        hello = pb.Hello(agent_version=version("tasklogs"), task_app="agentapi")
+        hello = pb.Hello(
+            agent_version=version("tasklogs"), task_app="agentapi", features=HELLO_FEATURES
+        )
         if build_number is not None:
             hello.build_number = build_number
         try:
@@ -163,6 +185,7 @@ class Session:
         welcome = first.welcome
         limits = (welcome.limits.append_bytes, welcome.limits.window_bytes, _MAX_APPEND_BYTES)
         self._limit_bytes = min(limit for limit in limits if limit > 0)
+        self._features = ServerFeatures.of(welcome)
         stored = messages.position(welcome)
         self._differ = Differ(stored, process=self._sent_tails.process_of(stored.tail))
         self._wake.set()  # health is reported at once

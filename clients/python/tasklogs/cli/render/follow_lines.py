@@ -44,6 +44,9 @@ def entry_message(entry: LogEntry, *, content: bool = True) -> types_pb2.TaskLog
         type=types_pb2.TaskLogType.ValueType(entry.type),
         revision=entry.revision,
         dropped_bytes=entry.dropped_bytes,
+        source_id=entry.source_id,
+        name=entry.name,
+        call_id=entry.call_id,
         content=entry.content if content else "",
     )
     message.time.FromNanoseconds(entry.time_ns)

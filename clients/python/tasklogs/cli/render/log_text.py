@@ -18,12 +18,21 @@ Page: TypeAlias = task_logs_pb2.GetTaskLogsResponse
 _SPEAKERS = {
     types_pb2.TASK_LOG_TYPE_INPUT: "user",
     types_pb2.TASK_LOG_TYPE_OUTPUT: "agent",
+    types_pb2.TASK_LOG_TYPE_TOOL_CALL: "tool call",
+    types_pb2.TASK_LOG_TYPE_TOOL_RESULT: "tool result",
+    types_pb2.TASK_LOG_TYPE_THOUGHT: "thought",
+    types_pb2.TASK_LOG_TYPE_NOTICE: "notice",
 }
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
-def print_notices(first: Page, task: str, *, tail: int | None, epoch: int | None) -> None:
-    """Print on stderr whether the log is a stored one, its time, and whether it is empty."""
+def print_notices(
+    first: Page, task: str, *, tail: int | None, epoch: int | None, some_types: bool = False
+) -> None:
+    """Print on stderr whether the log is a stored one, its time, and whether it is empty.
+
+    `some_types`: the entries are only those of some types.
+    """
     name = one_line(task)
     if first.snapshot:
         if first.HasField("snapshot_at"):
@@ -32,7 +41,7 @@ def print_notices(first: Page, task: str, *, tail: int | None, epoch: int | None
             of_when = "nothing has been stored yet"
         print_notice(f"{name} is {state(first.status)}: {of_when}")
     if not first.logs and tail != 0 and (first.HasField("snapshot_at") or not first.snapshot):
-        print_notice(f"{name}: no entries")
+        print_notice(f"{name}: no entries{' of these types' if some_types else ''}")
     elif epoch is None and first.epoch > 1:
         print_notice(f"{name}: epoch {first.epoch}; earlier conversations with --epoch")
 
@@ -72,7 +81,9 @@ def _entries(first: Page, pages: Iterable[Page]) -> Iterator[types_pb2.TaskLogEn
 
 
 def heading(entry: types_pb2.TaskLogEntry) -> str:
-    """Return the heading of an entry: its id, its author and its time."""
+    """Return the heading of an entry: its id, its author or type, its name and its time."""
     speaker = _SPEAKERS.get(entry.type, f"type {entry.type}")
+    if entry.name:
+        speaker = f"{speaker} {one_line(entry.name)}"
     dropped = f", without its first {entry.dropped_bytes:,} bytes" if entry.dropped_bytes else ""
     return f"#{entry.id} {speaker}, {moment(entry.time)}{dropped}"

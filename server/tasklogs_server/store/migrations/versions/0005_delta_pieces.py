@@ -10,6 +10,9 @@ branch_labels = None
 depends_on = None
 
 _CHANGES = """
+-- A part that does more than keep a prefix and append a text has NULL here. Its `text` then has the
+-- encoded pieces (a ContentDelta of the API). The parts of before stay as they are.
+ALTER TABLE log_tail_parts ALTER COLUMN keep_bytes DROP NOT NULL;
 """
 
 
