@@ -1,6 +1,7 @@
 """Writes the generated parts of the docs. With --check it fails if they are stale.
 
 docs/api.md          the whole page, from the comments in protos/
+protos/tasklogs/v1/reasons.json  the reasons of errors, from tasklogs.reasons
 docs/operations.md   the tables between `<!-- NAME, by make docs -->` and `<!-- end -->`
 docs/development.md  the tree of packages, between the same comments
 """
@@ -14,9 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.docs import api, tables, tree  # noqa: E402 - the path to it is set above
+from tools.docs import api, reasons, tables, tree  # noqa: E402 - the path to it is set above
 
 API = ROOT / "docs/api.md"
+REASONS = ROOT / "protos/tasklogs/v1/reasons.json"
 IN_PART = (ROOT / "docs/operations.md", ROOT / "docs/development.md")
 _PART = re.compile(r"(<!-- (?P<name>[\w ]+), by make docs -->\n).*?(<!-- end -->)", re.DOTALL)
 _PARTS: Mapping[str, Callable[[], str]] = {
@@ -31,7 +33,11 @@ _PARTS: Mapping[str, Callable[[], str]] = {
 
 def pages() -> dict[Path, str]:
     """Return each page with its current text. Raises KeyError for an unknown part."""
-    return {API: api.reference(ROOT / "protos"), **{page: _with_parts(page) for page in IN_PART}}
+    return {
+        API: api.reference(ROOT / "protos"),
+        REASONS: reasons.data(),
+        **{page: _with_parts(page) for page in IN_PART},
+    }
 
 
 def _with_parts(page: Path) -> str:

@@ -95,42 +95,50 @@ async def test_a_refusal_is_one_line_with_code_reason_and_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("message", "line"),
+    ("reason", "message", "line"),
     [
         (
+            "TOKEN_MISSING",
             "not authenticated: a token is needed: authorization: Bearer ...",
-            "a token is needed: authorization: Bearer ...;"
+            "a token is needed: authorization: Bearer ... (TOKEN_MISSING);"
             " give a token: --auth-token-file FILE, or TASKLOGS_TOKEN",
         ),
         (
+            "TOKEN_EXPIRED",
             "not authenticated: token expired",
-            "token expired; get a new one from the issuer"
+            "token expired (TOKEN_EXPIRED); get a new one from the issuer"
             " (--auth-token-file FILE, or TASKLOGS_TOKEN)",
         ),
         (
+            "TOKEN_INVALID",
             "not authenticated: token invalid",
-            "token invalid; get a new one from the issuer"
+            "token invalid (TOKEN_INVALID); get a new one from the issuer"
             " (--auth-token-file FILE, or TASKLOGS_TOKEN);"
             " the server's log has the cause at level debug",
         ),
         (
+            "CERTIFICATE_INVALID",
             "not authenticated: certificate ambiguous",
-            "certificate ambiguous; --tls-client-cert FILE must have one URI as"
-            " subject alternative name or, without a URI, one DNS name",
+            "certificate ambiguous (CERTIFICATE_INVALID); --tls-client-cert FILE must have one URI"
+            " as subject alternative name or, without a URI, one DNS name",
         ),
     ],
     ids=["none", "expired", "invalid", "certificate"],
 )
 def test_refused_credentials_say_which_to_give_and_not_twice_that_they_were_refused(
-    message: str, line: str
+    reason: str, message: str, line: str
 ) -> None:
-    error = TaskLogsRpcError(grpc.StatusCode.UNAUTHENTICATED, message)
+    error = TaskLogsRpcError(code=grpc.StatusCode.UNAUTHENTICATED, message=message, reason=reason)
 
     assert describe(error, "127.0.0.1:50051", timeout_seconds=1) == f"unauthenticated: {line}"
 
 
 def test_permission_denied_is_not_said_twice() -> None:
-    error = TaskLogsRpcError(grpc.StatusCode.PERMISSION_DENIED, "permission denied: not yours")
+    error = TaskLogsRpcError(
+        code=grpc.StatusCode.PERMISSION_DENIED,
+        message="permission denied: not yours",
+        reason="PERMISSION_DENIED",
+    )
 
     line = describe(error, "127.0.0.1:50051", timeout_seconds=1)
 
@@ -157,7 +165,8 @@ def test_advice_on_a_closed_connection_depends_on_the_tls_settings(
     tls: Tls | None, advice: str
 ) -> None:
     error = TaskLogsRpcError(
-        grpc.StatusCode.UNAVAILABLE, "last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed"
+        code=grpc.StatusCode.UNAVAILABLE,
+        message="last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed",
     )
 
     line = describe(error, "127.0.0.1:1", timeout_seconds=1, tls=tls)
@@ -168,10 +177,51 @@ def test_advice_on_a_closed_connection_depends_on_the_tls_settings(
 @pytest.mark.parametrize("code", grpc.StatusCode)
 @pytest.mark.parametrize("message", ["", "why"])
 def test_every_code_has_its_words(code: grpc.StatusCode, message: str) -> None:
-    line = describe(TaskLogsRpcError(code, message), "127.0.0.1:50051", timeout_seconds=1)
+    line = describe(
+        TaskLogsRpcError(code=code, message=message), "127.0.0.1:50051", timeout_seconds=1
+    )
 
     assert one_line(line) == line
     assert code.name not in line
+
+
+def test_an_unexpected_error_is_reported_with_its_request_id() -> None:
+    error = TaskLogsRpcError(
+        code=grpc.StatusCode.INTERNAL,
+        message="internal error",
+        reason="INTERNAL",
+        request_id="4f2a",
+    )
+
+    line = describe(error, "127.0.0.1:50051", timeout_seconds=1)
+
+    assert line == (
+        "internal: internal error; the server's log has the cause under request id 4f2a"
+    )
+
+
+def test_an_expected_error_is_reported_without_its_request_id() -> None:
+    error = TaskLogsRpcError(
+        code=grpc.StatusCode.NOT_FOUND,
+        message='task "a/b" was not found',
+        reason="TASK_NOT_FOUND",
+        request_id="4f2a",
+    )
+
+    assert "4f2a" not in describe(error, "127.0.0.1:50051", timeout_seconds=1)
+
+
+def test_a_method_of_a_newer_server_is_reported_as_such() -> None:
+    error = TaskLogsRpcError(
+        code=grpc.StatusCode.UNIMPLEMENTED,
+        message="this server does not have this method",
+        reason="METHOD_UNKNOWN",
+    )
+
+    assert describe(error, "127.0.0.1:50051", timeout_seconds=1) == (
+        "unimplemented: this server does not have this method (METHOD_UNKNOWN);"
+        " it is older than this command"
+    )
 
 
 async def test_a_missing_server_is_reported_with_its_address_and_how_to_start_one() -> None:

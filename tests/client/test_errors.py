@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from tasklogs.connection.channel import open_channel
 from tasklogs.errors import FieldViolation, TaskLogsRpcError, parsed_rpc_errors
+from tasklogs.reasons import REASONS, Reason
 from tasklogs.v1 import tasks_pb2, tasks_pb2_grpc
 from tests.client.scripted_server import Refusal, ScriptedServer, scripted_server
 
@@ -65,8 +66,8 @@ async def test_every_violation_of_a_bad_request_is_kept(server: ScriptedServer) 
     error = await failure(server, Refusal(grpc.StatusCode.INVALID_ARGUMENT, "bad", [bad_request]))
 
     assert error.violations == (
-        FieldViolation("task", "is empty"),
-        FieldViolation("tail", "is negative"),
+        FieldViolation(field="task", description="is empty"),
+        FieldViolation(field="tail", description="is negative"),
     )
 
 
@@ -132,3 +133,60 @@ def test_a_detail_whose_bytes_are_broken_does_not_hide_the_next() -> None:
     error = of_bytes(grpc.StatusCode.UNAVAILABLE, "later", status.SerializeToString())
 
     assert (error.reason, error.retry_after) == ("DRAINING", None)
+
+
+async def test_the_request_id_comes_from_the_details(server: ScriptedServer) -> None:
+    info = error_details_pb2.RequestInfo(request_id="4f2a")
+
+    error = await failure(server, Refusal(grpc.StatusCode.INTERNAL, "no", [info]))
+
+    assert error.request_id == "4f2a"
+
+
+def test_the_request_id_comes_from_the_metadata_if_there_are_no_details() -> None:
+    for place in ("trailing", "initial"):
+        metadata = {"trailing": grpc.aio.Metadata(), "initial": grpc.aio.Metadata()}
+        metadata[place] = grpc.aio.Metadata(("x-request-id", "4f2a"))
+        error = TaskLogsRpcError.from_rpc_error(
+            grpc.aio.AioRpcError(
+                grpc.StatusCode.UNKNOWN, metadata["initial"], metadata["trailing"], "no"
+            )
+        )
+
+        assert error.request_id == "4f2a"
+
+
+def test_an_error_that_no_server_sent_has_no_request_id() -> None:
+    assert of_bytes(grpc.StatusCode.UNAVAILABLE, "no connection", b"").request_id is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "retry_after", "retry"),
+    [
+        ("TASK_NOT_FOUND", None, "no"),
+        ("SESSION_LOST", None, "now"),
+        ("DRAINING", timedelta(seconds=1), "after"),
+        ("A_REASON_OF_TOMORROW", timedelta(seconds=1), "after"),
+        ("A_REASON_OF_TOMORROW", None, None),
+        (None, None, None),
+    ],
+)
+def test_retry_says_what_the_table_says_and_for_other_errors_what_the_server_says(
+    reason: str | None, retry_after: timedelta | None, retry: str | None
+) -> None:
+    error = TaskLogsRpcError(
+        code=grpc.StatusCode.UNKNOWN, message="", reason=reason, retry_after=retry_after
+    )
+
+    assert error.retry == retry
+
+
+@pytest.mark.parametrize("reason", REASONS.values(), ids=lambda one: one.name)
+async def test_every_reason_becomes_an_error_of_its_code(
+    server: ScriptedServer, reason: Reason
+) -> None:
+    info = error_details_pb2.ErrorInfo(reason=reason.name, domain="tasklogs.v1")
+
+    error = await failure(server, Refusal(reason.code, "no", [info]))
+
+    assert (error.reason, error.code, error.retry) == (reason.name, reason.code, reason.retry)

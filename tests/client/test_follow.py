@@ -126,8 +126,8 @@ async def test_every_event_has_its_type_and_cursor(
     assert isinstance(events[0], StatusChanged)
     assert events[0].status is TaskStatus.ACTIVE
     assert contents(events) == [(0, "hello"), (1, "hi")]
-    assert events[3] == EntryWithdrawn("c4", epoch=1, id=1, revision=4)
-    assert events[4] == EpochStarted("c5", epoch=2, revision=5)
+    assert events[3] == EntryWithdrawn(cursor="c4", epoch=1, id=1, revision=4)
+    assert events[4] == EpochStarted(cursor="c5", epoch=2, revision=5)
     assert server.follows == [task_logs_pb2.FollowTaskLogsRequest(task=TASK, tail=5, deltas=True)]
 
 
@@ -236,7 +236,7 @@ async def test_an_entry_that_lost_its_front_still_says_what_was_appended(
 
     assert isinstance(events[1], EntriesChanged)
     assert events[1].changes == (
-        EntryChange(events[1].entries[0], replaces=1, kept=0, appended="abc"),
+        EntryChange(entry=events[1].entries[0], replaces=1, kept=0, appended="abc"),
     )
 
 
@@ -651,7 +651,7 @@ async def test_progress_is_yielded_only_on_request(
     quiet, asked = client.follow(TASK), client.follow(TASK, progress=True)
 
     assert [type(event) for event in await take(quiet, 2)] == [StatusChanged, EntriesChanged]
-    assert (await take(asked, 3))[1] == Progress("c5")
+    assert (await take(asked, 3))[1] == Progress(cursor="c5")
 
 
 async def test_a_follow_resumes_where_progress_left_it(
@@ -675,6 +675,28 @@ async def test_an_event_of_a_newer_server_is_skipped_but_its_cursor_is_used(
 
     await take(client.follow(TASK), 2)
 
+    assert server.follows[1].cursor == "c5"
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["field first", "cursor first"])
+async def test_a_case_of_tomorrow_is_skipped_and_its_cursor_is_used(
+    server: LogServer, client: TaskLogsClient, *, before: bool
+) -> None:
+    case = b"\x9a\x06\x03new"  # field 99, three bytes
+    cursor = task_logs_pb2.FollowTaskLogsResponse(cursor="c5").SerializeToString()
+    raw = case + cursor if before else cursor + case
+    newer = task_logs_pb2.FollowTaskLogsResponse.FromString(raw)
+    assert len(newer.SerializeToString()) == len(raw)  # the field is sent on
+    server.streams = [
+        [status("c0", ACTIVE), entries("c1", entry(0, "a", 1)), newer, DRAINING],
+        [status("c5", ACTIVE), entries("c6", entry(1, "b", 2)), HOLD],
+    ]
+
+    events = await take(client.follow(TASK), 3)
+
+    assert [type(event).__name__ for event in events] == [
+        *("StatusChanged", "EntriesChanged", "EntriesChanged")
+    ]
     assert server.follows[1].cursor == "c5"
 
 

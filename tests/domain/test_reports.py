@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasklogs_server.domain.errors import StaleReport
+from tasklogs_server.domain.errors import BuildNotReported, StaleReport
 from tasklogs_server.domain.reports import observe_agent, report_agent, report_build
 from tasklogs_server.domain.status import (
     NO_FACTS,
@@ -158,17 +158,17 @@ def test_an_orchestrator_may_report_any_state_of_the_latest_build(
 
 
 @given(built, st.integers(min_value=1, max_value=1000), lifecycles, healths)
-def test_an_agent_report_for_another_build_is_stale(
+def test_an_agent_report_for_another_build_is_refused(
     current: Facts, apart: int, lifecycle: AgentLifecycle | None, health: AppHealth | None
 ) -> None:
     with pytest.raises(StaleReport, match="older than the latest build"):
         report_agent(current, latest(current) - apart, lifecycle, health)
-    with pytest.raises(StaleReport, match="has not been reported yet"):
+    with pytest.raises(BuildNotReported, match="has not been reported yet"):
         report_agent(current, latest(current) + apart, lifecycle, health)
 
 
-def test_an_agent_report_before_any_build_is_stale() -> None:
-    with pytest.raises(StaleReport, match="build 1 has not been reported yet"):
+def test_an_agent_report_before_any_build_is_refused() -> None:
+    with pytest.raises(BuildNotReported, match="build 1 has not been reported yet"):
         report_agent(NO_FACTS, 1, AgentLifecycle.READY, AppHealth.HEALTHY)
 
 

@@ -74,7 +74,7 @@ async def test_reads_beyond_the_queue_are_refused_at_once_and_those_in_it_are_an
 
     for refusal in refusals:
         assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert refusal.kinds == ["RetryInfo"]
+        assert refusal.kinds == ["ErrorInfo", "RetryInfo"]
     # They must not come back at the same time.
     assert len({refusal.retry_seconds for refusal in refusals}) > 10
 

@@ -117,7 +117,7 @@ async def test_a_burst_is_accepted_then_the_agent_is_refused_and_its_session_con
             for _ in range(5):
                 said = await refusal_of_connecting(server, token)
                 assert said.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-                assert said.kinds == ["RetryInfo"]
+                assert said.kinds == ["ErrorInfo", "RetryInfo"]
                 assert said.retry_seconds is not None
                 assert 50 < said.retry_seconds <= 200
 

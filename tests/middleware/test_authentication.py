@@ -74,12 +74,19 @@ BAD: dict[str, Callable[[Guarded], Metadata]] = {
     "an invented agent token": lambda guard: bearing(f"tla_{'0' * 32}_secret"),
 }
 
+REASON_OF = {
+    "none": "TOKEN_MISSING",
+    "an empty token": "TOKEN_MISSING",
+    "expired": "TOKEN_EXPIRED",
+}
+
 
 @pytest.mark.parametrize("what", BAD)
 async def test_a_call_is_unauthenticated_with(guard: Guarded, what: str) -> None:
     said = await refusal(guard, BAD[what](guard))
     assert said.code is CODE.UNAUTHENTICATED
-    assert said.details == []
+    assert (said.kinds, said.reason) == (["ErrorInfo"], REASON_OF.get(what, "TOKEN_INVALID"))
+    assert said.metadata == {}
     assert said.message.startswith("not authenticated: ")
     for hint in ("kid", "key", "aud", "alg", "nbf", "signature", "Error"):
         assert hint not in said.message.replace("authentic", "")

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 
+from tasklogs.reasons import REASONS, Retry
 from tasklogs_server.domain import errors
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.domain.status import (
@@ -21,97 +22,73 @@ from tasklogs_server.domain.status import (
     JobStatus,
     derive,
 )
-from tasklogs_server.middleware.error_table import INTERNAL, TABLE, status_of
-from tests.support.fixtures.refusals import Refusal, decoded
+from tasklogs_server.middleware.error_table import TABLE, internal, status_of
+from tests.support.fixtures.refusals import Refusal, decoded, refusal_with
 
 # Beyond this size gRPC turns a status into RESOURCE_EXHAUSTED.
 METADATA_BYTES = 8192
 MONSTROUS = "\U0001f4a5\u00e9\n\0" * 100_000
 FAILED = derive(Facts(1, BuildTransition.START, JobStatus.FAILED, AgentLifecycle.READY, None))
 SECOND = timedelta(seconds=1)
+REQUEST_ID = "i" * 128
 
 
 @dataclass(frozen=True)
 class Case:
     error: errors.TaskLogsError
-    code: grpc.StatusCode
-    kinds: tuple[str, ...]
-    reason: str | None = None
+    reason: str
+    others: tuple[str, ...] = ()
+    """The details besides ErrorInfo and RequestInfo."""
 
 
-CODE = grpc.StatusCode
 CASES = (
-    Case(errors.TaskNotFound("local/x"), CODE.NOT_FOUND, ("ErrorInfo",), "TASK_NOT_FOUND"),
-    Case(
-        errors.TaskStateConflict(FAILED),
-        CODE.FAILED_PRECONDITION,
-        ("ErrorInfo", "PreconditionFailure"),
-        "TASK_STATE_CONFLICT",
-    ),
-    Case(
-        errors.AgentUnreachable(SECOND, SECOND),
-        CODE.UNAVAILABLE,
-        ("ErrorInfo", "RetryInfo"),
-        "AGENT_UNREACHABLE",
-    ),
-    Case(errors.TaskAppFailed("boom"), CODE.UNAVAILABLE, ("ErrorInfo",), "TASK_APP_ERROR"),
     Case(
         errors.InvalidFields([errors.FieldViolation("tail", "must not be negative")]),
-        CODE.INVALID_ARGUMENT,
+        "INVALID_FIELDS",
         ("BadRequest",),
     ),
-    Case(
-        errors.ProtocolViolation("hm"),
-        CODE.INVALID_ARGUMENT,
-        ("ErrorInfo",),
-        "PROTOCOL_VIOLATION",
-    ),
-    Case(
-        errors.TaskNameTaken("local", "x"), CODE.ALREADY_EXISTS, ("ErrorInfo",), "TASK_NAME_TAKEN"
-    ),
-    Case(errors.EtagMismatch(), CODE.ABORTED, ("ErrorInfo",), "ETAG_MISMATCH"),
-    Case(errors.Unauthenticated("no"), CODE.UNAUTHENTICATED, ()),
-    Case(errors.PermissionDenied("no"), CODE.PERMISSION_DENIED, ()),
+    Case(errors.Unsupported("entries of type 99"), "UNSUPPORTED"),
+    Case(errors.ProtocolViolation("hm"), "PROTOCOL_VIOLATION"),
+    Case(errors.TaskNotFound("local/x"), "TASK_NOT_FOUND"),
+    Case(errors.ServiceUnknown(), "SERVICE_UNKNOWN"),
+    Case(errors.TaskNameTaken("local", "x"), "TASK_NAME_TAKEN"),
+    Case(errors.EtagMismatch(), "ETAG_MISMATCH"),
+    Case(errors.TaskStateConflict(FAILED), "TASK_STATE_CONFLICT", ("PreconditionFailure",)),
+    Case(errors.StaleReport("old"), "STALE_REPORT"),
+    Case(errors.BuildNotReported(3), "BUILD_NOT_REPORTED"),
+    Case(errors.TaskStandalone(), "TASK_STANDALONE"),
+    Case(errors.SessionOpen(), "SESSION_OPEN"),
+    Case(errors.SessionSuperseded(), "SESSION_SUPERSEDED"),
+    Case(errors.SessionLost(), "SESSION_LOST"),
+    Case(errors.CursorExpired("there"), "CURSOR_EXPIRED"),
+    Case(errors.CursorExpired(None), "CURSOR_EXPIRED"),
+    Case(errors.TokenMissing("no"), "TOKEN_MISSING"),
+    Case(errors.Unauthenticated("no"), "TOKEN_INVALID"),
+    Case(errors.TokenExpired(), "TOKEN_EXPIRED"),
+    Case(errors.CertificateInvalid("no"), "CERTIFICATE_INVALID"),
+    Case(errors.KeysUnavailable(SECOND), "KEYS_UNAVAILABLE", ("RetryInfo",)),
+    Case(errors.PermissionDenied("no"), "PERMISSION_DENIED"),
     Case(
         errors.LimitExceeded(Limit.READS, "task", "60", SECOND),
-        CODE.RESOURCE_EXHAUSTED,
+        "TOO_MANY_REQUESTS",
         ("RetryInfo",),
     ),
     Case(
         errors.LimitExceeded(Limit.READS, "entry", "1 MiB", None),
-        CODE.RESOURCE_EXHAUSTED,
+        "LIMIT_EXCEEDED",
         ("QuotaFailure",),
     ),
-    Case(
-        errors.LogFull(100, 1000, SECOND, SECOND),
-        CODE.RESOURCE_EXHAUSTED,
-        ("ErrorInfo", "QuotaFailure", "RetryInfo"),
-        "LOG_FULL",
-    ),
-    Case(errors.CursorExpired("there"), CODE.OUT_OF_RANGE, ("ErrorInfo",), "CURSOR_EXPIRED"),
-    Case(errors.CursorExpired(None), CODE.OUT_OF_RANGE, ("ErrorInfo",), "CURSOR_EXPIRED"),
-    Case(
-        errors.StoreUnavailable(SECOND),
-        CODE.UNAVAILABLE,
-        ("ErrorInfo", "RetryInfo"),
-        "STORE_UNAVAILABLE",
-    ),
-    Case(errors.RequestTooSlow(SECOND), CODE.DEADLINE_EXCEEDED, ()),
-    Case(errors.TookTooLong(SECOND), CODE.DEADLINE_EXCEEDED, ()),
-    Case(
-        errors.KeysUnavailable(SECOND),
-        CODE.UNAVAILABLE,
-        ("ErrorInfo", "RetryInfo"),
-        "KEYS_UNAVAILABLE",
-    ),
-    Case(errors.ServerDraining(SECOND), CODE.UNAVAILABLE, ("ErrorInfo", "RetryInfo"), "DRAINING"),
-    Case(errors.StoreBusy(SECOND), CODE.RESOURCE_EXHAUSTED, ("RetryInfo",)),
-    Case(errors.LogCorrupt(), CODE.DATA_LOSS, ("ErrorInfo",), "LOG_CORRUPT"),
-    Case(errors.StaleReport("old"), CODE.FAILED_PRECONDITION, ("ErrorInfo",), "STALE_REPORT"),
-    Case(errors.SessionOpen(), CODE.FAILED_PRECONDITION, ("ErrorInfo",), "SESSION_OPEN"),
-    Case(errors.SessionSuperseded(), CODE.ABORTED, ("ErrorInfo",), "SESSION_SUPERSEDED"),
-    Case(errors.SessionLost(), CODE.ABORTED, ("ErrorInfo",), "SESSION_LOST"),
-    Case(errors.CommitRefused(SECOND), CODE.INTERNAL, ("ErrorInfo", "RetryInfo"), "COMMIT_REFUSED"),
+    Case(errors.LogFull(100, 1000, SECOND, SECOND), "LOG_FULL", ("QuotaFailure", "RetryInfo")),
+    Case(errors.StoreBusy(SECOND), "STORE_BUSY", ("RetryInfo",)),
+    Case(errors.RequestTooSlow(SECOND), "REQUEST_TOO_SLOW"),
+    Case(errors.TookTooLong(SECOND), "DEFAULT_DEADLINE_EXCEEDED"),
+    Case(errors.MethodUnknown(), "METHOD_UNKNOWN"),
+    Case(errors.AgentUnreachable(SECOND, SECOND), "AGENT_UNREACHABLE", ("RetryInfo",)),
+    Case(errors.TaskAppFailed("boom"), "TASK_APP_ERROR"),
+    Case(errors.StoreUnavailable(SECOND), "STORE_UNAVAILABLE", ("RetryInfo",)),
+    Case(errors.ServerDraining(SECOND), "DRAINING", ("RetryInfo",)),
+    Case(errors.CommitRefused(SECOND), "COMMIT_REFUSED", ("RetryInfo",)),
+    Case(errors.LogCorrupt(), "LOG_CORRUPT"),
 )
 
 MONSTERS = (
@@ -140,17 +117,18 @@ def test_this_file_tries_every_row() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: type(case.error).__name__)
 def test_an_error_has_a_code_details_and_a_message_of_one_line(case: Case) -> None:
-    refusal = _refusal(status_of(case.error))
+    refusal = _refusal(told(case.error))
 
-    assert refusal.code is case.code
-    assert refusal.kinds == list(case.kinds)
     assert refusal.reason == case.reason
+    assert refusal.code is REASONS[case.reason].code
+    assert refusal.kinds == ["ErrorInfo", *case.others]
+    assert refusal.request_id == REQUEST_ID
     assert refusal.message.startswith(case.error.message)
     assert "\n" not in refusal.message
 
 
 def test_a_state_conflict_names_each_layer_and_what_is_possible() -> None:
-    refusal = _refusal(status_of(errors.TaskStateConflict(FAILED)))
+    refusal = _refusal(told(errors.TaskStateConflict(FAILED)))
 
     assert refusal.metadata == {
         "status": "TASK_STATUS_ERROR",
@@ -165,39 +143,74 @@ def test_a_state_conflict_names_each_layer_and_what_is_possible() -> None:
 
 
 def test_the_task_apps_reason_is_in_the_message_and_in_the_metadata() -> None:
-    refusal = _refusal(status_of(errors.TaskAppFailed("500 Internal Server Error")))
+    refusal = _refusal(told(errors.TaskAppFailed("500 Internal Server Error")))
 
     assert "500 Internal Server Error" in refusal.message
     assert refusal.metadata["reason"] == "500 Internal Server Error"
 
 
 def test_an_expired_cursor_comes_with_the_oldest_valid_one() -> None:
-    assert _refusal(status_of(errors.CursorExpired("old"))).metadata == {"oldest_cursor": "old"}
+    assert _refusal(told(errors.CursorExpired("old"))).metadata == {"oldest_cursor": "old"}
 
 
 def test_every_violation_names_its_field() -> None:
     violations = [errors.FieldViolation("tail", "a"), errors.FieldViolation("epoch", "b")]
 
-    refusal = _refusal(status_of(errors.InvalidFields(violations)))
+    refusal = _refusal(told(errors.InvalidFields(violations)))
 
     assert refusal.fields == ["tail", "epoch"]
 
 
 @pytest.mark.parametrize("error", MONSTERS, ids=lambda error: type(error).__name__)
 def test_no_input_makes_a_status_too_large_to_send(error: errors.TaskLogsError) -> None:
-    status = status_of(error)
+    status = told(error)
 
     details = base64.b64encode(status.SerializeToString())
     message = quote(status.message.encode(), safe=" ~!#$&'()*+,-./:;<=>?@[]^_`{|}\"")
-    assert len(details) + len(message) < METADATA_BYTES
+    trailers = {
+        ":status": "200",
+        "content-type": "application/grpc",
+        "grpc-status": "10",
+        "grpc-message": message,
+        "grpc-status-details-bin": details.decode(),
+        "x-request-id": REQUEST_ID,
+    }
+    # As RFC 9113 (6.5.2) counts a field: 32 bytes more than its name and its value.
+    size = sum(len(name) + len(value) + 32 for name, value in trailers.items())
+    assert size < METADATA_BYTES
     assert decoded(status) is not None
 
 
-def test_an_error_without_a_row_is_internal_and_has_no_details() -> None:
+def test_an_error_without_a_row_is_internal_and_says_nothing() -> None:
     class Unheard(errors.TaskLogsError):
-        pass
+        def __str__(self) -> str:
+            return "a secret"
 
-    assert status_of(Unheard()) == INTERNAL
+    refusal = _refusal(told(Unheard()))
+
+    assert told(Unheard()) == internal(REQUEST_ID)
+    assert (refusal.code, refusal.message) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert (refusal.kinds, refusal.reason) == (["ErrorInfo"], "INTERNAL")
+    assert refusal.request_id == REQUEST_ID
+
+
+def test_an_error_outside_of_a_call_has_no_request_info() -> None:
+    assert _refusal(status_of(errors.ServiceUnknown(), "")).request_id is None
+
+
+def test_every_reason_is_that_of_an_error() -> None:
+    assert {case.reason for case in CASES} | {"INTERNAL"} == set(REASONS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: type(case.error).__name__)
+def test_an_error_has_retry_info_if_its_reason_is_retried_after_a_time(case: Case) -> None:
+    refusal = _refusal(told(case.error))
+
+    assert (refusal.retry_seconds is not None) == (REASONS[case.reason].retry is Retry.AFTER)
+
+
+def told(error: errors.TaskLogsError) -> status_pb2.Status:
+    return status_of(error, REQUEST_ID)
 
 
 def _subclasses(kind: type[errors.TaskLogsError]) -> Iterator[type[errors.TaskLogsError]]:
@@ -210,4 +223,4 @@ def _subclasses(kind: type[errors.TaskLogsError]) -> Iterator[type[errors.TaskLo
 
 def _refusal(status: status_pb2.Status) -> Refusal:
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    return Refusal(code, status.message, decoded(status))
+    return refusal_with(code, status.message, decoded(status))

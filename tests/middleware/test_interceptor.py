@@ -207,7 +207,8 @@ async def test_an_unexpected_error_is_internal_to_the_caller_and_located_in_the_
             refusal = await refused(call(channel, method))
 
     assert (refusal.code, refusal.message) == (grpc.StatusCode.INTERNAL, "internal error")
-    assert refusal.details == []
+    assert (refusal.kinds, refusal.reason) == (["ErrorInfo"], "INTERNAL")
+    assert refusal.request_id
     [entry] = logged
     assert entry["method"] == f"/{SERVICE}/{method}"
     assert "in fail" in entry["exception"]

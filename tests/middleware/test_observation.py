@@ -44,7 +44,6 @@ class Heard(Observer):
         self.ended_one = asyncio.Event()
 
     def began(self, call: Call) -> None:
-        call.make_current()
         self.open.append(call)
 
     def ended(self, call: Call, code: str) -> None:
@@ -154,7 +153,19 @@ async def test_an_unknown_method_is_counted_without_its_name() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["", " ", "two words", "a" * 65, "line\nbreak", '"quoted"', "é", b"bytes", AGENT_TOKEN],
+    [
+        "",
+        " ",
+        "two words",
+        "a" * 129,
+        "line\nbreak",
+        "tab\t",
+        "\x7f",
+        "é",
+        b"bytes",
+        AGENT_TOKEN,
+        "eyJhbGciOi",
+    ],
 )
 def test_an_invalid_request_id_is_replaced(given: str | bytes) -> None:
     made = Call("/a/b", [("x-request-id", given)])

@@ -122,6 +122,7 @@ class World:
         cursor = query.pop("cursor", None)
         asked = FollowQuery(
             ref=TaskId((log or self.log).task_id),
+            sees_only=None,
             source=query.pop("source", Source.SNAPSHOT),
             tail=query.pop("tail", None),
             cursor=Cursor.decode(cursor) if isinstance(cursor, str) else cursor,

@@ -176,7 +176,7 @@ async def test_reports_of_an_orchestrator_are_refused(server: Server) -> None:
     for report in (report_build(server), report_agent(server)):
         refusal = await refused(report)
         assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
-        assert refusal.reason == "STALE_REPORT"
+        assert refusal.reason == "TASK_STANDALONE"
     assert (await get_task(server)).status == types.TASK_STATUS_PENDING
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tasklogs_server.bus.notes import Deleted, Moved
 from tasklogs_server.domain.description import NewTask, TaskView
-from tasklogs_server.domain.errors import StaleReport, TaskNotFound, Unauthenticated
+from tasklogs_server.domain.errors import TaskNotFound, TaskStandalone, Unauthenticated
 from tasklogs_server.domain.names import TaskId, TaskName
 from tasklogs_server.domain.status import TaskStatus
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
@@ -62,7 +62,7 @@ async def test_a_report_changes_the_facts_and_wakes_followers(keeper: Keeper, ta
 async def test_a_report_on_a_standalone_task_is_refused(keeper: Keeper, store: Store) -> None:
     task = await new_task(store, standalone=True)
     before = (await store.tasks.get(task)).facts
-    with pytest.raises(StaleReport):
+    with pytest.raises(TaskStandalone):
         await keeper.directory.report(TaskId(task), lambda _: PAUSED)
     assert (await store.tasks.get(task)).facts == before
     assert keeper.notes == []

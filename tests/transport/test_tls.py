@@ -128,7 +128,7 @@ async def test_a_client_is_identified_by_its_certificate(
     half = authority.issue("half", [x509.DNSName("root\0.evil.example")])
 
     def as_(who: Pair) -> Tls:
-        return Tls(authority.ca, who.certificate, who.key)
+        return Tls(ca=authority.ca, certificate=who.certificate, key=who.key)
 
     async with serving(
         database,
@@ -157,9 +157,9 @@ async def test_a_connection_needs_a_certificate_of_the_client_authority(
     expired = authority.issue("late", [ALICE], expired=True)
     async with serving(database, pair, auth="mtls", tls_client_ca=authority.ca) as address:
         for tls in (
-            Tls(authority.ca),
-            Tls(authority.ca, other.certificate, other.key),
-            Tls(authority.ca, expired.certificate, expired.key),
+            Tls(ca=authority.ca),
+            Tls(ca=authority.ca, certificate=other.certificate, key=other.key),
+            Tls(ca=authority.ca, certificate=expired.certificate, key=expired.key),
         ):
             async with TaskLogsClient(address, tls=tls) as client:
                 with pytest.raises(errors.Unavailable):
@@ -170,7 +170,7 @@ async def test_an_agent_reports_over_tls_with_a_certificate_and_its_token(
     database: str, pair: Pair, authority: Authority
 ) -> None:
     alice = authority.issue("alice", [ALICE])
-    tls = Tls(authority.ca, alice.certificate, alice.key)
+    tls = Tls(ca=authority.ca, certificate=alice.certificate, key=alice.key)
     async with (
         serving(database, pair, auth="mtls", tls_client_ca=authority.ca) as address,
         TaskLogsClient(address, tls=tls) as client,
@@ -197,20 +197,20 @@ def test_an_incomplete_client_certificate_or_an_empty_file_is_reported_at_once(
         Tls(certificate=empty)
     for ca in (empty, tmp_path / "absent"):
         with pytest.raises(UnusableTls, match=str(ca)):
-            Tls(ca).credentials()
+            Tls(ca=ca).credentials()
 
 
 def test_a_wrong_file_is_named_before_a_connection_is_opened(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     alice, bob = authority.issue("alice"), authority.issue("bob")
     for tls, said in (
-        (Tls(alice.key), f"{alice.key} has no certificate in PEM"),
+        (Tls(ca=alice.key), f"{alice.key} has no certificate in PEM"),
         (
-            Tls(authority.ca, alice.key, alice.certificate),
+            Tls(ca=authority.ca, certificate=alice.key, key=alice.certificate),
             f"{alice.certificate} has no private key in PEM",
         ),
         (
-            Tls(authority.ca, alice.certificate, bob.key),
+            Tls(ca=authority.ca, certificate=alice.certificate, key=bob.key),
             f"the key in {bob.key} does not belong to the certificate in {alice.certificate}",
         ),
     ):

@@ -19,6 +19,7 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
 )
 
+from tools.docs import reasons
 from tools.proto_paths import proto_paths
 
 _HEAD = """# The API: package `tasklogs.v1`
@@ -44,6 +45,7 @@ def reference(protos: Path) -> str:
     files = [_File(one) for one in _parsed(protos)]
     # Services first, in whatever file they are: readers look for them.
     parts = [part for file in files for part in file.services()]
+    parts.append(reasons.section())
     parts += [part for file in files for part in file.types()]
     return "\n".join([_HEAD, *parts]).rstrip() + "\n"
 

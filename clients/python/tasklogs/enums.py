@@ -1,17 +1,44 @@
 """The API's enums, with the API's numbers. A test compares the two.
 
-A value of a newer server that this version does not know becomes UNSPECIFIED.
+A newer server may send a value that this version does not know. Its number is kept, in a member
+that is named like UNRECOGNIZED_7, and `is_recognized` is False. In a `match`, let `case _` handle
+it.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
+from typing import Any
+
+# A hostile server can send four billion numbers.
+_CACHED = 256
+_INT32 = range(-(2**31), 2**31)
 
 
 class _ApiEnum(IntEnum):
+    @property
+    def is_recognized(self) -> bool:
+        """Whether this version knows the value."""
+        return self.name in type(self).__members__
+
     @classmethod
     def _missing_(cls, value: object) -> _ApiEnum | None:
-        return cls(0) if isinstance(value, int) and value != 0 else None
+        if type(value) is not int or value not in _INT32:
+            return None
+        return _unrecognized(cls, value)
+
+    def __reduce_ex__(self, _: Any) -> tuple[type[_ApiEnum], tuple[int]]:
+        return type(self), (int(self),)
+
+
+@lru_cache(maxsize=_CACHED)
+def _unrecognized(kind: type[_ApiEnum], value: int) -> _ApiEnum:
+    """Return a member that is not in `__members__`. It equals every other one with its number."""
+    member = int.__new__(kind, value)
+    member._name_ = f"UNRECOGNIZED_{value}"
+    member._value_ = value
+    return member
 
 
 class TaskStatus(_ApiEnum):
@@ -97,7 +124,7 @@ class TaskLogType(_ApiEnum):
     NOTICE = 6
 
 
-class LogSource(_ApiEnum):
+class LogSource(IntEnum):
     """What a read returns: by the task's status (UNSPECIFIED), the live log, or the stored log."""
 
     UNSPECIFIED = 0

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar, cast
 
 import grpc
@@ -18,12 +20,10 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from tasklogs.enums import TaskStatus
-
-DOMAIN = "tasklogs.v1"
-"""`ErrorInfo.domain` of this API's reasons. A proxy may add details of another domain."""
+from tasklogs.reasons import DOMAIN, REASONS, Retry
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FieldViolation:
     """An invalid field of the request, and why it is invalid."""
 
@@ -31,7 +31,7 @@ class FieldViolation:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaViolation:
     """A limit that was exceeded, and its subject."""
 
@@ -40,7 +40,7 @@ class QuotaViolation:
 
 
 # Not frozen: Python itself sets attributes of an exception while it is raised.
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class TaskLogsRpcError(Exception):
     """A call failed. What the server did not send is None or empty.
 
@@ -59,6 +59,21 @@ class TaskLogsRpcError(Exception):
     """`RetryInfo`: an earlier retry would fail, too."""
     quota_violations: tuple[QuotaViolation, ...] = ()
     """`QuotaFailure`: the limits that were exceeded."""
+    request_id: str | None = None
+    """The name of the call in the server's log. None: no TaskLogs server answered."""
+
+    @property
+    def retry(self) -> Retry | None:
+        """Whether to make the same call again: tasklogs.reasons. None: the reason is not known."""
+        known = REASONS.get(self.reason or "")
+        if known is not None:
+            return known.retry
+        return None if self.retry_after is None else Retry.AFTER
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own would call the class with positional arguments.
+        fields = {one.name: getattr(self, one.name) for one in dataclass_fields(self)}
+        return partial(type(self), **fields), ()
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""
@@ -71,15 +86,16 @@ class TaskLogsRpcError(Exception):
         status = _status(error)
         if status is not None:
             details.take(status)
-        kind = _KINDS.get((error.code(), details.reason)) or _KINDS.get((error.code(), None))
+        kind = KINDS.get((error.code(), details.reason)) or KINDS.get((error.code(), None))
         return (kind or TaskLogsRpcError)(
-            error.code(),
-            error.details() or "",
-            details.reason,
-            details.metadata,
-            details.violations,
-            details.retry_after,
-            details.quota_violations,
+            code=error.code(),
+            message=error.details() or "",
+            reason=details.reason,
+            metadata=details.metadata,
+            violations=details.violations,
+            retry_after=details.retry_after,
+            quota_violations=details.quota_violations,
+            request_id=details.request_id or _request_id(error),
         )
 
 
@@ -102,6 +118,14 @@ class TaskStateConflict(FailedPrecondition):
 
 class StaleReport(FailedPrecondition):
     """The report is on an older build, or moves backwards. It changed nothing."""
+
+
+class BuildNotReported(FailedPrecondition):
+    """The report is on the agent of a build that was not reported before. It changed nothing."""
+
+
+class TaskStandalone(FailedPrecondition):
+    """The task is standalone: there are no reports on it. The report changed nothing."""
 
 
 class InvalidArgument(TaskLogsRpcError):
@@ -181,11 +205,13 @@ class UnsupportedByServer(TaskLogsRpcError):
 
 
 _CODE = grpc.StatusCode
-_KINDS: Mapping[tuple[grpc.StatusCode, str | None], type[TaskLogsRpcError]] = {
+KINDS: Mapping[tuple[grpc.StatusCode, str | None], type[TaskLogsRpcError]] = {
     (_CODE.NOT_FOUND, "TASK_NOT_FOUND"): TaskNotFound,
     (_CODE.FAILED_PRECONDITION, None): FailedPrecondition,
     (_CODE.FAILED_PRECONDITION, "TASK_STATE_CONFLICT"): TaskStateConflict,
     (_CODE.FAILED_PRECONDITION, "STALE_REPORT"): StaleReport,
+    (_CODE.FAILED_PRECONDITION, "BUILD_NOT_REPORTED"): BuildNotReported,
+    (_CODE.FAILED_PRECONDITION, "TASK_STANDALONE"): TaskStandalone,
     (_CODE.INVALID_ARGUMENT, None): InvalidArgument,
     (_CODE.ALREADY_EXISTS, "TASK_NAME_TAKEN"): TaskNameTaken,
     (_CODE.ABORTED, "ETAG_MISMATCH"): EtagMismatch,
@@ -202,6 +228,7 @@ _KINDS: Mapping[tuple[grpc.StatusCode, str | None], type[TaskLogsRpcError]] = {
     (_CODE.DATA_LOSS, "LOG_CORRUPT"): LogCorrupt,
     (_CODE.UNIMPLEMENTED, None): UnsupportedByServer,
 }
+"""The class of an error: by code and reason, else by the code alone."""
 
 
 @contextmanager
@@ -219,7 +246,7 @@ T = TypeVar("T")
 def readable(answer: T | None) -> T:
     """Return a stub's response. Raises AnswerUnreadable."""
     if answer is None:  # gRPC could not decode it
-        raise AnswerUnreadable(_CODE.INTERNAL, "the response cannot be decoded")
+        raise AnswerUnreadable(code=_CODE.INTERNAL, message="the response cannot be decoded")
     return answer
 
 
@@ -230,28 +257,32 @@ class _Details:
     violations: tuple[FieldViolation, ...] = ()
     retry_after: timedelta | None = None
     quota_violations: tuple[QuotaViolation, ...] = ()
+    request_id: str = ""
 
     def take(self, status: status_pb2.Status) -> None:
         info = error_details_pb2.ErrorInfo()
         bad_request = error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()
         quota = error_details_pb2.QuotaFailure()
+        request = error_details_pb2.RequestInfo()
         for detail in status.details:
             try:
                 if detail.Unpack(info) and info.domain == DOMAIN:
                     self.reason, self.metadata = info.reason, dict(info.metadata)
                 elif detail.Unpack(bad_request):
                     self.violations = tuple(
-                        FieldViolation(violation.field, violation.description)
+                        FieldViolation(field=violation.field, description=violation.description)
                         for violation in bad_request.field_violations
                     )
                 elif detail.Unpack(retry):
                     self.retry_after = retry.retry_delay.ToTimedelta()
                 elif detail.Unpack(quota):
                     self.quota_violations = tuple(
-                        QuotaViolation(violation.subject, violation.description)
+                        QuotaViolation(subject=violation.subject, description=violation.description)
                         for violation in quota.violations
                     )
+                elif detail.Unpack(request):
+                    self.request_id = request.request_id
             except (DecodeError, ValueError, OverflowError):
                 # Malformed details must not hide the error itself.
                 continue
@@ -263,6 +294,15 @@ def _status(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
         return cast("status_pb2.Status | None", rpc_status.from_call(cast("grpc.Call", error)))
     except (DecodeError, ValueError):
         return None
+
+
+def _request_id(error: grpc.aio.AioRpcError) -> str | None:
+    # An error that a proxy made may have no details.
+    for metadata in (error.trailing_metadata(), error.initial_metadata()):
+        for key, value in metadata or ():
+            if key == "x-request-id":
+                return str(value)
+    return None
 
 
 def _status_named(name: str) -> TaskStatus:

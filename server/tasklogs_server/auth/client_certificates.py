@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from cryptography import x509
 
 from tasklogs_server.domain.caller import User
-from tasklogs_server.domain.errors import Unauthenticated
+from tasklogs_server.domain.errors import CertificateInvalid
 from tasklogs_server.domain.names import owner_violations
 
 # gRPC's name for the whole certificate. gRPC also offers the names in it, but in Python those end
@@ -19,20 +19,20 @@ def user_of_certificate(peer: Mapping[str, Iterable[bytes]], admins: Collection[
     """Return the user of a client certificate, which the TLS handshake has verified.
 
     `peer` is gRPC's authentication context. The subject is the certificate's one URI, or its one
-    DNS name if it has no URI. Raises Unauthenticated, also for two names of the same kind.
+    DNS name if it has no URI. Raises CertificateInvalid, also for two names of the same kind.
     """
     certificates = list(peer.get(_CERTIFICATE, ()))
     if len(certificates) != 1:
-        raise Unauthenticated("certificate missing")
+        raise CertificateInvalid("certificate missing")
     uris, dns_names = _names(certificates[0])
     names = uris or dns_names
     if not names:
-        raise Unauthenticated("certificate missing")
+        raise CertificateInvalid("certificate missing")
     if len(names) > 1:
-        raise Unauthenticated("certificate ambiguous")
+        raise CertificateInvalid("certificate ambiguous")
     [subject] = names
     if owner_violations(subject):
-        raise Unauthenticated("certificate invalid")
+        raise CertificateInvalid("certificate invalid")
     return User(subject, is_admin=subject in admins)
 
 
@@ -44,7 +44,7 @@ def _names(pem: bytes) -> tuple[list[str], list[str]]:
     except x509.ExtensionNotFound:
         return [], []
     except Exception:  # of many types: OpenSSL accepts certificates that this parser does not
-        raise Unauthenticated("certificate invalid") from None
+        raise CertificateInvalid("certificate invalid") from None
     return (
         found.get_values_for_type(x509.UniformResourceIdentifier),
         found.get_values_for_type(x509.DNSName),

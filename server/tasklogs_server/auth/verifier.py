@@ -13,7 +13,7 @@ import structlog
 
 from tasklogs_server.auth.keys import Key, Keys
 from tasklogs_server.domain.caller import User
-from tasklogs_server.domain.errors import KeysUnavailable, Unauthenticated
+from tasklogs_server.domain.errors import KeysUnavailable, TokenExpired, Unauthenticated
 from tasklogs_server.domain.names import owner_violations
 
 ADMIN_SCOPE = "tasklogs:admin"
@@ -99,7 +99,7 @@ class TokenVerifier:
             return None
         if user.expires_at <= self._clock():
             del self._checked[token]
-            raise Unauthenticated("token expired")
+            raise TokenExpired
         return user
 
     def _find(self, kid: str | None) -> Key | None:
@@ -120,7 +120,7 @@ class TokenVerifier:
             )
             return self._user(claims)
         except jwt.ExpiredSignatureError:
-            raise Unauthenticated("token expired") from None
+            raise TokenExpired from None
         except Unauthenticated:
             raise
         # An attacker's JSON can cause errors of any type (an infinite exp, endless nesting).

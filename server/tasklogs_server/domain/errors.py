@@ -213,12 +213,30 @@ class LogCorrupt(TaskLogsError):
 
 @dataclass(eq=False)
 class StaleReport(TaskLogsError):
-    """A report of an older or unknown build, or of an earlier state. Nothing was changed."""
+    """A report of an older build, or of an earlier state. Nothing was changed."""
 
     reason: str
 
     def __str__(self) -> str:
         return f"stale report: {self.reason}"
+
+
+@dataclass(eq=False)
+class BuildNotReported(TaskLogsError):
+    """A report of the agent of a build that has not been reported. Nothing was changed."""
+
+    build_number: int
+
+    def __str__(self) -> str:
+        return f"build {self.build_number} has not been reported yet"
+
+
+@dataclass(eq=False)
+class TaskStandalone(TaskLogsError):
+    """A report on a standalone task. Nothing was changed."""
+
+    def __str__(self) -> str:
+        return "the task is standalone: its facts come from its agent alone"
 
 
 @dataclass(eq=False)
@@ -257,12 +275,32 @@ class CommitRefused(TaskLogsError):
 
 @dataclass(eq=False)
 class Unauthenticated(TaskLogsError):
-    """Credentials are missing or invalid. `reason` must not help to guess valid ones."""
+    """A token is not valid; subclasses say what else may be wrong with the credentials.
+
+    `reason` must not help to guess valid ones.
+    """
 
     reason: str
 
     def __str__(self) -> str:
         return f"not authenticated: {self.reason}"
+
+
+@dataclass(eq=False)
+class TokenMissing(Unauthenticated):
+    """The call has no token."""
+
+
+@dataclass(eq=False)
+class TokenExpired(Unauthenticated):
+    """The token was valid once."""
+
+    reason: str = "token expired"
+
+
+@dataclass(eq=False)
+class CertificateInvalid(Unauthenticated):
+    """The client certificate does not name one caller."""
 
 
 @dataclass(eq=False)
@@ -283,6 +321,22 @@ class PermissionDenied(TaskLogsError):
 
     def __str__(self) -> str:
         return f"permission denied: {self.reason}"
+
+
+@dataclass(eq=False)
+class MethodUnknown(TaskLogsError):
+    """The server has no such method."""
+
+    def __str__(self) -> str:
+        return "this server does not have this method"
+
+
+@dataclass(eq=False)
+class ServiceUnknown(TaskLogsError):
+    """A health check names a service that the server does not have."""
+
+    def __str__(self) -> str:
+        return "no such service"
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
 
-from tasklogs_server.domain.errors import StaleReport
+from tasklogs_server.domain.errors import BuildNotReported, StaleReport
 from tasklogs_server.domain.status import (
     AgentLifecycle,
     AppHealth,
@@ -62,10 +62,10 @@ def report_agent(
     """Apply an orchestrator's report of the latest build's agent; None leaves a field as it is.
 
     Any value is accepted, even one that undoes an earlier report, for a build with any transition.
-    Raises StaleReport for an older build and for a build that has not been reported.
+    Raises StaleReport for an older build, BuildNotReported for one that has not been reported.
     """
     if current.build_number is None or build_number > current.build_number:
-        raise StaleReport(f"build {build_number} has not been reported yet")
+        raise BuildNotReported(build_number)
     _refuse_older(current.build_number, build_number)
     return _with_agent(current, lifecycle, health)
 

@@ -11,7 +11,7 @@ from typing import assert_never
 from tasklogs_server.auth.client_certificates import user_of_certificate
 from tasklogs_server.auth.verifier import TokenVerifier
 from tasklogs_server.domain.caller import LOCAL, Agent, Caller, User
-from tasklogs_server.domain.errors import PermissionDenied, Unauthenticated
+from tasklogs_server.domain.errors import PermissionDenied, TokenMissing, Unauthenticated
 from tasklogs_server.limits.caller_limits import CallerLimits
 from tasklogs_server.middleware.handlers import Context
 from tasklogs_server.middleware.methods import Rule
@@ -104,7 +104,7 @@ class Authentication:
         if user is not LOCAL:
             self._limits.count_call(user)
             raise PermissionDenied("requires the agent token of a task")
-        raise Unauthenticated("an agent token is needed: authorization: Bearer ...")
+        raise TokenMissing("an agent token is needed: authorization: Bearer ...")
 
 
 async def local(_: Context) -> User:
@@ -123,7 +123,7 @@ def by_token(
     async def user(context: Context) -> User:
         token = bearer_of(context)
         if token is None:
-            raise Unauthenticated("a token is needed: authorization: Bearer ...")
+            raise TokenMissing("a token is needed: authorization: Bearer ...")
         if looks_like_an_agent_token(token):
             count_call(await agents.agent(token))
             raise PermissionDenied("an agent token is valid only for the agent's own methods")

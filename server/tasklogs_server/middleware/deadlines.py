@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from tasklogs_server.domain.caller import Caller, User
-from tasklogs_server.domain.errors import TookTooLong, Unauthenticated
+from tasklogs_server.domain.errors import TokenExpired, TookTooLong
 from tasklogs_server.middleware.handlers import Context, Handler
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ async def within(limit: timedelta, answering: Awaitable[T]) -> T:
 
 
 def until_the_token_expires(function: Handler) -> Handler:
-    """Return a stream's handler that raises Unauthenticated when the caller's token expires."""
+    """Return a stream's handler that raises TokenExpired when the caller's token expires."""
 
     async def handle(request: Any, context: Context, caller: Caller | None) -> None:
         if not isinstance(caller, User) or caller.expires_at is None:
@@ -45,6 +45,6 @@ def until_the_token_expires(function: Handler) -> Handler:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise Unauthenticated("token expired") from None
+            raise TokenExpired from None
 
     return handle

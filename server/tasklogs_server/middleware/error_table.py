@@ -1,23 +1,23 @@
-"""The table from domain errors to gRPC status and details. No other place chooses a status."""
+"""The table from domain errors to gRPC status and details. No other place chooses a status.
+
+The code, and whether a caller may retry, are those of the reason (`tasklogs.reasons`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
-import grpc
-from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
+from tasklogs.reasons import DOMAIN, REASONS, Retry
 from tasklogs_server.domain import errors
 from tasklogs_server.wire.enums import TASK_STATUS
-
-DOMAIN = "tasklogs.v1"
 
 # Message and details are sent as trailers. If they have more than 8 KB together, the client gets
 # RESOURCE_EXHAUSTED instead. The message is sent twice: percent-encoded, with three bytes for each
@@ -28,28 +28,38 @@ _VIOLATIONS_BYTES = 2000
 E = TypeVar("E", bound=errors.TaskLogsError)
 
 
+class _HasRetryAfter(Protocol):
+    retry_after: timedelta
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
-    code: grpc.StatusCode
+    """What callers are told of one kind of error. RequestInfo and RetryInfo are not in the row."""
+
+    reason: Callable[[errors.TaskLogsError], str]
+    metadata: Callable[[errors.TaskLogsError], Mapping[str, str]]
     details: Callable[[errors.TaskLogsError], Sequence[Message]]
 
 
 def _row(
-    kind: type[E], code: grpc.StatusCode, *made: Callable[[E], Message]
+    kind: type[E],
+    reason: str | Callable[[E], str],
+    *made: Callable[[E], Message | None],
+    metadata: Callable[[E], Mapping[str, str]] = lambda _: {},
 ) -> tuple[type[errors.TaskLogsError], _Row]:
+    """Return a row: the reason, `ErrorInfo.metadata`, and the details besides ErrorInfo."""
+
+    def reason_of(error: errors.TaskLogsError) -> str:
+        return reason if isinstance(reason, str) else reason(cast("E", error))
+
+    def metadata_of(error: errors.TaskLogsError) -> Mapping[str, str]:
+        return metadata(cast("E", error))
+
     def all_details(error: errors.TaskLogsError) -> Sequence[Message]:
-        return [make(cast("E", error)) for make in made]
+        details = [make(cast("E", error)) for make in made]
+        return [one for one in details if one is not None]
 
-    return kind, _Row(code, all_details)
-
-
-def _info(reason: str, /, **metadata: str) -> Message:
-    info: Message = details.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
-    return info
-
-
-def _reason(reason: str) -> Callable[[errors.TaskLogsError], Message]:
-    return lambda _: _info(reason)
+    return kind, _Row(reason_of, metadata_of, all_details)
 
 
 def _retry(after: timedelta) -> Message:
@@ -59,15 +69,14 @@ def _retry(after: timedelta) -> Message:
     return info
 
 
-def _conflict(error: errors.TaskStateConflict) -> Message:
+def _layers(error: errors.TaskStateConflict) -> Mapping[str, str]:
     detail = error.detail
-    return _info(
-        "TASK_STATE_CONFLICT",
-        status=TASK_STATUS.name(detail.status),
-        build=TASK_STATUS.name(detail.build),
-        agent=TASK_STATUS.name(detail.agent),
-        app=TASK_STATUS.name(detail.app),
-    )
+    return {
+        "status": TASK_STATUS.name(detail.status),
+        "build": TASK_STATUS.name(detail.build),
+        "agent": TASK_STATUS.name(detail.agent),
+        "app": TASK_STATUS.name(detail.app),
+    }
 
 
 def _precondition(error: errors.TaskStateConflict) -> Message:
@@ -91,9 +100,13 @@ def _bad_request(error: errors.InvalidFields) -> Message:
     return message
 
 
-def _limit(error: errors.LimitExceeded) -> Message:
+def _limit_reason(error: errors.LimitExceeded) -> str:
+    return "LIMIT_EXCEEDED" if error.retry_after is None else "TOO_MANY_REQUESTS"
+
+
+def _limit(error: errors.LimitExceeded) -> Message | None:
     if error.retry_after is not None:
-        return _retry(error.retry_after)
+        return None
     violation = details.QuotaFailure.Violation(
         subject=_fit(error.subject), description=_fit(error.description)
     )
@@ -107,91 +120,86 @@ def _full(error: errors.LogFull) -> Message:
     return failure
 
 
-def _expired(error: errors.CursorExpired) -> Message:
-    metadata = {} if error.oldest is None else {"oldest_cursor": error.oldest}
-    return _info("CURSOR_EXPIRED", **metadata)
+def _oldest(error: errors.CursorExpired) -> Mapping[str, str]:
+    return {} if error.oldest is None else {"oldest_cursor": error.oldest}
 
 
-_CODE = grpc.StatusCode
+def _apps_words(error: errors.TaskAppFailed) -> Mapping[str, str]:
+    return {"reason": _fit(error.reason)}
+
+
+# A new error needs its class in domain/errors.py, a row here, and its reason in tasklogs/reasons.py
+# and in a comment of the protos. Tests compare all four.
 TABLE: dict[type[errors.TaskLogsError], _Row] = dict(
     [
-        _row(errors.TaskNotFound, _CODE.NOT_FOUND, _reason("TASK_NOT_FOUND")),
-        _row(errors.TaskStateConflict, _CODE.FAILED_PRECONDITION, _conflict, _precondition),
-        _row(
-            errors.AgentUnreachable,
-            _CODE.UNAVAILABLE,
-            _reason("AGENT_UNREACHABLE"),
-            lambda error: _retry(error.retry_after),
-        ),
-        _row(
-            errors.TaskAppFailed,
-            _CODE.UNAVAILABLE,
-            lambda error: _info("TASK_APP_ERROR", reason=_fit(error.reason)),
-        ),
-        _row(errors.InvalidFields, _CODE.INVALID_ARGUMENT, _bad_request),
-        _row(errors.ProtocolViolation, _CODE.INVALID_ARGUMENT, _reason("PROTOCOL_VIOLATION")),
-        _row(errors.Unsupported, _CODE.INVALID_ARGUMENT, _reason("UNSUPPORTED")),
-        _row(errors.TaskNameTaken, _CODE.ALREADY_EXISTS, _reason("TASK_NAME_TAKEN")),
-        _row(errors.EtagMismatch, _CODE.ABORTED, _reason("ETAG_MISMATCH")),
-        _row(errors.Unauthenticated, _CODE.UNAUTHENTICATED),
-        _row(
-            errors.KeysUnavailable,
-            _CODE.UNAVAILABLE,
-            _reason("KEYS_UNAVAILABLE"),
-            lambda error: _retry(error.retry_after),
-        ),
-        _row(errors.PermissionDenied, _CODE.PERMISSION_DENIED),
-        _row(errors.LimitExceeded, _CODE.RESOURCE_EXHAUSTED, _limit),
-        _row(
-            errors.LogFull,
-            _CODE.RESOURCE_EXHAUSTED,
-            _reason("LOG_FULL"),
-            _full,
-            lambda error: _retry(error.retry_after),
-        ),
-        _row(errors.RequestTooSlow, _CODE.DEADLINE_EXCEEDED),
-        _row(errors.TookTooLong, _CODE.DEADLINE_EXCEEDED),
-        _row(errors.CursorExpired, _CODE.OUT_OF_RANGE, _expired),
-        _row(
-            errors.StoreUnavailable,
-            _CODE.UNAVAILABLE,
-            _reason("STORE_UNAVAILABLE"),
-            lambda error: _retry(error.retry_after),
-        ),
-        _row(errors.StoreBusy, _CODE.RESOURCE_EXHAUSTED, lambda error: _retry(error.retry_after)),
-        _row(
-            errors.ServerDraining,
-            _CODE.UNAVAILABLE,
-            _reason("DRAINING"),
-            lambda error: _retry(error.retry_after),
-        ),
-        _row(errors.LogCorrupt, _CODE.DATA_LOSS, _reason("LOG_CORRUPT")),
-        _row(errors.StaleReport, _CODE.FAILED_PRECONDITION, _reason("STALE_REPORT")),
-        _row(errors.SessionOpen, _CODE.FAILED_PRECONDITION, _reason("SESSION_OPEN")),
-        _row(errors.SessionSuperseded, _CODE.ABORTED, _reason("SESSION_SUPERSEDED")),
-        _row(errors.SessionLost, _CODE.ABORTED, _reason("SESSION_LOST")),
-        _row(
-            errors.CommitRefused,
-            _CODE.INTERNAL,
-            _reason("COMMIT_REFUSED"),
-            lambda error: _retry(error.retry_after),
-        ),
+        _row(errors.InvalidFields, "INVALID_FIELDS", _bad_request),
+        _row(errors.Unsupported, "UNSUPPORTED"),
+        _row(errors.ProtocolViolation, "PROTOCOL_VIOLATION"),
+        _row(errors.TaskNotFound, "TASK_NOT_FOUND"),
+        _row(errors.ServiceUnknown, "SERVICE_UNKNOWN"),
+        _row(errors.TaskNameTaken, "TASK_NAME_TAKEN"),
+        _row(errors.EtagMismatch, "ETAG_MISMATCH"),
+        _row(errors.TaskStateConflict, "TASK_STATE_CONFLICT", _precondition, metadata=_layers),
+        _row(errors.StaleReport, "STALE_REPORT"),
+        _row(errors.BuildNotReported, "BUILD_NOT_REPORTED"),
+        _row(errors.TaskStandalone, "TASK_STANDALONE"),
+        _row(errors.SessionOpen, "SESSION_OPEN"),
+        _row(errors.SessionSuperseded, "SESSION_SUPERSEDED"),
+        _row(errors.SessionLost, "SESSION_LOST"),
+        _row(errors.CursorExpired, "CURSOR_EXPIRED", metadata=_oldest),
+        _row(errors.TokenMissing, "TOKEN_MISSING"),
+        _row(errors.Unauthenticated, "TOKEN_INVALID"),
+        _row(errors.TokenExpired, "TOKEN_EXPIRED"),
+        _row(errors.CertificateInvalid, "CERTIFICATE_INVALID"),
+        _row(errors.KeysUnavailable, "KEYS_UNAVAILABLE"),
+        _row(errors.PermissionDenied, "PERMISSION_DENIED"),
+        _row(errors.LimitExceeded, _limit_reason, _limit),
+        _row(errors.LogFull, "LOG_FULL", _full),
+        _row(errors.StoreBusy, "STORE_BUSY"),
+        _row(errors.RequestTooSlow, "REQUEST_TOO_SLOW"),
+        _row(errors.TookTooLong, "DEFAULT_DEADLINE_EXCEEDED"),
+        _row(errors.MethodUnknown, "METHOD_UNKNOWN"),
+        _row(errors.AgentUnreachable, "AGENT_UNREACHABLE"),
+        _row(errors.TaskAppFailed, "TASK_APP_ERROR", metadata=_apps_words),
+        _row(errors.StoreUnavailable, "STORE_UNAVAILABLE"),
+        _row(errors.ServerDraining, "DRAINING"),
+        _row(errors.CommitRefused, "COMMIT_REFUSED"),
+        _row(errors.LogCorrupt, "LOG_CORRUPT"),
     ]
 )
+_UNMAPPED = "INTERNAL"
 
-INTERNAL = Status(code=_CODE.INTERNAL.value[0], message="internal error")
 
-
-def status_of(error: errors.TaskLogsError) -> Status:
-    """Return what the caller of a failed call is told."""
+def status_of(error: errors.TaskLogsError, request_id: str) -> Status:
+    """Return what the caller of a failed call is told. `request_id` empty: there is none."""
     row = TABLE.get(type(error))
     if row is None:
-        return INTERNAL
-    status = Status(code=row.code.value[0], message=_fit(_message_of(error)))
-    for detail in row.details(error):
-        packed = Any()
-        packed.Pack(detail)
-        status.details.append(packed)
+        return internal(request_id)
+    reason = row.reason(error)
+    made = list(row.details(error))
+    if REASONS[reason].retry is Retry.AFTER:
+        made.append(_retry(cast("_HasRetryAfter", error).retry_after))
+    return _status(reason, _message_of(error), row.metadata(error), made, request_id)
+
+
+def internal(request_id: str) -> Status:
+    """Return what the caller is told of an error that has no row."""
+    return _status(_UNMAPPED, "internal error", {}, [], request_id)
+
+
+def _status(
+    reason: str,
+    message: str,
+    metadata: Mapping[str, str],
+    others: Sequence[Message],
+    request_id: str,
+) -> Status:
+    status = Status(code=REASONS[reason].code.value[0], message=_fit(message))
+    info = details.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
+    for detail in (info, *others):
+        status.details.add().Pack(detail)
+    if request_id:
+        status.details.add().Pack(details.RequestInfo(request_id=request_id))
     return status
 
 

@@ -6,6 +6,7 @@ grpc.aio would send an unexpected exception's text to the caller.
 from __future__ import annotations
 
 import asyncio
+from typing import Any, NoReturn
 
 import grpc
 import structlog
@@ -16,8 +17,10 @@ from tasklogs.tracebacks import traceback_of
 from tasklogs_server.domain import errors
 from tasklogs_server.domain.errors import TaskLogsError
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.middleware.error_table import INTERNAL, status_of
-from tasklogs_server.middleware.handlers import Context
+from tasklogs_server.middleware.error_table import internal, status_of
+from tasklogs_server.middleware.handlers import Context, MethodHandler
+from tasklogs_server.middleware.request_ids import current_request_id, metadata_of
+from tasklogs_server.telemetry.calls import current
 from tasklogs_server.telemetry.observer import Observer
 
 _log = structlog.get_logger(__name__)
@@ -41,17 +44,33 @@ class Failures:
             limit = _limit_of(error)
             if limit is not None:
                 self._observer.limited(limit)
-            return status_of(error)
+            return status_of(error, current_request_id())
         if is_disconnect(error):
             raise asyncio.CancelledError from error
         _log.error("rpc.failed", method=method, exception=traceback_of(error))
-        return INTERNAL
+        return internal(current_request_id())
+
+
+async def refuse(context: Context, error: TaskLogsError) -> NoReturn:
+    """Send the status of an error, for handlers that no middleware is around. Always raises."""
+    await abort(context, status_of(error, current_request_id()))
+    raise AssertionError("a call that was aborted goes on")
+
+
+async def _unknown_method(_: Any, context: Context) -> None:
+    await refuse(context, errors.MethodUnknown())
+
+
+UNKNOWN_METHOD: MethodHandler = grpc.stream_unary_rpc_method_handler(_unknown_method)
+"""The handler of each method that the server does not have. gRPC's own answer has no details."""
 
 
 async def abort(context: Context, status: Status) -> None:
     """Send the status that ends a call, after the messages before it. Always raises."""
     try:
-        await context.abort_with_status(rpc_status.to_status(status))
+        told = rpc_status.to_status(status)
+        trailers = (*told.trailing_metadata, *metadata_of(current()))
+        await context.abort(told.code, told.details, trailers)
     except grpc.aio.AbortError:
         raise
     except Exception as error:

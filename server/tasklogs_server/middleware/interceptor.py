@@ -15,7 +15,7 @@ from tasklogs_server.limits.admission import Admission, Kind
 from tasklogs_server.middleware.authentication import Authenticate
 from tasklogs_server.middleware.deadlines import until_the_token_expires, within
 from tasklogs_server.middleware.error_table import status_of
-from tasklogs_server.middleware.failures import Failures, abort
+from tasklogs_server.middleware.failures import UNKNOWN_METHOD, Failures, abort
 from tasklogs_server.middleware.handlers import (
     Call,
     Context,
@@ -28,8 +28,11 @@ from tasklogs_server.middleware.handlers import (
 )
 from tasklogs_server.middleware.methods import Method, Rule, method_of
 from tasklogs_server.middleware.open_calls import OpenCalls
+from tasklogs_server.middleware.request_ids import StreamContext, current_request_id, metadata_of
 from tasklogs_server.middleware.requests import DecodedStream, RequestBodies
 from tasklogs_server.middleware.responses import Responses
+from tasklogs_server.telemetry.calls import Call as OneCall
+from tasklogs_server.telemetry.calls import current
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -63,11 +66,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> MethodHandler | None:
         """Return the method's handler, wrapped. It is wrapped once: handlers do not change."""
         name = str(handler_call_details.method)
+        if current() is None:  # telemetry is off
+            OneCall(name, handler_call_details.invocation_metadata or ()).make_current()
         wrapped = self._wrapped.get(name)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
-                return None
+            if handler is None:  # not in the table of handlers: any peer could fill it
+                return UNKNOWN_METHOD
             in_order = self._in_order(handler, name, method_of(name))
             wrapped = self._wrapped[name] = of_raw_messages(handler, in_order)
         return wrapped
@@ -85,10 +90,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         authenticate = self._authentication(method.rule, is_stream=streams_responses)
         deserialize, serialize = handler.request_deserializer, handler.response_serializer
         function = _function(handler, method)
+        context_of: Callable[[Context], Any] = StreamContext if streams_responses else _same_context
 
         async def steps(call: Call, requests: AsyncIterator[bytes], context: Context) -> Any:
             # 1. The call is known: a drain waits for it, and ends it. Refused while draining.
             calls.begin(call, kind)
+            context.set_trailing_metadata(metadata_of(current()))
             # 2. The caller, and whether they may call this method.
             caller = await authenticate(context)
             # 3. The request. It is not decoded for callers who may not call.
@@ -108,7 +115,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await turn
             try:
                 # 6. The handler. A unary call whose caller set no deadline gets one.
-                answering = function(request, context, caller)
+                answering = function(request, context_of(context), caller)
                 if is_unary and context.time_remaining() is None:
                     answering = within(default_deadline, answering)
                 response = await answering
@@ -152,7 +159,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         end = self._calls.end_of(call)
         if end is None:
             raise error
-        return status_of(end)
+        return status_of(end, current_request_id())
 
 
 def _function(handler: Any, method: Method) -> Handler:
@@ -165,6 +172,10 @@ def _function(handler: Any, method: Method) -> Handler:
     if handler.response_streaming and method.rule is not Rule.AGENT:  # agents' tokens do not expire
         function = until_the_token_expires(function)
     return function
+
+
+def _same_context(context: Context) -> Context:
+    return context
 
 
 def _has_failed(context: Any) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import Any, cast
 
 import grpc
 
+from tasklogs_server.middleware.failures import UNKNOWN_METHOD
 from tasklogs_server.middleware.handlers import Context, MethodHandler, function_of, with_function
-from tasklogs_server.telemetry.calls import Call
+from tasklogs_server.telemetry.calls import Call, current
 from tasklogs_server.telemetry.observer import Observer
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -24,9 +24,6 @@ class CallObserver(grpc.aio.ServerInterceptor):
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._wrapped: dict[str, MethodHandler] = {}
-        # A call's handler runs in the task that looked it up. The metadata is passed on from there:
-        # to ask the context for it again costs a tenth of a small read.
-        self._current: ContextVar[Call] = ContextVar("tasklogs_current_call")
 
     async def intercept_service(
         self,
@@ -35,23 +32,26 @@ class CallObserver(grpc.aio.ServerInterceptor):
     ) -> MethodHandler | None:
         """Return the method's handler, wrapped. It is wrapped once: handlers do not change."""
         method = str(handler_call_details.method)
-        self._current.set(Call(method, handler_call_details.invocation_metadata or ()))
+        # A call's handler runs in the task that looked it up. The metadata is read here: to ask the
+        # context for it again costs a tenth of a small read.
+        Call(method, handler_call_details.invocation_metadata or ()).make_current()
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            if handler is None:
+            if handler is None or handler is UNKNOWN_METHOD:
                 self._observer.unknown_method()
-                return None
+                return handler
             wrapped = self._wrapped[method] = with_function(
                 handler, self._observed(function_of(handler))
             )
         return wrapped
 
     def _observed(self, inner: _Handler) -> _Handler:
-        observer, current = self._observer, self._current
+        observer = self._observer
 
         async def handle(request: Any, context: Context) -> Any:
-            call = current.get()
+            call = current()
+            assert call is not None
             observer.began(call)
             try:
                 response = await inner(request, context)

@@ -23,7 +23,7 @@ from tasklogs_server.domain.errors import (
     TaskLogsError,
     TaskNotFound,
 )
-from tasklogs_server.domain.names import TaskRef
+from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_read
 from tasklogs_server.domain.status import StatusDetail, derive
 from tasklogs_server.reads.feed import Feed, Message, Step, expired, messages_of
@@ -57,6 +57,8 @@ class FollowQuery:
     """
 
     ref: TaskRef
+    sees_only: str | None
+    """The only owner whose tasks the caller may see; None: the tasks of all owners."""
     source: Source
     tail: int | None
     cursor: Cursor | None
@@ -149,6 +151,9 @@ class Follows:
         if query.cursor is None:
             return task, revision
         if query.cursor.task_id != task.task_id:
+            # Names are reused: the cursor's task may not exist any more. A task that the caller may
+            # not see does not exist for them. Raises TaskNotFound.
+            await self._changes.start(TaskId(query.cursor.task_id, query.sees_only), 0)
             raise InvalidFields([FieldViolation("cursor", "is of another task")])
         if query.cursor.revision > task.head.revision:
             # A backup was restored: the caller knows changes that no longer exist.

@@ -18,7 +18,7 @@ from tasklogs_server.domain.errors import (
     FieldViolation,
     InvalidFields,
 )
-from tasklogs_server.domain.names import TaskRef
+from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_earlier_epoch, plan_read
 from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
 from tasklogs_server.reads.tokens import Cursor, PageToken
@@ -34,6 +34,8 @@ class LogQuery:
     """What a caller asks for. `tail` None: all entries; `epoch` None: the current one."""
 
     ref: TaskRef
+    sees_only: str | None
+    """The only owner whose tasks the caller may see; None: the tasks of all owners."""
     source: Source
     tail: int | None
     page_rows: int
@@ -166,9 +168,11 @@ class LogReader:
             types=query.types,
         )
         page = await self._page(query.ref, wanted)
+        if page.task_id != token.task_id:
+            await self._refuse_other_task(token.task_id, query)
         # There were entries before a later page. If none is left, they were evicted.
         is_evicted = page.start > token.start or page.first_id is None
-        if page.task_id != token.task_id or is_evicted:
+        if is_evicted:
             raise await self._expired(page.task_id)
         return self._answer(
             page,
@@ -178,6 +182,15 @@ class LogReader:
             status=token.status,
             revision=token.revision,
         )
+
+    async def _refuse_other_task(self, task_id: UUID, query: LogQuery) -> None:
+        """Raise TaskNotFound if there is no such task for the caller, else InvalidFields.
+
+        Names are reused: the page token's task may not exist any more.
+        """
+        nothing = PageQuery(epoch=None, tail=0, rows=1, page_bytes=self._page_bytes)
+        await self._reads.page(TaskId(task_id, query.sees_only), nothing)
+        raise InvalidFields([FieldViolation("page_token", "is of another task")])
 
     async def _refuse_evicted(self, page: LogPage) -> None:
         # An earlier epoch without entries was always empty, or its entries were evicted.

@@ -106,6 +106,7 @@ def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -
         raise InvalidFields(violations)
     return FollowQuery(
         ref=visible(ref, sees_only),
+        sees_only=sees_only,
         source=source,
         tail=tail,
         cursor=cursor,
@@ -190,6 +191,7 @@ def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery
         raise InvalidFields(violations)
     return LogQuery(
         ref=visible(ref, sees_only),
+        sees_only=sees_only,
         source=source,
         tail=tail,
         page_rows=min(request.page_size, MAX_PAGE_ROWS) or MAX_PAGE_ROWS,

@@ -16,9 +16,9 @@ from tasklogs_server.domain.description import DescriptionChange, NewTask, TaskV
 from tasklogs_server.domain.errors import (
     FieldViolation,
     InvalidFields,
-    StaleReport,
     StoreUnavailable,
     TaskNotFound,
+    TaskStandalone,
     Unauthenticated,
 )
 from tasklogs_server.domain.labels import LabelSelector
@@ -105,11 +105,11 @@ class TaskDirectory:
     async def report(self, ref: TaskRef, change: Callable[[Facts], Facts]) -> Task:
         """Change a task's facts.
 
-        Raises TaskNotFound, StaleReport for a standalone task, and what `change` raises.
+        Raises TaskNotFound, TaskStandalone, and what `change` raises.
         """
         task_id = await self._resolve(ref)
         if (await self._tasks.get(task_id)).standalone:
-            raise StaleReport("the task is standalone: its facts come from its agent alone")
+            raise TaskStandalone
         await self._tasks.change_facts(task_id, change)
         self._bus.publish(Moved(task_id))
         return await self._tasks.get(task_id)

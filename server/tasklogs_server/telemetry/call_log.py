@@ -7,6 +7,7 @@ one, they cost several percent of a small read.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Literal, TextIO
 
@@ -55,14 +56,16 @@ class CallLog:
         return f"{self._second_text}.{int((now - second) * 1e6):06d}Z"
 
 
-# Nothing here needs escapes: request ids are checked, and only served methods are logged.
+# Only a caller's own request id needs escapes: it is printable ASCII without spaces. Only served
+# methods are logged.
 
 
 def _json(call: Call, code: str, now: str) -> str:
     task = "null" if call.task_id is None else f'"{call.task_id}"'
+    request_id = json.dumps(call.request_id)
     return (
         f'{{"event": "rpc.ended", "level": "info", "timestamp": "{now}", "request_id":'
-        f' "{call.request_id}", "method": "{call.method}", "task": {task}, "code": "{code}",'
+        f' {request_id}, "method": "{call.method}", "task": {task}, "code": "{code}",'
         f' "duration_ms": {(time.perf_counter() - call.began) * 1000:.3f}}}\n'
     )
 

@@ -1,4 +1,4 @@
-"""The current call: its request id and its task. Without telemetry there is none."""
+"""The current call: its request id and its task."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
-# Too short for an agent token or a JWT: a token in the wrong header is not logged.
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+REQUEST_ID = "x-request-id"
+"""The key of the request id in the metadata of requests and responses."""
+
+_SANE_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
+# Agent tokens and JWTs: a token in the wrong header must not be logged.
+_SECRETS = ("tla_", "eyJ")
 
 _current: ContextVar[Call | None] = ContextVar("tasklogs_call", default=None)
 
@@ -30,21 +34,26 @@ class Call:
         self.span: Any = None
         """The call's span, if it is traced."""
         for key, value in metadata:
-            if key == "x-request-id" and isinstance(value, str) and _SANE_ID.fullmatch(value):
-                self._request_id = value
+            if key == REQUEST_ID and _is_sane(value):
+                self._request_id = str(value)
             elif key == "traceparent" and isinstance(value, str):
                 self.traceparent = value
 
     @property
     def request_id(self) -> str:
         """`x-request-id` if the caller sent a valid one, else 16 hexadecimal digits."""
-        if not self._request_id:  # made on demand: metrics need none
+        if not self._request_id:
             self._request_id = f"{random.getrandbits(64):016x}"
         return self._request_id
 
     def make_current(self) -> None:
         """Make everything that this asyncio task does from now on part of the call."""
         _current.set(self)
+
+
+def current() -> Call | None:
+    """Return the call that the current asyncio task is part of."""
+    return _current.get()
 
 
 def concerns(task_id: UUID) -> None:
@@ -62,3 +71,11 @@ def with_call(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
         if call.task_id is not None:
             event.setdefault("task", str(call.task_id))
     return event
+
+
+def _is_sane(value: str | bytes) -> bool:
+    return (
+        isinstance(value, str)
+        and _SANE_ID.fullmatch(value) is not None
+        and not value.startswith(_SECRETS)
+    )

@@ -28,7 +28,6 @@ class Recorder(Observer):
 
     def began(self, call: Call) -> None:
         """Begin the call's span, and count the call."""
-        call.make_current()
         if self._metrics is not None:
             self._metrics.calls.began(call)
         call.span = self._tracing.begin(call.method.lstrip("/"), call.traceparent)

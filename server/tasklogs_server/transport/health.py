@@ -8,14 +8,25 @@ the drain.
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tasklogs_server.domain.errors import (
+    FieldViolation,
+    InvalidFields,
+    LimitExceeded,
+    ServiceUnknown,
+)
+from tasklogs_server.domain.limits import Limit
+from tasklogs_server.middleware.failures import refuse
+
 _pb: Any = health_pb2  # the stubs leave out List
 # No service has a longer name, and a request is held for as long as its caller watches.
 _MAX_REQUEST_BYTES = 256
+_RETRY_AFTER = timedelta(seconds=10)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,13 +54,13 @@ class Health(health_pb2_grpc.HealthServicer):
         """Return the health of a service."""
         status = self._statuses.get(request.service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+            await refuse(context, ServiceUnknown())
         return _pb.HealthCheckResponse(status=status)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
         """Write the health of a service now, and at each change. An unknown service may appear."""
         if request.ByteSize() > _MAX_REQUEST_BYTES:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "service: the name is too long")
+            await refuse(context, InvalidFields([FieldViolation("service", "is too long")]))
         said: int | None = None
         while True:
             changed = self._changed  # taken first, so that a change during the write is seen
@@ -94,7 +105,8 @@ class FewWatches(health_pb2_grpc.HealthServicer):
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
         """Write the health of a service now, and at each change."""
         if self._watches >= self._at_most:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
+            what = f"{self._at_most} watches at once"
+            await refuse(context, LimitExceeded(Limit.HEALTH_WATCHES, "server", what, _RETRY_AFTER))
         self._watches += 1
         try:
             await self._health.Watch(request, context)

@@ -106,7 +106,7 @@ async def _followed(script: list[bytes]) -> None:
         method,
         pb.FollowTaskLogsRequest(task="a/b", deltas=True),
         Credentials(lambda: "token"),
-        ReconnectWaits(timedelta(milliseconds=1), timedelta(milliseconds=2)),
+        ReconnectWaits(first=timedelta(milliseconds=1), cap=timedelta(milliseconds=2)),
         require=_nothing_needed,
         progress=True,
         connect_timeout=None,

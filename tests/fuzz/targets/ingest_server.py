@@ -115,7 +115,7 @@ async def _settled(budget: IngestBudget) -> None:
 
 def check_refusal(error: TaskLogsError) -> Status:
     """Return the status for the caller. It must be a documented one, fit, and not be INTERNAL."""
-    status = status_of(error)
+    status = status_of(error, "")
     assert status.code != code_pb2.UNKNOWN
     assert status.code != code_pb2.INTERNAL or isinstance(error, CommitRefused)
     assert status.ByteSize() <= _STATUS_BYTES

@@ -88,12 +88,17 @@ def _check_pieces(text: str, cuts: bytes) -> None:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
         before: LogEntry | None = None
         for revision, end in enumerate([*ends, len(text)], 1):
-            entry = LogEntry(0, TaskLogType.OUTPUT, text[:end], 0, revision)
+            entry = LogEntry(
+                id=0, type=TaskLogType.OUTPUT, content=text[:end], time_ns=0, revision=revision
+            )
             old = 0 if before is None else len(before.content)
             change = EntryChange(
-                entry, None if before is None else before.revision, old, text[old:end]
+                entry=entry,
+                replaces=None if before is None else before.revision,
+                kept=old,
+                appended=text[old:end],
             )
-            printer.show(EntriesChanged("", 1, (change,)))
+            printer.show(EntriesChanged(cursor="", epoch=1, changes=(change,)))
             before = entry
         printer.finish()
     printed = out.getvalue().partition("\n")[2]

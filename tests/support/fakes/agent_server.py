@@ -181,6 +181,11 @@ class FakeServer(TaskAgentsServicer):
     ) -> pb.UploadLogSnapshotResponse:
         raise NotImplementedError
 
+    async def UploadLogSnapshotInParts(
+        self, requests: AsyncIterator[pb.UploadLogSnapshotInPartsRequest], context: Any
+    ) -> pb.UploadLogSnapshotInPartsResponse:
+        raise NotImplementedError
+
     async def _read(self, session: FakeSession, context: Any) -> None:
         sequence = 0
         while (message := await context.read()) is not grpc.aio.EOF:

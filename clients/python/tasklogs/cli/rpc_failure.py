@@ -13,6 +13,7 @@ from tasklogs.errors import TaskLogsRpcError
 if TYPE_CHECKING:
     from tasklogs.connection.tls import Tls
 
+_NEW_TOKEN = "get a new one from the issuer (--auth-token-file FILE, or TASKLOGS_TOKEN)"
 _HINTS = {
     "TASK_STATE_CONFLICT": "use --source snapshot",
     "AGENT_UNREACHABLE": (
@@ -20,21 +21,20 @@ _HINTS = {
     ),
     "TASK_APP_ERROR": "--source snapshot reads the stored log",
     "ETAG_MISMATCH": "another update came in between: run the command again",
-}
-"""What to do about an `ErrorInfo.reason`. The server does not know the flags of this command."""
-
-
-_NEW_TOKEN = "get a new one from the issuer (--auth-token-file FILE, or TASKLOGS_TOKEN)"
-_CREDENTIAL_HINTS = {
-    "a token is needed": "give a token: --auth-token-file FILE, or TASKLOGS_TOKEN",
-    "token expired": _NEW_TOKEN,
-    "token invalid": f"{_NEW_TOKEN}; the server's log has the cause at level debug",
-    "certificate": (
+    "BUILD_NOT_REPORTED": "report the build first: `tasklogs task report-build`",
+    "METHOD_UNKNOWN": "it is older than this command",
+    "TOKEN_MISSING": "give a token: --auth-token-file FILE, or TASKLOGS_TOKEN",
+    "TOKEN_EXPIRED": _NEW_TOKEN,
+    "TOKEN_INVALID": f"{_NEW_TOKEN}; the server's log has the cause at level debug",
+    "CERTIFICATE_INVALID": (
         "--tls-client-cert FILE must have one URI as subject alternative name or, without a URI,"
         " one DNS name"
     ),
 }
-"""What to do about refused credentials, by a part of the server's message."""
+"""What to do about an `ErrorInfo.reason`. The server does not know the flags of this command."""
+
+_UNEXPECTED = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
+"""Codes of errors whose cause only the server's log has."""
 
 _SAID_BY_THE_CODE = ("not authenticated: ", "permission denied: ")
 
@@ -68,14 +68,14 @@ def _cause(message: str) -> str:
 
 def _sentence(error: TaskLogsRpcError) -> list[str]:
     parts = [f"{in_words(error.code)}: {_what(error)}"]
-    if error.reason:
+    if error.reason and error.reason != error.code.name:
         parts[0] += f" ({error.reason})"
     if error.retry_after is not None:
         parts.append(f"try again in {_seconds(error.retry_after)}")
-    if error.code is grpc.StatusCode.UNAUTHENTICATED:
-        parts += [hint for part, hint in _CREDENTIAL_HINTS.items() if part in error.message]
     if error.reason in _HINTS:
         parts.append(_HINTS[error.reason])
+    if error.code in _UNEXPECTED and error.request_id:
+        parts.append(f"the server's log has the cause under request id {error.request_id}")
     return parts
 
 

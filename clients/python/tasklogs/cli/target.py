@@ -92,7 +92,7 @@ def chosen_tls(
     from tasklogs.connection.tls import Tls, UnusableTls
 
     try:
-        chosen = Tls(ca, certificate, key)
+        chosen = Tls(ca=ca, certificate=certificate, key=key)
         chosen.credentials()  # a bad file must fail here, not at the first call
     except UnusableTls as error:
         raise CommandFailed(f"TLS: {error}") from None

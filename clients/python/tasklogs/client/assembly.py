@@ -93,14 +93,14 @@ class Assembly:
                 if not self._is_new(started.revision):
                     return None
                 self._tail = None
-                return EpochStarted(cursor, started.epoch, started.revision)
+                return EpochStarted(cursor=cursor, epoch=started.epoch, revision=started.revision)
             case "caught_up":
                 if self._caught_up:
                     return None
                 self._caught_up = True
-                return CaughtUp(cursor)
+                return CaughtUp(cursor=cursor)
             case "progress":
-                return Progress(cursor)
+                return Progress(cursor=cursor)
             case None:
                 # An event of a newer server. Its cursor is used all the same.
                 return None
@@ -113,8 +113,12 @@ class Assembly:
         if seen == self._status:
             return None
         self._status = seen
-        detail = decode.status_detail(message.status_detail)
-        return StatusChanged(cursor, status, detail, message.task_id or None)
+        return StatusChanged(
+            cursor=cursor,
+            status=status,
+            detail=decode.status_detail(message.status_detail),
+            task_id=message.task_id or None,
+        )
 
     def _entries(self, message: task_logs_pb2.Entries, cursor: str) -> EntriesChanged | None:
         changes = tuple(
@@ -122,7 +126,9 @@ class Assembly:
             for entry in message.logs
             if (change := self._whole(message.epoch, entry)) is not None
         )
-        return EntriesChanged(cursor, message.epoch, changes) if changes else None
+        return (
+            EntriesChanged(cursor=cursor, epoch=message.epoch, changes=changes) if changes else None
+        )
 
     def _whole(self, epoch: int, message: types_pb2.TaskLogEntry) -> EntryChange | None:
         tail = self._tail_with(epoch, message.id)
@@ -139,7 +145,7 @@ class Assembly:
         content = message.content.encode()
         self._tail = _Tail(epoch, entry, Content(content), sent_by_stream=True)
         if tail is None:
-            return EntryChange(entry, appended=entry.content)
+            return EntryChange(entry=entry, appended=entry.content)
         return _change(tail.entry, bytes(tail.content.data), entry, content)
 
     def _delta(self, message: task_logs_pb2.EntryDelta, cursor: str) -> EntriesChanged | None:
@@ -169,10 +175,15 @@ class Assembly:
             revision=message.revision,
         )
         if appends:
-            change = EntryChange(tail.entry, before.revision, len(before.content), text)
+            change = EntryChange(
+                entry=tail.entry,
+                replaces=before.revision,
+                kept=len(before.content),
+                appended=text,
+            )
         else:
             change = _change(before, replaced, tail.entry, bytes(tail.content.data))
-        return EntriesChanged(cursor, message.epoch, (change,))
+        return EntriesChanged(cursor=cursor, epoch=message.epoch, changes=(change,))
 
     def _withdrawn(
         self, message: task_logs_pb2.EntryWithdrawn, cursor: str
@@ -180,7 +191,9 @@ class Assembly:
         if not self._is_new(message.revision):
             return None
         self._tail = None
-        return EntryWithdrawn(cursor, message.epoch, message.id, message.revision)
+        return EntryWithdrawn(
+            cursor=cursor, epoch=message.epoch, id=message.id, revision=message.revision
+        )
 
     def _tail_with(self, epoch: int, entry_id: int) -> _Tail | None:
         tail = self._tail
@@ -218,6 +231,12 @@ def _change(before: LogEntry, replaced: bytes, entry: LogEntry, content: bytes) 
         stays = len(replaced) - lost
         if content.startswith(memoryview(replaced)[lost:]):
             kept = 0 if lost else len(before.content)
-            return EntryChange(entry, before.revision, kept, content[stays:].decode())
+            return EntryChange(
+                entry=entry,
+                replaces=before.revision,
+                kept=kept,
+                appended=content[stays:].decode(),
+            )
     kept_bytes = common_text(replaced, content)
-    return EntryChange(entry, before.revision, len(content[:kept_bytes].decode()))
+    kept = len(content[:kept_bytes].decode())
+    return EntryChange(entry=entry, replaces=before.revision, kept=kept)

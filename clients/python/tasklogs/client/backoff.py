@@ -11,7 +11,7 @@ from tasklogs.connection import backoff
 _ASKED_AT_MOST_SECONDS = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReconnectWaits:
     """The n-th wait in a row is `first` x 2^(n-1), at most `cap`, less a random part up to half.
 

@@ -299,7 +299,9 @@ class TaskLogsClient:
             if error.reason is not None:  # the server answered
                 raise
             response = await self._calls.call(create, request)
-        return CreatedTask(decode.task(response.task, has_prompt=True), response.agent_token)
+        return CreatedTask(
+            task=decode.task(response.task, has_prompt=True), agent_token=response.agent_token
+        )
 
     async def get_task(self, task: str, *, view: TaskView = TaskView.FULL) -> Task:
         """Return a task, without its prompt in the view BASIC. Raises TaskNotFound."""
@@ -389,9 +391,8 @@ class TaskLogsClient:
     ) -> Task:
         """Report on a workspace build, numbered from 1. Repeating a report is not an error.
 
-        Returns the task without its prompt.
-
-        Raises TaskNotFound, and StaleReport for an older build or a step backwards.
+        Returns the task without its prompt. Raises TaskNotFound, StaleReport for an older build or
+        a step backwards, TaskStandalone.
         """
         request = tasks_pb2.ReportBuildRequest(
             task=task,
@@ -413,7 +414,8 @@ class TaskLogsClient:
         """Report on the agent or the task app of the latest build, or on both.
 
         What is None does not change. Returns the task without its prompt. Raises TaskNotFound,
-        StaleReport, InvalidArgument.
+        StaleReport for an older build, BuildNotReported for a build that was not reported before,
+        TaskStandalone, InvalidArgument.
         """
         request = tasks_pb2.ReportAgentRequest(
             task=task,
@@ -439,7 +441,9 @@ class TaskLogsClient:
         try:
             answer = await self._calls.call(self._opened()._logs.GetServerInfo, request)
         except UnsupportedByServer as error:
-            raise UnsupportedByServer(error.code, "the server is older than 0.1") from error
+            raise UnsupportedByServer(
+                code=error.code, message="the server is older than 0.1"
+            ) from error
         return decode.server_info(answer)
 
     def _opened(self) -> Self:

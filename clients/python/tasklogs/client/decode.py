@@ -48,7 +48,11 @@ def task(message: tasks_pb2.Task, *, has_prompt: bool) -> records.Task:
         status=enums.TaskStatus(message.status),
         status_detail=status_detail(message.status_detail),
         log=records.LogSummary(
-            log.epoch, log.entries, log.revision, log.bytes, moment(log, "snapshot_at")
+            epoch=log.epoch,
+            entries=log.entries,
+            revision=log.revision,
+            bytes=log.bytes,
+            snapshot_at=moment(log, "snapshot_at"),
         ),
         agent_connected=message.agent_connected,
         labels=dict(message.labels),
@@ -78,14 +82,19 @@ def status_detail(message: types_pb2.StatusDetail) -> records.StatusDetail:
     """Return the facts of each layer."""
     build, agent, app = message.build, message.agent, message.app
     return records.StatusDetail(
-        records.BuildFacts(
-            build.number,
-            enums.BuildTransition(build.transition),
-            enums.JobStatus(build.job_status),
-            enums.TaskStatus(build.computed),
+        build=records.BuildFacts(
+            number=build.number,
+            transition=enums.BuildTransition(build.transition),
+            job_status=enums.JobStatus(build.job_status),
+            computed=enums.TaskStatus(build.computed),
         ),
-        records.AgentFacts(enums.AgentLifecycle(agent.lifecycle), enums.TaskStatus(agent.computed)),
-        records.AppFacts(enums.AppHealth(app.health), enums.TaskStatus(app.computed)),
+        agent=records.AgentFacts(
+            lifecycle=enums.AgentLifecycle(agent.lifecycle),
+            computed=enums.TaskStatus(agent.computed),
+        ),
+        app=records.AppFacts(
+            health=enums.AppHealth(app.health), computed=enums.TaskStatus(app.computed)
+        ),
     )
 
 
@@ -107,7 +116,7 @@ def _length(duration: Duration) -> timedelta:
         return duration.ToTimedelta()
     except (ValueError, OverflowError):
         raise AnswerUnreadable(
-            grpc.StatusCode.INTERNAL, "the response has an impossible duration"
+            code=grpc.StatusCode.INTERNAL, message="the response has an impossible duration"
         ) from None
 
 
@@ -116,5 +125,5 @@ def _datetime(timestamp: Timestamp) -> datetime:
         return timestamp.ToDatetime(UTC)
     except (ValueError, OverflowError):
         raise AnswerUnreadable(
-            grpc.StatusCode.INTERNAL, "the response has an impossible time"
+            code=grpc.StatusCode.INTERNAL, message="the response has an impossible time"
         ) from None

@@ -10,7 +10,7 @@ from tasklogs.enums import TaskLogType
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
     """One message of a task's conversation.
 

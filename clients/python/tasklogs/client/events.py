@@ -1,6 +1,7 @@
 """The events that a follow yields.
 
-The `cursor` of an event continues after it.
+The `cursor` of an event continues after it. Later versions may add events, and fields to events. So
+events are made with keywords only, and matched by keyword: `case EpochStarted(epoch=epoch)`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tasklogs.enums import TaskStatus
 from tasklogs.errors import TaskLogsRpcError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChanged:
     """The task's status: the first event of a follow, and one for each change."""
 
@@ -26,7 +27,7 @@ class StatusChanged:
     """The task's UUID in the first event, else None. Names are reused, and UUIDs are not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryChange:
     """An entry that is new to this follow, or has changed since the follow yielded it.
 
@@ -43,7 +44,7 @@ class EntryChange:
     content. None: some of the content that was yielded before has changed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntriesChanged:
     """Entries that are new or have changed, in the order of their revisions.
 
@@ -60,7 +61,7 @@ class EntriesChanged:
         return tuple(change.entry for change in self.changes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryWithdrawn:
     """The entry is no longer part of the conversation."""
 
@@ -70,7 +71,7 @@ class EntryWithdrawn:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochStarted:
     """A new conversation begins, with ids from 0. Earlier epochs can still be read."""
 
@@ -79,14 +80,14 @@ class EpochStarted:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaughtUp:
     """All entries that existed when the follow began have been yielded. Once per follow."""
 
     cursor: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Nothing is new: everything up to the cursor has been yielded. Only if requested."""
 
@@ -96,9 +97,10 @@ class Progress:
 FollowEvent: TypeAlias = (
     StatusChanged | EntriesChanged | EntryWithdrawn | EpochStarted | CaughtUp | Progress
 )
+"""What a follow yields. Later versions may add events: end a `match` with `case _: pass`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnecting:
     """The stream of a follow broke. It reconnects after `delay`. Passed to `on_reconnect`."""
 
@@ -108,6 +110,6 @@ class Reconnecting:
     delay: timedelta
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnected:
     """The follow continues where it was. Passed to `on_reconnect`."""

@@ -175,7 +175,8 @@ class Follow:
             if not limit.expired():
                 raise
             raise self._last_error or DeadlineExceeded(
-                grpc.StatusCode.DEADLINE_EXCEEDED, "no response within connect_timeout"
+                code=grpc.StatusCode.DEADLINE_EXCEEDED,
+                message="no response within connect_timeout",
             ) from None
 
     async def _next_of_stream(self) -> FollowEvent | None:
@@ -186,7 +187,9 @@ class Follow:
             event = self._assembly.apply(message)
         except WrongDelta as wrong:
             # The rest of this stream may be wrong as well.
-            self._prepare_retry(StreamInconsistent(grpc.StatusCode.INTERNAL, str(wrong)))
+            self._prepare_retry(
+                StreamInconsistent(code=grpc.StatusCode.INTERNAL, message=str(wrong))
+            )
             return None
         except TaskLogsRpcError as error:
             self._prepare_retry(error)
@@ -241,10 +244,12 @@ class Follow:
             if not silence.expired():
                 raise
             what = f"the stream brought nothing for {self._silence_seconds:g} s"
-            raise Unavailable(grpc.StatusCode.UNAVAILABLE, what) from None
+            raise Unavailable(code=grpc.StatusCode.UNAVAILABLE, message=what) from None
         # At the end it is EOF, which the stubs' types leave out.
         if not isinstance(message, Response):
-            raise Unavailable(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
+            raise Unavailable(
+                code=grpc.StatusCode.UNAVAILABLE, message="the server ended the stream"
+            )
         self._messages += 1
         # The first message, the status, shows that the server responds, not that it can continue.
         if self._messages > 1:
@@ -271,7 +276,9 @@ class Follow:
         delay = self._backoff.next_wait(error.retry_after)
         self._resume_at = asyncio.get_running_loop().time() + delay.total_seconds()
         if self._on_reconnect is not None:
-            self._on_reconnect(Reconnecting(error, self._backoff.failures, delay))
+            self._on_reconnect(
+                Reconnecting(error=error, attempt=self._backoff.failures, delay=delay)
+            )
 
     def _may_go_on(self, error: TaskLogsRpcError) -> bool:
         match error:

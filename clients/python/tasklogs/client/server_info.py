@@ -80,4 +80,4 @@ class ServerFeatures:
 
 def _unsupported(argument: str, why: str) -> UnsupportedByServer:
     message = f"`{argument}` is not supported: the server {why}"
-    return UnsupportedByServer(grpc.StatusCode.UNIMPLEMENTED, message)
+    return UnsupportedByServer(code=grpc.StatusCode.UNIMPLEMENTED, message=message)

@@ -9,7 +9,7 @@ from datetime import datetime
 from tasklogs.enums import AgentLifecycle, AppHealth, BuildTransition, JobStatus, TaskStatus
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildFacts:
     """The latest workspace build; `number` is 0 if there is none. `computed`: its status."""
 
@@ -19,7 +19,7 @@ class BuildFacts:
     computed: TaskStatus
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFacts:
     """The agent of that build."""
 
@@ -27,7 +27,7 @@ class AgentFacts:
     computed: TaskStatus
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppFacts:
     """The task app of that build."""
 
@@ -35,7 +35,7 @@ class AppFacts:
     computed: TaskStatus
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusDetail:
     """The facts that a status is derived from: the first layer that is not ACTIVE decides."""
 
@@ -44,7 +44,7 @@ class StatusDetail:
     app: AppFacts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSummary:
     """The state of a task's log.
 
@@ -60,7 +60,7 @@ class LogSummary:
     snapshot_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One unit of agent work. `id` is a UUID; `created_at` is in UTC.
 
@@ -88,7 +88,7 @@ class Task:
         return f"{self.owner}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreatedTask:
     """A new task, and its agent's token, which is shown only once."""
 

@@ -13,7 +13,7 @@ class UnusableTls(Exception):
     """A file of the TLS settings cannot be used. `str()` says why, in one line."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
     """Files in PEM, which are read for each new connection.
 

@@ -72,9 +72,10 @@ class TaskAgentsServicer:
         or the result of a commit is unknown. Open a new stream and start again from its Welcome.
         - FAILED_PRECONDITION (`STALE_REPORT`): a newer build than `Hello.build_number` has started.
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
-        - UNAUTHENTICATED: the token is not valid, or was rotated.
-        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: too many agents connect at once, this
-        agent connected too often, or the task opened too many epochs.
+        - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`): the token is missing or not valid, or was
+        rotated.
+        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: too many agents connect at once,
+        this agent connected too often, or the task opened too many epochs.
         - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
         and no entry is old enough to be evicted. Acknowledged entries stay stored.
         - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: a LogAppend has too many entries, or

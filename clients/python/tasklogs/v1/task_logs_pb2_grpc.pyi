@@ -26,10 +26,15 @@ class TaskLogsStub:
 
     Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that this list
     names. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
-    docs/api.md lists all reasons, and says for each whether to retry the call.
+    docs/api.md and reasons.json list all reasons, and say for each whether to retry the call.
+
+    `RequestInfo.request_id` names the call in the server's log. It is also in the metadata of
+    responses, as `x-request-id`: in the trailing metadata of every call, and in the initial metadata
+    of a stream that has a message. A caller may choose it: `x-request-id` in the metadata of the
+    request, from 1 to 128 printable ASCII characters without spaces.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or belongs to another
-      owner.
+      owner. For a cursor or a page token: its task does not exist any more.
     - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the task's status does
       not allow the read. The metadata has `status` and the statuses of the layers `build`, `agent`
       and `app`.
@@ -43,8 +48,21 @@ class TaskLogsStub:
       The metadata has `oldest_cursor`.
     - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
       each such field.
-    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure or RetryInfo: a limit is exceeded.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the request is larger than a limit.
+    - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`, `STORE_BUSY`) with RetryInfo: too many calls, or all
+      connections to the database were in use for too long.
+    - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`, `TOKEN_EXPIRED`, `CERTIFICATE_INVALID`): the
+      credentials are missing or not valid.
+    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens
+      with.
+    - PERMISSION_DENIED (`PERMISSION_DENIED`): the caller may not do this.
+    - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the request did not arrive in time.
+    - DEADLINE_EXCEEDED (`DEFAULT_DEADLINE_EXCEEDED`): a unary call without a deadline took longer
+      than the server's default.
+    - UNIMPLEMENTED (`METHOD_UNKNOWN`): the server does not have the method.
+    - NOT_FOUND (`SERVICE_UNKNOWN`): a health check names a service that the server does not have.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
+    - INTERNAL (`INTERNAL`): the server failed unexpectedly. Its log has the cause.
 
     When a log grows past the server's limits, the server evicts (deletes) its oldest entries, in the
     order of revisions. The entries of the oldest epoch go first. The server never evicts the last
@@ -74,7 +92,7 @@ class TaskLogsStub:
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
     - UNAVAILABLE (`DRAINING`): the server is shutting down. Reconnect with the last cursor.
-    - UNAUTHENTICATED: the caller's token expired.
+    - UNAUTHENTICATED (`TOKEN_EXPIRED`): the caller's token expired.
     - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server evicted entries before the caller received them.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
     """
@@ -97,10 +115,15 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
 
     Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that this list
     names. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
-    docs/api.md lists all reasons, and says for each whether to retry the call.
+    docs/api.md and reasons.json list all reasons, and say for each whether to retry the call.
+
+    `RequestInfo.request_id` names the call in the server's log. It is also in the metadata of
+    responses, as `x-request-id`: in the trailing metadata of every call, and in the initial metadata
+    of a stream that has a message. A caller may choose it: `x-request-id` in the metadata of the
+    request, from 1 to 128 printable ASCII characters without spaces.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or belongs to another
-      owner.
+      owner. For a cursor or a page token: its task does not exist any more.
     - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the task's status does
       not allow the read. The metadata has `status` and the statuses of the layers `build`, `agent`
       and `app`.
@@ -114,8 +137,21 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
       The metadata has `oldest_cursor`.
     - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
       each such field.
-    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure or RetryInfo: a limit is exceeded.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the request is larger than a limit.
+    - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`, `STORE_BUSY`) with RetryInfo: too many calls, or all
+      connections to the database were in use for too long.
+    - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`, `TOKEN_EXPIRED`, `CERTIFICATE_INVALID`): the
+      credentials are missing or not valid.
+    - UNAVAILABLE (`KEYS_UNAVAILABLE`) with RetryInfo: the server has no keys yet to check tokens
+      with.
+    - PERMISSION_DENIED (`PERMISSION_DENIED`): the caller may not do this.
+    - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the request did not arrive in time.
+    - DEADLINE_EXCEEDED (`DEFAULT_DEADLINE_EXCEEDED`): a unary call without a deadline took longer
+      than the server's default.
+    - UNIMPLEMENTED (`METHOD_UNKNOWN`): the server does not have the method.
+    - NOT_FOUND (`SERVICE_UNKNOWN`): a health check names a service that the server does not have.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
+    - INTERNAL (`INTERNAL`): the server failed unexpectedly. Its log has the cause.
 
     When a log grows past the server's limits, the server evicts (deletes) its oldest entries, in the
     order of revisions. The entries of the oldest epoch go first. The server never evicts the last
@@ -155,7 +191,7 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
 
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
         - UNAVAILABLE (`DRAINING`): the server is shutting down. Reconnect with the last cursor.
-        - UNAUTHENTICATED: the caller's token expired.
+        - UNAUTHENTICATED (`TOKEN_EXPIRED`): the caller's token expired.
         - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server evicted entries before the caller received them.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
         """

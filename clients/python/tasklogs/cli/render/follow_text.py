@@ -69,7 +69,7 @@ class FollowText(ABC):
         self._close()
 
     def _show_status(self, status: TaskStatus) -> None:
-        if status is self._status:
+        if status == self._status:
             return
         self._status = status
         if status is not TaskStatus.ACTIVE:

@@ -121,6 +121,6 @@ def _log(log: tasks_pb2.Task.Log) -> str:
 def _word(enum: type[IntEnum], value: int) -> str:
     if not value:
         return "not reported"
-    known = enum(value)
-    # A newer server may send a value that this version does not know: it reads as 0.
-    return typed_name(known) if known else f"{enum.__name__} {value}"
+    # A newer server may send a value that this version does not know.
+    known = value in enum.__members__.values()
+    return typed_name(enum(value)) if known else f"{enum.__name__} {value}"
