@@ -315,4 +315,22 @@ BREAKS = (
         "tests/reads/test_evicted.py::"
         "test_a_feed_that_missed_an_eviction_takes_no_follower_over_the_gap",
     ),
+    Break(
+        "I8",
+        "a follow of some types does not get the withdrawals of their entries",
+        f"{_SERVER}/reads/follow_events.py",
+        "            return event if event.type is None or event.type in types else None",
+        "            return event if event.type is None else None",
+        "tests/reads/test_follow_types.py::"
+        "test_a_follow_of_some_types_sends_the_follow_of_all_types_filtered",
+    ),
+    Break(
+        "I8",
+        "an entry keeps the type of the withdrawn entry in whose place it is",
+        f"{_SERVER}/store/log_writes.py",
+        "committed_at = excluded.committed_at, type = excluded.type",
+        "committed_at = excluded.committed_at",
+        "tests/store/test_types.py::"
+        "test_an_entry_of_another_type_takes_the_place_of_a_withdrawn_one",
+    ),
 )
