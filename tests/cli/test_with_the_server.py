@@ -86,6 +86,39 @@ async def test_a_task_lives_from_create_to_delete(server: Server) -> None:
     assert gone.stderr.startswith("tasklogs: not found: ")
 
 
+async def test_labels_request_ids_and_updates_from_the_command_line(server: Server) -> None:
+    creation = (
+        *("task", "create", "demo", "--prompt", "do it", "--label", "env=prod", "-o", "json"),
+        *("--request-id", "6b1f5a3e-8a53-4c1b-9df3-0123456789ab"),
+    )
+    created = json.loads((await command(server, *creation)).stdout)
+    again = json.loads((await command(server, *creation)).stdout)
+    assert again["task"] == created["task"]
+    assert again["agentToken"] != created["agentToken"]
+    other = await command(server, *creation, "--label", "team=x")
+    assert (other.code, "request_id: " in other.stderr) == (1, True)
+
+    updated = await command(
+        *(server, "task", "update", "local/demo", "--display-name", "A demo"),
+        *("--label", "team=x", "--remove-label", "env"),
+    )
+    assert "  called    A demo" in updated.stdout.splitlines()
+    assert "  labels    team=x" in updated.stdout.splitlines()
+    assert "  prompt    do it" in updated.stdout.splitlines()
+
+    for label, found in (("team", 1), ("team=x", 1), ("env", 0)):
+        listed = await command(server, "task", "list", "--label", label, "-o", "json")
+        assert [task["labels"] for task in json.loads(listed.stdout)] == [{"team": "x"}] * found
+    refused = await command(server, "task", "list", "--label", "Team")
+    assert refused.stderr.startswith("tasklogs: invalid argument: labels: ")
+
+    for _ in range(2):
+        deleted = await command(
+            *(server, "task", "delete", "local/demo", "--yes", "--allow-missing")
+        )
+        assert (deleted.code, deleted.stdout) == (0, "deleted local/demo, if it existed\n")
+
+
 async def test_a_log_of_several_pages_is_read_whole(server: Server) -> None:
     contents = [f"{id_} " + "x" * 1500 for id_ in range(1400)]
     await upload(server, (await server.create_task()).agent_token, contents)

@@ -70,6 +70,7 @@ CALLS: list[Call] = [
     lambda client: client.get("local/demo"),
     lambda client: client.get_task("local/demo"),
     lambda client: client.create_task("demo"),
+    lambda client: client.update_task("local/demo", display_name="x"),
     lambda client: client.delete_task("local/demo"),
     lambda client: client.rotate_agent_token("local/demo"),
     lambda client: client.report_agent("local/demo", 1),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from tasklogs_server.domain.errors import StoreUnavailable, TaskNameTaken, TaskN
 from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.names import TaskId, TaskName
 from tasklogs_server.domain.status import Facts
-from tasklogs_server.store import Store
+from tasklogs_server.store import Store, tasks
 from tasklogs_server.store.records import EarlierCreation, Task
 from tasklogs_server.store.tasks import LIST_BYTES, NEWEST, ListPosition
 from tests.store.logs import Connection, Log, new_task
@@ -171,6 +172,30 @@ async def test_a_basic_list_counts_labels_and_a_full_one_prompts_as_well(store: 
     }
     # Each task has 66 KB of labels and 60 KB of prompt. A page may end with the task that fills it.
     assert counts == {TaskView.BASIC: 16, TaskView.FULL: 8}
+
+
+async def test_a_task_deleted_during_a_search_for_labels_hides_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = await _prompted(store, "", labels={"wanted": ""})
+    made = [await _prompted(store, "") for _ in range(2)]
+    monkeypatch.setattr(tasks, "SCAN_ROWS", 2)
+    original = asyncpg.Connection.fetchrow
+
+    async def after_a_deletion(self: Any, statement: str, *arguments: Any) -> Any:
+        if "OFFSET" in statement and made:
+            await store.tasks.delete(made.pop())
+        return await original(self, statement, *arguments)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetchrow", after_a_deletion)
+    found: list[UUID] = []
+    position: ListPosition | None = NEWEST
+    while position is not None:
+        page, position = await store.tasks.list_(
+            owner="local", after=position, limit=9, labels=[LabelSelector("wanted", None)]
+        )
+        found += [one.task_id for one in page]
+    assert found == [wanted]
 
 
 async def test_of_equal_creations_at_once_one_creates_on_two_servers(

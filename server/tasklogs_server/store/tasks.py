@@ -318,19 +318,17 @@ class TaskStore:
             arguments.append([one.key for one in labels if one.value is None])
         statement = _LISTS[view, owner is not None, bool(labels)]
         async with self._connections.use() as connection:
-            rows = await connection.fetch(statement, *arguments)
-            page = [task_of(row) for row in rows[:limit]]
-            if rows and rows[0]["found"] > len(page):
-                return page, (page[-1].created_at, page[-1].task_id)
             if not labels:
-                return page, None
-            end = await connection.fetchrow(
-                _SCAN_ENDS[owner is not None],
-                *after,
-                SCAN_ROWS,
-                *([] if owner is None else [owner]),
-            )
-        return page, None if end is None else (end["created_at"], end["task_id"])
+                return _page(await connection.fetch(statement, *arguments), limit)
+            # At one moment. A deletion between the two statements would move the end of the search
+            # past a task that was not searched.
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                page, position = _page(await connection.fetch(statement, *arguments), limit)
+                if position is None:
+                    searched = [*after, SCAN_ROWS, *([] if owner is None else [owner])]
+                    end = await connection.fetchrow(_SCAN_ENDS[owner is not None], *searched)
+                    position = None if end is None else (end["created_at"], end["task_id"])
+        return page, position
 
     async def update(self, task_id: UUID, change: Callable[[Description], Description]) -> Task:
         """Replace the description by `change(description)`, under the lock of the task's row.
@@ -418,6 +416,12 @@ class TaskStore:
         if row is None:
             raise TaskNotFound(str(task_id))
         return task_of(row)
+
+
+def _page(rows: Sequence[asyncpg.Record], limit: int) -> tuple[Sequence[Task], ListPosition | None]:
+    page = [task_of(row) for row in rows[:limit]]
+    has_more = bool(rows) and rows[0]["found"] > len(page)
+    return page, (page[-1].created_at, page[-1].task_id) if has_more else None
 
 
 async def _delete(connection: Connection, task_id: UUID) -> None:

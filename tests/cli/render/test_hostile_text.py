@@ -32,6 +32,7 @@ _STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u
 def hostile_task() -> tasks_pb2.Task:
     made = task(name=HOSTILE, display_name=HOSTILE)
     made.owner, made.id, made.prompt = HOSTILE, HOSTILE, f"{HOSTILE}\n{HOSTILE}"
+    made.labels[HOSTILE] = made.etag = HOSTILE
     return made
 
 
@@ -71,7 +72,10 @@ BUILD = ("--build-number", "1", "--transition", "start", "--job-status", "runnin
         (("task", "get", "local/demo", "-o", "json"), hostile_task()),
         (("task", "create", "demo"), CREATED),
         (("task", "create", "demo", "-o", "json"), CREATED),
-        (("task", "report-build", "local/demo", *BUILD), hostile_task()),
+        (
+            ("task", "report-build", "local/demo", *BUILD),
+            tasks_pb2.ReportBuildResponse(task=hostile_task()),
+        ),
         (
             ("task", "rotate-token", "local/demo"),
             tasks_pb2.RotateAgentTokenResponse(agent_token=HOSTILE),
@@ -80,6 +84,7 @@ BUILD = ("--build-number", "1", "--transition", "start", "--job-status", "runnin
         (("logs", "local/demo", "-o", "json"), page(entry(0, HOSTILE))),
         (("logs", "local/demo", "-o", "jsonl"), page(entry(0, HOSTILE))),
         *(((*call, "local/demo"), refusal()) for call in (("task", "get"), ("logs",))),
+        (("task", "update", "local/demo", "--label", "a=b"), refusal()),
         (("task", "list"), refusal("TASK_STATE_CONFLICT")),
         (("task", "delete", "--yes", HOSTILE.replace("\0", "")), refusal()),
     ],
