@@ -98,8 +98,6 @@ def conversation(*contents: str) -> pb.LogAppend:
 
 async def stored(server: Server, task: str = "local/demo") -> list[str]:
     """Return the stored contents of the current epoch."""
-    request = task_logs_pb2.GetTaskLogsRequest(
-        task=task, source=task_logs_pb2.LOG_SOURCE_SNAPSHOT
-    )
+    request = task_logs_pb2.GetTaskLogsRequest(task=task, source=task_logs_pb2.LOG_SOURCE_SNAPSHOT)
     answer = await server.logs.GetTaskLogs(request)
     return [entry.content for entry in answer.logs]

@@ -1,4 +1,4 @@
-"""An agent of tomorrow at our server: what is not known is refused or left out, never acked away."""
+"""An agent of tomorrow at our server: unknown parts are refused, and acks cover what is stored."""
 
 from __future__ import annotations
 

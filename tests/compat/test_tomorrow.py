@@ -42,7 +42,7 @@ def test_an_entrys_new_field_is_before_its_content() -> None:
 
     assert content.number == max(numbers)
     assert tomorrow.ENTRY_FIELD_NUMBER not in numbers
-    assert tomorrow.ENTRY_FIELD_NUMBER < content.number
+    assert content.number > tomorrow.ENTRY_FIELD_NUMBER
 
 
 def test_every_enum_has_a_new_value() -> None:

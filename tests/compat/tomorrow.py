@@ -95,9 +95,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
 def _grow_file(file: descriptor_pb2.FileDescriptorProto) -> None:
     if file.name.endswith("/types.proto"):
         thing = file.message_type.add(name="ThingOfTomorrow")
-        thing.field.add(
-            name="text", number=1, type=_Field.TYPE_STRING, label=_Field.LABEL_OPTIONAL
-        )
+        thing.field.add(name="text", number=1, type=_Field.TYPE_STRING, label=_Field.LABEL_OPTIONAL)
     for message in file.message_type:
         _grow_message(message)
     for enum in file.enum_type:
