@@ -35,12 +35,12 @@ class AgentOfTomorrow:
     @asynccontextmanager
     async def connect(cls, server: Server, token: str) -> AsyncIterator[Self]:
         """Connect with a Hello of tomorrow, and read the Welcome."""
-        multi = server.channel.stream_stream(
+        connect: grpc.aio.StreamStreamMultiCallable[Any, Any] = server.channel.stream_stream(
             "/tasklogs.v1.TaskAgents/Connect",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=pb.ServerMessage.FromString,
         )
-        call = StreamCall(multi(metadata=(("authorization", f"Bearer {token}"),)))
+        call = StreamCall(connect(metadata=(("authorization", f"Bearer {token}"),)))
         agent = cls(call)
         try:
             hello = pb.Hello(agent_version="9.0", task_app="tomorrow", features=FEATURES)

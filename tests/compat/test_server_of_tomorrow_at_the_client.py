@@ -29,6 +29,8 @@ from tests.support.fakes.log_server import (
     END,
     HOLD,
     LogServer,
+    Response,
+    Step,
     caught_up,
     delta,
     entries,
@@ -178,7 +180,7 @@ async def test_unknown_fields_in_every_event_change_nothing(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     grows = delta("c", 0, 1, 2, 3, " two", crc32=0xCD07892F)
-    plain = [
+    plain: list[Step] = [
         status("a", ACTIVE),
         entries("b", entry(0, "one", 1)),
         grows,
@@ -192,7 +194,7 @@ async def test_unknown_fields_in_every_event_change_nothing(
     ]
     server.streams = [
         plain,
-        [grown(step) if isinstance(step, Message) else step for step in plain],
+        [grown(step) if isinstance(step, Response) else step for step in plain],
     ]
     assert await followed(client) == await followed(client)
     assert len(server.follows) == 2
