@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import google.api
+from google.api import annotations_pb2, field_behavior_pb2, http_pb2
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -17,14 +19,11 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
     MethodDescriptorProto,
+    MethodOptions,
     ServiceDescriptorProto,
 )
 
-_HEAD = """# The API: package `tasklogs.v1`
-
-Generated from the comments in [protos/tasklogs/v1](../protos/tasklogs/v1) by `make docs`.
-"""
-
+_INTRO = Path(__file__).with_name("api_intro.md")
 # The path of numbers of fields and indices that leads to what a comment describes.
 _Place: TypeAlias = tuple[int, ...]
 _MESSAGES = FileDescriptorProto.MESSAGE_TYPE_FIELD_NUMBER
@@ -36,6 +35,7 @@ _NESTED = DescriptorProto.NESTED_TYPE_FIELD_NUMBER
 _NESTED_ENUMS = DescriptorProto.ENUM_TYPE_FIELD_NUMBER
 _VALUES = EnumDescriptorProto.VALUE_FIELD_NUMBER
 _Field = FieldDescriptorProto
+_METHODS_HEAD = "| method | HTTP | body | idempotency |\n| --- | --- | --- | --- |"
 
 
 def reference(protos: Path) -> str:
@@ -44,17 +44,22 @@ def reference(protos: Path) -> str:
     # Services first, in whatever file they are: readers look for them.
     parts = [part for file in files for part in file.services()]
     parts += [part for file in files for part in file.types()]
-    return "\n".join([_HEAD, *parts]).rstrip() + "\n"
+    rows = [row for file in files for row in file.method_rows()]
+    intro = _INTRO.read_text().replace("{methods}", "\n".join([_METHODS_HEAD, *sorted(rows)]))
+    return "\n".join([intro, *parts]).rstrip() + "\n"
 
 
 def _parsed(protos: Path) -> Sequence[FileDescriptorProto]:
     sources = sorted(path.relative_to(protos).as_posix() for path in protos.rglob("*.proto"))
     well_known = importlib.resources.files("grpc_tools") / "_proto"
+    # The root of google/api/*.proto: googleapis-common-protos ships them beside its modules.
+    google_api = Path(next(iter(google.api.__path__))).parent.parent
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "descriptors.binpb"
         command = [
             *(sys.executable, "-m", "grpc_tools.protoc"),
             *(f"--proto_path={protos}", f"--proto_path={well_known}"),
+            f"--proto_path={google_api}",
             *("--include_source_info", f"--descriptor_set_out={target}"),
         ]
         subprocess.run([*command, *sources], check=True)
@@ -81,6 +86,21 @@ class _File:
                 yield f"{_signature(method)}\n"
                 yield from self._text((_SERVICES, number, _METHODS, index))
 
+    def method_rows(self) -> Iterator[str]:
+        """Yield a row of a table for each method."""
+        for service in self._file.service:
+            for method in service.method:
+                name = f"{service.name}.{method.name}"
+                rule = method.options.Extensions[annotations_pb2.http]
+                level = MethodOptions.IdempotencyLevel.Name(method.options.idempotency_level)
+                cells = (
+                    f"[{name}](#{name.lower().replace('.', '')})",
+                    _http(rule),
+                    f"`{rule.body}`" if rule.body else "",
+                    level if method.options.idempotency_level else "",
+                )
+                yield f"| {' | '.join(cells)} |"
+
     def types(self) -> Iterator[str]:
         """Yield messages and enums in the file's order, nested ones after what holds them."""
         for number, message in enumerate(self._file.message_type):
@@ -95,6 +115,8 @@ class _File:
             yield "| field | type | |\n| --- | --- | --- |"
             for index, field in enumerate(message.field):
                 about = self._cell((*place, _FIELDS, index))
+                if _is_required(field):
+                    about = f"Required. {about}"
                 if field.HasField("oneof_index") and not field.proto3_optional:
                     about = f"{about} One of `{message.oneof_decl[field.oneof_index].name}`."
                 yield f"| `{field.name}` | {_type(field)} | {about.strip()} |"
@@ -125,6 +147,16 @@ def _plain(comment: str) -> str:
     # protoc leaves the space after the slashes; a table is indented by three more.
     lines = [line.strip() for line in comment.strip("\n").splitlines()]
     return "\n".join(lines)
+
+
+def _http(rule: http_pb2.HttpRule) -> str:
+    verb = rule.WhichOneof("pattern")
+    return "" if verb is None else f"`{verb.upper()} {getattr(rule, verb)}`"
+
+
+def _is_required(field: FieldDescriptorProto) -> bool:
+    behaviour = field.options.Extensions[field_behavior_pb2.field_behavior]
+    return field_behavior_pb2.REQUIRED in behaviour
 
 
 def _signature(method: MethodDescriptorProto) -> str:
