@@ -23,12 +23,11 @@ WITH_BODY = {"post", "patch", "put"}
 
 def rule_of(method: MethodDescriptor) -> http_pb2.HttpRule | None:
     """Return the HTTP form of a method, if it has one."""
-    options = method.GetOptions()
-    return (
-        options.Extensions[annotations_pb2.http]
-        if annotations_pb2.http in options.Extensions
-        else None
-    )
+    extensions = method.GetOptions().Extensions
+    if annotations_pb2.http not in extensions:
+        return None
+    rule: http_pb2.HttpRule = extensions[annotations_pb2.http]
+    return rule
 
 
 def verb_and_path(rule: http_pb2.HttpRule) -> tuple[str, str]:
