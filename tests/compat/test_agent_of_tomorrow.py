@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
@@ -17,7 +16,7 @@ from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_d
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.server import Server
 
-TIME = Timestamp(seconds=1_700_000_000)
+TIME = {"seconds": 1_700_000_000}
 THING = {"text": "new"}
 
 
