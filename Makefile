@@ -1,7 +1,8 @@
 # The same commands for people and CI. Each one installs what it needs.
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-serve run test coverage breaks demo soak fuzz bench ci lint prose types \
-        imports protos check-protos docs check-docs buf lock agentapi format clean
+        imports protos check-protos docs check-docs buf release-api foreign-stubs lock agentapi format \
+        clean
 
 BIN := .venv/bin
 # The interpreter of .venv. Empty: the one that .venv has, or the first one that is found.
@@ -90,8 +91,14 @@ docs: setup ## Write docs/api.md, the tables in docs/operations.md and the tree 
 check-docs: setup ## Fail if these differ from the code
 	@$(BIN)/python tools/generate_docs.py --check
 
-buf: setup ## buf: lint, and check for breaking changes since the last tag
+buf: setup ## buf: lint, and check for changes that break a released version of the API
 	@sh tools/buf.sh
+
+release-api: setup ## Keep the API as it is as a released version; ARGS="v0.1.0"
+	@sh tools/release_api.sh $(ARGS)
+
+foreign-stubs: setup ## Generate and compile the stubs for Go and TypeScript, where those are
+	@sh tools/foreign_stubs.sh
 
 lock: setup ## Write the locks in requirements/ again (UPGRADE=1: newest versions)
 	@sh tools/lock.sh

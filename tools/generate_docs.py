@@ -2,7 +2,8 @@
 
 docs/api.md          the whole page, from the comments in protos/
 protos/tasklogs/v1/reasons.json  the reasons of errors, from tasklogs.reasons
-docs/operations.md   the tables between `<!-- NAME, by make docs -->` and `<!-- end -->`
+docs/agent-stream.md the session in bytes, between `<!-- NAME, by make docs -->` and `<!-- end -->`
+docs/operations.md   the tables, between the same comments
 docs/development.md  the tree of packages, between the same comments
 """
 
@@ -15,11 +16,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.docs import api, reasons, tables, tree  # noqa: E402 - the path to it is set above
+from tools.docs import api, reasons, tables, transcript, tree  # noqa: E402 - the path is set above
 
 API = ROOT / "docs/api.md"
 REASONS = ROOT / "protos/tasklogs/v1/reasons.json"
-IN_PART = (ROOT / "docs/operations.md", ROOT / "docs/development.md")
+IN_PART = (
+    ROOT / "docs/agent-stream.md",
+    ROOT / "docs/operations.md",
+    ROOT / "docs/development.md",
+)
 _PART = re.compile(r"(<!-- (?P<name>[\w ]+), by make docs -->\n).*?(<!-- end -->)", re.DOTALL)
 _PARTS: Mapping[str, Callable[[], str]] = {
     "server settings": tables.server_settings,
@@ -27,6 +32,7 @@ _PARTS: Mapping[str, Callable[[], str]] = {
     "agent log events": tables.agent_log_events,
     "metrics": tables.metrics,
     "server log events": tables.server_log_events,
+    "a session in bytes": transcript.text,
     "packages": lambda: tree.packages(ROOT),
 }
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from google.api import annotations_pb2, field_behavior_pb2, http_pb2
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -16,17 +17,14 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
     MethodDescriptorProto,
+    MethodOptions,
     ServiceDescriptorProto,
 )
 
 from tools.docs import reasons
 from tools.proto_paths import proto_paths
 
-_HEAD = """# The API: package `tasklogs.v1`
-
-Generated from the comments in [protos/tasklogs/v1](../protos/tasklogs/v1) by `make docs`.
-"""
-
+_INTRO = Path(__file__).with_name("api_intro.md")
 # The path of numbers of fields and indices that leads to what a comment describes.
 _Place: TypeAlias = tuple[int, ...]
 _MESSAGES = FileDescriptorProto.MESSAGE_TYPE_FIELD_NUMBER
@@ -38,6 +36,7 @@ _NESTED = DescriptorProto.NESTED_TYPE_FIELD_NUMBER
 _NESTED_ENUMS = DescriptorProto.ENUM_TYPE_FIELD_NUMBER
 _VALUES = EnumDescriptorProto.VALUE_FIELD_NUMBER
 _Field = FieldDescriptorProto
+_METHODS_HEAD = "| method | HTTP | body | idempotency |\n| --- | --- | --- | --- |"
 
 
 def reference(protos: Path) -> str:
@@ -47,7 +46,9 @@ def reference(protos: Path) -> str:
     parts = [part for file in files for part in file.services()]
     parts.append(reasons.section())
     parts += [part for file in files for part in file.types()]
-    return "\n".join([_HEAD, *parts]).rstrip() + "\n"
+    rows = [row for file in files for row in file.method_rows()]
+    intro = _INTRO.read_text().replace("{methods}", "\n".join([_METHODS_HEAD, *sorted(rows)]))
+    return "\n".join([intro, *parts]).rstrip() + "\n"
 
 
 def _parsed(protos: Path) -> Sequence[FileDescriptorProto]:
@@ -83,6 +84,21 @@ class _File:
                 yield f"{_signature(method)}\n"
                 yield from self._text((_SERVICES, number, _METHODS, index))
 
+    def method_rows(self) -> Iterator[str]:
+        """Yield a row of a table for each method."""
+        for service in self._file.service:
+            for method in service.method:
+                name = f"{service.name}.{method.name}"
+                rule = method.options.Extensions[annotations_pb2.http]
+                level = MethodOptions.IdempotencyLevel.Name(method.options.idempotency_level)
+                cells = (
+                    f"[{name}](#{name.lower().replace('.', '')})",
+                    _http(rule),
+                    f"`{rule.body}`" if rule.body else "",
+                    level if method.options.idempotency_level else "",
+                )
+                yield f"| {' | '.join(cells)} |"
+
     def types(self) -> Iterator[str]:
         """Yield messages and enums in the file's order, nested ones after what holds them."""
         for number, message in enumerate(self._file.message_type):
@@ -97,6 +113,8 @@ class _File:
             yield "| field | type | |\n| --- | --- | --- |"
             for index, field in enumerate(message.field):
                 about = self._cell((*place, _FIELDS, index))
+                if _is_required(field):
+                    about = f"Required. {about}"
                 if field.HasField("oneof_index") and not field.proto3_optional:
                     about = f"{about} One of `{message.oneof_decl[field.oneof_index].name}`."
                 yield f"| `{field.name}` | {_type(field)} | {about.strip()} |"
@@ -127,6 +145,16 @@ def _plain(comment: str) -> str:
     # protoc leaves the space after the slashes; a table is indented by three more.
     lines = [line.strip() for line in comment.strip("\n").splitlines()]
     return "\n".join(lines)
+
+
+def _http(rule: http_pb2.HttpRule) -> str:
+    verb = rule.WhichOneof("pattern")
+    return "" if verb is None else f"`{verb.upper()} {getattr(rule, verb)}`"
+
+
+def _is_required(field: FieldDescriptorProto) -> bool:
+    behaviour = field.options.Extensions[field_behavior_pb2.field_behavior]
+    return field_behavior_pb2.REQUIRED in behaviour
 
 
 def _signature(method: MethodDescriptorProto) -> str:
