@@ -6,8 +6,6 @@ Python's own descriptors drop `json_name`.
 
 import argparse
 import filecmp
-import importlib.resources
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -16,6 +14,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools.proto_paths import proto_paths  # noqa: E402 - the path to it is set above
+
 PROTOS = ROOT / "protos"
 PACKAGE = Path("tasklogs/v1")
 COMMITTED = ROOT / "clients/python" / PACKAGE
@@ -30,18 +32,11 @@ def generate(target: Path) -> None:
     (target / PACKAGE / "__init__.py").write_text(INIT)
     scripts = Path(sysconfig.get_path("scripts"))
     sources = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
-    well_known = importlib.resources.files("grpc_tools") / "_proto"
-    # The root of google/api/*.proto: googleapis-common-protos ships them beside its modules.
-    google_api = importlib.util.find_spec("google.api")
-    assert google_api is not None and google_api.submodule_search_locations is not None
-    google_protos = Path(next(iter(google_api.submodule_search_locations))).parent.parent
     command = [
         sys.executable,
         "-m",
         "grpc_tools.protoc",
-        f"--proto_path={PROTOS}",
-        f"--proto_path={well_known}",
-        f"--proto_path={google_protos}",
+        *proto_paths(PROTOS),
         f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
         f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
         f"--python_out={target}",

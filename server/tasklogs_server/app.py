@@ -28,6 +28,7 @@ from tasklogs_server.process.clock import utc_now
 from tasklogs_server.process.lifecycle import StartupError as StartupError
 from tasklogs_server.process.lifecycle import StoppedEarly, StopSignals
 from tasklogs_server.process.tuning import connections_within_open_files, freeze_garbage_collection
+from tasklogs_server.services.server_info import server_info
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
@@ -162,7 +163,7 @@ async def run(
         )
         health = register(
             server,
-            task_logs=TaskLogsService(service.reader, service.follows),
+            task_logs=TaskLogsService(service.reader, service.follows, server_info(settings)),
             tasks=TasksService(service.directory),
             task_agents=TaskAgentsService(service.agent_tokens, service.sessions, service.uploads),
             channelz=settings.channelz,

@@ -39,16 +39,20 @@ class ServerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TASKLOGS_", frozen=True)
 
     listen: str = Field(
-        "127.0.0.1:50051", description="HOST:PORT to listen on. Port 0 picks a free port."
+        "127.0.0.1:50051",
+        description="Address to listen on: HOST:PORT. With port 0, the server picks a free port.",
     )
     # `repr=False` keeps it out of what is printed of the settings: it may hold a password.
     database_url: str | None = Field(
         None,
         repr=False,
-        description="URL of a Postgres server, version 15 or newer. Unset: an embedded Postgres in"
-        " the data directory.",
+        description="URL of your own Postgres server, version 15 or newer. Unset: the server runs"
+        " an embedded Postgres in the data directory.",
     )
-    data_dir: Path = Field(Path("tasklogs-data"), description="Directory of the embedded Postgres.")
+    data_dir: Path = Field(
+        Path("tasklogs-data"),
+        description="Directory of the embedded Postgres and of the key for --auth dev.",
+    )
     insecure: bool = Field(
         False, description="Allow a non-loopback address without TLS or authentication."
     )
@@ -66,7 +70,10 @@ class ServerSettings(BaseSettings):
         " certificate that one of these authorities signed.",
     )
     auth: Literal["none", "jwt", "mtls", "dev"] = Field(
-        "none", description="How the server authenticates callers."
+        "none",
+        description="How the server authenticates callers. `none`: not at all. `jwt`: by tokens"
+        " of an issuer. `mtls`: by client certificates. `dev`: by tokens from `tasklogs token`,"
+        " for development. Agents always use the token of their task.",
     )
     jwt_issuer: str | None = Field(None, description="Required `iss` claim of tokens.")
     jwt_audience: str | None = Field(None, description="Required `aud` claim of tokens.")
@@ -82,17 +89,18 @@ class ServerSettings(BaseSettings):
     )
     jwks_unknown_key: Annotated[Seconds, Ge(timedelta(seconds=1))] = Field(
         timedelta(seconds=10),
-        description="Minimum time between two extra reads of the JWKS URL. A token with an unknown"
-        " key causes an extra read.",
+        description="Minimum time between two extra reads of the JWKS URL. The server makes an"
+        " extra read when a token names an unknown key.",
     )
     jwt_shared_secret_file: Path | None = Field(
         None,
         description="File with a secret that the server and the issuer share (HS256, HS384,"
-        " HS512). Use it instead of a JWKS. Any process that has this secret can also make tokens.",
+        " HS512). Use it instead of a JWKS. Every process that has this secret can make tokens.",
     )
     jwt_leeway: Annotated[Seconds, Le(timedelta(minutes=5))] = Field(
         timedelta(seconds=10),
-        description="Maximum clock difference between issuer and server.",
+        description="Largest difference between the clocks of issuer and server that the server"
+        " accepts.",
     )
     admin_subjects: str = Field(
         "",
@@ -107,55 +115,71 @@ class ServerSettings(BaseSettings):
     )
     agent_wait: Seconds = Field(
         timedelta(seconds=3),
-        description="How long a live read waits for an agent to connect. Then the server refuses"
-        " the read (AGENT_UNREACHABLE).",
+        description="How long a live read waits for the task's agent to connect. After that, the"
+        " server refuses the read (AGENT_UNREACHABLE).",
     )
     sync_timeout: Seconds = Field(
         timedelta(seconds=10),
-        description="How long a live read waits for the agent to bring the log up to date.",
+        description="How long a live read waits for the agent to bring the log up to date. After"
+        " that, the server refuses the read (TASK_APP_ERROR).",
     )
     lease: Seconds = Field(
         timedelta(seconds=30),
-        description="How long a standalone task stays active after it loses its agent stream.",
+        description="How long a standalone task (without an orchestrator) stays active after it"
+        " loses its agent stream. After that, its status is unknown.",
     )
     drain_timeout: Seconds = Field(
         timedelta(seconds=8),
-        description="How long the server waits for open calls after SIGTERM. Then it ends them.",
+        description="How long the server waits for open calls after SIGTERM or Ctrl-C. After"
+        " that, it ends them.",
     )
     page_bytes: int = Field(
         1_000_000, ge=1, le=1_500_000, description="Approximate size of one page of a log."
     )
     message_bytes: int = Field(
-        4 * _MIB, ge=2 * _MIB, description="Largest request message that the server accepts."
+        4 * _MIB,
+        ge=2 * _MIB,
+        description="Maximum size of one message from a client or an agent. The server refuses"
+        " larger messages.",
     )
     window_bytes: int = Field(
-        4 * _MIB, ge=_MIB, description="Maximum unacknowledged bytes on one agent stream."
+        4 * _MIB,
+        ge=_MIB,
+        description="Maximum unacknowledged bytes on one agent stream. While there are more, the"
+        " server does not read the stream.",
     )
     append_bytes: int = Field(
-        2 * _MIB, ge=_MIB, description="Largest append that the server accepts from an agent."
+        2 * _MIB,
+        ge=_MIB,
+        description="Maximum size of one append: a message of an agent with changes of the log."
+        " The server tells agents this limit and does not check it. It refuses only messages"
+        " above TASKLOGS_MESSAGE_BYTES.",
     )
     ingest_bytes: int = Field(
         256 * _MIB,
         ge=4 * _MIB,
-        description="Maximum unacknowledged bytes on all agent streams together.",
+        description="Maximum unacknowledged bytes on all agent streams together. While there are"
+        " more, the server reads no agent stream.",
     )
     tail_bytes: int = Field(
         256 * _MIB,
         ge=0,
-        description="Memory for tails, the entries that may still grow. Above this limit, the"
-        " server drops idle tails from memory at once. It reads a tail from the store when the"
-        " tail grows again.",
+        description="Memory for tails. A tail is the last entry of a log, which may still grow."
+        " The server removes a tail from memory 30 s after its last change. While all tails"
+        " together are above this limit, it removes idle tails within 5 s. When such a tail grows"
+        " again, the server reads it from Postgres.",
     )
     handshakes: int = Field(
         4,
         ge=1,
-        description="Maximum agents that connect at the same time. Further agents wait in a queue.",
+        description="Maximum session handshakes at the same time. An agent that connects needs"
+        " one. Further agents wait in a queue.",
     )
     log_bytes: int = Field(
         1024 * _MIB,
         ge=16 * _MIB,
-        description="Maximum content of one log, over all epochs. Above it, the server evicts the"
-        " oldest entries.",
+        description="Maximum bytes of content of one log, over all epochs. Above it, the server"
+        " evicts the oldest entries.",
     )
     log_entries: int = Field(
         1_000_000,
@@ -165,36 +189,56 @@ class ServerSettings(BaseSettings):
     )
     min_retention: Seconds = Field(
         timedelta(days=7),
-        description="Minimum age before an entry may be evicted. If nothing is old enough, appends"
-        " are refused (LOG_FULL).",
+        description="Minimum age of an entry before the server may evict it. If no entry is old"
+        " enough, the server refuses appends (LOG_FULL).",
     )
-    epochs_per_hour: int = Field(60, ge=1, description="Maximum new epochs of one task in an hour.")
+    epochs_per_hour: int = Field(
+        60, ge=1, description="Maximum new epochs (conversations) of one task in an hour."
+    )
     retention: Seconds | None = Field(
         None,
-        description="Delete tasks that have been paused for this long. Unset: never.",
+        description="Delete tasks that have been paused for this long. The server never deletes"
+        " tasks with another status. Unset: the server deletes no tasks.",
     )
     reads: int = Field(
         128,
         ge=1,
-        description="Maximum concurrent reads. Each read may hold one page in memory.",
+        description="Maximum concurrent reads. Each read may hold one page in memory. Further"
+        " reads wait in a queue.",
     )
     queued_reads: int = Field(
-        2000, ge=0, description="Maximum reads in the queue. The server refuses further reads."
+        2000, ge=0, description="Maximum reads in that queue. The server refuses further reads."
     )
     waiting_reads: int = Field(
-        10_000, ge=1, description="Maximum live reads that wait for an agent at the same time."
+        10_000,
+        ge=1,
+        description="Maximum live reads that wait for an agent at the same time. They do not"
+        " count as concurrent reads.",
     )
-    writes: int = Field(256, ge=1, description="Maximum concurrent calls that change a task.")
+    writes: int = Field(
+        256,
+        ge=1,
+        description="Maximum concurrent calls that change a task or upload a conversation.",
+    )
     follows: int = Field(5000, ge=1, description="Maximum concurrent follows.")
     agents: int = Field(5000, ge=1, description="Maximum concurrent agent streams.")
+    uploads: int = Field(
+        4,
+        ge=1,
+        description="Maximum concurrent uploads in parts. Each may hold a conversation of 64 MiB"
+        " in memory.",
+    )
     calls_per_second: float = Field(
         200.0,
         gt=0,
-        description="Maximum average calls per second of one caller. Without --auth there is no"
-        " limit.",
+        description="Maximum average calls per second of one caller. A task's agent is one"
+        " caller. Without --auth, this limits only agents.",
     )
     calls_at_once: int = Field(
-        400, ge=1, description="Maximum burst of calls of one caller (token bucket)."
+        400,
+        ge=1,
+        description="Maximum calls in one burst of one caller (token bucket). Without --auth, this"
+        " limits only agents.",
     )
     agent_connects_per_second: float = Field(
         1.0, gt=0, description="Maximum average stream opens per second of one agent."
@@ -202,10 +246,13 @@ class ServerSettings(BaseSettings):
     agent_connects_at_once: int = Field(
         20,
         ge=1,
-        description="Maximum burst of stream opens of one agent (token bucket).",
+        description="Maximum stream opens in one burst of one agent (token bucket).",
     )
     streams_per_caller: int = Field(
-        500, ge=1, description="Maximum concurrent streams of one caller."
+        500,
+        ge=1,
+        description="Maximum concurrent follows of one caller. Streams of server reflection count"
+        " too. Without --auth there is no limit.",
     )
     health_watches: int = Field(
         5000,
@@ -220,13 +267,17 @@ class ServerSettings(BaseSettings):
         " once. The process's limit on open files may allow fewer.",
     )
     streams_per_connection: int = Field(
-        600, ge=1, description="Maximum concurrent calls and streams on one connection."
+        600,
+        ge=1,
+        description="Maximum concurrent calls on one connection. An open follow and an open agent"
+        " stream count as a call.",
     )
     pending_calls: int = Field(
         10_000,
         ge=1,
-        description="Maximum calls that have arrived and have not started, over all connections."
-        " Cancelled calls count too. Each call takes 17 KB. Further calls end as CANCELLED.",
+        description="Maximum calls that have arrived and that the server does not handle yet,"
+        " over all connections. Cancelled calls count too. Each call takes 17 KB. Further calls"
+        " end as CANCELLED.",
     )
     handshake_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=10),
@@ -234,19 +285,28 @@ class ServerSettings(BaseSettings):
     )
     connection_idle: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(minutes=5),
-        description="The server closes a connection after this time without a call.",
+        description="The server closes a connection that had no open call for this time.",
     )
     request_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
-        timedelta(seconds=30), description="How long one request may take to arrive."
+        timedelta(seconds=30),
+        description="How long one request may take to arrive. After that, the server ends the"
+        " call.",
+    )
+    upload_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
+        timedelta(minutes=10),
+        description="How long all messages of an upload in parts may take to arrive.",
     )
     answer_bytes: int = Field(
         256 * _MIB,
         ge=16 * _MIB,
-        description="Maximum bytes of responses that callers have not read yet. One caller may use"
-        " half of it.",
+        description="Maximum bytes of responses that callers have not read yet. One caller may"
+        " use half of it. Above it, the server refuses calls and discards the responses that have"
+        " waited longest.",
     )
     answer_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
-        timedelta(seconds=30), description="How long a caller may take to read one response."
+        timedelta(seconds=30),
+        description="How long a caller may take to read one response. After that, the server"
+        " discards the response.",
     )
     default_deadline: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=60),
@@ -254,13 +314,13 @@ class ServerSettings(BaseSettings):
     )
     connection_age: Seconds | None = Field(
         None,
-        description="Maximum age of a connection. After that, the client must reconnect and"
+        description="Maximum age of a connection. After that, the client must connect again and"
         " present its certificate again. Unset: no limit.",
     )
     connection_age_grace: Seconds = Field(
         timedelta(seconds=30),
-        description="How long open calls may continue on a connection that is past its maximum"
-        " age.",
+        description="How long open calls may continue on a connection that has reached its"
+        " maximum age.",
     )
     ping_interval: Seconds = Field(
         timedelta(seconds=5),
@@ -268,21 +328,25 @@ class ServerSettings(BaseSettings):
         " clients that ping more often.",
     )
     read_connections: int = Field(
-        8, ge=1, description="Connections to Postgres for everything except commits and evictions."
+        8,
+        ge=1,
+        description="Maximum connections to Postgres for reads and for changes of tasks. The server"
+        " opens up to four more: two for commits, one for evictions, one for its monitor.",
     )
     store_wait: Seconds = Field(
         timedelta(seconds=2),
-        description="Maximum wait in the queue of reads, and maximum wait for a database"
-        " connection. Then the server refuses the call.",
+        description="Maximum wait of a read in the queue, and of a call for a connection to"
+        " Postgres. After that, the server refuses the call.",
     )
     health_listen: str | None = Field(
         None,
         description="PORT or HOST:PORT of a plain-text port that serves only grpc.health.v1, for"
-        " probes without TLS. Unset: no such port.",
+        " probes without TLS. PORT alone: on 127.0.0.1. Unset: no such port.",
     )
     metrics_listen: str | None = Field(
         None,
-        description="PORT or HOST:PORT of an HTTP port for Prometheus. Unset: no metrics.",
+        description="PORT or HOST:PORT of an HTTP port for Prometheus. PORT alone: on 127.0.0.1."
+        " Unset: no metrics.",
     )
     log_calls: Literal["none", "failed", "all"] = Field(
         "none",
@@ -297,4 +361,6 @@ class ServerSettings(BaseSettings):
         description="Serve grpc.channelz, which shows all connections and their addresses to"
         " admins.",
     )
-    loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="Event loop.")
+    loop: Literal["uvloop", "asyncio"] = Field(
+        "uvloop", description="Event loop. If uvloop is not installed, the server uses asyncio."
+    )

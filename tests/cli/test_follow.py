@@ -18,7 +18,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from tasklogs.v1 import task_logs_pb2
+from tasklogs.v1 import task_logs_pb2, types_pb2
 from tests.cli.command import (
     TASKLOGS,
     environment,
@@ -210,7 +210,7 @@ async def test_each_event_is_a_line_of_json_as_the_api_has_it_with_its_cursor(
 async def test_a_follow_with_a_cursor_continues_after_it(server: LogServer) -> None:
     server.streams = [[DELETED]]
 
-    await run(*follow(server, "--cursor", "c7", "--source", "snapshot"))
+    await run(*follow(server, "--cursor", "c7", "--source", "snapshot", "--types", "input"))
 
     assert server.follows == [
         task_logs_pb2.FollowTaskLogsRequest(
@@ -218,6 +218,7 @@ async def test_a_follow_with_a_cursor_continues_after_it(server: LogServer) -> N
             cursor="c7",
             deltas=True,
             source=task_logs_pb2.LOG_SOURCE_SNAPSHOT,
+            types=[types_pb2.TASK_LOG_TYPE_INPUT],
         )
     ]
 

@@ -18,6 +18,7 @@ from tests.support.fakes.log_server import ACTIVE, entries, log_server, status
 
 HOSTILE = "\x1b]0;owned\x07 \u202eevil\r\n"
 UTC = {"TZ": "UTC"}
+INPUT, OUTPUT = types_pb2.TASK_LOG_TYPE_INPUT, types_pb2.TASK_LOG_TYPE_OUTPUT
 
 
 def refusal() -> Refusal:
@@ -119,6 +120,7 @@ async def test_every_page_is_read_with_the_same_arguments(scripted: ScriptedServ
     finished = await run(
         *("logs", "local/demo", "-n", "5", "--source", "SNAPSHOT", "--epoch", "2"),
         *("--max-staleness", "1.5", "-o", "jsonl", "--server", scripted.address),
+        *("--types", "output, INPUT", "--types", "output"),
     )
 
     first = task_logs_pb2.GetTaskLogsRequest(
@@ -127,12 +129,30 @@ async def test_every_page_is_read_with_the_same_arguments(scripted: ScriptedServ
         source=task_logs_pb2.LOG_SOURCE_SNAPSHOT,
         epoch=2,
         max_staleness=Duration(seconds=1, nanos=500_000_000),
+        types=[OUTPUT, INPUT, OUTPUT],
     )
     second = task_logs_pb2.GetTaskLogsRequest()
     second.CopyFrom(first)
     second.page_token = "2"
     assert scripted.requests == [first, second]
     assert [json.loads(line)["content"] for line in finished.stdout.splitlines()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("typed", ["answer", "", "input,", "unspecified", "1"])
+async def test_an_unknown_type_is_bad_usage_and_names_the_known_ones(typed: str) -> None:
+    finished = await run("logs", "local/demo", "--types", typed)
+
+    assert finished.code == 2
+    assert "'input'" in finished.stderr
+    assert "'output'" in finished.stderr
+
+
+async def test_no_entries_of_these_types_is_said(scripted: ScriptedServer) -> None:
+    scripted.script.append(page())
+
+    finished = await run("logs", "local/demo", "--types", "input", "--server", scripted.address)
+
+    assert finished.stderr == "tasklogs: local/demo: no entries of these types\n"
 
 
 async def test_the_first_page_is_shown_before_the_next_is_there(scripted: ScriptedServer) -> None:

@@ -235,7 +235,9 @@ async def test_help_shows_the_settings_that_are_no_options() -> None:
     finished = await run("serve", "--help")
 
     text = " ".join(finished.stdout.split())
-    assert re.search(r"TASKLOGS_AGENT_WAIT [^\[]*\[default: PT3S\]", text)
+    assert re.search(r"TASKLOGS_AGENT_WAIT [^\[]*\[default: 3 s\]", text)
+    assert re.search(r"TASKLOGS_MIN_RETENTION [^\[]*\[default: 604800 s \(7 days\)\]", text)
+    assert re.search(r"TASKLOGS_LOOP [^\[]* One of uvloop, asyncio\. \[default: uvloop\]", text)
     assert "TASKLOGS_LISTEN  " not in finished.stdout
 
 

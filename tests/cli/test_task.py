@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.rpc.error_details_pb2 import ErrorInfo
+
 from tasklogs.v1 import tasks_pb2, types_pb2
 from tests.cli.command import run, run_on_terminal
 from tests.cli.samples import TASK_ID, task
-from tests.client.scripted_server import ScriptedServer
+from tests.client.scripted_server import Refusal, ScriptedServer
 
 UTC = {"TZ": "UTC"}
 CREATED = tasks_pb2.CreateTaskResponse(task=task(), agent_token="secret")
@@ -30,6 +34,20 @@ async def test_create_prints_the_task_and_its_token(scripted: ScriptedServer) ->
     assert finished.code == 0
     assert f"created local/demo, paused, id {TASK_ID}\n" in finished.stdout
     assert "agent token, shown only once: secret\n" in finished.stdout
+
+
+async def test_create_sends_labels_and_the_request_id(scripted: ScriptedServer) -> None:
+    scripted.script.append(CREATED)
+
+    await run(
+        *("task", "create", "demo", "--label", "env=prod", "--label", "query=a=b"),
+        *("--label", "empty=", "--request-id", TASK_ID, "--server", scripted.address),
+    )
+
+    labels = {"env": "prod", "query": "a=b", "empty": ""}
+    assert scripted.requests == [
+        tasks_pb2.CreateTaskRequest(name="demo", labels=labels, request_id=TASK_ID)
+    ]
 
 
 async def test_create_as_json_is_the_response(scripted: ScriptedServer) -> None:
@@ -137,6 +155,120 @@ async def test_list_as_json_is_an_array(scripted: ScriptedServer) -> None:
     assert json.loads((await run(*arguments)).stdout) == []
 
 
+async def test_list_selects_by_labels_and_shows_them_as_json(scripted: ScriptedServer) -> None:
+    labelled = task()
+    labelled.labels["env"] = "prod"
+    labelled.prompt = "do it"
+    page = tasks_pb2.ListTasksResponse(tasks=[labelled])
+    scripted.script += [page, page]
+    arguments = ("task", "list", "--label", "env=prod", "--label", "team", "-o", "json")
+
+    basic = await run(*arguments, "--server", scripted.address)
+    full = await run(*arguments, "--view", "Full", "--server", scripted.address)
+
+    selected = tasks_pb2.ListTasksRequest(labels=["env=prod", "team"])
+    assert scripted.requests[0] == selected
+    selected.view = tasks_pb2.TASK_VIEW_FULL
+    assert scripted.requests[1] == selected
+    [shown] = json.loads(basic.stdout)
+    assert shown["labels"] == {"env": "prod"}
+    assert "prompt" not in shown
+    assert json.loads(full.stdout)[0]["prompt"] == "do it"
+
+
+async def test_get_shows_labels_on_one_line(scripted: ScriptedServer) -> None:
+    labelled = task()
+    labelled.labels.update({"team": "\x1b[2J", "env": "prod"})
+    scripted.script.append(labelled)
+
+    finished = await run("task", "get", TASK_ID, "--server", scripted.address)
+
+    assert r"  labels    env=prod, team=\x1b[2J" in finished.stdout.splitlines()
+
+
+def labelled_task(etag: str, **labels: str) -> tasks_pb2.Task:
+    made = task()
+    made.etag = etag
+    made.labels.update(labels)
+    return made
+
+
+async def test_update_changes_the_labels_that_are_named_and_keeps_the_others(
+    scripted: ScriptedServer,
+) -> None:
+    scripted.script += [
+        labelled_task("e1", env="dev", team="x", old="1"),
+        labelled_task("e2", env="prod", team="x"),
+    ]
+
+    finished = await run(
+        *("task", "update", "local/demo", "--label", "env=prod", "--remove-label", "old"),
+        *("--remove-label", "never", "--server", scripted.address),
+    )
+
+    assert finished.code == 0
+    assert "  labels    env=prod, team=x" in finished.stdout.splitlines()
+    assert scripted.requests == [
+        tasks_pb2.GetTaskRequest(task="local/demo", view=tasks_pb2.TASK_VIEW_BASIC),
+        tasks_pb2.UpdateTaskRequest(
+            task=TASK_ID,
+            labels={"env": "prod", "team": "x"},
+            update_mask=FieldMask(paths=["labels"]),
+            etag="e1",
+        ),
+    ]
+
+
+async def test_update_can_empty_the_display_name(scripted: ScriptedServer) -> None:
+    scripted.script += [labelled_task("e1", env="dev"), labelled_task("e2", env="dev")]
+
+    finished = await run(
+        *("task", "update", "local/demo", "--display-name", "", "-o", "json"),
+        *("--server", scripted.address),
+    )
+
+    assert json.loads(finished.stdout)["etag"] == "e2"
+    assert scripted.requests[1] == tasks_pb2.UpdateTaskRequest(
+        task=TASK_ID, update_mask=FieldMask(paths=["display_name"]), etag="e1"
+    )
+
+
+async def test_update_is_repeated_once_if_another_update_comes_in_between(
+    scripted: ScriptedServer,
+) -> None:
+    reason = ErrorInfo(reason="ETAG_MISMATCH", domain="tasklogs.v1")
+    mismatch = Refusal(grpc.StatusCode.ABORTED, "the task has another etag", [reason])
+    arguments = ("task", "update", "local/demo", "--label", "a=1", "--server", scripted.address)
+    scripted.script += [labelled_task("e1"), mismatch, labelled_task("e2", b="2")]
+    scripted.script += [labelled_task("e3", a="1", b="2")]
+
+    repeated = await run(*arguments)
+
+    assert repeated.code == 0
+    last = scripted.requests[-1]
+    assert isinstance(last, tasks_pb2.UpdateTaskRequest)
+    assert (last.etag, dict(last.labels)) == ("e2", {"a": "1", "b": "2"})
+
+    scripted.script += [labelled_task("e1"), mismatch, labelled_task("e2"), mismatch]
+    refused = await run(*arguments)
+
+    assert refused.code == 1
+    assert "ETAG_MISMATCH" in refused.stderr
+    assert scripted.script == []
+
+
+async def test_delete_may_allow_that_the_task_is_missing(scripted: ScriptedServer) -> None:
+    scripted.script.append(tasks_pb2.DeleteTaskResponse())
+
+    finished = await run(
+        *("task", "delete", "local/demo", "--yes", "--allow-missing"),
+        *("--server", scripted.address),
+    )
+
+    assert (finished.code, finished.stdout) == (0, "deleted local/demo, if it existed\n")
+    assert scripted.requests == [tasks_pb2.DeleteTaskRequest(task="local/demo", allow_missing=True)]
+
+
 async def test_get_shows_each_layer_of_the_status(scripted: ScriptedServer) -> None:
     scripted.script.append(task(display_name="\x1b[2Jgone"))
 
@@ -187,7 +319,10 @@ async def test_delete_without_a_terminal_requires_yes(scripted: ScriptedServer) 
 
 
 async def test_enums_are_accepted_as_people_type_them(scripted: ScriptedServer) -> None:
-    scripted.script += [task(), task()]
+    scripted.script += [
+        tasks_pb2.ReportBuildResponse(task=task()),
+        tasks_pb2.ReportAgentResponse(task=task()),
+    ]
     build = ("--build-number", "2", "--server", scripted.address)
 
     reported = await run(
@@ -223,9 +358,9 @@ async def test_enums_are_accepted_as_people_type_them(scripted: ScriptedServer) 
 
 
 async def test_report_agent_leaves_omitted_options_unset(scripted: ScriptedServer) -> None:
-    scripted.script.append(task())
+    scripted.script.append(tasks_pb2.ReportAgentResponse(task=task()))
 
-    await run(
+    finished = await run(
         *("task", "report-agent", TASK_ID, "--build-number", "1", "--lifecycle", "ready"),
         *("-o", "json", "--server", scripted.address),
     )
@@ -235,6 +370,9 @@ async def test_report_agent_leaves_omitted_options_unset(scripted: ScriptedServe
             task=TASK_ID, build_number=1, lifecycle=types_pb2.AGENT_LIFECYCLE_READY
         )
     ]
+    shown = json.loads(finished.stdout)
+    assert shown["status"] == "TASK_STATUS_PAUSED"
+    assert "prompt" not in shown
 
 
 async def test_a_status_of_a_newer_server_is_shown_by_its_number(scripted: ScriptedServer) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from uuid import UUID
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.rpc.error_details_pb2 import ErrorInfo
 
 import tasklogs
 from tasklogs import (
@@ -21,11 +24,12 @@ from tasklogs import (
     TaskLogsClient,
     TaskLogType,
     TaskStatus,
+    TaskView,
     enums,
     errors,
 )
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
-from tests.cli.samples import CREATED_AT, SNAPSHOT_AT, page, task
+from tests.cli.samples import CREATED_AT, SNAPSHOT_AT, TASK_ID, page, task
 from tests.client.scripted_server import Refusal
 from tests.support.fakes.log_server import HOLD, LogServer, entry, log_server
 
@@ -49,10 +53,13 @@ async def client(server: LogServer) -> AsyncIterator[TaskLogsClient]:
 async def test_a_read_has_the_fields_of_its_first_page(
     server: LogServer, client: TaskLogsClient
 ) -> None:
-    server.answers = [page(entry(0, "a", 1), snapshot=True)]
+    first = page(entry(0, "a", 1), snapshot=True)
+    first.task_id = TASK_ID
+    server.answers = [first]
 
     log = await client.get("local/demo")
 
+    assert log.task_id == TASK_ID
     assert (log.snapshot, log.snapshot_at, log.status) == (True, SNAPSHOT, TaskStatus.PAUSED)
     assert (log.epoch, log.revision, log.first_id, log.cursor) == (1, 2, 0, "here")
 
@@ -117,6 +124,7 @@ async def test_each_page_is_requested_when_it_is_needed(
         page_size=1,
         epoch=2,
         max_staleness=timedelta(seconds=1.5),
+        types={TaskLogType.OUTPUT},
     )
 
     seen = []
@@ -131,6 +139,7 @@ async def test_each_page_is_requested_when_it_is_needed(
         page_size=1,
         epoch=2,
         max_staleness=Duration(seconds=1, nanos=500_000_000),
+        types=[types_pb2.TASK_LOG_TYPE_OUTPUT],
     )
     tokens = []
     for request in server.requests:
@@ -222,16 +231,118 @@ async def test_creating_gives_the_task_and_the_token(
     server.answers = [tasks_pb2.CreateTaskResponse(task=task(), agent_token="tok")]
 
     created = await client.create_task(
-        "demo", owner="local", display_name="Demo", prompt="Do it", standalone=True
+        "demo",
+        owner="local",
+        display_name="Demo",
+        prompt="Do it",
+        standalone=True,
+        labels={"env": "prod"},
+        request_id="mine",
     )
 
     assert (created.task.name, created.agent_token) == ("demo", "tok")
     assert "tok" not in repr(created)
     assert server.requests == [
         tasks_pb2.CreateTaskRequest(
-            name="demo", owner="local", display_name="Demo", prompt="Do it", standalone=True
+            name="demo",
+            owner="local",
+            display_name="Demo",
+            prompt="Do it",
+            standalone=True,
+            labels={"env": "prod"},
+            request_id="mine",
         )
     ]
+
+
+BROKEN = Refusal(grpc.StatusCode.UNAVAILABLE, "connection reset")
+
+
+async def test_creating_is_repeated_once_with_the_same_id_if_the_connection_breaks(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    created = tasks_pb2.CreateTaskResponse(task=task(), agent_token="tok")
+    server.answers = [created, created, BROKEN, created, BROKEN, BROKEN]
+
+    for _ in range(3):
+        await client.create_task("demo")
+    with pytest.raises(errors.Unavailable):
+        await client.create_task("demo")
+
+    ids = []
+    for request in server.requests:
+        assert isinstance(request, tasks_pb2.CreateTaskRequest)
+        ids.append(str(UUID(request.request_id)))
+    assert ids[2:] == [ids[2], ids[2], ids[4], ids[4]]
+    assert len(set(ids)) == 4
+
+
+async def test_creating_is_not_repeated_if_the_server_refuses_it(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    reason = ErrorInfo(reason="STORE_UNAVAILABLE", domain="tasklogs.v1")
+    for refusal in (
+        Refusal(grpc.StatusCode.UNAVAILABLE, "away", [reason]),
+        Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "late"),
+    ):
+        server.answers = [refusal]
+        with pytest.raises(errors.TaskLogsRpcError):
+            await client.create_task("demo")
+    assert len(server.requests) == 2
+
+
+async def test_a_prompt_that_was_not_asked_for_is_none(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    page = tasks_pb2.ListTasksResponse(tasks=[task()])
+    server.answers = [task(), task(), page, page]
+
+    assert (await client.get_task("local/demo")).prompt == ""
+    assert (await client.get_task("local/demo", view=TaskView.BASIC)).prompt is None
+    assert [one.prompt async for one in client.list_tasks()] == [None]
+    assert [one.prompt async for one in client.list_tasks(view=TaskView.FULL)] == [""]
+    assert server.requests == [
+        tasks_pb2.GetTaskRequest(task="local/demo", view=tasks_pb2.TASK_VIEW_FULL),
+        tasks_pb2.GetTaskRequest(task="local/demo", view=tasks_pb2.TASK_VIEW_BASIC),
+        tasks_pb2.ListTasksRequest(view=tasks_pb2.TASK_VIEW_BASIC),
+        tasks_pb2.ListTasksRequest(view=tasks_pb2.TASK_VIEW_FULL),
+    ]
+
+
+async def test_an_update_names_what_it_changes(server: LogServer, client: TaskLogsClient) -> None:
+    updated = task(display_name="Demo")
+    updated.labels["env"] = "prod"
+    updated.etag = "e2"
+    server.answers = [updated] * 3
+
+    changed = await client.update_task("a/b", display_name="", etag="e1")
+    await client.update_task("a/b", labels={})
+    await client.update_task("a/b", display_name="Demo", labels={"env": "prod"})
+
+    assert (changed.labels, changed.etag, changed.prompt) == ({"env": "prod"}, "e2", "")
+    assert hash(changed) == hash(changed)
+    assert server.requests == [
+        tasks_pb2.UpdateTaskRequest(
+            task="a/b", update_mask=FieldMask(paths=["display_name"]), etag="e1"
+        ),
+        tasks_pb2.UpdateTaskRequest(task="a/b", update_mask=FieldMask(paths=["labels"])),
+        tasks_pb2.UpdateTaskRequest(
+            task="a/b",
+            display_name="Demo",
+            labels={"env": "prod"},
+            update_mask=FieldMask(paths=["display_name", "labels"]),
+        ),
+    ]
+
+
+async def test_an_update_of_a_task_that_has_changed_is_an_error_of_its_own(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    reason = ErrorInfo(reason="ETAG_MISMATCH", domain="tasklogs.v1")
+    server.answers = [Refusal(grpc.StatusCode.ABORTED, "changed", [reason])]
+
+    with pytest.raises(errors.EtagMismatch):
+        await client.update_task("a/b", display_name="x", etag="e1")
 
 
 async def test_tasks_are_listed_page_by_page(server: LogServer, client: TaskLogsClient) -> None:
@@ -241,25 +352,41 @@ async def test_tasks_are_listed_page_by_page(server: LogServer, client: TaskLogs
         tasks_pb2.ListTasksResponse(tasks=[task("b")]),
     ]
 
-    listed = client.list_tasks(owner="local", status=TaskStatus.PAUSED, page_size=1)
+    listed = client.list_tasks(
+        owner="local", status=TaskStatus.PAUSED, labels=["env=prod", "team"], page_size=1
+    )
 
     assert (await anext(listed)).name == "a"
     assert len(server.requests) == 1
     assert [each.name async for each in listed] == ["b"]
     last = server.requests[-1]
     assert last == tasks_pb2.ListTasksRequest(
-        owner="local", status=types_pb2.TASK_STATUS_PAUSED, page_size=1, page_token="3"
+        owner="local",
+        status=types_pb2.TASK_STATUS_PAUSED,
+        labels=["env=prod", "team"],
+        view=tasks_pb2.TASK_VIEW_BASIC,
+        page_size=1,
+        page_token="3",
     )
 
 
 async def test_reports_send_their_arguments(server: LogServer, client: TaskLogsClient) -> None:
-    server.answers = [task(), task(), tasks_pb2.RotateAgentTokenResponse(agent_token="new")]
-    server.answers.append(tasks_pb2.DeleteTaskResponse())
+    server.answers = [
+        tasks_pb2.ReportBuildResponse(task=task()),
+        tasks_pb2.ReportAgentResponse(task=task()),
+        tasks_pb2.RotateAgentTokenResponse(agent_token="new"),
+        tasks_pb2.DeleteTaskResponse(),
+        tasks_pb2.DeleteTaskResponse(),
+    ]
 
-    await client.report_build("local/demo", 2, BuildTransition.STOP, JobStatus.RUNNING)
-    await client.report_agent("local/demo", 2, lifecycle=AgentLifecycle.READY)
+    reported = [
+        await client.report_build("local/demo", 2, BuildTransition.STOP, JobStatus.RUNNING),
+        await client.report_agent("local/demo", 2, lifecycle=AgentLifecycle.READY),
+    ]
+    assert [(one.name, one.prompt) for one in reported] == [("demo", None)] * 2
     assert await client.rotate_agent_token("local/demo") == "new"
     await client.delete_task("local/demo")
+    await client.delete_task("local/demo", allow_missing=True)
 
     assert server.requests == [
         tasks_pb2.ReportBuildRequest(
@@ -273,6 +400,7 @@ async def test_reports_send_their_arguments(server: LogServer, client: TaskLogsC
         ),
         tasks_pb2.RotateAgentTokenRequest(task="local/demo"),
         tasks_pb2.DeleteTaskRequest(task="local/demo"),
+        tasks_pb2.DeleteTaskRequest(task="local/demo", allow_missing=True),
     ]
 
 
@@ -298,6 +426,7 @@ async def test_a_client_needs_its_block_and_can_be_closed_twice(
         (enums.AppHealth, types_pb2.AppHealth),
         (enums.TaskLogType, types_pb2.TaskLogType),
         (enums.LogSource, task_logs_pb2.LogSource),
+        (enums.TaskView, tasks_pb2.TaskView),
     ],
 )
 def test_the_enums_are_those_of_the_api(

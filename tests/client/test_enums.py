@@ -98,7 +98,7 @@ def test_a_task_of_a_newer_server_keeps_every_number() -> None:
     message.status_detail.agent.lifecycle = 96  # type: ignore[assignment]
     message.status_detail.app.health = 95  # type: ignore[assignment]
 
-    task = decode.task(message)
+    task = decode.task(message, has_prompt=True)
 
     detail = task.status_detail
     assert [

@@ -32,6 +32,7 @@ from tasklogs import (
     delta_codec,
     errors,
 )
+from tasklogs.client import follow as follow_module
 from tasklogs.log.delta import Delta, Piece
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tests.client.scripted_server import Refusal
@@ -787,3 +788,45 @@ async def _signalling(reached: asyncio.Event, follow: Follow) -> FollowEvent:
 async def _rest(reached: asyncio.Event, follow: Follow) -> list[FollowEvent]:
     reached.set()
     return [event async for event in follow]
+
+
+async def test_a_stream_that_falls_silent_is_replaced(
+    server: LogServer, client: TaskLogsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_module, "_DEFAULT_PROGRESS_INTERVAL", timedelta(0))
+    monkeypatch.setattr(follow_module, "_SILENCE_MARGIN", timedelta(seconds=0.1))
+    server.streams = [
+        [status("a", ACTIVE), entries("b", entry(0, "x", 1)), HOLD],
+        [status("c", ACTIVE), caught_up("d"), HOLD],
+    ]
+    told: list[Reconnecting | Reconnected] = []
+    follow = client.follow(TASK, on_reconnect=told.append)
+
+    assert [type(one) for one in await take(follow, 3)] == [StatusChanged, EntriesChanged, CaughtUp]
+
+    assert server.follows[1].cursor == "b"
+    assert isinstance(told[0], Reconnecting)
+    assert told[0].error.message == "the stream brought nothing for 0.1 s"
+
+
+@pytest.mark.parametrize(("interval", "silence"), [(None, 25), (1, 11), (3600, 3610)])
+def test_a_stream_may_be_silent_for_its_interval_and_ten_seconds(
+    interval: int | None, silence: int
+) -> None:
+    request = task_logs_pb2.FollowTaskLogsRequest()
+    if interval is not None:
+        request.progress_interval.FromTimedelta(timedelta(seconds=interval))
+    assert follow_module._silence_of(request) == timedelta(seconds=silence)
+
+
+async def test_the_first_status_has_the_tasks_uuid(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    first = status("a", ACTIVE)
+    first.status.task_id = "0b54a3f0-6d7c-4a53-9a53-0d8b1c6c6f11"
+    server.streams = [[first, status("b", PAUSED), HOLD]]
+    events = await take(client.follow(TASK), 2)
+    assert [one.task_id for one in events if isinstance(one, StatusChanged)] == [
+        first.status.task_id,
+        None,
+    ]

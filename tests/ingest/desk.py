@@ -16,6 +16,7 @@ from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.large_commits import LargeCommits
 from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
 from tasklogs_server.ingest.messages import (
     Ack,
@@ -123,7 +124,12 @@ class Desk:
             sync_timeout=timedelta(seconds=sync_timeout),
             monotonic=clock.monotonic,
         )
-        uploads = Uploads(resources, store=store.sessions, sessions=sessions)
+        uploads = Uploads(
+            resources,
+            store=store.sessions,
+            sessions=sessions,
+            large_commits=LargeCommits(store.writes, bus),
+        )
         running = asyncio.create_task(group_commit.run())
         try:
             yield cls(store, clock, budget, group_commit, write_behind, sessions, syncs, uploads)

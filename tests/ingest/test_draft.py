@@ -308,7 +308,7 @@ def test_ranges_that_are_repeated_past_the_limit_are_refused() -> None:
     assert draft.tail_bytes == MAX_CONTENT_BYTES
 
 
-def test_parts_that_copy_the_content_are_folded_after_a_hundred_or_so() -> None:
+def test_parts_that_copy_the_content_are_folded_after_some_sixty() -> None:
     """A reader applies them all. A part that keeps a prefix costs its text only."""
     draft = opened(entry(0, "x" * 80_000))
     taken(draft)
@@ -318,7 +318,7 @@ def test_parts_that_copy_the_content_are_folded_after_a_hundred_or_so() -> None:
         if taken(draft).part is None:
             break
         parts += 1
-    assert 80 < parts < 160
+    assert 40 < parts < 80
 
 
 def test_the_cost_of_an_append_counts_its_pieces_and_what_they_repeat() -> None:

@@ -18,7 +18,7 @@ from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.middleware.methods import METHODS, Rule
 from tasklogs_server.tasks.retention import Retention
-from tests.support.fixtures.authenticated import ADMIN, Guarded, Metadata, guarded
+from tests.support.fixtures.authenticated import ADMIN, Guarded, Metadata, bearing, guarded
 from tests.support.fixtures.refusals import Refusal, refused
 from tests.support.fixtures.reports import HEALTHY, START, SUCCEEDED
 from tests.support.fixtures.server import MakeServer, Server
@@ -45,6 +45,9 @@ OWN_TASK: dict[str, Request] = {
     "/tasklogs.v1.TaskLogs/GetTaskLogs": lambda task: logs_pb.GetTaskLogsRequest(task=task),
     "/tasklogs.v1.TaskLogs/FollowTaskLogs": lambda task: logs_pb.FollowTaskLogsRequest(task=task),
     "/tasklogs.v1.Tasks/GetTask": lambda task: pb.GetTaskRequest(task=task),
+    "/tasklogs.v1.Tasks/UpdateTask": lambda task: pb.UpdateTaskRequest(
+        task=task, display_name="mine", etag="any"
+    ),
     "/tasklogs.v1.Tasks/DeleteTask": lambda task: pb.DeleteTaskRequest(task=task),
     "/tasklogs.v1.Tasks/ReportBuild": lambda task: pb.ReportBuildRequest(
         task=task, build_number=1, transition=START, job_status=SUCCEEDED
@@ -133,8 +136,48 @@ async def test_admins_may_use_every_task_and_owners_their_own(guard: Guarded, me
             call.cancel()
             continue
         call = raw.unary_unary(method)(request, metadata=metadata)
-        # The task has no build yet, so a report is refused.
-        assert await call.code() in (CODE.OK, CODE.FAILED_PRECONDITION)
+        # The task has no build yet, so a report is refused. It has another etag.
+        assert await call.code() in (CODE.OK, CODE.FAILED_PRECONDITION, CODE.ABORTED)
+
+
+async def test_deleting_another_users_task_with_allow_missing_looks_like_deleting_no_task(
+    guard: Guarded, statements: list[str]
+) -> None:
+    made = await guard.create("alice")
+    for theirs, nobodys in ((made.task.id, NOBODY), ("alice/demo", "alice/absent")):
+        sent = []
+        for task in (theirs, nobodys):
+            statements.clear()
+            await guard.server.tasks.DeleteTask(
+                pb.DeleteTaskRequest(task=task, allow_missing=True), metadata=guard.as_("bob")
+            )
+            sent.append(of_calls(statements))
+        assert sent[0] == sent[1]
+    still = await guard.server.tasks.GetTask(
+        pb.GetTaskRequest(task="alice/demo"), metadata=guard.as_("alice")
+    )
+    assert still == made.task
+
+
+async def test_a_request_id_gives_no_access_to_another_owners_task(guard: Guarded) -> None:
+    made = await guard.create("alice", request_id=NOBODY)
+
+    assert (await guard.create("bob", request_id=NOBODY)).task.owner == "bob"
+    said = await refused(guard.create("bob", owner="alice", request_id=NOBODY))
+    assert said.code is CODE.PERMISSION_DENIED
+    root = guard.as_("root", scope=ADMIN)
+    again = await guard.server.tasks.CreateTask(
+        pb.CreateTaskRequest(name="demo", owner="alice", request_id=NOBODY), metadata=root
+    )
+    assert again.task == made.task
+
+
+async def test_labels_select_only_the_callers_tasks(guard: Guarded) -> None:
+    await guard.create("alice", labels={"env": "prod"})
+    request = pb.ListTasksRequest(labels=["env=prod"])
+    for subject, found in (("alice", 1), ("bob", 0)):
+        listed = await guard.server.tasks.ListTasks(request, metadata=guard.as_(subject))
+        assert len(listed.tasks) == found
 
 
 async def test_a_cursor_of_another_users_log_gives_no_access(guard: Guarded) -> None:
@@ -219,3 +262,34 @@ async def test_without_authentication_every_caller_is_local_with_admin_rights(
     listed = await server.tasks.ListTasks(pb.ListTasksRequest())
     assert len(listed.tasks) == 2
     assert (await server.tasks.GetTask(pb.GetTaskRequest(task=other.task.id))).owner == "alice"
+
+
+AGENT_ONLY = sorted(name for name, row in METHODS.items() if row.rule is Rule.AGENT)
+
+
+@pytest.mark.parametrize("method", AGENT_ONLY)
+async def test_a_method_of_agents_refuses_users_before_it_reads_a_message(
+    guard: Guarded, method: str
+) -> None:
+    created = await guard.create("alice")
+    raw: Any = guard.server.channel
+    multi = {
+        "Connect": raw.stream_stream,
+        "UploadLogSnapshot": raw.unary_unary,
+        "UploadLogSnapshotInParts": raw.stream_unary,
+    }[method.rpartition("/")[2]]
+    expected = (
+        ((), CODE.UNAUTHENTICATED),
+        (bearing("tla_" + "z" * 32 + "_x"), CODE.UNAUTHENTICATED),
+        (bearing(created.agent_token[:-4] + "AAAA"), CODE.UNAUTHENTICATED),
+        (guard.as_("alice"), CODE.PERMISSION_DENIED),
+        (guard.as_("root", scope=ADMIN), CODE.PERMISSION_DENIED),
+    )
+    for metadata, code in expected:
+        if method.endswith("UploadLogSnapshot"):
+            refusal = await refused(multi(method)(b"", metadata=metadata))
+        elif method.endswith("InParts"):
+            refusal = await refused(multi(method)(metadata=metadata))
+        else:
+            refusal = await refused(multi(method)(metadata=metadata).read())
+        assert refusal.code is code

@@ -128,6 +128,7 @@ class World:
             cursor=Cursor.decode(cursor) if isinstance(cursor, str) else cursor,
             deltas=query.pop("deltas", False),
             types=query.pop("types", ()),
+            progress_interval=query.pop("progress_interval", None),
         )
         assert not query
         return self.follows.follow(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from uuid import UUID
 
 import pytest
 
@@ -25,7 +26,7 @@ from tasklogs_server.store.records import EpochOpened, TailHead, TailWithdrawn
 HEAD = TailHead(7, EntryType.OUTPUT, Time(5, 6), revision=9, dropped_bytes=0, part_bytes=3)
 GROWN = TailSent(2, HEAD, b"abcdef", base_revision=8, delta=Delta.keeping(3, b"def"))
 EVENTS: dict[str, FollowEvent] = {
-    "status": StatusChanged(derive(NO_FACTS)),
+    "status": StatusChanged(derive(NO_FACTS), UUID(int=7)),
     "entries": EntriesChanged(2, GROWN.encoded, last_id=7, revision=9),
     "entry_withdrawn": TailWithdrawn(9, 2, 0, 7),
     "epoch_started": EpochOpened(9, 2),

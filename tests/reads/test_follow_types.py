@@ -18,6 +18,7 @@ from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs_server.reads.tokens import Cursor
+from tasklogs_server.store.records import TailWithdrawn
 from tests.reads.followed import World, decoded, followed
 from tests.reads.typed_history import FILTERS, OPERATIONS, Operation, TypedHistory
 from tests.reads.written_log import WrittenLog
@@ -132,7 +133,11 @@ def of_types(
 def withdrawn_types(log: WrittenLog) -> dict[int, int]:
     """The type of each withdrawn entry, by the revision of its withdrawal."""
     events = [event for commit in log.commits for event in commit.events]
-    return {one.revision: int(one.type) for one in events if getattr(one, "type", None)}
+    return {
+        one.revision: one.type
+        for one in events
+        if isinstance(one, TailWithdrawn) and one.type is not None
+    }
 
 
 @asynccontextmanager

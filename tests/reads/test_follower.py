@@ -240,3 +240,84 @@ async def test_only_progress_is_sent_while_nothing_changes(database: str) -> Non
             await reader.heard("progress", 10)
             assert reader.but_progress == ["status", "entries", "caught_up"]
             assert world.changes.of_feeds == before
+
+
+SOON = timedelta(milliseconds=50)
+
+
+async def test_the_caller_chooses_after_which_time_progress_is_sent(world: World) -> None:
+    async with world.following(progress_interval=SOON) as reader:
+        await reader.heard("progress", 3)
+        assert reader.but_progress == ["status", "caught_up"]
+
+
+async def test_progress_is_sent_while_a_sync_waits(world: World) -> None:
+    await world.log.report(ACTIVE)
+    world.sync.held.clear()
+    async with world.following(source=Source.DEFAULT, progress_interval=SOON) as reader:
+        await reader.heard("progress", 2)
+        assert reader.but_progress == ["status"]
+        world.sync.held.set()
+        await reader.heard("caught_up")
+
+
+async def test_progress_is_sent_while_a_follower_catches_up_with_a_slow_store(
+    world: World,
+) -> None:
+    await world.log.entries(entry(0, "a"), open_epoch=True)
+    world.changes.followers_read.clear()
+    async with world.following(progress_interval=SOON) as reader:
+        await reader.heard("progress", 2)
+        assert reader.but_progress == ["status"]
+        # It has everything up to this cursor, which is nothing.
+        assert reader.messages[-1].cursor == reader.messages[0].cursor
+        world.changes.followers_read.set()
+        await reader.heard("caught_up")
+        assert reader.view.contents() == {(1, 0): "a"}
+
+
+async def test_progress_is_sent_while_the_store_is_away(world: World) -> None:
+    await world.log.entries(entry(0, "a"), open_epoch=True)
+    world.changes.followers_read.clear()
+    async with world.following(progress_interval=SOON) as reader:
+        await reader.heard("status")
+        world.changes.is_away = True
+        world.changes.followers_read.set()
+        await reader.heard("progress", 3)
+        world.changes.is_away = False
+        await reader.heard("caught_up")
+        assert reader.view.contents() == {(1, 0): "a"}
+
+
+async def test_wakes_without_a_message_do_not_postpone_progress(world: World) -> None:
+    async with world.following(progress_interval=SOON) as reader:
+        await reader.heard("caught_up")
+        [(feed, _)] = world.follows._feeds.values()
+
+        async def wake() -> None:
+            while True:
+                feed._broadcast()
+                await asyncio.sleep(0)
+
+        waking = asyncio.create_task(wake())
+        await reader.heard("progress", 2)
+        waking.cancel()
+        await asyncio.wait([waking])
+
+
+async def test_a_follow_that_is_left_while_it_reads_leaves_no_task(world: World) -> None:
+    await world.log.entries(entry(0, "a"), open_epoch=True)
+    world.changes.followers_read.clear()
+    async with world.following(progress_interval=SOON) as reader:
+        await reader.heard("progress")
+    world.changes.followers_read.set()
+
+
+async def test_only_the_first_status_has_the_tasks_uuid(world: World) -> None:
+    await world.log.report(ACTIVE)
+    async with world.following() as reader:
+        await reader.heard("caught_up")
+        await world.log.report(PAUSED)
+        await reader.heard("status", 2)
+        ids = [one.status.task_id for one in reader.messages if one.HasField("status")]
+        assert ids == [str(world.log.task_id), ""]

@@ -247,6 +247,7 @@ OTHER_ARGUMENTS: dict[str, dict[str, Any]] = {
     "a tail of 0": {"tail": 0},
     "an epoch": {"epoch": 1},
     "max_staleness": {"max_staleness": Duration(seconds=1)},
+    "types": {"types": [types.TASK_LOG_TYPE_OUTPUT]},
 }
 
 
@@ -263,6 +264,39 @@ async def test_a_token_is_valid_only_with_the_arguments_that_it_was_made_for(
 
         # The page size may change.
         assert contents(await read(server, page_size=1, page_token=token)) == ["2"]
+
+
+async def test_the_order_and_repeats_of_types_do_not_matter_to_a_token(server: Server) -> None:
+    input_, output = types.TASK_LOG_TYPE_INPUT, types.TASK_LOG_TYPE_OUTPUT
+    mixed = [log_entry(id_, str(id_), type_=input_ if id_ % 3 else output) for id_ in range(9)]
+    async with agent_of(server, *mixed):
+        first = await read(server, page_size=2, types=[output, input_, input_])
+        same = await read(
+            server, page_size=2, types=[input_, output], page_token=first.next_page_token
+        )
+        assert contents(first, same) == ["0", "1", "2", "3"]
+        refusal = await refused(read(server, page_token=first.next_page_token, types=[input_]))
+        assert refusal.fields == ["page_token"]
+        # Of all types that exist now: not the same as no filter, which has later types, too.
+        refusal = await refused(read(server, page_token=first.next_page_token))
+        assert refusal.fields == ["page_token"]
+
+
+async def test_pages_of_some_types_have_the_fields_of_pages_of_all(server: Server) -> None:
+    input_, output = types.TASK_LOG_TYPE_INPUT, types.TASK_LOG_TYPE_OUTPUT
+    mixed = [log_entry(2 * n, str(n), type_=output if n % 4 else input_) for n in range(12)]
+    async with agent_of(server, *mixed) as agent:
+        await agent.append(tail=tail_delta(22, 2, "+"))
+        await agent.acked()
+        everything = await read(server)
+        inputs = await pages(server, page_size=2, types=[input_])
+        outputs = await pages(server, tail=4, types=[output], page_size=3)
+    assert [[one.content for one in page.logs] for page in inputs] == [["0", "4"], ["8"]]
+    assert [[one.content for one in page.logs] for page in outputs] == [["7", "9", "10"], ["11+"]]
+    for page in (*inputs, *outputs):
+        for field in ("snapshot", "snapshot_at", "status", "epoch", "revision", "cursor"):
+            assert getattr(page, field) == getattr(everything, field), field
+        assert page.first_id == everything.first_id
 
 
 async def test_a_token_of_another_task_is_refused(server: Server) -> None:

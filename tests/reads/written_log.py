@@ -16,6 +16,7 @@ from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved
+from tasklogs_server.domain.description import NewTask
 from tasklogs_server.domain.names import TaskId
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.ingest.draft import Draft
@@ -29,15 +30,8 @@ from tests.reads.follow_view import Key
 async def new_task(store: Store, *, standalone: bool = False) -> UUID:
     """Create a task of owner `local`, named by its id."""
     task_id = uuid.uuid4()
-    await store.tasks.create(
-        task_id,
-        owner="local",
-        name=str(task_id),
-        display_name="",
-        prompt="",
-        standalone=standalone,
-        agent_token_hash=bytes(32),
-    )
+    new = NewTask("local", str(task_id), standalone=standalone)
+    await store.tasks.create(task_id, new, agent_token_hash=bytes(32))
     return task_id
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
@@ -17,6 +18,7 @@ from tests.support.fixtures.server import Server
 
 GARBAGE = b"\xff\xff\xff\xff"
 UNKNOWN_ENUM: Any = 99
+NEGATIVE_ENUM: Any = -1
 UUID = "6b1f5a3e-8a53-4c1b-9df3-0123456789ab"
 
 MALFORMED_TASKS = [
@@ -55,12 +57,30 @@ BAD_CREATIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"name": "demo", "display_name": "a\x1b[31mb"}, ["display_name"]),
     ({"name": "demo", "prompt": "x" * 65_537}, ["prompt"]),
     ({"name": "demo", "prompt": "\u00e9" * 32_769}, ["prompt"]),
+    ({"name": "demo", "labels": {"": "x"}}, ["labels"]),
+    ({"name": "demo", "labels": {"Env": "prod"}}, ["labels"]),
+    ({"name": "demo", "labels": {"env-": "prod"}}, ["labels"]),
+    ({"name": "demo", "labels": {"/env": "prod"}}, ["labels"]),
+    ({"name": "demo", "labels": {"env\n": "prod"}}, ["labels"]),
+    ({"name": "demo", "labels": {"e\0v": "prod"}}, ["labels"]),
+    ({"name": "demo", "labels": {"x" * 64: "prod"}}, ["labels"]),
+    ({"name": "demo", "labels": {"\u00e9": "prod"}}, ["labels"]),
+    ({"name": "demo", "labels": {"env": "x" * 256}}, ["labels"]),
+    ({"name": "demo", "labels": {"env": "a\0b"}}, ["labels"]),
+    ({"name": "demo", "labels": {"env": "a\nb"}}, ["labels"]),
+    ({"name": "demo", "labels": {"env": "a\u2028b"}}, ["labels"]),
+    ({"name": "demo", "labels": {f"l{n}": "" for n in range(65)}}, ["labels"]),
+    ({"name": "demo", "request_id": "1"}, ["request_id"]),
+    ({"name": "demo", "request_id": UUID.replace("-", "")}, ["request_id"]),
+    ({"name": "demo", "request_id": f"urn:uuid:{UUID}"}, ["request_id"]),
+    ({"name": "demo", "request_id": UUID + "\0"}, ["request_id"]),
     ({"name": "-", "owner": "\n", "display_name": "\n"}, ["name", "owner", "display_name"]),
 ]
 
 START, STOP = types.BUILD_TRANSITION_START, types.BUILD_TRANSITION_STOP
 RUNNING = types.JOB_STATUS_RUNNING
 TASK = "local/demo"
+OUTPUT = types.TASK_LOG_TYPE_OUTPUT
 
 BAD_READS: list[tuple[logs_pb.GetTaskLogsRequest, list[str]]] = [
     (logs_pb.GetTaskLogsRequest(task=TASK, source=UNKNOWN_ENUM), ["source"]),
@@ -76,6 +96,13 @@ BAD_READS: list[tuple[logs_pb.GetTaskLogsRequest, list[str]]] = [
         ["max_staleness"],
     ),
     (logs_pb.GetTaskLogsRequest(task=TASK, page_token="garbage"), ["page_token"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, types=[UNKNOWN_ENUM]), ["types"]),
+    (logs_pb.GetTaskLogsRequest(task=TASK, types=[types.TASK_LOG_TYPE_UNSPECIFIED]), ["types"]),
+    (
+        logs_pb.GetTaskLogsRequest(task=TASK, types=[OUTPUT, UNKNOWN_ENUM, NEGATIVE_ENUM]),
+        ["types"] * 2,
+    ),
+    (logs_pb.GetTaskLogsRequest(task=TASK, types=[OUTPUT] * 17), ["types"]),
     (
         logs_pb.GetTaskLogsRequest(task="x", source=UNKNOWN_ENUM, tail=-1, page_size=-1, epoch=0),
         ["task", "source", "tail", "page_size", "epoch"],
@@ -117,6 +144,27 @@ BAD_AGENTS: list[tuple[pb.ReportAgentRequest, list[str]]] = [
 ]
 
 
+BAD_UPDATES: list[tuple[pb.UpdateTaskRequest, list[str]]] = [
+    (pb.UpdateTaskRequest(task=TASK, display_name="x" * 256), ["display_name"]),
+    (pb.UpdateTaskRequest(task=TASK, display_name="a\0b"), ["display_name"]),
+    (pb.UpdateTaskRequest(task=TASK, labels={"Env": "prod"}), ["labels"]),
+    (pb.UpdateTaskRequest(task=TASK, labels={"env": "a\0b"}), ["labels"]),
+    (pb.UpdateTaskRequest(task=TASK, update_mask=FieldMask(paths=["name"])), ["update_mask"]),
+    (pb.UpdateTaskRequest(task=TASK, update_mask=FieldMask(paths=["labels.env"])), ["update_mask"]),
+    (pb.UpdateTaskRequest(task=TASK, update_mask=FieldMask(paths=[""])), ["update_mask"]),
+    (pb.UpdateTaskRequest(task=TASK, update_mask=FieldMask(paths=["*", "x"])), ["update_mask"]),
+    (
+        pb.UpdateTaskRequest(
+            task="x",
+            display_name="\n",
+            labels={"": ""},
+            update_mask=FieldMask(paths=["labels", "x", "display_name"]),
+        ),
+        ["task", "update_mask", "display_name", "labels"],
+    ),
+]
+
+
 async def test_every_rpc_names_the_field_of_a_malformed_task(server: Server) -> None:
     for task in MALFORMED_TASKS:
         for call in _calls_that_name(server, task):
@@ -139,14 +187,21 @@ async def test_a_task_that_cannot_be_created_names_each_bad_field_and_stores_not
 
 async def test_values_just_within_the_limits_are_accepted(server: Server) -> None:
     family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    labels = {f"{n:02}" + "/" * 60 + "x": family * 51 for n in range(62)} | {"0": "", "a.b_c-d": ""}
     created = await server.create_task(
-        "x" * 63, owner="a/b" * 85, display_name=family * 51, prompt="\0" * 65_536
+        "x" * 63,
+        owner="a/b" * 85,
+        display_name=family * 51,
+        prompt="\0" * 65_536,
+        labels=labels,
+        request_id=UUID.upper(),
     )
 
     got = await server.tasks.GetTask(pb.GetTaskRequest(task="a/b" * 85 + "/" + "x" * 63))
     assert got == created.task
     assert got.prompt == "\0" * 65_536
     assert got.display_name == family * 51
+    assert dict(got.labels) == labels
 
 
 @pytest.mark.parametrize(("request_", "named"), BAD_READS, ids=lambda one: repr(one)[:60])
@@ -159,6 +214,34 @@ async def test_a_read_names_each_bad_field(
 
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.fields == named
+
+
+@pytest.mark.parametrize(
+    ("request_", "named"),
+    [
+        ({"types": [UNKNOWN_ENUM]}, ["types"]),
+        ({"types": [0]}, ["types"]),
+        ({"types": [OUTPUT] * 17}, ["types"]),
+        ({"types": [0], "tail": -1, "cursor": "garbage"}, ["tail", "tail", "types", "cursor"]),
+    ],
+    ids=lambda one: repr(one)[:60],
+)
+async def test_a_follow_names_each_bad_field(
+    server: Server, request_: dict[str, Any], named: list[str]
+) -> None:
+    await server.create_task()
+    call = server.logs.FollowTaskLogs(logs_pb.FollowTaskLogsRequest(task=TASK, **request_))
+
+    refusal = await refused(call.read())
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == named
+
+
+async def test_16_types_are_accepted(server: Server) -> None:
+    await server.create_task()
+    request = logs_pb.GetTaskLogsRequest(task=TASK, types=[OUTPUT] * 16)
+    assert not (await server.logs.GetTaskLogs(request)).logs
 
 
 @pytest.mark.parametrize(("request_", "named"), BAD_BUILDS, ids=lambda one: repr(one)[:60])
@@ -179,7 +262,7 @@ async def test_a_report_of_an_agent_names_each_bad_field_and_changes_nothing(
     server: Server, request_: pb.ReportAgentRequest, named: list[str]
 ) -> None:
     await server.create_task()
-    before = await server.tasks.ReportBuild(
+    reported = await server.tasks.ReportBuild(
         pb.ReportBuildRequest(task=TASK, build_number=1, transition=START, job_status=RUNNING)
     )
 
@@ -187,13 +270,60 @@ async def test_a_report_of_an_agent_names_each_bad_field_and_changes_nothing(
 
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.fields == named
+    assert await server.tasks.GetTask(pb.GetTaskRequest(task=TASK)) == reported.task
+
+
+@pytest.mark.parametrize(("request_", "named"), BAD_UPDATES, ids=lambda one: repr(one)[:60])
+async def test_an_update_names_each_bad_field_and_changes_nothing(
+    server: Server, request_: pb.UpdateTaskRequest, named: list[str]
+) -> None:
+    before = (await server.create_task(display_name="Demo", labels={"env": "prod"})).task
+
+    refusal = await refused(server.tasks.UpdateTask(request_))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == named
     assert await server.tasks.GetTask(pb.GetTaskRequest(task=TASK)) == before
+
+
+async def test_a_message_about_labels_repeats_nothing_of_the_request(server: Server) -> None:
+    labels = {"A secret": "a", "b": "a secret\n", "c": "a secret" * 100}
+
+    created = await refused(server.create_task(labels=labels))
+    listed = await refused(
+        server.tasks.ListTasks(pb.ListTasksRequest(labels=["A secret", "b=a secret\0"]))
+    )
+
+    assert "secret" not in created.message + listed.message
+    assert (created.fields, listed.fields) == (["labels"] * 3, ["labels"] * 2)
+
+
+async def test_a_task_is_got_in_no_unknown_view(server: Server) -> None:
+    await server.create_task()
+
+    for request in (
+        pb.GetTaskRequest(task=TASK, view=UNKNOWN_ENUM),
+        pb.GetTaskRequest(task=TASK, view=-1),  # type: ignore[arg-type]
+    ):
+        assert (await refused(server.tasks.GetTask(request))).fields == ["view"]
+    refusal = await refused(server.tasks.GetTask(pb.GetTaskRequest(task="x", view=UNKNOWN_ENUM)))
+    assert refusal.fields == ["task", "view"]
 
 
 @pytest.mark.parametrize(
     "request_",
     [
         pb.ListTasksRequest(page_size=-1),
+        pb.ListTasksRequest(view=UNKNOWN_ENUM),
+        pb.ListTasksRequest(labels=[""]),
+        pb.ListTasksRequest(labels=["="]),
+        pb.ListTasksRequest(labels=["=value"]),
+        pb.ListTasksRequest(labels=["Env=prod"]),
+        pb.ListTasksRequest(labels=["env =prod"]),
+        pb.ListTasksRequest(labels=["env=" + "x" * 256]),
+        pb.ListTasksRequest(labels=["env=a\0b"]),
+        pb.ListTasksRequest(labels=["x" * 64]),
+        pb.ListTasksRequest(labels=["env"] * 17),
         pb.ListTasksRequest(status=UNKNOWN_ENUM),
         pb.ListTasksRequest(owner="a\nb"),
         pb.ListTasksRequest(page_token="garbage"),
@@ -262,6 +392,8 @@ def _calls_that_name(server: Server, task: str) -> list[Awaitable[Any]]:
         server.logs.GetTaskLogs(logs_pb.GetTaskLogsRequest(task=task)),
         server.tasks.GetTask(pb.GetTaskRequest(task=task)),
         server.tasks.DeleteTask(pb.DeleteTaskRequest(task=task)),
+        server.tasks.DeleteTask(pb.DeleteTaskRequest(task=task, allow_missing=True)),
+        server.tasks.UpdateTask(pb.UpdateTaskRequest(task=task, display_name="x")),
         server.tasks.RotateAgentToken(pb.RotateAgentTokenRequest(task=task)),
         server.tasks.ReportBuild(build),
         server.tasks.ReportAgent(pb.ReportAgentRequest(task=task, build_number=1, lifecycle=ready)),

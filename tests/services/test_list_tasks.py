@@ -101,16 +101,110 @@ async def test_a_page_of_long_prompts_stays_below_the_clients_message_limit(serv
     for name in created:
         await server.create_task(name, prompt="x" * 65_536)
 
-    listed = [page async for page in pages(server, pb.ListTasksRequest(page_size=1000))]
+    request = pb.ListTasksRequest(page_size=1000, view=pb.TASK_VIEW_FULL)
+    listed = [page async for page in pages(server, request)]
 
     assert max(page.ByteSize() for page in listed) < CLIENT_BYTES
     assert [task.name for page in listed for task in page.tasks] == created[::-1]
+    assert {task.prompt for page in listed for task in page.tasks} == {"x" * 65_536}
+
+
+async def test_prompts_are_listed_only_in_the_full_view_and_otherwise_do_not_count(
+    server: Server,
+) -> None:
+    for number in range(42):
+        await server.create_task(f"task-{number}", prompt="x" * 65_536)
+
+    for view in (pb.TASK_VIEW_UNSPECIFIED, pb.TASK_VIEW_BASIC):
+        page = await server.tasks.ListTasks(pb.ListTasksRequest(view=view))
+        assert len(page.tasks) == 42
+        assert page.next_page_token == ""
+        assert page.ByteSize() < 42 * 200
+        assert {task.prompt for task in page.tasks} == {""}
+
+
+async def test_a_page_of_large_labels_stays_below_the_clients_message_limit(server: Server) -> None:
+    labels = {f"label-{number}": "\U0001f600" * 255 for number in range(64)}
+    created = [f"task-{number}" for number in range(50)]
+    for name in created:
+        await server.create_task(name, labels=labels)
+
+    listed = [page async for page in pages(server, pb.ListTasksRequest(page_size=1000))]
+
+    assert max(page.ByteSize() for page in listed) < CLIENT_BYTES / 2
+    assert [task.name for page in listed for task in page.tasks] == created[::-1]
+    assert all(dict(task.labels) == labels for page in listed for task in page.tasks)
+
+
+@pytest.mark.parametrize(
+    ("selectors", "found"),
+    [
+        ([], "edcba"),
+        (["env"], "dba"),
+        (["env=prod"], "ba"),
+        (["env="], "d"),
+        (["env", "team"], "ba"),
+        (["env=prod", "team=x=y"], "a"),
+        (["team=x=y", "env=prod", "env"], "a"),
+        (["env=prod", "env=dev"], ""),
+        (["nothing"], ""),
+        (["env=Prod"], ""),
+        (["env=pro"], ""),
+        (["quoted=\"'\\%_{}[]\U0001f600"], "c"),
+        (["env=prod"] * 16, "ba"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("owner", ["", "local"])
+async def test_tasks_are_selected_by_all_given_labels(
+    server: Server, selectors: list[str], found: str, owner: str
+) -> None:
+    labels: dict[str, dict[str, str]] = {
+        "a": {"env": "prod", "team": "x=y"},
+        "b": {"env": "prod", "team": "z"},
+        "c": {"quoted": "\"'\\%_{}[]\U0001f600"},
+        "d": {"env": ""},
+        "e": {},
+    }
+    for name, given in labels.items():
+        await server.create_task(name, labels=given)
+
+    for page_size in (1, 2, 100):
+        fields = {"owner": owner, "labels": selectors, "page_size": page_size}
+        assert await names(server, **fields) == list(found)
+
+
+async def test_one_task_of_many_is_found_by_its_label_in_one_call(server: Server) -> None:
+    await server.create_task("wanted", labels={"env": "prod"})
+    for number in range(30):
+        await server.create_task(f"task-{number}", labels={"env": "dev"})
+
+    page = await server.tasks.ListTasks(pb.ListTasksRequest(page_size=2, labels=["env=prod"]))
+
+    assert [task.name for task in page.tasks] == ["wanted"]
+    assert dict(page.tasks[0].labels) == {"env": "prod"}
+    assert page.next_page_token == ""
+
+
+async def test_labels_and_status_select_together(server: Server) -> None:
+    for name in ("a", "b", "c"):
+        await server.create_task(name, labels={"env": "prod"} if name != "c" else {})
+    for name in ("b", "c"):
+        await report_build(server, transition=types.BUILD_TRANSITION_STOP, task=f"local/{name}")
+
+    paused = types.TASK_STATUS_PAUSED
+    assert await names(server, labels=["env=prod"], status=paused, page_size=1) == ["b"]
 
 
 @pytest.mark.parametrize(
     "changed",
-    [{"owner": "local"}, {"status": types.TASK_STATUS_PENDING}],
-    ids=["owner", "status"],
+    [
+        {"owner": "local"},
+        {"status": types.TASK_STATUS_PENDING},
+        {"labels": ["env"]},
+        {"view": pb.TASK_VIEW_FULL},
+    ],
+    ids=["owner", "status", "labels", "view"],
 )
 async def test_a_page_token_is_valid_only_with_the_same_arguments(
     server: Server, changed: dict[str, object]

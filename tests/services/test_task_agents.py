@@ -152,6 +152,11 @@ def entry(**changed: Any) -> types.TaskLogEntry:
     return entry_
 
 
+def without_a_time(delta: pb.TailDelta) -> pb.TailDelta:
+    delta.ClearField("time")
+    return delta
+
+
 def ill_timed(seconds: int, nanos: int = 0) -> types.TaskLogEntry:
     return log_entry(2, "new", seconds=seconds, nanos=nanos)
 

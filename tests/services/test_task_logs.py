@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -390,3 +391,51 @@ async def test_a_follow_whose_caller_leaves_leaves_nothing_behind(server: Server
 def _is_of_a_follow(task: asyncio.Task[Any]) -> bool:
     names = ("feed ", "follow ", "shared ", "HandleExceptions[/tasklogs.v1.TaskLogs/Follow")
     return task.get_name().startswith(names)
+
+
+@pytest.mark.parametrize(
+    "interval",
+    [
+        Duration(),
+        Duration(nanos=999_999_999),
+        Duration(seconds=-1),
+        Duration(seconds=3600, nanos=1),
+        Duration(seconds=315_576_000_001),
+        Duration(seconds=5, nanos=-1),
+    ],
+    ids=str,
+)
+async def test_a_progress_interval_out_of_its_range_is_refused_and_named(
+    server: Server, interval: Duration
+) -> None:
+    await server.create_task()
+    code, details = await refusal(server, progress_interval=interval)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    bad_request = details["BadRequest"]
+    assert isinstance(bad_request, error_details_pb2.BadRequest)
+    assert [one.field for one in bad_request.field_violations] == ["progress_interval"]
+
+
+async def test_the_shortest_progress_interval_is_a_second(server: Server) -> None:
+    await server.create_task()
+    longest = Duration(seconds=3600)
+    async with following(server, progress_interval=longest) as slow:
+        async with following(server, progress_interval=Duration(seconds=1)) as fast:
+            await fast.heard("progress", 2)
+        assert slow.events == ["status", "caught_up"]
+
+
+async def test_a_read_and_the_first_message_of_a_follow_have_the_tasks_uuid(
+    server: Server,
+) -> None:
+    task_id = (await server.create_task()).task.id
+    read = await server.logs.GetTaskLogs(pb.GetTaskLogsRequest(task="local/demo"))
+    assert read.task_id == task_id
+    async with following(server) as reader:
+        await reader.heard("caught_up")
+        assert reader.messages[0].status.task_id == task_id
+
+    await server.tasks.DeleteTask(tasks_pb2.DeleteTaskRequest(task="local/demo"))
+    other_id = (await server.create_task()).task.id
+    read = await server.logs.GetTaskLogs(pb.GetTaskLogsRequest(task="local/demo"))
+    assert read.task_id == other_id != task_id

@@ -58,6 +58,28 @@ async def test_a_task_is_read_by_uuid_in_any_case_and_by_owner_and_name(server: 
         assert await get_task(server, ref) == task
 
 
+async def test_a_task_is_got_whole_or_without_its_prompt(server: Server) -> None:
+    task = (await server.create_task(prompt="do it", labels={"env": "prod"})).task
+    without_prompt = pb.Task()
+    without_prompt.CopyFrom(task)
+    without_prompt.prompt = ""
+
+    for view, shown in (
+        (pb.TASK_VIEW_UNSPECIFIED, task),
+        (pb.TASK_VIEW_FULL, task),
+        (pb.TASK_VIEW_BASIC, without_prompt),
+    ):
+        assert await server.tasks.GetTask(pb.GetTaskRequest(task=TASK, view=view)) == shown
+
+
+async def test_a_report_is_answered_without_the_prompt(server: Server) -> None:
+    await server.create_task(prompt="x" * 65_536, labels={"env": "prod"})
+
+    for task in (await report_build(server), await report_agent(server)):
+        assert (task.prompt, dict(task.labels)) == ("", {"env": "prod"})
+        assert task.ByteSize() < 500
+
+
 async def test_the_token_is_shown_once(server: Server) -> None:
     token = (await server.create_task()).agent_token
 
@@ -108,6 +130,18 @@ async def test_a_name_is_free_again_after_deletion_and_the_new_task_has_nothing_
     read = await server.logs.GetTaskLogs(logs_pb.GetTaskLogsRequest(task=TASK))
     assert (list(read.logs), read.revision) == ([], 0)
     assert (await refused(server.create_task())).code is grpc.StatusCode.ALREADY_EXISTS
+
+
+async def test_a_task_that_is_missing_may_be_deleted_if_the_caller_allows_it(
+    server: Server,
+) -> None:
+    task = (await server.create_task()).task
+    for ref in (TASK, TASK, task.id, "local/none", NOBODY):
+        await server.tasks.DeleteTask(pb.DeleteTaskRequest(task=ref, allow_missing=True))
+
+    assert (await refused(get_task(server))).reason == "TASK_NOT_FOUND"
+    refusal = await refused(server.tasks.DeleteTask(pb.DeleteTaskRequest(task=TASK)))
+    assert refusal.reason == "TASK_NOT_FOUND"
 
 
 async def test_deleting_ends_the_stream_with_not_found_and_revokes_the_token(
@@ -296,6 +330,7 @@ async def _refusals(server: Server, task: str) -> list[Refusal]:
     calls: list[Awaitable[Any]] = [
         server.tasks.GetTask(pb.GetTaskRequest(task=task)),
         server.tasks.DeleteTask(pb.DeleteTaskRequest(task=task)),
+        server.tasks.UpdateTask(pb.UpdateTaskRequest(task=task, etag="any")),
         server.tasks.RotateAgentToken(pb.RotateAgentTokenRequest(task=task)),
         report_build(server, task=task),
         report_agent(server, task=task),

@@ -15,6 +15,7 @@ import asyncpg
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import EntryType, Time
 from tasklogs.v1 import task_logs_pb2, types_pb2
+from tasklogs_server.domain.description import NewTask
 from tasklogs_server.domain.names import TaskId
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_reads import LogPage, PageQuery
@@ -47,15 +48,8 @@ _serials = itertools.count(1_000_000_000)
 async def new_task(store: Store, name: str = "", *, standalone: bool = False) -> UUID:
     """Create a task of owner `local`."""
     task_id = uuid.uuid4()
-    await store.tasks.create(
-        task_id,
-        owner="local",
-        name=name or f"task-{next(_numbers)}",
-        display_name="",
-        prompt="",
-        standalone=standalone,
-        agent_token_hash=bytes(32),
-    )
+    new = NewTask("local", name or f"task-{next(_numbers)}", standalone=standalone)
+    await store.tasks.create(task_id, new, agent_token_hash=bytes(32))
     return task_id
 
 

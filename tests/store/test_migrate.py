@@ -13,10 +13,11 @@ import asyncpg
 import pytest
 
 from tasklogs.log.delta import Delta, Piece
+from tasklogs.log.entry import EntryType
 from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
 from tasklogs_server.store.log_writes import Outcome
-from tests.store.logs import Connection, Log, entry_row, new_task
+from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_record, entry_row, new_task
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.postgres import PostgresServer
 
@@ -115,6 +116,59 @@ async def test_data_of_the_first_schema_is_counted_and_begins_to_age_with_the_up
         assert (await store.evictions.evict(task_id, limits)).outcome is EvictionOutcome.NOTHING
     finally:
         await store.close()
+
+
+async def test_labels_are_added_without_a_rewrite_of_tasks(empty_database: str) -> None:
+    await migrate(empty_database, "0006")
+    connection = await asyncpg.connect(empty_database)
+    file = "SELECT pg_relation_filenode('tasks')"
+    try:
+        for number in range(3):
+            await connection.execute(
+                "INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone,"
+                " agent_token_hash) VALUES (gen_random_uuid(), 'local', $1, '', '', false, '')",
+                str(number),
+            )
+        before = await connection.fetchval(file)
+        await migrate(empty_database)
+        assert await connection.fetchval(file) == before
+        rows = await connection.fetch("SELECT DISTINCT labels, request_id, request_hash FROM tasks")
+        assert [tuple(row) for row in rows] == [("{}", None, None)]
+    finally:
+        await connection.close()
+
+
+async def test_entries_of_before_0006_get_their_types(empty_database: str) -> None:
+    """At each length of the varints before the type."""
+    await migrate(empty_database, "0005")
+    connection = await asyncpg.connect(empty_database)
+    ids = (0, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, 268_435_455, 268_435_456, 2**31 - 1)
+    sizes = (0, 1, 90, *range(100, 130), *range(16_340, 16_384), 16_385, 300_000, 2_097_152)
+    rows = [
+        entry_row(1, number, number, bytes(size), id_=id_, type_=EntryType(1 + number % 2))
+        for number, (id_, size) in enumerate(
+            [*((id_, size) for id_ in ids for size in (0, 100, 1000)), *((5, n) for n in sizes)]
+        )
+    ]
+    task_id = uuid.uuid4()
+    try:
+        await connection.copy_records_to_table(
+            "log_entries",
+            records=[entry_record(task_id, row)[:-1] for row in rows],
+            columns=ENTRY_COLUMNS[:-1],
+        )
+        await connection.execute("INSERT INTO log_events VALUES ($1, 1, 1), ($1, 2, 1)", task_id)
+        await migrate(empty_database)
+        types = await connection.fetch("SELECT type FROM log_entries ORDER BY ordinal")
+        assert [row["type"] for row in types] == [row.type for row in rows]
+        generated = await connection.fetchval(
+            "SELECT attgenerated::text FROM pg_attribute"
+            " WHERE attrelid = 'log_entries'::regclass AND attname = 'type'"
+        )
+        assert generated == ""
+        assert await connection.fetchval("SELECT count(type) FROM log_events") == 0
+    finally:
+        await connection.close()
 
 
 async def test_servers_that_start_at_once_take_turns(empty_database: str) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from tasklogs.log.entry import EntryType
+from tasklogs_server.domain.description import TaskView
+from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_changes import _CHANGES_OF_TYPES, _START_OF_TYPES
 from tasklogs_server.store.log_reads import _READ, _READ_OF_TYPES, PageQuery
 from tasklogs_server.store.log_writes import _COMMIT, _arguments
 from tasklogs_server.store.sessions import _LOSE, _OPEN_SERIALS
+from tasklogs_server.store.tasks import _LISTS, LIST_BYTES, NEWEST, SCAN_ROWS
 from tests.store.logs import (
     ENTRY_COLUMNS,
     Connection,
@@ -225,3 +229,84 @@ async def test_marking_losses_reads_only_open_sessions(store: Store, sql: Connec
         assert "Seq Scan" not in {node["Node Type"] for node in nodes(plan)}
         read = [node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan)]
         assert max(read) <= 200
+
+
+async def many_tasks(sql: Connection, owner: str, count: int) -> None:
+    """Create tasks of an owner; the oldest one alone has the label `wanted`."""
+    await sql.execute(
+        "INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone,"
+        " agent_token_hash, created_at, labels)"
+        " SELECT gen_random_uuid(), $1, i::text, '', convert_to(repeat('do it ', 100), 'UTF8'),"
+        " false, '', now() - interval '1 s' * ($2 - i),"
+        " jsonb_build_object('env', CASE WHEN i % 2 = 0 THEN 'prod' ELSE 'dev' END,"
+        "                    CASE WHEN i = 1 THEN 'wanted' ELSE 'number' END, i::text)"
+        " FROM generate_series(1, $2::int) i",
+        owner,
+        count,
+    )
+    await sql.execute("INSERT INTO log_heads (task_id) SELECT task_id FROM tasks")
+    await sql.execute("ANALYZE")
+
+
+async def explain_as_prepared(
+    sql: Connection, statement: str, *arguments: object
+) -> dict[str, Any]:
+    """Explain the plan that the store's connections use. EXPLAIN plans for the values it is given.
+
+    The plan of a prepared statement is made without them.
+    """
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
+    await sql.execute(f"PREPARE explained AS {statement}")
+    values = ", ".join(map(literal, arguments))
+    text = await sql.fetchval(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained ({values})"
+    )
+    await sql.execute("DEALLOCATE explained")
+    plan: dict[str, Any] = json.loads(text)[0]["Plan"]
+    return plan
+
+
+def literal(value: object) -> str:
+    """Return a value as SQL."""
+    if isinstance(value, list):
+        # A JSON string is also a quoted element of an array.
+        return f"'{{{', '.join(map(json.dumps, value))}}}'"
+    return "'infinity'" if value == datetime.max else f"'{value}'"
+
+
+def buffers_of(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+async def test_a_list_reads_only_its_page_of_many_tasks(store: Store, sql: Connection) -> None:
+    await many_tasks(sql, "local", 50_000)
+    start = [*store.tasks._lease_terms, *NEWEST, 101, LIST_BYTES]
+    for view in TaskView:
+        for of_owner in (False, True):
+            owner = ["local"] if of_owner else []
+            plan = await explain_as_prepared(sql, _LISTS[view, of_owner, False], *start, *owner)
+            assert buffers_of(plan) < 101 * 9
+            labels: list[object] = [SCAN_ROWS, ['{"env": "prod"}'], []]
+            plan = await explain_as_prepared(
+                sql, _LISTS[view, of_owner, True], *start, *owner, *labels
+            )
+            assert buffers_of(plan) < 101 * 9
+
+
+async def test_a_label_is_searched_in_the_order_of_age_and_up_to_a_bound(
+    store: Store, sql: Connection
+) -> None:
+    await many_tasks(sql, "local", SCAN_ROWS + 50)
+    start = [*store.tasks._lease_terms, *NEWEST, 101, LIST_BYTES, "local"]
+    labels: list[object] = [SCAN_ROWS, ['{"wanted": "1"}'], []]
+    plan = await explain_as_prepared(sql, _LISTS[TaskView.BASIC, True, True], *start, *labels)
+    kinds = [node["Node Type"] for node in nodes(plan) if node["Actual Rows"] > 1]
+    assert kinds == ["Limit", "Index Scan"]
+
+    wanted = (LabelSelector("wanted", "1"),)
+    page, position = await store.tasks.list_(owner="local", after=NEWEST, limit=2, labels=wanted)
+    assert page == []
+    assert position is not None
+    page, position = await store.tasks.list_(owner="local", after=position, limit=2, labels=wanted)
+    assert [task.name for task in page] == ["1"]
+    assert position is None

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
+from types import MappingProxyType
+from urllib.parse import urlsplit
 from uuid import UUID
 
+import asyncpg
 import pytest
 
-from tasklogs_server.domain.errors import TaskNameTaken, TaskNotFound
-from tasklogs_server.domain.names import TaskName
+from tasklogs_server.domain.description import Description, NewTask, TaskView
+from tasklogs_server.domain.errors import StoreUnavailable, TaskNameTaken, TaskNotFound
+from tasklogs_server.domain.labels import LabelSelector
+from tasklogs_server.domain.names import TaskId, TaskName
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store import Store
-from tasklogs_server.store.tasks import LIST_BYTES, NEWEST
+from tasklogs_server.store.records import EarlierCreation, Task
+from tasklogs_server.store.tasks import LIST_BYTES, NEWEST, ListPosition
 from tests.store.logs import Connection, Log, new_task
 
 
@@ -47,7 +56,7 @@ async def test_a_deleted_task_is_gone_at_once(store: Store, task: UUID) -> None:
     ):
         with pytest.raises(TaskNotFound):
             await call
-    assert await store.tasks.list_(owner=None, after=NEWEST, limit=10) == ([], False)
+    assert await store.tasks.list_(owner=None, after=NEWEST, limit=10) == ([], None)
 
 
 async def test_a_purge_deletes_the_rows_of_one_task_in_chunks(
@@ -98,7 +107,7 @@ async def test_a_list_continues_after_its_position(store: Store) -> None:
         seen += [one.task_id for one in page]
         position = (page[-1].created_at, page[-1].task_id)
     assert seen == made[::-1]
-    assert await store.tasks.list_(owner="other", after=NEWEST, limit=2) == ([], False)
+    assert await store.tasks.list_(owner="other", after=NEWEST, limit=2) == ([], None)
 
 
 async def test_an_unknown_task_id_is_not_found(store: Store) -> None:
@@ -113,24 +122,124 @@ async def test_a_list_page_ends_when_prompts_fill_it_and_the_next_one_continues_
 ) -> None:
     made = [await _prompted(store, "x" * 60_000) for _ in range(40)]
     seen: list[UUID] = []
-    position, is_full = NEWEST, True
-    while is_full:
-        page, is_full = await store.tasks.list_(owner=None, after=position, limit=1000)
-        assert sum(len(one.prompt) for one in page) < LIST_BYTES + 64 * 1024
+    position: ListPosition | None = NEWEST
+    while position is not None:
+        page, position = await store.tasks.list_(
+            owner=None, after=position, limit=1000, view=TaskView.FULL
+        )
+        assert sum(len(one.prompt or "") for one in page) < LIST_BYTES + 64 * 1024
         seen += [one.task_id for one in page]
-        position = (page[-1].created_at, page[-1].task_id)
     assert seen == made[::-1]
 
 
-async def _prompted(store: Store, prompt: str) -> UUID:
-    task_id = uuid.uuid4()
-    await store.tasks.create(
-        task_id,
-        owner="local",
-        name=task_id.hex,
-        display_name="",
-        prompt=prompt,
-        standalone=False,
-        agent_token_hash=b"",
+async def test_a_basic_read_selects_no_prompt(store: Store, sql: Connection, database: str) -> None:
+    task_id = await _prompted(store, "a secret")
+    columns = await sql.fetchval(
+        "SELECT string_agg(attname, ', ') FROM pg_attribute WHERE attrelid = 'tasks'::regclass"
+        " AND attnum > 0 AND NOT attisdropped AND attname <> 'prompt'"
     )
+    user = f"without_prompts_{os.urandom(4).hex()}"
+    await sql.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'guest'")
+    await sql.execute(
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}"
+    )
+    await sql.execute(f"REVOKE SELECT ON tasks FROM {user}")
+    await sql.execute(f"GRANT SELECT ({columns}) ON tasks TO {user}")
+    parts = urlsplit(database)
+    dsn = parts._replace(netloc=f"{user}:guest@{parts.netloc.rpartition('@')[2]}").geturl()
+    reader = await Store.open(dsn, read_connections=2, lease=timedelta(seconds=30))
+    try:
+        for labels in ((), (LabelSelector("env", None),)):
+            for owner in (None, "local"):
+                await reader.tasks.list_(owner=owner, after=NEWEST, limit=9, labels=labels)
+        assert (await reader.tasks.get(task_id)).prompt is None
+        await reader.changes.start(TaskId(task_id), tail=1)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await reader.tasks.get(task_id, TaskView.FULL)
+    finally:
+        await reader.close()
+        await sql.execute(f"DROP OWNED BY {user}; DROP ROLE {user}")
+
+
+async def test_a_basic_list_counts_labels_and_a_full_one_prompts_as_well(store: Store) -> None:
+    labels = {f"label-{number}": "\U0001f600" * 255 for number in range(64)}
+    for _ in range(40):
+        await _prompted(store, "x" * 60_000, labels=labels)
+    counts = {
+        view: len((await store.tasks.list_(owner=None, after=NEWEST, limit=99, view=view))[0])
+        for view in TaskView
+    }
+    # Each task has 66 KB of labels and 60 KB of prompt. A page may end with the task that fills it.
+    assert counts == {TaskView.BASIC: 16, TaskView.FULL: 8}
+
+
+async def test_of_equal_creations_at_once_one_creates_on_two_servers(
+    store: Store, database: str
+) -> None:
+    other = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
+    try:
+        for number in range(10):
+            new = NewTask("local", f"task-{number}", request_id=UUID(int=number))
+            made = await asyncio.gather(
+                *(
+                    one.tasks.create(uuid.uuid4(), new, agent_token_hash=b"")
+                    for one in (store, other, store, other)
+                )
+            )
+            [task] = [one for one in made if isinstance(one, Task)]
+            earlier = [one for one in made if isinstance(one, EarlierCreation)]
+            assert earlier == [EarlierCreation(task.task_id, new.arguments_hash)] * 3
+    finally:
+        await other.close()
+
+
+async def test_a_creation_that_waits_for_another_too_long_can_be_retried(
+    store: Store, sql: Connection
+) -> None:
+    new = NewTask("local", "demo", request_id=UUID(int=1))
+    transaction = sql.transaction()
+    await transaction.start()
+    # A server that stopped before its commit.
+    await sql.execute("INSERT INTO task_names VALUES ('local', 'demo', $1)", uuid.uuid4())
+    try:
+        with pytest.raises(StoreUnavailable):
+            await store.tasks.create(uuid.uuid4(), new, agent_token_hash=b"")
+    finally:
+        await transaction.rollback()
+    assert isinstance(await store.tasks.create(uuid.uuid4(), new, agent_token_hash=b""), Task)
+
+
+async def test_a_request_id_is_stored_for_live_tasks_only(store: Store, sql: Connection) -> None:
+    new = NewTask("local", "demo", request_id=UUID(int=1))
+    for _ in range(3):
+        task = await store.tasks.create(uuid.uuid4(), new, agent_token_hash=b"")
+        assert isinstance(task, Task)
+        await store.tasks.delete(task.task_id)
+    assert await sql.fetchval("SELECT count(*) FROM tasks") == 3
+
+
+async def test_an_update_that_fails_changes_nothing_and_updates_take_turns(
+    store: Store, task: UUID
+) -> None:
+    def fail(_: Description) -> Description:
+        raise LookupError
+
+    def count(one: Description) -> Description:
+        return Description(one.display_name + "x", {**one.labels, str(len(one.labels)): "y"})
+
+    with pytest.raises(LookupError):
+        await store.tasks.update(task, fail)
+    updated = await asyncio.gather(*(store.tasks.update(task, count) for _ in range(20)))
+    assert sorted(len(one.labels or ()) for one in updated) == list(range(1, 21))
+    assert (await store.tasks.get(task)).display_name == "x" * 20
+    with pytest.raises(TaskNotFound):
+        await store.tasks.update(uuid.uuid4(), count)
+
+
+async def _prompted(
+    store: Store, prompt: str, labels: Mapping[str, str] = MappingProxyType({})
+) -> UUID:
+    task_id = uuid.uuid4()
+    new = NewTask("local", task_id.hex, prompt=prompt, labels=labels)
+    await store.tasks.create(task_id, new, agent_token_hash=b"")
     return task_id

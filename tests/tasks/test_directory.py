@@ -11,14 +11,14 @@ from uuid import UUID
 import pytest
 
 from tasklogs_server.bus.notes import Deleted, Moved
+from tasklogs_server.domain.description import NewTask, TaskView
 from tasklogs_server.domain.errors import TaskNotFound, TaskStandalone, Unauthenticated
 from tasklogs_server.domain.names import TaskId, TaskName
 from tasklogs_server.domain.status import TaskStatus
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.store import Store
-from tasklogs_server.store.tasks import NEWEST
+from tasklogs_server.store.tasks import NEWEST, ListPosition
 from tasklogs_server.tasks.agent_tokens import AgentTokens
-from tasklogs_server.tasks.directory import ListPosition
 from tests.ingest.desk import Desk
 from tests.store.logs import Connection, new_task
 from tests.support.fixtures.conditions import until
@@ -46,11 +46,11 @@ async def test_a_page_that_the_status_filter_empties_has_a_next_page(
 
 async def test_a_new_task_comes_with_a_token_that_opens_it(keeper: Keeper, store: Store) -> None:
     task, token = await keeper.directory.create(
-        owner="local", name="demo", display_name="Demo", prompt="", standalone=False
+        NewTask("local", "demo", display_name="Demo", prompt="do it")
     )
     agent = await AgentTokens(store.tasks, HandshakeQueue(1, timedelta(seconds=5))).agent(token)
     assert agent.task_id == task.task_id
-    assert await keeper.directory.get(TaskName("local", "demo")) == task
+    assert await keeper.directory.get(TaskName("local", "demo"), TaskView.FULL) == task
 
 
 async def test_a_report_changes_the_facts_and_wakes_followers(keeper: Keeper, task: UUID) -> None:

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from tasklogs_server.bus.notes import Deleted
+from tasklogs_server.domain.description import NewTask
 from tasklogs_server.domain.status import (
     BuildTransition,
     Facts,
@@ -62,9 +63,7 @@ async def test_a_task_that_is_paused_for_longer_than_the_retention_is_deleted(
     await keeper.work.retire()
     assert not await is_there(sql, task)
     assert keeper.notes == [Deleted(task)]
-    again = await keeper.directory.create(
-        owner="local", name=name, display_name="", prompt="", standalone=False
-    )
+    again = await keeper.directory.create(NewTask("local", name))
     assert again[0].task_id != task
     assert await store.tasks.token_hash(task) is None
     while not await store.tasks.purge(task):

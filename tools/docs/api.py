@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from tools.docs import reasons
+from tools.proto_paths import proto_paths
 
 _HEAD = """# The API: package `tasklogs.v1`
 
@@ -53,18 +52,11 @@ def reference(protos: Path) -> str:
 
 def _parsed(protos: Path) -> Sequence[FileDescriptorProto]:
     sources = sorted(path.relative_to(protos).as_posix() for path in protos.rglob("*.proto"))
-    well_known = importlib.resources.files("grpc_tools") / "_proto"
-    # The root of google/api/*.proto: googleapis-common-protos ships them beside its modules.
-    google_api = importlib.util.find_spec("google.api")
-    assert google_api is not None
-    assert google_api.submodule_search_locations is not None
-    google_protos = Path(next(iter(google_api.submodule_search_locations))).parent.parent
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "descriptors.binpb"
         command = [
             *(sys.executable, "-m", "grpc_tools.protoc"),
-            *(f"--proto_path={protos}", f"--proto_path={well_known}"),
-            f"--proto_path={google_protos}",
+            *proto_paths(protos),
             *("--include_source_info", f"--descriptor_set_out={target}"),
         ]
         subprocess.run([*command, *sources], check=True)

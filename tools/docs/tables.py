@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any
 
 import typer
 
 from tasklogs.agent.log_events import LOG_EVENTS as AGENT_EVENTS
 from tasklogs.cli.main import app
+from tasklogs.cli.serve_help import choices_of
 from tasklogs.log_output import LogEvent
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.telemetry.catalogue import catalogue
@@ -112,8 +113,8 @@ def _default(name: str, default: object) -> str:
 
 
 def _choices(annotation: Any) -> str:
-    choices = [one for one in get_args(annotation) if isinstance(one, str)]
-    return f" One of {', '.join(f'`{one}`' for one in choices)}." if choices else ""
+    choices = ", ".join(f"`{one}`" for one in choices_of(annotation))
+    return f" One of {choices}." if choices else ""
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

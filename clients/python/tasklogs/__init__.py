@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from tasklogs.client.follow import Follow
     from tasklogs.client.log import TaskLog
+    from tasklogs.client.server_info import ServerInfo, ServerLimits
     from tasklogs.client.sync import SyncFollow, SyncTaskLog, SyncTaskLogsClient
     from tasklogs.client.task import CreatedTask, StatusDetail, Task
     from tasklogs.connection.tls import Tls, UnusableTls
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         LogSource,
         TaskLogType,
         TaskStatus,
+        TaskView,
     )
     from tasklogs.errors import TaskLogsRpcError
 
@@ -61,6 +63,7 @@ _HOMES = {
     ),
     "tasklogs.client.follow": ("Follow",),
     "tasklogs.client.log": ("TaskLog",),
+    "tasklogs.client.server_info": ("ServerInfo", "ServerLimits"),
     "tasklogs.client.sync": ("SyncFollow", "SyncTaskLog", "SyncTaskLogsClient"),
     "tasklogs.client.task": ("CreatedTask", "StatusDetail", "Task"),
     "tasklogs.enums": (
@@ -71,6 +74,7 @@ _HOMES = {
         "LogSource",
         "TaskLogType",
         "TaskStatus",
+        "TaskView",
     ),
     "tasklogs.errors": ("TaskLogsRpcError",),
     "tasklogs.connection.tls": ("Tls", "UnusableTls"),
@@ -96,6 +100,8 @@ __all__ = [
     "ReconnectWaits",
     "Reconnected",
     "Reconnecting",
+    "ServerInfo",
+    "ServerLimits",
     "StatusChanged",
     "StatusDetail",
     "SyncFollow",
@@ -107,6 +113,7 @@ __all__ = [
     "TaskLogsClient",
     "TaskLogsRpcError",
     "TaskStatus",
+    "TaskView",
     "Tls",
     "UnusableTls",
 ]

@@ -53,6 +53,14 @@ class TaskStatus(_ApiEnum):
     UNKNOWN = 6
 
 
+class TaskView(IntEnum):
+    """How much of a task a call returns: BASIC is everything but the prompt."""
+
+    UNSPECIFIED = 0
+    BASIC = 1
+    FULL = 2
+
+
 class BuildTransition(_ApiEnum):
     """What a workspace build does to the task's compute."""
 

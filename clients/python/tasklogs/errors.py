@@ -136,6 +136,13 @@ class TaskNameTaken(TaskLogsRpcError):
     """The owner already has a task with that name."""
 
 
+class EtagMismatch(TaskLogsRpcError):
+    """The task was updated after it was read. Read it again, and repeat the update with its etag.
+
+    Nothing was changed.
+    """
+
+
 class CursorExpired(TaskLogsRpcError):
     """The entries that a cursor or a page token points to have been evicted."""
 
@@ -193,6 +200,10 @@ class LogCorrupt(TaskLogsRpcError):
     """Stored entries cannot be decoded."""
 
 
+class UnsupportedByServer(TaskLogsRpcError):
+    """The server is older than this client: it lacks the method, or what an argument needs."""
+
+
 _CODE = grpc.StatusCode
 KINDS: Mapping[tuple[grpc.StatusCode, str | None], type[TaskLogsRpcError]] = {
     (_CODE.NOT_FOUND, "TASK_NOT_FOUND"): TaskNotFound,
@@ -203,6 +214,7 @@ KINDS: Mapping[tuple[grpc.StatusCode, str | None], type[TaskLogsRpcError]] = {
     (_CODE.FAILED_PRECONDITION, "TASK_STANDALONE"): TaskStandalone,
     (_CODE.INVALID_ARGUMENT, None): InvalidArgument,
     (_CODE.ALREADY_EXISTS, "TASK_NAME_TAKEN"): TaskNameTaken,
+    (_CODE.ABORTED, "ETAG_MISMATCH"): EtagMismatch,
     (_CODE.OUT_OF_RANGE, "CURSOR_EXPIRED"): CursorExpired,
     (_CODE.UNAUTHENTICATED, None): Unauthenticated,
     (_CODE.PERMISSION_DENIED, None): PermissionDenied,
@@ -214,6 +226,7 @@ KINDS: Mapping[tuple[grpc.StatusCode, str | None], type[TaskLogsRpcError]] = {
     (_CODE.UNAVAILABLE, "STORE_UNAVAILABLE"): StoreUnavailable,
     (_CODE.UNAVAILABLE, "DRAINING"): ServerDraining,
     (_CODE.DATA_LOSS, "LOG_CORRUPT"): LogCorrupt,
+    (_CODE.UNIMPLEMENTED, None): UnsupportedByServer,
 }
 """The class of an error: by code and reason, else by the code alone."""
 

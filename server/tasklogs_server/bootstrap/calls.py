@@ -59,7 +59,7 @@ def call_path_of(
     caller_limits = CallerLimits(allowance, clock=time.monotonic)
     users = security.users(agent_tokens, caller_limits.count_call, clock=clock)
     open_calls = OpenCalls()
-    bodies = RequestBodies(settings.request_timeout)
+    bodies = RequestBodies(settings.request_timeout, stream_within=settings.upload_timeout)
     responses = Responses(
         settings.answer_bytes,
         settings.answer_timeout,

@@ -34,6 +34,7 @@ def limits_of(settings: ServerSettings) -> ServerLimits:
         writes=settings.writes,
         follows=settings.follows,
         agents=settings.agents,
+        uploads=settings.uploads,
     )
     return ServerLimits(
         Admission(capacity),

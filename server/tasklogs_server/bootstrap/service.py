@@ -10,6 +10,7 @@ from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bootstrap.limits import ServerLimits
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.large_commits import LargeCommits
 from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
 from tasklogs_server.ingest.messages import Limits
 from tasklogs_server.ingest.session import SessionResources
@@ -81,7 +82,12 @@ def service_of(
         store=store,
         group_commit=resources.group_commit,
         sessions=sessions,
-        uploads=Uploads(resources, store=store.sessions, sessions=sessions),
+        uploads=Uploads(
+            resources,
+            store=store.sessions,
+            sessions=sessions,
+            large_commits=LargeCommits(store.writes, bus, observer=observer),
+        ),
         reader=LogReader(
             store.reads,
             sync=syncs.sync,

@@ -22,6 +22,8 @@ class Limit(StrEnum):
     WRITES = "writes"
     FOLLOWS = "follows"
     AGENTS = "agents"
+    UPLOADS = "uploads"
+    """Uploads in parts: too many at the same time, of all tasks or of one."""
     HANDSHAKES = "handshakes"
     STORE_WAIT = "store_wait"
 
@@ -30,7 +32,9 @@ class Limit(StrEnum):
     """`log_bytes` or `log_entries`, if no entry is older than `min_retention`."""
     APPEND_ENTRIES = "append_entries"
     ENTRY_BYTES = "entry_bytes"
+    UPLOAD_SIZE = "upload_size"
+    """The bytes or the entries of an upload."""
 
 
-FIXED = frozenset({Limit.LOG, Limit.APPEND_ENTRIES, Limit.ENTRY_BYTES})
+FIXED = frozenset({Limit.LOG, Limit.APPEND_ENTRIES, Limit.ENTRY_BYTES, Limit.UPLOAD_SIZE})
 """The limits that have no setting, or more than one."""

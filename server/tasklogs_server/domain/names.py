@@ -42,11 +42,17 @@ class TaskName:
 TaskRef = TaskId | TaskName
 
 
+def parse_uuid(text: str) -> UUID | None:
+    """Return the UUID that `text` is, in upper or lower case; None if it is none."""
+    # UUID() alone also accepts braces, "urn:uuid:" and hyphens in any position.
+    return UUID(text) if _UUID.fullmatch(text) else None
+
+
 def parse_task_ref(text: str) -> TaskRef:
     """Parse a reference to a task, which may not exist. Raises InvalidFields for `task`."""
-    # UUID() alone also accepts braces, "urn:uuid:" and hyphens in any position.
-    if _UUID.fullmatch(text):
-        return TaskId(UUID(text))
+    task_id = parse_uuid(text)
+    if task_id is not None:
+        return TaskId(task_id)
     # An owner may contain slashes, a name may not.
     owner, slash, name = text.rpartition("/")
     if not slash:

@@ -36,7 +36,7 @@ _FOLD_AT_MULTIPLE = 4
 _FOLD_AT_LEAST_BYTES = 256 * 1024
 # To apply a part that does more than keep a prefix, a reader copies the content. A byte of that
 # costs this part of what a byte of text costs, which Postgres sends.
-_COPIED_BYTES_PER_COST_BYTE = 32
+_COPIED_BYTES_PER_COST_BYTE = 16
 
 
 @dataclass(slots=True)
@@ -182,6 +182,11 @@ class Draft:
     def is_empty(self) -> bool:
         """Whether there are no changes."""
         return not self._changes.ordered and not self._changes.sealed_with_parts
+
+    @property
+    def revision(self) -> int:
+        """The revision after the last commit that was returned."""
+        return self._revision
 
     @property
     def size_bytes(self) -> int:

@@ -165,13 +165,14 @@ class GroupCommit:
                     self._locked.append((writer, commit))
                     self._wake.set()
                 case _:
-                    writer.lost(_error_of(outcome, commit.task_id))
+                    writer.lost(error_of(outcome, commit.task_id))
         except Exception as error:
             _log.exception("writer.failed", task=str(commit.task_id))
             _lose(writer, error)
 
 
 _Refusal = Literal[
+    Outcome.LOCKED,
     Outcome.FENCED,
     Outcome.MOVED,
     Outcome.GONE,
@@ -181,7 +182,8 @@ _Refusal = Literal[
 ]
 
 
-def _error_of(outcome: _Refusal, task_id: UUID) -> Exception:
+def error_of(outcome: _Refusal, task_id: UUID) -> Exception:
+    """Return what a writer is told whose commit had this outcome."""
     match outcome:
         case Outcome.FENCED:
             return SessionSuperseded()
@@ -193,7 +195,7 @@ def _error_of(outcome: _Refusal, task_id: UUID) -> Exception:
             return LogCorrupt()
         case Outcome.REFUSED:
             return CommitRefused(_REFUSED_RETRY_AFTER)
-        case Outcome.UNAVAILABLE:
+        case Outcome.UNAVAILABLE | Outcome.LOCKED:
             return StoreUnavailable(_UNAVAILABLE_RETRY_AFTER)
 
 

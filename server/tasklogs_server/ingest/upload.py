@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -13,8 +14,13 @@ from tasklogs.log.append import Append
 from tasklogs.log.continuation import Verdict, compare
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import truncate
-from tasklogs_server.domain.errors import SessionOpen, StoreUnavailable
+from tasklogs_server.concurrency.jitter import spread
+from tasklogs_server.domain.errors import LimitExceeded, SessionOpen, StoreUnavailable
+from tasklogs_server.domain.limits import Limit
+from tasklogs_server.domain.slices import slices
+from tasklogs_server.domain.upload_limits import MAX_UPLOAD_BYTES, MAX_UPLOAD_ENTRIES
 from tasklogs_server.ingest.draft import Draft
+from tasklogs_server.ingest.large_commits import LargeCommits
 from tasklogs_server.ingest.messages import cost_bytes
 from tasklogs_server.ingest.session import SessionResources, position_of
 from tasklogs_server.ingest.sessions import Sessions
@@ -22,6 +28,8 @@ from tasklogs_server.store.records import Commit, LogHead
 from tasklogs_server.store.sessions import Opening, SessionStore
 
 _RETRY_AFTER = timedelta(seconds=1)
+# An upload that costs more is not written by the group commit: all agents would wait for it.
+_LARGE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +44,36 @@ class Uploads:
     """Stores whole conversations."""
 
     def __init__(
-        self, resources: SessionResources, *, store: SessionStore, sessions: Sessions
+        self,
+        resources: SessionResources,
+        *,
+        store: SessionStore,
+        sessions: Sessions,
+        large_commits: LargeCommits,
     ) -> None:
         self._resources = resources
         self._store = store
         self._sessions = sessions
+        self._large_commits = large_commits
+        self._in_parts: set[UUID] = set()
+        """The tasks of which an upload in parts is under way."""
+
+    @contextmanager
+    def in_parts(self, task_id: UUID) -> Iterator[PartialUpload]:
+        """Lend what collects a conversation that comes in parts.
+
+        Raises SessionOpen, and LimitExceeded while another one of the task is under way.
+        """
+        if self._sessions.find(task_id) is not None:
+            raise SessionOpen
+        if task_id in self._in_parts:
+            what = "another upload is under way"
+            raise LimitExceeded(Limit.UPLOADS, "task", what, spread(0.5, 2.0))
+        self._in_parts.add(task_id)
+        try:
+            yield PartialUpload()
+        finally:
+            self._in_parts.discard(task_id)
 
     async def upload(
         self,
@@ -62,11 +95,15 @@ class Uploads:
         opening = await self._store.open_upload(task_id)
         if still_opens is not None:
             await still_opens()
-        append = await self._difference(task_id, opening, [_truncated(one) for one in entries])
+        entries = [_truncated(one) for one in entries]
+        append = await self._difference(task_id, opening, entries)
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
         await self._evict_for(task_id, opening.head, append)
-        budget, size_bytes = self._resources.budget, cost_bytes(append)
+        size_bytes = cost_bytes(append)
+        if size_bytes > _LARGE_BYTES:
+            return await self._store_large(task_id, opening, append, received_at)
+        budget = self._resources.budget
         await budget.acquire(size_bytes)
         try:
             writer = _UploadWriter(task_id, opening, append, received_at)
@@ -75,6 +112,15 @@ class Uploads:
         finally:
             budget.release(size_bytes)
 
+    async def _store_large(
+        self, task_id: UUID, opening: Opening, append: Append, received_at: datetime
+    ) -> Stored:
+        draft = _draft_after(opening)
+        commits = _commits_of(append, draft, task_id, opening.fence, received_at)
+        size_bytes = append.content_bytes
+        await self._large_commits.commit(task_id, commits, size_bytes=size_bytes)
+        return Stored(received_at, draft.revision)
+
     async def _difference(
         self, task_id: UUID, opening: Opening, entries: Sequence[Entry]
     ) -> Append | None:
@@ -82,7 +128,8 @@ class Uploads:
             return None
         stored = position_of(opening.head, opening.tail_content)
         # The task app may have restarted since the last upload.
-        match compare(entries, stored, restarted=True):
+        sealed = await _digest_of(entries[: stored.sealed])
+        match compare(entries, stored, restarted=True, seal_all=lambda _: sealed):
             case Verdict.CONTINUES:
                 return Append(1, entries=entries[stored.sealed :])
             case Verdict.WITHDRAWS_TAIL | Verdict.OPENS_EPOCH:
@@ -115,8 +162,61 @@ class Uploads:
             and last.time <= tail.time
             and last.dropped_bytes == tail.dropped_bytes
             and content.startswith(last.content)
-            and digest.seal_all(entries[:-1]) == head.digest
+            and await _digest_of(entries[:-1]) == head.digest
         )
+
+
+class PartialUpload:
+    """A conversation of which not all parts have arrived."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._content_bytes = 0
+
+    @property
+    def last_id(self) -> int:
+        """The id of the last entry; -1 without entries."""
+        return self.entries[-1].id if self.entries else -1
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Add a part. Raises LimitExceeded: the conversation is too long."""
+        self._content_bytes += sum(len(entry.content) for entry in entries)
+        if self._content_bytes > MAX_UPLOAD_BYTES:
+            raise _too_long(f"at most {MAX_UPLOAD_BYTES} bytes of content")
+        if len(self.entries) + len(entries) > MAX_UPLOAD_ENTRIES:
+            raise _too_long(f"at most {MAX_UPLOAD_ENTRIES} entries")
+        self.entries += entries
+
+
+def _too_long(what: str) -> LimitExceeded:
+    return LimitExceeded(Limit.UPLOAD_SIZE, "upload", what, None)
+
+
+def _draft_after(opening: Opening) -> Draft:
+    return Draft(opening.head, opening.tail_content, last_sealed_id=opening.last_sealed_id)
+
+
+def _commits_of(
+    append: Append, draft: Draft, task_id: UUID, fence: int, received_at: datetime
+) -> Iterator[Commit]:
+    """Yield what stores `append`, in commits that each build on the one before."""
+    open_epoch = append.open_epoch
+    for part in slices(append.entries, lambda entry: len(entry.content)):
+        draft.apply(Append(open_epoch=open_epoch, entries=part))
+        open_epoch = False
+        commit = draft.next_commit(task_id, fence, received_at)
+        assert commit is not None
+        yield commit
+
+
+async def _digest_of(entries: Sequence[Entry]) -> bytes:
+    """Return the digest of an epoch whose sealed entries are `entries`."""
+    value = digest.EMPTY
+    for part in slices(entries, lambda entry: len(entry.content)):
+        for entry in part:
+            value = digest.seal(value, entry)
+        await asyncio.sleep(0)
+    return value
 
 
 class _UploadWriter:
@@ -129,9 +229,7 @@ class _UploadWriter:
         self._task_id = task_id
         self._fence = opening.fence
         self._received_at = received_at
-        self._draft = Draft(
-            opening.head, opening.tail_content, last_sealed_id=opening.last_sealed_id
-        )
+        self._draft = _draft_after(opening)
         self._draft.apply(append)
 
     def next_commit(self) -> Commit | None:

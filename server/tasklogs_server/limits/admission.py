@@ -27,6 +27,8 @@ class Kind(enum.Enum):
     WRITE = "writes"
     FOLLOW = "follows"
     AGENT = "agent streams"
+    UPLOAD = "uploads"
+    """Conversations that come in several messages: each is held until it is complete."""
     OPERATIONS = "operations"
     """Health, reflection, channelz: never refused here."""
 
@@ -36,6 +38,7 @@ _LIMITS = {
     Kind.WRITE: Limit.WRITES,
     Kind.FOLLOW: Limit.FOLLOWS,
     Kind.AGENT: Limit.AGENTS,
+    Kind.UPLOAD: Limit.UPLOADS,
 }
 
 
@@ -52,6 +55,8 @@ class Capacity:
     writes: int = 256
     follows: int = 5000
     agents: int = 5000
+    uploads: int = 4
+    """Each may hold a whole conversation."""
 
 
 class Admission:
@@ -64,6 +69,7 @@ class Admission:
             Kind.WRITE: self._capacity.writes,
             Kind.FOLLOW: self._capacity.follows,
             Kind.AGENT: self._capacity.agents,
+            Kind.UPLOAD: self._capacity.uploads,
             Kind.OPERATIONS: float("inf"),
         }
         self._handled = dict.fromkeys(Kind, 0)

@@ -48,6 +48,8 @@ class Authentication:
                 return local  # an admin; callers cannot be told apart, and so have no limits
             case Rule.AUTHENTICATED | Rule.OWN_TASK | Rule.OWN_NAME:
                 return self._user_of_stream if is_stream else self._user
+            case Rule.USER_OR_AGENT:
+                return self._user_or_agent
             case Rule.ADMIN:
                 return self._admin
             case _:
@@ -57,6 +59,12 @@ class Authentication:
         user = await self._users(context)
         self._limits.count_call(user)
         return user
+
+    async def _user_or_agent(self, context: Context) -> Caller:
+        token = bearer_of(context)
+        if token is not None and looks_like_an_agent_token(token):
+            return await self._agent(context)
+        return await self._user(context)
 
     async def _admin(self, context: Context) -> User:
         user = await self._user(context)

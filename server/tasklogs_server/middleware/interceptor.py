@@ -86,7 +86,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         streams_responses = handler.response_streaming
         is_unary = not streams_requests and not streams_responses
         # A stream's handler waits while its caller does not read. Health checks are never refused.
-        limits_unread = kind in (Kind.READ, Kind.WRITE)
+        limits_unread = kind in (Kind.READ, Kind.WRITE, Kind.UPLOAD)
         authenticate = self._authentication(method.rule, is_stream=streams_responses)
         deserialize, serialize = handler.request_deserializer, handler.response_serializer
         function = _function(handler, method)
@@ -100,8 +100,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             caller = await authenticate(context)
             # 3. The request. It is not decoded for callers who may not call.
             request: Any
-            if streams_requests:
+            if streams_requests and streams_responses:
                 request = DecodedStream(requests, deserialize)
+            elif streams_requests:
+                request = bodies.stream(call, context, deserialize)
             else:
                 request = await bodies.receive(call, context, deserialize)
             # 4. Refused if this caller, or all callers together, leave too many bytes unread.

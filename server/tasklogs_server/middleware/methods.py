@@ -28,6 +28,8 @@ class Rule(Enum):
     """Anyone, without credentials."""
     AUTHENTICATED = auto()
     """Any user."""
+    USER_OR_AGENT = auto()
+    """Any user, and the agent of any task."""
     OWN_TASK = auto()
     """The task's owner and admins. For other users the task does not exist (`visible`)."""
     OWN_NAME = auto()
@@ -50,7 +52,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "/tasklogs.v1.TaskLogs/GetTaskLogs": Method(Rule.OWN_TASK, Kind.READ),
         "/tasklogs.v1.TaskLogs/FollowTaskLogs": Method(Rule.OWN_TASK, Kind.FOLLOW),
-        "/tasklogs.v1.TaskLogs/GetServerInfo": Method(Rule.AUTHENTICATED, Kind.READ),
+        "/tasklogs.v1.TaskLogs/GetServerInfo": Method(Rule.USER_OR_AGENT, Kind.READ),
         "/tasklogs.v1.Tasks/CreateTask": Method(Rule.OWN_NAME, Kind.WRITE),
         "/tasklogs.v1.Tasks/GetTask": Method(Rule.OWN_TASK, Kind.READ),
         "/tasklogs.v1.Tasks/ListTasks": Method(Rule.OWN_NAME, Kind.READ),
@@ -61,7 +63,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "/tasklogs.v1.Tasks/RotateAgentToken": Method(Rule.OWN_TASK, Kind.WRITE),
         "/tasklogs.v1.TaskAgents/Connect": Method(Rule.AGENT, Kind.AGENT),
         "/tasklogs.v1.TaskAgents/UploadLogSnapshot": Method(Rule.AGENT, Kind.WRITE),
-        "/tasklogs.v1.TaskAgents/UploadLogSnapshotInParts": Method(Rule.AGENT, Kind.WRITE),
+        "/tasklogs.v1.TaskAgents/UploadLogSnapshotInParts": Method(Rule.AGENT, Kind.UPLOAD),
         # Probes have no credentials.
         "/grpc.health.v1.Health/Check": Method(Rule.PUBLIC, Kind.OPERATIONS),
         "/grpc.health.v1.Health/List": Method(Rule.PUBLIC, Kind.OPERATIONS),

@@ -7,7 +7,7 @@ like every other call, and nothing is decoded for callers who may not call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from itertools import islice, takewhile
 from typing import Any
@@ -39,17 +39,41 @@ class RequestBodies:
     unauthenticated callers too.
     """
 
-    def __init__(self, within: timedelta) -> None:
-        """`within`: how long one request may take."""
+    def __init__(
+        self, within: timedelta, *, stream_within: timedelta = timedelta(minutes=10)
+    ) -> None:
+        """`within`: how long one request may take; `stream_within`: all requests of a `stream`."""
         self._within = within.total_seconds()
+        self._stream_within = stream_within
         self._clock = StallFreeClock(self._within)
         self._waiting: dict[Call, float] = {}
 
     async def receive(self, call: Call, context: Context, deserialize: Deserialize) -> Any:
         """Return the one request of a call. Raises RequestTooSlow, InvalidFields."""
+        raw = await self.read(call, context)
+        if raw is grpc.aio.EOF:
+            raise InvalidFields([FieldViolation("request", "is missing")])
+        return _decoded(raw, deserialize)
+
+    def stream(self, call: Call, context: Context, deserialize: Deserialize) -> BoundedStream:
+        """Return the requests of a call that is answered after the last of them."""
+        began, limit = self._clock.begin_at, self._stream_within
+
+        async def read() -> Any:
+            if self._clock.looked_at - began > limit.total_seconds():
+                raise RequestTooSlow(limit)
+            raw = await self.read(call, context)
+            if raw is grpc.aio.EOF:
+                raise StopAsyncIteration
+            return _decoded(raw, deserialize)
+
+        return BoundedStream(read)
+
+    async def read(self, call: Call, context: Context) -> Any:
+        """Return the next request as bytes, or EOF. Raises RequestTooSlow."""
         began = self._waiting[call] = self._clock.begin_at
         try:
-            raw: Any = await context.read()
+            return await context.read()
         except asyncio.CancelledError:
             if call in self._waiting:
                 raise  # the caller left, or the server stops
@@ -58,12 +82,6 @@ class RequestBodies:
             raise RequestTooSlow(timedelta(seconds=waited)) from None
         finally:
             self._waiting.pop(call, None)
-        if raw is grpc.aio.EOF:
-            raise InvalidFields([FieldViolation("request", "is missing")])
-        try:
-            return deserialize(raw)
-        except DecodeError:
-            raise _cannot_be_decoded() from None
 
     async def cut_off(self) -> None:
         """End the waiting of those who take too long, until cancelled."""
@@ -84,6 +102,24 @@ class RequestBodies:
             await asyncio.sleep(_BETWEEN_SECONDS)
 
 
+class BoundedStream:
+    """A stream of requests that must arrive in time.
+
+    Nothing else ends a call whose caller stops sending before the last request. Raises
+    RequestTooSlow if one request takes too long, or all of them together, and InvalidFields.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[Any]]) -> None:
+        """`read` raises StopAsyncIteration after the last request."""
+        self._read = read
+
+    def __aiter__(self) -> BoundedStream:
+        return self
+
+    def __anext__(self) -> Awaitable[Any]:
+        return self._read()
+
+
 class DecodedStream:
     """A stream of requests; each is decoded when it is taken. Raises InvalidFields."""
 
@@ -95,13 +131,13 @@ class DecodedStream:
         return self
 
     async def __anext__(self) -> Any:
-        raw = await anext(self._requests)
-        try:
-            return self._deserialize(raw)
-        except DecodeError:
-            raise _cannot_be_decoded() from None
+        return _decoded(await anext(self._requests), self._deserialize)
 
 
-def _cannot_be_decoded() -> InvalidFields:
-    # It is malformed, nested too deep, or has text that is not UTF-8.
-    return InvalidFields([FieldViolation("request", "cannot be decoded as a message of its type")])
+def _decoded(raw: bytes, deserialize: Deserialize) -> Any:
+    try:
+        return deserialize(raw)
+    except DecodeError:
+        # It is malformed, nested too deep, or has text that is not UTF-8.
+        what = "cannot be decoded as a message of its type"
+        raise InvalidFields([FieldViolation("request", what)]) from None

@@ -52,9 +52,11 @@ def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
         case EpochOpened():
             message.epoch_started.epoch = event.epoch
             message.epoch_started.revision = event.revision
-        case StatusChanged(detail):
+        case StatusChanged(detail, task_id):
             message.status.status = TASK_STATUS.encode(detail.status)
             message.status.status_detail.CopyFrom(status_detail(detail))
+            if task_id is not None:
+                message.status.task_id = str(task_id)
         case CaughtUp():
             message.caught_up.SetInParent()
         case Progress():

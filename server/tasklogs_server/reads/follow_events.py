@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from uuid import UUID
 
 from tasklogs.log.delta import Delta
 from tasklogs_server.domain.errors import LogCorrupt
@@ -15,9 +16,13 @@ from tasklogs_server.wire.entries import encode_head, split_entries
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged:
-    """The task's status. It is sent first, and again whenever the task's facts change."""
+    """The task's status. It is sent first, and again whenever the task's facts change.
+
+    `task_id` is set in the first message of a follow.
+    """
 
     detail: StatusDetail
+    task_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

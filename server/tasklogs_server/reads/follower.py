@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from tasklogs_server.bus.local import LocalBus
@@ -25,7 +26,7 @@ from tasklogs_server.domain.errors import (
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_read
 from tasklogs_server.domain.status import StatusDetail, derive
-from tasklogs_server.reads.feed import Feed, Message, expired, messages_of
+from tasklogs_server.reads.feed import Feed, Message, Step, expired, messages_of
 from tasklogs_server.reads.follow_encoding import encode_event
 from tasklogs_server.reads.follow_events import (
     CaughtUp,
@@ -35,6 +36,7 @@ from tasklogs_server.reads.follow_events import (
     TailSent,
 )
 from tasklogs_server.reads.reader import Sync
+from tasklogs_server.reads.silence import Silence
 from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.reads.tokens import Cursor
 from tasklogs_server.store.log_changes import EntriesChanged, LogChanges
@@ -51,6 +53,7 @@ class FollowQuery:
     """What a caller asks to follow; `tail` and `cursor` exclude each other.
 
     `types`: only entries of these types; empty: all.
+    `progress_interval`: the longest time without a message. None: the server's default.
     """
 
     ref: TaskRef
@@ -61,6 +64,7 @@ class FollowQuery:
     cursor: Cursor | None
     deltas: bool
     types: tuple[int, ...] = ()
+    progress_interval: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class Follows:
         await self._sync(task_id, max_staleness=None, time_left=None)
 
     async def _start(self, query: FollowQuery) -> tuple[Task, int]:
-        task, revision = await self._changes.start(query.ref, query.tail, types=query.types)
+        task, revision = await self._changes.start(query.ref, query.tail, query.types)
         concerns(task.task_id)
         if query.cursor is None:
             return task, revision
@@ -221,11 +225,7 @@ class _Follower:
         self._woken = woken
         self._may_begin_later = query.cursor is None
         self._sent_detail: StatusDetail | None = None
-        self._has_sent = True
-        """Whether it has sent a message since `_quiet_since` was set."""
-        self._quiet_since = 0.0
-        self._progress_timer: asyncio.TimerHandle | None = None
-        self._progress_is_due = False
+        self._silence = Silence(query.progress_interval or follows.progress_after, woken)
         self._last_sent: tuple[int, int, int] | None = None
         """Epoch, id and revision of the last entry that was sent. The next delta builds on it."""
         self._caught_up_at: int | None = None
@@ -243,53 +243,62 @@ class _Follower:
                 if finding.done():
                     finding.result()  # an unexpected failure ends the stream
                 if self._sent_detail != self._feed.detail:
-                    self._sent_detail = self._feed.detail
-                    yield self._own(StatusChanged(self._sent_detail))
+                    yield self._own(self._status())
+                    self._silence.wrote()
                 # One step per turn, so that a follower that never keeps up gets the status, too.
                 if self._revision < self._feed.revision:
-                    messages, revision = await self._due()
-                    for each in messages:
+                    due: Step | _Lag | None = self._feed.step_after(self._revision)
+                    if due is None:
+                        reading = asyncio.create_task(self._lag(), name="follow reads")
+                        try:
+                            while await self._silence.is_over_before(reading):
+                                yield self._own(Progress())
+                                self._silence.wrote()
+                        finally:
+                            await _end(reading)
+                        due = reading.result()
+                    for each in due.messages:
                         message = each.of_types(self._query.types)
                         if message is None:
                             continue
                         self._may_begin_later = False
                         yield self._wire(message)
-                    self._revision = revision
+                        self._silence.wrote()
+                    self._revision = due.revision
                 if self._caught_up_at is not None and self._revision >= self._caught_up_at:
                     self._caught_up_at = None
                     yield self._own(CaughtUp())
-                if self._revision < self._feed.revision:
-                    if self._is_quiet_too_long():
-                        yield self._own(Progress())
-                elif not await self._wakes():
+                    self._silence.wrote()
+                if self._silence.is_over:
                     yield self._own(Progress())
+                    self._silence.wrote()
+                elif self._revision >= self._feed.revision:
+                    self._silence.watch()
+                    await self._woken.wait()
         finally:
-            if self._progress_timer is not None:
-                self._progress_timer.cancel()
-            finding.cancel()
-            with suppress(asyncio.CancelledError):
-                await finding
+            self._silence.stop()
+            await _end(finding)
 
-    async def _due(self) -> tuple[Sequence[Message], int]:
-        """Return the next messages, and the revision that they reach."""
-        step = self._feed.step_after(self._revision)
-        if step is not None:
-            return step.messages, step.revision
+    def _status(self) -> StatusChanged:
+        task_id = self._feed.task_id if self._sent_detail is None else None
+        self._sent_detail = self._feed.detail
+        return StatusChanged(self._sent_detail, task_id)
+
+    async def _lag(self) -> _Lag:
+        """Read what comes next."""
         try:
-            lag = await self._follows.lag(self._feed.task_id, self._revision, self._query.types)
+            return await self._follows.lag(self._feed.task_id, self._revision, self._query.types)
         except StoreUnavailable:
             await asyncio.sleep(_STORE_RETRY_SECONDS)
-            return (), self._revision
+            return _Lag((), self._revision)
         except CursorExpired as error:
             if not self._may_begin_later or error.oldest is None:
                 raise
             # It asked for everything in the log, and nothing was sent yet: it begins at the oldest
             # entry left.
-            return (), Cursor.decode(error.oldest).revision
-        return lag.messages, lag.revision
+            return _Lag((), Cursor.decode(error.oldest).revision)
 
     def _wire(self, message: Message) -> bytes:
-        self._has_sent = True
         event = message.event
         as_delta = False
         if isinstance(event, TailSent):
@@ -301,7 +310,6 @@ class _Follower:
         return message.encoded(as_delta=as_delta)
 
     def _own(self, event: FollowEvent) -> bytes:
-        self._has_sent = True
         cursor = Cursor(self._feed.task_id, self._revision).encode()
         return encode_event(cursor, event, as_delta=False)
 
@@ -325,41 +333,11 @@ class _Follower:
             return False
         return True
 
-    async def _wakes(self) -> bool:
-        """Wait for a change; return False if nothing was sent for `progress_after`.
 
-        A change of entries of other types wakes it too, and nothing is sent.
-        """
-        # One timer is re-armed when it fires. A timer per wait would cost more: each message has a
-        # wait.
-        loop = asyncio.get_running_loop()
-        self._note_what_was_sent(loop)
-        if self._progress_timer is None:
-            self._arm_progress(loop)
-        self._progress_is_due = False
-        await self._woken.wait()
-        return not self._progress_is_due
-
-    def _is_quiet_too_long(self) -> bool:
-        """Whether nothing was sent for `progress_after`, while it reads what changed."""
-        loop = asyncio.get_running_loop()
-        self._note_what_was_sent(loop)
-        quiet_seconds = loop.time() - self._quiet_since
-        return quiet_seconds >= self._follows.progress_after.total_seconds()
-
-    def _note_what_was_sent(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._has_sent:
-            self._has_sent = False
-            self._quiet_since = loop.time()
-
-    def _arm_progress(self, loop: asyncio.AbstractEventLoop) -> None:
-        due = self._quiet_since + self._follows.progress_after.total_seconds()
-        self._progress_timer = loop.call_at(due, self._progress, loop, due)
-
-    def _progress(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        if self._quiet_since + self._follows.progress_after.total_seconds() > due:
-            self._arm_progress(loop)
-            return
-        self._progress_timer = None
-        self._progress_is_due = True
-        self._woken.set()
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancel a task that is not done, and wait for its end. Its failure is not raised."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # otherwise asyncio logs it as never retrieved

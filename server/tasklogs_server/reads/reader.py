@@ -61,6 +61,7 @@ class LogAnswer:
     first_id: int | None
     cursor: str
     next_page_token: str
+    task_id: str
 
 
 class Sync(Protocol):
@@ -244,6 +245,7 @@ class LogReader:
             # A follow from this cursor sends what changed since the first page.
             cursor=Cursor(page.task_id, revision).encode(),
             next_page_token=next_page_token,
+            task_id=str(page.task_id),
         )
 
     def _snapshot_at(self, page: LogPage) -> datetime | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from google.protobuf.struct_pb2 import Value
@@ -11,6 +12,7 @@ from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import MAX_NAME_BYTES, NO_NAMES, Entry, EntryType, Names, Time
 from tasklogs.log.text import to_utf8
+from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.domain.errors import (
@@ -20,11 +22,11 @@ from tasklogs_server.domain.errors import (
     ProtocolViolation,
     Unsupported,
 )
+from tasklogs_server.domain.features import AGENT_STREAM, known_to_agents
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.ingest import messages
 from tasklogs_server.wire.deltas import delta_of
 from tasklogs_server.wire.enums import AGENT_LIFECYCLE, APP_HEALTH
-from tasklogs_server.wire.features import ENTRY_TYPES, WELCOME_FEATURES, known_features
 from tasklogs_server.wire.times import duration, time_of, timestamp_of
 
 _HELLO_CHARACTERS = 100
@@ -49,7 +51,7 @@ def hello(message: pb.AgentMessage) -> messages.Hello:
         said.agent_version[:_HELLO_CHARACTERS],
         said.task_app[:_HELLO_CHARACTERS],
         build_number,
-        known_features(said.features),
+        known_to_agents(said.features),
     )
 
 
@@ -120,8 +122,8 @@ def welcome(message: messages.Welcome) -> pb.ServerMessage:
         entries=position.entries,
         revision=message.revision,
         digest=position.digest,
-        features=WELCOME_FEATURES,
-        entry_types=map(types.TaskLogType.ValueType, ENTRY_TYPES),
+        features=AGENT_STREAM,
+        entry_types=map(types.TaskLogType.ValueType, EntryType),
     )
     if tail is not None:
         encoded.tail.CopyFrom(
@@ -156,11 +158,55 @@ def event(message: messages.ServerEvent) -> pb.ServerMessage:
 
 
 def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
-    """Decode an uploaded conversation. Raises InvalidFields, which names the first fields."""
-    if request.format != pb.SNAPSHOT_FORMAT_AGENTAPI:
-        raise InvalidFields(
-            [FieldViolation("format", "must be SNAPSHOT_FORMAT_AGENTAPI, the only format")]
-        )
+    """Decode an uploaded conversation.
+
+    Raises InvalidFields, which names the first fields, LimitExceeded and Unsupported.
+    """
+    match request.format:
+        case pb.SNAPSHOT_FORMAT_AGENTAPI:
+            if request.entries:
+                wrong = FieldViolation("entries", "not with SNAPSHOT_FORMAT_AGENTAPI")
+                raise InvalidFields([wrong])
+            return _agentapi_entries(request)
+        case pb.SNAPSHOT_FORMAT_ENTRIES:
+            if request.HasField("data"):
+                raise InvalidFields([FieldViolation("data", "not with SNAPSHOT_FORMAT_ENTRIES")])
+            if len(request.entries) > _MAX_ENTRIES:
+                most = f"at most {_MAX_ENTRIES} entries"
+                raise LimitExceeded(Limit.APPEND_ENTRIES, "upload", most, None)
+            return uploaded_entries(request.entries)
+        case _:
+            wanted = "must be SNAPSHOT_FORMAT_AGENTAPI or SNAPSHOT_FORMAT_ENTRIES"
+            raise InvalidFields([FieldViolation("format", wanted)])
+
+
+def uploaded_entries(
+    messages: Sequence[types.TaskLogEntry], *, first_index: int = 0, after_id: int = -1
+) -> list[Entry]:
+    """Decode entries of an uploaded conversation. Those before them have ids up to `after_id`.
+
+    Raises InvalidFields, which names the first fields, and Unsupported. Raises LimitExceeded for an
+    entry that is too long: its sender must drop the front.
+    """
+    violations: list[FieldViolation] = []
+    entries: list[Entry] = []
+    for index, message in enumerate(messages, start=first_index):
+        entry = _entry(message, f"entries[{index}]", violations)
+        if message.HasField("id") and 0 <= entry.id <= after_id:
+            violations.append(FieldViolation(f"entries[{index}].id", "ids must grow"))
+        if len(violations) >= _MAX_VIOLATIONS:
+            break
+        if len(entry.content) > MAX_CONTENT_BYTES:
+            subject, most = f"entry {entry.id}", f"at most {MAX_CONTENT_BYTES} bytes"
+            raise LimitExceeded(Limit.ENTRY_BYTES, subject, most, None)
+        after_id = entry.id
+        entries.append(entry)
+    if violations:
+        raise InvalidFields(violations)
+    return entries
+
+
+def _agentapi_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
     listed = request.data.fields.get("messages")
     if listed is None or listed.WhichOneof("kind") != "list_value":
         raise InvalidFields([FieldViolation("data.messages", "must be a list of messages")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,12 +11,20 @@ import grpc
 import structlog
 
 from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1.types_pb2 import TaskLogEntry
 from tasklogs_server.domain.caller import Agent
-from tasklogs_server.domain.errors import ProtocolViolation, SessionLost, Unsupported
+from tasklogs_server.domain.errors import (
+    FieldViolation,
+    InvalidFields,
+    ProtocolViolation,
+    SessionLost,
+    Unsupported,
+)
+from tasklogs_server.domain.slices import SLICE_ITEMS
 from tasklogs_server.ingest.messages import GoodbyeReason
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions
-from tasklogs_server.ingest.upload import Uploads
+from tasklogs_server.ingest.upload import PartialUpload, Uploads
 from tasklogs_server.services import agent_codec as codec
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tasklogs_server.wire.times import timestamp
@@ -87,10 +95,22 @@ class TaskAgentsService:
             session.end(None)  # it said Goodbye, or its stream ended without one
 
     async def upload_log_snapshot_in_parts(
-        self, _: AsyncIterator[pb.UploadLogSnapshotInPartsRequest], __: Context, ___: Agent
+        self,
+        messages: AsyncIterator[pb.UploadLogSnapshotInPartsRequest],
+        _: Context,
+        agent: Agent,
     ) -> pb.UploadLogSnapshotInPartsResponse:
         """Store a whole conversation that comes in several messages."""
-        raise NotImplementedError
+        with self._uploads.in_parts(agent.task_id) as upload:
+            await _collect(messages, upload)
+            stored = await self._uploads.upload(
+                agent.task_id,
+                upload.entries,
+                still_opens=lambda: self._tokens.still_opens(agent),
+            )
+        return pb.UploadLogSnapshotInPartsResponse(
+            snapshot_at=timestamp(stored.snapshot_at), revision=stored.revision
+        )
 
     async def _handle(self, message: pb.AgentMessage, session: Session) -> bool:
         """Handle one message. Returns True if it was the last."""
@@ -115,6 +135,40 @@ class TaskAgentsService:
             case None:
                 raise Unsupported("messages without a case that it knows")
         return False
+
+
+async def _collect(
+    messages: AsyncIterator[pb.UploadLogSnapshotInPartsRequest], upload: PartialUpload
+) -> None:
+    """Add what all messages have. Raises InvalidFields, LimitExceeded.
+
+    A stream that breaks ends like one that its caller has closed, so the last message says that it
+    is the last.
+    """
+    number, is_complete = 0, False
+    async for message in messages:
+        number += 1
+        if is_complete:
+            raise InvalidFields([FieldViolation("last", "must be set in the last message only")])
+        try:
+            await _add(message.entries, upload)
+        except InvalidFields as error:
+            raise InvalidFields(
+                [
+                    FieldViolation(one.field, f"{one.description} (message {number})")
+                    for one in error.violations
+                ]
+            ) from None
+        is_complete = message.last
+    if not is_complete:
+        raise InvalidFields([FieldViolation("last", "must be set in the last message")])
+
+
+async def _add(entries: Sequence[TaskLogEntry], upload: PartialUpload) -> None:
+    for first in range(0, len(entries), SLICE_ITEMS):
+        part = entries[first : first + SLICE_ITEMS]
+        upload.add(codec.uploaded_entries(part, first_index=first, after_id=upload.last_id))
+        await asyncio.sleep(0)  # a message may have a hundred thousand entries
 
 
 async def _first(messages: AsyncIterator[pb.AgentMessage]) -> pb.AgentMessage:

@@ -32,6 +32,8 @@ _ENTRY_TYPES = frozenset(map(int, EntryType))
 _MAX_TYPES = 16
 # A response is sent this long before the caller's deadline, while they still wait for it.
 _ANSWER_AHEAD_SECONDS = 0.1
+_SHORTEST_PROGRESS_SECONDS = 1
+_LONGEST_PROGRESS_SECONDS = 3600
 # A client that polls a log sends the same request again and again. So many decoded requests are
 # cached, if they have at most so many bytes.
 _KNOWN_REQUESTS = 1024
@@ -41,9 +43,12 @@ _KNOWN_REQUEST_BYTES = 512
 class TaskLogsService:
     """The handlers of `tasklogs.v1.TaskLogs`."""
 
-    def __init__(self, reader: LogReader, follows: Follows) -> None:
+    def __init__(
+        self, reader: LogReader, follows: Follows, server_info: pb.GetServerInfoResponse
+    ) -> None:
         self._reader = reader
         self._follows = follows
+        self._server_info = server_info
         self._known_query = lru_cache(maxsize=_KNOWN_REQUESTS)(_decoded_query)
 
     async def get_task_logs(
@@ -76,7 +81,7 @@ class TaskLogsService:
         self, _: pb.GetServerInfoRequest, __: grpc.aio.ServicerContext[Any, Any], ___: Caller
     ) -> pb.GetServerInfoResponse:
         """Say what this server is."""
-        raise NotImplementedError
+        return self._server_info
 
     def _query(self, request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
         if request.page_token or request.ByteSize() > _KNOWN_REQUEST_BYTES:
@@ -87,6 +92,7 @@ class TaskLogsService:
 def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -> FollowQuery:
     violations: list[FieldViolation] = []
     ref, source, tail = _task_source_and_tail(request, violations)
+    progress_interval = _progress_interval_of(request, violations)
     if tail is not None and request.cursor:
         violations.append(FieldViolation("tail", "cannot be combined with cursor"))
     types = _types_of(request.types, violations)
@@ -106,7 +112,25 @@ def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -
         cursor=cursor,
         deltas=request.deltas,
         types=types,
+        progress_interval=progress_interval,
     )
+
+
+def _progress_interval_of(
+    request: pb.FollowTaskLogsRequest, violations: list[FieldViolation]
+) -> timedelta | None:
+    if not request.HasField("progress_interval"):
+        return None
+    asked = request.progress_interval
+    # A timedelta has no nanoseconds.
+    is_valid = 0 <= asked.nanos < 10**9 and (
+        _SHORTEST_PROGRESS_SECONDS <= asked.seconds < _LONGEST_PROGRESS_SECONDS
+        or (asked.seconds, asked.nanos) == (_LONGEST_PROGRESS_SECONDS, 0)
+    )
+    if not is_valid:
+        violations.append(FieldViolation("progress_interval", "must be from 1 s to 1 h"))
+        return None
+    return asked.ToTimedelta()
 
 
 def _task_source_and_tail(
@@ -209,4 +233,5 @@ def _response_of(answer: LogAnswer) -> pb.GetTaskLogsResponse:
         first_id=answer.first_id,
         cursor=answer.cursor,
         next_page_token=answer.next_page_token,
+        task_id=answer.task_id,
     )

@@ -9,16 +9,11 @@ import grpc
 
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.domain.caller import User, visible
-from tasklogs_server.domain.errors import FieldViolation, InvalidFields
-from tasklogs_server.domain.names import (
-    TaskRef,
-    is_one_line,
-    owner_violations,
-    parse_task_ref,
-    task_name_violations,
-)
+from tasklogs_server.domain.description import TaskView
+from tasklogs_server.domain.errors import FieldViolation, InvalidFields, TaskNotFound
+from tasklogs_server.domain.labels import parse_selectors
+from tasklogs_server.domain.names import TaskRef, owner_violations, parse_task_ref
 from tasklogs_server.domain.reports import report_agent, report_build
-from tasklogs_server.domain.status import derive
 from tasklogs_server.reads.tokens import (
     TokenLayout,
     check_fingerprint,
@@ -26,24 +21,22 @@ from tasklogs_server.reads.tokens import (
     fingerprint,
     micros_of,
 )
-from tasklogs_server.store.records import LogHead, Task
-from tasklogs_server.store.tasks import NEWEST
-from tasklogs_server.tasks.directory import ListPosition, TaskDirectory
+from tasklogs_server.services.task_codec import description_change, encode_task, new_task
+from tasklogs_server.store.tasks import NEWEST, ListPosition
+from tasklogs_server.tasks.directory import TaskDirectory
 from tasklogs_server.wire.enums import (
     AGENT_LIFECYCLE,
     APP_HEALTH,
     BUILD_TRANSITION,
     JOB_STATUS,
     TASK_STATUS,
-    status_detail,
+    TASK_VIEW,
 )
-from tasklogs_server.wire.times import timestamp
 
-_PROMPT_BYTES = 64 * 1024
-_DISPLAY_NAME_CHARACTERS = 255
 _PAGE_SIZE = 100
-_MAX_PAGE_SIZE = 1000
-# Prompts may have 64 KiB each. A page ends long before 4 MiB, which clients refuse by default.
+MAX_PAGE_SIZE = 1000
+# A task may have 64 KiB of prompt and 70 KB of labels. A page ends long before 4 MiB, which clients
+# refuse by default.
 _PAGE_BYTES = 1_000_000
 
 _PAGE_TOKEN = TokenLayout(b"t", "q16s8s")
@@ -60,25 +53,19 @@ class TasksService:
     async def create_task(
         self, request: pb.CreateTaskRequest, _: Context, caller: User
     ) -> pb.CreateTaskResponse:
-        """Create a task."""
-        owner = caller.owner_of_new(request.owner)
-        violations = [*task_name_violations(request.name), *owner_violations(owner)]
-        violations += _display_name_violations(request.display_name)
-        if len(request.prompt.encode()) > _PROMPT_BYTES:
-            violations.append(FieldViolation("prompt", f"must be at most {_PROMPT_BYTES} bytes"))
-        _raise_any(violations)
-        task, token = await self._directory.create(
-            owner=owner,
-            name=request.name,
-            display_name=request.display_name,
-            prompt=request.prompt,
-            standalone=request.standalone,
-        )
-        return pb.CreateTaskResponse(task=_task(task), agent_token=token)
+        """Create a task, or return the task that an earlier call with the same id created."""
+        new = new_task(request, caller.owner_of_new(request.owner))
+        created, token = await self._directory.create(new)
+        return pb.CreateTaskResponse(task=encode_task(created), agent_token=token)
 
     async def get_task(self, request: pb.GetTaskRequest, _: Context, caller: User) -> pb.Task:
         """Read a task."""
-        return _task(await self._directory.get(_visible(request.task, caller)))
+        violations: list[FieldViolation] = []
+        ref = _ref_of(request.task, violations)
+        view = TASK_VIEW.decode(request.view, "view", violations) or TaskView.FULL
+        if ref is None or violations:
+            raise InvalidFields(violations)
+        return encode_task(await self._directory.get(visible(ref, caller.sees_only), view))
 
     async def list_tasks(
         self, request: pb.ListTasksRequest, _: Context, caller: User
@@ -91,17 +78,22 @@ class TasksService:
             violations += owner_violations(request.owner)
         if request.page_size < 0:
             violations.append(FieldViolation("page_size", "must not be negative"))
-        _raise_any(violations)
+        view = TASK_VIEW.decode(request.view, "view", violations) or TaskView.BASIC
+        labels = parse_selectors(request.labels, violations)
+        if violations:
+            raise InvalidFields(violations)
         tasks, after = await self._directory.list_(
             owner=owner,
             status=status,
             after=position_of(request),
-            limit=min(request.page_size, _MAX_PAGE_SIZE) or _PAGE_SIZE,
+            limit=min(request.page_size, MAX_PAGE_SIZE) or _PAGE_SIZE,
+            labels=labels,
+            view=view,
         )
         response = pb.ListTasksResponse()
         size_bytes = 0
         for task in tasks:
-            encoded = _task(task)
+            encoded = encode_task(task)
             size_bytes += encoded.ByteSize()
             if response.tasks and size_bytes > _PAGE_BYTES:
                 before = tasks[len(response.tasks) - 1]
@@ -114,13 +106,23 @@ class TasksService:
     async def delete_task(
         self, request: pb.DeleteTaskRequest, _: Context, caller: User
     ) -> pb.DeleteTaskResponse:
-        """Delete a task and its log."""
-        await self._directory.delete(_visible(request.task, caller))
+        """Delete a task and its log. With `allow_missing`, there may be no such task."""
+        ref = parse_task_ref(request.task)
+        try:
+            await self._directory.delete(visible(ref, caller.sees_only))
+        except TaskNotFound:
+            if not request.allow_missing:
+                raise
         return pb.DeleteTaskResponse()
 
     async def update_task(self, request: pb.UpdateTaskRequest, _: Context, caller: User) -> pb.Task:
         """Change the display name or the labels."""
-        raise NotImplementedError
+        violations: list[FieldViolation] = []
+        ref = _ref_of(request.task, violations)
+        change = description_change(request, violations)
+        if ref is None or violations:
+            raise InvalidFields(violations)
+        return encode_task(await self._directory.update(visible(ref, caller.sees_only), change))
 
     async def report_build(
         self, request: pb.ReportBuildRequest, _: Context, caller: User
@@ -141,7 +143,7 @@ class TasksService:
             visible(ref, caller.sees_only),
             lambda facts: report_build(facts, request.build_number, transition, job_status),
         )
-        return pb.ReportBuildResponse(task=_task(task))
+        return pb.ReportBuildResponse(task=encode_task(task))
 
     async def report_agent(
         self, request: pb.ReportAgentRequest, _: Context, caller: User
@@ -160,7 +162,7 @@ class TasksService:
             visible(ref, caller.sees_only),
             lambda facts: report_agent(facts, request.build_number, lifecycle, health),
         )
-        return pb.ReportAgentResponse(task=_task(task))
+        return pb.ReportAgentResponse(task=encode_task(task))
 
     async def rotate_agent_token(
         self, request: pb.RotateAgentTokenRequest, _: Context, caller: User
@@ -185,47 +187,6 @@ def _ref_of(text: str, violations: list[FieldViolation]) -> TaskRef | None:
 def _check_build_number(number: int, violations: list[FieldViolation]) -> None:
     if number < 1:
         violations.append(FieldViolation("build_number", "builds are numbered from 1"))
-
-
-def _display_name_violations(display_name: str) -> list[FieldViolation]:
-    if len(display_name) > _DISPLAY_NAME_CHARACTERS:
-        limit = f"must be at most {_DISPLAY_NAME_CHARACTERS} characters"
-        return [FieldViolation("display_name", limit)]
-    if not is_one_line(display_name):
-        return [FieldViolation("display_name", "must not contain control characters")]
-    return []
-
-
-def _raise_any(violations: list[FieldViolation]) -> None:
-    if violations:
-        raise InvalidFields(violations)
-
-
-def _task(task: Task) -> pb.Task:
-    detail = derive(task.facts)
-    return pb.Task(
-        id=str(task.task_id),
-        owner=task.owner,
-        name=task.name,
-        display_name=task.display_name,
-        prompt=task.prompt,
-        standalone=task.standalone,
-        created_at=timestamp(task.created_at),
-        status=TASK_STATUS.encode(detail.status),
-        status_detail=status_detail(detail),
-        log=_log(task.head),
-        agent_connected=task.agent_connected,
-    )
-
-
-def _log(head: LogHead) -> pb.Task.Log:
-    return pb.Task.Log(
-        epoch=head.epoch,
-        entries=head.held_entries,
-        revision=head.revision,
-        bytes=head.held_bytes,
-        snapshot_at=None if head.snapshot_at is None else timestamp(head.snapshot_at),
-    )
 
 
 def page_token_of(position: ListPosition, request: pb.ListTasksRequest) -> str:

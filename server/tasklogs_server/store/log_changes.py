@@ -261,7 +261,7 @@ class LogChanges:
         self._lease_terms = lease_terms
 
     async def start(
-        self, ref: TaskRef, tail: int | None, *, types: tuple[int, ...] = ()
+        self, ref: TaskRef, tail: int | None, types: tuple[int, ...] = ()
     ) -> tuple[Task, int]:
         """Return the task, and the revision after which its last `tail` entries changed.
 

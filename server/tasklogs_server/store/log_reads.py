@@ -8,13 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from tasklogs.log.content import Content
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
-from tasklogs_server.store.tail_parts import deltas_of
+from tasklogs_server.store.tail_parts import folded
 from tasklogs_server.store.task_rows import (
     FACT_COLUMNS,
     LEASE_OVER,
@@ -308,7 +307,7 @@ async def read_tail(connection: Connection, task_id: UUID) -> bytes:
     row = await connection.fetchrow(_TAIL, task_id)
     if row is None:
         raise LogCorrupt
-    return _fold(row["content"], row["keeps"], row["texts"])
+    return folded(row["content"], row["keeps"] or (), row["texts"] or ())
 
 
 def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:
@@ -333,7 +332,7 @@ def _encoded_tail(row: asyncpg.Record) -> bytes:
     head = tail_of(row)
     if head is None or row["tail_content"] is None:
         raise LogCorrupt
-    content = _fold(row["tail_content"], row["tail_keeps"], row["tail_texts"])
+    content = folded(row["tail_content"], row["tail_keeps"], row["tail_texts"])
     return (
         encode_head(
             head.id,
@@ -346,13 +345,3 @@ def _encoded_tail(row: asyncpg.Record) -> bytes:
         )
         + content
     )
-
-
-def _fold(base: bytes, keeps: list[int | None] | None, texts: list[bytes] | None) -> bytes:
-    content = Content(base)
-    try:
-        for delta in deltas_of(keeps, texts):
-            content.patch(delta)
-    except ValueError as error:
-        raise LogCorrupt from error
-    return bytes(content.data)

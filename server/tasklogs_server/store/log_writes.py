@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
@@ -11,7 +13,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable
+from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskLogsError
 from tasklogs_server.store.connections import Connections, each_or_alone
 from tasklogs_server.store.errors import is_connection_lost, may_concern_one_block
 from tasklogs_server.store.named_parameters import NamedStatement
@@ -97,6 +99,11 @@ SELECT :task_id AS task_id,
        END AS outcome
 """)
 
+# Waits for a batch that has the lock; `lock_timeout` limits the wait.
+_LOCK_HEAD = "SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE"
+# While commits are written together the head is locked, so an agent cannot connect.
+_TOGETHER_SECONDS = 60.0
+
 # The tail becomes one row again. The log does not change, so its revision stays.
 _FOLD = NamedStatement("""
 WITH written AS (
@@ -127,8 +134,10 @@ class LogWrites:
     executed.
     """
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, large: Connections) -> None:
+        """`large`: the connections for commits that take long."""
         self._connections = connections
+        self._large = large
 
     async def commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
         """Write all commits in one transaction; at most one per task.
@@ -149,16 +158,39 @@ class LogWrites:
                 if not may_concern_one_block(error.__cause__):
                     return {one.task_id: Outcome.UNAVAILABLE for one in commits}
             if len(commits) == 1:
-                cause = error.__cause__ or error
-                _log.error(
-                    "commit.refused", task=str(commits[0].task_id), error=type(cause).__name__
-                )
-                refused = Outcome.CORRUPT if isinstance(error, LogCorrupt) else Outcome.REFUSED
-                return {commits[0].task_id: refused}
+                return {commits[0].task_id: _refused(commits[0].task_id, error)}
         outcomes: dict[UUID, Outcome] = {}
         for one in commits:
             outcomes.update(await self.commit([one]))
         return outcomes
+
+    async def commit_together(self, task_id: UUID, commits: Iterable[Commit]) -> Outcome:
+        """Write all these commits of one task in one transaction, or none.
+
+        Each builds on the one before. They are taken from `commits` one by one, so that not all of
+        them are in memory. The outcome is that of the first one that is not COMMITTED, if any.
+        """
+        try:
+            async with (
+                self._large.use() as connection,
+                asyncio.timeout(_TOGETHER_SECONDS),
+                connection.transaction(),
+            ):
+                await connection.execute(_LOCK_HEAD, task_id)
+                for commit in commits:
+                    [row] = await connection.fetch(_COMMIT.sql, *_arguments(commit))
+                    outcome = Outcome(row["outcome"])
+                    if outcome is not Outcome.COMMITTED:
+                        raise _RolledBack(outcome)
+        except _RolledBack as rolled_back:
+            return rolled_back.outcome
+        except (StoreUnavailable, LogCorrupt, asyncpg.PostgresError) as error:
+            if isinstance(error, StoreUnavailable) and not (
+                error.__cause__ is not None and may_concern_one_block(error.__cause__)
+            ):
+                raise
+            return _refused(task_id, error)
+        return Outcome.COMMITTED
 
     async def fold(self, task_id: UUID, *, fence: int, revision: int, row: EntryRow) -> None:
         """Write the tail as one row, `row`, if the stored fence and revision are these."""
@@ -187,6 +219,19 @@ class LogWrites:
 
 def _names(tail: TailHead) -> list[bytes] | None:
     return [name.encode() for name in tail.names] if any(tail.names) else None
+
+
+@dataclass(eq=False)
+class _RolledBack(TaskLogsError):
+    """Ends the transaction, and leaves the connection usable."""
+
+    outcome: Outcome
+
+
+def _refused(task_id: UUID, error: Exception) -> Outcome:
+    cause = error.__cause__ or error
+    _log.error("commit.refused", task=str(task_id), error=type(cause).__name__)
+    return Outcome.CORRUPT if isinstance(error, LogCorrupt) else Outcome.REFUSED
 
 
 def _arguments(commit: Commit) -> tuple[object, ...]:

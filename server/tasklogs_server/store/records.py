@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import NO_NAMES, Names, Time
+from tasklogs_server.domain.description import Description
 from tasklogs_server.domain.status import Facts
 
 
@@ -77,18 +78,35 @@ class LogHead:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task, its facts (with an expired lease applied) and the head of its log."""
+    """A task, its facts (with an expired lease applied) and the head of its log.
+
+    `prompt` and `labels` are None if they were not read.
+    """
 
     task_id: UUID
     owner: str
     name: str
     display_name: str
-    prompt: str
+    prompt: str | None
+    labels: Mapping[str, str] | None
     standalone: bool
     created_at: datetime
     facts: Facts
     agent_connected: bool
     head: LogHead
+
+    @property
+    def etag(self) -> str | None:
+        """The etag of the description. None if the labels were not read."""
+        return None if self.labels is None else Description(self.display_name, self.labels).etag
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierCreation:
+    """The task that an earlier call with the same owner and request id created."""
+
+    task_id: UUID
+    request_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import structlog
 from tasklogs.log.entry import Entry
 from tasklogs_server.domain.errors import SessionOpen, TaskNotFound
 from tasklogs_server.domain.reports import expire_lease
+from tasklogs_server.domain.slices import slices
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.errors import concerns_one_task
@@ -221,20 +222,26 @@ class SessionStore:
         but later. Evicted entries count as equal if the stored entries after them are equal. False
         if all of these entries are evicted.
         """
-        async with self._connections.use() as connection:
-            rows = await connection.fetch(
-                _COMPARED,
-                task_id,
-                epoch,
-                list(range(len(entries))),
-                [one.content for one in entries],
-            )
+        any_stored, begin = False, 0
+        for part in slices(entries, lambda entry: len(entry.content)):
+            async with self._connections.use() as connection:
+                rows = await connection.fetch(
+                    _COMPARED,
+                    task_id,
+                    epoch,
+                    list(range(begin, begin + len(part))),
+                    [one.content for one in part],
+                )
+            if not all(
+                row["is_same"]
+                and row["head"] == _head_of_entry(entries[row["ordinal"]], row["revision"])
+                for row in rows
+            ):
+                return False
+            any_stored |= bool(rows)
+            begin += len(part)
         # Eviction removes a prefix: if any of these entries is stored, the last one is.
-        return bool(rows) and all(
-            row["is_same"]
-            and row["head"] == _head_of_entry(entries[row["ordinal"]], row["revision"])
-            for row in rows
-        )
+        return any_stored
 
     async def _raise_fence(
         self, connection: Connection, task_id: UUID, *, standalone: bool

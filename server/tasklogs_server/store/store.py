@@ -22,13 +22,17 @@ _WRITE_CONNECTIONS = 2
 
 
 class Store:
-    """The parts of the store, over three sets of connections: commits, evictions, and the rest."""
+    """The parts of the store, over four sets of connections.
+
+    One is for commits, one for large commits, one for evictions, one for the rest.
+    """
 
     def __init__(
         self,
         dsn: str,
         connections: Connections,
         writes: Connections,
+        large_writes: Connections,
         evictions: Connections,
         circuit_breaker: CircuitBreaker,
         lease_terms: LeaseTerms,
@@ -36,6 +40,7 @@ class Store:
         self._dsn = dsn
         self._connections = connections
         self._write_connections = writes
+        self._large_write_connections = large_writes
         self._eviction_connections = evictions
         self.circuit_breaker = circuit_breaker
         self._lease_terms = lease_terms
@@ -46,7 +51,7 @@ class Store:
         self.changes = LogChanges(connections, lease_terms)
         self.sessions = SessionStore(connections, lease_terms)
         self.evictions = Evictions(evictions)
-        self.writes = LogWrites(writes)
+        self.writes = LogWrites(writes, large_writes)
 
     @classmethod
     async def open(
@@ -71,10 +76,12 @@ class Store:
         process_id = uuid.uuid4()
         up_since = await register(connections, process_id)
         writes = Connections(dsn, size=_WRITE_CONNECTIONS, circuit_breaker=circuit_breaker)
+        # One, so that uploads of large conversations are written one at a time.
+        large_writes = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
         # One, so that evictions run one at a time and occupy no connection of readers.
         evictions = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
         lease_terms = LeaseTerms(process_id, up_since, lease)
-        return cls(dsn, connections, writes, evictions, circuit_breaker, lease_terms)
+        return cls(dsn, connections, writes, large_writes, evictions, circuit_breaker, lease_terms)
 
     @property
     def connections(self) -> Mapping[str, Connections]:
@@ -100,5 +107,6 @@ class Store:
     async def close(self) -> None:
         """Close all connections."""
         await self._eviction_connections.close()
+        await self._large_write_connections.close()
         await self._write_connections.close()
         await self._connections.close()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasklogs.log.delta import Delta
+from tasklogs.log.delta import Delta, patch, put
+from tasklogs.log.text import is_boundary
 from tasklogs_server.domain.errors import LogCorrupt
 from tasklogs_server.wire.deltas import decode_pieces, encode_pieces
 
@@ -20,6 +21,25 @@ def columns_of(delta: Delta) -> tuple[int | None, bytes]:
         [piece] = delta.pieces
         return piece.length, piece.text
     return None, encode_pieces(delta)
+
+
+def folded(base: bytes, keeps: Sequence[int | None], texts: Sequence[bytes]) -> bytes:
+    """Return the tail's content: its row `base` with all parts applied. Raises LogCorrupt.
+
+    A tail that grew for long has thousands of parts, so this makes no object for each.
+    """
+    content = bytearray(base)
+    try:
+        for keep_bytes, text in zip(keeps, texts, strict=True):
+            if keep_bytes is None:
+                patch(content, decode_pieces(text))
+            elif is_boundary(content, keep_bytes):
+                put(content, keep_bytes, text)
+            else:
+                raise LogCorrupt
+    except ValueError as error:
+        raise LogCorrupt from error
+    return bytes(content)
 
 
 def deltas_of(keeps: Sequence[int | None] | None, texts: Sequence[bytes] | None) -> Sequence[Delta]:

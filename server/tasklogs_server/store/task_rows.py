@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasklogs.log.entry import NO_NAMES, Names, Time
+from tasklogs_server.domain.description import TaskView
 from tasklogs_server.domain.errors import LogCorrupt
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import (
@@ -53,9 +55,15 @@ LEASE_OVER = f"""
 SESSION_COLUMNS = f"""
     ({AGENT_CONNECTED}) AS agent_connected, ({LEASE_OVER}) AS lease_over"""
 
+# What reads of logs need. Labels have up to 70 KB, prompts 64 KiB.
 TASK_COLUMNS = f"""
-    t.task_id, t.owner, t.name, t.display_name, t.prompt, t.standalone, t.created_at,
+    t.task_id, t.owner, t.name, t.display_name, t.standalone, t.created_at,
     {FACT_COLUMNS}, {SESSION_COLUMNS}, {HEAD_COLUMNS}"""
+
+VIEW_COLUMNS = {
+    TaskView.BASIC: f"{TASK_COLUMNS}, t.labels",
+    TaskView.FULL: f"{TASK_COLUMNS}, t.labels, t.prompt",
+}
 
 TASK_TABLES = "tasks t JOIN log_heads h ON h.task_id = t.task_id"
 
@@ -133,7 +141,11 @@ def _names_of(stored: list[bytes] | None) -> Names:
 
 
 def task_of(row: asyncpg.Record) -> Task:
-    """Return a whole task. A standalone task whose lease is over has lifecycle OFF."""
+    """Return a task, with the labels and the prompt if they were selected.
+
+    A standalone task whose lease is over has lifecycle OFF.
+    """
+    prompt, labels = row.get("prompt"), row.get("labels")
     facts = facts_of(row)
     if row["lease_over"]:
         facts = expire_lease(facts)
@@ -142,7 +154,8 @@ def task_of(row: asyncpg.Record) -> Task:
         owner=row["owner"],
         name=row["name"],
         display_name=row["display_name"],
-        prompt=row["prompt"].decode(),
+        prompt=None if prompt is None else prompt.decode(),
+        labels=None if labels is None else json.loads(labels),
         standalone=row["standalone"],
         created_at=row["created_at"],
         facts=facts,

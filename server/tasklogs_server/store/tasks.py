@@ -1,24 +1,28 @@
-"""Tasks: creation, names, facts, tokens, deletion."""
+"""Tasks: creation, names, lists, descriptions, facts, tokens, deletion."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 
-from tasklogs_server.domain.errors import TaskNameTaken, TaskNotFound
+from tasklogs_server.domain.description import Description, NewTask, TaskView
+from tasklogs_server.domain.errors import StoreUnavailable, TaskNameTaken, TaskNotFound
+from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.status import BuildTransition, Facts
 from tasklogs_server.store.connections import Connection, Connections
-from tasklogs_server.store.records import Task
+from tasklogs_server.store.errors import RETRY_AFTER
+from tasklogs_server.store.records import EarlierCreation, Task
 from tasklogs_server.store.task_rows import (
     AGENT_CONNECTED,
     FACT_COLUMNS,
     HEARTBEAT,
-    TASK_COLUMNS,
     TASK_TABLES,
+    VIEW_COLUMNS,
     LeaseTerms,
     facts_of,
     task_of,
@@ -27,43 +31,102 @@ from tasklogs_server.store.task_rows import (
 _INSERT_NAME = "INSERT INTO task_names (owner, name, task_id) VALUES ($1, $2, $3)"
 
 _CREATE = """
-    INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone, agent_token_hash)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)"""
+    INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone, labels,
+                       request_id, request_hash, agent_token_hash)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
 
 _CREATE_HEAD = "INSERT INTO log_heads (task_id) VALUES ($1)"
 
-_GET = f"""
-    SELECT {TASK_COLUMNS}
+_GET = {
+    view: f"""
+    SELECT {columns}
       FROM {TASK_TABLES}
      WHERE t.task_id = $4 AND t.deleted_at IS NULL"""
+    for view, columns in VIEW_COLUMNS.items()
+}
+
+# What is in the way of a creation, at one moment: the task that has the request's id, and the task
+# that has the name.
+_IN_THE_WAY = """
+    SELECT t.task_id, t.request_hash, n.task_id AS named
+      FROM (SELECT) one
+      LEFT JOIN tasks t
+        ON t.owner = $1 AND t.request_id = $2::uuid AND t.deleted_at IS NULL
+      LEFT JOIN task_names n ON n.owner = $1 AND n.name = $3"""
 
 _RESOLVE = "SELECT task_id FROM task_names WHERE owner = $1 AND name = $2"
 _RESOLVE_OWNED = """
     SELECT task_id FROM tasks WHERE task_id = $1 AND owner = $2 AND deleted_at IS NULL"""
 
 
-# Newest first, after a position (created_at, task_id), at most $6 tasks and about $7 bytes of
-# prompts. Postgres knows the size of a prompt without reading it. There are two statements, because
-# one with "owner = $8 OR $8 IS NULL" would use neither index.
-def _list(of_owner: str) -> str:
+_CREATION_ATTEMPTS = 3
+
+
+# Newest first, after a position (created_at, task_id): at most $6 tasks and about $7 bytes of
+# prompts and labels. Postgres knows these sizes without reading the values. `found` counts the
+# tasks before bytes end the page. The statements differ by their text, because one with
+# "owner = $8 OR $8 IS NULL" would use neither index, and a column that is not selected is not read.
+# OFFSET 0 keeps Postgres from joining the page with all rows of log_heads: it knows no limit when
+# it plans (80 ms instead of 1 ms with 100,000 tasks).
+#
+# A filter of labels applies to the next SCAN_ROWS tasks. It has no index. With one, Postgres would
+# take it or the order by age, without knowing how many tasks match: the wrong choice reads all
+# tasks of the owner for each page. In the order by age, all pages together read each task once. The
+# limit is a parameter, because Postgres sorts all tasks if it knows that the limit is high.
+def _list(view: TaskView, *, of_owner: bool, labelled: bool) -> str:
+    owner = "AND t.owner = $8" if of_owner else ""
+    number = 9 if of_owner else 8
+    size = "pg_column_size(t.labels)"
+    if view is TaskView.FULL:
+        size += " + octet_length(t.prompt)"
+    tasks = f"""
+        SELECT t.task_id, t.created_at, t.labels, {size} AS size
+          FROM tasks t
+         WHERE (t.created_at, t.task_id) < ($4, $5) AND t.deleted_at IS NULL {owner}
+         ORDER BY t.created_at DESC, t.task_id DESC"""
+    if labelled:
+        tasks = f"""
+        SELECT * FROM ({tasks} LIMIT ${number}) t
+         WHERE t.labels @> ALL (${number + 1}::jsonb[]) AND t.labels ?& ${number + 2}::text[]
+         ORDER BY t.created_at DESC, t.task_id DESC"""
     return f"""
     WITH page AS MATERIALIZED (
-        SELECT t.task_id,
-               sum(octet_length(t.prompt)) OVER (ORDER BY t.created_at DESC, t.task_id DESC)
-                   - octet_length(t.prompt) AS bytes_before
-          FROM tasks t
-         WHERE (t.created_at, t.task_id) < ($4, $5) AND t.deleted_at IS NULL {of_owner}
-         ORDER BY t.created_at DESC, t.task_id DESC
-         LIMIT $6
+        SELECT p.task_id, count(*) OVER () AS found,
+               sum(p.size) OVER (ORDER BY p.created_at DESC, p.task_id DESC) - p.size
+                   AS bytes_before
+          FROM ({tasks} LIMIT $6) p
     )
-    SELECT {TASK_COLUMNS}
-      FROM page JOIN {TASK_TABLES} ON t.task_id = page.task_id
+    SELECT task.*, page.found
+      FROM page CROSS JOIN LATERAL (
+           SELECT {VIEW_COLUMNS[view]} FROM {TASK_TABLES} WHERE t.task_id = page.task_id OFFSET 0
+           ) task
      WHERE page.bytes_before < $7
-     ORDER BY t.created_at DESC, t.task_id DESC"""
+     ORDER BY task.created_at DESC, task.task_id DESC"""
 
 
-_LIST = _list("")
-_LIST_OF_OWNER = _list("AND t.owner = $8")
+def _scan_end(*, of_owner: bool) -> str:
+    owner = "AND t.owner = $4" if of_owner else ""
+    return f"""
+    SELECT t.created_at, t.task_id
+      FROM tasks t
+     WHERE (t.created_at, t.task_id) < ($1, $2) AND t.deleted_at IS NULL {owner}
+     ORDER BY t.created_at DESC, t.task_id DESC
+    OFFSET $3 - 1 LIMIT 1"""
+
+
+_LISTS = {
+    (view, of_owner, labelled): _list(view, of_owner=of_owner, labelled=labelled)
+    for view in TaskView
+    for of_owner in (False, True)
+    for labelled in (False, True)
+}
+_SCAN_ENDS = {of_owner: _scan_end(of_owner=of_owner) for of_owner in (False, True)}
+
+_LOCK_DESCRIPTION = """
+    SELECT t.display_name, t.labels FROM tasks t
+     WHERE t.task_id = $1 AND t.deleted_at IS NULL FOR UPDATE"""
+
+_STORE_DESCRIPTION = "UPDATE tasks SET display_name = $2, labels = $3 WHERE task_id = $1"
 
 _LOCK_FACTS = f"""
     SELECT {FACT_COLUMNS} FROM tasks t
@@ -144,9 +207,16 @@ _DELETE_CHUNKS = (
 _DELETE_TASK = "DELETE FROM tasks WHERE task_id = $1"
 
 LIST_BYTES = 1_000_000
-"""About how many bytes of prompts a page of a list holds. 1,000 tasks could have 64 MB."""
+"""About how many bytes of prompts and labels a page of a list holds. 1,000 tasks could have 130 MB.
+"""
 
-NEWEST = (datetime.max, UUID(int=2**128 - 1))
+SCAN_ROWS = 100_000
+"""How many tasks a page of a list searches for labels, at most. This takes 0.1 to 0.3 s."""
+
+ListPosition = tuple[datetime, UUID]
+"""When the last task of a page was created, and its id. The next page begins after this task."""
+
+NEWEST: ListPosition = (datetime.max, UUID(int=2**128 - 1))
 """The position before the first task of a list."""
 
 
@@ -158,36 +228,47 @@ class TaskStore:
         self._lease_terms = lease_terms
 
     async def create(
-        self,
-        task_id: UUID,
-        *,
-        owner: str,
-        name: str,
-        display_name: str,
-        prompt: str,
-        standalone: bool,
-        agent_token_hash: bytes,
-    ) -> Task:
-        """Create a task with an empty log, and return it. Raises TaskNameTaken."""
-        async with self._connections.use() as connection, connection.transaction():
+        self, task_id: UUID, new: NewTask, *, agent_token_hash: bytes
+    ) -> Task | EarlierCreation:
+        """Create a task with an empty log, and return it whole.
+
+        Return the earlier creation if the owner has a task with this request id. Raises
+        TaskNameTaken.
+        """
+        for _ in range(_CREATION_ATTEMPTS):
             try:
-                await connection.execute(_INSERT_NAME, owner, name, task_id)
+                return await self._insert(task_id, new, agent_token_hash)
             except asyncpg.UniqueViolationError as error:
-                raise TaskNameTaken(owner, name) from error
+                async with self._connections.use() as connection:
+                    found = await connection.fetchrow(
+                        _IN_THE_WAY, new.owner, new.request_id, new.name
+                    )
+                assert found is not None
+                if found["task_id"] is not None:
+                    return EarlierCreation(found["task_id"], found["request_hash"])
+                if found["named"] is not None:
+                    raise TaskNameTaken(new.owner, new.name) from error
+            # What was in the way has been deleted meanwhile.
+        raise StoreUnavailable(RETRY_AFTER)
+
+    async def _insert(self, task_id: UUID, new: NewTask, agent_token_hash: bytes) -> Task:
+        async with self._connections.use() as connection, connection.transaction():
+            await connection.execute(_INSERT_NAME, new.owner, new.name, task_id)
             await connection.execute(
                 _CREATE,
                 task_id,
-                owner,
-                name,
-                display_name,
-                prompt.encode(),
-                standalone,
+                new.owner,
+                new.name,
+                new.display_name,
+                new.prompt.encode(),
+                new.standalone,
+                json.dumps(dict(new.labels)),
+                new.request_id,
+                None if new.request_id is None else new.arguments_hash,
                 agent_token_hash,
             )
             await connection.execute(_CREATE_HEAD, task_id)
-            row = await connection.fetchrow(_GET, *self._lease_terms, task_id)
-        assert row is not None
-        return task_of(row)
+            return await self._get(connection, task_id, TaskView.FULL)
 
     async def resolve(self, ref: TaskRef) -> UUID:
         """Return the id that a reference names. A UUID without an owner is not looked up.
@@ -207,28 +288,69 @@ class TaskStore:
             raise TaskNotFound(str(ref))
         return task_id
 
-    async def get(self, task_id: UUID) -> Task:
+    async def get(self, task_id: UUID, view: TaskView = TaskView.BASIC) -> Task:
         """Read a task. Raises TaskNotFound."""
         async with self._connections.use() as connection:
-            row = await connection.fetchrow(_GET, *self._lease_terms, task_id)
-        if row is None:
-            raise TaskNotFound(str(task_id))
-        return task_of(row)
+            return await self._get(connection, task_id, view)
 
     async def list_(
-        self, *, owner: str | None, after: tuple[datetime, UUID], limit: int
-    ) -> tuple[Sequence[Task], bool]:
-        """Read up to `limit` tasks, newest first, after a position (created_at, task_id).
+        self,
+        *,
+        owner: str | None,
+        after: ListPosition,
+        limit: int,
+        labels: Sequence[LabelSelector] = (),
+        view: TaskView = TaskView.BASIC,
+    ) -> tuple[Sequence[Task], ListPosition | None]:
+        """Read up to `limit` tasks, newest first, after a position: those with all of `labels`.
 
-        The second value says whether the prompts filled the page: there may be more tasks.
+        The second value is the position of the next page, None on the last page. A page ends at
+        LIST_BYTES of prompts and labels. It also ends, perhaps without a task, when many tasks were
+        searched for `labels`.
         """
-        arguments: tuple[object, ...] = (*self._lease_terms, *after, limit, LIST_BYTES)
-        statement = _LIST
+        arguments: list[object] = [*self._lease_terms, *after, limit + 1, LIST_BYTES]
         if owner is not None:
-            statement, arguments = _LIST_OF_OWNER, (*arguments, owner)
+            arguments.append(owner)
+        if labels:
+            with_value = [one for one in labels if one.value is not None]
+            arguments.append(SCAN_ROWS)
+            arguments.append([json.dumps({one.key: one.value}) for one in with_value])
+            arguments.append([one.key for one in labels if one.value is None])
+        statement = _LISTS[view, owner is not None, bool(labels)]
         async with self._connections.use() as connection:
-            tasks = [task_of(row) for row in await connection.fetch(statement, *arguments)]
-        return tasks, sum(len(one.prompt.encode()) for one in tasks) >= LIST_BYTES
+            rows = await connection.fetch(statement, *arguments)
+            page = [task_of(row) for row in rows[:limit]]
+            if rows and rows[0]["found"] > len(page):
+                return page, (page[-1].created_at, page[-1].task_id)
+            if not labels:
+                return page, None
+            end = await connection.fetchrow(
+                _SCAN_ENDS[owner is not None],
+                *after,
+                SCAN_ROWS,
+                *([] if owner is None else [owner]),
+            )
+        return page, None if end is None else (end["created_at"], end["task_id"])
+
+    async def update(self, task_id: UUID, change: Callable[[Description], Description]) -> Task:
+        """Replace the description by `change(description)`, under the lock of the task's row.
+
+        Return the whole task as this change left it. Raises TaskNotFound, and what `change` raises.
+        """
+        async with self._connections.use() as connection, connection.transaction():
+            row = await connection.fetchrow(_LOCK_DESCRIPTION, task_id)
+            if row is None:
+                raise TaskNotFound(str(task_id))
+            current = Description(row["display_name"], json.loads(row["labels"]))
+            changed = change(current)
+            if changed != current:
+                await connection.execute(
+                    _STORE_DESCRIPTION,
+                    task_id,
+                    changed.display_name,
+                    json.dumps(dict(changed.labels)),
+                )
+            return await self._get(connection, task_id, TaskView.FULL)
 
     async def change_facts(self, task_id: UUID, change: Callable[[Facts], Facts]) -> None:
         """Replace the facts by `change(facts)`, under the lock of the task's row.
@@ -290,6 +412,12 @@ class TaskStore:
                     return False
             await connection.execute(_DELETE_TASK, task_id)
             return True
+
+    async def _get(self, connection: Connection, task_id: UUID, view: TaskView) -> Task:
+        row = await connection.fetchrow(_GET[view], *self._lease_terms, task_id)
+        if row is None:
+            raise TaskNotFound(str(task_id))
+        return task_of(row)
 
 
 async def _delete(connection: Connection, task_id: UUID) -> None:

@@ -5,32 +5,34 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Deleted, Moved
+from tasklogs_server.domain.description import DescriptionChange, NewTask, TaskView
 from tasklogs_server.domain.errors import (
+    FieldViolation,
+    InvalidFields,
     StoreUnavailable,
     TaskNotFound,
     TaskStandalone,
     Unauthenticated,
 )
+from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.status import Facts, TaskStatus, derive
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.records import Task
-from tasklogs_server.store.tasks import TaskStore
+from tasklogs_server.store.tasks import ListPosition, TaskStore
 from tasklogs_server.tasks.agent_tokens import new_token
 from tasklogs_server.telemetry.calls import concerns
 
-ListPosition = tuple[datetime, UUID]
-"""When the last task of a page was created, and its id. The next page begins after this task."""
-
 _PURGE_EVERY_SECONDS = 30.0
+_OTHER_ARGUMENTS = "a task was created with this id and other arguments: use a new id"
 
 _log = structlog.get_logger(__name__)
 
@@ -44,43 +46,61 @@ class TaskDirectory:
         self._sessions = sessions
         self._purge = asyncio.Event()
 
-    async def create(
-        self, *, owner: str, name: str, display_name: str, prompt: str, standalone: bool
-    ) -> tuple[Task, str]:
-        """Create a task. Return it and its agent's token. Raises TaskNameTaken."""
-        task_id = uuid.uuid4()
-        concerns(task_id)
-        token, token_hash = new_token(task_id)
-        task = await self._tasks.create(
-            task_id,
-            owner=owner,
-            name=name,
-            display_name=display_name,
-            prompt=prompt,
-            standalone=standalone,
-            agent_token_hash=token_hash,
-        )
-        return task, token
+    async def create(self, new: NewTask) -> tuple[Task, str]:
+        """Create a task. Return it and its agent's token.
 
-    async def get(self, ref: TaskRef) -> Task:
+        If the owner has a task with this request id, return that task and a fresh token, and end
+        the stream that the earlier token opened. Raises TaskNameTaken, and InvalidFields if that
+        task was created with other arguments.
+        """
+        while True:
+            task_id = uuid.uuid4()
+            token, token_hash = new_token(task_id)
+            made = await self._tasks.create(task_id, new, agent_token_hash=token_hash)
+            if isinstance(made, Task):
+                concerns(task_id)
+                return made, token
+            concerns(made.task_id)
+            if made.request_hash != new.arguments_hash:
+                raise InvalidFields([FieldViolation("request_id", _OTHER_ARGUMENTS)])
+            try:
+                token = await self._rotate_agent_token(made.task_id)
+                return await self._tasks.get(made.task_id, TaskView.FULL), token
+            except TaskNotFound:
+                pass  # the earlier task was deleted meanwhile: its request id is free
+
+    async def get(self, ref: TaskRef, view: TaskView) -> Task:
         """Read a task. Raises TaskNotFound."""
-        return await self._tasks.get(await self._resolve(ref))
+        return await self._tasks.get(await self._resolve(ref), view)
 
     async def list_(
-        self, *, owner: str | None, status: TaskStatus | None, after: ListPosition, limit: int
+        self,
+        *,
+        owner: str | None,
+        status: TaskStatus | None,
+        after: ListPosition,
+        limit: int,
+        labels: Sequence[LabelSelector] = (),
+        view: TaskView = TaskView.BASIC,
     ) -> tuple[Sequence[Task], ListPosition | None]:
         """Read up to `limit` tasks, newest first. Return them, and where the next page begins.
 
         The position is None on the last page. `status` filters after the read: a page may hold
         fewer tasks than `limit`, or none, and have a next page.
         """
-        tasks, is_full = await self._tasks.list_(owner=owner, after=after, limit=limit + 1)
-        page = tasks[:limit]
-        more = is_full or len(tasks) > limit
-        position = (page[-1].created_at, page[-1].task_id) if more else None
+        page, position = await self._tasks.list_(
+            owner=owner, after=after, limit=limit, labels=labels, view=view
+        )
         if status is not None:
             page = [task for task in page if derive(task.facts).status is status]
         return page, position
+
+    async def update(self, ref: TaskRef, change: DescriptionChange) -> Task:
+        """Change a task's description. Return the whole task.
+
+        Raises TaskNotFound and EtagMismatch.
+        """
+        return await self._tasks.update(await self._resolve(ref), change.apply)
 
     async def report(self, ref: TaskRef, change: Callable[[Facts], Facts]) -> Task:
         """Change a task's facts.
@@ -105,7 +125,9 @@ class TaskDirectory:
 
         Return the new token. Raises TaskNotFound.
         """
-        task_id = await self._resolve(ref)
+        return await self._rotate_agent_token(await self._resolve(ref))
+
+    async def _rotate_agent_token(self, task_id: UUID) -> str:
         token, token_hash = new_token(task_id)
         # The rotation raises the fence. A commit of the old stream may fail before the rotation
         # returns. In this case, too, the stream must end with the reason that is given here.

@@ -84,7 +84,7 @@ class CallMetrics(Collector):
         )
         durations = HistogramMetricFamily(
             "tasklogs_rpc_duration_seconds",
-            "Duration of RPCs. For a stream, how long it was open",
+            "Duration of RPCs. For a stream, the time that it was open",
             labels=["method"],
         )
         under_way = GaugeMetricFamily(

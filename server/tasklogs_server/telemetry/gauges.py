@@ -22,13 +22,13 @@ class LiveMetrics(Collector):
         state = self._state
         yield _gauge(
             "tasklogs_sessions_open",
-            "Open sessions: agent streams after their handshake",
+            "Open sessions: agent streams that have completed their session handshake",
             state.sessions(),
         )
-        yield _gauge("tasklogs_followers", "Streams that follow a log", state.followers())
+        yield _gauge("tasklogs_followers", "Open follows", state.followers())
         yield _gauge(
             "tasklogs_handshakes_under_way",
-            "Agents that are connecting now, or that wait in the queue to connect",
+            "Agents in a session handshake, or in the queue for one",
             state.handshakes(),
         )
         yield _gauge(
@@ -60,14 +60,17 @@ class LiveMetrics(Collector):
                 expires_at.timestamp(),
             )
         yield self._connections()
-        build = GaugeMetricFamily("tasklogs_build_info", "Always 1", labels=["version"])
+        build = GaugeMetricFamily(
+            "tasklogs_build_info", "Always 1. The label is the server's version", labels=["version"]
+        )
         build.add_metric([version("tasklogs")], 1)
         yield build
 
     def _connections(self) -> Metric:
         family = GaugeMetricFamily(
             "tasklogs_store_connections",
-            "Connections to Postgres in use, and calls that wait for a connection, by state",
+            "For each pool (reads, commits): connections to Postgres that are in use (in_use), and"
+            " calls that wait for a connection (waiting)",
             labels=["pool", "state"],
         )
         for pool, counts in self._state.connections.items():

@@ -38,22 +38,23 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "commit.failed",
         "error",
         ("tasks", "exception"),
-        "A batch of commits failed unexpectedly. The agents of the batch send their changes again."
-        " Report a bug.",
+        "A batch of commits failed unexpectedly. The agents of the batch connect again and send"
+        " what is missing. Report a bug.",
     ),
     LogEvent(
         "commit.refused",
         "error",
         ("task", "error"),
-        "Postgres refused the rows of one task. The stream of that task ends. Other tasks"
-        " continue. Check the Postgres log.",
+        "Postgres refused the rows of one task. The server ended the agent stream of that task."
+        " Other tasks continue. Check the Postgres log.",
     ),
     LogEvent(
         "commit.undecided",
         "warning",
         ("tasks",),
-        "The connection to Postgres broke during a batch of commits. The agents of the batch ask"
-        " what was stored and continue from there. If this is rare, do nothing.",
+        "The connection to Postgres broke during a batch of commits, so the server does not know"
+        " whether the batch was stored. The agents of the batch connect again and send what is"
+        " missing. If this is rare, do nothing.",
     ),
     LogEvent(
         "connections.reduced",
@@ -66,8 +67,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "feed.commit_refused",
         "error",
         ("task", "exception"),
-        "The server could not pass a commit to followers directly. They read it from the store"
-        " instead. Report a bug.",
+        "The server could not pass a commit to the follows of a task directly. The follows read"
+        " it from Postgres instead. Report a bug.",
     ),
     LogEvent(
         "feed.failed",
@@ -79,15 +80,16 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "flush.failed",
         "warning",
         (),
-        "Postgres was unavailable when the server stopped. The server could not store the latest"
-        " `snapshot_at` times. No entry is lost.",
+        "Postgres was unavailable when the server stopped, so the server could not store the"
+        " latest `snapshot_at` times. No entry is lost.",
     ),
     LogEvent(
         "grpc.workaround_missing",
         "warning",
         ("workaround", "consequence"),
-        "This version of grpcio lacks something that a workaround needs. The server runs without"
-        " the workaround, and `consequence` says what that means. Use a tested version of grpcio.",
+        "The installed version of grpcio lacks something that a workaround of the server needs."
+        " The server runs without the workaround. `consequence` says what that means. Install a"
+        " tested version of grpcio.",
     ),
     LogEvent(
         "keys.kept",
@@ -106,8 +108,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "keys.missing",
         "warning",
         ("source", "reason"),
-        "The server has no key to check tokens with, so it refuses every token. If it has never"
-        " read a key, calls get UNAVAILABLE. Check the issuer or the file.",
+        "The server has no key to check tokens with, so it refuses every token: with UNAVAILABLE"
+        " if it has never read a key, else with UNAUTHENTICATED. Check the issuer or the file.",
     ),
     LIBRARY_LOGGED,
     LogEvent(
@@ -126,8 +128,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "losses.failed",
         "error",
         ("exception",),
-        "The server could not mark ended sessions in the store. It tries again at the next tick."
-        " Report a bug.",
+        "The server could not record in Postgres which sessions have ended. It tries again within"
+        " 5 s. Report a bug.",
     ),
     LogEvent(
         "postgres.ended",
@@ -140,7 +142,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "purge.failed",
         "error",
         ("exception",),
-        "The server could not delete the rows of deleted tasks. It tries again. Report a bug.",
+        "The server could not delete the rows of deleted tasks. It tries again within 30 s. Report"
+        " a bug.",
     ),
     LogEvent(
         "purge.postponed",
@@ -152,7 +155,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "retention.failed",
         "error",
         ("work", "exception"),
-        "A step of the retention work failed. The server tries it again. Report a bug.",
+        "The hourly check of the log limits (`work`: sweep) or the deletion of paused tasks"
+        " (`work`: retire) failed. The server tries again after a minute. Report a bug.",
     ),
     LogEvent(
         "rpc.ended",
@@ -207,19 +211,21 @@ LOG_EVENTS: Sequence[LogEvent] = (
             "follows",
             "agents",
         ),
-        "The server is ready. The numbers are the configured values.",
+        "The server is ready. `read_connections`, `reads`, `follows` and `agents` are the values"
+        " of the settings.",
     ),
     LogEvent(
         "server.stopped",
         "info",
         (),
-        "The drain is over and the server has closed everything.",
+        "The drain is over, and the server has ended all its work. It exits now.",
     ),
     LogEvent(
         "sessions.tick_failed",
         "error",
         ("exception",),
-        "The server could not store the latest `snapshot_at` times. It tries again. Report a bug.",
+        "The server could not store the latest `snapshot_at` times. It tries again within 5 s."
+        " Report a bug.",
     ),
     LogEvent(
         "store.found",
@@ -255,8 +261,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "store.writes_refused",
         "warning",
         ("tasks",),
-        "Postgres refuses all commits: its disk may be full, or it is read-only. Agents keep their"
-        " changes. Check Postgres.",
+        "Postgres refuses all commits: its disk may be full, or it is read-only. The agents send"
+        " their changes again later. Check Postgres.",
     ),
     LogEvent(
         "task.not_purged",
@@ -287,7 +293,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "writer.failed",
         "error",
         ("task", "exception"),
-        "The server could not prepare or confirm the commit of one stream. That stream ends. Other"
-        " tasks continue. Report a bug.",
+        "The server could not prepare or confirm the commit of one agent stream. It ended that"
+        " stream. Other tasks continue. Report a bug.",
     ),
 )

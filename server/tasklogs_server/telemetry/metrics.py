@@ -27,8 +27,8 @@ class Metrics:
         registry.register(self.calls)
         self._limits = Counter(
             "tasklogs_limited",
-            "Calls that a limit refused or ended, plus responses that the server dropped unread."
-            " The label is the name of a setting without TASKLOGS_",
+            "Calls that a limit refused or ended, and responses that the server discarded because"
+            " the caller did not read them. The label names the limit",
             ["limit"],
             registry=registry,
         )
@@ -36,32 +36,33 @@ class Metrics:
             self._limits.labels(limit)
         self._handshakes = Counter(
             "tasklogs_handshakes",
-            "Handshakes of agents, by outcome: done or failed",
+            "Session handshakes, by outcome: done or failed",
             ["outcome"],
             registry=registry,
         )
         self._handshake_seconds = Histogram(
             "tasklogs_handshake_duration_seconds",
-            "Duration of handshakes, from Hello until the session is open",
+            "Duration of session handshakes, without the wait in the queue",
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
         self._syncs = Histogram(
             "tasklogs_sync_duration_seconds",
-            "Duration of syncs with task apps, including the commit of their appends, by outcome",
+            "Duration of syncs, including the commit of what they brought, by outcome: done or"
+            " failed",
             ["outcome"],
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
         self._commits = Histogram(
             "tasklogs_commit_duration_seconds",
-            "Duration of a batch of commits, which is one transaction",
+            "Duration of a batch of commits. A batch is one transaction",
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
         self._commit_failures = Counter(
             "tasklogs_commit_failures",
-            "Batches of commits that failed, so that their outcome is unknown",
+            "Batches of commits that failed in a way that leaves their outcome unknown",
             registry=registry,
         )
         self._batch_tasks = Histogram(
@@ -78,8 +79,8 @@ class Metrics:
         )
         self._lag = Histogram(
             "tasklogs_ingest_lag_seconds",
-            "Time from when an agent saw a change until its commit, without the network between"
-            " agent and server",
+            "Time from when an agent saw a change until the change was committed, without the time"
+            " on the network between agent and server",
             buckets=_SHORT_SECONDS,
             registry=registry,
         )

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from tasklogs.v1 import tasks_pb2 as tasks
 from tasklogs.v1 import types_pb2 as types
+from tasklogs_server.domain.description import TaskView
 from tasklogs_server.domain.errors import FieldViolation
 from tasklogs_server.domain.status import (
     AgentLifecycle,
@@ -53,6 +55,7 @@ BUILD_TRANSITION = EnumCodec(
 JOB_STATUS = EnumCodec(JobStatus, "JOB_STATUS", dict(types.JobStatus.items()))
 AGENT_LIFECYCLE = EnumCodec(AgentLifecycle, "AGENT_LIFECYCLE", dict(types.AgentLifecycle.items()))
 APP_HEALTH = EnumCodec(AppHealth, "APP_HEALTH", dict(types.AppHealth.items()))
+TASK_VIEW = EnumCodec(TaskView, "TASK_VIEW", dict(tasks.TaskView.items()))
 
 
 def status_detail(detail: StatusDetail) -> types.StatusDetail:

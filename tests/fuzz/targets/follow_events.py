@@ -107,6 +107,7 @@ async def _followed(script: list[bytes]) -> None:
         pb.FollowTaskLogsRequest(task="a/b", deltas=True),
         Credentials(lambda: "token"),
         ReconnectWaits(first=timedelta(milliseconds=1), cap=timedelta(milliseconds=2)),
+        require=_nothing_needed,
         progress=True,
         connect_timeout=None,
         on_reconnect=_told,
@@ -120,6 +121,10 @@ async def _followed(script: list[bytes]) -> None:
     else:
         raise AssertionError("a follow ends with an error")
     assert all(stream.is_cancelled for stream in server.streams)
+
+
+async def _nothing_needed() -> None:
+    pass
 
 
 def _told(what: Reconnecting | Reconnected) -> None:

@@ -19,6 +19,7 @@ from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import CommitRefused, TaskLogsError
 from tasklogs_server.ingest.group_commit import GroupCommit
+from tasklogs_server.ingest.large_commits import LargeCommits
 from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
 from tasklogs_server.ingest.messages import Limits
 from tasklogs_server.ingest.session import SessionResources
@@ -85,7 +86,9 @@ class IngestServer:
             handshakes=handshakes,
             tail_bytes=MAX_CONTENT_BYTES,
         )
-        uploads = Uploads(resources, store=store, sessions=sessions)
+        uploads = Uploads(
+            resources, store=store, sessions=sessions, large_commits=LargeCommits(store, bus)
+        )
         service = TaskAgentsService(AgentTokens(store, handshakes), sessions, uploads)
         running = asyncio.create_task(group_commit.run())
         try:

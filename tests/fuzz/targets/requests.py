@@ -14,6 +14,7 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from grpc_channelz.v1 import channelz_pb2
 from grpc_health.v1 import health_pb2
@@ -59,6 +60,7 @@ _PAGE = (
 _LIST = page_token_of((_NOWHERE, _NOBODY), tasks.ListTasksRequest()).encode()
 _TEXTS = (
     *(_DEMO, _DEMO, _TASK_ID.decode(), _CURSOR.decode(), _PAGE.decode(), _LIST.decode()),
+    *("env=prod", "labels", "display_name", "*"),
     *("local/other", "local", "somebody", "demo", "messages", "id", "content", "role", "time"),
     *("tasklogs.v1.TaskLogs", "tasklogs/v1/types.proto", "2026-01-02T03:04:05Z", "user"),
 )
@@ -308,13 +310,24 @@ def _good_requests() -> Iterable[tuple[str, Message]]:
         tasks.CreateTaskRequest(name="made", owner="somebody", display_name="Made", prompt="x"),
         tasks.CreateTaskRequest(name="standing", standalone=True),
         tasks.CreateTaskRequest(name="demo"),
+        tasks.CreateTaskRequest(name="again", request_id=task_id, labels={"env": "prod", "a": ""}),
+        tasks.CreateTaskRequest(name="other", request_id="\0", labels={"\0": "\0"}),
     ):
         yield f"{own}Tasks/CreateTask", created
     for listed in (
         tasks.ListTasksRequest(page_size=1, page_token=_LIST.decode()),
         tasks.ListTasksRequest(owner="local", status=types.TASK_STATUS_ACTIVE),
+        tasks.ListTasksRequest(labels=["env=prod", "a"], view=tasks.TASK_VIEW_FULL),
+        tasks.ListTasksRequest(labels=["=", "\0", "a=\0"]),
     ):
         yield f"{own}Tasks/ListTasks", listed
+    for updated in (
+        tasks.UpdateTaskRequest(task=demo, display_name="New", labels={"env": "dev"}),
+        tasks.UpdateTaskRequest(task=task_id, update_mask=FieldMask(paths=["*"]), etag="x"),
+        tasks.UpdateTaskRequest(task=demo, update_mask=FieldMask(paths=["labels", "\0"])),
+    ):
+        yield f"{own}Tasks/UpdateTask", updated
+    yield f"{own}Tasks/DeleteTask", tasks.DeleteTaskRequest(task=demo, allow_missing=True)
     yield f"{own}Tasks/GetTask", tasks.GetTaskRequest(task=task_id)
     yield f"{own}Tasks/DeleteTask", tasks.DeleteTaskRequest(task=demo)
     yield f"{own}Tasks/RotateAgentToken", tasks.RotateAgentTokenRequest(task=demo)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tasklogs import CaughtUp, EntriesChanged, EpochStarted, TaskLogsClient
+from tasklogs import CaughtUp, EntriesChanged, EpochStarted, TaskLogsClient, TaskView
 from tasklogs.v1.types_pb2 import TASK_STATUS_ACTIVE as ACTIVE
 from tests.agent.conftest import until
 from tests.agent.test_with_the_server import agent_of, create, until_status
@@ -131,4 +131,5 @@ async def test_each_text_of_a_task_is_kept_unchanged_or_refused(
     async with make_server() as server, TaskLogsClient(server.address) as client:
         await client.create_task("demo", prompt=prompt)
         assert (await client.get_task("local/demo")).prompt == prompt
-        assert [task.prompt async for task in client.list_tasks()] == [prompt]
+        listed = client.list_tasks(view=TaskView.FULL)
+        assert [task.prompt async for task in listed] == [prompt]

@@ -11,7 +11,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "agent.started",
         "info",
         ("version", "server", "tls", "source", "task_app", "build_number"),
-        "The agent runs and is about to connect.",
+        "The agent has started. It connects now.",
     ),
     LogEvent(
         "agent.leaving",
@@ -23,7 +23,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "stream.opened",
         "info",
         ("session", "epoch", "entries"),
-        "The server accepted the agent. `epoch` and `entries` describe the stored log.",
+        "The session with the server is open. `epoch` and `entries` (their number) describe the"
+        " stored log.",
     ),
     LogEvent(
         "entries.omitted",
@@ -36,22 +37,22 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "stream.ended",
         "warning",
         ("code", "reason", "info", "again_in_seconds"),
-        "The stream ended or did not open. The line has the status that ended it, and the wait"
-        " before the next attempt.",
+        "The agent stream ended or did not open. `code`, `reason` and `info` say why."
+        " `again_in_seconds` is the wait before the next attempt.",
     ),
     LogEvent(
         "token.refused",
         "warning",
         ("reason",),
-        "The server refused the token. The agent waits for a new token in its `--token-file`.",
+        "The server refused the agent token. The agent waits for a new token in `--token-file`.",
     ),
     LogEvent("token.changed", "info", (), "The agent found a new token and connects with it."),
     LogEvent(
         "task_app.ready",
         "info",
         (),
-        "The task app said `stable` or showed a user's message. From now on the agent sends its"
-        " conversation.",
+        "The task app reported the status `stable`, or showed a message of a user. From now on the"
+        " agent sends the conversation.",
     ),
     LogEvent(
         "task_app.failed",
@@ -64,8 +65,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "last_sync.failed",
         "warning",
         ("reason",),
-        "The agent could not read the task app before its goodbye. It says goodbye without that"
-        " last read.",
+        "A signal told the agent to stop, and the agent could not read the task app once more. It"
+        " ends its session without that last read.",
     ),
     LIBRARY_LOGGED,
 )

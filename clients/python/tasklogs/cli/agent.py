@@ -51,8 +51,8 @@ def agent(
             envvar="TASKLOGS_AGENT_TOKEN",
             show_default=False,
             show_envvar=True,
-            help="The task's agent token. Prefer the variable or --token-file: `ps` shows a token"
-            " on the command line.",
+            help="The task's agent token. Use the variable or --token-file instead of this flag,"
+            " because `ps` shows a token on the command line.",
         ),
     ] = None,
     token_file: Annotated[
@@ -61,7 +61,7 @@ def agent(
             envvar="TASKLOGS_AGENT_TOKEN_FILE",
             metavar="FILE",
             show_default=False,
-            help="A file with the agent token, or - for stdin.",
+            help="A file with the agent token. -: read the token from stdin.",
         ),
     ] = None,
     agentapi_url: Annotated[
@@ -80,8 +80,8 @@ def agent(
             metavar="N",
             callback=check_int32(1),
             show_default="the latest start build",
-            help="The number of the agent's workspace build. The agent exits when a newer build"
-            " starts.",
+            help="The number of the workspace build that the agent belongs to. If it is set, the"
+            " agent exits with code 1 when a newer build starts.",
         ),
     ] = None,
     tls: TlsOption = False,
@@ -101,13 +101,15 @@ def agent(
 ) -> None:
     """Send a task app's conversation to the server.
 
-    It reconnects while the task exists and the token is valid. If the task was deleted, it exits
-    with code 1. If the server refuses the token, it waits up to 150 s for a new token in
-    --token-file. If no new token comes, it exits with code 1.
+    The agent runs next to the task app. When its connection breaks, it connects again. If the task
+    was deleted, it exits with code 1. If the server refuses the token, the agent waits up to 150 s
+    for a new token in --token-file. If there is none by then, or no such file, it exits with code
+    1.
 
-    On SIGTERM or Ctrl-C it syncs once more, says goodbye and exits within 10 s. The exit code is 0
-    if the server confirmed the goodbye, else 1. SIGTERM tells the server that the workspace pauses.
-    Ctrl-C tells the server that only the agent stops.
+    On SIGTERM or Ctrl-C the agent reads the task app once more, sends what is new, ends its session
+    with the server (goodbye) and exits within 10 s. The exit code is 0 if the server confirmed the
+    goodbye, else 1. SIGTERM tells the server that the workspace pauses. Ctrl-C (SIGINT) tells the
+    server that only the agent stops.
     """
     from tasklogs import log_output
     from tasklogs.agent import program

@@ -15,6 +15,7 @@ from tasklogs.cli.logs import logs
 from tasklogs.cli.render.stderr import print_failure
 from tasklogs.cli.serve import serve
 from tasklogs.cli.serve_help import ServeCommand
+from tasklogs.cli.server_info import server_info
 from tasklogs.cli.task import task_app
 from tasklogs.cli.token import token
 
@@ -38,6 +39,7 @@ app.command(cls=ServeCommand)(serve)
 app.command()(agent)
 app.add_typer(task_app)
 app.command()(logs)
+app.command()(server_info)
 app.command()(token)
 
 

@@ -47,6 +47,18 @@ def check_seconds(value: float | None) -> float | None:
     return value
 
 
+def parse_labels(texts: list[str] | None) -> dict[str, str]:
+    """Return the labels of `--label KEY=VALUE` options. Raises typer.BadParameter."""
+    labels: dict[str, str] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--label")
+        if labels.setdefault(key, value) != value:
+            raise typer.BadParameter(f"{key!r} is given twice", param_hint="--label")
+    return labels
+
+
 class Output(StrEnum):
     """How a command prints its result."""
 
@@ -73,6 +85,15 @@ class LogLevel(StrEnum):
 TaskArgument = Annotated[
     str,
     typer.Argument(metavar="TASK", help="The task: owner/name, or its UUID.", show_default=False),
+]
+LabelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="A label of the task. Repeat it for more labels.",
+    ),
 ]
 ServerOption = Annotated[
     str,

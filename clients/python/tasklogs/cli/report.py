@@ -90,10 +90,12 @@ def report_agent(
 
 
 def _print_status(task: tasks_pb2.Task, output: Output) -> None:
-    from tasklogs.cli.render.protobuf_json import print_message
+    from tasklogs.cli.render.protobuf_json import print_json, to_dict
     from tasklogs.cli.render.task_text import full_name, state
 
     if output is Output.JSON:
-        print_message(task)
+        shown = to_dict(task)
+        del shown["prompt"]  # the server does not send it here
+        print_json(shown)
     else:
         write_line(f"{full_name(task)} is {state(task.status)}")

@@ -20,6 +20,7 @@ _HINTS = {
         "is the task's `tasklogs agent` running? --source snapshot reads the stored log"
     ),
     "TASK_APP_ERROR": "--source snapshot reads the stored log",
+    "ETAG_MISMATCH": "another update came in between: run the command again",
     "BUILD_NOT_REPORTED": "report the build first: `tasklogs task report-build`",
     "METHOD_UNKNOWN": "it is older than this command",
     "TOKEN_MISSING": "give a token: --auth-token-file FILE, or TASKLOGS_TOKEN",
@@ -53,7 +54,10 @@ def describe(
     if error.reason is None and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer from {server} within {timeout_seconds:g} s (--timeout)"
     if error.reason is None and error.code is grpc.StatusCode.UNIMPLEMENTED:
-        return f"the server at {server} does not have this method: is it a TaskLogs server?"
+        return (
+            f"the server at {server} does not have this method: it is an older TaskLogs server"
+            " (compare `tasklogs server-info`), or another server"
+        )
     return "; ".join(_sentence(error))
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Auth(StrEnum):
-    """How callers authenticate."""
+    """How the server authenticates callers."""
 
     NONE = "none"
     JWT = "jwt"
@@ -57,8 +57,8 @@ def serve(
             envvar="TASKLOGS_LISTEN",
             metavar="HOST:PORT",
             callback=check_address,
-            help="The address to listen on. A non-loopback address requires TLS and --auth. Port 0"
-            " picks a free port.",
+            help="The address to listen on. A non-loopback address requires TLS and --auth. With"
+            " port 0, the server picks a free port.",
         ),
     ] = DEFAULT_SERVER,
     database_url: Annotated[
@@ -78,7 +78,7 @@ def serve(
             envvar="TASKLOGS_DATA_DIR",
             metavar="DIR",
             show_default="$XDG_DATA_HOME/tasklogs or ~/.local/share/tasklogs",
-            help="The directory of the embedded Postgres.",
+            help="The directory of the embedded Postgres and of the key for --auth dev.",
         ),
     ] = None,
     tls_cert: Annotated[
@@ -87,8 +87,8 @@ def serve(
             envvar="TASKLOGS_TLS_CERT",
             metavar="FILE",
             show_default=False,
-            help="The server's certificate chain (PEM). The server loads a changed file without a"
-            " restart.",
+            help="A file with the server's certificate chain (PEM). The server loads a changed file"
+            " without a restart.",
         ),
     ] = None,
     tls_key: Annotated[
@@ -97,7 +97,7 @@ def serve(
             envvar="TASKLOGS_TLS_KEY",
             metavar="FILE",
             show_default=False,
-            help="The private key of that certificate (PEM).",
+            help="A file with the private key of that certificate (PEM).",
         ),
     ] = None,
     tls_client_ca: Annotated[
@@ -106,8 +106,8 @@ def serve(
             envvar="TASKLOGS_TLS_CLIENT_CA",
             metavar="FILE",
             show_default=False,
-            help="The certificate authorities (PEM) that sign client certificates. Every client"
-            " must then present such a certificate.",
+            help="A file with certificate authorities (PEM). Every client must then present a"
+            " certificate that one of these authorities signed.",
         ),
     ] = None,
     auth: Annotated[
@@ -115,9 +115,10 @@ def serve(
         typer.Option(
             envvar="TASKLOGS_AUTH",
             case_sensitive=False,
-            help="How callers authenticate. none: they do not. jwt: bearer tokens of an issuer."
-            " mtls: the subject alternative name in their client certificate. dev: tokens from"
-            " `tasklogs token`, for development.",
+            help="How the server authenticates callers. none: not at all. jwt: by bearer tokens of"
+            " an issuer. mtls: by the subject alternative name in a client certificate. dev: by"
+            " tokens from `tasklogs token`, for development. Agents always use the token of their"
+            " task.",
         ),
     ] = Auth.NONE,
     jwt_issuer: Annotated[
@@ -171,8 +172,9 @@ def serve(
 ) -> None:
     """Run the server.
 
-    It stores logs in an embedded Postgres, or in your own (--database-url). On SIGTERM or Ctrl-C
-    it waits for open calls, then exits. Flags override environment variables.
+    The server stores logs in an embedded Postgres, or in your own Postgres (--database-url). On
+    SIGTERM or Ctrl-C it refuses new calls, waits for open calls, and exits. A second signal ends it
+    at once. Flags override environment variables.
     """
     from asyncio import Runner
 
@@ -274,7 +276,10 @@ def _what_to_type(address: str, settings: ServerSettings) -> Iterator[str]:
         there += " --tls-ca FILE"
     match settings.auth:
         case "jwt":
-            yield "Callers need a token of the issuer: TASKLOGS_TOKEN, or --auth-token-file FILE."
+            yield (
+                "Callers need a token of the issuer: set TASKLOGS_TOKEN, or use"
+                " --auth-token-file FILE."
+            )
         case "mtls":
             there += " --tls-client-cert FILE --tls-client-key FILE"
         case "dev":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 from typer.core import TyperCommand
+
+_MIB = 1024 * 1024
 
 
 class ServeCommand(TyperCommand):
@@ -16,7 +18,9 @@ class ServeCommand(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the variables of the settings that have no option."""
         options = {parameter.name for parameter in self.params}
-        with formatter.section("Settings without a flag (PT3S or 3: 3 seconds; sizes: bytes)"):
+        with formatter.section(
+            "Settings that only a variable sets (durations: 3 or PT3S for 3 seconds; sizes: bytes)"
+        ):
             formatter.write_dl(_variables(options))
 
 
@@ -29,15 +33,32 @@ def _variables(options: Collection[str | None]) -> list[tuple[str, str]]:
     return [
         (
             f"{prefix}{name}".upper(),
-            f"{field.description or ''}  [default: {_plain(field.default)}]",
+            f"{field.description or ''}{_choices(field.annotation)}"
+            f"  [default: {_plain(field.default)}]",
         )
         for name, field in ServerSettings.model_fields.items()
         if name not in options
     ]
 
 
+def choices_of(annotation: Any) -> Sequence[str]:
+    """Return the values of a setting that has a fixed set of them; empty for other settings."""
+    return [one for one in get_args(annotation) if isinstance(one, str)]
+
+
+def _choices(annotation: Any) -> str:
+    choices = choices_of(annotation)
+    return f" One of {', '.join(choices)}." if choices else ""
+
+
 def _plain(default: object) -> str:
     if default is None or default == "":
         return "unset"
-    # The form that the variable accepts: ISO 8601.
-    return f"PT{default.total_seconds():g}S" if isinstance(default, timedelta) else str(default)
+    if isinstance(default, timedelta):
+        seconds = f"{default.total_seconds():g} s"
+        return f"{seconds} ({default.days} days)" if default.days else seconds
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, int) and default >= _MIB and default % _MIB == 0:
+        return f"{default} ({default // _MIB} MiB)"
+    return str(default)

@@ -1,4 +1,4 @@
-"""`tasklogs task`: create, list, show and delete tasks; report.py has the reports."""
+"""`tasklogs task`: create, list, show and delete tasks; other files have reports and updates."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import typer
 
 from tasklogs.cli.choices import choice_option
 from tasklogs.cli.options import (
+    LabelsOption,
     Output,
     OutputOption,
     TaskArgument,
+    parse_labels,
 )
 from tasklogs.cli.render.stdout import write_line
 from tasklogs.cli.report import report_agent, report_build
 from tasklogs.cli.target import Target, connects
-from tasklogs.enums import TaskStatus
+from tasklogs.cli.update import update
+from tasklogs.enums import TaskStatus, TaskView
 
 task_app = typer.Typer(
     name="task",
-    help="Create, list, report on and delete tasks.",
+    help="Create, list, update, report on and delete tasks.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -69,6 +72,17 @@ def create(
             help="Create a task without builds. Only the agent stream sets its status.",
         ),
     ] = False,
+    label: LabelsOption = None,
+    request_id: Annotated[
+        str,
+        typer.Option(
+            "--request-id",
+            metavar="UUID",
+            show_default=False,
+            help="Your own id of this creation. If you repeat the command with the same id, it"
+            " prints the same task and a fresh token, and the earlier token is invalid.",
+        ),
+    ] = "",
     token_file: TokenFileOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -89,6 +103,8 @@ def create(
         display_name=display_name,
         prompt=prompt,
         standalone=standalone,
+        labels=parse_labels(label),
+        request_id=request_id,
     )
     with hand_over(token_file, output) as deliver, Connection(target) as connection:
         response = connection.call(connection.tasks.CreateTask, request)
@@ -108,26 +124,40 @@ def list_(
     status: Annotated[
         str | None, choice_option(TaskStatus, "Only tasks that have this status now.")
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            metavar="KEY[=VALUE]",
+            show_default=False,
+            help="Only tasks that have this label. Repeat it: tasks that have all of them.",
+        ),
+    ] = None,
+    view: Annotated[
+        str, choice_option(TaskView, "With -o json: full shows prompts.", show_default="basic")
+    ] = TaskView.BASIC.name,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """List tasks, newest first.
 
     On a terminal, a table. Otherwise one tab-separated line per task, without a heading: task,
-    status, agent, entries, log as of, created, id.
+    status, agent, entries, log as of, created, id. Labels are shown with -o json.
     """
     from tasklogs.cli.connection import Connection
     from tasklogs.cli.render.protobuf_json import print_array
     from tasklogs.cli.render.task_text import print_table, row
     from tasklogs.v1 import tasks_pb2, types_pb2
 
-    request = tasks_pb2.ListTasksRequest(owner=owner)
+    request = tasks_pb2.ListTasksRequest(owner=owner, labels=label or ())
+    if TaskView[view] is TaskView.FULL and output is Output.JSON:
+        request.view = tasks_pb2.TASK_VIEW_FULL
     if status is not None:
         request.status = types_pb2.TaskStatus.ValueType(TaskStatus[status])
     with Connection(target) as connection:
         pages = connection.pages(connection.tasks.ListTasks, request)
         tasks = (task for page in pages for task in page.tasks)
         if output is Output.JSON:
-            print_array(tasks)
+            print_array(tasks, without=() if request.view else ("prompt",))
         elif sys.stdout.isatty():
             print_table(map(row, tasks))
         else:
@@ -166,6 +196,9 @@ def delete(
     target: Target,
     task: TaskArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Succeed if there is no such task.")
+    ] = False,
 ) -> None:
     """Delete a task and its log permanently.
 
@@ -178,11 +211,13 @@ def delete(
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise typer.BadParameter("required without a terminal", param_hint="--yes")
         typer.confirm(f"Delete {task} and its log permanently?", abort=True, err=True)
+    request = tasks_pb2.DeleteTaskRequest(task=task, allow_missing=allow_missing)
     with Connection(target) as connection:
-        connection.call(connection.tasks.DeleteTask, tasks_pb2.DeleteTaskRequest(task=task))
-    write_line(f"deleted {task}")
+        connection.call(connection.tasks.DeleteTask, request)
+    write_line(f"deleted {task}" + (", if it existed" if allow_missing else ""))
 
 
+task_app.command()(update)
 task_app.command()(report_build)
 task_app.command()(report_agent)
 

@@ -114,7 +114,10 @@ class Assembly:
             return None
         self._status = seen
         return StatusChanged(
-            cursor=cursor, status=status, detail=decode.status_detail(message.status_detail)
+            cursor=cursor,
+            status=status,
+            detail=decode.status_detail(message.status_detail),
+            task_id=message.task_id or None,
         )
 
     def _entries(self, message: task_logs_pb2.Entries, cursor: str) -> EntriesChanged | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 from weakref import WeakSet
 
 import grpc.aio
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tasklogs.client import decode
 from tasklogs.client.backoff import ReconnectWaits
@@ -16,6 +19,7 @@ from tasklogs.client.calls import Calls
 from tasklogs.client.credentials import Credentials, Token
 from tasklogs.client.follow import Follow, OnReconnect
 from tasklogs.client.log import TaskLog
+from tasklogs.client.server_info import Need, ServerFeatures, ServerInfo
 from tasklogs.client.task import CreatedTask, Task
 from tasklogs.connection.channel import open_channel
 from tasklogs.connection.tls import Tls
@@ -27,7 +31,9 @@ from tasklogs.enums import (
     LogSource,
     TaskLogType,
     TaskStatus,
+    TaskView,
 )
+from tasklogs.errors import Unavailable, UnsupportedByServer
 from tasklogs.v1 import (
     task_logs_pb2,
     task_logs_pb2_grpc,
@@ -37,6 +43,9 @@ from tasklogs.v1 import (
 )
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
+
+_TYPES: Need = ("types_filter", "types")
+_LABELS: Need = ("task_labels", "labels")
 
 
 class TaskLogsClient:
@@ -84,6 +93,7 @@ class TaskLogsClient:
         self._credentials = Credentials(token)
         self._calls = Calls(self._credentials, timeout)
         self._waits = reconnect_waits or ReconnectWaits()
+        self._features = ServerFeatures(self.server_info)
         self._channel: grpc.aio.Channel | None = None
         # Weak references: a follow that its reader dropped must end.
         self._follows: WeakSet[Follow] = WeakSet()
@@ -141,7 +151,8 @@ class TaskLogsClient:
         OUTPUT: It is 42.
 
         Raises TaskNotFound; TaskStateConflict if the task's status allows neither; AgentUnreachable
-        or TaskAppFailed if a live read failed.
+        or TaskAppFailed if a live read failed; UnsupportedByServer if the server does not know
+        `types`.
         """
         logs = self._opened()._logs
         request = task_logs_pb2.GetTaskLogsRequest(
@@ -154,6 +165,8 @@ class TaskLogsClient:
         )
         if max_staleness is not None:
             request.max_staleness.FromTimedelta(max_staleness)
+
+        await self._features.require([_TYPES] if request.types else [])
 
         async def page(token: str) -> task_logs_pb2.GetTaskLogsResponse:
             request.page_token = token
@@ -171,6 +184,7 @@ class TaskLogsClient:
         types: Iterable[TaskLogType] = (),
         deltas: bool = True,
         progress: bool = False,
+        progress_interval: timedelta | None = None,
         connect_timeout: timedelta | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> Follow:
@@ -209,27 +223,35 @@ class TaskLogsClient:
         status that does not allow reads does not end it.
 
         `deltas`: a growing entry is sent as its growth; the events are the same. `progress`: yield
-        Progress if nothing else came for 15 s.
+        Progress if nothing else came for `progress_interval` (1 s to 1 h; None: 15 s). If a stream
+        brings nothing for 10 s longer than that, its connection counts as broken.
 
         The iteration raises TaskNotFound (also if the task is deleted while it is followed),
         TaskStateConflict, InvalidArgument (for instance a cursor of another task), CursorExpired
         (with `oldest_cursor`), Unauthenticated (after `token` was called once more),
-        PermissionDenied, LimitExceeded, LogCorrupt.
+        PermissionDenied, LimitExceeded, LogCorrupt, UnsupportedByServer (the server does not know
+        `types` or `progress_interval`).
         """
         if tail is not None and cursor is not None:
             raise ValueError("give `tail` or `cursor`, not both")
+        request = task_logs_pb2.FollowTaskLogsRequest(
+            task=task,
+            source=_source(source),
+            tail=tail,
+            cursor=cursor or "",
+            deltas=deltas,
+            types=_types(types),
+        )
+        needs: list[Need] = [_TYPES] if request.types else []
+        if progress_interval is not None:
+            request.progress_interval.FromTimedelta(progress_interval)
+            needs.append(("progress_interval", "progress_interval"))
         follow = Follow(
             self._opened()._logs.FollowTaskLogs,
-            task_logs_pb2.FollowTaskLogsRequest(
-                task=task,
-                source=_source(source),
-                tail=tail,
-                cursor=cursor or "",
-                deltas=deltas,
-                types=_types(types),
-            ),
+            request,
             self._credentials,
             self._waits,
+            require=partial(self._features.require, needs),
             progress=progress,
             connect_timeout=connect_timeout,
             on_reconnect=on_reconnect,
@@ -245,12 +267,20 @@ class TaskLogsClient:
         display_name: str = "",
         prompt: str = "",
         standalone: bool = False,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
     ) -> CreatedTask:
         """Create a task, and the token of its agent, which is shown only once.
 
         `name` matches `[a-z0-9][a-z0-9._-]{0,62}`. `owner` empty: the caller. `standalone`: there
-        are no reports on builds; the status follows from the agent's stream alone. Raises
-        TaskNameTaken and InvalidArgument.
+        are no reports on builds; the status follows from the agent's stream alone.
+
+        If the connection breaks, the call is repeated once. `request_id` (a UUID; None: a new one)
+        makes this safe: a repeated call returns the same task and a fresh token. To repeat the call
+        yourself, also from another process, give your own `request_id` each time.
+
+        Raises TaskNameTaken; InvalidArgument, also if a task was created with this `request_id` and
+        other arguments.
         """
         request = tasks_pb2.CreateTaskRequest(
             name=name,
@@ -258,39 +288,102 @@ class TaskLogsClient:
             display_name=display_name,
             prompt=prompt,
             standalone=standalone,
+            labels=labels,
+            request_id=str(uuid4()) if request_id is None else request_id,
         )
-        response = await self._calls.call(self._opened()._tasks.CreateTask, request)
-        return CreatedTask(task=decode.task(response.task), agent_token=response.agent_token)
+        await self._features.require([_LABELS] if labels else [])
+        create = self._opened()._tasks.CreateTask
+        try:
+            response = await self._calls.call(create, request)
+        except Unavailable as error:
+            if error.reason is not None:  # the server answered
+                raise
+            response = await self._calls.call(create, request)
+        return CreatedTask(
+            task=decode.task(response.task, has_prompt=True), agent_token=response.agent_token
+        )
 
-    async def get_task(self, task: str) -> Task:
-        """Return a task. Raises TaskNotFound."""
-        request = tasks_pb2.GetTaskRequest(task=task)
-        return decode.task(await self._calls.call(self._opened()._tasks.GetTask, request))
+    async def get_task(self, task: str, *, view: TaskView = TaskView.FULL) -> Task:
+        """Return a task, without its prompt in the view BASIC. Raises TaskNotFound."""
+        request = tasks_pb2.GetTaskRequest(task=task, view=tasks_pb2.TaskView.ValueType(view))
+        found = await self._calls.call(self._opened()._tasks.GetTask, request)
+        return decode.task(found, has_prompt=view is not TaskView.BASIC)
 
     async def list_tasks(
-        self, *, owner: str = "", status: TaskStatus | None = None, page_size: int | None = None
+        self,
+        *,
+        owner: str = "",
+        status: TaskStatus | None = None,
+        labels: Sequence[str] = (),
+        view: TaskView = TaskView.BASIC,
+        page_size: int | None = None,
     ) -> AsyncIterator[Task]:
         """List tasks, newest first: of one owner, of one status, or all that the caller may see.
 
-        Each page (of 100 tasks, or `page_size`) is requested when it is needed.
+        `labels`: only tasks that have all of these; each is `key=value`, or `key` for any value.
+        Tasks have their prompts only in the view FULL. Each page (of 100 tasks, or `page_size`) is
+        requested when it is needed.
         """
-        request = tasks_pb2.ListTasksRequest(owner=owner, page_size=page_size or 0)
+        request = tasks_pb2.ListTasksRequest(
+            owner=owner,
+            labels=labels,
+            view=tasks_pb2.TaskView.ValueType(view),
+            page_size=page_size or 0,
+        )
         if status is not None:
             request.status = types_pb2.TaskStatus.ValueType(status)
+        await self._features.require([_LABELS] if labels else [])
         while True:
             page = await self._calls.call(self._opened()._tasks.ListTasks, request)
             for task in page.tasks:
-                yield decode.task(task)
+                yield decode.task(task, has_prompt=view is TaskView.FULL)
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
 
-    async def delete_task(self, task: str) -> None:
+    async def update_task(
+        self,
+        task: str,
+        *,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        etag: str | None = None,
+    ) -> Task:
+        """Change the display name, the labels (all of them are replaced), or both.
+
+        What is None does not change. With the `etag` of the task as you read it, an update in
+        between raises EtagMismatch:
+
+        >>> async def main() -> None:
+        ...     async with TaskLogsClient("127.0.0.1:50051") as client:
+        ...         task = await client.get_task("local/demo")
+        ...         labels = {**task.labels, "reviewed": "yes"}
+        ...         task = await client.update_task(task.id, labels=labels, etag=task.etag)
+        ...         print(dict(task.labels))
+        >>> asyncio.run(main())
+        {'reviewed': 'yes'}
+
+        Raises TaskNotFound, EtagMismatch and InvalidArgument.
+        """
+        changed = {"display_name": display_name, "labels": labels}
+        request = tasks_pb2.UpdateTaskRequest(
+            task=task,
+            display_name=display_name or "",
+            labels=labels,
+            update_mask=FieldMask(
+                paths=[key for key, value in changed.items() if value is not None]
+            ),
+            etag=etag or "",
+        )
+        updated = await self._calls.call(self._opened()._tasks.UpdateTask, request)
+        return decode.task(updated, has_prompt=True)
+
+    async def delete_task(self, task: str, *, allow_missing: bool = False) -> None:
         """Delete a task and its log permanently; its name and its token are freed at once.
 
-        Raises TaskNotFound.
+        Raises TaskNotFound, unless `allow_missing` is set.
         """
-        request = tasks_pb2.DeleteTaskRequest(task=task)
+        request = tasks_pb2.DeleteTaskRequest(task=task, allow_missing=allow_missing)
         await self._calls.call(self._opened()._tasks.DeleteTask, request)
 
     async def report_build(
@@ -298,7 +391,8 @@ class TaskLogsClient:
     ) -> Task:
         """Report on a workspace build, numbered from 1. Repeating a report is not an error.
 
-        Raises TaskNotFound, StaleReport for an older build or a step backwards, TaskStandalone.
+        Returns the task without its prompt. Raises TaskNotFound, StaleReport for an older build or
+        a step backwards, TaskStandalone.
         """
         request = tasks_pb2.ReportBuildRequest(
             task=task,
@@ -307,7 +401,7 @@ class TaskLogsClient:
             job_status=types_pb2.JobStatus.ValueType(job_status),
         )
         response = await self._calls.call(self._opened()._tasks.ReportBuild, request)
-        return decode.task(response.task)
+        return decode.task(response.task, has_prompt=False)
 
     async def report_agent(
         self,
@@ -319,8 +413,9 @@ class TaskLogsClient:
     ) -> Task:
         """Report on the agent or the task app of the latest build, or on both.
 
-        What is None does not change. Raises TaskNotFound, StaleReport for an older build,
-        BuildNotReported for a build that was not reported before, TaskStandalone, InvalidArgument.
+        What is None does not change. Returns the task without its prompt. Raises TaskNotFound,
+        StaleReport for an older build, BuildNotReported for a build that was not reported before,
+        TaskStandalone, InvalidArgument.
         """
         request = tasks_pb2.ReportAgentRequest(
             task=task,
@@ -329,13 +424,27 @@ class TaskLogsClient:
             app_health=types_pb2.AppHealth.ValueType(app_health or 0),
         )
         response = await self._calls.call(self._opened()._tasks.ReportAgent, request)
-        return decode.task(response.task)
+        return decode.task(response.task, has_prompt=False)
 
     async def rotate_agent_token(self, task: str) -> str:
         """Replace the agent's token; the old one is invalid at once. Raises TaskNotFound."""
         request = tasks_pb2.RotateAgentTokenRequest(task=task)
         response = await self._calls.call(self._opened()._tasks.RotateAgentToken, request)
         return response.agent_token
+
+    async def server_info(self) -> ServerInfo:
+        """Return the server's version, features and limits. An agent's token is accepted too.
+
+        Raises UnsupportedByServer if the server is older than 0.1.
+        """
+        request = task_logs_pb2.GetServerInfoRequest()
+        try:
+            answer = await self._calls.call(self._opened()._logs.GetServerInfo, request)
+        except UnsupportedByServer as error:
+            raise UnsupportedByServer(
+                code=error.code, message="the server is older than 0.1"
+            ) from error
+        return decode.server_info(answer)
 
     def _opened(self) -> Self:
         if self._channel is None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tasklogs import enums
 from tasklogs.client import task as records
 from tasklogs.client.entry import LogEntry
+from tasklogs.client.server_info import ServerInfo, ServerLimits
 from tasklogs.errors import AnswerUnreadable
-from tasklogs.v1 import tasks_pb2, types_pb2
+from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 
 _NANOS = 1_000_000_000
 
@@ -32,15 +34,15 @@ def entry(message: types_pb2.TaskLogEntry) -> LogEntry:
     )
 
 
-def task(message: tasks_pb2.Task) -> records.Task:
-    """Return a task. Raises AnswerUnreadable."""
+def task(message: tasks_pb2.Task, *, has_prompt: bool) -> records.Task:
+    """Return a task. `has_prompt`: the prompt was asked for. Raises AnswerUnreadable."""
     log = message.log
     return records.Task(
         id=message.id,
         owner=message.owner,
         name=message.name,
         display_name=message.display_name,
-        prompt=message.prompt,
+        prompt=message.prompt if has_prompt else None,
         standalone=message.standalone,
         created_at=_datetime(message.created_at),
         status=enums.TaskStatus(message.status),
@@ -53,6 +55,26 @@ def task(message: tasks_pb2.Task) -> records.Task:
             snapshot_at=moment(log, "snapshot_at"),
         ),
         agent_connected=message.agent_connected,
+        labels=dict(message.labels),
+        etag=message.etag,
+    )
+
+
+def server_info(message: task_logs_pb2.GetServerInfoResponse) -> ServerInfo:
+    """Return what a server is."""
+    limits = message.limits
+    return ServerInfo(
+        version=message.version,
+        features=frozenset(message.features),
+        entry_types=tuple(map(enums.TaskLogType, message.entry_types)),
+        limits=ServerLimits(
+            message_bytes=limits.message_bytes,
+            entry_bytes=limits.entry_bytes,
+            page_entries=limits.page_entries,
+            page_tasks=limits.page_tasks,
+            upload_bytes=limits.upload_bytes,
+            default_deadline=_length(limits.default_deadline),
+        ),
     )
 
 
@@ -87,6 +109,15 @@ def moment(message: Message, field: str) -> datetime | None:
 def nanoseconds(time: Timestamp) -> int:
     """Return nanoseconds since 1970."""
     return time.seconds * _NANOS + time.nanos
+
+
+def _length(duration: Duration) -> timedelta:
+    try:
+        return duration.ToTimedelta()
+    except (ValueError, OverflowError):
+        raise AnswerUnreadable(
+            code=grpc.StatusCode.INTERNAL, message="the response has an impossible duration"
+        ) from None
 
 
 def _datetime(timestamp: Timestamp) -> datetime:

@@ -23,6 +23,8 @@ class StatusChanged:
     cursor: str
     status: TaskStatus
     detail: StatusDetail
+    task_id: str | None = None
+    """The task's UUID in the first event, else None. Names are reused, and UUIDs are not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -48,6 +48,16 @@ _PASSING = frozenset(
     }
 )
 """Codes that do not end a running follow."""
+_DEFAULT_PROGRESS_INTERVAL = timedelta(seconds=15)
+_SILENCE_MARGIN = timedelta(seconds=10)
+"""For the network, and for a server that is late because it is overloaded."""
+
+
+def _silence_of(request: task_logs_pb2.FollowTaskLogsRequest) -> timedelta:
+    """Return how long a stream may bring nothing."""
+    if request.HasField("progress_interval"):
+        return request.progress_interval.ToTimedelta() + _SILENCE_MARGIN
+    return _DEFAULT_PROGRESS_INTERVAL + _SILENCE_MARGIN
 
 
 class Follow:
@@ -66,6 +76,7 @@ class Follow:
         credentials: Credentials,
         waits: ReconnectWaits,
         *,
+        require: Callable[[], Awaitable[None]],
         progress: bool,
         connect_timeout: timedelta | None,
         on_reconnect: OnReconnect | None,
@@ -74,6 +85,9 @@ class Follow:
         self._request = request
         self._credentials = credentials
         self._backoff = Backoff(waits, random.Random())
+        self._require: Callable[[], Awaitable[None]] | None = require
+        """Raises if the server lacks what the request needs. Called once."""
+        self._silence_seconds = _silence_of(request).total_seconds()
         self._progress = progress
         self._connect_timeout = connect_timeout
         self._on_reconnect = on_reconnect
@@ -195,6 +209,9 @@ class Follow:
             request.deltas = False
         if self._snapshot_only:
             request.source = task_logs_pb2.LOG_SOURCE_SNAPSHOT
+        if self._require is not None:
+            await self._require()
+            self._require = None
         metadata = await self._credentials.metadata()
         self._assembly.stream_opened()
         self._messages = 0
@@ -216,8 +233,18 @@ class Follow:
 
     async def _read(self) -> Response:
         assert self._stream is not None
-        with parsed_rpc_errors():
-            message: object = readable(await self._stream.read())
+        # Keepalive tests the connection to the next proxy. This tests the way to the server, once
+        # the stream has shown that there is one.
+        silence = asyncio.timeout(self._silence_seconds if self._messages else None)
+        try:
+            with parsed_rpc_errors():
+                async with silence:
+                    message: object = readable(await self._stream.read())
+        except TimeoutError:
+            if not silence.expired():
+                raise
+            what = f"the stream brought nothing for {self._silence_seconds:g} s"
+            raise Unavailable(code=grpc.StatusCode.UNAVAILABLE, message=what) from None
         # At the end it is EOF, which the stubs' types leave out.
         if not isinstance(message, Response):
             raise Unavailable(

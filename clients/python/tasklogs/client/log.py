@@ -20,6 +20,9 @@ class TaskLog:
     page were evicted in the meantime.
     """
 
+    task_id: str
+    """The task's UUID. After a task is deleted, another one may get its name, but never its UUID.
+    Empty if the server is older than 0.1."""
     snapshot: bool
     """True: the stored log, of `snapshot_at`. False: the log was brought up to date first."""
     snapshot_at: datetime | None
@@ -28,7 +31,7 @@ class TaskLog:
     epoch: int
     """The epoch of the entries, from 1; 0 if nothing was ever stored."""
     revision: int
-    """The task's revision: the number of its committed changes."""
+    """The task's revision. It grows with each committed change."""
     first_id: int | None
     """The id of the oldest stored entry of the epoch; None if it has none."""
     cursor: str
@@ -39,6 +42,7 @@ class TaskLog:
         first: task_logs_pb2.GetTaskLogsResponse,
         next_page: Callable[[str], Awaitable[task_logs_pb2.GetTaskLogsResponse]],
     ) -> None:
+        self.task_id = first.task_id
         self.snapshot = first.snapshot
         self.snapshot_at = decode.moment(first, "snapshot_at")
         self.status = TaskStatus(first.status)

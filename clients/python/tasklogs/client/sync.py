@@ -60,6 +60,7 @@ class SyncTaskLog:
     def __init__(self, thread: LoopThread, log: TaskLog) -> None:
         self._thread = thread
         self._log = log
+        self.task_id = log.task_id
         self.snapshot = log.snapshot
         self.snapshot_at = log.snapshot_at
         self.status = log.status
@@ -196,6 +197,9 @@ class SyncTaskLogsClient:
     list_tasks = _derived(TaskLogsClient.list_tasks, _iterate, returns="Iterator[Task]")
     """List tasks, newest first."""
 
+    update_task = _derived(TaskLogsClient.update_task, LoopThread.run)
+    """Change the display name or the labels."""
+
     delete_task = _derived(TaskLogsClient.delete_task, LoopThread.run)
     """Delete a task and its log permanently."""
 
@@ -207,3 +211,6 @@ class SyncTaskLogsClient:
 
     rotate_agent_token = _derived(TaskLogsClient.rotate_agent_token, LoopThread.run)
     """Replace the agent's token."""
+
+    server_info = _derived(TaskLogsClient.server_info, LoopThread.run)
+    """Return the server's version, features and limits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -61,19 +62,25 @@ class LogSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One unit of agent work. `id` is a UUID; `created_at` is in UTC."""
+    """One unit of agent work. `id` is a UUID; `created_at` is in UTC.
+
+    `prompt` is None if the call did not ask for it. `etag` names this state of `display_name` and
+    `labels`, for `update_task`.
+    """
 
     id: str
     owner: str
     name: str
     display_name: str
-    prompt: str
+    prompt: str | None
     standalone: bool
     created_at: datetime
     status: TaskStatus
     status_detail: StatusDetail
     log: LogSummary
     agent_connected: bool
+    labels: Mapping[str, str] = field(hash=False)
+    etag: str
 
     @property
     def full_name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from tasklogs.log.delta import Delta, DeltaError, check, joined_pieces
+from tasklogs.log.delta import Delta, DeltaError, check, put, replacement
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 
 
@@ -45,26 +45,19 @@ class Content:
         """
         data = self.data
         check(data, delta, limit_bytes=limit_bytes)
-        first = delta.pieces[0]
-        # The bytes before this one stay where they are.
-        keep = first.length if first.start == 0 else 0
-        added = first.text if delta.is_prefix else self._after(keep, delta)
-        found = self._checksum(keep, added, is_wanted=crc32 is not None)
+        keep, added = replacement(data, delta)
+        found = None
+        if crc32 is not None or self._crc32 is not None:
+            found = self._checksum(keep, added, is_wanted=crc32 is not None)
         if crc32 is not None and found != crc32:
             raise WrongChecksum("has a result with another checksum")
-        del data[keep:]
-        data += added
+        put(data, keep, added)
         self._crc32 = found
 
     def patch_unchecked(self, delta: Delta, crc32: int) -> None:
         """Apply `delta`, for which `crc32` was checked before. Raises DeltaError."""
         self.patch(delta)
         self._crc32 = crc32
-
-    def _after(self, keep: int, delta: Delta) -> bytes:
-        first, *others = delta.pieces
-        rest = others if keep else delta.pieces
-        return (first.text if keep else b"") + joined_pieces(self.data, rest)
 
     def _checksum(self, keep: int, added: bytes, *, is_wanted: bool) -> int | None:
         if keep == len(self.data):

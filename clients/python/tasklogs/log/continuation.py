@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasklogs.log import digest
@@ -82,17 +82,24 @@ class Verdict(enum.Enum):
     """It is another conversation."""
 
 
-def compare(entries: Sequence[Entry], stored: Position, *, restarted: bool) -> Verdict:
+def compare(
+    entries: Sequence[Entry],
+    stored: Position,
+    *,
+    restarted: bool,
+    seal_all: Callable[[Sequence[Entry]], bytes] = digest.seal_all,
+) -> Verdict:
     """Decide how the task app's whole list relates to the stored epoch.
 
     `restarted`: whether the task app may have restarted since it showed the stored tail. If it has
     not, it may rewrite its tail (a terminal that redraws) and withdraw it. If it has, it may show
-    an older saved state, which must not be taken for a continuation.
+    an older saved state, which must not be taken for a continuation. `seal_all` returns the digest
+    of entries, for a caller that knows it already.
     """
     if stored.epoch == 0:
         return Verdict.OPENS_EPOCH
     sealed = stored.sealed
-    if len(entries) < sealed or digest.seal_all(entries[:sealed]) != stored.digest:
+    if len(entries) < sealed or seal_all(entries[:sealed]) != stored.digest:
         return Verdict.OPENS_EPOCH
     tail = stored.tail
     if tail is None:

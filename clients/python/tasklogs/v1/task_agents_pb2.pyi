@@ -30,17 +30,17 @@ class _SnapshotFormat:
 class _SnapshotFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SnapshotFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SNAPSHOT_FORMAT_UNSPECIFIED: _SnapshotFormat.ValueType  # 0
-    """Not valid."""
+    """Not set. The server refuses it."""
     SNAPSHOT_FORMAT_AGENTAPI: _SnapshotFormat.ValueType  # 1
     """`data` is the unchanged body of AgentAPI's `GET /messages`."""
     SNAPSHOT_FORMAT_ENTRIES: _SnapshotFormat.ValueType  # 2
     """The conversation is in `entries`."""
 
 class SnapshotFormat(_SnapshotFormat, metaclass=_SnapshotFormatEnumTypeWrapper):
-    """The form in which an upload has the conversation."""
+    """The format of an uploaded conversation."""
 
 SNAPSHOT_FORMAT_UNSPECIFIED: SnapshotFormat.ValueType  # 0
-"""Not valid."""
+"""Not set. The server refuses it."""
 SNAPSHOT_FORMAT_AGENTAPI: SnapshotFormat.ValueType  # 1
 """`data` is the unchanged body of AgentAPI's `GET /messages`."""
 SNAPSHOT_FORMAT_ENTRIES: SnapshotFormat.ValueType  # 2
@@ -49,7 +49,10 @@ Global___SnapshotFormat: _TypeAlias = SnapshotFormat  # noqa: Y015
 
 @_typing.final
 class AgentMessage(_message.Message):
-    """A message from the agent."""
+    """A message from the agent. The server drops fields that it does not know if they are inside a part
+    that it knows. So an agent sends without asking only what the server may lose. It sends all else
+    only if Welcome names it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -69,7 +72,7 @@ class AgentMessage(_message.Message):
 
     @_builtins.property
     def state(self) -> Global___StateReport:
-        """What the agent knows about itself and the task app."""
+        """The state of the workspace agent and the task app."""
 
     @_builtins.property
     def sync_done(self) -> Global___SyncDone:
@@ -120,15 +123,15 @@ class ServerMessage(_message.Message):
 
     @_builtins.property
     def ack(self) -> Global___Ack:
-        """Appends are committed."""
+        """LogAppends are committed."""
 
     @_builtins.property
     def sync(self) -> Global___Sync:
-        """Bring the store up to date."""
+        """Bring the stored log up to date."""
 
     @_builtins.property
     def report_state(self) -> Global___ReportState:
-        """Report lifecycle and health again."""
+        """Report the state again."""
 
     @_builtins.property
     def drain(self) -> Global___Drain:
@@ -168,13 +171,13 @@ class Hello(_message.Message):
     task_app: _builtins.str
     """The kind of task app that the agent reads, for example `agentapi`."""
     build_number: _builtins.int
-    """The workspace build that the agent belongs to. Unset: the latest START build, including builds
-    that start later.
+    """The workspace build that the agent belongs to. If a newer build starts, the server ends the
+    stream. Unset: the agent always belongs to the latest START build.
     """
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of what the agent understands and this file does not have. docs/agent-stream.md lists
-        them. The server ignores names that it does not know.
+        """Names of parts of the protocol that this file does not have and the agent understands.
+        docs/agent-stream.md lists them. The server ignores names that it does not know.
         """
 
     def __init__(
@@ -197,10 +200,11 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class LogAppend(_message.Message):
-    """A change of the log. The server applies the fields in their order: the append opens an epoch, or
-    withdraws the tail, or changes the tail's content. Then it adds whole entries. The tail is the
-    last entry of the epoch. All entries before it are sealed: an append cannot change them. The
-    server refuses an append that has none of these parts with INVALID_ARGUMENT (`UNSUPPORTED`).
+    """A change of the log. It may open an epoch, withdraw the tail, or change the tail's content. After
+    that it may add whole entries. The tail is the last entry of the epoch, as long as it may change.
+    An entry before the tail is sealed: no LogAppend can change it. After a withdrawal there is no
+    tail until the next entry, because the entry before the withdrawn one stays sealed. The server
+    refuses a LogAppend that has none of these parts with INVALID_ARGUMENT (`UNSUPPORTED`).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -212,14 +216,14 @@ class LogAppend(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     WAITED_MS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Starts at 1 and grows by 1 with each append of the stream."""
+    """Starts at 1 and grows by 1 with each LogAppend of the stream."""
     open_epoch: _builtins.bool
-    """The entries open the next epoch. Required for a task's first entries too."""
+    """The entries begin the next epoch. Required also for a task's first entries."""
     withdraw_tail: _builtins.bool
     """Removes the tail from the conversation."""
     waited_ms: _builtins.int
-    """How long the agent held the oldest of these changes before it sent them, in milliseconds by its
-    own clock. Used for the server's metrics only.
+    """How long the agent held the oldest of these changes before it sent them, in milliseconds of its
+    own clock. The server uses it only for metrics.
     """
     @_builtins.property
     def tail(self) -> Global___TailDelta:
@@ -227,7 +231,7 @@ class LogAppend(_message.Message):
 
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """In the order of ids. The first entry may have the tail's id and then replaces the tail. Every
+        """In the order of ids. The first entry may have the tail's id: then it replaces the tail. Every
         other entry has a higher id than the entry before it. Leave `revision` unset. At most 50,000
         entries, each with at most 1 MiB of content.
         """
@@ -252,8 +256,8 @@ Global___LogAppend: _TypeAlias = LogAppend  # noqa: Y015
 
 @_typing.final
 class TailDelta(_message.Message):
-    """A change of the tail's content. The base is the content that the tail has after the session's
-    previous message for it, acknowledged or not.
+    """A change of the tail's content. The base is the tail's content after all earlier LogAppends of
+    this stream, whether or not they are acknowledged.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -269,7 +273,7 @@ class TailDelta(_message.Message):
 
     @_builtins.property
     def content(self) -> _types_pb2.ContentDelta:
-        """Pieces of the base, and texts."""
+        """Ranges of the base, and texts."""
 
     def __init__(
         self,
@@ -290,7 +294,9 @@ Global___TailDelta: _TypeAlias = TailDelta  # noqa: Y015
 
 @_typing.final
 class StateReport(_message.Message):
-    """What the agent knows about itself and about the task app."""
+    """The state of the workspace agent and the task app. `tasklogs agent` always reports READY as the
+    lifecycle.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -316,8 +322,8 @@ Global___StateReport: _TypeAlias = StateReport  # noqa: Y015
 
 @_typing.final
 class SyncDone(_message.Message):
-    """The agent read the task app after the Sync arrived. Before this message, it sent every append
-    that the store needs to be up to date.
+    """A sync succeeded. The agent read the task app after the Sync arrived, and has sent everything
+    that it read and the stored log lacked.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -340,7 +346,7 @@ Global___SyncDone: _TypeAlias = SyncDone  # noqa: Y015
 
 @_typing.final
 class SyncFailed(_message.Message):
-    """The agent could not read the task app."""
+    """A sync failed: the agent could not read the task app."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -366,8 +372,8 @@ Global___SyncFailed: _TypeAlias = SyncFailed  # noqa: Y015
 
 @_typing.final
 class Goodbye(_message.Message):
-    """The agent ends the stream gracefully. The server closes the stream after it has committed every
-    earlier append.
+    """The agent ends the stream. The server closes the stream after it has committed every earlier
+    LogAppend.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -379,21 +385,25 @@ class Goodbye(_message.Message):
     class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Goodbye._Reason.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         REASON_UNSPECIFIED: Goodbye._Reason.ValueType  # 0
-        """No reason. Counts as STOPPING."""
+        """Not set. Counts as STOPPING."""
         REASON_PAUSING: Goodbye._Reason.ValueType  # 1
-        """The workspace is being paused or stopped."""
+        """The workspace is being paused or stopped. A standalone task becomes PAUSED."""
         REASON_STOPPING: Goodbye._Reason.ValueType  # 2
-        """Only the agent stops. A standalone task's lease starts."""
+        """Only the agent stops. A standalone task stays ACTIVE for the server's lease (30 s by
+        default). If no agent connects meanwhile, it becomes UNKNOWN.
+        """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why the agent leaves."""
 
     REASON_UNSPECIFIED: Goodbye.Reason.ValueType  # 0
-    """No reason. Counts as STOPPING."""
+    """Not set. Counts as STOPPING."""
     REASON_PAUSING: Goodbye.Reason.ValueType  # 1
-    """The workspace is being paused or stopped."""
+    """The workspace is being paused or stopped. A standalone task becomes PAUSED."""
     REASON_STOPPING: Goodbye.Reason.ValueType  # 2
-    """Only the agent stops. A standalone task's lease starts."""
+    """Only the agent stops. A standalone task stays ACTIVE for the server's lease (30 s by
+    default). If no agent connects meanwhile, it becomes UNKNOWN.
+    """
 
     REASON_FIELD_NUMBER: _builtins.int
     reason: Global___Goodbye.Reason.ValueType
@@ -419,7 +429,7 @@ class Welcome(_message.Message):
 
     @_typing.final
     class Limits(_message.Message):
-        """Limits that the server asks the agent to keep."""
+        """Limits that the agent must keep."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -427,11 +437,15 @@ class Welcome(_message.Message):
         APPEND_BYTES_FIELD_NUMBER: _builtins.int
         ENTRY_BYTES_FIELD_NUMBER: _builtins.int
         window_bytes: _builtins.int
-        """Maximum unacknowledged bytes of appends. Past this the server stops reading the stream."""
+        """Maximum bytes of LogAppends that are not acknowledged yet. While there are more, the server
+        does not read the stream.
+        """
         append_bytes: _builtins.int
-        """Maximum size of one LogAppend."""
+        """Maximum bytes of one LogAppend. The server does not check this limit. It refuses a message
+        that is larger than TASKLOGS_MESSAGE_BYTES.
+        """
         entry_bytes: _builtins.int
-        """Maximum size of one entry's content. The agent drops the front of longer content."""
+        """Maximum bytes of one entry's content. The agent removes the beginning of longer content."""
         def __init__(
             self,
             *,
@@ -511,19 +525,22 @@ class Welcome(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     ENTRY_TYPES_FIELD_NUMBER: _builtins.int
     session: _builtins.int
-    """This session's fence. Each later session of the task has a higher one."""
+    """The number of this session, its fence. Each later session of the task has a higher number."""
     epoch: _builtins.int
-    """The current epoch. 0 if nothing was ever stored."""
+    """The current epoch. 0 if no entry was ever stored."""
     entries: _builtins.int
-    """Number of entries in the epoch, including the tail and evicted entries."""
+    """Number of entries of the epoch, including the tail and evicted entries. (Task.Log.entries does
+    not include evicted entries.)
+    """
     revision: _builtins.int
     """The task's revision, as in GetTaskLogsResponse."""
     digest: _builtins.bytes
     """The running digest over the sealed entries (all but the tail): d_0 is 32 zero bytes, d_k =
     SHA-256(d_(k-1) || id || type || time || SHA-256(content) || names). The id is an int32, the
     type one byte, the time an int64 of seconds and an int32 of nanoseconds, all big-endian.
-    `names` has, for each of `source_id`, `name` and `call_id` that is not empty, in this order: the
-    number of the field in TaskLogEntry as one byte, its length in bytes as an int32, its bytes.
+    `names` has three parts, in this order: one for each of `source_id`, `name` and `call_id`. An
+    empty field has no part. A part is the number of the field in TaskLogEntry as one byte, the
+    field's length in bytes as an int32, and the field's bytes.
     """
     @_builtins.property
     def limits(self) -> Global___Welcome.Limits:
@@ -535,13 +552,15 @@ class Welcome(_message.Message):
 
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of what this server understands beyond the required parts. docs/agent-stream.md lists
-        them. An agent uses such a part only if it is named here.
+        """Names of the optional parts of the protocol that this server understands. docs/agent-stream.md
+        lists them. An agent uses an optional part only if it is named here.
         """
 
     @_builtins.property
     def entry_types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskLogType.ValueType]:
-        """The types of entries that the server stores. An agent sends no others. Empty: INPUT and OUTPUT."""
+        """The types of entries that the server stores. An agent sends no other types. Empty: INPUT and
+        OUTPUT.
+        """
 
     def __init__(
         self,
@@ -566,13 +585,13 @@ Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
 class Ack(_message.Message):
-    """Every append up to this sequence number is committed."""
+    """Every LogAppend up to this sequence number is committed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """The last committed append."""
+    """The sequence number of the last committed LogAppend."""
     def __init__(
         self,
         *,
@@ -588,8 +607,8 @@ Global___Ack: _TypeAlias = Ack  # noqa: Y015
 
 @_typing.final
 class Sync(_message.Message):
-    """Asks the agent to bring the store up to date with the task app now. The agent answers with
-    SyncDone or SyncFailed of the same id, after the appends that the answer depends on.
+    """Asks the agent to read the task app now and to send what the stored log lacks. After that, the
+    agent responds with SyncDone or SyncFailed of the same id.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -597,7 +616,7 @@ class Sync(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """The answer has the same id."""
+    """The agent's response has the same id."""
     traceparent: _builtins.str
     """The trace that the sync belongs to (W3C Trace Context). Empty if it is not traced."""
     def __init__(
@@ -616,7 +635,7 @@ Global___Sync: _TypeAlias = Sync  # noqa: Y015
 
 @_typing.final
 class ReportState(_message.Message):
-    """Asks the agent to report lifecycle and health again."""
+    """Asks the agent to send a StateReport again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -633,7 +652,7 @@ Global___ReportState: _TypeAlias = ReportState  # noqa: Y015
 
 @_typing.final
 class Drain(_message.Message):
-    """The server shuts down. Reconnect, to another server if there is one."""
+    """The server is shutting down. Reconnect, to another server if there is one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -665,14 +684,17 @@ class UploadLogSnapshotRequest(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     format: Global___SnapshotFormat.ValueType
-    """Which of the other fields has the conversation."""
+    """Which of the other fields has the conversation. Leave the other one unset."""
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
         """The body of AgentAPI's `GET /messages`."""
 
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """All entries of the conversation, in the order of ids. Leave `revision` unset."""
+        """All entries of the conversation, in the order of ids. At most 50,000, each with at most 1 MiB
+        of content: the sender drops the front of longer content, and says so in `dropped_bytes`.
+        Leave `revision` unset.
+        """
 
     def __init__(
         self,
@@ -724,18 +746,24 @@ class UploadLogSnapshotInPartsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    last: _builtins.bool
+    """Set in the last message, and only there. A stream that breaks looks like one that ends: without
+    this the server stores nothing.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """In the order of ids, over all messages. Leave `revision` unset."""
+        """In the order of ids, over all messages. As in UploadLogSnapshotRequest otherwise."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[_types_pb2.TaskLogEntry] | None = ...,
+        last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "last", b"last"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,54 +13,64 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TaskAgentsStub:
-    """TaskAgents receives logs from agents. Each call carries the task's agent token as
+    """TaskAgents receives logs from TaskLogs agents. A TaskLogs agent (below: the agent) reads a task
+    app and sends its conversation. Each call carries the task's agent token as
     `authorization: Bearer ...`. The token names the task.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_task_agents_pb2.AgentMessage, _task_agents_pb2.ServerMessage]
-    """The agent stream. The agent sends Hello. The server answers with Welcome, which describes the
-    stored log. Then the agent sends appends with the entries that the store lacks. The server
-    sends an Ack after the commit, never before.
+    """The agent stream. The agent sends Hello. The server responds with Welcome, which describes the
+    stored log: the session is now open. Then the agent sends LogAppends with everything that the
+    stored log lacks. The server commits each LogAppend and then sends an Ack, never before.
 
     The stream ends with one of these:
 
-    - ABORTED (`SESSION_SUPERSEDED`): another stream of the task took over.
-    - ABORTED (`SESSION_LOST`): the store changed under this session, or the result of a commit is
-      unknown. Open a new stream and start again from its Welcome.
-    - FAILED_PRECONDITION (`STALE_REPORT`): a newer build has started.
+    - ABORTED (`SESSION_SUPERSEDED`): another agent stream of the same task was opened.
+    - ABORTED (`SESSION_LOST`): the stored log is not in the state in which this session left it,
+      or the result of a commit is unknown. Open a new stream and start again from its Welcome.
+    - FAILED_PRECONDITION (`STALE_REPORT`): a newer build than `Hello.build_number` has started.
     - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
     - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`): the token is missing or not valid, or was
       rotated.
     - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: too many agents connect at once,
       this agent connected too often, or the task opened too many epochs.
     - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
-      and none of it is old enough to be evicted. Acknowledged appends are stored.
-    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: an append has too many entries, or
+      and no entry is old enough to be evicted. Acknowledged entries stay stored.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: a LogAppend has too many entries, or
       an entry is too long.
     - INVALID_ARGUMENT (`PROTOCOL_VIOLATION`, `INVALID_FIELDS`): a message violates the protocol.
-    - INVALID_ARGUMENT (`UNSUPPORTED`): a message has nothing that this server knows, or an entry
-      of a type that Welcome does not name. Nothing of that message is stored.
-    - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: the store refuses this task's rows and accepts
-      those of others.
+    - INVALID_ARGUMENT (`UNSUPPORTED`): a message has no part that this server knows, or has an
+      entry of a type that Welcome does not name. The server stores nothing of that message.
+    - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: Postgres refuses the rows of this task, but
+      accepts those of other tasks.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
-    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or
-      the server drains.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, or the
+      server is shutting down.
     """
     UploadLogSnapshot: _aio.UnaryUnaryMultiCallable[_task_agents_pb2.UploadLogSnapshotRequest, _task_agents_pb2.UploadLogSnapshotResponse]
-    """Stores a whole conversation at once, for agents that cannot keep a stream open. The rules for
-    epochs are the same as in the stream. A conversation that is a prefix of the stored log changes
-    nothing. The call fails with FAILED_PRECONDITION (`SESSION_OPEN`) while an agent stream of the
-    task is open.
+    """Stores a whole conversation at once, for agents that cannot keep a stream open. If the
+    conversation continues the current epoch, the server stores what is new. If it is an earlier
+    state of that epoch, the call changes nothing. Otherwise it opens the next epoch. While an
+    agent stream of the task is open, the call fails with FAILED_PRECONDITION (`SESSION_OPEN`).
     """
     UploadLogSnapshotInParts: _aio.StreamUnaryMultiCallable[_task_agents_pb2.UploadLogSnapshotInPartsRequest, _task_agents_pb2.UploadLogSnapshotInPartsResponse]
-    """UploadLogSnapshot for a conversation that is larger than one message may be. The messages have
-    the entries, in order. The server stores them together, at the end of the stream, or not at
-    all.
+    """Does the same as UploadLogSnapshot, for a conversation that is too large for one message. The
+    messages have the entries, in order. The server stores all of them after the last message, or
+    none. Repeating a finished upload changes nothing. In addition to the errors of
+    UploadLogSnapshot, the call fails with one of these:
+
+    - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than
+      64 MiB of content, or more than 100,000 entries.
+    - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: another upload of the task is under
+      way, or the server receives as many uploads as it can.
+    - DEADLINE_EXCEEDED: the next message, or the whole conversation, did not arrive in time.
     """
 
 class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
-    """TaskAgents receives logs from agents. Each call carries the task's agent token as
+    """TaskAgents receives logs from TaskLogs agents. A TaskLogs agent (below: the agent) reads a task
+    app and sends its conversation. Each call carries the task's agent token as
     `authorization: Bearer ...`. The token names the task.
     """
 
@@ -70,33 +80,33 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_task_agents_pb2.AgentMessage],
         context: _aio.ServicerContext[_abc.AsyncIterator[_task_agents_pb2.AgentMessage], _abc.AsyncIterator[_task_agents_pb2.ServerMessage]],
     ) -> _abc.AsyncIterator[_task_agents_pb2.ServerMessage]:
-        """The agent stream. The agent sends Hello. The server answers with Welcome, which describes the
-        stored log. Then the agent sends appends with the entries that the store lacks. The server
-        sends an Ack after the commit, never before.
+        """The agent stream. The agent sends Hello. The server responds with Welcome, which describes the
+        stored log: the session is now open. Then the agent sends LogAppends with everything that the
+        stored log lacks. The server commits each LogAppend and then sends an Ack, never before.
 
         The stream ends with one of these:
 
-        - ABORTED (`SESSION_SUPERSEDED`): another stream of the task took over.
-        - ABORTED (`SESSION_LOST`): the store changed under this session, or the result of a commit is
-          unknown. Open a new stream and start again from its Welcome.
-        - FAILED_PRECONDITION (`STALE_REPORT`): a newer build has started.
+        - ABORTED (`SESSION_SUPERSEDED`): another agent stream of the same task was opened.
+        - ABORTED (`SESSION_LOST`): the stored log is not in the state in which this session left it,
+          or the result of a commit is unknown. Open a new stream and start again from its Welcome.
+        - FAILED_PRECONDITION (`STALE_REPORT`): a newer build than `Hello.build_number` has started.
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
         - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`): the token is missing or not valid, or was
           rotated.
         - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: too many agents connect at once,
           this agent connected too often, or the task opened too many epochs.
         - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
-          and none of it is old enough to be evicted. Acknowledged appends are stored.
-        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: an append has too many entries, or
+          and no entry is old enough to be evicted. Acknowledged entries stay stored.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: a LogAppend has too many entries, or
           an entry is too long.
         - INVALID_ARGUMENT (`PROTOCOL_VIOLATION`, `INVALID_FIELDS`): a message violates the protocol.
-        - INVALID_ARGUMENT (`UNSUPPORTED`): a message has nothing that this server knows, or an entry
-          of a type that Welcome does not name. Nothing of that message is stored.
-        - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: the store refuses this task's rows and accepts
-          those of others.
+        - INVALID_ARGUMENT (`UNSUPPORTED`): a message has no part that this server knows, or has an
+          entry of a type that Welcome does not name. The server stores nothing of that message.
+        - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: Postgres refuses the rows of this task, but
+          accepts those of other tasks.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
-        - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or
-          the server drains.
+        - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, or the
+          server is shutting down.
         """
 
     @_abc_1.abstractmethod
@@ -105,10 +115,10 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         request: _task_agents_pb2.UploadLogSnapshotRequest,
         context: _aio.ServicerContext[_task_agents_pb2.UploadLogSnapshotRequest, _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotResponse]],
     ) -> _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotResponse]:
-        """Stores a whole conversation at once, for agents that cannot keep a stream open. The rules for
-        epochs are the same as in the stream. A conversation that is a prefix of the stored log changes
-        nothing. The call fails with FAILED_PRECONDITION (`SESSION_OPEN`) while an agent stream of the
-        task is open.
+        """Stores a whole conversation at once, for agents that cannot keep a stream open. If the
+        conversation continues the current epoch, the server stores what is new. If it is an earlier
+        state of that epoch, the call changes nothing. Otherwise it opens the next epoch. While an
+        agent stream of the task is open, the call fails with FAILED_PRECONDITION (`SESSION_OPEN`).
         """
 
     @_abc_1.abstractmethod
@@ -117,9 +127,17 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_task_agents_pb2.UploadLogSnapshotInPartsRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_task_agents_pb2.UploadLogSnapshotInPartsRequest], _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotInPartsResponse]],
     ) -> _abc.Awaitable[_task_agents_pb2.UploadLogSnapshotInPartsResponse]:
-        """UploadLogSnapshot for a conversation that is larger than one message may be. The messages have
-        the entries, in order. The server stores them together, at the end of the stream, or not at
-        all.
+        """Does the same as UploadLogSnapshot, for a conversation that is too large for one message. The
+        messages have the entries, in order. The server stores all of them after the last message, or
+        none. Repeating a finished upload changes nothing. In addition to the errors of
+        UploadLogSnapshot, the call fails with one of these:
+
+        - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than
+          64 MiB of content, or more than 100,000 entries.
+        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: another upload of the task is under
+          way, or the server receives as many uploads as it can.
+        - DEADLINE_EXCEEDED: the next message, or the whole conversation, did not arrive in time.
         """
 
 def add_TaskAgentsServicer_to_server(servicer: TaskAgentsServicer, server: _aio.Server) -> None: ...

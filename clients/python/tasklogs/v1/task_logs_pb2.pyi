@@ -29,25 +29,25 @@ class _LogSource:
 class _LogSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogSource.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LOG_SOURCE_UNSPECIFIED: _LogSource.ValueType  # 0
-    """The task's status decides."""
+    """The task's status decides: see TaskLogs."""
     LOG_SOURCE_LIVE: _LogSource.ValueType  # 1
-    """The log, brought up to date with the task app for this call. If the server cannot bring it up
-    to date, the read fails.
+    """The log, brought up to date with the task app. If the server cannot bring it up to date, the
+    read fails.
     """
     LOG_SOURCE_SNAPSHOT: _LogSource.ValueType  # 2
-    """The stored log, whatever the status."""
+    """The stored log as it is. Every status allows it."""
 
 class LogSource(_LogSource, metaclass=_LogSourceEnumTypeWrapper):
-    """Where a read takes the log from."""
+    """Whether a read brings the stored log up to date first."""
 
 LOG_SOURCE_UNSPECIFIED: LogSource.ValueType  # 0
-"""The task's status decides."""
+"""The task's status decides: see TaskLogs."""
 LOG_SOURCE_LIVE: LogSource.ValueType  # 1
-"""The log, brought up to date with the task app for this call. If the server cannot bring it up
-to date, the read fails.
+"""The log, brought up to date with the task app. If the server cannot bring it up to date, the
+read fails.
 """
 LOG_SOURCE_SNAPSHOT: LogSource.ValueType  # 2
-"""The stored log, whatever the status."""
+"""The stored log as it is. Every status allows it."""
 Global___LogSource: _TypeAlias = LogSource  # noqa: Y015
 
 @_typing.final
@@ -67,26 +67,30 @@ class GetTaskLogsRequest(_message.Message):
     task: _builtins.str
     """The task: a UUID, or `owner/name`."""
     source: Global___LogSource.ValueType
-    """Where to take the log from."""
+    """Whether to bring the stored log up to date first."""
     tail: _builtins.int
-    """Only the last N entries of the epoch, counted among those that `types` selects. Unset: all. 0:
-    none, to read the status only.
+    """Only the last N entries of the epoch. With `types`, the last N of those types. Unset: all
+    entries. 0: no entries, only the other fields of the response. The read of an ACTIVE task syncs
+    also if `tail` is 0, unless `source` is SNAPSHOT.
     """
     page_size: _builtins.int
     """Maximum number of entries on a page (AIP-158). Unset, 0 or above 1000: 1000. A page also ends
     at about 1 MB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page. All other arguments except `page_size` must be the same
-    as for that page.
+    """`next_page_token` of the previous page. All other fields except `page_size` must be the same as
+    in the request for that page.
     """
     epoch: _builtins.int
-    """The epoch to read, from 1. Unset: the current epoch. An earlier epoch is read from the store.
-    If all entries of the epoch were evicted, the read fails with OUT_OF_RANGE (`CURSOR_EXPIRED`).
+    """The epoch to read, from 1. Unset: the current epoch. An earlier epoch never changes, so the
+    server reads it without a sync. If all entries of the epoch were evicted, the read fails with
+    OUT_OF_RANGE (`CURSOR_EXPIRED`).
     """
     @_builtins.property
     def max_staleness(self) -> _duration_pb2.Duration:
-        """If the last sync began at most this long ago, the server makes no new sync."""
+        """If the last successful sync of the connected agent began at most this long ago, the server
+        makes no new sync. The response then has `snapshot` false, as after a sync.
+        """
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskLogType.ValueType]:
@@ -136,40 +140,42 @@ class GetTaskLogsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bool
-    """True: the stored log, as of `snapshot_at`. False: the log was brought up to date with the task
-    app for this call. Always set.
+    """True: the server read the stored log without a sync. False: a sync brought the log up to date,
+    either for this call or recently enough for `max_staleness`. Always set.
     """
     status: _types_pb2.TaskStatus.ValueType
     """The task's status when the first page was read."""
     epoch: _builtins.int
-    """The epoch of these entries. 0 if nothing was ever stored."""
+    """The epoch of these entries. 0 if no entry was ever stored."""
     revision: _builtins.int
-    """The task's revision. Each committed change raises it, by any step: it orders changes and does
-    not count them.
+    """The task's revision. Each committed change raises it, by 1 or more. So revisions order changes,
+    but do not count them.
     """
     first_id: _builtins.int
     """The id of the epoch's oldest stored entry. The server may have evicted older entries. Unset if
     the epoch has no entries.
     """
     cursor: _builtins.str
-    """Use this cursor to follow the task from here."""
+    """A follow with this cursor receives what changed after this read."""
     next_page_token: _builtins.str
-    """Token of the next page. Empty on the last page. A page may have few entries, or none, and still
-    have a token.
+    """Token of the next page. Empty on the last page. A page may have few entries, or none, although
+    there is a next page.
     """
     task_id: _builtins.str
-    """The task's UUID. After a task is deleted, another task may get its name."""
+    """The task's UUID. A name is not enough to identify a task: after a task is deleted, another task
+    may get its name.
+    """
     @_builtins.property
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """The entries in the order of their ids. The field number equals that of `Entries.logs`, so that
-        both calls send the same stored bytes.
+        """The entries in the order of their ids. The field has the same number as `Entries.logs`, so that
+        both methods can send the same stored bytes.
         """
 
     @_builtins.property
     def snapshot_at(self) -> _timestamp_pb2.Timestamp:
         """The last time at which the stored log is known to have matched the task app. This is when the
-        last completed sync began, or when the last change arrived that the agent sent without a sync.
-        Unset if nothing was ever stored.
+        last successful sync began, or when the last stored change arrived at the server, whichever is
+        later. Unset if there was neither.
         """
 
     def __init__(
@@ -217,27 +223,31 @@ class FollowTaskLogsRequest(_message.Message):
     task: _builtins.str
     """The task: a UUID, or `owner/name`."""
     source: Global___LogSource.ValueType
-    """Where to take the log from."""
+    """Whether to bring the stored log up to date before `caught_up`. Changes that come later are sent
+    with every source.
+    """
     tail: _builtins.int
-    """Start with the last N entries of the current epoch, counted among those that `types` selects.
-    Unset: all. 0: none. Not allowed together with `cursor`.
+    """Start with the last N entries of the current epoch. With `types`, the last N of those types.
+    Unset: all entries. 0: no entries. Not allowed together with `cursor`.
     """
     cursor: _builtins.str
     """Resume after this cursor. The server sends the latest committed state of every entry that
     changed since then, in the order of revisions, over all epochs.
     """
     deltas: _builtins.bool
-    """Send growth of the tail as `delta` if this stream has sent the base."""
+    """Send a change of the tail as `delta`, if this stream has already sent the content that the
+    delta builds on.
+    """
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskLogType.ValueType]:
-        """Only entries of these types, and only their withdrawals. Entries of other types move the cursor
-        all the same. Empty: all types, also those that later versions add.
+        """Only entries of these types, and only their withdrawals. Empty: all types, also those that
+        later versions add. The cursor also moves past entries of other types.
         """
 
     @_builtins.property
     def progress_interval(self) -> _duration_pb2.Duration:
-        """The server sends a message at least this often: a `progress` if there is nothing else. From 1 s
-        to 1 h. Unset: 15 s.
+        """The server sends a message at least this often. If it has nothing else to send, it sends
+        `progress`. From 1 s to 1 h. Unset: 15 s.
         """
 
     def __init__(
@@ -279,7 +289,7 @@ class FollowTaskLogsResponse(_message.Message):
     """Use this cursor to resume after this message."""
     @_builtins.property
     def status(self) -> Global___StatusChanged:
-        """The status. Sent first, and when the status or a fact that it is derived from changes."""
+        """The status. Sent first, and whenever the status or a fact behind it changes."""
 
     @_builtins.property
     def entries(self) -> Global___Entries:
@@ -291,16 +301,19 @@ class FollowTaskLogsResponse(_message.Message):
 
     @_builtins.property
     def entry_withdrawn(self) -> Global___EntryWithdrawn:
-        """An entry left the conversation."""
+        """The tail was withdrawn."""
 
     @_builtins.property
     def epoch_started(self) -> Global___EpochStarted:
-        """A new conversation began."""
+        """A new epoch began."""
 
     @_builtins.property
     def caught_up(self) -> Global___CaughtUp:
-        """Sent once, after everything that existed when the follow began. For an ACTIVE task this
-        includes what the task app showed at that time. If the sync fails, the server tries it again.
+        """Sent once, after everything that existed when the follow began. If a read with the same
+        `source` would sync, the server syncs first, so this includes what the task app showed when
+        the follow began. The server tries a failed sync again. It does not send `caught_up` while
+        the status would refuse such a read. With `source` SNAPSHOT there is no sync: `caught_up`
+        comes after the stored entries.
         """
 
     @_builtins.property
@@ -333,7 +346,7 @@ Global___FollowTaskLogsResponse: _TypeAlias = FollowTaskLogsResponse  # noqa: Y0
 
 @_typing.final
 class StatusChanged(_message.Message):
-    """The task's status and the facts that it is derived from."""
+    """The task's status and the facts behind it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -365,7 +378,9 @@ Global___StatusChanged: _TypeAlias = StatusChanged  # noqa: Y015
 
 @_typing.final
 class Entries(_message.Message):
-    """New and changed entries, whole. An entry replaces an earlier entry of its epoch with the same id."""
+    """New and changed entries, with their whole content. An entry replaces the earlier entry with the
+    same epoch and id, if there is one.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -393,8 +408,8 @@ Global___Entries: _TypeAlias = Entries  # noqa: Y015
 
 @_typing.final
 class EntryDelta(_message.Message):
-    """A change of the tail. The tail is the last entry of the epoch. All fields that are not here stay
-    as they were.
+    """A change of the tail, the last entry of the epoch. Fields of the entry that are not here stay as
+    they were.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -410,16 +425,18 @@ class EntryDelta(_message.Message):
     id: _builtins.int
     """The tail's id. Always set."""
     base_revision: _builtins.int
-    """The revision of the base. The base is the entry as this stream sent it last."""
+    """The entry's revision before this change. The base of the delta is the content that this stream
+    sent last for this entry.
+    """
     revision: _builtins.int
-    """The revision of the result."""
+    """The entry's revision after this change."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """The entry's new time."""
 
     @_builtins.property
     def content(self) -> _types_pb2.ContentDelta:
-        """Pieces of the base, and texts."""
+        """Ranges of the base, and texts."""
 
     def __init__(
         self,
@@ -480,7 +497,7 @@ Global___EntryWithdrawn: _TypeAlias = EntryWithdrawn  # noqa: Y015
 
 @_typing.final
 class EpochStarted(_message.Message):
-    """A new conversation begins. Earlier epochs stay readable."""
+    """A new epoch begins: the task app started a new conversation. Earlier epochs stay readable."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -557,13 +574,15 @@ Global___GetServerInfoRequest: _TypeAlias = GetServerInfoRequest  # noqa: Y015
 
 @_typing.final
 class GetServerInfoResponse(_message.Message):
-    """What the server is and what it accepts."""
+    """The server's version, features and limits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Limits(_message.Message):
-        """Limits of messages. Limits on rates are not here: an error says when to retry."""
+        """Limits on the size of messages. Limits on rates are not here: if a call exceeds one, the error
+        says when to retry.
+        """
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -585,7 +604,7 @@ class GetServerInfoResponse(_message.Message):
         """Maximum size of the whole conversation that UploadLogSnapshotInParts accepts, in bytes."""
         @_builtins.property
         def default_deadline(self) -> _duration_pb2.Duration:
-            """The deadline of a unary call that has none."""
+            """The deadline that the server sets for a unary call that arrives without one."""
 
         def __init__(
             self,
@@ -612,7 +631,7 @@ class GetServerInfoResponse(_message.Message):
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of what the server can do. docs/api.md lists them. If a name is missing, the server may
-        ignore the fields that belong to it.
+        ignore the fields that belong to that feature.
         """
 
     @_builtins.property

@@ -28,8 +28,8 @@ if _version_not_supported:
 class TaskLogsStub:
     """TaskLogs serves the conversation logs of tasks to their readers.
 
-    In every request, `task` is a task's UUID or its `owner/name`. The task's status decides what a
-    read does:
+    In every request, `task` is a task's UUID or its `owner/name`. The task's status and `source`
+    decide what a read does. A sync brings the stored log up to date with the task app:
 
     | status                        | source: unset       | LIVE                | SNAPSHOT       |
     | ----------------------------- | ------------------- | ------------------- | -------------- |
@@ -37,8 +37,8 @@ class TaskLogsStub:
     | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
     | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that are named
-    here. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
+    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that this list
+    names. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
     docs/api.md and reasons.json list all reasons, and say for each whether to retry the call.
 
     `RequestInfo.request_id` names the call in the server's log. It is also in the metadata of
@@ -46,18 +46,19 @@ class TaskLogsStub:
     of a stream that has a message. A caller may choose it: `x-request-id` in the metadata of the
     request, from 1 to 128 printable ASCII characters without spaces.
 
-    - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
-    it. For a cursor or a page token: its task does not exist any more.
-    - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the status refuses the
-    read. The metadata has `status`, `build`, `agent` and `app`.
+    - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or belongs to another
+    owner. The same for the task of a cursor or a page token.
+    - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the task's status does
+    not allow the read. The metadata has `status` and the statuses of the layers `build`, `agent`
+    and `app`.
     - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent connected in
     time.
     - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
     in time.
-    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or the
-    server drains.
-    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
-    `oldest_cursor`.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, or the
+    server is shutting down.
+    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position that the request names.
+    The metadata has `oldest_cursor`.
     - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
     each such field.
     - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the request is larger than a limit.
@@ -76,12 +77,11 @@ class TaskLogsStub:
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
     - INTERNAL (`INTERNAL`): the server failed unexpectedly. Its log has the cause.
 
-    When a log grows past the server's limits, the server evicts its oldest entries, starting with
-    the oldest epoch. It never evicts the last two entries of the current epoch, or entries younger
-    than the server's minimum retention. The evicted entries are a prefix of the log, in the order of
-    revisions. A request for an evicted position (a cursor, a page token, an epoch without remaining
-    entries) fails with OUT_OF_RANGE. A follow from `oldest_cursor` receives all remaining entries,
-    over all epochs.
+    When a log grows past the server's limits, the server evicts (deletes) its oldest entries, in the
+    order of revisions. The entries of the oldest epoch go first. The server never evicts the last
+    two entries of the current epoch, or entries younger than its minimum retention. A request for an
+    evicted position (a cursor, a page token, an epoch without remaining entries) fails with
+    OUT_OF_RANGE. A follow from `oldest_cursor` receives all remaining entries, over all epochs.
     """
 
     def __init__(self, channel):
@@ -110,8 +110,8 @@ class TaskLogsStub:
 class TaskLogsServicer:
     """TaskLogs serves the conversation logs of tasks to their readers.
 
-    In every request, `task` is a task's UUID or its `owner/name`. The task's status decides what a
-    read does:
+    In every request, `task` is a task's UUID or its `owner/name`. The task's status and `source`
+    decide what a read does. A sync brings the stored log up to date with the task app:
 
     | status                        | source: unset       | LIVE                | SNAPSHOT       |
     | ----------------------------- | ------------------- | ------------------- | -------------- |
@@ -119,8 +119,8 @@ class TaskLogsServicer:
     | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
     | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that are named
-    here. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
+    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that this list
+    names. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
     docs/api.md and reasons.json list all reasons, and say for each whether to retry the call.
 
     `RequestInfo.request_id` names the call in the server's log. It is also in the metadata of
@@ -128,18 +128,19 @@ class TaskLogsServicer:
     of a stream that has a message. A caller may choose it: `x-request-id` in the metadata of the
     request, from 1 to 128 printable ASCII characters without spaces.
 
-    - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
-    it. For a cursor or a page token: its task does not exist any more.
-    - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the status refuses the
-    read. The metadata has `status`, `build`, `agent` and `app`.
+    - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or belongs to another
+    owner. The same for the task of a cursor or a page token.
+    - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the task's status does
+    not allow the read. The metadata has `status` and the statuses of the layers `build`, `agent`
+    and `app`.
     - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent connected in
     time.
     - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
     in time.
-    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or the
-    server drains.
-    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
-    `oldest_cursor`.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, or the
+    server is shutting down.
+    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position that the request names.
+    The metadata has `oldest_cursor`.
     - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
     each such field.
     - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the request is larger than a limit.
@@ -158,38 +159,39 @@ class TaskLogsServicer:
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
     - INTERNAL (`INTERNAL`): the server failed unexpectedly. Its log has the cause.
 
-    When a log grows past the server's limits, the server evicts its oldest entries, starting with
-    the oldest epoch. It never evicts the last two entries of the current epoch, or entries younger
-    than the server's minimum retention. The evicted entries are a prefix of the log, in the order of
-    revisions. A request for an evicted position (a cursor, a page token, an epoch without remaining
-    entries) fails with OUT_OF_RANGE. A follow from `oldest_cursor` receives all remaining entries,
-    over all epochs.
+    When a log grows past the server's limits, the server evicts (deletes) its oldest entries, in the
+    order of revisions. The entries of the oldest epoch go first. The server never evicts the last
+    two entries of the current epoch, or entries younger than its minimum retention. A request for an
+    evicted position (a cursor, a page token, an epoch without remaining entries) fails with
+    OUT_OF_RANGE. A follow from `oldest_cursor` receives all remaining entries, over all epochs.
     """
 
     def GetTaskLogs(self, request, context):
-        """Reads a task's log, or its last entries, in pages. Only the first page checks the status and
-        syncs. It also sets `snapshot` and the range of entries for all pages. Later pages take these
-        from the page token, so a change of the status does not affect them.
+        """Reads a task's log, or its last entries, in pages. Only the request for the first page checks
+        the status and syncs. It also decides the range of entries. Requests for later pages take all
+        this from the page token, so a change of the status does not affect them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FollowTaskLogs(self, request, context):
-        """Follows a task's log through pauses, resumes, new epochs and restarts of any component. The
-        server sends the status, then what is stored, then `caught_up`, then changes as they commit.
-        Without a cursor, what is stored means the current epoch, or its last entries if `tail` is set.
-        If an entry changes faster than the caller reads, the server sends only its latest state. The
-        server refuses a new follow in ERROR and UNKNOWN, as it refuses a read. These statuses do not
-        end a running follow.
+        """Follows a task's log through pauses, resumes, new epochs and restarts of the workspace. The
+        server sends the status, then the stored entries, then `caught_up`, then each change when it is
+        committed. With a cursor, it sends the entries that changed after the cursor. Without a cursor,
+        it sends the entries of the current epoch, or the last ones if `tail` is set. If an entry
+        changes faster than the caller reads, the server sends only its latest state.
+
+        The server refuses a new follow if it would refuse a read with the same `source`: in ERROR and
+        UNKNOWN unless `source` is SNAPSHOT, and with LIVE in every status except ACTIVE. A change of
+        the status never ends a running follow.
 
         A running follow ends when the caller leaves, or with one of these:
 
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
-        - UNAVAILABLE (`DRAINING`): the server stops. Reconnect with the last cursor.
+        - UNAVAILABLE (`DRAINING`): the server is shutting down. Reconnect with the last cursor.
         - UNAUTHENTICATED (`TOKEN_EXPIRED`): the caller's token expired.
-        - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the cursor's position, or it
-        evicted entries before a slow reader received them.
+        - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server evicted entries before the caller received them.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -197,8 +199,8 @@ class TaskLogsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Returns the server's version, features and limits. Every caller with a valid token may ask, an
-        agent too. A server without this method is older than 0.1.
+        """Returns the server's version, features and limits. Every authenticated caller may call it,
+        agents included. A server without this method is older than 0.1.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,8 +235,8 @@ def add_TaskLogsServicer_to_server(servicer, server):
 class TaskLogs:
     """TaskLogs serves the conversation logs of tasks to their readers.
 
-    In every request, `task` is a task's UUID or its `owner/name`. The task's status decides what a
-    read does:
+    In every request, `task` is a task's UUID or its `owner/name`. The task's status and `source`
+    decide what a read does. A sync brings the stored log up to date with the task app:
 
     | status                        | source: unset       | LIVE                | SNAPSHOT       |
     | ----------------------------- | ------------------- | ------------------- | -------------- |
@@ -242,8 +244,8 @@ class TaskLogs:
     | PAUSED, PENDING, INITIALIZING | the stored log      | FAILED_PRECONDITION | the stored log |
     | ERROR, UNKNOWN                | FAILED_PRECONDITION | FAILED_PRECONDITION | the stored log |
 
-    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that are named
-    here. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
+    Each error carries google.rpc.Status details: `ErrorInfo`, `RequestInfo` and those that this list
+    names. `ErrorInfo.domain` is `tasklogs.v1`, and `ErrorInfo.reason` is the name in parentheses.
     docs/api.md and reasons.json list all reasons, and say for each whether to retry the call.
 
     `RequestInfo.request_id` names the call in the server's log. It is also in the metadata of
@@ -251,18 +253,19 @@ class TaskLogs:
     of a stream that has a message. A caller may choose it: `x-request-id` in the metadata of the
     request, from 1 to 128 printable ASCII characters without spaces.
 
-    - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or the caller may not see
-    it. For a cursor or a page token: its task does not exist any more.
-    - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the status refuses the
-    read. The metadata has `status`, `build`, `agent` and `app`.
+    - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or belongs to another
+    owner. The same for the task of a cursor or a page token.
+    - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the task's status does
+    not allow the read. The metadata has `status` and the statuses of the layers `build`, `agent`
+    and `app`.
     - UNAVAILABLE (`AGENT_UNREACHABLE`) with RetryInfo: the task is ACTIVE, but no agent connected in
     time.
     - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
     in time.
-    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: the store is unreachable, or the
-    server drains.
-    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position. The metadata has
-    `oldest_cursor`.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, or the
+    server is shutting down.
+    - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position that the request names.
+    The metadata has `oldest_cursor`.
     - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
     each such field.
     - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the request is larger than a limit.
@@ -281,12 +284,11 @@ class TaskLogs:
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
     - INTERNAL (`INTERNAL`): the server failed unexpectedly. Its log has the cause.
 
-    When a log grows past the server's limits, the server evicts its oldest entries, starting with
-    the oldest epoch. It never evicts the last two entries of the current epoch, or entries younger
-    than the server's minimum retention. The evicted entries are a prefix of the log, in the order of
-    revisions. A request for an evicted position (a cursor, a page token, an epoch without remaining
-    entries) fails with OUT_OF_RANGE. A follow from `oldest_cursor` receives all remaining entries,
-    over all epochs.
+    When a log grows past the server's limits, the server evicts (deletes) its oldest entries, in the
+    order of revisions. The entries of the oldest epoch go first. The server never evicts the last
+    two entries of the current epoch, or entries younger than its minimum retention. A request for an
+    evicted position (a cursor, a page token, an epoch without remaining entries) fails with
+    OUT_OF_RANGE. A follow from `oldest_cursor` receives all remaining entries, over all epochs.
     """
 
     @staticmethod

@@ -29,26 +29,26 @@ class _TaskView:
 class _TaskViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskView.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TASK_VIEW_UNSPECIFIED: _TaskView.ValueType  # 0
-    """The default of the call."""
+    """The default of the method: see the request."""
     TASK_VIEW_BASIC: _TaskView.ValueType  # 1
-    """Everything but the prompt."""
+    """All fields except `prompt`."""
     TASK_VIEW_FULL: _TaskView.ValueType  # 2
-    """Everything."""
+    """All fields."""
 
 class TaskView(_TaskView, metaclass=_TaskViewEnumTypeWrapper):
-    """How much of a task a response has."""
+    """Which fields of a task a response has."""
 
 TASK_VIEW_UNSPECIFIED: TaskView.ValueType  # 0
-"""The default of the call."""
+"""The default of the method: see the request."""
 TASK_VIEW_BASIC: TaskView.ValueType  # 1
-"""Everything but the prompt."""
+"""All fields except `prompt`."""
 TASK_VIEW_FULL: TaskView.ValueType  # 2
-"""Everything."""
+"""All fields."""
 Global___TaskView: _TypeAlias = TaskView  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
-    """One unit of agent work. It outlives its workspaces."""
+    """One unit of work of an AI agent. A task outlives its workspaces."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -64,13 +64,13 @@ class Task(_message.Message):
         BYTES_FIELD_NUMBER: _builtins.int
         SNAPSHOT_AT_FIELD_NUMBER: _builtins.int
         epoch: _builtins.int
-        """The current epoch, from 1. 0 if nothing was ever stored."""
+        """The current epoch, from 1. 0 if no entry was ever stored."""
         entries: _builtins.int
-        """Number of entries that are stored in the current epoch."""
+        """Number of stored entries of the current epoch. Evicted entries do not count."""
         revision: _builtins.int
         """As in GetTaskLogsResponse."""
         bytes: _builtins.int
-        """Bytes of content that are stored, over all epochs."""
+        """Bytes of stored content, over all epochs."""
         @_builtins.property
         def snapshot_at(self) -> _timestamp_pb2.Timestamp:
             """As in GetTaskLogsResponse."""
@@ -126,7 +126,7 @@ class Task(_message.Message):
     id: _builtins.str
     """A UUID."""
     owner: _builtins.str
-    """Who owns the task."""
+    """The subject that owns the task."""
     name: _builtins.str
     """Unique for each owner."""
     display_name: _builtins.str
@@ -134,20 +134,22 @@ class Task(_message.Message):
     prompt: _builtins.str
     """The prompt that the task was created with. Only in the view FULL."""
     standalone: _builtins.bool
-    """A standalone task has no orchestrator. Only the agent stream sets its status."""
+    """Whether the task is standalone. A standalone task has no orchestrator: its status depends only
+    on the agent stream.
+    """
     status: _types_pb2.TaskStatus.ValueType
-    """The status."""
+    """The task's status now."""
     agent_connected: _builtins.bool
     """Whether an agent stream is open. Always set."""
     etag: _builtins.str
-    """Names this state of what UpdateTask can change."""
+    """Identifies the current values of the fields that UpdateTask can change. For UpdateTask."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the task was created."""
 
     @_builtins.property
     def status_detail(self) -> _types_pb2.StatusDetail:
-        """The facts that the status is derived from."""
+        """The facts that `status` is derived from."""
 
     @_builtins.property
     def log(self) -> Global___Task.Log:
@@ -155,7 +157,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """As the creator and UpdateTask set them."""
+        """The labels that CreateTask and UpdateTask set."""
 
     def __init__(
         self,
@@ -226,17 +228,18 @@ class CreateTaskRequest(_message.Message):
     prompt: _builtins.str
     """At most 64 KiB."""
     standalone: _builtins.bool
-    """A standalone task has no orchestrator: ReportBuild and ReportAgent are refused."""
+    """A standalone task has no orchestrator: the server refuses ReportBuild and ReportAgent."""
     request_id: _builtins.str
-    """A UUID that you choose for this task. If the owner has a task that was created with it, the
-    call returns that task and a fresh agent token; the earlier token is invalid. If that task was
-    created with other arguments, the call fails with INVALID_ARGUMENT. Use it to retry a call whose
-    answer was lost.
+    """A UUID that you choose for this task. Use it to repeat a call whose response was lost. If the
+    owner has a task that was created with the same `request_id`, the call returns that task, as it
+    is now, and a new agent token. The earlier agent token is then invalid, and the server closes
+    the stream that uses it. If the task was created with other arguments, the call fails with
+    INVALID_ARGUMENT. Deleting the task frees the id.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64. Keys match `[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?`. Values have at most 255
-        characters.
+        characters, and no control characters.
         """
 
     def __init__(
@@ -267,7 +270,7 @@ class CreateTaskResponse(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     AGENT_TOKEN_FIELD_NUMBER: _builtins.int
     agent_token: _builtins.str
-    """The agent token. The server never shows it again. If you lose it, rotate it."""
+    """The agent token. The server never returns it again. If you lose it, call RotateAgentToken."""
     @_builtins.property
     def task(self) -> Global___Task:
         """The task, in the view FULL."""
@@ -331,18 +334,20 @@ class ListTasksRequest(_message.Message):
     status: _types_pb2.TaskStatus.ValueType
     """Only tasks that have this status now."""
     page_size: _builtins.int
-    """Unset or 0: 100. Values above 1000 mean 1000. A page may hold fewer tasks, or none, and still
-    have a `next_page_token`.
+    """Maximum number of tasks on a page. Unset or 0: 100. Values above 1000 mean 1000. A page may
+    have fewer tasks, or none, although there is a next page.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page. All other arguments except `page_size` must be the same
-    as for that page.
+    """`next_page_token` of the previous page. All other fields except `page_size` must be the same as
+    in the request for that page.
     """
     view: Global___TaskView.ValueType
     """Unset: BASIC."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only tasks that have all these labels. Each is `key=value`, or `key` for any value."""
+        """Only tasks that have all these labels. Each element is `key=value`, or `key` for any value. At
+        most 16.
+        """
 
     def __init__(
         self,
@@ -392,7 +397,7 @@ Global___ListTasksResponse: _TypeAlias = ListTasksResponse  # noqa: Y015
 
 @_typing.final
 class UpdateTaskRequest(_message.Message):
-    """What to change."""
+    """The task to change, and the new values."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -426,14 +431,18 @@ class UpdateTaskRequest(_message.Message):
     display_name: _builtins.str
     """The new display name. At most 255 characters."""
     etag: _builtins.str
-    """`etag` of the task as you read it. Unset: the change is made in any case."""
+    """`etag` of the task as you read it. The server makes the change only if the task still has this
+    etag. Unset: the server makes the change in any case.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The new labels. They replace all labels. The limits are those of CreateTask."""
+        """The new labels. They replace all earlier labels. The limits are those of CreateTask."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to change: `display_name`, `labels`, or `*` for both. Unset: those that are not empty."""
+        """The fields to change: `display_name`, `labels`, or `*` for both. Unset: each of the two that is
+        not empty in this request.
+        """
 
     def __init__(
         self,
@@ -463,7 +472,7 @@ class DeleteTaskRequest(_message.Message):
     task: _builtins.str
     """A UUID, or `owner/name`."""
     allow_missing: _builtins.bool
-    """Succeed if there is no such task."""
+    """Succeed also if there is no such task."""
     def __init__(
         self,
         *,
@@ -497,7 +506,7 @@ Global___DeleteTaskResponse: _TypeAlias = DeleteTaskResponse  # noqa: Y015
 
 @_typing.final
 class ReportBuildRequest(_message.Message):
-    """What happened to a workspace build."""
+    """The state of a workspace build."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -555,7 +564,7 @@ Global___ReportBuildResponse: _TypeAlias = ReportBuildResponse  # noqa: Y015
 
 @_typing.final
 class ReportAgentRequest(_message.Message):
-    """What happened to the agent or the task app."""
+    """The state of the workspace agent or the task app."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -635,13 +644,13 @@ Global___RotateAgentTokenRequest: _TypeAlias = RotateAgentTokenRequest  # noqa: 
 
 @_typing.final
 class RotateAgentTokenResponse(_message.Message):
-    """The replaced token."""
+    """The new token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_TOKEN_FIELD_NUMBER: _builtins.int
     agent_token: _builtins.str
-    """The new token. The server never shows it again."""
+    """The new token. The server never returns it again."""
     def __init__(
         self,
         *,

@@ -26,9 +26,10 @@ if _version_not_supported:
 
 
 class TasksStub:
-    """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
+    """Tasks lets orchestrators and operators create, update and delete tasks, and report on them.
 
-    In every request, `task` is a task's UUID or its `owner/name`. Errors are as in TaskLogs.
+    In every request, `task` is a task's UUID or its `owner/name`. The errors are those of the
+    service TaskLogs, and those that the methods name.
     """
 
     def __init__(self, channel):
@@ -80,14 +81,15 @@ class TasksStub:
 
 
 class TasksServicer:
-    """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
+    """Tasks lets orchestrators and operators create, update and delete tasks, and report on them.
 
-    In every request, `task` is a task's UUID or its `owner/name`. Errors are as in TaskLogs.
+    In every request, `task` is a task's UUID or its `owner/name`. The errors are those of the
+    service TaskLogs, and those that the methods name.
     """
 
     def CreateTask(self, request, context):
         """Creates a task and its agent token. Fails with ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner
-        has a task of that name. With a `request_id`, the call may be repeated.
+        already has a task of that name. With a `request_id`, you may repeat the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,26 +111,26 @@ class TasksServicer:
 
     def UpdateTask(self, request, context):
         """Changes the display name or the labels of a task. Fails with ABORTED (`ETAG_MISMATCH`) if
-        `etag` is set and the task has another one.
+        `etag` is set and is not the task's current etag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTask(self, request, context):
-        """Deletes a task and its log permanently. The name is free at once, and the agent token is
-        invalid at once.
+        """Deletes a task and its log permanently. From then on the name is free and the agent token is
+        invalid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportBuild(self, request, context):
-        """Reports on a workspace build. Repeating a report is not an error. A report that is refused
-        changes nothing:
+        """Reports on a workspace build. You may repeat a report. The call fails, and changes nothing,
+        with:
 
         - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build, changes the
-        transition of a build, or moves a job backwards.
+        transition of a build, moves a job backwards, or changes the final status of a job.
         - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -136,12 +138,12 @@ class TasksServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportAgent(self, request, context):
-        """Reports on the agent and the task app of the latest build. An unset field does not change. At
-        least one of `lifecycle` and `app_health` must be set. A report that is refused changes nothing:
+        """Reports on the workspace agent and the task app of the latest build. Set `lifecycle`,
+        `app_health` or both. The call fails, and changes nothing, with:
 
         - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build.
-        - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that ReportBuild has
-        not named yet. Report the build first.
+        - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that was not reported
+        with ReportBuild yet. Report the build first.
         - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -149,8 +151,8 @@ class TasksServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateAgentToken(self, request, context):
-        """Replaces the agent token. The old token is invalid at once. The server closes the stream that
-        uses the old token.
+        """Replaces the agent token. The old token is invalid at once. The server ends the agent stream
+        that was opened with the old token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,9 +210,10 @@ def add_TasksServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Tasks:
-    """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
+    """Tasks lets orchestrators and operators create, update and delete tasks, and report on them.
 
-    In every request, `task` is a task's UUID or its `owner/name`. Errors are as in TaskLogs.
+    In every request, `task` is a task's UUID or its `owner/name`. The errors are those of the
+    service TaskLogs, and those that the methods name.
     """
 
     @staticmethod

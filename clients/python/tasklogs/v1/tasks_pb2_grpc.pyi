@@ -13,15 +13,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TasksStub:
-    """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
+    """Tasks lets orchestrators and operators create, update and delete tasks, and report on them.
 
-    In every request, `task` is a task's UUID or its `owner/name`. Errors are as in TaskLogs.
+    In every request, `task` is a task's UUID or its `owner/name`. The errors are those of the
+    service TaskLogs, and those that the methods name.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CreateTaskRequest, _tasks_pb2.CreateTaskResponse]
     """Creates a task and its agent token. Fails with ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner
-    has a task of that name. With a `request_id`, the call may be repeated.
+    already has a task of that name. With a `request_id`, you may repeat the call.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.GetTaskRequest, _tasks_pb2.Task]
     """Returns one task."""
@@ -29,38 +30,39 @@ class TasksStub:
     """Lists tasks by creation time, newest first."""
     UpdateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.UpdateTaskRequest, _tasks_pb2.Task]
     """Changes the display name or the labels of a task. Fails with ABORTED (`ETAG_MISMATCH`) if
-    `etag` is set and the task has another one.
+    `etag` is set and is not the task's current etag.
     """
     DeleteTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteTaskRequest, _tasks_pb2.DeleteTaskResponse]
-    """Deletes a task and its log permanently. The name is free at once, and the agent token is
-    invalid at once.
+    """Deletes a task and its log permanently. From then on the name is free and the agent token is
+    invalid.
     """
     ReportBuild: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportBuildRequest, _tasks_pb2.ReportBuildResponse]
-    """Reports on a workspace build. Repeating a report is not an error. A report that is refused
-    changes nothing:
+    """Reports on a workspace build. You may repeat a report. The call fails, and changes nothing,
+    with:
 
     - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build, changes the
-      transition of a build, or moves a job backwards.
+      transition of a build, moves a job backwards, or changes the final status of a job.
     - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
     """
     ReportAgent: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReportAgentRequest, _tasks_pb2.ReportAgentResponse]
-    """Reports on the agent and the task app of the latest build. An unset field does not change. At
-    least one of `lifecycle` and `app_health` must be set. A report that is refused changes nothing:
+    """Reports on the workspace agent and the task app of the latest build. Set `lifecycle`,
+    `app_health` or both. The call fails, and changes nothing, with:
 
     - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build.
-    - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that ReportBuild has
-      not named yet. Report the build first.
+    - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that was not reported
+      with ReportBuild yet. Report the build first.
     - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
     """
     RotateAgentToken: _aio.UnaryUnaryMultiCallable[_tasks_pb2.RotateAgentTokenRequest, _tasks_pb2.RotateAgentTokenResponse]
-    """Replaces the agent token. The old token is invalid at once. The server closes the stream that
-    uses the old token.
+    """Replaces the agent token. The old token is invalid at once. The server ends the agent stream
+    that was opened with the old token.
     """
 
 class TasksServicer(metaclass=_abc_1.ABCMeta):
-    """Tasks creates, reports on and deletes tasks, for orchestrators and operators.
+    """Tasks lets orchestrators and operators create, update and delete tasks, and report on them.
 
-    In every request, `task` is a task's UUID or its `owner/name`. Errors are as in TaskLogs.
+    In every request, `task` is a task's UUID or its `owner/name`. The errors are those of the
+    service TaskLogs, and those that the methods name.
     """
 
     @_abc_1.abstractmethod
@@ -70,7 +72,7 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_tasks_pb2.CreateTaskRequest, _abc.Awaitable[_tasks_pb2.CreateTaskResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.CreateTaskResponse]:
         """Creates a task and its agent token. Fails with ALREADY_EXISTS (`TASK_NAME_TAKEN`) if the owner
-        has a task of that name. With a `request_id`, the call may be repeated.
+        already has a task of that name. With a `request_id`, you may repeat the call.
         """
 
     @_abc_1.abstractmethod
@@ -96,7 +98,7 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_tasks_pb2.UpdateTaskRequest, _abc.Awaitable[_tasks_pb2.Task]],
     ) -> _abc.Awaitable[_tasks_pb2.Task]:
         """Changes the display name or the labels of a task. Fails with ABORTED (`ETAG_MISMATCH`) if
-        `etag` is set and the task has another one.
+        `etag` is set and is not the task's current etag.
         """
 
     @_abc_1.abstractmethod
@@ -105,8 +107,8 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.DeleteTaskRequest,
         context: _aio.ServicerContext[_tasks_pb2.DeleteTaskRequest, _abc.Awaitable[_tasks_pb2.DeleteTaskResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.DeleteTaskResponse]:
-        """Deletes a task and its log permanently. The name is free at once, and the agent token is
-        invalid at once.
+        """Deletes a task and its log permanently. From then on the name is free and the agent token is
+        invalid.
         """
 
     @_abc_1.abstractmethod
@@ -115,11 +117,11 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.ReportBuildRequest,
         context: _aio.ServicerContext[_tasks_pb2.ReportBuildRequest, _abc.Awaitable[_tasks_pb2.ReportBuildResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.ReportBuildResponse]:
-        """Reports on a workspace build. Repeating a report is not an error. A report that is refused
-        changes nothing:
+        """Reports on a workspace build. You may repeat a report. The call fails, and changes nothing,
+        with:
 
         - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build, changes the
-          transition of a build, or moves a job backwards.
+          transition of a build, moves a job backwards, or changes the final status of a job.
         - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
         """
 
@@ -129,12 +131,12 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.ReportAgentRequest,
         context: _aio.ServicerContext[_tasks_pb2.ReportAgentRequest, _abc.Awaitable[_tasks_pb2.ReportAgentResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.ReportAgentResponse]:
-        """Reports on the agent and the task app of the latest build. An unset field does not change. At
-        least one of `lifecycle` and `app_health` must be set. A report that is refused changes nothing:
+        """Reports on the workspace agent and the task app of the latest build. Set `lifecycle`,
+        `app_health` or both. The call fails, and changes nothing, with:
 
         - FAILED_PRECONDITION (`STALE_REPORT`): the report is for an older build.
-        - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that ReportBuild has
-          not named yet. Report the build first.
+        - FAILED_PRECONDITION (`BUILD_NOT_REPORTED`): the report is for a build that was not reported
+          with ReportBuild yet. Report the build first.
         - FAILED_PRECONDITION (`TASK_STANDALONE`): the task is standalone.
         """
 
@@ -144,8 +146,8 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.RotateAgentTokenRequest,
         context: _aio.ServicerContext[_tasks_pb2.RotateAgentTokenRequest, _abc.Awaitable[_tasks_pb2.RotateAgentTokenResponse]],
     ) -> _abc.Awaitable[_tasks_pb2.RotateAgentTokenResponse]:
-        """Replaces the agent token. The old token is invalid at once. The server closes the stream that
-        uses the old token.
+        """Replaces the agent token. The old token is invalid at once. The server ends the agent stream
+        that was opened with the old token.
         """
 
 def add_TasksServicer_to_server(servicer: TasksServicer, server: _aio.Server) -> None: ...

@@ -29,43 +29,61 @@ class _TaskStatus:
 class _TaskStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TASK_STATUS_UNSPECIFIED: _TaskStatus.ValueType  # 0
-    """No status."""
+    """Not set."""
     TASK_STATUS_PENDING: _TaskStatus.ValueType  # 1
-    """There is no build yet, or its job has not begun. Reads serve the stored log."""
+    """No build was reported yet, or the job of a START build has not begun. Reads return the stored
+    log.
+    """
     TASK_STATUS_INITIALIZING: _TaskStatus.ValueType  # 2
-    """The workspace runs, but the agent or the task app is not ready yet. Reads serve the stored log."""
+    """A START build runs or has succeeded, but the workspace agent or the task app is not ready yet.
+    Reads return the stored log.
+    """
     TASK_STATUS_ACTIVE: _TaskStatus.ValueType  # 3
-    """The workspace runs and the task app is healthy. Reads bring the store up to date with the task
-    app first.
+    """A START build runs or has succeeded, the workspace agent has started, and the task app is
+    healthy. Reads first bring the stored log up to date with the task app.
     """
     TASK_STATUS_PAUSED: _TaskStatus.ValueType  # 4
-    """The workspace is stopped or deleted. Reads serve the stored log."""
+    """A STOP or DELETE build has succeeded. Reads return the stored log."""
     TASK_STATUS_ERROR: _TaskStatus.ValueType  # 5
-    """A build failed, or the task app is unhealthy. Reads are refused unless they ask for a snapshot."""
+    """The job of the latest build is FAILED, CANCELING or CANCELED, or the task app is UNHEALTHY. The
+    server refuses reads, except reads with LOG_SOURCE_SNAPSHOT.
+    """
     TASK_STATUS_UNKNOWN: _TaskStatus.ValueType  # 6
-    """The facts match no other status. Reads are refused unless they ask for a snapshot."""
+    """The job of a STOP or DELETE build is PENDING or RUNNING, the workspace agent shuts down or is
+    off, or the health of the task app was not reported. The server refuses reads, except reads
+    with LOG_SOURCE_SNAPSHOT.
+    """
 
 class TaskStatus(_TaskStatus, metaclass=_TaskStatusEnumTypeWrapper):
-    """A task's status. The server derives it from the reported facts for each request and never stores
-    it.
+    """A task's status. The server derives it from the reported facts (StatusDetail) for each request
+    and never stores it.
     """
 
 TASK_STATUS_UNSPECIFIED: TaskStatus.ValueType  # 0
-"""No status."""
+"""Not set."""
 TASK_STATUS_PENDING: TaskStatus.ValueType  # 1
-"""There is no build yet, or its job has not begun. Reads serve the stored log."""
+"""No build was reported yet, or the job of a START build has not begun. Reads return the stored
+log.
+"""
 TASK_STATUS_INITIALIZING: TaskStatus.ValueType  # 2
-"""The workspace runs, but the agent or the task app is not ready yet. Reads serve the stored log."""
+"""A START build runs or has succeeded, but the workspace agent or the task app is not ready yet.
+Reads return the stored log.
+"""
 TASK_STATUS_ACTIVE: TaskStatus.ValueType  # 3
-"""The workspace runs and the task app is healthy. Reads bring the store up to date with the task
-app first.
+"""A START build runs or has succeeded, the workspace agent has started, and the task app is
+healthy. Reads first bring the stored log up to date with the task app.
 """
 TASK_STATUS_PAUSED: TaskStatus.ValueType  # 4
-"""The workspace is stopped or deleted. Reads serve the stored log."""
+"""A STOP or DELETE build has succeeded. Reads return the stored log."""
 TASK_STATUS_ERROR: TaskStatus.ValueType  # 5
-"""A build failed, or the task app is unhealthy. Reads are refused unless they ask for a snapshot."""
+"""The job of the latest build is FAILED, CANCELING or CANCELED, or the task app is UNHEALTHY. The
+server refuses reads, except reads with LOG_SOURCE_SNAPSHOT.
+"""
 TASK_STATUS_UNKNOWN: TaskStatus.ValueType  # 6
-"""The facts match no other status. Reads are refused unless they ask for a snapshot."""
+"""The job of a STOP or DELETE build is PENDING or RUNNING, the workspace agent shuts down or is
+off, or the health of the task app was not reported. The server refuses reads, except reads
+with LOG_SOURCE_SNAPSHOT.
+"""
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
 
 class _BuildTransition:
@@ -84,7 +102,7 @@ class _BuildTransitionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Build
     """The build deletes the workspace."""
 
 class BuildTransition(_BuildTransition, metaclass=_BuildTransitionEnumTypeWrapper):
-    """What a workspace build does to the task's compute."""
+    """What a workspace build does to the workspace. A build is one job of the orchestrator."""
 
 BUILD_TRANSITION_UNSPECIFIED: BuildTransition.ValueType  # 0
 """Not reported."""
@@ -119,7 +137,7 @@ class _JobStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobStatus.V
 
 class JobStatus(_JobStatus, metaclass=_JobStatusEnumTypeWrapper):
     """The progress of a workspace build's job. Within a build it only moves forward: PENDING, RUNNING,
-    CANCELING, then one of SUCCEEDED, FAILED, CANCELED.
+    CANCELING, then one of SUCCEEDED, FAILED, CANCELED. A report may skip steps.
     """
 
 JOB_STATUS_UNSPECIFIED: JobStatus.ValueType  # 0
@@ -147,17 +165,17 @@ class _AgentLifecycleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentL
     AGENT_LIFECYCLE_UNSPECIFIED: _AgentLifecycle.ValueType  # 0
     """Not reported."""
     AGENT_LIFECYCLE_CREATED: _AgentLifecycle.ValueType  # 1
-    """The agent exists and has not started."""
+    """The workspace agent exists and has not started."""
     AGENT_LIFECYCLE_STARTING: _AgentLifecycle.ValueType  # 2
-    """The agent runs its startup scripts."""
+    """The workspace agent runs its startup scripts."""
     AGENT_LIFECYCLE_READY: _AgentLifecycle.ValueType  # 3
     """The startup scripts succeeded."""
     AGENT_LIFECYCLE_START_TIMEOUT: _AgentLifecycle.ValueType  # 4
-    """The startup scripts took too long."""
+    """The startup scripts took too long. The task may be ACTIVE all the same."""
     AGENT_LIFECYCLE_START_ERROR: _AgentLifecycle.ValueType  # 5
-    """A startup script failed."""
+    """A startup script failed. The task may be ACTIVE all the same."""
     AGENT_LIFECYCLE_SHUTTING_DOWN: _AgentLifecycle.ValueType  # 6
-    """The agent runs its shutdown scripts."""
+    """The workspace agent runs its shutdown scripts."""
     AGENT_LIFECYCLE_SHUTDOWN_TIMEOUT: _AgentLifecycle.ValueType  # 7
     """The shutdown scripts took too long."""
     AGENT_LIFECYCLE_SHUTDOWN_ERROR: _AgentLifecycle.ValueType  # 8
@@ -166,22 +184,24 @@ class _AgentLifecycleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentL
     """The shutdown scripts succeeded."""
 
 class AgentLifecycle(_AgentLifecycle, metaclass=_AgentLifecycleEnumTypeWrapper):
-    """The lifecycle of the workspace's agent."""
+    """The lifecycle of the workspace agent: the orchestrator's program that runs the scripts of a
+    workspace. It is not the TaskLogs agent.
+    """
 
 AGENT_LIFECYCLE_UNSPECIFIED: AgentLifecycle.ValueType  # 0
 """Not reported."""
 AGENT_LIFECYCLE_CREATED: AgentLifecycle.ValueType  # 1
-"""The agent exists and has not started."""
+"""The workspace agent exists and has not started."""
 AGENT_LIFECYCLE_STARTING: AgentLifecycle.ValueType  # 2
-"""The agent runs its startup scripts."""
+"""The workspace agent runs its startup scripts."""
 AGENT_LIFECYCLE_READY: AgentLifecycle.ValueType  # 3
 """The startup scripts succeeded."""
 AGENT_LIFECYCLE_START_TIMEOUT: AgentLifecycle.ValueType  # 4
-"""The startup scripts took too long."""
+"""The startup scripts took too long. The task may be ACTIVE all the same."""
 AGENT_LIFECYCLE_START_ERROR: AgentLifecycle.ValueType  # 5
-"""A startup script failed."""
+"""A startup script failed. The task may be ACTIVE all the same."""
 AGENT_LIFECYCLE_SHUTTING_DOWN: AgentLifecycle.ValueType  # 6
-"""The agent runs its shutdown scripts."""
+"""The workspace agent runs its shutdown scripts."""
 AGENT_LIFECYCLE_SHUTDOWN_TIMEOUT: AgentLifecycle.ValueType  # 7
 """The shutdown scripts took too long."""
 AGENT_LIFECYCLE_SHUTDOWN_ERROR: AgentLifecycle.ValueType  # 8
@@ -199,23 +219,23 @@ class _AppHealthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AppHealth.V
     APP_HEALTH_UNSPECIFIED: _AppHealth.ValueType  # 0
     """Not reported."""
     APP_HEALTH_DISABLED: _AppHealth.ValueType  # 1
-    """Health is not checked. Counts as healthy."""
+    """Health is not checked. This counts as healthy."""
     APP_HEALTH_INITIALIZING: _AppHealth.ValueType  # 2
-    """The task app starts."""
+    """The task app is starting."""
     APP_HEALTH_HEALTHY: _AppHealth.ValueType  # 3
     """The task app answers."""
     APP_HEALTH_UNHEALTHY: _AppHealth.ValueType  # 4
     """The task app refuses connections, or answers with server errors."""
 
 class AppHealth(_AppHealth, metaclass=_AppHealthEnumTypeWrapper):
-    """The health of the task app (the AgentAPI server in the workspace)."""
+    """The health of the task app: the server in the workspace that shows the conversation (AgentAPI)."""
 
 APP_HEALTH_UNSPECIFIED: AppHealth.ValueType  # 0
 """Not reported."""
 APP_HEALTH_DISABLED: AppHealth.ValueType  # 1
-"""Health is not checked. Counts as healthy."""
+"""Health is not checked. This counts as healthy."""
 APP_HEALTH_INITIALIZING: AppHealth.ValueType  # 2
-"""The task app starts."""
+"""The task app is starting."""
 APP_HEALTH_HEALTHY: AppHealth.ValueType  # 3
 """The task app answers."""
 APP_HEALTH_UNHEALTHY: AppHealth.ValueType  # 4
@@ -229,46 +249,47 @@ class _TaskLogType:
 class _TaskLogTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskLogType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TASK_LOG_TYPE_UNSPECIFIED: _TaskLogType.ValueType  # 0
-    """Not a type of an entry."""
+    """Not set. No entry has this type."""
     TASK_LOG_TYPE_INPUT: _TaskLogType.ValueType  # 1
-    """Sent to the agent (AgentAPI's role `user`)."""
+    """Sent to the AI agent (AgentAPI's role `user`)."""
     TASK_LOG_TYPE_OUTPUT: _TaskLogType.ValueType  # 2
-    """Sent by the agent (AgentAPI's role `agent`)."""
+    """Sent by the AI agent (AgentAPI's role `agent`)."""
     TASK_LOG_TYPE_TOOL_CALL: _TaskLogType.ValueType  # 3
-    """The agent called a tool. `name` is the tool, `call_id` the call."""
+    """The AI agent called a tool. `name` names the tool, and `call_id` identifies the call."""
     TASK_LOG_TYPE_TOOL_RESULT: _TaskLogType.ValueType  # 4
-    """What a tool returned. `call_id` names the call."""
+    """What a tool returned. `call_id` identifies the call."""
     TASK_LOG_TYPE_THOUGHT: _TaskLogType.ValueType  # 5
-    """What the agent thought before it acted or answered."""
+    """What the AI agent thought before it acted or answered."""
     TASK_LOG_TYPE_NOTICE: _TaskLogType.ValueType  # 6
-    """Information about the session, for example that the agent compacted its context."""
+    """Information about the conversation, for example that the AI agent compacted its context."""
 
 class TaskLogType(_TaskLogType, metaclass=_TaskLogTypeEnumTypeWrapper):
-    """What an entry is. Later versions may add types. Treat an unknown type as an entry that you can
-    show but not interpret.
+    """What an entry is. Later versions may add types. If you do not know an entry's type, show the
+    entry and do not interpret it.
     """
 
 TASK_LOG_TYPE_UNSPECIFIED: TaskLogType.ValueType  # 0
-"""Not a type of an entry."""
+"""Not set. No entry has this type."""
 TASK_LOG_TYPE_INPUT: TaskLogType.ValueType  # 1
-"""Sent to the agent (AgentAPI's role `user`)."""
+"""Sent to the AI agent (AgentAPI's role `user`)."""
 TASK_LOG_TYPE_OUTPUT: TaskLogType.ValueType  # 2
-"""Sent by the agent (AgentAPI's role `agent`)."""
+"""Sent by the AI agent (AgentAPI's role `agent`)."""
 TASK_LOG_TYPE_TOOL_CALL: TaskLogType.ValueType  # 3
-"""The agent called a tool. `name` is the tool, `call_id` the call."""
+"""The AI agent called a tool. `name` names the tool, and `call_id` identifies the call."""
 TASK_LOG_TYPE_TOOL_RESULT: TaskLogType.ValueType  # 4
-"""What a tool returned. `call_id` names the call."""
+"""What a tool returned. `call_id` identifies the call."""
 TASK_LOG_TYPE_THOUGHT: TaskLogType.ValueType  # 5
-"""What the agent thought before it acted or answered."""
+"""What the AI agent thought before it acted or answered."""
 TASK_LOG_TYPE_NOTICE: TaskLogType.ValueType  # 6
-"""Information about the session, for example that the agent compacted its context."""
+"""Information about the conversation, for example that the AI agent compacted its context."""
 Global___TaskLogType: _TypeAlias = TaskLogType  # noqa: Y015
 
 @_typing.final
 class StatusDetail(_message.Message):
-    """The facts behind a task's status. There are three layers: `build`, `agent`, `app`. Each layer
-    computes a status. The task's status is the first of these that is not TASK_STATUS_ACTIVE. If all
-    three are TASK_STATUS_ACTIVE, the task's status is TASK_STATUS_ACTIVE.
+    """The facts that a task's status is derived from. There are three layers: `build`, `agent`, `app`.
+    Each layer computes a status from its own facts. The task's status is that of the first layer
+    whose status is not TASK_STATUS_ACTIVE. If all three are TASK_STATUS_ACTIVE, the task's status is
+    TASK_STATUS_ACTIVE.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -307,14 +328,14 @@ class StatusDetail(_message.Message):
 
     @_typing.final
     class Agent(_message.Message):
-        """The agent of that build."""
+        """The workspace agent of that build."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         LIFECYCLE_FIELD_NUMBER: _builtins.int
         COMPUTED_FIELD_NUMBER: _builtins.int
         lifecycle: Global___AgentLifecycle.ValueType
-        """The agent's lifecycle."""
+        """The workspace agent's lifecycle."""
         computed: Global___TaskStatus.ValueType
         """The status that this layer computes."""
         def __init__(
@@ -385,8 +406,9 @@ Global___StatusDetail: _TypeAlias = StatusDetail  # noqa: Y015
 
 @_typing.final
 class TaskLogEntry(_message.Message):
-    """One message of the conversation. Only the last entry of an epoch (the tail) may change or be
-    withdrawn. Once another entry follows, an entry never changes again.
+    """One message of the conversation. An epoch is one conversation of a task: when the task app starts
+    a new conversation, the next epoch begins. Only the last entry of an epoch, the tail, may change
+    or be withdrawn (removed). Once another entry has followed it, an entry never changes again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -401,30 +423,31 @@ class TaskLogEntry(_message.Message):
     CALL_ID_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """The message's id in the task app. Ids grow within an epoch, with gaps. The field is always set,
-    because 0 is a valid id.
+    """The message's id in the task app. Ids grow within an epoch and may have gaps. The field is
+    always set, because 0 is a valid id.
     """
     type: Global___TaskLogType.ValueType
     """What the entry is."""
     revision: _builtins.int
-    """The task's revision at which this entry last changed."""
+    """The task's revision after the last change of this entry."""
     dropped_bytes: _builtins.int
-    """How many bytes were dropped from the front of the content because it was longer than 1 MiB.
+    """How many bytes were removed from the beginning of the content because it was longer than 1 MiB.
     Usually 0.
     """
     source_id: _builtins.str
-    """The message's id in the source that the agent reads, if the source has such ids. At most 255
-    bytes.
+    """The message's id in the data that the TaskLogs agent reads, if that data has such ids. At most
+    255 bytes.
     """
     name: _builtins.str
     """The name of the tool, for TOOL_CALL and TOOL_RESULT. At most 255 bytes."""
     call_id: _builtins.str
-    """Joins a tool's result to its call: both have the same `call_id`. The results of parallel calls
-    come in any order. At most 255 bytes.
+    """Connects a tool's result to the call: both have the same `call_id`. The results of parallel
+    calls come in any order. At most 255 bytes.
     """
     content: _builtins.str
-    """At most 1 MiB of UTF-8. On the wire it is the last field, so that the server can join stored
-    entries without encoding them again. Fields that are added later take the numbers 9 to 14.
+    """At most 1 MiB of UTF-8. This field has the highest number, so it comes last on the wire. The
+    server needs that to join stored entries without encoding them again. Fields that are added
+    later take the numbers 9 to 14.
     """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
@@ -455,8 +478,8 @@ Global___TaskLogEntry: _TypeAlias = TaskLogEntry  # noqa: Y015
 
 @_typing.final
 class ContentDelta(_message.Message):
-    """A content as a change of another content, its base: the pieces, joined in order. Ranges may
-    overlap, repeat and come in any order. The result has at most 1 MiB.
+    """New content, described as a change of other content, the base. The new content is all pieces,
+    joined in order. Ranges may overlap, repeat and come in any order. The result has at most 1 MiB.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -471,7 +494,9 @@ class ContentDelta(_message.Message):
         BYTES_FIELD_NUMBER: _builtins.int
         TEXT_FIELD_NUMBER: _builtins.int
         bytes: _builtins.int
-        """The length of the range. It ends in the base, on a code-point boundary of UTF-8. 0: no range."""
+        """The length of the range in bytes. The range ends in the base, on a code-point boundary of
+        UTF-8. 0: no range.
+        """
         text: _builtins.str
         """The text after the range."""
         def __init__(
@@ -489,12 +514,12 @@ class ContentDelta(_message.Message):
     PIECES_FIELD_NUMBER: _builtins.int
     CRC32_FIELD_NUMBER: _builtins.int
     crc32: _builtins.int
-    """CRC-32 (zlib's) of the resulting content. Always set. If it does not match, the base was not
-    the one that the sender meant.
+    """CRC-32 (zlib's) of the new content. Always set. If it does not match, the receiver does not
+    have the base that the sender used.
     """
     @_builtins.property
     def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentDelta.Piece]:
-        """From 1 to 4096 pieces. An empty content is one empty piece."""
+        """From 1 to 4096 pieces. Empty content is one empty piece."""
 
     def __init__(
         self,

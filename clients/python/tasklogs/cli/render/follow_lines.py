@@ -59,6 +59,7 @@ def _message(event: FollowEvent) -> task_logs_pb2.FollowTaskLogsResponse:
         case StatusChanged():
             message.status.status = types_pb2.TaskStatus.ValueType(event.status)
             message.status.status_detail.CopyFrom(_detail(event.detail))
+            message.status.task_id = event.task_id or ""
         case EntriesChanged():
             message.entries.epoch = event.epoch
             message.entries.logs.extend(map(entry_message, event.entries))

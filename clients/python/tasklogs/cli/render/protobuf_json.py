@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from google.protobuf import json_format
@@ -33,10 +33,16 @@ def print_message(message: Message) -> None:
     print_json(to_dict(message))
 
 
-def print_array(messages: Iterable[Message], end: str = "\n") -> None:
-    """Print an array, one message per line, each as soon as it is available."""
+def print_array(
+    messages: Iterable[Message], end: str = "\n", *, without: Collection[str] = ()
+) -> None:
+    """Print an array, one message per line, each as soon as it is available.
+
+    `without`: names of fields, as in JSON, that the server was not asked for.
+    """
     before = "["
     for message in messages:
-        write(f"{before}\n{to_line(to_dict(message))}")
+        shown = {key: value for key, value in to_dict(message).items() if key not in without}
+        write(f"{before}\n{to_line(shown)}")
         before = ","
     write(("[]" if before == "[" else "\n]") + end)

@@ -54,6 +54,9 @@ def describe(task: tasks_pb2.Task) -> Iterator[str]:
         yield _line("called", one_line(task.display_name))
     if task.prompt:
         yield _line("prompt", one_line(task.prompt))
+    if task.labels:
+        labels = sorted(f"{key}={value}" for key, value in task.labels.items())
+        yield _line("labels", one_line(", ".join(labels)))
     yield _line("created", moment(task.created_at))
     yield _line("kind", "standalone" if task.standalone else "orchestrated")
     yield _line("build", f"{_build(detail.build)}: {status(detail.build.computed)}")

@@ -1,0 +1,37 @@
+"""Commits that are too large for the group commit: every agent's next commit would wait for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Moved
+from tasklogs_server.ingest.group_commit import error_of
+from tasklogs_server.store.log_writes import LogWrites, Outcome
+from tasklogs_server.store.records import Commit
+from tasklogs_server.telemetry.observer import Observer
+
+
+class LargeCommits:
+    """Writes many commits of one task together, on a connection of their own."""
+
+    def __init__(
+        self, writes: LogWrites, bus: LocalBus, *, observer: Observer | None = None
+    ) -> None:
+        self._writes = writes
+        self._bus = bus
+        self._observer = observer or Observer()
+
+    async def commit(self, task_id: UUID, commits: Iterable[Commit], *, size_bytes: int) -> None:
+        """Write all `commits` or none; each builds on the one before. They are taken one by one.
+
+        Raises what ends a session whose commit is refused. After StoreUnavailable it is unknown
+        whether they are stored.
+        """
+        with self._observer.committing(tasks=1, size_bytes=size_bytes):
+            outcome = await self._writes.commit_together(task_id, commits)
+        if outcome is not Outcome.COMMITTED:
+            raise error_of(outcome, task_id)
+        # Without the commits: followers read the store, which has them in pages.
+        self._bus.publish(Moved(task_id))

@@ -1,0 +1,84 @@
+"""`tasklogs server-info`."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs.v1 import types_pb2
+from tests.cli.command import run
+from tests.client.scripted_server import Refusal, ScriptedServer
+
+INPUT, OUTPUT = types_pb2.TASK_LOG_TYPE_INPUT, types_pb2.TASK_LOG_TYPE_OUTPUT
+UNKNOWN: Any = 99
+INFO = pb.GetServerInfoResponse(
+    version="0.2.0",
+    features=["types_filter", "tele\x1bpathy"],
+    entry_types=[INPUT, OUTPUT, UNKNOWN],
+    limits=pb.GetServerInfoResponse.Limits(
+        message_bytes=4_194_304,
+        entry_bytes=1_048_576,
+        page_entries=1000,
+        page_tasks=1000,
+        upload_bytes=67_108_864,
+        default_deadline=Duration(seconds=60),
+    ),
+)
+
+
+async def test_text_has_both_versions_features_types_and_limits(scripted: ScriptedServer) -> None:
+    scripted.script = [INFO]
+
+    shown = await run("server-info", "--server", scripted.address)
+
+    assert (shown.code, shown.stderr) == (0, "")
+    assert shown.stdout.splitlines() == [
+        f"tasklogs 0.2.0 at {scripted.address}",
+        f"  this command {version('tasklogs')}",
+        "  features     types_filter, tele\\x1bpathy",
+        "  entry types  INPUT, OUTPUT, 99",
+        "  request      at most 4,194,304 bytes",
+        "  entry        at most 1,048,576 bytes of content",
+        "  page         at most 1,000 entries, 1,000 tasks",
+        "  upload       at most 67,108,864 bytes of content",
+        "  deadline     60 s for calls without one",
+    ]
+
+
+async def test_json_has_the_response_and_the_version_of_the_command(
+    scripted: ScriptedServer,
+) -> None:
+    scripted.script = [INFO]
+
+    shown = await run("server-info", "--server", scripted.address, "-o", "json")
+
+    said = json.loads(shown.stdout)
+    assert said["clientVersion"] == version("tasklogs")
+    assert said["server"]["version"] == "0.2.0"
+    assert said["server"]["features"] == ["types_filter", "tele\x1bpathy"]
+    assert said["server"]["limits"]["uploadBytes"] == "67108864"
+    assert "\x1b" not in shown.stdout
+
+
+async def test_an_empty_response_is_shown_too(scripted: ScriptedServer) -> None:
+    scripted.script = [pb.GetServerInfoResponse()]
+
+    shown = await run("server-info", "--server", scripted.address)
+
+    assert shown.code == 0
+    assert "features     none" in shown.stdout
+
+
+async def test_a_server_without_the_method_is_named_an_older_one(scripted: ScriptedServer) -> None:
+    scripted.script = [Refusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")]
+
+    shown = await run("server-info", "--server", scripted.address)
+
+    assert shown.code == 1
+    assert f"the server at {scripted.address} does not have this method" in shown.stderr
+    assert "older TaskLogs server" in shown.stderr
