@@ -21,6 +21,7 @@ from tasklogs import errors
 PUBLIC = (
     "tasklogs.client.backoff",
     "tasklogs.client.entry",
+    "tasklogs.client.server_info",
     "tasklogs.client.events",
     "tasklogs.client.task",
     "tasklogs.connection.tls",

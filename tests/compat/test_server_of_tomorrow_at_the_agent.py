@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -29,7 +29,7 @@ class StoreWithItsOwnWelcome(ReferenceStore):
     """Its Welcome has these features and types, and is of tomorrow if it is asked to be."""
 
     features: tuple[str, ...] = ()
-    entry_types: tuple[int, ...] = ()
+    entry_types: Sequence[int] = ()
     is_of_tomorrow: bool = False
     tail_type: int | None = None
 

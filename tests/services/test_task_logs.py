@@ -75,6 +75,8 @@ def refused(error: Exception | None) -> tuple[grpc.StatusCode, dict[str, Message
         kind = getattr(error_details_pb2, packed.TypeName().rpartition(".")[2])()
         packed.Unpack(kind)
         details[kind.DESCRIPTOR.name] = kind
+    # No two calls have the same.
+    assert details.pop("RequestInfo").request_id  # type: ignore[attr-defined]
     return error.code(), details
 
 

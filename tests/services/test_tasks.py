@@ -224,14 +224,17 @@ async def test_a_stale_report_changes_nothing(
     assert await get_task(server) == before
 
 
-@pytest.mark.parametrize("number", [1, 3])
-async def test_a_report_of_the_agent_of_another_build_is_stale(server: Server, number: int) -> None:
+@pytest.mark.parametrize(("number", "reason"), [(1, "STALE_REPORT"), (3, "BUILD_NOT_REPORTED")])
+async def test_a_report_of_the_agent_of_another_build_is_refused(
+    server: Server, number: int, reason: str
+) -> None:
     await server.create_task()
     before = await report_build(server, 2)
 
     refusal = await refused(report_agent(server, number=number))
 
-    assert refusal.reason == "STALE_REPORT"
+    assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert refusal.reason == reason
     assert await get_task(server) == before
 
 

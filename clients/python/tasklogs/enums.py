@@ -53,7 +53,7 @@ class TaskStatus(_ApiEnum):
     UNKNOWN = 6
 
 
-class TaskView(_ApiEnum):
+class TaskView(IntEnum):
     """How much of a task a call returns: BASIC is everything but the prompt."""
 
     UNSPECIFIED = 0

@@ -140,7 +140,7 @@ class TaskAgentsService:
 async def _collect(
     messages: AsyncIterator[pb.UploadLogSnapshotInPartsRequest], upload: PartialUpload
 ) -> None:
-    """Add what all messages have. Raises InvalidFields, LimitExceeded.
+    """Add what all messages have. Raises InvalidFields, LimitExceeded, Unsupported.
 
     A stream that breaks ends like one that its caller has closed, so the last message says that it
     is the last.
@@ -150,6 +150,8 @@ async def _collect(
         number += 1
         if is_complete:
             raise InvalidFields([FieldViolation("last", "must be set in the last message only")])
+        if not message.entries and not message.last:
+            raise Unsupported("parts of an upload without entries")
         try:
             await _add(message.entries, upload)
         except InvalidFields as error:

@@ -35,7 +35,7 @@ class ReferenceStore:
     epochs: list[Epoch] = field(default_factory=list)
     revision: int = 0
     features: Sequence[str] = ("content_delta_pieces", "entry_names")
-    entry_types: Sequence[EntryType] = tuple(EntryType)
+    entry_types: Sequence[int] = tuple(EntryType)
     """Empty: INPUT and OUTPUT, and Welcome names none."""
 
     @property

@@ -34,7 +34,7 @@ class TaskLogsStub:
     request, from 1 to 128 printable ASCII characters without spaces.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or belongs to another
-      owner. For a cursor or a page token: its task does not exist any more.
+      owner. For a cursor or a page token: its task was deleted.
     - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the task's status does
       not allow the read. The metadata has `status` and the statuses of the layers `build`, `agent`
       and `app`.
@@ -123,7 +123,7 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
     request, from 1 to 128 printable ASCII characters without spaces.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or belongs to another
-      owner. For a cursor or a page token: its task does not exist any more.
+      owner. For a cursor or a page token: its task was deleted.
     - FAILED_PRECONDITION (`TASK_STATE_CONFLICT`) with PreconditionFailure: the task's status does
       not allow the read. The metadata has `status` and the statuses of the layers `build`, `agent`
       and `app`.
