@@ -197,6 +197,9 @@ async def test_each_event_is_a_line_of_json_as_the_api_has_it_with_its_cursor(
                 "time": "2026-11-18T11:06:41.123456789Z",
                 "revision": "2",
                 "droppedBytes": "0",
+                "sourceId": "",
+                "name": "",
+                "callId": "",
                 "content": "42\u2028\x1b",
             }
         ],

@@ -255,6 +255,7 @@ async def test_parts_with_unknown_fields_are_stored(server: Server) -> None:
         )
         for entry in (log_entry(0, "hello"), log_entry(1, "world"))
     ]
+    parts[-1].last = True
     await in_parts(server, bearing(made.agent_token), *parts)
     assert await stored(server) == ["hello", "world"]
 

@@ -18,7 +18,10 @@ WRITTEN = log_events_of(tasklogs_server)
 # Written otherwise: call_log formats its lines by hand, and log_output takes a library's level.
 WRITTEN_OTHERWISE = {"rpc.ended", "library.logged"}
 # What documents name that begins like an event.
-NO_EVENTS = {"grpc.aio", "grpc.channelz", "grpc.use_local_subchannel_pool", "log.cursor"}
+NO_EVENTS = {
+    *("grpc.aio", "grpc.channelz", "grpc.reflection", "grpc.use_local_subchannel_pool"),
+    *("log.cursor", "log.task_id"),
+}
 IRREGULAR_VERBS = {"found", "kept", "left", "lost", "read", "sent"}
 
 

@@ -9,6 +9,7 @@ from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tests.agent.conftest import FAST, patient, running_agent, until
 from tests.support.fakes.agent_server import FakeServer
+from tests.support.fakes.http_server import Response
 from tests.support.fakes.task_app import FakeTaskApp, speaks_nonsense, tears, with_role
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
@@ -73,6 +74,32 @@ async def test_a_banner_is_never_stored_as_the_saved_conversation(
         app.become_ready()
         await until(lambda: server.store.contents == ["", "before"])
         await until(lambda: session.health == HEALTHY)
+    assert len(server.store.epochs) == 1
+
+
+async def test_a_list_that_was_requested_before_stable_is_not_the_conversation(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    """It shows the banner, and it arrives after `stable`."""
+    app.become_ready()
+    app.say("user", "before")
+    await app.restart(with_state=True)
+    app.redraw("banner")
+    made, release = asyncio.Event(), asyncio.Event()
+
+    async def late(response: Response) -> Response:
+        made.set()
+        await release.wait()
+        return response
+
+    app.faults["/messages"] = [late]
+    async with running_agent(app, server):
+        session = await server.session()
+        await made.wait()
+        app.become_ready()
+        await until(lambda: session.health == HEALTHY)
+        release.set()
+        await until(lambda: server.store.contents == ["", "before"])
     assert len(server.store.epochs) == 1
 
 

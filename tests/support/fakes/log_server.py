@@ -45,6 +45,10 @@ Raw: TypeAlias = bytes
 Step: TypeAlias = Response | Raw | Refusal | Fate | asyncio.Event
 
 
+FEATURES = ("create_request_id", "progress_interval", "task_labels", "types_filter")
+"""What the server says that it can do, if no other answer is scripted."""
+
+
 class LogServer:
     """Plays the answers and streams that a test has set, and records the requests."""
 
@@ -68,6 +72,8 @@ class LogServer:
         """Set when a stream has played everything before a HOLD."""
 
     async def answer(self, request: Message, context: Context) -> Message | Raw:
+        if isinstance(request, task_logs_pb2.GetServerInfoRequest) and self._next_is_of_a_call:
+            return task_logs_pb2.GetServerInfoResponse(version="0.1.0", features=FEATURES)
         self.requests.append(request)
         self.called.set()
         self._note(context)
@@ -79,6 +85,14 @@ class LogServer:
                 return await asyncio.Future()
             case _:
                 return answer
+
+    @property
+    def _next_is_of_a_call(self) -> bool:
+        """Whether the next answer is not of GetServerInfo: the client asks for it by itself."""
+        following = self.answers[0] if self.answers else task_logs_pb2.GetTaskLogsResponse()
+        return isinstance(following, Message) and not isinstance(
+            following, task_logs_pb2.GetServerInfoResponse
+        )
 
     async def follow(self, request: Request, context: Context) -> AsyncIterator[Response | Raw]:
         self.follows.append(request)

@@ -203,7 +203,11 @@ class Watch:
         return [e for e in self._newer.values() if e.id <= last_id or e.id > known_id]
 
     def _fetched(self, shown: Shown) -> bool:
-        if not self._note_answer(shown):
+        was_ready_process, _ = self._shown_before
+        is_ready = self._note_answer(shown)
+        # A list that was requested before the process was ready may still show the banner. The next
+        # list was requested by the event that made it ready.
+        if not is_ready or not (shown.process == was_ready_process or _has_input(shown)):
             raise TaskAppError(Fault.STARTING, "the task app is still starting")
         if self._listener is None:
             return True
@@ -221,7 +225,7 @@ class Watch:
 
     def _note_answer(self, shown: Shown) -> bool:
         """Return whether the process that showed this list is ready."""
-        if any(entry.type is EntryType.INPUT for entry in shown.entries):
+        if _has_input(shown):
             self._ready_process = shown.process
         self._last_failure = ""
         is_ready = shown.process == self._ready_process
@@ -247,3 +251,7 @@ class Watch:
     def _tell_health(self) -> None:
         if self._listener is not None:
             self._listener.health_changed()
+
+
+def _has_input(shown: Shown) -> bool:
+    return any(entry.type is EntryType.INPUT for entry in shown.entries)
