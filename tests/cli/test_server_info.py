@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from tasklogs.v1 import task_logs_pb2 as pb
@@ -82,3 +83,39 @@ async def test_a_server_without_the_method_is_named_an_older_one(scripted: Scrip
     assert shown.code == 1
     assert f"the server at {scripted.address} does not have this method" in shown.stderr
     assert "older TaskLogs server" in shown.stderr
+
+
+OLDEST = Refusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+OLDER = pb.GetServerInfoResponse(version="0.0.9")
+
+
+@pytest.mark.parametrize(
+    ("answer", "lacks"),
+    [(OLDEST, "is older than 0.1"), (OLDER, "(version 0.0.9) lacks {feature}")],
+    ids=["without the method", "without the feature"],
+)
+@pytest.mark.parametrize(
+    ("arguments", "option", "feature"),
+    [
+        (("logs", "local/demo", "--types", "input"), "--types", "types_filter"),
+        (("task", "list", "--label", "a=1"), "--label", "task_labels"),
+        (("task", "create", "demo", "--label", "a=1"), "--label", "task_labels"),
+        (("task", "create", "demo", "--request-id", "x"), "--request-id", "create_request_id"),
+    ],
+    ids=["logs", "list", "create", "request-id"],
+)
+async def test_an_option_that_an_older_server_would_ignore_fails(
+    scripted: ScriptedServer,
+    arguments: tuple[str, ...],
+    option: str,
+    feature: str,
+    answer: pb.GetServerInfoResponse | Refusal,
+    lacks: str,
+) -> None:
+    scripted.script = [answer]
+
+    failed = await run(*arguments, "--server", scripted.address)
+
+    assert failed.code == 1
+    assert f"{option} is not supported: the server {lacks.format(feature=feature)}" in failed.stderr
+    assert failed.stdout == ""

@@ -18,7 +18,8 @@ know by its code.
 
 - `{Retry.NO}`: only after something else has changed, such as the request, the credentials or the
   task.
-- `{Retry.NOW}`: at once. The failed call has changed nothing. Wait longer each time it fails again.
+- `{Retry.NOW}`: at once: the same call, or a new stream, cannot do harm. Wait longer each
+  time it fails again.
 - `{Retry.AFTER}`: after the time in `RetryInfo`, which such an error always has.
 
 {{rows}}

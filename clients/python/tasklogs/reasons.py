@@ -86,7 +86,8 @@ _REASONS = (
         "ETAG_MISMATCH",
         _CODE.ABORTED,
         Retry.NO,
-        "The task was updated after you read it. Read it again, and decide again.",
+        "The display name or the labels differ from those that you read. Read the task again, and"
+        " decide again.",
     ),
     _reason(
         "TASK_STATE_CONFLICT",

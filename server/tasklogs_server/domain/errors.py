@@ -260,7 +260,7 @@ class SessionLost(TaskLogsError):
     """The stored log changed, or the store was lost: the agent starts again from Welcome."""
 
     def __str__(self) -> str:
-        return "the stored log changed under this session; connect again"
+        return "the stored log changed, or the result of a commit is unknown; connect again"
 
 
 @dataclass(eq=False)

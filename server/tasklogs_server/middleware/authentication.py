@@ -104,6 +104,8 @@ class Authentication:
         if user is not LOCAL:
             self._limits.count_call(user)
             raise PermissionDenied("requires the agent token of a task")
+        if token is not None:
+            raise Unauthenticated("the token is not an agent token")
         raise TokenMissing("an agent token is needed: authorization: Bearer ...")
 
 

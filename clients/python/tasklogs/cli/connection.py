@@ -15,8 +15,8 @@ from tasklogs.cli.rpc_failure import describe
 from tasklogs.cli.target import Target
 from tasklogs.client.credentials import Credentials
 from tasklogs.connection.channel import open_channel
-from tasklogs.errors import TaskLogsRpcError, parsed_rpc_errors, readable
-from tasklogs.v1 import task_logs_pb2_grpc, tasks_pb2_grpc
+from tasklogs.errors import TaskLogsRpcError, UnsupportedByServer, parsed_rpc_errors, readable
+from tasklogs.v1 import task_logs_pb2, task_logs_pb2_grpc, tasks_pb2_grpc
 
 PATIENCE_SECONDS = 1.0
 """After this time a call shows what it waits for."""
@@ -73,10 +73,22 @@ class Connection:
         try:
             return self._runner.run(self._call(method, request))
         except TaskLogsRpcError as error:
-            target = self._target
-            raise CommandFailed(
-                describe(error, target.server, target.timeout_seconds, target.tls)
-            ) from error
+            raise self._failure(error) from error
+
+    def require(self, feature: str, option: str) -> None:
+        """Fail if the server lacks a feature: it would ignore the option without a word."""
+        request = task_logs_pb2.GetServerInfoRequest()
+        try:
+            info = self._runner.run(self._call(self.task_logs.GetServerInfo, request))
+        except UnsupportedByServer:
+            lacks = "is older than 0.1"
+        except TaskLogsRpcError as error:
+            raise self._failure(error) from error
+        else:
+            if feature in info.features:
+                return
+            lacks = f"(version {info.version}) lacks {feature}"
+        raise CommandFailed(f"{option} is not supported: the server {lacks}")
 
     def pages(
         self,
@@ -90,6 +102,10 @@ class Connection:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    def _failure(self, error: TaskLogsRpcError) -> CommandFailed:
+        target = self._target
+        return CommandFailed(describe(error, target.server, target.timeout_seconds, target.tls))
 
     async def _open(self) -> grpc.aio.Channel:
         return open_channel(self._target.server, tls=self._target.tls)

@@ -144,6 +144,8 @@ def logs(
     if max_staleness is not None:
         request.max_staleness.FromTimedelta(timedelta(seconds=max_staleness))
     with Connection(target) as connection:
+        if wanted:
+            connection.require("types_filter", "--types")
         pages = connection.pages(connection.task_logs.GetTaskLogs, request)
         first = next(pages)
         log_text.print_notices(first, task, tail=tail, epoch=epoch, some_types=bool(wanted))

@@ -107,6 +107,10 @@ def create(
         request_id=request_id,
     )
     with hand_over(token_file, output) as deliver, Connection(target) as connection:
+        if request.labels:
+            connection.require("task_labels", "--label")
+        if request.request_id:
+            connection.require("create_request_id", "--request-id")
         response = connection.call(connection.tasks.CreateTask, request)
         task = response.task
         if output is Output.TEXT:
@@ -154,6 +158,8 @@ def list_(
     if status is not None:
         request.status = types_pb2.TaskStatus.ValueType(TaskStatus[status])
     with Connection(target) as connection:
+        if request.labels:
+            connection.require("task_labels", "--label")
         pages = connection.pages(connection.tasks.ListTasks, request)
         tasks = (task for page in pages for task in page.tasks)
         if output is Output.JSON:

@@ -385,7 +385,7 @@ class Goodbye(_message.Message):
     class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Goodbye._Reason.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         REASON_UNSPECIFIED: Goodbye._Reason.ValueType  # 0
-        """Not set. Counts as STOPPING."""
+        """Not set. Counts as STOPPING, as does a reason that the server does not know."""
         REASON_PAUSING: Goodbye._Reason.ValueType  # 1
         """The workspace is being paused or stopped. A standalone task becomes PAUSED."""
         REASON_STOPPING: Goodbye._Reason.ValueType  # 2
@@ -397,7 +397,7 @@ class Goodbye(_message.Message):
         """Why the agent leaves."""
 
     REASON_UNSPECIFIED: Goodbye.Reason.ValueType  # 0
-    """Not set. Counts as STOPPING."""
+    """Not set. Counts as STOPPING, as does a reason that the server does not know."""
     REASON_PAUSING: Goodbye.Reason.ValueType  # 1
     """The workspace is being paused or stopped. A standalone task becomes PAUSED."""
     REASON_STOPPING: Goodbye.Reason.ValueType  # 2
@@ -753,7 +753,7 @@ class UploadLogSnapshotInPartsRequest(_message.Message):
     """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """In the order of ids, over all messages. As in UploadLogSnapshotRequest otherwise."""
+        """In the order of ids, over all messages. Leave `revision` unset. A message has at most 4 MiB."""
 
     def __init__(
         self,

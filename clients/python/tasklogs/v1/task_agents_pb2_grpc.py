@@ -112,9 +112,9 @@ class TaskAgentsServicer:
         - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
         - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than
         64 MiB of content, or more than 100,000 entries.
-        - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with RetryInfo: another upload of the task is under
+        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: another upload of the task is under
         way, or the server receives as many uploads as it can.
-        - DEADLINE_EXCEEDED: the next message, or the whole conversation, did not arrive in time.
+        - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the next message, or the whole conversation, did not arrive in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class TaskLogsStub:
     `RequestInfo.request_id` names the call in the server's log. It is also in the metadata of
     responses, as `x-request-id`: in the trailing metadata of every call, and in the initial metadata
     of a stream that has a message. A caller may choose it: `x-request-id` in the metadata of the
-    request, from 1 to 128 printable ASCII characters without spaces.
+    request, from 1 to 128 printable ASCII characters without spaces. The server replaces any other.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or belongs to another
     owner. For a cursor or a page token: its task was deleted.
@@ -126,7 +126,7 @@ class TaskLogsServicer:
     `RequestInfo.request_id` names the call in the server's log. It is also in the metadata of
     responses, as `x-request-id`: in the trailing metadata of every call, and in the initial metadata
     of a stream that has a message. A caller may choose it: `x-request-id` in the metadata of the
-    request, from 1 to 128 printable ASCII characters without spaces.
+    request, from 1 to 128 printable ASCII characters without spaces. The server replaces any other.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or belongs to another
     owner. For a cursor or a page token: its task was deleted.
@@ -251,7 +251,7 @@ class TaskLogs:
     `RequestInfo.request_id` names the call in the server's log. It is also in the metadata of
     responses, as `x-request-id`: in the trailing metadata of every call, and in the initial metadata
     of a stream that has a message. A caller may choose it: `x-request-id` in the metadata of the
-    request, from 1 to 128 printable ASCII characters without spaces.
+    request, from 1 to 128 printable ASCII characters without spaces. The server replaces any other.
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task does not exist, was deleted, or belongs to another
     owner. For a cursor or a page token: its task was deleted.
