@@ -70,6 +70,16 @@ def test_the_numbers_of_labels_and_selectors_are_limited() -> None:
     assert len(parse_selectors(["a"] * MAX_SELECTORS, [])) == MAX_SELECTORS
 
 
+def test_too_many_labels_and_selectors_are_not_looked_at() -> None:
+    """A request of 4 MiB can have a million of them."""
+    violations: list[FieldViolation] = []
+
+    assert parse_selectors(["NOT A KEY"] * (MAX_SELECTORS + 1), violations) == []
+
+    assert len(violations) == 1
+    assert len(label_violations(dict.fromkeys(map(str.upper, map(hex, range(65))), "\n"))) == 1
+
+
 @given(st.text(max_size=70), st.text(max_size=300))
 def test_a_label_is_valid_by_the_rule_of_the_api(key: str, value: str) -> None:
     has_valid_key = bool(re.fullmatch(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?", key))

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tasklogs.log.entry import Entry
 from tasklogs_server.bus.notes import Moved, Note
-from tasklogs_server.domain import slices
+from tasklogs_server.concurrency import slices
 from tasklogs_server.domain.errors import (
     CommitRefused,
     LogFull,
@@ -125,7 +125,7 @@ async def test_it_waits_for_a_locked_head_and_no_other_task_waits_for_it(
         is_locked.set()
 
     uploading = asyncio.create_task(desk.uploads.upload(task, conversation(10), still_opens=locked))
-    await is_locked.wait()
+    await is_locked.wait()  # a connection does one thing at a time
     await until(lambda: waits_for_a_lock(sql))
     monkeypatch.setattr(upload, "_LARGE_BYTES", 1 << 30)
     await desk.uploads.upload(other, conversation(3))

@@ -169,6 +169,24 @@ def test_a_composition_of_too_many_pieces_is_not_made() -> None:
     assert joined([Delta.keeping(600, b""), every_second], content) == Delta.keeping(1, b"x" * 256)
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        Delta((Piece(0, 0, b"x"),) * MAX_PIECES),
+        Delta(tuple(Piece(index, 1) for index in range(MAX_PIECES))),
+    ],
+    ids=["texts", "ranges that become one"],
+)
+def test_a_composition_of_too_many_steps_is_not_made(first: Delta) -> None:
+    """Its pieces would be few, but half a second would pass until they are found."""
+    base = b"x" * MAX_PIECES
+    all_again_and_again = Delta((Piece(0, MAX_PIECES),) * 255)
+    assert compose(first, Delta.keeping(MAX_PIECES, b"!")) is not None
+    assert compose(first, all_again_and_again) is None
+    content = apply(apply(base, first), all_again_and_again)
+    assert apply(base, joined([first, all_again_and_again], content)) == content
+
+
 def test_the_shorter_of_two_deltas_is_taken() -> None:
     long = Delta((Piece(0, 1, b"y" * 90), Piece(1, 60)))
     content = b"x" + b"y" * 90 + b"x" * 60

@@ -105,21 +105,11 @@ def test_an_unknown_field_beside_a_known_part_is_dropped() -> None:
     assert (append.sequence, append.open_epoch) == (1, True)
 
 
-def hello(*features: str) -> frozenset[str]:
-    return codec.hello(pb.AgentMessage(hello=pb.Hello(features=features))).features
-
-
-def test_hello_has_the_features_that_this_server_knows() -> None:
-    known = {"content_delta_pieces", "entry_names"}
-    assert hello() == frozenset()
-    assert hello("entry_names", "time_travel", "") == {"entry_names"}
-    assert hello(*known) == known
-
-
-def test_only_the_first_64_features_of_a_hello_are_looked_at() -> None:
-    assert hello(*["x"] * 63, "entry_names") == {"entry_names"}
-    assert hello(*["x"] * 64, "entry_names") == frozenset()
-    assert hello("x" * 3_000_000, "entry_names") == {"entry_names"}
+def test_a_hello_may_name_any_number_of_features() -> None:
+    """This server needs none of them."""
+    plain = codec.hello(pb.AgentMessage(hello=pb.Hello(task_app="x")))
+    named = pb.Hello(task_app="x", features=["entry_names", "time_travel", "", "x" * 3_000_000])
+    assert codec.hello(pb.AgentMessage(hello=named)) == plain
 
 
 def test_welcome_names_the_features_and_the_types_and_the_names_of_the_tail() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tasklogs import features
 from tasklogs.log.entry import EntryType
 from tasklogs.v1 import task_logs_pb2 as pb
-from tasklogs_server.domain import features
 from tests.support.fixtures.authenticated import bearing, guarded
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.server import MakeServer, Server

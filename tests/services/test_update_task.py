@@ -153,3 +153,15 @@ async def test_an_update_leaves_the_agent_and_its_token_alone(server: Server) ->
         assert updated.agent_connected
         await agent.append(open_epoch=True)
         await agent.acked()
+
+
+async def test_a_request_with_more_than_a_mebibyte_is_not_decoded(server: Server) -> None:
+    """To decode a map of 350,000 labels, which is within 4 MiB, takes three seconds."""
+    many = {f"label-{number}": "" for number in range(80_000)}
+    updating = server.tasks.UpdateTask(pb.UpdateTaskRequest(task=TASK, labels=many))
+    creating = server.tasks.CreateTask(pb.CreateTaskRequest(name="demo", labels=many))
+    for refusal in (await refused(updating), await refused(creating)):
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert refusal.reason == "INVALID_FIELDS"
+        assert refusal.fields == ["request"]
+        assert "must have at most 1048576 bytes" in refusal.message

@@ -1,4 +1,4 @@
-"""Tools for coroutines: singleflight, background tasks, a clock without stalls, retries.
+"""Tools for coroutines: singleflight, background tasks, a clock without stalls, retries, slices.
 
 Nothing here knows tasks, logs, gRPC or SQL.
 """

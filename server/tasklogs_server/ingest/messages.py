@@ -20,13 +20,11 @@ class Hello:
     """The agent's first message.
 
     `build_number` None: the session belongs to the latest START build, also after a new one.
-    `features`: those of its names that this server knows.
     """
 
     agent_version: str
     task_app: str
     build_number: int | None
-    features: frozenset[str] = frozenset()
 
 
 def cost_bytes(append: Append) -> int:

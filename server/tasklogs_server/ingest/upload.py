@@ -15,9 +15,9 @@ from tasklogs.log.continuation import Verdict, compare
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import truncate
 from tasklogs_server.concurrency.jitter import spread
+from tasklogs_server.concurrency.slices import slices
 from tasklogs_server.domain.errors import LimitExceeded, SessionOpen, StoreUnavailable
 from tasklogs_server.domain.limits import Limit
-from tasklogs_server.domain.slices import slices
 from tasklogs_server.domain.upload_limits import MAX_UPLOAD_BYTES, MAX_UPLOAD_ENTRIES
 from tasklogs_server.ingest.draft import Draft
 from tasklogs_server.ingest.large_commits import LargeCommits

@@ -29,7 +29,7 @@ from tasklogs_server.middleware.handlers import (
 from tasklogs_server.middleware.methods import Method, Rule, method_of
 from tasklogs_server.middleware.open_calls import OpenCalls
 from tasklogs_server.middleware.request_ids import StreamContext, current_request_id, metadata_of
-from tasklogs_server.middleware.requests import DecodedStream, RequestBodies
+from tasklogs_server.middleware.requests import DecodedStream, RequestBodies, of_at_most
 from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.telemetry.calls import Call as OneCall
 from tasklogs_server.telemetry.calls import current
@@ -88,7 +88,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # A stream's handler waits while its caller does not read. Health checks are never refused.
         limits_unread = kind in (Kind.READ, Kind.WRITE, Kind.UPLOAD)
         authenticate = self._authentication(method.rule, is_stream=streams_responses)
-        deserialize, serialize = handler.request_deserializer, handler.response_serializer
+        deserialize = of_at_most(method.request_bytes, handler.request_deserializer)
+        serialize = handler.response_serializer
         function = _function(handler, method)
         context_of: Callable[[Context], Any] = StreamContext if streams_responses else _same_context
 

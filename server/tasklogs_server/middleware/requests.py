@@ -134,6 +134,20 @@ class DecodedStream:
         return _decoded(await anext(self._requests), self._deserialize)
 
 
+def of_at_most(limit_bytes: int | None, deserialize: Deserialize) -> Deserialize:
+    """Return what decodes requests of at most `limit_bytes`. It raises InvalidFields for others."""
+    if limit_bytes is None:
+        return deserialize
+
+    def deserialize_within(raw: bytes) -> Any:
+        if len(raw) > limit_bytes:
+            what = f"must have at most {limit_bytes} bytes"
+            raise InvalidFields([FieldViolation("request", what)])
+        return deserialize(raw)
+
+    return deserialize_within
+
+
 def _decoded(raw: bytes, deserialize: Deserialize) -> Any:
     try:
         return deserialize(raw)

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from google.protobuf.struct_pb2 import Value
 
+from tasklogs.features import AGENT_STREAM
 from tasklogs.log import rfc3339
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
@@ -22,7 +23,6 @@ from tasklogs_server.domain.errors import (
     ProtocolViolation,
     Unsupported,
 )
-from tasklogs_server.domain.features import AGENT_STREAM, known_to_agents
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.ingest import messages
 from tasklogs_server.wire.deltas import delta_of
@@ -51,7 +51,6 @@ def hello(message: pb.AgentMessage) -> messages.Hello:
         said.agent_version[:_HELLO_CHARACTERS],
         said.task_app[:_HELLO_CHARACTERS],
         build_number,
-        known_to_agents(said.features),
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from tasklogs import features
 from tasklogs.log.entry import EntryType
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
-from tasklogs_server.domain import features
 from tasklogs_server.domain.upload_limits import MAX_UPLOAD_BYTES
 from tasklogs_server.reads.reader import MAX_PAGE_ROWS
 from tasklogs_server.services.tasks import MAX_PAGE_SIZE

@@ -12,6 +12,7 @@ import structlog
 
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1.types_pb2 import TaskLogEntry
+from tasklogs_server.concurrency.slices import SLICE_ITEMS
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import (
     FieldViolation,
@@ -20,7 +21,6 @@ from tasklogs_server.domain.errors import (
     SessionLost,
     Unsupported,
 )
-from tasklogs_server.domain.slices import SLICE_ITEMS
 from tasklogs_server.ingest.messages import GoodbyeReason
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions

@@ -56,11 +56,12 @@ def description_change(
     """
     changed = _changed_fields(request, violations)
     display_name = request.display_name if "display_name" in changed else None
-    labels = dict(request.labels) if "labels" in changed else None
     if display_name is not None:
         violations += _display_name_violations(display_name)
-    if labels is not None:
-        violations += label_violations(labels)
+    labels = None
+    if "labels" in changed:
+        violations += label_violations(request.labels)
+        labels = dict(request.labels)
     return DescriptionChange(display_name, labels, request.etag or None)
 
 

@@ -9,9 +9,9 @@ from uuid import UUID
 import structlog
 
 from tasklogs.log.entry import Entry
+from tasklogs_server.concurrency.slices import slices
 from tasklogs_server.domain.errors import SessionOpen, TaskNotFound
 from tasklogs_server.domain.reports import expire_lease
-from tasklogs_server.domain.slices import slices
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.errors import concerns_one_task

@@ -95,9 +95,9 @@ async def session_of(
         session = Session(call, source, Departure(), sent_tails or SentTails(), FAST)
         running = asyncio.create_task(session.run(None))
         try:
-            opened = await server.session(number)
+            session_at_server = await server.session(number)
             await until(lambda: source.listener is not None)
-            yield opened
+            yield session_at_server
             assert not running.done(), running.exception()
         finally:
             running.cancel()

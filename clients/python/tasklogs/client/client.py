@@ -13,6 +13,7 @@ from weakref import WeakSet
 import grpc.aio
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from tasklogs import features
 from tasklogs.client import decode
 from tasklogs.client.backoff import ReconnectWaits
 from tasklogs.client.calls import Calls
@@ -44,8 +45,8 @@ from tasklogs.v1 import (
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
 
-_TYPES: Need = ("types_filter", "types")
-_LABELS: Need = ("task_labels", "labels")
+_TYPES: Need = (features.TYPES_FILTER, "types")
+_LABELS: Need = (features.TASK_LABELS, "labels")
 
 
 class TaskLogsClient:
@@ -245,7 +246,7 @@ class TaskLogsClient:
         needs: list[Need] = [_TYPES] if request.types else []
         if progress_interval is not None:
             request.progress_interval.FromTimedelta(progress_interval)
-            needs.append(("progress_interval", "progress_interval"))
+            needs.append((features.PROGRESS_INTERVAL, "progress_interval"))
         follow = Follow(
             self._opened()._logs.FollowTaskLogs,
             request,

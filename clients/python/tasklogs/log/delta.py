@@ -12,7 +12,9 @@ from tasklogs.log.truncation import MAX_CONTENT_BYTES
 MAX_PIECES = 4096
 """The most pieces of a delta that a decoder accepts."""
 _MAX_COMPOSED_PIECES = 256
-"""Composing takes about a microsecond for each piece."""
+_MAX_COMPOSED_STEPS = 2 * MAX_PIECES
+"""A step takes about half a microsecond. Two deltas that are valid can need a million: the second
+one repeats all pieces of the first."""
 _PIECE_COST_BYTES = 64
 _MIN_SUFFIX_BYTES = 64
 """A shorter suffix is sent as text: another piece costs as much."""
@@ -178,8 +180,8 @@ def joined_pieces(base: bytes | bytearray, pieces: Iterable[Piece]) -> bytes:
 def compose(first: Delta, second: Delta) -> Delta | None:
     """Return one delta that equals `first` and then `second`.
 
-    None: it would have more than 256 pieces. Raises DeltaError if `second` keeps more than there
-    is. Both must fit what they are applied to.
+    None: it would have more than 256 pieces, or takes too many steps to make. Raises DeltaError if
+    `second` keeps more than there is. Both must fit what they are applied to.
     """
     ranges: list[tuple[int, bytes | None]] = []  # where each starts in the base; None: a text
     offsets, size = [], 0
@@ -194,12 +196,16 @@ def compose(first: Delta, second: Delta) -> Delta | None:
             size += len(text)
     offsets.append(size)
     composed = _Composition()
+    steps = 0
     for start, length, text in second.pieces:
         at, end = start, start + length
         if start < 0 or length < 0 or end > size:
             raise DeltaError(f"keeps {length} bytes from {start} on of {size}")
         index = bisect_right(offsets, at) - 1 if length else 0
         while at < end:
+            steps += 1
+            if steps > _MAX_COMPOSED_STEPS:
+                return None
             begins, stops = offsets[index], min(offsets[index + 1], end)
             base_start, held = ranges[index]
             if held is None:

@@ -176,8 +176,8 @@ class Hello(_message.Message):
     """
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of parts of the protocol that this file does not have and the agent understands.
-        docs/agent-stream.md lists them. The server ignores names that it does not know.
+        """Names of what the agent understands beyond the required parts. docs/agent-stream.md lists
+        them. The server ignores names that it does not know.
         """
 
     def __init__(

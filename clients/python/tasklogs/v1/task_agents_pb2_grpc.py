@@ -114,7 +114,8 @@ class TaskAgentsServicer:
         64 MiB of content, or more than 100,000 entries.
         - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: another upload of the task is under
         way, or the server receives as many uploads as it can.
-        - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the next message, or the whole conversation, did not arrive in time.
+        - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the next message, or the whole conversation, did not
+        arrive in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

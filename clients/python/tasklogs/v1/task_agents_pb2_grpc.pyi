@@ -65,7 +65,8 @@ class TaskAgentsStub:
       64 MiB of content, or more than 100,000 entries.
     - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: another upload of the task is under
       way, or the server receives as many uploads as it can.
-    - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the next message, or the whole conversation, did not arrive in time.
+    - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the next message, or the whole conversation, did not
+      arrive in time.
     """
 
 class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
@@ -137,7 +138,8 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
           64 MiB of content, or more than 100,000 entries.
         - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: another upload of the task is under
           way, or the server receives as many uploads as it can.
-        - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the next message, or the whole conversation, did not arrive in time.
+        - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the next message, or the whole conversation, did not
+          arrive in time.
         """
 
 def add_TaskAgentsServicer_to_server(servicer: TaskAgentsServicer, server: _aio.Server) -> None: ...

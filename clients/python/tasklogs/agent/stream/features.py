@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from tasklogs.features import CONTENT_DELTA_PIECES, ENTRY_NAMES
 from tasklogs.log.entry import NO_NAMES, Entry, EntryType
 from tasklogs.v1 import task_agents_pb2 as pb
-
-CONTENT_DELTA_PIECES = "content_delta_pieces"
-"""Deltas of more than one piece."""
-ENTRY_NAMES = "entry_names"
-"""`source_id`, `name` and `call_id` of entries."""
-
-HELLO_FEATURES = (CONTENT_DELTA_PIECES, ENTRY_NAMES)
-"""The names that the agent's Hello has."""
 
 _DEFAULT_TYPES = frozenset({EntryType.INPUT, EntryType.OUTPUT})
 

@@ -19,11 +19,12 @@ from typing import Any
 import grpc
 import structlog
 
+from tasklogs import features
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream import messages
 from tasklogs.agent.stream.departure import Departure
 from tasklogs.agent.stream.differ import Differ
-from tasklogs.agent.stream.features import HELLO_FEATURES, ServerFeatures
+from tasklogs.agent.stream.features import ServerFeatures
 from tasklogs.agent.stream.reconnect import StreamEnded
 from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.stream_status import StreamCall
@@ -170,7 +171,7 @@ class Session:
 
     async def _open(self, build_number: int | None) -> None:
         hello = pb.Hello(
-            agent_version=version("tasklogs"), task_app="agentapi", features=HELLO_FEATURES
+            agent_version=version("tasklogs"), task_app="agentapi", features=features.AGENT_STREAM
         )
         if build_number is not None:
             hello.build_number = build_number

@@ -26,7 +26,7 @@ PROGRESS_INTERVAL = "progress_interval"
 """FollowTaskLogs accepts `progress_interval`."""
 
 AGENT_STREAM: Sequence[str] = (CONTENT_DELTA_PIECES, ENTRY_NAMES)
-"""What `Welcome.features` has."""
+"""What `Welcome.features` and the `Hello.features` of this agent have."""
 ALL: Sequence[str] = (
     *AGENT_STREAM,
     TYPES_FILTER,
@@ -37,13 +37,3 @@ ALL: Sequence[str] = (
     PROGRESS_INTERVAL,
 )
 """What `GetServerInfoResponse.features` has."""
-
-# A Hello of 4 MiB can have two million names, or a name of 4 MiB.
-_MAX_NAMES = 64
-_MAX_NAME_CHARACTERS = 64
-
-
-def known_to_agents(named: Sequence[str]) -> frozenset[str]:
-    """Return the names of the agent stream among the first 64 of `named`. Others are ignored."""
-    looked_at = (one for one in named[:_MAX_NAMES] if len(one) <= _MAX_NAME_CHARACTERS)
-    return frozenset(AGENT_STREAM).intersection(looked_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasklogs_server.domain.slices import SLICE_BYTES, SLICE_ITEMS, slices
+from tasklogs_server.concurrency.slices import SLICE_BYTES, SLICE_ITEMS, slices
 
 
 @pytest.mark.parametrize(
