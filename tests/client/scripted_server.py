@@ -16,6 +16,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from tasklogs.v1 import task_logs_pb2, tasks_pb2
+from tests.support.fakes.server_info import unscripted_info
 
 SERVICES = (
     tasks_pb2.DESCRIPTOR.services_by_name["Tasks"],
@@ -62,6 +63,9 @@ class ScriptedServer:
     async def answer(
         self, request: Message, context: grpc.aio.ServicerContext[Message, Message]
     ) -> Message:
+        info = unscripted_info(request, self.script)
+        if info is not None:
+            return info
         self.requests.append(request)
         self.called.set()
         answer = self.script.pop(0)

@@ -71,7 +71,10 @@ MESSAGES: list[tuple[TaskLogsError, str]] = [
     ),
     (errors.SessionOpen(), "an agent session of the task is open"),
     (errors.SessionSuperseded(), "a later session of the task has taken over"),
-    (errors.SessionLost(), "the stored log changed under this session; connect again"),
+    (
+        errors.SessionLost(),
+        "the stored log changed, or the result of a commit is unknown; connect again",
+    ),
     (errors.CommitRefused(SOON), "the store refused what was appended"),
     (errors.Unauthenticated("no agent token"), "not authenticated: no agent token"),
     (errors.PermissionDenied("another owner"), "permission denied: another owner"),

@@ -23,6 +23,7 @@ from tasklogs import delta_codec
 from tasklogs.log.delta import Delta, DeltaError, apply
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 from tests.client.scripted_server import Refusal
+from tests.support.fakes.server_info import unscripted_info
 
 Request: TypeAlias = task_logs_pb2.FollowTaskLogsRequest
 Response: TypeAlias = task_logs_pb2.FollowTaskLogsResponse
@@ -43,10 +44,6 @@ END, HOLD = Fate.END, Fate.HOLD
 Raw: TypeAlias = bytes
 """Bytes that travel as a message and need not be a valid one."""
 Step: TypeAlias = Response | Raw | Refusal | Fate | asyncio.Event
-
-
-FEATURES = ("create_request_id", "progress_interval", "task_labels", "types_filter")
-"""What the server says that it can do, if no other answer is scripted."""
 
 
 class LogServer:
@@ -72,8 +69,9 @@ class LogServer:
         """Set when a stream has played everything before a HOLD."""
 
     async def answer(self, request: Message, context: Context) -> Message | Raw:
-        if isinstance(request, task_logs_pb2.GetServerInfoRequest) and self._next_is_of_a_call:
-            return task_logs_pb2.GetServerInfoResponse(version="0.1.0", features=FEATURES)
+        info = unscripted_info(request, self.answers)
+        if info is not None:
+            return info
         self.requests.append(request)
         self.called.set()
         self._note(context)
@@ -85,14 +83,6 @@ class LogServer:
                 return await asyncio.Future()
             case _:
                 return answer
-
-    @property
-    def _next_is_of_a_call(self) -> bool:
-        """Whether the next answer is not of GetServerInfo: the client asks for it by itself."""
-        following = self.answers[0] if self.answers else task_logs_pb2.GetTaskLogsResponse()
-        return isinstance(following, Message) and not isinstance(
-            following, task_logs_pb2.GetServerInfoResponse
-        )
 
     async def follow(self, request: Request, context: Context) -> AsyncIterator[Response | Raw]:
         self.follows.append(request)

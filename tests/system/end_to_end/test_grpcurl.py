@@ -144,7 +144,7 @@ async def test_a_refused_read_prints_its_details_decoded(server: Server) -> None
 
     assert said.code != 0
     refusal = json.loads(said.err)
-    info, call_info, failure = refusal["details"]
+    info, failure, call_info = refusal["details"]
     assert refusal["code"] == 9
     assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
     assert info["reason"] == "TASK_STATE_CONFLICT"
@@ -157,12 +157,12 @@ async def test_a_bad_field_and_the_retry_delay_are_printed_with_json_names(
     server: Server,
 ) -> None:
     bad = json.loads((await call(server, "TaskLogs/GetTaskLogs", {"task": "x", "tail": -1})).err)
-    assert [one["field"] for one in bad["details"][2]["fieldViolations"]] == ["task", "tail"]
+    assert [one["field"] for one in bad["details"][1]["fieldViolations"]] == ["task", "tail"]
 
     await server.create_task()
     await make_active(server)
     away = json.loads((await call(server, "TaskLogs/GetTaskLogs", {"task": TASK})).err)
-    assert away["details"][2]["retryDelay"] == "1s"
+    assert away["details"][1]["retryDelay"] == "1s"
 
 
 async def test_a_task_is_created_listed_and_deleted(server: Server) -> None:
