@@ -302,6 +302,10 @@ async def under_way(server: Server, token: str) -> Sender:
     await sender.send(part(entry(0)))
 
     async def is_refused() -> bool:
+        nonlocal sender
+        if sender.call.done():  # it was refused: this upload reached the server before it
+            sender = begin(server, token)
+            await sender.send(part(entry(0)))
         try:
             await upload(server, token, part(last=True))
         except grpc.aio.AioRpcError as error:
