@@ -98,11 +98,12 @@ OLDER = pb.GetServerInfoResponse(version="0.0.9")
     ("arguments", "option", "feature"),
     [
         (("logs", "local/demo", "--types", "input"), "--types", "types_filter"),
+        (("logs", "local/demo", "-f", "--types", "input"), "types", "types_filter"),
         (("task", "list", "--label", "a=1"), "--label", "task_labels"),
         (("task", "create", "demo", "--label", "a=1"), "--label", "task_labels"),
         (("task", "create", "demo", "--request-id", "x"), "--request-id", "create_request_id"),
     ],
-    ids=["logs", "list", "create", "request-id"],
+    ids=["logs", "follow", "list", "create", "request-id"],
 )
 async def test_an_option_that_an_older_server_would_ignore_fails(
     scripted: ScriptedServer,
@@ -116,6 +117,6 @@ async def test_an_option_that_an_older_server_would_ignore_fails(
 
     failed = await run(*arguments, "--server", scripted.address)
 
-    assert failed.code == 1
-    assert f"{option} is not supported: the server {lacks.format(feature=feature)}" in failed.stderr
+    expected = f"`{option}` is not supported: the server {lacks.format(feature=feature)}"
+    assert (failed.code, failed.stderr.splitlines()) == (1, [f"tasklogs: {expected}"])
     assert failed.stdout == ""

@@ -17,7 +17,7 @@ from tasklogs_server.store.log_changes import _CHANGES_OF_TYPES, _START_OF_TYPES
 from tasklogs_server.store.log_reads import _READ, _READ_OF_TYPES, PageQuery
 from tasklogs_server.store.log_writes import _COMMIT, _arguments
 from tasklogs_server.store.sessions import _LOSE, _OPEN_SERIALS
-from tasklogs_server.store.tasks import _LISTS, LIST_BYTES, NEWEST, SCAN_ROWS
+from tasklogs_server.store.task_lists import _LISTS, LIST_BYTES, NEWEST, SCAN_ROWS
 from tests.store.logs import (
     ENTRY_COLUMNS,
     Connection,

@@ -21,9 +21,9 @@ from tasklogs_server.domain.errors import StoreUnavailable, TaskNameTaken, TaskN
 from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.names import TaskId, TaskName
 from tasklogs_server.domain.status import Facts
-from tasklogs_server.store import Store, tasks
+from tasklogs_server.store import Store, task_lists
 from tasklogs_server.store.records import EarlierCreation, Task
-from tasklogs_server.store.tasks import LIST_BYTES, NEWEST, ListPosition
+from tasklogs_server.store.task_lists import LIST_BYTES, NEWEST, ListPosition
 from tests.store.logs import Connection, Log, new_task
 
 
@@ -179,7 +179,7 @@ async def test_a_task_deleted_during_a_search_for_labels_hides_no_other(
 ) -> None:
     wanted = await _prompted(store, "", labels={"wanted": ""})
     made = [await _prompted(store, "") for _ in range(2)]
-    monkeypatch.setattr(tasks, "SCAN_ROWS", 2)
+    monkeypatch.setattr(task_lists, "SCAN_ROWS", 2)
     original = asyncpg.Connection.fetchrow
 
     async def after_a_deletion(self: Any, statement: str, *arguments: Any) -> Any:

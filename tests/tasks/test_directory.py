@@ -17,7 +17,7 @@ from tasklogs_server.domain.names import TaskId, TaskName
 from tasklogs_server.domain.status import TaskStatus
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.store import Store
-from tasklogs_server.store.tasks import NEWEST, ListPosition
+from tasklogs_server.store.task_lists import NEWEST, ListPosition
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tests.ingest.desk import Desk
 from tests.store.logs import Connection, new_task

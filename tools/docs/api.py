@@ -21,6 +21,7 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
 )
 
+from tasklogs import features
 from tools.docs import reasons
 from tools.proto_paths import proto_paths
 
@@ -36,6 +37,7 @@ _NESTED = DescriptorProto.NESTED_TYPE_FIELD_NUMBER
 _NESTED_ENUMS = DescriptorProto.ENUM_TYPE_FIELD_NUMBER
 _VALUES = EnumDescriptorProto.VALUE_FIELD_NUMBER
 _Field = FieldDescriptorProto
+_FEATURES_HEAD = "| name | what it means |\n| --- | --- |"
 _METHODS_HEAD = "| method | HTTP | body | idempotency |\n| --- | --- | --- | --- |"
 
 
@@ -48,6 +50,7 @@ def reference(protos: Path) -> str:
     parts += [part for file in files for part in file.types()]
     rows = [row for file in files for row in file.method_rows()]
     intro = _INTRO.read_text().replace("{methods}", "\n".join([_METHODS_HEAD, *sorted(rows)]))
+    intro = intro.replace("{features}", "\n".join([_FEATURES_HEAD, *_feature_rows()]))
     return "\n".join([intro, *parts]).rstrip() + "\n"
 
 
@@ -145,6 +148,10 @@ def _plain(comment: str) -> str:
     # protoc leaves the space after the slashes; a table is indented by three more.
     lines = [line.strip() for line in comment.strip("\n").splitlines()]
     return "\n".join(lines)
+
+
+def _feature_rows() -> Iterator[str]:
+    return (f"| `{name}` | {meaning} |" for name, meaning in features.ALL.items())
 
 
 def _http(rule: http_pb2.HttpRule) -> str:

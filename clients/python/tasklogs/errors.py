@@ -200,8 +200,12 @@ class LogCorrupt(TaskLogsRpcError):
     """Stored entries cannot be decoded."""
 
 
+@dataclass(eq=False, kw_only=True)
 class UnsupportedByServer(TaskLogsRpcError):
     """The server is older than this client: it lacks the method, or what an argument needs."""
+
+    feature: str | None = None
+    """What the argument needs, by its name in tasklogs.features. None: the method is missing."""
 
 
 _CODE = grpc.StatusCode

@@ -22,7 +22,7 @@ from tasklogs_server.reads.tokens import (
     micros_of,
 )
 from tasklogs_server.services.task_codec import description_change, encode_task, new_task
-from tasklogs_server.store.tasks import NEWEST, ListPosition
+from tasklogs_server.store.task_lists import NEWEST, ListPosition
 from tasklogs_server.tasks.directory import TaskDirectory
 from tasklogs_server.wire.enums import (
     AGENT_LIFECYCLE,

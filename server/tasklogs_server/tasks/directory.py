@@ -27,7 +27,8 @@ from tasklogs_server.domain.status import Facts, TaskStatus, derive
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.records import Task
-from tasklogs_server.store.tasks import ListPosition, TaskStore
+from tasklogs_server.store.task_lists import ListPosition
+from tasklogs_server.store.tasks import TaskStore
 from tasklogs_server.tasks.agent_tokens import new_token
 from tasklogs_server.telemetry.calls import concerns
 

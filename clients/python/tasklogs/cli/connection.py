@@ -13,9 +13,11 @@ from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.render.spinner import Spinner
 from tasklogs.cli.rpc_failure import describe
 from tasklogs.cli.target import Target
+from tasklogs.client import decode
 from tasklogs.client.credentials import Credentials
+from tasklogs.client.server_info import ServerFeatures, ServerInfo
 from tasklogs.connection.channel import open_channel
-from tasklogs.errors import TaskLogsRpcError, UnsupportedByServer, parsed_rpc_errors, readable
+from tasklogs.errors import TaskLogsRpcError, parsed_rpc_errors, readable
 from tasklogs.v1 import task_logs_pb2, task_logs_pb2_grpc, tasks_pb2_grpc
 
 PATIENCE_SECONDS = 1.0
@@ -77,18 +79,15 @@ class Connection:
 
     def require(self, feature: str, option: str) -> None:
         """Fail if the server lacks a feature: it would ignore the option without a word."""
-        request = task_logs_pb2.GetServerInfoRequest()
+
+        async def ask() -> ServerInfo:
+            request = task_logs_pb2.GetServerInfoRequest()
+            return decode.server_info(await self._call(self.task_logs.GetServerInfo, request))
+
         try:
-            info = self._runner.run(self._call(self.task_logs.GetServerInfo, request))
-        except UnsupportedByServer:
-            lacks = "is older than 0.1"
+            self._runner.run(ServerFeatures(ask).require([(feature, option)]))
         except TaskLogsRpcError as error:
             raise self._failure(error) from error
-        else:
-            if feature in info.features:
-                return
-            lacks = f"(version {info.version}) lacks {feature}"
-        raise CommandFailed(f"{option} is not supported: the server {lacks}")
 
     def pages(
         self,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tasklogs import features
 from tasklogs.cli.choices import choice_option, choices_option, names_in
 from tasklogs.cli.options import (
     TaskArgument,
@@ -145,7 +146,7 @@ def logs(
         request.max_staleness.FromTimedelta(timedelta(seconds=max_staleness))
     with Connection(target) as connection:
         if wanted:
-            connection.require("types_filter", "--types")
+            connection.require(features.TYPES_FILTER, "--types")
         pages = connection.pages(connection.task_logs.GetTaskLogs, request)
         first = next(pages)
         log_text.print_notices(first, task, tail=tail, epoch=epoch, some_types=bool(wanted))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from tasklogs.connection.failure import ConnectionFailure
-from tasklogs.errors import TaskLogsRpcError
+from tasklogs.errors import TaskLogsRpcError, UnsupportedByServer
 
 if TYPE_CHECKING:
     from tasklogs.connection.tls import Tls
@@ -53,6 +53,8 @@ def describe(
         )
     if error.reason is None and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer from {server} within {timeout_seconds:g} s (--timeout)"
+    if isinstance(error, UnsupportedByServer) and error.feature is not None:
+        return error.message
     if error.reason is None and error.code is grpc.StatusCode.UNIMPLEMENTED:
         return (
             f"the server at {server} does not have this method: it is an older TaskLogs server"

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tasklogs import features
 from tasklogs.cli.choices import choice_option
 from tasklogs.cli.options import (
     LabelsOption,
@@ -108,9 +109,9 @@ def create(
     )
     with hand_over(token_file, output) as deliver, Connection(target) as connection:
         if request.labels:
-            connection.require("task_labels", "--label")
+            connection.require(features.TASK_LABELS, "--label")
         if request.request_id:
-            connection.require("create_request_id", "--request-id")
+            connection.require(features.CREATE_REQUEST_ID, "--request-id")
         response = connection.call(connection.tasks.CreateTask, request)
         task = response.task
         if output is Output.TEXT:
@@ -159,7 +160,7 @@ def list_(
         request.status = types_pb2.TaskStatus.ValueType(TaskStatus[status])
     with Connection(target) as connection:
         if request.labels:
-            connection.require("task_labels", "--label")
+            connection.require(features.TASK_LABELS, "--label")
         pages = connection.pages(connection.tasks.ListTasks, request)
         tasks = (task for page in pages for task in page.tasks)
         if output is Output.JSON:

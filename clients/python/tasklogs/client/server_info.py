@@ -72,12 +72,12 @@ class ServerFeatures:
         try:
             info = await self._ask()
         except UnsupportedByServer:
-            raise _unsupported(argument, "is older than 0.1") from None
+            raise _unsupported(feature, argument, "is older than 0.1") from None
         self._known = info.features
         if feature not in info.features:
-            raise _unsupported(argument, f"(version {info.version}) lacks {feature}")
+            raise _unsupported(feature, argument, f"(version {info.version}) lacks {feature}")
 
 
-def _unsupported(argument: str, why: str) -> UnsupportedByServer:
+def _unsupported(feature: str, argument: str, why: str) -> UnsupportedByServer:
     message = f"`{argument}` is not supported: the server {why}"
-    return UnsupportedByServer(code=grpc.StatusCode.UNIMPLEMENTED, message=message)
+    return UnsupportedByServer(code=grpc.StatusCode.UNIMPLEMENTED, message=message, feature=feature)
