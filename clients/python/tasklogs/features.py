@@ -23,7 +23,7 @@ AGENT_STREAM: Sequence[str] = (CONTENT_DELTA_PIECES, ENTRY_NAMES)
 
 ALL: Mapping[str, str] = MappingProxyType(
     {
-        CONTENT_DELTA_PIECES: "`ContentDelta` may have several pieces, in appends and in follows.",
+        CONTENT_DELTA_PIECES: "The tail may change by a `ContentDelta`, of one or more pieces.",
         ENTRY_NAMES: "Entries have `source_id`, `name` and `call_id`.",
         TYPES_FILTER: "GetTaskLogs and FollowTaskLogs accept `types`.",
         TASK_LABELS: "Tasks have `labels`, ListTasks filters by them, and UpdateTask changes them.",

@@ -129,6 +129,21 @@ async def test_a_server_that_names_nothing_gets_only_input_and_output_without_na
         await until(lambda: server.store.entries == PLAIN)
 
 
+async def test_a_server_that_does_not_name_deltas_gets_whole_entries(server: FakeServer) -> None:
+    """A server from before 0.1 reads a delta as one that empties the tail."""
+    screen = "\n".join(f"line {number}" for number in range(100))
+    shown = ["", "a", "ab", screen, f"# {screen}", screen[:40]]
+    source = ScriptedSource([entry(0, EntryType.OUTPUT, shown[0])])
+    async with session_of(old(server), source) as session:
+        for number, text in enumerate(shown):
+            source.entries = [entry(0, EntryType.OUTPUT, text)]
+            await session.sync(number)
+            assert server.store.contents == [text]
+        appends = [one.append for one in session.messages if one.HasField("append")]
+    assert len(appends) == len(shown)
+    assert not any(one.HasField("tail") for one in appends)
+
+
 async def test_the_epoch_of_a_server_without_names_goes_on(server: FakeServer) -> None:
     """The digest is that of the entries as they were sent."""
     source, sent_tails = ScriptedSource(CONVERSATION), SentTails()

@@ -30,8 +30,12 @@ class Differ:
     `process` is a number that changes whenever the task app may have restarted.
     """
 
-    def __init__(self, stored: Position, *, process: int | None) -> None:
-        """`process`: the one that showed the stored tail; None if another agent sent that tail."""
+    def __init__(self, stored: Position, *, process: int | None, makes_deltas: bool = True) -> None:
+        """`process`: the one that showed the stored tail; None if another agent sent that tail.
+
+        `makes_deltas`: whether the server accepts a change of the tail as a delta.
+        """
+        self._makes_deltas = makes_deltas
         self._stored: Position | None = stored
         self._process = process
         self._sealed = array("q")
@@ -160,6 +164,8 @@ class Differ:
         """Return the change of the tail as a delta; None if the whole entry is to be sent."""
         base = self._base
         if not isinstance(base, Entry) or not self._live or self._live[0] == base:
+            return None
+        if not self._makes_deltas:
             return None
         entry = self._live[0]
         if entry.dropped_bytes != base.dropped_bytes:

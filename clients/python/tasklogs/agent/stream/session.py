@@ -188,7 +188,11 @@ class Session:
         self._limit_bytes = min(limit for limit in limits if limit > 0)
         self._features = ServerFeatures.of(welcome)
         stored = messages.position(welcome)
-        self._differ = Differ(stored, process=self._sent_tails.process_of(stored.tail))
+        self._differ = Differ(
+            stored,
+            process=self._sent_tails.process_of(stored.tail),
+            makes_deltas=self._features.content_delta_pieces,
+        )
         self._wake.set()  # health is reported at once
         _log.info(
             "stream.opened", session=welcome.session, epoch=stored.epoch, entries=stored.entries
