@@ -97,7 +97,7 @@ class Desk:
         """Build the whole package and run the group commit."""
         clock, budget, bus = Clock(), IngestBudget(ingest_bytes), LocalBus()
         group_commit = GroupCommit(store.writes, bus)
-        write_behind = WriteBehind(store.writes)
+        write_behind = WriteBehind(store.writes, store.generations)
         log_limiter = LogLimiter(store.evictions, log_limits)
         resources = SessionResources(
             limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
@@ -117,6 +117,7 @@ class Desk:
             bus=bus,
             handshakes=HandshakeQueue(handshakes, max_wait),
             tail_bytes=tail_bytes,
+            generations=store.generations,
         )
         syncs = Syncs(
             sessions,

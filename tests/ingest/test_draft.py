@@ -117,13 +117,20 @@ async def test_postgres_reads_back_what_was_appended(
         if operation[0] == "take":
             commit = history.draft.next_commit(log.task_id, log.fence, NOW)
             if commit is not None:
-                assert await log.write(commit) is Outcome.COMMITTED
+                head = replace(commit.head, generation=log.head.generation)
+                assert await log.write(replace(commit, head=head)) is Outcome.COMMITTED
             await _reads_back(log, history, sql)
         elif operation[0] == "fold" and history.draft.is_empty:
             folded = history.draft.fold()
             if folded is not None:
                 revision, row = folded
-                await store.writes.fold(log.task_id, fence=log.fence, revision=revision, row=row)
+                await store.writes.fold(
+                    log.task_id,
+                    generation=log.head.generation,
+                    fence=log.fence,
+                    revision=revision,
+                    row=row,
+                )
             await _reads_back(log, history, sql)
         else:
             history.apply(operation)

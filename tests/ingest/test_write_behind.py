@@ -11,6 +11,7 @@ import pytest
 
 from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.ingest.write_behind import WriteBehind
+from tasklogs_server.store.generations import Generations
 from tasklogs_server.store.log_writes import LogWrites
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -25,7 +26,9 @@ class Writes:
         self.confirmed: list[tuple[UUID, int, datetime]] = []
         self.is_away = False
 
-    async def confirm(self, confirmed: Sequence[tuple[UUID, int, datetime]]) -> None:
+    async def confirm(
+        self, confirmed: Sequence[tuple[UUID, int, datetime]], *, generation: str
+    ) -> None:
         if self.is_away:
             raise StoreUnavailable(timedelta(seconds=1))
         self.confirmed += confirmed
@@ -37,12 +40,17 @@ def writes() -> Writes:
 
 
 @pytest.fixture
-def write_behind(writes: Writes) -> WriteBehind:
-    return WriteBehind(cast("LogWrites", writes))
+def generations() -> Generations:
+    return Generations()
+
+
+@pytest.fixture
+def write_behind(writes: Writes, generations: Generations) -> WriteBehind:
+    return WriteBehind(cast("LogWrites", writes), generations)
 
 
 async def test_a_time_is_written_once(write_behind: WriteBehind, writes: Writes) -> None:
-    write_behind.confirm(A, 1, NOON, is_persisted=False)
+    write_behind.confirm(A, "", 1, NOON, is_persisted=False)
     for _ in range(2):
         await write_behind.persist_all(open_tasks={A})
     assert writes.confirmed == [(A, 1, NOON)]
@@ -50,8 +58,8 @@ async def test_a_time_is_written_once(write_behind: WriteBehind, writes: Writes)
 
 
 async def test_an_earlier_time_changes_nothing(write_behind: WriteBehind, writes: Writes) -> None:
-    write_behind.confirm(A, 1, LATER, is_persisted=False)
-    write_behind.confirm(A, 2, NOON, is_persisted=True)
+    write_behind.confirm(A, "", 1, LATER, is_persisted=False)
+    write_behind.confirm(A, "", 2, NOON, is_persisted=True)
     assert write_behind.confirmed_at(A) == LATER
     await write_behind.persist_all(open_tasks={A})
     assert writes.confirmed == [(A, 1, LATER)]
@@ -60,15 +68,15 @@ async def test_an_earlier_time_changes_nothing(write_behind: WriteBehind, writes
 async def test_what_a_commit_has_stored_is_not_written_again(
     write_behind: WriteBehind, writes: Writes
 ) -> None:
-    write_behind.confirm(A, 1, NOON, is_persisted=False)
-    write_behind.confirm(A, 1, LATER, is_persisted=True)
+    write_behind.confirm(A, "", 1, NOON, is_persisted=False)
+    write_behind.confirm(A, "", 1, LATER, is_persisted=True)
     await write_behind.persist_all(open_tasks={A})
     assert writes.confirmed == []
 
 
 async def test_one_task_is_written_alone(write_behind: WriteBehind, writes: Writes) -> None:
-    write_behind.confirm(A, 1, NOON, is_persisted=False)
-    write_behind.confirm(B, 7, LATER, is_persisted=False)
+    write_behind.confirm(A, "", 1, NOON, is_persisted=False)
+    write_behind.confirm(B, "", 7, LATER, is_persisted=False)
     await write_behind.persist(B)
     assert writes.confirmed == [(B, 7, LATER)]
     await write_behind.persist(uuid4())
@@ -77,7 +85,7 @@ async def test_one_task_is_written_alone(write_behind: WriteBehind, writes: Writ
 async def test_a_time_that_could_not_be_written_is_kept_even_without_a_session(
     write_behind: WriteBehind, writes: Writes
 ) -> None:
-    write_behind.confirm(A, 1, NOON, is_persisted=False)
+    write_behind.confirm(A, "", 1, NOON, is_persisted=False)
     writes.is_away = True
     with pytest.raises(StoreUnavailable):
         await write_behind.persist_all(open_tasks=())
@@ -86,3 +94,17 @@ async def test_a_time_that_could_not_be_written_is_kept_even_without_a_session(
     await write_behind.persist_all(open_tasks=())
     assert writes.confirmed == [(A, 1, NOON)]
     assert write_behind.confirmed_at(A) is None
+
+
+async def test_a_time_of_a_former_generation_is_neither_kept_nor_written(
+    write_behind: WriteBehind, writes: Writes, generations: Generations
+) -> None:
+    generations.observe("7/00000001")
+    write_behind.confirm(A, "7/00000001", 1, NOON, is_persisted=False)
+    generations.observe("7/00000002")
+    assert write_behind.confirmed_at(A) is None
+    write_behind.confirm(A, "7/00000001", 1, NOON, is_persisted=False)  # its sync ended late
+    await write_behind.persist_all(open_tasks={A})
+    assert (write_behind.confirmed_at(A), writes.confirmed) == (None, [])
+    write_behind.confirm(A, "7/00000002", 1, LATER, is_persisted=False)
+    assert write_behind.confirmed_at(A) == LATER

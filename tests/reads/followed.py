@@ -159,6 +159,7 @@ async def followed(database: str, *, progress_after: timedelta) -> AsyncIterator
             bus,
             sync=sync,
             lease=timedelta(seconds=30),
+            generations=store.generations,
             progress_after=progress_after,
         )
         log = await WrittenLog.open(store, bus)

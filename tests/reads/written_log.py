@@ -111,7 +111,13 @@ class WrittenLog:
         folded = self.draft.fold()
         if folded is not None:
             revision, row = folded
-            await self.store.writes.fold(self.task_id, fence=self.fence, revision=revision, row=row)
+            await self.store.writes.fold(
+                self.task_id,
+                generation=self.store.generations.current,
+                fence=self.fence,
+                revision=revision,
+                row=row,
+            )
 
     async def report(self, facts: Facts) -> None:
         """Change the facts of the task's status."""

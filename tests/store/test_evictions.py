@@ -122,7 +122,11 @@ async def test_the_age_of_an_entry_counts_from_its_last_change(
     whole = entry_row(1, 1, log.head.revision, b"bb")
     if folds:
         await log.store.writes.fold(
-            log.task_id, fence=log.fence, revision=log.head.revision, row=whole
+            log.task_id,
+            generation=log.head.generation,
+            fence=log.fence,
+            revision=log.head.revision,
+            row=whole,
         )
     sealing = log.commit([b"c", b"d"])
     await log.write(sealing if folds else replace(sealing, rows=[whole, *sealing.rows]))
@@ -257,11 +261,13 @@ async def test_a_prefix_is_recognised_while_some_of_it_is_stored(log: Log) -> No
     shown = [Entry(id_, EntryType.OUTPUT, Time(id_ + 1, 0), str(id_).encode()) for id_ in range(6)]
     is_prefix = log.store.sessions.is_prefix
     assert await log.contents() == ["3", "4", "5"]
-    assert await is_prefix(log.task_id, 1, shown[:5])
-    assert await is_prefix(log.task_id, 1, shown[:4])
-    assert not await is_prefix(log.task_id, 1, shown[:3])  # nothing to compare it with
+    assert await is_prefix(log.task_id, 1, shown[:5], generation=log.head.generation)
+    assert await is_prefix(log.task_id, 1, shown[:4], generation=log.head.generation)
+    assert not await is_prefix(
+        log.task_id, 1, shown[:3], generation=log.head.generation
+    )  # nothing to compare it with
     other = Entry(3, EntryType.OUTPUT, Time(4, 0), b"other")
-    assert not await is_prefix(log.task_id, 1, [*shown[:3], other])
+    assert not await is_prefix(log.task_id, 1, [*shown[:3], other], generation=log.head.generation)
 
 
 async def test_logs_past_their_limits_are_found_page_by_page(store: Store) -> None:

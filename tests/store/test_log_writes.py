@@ -95,9 +95,13 @@ async def test_a_time_of_an_earlier_session_is_stored_and_one_above_the_fence_is
     at = log.head.snapshot_at
     assert at is not None
     later = await Log.open(store, log.task_id)
-    await store.writes.confirm([(log.task_id, log.fence, at.replace(year=2027))])
+    await store.writes.confirm(
+        [(log.task_id, log.fence, at.replace(year=2027))], generation=log.head.generation
+    )
     assert (await store.tasks.get(log.task_id)).head.snapshot_at == at.replace(year=2027)
-    await store.writes.confirm([(log.task_id, later.fence + 1, at.replace(year=2028))])
+    await store.writes.confirm(
+        [(log.task_id, later.fence + 1, at.replace(year=2028))], generation=log.head.generation
+    )
     assert (await store.tasks.get(log.task_id)).head.snapshot_at == at.replace(year=2027)
 
 
@@ -146,7 +150,11 @@ async def test_a_fold_makes_one_row_of_the_parts_and_a_second_one_changes_nothin
     row = entry_row(1, 0, log.head.revision, b"abc")
     for _ in range(2):
         await log.store.writes.fold(
-            log.task_id, fence=log.fence, revision=log.head.revision, row=row
+            log.task_id,
+            generation=log.head.generation,
+            fence=log.fence,
+            revision=log.head.revision,
+            row=row,
         )
         assert await log.contents() == ["abc"]
         assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") == 0
@@ -164,8 +172,20 @@ async def test_a_fold_on_another_revision_or_fence_changes_nothing(
     await log.write(log.commit(grow=b"bc", keep=1))
     row = entry_row(1, 0, log.head.revision, b"other")
     fold = log.store.writes.fold
-    await fold(log.task_id, fence=log.fence, revision=log.head.revision - 1, row=row)
-    await fold(log.task_id, fence=log.fence + 1, revision=log.head.revision, row=row)
+    await fold(
+        log.task_id,
+        generation=log.head.generation,
+        fence=log.fence,
+        revision=log.head.revision - 1,
+        row=row,
+    )
+    await fold(
+        log.task_id,
+        generation=log.head.generation,
+        fence=log.fence + 1,
+        revision=log.head.revision,
+        row=row,
+    )
     assert await log.contents() == ["abc"]
     assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") == 1
 

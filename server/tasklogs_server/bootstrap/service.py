@@ -62,7 +62,7 @@ def service_of(
         budget=limits.budget,
         log_limiter=log_limiter,
         epoch_limiter=EpochLimiter(store.sessions, settings.epochs_per_hour),
-        write_behind=WriteBehind(store.writes),
+        write_behind=WriteBehind(store.writes, store.generations),
         load_tail=store.sessions.tail_content,
         clock=clock,
         observer=observer,
@@ -74,6 +74,7 @@ def service_of(
         bus=bus,
         handshakes=limits.handshakes,
         tail_bytes=settings.tail_bytes,
+        generations=store.generations,
         circuit_breaker=store.circuit_breaker,
     )
     directory = TaskDirectory(store.tasks, sessions, bus)
@@ -96,7 +97,13 @@ def service_of(
             evicted=store.evictions.evicted,
             page_bytes=settings.page_bytes,
         ),
-        follows=Follows(store.changes, bus, sync=syncs.sync, lease=settings.lease),
+        follows=Follows(
+            store.changes,
+            bus,
+            sync=syncs.sync,
+            lease=settings.lease,
+            generations=store.generations,
+        ),
         directory=directory,
         agent_tokens=AgentTokens(store.tasks, limits.handshakes),
         retention=Retention(

@@ -282,6 +282,7 @@ class Draft:
             snapshot_at=snapshot_at,
             tail=None if self._tail is None else self._tail.head(),
             rows=self.total_rows,
+            generation=self._stored.generation,
         )
         self._stored = head
         return Commit(

@@ -93,6 +93,7 @@ class Session:
         self.hello = hello
         self.serial = serial
         self.fence = opening.fence
+        self.generation = opening.head.generation
         self.standalone = opening.standalone
         self.welcome = Welcome(
             session=opening.fence,
@@ -198,7 +199,7 @@ class Session:
             self.syncs.forget(under_way.id)
             self.outbox.forget_sync(under_way.id)
         self.syncs.completed(began_at, began)
-        self._resources.write_behind.confirm(self.task_id, self.fence, began_at, is_persisted=False)
+        self._confirm(began_at, is_persisted=False)
         return began_at
 
     def sync_done(self, sync_id: int) -> None:
@@ -259,9 +260,7 @@ class Session:
             self._window.lost()
             return
         if commit.head.snapshot_at is not None:
-            self._resources.write_behind.confirm(
-                self.task_id, self.fence, commit.head.snapshot_at, is_persisted=True
-            )
+            self._confirm(commit.head.snapshot_at, is_persisted=True)
         seen_at = self._acknowledge()
         if seen_at is not None:
             self._resources.observer.stored(self._resources.monotonic() - seen_at)
@@ -275,6 +274,11 @@ class Session:
     def undecided(self) -> None:
         """End the session: it is unknown whether the commit is durable."""
         self.lost(SessionLost())
+
+    def _confirm(self, at: datetime, *, is_persisted: bool) -> None:
+        self._resources.write_behind.confirm(
+            self.task_id, self.generation, self.fence, at, is_persisted=is_persisted
+        )
 
     def _acknowledge(self) -> float | None:
         window = self._window

@@ -15,6 +15,7 @@ from tasklogs_server.bus.notes import Moved
 from tasklogs_server.concurrency.retry_when_busy import retry_when_busy
 from tasklogs_server.domain.errors import (
     ServerDraining,
+    SessionLost,
     SessionSuperseded,
     StaleReport,
     StoreUnavailable,
@@ -28,6 +29,7 @@ from tasklogs_server.ingest.session import Session, SessionResources
 from tasklogs_server.ingest.session_waiters import SessionWaiters
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
+from tasklogs_server.store.generations import Generations
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.tasks import TaskStore
 
@@ -54,6 +56,7 @@ class Sessions:
         bus: LocalBus,
         handshakes: HandshakeQueue,
         tail_bytes: int,
+        generations: Generations,
         circuit_breaker: CircuitBreaker | None = None,
     ) -> None:
         self._resources = resources
@@ -64,6 +67,8 @@ class Sessions:
         self._tail_bytes = tail_bytes
         self._circuit_breaker = circuit_breaker or CircuitBreaker()
         self._circuit_breaker.on_loss(self._store_lost)
+        self._generations = generations
+        self._generations.on_change(self._generation_changed)
         self._open: dict[UUID, Session] = {}
         self._waiters = SessionWaiters()
         self._losses = Losses(store)
@@ -126,7 +131,11 @@ class Sessions:
         if folded is not None:
             revision, row = folded
             await write_behind.fold(
-                session.task_id, fence=session.fence, revision=revision, row=row
+                session.task_id,
+                generation=session.generation,
+                fence=session.fence,
+                revision=revision,
+                row=row,
             )
         await write_behind.persist(session.task_id)
         if session.standalone and reason is GoodbyeReason.PAUSING:
@@ -203,6 +212,10 @@ class Sessions:
             raise ServerDraining(_RETRY_AFTER)
         async with self._handshakes.turn():
             session = await self._shake_hands_uncancelled(task_id, hello)
+        if session.generation != self._generations.current:
+            # The store changed after the handshake. Nothing is awaited between this and _replace.
+            self._losses.over(session.serial)
+            raise StoreUnavailable(_RETRY_AFTER)
         self._replace(session)
         self._bus.publish(Moved(task_id))
         return session
@@ -266,6 +279,11 @@ class Sessions:
         del self._open[session.task_id]
         # The stream's own task may be cancelled now. The loss must still be marked.
         await asyncio.shield(self._losses.mark_ended(session.serial))
+
+    def _generation_changed(self) -> None:
+        """End all sessions: the store may lack what they have acknowledged."""
+        for session in list(self._open.values()):
+            session.end(SessionLost())
 
     def _store_lost(self) -> None:
         self._waiters.fail_all(lambda: StoreUnavailable(_RETRY_AFTER))

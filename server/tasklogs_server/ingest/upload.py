@@ -153,7 +153,9 @@ class Uploads:
         tail, content = head.tail, opening.tail_content
         sealed = head.entries if tail is None else head.entries - 1
         if len(entries) <= sealed:
-            return await self._store.is_prefix(task_id, head.epoch, entries)
+            return await self._store.is_prefix(
+                task_id, head.epoch, entries, generation=head.generation
+            )
         last = entries[-1]
         return (
             tail is not None

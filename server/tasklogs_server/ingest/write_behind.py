@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from tasklogs_server.store.generations import Generations
 from tasklogs_server.store.log_writes import LogWrites
 from tasklogs_server.store.records import EntryRow
 
@@ -27,12 +28,22 @@ class WriteBehind:
     at a goodbye or at the next tick.
     """
 
-    def __init__(self, writes: LogWrites) -> None:
+    def __init__(self, writes: LogWrites, generations: Generations) -> None:
         self._writes = writes
+        self._generations = generations
         self._confirmed: dict[UUID, _Confirmed] = {}
+        # What was confirmed of a lost history says nothing about the log that the store has now.
+        generations.on_change(lambda: self._confirmed.clear())
 
-    def confirm(self, task_id: UUID, fence: int, at: datetime, *, is_persisted: bool) -> None:
-        """Note that the stored log matched the task app at `at`, if no later time is known."""
+    def confirm(
+        self, task_id: UUID, generation: str, fence: int, at: datetime, *, is_persisted: bool
+    ) -> None:
+        """Note that the stored log matched the task app at `at`, if no later time is known.
+
+        A time of a former generation is dropped.
+        """
+        if generation != self._generations.current:
+            return
         known = self._confirmed.get(task_id)
         if known is None or known.at < at:
             self._confirmed[task_id] = _Confirmed(fence, at, is_persisted)
@@ -58,15 +69,24 @@ class WriteBehind:
         ]:
             del self._confirmed[task_id]
 
-    async def fold(self, task_id: UUID, *, fence: int, revision: int, row: EntryRow) -> None:
-        """Write the tail as one row, if the stored fence and revision are these."""
-        await self._writes.fold(task_id, fence=fence, revision=revision, row=row)
+    async def fold(
+        self, task_id: UUID, *, generation: str, fence: int, revision: int, row: EntryRow
+    ) -> None:
+        """Write the tail as one row, if the stored fence and revision are these.
+
+        Raises StoreUnavailable if the store has not this generation.
+        """
+        await self._writes.fold(
+            task_id, generation=generation, fence=fence, revision=revision, row=row
+        )
 
     async def _write(self, confirmed: dict[UUID, _Confirmed]) -> None:
         missing = {task_id: one for task_id, one in confirmed.items() if not one.is_persisted}
         if missing:
+            # All are of the generation that is the current one now: others were dropped.
             await self._writes.confirm(
-                [(task_id, one.fence, one.at) for task_id, one in missing.items()]
+                [(task_id, one.fence, one.at) for task_id, one in missing.items()],
+                generation=self._generations.current,
             )
         for one in missing.values():
             one.is_persisted = True

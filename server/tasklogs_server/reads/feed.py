@@ -251,8 +251,8 @@ class Feed:
             )
         finally:
             self._is_reading = False
-        if read.task.head.revision < self.revision:
-            # A backup was restored: followers received changes that no longer exist.
+        if read.task.head.has_lost(self.revision):
+            # The store went back in time: followers received changes that no longer exist.
             raise expired(read.task)
         detail = derive(read.task.facts)
         if read.revision > self.revision:
@@ -283,7 +283,7 @@ class Feed:
 
 
 def expired(task: Task) -> CursorExpired:
-    """Return the error for a cursor after which changes were evicted.
+    """Return the error for a cursor after which changes were evicted, or of a lost history.
 
     It carries the oldest cursor after which no change was evicted.
     """

@@ -39,6 +39,8 @@ from tasklogs_server.reads.reader import Sync
 from tasklogs_server.reads.silence import Silence
 from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.reads.tokens import Cursor
+from tasklogs_server.store.errors import RETRY_AFTER
+from tasklogs_server.store.generations import Generations
 from tasklogs_server.store.log_changes import EntriesChanged, LogChanges
 from tasklogs_server.store.records import Task
 from tasklogs_server.telemetry.calls import concerns
@@ -91,6 +93,7 @@ class Follows:
         *,
         sync: Sync,
         lease: timedelta,
+        generations: Generations,
         progress_after: timedelta = _PROGRESS_AFTER,
     ) -> None:
         self._changes = changes
@@ -100,6 +103,8 @@ class Follows:
         self._feeds: dict[UUID, _RunningFeed] = {}
         self._lagging: Singleflight[_Lag] = Singleflight()
         self._draining: ServerDraining | None = None
+        self._generations = generations
+        generations.on_change(self._generation_changed)
         bus.listen(self._noted)
 
     @property
@@ -111,9 +116,13 @@ class Follows:
         """Yield the encoded messages of a follow until it ends with an error.
 
         When it begins, it raises what a read raises, and CursorExpired. Later it raises
-        TaskNotFound, ServerDraining, and CursorExpired if entries were evicted before it sent them.
+        TaskNotFound, ServerDraining, CursorExpired if entries were evicted before it sent them, and
+        StoreUnavailable if the store went back in time: the cursor shows what the caller lacks.
         """
+        generation = self._generations.current
         task, revision = await self._start(query)
+        if self._generations.current != generation:  # what was read may not exist any more
+            raise StoreUnavailable(RETRY_AFTER)
         detail = derive(task.facts)
         plan_read(detail, query.source)
         if self._draining is not None:  # the drain may have begun while the task was read
@@ -136,7 +145,7 @@ class Follows:
     async def lag(self, task_id: UUID, revision: int, types: tuple[int, ...]) -> _Lag:
         """Read what changed after `revision`, once for all followers that ask at the same time.
 
-        Raises CursorExpired if some of it was evicted.
+        Raises CursorExpired if some of it was evicted, or if `revision` is of a lost history.
         """
         read = partial(self._read, task_id, revision, types)
         return await self._lagging.run((task_id, revision, types), read)
@@ -155,8 +164,7 @@ class Follows:
             # not see does not exist for them. Raises TaskNotFound.
             await self._changes.start(TaskId(query.cursor.task_id, query.sees_only), 0)
             raise InvalidFields([FieldViolation("cursor", "is of another task")])
-        if query.cursor.revision > task.head.revision:
-            # A backup was restored: the caller knows changes that no longer exist.
+        if task.head.has_lost(query.cursor.revision):
             raise expired(task)
         if query.cursor.revision < task.head.evicted.revision:
             raise expired(task)
@@ -164,9 +172,10 @@ class Follows:
 
     async def _read(self, task_id: UUID, revision: int, types: tuple[int, ...]) -> _Lag:
         read = await self._changes.since(task_id, revision, types=types)
-        if revision < read.task.head.evicted.revision:
+        head = read.task.head
+        if revision < head.evicted.revision or head.has_lost(revision):
             raise expired(read.task)
-        messages = messages_of(TailFold(), task_id, read.changes, read.task.head.tail)
+        messages = messages_of(TailFold(), task_id, read.changes, head.tail)
         return _Lag(messages, read.revision)
 
     @asynccontextmanager
@@ -193,6 +202,11 @@ class Follows:
         running = asyncio.create_task(feed.run(), name=f"feed {task.task_id}")
         self._feeds[task.task_id] = feed, running
         return feed, running
+
+    def _generation_changed(self) -> None:
+        """End all follows: their clients resume with their cursors, which are then checked."""
+        for feed, _ in list(self._feeds.values()):
+            feed.end(StoreUnavailable(RETRY_AFTER))
 
     def _noted(self, note: Note) -> None:
         followed = self._feeds.get(note.task_id)

@@ -170,6 +170,8 @@ class LogReader:
         page = await self._page(query.ref, wanted)
         if page.task_id != token.task_id:
             await self._refuse_other_task(token.task_id, query)
+        if page.has_lost(token.revision):
+            raise await self._expired(page.task_id)
         # There were entries before a later page. If none is left, they were evicted.
         is_evicted = page.start > token.start or page.first_id is None
         if is_evicted:

@@ -32,13 +32,12 @@ from tasklogs_server.store.errors import (
     concerns_one_task,
     is_connection_lost,
 )
+from tasklogs_server.store.generations import UNKNOWN, Generations, read_generation
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+    _Connection = asyncpg.Connection[asyncpg.Record]
 else:
-    Connection = asyncpg.Connection
+    _Connection = asyncpg.Connection
 
 _CONNECT_TIMEOUT_SECONDS = 5.0
 _STATEMENT_TIMEOUT_SECONDS = 30.0
@@ -61,10 +60,17 @@ _log = structlog.get_logger(__name__)
 _STILL_USABLE_AFTER = (asyncpg.PostgresError, TaskLogsError)
 
 
+class Connection(_Connection):
+    """A connection, and the generation of the store that it leads to."""
+
+    generation = UNKNOWN
+
+
 async def connect(dsn: str, **settings: str) -> Connection:
     """Open one connection with the settings of all connections, and `settings`."""
     return await asyncpg.connect(
         dsn,
+        connection_class=Connection,
         timeout=_CONNECT_TIMEOUT_SECONDS,
         command_timeout=_STATEMENT_TIMEOUT_SECONDS,
         server_settings=_SESSION_SETTINGS | settings,
@@ -83,11 +89,14 @@ class Connections:
         *,
         size: int,
         circuit_breaker: CircuitBreaker | None = None,
+        generations: Generations | None = None,
         acquire_timeout: timedelta | None = None,
     ) -> None:
         self._dsn = dsn
         self._circuit_breaker = circuit_breaker or CircuitBreaker()
         self._circuit_breaker.on_loss(self._cut)
+        self._generations = generations or Generations()
+        self._generations.on_change(self._cut_former)
         self._acquire_timeout_seconds = (
             None if acquire_timeout is None else acquire_timeout.total_seconds()
         )
@@ -99,8 +108,11 @@ class Connections:
         self._closed = False
 
     @asynccontextmanager
-    async def use(self) -> AsyncIterator[Connection]:
+    async def use(self, *, generation: str | None = None) -> AsyncIterator[Connection]:
         """Lend a connection for the block. Errors of the driver are raised as errors of the domain.
+
+        `generation`: what the caller knows is of this one. Raises StoreUnavailable if the store has
+        another one now.
 
         Raises StoreBusy if no connection is free in time. Raises StoreUnavailable at once while
         Postgres is away, and when it goes away during the block. A broken connection is not used
@@ -116,8 +128,10 @@ class Connections:
             async with asyncio.timeout(None) as limit:
                 self._lent[limit] = connection = None
                 try:
-                    connection = self._pop_idle() or await connect(self._dsn)
+                    connection = self._pop_idle() or await self._open()
                     self._lent[limit] = connection
+                    if generation not in (None, connection.generation):
+                        raise StoreUnavailable(RETRY_AFTER)
                     yield connection
                 except BaseException as error:
                     if is_connection_lost(error):
@@ -171,19 +185,47 @@ class Connections:
             self._slots.release()
             raise
 
-    def _cut(self) -> None:
-        """End all waits for Postgres. The driver may not have noticed that a connection is dead."""
-        now = asyncio.get_running_loop().time()
+    async def _open(self) -> Connection:
+        connection = await connect(self._dsn)
+        try:
+            generation = await read_generation(connection)
+            # Nothing may be awaited after this: the generation might change meanwhile.
+            self._generations.observe(generation)
+            connection.generation = self._generations.current
+        except BaseException as error:
+            connection.terminate()
+            if isinstance(error, StoreUnavailable):
+                self._circuit_breaker.suspect()
+            raise
+        return connection
+
+    def _cut_former(self) -> None:
+        """End the connections to a former generation: a former primary may still answer.
+
+        A connection that is being opened stays. It is checked when it is open.
+        """
+        current = self._generations.current
         for limit, connection in list(self._lent.items()):
-            # A statement that waits for its response fails now, before the time-out cancels it.
-            if connection is not None:
-                connection.terminate()
-            # This ends a wait to send a statement, or for a new connection. A user whose wait was
-            # ended before may still be cleaning up.
-            if not limit.expired():
-                limit.reschedule(now)
+            if connection is not None and connection.generation != current:
+                self._cut_one(limit, connection)
         while self._idle:
             self._idle.pop().terminate()
+
+    def _cut(self) -> None:
+        """End all waits for Postgres. The driver may not have noticed that a connection is dead."""
+        for limit, connection in list(self._lent.items()):
+            self._cut_one(limit, connection)
+        while self._idle:
+            self._idle.pop().terminate()
+
+    def _cut_one(self, limit: asyncio.Timeout, connection: Connection | None) -> None:
+        # A statement that waits for its response fails now, before the time-out cancels it.
+        if connection is not None:
+            connection.terminate()
+        # This ends a wait to send a statement, or for a new connection. A user whose wait was ended
+        # before may still be cleaning up.
+        if not limit.expired():
+            limit.reschedule(asyncio.get_running_loop().time())
 
     def _pop_idle(self) -> Connection | None:
         while self._idle:
@@ -200,15 +242,21 @@ class Connections:
 
 
 async def each_or_alone(
-    connections: Connections, statement: str, arguments: Sequence[tuple[object, ...]]
+    connections: Connections,
+    statement: str,
+    arguments: Sequence[tuple[object, ...]],
+    *,
+    generation: str | None = None,
 ) -> None:
     """Run `statement` with each of `arguments` in one transaction. The first argument is a task.
+
+    `generation`: see Connections.use.
 
     If Postgres refuses or cannot read the row of one task, the statement runs for each task alone,
     and failures are logged. Raises StoreUnavailable.
     """
     try:
-        async with connections.use() as connection:
+        async with connections.use(generation=generation) as connection:
             await connection.executemany(statement, arguments)
         return
     except Exception as error:
@@ -216,7 +264,7 @@ async def each_or_alone(
             raise
     for one in arguments:
         try:
-            async with connections.use() as connection:
+            async with connections.use(generation=generation) as connection:
                 await connection.execute(statement, *one)
         except Exception as error:
             if not concerns_one_task(error):

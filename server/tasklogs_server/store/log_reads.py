@@ -13,6 +13,7 @@ from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.records import is_lost
 from tasklogs_server.store.tail_parts import folded
 from tasklogs_server.store.task_rows import (
     FACT_COLUMNS,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 # One statement for the whole read, so that all of it has the same snapshot. It is the hottest
 # statement: it selects only what a read needs. What only some reads need (for a log of more than a
-# page, a tail in parts, a lease) is in a CASE, which the other reads do not evaluate.
+# page, a later page, a tail in parts, a lease) is in a CASE, which the other reads do not evaluate.
 #
 # It reads the range [$7, $8) of ordinals, or the last $6 entries, of epoch $5 (NULL: the current
 # one), at most $9 rows and about $10 bytes. An entry is on the page if the entries before it do not
@@ -47,6 +48,7 @@ SELECT t.task_id, t.owner, {FACT_COLUMNS},
        h.epoch, h.entries, h.revision, h.snapshot_at,
        h.tail_id, h.tail_type, h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped,
        h.tail_part_bytes, h.tail_names,
+       CASE WHEN $7::int IS NOT NULL THEN h.lost_after END AS lost_after,
        c.read_epoch, c.range_start, c.range_end, c.cut, c.first_id,
        {encoded} AS encoded,
        c.tail_is_next,
@@ -253,6 +255,13 @@ class LogPage:
     end: int
     _row: asyncpg.Record = field(repr=False)
     _query: PageQuery = field(repr=False)
+
+    def has_lost(self, revision: int) -> bool:
+        """Whether the revision of a page token is of a history that the store has lost.
+
+        Call it only for later pages: the first one has not read what was lost.
+        """
+        return is_lost(revision, self.revision, self._row["lost_after"])
 
     @cached_property
     def entries(self) -> PageEntries:

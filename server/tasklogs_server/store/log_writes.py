@@ -32,7 +32,7 @@ class Outcome(enum.Enum):
     FENCED = "fenced"
     """A later session has raised the fence."""
     MOVED = "moved"
-    """The stored revision is not the commit's base revision."""
+    """The stored revision is not the commit's base revision, or the generation is another one."""
     GONE = "gone"
     """The task was deleted."""
     CORRUPT = "corrupt"
@@ -49,7 +49,8 @@ class Outcome(enum.Enum):
 # Parts are deleted up to the base revision, so the part that this commit adds stays.
 _COMMIT = NamedStatement("""
 WITH locked AS MATERIALIZED (
-    SELECT task_id, fence FROM log_heads WHERE task_id = :task_id FOR UPDATE SKIP LOCKED
+    SELECT task_id, fence, generation FROM log_heads
+     WHERE task_id = :task_id FOR UPDATE SKIP LOCKED
 ), written AS (
     UPDATE log_heads h
        SET epoch = :epoch, entries = :entries, revision = :revision, bytes = :bytes,
@@ -60,6 +61,7 @@ WITH locked AS MATERIALIZED (
            total_rows = :total_rows
       FROM locked
      WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision
+       AND h.generation = :generation
     RETURNING h.task_id
 ), withdrawn AS (
     DELETE FROM log_entries e
@@ -92,6 +94,7 @@ WITH locked AS MATERIALIZED (
 )
 SELECT :task_id AS task_id,
        CASE WHEN EXISTS (SELECT FROM written) THEN 'committed'
+            WHEN EXISTS (SELECT FROM locked WHERE generation <> :generation) THEN 'moved'
             WHEN EXISTS (SELECT FROM locked WHERE fence <> :fence) THEN 'fenced'
             WHEN EXISTS (SELECT FROM locked) THEN 'moved'
             WHEN EXISTS (SELECT FROM log_heads WHERE task_id = :task_id) THEN 'locked'
@@ -149,8 +152,13 @@ class LogWrites:
             # Heads are locked in the order of task ids, so that two batches cannot deadlock.
             ordered = sorted(commits, key=attrgetter("task_id"))
             async with self._connections.use() as connection:
-                rows = await connection.fetchmany(_COMMIT.sql, [_arguments(one) for one in ordered])
-            return {row["task_id"]: Outcome(row["outcome"]) for row in rows}
+                # A writer of a former generation builds on a history that may be lost.
+                current = connection.generation
+                arguments = [_arguments(one) for one in ordered if one.head.generation == current]
+                rows = await connection.fetchmany(_COMMIT.sql, arguments) if arguments else ()
+            outcomes = {one.task_id: Outcome.MOVED for one in commits}
+            outcomes.update((row["task_id"], Outcome(row["outcome"])) for row in rows)
+            return outcomes
         except (StoreUnavailable, LogCorrupt, asyncpg.PostgresError) as error:
             if isinstance(error, StoreUnavailable):
                 if error.__cause__ is None or is_connection_lost(error.__cause__):
@@ -159,10 +167,10 @@ class LogWrites:
                     return {one.task_id: Outcome.UNAVAILABLE for one in commits}
             if len(commits) == 1:
                 return {commits[0].task_id: _refused(commits[0].task_id, error)}
-        outcomes: dict[UUID, Outcome] = {}
+        alone: dict[UUID, Outcome] = {}
         for one in commits:
-            outcomes.update(await self.commit([one]))
-        return outcomes
+            alone.update(await self.commit([one]))
+        return alone
 
     async def commit_together(self, task_id: UUID, commits: Iterable[Commit]) -> Outcome:
         """Write all these commits of one task in one transaction, or none.
@@ -178,6 +186,8 @@ class LogWrites:
             ):
                 await connection.execute(_LOCK_HEAD, task_id)
                 for commit in commits:
+                    if commit.head.generation != connection.generation:
+                        raise _RolledBack(Outcome.MOVED)
                     [row] = await connection.fetch(_COMMIT.sql, *_arguments(commit))
                     outcome = Outcome(row["outcome"])
                     if outcome is not Outcome.COMMITTED:
@@ -192,9 +202,14 @@ class LogWrites:
             return _refused(task_id, error)
         return Outcome.COMMITTED
 
-    async def fold(self, task_id: UUID, *, fence: int, revision: int, row: EntryRow) -> None:
-        """Write the tail as one row, `row`, if the stored fence and revision are these."""
-        async with self._connections.use() as connection:
+    async def fold(
+        self, task_id: UUID, *, generation: str, fence: int, revision: int, row: EntryRow
+    ) -> None:
+        """Write the tail as one row, `row`, if the stored fence and revision are these.
+
+        Raises StoreUnavailable if the store has not this generation.
+        """
+        async with self._connections.use(generation=generation) as connection:
             arguments = _FOLD.arguments(
                 {
                     "task_id": task_id,
@@ -209,12 +224,15 @@ class LogWrites:
             )
             await connection.execute(_FOLD.sql, *arguments)
 
-    async def confirm(self, confirmed: Sequence[tuple[UUID, int, datetime]]) -> None:
+    async def confirm(
+        self, confirmed: Sequence[tuple[UUID, int, datetime]], *, generation: str
+    ) -> None:
         """Store for each task and fence a time at which the stored log matched the task app.
 
         If the time of one task cannot be written, this is logged, and the other times are written.
+        Raises StoreUnavailable if the store has not this generation.
         """
-        await each_or_alone(self._connections, _CONFIRM, sorted(confirmed))
+        await each_or_alone(self._connections, _CONFIRM, sorted(confirmed), generation=generation)
 
 
 def _names(tail: TailHead) -> list[bytes] | None:
@@ -249,6 +267,7 @@ def _arguments(commit: Commit) -> tuple[object, ...]:
             "task_id": commit.task_id,
             "fence": commit.fence,
             "base_revision": commit.base_revision,
+            "generation": head.generation,
             "epoch": head.epoch,
             "entries": head.entries,
             "revision": head.revision,

@@ -11,9 +11,11 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connection, Connections, connect
 from tasklogs_server.store.errors import is_unavailable
+from tasklogs_server.store.generations import Generations, read_generation
 
 _LOOK_EVERY_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 0.05
@@ -34,7 +36,10 @@ _REGISTER = """
         clock_timestamp())
     RETURNING up_since"""
 
-_HEARTBEAT = "UPDATE processes SET heartbeat_at = clock_timestamp() WHERE process_id = $1"
+# A store that went back in time may lack the row.
+_HEARTBEAT = """
+    INSERT INTO processes (process_id, heartbeat_at, up_since) VALUES ($1, clock_timestamp(), $2)
+    ON CONFLICT (process_id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at"""
 
 # Before the row of a process is deleted, its last heartbeat is copied to its sessions. If the
 # process was killed, leases and the retention of paused tasks are counted from that time.
@@ -56,6 +61,7 @@ Heartbeat = Callable[[Connection], Awaitable[None]]
 class Monitor:
     """Checks twice a second whether Postgres answers, and sends the heartbeat of this process.
 
+    It asks for the generation: a proxy may keep the connection while the primary behind it changes.
     `report` is called with whether the store works, each time that this changes. The store works if
     Postgres answers and accepts the heartbeat. A Postgres that is read-only, or whose disk is full,
     does not accept it.
@@ -67,11 +73,14 @@ class Monitor:
         circuit_breaker: CircuitBreaker,
         heartbeat: Heartbeat,
         report: Callable[[bool], Awaitable[None]],
+        *,
+        generations: Generations | None = None,
     ) -> None:
         self._dsn = dsn
         self._circuit_breaker = circuit_breaker
         self._heartbeat = heartbeat
         self._report = report
+        self._generations = generations or Generations()
         self._connection: Connection | None = None
         self._beat_at: float | None = None
         self._reported: bool | None = None
@@ -121,9 +130,20 @@ class Monitor:
         return accepted
 
     async def _ask(self) -> None:
+        """Raise StoreUnavailable if this leads to a standby, or to a former primary."""
+        is_open = self._connection is not None and not self._connection.is_closed()
+        try:
+            await self._observe()
+        except StoreUnavailable:
+            if not is_open:
+                raise
+            self._hang_up()  # a new connection may lead to the primary
+            await self._observe()
+
+    async def _observe(self) -> None:
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect(self._dsn, synchronous_commit="off")
-        await self._connection.fetchval("SELECT 1")
+        self._generations.observe(await read_generation(self._connection))
 
     async def _beat(self) -> None:
         assert self._connection is not None
@@ -142,6 +162,8 @@ class Monitor:
             # Postgres answered with an error: the connection still works.
             if self._connection is not None and is_unavailable(error):
                 return False
+        except StoreUnavailable:
+            pass
         except Exception as error:
             if not is_unavailable(error):
                 _log.exception("store.monitor_failed")
@@ -167,6 +189,6 @@ async def register(connections: Connections, process_id: UUID) -> datetime:
         return up_since
 
 
-async def heartbeat(connection: Connection, process_id: UUID) -> None:
-    """Record that this process is alive. Called every 5 s."""
-    await connection.execute(_HEARTBEAT, process_id)
+async def heartbeat(connection: Connection, process_id: UUID, up_since: datetime) -> None:
+    """Record that this process is alive. Called every 5 s. `up_since`: see `register`."""
+    await connection.execute(_HEARTBEAT, process_id, up_since)

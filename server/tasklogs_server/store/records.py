@@ -45,6 +45,21 @@ class Evicted:
     bytes: int = 0
 
 
+GENERATION_GAP = 1 << 32
+"""By so much the revision jumps when the store has another history, so that none is used twice."""
+
+
+def is_lost(revision: int, head_revision: int, lost_after: Sequence[int]) -> bool:
+    """Whether a revision is of a history that the store has lost.
+
+    `head_revision` and `lost_after` are those of the log's head. Then the holder of this revision
+    knows changes that do not exist any more.
+    """
+    return revision > head_revision or any(
+        last < revision < last + GENERATION_GAP for last in lost_after
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class LogHead:
     """The state of a task's log. Epoch 0: nothing was ever stored.
@@ -52,6 +67,9 @@ class LogHead:
     `entries` counts the current epoch's entries. `bytes` counts the content of all epochs. `rows`
     counts the entries, epoch openings and withdrawals of all epochs. All three include what was
     evicted. `digest` covers the current epoch's sealed entries.
+
+    `generation` is that of the log's last writer; see store/generations.py. `lost_after` has the
+    revisions from which the revision jumped by GENERATION_GAP, in ascending order.
     """
 
     epoch: int
@@ -63,6 +81,12 @@ class LogHead:
     tail: TailHead | None
     rows: int = 0
     evicted: Evicted = Evicted()
+    generation: str = ""
+    lost_after: Sequence[int] = ()
+
+    def has_lost(self, revision: int) -> bool:
+        """Whether a revision is of a history that the store has lost."""
+        return is_lost(revision, self.revision, self.lost_after)
 
     @property
     def held_bytes(self) -> int:
@@ -160,7 +184,10 @@ class TailWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One task's changes. They are written if `fence` and `base_revision` equal the stored ones."""
+    """One task's changes.
+
+    They are written if `fence`, `base_revision` and the head's generation equal the stored ones.
+    """
 
     task_id: UUID
     fence: int

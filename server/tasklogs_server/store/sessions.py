@@ -16,7 +16,7 @@ from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.log_reads import read_tail
-from tasklogs_server.store.records import LogHead
+from tasklogs_server.store.records import GENERATION_GAP, LogHead
 from tasklogs_server.store.task_rows import (
     HEAD_COLUMNS,
     SESSION_COLUMNS,
@@ -34,8 +34,21 @@ _LOCK_TASK = f"""
       FROM tasks t
      WHERE t.task_id = $4 AND t.deleted_at IS NULL FOR UPDATE"""
 
+# A log whose last writer knew another generation may lack changes that were acknowledged. So its
+# revision jumps, which leaves their revisions unused, and `lost_after` gets the gap. Gaps below the
+# last evicted revision are dropped: a cursor there has expired anyway. A gap has 8 bytes, and each
+# change of the generation adds one at most. If there are ever more than 1,000, the oldest go.
 _RAISE_FENCE = f"""
-    UPDATE log_heads h SET fence = fence + 1 WHERE task_id = $1
+    UPDATE log_heads h
+       SET fence = fence + 1, generation = $2,
+           revision = CASE WHEN generation = $2 THEN revision ELSE revision + {GENERATION_GAP} END,
+           lost_after = CASE WHEN generation = $2 THEN lost_after ELSE ARRAY(
+               SELECT kept.last
+                 FROM (SELECT last FROM unnest(h.lost_after || h.revision) AS gap (last)
+                        WHERE last + {GENERATION_GAP} > h.evicted_revision
+                        ORDER BY last DESC LIMIT 1000) kept
+                ORDER BY kept.last) END
+     WHERE task_id = $1
     RETURNING fence, {HEAD_COLUMNS}"""
 
 _LAST_ID = "SELECT id FROM log_entries WHERE task_id = $1 AND epoch = $2 AND ordinal = $3"
@@ -215,16 +228,19 @@ class SessionStore:
         async with self._connections.use() as connection:
             return await read_tail(connection, task_id)
 
-    async def is_prefix(self, task_id: UUID, epoch: int, entries: Sequence[Entry]) -> bool:
+    async def is_prefix(
+        self, task_id: UUID, epoch: int, entries: Sequence[Entry], *, generation: str
+    ) -> bool:
         """Whether these entries are an epoch's first sealed entries, with the same times.
 
         Times are compared because a conversation that starts over may begin with the same words,
         but later. Evicted entries count as equal if the stored entries after them are equal. False
-        if all of these entries are evicted.
+        if all of these entries are evicted. Raises StoreUnavailable if the store has not this
+        generation.
         """
         any_stored, begin = False, 0
         for part in slices(entries, lambda entry: len(entry.content)):
-            async with self._connections.use() as connection:
+            async with self._connections.use(generation=generation) as connection:
                 rows = await connection.fetch(
                     _COMPARED,
                     task_id,
@@ -246,7 +262,7 @@ class SessionStore:
     async def _raise_fence(
         self, connection: Connection, task_id: UUID, *, standalone: bool
     ) -> Opening:
-        row = await connection.fetchrow(_RAISE_FENCE, task_id)
+        row = await connection.fetchrow(_RAISE_FENCE, task_id, connection.generation)
         if row is None:
             raise TaskNotFound(str(task_id))
         head = head_of(row)

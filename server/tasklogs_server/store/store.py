@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from functools import partial
 
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.evictions import Evictions
+from tasklogs_server.store.generations import Generations
 from tasklogs_server.store.log_changes import LogChanges
 from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
@@ -35,6 +37,7 @@ class Store:
         large_writes: Connections,
         evictions: Connections,
         circuit_breaker: CircuitBreaker,
+        generations: Generations,
         lease_terms: LeaseTerms,
     ) -> None:
         self._dsn = dsn
@@ -43,6 +46,7 @@ class Store:
         self._large_write_connections = large_writes
         self._eviction_connections = evictions
         self.circuit_breaker = circuit_breaker
+        self.generations = generations
         self._lease_terms = lease_terms
         self.works = True
         """Whether the store worked when the monitor last checked."""
@@ -66,22 +70,29 @@ class Store:
 
         `acquire_timeout`: how long a caller waits for one of the `read_connections`.
         """
-        circuit_breaker = CircuitBreaker()
-        connections = Connections(
-            dsn,
-            size=read_connections,
-            circuit_breaker=circuit_breaker,
-            acquire_timeout=acquire_timeout,
+        circuit_breaker, generations = CircuitBreaker(), Generations()
+        connect = partial(
+            Connections, dsn, circuit_breaker=circuit_breaker, generations=generations
         )
+        connections = connect(size=read_connections, acquire_timeout=acquire_timeout)
         process_id = uuid.uuid4()
         up_since = await register(connections, process_id)
-        writes = Connections(dsn, size=_WRITE_CONNECTIONS, circuit_breaker=circuit_breaker)
+        writes = connect(size=_WRITE_CONNECTIONS)
         # One, so that uploads of large conversations are written one at a time.
-        large_writes = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
+        large_writes = connect(size=1)
         # One, so that evictions run one at a time and occupy no connection of readers.
-        evictions = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
+        evictions = connect(size=1)
         lease_terms = LeaseTerms(process_id, up_since, lease)
-        return cls(dsn, connections, writes, large_writes, evictions, circuit_breaker, lease_terms)
+        return cls(
+            dsn,
+            connections,
+            writes,
+            large_writes,
+            evictions,
+            circuit_breaker,
+            generations,
+            lease_terms,
+        )
 
     @property
     def connections(self) -> Mapping[str, Connections]:
@@ -96,13 +107,19 @@ class Store:
         """
 
         async def beat(connection: Connection) -> None:
-            await heartbeat(connection, self._lease_terms.process_id)
+            await heartbeat(connection, self._lease_terms.process_id, self._lease_terms.up_since)
 
         async def record_and_report(works: bool) -> None:
             self.works = works
             await report(works)
 
-        await Monitor(self._dsn, self.circuit_breaker, beat, record_and_report).run()
+        await Monitor(
+            self._dsn,
+            self.circuit_breaker,
+            beat,
+            record_and_report,
+            generations=self.generations,
+        ).run()
 
     async def close(self) -> None:
         """Close all connections."""

@@ -28,7 +28,7 @@ HEAD_COLUMNS = """
     h.epoch, h.entries, h.revision, h.bytes, h.digest, h.snapshot_at, h.tail_id, h.tail_type,
     h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped, h.tail_part_bytes,
     h.total_rows, h.evicted_revision, h.evicted_epoch, h.evicted_ordinal, h.evicted_rows,
-    h.evicted_bytes, h.tail_names"""
+    h.evicted_bytes, h.tail_names, h.generation, h.lost_after"""
 
 FACT_COLUMNS = """
     t.build_number, t.transition, t.job_status, t.lifecycle, t.health"""
@@ -101,6 +101,8 @@ def head_of(row: asyncpg.Record) -> LogHead:
         tail=tail_of(row),
         rows=row["total_rows"],
         evicted=evicted_of(row),
+        generation=row["generation"],
+        lost_after=tuple(row["lost_after"]),
     )
 
 

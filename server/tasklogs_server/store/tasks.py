@@ -36,7 +36,7 @@ _CREATE = """
                        request_id, request_hash, agent_token_hash)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
 
-_CREATE_HEAD = "INSERT INTO log_heads (task_id) VALUES ($1)"
+_CREATE_HEAD = "INSERT INTO log_heads (task_id, generation) VALUES ($1, $2)"
 
 _GET = {
     view: f"""
@@ -194,7 +194,7 @@ class TaskStore:
                 None if new.request_id is None else new.arguments_hash,
                 agent_token_hash,
             )
-            await connection.execute(_CREATE_HEAD, task_id)
+            await connection.execute(_CREATE_HEAD, task_id, connection.generation)
             return await self._get(connection, task_id, TaskView.FULL)
 
     async def resolve(self, ref: TaskRef) -> UUID:

@@ -31,6 +31,7 @@ from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.middleware.error_table import status_of
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.store.evictions import LogLimits
+from tasklogs_server.store.generations import Generations
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tests.fuzz.targets.memory_store import MemoryStore
 from tests.ingest.desk import Clock
@@ -65,6 +66,7 @@ class IngestServer:
         """Build it. At the end everything must have been released."""
         store: Any = MemoryStore(AGENT.token_hash, standalone=standalone)
         clock, budget, bus = Clock(), IngestBudget(INGEST_BYTES), LocalBus()
+        generations = Generations()
         group_commit, log_limiter = GroupCommit(store, bus), LogLimiter(store, _LOG)
         handshakes = HandshakeQueue(2, _PATIENCE)
         resources = SessionResources(
@@ -73,7 +75,7 @@ class IngestServer:
             budget=budget,
             log_limiter=log_limiter,
             epoch_limiter=EpochLimiter(store, _EPOCHS_PER_HOUR),
-            write_behind=WriteBehind(store),
+            write_behind=WriteBehind(store, generations),
             load_tail=store.tail_content,
             clock=clock,
             monotonic=clock.monotonic,
@@ -84,6 +86,7 @@ class IngestServer:
             tasks=store,
             bus=bus,
             handshakes=handshakes,
+            generations=generations,
             tail_bytes=MAX_CONTENT_BYTES,
         )
         uploads = Uploads(

@@ -64,7 +64,9 @@ class MemoryStore:
         await asyncio.sleep(0)
         return self._raise_fence()
 
-    async def is_prefix(self, task_id: UUID, epoch: int, entries: Sequence[Entry]) -> bool:
+    async def is_prefix(
+        self, task_id: UUID, epoch: int, entries: Sequence[Entry], *, generation: str
+    ) -> bool:
         await asyncio.sleep(0)
         return self.states[-1].epochs[epoch - 1][: len(entries)] == tuple(entries)
 
@@ -119,7 +121,9 @@ class MemoryStore:
             return {one.task_id: trouble for one in commits}
         return self._write(commits)
 
-    async def fold(self, task_id: UUID, *, fence: int, revision: int, row: EntryRow) -> None:
+    async def fold(
+        self, task_id: UUID, *, generation: str, fence: int, revision: int, row: EntryRow
+    ) -> None:
         await asyncio.sleep(0)
         head = self._rows.head
         if (fence, revision) == (self._fence, head.revision) and head.tail is not None:
