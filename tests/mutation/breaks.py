@@ -333,4 +333,94 @@ BREAKS = (
         "tests/store/test_types.py::"
         "test_an_entry_of_another_type_takes_the_place_of_a_withdrawn_one",
     ),
+    Break(
+        "I9",
+        "the first writer of a generation uses the revisions of the lost history again",
+        f"{_SERVER}/store/sessions.py",
+        "revision = CASE WHEN generation = $2 THEN revision ELSE revision + {GENERATION_GAP} END,",
+        "revision = revision,",
+        "tests/store/test_generations.py::"
+        "test_the_first_writer_of_a_generation_jumps_the_revision_and_later_ones_do_not",
+    ),
+    Break(
+        "I9",
+        "cursors of a lost history are valid once the log has grown past them",
+        f"{_SERVER}/store/records.py",
+        "        last < revision < last + GENERATION_GAP for last in lost_after",
+        "        False for last in lost_after",
+        "tests/reads/test_generations.py::"
+        "test_a_cursor_in_a_gap_expires_and_those_at_its_ends_do_not",
+    ),
+    Break(
+        "I9",
+        "page tokens of a lost history are valid",
+        f"{_SERVER}/reads/reader.py",
+        "        if page.has_lost(token.revision):",
+        "        if False:",
+        "tests/reads/test_generations.py::"
+        "test_page_tokens_of_a_lost_history_expire_and_earlier_ones_do_not",
+    ),
+    Break(
+        "I9",
+        "a feed continues from a revision of a lost history",
+        f"{_SERVER}/reads/feed.py",
+        "        if read.task.head.has_lost(self.revision):",
+        "        if False:",
+        "tests/reads/test_generations.py::"
+        "test_a_follower_and_a_feed_whose_revision_is_in_a_gap_end",
+    ),
+    Break(
+        "I9",
+        "follows continue after a change of the generation",
+        f"{_SERVER}/reads/follower.py",
+        "            feed.end(StoreUnavailable(RETRY_AFTER))",
+        "            pass",
+        "tests/reads/test_generations.py::"
+        "test_a_change_of_the_generation_ends_all_follows_so_that_their_clients_resume",
+    ),
+    Break(
+        "I9",
+        "a commit does not compare the generation of the head",
+        f"{_SERVER}/store/log_writes.py",
+        "       AND h.generation = :generation\n",
+        "",
+        "tests/store/test_generations.py::"
+        "test_a_commit_on_a_head_of_another_generation_writes_nothing",
+    ),
+    Break(
+        "I9",
+        "a writer of a former generation commits to the new one",
+        f"{_SERVER}/store/log_writes.py",
+        "[_arguments(one) for one in ordered if one.head.generation == current]",
+        "[_arguments(one) for one in ordered if current is not None]",
+        "tests/store/test_generations.py::"
+        "test_a_writer_of_a_former_generation_writes_nothing_and_others_do",
+    ),
+    Break(
+        "I9",
+        "sessions continue after a change of the generation",
+        f"{_SERVER}/ingest/sessions.py",
+        "            session.end(SessionLost())",
+        "            pass",
+        "tests/ingest/test_generations.py::"
+        "test_all_sessions_end_and_the_next_ones_start_again_from_welcome",
+    ),
+    Break(
+        "I9",
+        "a handshake of a former generation becomes a session",
+        f"{_SERVER}/ingest/sessions.py",
+        "        if session.generation != self._generations.current:",
+        "        if False:",
+        "tests/ingest/test_generations.py::"
+        "test_a_handshake_that_the_change_overtakes_is_no_session",
+    ),
+    Break(
+        "I9",
+        "a former primary that still answers is used",
+        f"{_SERVER}/store/generations.py",
+        "        if generation is None or _is_older(generation, self._current):",
+        "        if generation is None:",
+        "tests/store/test_generations.py::"
+        "test_a_former_primary_and_a_standby_are_refused_and_change_nothing",
+    ),
 )

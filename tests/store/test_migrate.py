@@ -16,6 +16,7 @@ from tasklogs.log.delta import Delta, Piece
 from tasklogs.log.entry import EntryType
 from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
+from tasklogs_server.store.generations import read_generation
 from tasklogs_server.store.log_writes import Outcome
 from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_record, entry_row, new_task
 from tests.support.fixtures.conditions import until
@@ -217,6 +218,30 @@ async def test_parts_of_an_earlier_schema_stay_readable_and_grow_on(empty_databa
         assert await store.sessions.tail_content(task_id) == b"twice one"
     finally:
         await store.close()
+
+
+async def test_logs_of_before_the_upgrade_are_of_the_present_generation_and_are_not_rewritten(
+    empty_database: str,
+) -> None:
+    await migrate(empty_database, "0008")
+    connection = await asyncpg.connect(empty_database)
+    task_id = uuid.uuid4()
+    file = "SELECT pg_relation_filenode('log_heads')"
+    try:
+        await connection.execute(
+            "INSERT INTO log_heads (task_id, revision) VALUES ($1, 5)", task_id
+        )
+        before = await connection.fetchval(file)
+        await migrate(empty_database)
+        assert await connection.fetchval(file) == before
+        row = await connection.fetchrow("SELECT generation, lost_after FROM log_heads")
+        assert row is not None
+        assert tuple(row) == (await read_generation(connection), [])
+        # A server of before the upgrade does not say with which generation it creates a task.
+        await connection.execute("INSERT INTO log_heads (task_id) VALUES ($1)", uuid.uuid4())
+        assert await connection.fetchval("SELECT count(*) FROM log_heads WHERE generation = ''")
+    finally:
+        await connection.close()
 
 
 async def test_heads_have_no_index_on_what_changes(sql: Connection) -> None:

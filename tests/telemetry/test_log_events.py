@@ -22,7 +22,7 @@ NO_EVENTS = {
     *("grpc.aio", "grpc.channelz", "grpc.reflection", "grpc.use_local_subchannel_pool"),
     *("log.cursor", "log.task_id"),
 }
-IRREGULAR_VERBS = {"found", "kept", "left", "lost", "read", "sent"}
+IRREGULAR_VERBS = {"found", "kept", "left", "lost", "read", "sent", "withheld"}
 
 
 @pytest.mark.parametrize("event", WRITTEN, ids=lambda one: f"{one.name} {one.where}")

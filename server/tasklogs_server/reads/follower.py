@@ -172,10 +172,11 @@ class Follows:
 
     async def _read(self, task_id: UUID, revision: int, types: tuple[int, ...]) -> _Lag:
         read = await self._changes.since(task_id, revision, types=types)
-        head = read.task.head
-        if revision < head.evicted.revision or head.has_lost(revision):
+        if revision < read.task.head.evicted.revision:
             raise expired(read.task)
-        messages = messages_of(TailFold(), task_id, read.changes, head.tail)
+        if read.task.head.has_lost(revision):
+            raise expired(read.task)
+        messages = messages_of(TailFold(), task_id, read.changes, read.task.head.tail)
         return _Lag(messages, read.revision)
 
     @asynccontextmanager

@@ -85,20 +85,20 @@ class Generations:
         if generation is None or _is_older(generation, self._current):
             if generation not in self._refused:
                 self._refused.add(generation)
-                _log.warning("store.refused", generation=generation, current=self._current)
+                _log.warning("generation.refused", generation=generation, current=self._current)
             raise StoreUnavailable(RETRY_AFTER)
         former, self._current = self._current, generation
         self._refused.clear()
         if generation == UNKNOWN:
-            _log.warning("store.generation_unknown")
+            _log.warning("generation.withheld")
         if former is None:
             return
-        _log.warning("store.generation_changed", former=former, generation=generation)
+        _log.warning("generation.changed", former=former, generation=generation)
         for listener in self._listeners:
             try:
                 listener()
             except Exception:  # the others must still be told
-                _log.exception("store.generation_listener_failed")
+                _log.exception("generation.listener_failed")
 
 
 def _is_older(generation: str, current: str | None) -> bool:

@@ -84,6 +84,37 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " latest `snapshot_at` times. No entry is lost.",
     ),
     LogEvent(
+        "generation.changed",
+        "warning",
+        ("former", "generation"),
+        "Postgres has another history: it failed over to a standby, or a backup was restored. It"
+        " may lack commits that it had acknowledged. All agents connect again and send what is"
+        " missing. See *Failover*.",
+    ),
+    LogEvent(
+        "generation.listener_failed",
+        "error",
+        ("exception",),
+        "A part of the server could not handle a change of Postgres' history. Restart the server"
+        " and report a bug.",
+    ),
+    LogEvent(
+        "generation.refused",
+        "warning",
+        ("generation", "current"),
+        "The database URL led to a standby (`generation` is null) or to a former primary that still"
+        " answers. The server does not use this connection. Check where the address leads, and stop"
+        " the former primary.",
+    ),
+    LogEvent(
+        "generation.withheld",
+        "warning",
+        (),
+        "The database user may not call `pg_control_system()` or `pg_walfile_name()`, or this"
+        " Postgres lacks them. The server cannot notice that a failover lost commits. See"
+        " *Failover*.",
+    ),
+    LogEvent(
         "grpc.workaround_missing",
         "warning",
         ("workaround", "consequence"),
