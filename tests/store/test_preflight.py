@@ -7,8 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from tasklogs_server.store import preflight
 from tasklogs_server.store.preflight import why_unusable
 from tests.support.fakes.stream_server import StreamServer
+from tests.support.fixtures.standby import Standby
 
 STARTING = ("57P03", "the database system is starting up")
 REFUSED = ("28000", 'role "nobody" does not exist')
@@ -35,6 +39,22 @@ async def test_a_postgres_that_is_starting_up_is_waited_for() -> None:
     async with answering(STARTING, STARTING, REFUSED) as (url, left):
         assert await why_unusable(url) == REFUSED[1]
         assert next(left, None) is None
+
+
+async def test_a_standby_is_waited_for_until_it_is_promoted(standby: Standby) -> None:
+    asking = asyncio.create_task(why_unusable(standby.server.dsn()))
+    await asyncio.wait([asking], timeout=0.2)
+    assert not asking.done()
+    await asyncio.to_thread(standby.promote)
+    assert await asking is None
+
+
+async def test_a_standby_that_stays_one_is_reported(
+    standby: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "_STARTING_SECONDS", 0.0)
+    reason = await why_unusable(standby.server.dsn())
+    assert reason == "it is a standby: use the address of the primary"
 
 
 async def test_any_other_refusal_is_reported_at_once() -> None:
