@@ -25,6 +25,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tasklogs_server.tasks.directory import TaskDirectory
+from tasklogs_server.tasks.purge import Purge
 from tasklogs_server.tasks.retention import Retention
 from tasklogs_server.telemetry.observer import Observer
 
@@ -40,6 +41,7 @@ class Service:
     reader: LogReader
     follows: Follows
     directory: TaskDirectory
+    purge: Purge
     agent_tokens: AgentTokens
     retention: Retention
 
@@ -76,7 +78,7 @@ def service_of(
         tail_bytes=settings.tail_bytes,
         circuit_breaker=store.circuit_breaker,
     )
-    directory = TaskDirectory(store.tasks, sessions, bus)
+    purge = Purge(store.purges, sessions, bus)
     syncs = Syncs(sessions, agent_wait=settings.agent_wait, sync_timeout=settings.sync_timeout)
     return Service(
         store=store,
@@ -97,11 +99,13 @@ def service_of(
             page_bytes=settings.page_bytes,
         ),
         follows=Follows(store.changes, bus, sync=syncs.sync, lease=settings.lease),
-        directory=directory,
+        directory=TaskDirectory(store.tasks, sessions, bus, purge=purge),
+        purge=purge,
         agent_tokens=AgentTokens(store.tasks, limits.handshakes),
         retention=Retention(
             evictions=store.evictions,
-            directory=directory,
+            retirements=store.retirements,
+            purge=purge,
             log_limiter=log_limiter,
             limits=log_limits,
             period=settings.retention,
