@@ -178,7 +178,7 @@ async def run(
         # last session still commits, so the group commit ends last.
         for work in (
             service.group_commit.run,
-            service.directory.purge_deleted,
+            service.purge.run,
             service.retention.run,
             lambda: _persist(service.sessions),
             calls.bodies.cut_off,

@@ -22,9 +22,10 @@ from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.names import TaskId, TaskName
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store import Store, task_lists
+from tasklogs_server.store.purges import PurgeProgress
 from tasklogs_server.store.records import EarlierCreation, Task
 from tasklogs_server.store.task_lists import LIST_BYTES, NEWEST, ListPosition
-from tests.store.logs import Connection, Log, new_task
+from tests.store.logs import Connection, new_task
 
 
 async def test_a_name_is_unique_per_owner_and_free_again_after_deletion(store: Store) -> None:
@@ -35,7 +36,7 @@ async def test_a_name_is_unique_per_owner_and_free_again_after_deletion(store: S
     second = await new_task(store, "one")
     assert await store.tasks.resolve(TaskName("local", "one")) == second
     # The first task's rows are still stored. Their purge must not free the name of the second.
-    await store.tasks.purge(first)
+    await store.purges.purge(PurgeProgress.of(first))
     assert await store.tasks.resolve(TaskName("local", "one")) == second
 
 
@@ -58,29 +59,6 @@ async def test_a_deleted_task_is_gone_at_once(store: Store, task: UUID) -> None:
         with pytest.raises(TaskNotFound):
             await call
     assert await store.tasks.list_(owner=None, after=NEWEST, limit=10) == ([], None)
-
-
-async def test_a_purge_deletes_the_rows_of_one_task_in_chunks(
-    store: Store, log: Log, sql: Connection
-) -> None:
-    other = await Log.open(store, await new_task(store))
-    for one in (log, other):
-        await one.write(one.commit([b"x"] * 7, open_epoch=True))
-        await one.write(one.commit(grow=b"y", keep=1))
-    await store.tasks.delete(log.task_id)
-    assert list(await store.tasks.deleted()) == [log.task_id]
-    left = []
-    while not await store.tasks.purge(log.task_id, chunk_rows=3):
-        left.append(
-            await sql.fetchval("SELECT count(*) FROM log_entries WHERE task_id = $1", log.task_id)
-        )
-    assert left == sorted(left, reverse=True)
-    assert len(set(left)) > 2
-    assert list(await store.tasks.deleted()) == []
-    for table in ("log_entries", "log_tail_parts", "log_events", "log_heads", "tasks"):
-        rows = await sql.fetch(f"SELECT DISTINCT task_id FROM {table}")
-        assert [row["task_id"] for row in rows] == [other.task_id], table
-    assert await other.contents() == ["x"] * 6 + ["xy"]
 
 
 async def test_a_change_of_facts_that_fails_changes_nothing(store: Store, task: UUID) -> None:

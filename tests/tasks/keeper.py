@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from tasklogs_server.bus.local import LocalBus
@@ -19,7 +22,9 @@ from tasklogs_server.domain.status import (
 from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
+from tasklogs_server.store.purges import Purges
 from tasklogs_server.tasks.directory import TaskDirectory
+from tasklogs_server.tasks.purge import Purge
 from tasklogs_server.tasks.retention import Retention
 from tests.ingest.desk import Desk
 from tests.store.logs import Connection, Log, new_task
@@ -44,16 +49,20 @@ NOT_PAUSED = {
 class Keeper:
     """Both over the desk's store. A test calls each piece of work itself."""
 
-    def __init__(self, desk: Desk, *, retention: timedelta | None = WEEK) -> None:
+    def __init__(
+        self, desk: Desk, *, retention: timedelta | None = WEEK, purges: Purges | None = None
+    ) -> None:
         self.now = 0.0
         self.bus = LocalBus()
         self.notes: list[Note] = []
         self.bus.listen(self.notes.append)
         store = desk.store
-        self.directory = TaskDirectory(store.tasks, desk.sessions, self.bus)
+        self.purge = Purge(purges or store.purges, desk.sessions, self.bus, clock=lambda: self.now)
+        self.directory = TaskDirectory(store.tasks, desk.sessions, self.bus, purge=self.purge)
         self.work = Retention(
             evictions=store.evictions,
-            directory=self.directory,
+            retirements=store.retirements,
+            purge=self.purge,
             log_limiter=LogLimiter(store.evictions, LIMITS),
             limits=LIMITS,
             period=retention,
@@ -99,6 +108,21 @@ async def refuse(sql: Connection, event: str, table: str, tasks: list[UUID], cod
         BEGIN RAISE EXCEPTION 'a secret' USING ERRCODE = '{code}'; END $$;
         CREATE TRIGGER refuse BEFORE {event} ON {table} FOR EACH ROW
         WHEN ({row}.task_id IN ({named})) EXECUTE FUNCTION refuse()""")
+
+
+@asynccontextmanager
+async def locked(database: str, table: str, task: UUID) -> AsyncIterator[None]:
+    """Hold a lock on one row of the task, in another transaction, as long as the block lasts."""
+    connection = await asyncpg.connect(database)
+    try:
+        async with connection.transaction():
+            rows = await connection.fetch(
+                f"SELECT FROM {table} WHERE task_id = $1 LIMIT 1 FOR UPDATE", task
+            )
+            assert len(rows) == 1
+            yield
+    finally:
+        await connection.close()
 
 
 # A check fails; a row is corrupt; a block cannot be read.

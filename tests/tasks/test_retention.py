@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-import asyncpg
 import pytest
 
 from tasklogs_server.bus.notes import Deleted
 from tasklogs_server.domain.description import NewTask
 from tasklogs_server.domain.status import (
-    BuildTransition,
     Facts,
-    JobStatus,
 )
 from tasklogs_server.store import Store
 from tests.ingest.desk import Desk
-from tests.store.logs import Connection, Log, new_task, waits_for_a_lock
+from tests.store.logs import Connection, Log, new_task
 from tests.support.fixtures.conditions import until
 from tests.tasks.keeper import (
     CODES,
@@ -29,6 +26,7 @@ from tests.tasks.keeper import (
     Keeper,
     age,
     is_there,
+    locked,
     paused,
     refuse,
 )
@@ -66,8 +64,6 @@ async def test_a_task_that_is_paused_for_longer_than_the_retention_is_deleted(
     again = await keeper.directory.create(NewTask("local", name))
     assert again[0].task_id != task
     assert await store.tasks.token_hash(task) is None
-    while not await store.tasks.purge(task):
-        pass
 
 
 @pytest.mark.parametrize("facts", NOT_PAUSED.values(), ids=NOT_PAUSED.keys())
@@ -78,7 +74,7 @@ async def test_only_paused_tasks_are_retired(
     await age(sql, task, timedelta(days=1000))
     await keeper.work.retire()
     assert await is_there(sql, task)
-    assert not await store.tasks.retire(task, WEEK, is_paused=lambda _: True)
+    assert not await store.retirements.retire([task], WEEK, is_paused=lambda _: True)
 
 
 async def test_without_a_retention_nothing_is_retired(
@@ -138,38 +134,43 @@ async def test_a_stream_counts_as_lost_when_its_server_was_killed_days_ago(
         await one.close()
 
 
-async def test_a_report_between_the_look_and_the_deletion_keeps_the_task(
-    store: Store, sql: Connection
+async def test_a_round_retires_all_that_are_due(
+    keeper: Keeper, store: Store, sql: Connection
 ) -> None:
-    task = await paused(store)
-    await age(sql, task, 2 * WEEK)
-    assert await store.tasks.to_retire(WEEK, limit=10) == [task]
-    started = Facts(2, BuildTransition.START, JobStatus.PENDING, None, None)
-    await store.tasks.change_facts(task, lambda _: started)
-    assert not await store.tasks.retire(task, WEEK, is_paused=lambda _: True)
-    assert await is_there(sql, task)
+    tasks = [await paused(store) for _ in range(50)]
+    for task in tasks:
+        await age(sql, task, 2 * WEEK)
+    await keeper.work.retire()
+    assert [task for task in tasks if await is_there(sql, task)] == []
+    assert keeper.work.backlog == 0
 
 
-async def test_a_commit_that_a_retirement_waits_for_keeps_the_task(
-    store: Store, sql: Connection, database: str
+@CODES
+async def test_a_task_that_cannot_be_retired_does_not_stop_the_others(
+    keeper: Keeper, store: Store, sql: Connection, code: str
 ) -> None:
-    task = await paused(store, contents=1)
-    await age(sql, task, 2 * WEEK)
-    other = await asyncpg.connect(database)
-    try:
-        async with other.transaction():
-            await other.execute("SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE", task)
-            await other.execute(
-                "INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content,"
-                " type) VALUES ($1, 1, 1, 1, 3, '', '', 2)",
-                task,
-            )
-            retiring = asyncio.create_task(store.tasks.retire(task, WEEK, is_paused=lambda _: True))
-            await until(lambda: waits_for_a_lock(sql))
-    finally:
-        await other.close()
-    assert not await retiring
-    assert await is_there(sql, task)
+    tasks = [await paused(store) for _ in range(3)]
+    for number, task in enumerate(tasks):
+        await age(sql, task, 2 * WEEK - number * timedelta(hours=1))
+    await refuse(sql, "UPDATE", "tasks", tasks[:2], code)
+    await keeper.work.retire()
+    assert [await is_there(sql, task) for task in tasks] == [True, True, False]
+    assert keeper.work.backlog == 2
+
+
+@pytest.mark.parametrize("table", ["tasks", "log_heads", "task_names"])
+async def test_a_locked_task_delays_no_retirement_of_others_and_is_retired_later(
+    keeper: Keeper, store: Store, sql: Connection, database: str, table: str
+) -> None:
+    tasks = [await paused(store, contents=1) for _ in range(3)]
+    for number, task in enumerate(tasks):
+        await age(sql, task, 2 * WEEK - number * timedelta(hours=1))
+    async with locked(database, table, tasks[0]):
+        await keeper.work.retire()
+        assert [await is_there(sql, task) for task in tasks] == [True, False, False]
+    keeper.now += 60
+    await keeper.work.retire()
+    assert not await is_there(sql, tasks[0])
 
 
 @CODES
@@ -184,6 +185,37 @@ async def test_a_log_that_cannot_be_evicted_does_not_stop_the_eviction_of_others
     held = [(await store.tasks.get(task)).head.held_entries for task in tasks]
     assert held[:2] == [30, 30]
     assert held[2] <= 10
+
+
+async def test_a_locked_entry_does_not_stop_the_eviction_from_other_logs(
+    keeper: Keeper, store: Store, sql: Connection, database: str
+) -> None:
+    tasks = sorted([await paused(store, contents=30) for _ in range(2)])
+    for task in tasks:
+        await age(sql, task, DAY)
+    async with locked(database, "log_entries", tasks[0]):
+        await keeper.work.sweep()
+        held = [(await store.tasks.get(task)).head.held_entries for task in tasks]
+    assert held[0] == 30
+    assert held[1] <= 10
+
+
+async def test_the_retirement_does_not_wait_for_a_sweep_that_hangs(
+    keeper: Keeper, store: Store, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper.work, "sweep", asyncio.Event().wait)
+    task = await paused(store)
+    await age(sql, task, 2 * WEEK)
+    running = asyncio.create_task(keeper.work.run())
+    try:
+
+        async def is_gone() -> bool:
+            return not await is_there(sql, task)
+
+        await until(is_gone)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
 
 
 async def test_the_loop_goes_on_after_one_piece_of_work_fails(

@@ -25,6 +25,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tasklogs_server.tasks.directory import TaskDirectory
+from tasklogs_server.tasks.purge import Purge
 from tasklogs_server.tasks.retention import Retention
 from tasklogs_server.telemetry.observer import Observer
 
@@ -40,6 +41,7 @@ class Service:
     reader: LogReader
     follows: Follows
     directory: TaskDirectory
+    purge: Purge
     agent_tokens: AgentTokens
     retention: Retention
 
@@ -77,7 +79,7 @@ def service_of(
         generations=store.generations,
         circuit_breaker=store.circuit_breaker,
     )
-    directory = TaskDirectory(store.tasks, sessions, bus)
+    purge = Purge(store.purges, sessions, bus)
     syncs = Syncs(sessions, agent_wait=settings.agent_wait, sync_timeout=settings.sync_timeout)
     return Service(
         store=store,
@@ -104,11 +106,13 @@ def service_of(
             lease=settings.lease,
             generations=store.generations,
         ),
-        directory=directory,
+        directory=TaskDirectory(store.tasks, sessions, bus, purge=purge),
+        purge=purge,
         agent_tokens=AgentTokens(store.tasks, limits.handshakes),
         retention=Retention(
             evictions=store.evictions,
-            directory=directory,
+            retirements=store.retirements,
+            purge=purge,
             log_limiter=log_limiter,
             limits=log_limits,
             period=settings.retention,

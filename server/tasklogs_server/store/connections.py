@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -80,7 +81,8 @@ async def connect(dsn: str, **settings: str) -> Connection:
 class Connections:
     """At most `size` connections, opened when needed. Further callers wait in line.
 
-    They wait at most `acquire_timeout`, and not at all while Postgres is away.
+    They wait at most `acquire_timeout`, and not at all while Postgres is away. `settings`: what
+    these connections set in Postgres, in addition to the settings of all connections.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class Connections:
         circuit_breaker: CircuitBreaker | None = None,
         generations: Generations | None = None,
         acquire_timeout: timedelta | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._dsn = dsn
+        self._settings = settings
         self._circuit_breaker = circuit_breaker or CircuitBreaker()
         self._circuit_breaker.on_loss(self._cut)
         self._generations = generations or Generations()
@@ -186,7 +190,7 @@ class Connections:
             raise
 
     async def _open(self) -> Connection:
-        connection = await connect(self._dsn)
+        connection = await connect(self._dsn, **self._settings)
         try:
             generation = await read_generation(connection)
             # Nothing may be awaited after this: the generation might change meanwhile.

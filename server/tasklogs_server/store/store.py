@@ -15,18 +15,26 @@ from tasklogs_server.store.log_changes import LogChanges
 from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
 from tasklogs_server.store.monitor import Monitor, heartbeat, register
+from tasklogs_server.store.purges import Purges
+from tasklogs_server.store.retirements import Retirements
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import LeaseTerms
 from tasklogs_server.store.tasks import TaskStore
 
 # One for the current batch, one for a fold. Commits do not wait for connections of readers.
 _WRITE_CONNECTIONS = 2
+# One for purges, one for retirements. Neither waits for the other, or occupies a connection of
+# readers. What a crash of Postgres undoes of their work is done again, so their commits do not wait
+# for the disk.
+_CLEANUP_CONNECTIONS = 2
+_CLEANUP_SETTINGS = {"synchronous_commit": "off"}
 
 
 class Store:
-    """The parts of the store, over four sets of connections.
+    """The parts of the store, over five sets of connections.
 
-    One is for commits, one for large commits, one for evictions, one for the rest.
+    One is for commits, one for large commits, one for evictions, one for purges and retirements,
+    one for the rest.
     """
 
     def __init__(
@@ -36,6 +44,7 @@ class Store:
         writes: Connections,
         large_writes: Connections,
         evictions: Connections,
+        cleanups: Connections,
         circuit_breaker: CircuitBreaker,
         generations: Generations,
         lease_terms: LeaseTerms,
@@ -45,6 +54,7 @@ class Store:
         self._write_connections = writes
         self._large_write_connections = large_writes
         self._eviction_connections = evictions
+        self._cleanup_connections = cleanups
         self.circuit_breaker = circuit_breaker
         self.generations = generations
         self._lease_terms = lease_terms
@@ -55,6 +65,8 @@ class Store:
         self.changes = LogChanges(connections, lease_terms)
         self.sessions = SessionStore(connections, lease_terms)
         self.evictions = Evictions(evictions)
+        self.purges = Purges(cleanups)
+        self.retirements = Retirements(cleanups, lease_terms)
         self.writes = LogWrites(writes, large_writes)
 
     @classmethod
@@ -82,6 +94,7 @@ class Store:
         large_writes = connect(size=1)
         # One, so that evictions run one at a time and occupy no connection of readers.
         evictions = connect(size=1)
+        cleanups = connect(size=_CLEANUP_CONNECTIONS, settings=_CLEANUP_SETTINGS)
         lease_terms = LeaseTerms(process_id, up_since, lease)
         return cls(
             dsn,
@@ -89,6 +102,7 @@ class Store:
             writes,
             large_writes,
             evictions,
+            cleanups,
             circuit_breaker,
             generations,
             lease_terms,
@@ -123,6 +137,7 @@ class Store:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._cleanup_connections.close()
         await self._eviction_connections.close()
         await self._large_write_connections.close()
         await self._write_connections.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -19,9 +18,7 @@ from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.errors import RETRY_AFTER
 from tasklogs_server.store.records import EarlierCreation, Task
 from tasklogs_server.store.task_rows import (
-    AGENT_CONNECTED,
     FACT_COLUMNS,
-    HEARTBEAT,
     TASK_TABLES,
     VIEW_COLUMNS,
     LeaseTerms,
@@ -90,61 +87,18 @@ _ROTATE_TOKEN = """
     UPDATE log_heads h SET fence = fence + 1 FROM rotated
      WHERE h.task_id = rotated.task_id RETURNING h.task_id"""
 
-# Tasks that have been paused for $2, by the database's clock: since then no report changed their
-# facts, no stream was connected and nothing was committed. The domain derives the status. These are
-# the facts for which it is PAUSED, and an index covers them. Tail parts have no commit time, but
-# only a connected stream writes parts.
-_LONG_PAUSED = f"""
-    FROM {TASK_TABLES}
-   CROSS JOIN LATERAL (SELECT clock_timestamp() - $2::interval AS since OFFSET 0) retention
-   WHERE t.transition IN ('STOP', 'DELETE') AND t.job_status = 'SUCCEEDED'
-     AND t.deleted_at IS NULL
-     AND t.changed_at < since
-     AND coalesce(t.session_lost_at, {HEARTBEAT}, t.changed_at) < since
-     AND NOT ({AGENT_CONNECTED})
-     AND NOT EXISTS (SELECT FROM log_events v
-                      WHERE v.task_id = t.task_id AND v.committed_at >= since)
-     AND NOT EXISTS (
-        SELECT FROM (SELECT e.committed_at FROM log_entries e WHERE e.task_id = t.task_id
-                      ORDER BY e.epoch DESC, e.ordinal DESC LIMIT 1) last
-         WHERE last.committed_at >= since)"""
-
-_TO_RETIRE = f"SELECT t.task_id {_LONG_PAUSED} ORDER BY t.changed_at LIMIT $3"
-
-# The locks that reports, sessions and commits take. A separate, later statement checks the
-# condition. So it sees what the earlier holders of these locks committed.
-_LOCK_TASK_AND_HEAD = f"SELECT FROM {TASK_TABLES} WHERE t.task_id = $1 FOR UPDATE OF t, h"
-_STILL_TO_RETIRE = f"SELECT {FACT_COLUMNS} {_LONG_PAUSED} AND t.task_id = $3"
-
-# After these three, no session can write (there is no head), no token is valid, and the name is
-# free.
-_MARK_DELETED = """
-    UPDATE tasks SET deleted_at = clock_timestamp(), agent_token_hash = ''
-     WHERE task_id = $1 AND deleted_at IS NULL RETURNING owner, name"""
-_FREE_NAME = "DELETE FROM task_names WHERE owner = $1 AND name = $2"
-_DELETE_HEAD = "DELETE FROM log_heads WHERE task_id = $1"
-
-_CHUNK_BYTES = 4 * 1024 * 1024
-
-_DELETED = "SELECT task_id FROM tasks WHERE deleted_at IS NOT NULL LIMIT $1"
-
-# Chunks are bounded by bytes, too: an entry may have a megabyte.
-_DELETE_CHUNKS = (
-    *(
-        f"""
-    DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-        SELECT sized.row_id
-          FROM (SELECT few.row_id, sum(few.size) OVER (ORDER BY few.row_id) - few.size AS before
-                  FROM (SELECT ctid AS row_id, octet_length({content}) AS size FROM {table}
-                         WHERE task_id = $1 LIMIT $2) few) sized
-         WHERE sized.before < {_CHUNK_BYTES}))"""
-        for table, content in (("log_tail_parts", "text"), ("log_entries", "content"))
-    ),
-    """
-    DELETE FROM log_events WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM log_events WHERE task_id = $1 LIMIT $2))""",
-)
-_DELETE_TASK = "DELETE FROM tasks WHERE task_id = $1"
+# After this, no session can write (there is no head), no token is valid, and the name is free.
+MARK_DELETED = """
+    WITH marked AS (
+        UPDATE tasks SET deleted_at = clock_timestamp(), agent_token_hash = ''
+         WHERE task_id = ANY ($1::uuid[]) AND deleted_at IS NULL RETURNING task_id, owner, name
+    ), freed AS (
+        DELETE FROM task_names n USING marked
+         WHERE n.owner = marked.owner AND n.name = marked.name
+    ), ended AS (
+        DELETE FROM log_heads h USING marked WHERE h.task_id = marked.task_id
+    )
+    SELECT task_id FROM marked"""
 
 
 class TaskStore:
@@ -282,59 +236,19 @@ class TaskStore:
                 raise TaskNotFound(str(task_id))
 
     async def delete(self, task_id: UUID) -> None:
-        """Revoke the token, free the name and end the log; `purge` deletes the rows later.
+        """Revoke the token, free the name and end the log; a purge deletes the rows later.
 
         Raises TaskNotFound.
         """
-        async with self._connections.use() as connection, connection.transaction():
-            await _delete(connection, task_id)
-
-    async def to_retire(self, age: timedelta, *, limit: int) -> Sequence[UUID]:
-        """Return tasks that have been paused for longer than `age`, the longest first."""
         async with self._connections.use() as connection:
-            rows = await connection.fetch(_TO_RETIRE, self._lease_terms.process_id, age, limit)
-        return [row["task_id"] for row in rows]
-
-    async def retire(
-        self, task_id: UUID, age: timedelta, *, is_paused: Callable[[Facts], bool]
-    ) -> bool:
-        """Delete a task as `delete` does, if it is still paused for longer than `age`."""
-        process_id = self._lease_terms.process_id
-        async with self._connections.use() as connection, connection.transaction():
-            await connection.execute(_LOCK_TASK_AND_HEAD, task_id)
-            row = await connection.fetchrow(_STILL_TO_RETIRE, process_id, age, task_id)
-            if row is None or not is_paused(facts_of(row)):
-                return False
-            await _delete(connection, task_id)
-            return True
-
-    async def deleted(self, limit: int = 100) -> Sequence[UUID]:
-        """Return deleted tasks that still have rows."""
-        async with self._connections.use() as connection:
-            return [row["task_id"] for row in await connection.fetch(_DELETED, limit)]
-
-    async def purge(self, task_id: UUID, *, chunk_rows: int = 500) -> bool:
-        """Delete up to `chunk_rows` rows of a deleted task; return whether none is left."""
-        async with self._connections.use() as connection:
-            for statement in _DELETE_CHUNKS:
-                if await connection.execute(statement, task_id, chunk_rows) != "DELETE 0":
-                    return False
-            await connection.execute(_DELETE_TASK, task_id)
-            return True
+            if await connection.fetchval(MARK_DELETED, [task_id]) is None:
+                raise TaskNotFound(str(task_id))
 
     async def _get(self, connection: Connection, task_id: UUID, view: TaskView) -> Task:
         row = await connection.fetchrow(_GET[view], *self._lease_terms, task_id)
         if row is None:
             raise TaskNotFound(str(task_id))
         return task_of(row)
-
-
-async def _delete(connection: Connection, task_id: UUID) -> None:
-    row = await connection.fetchrow(_MARK_DELETED, task_id)
-    if row is None:
-        raise TaskNotFound(str(task_id))
-    await connection.execute(_FREE_NAME, row["owner"], row["name"])
-    await connection.execute(_DELETE_HEAD, task_id)
 
 
 async def change_facts(

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from uuid import UUID
 
-import structlog
-
 from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.bus.notes import Deleted, Moved
+from tasklogs_server.bus.notes import Moved
 from tasklogs_server.domain.description import DescriptionChange, NewTask, TaskView
 from tasklogs_server.domain.errors import (
     FieldViolation,
     InvalidFields,
-    StoreUnavailable,
     TaskNotFound,
     TaskStandalone,
     Unauthenticated,
@@ -25,27 +20,26 @@ from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.domain.status import Facts, TaskStatus, derive
 from tasklogs_server.ingest.sessions import Sessions
-from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.records import Task
 from tasklogs_server.store.task_lists import ListPosition
 from tasklogs_server.store.tasks import TaskStore
 from tasklogs_server.tasks.agent_tokens import new_token
+from tasklogs_server.tasks.purge import Purge
 from tasklogs_server.telemetry.calls import concerns
 
-_PURGE_EVERY_SECONDS = 30.0
 _OTHER_ARGUMENTS = "a task was created with this id and other arguments: use a new id"
-
-_log = structlog.get_logger(__name__)
 
 
 class TaskDirectory:
     """Changes tasks in the store, and notifies this process's sessions and followers."""
 
-    def __init__(self, tasks: TaskStore, sessions: Sessions, bus: LocalBus) -> None:
+    def __init__(
+        self, tasks: TaskStore, sessions: Sessions, bus: LocalBus, *, purge: Purge
+    ) -> None:
         self._tasks = tasks
         self._bus = bus
         self._sessions = sessions
-        self._purge = asyncio.Event()
+        self._purge = purge
 
     async def create(self, new: NewTask) -> tuple[Task, str]:
         """Create a task. Return it and its agent's token.
@@ -143,75 +137,9 @@ class TaskDirectory:
         """
         task_id = await self._resolve(ref)
         await self._tasks.delete(task_id)
-        self._deleted(task_id)
-
-    async def retire_paused(self, age: timedelta, *, limit: int = 20) -> int:
-        """Delete tasks that have been paused for longer than `age`, as `delete` does.
-
-        Delete at most `limit` of them, and return how many. Raises StoreUnavailable.
-        """
-        retired = 0
-        for task_id in await self._tasks.to_retire(age, limit=limit):
-            if await self._retire(task_id, age):
-                _log.info("task.retired", task=str(task_id))
-                self._deleted(task_id)
-                retired += 1
-        return retired
-
-    async def _retire(self, task_id: UUID, age: timedelta) -> bool:
-        try:
-            return await self._tasks.retire(task_id, age, is_paused=_is_paused)
-        except Exception as error:  # one task's rows are bad: continue with the others
-            if not concerns_one_task(error):
-                raise
-            _log.error("task.not_retired", task=str(task_id), error=type(error).__name__)
-            return False
-
-    def _deleted(self, task_id: UUID) -> None:
-        self._tell_of_deletion(task_id)
-        self._purge.set()
-
-    def _tell_of_deletion(self, task_id: UUID) -> None:
-        self._sessions.end(task_id, TaskNotFound(str(task_id)))
-        self._bus.publish(Deleted(task_id))
-
-    async def purge_deleted(self) -> None:
-        """Delete the rows of deleted tasks, chunk by chunk, until cancelled.
-
-        This includes tasks that a server deleted before it died.
-        """
-        while True:
-            self._purge.clear()
-            try:
-                for task_id in await self._tasks.deleted():
-                    # `delete` may have been cancelled after its commit, before it notified the
-                    # session.
-                    self._tell_of_deletion(task_id)
-                    await self._purge_rows(task_id)
-            except StoreUnavailable:
-                _log.info("purge.postponed", reason="the store is away")
-            except Exception:
-                _log.exception("purge.failed")
-            try:
-                async with asyncio.timeout(_PURGE_EVERY_SECONDS):
-                    await self._purge.wait()
-            except TimeoutError:
-                pass
+        self._purge.deleted(task_id)
 
     async def _resolve(self, ref: TaskRef) -> UUID:
         task_id = await self._tasks.resolve(ref)
         concerns(task_id)
         return task_id
-
-    async def _purge_rows(self, task_id: UUID) -> None:
-        try:
-            while not await self._tasks.purge(task_id):
-                pass  # each chunk is a transaction of its own: others get their turn in between
-        except Exception as error:  # one task's rows are bad: continue with the others
-            if not concerns_one_task(error):
-                raise
-            _log.error("task.not_purged", task=str(task_id), error=type(error).__name__)
-
-
-def _is_paused(facts: Facts) -> bool:
-    return derive(facts).status is TaskStatus.PAUSED

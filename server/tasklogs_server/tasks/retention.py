@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
 from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound
+from tasklogs_server.domain.status import Facts, TaskStatus, derive
 from tasklogs_server.ingest.log_limits import LogLimiter
-from tasklogs_server.store.errors import concerns_one_task
+from tasklogs_server.store.errors import concerns_one_task, is_row_held
 from tasklogs_server.store.evictions import Evictions, LogLimits
-from tasklogs_server.tasks.directory import TaskDirectory
+from tasklogs_server.store.retirements import OLDEST, Looked, PausedPosition, Retirements
+from tasklogs_server.tasks.purge import Purge
+from tasklogs_server.tasks.set_aside import SetAside
 
 _EVERY_SECONDS = 60.0
 _SWEEP_EVERY_SECONDS = 3600.0
-_RETIRE_AT_ONCE = 20
+# A look and a retirement lock so many tasks at once, for some milliseconds.
+_LOOK_TASKS = 200
+_RETIRE_TASKS = 20
+# After each piece of work, the retirement rests as long as the work took.
+_REST_FOR_WORK = 1.0
+_LOCKED_FOR_LONG_SECONDS = 64.0
 
 _log = structlog.get_logger(__name__)
 
@@ -37,31 +45,33 @@ class Retention:
         self,
         *,
         evictions: Evictions,
-        directory: TaskDirectory,
+        retirements: Retirements,
+        purge: Purge,
         log_limiter: LogLimiter,
         limits: LogLimits,
         period: timedelta | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._evictions = evictions
-        self._directory = directory
+        self._retirements = retirements
+        self._purge = purge
         self._log_limiter = log_limiter
         self._limits = limits
         self._period = period
         self._clock = clock
         self._swept_at: float | None = None
+        self._set_aside: SetAside[UUID] = SetAside(clock)
+        self.backlog = 0
+        """How many tasks the retirement has to look at. Counted before and after each round."""
 
     async def run(self) -> None:
-        """Work until cancelled. Work that fails is tried again in the next round."""
-        while True:
-            for work in (self.sweep, self.retire):
-                try:
-                    await work()
-                except StoreUnavailable:
-                    pass  # the store's monitor logs it
-                except Exception:
-                    _log.exception("retention.failed", work=work.__name__)
-            await asyncio.sleep(_EVERY_SECONDS)
+        """Work until cancelled. Work that fails is tried again in the next round.
+
+        Neither kind of work waits for the other.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_repeat("sweep", lambda: self.sweep()))
+            group.create_task(_repeat("retire", lambda: self.retire()))
 
     async def sweep(self) -> None:
         """Once an hour, check all logs and evict what is above the limits."""
@@ -72,9 +82,78 @@ class Retention:
         self._swept_at = now
 
     async def retire(self) -> None:
-        """Delete tasks that have been paused for longer than the period, 20 at a time."""
-        if self._period is not None:
-            await self._directory.retire_paused(self._period, limit=_RETIRE_AT_ONCE)
+        """Delete all tasks that have been paused for longer than the period."""
+        if self._period is None:
+            return
+        self.backlog = await self._retirements.count(self._period)
+        retried = self._set_aside.pop_due()
+        position: PausedPosition | None = OLDEST
+        while position is not None:
+            began = self._clock()
+            looked = await self._look(position, self._period)
+            position = looked.next_position
+            await self._rest_since(began)
+            due = [task_id for task_id in looked.due if task_id not in self._set_aside]
+            for first in range(0, len(due), _RETIRE_TASKS):
+                began = self._clock()
+                await self._retire(due[first : first + _RETIRE_TASKS], self._period)
+                await self._rest_since(began)
+        for task_id in retried:
+            if task_id not in self._set_aside:
+                self._set_aside.forget(task_id)
+        self.backlog = await self._retirements.count(self._period)
+
+    async def _look(self, position: PausedPosition, period: timedelta) -> Looked:
+        try:
+            return await self._retirements.look(period, position, limit=_LOOK_TASKS)
+        except Exception as error:
+            if not concerns_one_task(error):
+                raise
+        # One task's rows are bad: look at each alone.
+        listed = await self._retirements.list_(period, position, limit=_LOOK_TASKS)
+        due = [one for _, one in listed if await self._is_due(one, period)]
+        return Looked(due, listed[-1] if len(listed) == _LOOK_TASKS else None)
+
+    async def _is_due(self, task_id: UUID, period: timedelta) -> bool:
+        if task_id in self._set_aside:
+            return False
+        try:
+            return await self._retirements.look_at(task_id, period)
+        except Exception as error:
+            self._refused(task_id, error)
+            self._put_aside(task_id)
+            return False
+
+    async def _retire(self, tasks: Sequence[UUID], period: timedelta) -> None:
+        deleted = await self._deleted_of(tasks, period)
+        for task_id in deleted:
+            _log.info("task.retired", task=str(task_id))
+            self._purge.deleted(task_id)
+        for task_id in set(tasks).difference(deleted):
+            self._put_aside(task_id)
+
+    async def _deleted_of(self, tasks: Sequence[UUID], period: timedelta) -> Sequence[UUID]:
+        try:
+            return await self._retirements.retire(tasks, period, is_paused=_is_paused)
+        except Exception as error:
+            if len(tasks) == 1 or not concerns_one_task(error):
+                self._refused(tasks[0], error)
+                return ()
+        # One task's rows are bad: delete each alone.
+        return [one for task in tasks for one in await self._deleted_of([task], period)]
+
+    def _refused(self, task_id: UUID, error: Exception) -> None:
+        if not concerns_one_task(error):
+            raise error
+        if not is_row_held(error):
+            _log.error("task.not_retired", task=str(task_id), error=type(error).__name__)
+
+    def _put_aside(self, task_id: UUID) -> None:
+        if self._set_aside.add(task_id, task_id) == _LOCKED_FOR_LONG_SECONDS:
+            _log.warning("task.locked", task=str(task_id), work="retire")
+
+    async def _rest_since(self, began: float) -> None:
+        await asyncio.sleep(_REST_FOR_WORK * (self._clock() - began))
 
     async def _keep_limits(self) -> None:
         after: UUID | None = UUID(int=0)
@@ -89,3 +168,18 @@ class Retention:
                     if not concerns_one_task(error):
                         raise
                     _log.error("log.not_evicted", task=str(task_id), error=type(error).__name__)
+
+
+async def _repeat(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+        except StoreUnavailable:
+            pass  # the store's monitor logs it
+        except Exception:
+            _log.exception("retention.failed", work=name)
+        await asyncio.sleep(_EVERY_SECONDS)
+
+
+def _is_paused(facts: Facts) -> bool:
+    return derive(facts).status is TaskStatus.PAUSED

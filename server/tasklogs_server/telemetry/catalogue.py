@@ -70,4 +70,17 @@ def _nothing() -> State:
     def once() -> datetime:
         return datetime.now(UTC)
 
-    return State(none, none, none, none, none, no, no, {"": _NoConnections()}, once)
+    return State(
+        sessions=none,
+        followers=none,
+        handshakes=none,
+        unacknowledged_bytes=none,
+        untaken_bytes=none,
+        purge_backlog=none,
+        purge_set_aside=none,
+        retirement_backlog=none,
+        store_is_up=no,
+        is_draining=no,
+        connections={"": _NoConnections()},
+        certificate_expires_at=once,
+    )

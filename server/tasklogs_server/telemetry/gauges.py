@@ -42,6 +42,25 @@ class LiveMetrics(Collector):
             state.untaken_bytes(),
         )
         yield _gauge(
+            "tasklogs_purge_backlog_tasks",
+            "Deleted tasks in the database whose rows the servers still have to delete. Counted"
+            " every 10 s while the server deletes rows, and up to 100,000",
+            state.purge_backlog(),
+        )
+        yield _gauge(
+            "tasklogs_purge_set_aside_tasks",
+            "Deleted tasks whose rows this server could not delete, because they were locked or"
+            " Postgres refused. It tries again within 10 minutes",
+            state.purge_set_aside(),
+        )
+        yield _gauge(
+            "tasklogs_retirement_backlog_tasks",
+            "Tasks in the database that seem to be past TASKLOGS_RETENTION. Counted before and"
+            " after each round of deletions, and up to 100,000. After a round, these are the tasks"
+            " that were locked or that Postgres refused to delete",
+            state.retirement_backlog(),
+        )
+        yield _gauge(
             "tasklogs_store_up",
             "1 while Postgres answers and accepts writes, else 0",
             int(state.store_is_up()),

@@ -173,7 +173,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "purge.failed",
         "error",
         ("exception",),
-        "The server could not delete the rows of deleted tasks. It tries again within 30 s. Report"
+        "The server could not delete the rows of deleted tasks. It tries again within 5 s. Report"
         " a bug.",
     ),
     LogEvent(
@@ -296,17 +296,27 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " their changes again later. Check Postgres.",
     ),
     LogEvent(
+        "task.locked",
+        "warning",
+        ("task", "work"),
+        "Another transaction has locked rows of one task for more than a minute. So the server"
+        " cannot delete the rows of a deleted task (`work`: purge), or a task that is past"
+        " TASKLOGS_RETENTION (`work`: retire). It tries again, and other tasks do not wait. Look"
+        " for an old transaction in pg_stat_activity.",
+    ),
+    LogEvent(
         "task.not_purged",
         "error",
         ("task", "error"),
-        "Postgres refused to delete the rows of one deleted task. Check the Postgres log.",
+        "Postgres refused to delete the rows of one deleted task. The server tries again, after"
+        " ten minutes at most. Check the Postgres log.",
     ),
     LogEvent(
         "task.not_retired",
         "error",
         ("task", "error"),
-        "Postgres refused to delete a task that is past TASKLOGS_RETENTION. Check the Postgres"
-        " log.",
+        "Postgres refused to delete a task that is past TASKLOGS_RETENTION. The server tries"
+        " again, after ten minutes at most. Check the Postgres log.",
     ),
     LogEvent(
         "task.retired",

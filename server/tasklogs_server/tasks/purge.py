@@ -1,0 +1,194 @@
+"""The purge: deletes the rows of deleted tasks, one chunk of one task at a time, in turns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from uuid import UUID
+
+import structlog
+
+from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Deleted
+from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound
+from tasklogs_server.ingest.sessions import Sessions
+from tasklogs_server.store.errors import concerns_one_task, is_row_held
+from tasklogs_server.store.purges import (
+    OLDEST,
+    ChunkOutcome,
+    DeletedPosition,
+    PurgeProgress,
+    Purges,
+)
+from tasklogs_server.tasks.set_aside import SetAside
+
+_SWEEP_EVERY_SECONDS = 30.0
+_COUNT_EVERY_SECONDS = 10.0
+_RETRY_SECONDS = 5.0
+# After a chunk, the purge rests as long as the chunk took. So it uses at most half of one
+# connection, and less if readers make Postgres slow.
+_REST_FOR_WORK = 1.0
+_PAGE_TASKS = 200
+_MAX_NEW = 10_000
+_MAX_BEGUN = 1_000
+_LOCKED_FOR_LONG_SECONDS = 64.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Purge:
+    """The purge of one process.
+
+    A deletion in this process is purged at once. A sweep of the store every 30 s finds what other
+    processes deleted, and what was deleted before a restart. New tasks and tasks that have begun
+    take turns, so a small task waits for no large one. A task that cannot be purged is set aside.
+    """
+
+    def __init__(
+        self,
+        purges: Purges,
+        sessions: Sessions,
+        bus: LocalBus,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._purges = purges
+        self._sessions = sessions
+        self._bus = bus
+        self._clock = clock
+        self._new: deque[UUID] = deque()
+        self._begun: deque[PurgeProgress] = deque()
+        self._known: set[UUID] = set()
+        """The tasks in `_new` and `_begun`, and the one whose chunk is deleted now."""
+        self._set_aside: SetAside[PurgeProgress] = SetAside(clock)
+        self._takes_new = True
+        self._position: DeletedPosition | None = None
+        """Where the sweep continues. None: it is over."""
+        self._sweep_at = self._count_at = clock()
+        self._woken = asyncio.Event()
+        self._is_changed = False
+        """Whether a task is gone since the backlog was counted."""
+        self.backlog = 0
+        """How many deleted tasks have rows in the store. Counted every 10 s while there is work."""
+
+    @property
+    def set_aside(self) -> int:
+        """How many deleted tasks could not be purged, and are tried again later."""
+        return len(self._set_aside)
+
+    def deleted(self, task_id: UUID) -> None:
+        """End the session and the follows of a task that was deleted, and purge it soon."""
+        self._announce(task_id)
+        # Beyond the limit, a later sweep finds it.
+        if len(self._new) < _MAX_NEW and not self._has(task_id):
+            self._add(task_id)
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Purge until cancelled."""
+        while True:
+            self._woken.clear()
+            try:
+                rest = await self._turn()
+            except StoreUnavailable:
+                _log.info("purge.postponed", reason="the store is away")
+                await self._wait(_RETRY_SECONDS)
+            except Exception:
+                _log.exception("purge.failed")
+                await self._wait(_RETRY_SECONDS)
+            else:
+                await (self._wait(self._nothing_for()) if rest is None else asyncio.sleep(rest))
+
+    async def _turn(self) -> float | None:
+        """Delete one chunk; return for how many seconds to rest. None: there is nothing to do."""
+        began = self._clock()
+        await self._find_more()
+        progress = self._next()
+        if progress is not None:
+            await self._purge_chunk(progress)
+        elif self._position is None:
+            return None
+        return _REST_FOR_WORK * (self._clock() - began)
+
+    def _nothing_for(self) -> float:
+        """Return in how many seconds there is something to do, if nothing is deleted here."""
+        until_sweep = max(0.0, self._sweep_at - self._clock())
+        until_retry = self._set_aside.next_in()
+        return until_sweep if until_retry is None else min(until_sweep, until_retry)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for so long, or until a task is deleted in this process."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+
+    async def _find_more(self) -> None:
+        for progress in self._set_aside.pop_due():
+            self._known.add(progress.task_id)
+            self._begun.append(progress)
+        now = self._clock()
+        if now >= self._sweep_at and self._position is None:
+            self._sweep_at = now + _SWEEP_EVERY_SECONDS
+            self._position = OLDEST
+        if self._position is not None and not self._new and len(self._begun) < _MAX_BEGUN:
+            await self._sweep(self._position)
+        if now >= self._count_at or (self._is_changed and not self._known):
+            self._count_at, self._is_changed = now + _COUNT_EVERY_SECONDS, False
+            self.backlog = await self._purges.count()
+
+    async def _sweep(self, position: DeletedPosition) -> None:
+        found = await self._purges.deleted(position, limit=_PAGE_TASKS)
+        for _, task_id in found:
+            if not self._has(task_id):
+                # The deletion may have been cancelled after its commit, before it told anyone.
+                self._announce(task_id)
+                self._add(task_id)
+        self._position = found[-1] if len(found) == _PAGE_TASKS else None
+
+    def _next(self) -> PurgeProgress | None:
+        self._takes_new = not self._takes_new
+        if self._new and (self._takes_new or not self._begun):
+            return PurgeProgress.of(self._new.popleft())
+        return self._begun.popleft() if self._begun else None
+
+    async def _purge_chunk(self, progress: PurgeProgress) -> None:
+        task_id = progress.task_id
+        match await self._outcome_of_chunk(progress):
+            case ChunkOutcome.MORE if len(self._begun) < _MAX_BEGUN:
+                self._begun.append(progress)
+                return
+            case ChunkOutcome.HELD:
+                if self._set_aside.add(task_id, progress) == _LOCKED_FOR_LONG_SECONDS:
+                    _log.warning("task.locked", task=str(task_id), work="purge")
+            case ChunkOutcome.GONE:
+                self._set_aside.forget(task_id)
+                self._is_changed = True
+            case ChunkOutcome.MORE:
+                pass  # too many have begun: a later sweep finds it
+        self._known.remove(task_id)
+
+    async def _outcome_of_chunk(self, progress: PurgeProgress) -> ChunkOutcome:
+        try:
+            return await self._purges.purge(progress)
+        except Exception as error:  # one task's rows are bad: continue with the others
+            if not concerns_one_task(error):
+                self._begun.append(progress)
+                raise
+            if not is_row_held(error):
+                task = str(progress.task_id)
+                _log.error("task.not_purged", task=task, error=type(error).__name__)
+            return ChunkOutcome.HELD
+
+    def _has(self, task_id: UUID) -> bool:
+        return task_id in self._known or task_id in self._set_aside
+
+    def _add(self, task_id: UUID) -> None:
+        self._known.add(task_id)
+        self._new.append(task_id)
+
+    def _announce(self, task_id: UUID) -> None:
+        self._sessions.end(task_id, TaskNotFound(str(task_id)))
+        self._bus.publish(Deleted(task_id))
