@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -30,31 +30,53 @@ from tests.store.logs import Connection
 
 OWNERS = ("local", "other")
 SELECTORS = (LabelSelector("env", None), LabelSelector("env", "prod"), LabelSelector("team", "a"))
-# A process with a heartbeat, one without, and one that the store does not know.
-ALIVE, DEAD, FORGOTTEN = (UUID(int=number) for number in (1, 2, 3))
+# This process, one with a heartbeat, one without, and one that the store does not know.
+THIS, ALIVE, DEAD, FORGOTTEN = (UUID(int=number) for number in range(4))
 # Some seconds ago. The lease has 30 s. No value is near it: the clock goes on during a test.
 AGES = (0, 100, 100_000)
 
-facts = st.tuples(
+
+FactValues = tuple[
+    BuildTransition | None, JobStatus | None, AgentLifecycle | None, AppHealth | None
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A task. Times are seconds before now."""
+
+    owner: str = "local"
+    facts: FactValues = (None, None, None, None)
+    standalone: bool = False
+    process: UUID | None = None
+    lost: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    age: int = 0
+
+
+any_facts: st.SearchStrategy[FactValues] = st.tuples(
     st.sampled_from((None, *BuildTransition)),
     st.sampled_from((None, *JobStatus)),
     st.sampled_from((None, *AgentLifecycle)),
     st.sampled_from((None, *AppHealth)),
 )
-running = st.tuples(
+running: st.SearchStrategy[FactValues] = st.tuples(
     st.just(BuildTransition.START),
     st.just(JobStatus.SUCCEEDED),
     st.sampled_from((None, AgentLifecycle.READY)),
     st.sampled_from(AppHealth),
 )
-sessions = st.tuples(
-    st.sampled_from((None, "this", ALIVE, DEAD, FORGOTTEN)), st.sampled_from((None, *AGES))
-)
-labels = st.fixed_dictionaries(
-    {}, optional={"env": st.sampled_from(("prod", "dev")), "team": st.sampled_from("ab")}
-)
-tasks = st.tuples(
-    st.sampled_from(OWNERS), st.booleans(), facts | running, sessions, labels, st.sampled_from(AGES)
+tasks = st.builds(
+    Row,
+    owner=st.sampled_from(OWNERS),
+    facts=any_facts | running,
+    standalone=st.booleans(),
+    process=st.sampled_from((None, THIS, ALIVE, DEAD, FORGOTTEN)),
+    lost=st.sampled_from((None, *AGES)),
+    labels=st.fixed_dictionaries(
+        {}, optional={"env": st.sampled_from(("prod", "dev")), "team": st.sampled_from("ab")}
+    ),
+    age=st.sampled_from(AGES),
 )
 
 
@@ -88,7 +110,7 @@ queries = st.builds(
 )
 
 anything = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -103,7 +125,7 @@ anything = settings(
 async def test_a_filtered_list_is_the_whole_list_filtered(
     store: Store,
     sql: Connection,
-    rows: list[tuple[object, ...]],
+    rows: list[Row],
     some: list[Query],
     up: int,
 ) -> None:
@@ -121,7 +143,7 @@ async def test_a_filtered_list_is_the_whole_list_filtered(
 @anything
 @given(rows=st.lists(tasks, min_size=5, max_size=25), query=queries, seed=st.integers(0, 2**32))
 async def test_deletions_between_pages_hide_no_task(
-    store: Store, sql: Connection, rows: list[tuple[object, ...]], query: Query, seed: int
+    store: Store, sql: Connection, rows: list[Row], query: Query, seed: int
 ) -> None:
     await _make(store, sql, rows, AGES[-1])
     everything, _ = await store.tasks.list_(owner=query.owner, after=NEWEST, limit=1000)
@@ -143,12 +165,11 @@ async def test_a_search_for_labels_reads_a_bounded_number_of_bytes(
 ) -> None:
     """A task may have 70 KB of labels, and a page examines many tasks."""
     large = {f"label-{number}": "x" * 255 for number in range(40)}
-    none = (None, None, None, None)
-    rows = [("local", False, none, (None, None), large, 0) for _ in range(20)]
-    wanted = ("local", False, none, (None, None), {"env": "prod"}, 100)
-    await _make(store, sql, [*rows, wanted], 0)
+    rows = [Row(labels=large) for _ in range(20)]
+    await _make(store, sql, [*rows, Row(labels={"env": "prod"}, age=100)], 0)
     monkeypatch.setattr(task_lists, "SCAN_BYTES", 50_000)
-    pages, position = [], NEWEST
+    pages: list[int] = []
+    position: ListPosition | None = NEWEST
     while position is not None:
         page, position = await store.tasks.list_(
             owner=None, after=position, limit=9, labels=[LabelSelector("env", "prod")]
@@ -178,7 +199,7 @@ async def _all_pages(store: Store, query: Query, *, delete: Sequence[UUID] = ())
     return found
 
 
-async def _make(store: Store, sql: Connection, rows: Sequence[tuple[object, ...]], up: int) -> None:
+async def _make(store: Store, sql: Connection, rows: Sequence[Row], up: int) -> None:
     """Replace all tasks. The servers have been up for `up` seconds."""
     now: datetime = await sql.fetchval("SELECT now()")
     terms = store.tasks._lease_terms
@@ -191,22 +212,20 @@ async def _make(store: Store, sql: Connection, rows: Sequence[tuple[object, ...]
         ALIVE,
         DEAD,
     )
-    made = []
-    for number, (owner, standalone, of_build, session, label, age) in enumerate(rows):
-        process, lost = session  # type: ignore[misc]
-        made.append(
-            (
-                UUID(int=number),
-                owner,
-                str(number),
-                standalone,
-                *of_build,  # type: ignore[misc]
-                terms.process_id if process == "this" else process,
-                None if lost is None else _before(now, lost),
-                json.dumps(label),
-                _before(now, age),
-            )
+    made = [
+        (
+            UUID(int=number),
+            row.owner,
+            str(number),
+            row.standalone,
+            *row.facts,
+            terms.process_id if row.process == THIS else row.process,
+            None if row.lost is None else _before(now, row.lost),
+            json.dumps(row.labels),
+            _before(now, row.age),
         )
+        for number, row in enumerate(rows)
+    ]
     await sql.executemany(
         "INSERT INTO tasks (task_id, owner, name, display_name, prompt, agent_token_hash,"
         " standalone, transition, job_status, lifecycle, health, session_process,"

@@ -25,9 +25,7 @@ from tests.support.fixtures.conditions import until
 from tests.tasks.keeper import CODES, PAUSED, WEEK, Keeper, age, is_there, paused, refuse
 
 
-async def test_the_status_filter_empties_no_page(
-    keeper: Keeper, store: Store
-) -> None:
+async def test_the_status_filter_empties_no_page(keeper: Keeper, store: Store) -> None:
     wanted = await paused(store)
     for _ in range(3):
         await new_task(store)
