@@ -186,6 +186,36 @@ async def test_one_task_of_many_is_found_by_its_label_in_one_call(server: Server
     assert page.next_page_token == ""
 
 
+async def test_one_task_of_many_is_found_by_its_status_in_one_call(server: Server) -> None:
+    await server.create_task("wanted")
+    await report_build(server, transition=types.BUILD_TRANSITION_STOP, task="local/wanted")
+    for number in range(30):
+        await server.create_task(f"task-{number}", owner=f"owner-{number % 2}")
+
+    for owner in ("", "local"):
+        page = await server.tasks.ListTasks(
+            pb.ListTasksRequest(page_size=2, status=types.TASK_STATUS_PAUSED, owner=owner)
+        )
+        assert [task.name for task in page.tasks] == ["wanted"]
+        assert page.tasks[0].status == types.TASK_STATUS_PAUSED
+        assert page.next_page_token == ""
+
+
+async def test_only_the_prompts_of_listed_tasks_count_against_the_page(server: Server) -> None:
+    await server.create_task("wanted", prompt="do it")
+    await report_build(server, transition=types.BUILD_TRANSITION_STOP, task="local/wanted")
+    labels = {f"label-{number}": "\U0001f600" * 255 for number in range(64)}
+    for number in range(20):
+        await server.create_task(f"task-{number}", prompt="x" * 65_536, labels=labels)
+
+    for view in (pb.TASK_VIEW_BASIC, pb.TASK_VIEW_FULL):
+        page = await server.tasks.ListTasks(
+            pb.ListTasksRequest(view=view, status=types.TASK_STATUS_PAUSED)
+        )
+        assert [task.name for task in page.tasks] == ["wanted"]
+        assert page.next_page_token == ""
+
+
 async def test_labels_and_status_select_together(server: Server) -> None:
     for name in ("a", "b", "c"):
         await server.create_task(name, labels={"env": "prod"} if name != "c" else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,12 +12,14 @@ import pytest
 from tasklogs.log.entry import EntryType
 from tasklogs_server.domain.description import TaskView
 from tasklogs_server.domain.labels import LabelSelector
+from tasklogs_server.domain.status import TaskStatus
 from tasklogs_server.store import Store
+from tasklogs_server.store.list_statements import ListFilter, page_statement
 from tasklogs_server.store.log_changes import _CHANGES_OF_TYPES, _START_OF_TYPES
 from tasklogs_server.store.log_reads import _READ, _READ_OF_TYPES, PageQuery
 from tasklogs_server.store.log_writes import _COMMIT, _arguments
 from tasklogs_server.store.sessions import _LOSE, _OPEN_SERIALS
-from tasklogs_server.store.task_lists import _LISTS, LIST_BYTES, NEWEST, SCAN_ROWS
+from tasklogs_server.store.task_lists import LIST_BYTES, NEWEST, SCAN_BYTES, SCAN_ROWS
 from tests.store.logs import (
     ENTRY_COLUMNS,
     Connection,
@@ -288,22 +290,41 @@ async def many_tasks(sql: Connection, owner: str, count: int) -> None:
     await sql.execute("ANALYZE")
 
 
+Labels = tuple[Sequence[str], Sequence[str]]
+"""Labels with values, as JSON, and keys."""
+
+
 def buffers_of(plan: dict[str, Any]) -> int:
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+async def explain_list(
+    sql: Connection, store: Store, by: ListFilter, view: TaskView, labels: Labels = ((), ())
+) -> dict[str, Any]:
+    """Explain the first page of 100 tasks of a list."""
+    statement = page_statement(view, by)
+    return await explain(sql, statement.sql, *statement.some_of(list_values(store, labels)))
+
+
+def list_values(store: Store, labels: Labels) -> dict[str, object]:
+    values: dict[str, object] = dict(store.tasks._lease_terms._asdict())
+    values |= {"created_at": NEWEST[0], "task_id": NEWEST[1], "limit": 101, "bytes": LIST_BYTES}
+    values |= {"owner": "local", "scan_rows": SCAN_ROWS, "scan_bytes": SCAN_BYTES}
+    return values | {"pairs": labels[0], "keys": labels[1]}
 
 
 async def test_a_list_reads_only_its_page_of_many_tasks(store: Store, sql: Connection) -> None:
     await sql.execute("SET plan_cache_mode = force_generic_plan")
     await many_tasks(sql, "local", 50_000)
-    start = [*store.tasks._lease_terms, *NEWEST, 101, LIST_BYTES]
-    for view in TaskView:
-        for of_owner in (False, True):
-            owner = ["local"] if of_owner else []
-            plan = await explain(sql, _LISTS[view, of_owner, False], *start, *owner)
-            assert buffers_of(plan) < 101 * 9
-            labels: list[object] = [SCAN_ROWS, ['{"env": "prod"}'], []]
-            plan = await explain(sql, _LISTS[view, of_owner, True], *start, *owner, *labels)
-            assert buffers_of(plan) < 101 * 9
+    prod = (('{"env": "prod"}',), ())
+    for status in (None, TaskStatus.PENDING):
+        for view in TaskView:
+            for of_owner in (False, True):
+                plan = await explain_list(sql, store, ListFilter(of_owner, False, status), view)
+                assert buffers_of(plan) < 101 * 9
+                by = ListFilter(of_owner, True, status)
+                plan = await explain_list(sql, store, by, view, prod)
+                assert buffers_of(plan) < 101 * 9
 
 
 async def test_a_label_is_searched_in_the_order_of_age_and_up_to_a_bound(
@@ -311,11 +332,10 @@ async def test_a_label_is_searched_in_the_order_of_age_and_up_to_a_bound(
 ) -> None:
     await sql.execute("SET plan_cache_mode = force_generic_plan")
     await many_tasks(sql, "local", SCAN_ROWS + 50)
-    start = [*store.tasks._lease_terms, *NEWEST, 101, LIST_BYTES, "local"]
-    labels: list[object] = [SCAN_ROWS, ['{"wanted": "1"}'], []]
-    plan = await explain(sql, _LISTS[TaskView.BASIC, True, True], *start, *labels)
-    kinds = [node["Node Type"] for node in nodes(plan) if node["Actual Rows"] > 1]
-    assert kinds == ["Limit", "Index Scan"]
+    by = ListFilter(of_owner=True, labelled=True)
+    plan = await explain_list(sql, store, by, TaskView.BASIC, (('{"wanted": "1"}',), ()))
+    kinds = {node["Node Type"] for node in nodes(plan) if node["Actual Rows"] > 1}
+    assert kinds == {"Limit", "Index Scan", "WindowAgg", "Subquery Scan"}
 
     wanted = (LabelSelector("wanted", "1"),)
     page, position = await store.tasks.list_(owner="local", after=NEWEST, limit=2, labels=wanted)
@@ -324,3 +344,66 @@ async def test_a_label_is_searched_in_the_order_of_age_and_up_to_a_bound(
     page, position = await store.tasks.list_(owner="local", after=position, limit=2, labels=wanted)
     assert [task.name for task in page] == ["1"]
     assert position is None
+
+
+# The facts of a task with each status but PENDING, which the other tasks have.
+FACTS = {
+    TaskStatus.INITIALIZING: ("START", "SUCCEEDED", "CREATED", None),
+    TaskStatus.ACTIVE: ("START", "SUCCEEDED", "READY", "HEALTHY"),
+    TaskStatus.PAUSED: ("STOP", "SUCCEEDED", "OFF", "HEALTHY"),
+    TaskStatus.ERROR: ("START", "RUNNING", "READY", "UNHEALTHY"),
+    TaskStatus.UNKNOWN: ("START", "SUCCEEDED", "OFF", "HEALTHY"),
+}
+
+FACT_VALUES = "transition = $1, job_status = $2, lifecycle = $3, health = $4"
+
+
+async def test_the_oldest_of_many_tasks_is_found_by_its_status_in_one_call(
+    store: Store, sql: Connection
+) -> None:
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
+    await many_tasks(sql, "local", 200_001)
+    plain = await explain_list(sql, store, ListFilter(False, False), TaskView.BASIC)
+    for status, facts in FACTS.items():
+        await sql.execute(f"UPDATE tasks SET {FACT_VALUES} WHERE name = '1'", *facts)
+        for owner in (None, "local"):
+            by = ListFilter(owner is not None, False, status)
+            plan = await explain_list(sql, store, by, TaskView.BASIC)
+            assert buffers_of(plan) < buffers_of(plain) / 4, (status, owner)
+            for labels in ((), (LabelSelector("wanted", "1"),)):
+                page, position = await store.tasks.list_(
+                    owner=owner, status=status, after=NEWEST, limit=1000, labels=labels
+                )
+                assert [task.name for task in page] == ["1"], (status, owner)
+                assert position is None
+
+
+async def test_a_standalone_task_whose_lease_runs_is_found_among_many_whose_lease_is_over(
+    store: Store, sql: Connection
+) -> None:
+    """And the reverse. Of these, one page examines a bounded number."""
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
+    await many_tasks(sql, "local", 50_000)
+    long_ago = await sql.fetchval("SELECT now() - interval '1 day'")
+    store.tasks._lease_terms = store.tasks._lease_terms._replace(up_since=long_ago)
+    await sql.execute(
+        f"UPDATE tasks SET {FACT_VALUES}, standalone = true, session_process = $5,"
+        " session_lost_at = CASE name WHEN '1' THEN NULL WHEN '2' THEN now() ELSE $6 END",
+        *FACTS[TaskStatus.ACTIVE],
+        store.tasks._lease_terms.process_id,
+        long_ago,
+    )
+    await sql.execute("VACUUM ANALYZE tasks")
+    for of_owner in (False, True):
+        plan = await explain_list(
+            sql, store, ListFilter(of_owner, False, TaskStatus.ACTIVE), TaskView.BASIC
+        )
+        assert buffers_of(plan) < 60
+        plan = await explain_list(
+            sql, store, ListFilter(of_owner, False, TaskStatus.UNKNOWN), TaskView.BASIC
+        )
+        assert buffers_of(plan) < 101 * 9
+    page, position = await store.tasks.list_(
+        owner=None, status=TaskStatus.ACTIVE, after=NEWEST, limit=9
+    )
+    assert ([task.name for task in page], position) == (["2", "1"], None)

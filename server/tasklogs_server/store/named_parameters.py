@@ -38,6 +38,7 @@ class NamedStatement:
 
         self.sql = _TOKEN.sub(numbered, template)
         """The statement with `$1`, `$2` ... in the order in which the names first occur."""
+        self._names = numbers.keys()
         if len(numbers) < 2:
             raise ValueError("a statement with named parameters has at least two")
         self._count = len(numbers)
@@ -55,3 +56,10 @@ class NamedStatement:
         if len(values) != self._count:
             raise TypeError(f"{len(values)} values for {self._count} parameters")
         return in_order
+
+    def some_of(self, values: Mapping[str, object]) -> tuple[object, ...]:
+        """Return those of `values` that `sql` has parameters for, in their order.
+
+        Raises TypeError if a parameter has no value.
+        """
+        return self.arguments({name: values[name] for name in self._names if name in values})

@@ -37,7 +37,8 @@ FACT_COLUMNS = """
 # been up, and the lease. A process holds its sessions while it sends heartbeats. This process needs
 # no heartbeat to hold its own. The lease of a standalone task runs from the loss of its session, or
 # from the last heartbeat of the process that held it. If servers were down meanwhile, it runs from
-# the first start of a server after that: time without any server does not count.
+# the first start of a server after that: time without any server does not count. now() is the same
+# in a whole transaction: a list that is filtered by status returns the tasks with that status.
 HEARTBEAT = "(SELECT p.heartbeat_at FROM processes p WHERE p.process_id = t.session_process)"
 
 # The row of an old process may be deleted. Without coalesce the result would then be NULL: neither
@@ -45,12 +46,12 @@ HEARTBEAT = "(SELECT p.heartbeat_at FROM processes p WHERE p.process_id = t.sess
 AGENT_CONNECTED = f"""
     t.session_process IS NOT NULL AND t.session_lost_at IS NULL
     AND (t.session_process = $1
-         OR coalesce({HEARTBEAT} > clock_timestamp() - interval '15 s', false))"""
+         OR coalesce({HEARTBEAT} > now() - interval '15 s', false))"""
 
 LEASE_OVER = f"""
     t.standalone AND t.transition = 'START' AND NOT ({AGENT_CONNECTED})
     AND greatest(coalesce(t.session_lost_at, {HEARTBEAT}, t.created_at), $2::timestamptz)
-        + $3::interval < clock_timestamp()"""
+        + $3::interval < now()"""
 
 SESSION_COLUMNS = f"""
     ({AGENT_CONNECTED}) AS agent_connected, ({LEASE_OVER}) AS lease_over"""

@@ -12,7 +12,7 @@ from tasklogs_server.domain.description import Description, NewTask, TaskView
 from tasklogs_server.domain.errors import StoreUnavailable, TaskNameTaken, TaskNotFound
 from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.names import TaskId, TaskRef
-from tasklogs_server.domain.status import BuildTransition, Facts
+from tasklogs_server.domain.status import BuildTransition, Facts, TaskStatus
 from tasklogs_server.store import task_lists
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.errors import RETRY_AFTER
@@ -178,6 +178,7 @@ class TaskStore:
         self,
         *,
         owner: str | None,
+        status: TaskStatus | None = None,
         after: task_lists.ListPosition,
         limit: int,
         labels: Sequence[LabelSelector] = (),
@@ -189,6 +190,7 @@ class TaskStore:
                 connection,
                 self._lease_terms,
                 owner=owner,
+                status=status,
                 after=after,
                 limit=limit,
                 labels=labels,

@@ -78,17 +78,10 @@ class TaskDirectory:
         labels: Sequence[LabelSelector] = (),
         view: TaskView = TaskView.BASIC,
     ) -> tuple[Sequence[Task], ListPosition | None]:
-        """Read up to `limit` tasks, newest first. Return them, and where the next page begins.
-
-        The position is None on the last page. `status` filters after the read: a page may hold
-        fewer tasks than `limit`, or none, and have a next page.
-        """
-        page, position = await self._tasks.list_(
-            owner=owner, after=after, limit=limit, labels=labels, view=view
+        """Read a page of a list; see task_lists.read_page."""
+        return await self._tasks.list_(
+            owner=owner, status=status, after=after, limit=limit, labels=labels, view=view
         )
-        if status is not None:
-            page = [task for task in page if derive(task.facts).status is status]
-        return page, position
 
     async def update(self, ref: TaskRef, change: DescriptionChange) -> Task:
         """Change a task's description. Return the whole task.

@@ -332,7 +332,9 @@ class ListTasksRequest(_message.Message):
     all tasks if the caller is an admin.
     """
     status: _types_pb2.TaskStatus.ValueType
-    """Only tasks that have this status now."""
+    """Only tasks that have this status when the page is read. The tasks of the page have this
+    `status`.
+    """
     page_size: _builtins.int
     """Maximum number of tasks on a page. Unset or 0: 100. Values above 1000 mean 1000. A page may
     have fewer tasks, or none, although there is a next page.
