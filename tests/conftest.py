@@ -11,6 +11,7 @@ from tests.support.fixtures import plain_logs
 pytest_plugins = [
     "tests.support.fixtures.reaper",
     "tests.support.fixtures.postgres",
+    "tests.support.fixtures.standby",
     "tests.support.fixtures.server",
 ]
 
