@@ -59,6 +59,19 @@ class Process(Protocol):
         ...
 
 
+class LaggingStandby(Protocol):
+    """A standby that may replace the primary. What it lacks is then lost, as the checks know."""
+
+    async def take_over(self) -> None:
+        """Kill the primary for good. `World.postgres` is now the standby. It refuses writes, and
+        its socket is another one."""
+        ...
+
+    async def promote(self) -> None:
+        """Become a primary, after `take_over`. The end of the block does this, too."""
+        ...
+
+
 class Postgres(Process, Protocol):
     """Durable (fsync on). The server connects over `World.database_network`, faults directly."""
 
@@ -73,6 +86,18 @@ class Postgres(Process, Protocol):
 
     async def empty_disk(self) -> None:
         """Free what `fill_disk` took."""
+        ...
+
+    @property
+    def socket(self) -> Path:
+        """The unix socket on which it listens now: the target of `World.database_network`."""
+        ...
+
+    def lagging_standby(self) -> AbstractAsyncContextManager[LaggingStandby | None]:
+        """Run an asynchronous standby that lacks everything that is committed in the block.
+
+        None: this Postgres has a disk of its own, and there is no standby.
+        """
         ...
 
     def dsn(self, database: str = "tasklogs") -> str:

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.system.soak.checks.store import was_steady
+from tests.system.soak.checks.store import is_missing, was_steady
 from tests.system.soak.ledger import Ledger, TaskLedger
 
 # After a fault an agent may wait this long before it connects again.
@@ -28,6 +28,10 @@ class Figures:
     """Kills of agent and task app together."""
     judged_kills: int = 0
     """Those without another fault: the 250 ms are checked for them."""
+    failovers: int = 0
+    """Failovers that may have lost acknowledged commits."""
+    lost_appends: int = 0
+    """Acknowledged appends of which a failover lost something, if only an older state of a tail."""
     reads: dict[str, int] = field(default_factory=dict)
     """By code and reason. Successful reads are counted as live or stored."""
     slowest_read_seconds: float = 0.0
@@ -56,6 +60,13 @@ def figures_of(ledger: Ledger) -> Figures:
         kills=sum(len(task.kills) for task in ledger.tasks),
         judged_kills=sum(
             was_steady(ledger, task, killed) for task in ledger.tasks for killed in task.kills
+        ),
+        failovers=len(ledger.failovers),
+        lost_appends=sum(
+            any(is_missing(task, one, *change) for change in one.changes)
+            for task in ledger.tasks
+            for one in task.wire.acked
+            if ledger.is_excused(one)
         ),
         reads=dict(sorted(Counter(_outcomes(ledger)).items())),
         slowest_read_seconds=max((one.ended - one.began for one in ledger.reads), default=0.0),

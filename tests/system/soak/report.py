@@ -21,6 +21,10 @@ def lines(verdict: Verdict) -> Iterator[str]:
         f"{figures.kills} kills of agent and task app together,"
         f" {figures.judged_kills} of them without another fault"
     )
+    if figures.failovers:
+        yield (
+            f"{figures.failovers} failovers, which lost {figures.lost_appends} acknowledged appends"
+        )
     for outcome, count in figures.reads.items():
         yield f"{count:8} reads: {outcome}"
     yield f"{figures.slowest_read_seconds:8.2f} s the slowest read"

@@ -1,0 +1,55 @@
+"""A failover to an asynchronous standby: commits that were acknowledged are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from tests.system.soak.fault import Fault, Part, World
+
+_LONGEST_AWAY_SECONDS = 3.0
+_LONGEST_CUT_OFF_SECONDS = 12.0
+
+
+class FailedOver:
+    """The primary dies for good, and the standby that replaces it lacks the last commits.
+
+    In about half of the cases clients reach the standby before its promotion: reads work, and are
+    older. In about half, readers and followers are cut off at the failover, some until the logs
+    have grown past what was lost. Then they come back with cursors from the lost commits.
+    """
+
+    name = "database-failed-over"
+    parts = frozenset({Part.POSTGRES, Part.DATABASE_NETWORK, Part.READER_NETWORK})
+    seconds = (0.5, 12.0)
+    lets_calls_finish = False
+
+    async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
+        away = chance.uniform(0.0, _LONGEST_AWAY_SECONDS)
+        is_seen_early = chance.random() < 0.5
+        cut_off = chance.choice((None, None, 0.0, chance.uniform(0.0, _LONGEST_CUT_OFF_SECONDS)))
+        async with world.postgres.lagging_standby() as standby:
+            if standby is None:
+                return "nothing was done: Postgres has a small disk, and no standby"
+            await asyncio.sleep(seconds)
+            try:
+                if cut_off is not None:
+                    await world.reader_network.refuse()
+                    world.reader_network.cut()
+                await standby.take_over()
+                if is_seen_early:
+                    world.database_network.target = world.postgres.socket
+                await asyncio.sleep(away)
+                await standby.promote()
+                world.database_network.target = world.postgres.socket
+                await asyncio.sleep(cut_off or 0.0)
+            finally:
+                world.database_network.target = world.postgres.socket
+                world.database_network.cut()
+                if cut_off is not None:
+                    await world.reader_network.heal()
+        readers = "" if cut_off is None else f", readers cut off for {away + cut_off:.1f} s"
+        return f"lost the commits of {seconds:.1f} s, away for {away:.1f} s{readers}"
+
+
+FAULTS: tuple[Fault, ...] = (FailedOver(),)
