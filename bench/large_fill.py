@@ -49,7 +49,13 @@ _BESIDE = (
     "INSERT INTO task_names (owner, name, task_id) SELECT owner, name, task_id FROM tasks",
     "INSERT INTO log_heads (task_id) SELECT task_id FROM tasks",
 )
-# The content of entries is 100 bytes in fill(); these few entries have their own head each.
+# The opening of the epoch has the revision before that of the first entry. Searches begin there.
+_AFTER = (
+    "INSERT INTO log_events (task_id, revision, epoch)"
+    " SELECT task_id, 1, 1 FROM log_heads WHERE entries > 0",
+    "UPDATE log_heads SET total_rows = entries + 1 WHERE entries > 0",
+)
+
 _SMALL = "SELECT task_id FROM tasks WHERE name = ANY ($1::text[])"
 
 
@@ -71,8 +77,9 @@ async def fill_large(dsn: str, size: Size) -> None:
     await fill(dsn, [LARGE], entries=size.entries, content_bytes=_CONTENT_BYTES)
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute("UPDATE log_heads SET total_rows = entries WHERE entries > 0")
-        for table in ("tasks", "task_names", "log_heads"):
+        for statement in _AFTER:
+            await connection.execute(statement)
+        for table in ("tasks", "task_names", "log_heads", "log_events"):
             await connection.execute(f"VACUUM ANALYZE {table}")
         await connection.execute("CHECKPOINT")
     finally:

@@ -23,7 +23,8 @@ def lines(verdict: Verdict) -> Iterator[str]:
     )
     if figures.failovers:
         yield (
-            f"{figures.failovers} failovers, which lost {figures.lost_appends} acknowledged appends"
+            f"{figures.failovers} failovers without {figures.endangered_appends} acknowledged"
+            f" appends; {figures.lost_appends} of these are missing in the end"
         )
     for outcome, count in figures.reads.items():
         yield f"{count:8} reads: {outcome}"

@@ -35,7 +35,8 @@ def kinds(run: SmallRun) -> set[Kind]:
 def test_what_was_acknowledged_after_the_standby_fell_behind_may_be_lost(run: SmallRun) -> None:
     verdict = run.judged()
     assert verdict.findings == []
-    assert (verdict.figures.failovers, verdict.figures.lost_appends) == (1, 1)
+    figures = verdict.figures
+    assert (figures.failovers, figures.endangered_appends, figures.lost_appends) == (1, 1, 1)
 
 
 def test_what_was_acknowledged_before_the_standby_fell_behind_may_not(run: SmallRun) -> None:
