@@ -152,28 +152,33 @@ class Database:
         data_dir = self._directory.with_name(f"standby-{next(self._standbys)}")
         standby = await asyncio.to_thread(Standby, self._server, data_dir)
         await asyncio.to_thread(standby.__enter__)
-        lagging = LaggingStandby(self, standby, time.monotonic())
+        since = time.monotonic()
+        lagging = LaggingStandby(self, standby)
         try:
             await asyncio.to_thread(standby.catch_up)
             await asyncio.to_thread(standby.fall_behind)
             yield lagging
         finally:
-            if lagging.has_taken_over:
+            if lagging.has_begun:
                 await lagging.promote()
+                await lagging.take_over()
+                self._journal.note(
+                    name=self.name,
+                    what="failed over",
+                    since=since,
+                    killed=lagging.killed,
+                    promoted=lagging.promoted,
+                )
             else:
                 await asyncio.to_thread(_discard, standby.server)
 
     async def replace(self, server: PostgresServer) -> None:
         """Kill the primary for good. From now on this is `server`, which runs."""
         await self.kill()
-        await asyncio.to_thread(_discard, self._server)
-        self._server = server
+        former, self._server = self._server, server
         self._is_running = True
         self._journal.note(name=self.name, what="started", pid=self.pid)
-
-    def note_failover(self, since: float, killed: float) -> None:
-        """Record that a standby without the commits between two times was promoted."""
-        self._journal.note(name=self.name, what="failed over", since=since, killed=killed)
+        await asyncio.to_thread(_discard, former)
 
     async def execute(self, statement: str) -> None:
         await asyncio.to_thread(self._server.execute, statement)
@@ -182,24 +187,31 @@ class Database:
 class LaggingStandby:
     """Implements tests.system.soak.fault.LaggingStandby."""
 
-    def __init__(self, database: Database, standby: Standby, since: float) -> None:
+    def __init__(self, database: Database, standby: Standby) -> None:
         self._database = database
         self._standby = standby
-        self._since = since
-        self._killed = 0.0
-        self.has_taken_over = False
-        self._is_promoted = False
+        self.killed = 0.0
+        """A time after the end of the primary, and before anything else could be reached."""
+        self.promoted = 0.0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it can no longer be discarded."""
+        return bool(self.killed or self.promoted)
+
+    @property
+    def socket(self) -> Path:
+        return self._standby.socket
 
     async def take_over(self) -> None:
-        self.has_taken_over = True
-        await self._database.replace(self._standby.server)
-        self._killed = time.monotonic()
+        if not self.killed:
+            await self._database.replace(self._standby.server)
+            self.killed = time.monotonic()
 
     async def promote(self) -> None:
-        if not self._is_promoted:
+        if not self.promoted:
+            self.promoted = time.monotonic()
             await asyncio.to_thread(self._standby.promote)
-            self._is_promoted = True
-            self._database.note_failover(self._since, self._killed)
 
 
 def _discard(server: PostgresServer) -> None:

@@ -60,15 +60,23 @@ class Process(Protocol):
 
 
 class LaggingStandby(Protocol):
-    """A standby that may replace the primary. What it lacks is then lost, as the checks know."""
+    """A standby that may replace the primary. What it lacks is then lost, as the checks know.
+
+    The end of the block does what is left: of the two steps either both happen, or none.
+    """
+
+    @property
+    def socket(self) -> Path:
+        """Its unix socket: the target of `World.database_network` when it has taken over."""
+        ...
 
     async def take_over(self) -> None:
-        """Kill the primary for good. `World.postgres` is now the standby. It refuses writes, and
-        its socket is another one."""
+        """Kill the primary for good. `World.postgres` is now the standby, which refuses writes
+        until it is promoted."""
         ...
 
     async def promote(self) -> None:
-        """Become a primary, after `take_over`. The end of the block does this, too."""
+        """Become a primary. A primary that was not killed goes on answering."""
         ...
 
 
@@ -86,11 +94,6 @@ class Postgres(Process, Protocol):
 
     async def empty_disk(self) -> None:
         """Free what `fill_disk` took."""
-        ...
-
-    @property
-    def socket(self) -> Path:
-        """The unix socket on which it listens now: the target of `World.database_network`."""
         ...
 
     def lagging_standby(self) -> AbstractAsyncContextManager[LaggingStandby | None]:

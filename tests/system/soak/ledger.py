@@ -66,24 +66,26 @@ class Window:
 class Failover:
     """A standby replaced the primary without the commits from `since` until `killed`.
 
-    The times are the last at which the standby had everything, a time after the end of the
-    primary, and a time after the promotion.
+    The times are the last at which the standby had everything, the end of the former primary, and
+    the promotion. A former primary that survived the promotion still answered between the two.
     """
 
     since: float
     killed: float
     promoted: float
 
+    @property
+    def begins(self) -> float:
+        """From here on a call may see the standby."""
+        return min(self.killed, self.promoted)
+
+    @property
+    def ends(self) -> float:
+        """From here on the promoted standby is all that there is."""
+        return max(self.killed, self.promoted)
+
     def may_have_lost(self, append: Append) -> bool:
         return append.sent <= self.killed and (append.acked or 0.0) >= self.since
-
-    def is_during(self, began: float, ended: float) -> bool:
-        """Whether a call may have seen the store before and after."""
-        return began <= self.promoted and ended >= self.killed - _DYING_SECONDS
-
-
-_DYING_SECONDS = 2.0
-"""From the begin of the end of the primary to `killed`, at most."""
 
 
 @dataclass
@@ -128,10 +130,7 @@ class Ledger:
 
     def is_excused(self, append: Append, by: float = math.inf) -> bool:
         """Whether a failover before `by` may have lost an acknowledged append."""
-        return any(
-            one.killed - _DYING_SECONDS <= by and one.may_have_lost(append)
-            for one in self.failovers
-        )
+        return any(one.begins <= by and one.may_have_lost(append) for one in self.failovers)
 
     def last_kept(self, task: TaskLedger, before: float, by: float) -> Append | None:
         """Return the last append acknowledged before a time that no failover before `by` may have
@@ -144,9 +143,9 @@ class Ledger:
     def history_at(self, began: float, ended: float) -> int | None:
         """Return how many failovers were over when a call was made. None: one happened during
         it."""
-        if any(one.is_during(began, ended) for one in self.failovers):
+        if any(began <= one.ends and ended >= one.begins for one in self.failovers):
             return None
-        return sum(one.promoted < began for one in self.failovers)
+        return sum(one.ends < began for one in self.failovers)
 
     def slowest_ack_seconds(self, began: float, ended: float) -> float:
         """Return the slowest ack of any task, of appends sent in a time span."""
@@ -204,7 +203,7 @@ def read_ledger(directory: Path, tasks: Iterable[tuple[str, Path]], ending: Endi
 
 def _failovers(processes: Iterable[Record]) -> list[Failover]:
     return [
-        Failover(one["since"], one["killed"], one["t"])
+        Failover(one["since"], one["killed"], one["promoted"])
         for one in processes
         if one["what"] == "failed over"
     ]

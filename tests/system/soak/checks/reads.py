@@ -150,9 +150,7 @@ def _is_honest(read: Read) -> bool:
 
 def _is_cut_short(ledger: Ledger, read: Read) -> bool:
     """Whether a failover may have lost the log between two pages of the answer."""
-    is_during = any(
-        read.began <= one.promoted and read.ended >= one.since for one in ledger.failovers
-    )
+    is_during = any(read.began <= one.ends and read.ended >= one.since for one in ledger.failovers)
     return is_during and (read.code, read.reason) == ("OUT_OF_RANGE", "CURSOR_EXPIRED")
 
 

@@ -86,7 +86,7 @@ def lost_after_reads(ledger: Ledger) -> Iterator[Finding]:
 
 
 def _may_be_lost(ledger: Ledger, read: Read) -> bool:
-    return any(read.began <= one.promoted and read.ended >= one.since for one in ledger.failovers)
+    return any(read.began <= one.ends and read.ended >= one.since for one in ledger.failovers)
 
 
 def lost_at_welcomes(ledger: Ledger) -> Iterator[Finding]:
@@ -153,7 +153,7 @@ def was_steady(ledger: Ledger, task: TaskLedger, killed: float) -> bool:
     is_connected = any(first < began and killed <= last for first, last in task.wire.sessions)
     last_start = max((one for one in task.starts if one < killed), default=killed)
     is_recovering = any(
-        one.since <= killed <= one.promoted + _RECOVERY_SECONDS for one in ledger.failovers
+        one.since <= killed <= one.ends + _RECOVERY_SECONDS for one in ledger.failovers
     )
     is_quick = ledger.slowest_ack_seconds(began, killed) < _QUICK_SECONDS
     return not is_recovering and is_quick and is_connected and not others and last_start < began

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from tests.system.soak.fault import Fault, Part, World
+from tests.system.soak.fault import Fault, LaggingStandby, Part, World
 
 _LONGEST_AWAY_SECONDS = 3.0
 _LONGEST_CUT_OFF_SECONDS = 12.0
@@ -14,9 +14,10 @@ _LONGEST_CUT_OFF_SECONDS = 12.0
 class FailedOver:
     """The primary dies for good, and the standby that replaces it lacks the last commits.
 
-    In about half of the cases clients reach the standby before its promotion: reads work, and are
-    older. In about half, readers and followers are cut off at the failover, some until the logs
-    have grown past what was lost. Then they come back with cursors from the lost commits.
+    Sometimes clients reach the standby before its promotion: reads work, and are older. Sometimes
+    the former primary still answers after the promotion, on the connections that are open. And
+    sometimes readers and followers are cut off at the failover, some until the logs have grown
+    past what was lost: then they come back with cursors from the lost commits.
     """
 
     name = "database-failed-over"
@@ -26,7 +27,7 @@ class FailedOver:
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
         away = chance.uniform(0.0, _LONGEST_AWAY_SECONDS)
-        is_seen_early = chance.random() < 0.5
+        how = chance.choice((_replaced, _replaced_early, _replaced_late))
         cut_off = chance.choice((None, None, 0.0, chance.uniform(0.0, _LONGEST_CUT_OFF_SECONDS)))
         async with world.postgres.lagging_standby() as standby:
             if standby is None:
@@ -36,20 +37,38 @@ class FailedOver:
                 if cut_off is not None:
                     await world.reader_network.refuse()
                     world.reader_network.cut()
-                await standby.take_over()
-                if is_seen_early:
-                    world.database_network.target = world.postgres.socket
-                await asyncio.sleep(away)
-                await standby.promote()
-                world.database_network.target = world.postgres.socket
+                await how(world, standby, away)
                 await asyncio.sleep(cut_off or 0.0)
             finally:
-                world.database_network.target = world.postgres.socket
+                world.database_network.target = standby.socket
                 world.database_network.cut()
                 if cut_off is not None:
                     await world.reader_network.heal()
         readers = "" if cut_off is None else f", readers cut off for {away + cut_off:.1f} s"
-        return f"lost the commits of {seconds:.1f} s, away for {away:.1f} s{readers}"
+        return f"{how.__doc__} without the commits of {seconds:.1f} s, {away:.1f} s{readers}"
+
+
+async def _replaced(world: World, standby: LaggingStandby, away: float) -> None:
+    """killed, then promoted"""
+    await standby.take_over()
+    await asyncio.sleep(away)
+    await standby.promote()
+
+
+async def _replaced_early(world: World, standby: LaggingStandby, away: float) -> None:
+    """killed, read from the standby, then promoted"""
+    await standby.take_over()
+    world.database_network.target = standby.socket
+    await asyncio.sleep(away)
+    await standby.promote()
+
+
+async def _replaced_late(world: World, standby: LaggingStandby, away: float) -> None:
+    """promoted beside the primary, then killed"""
+    await standby.promote()
+    world.database_network.target = standby.socket
+    await asyncio.sleep(away)
+    await standby.take_over()
 
 
 FAULTS: tuple[Fault, ...] = (FailedOver(),)
