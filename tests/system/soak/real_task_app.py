@@ -68,9 +68,8 @@ class Recorder:
 
     def status(self, status: str) -> None:
         """`stable` for the first time: the saved state is loaded."""
-        if status == "stable" and not self._is_ready:
-            self._is_ready = True
-            self._journal.note(kind="ready")
+        if status == "stable":
+            self._become_ready()
 
     def listed(self, messages: list[dict[str, Any]]) -> None:
         """The answer of `/messages`: it is never older than an earlier one."""
@@ -100,6 +99,14 @@ class Recorder:
             self._journal.note(kind="redraw", content=shown[-1][2])
         else:
             self._journal.note(kind="list", messages=shown)
+        # So does the agent conclude, too: AgentAPI may say `stable` later.
+        if any(role == "user" for _, role, _ in shown):
+            self._become_ready()
+
+    def _become_ready(self) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            self._journal.note(kind="ready")
 
 
 class RealTaskApp:

@@ -93,6 +93,13 @@ def test_it_is_ready_once_it_was_stable(recording: Recording) -> None:
     assert recording.kinds == ["ready"]
 
 
+def test_a_loaded_conversation_makes_it_ready_before_it_says_stable(recording: Recording) -> None:
+    recording.recorder.listed(listed("banner"))
+    assert not recording.shown.states[-1].is_ready
+    recording.recorder.updated({"id": 1, "role": "user", "message": "why?"}, lags=False)
+    assert recording.shown.states[-1].is_ready
+
+
 def test_faults_that_only_a_fake_does_are_left_out() -> None:
     every = {kind.name for kind in all_faults()}
     assert every > FAKES_ONLY
