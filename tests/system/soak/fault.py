@@ -96,6 +96,11 @@ class Postgres(Process, Protocol):
         """Free what `fill_disk` took."""
         ...
 
+    @property
+    def socket(self) -> Path:
+        """The unix socket on which it listens now: the target of `World.database_network`."""
+        ...
+
     def lagging_standby(self) -> AbstractAsyncContextManager[LaggingStandby | None]:
         """Run an asynchronous standby that lacks everything that is committed in the block.
 

@@ -27,48 +27,52 @@ class FailedOver:
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
         away = chance.uniform(0.0, _LONGEST_AWAY_SECONDS)
-        how = chance.choice((_replaced, _replaced_early, _replaced_late))
+        what, replace = chance.choice(_WAYS)
         cut_off = chance.choice((None, None, 0.0, chance.uniform(0.0, _LONGEST_CUT_OFF_SECONDS)))
-        async with world.postgres.lagging_standby() as standby:
-            if standby is None:
-                return "nothing was done: Postgres has a small disk, and no standby"
-            await asyncio.sleep(seconds)
-            try:
+        try:
+            async with world.postgres.lagging_standby() as standby:
+                if standby is None:
+                    return "nothing was done: Postgres has a small disk, and no standby"
+                await asyncio.sleep(seconds)
                 if cut_off is not None:
                     await world.reader_network.refuse()
                     world.reader_network.cut()
-                await how(world, standby, away)
-                await asyncio.sleep(cut_off or 0.0)
-            finally:
-                world.database_network.target = standby.socket
-                world.database_network.cut()
-                if cut_off is not None:
-                    await world.reader_network.heal()
+                await replace(world, standby, away)
+            world.database_network.target = world.postgres.socket
+            world.database_network.cut()
+            await asyncio.sleep(cut_off or 0.0)
+        finally:
+            world.database_network.target = world.postgres.socket
+            if cut_off is not None:
+                await world.reader_network.heal()
         readers = "" if cut_off is None else f", readers cut off for {away + cut_off:.1f} s"
-        return f"{how.__doc__} without the commits of {seconds:.1f} s, {away:.1f} s{readers}"
+        return f"{what} {away:.1f} s later; lost the commits of {seconds:.1f} s{readers}"
 
 
-async def _replaced(world: World, standby: LaggingStandby, away: float) -> None:
-    """killed, then promoted"""
+async def _replace(_: World, standby: LaggingStandby, away: float) -> None:
     await standby.take_over()
     await asyncio.sleep(away)
     await standby.promote()
 
 
-async def _replaced_early(world: World, standby: LaggingStandby, away: float) -> None:
-    """killed, read from the standby, then promoted"""
+async def _replace_early(world: World, standby: LaggingStandby, away: float) -> None:
     await standby.take_over()
     world.database_network.target = standby.socket
     await asyncio.sleep(away)
     await standby.promote()
 
 
-async def _replaced_late(world: World, standby: LaggingStandby, away: float) -> None:
-    """promoted beside the primary, then killed"""
+async def _replace_late(world: World, standby: LaggingStandby, away: float) -> None:
     await standby.promote()
     world.database_network.target = standby.socket
     await asyncio.sleep(away)
     await standby.take_over()
 
+
+_WAYS = (
+    ("killed, and a standby promoted", _replace),
+    ("killed, read from a standby, which was promoted", _replace_early),
+    ("a standby promoted, and the former primary killed", _replace_late),
+)
 
 FAULTS: tuple[Fault, ...] = (FailedOver(),)
