@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] [--only NAME ...] [--rounds N]`: measure, print and write the table.
+"""`python -m bench [--quick] [--only NAME ...] [--rounds N] [--checkout DIR]`: print the table.
 
 Exit code 0: everything was measured, whether or not targets were met. 1: a measurement failed.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 from bench import (
     follow_bytes,
@@ -19,6 +21,7 @@ from bench import (
     follow_footprint,
     follow_latency,
     footprint,
+    large,
     reads,
     table,
     telemetry,
@@ -42,6 +45,7 @@ MEASUREMENTS: Mapping[str, Callable[[Stage], Awaitable[list[Result]]]] = {
     "follow-bytes": follow_bytes.growing_answer,
     "follow-memory": follow_footprint.idle_followers,
     "telemetry": telemetry.cost_of_a_read,
+    "large": large.large_store,
     "help": footprint.help_page,
 }
 # Many short rounds: other load on the machine then affects both sides of most rounds equally.
@@ -52,22 +56,38 @@ def main() -> int:
     # Like Ctrl-C: stop every process that was started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure TaskLogs.")
-    parser.add_argument("--quick", action="store_true", help="take under a minute; write nothing")
+    parser.add_argument("--quick", action="store_true", help="take about a minute; write nothing")
     parser.add_argument(
         "--only", nargs="+", choices=list(MEASUREMENTS), help="measure these; write nothing"
+    )
+    parser.add_argument(
+        "--checkout",
+        type=Path,
+        help="measure the server of this checkout, to compare two versions; write nothing",
     )
     parser.add_argument("--rounds", type=int, help=f"default {_ROUNDS}")
     arguments = parser.parse_args()
     rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
+    if arguments.checkout is not None:
+        _serve_from(arguments.checkout)
     chosen = arguments.only or list(MEASUREMENTS)
     results, failures = asyncio.run(_measure(chosen, quick=arguments.quick, rounds=rounds))
     about = table.about(rounds=rounds, quick=arguments.quick)
     print(table.markdown(results, about))
     for name, failure in failures.items():
         print(f"FAILED: {name}\n{failure}", file=sys.stderr)
-    if not arguments.quick and not arguments.only:
+    if not (arguments.quick or arguments.only or arguments.checkout):
         print(f"written: {table.write(results, about, failures)}")
     return 1 if failures else 0
+
+
+def _serve_from(checkout: Path) -> None:
+    """Make all child processes import the server and the client of another checkout."""
+    packages = [checkout.resolve() / "server", checkout.resolve() / "clients/python"]
+    for package in packages:
+        if not package.is_dir():
+            raise SystemExit(f"no checkout: {package} is missing")
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, packages))
 
 
 async def _measure(

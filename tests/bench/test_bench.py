@@ -87,3 +87,15 @@ def test_a_quick_run_of_one_measurement_prints_its_row_and_writes_nothing() -> N
     assert "| the same on one task, against a constant" in run.stdout
     after = sorted((path, path.stat().st_mtime_ns) for path in (ROOT / "bench/results").iterdir())
     assert after == before
+
+
+def test_a_directory_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", "--only", "help", "--checkout", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert f"no checkout: {tmp_path}/server is missing" in run.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.support.fixtures import reaper
 from tests.system.soak.options import Options, parse
+from tests.system.soak.real_task_app import executable
 from tests.system.soak.report import lines
 from tests.system.soak.run import soak
 from tests.system.soak.verdict import judge
@@ -21,6 +22,9 @@ def tell(line: str) -> None:
 
 
 def main(options: Options) -> int:
+    if options.real_agentapi and executable() is None:
+        tell("skipped: no AgentAPI in .tools/bin or TASKLOGS_AGENTAPI; `make agentapi` says why")
+        return 0
     directory = options.keep or Path(tempfile.mkdtemp(prefix="soak-"))
     directory.mkdir(parents=True, exist_ok=True)
     try:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import psutil
 
 from tasklogs_server.postgres.cluster import cluster_directory
 from tests.support.fakes.small_disk import SmallDisk
 from tests.support.fixtures.postgres import PostgresServer
+from tests.support.fixtures.standby import Standby, socket_of
 from tests.system.soak.journal import Journal
 
 _SMALL_BYTES = 768 * 1024 * 1024
@@ -28,6 +33,8 @@ class Database:
     def __init__(self, data_dir: Path, journal: Journal, *, small_disk: bool = False) -> None:
         """`small_disk`: use a disk in memory, if this process may mount one."""
         self._server = PostgresServer(data_dir, _SMALL_SETTINGS if small_disk else {})
+        self._directory = data_dir
+        self._standbys = itertools.count(1)
         self._wants_small_disk = small_disk
         self._disk: SmallDisk | None = None
         self._journal = journal
@@ -73,9 +80,7 @@ class Database:
 
     @property
     def socket(self) -> Path:
-        """The directory of its socket."""
-        options = parse_qs(urlsplit(self._server.dsn()).query)
-        return Path(options["host"][0]) / f".s.PGSQL.{options['port'][0]}"
+        return socket_of(self._server.dsn())
 
     def dsn(self, database: str = "tasklogs") -> str:
         return self._server.dsn(database)
@@ -138,5 +143,78 @@ class Database:
 
         await asyncio.to_thread(self._server.run, empty())
 
+    @asynccontextmanager
+    async def lagging_standby(self) -> AsyncIterator[LaggingStandby | None]:
+        """Run a standby that lacks what is committed from now on. See fault.Postgres."""
+        if self._disk is not None:
+            yield None
+            return
+        data_dir = self._directory.with_name(f"standby-{next(self._standbys)}")
+        standby = await asyncio.to_thread(Standby, self._server, data_dir)
+        await asyncio.to_thread(standby.__enter__)
+        since = time.monotonic()
+        lagging = LaggingStandby(self, standby)
+        try:
+            await asyncio.to_thread(standby.catch_up)
+            await asyncio.to_thread(standby.fall_behind)
+            yield lagging
+        finally:
+            if lagging.has_begun:
+                await lagging.promote()
+                await lagging.take_over()
+                self._journal.note(
+                    name=self.name,
+                    what="failed over",
+                    since=since,
+                    killed=lagging.killed,
+                    promoted=lagging.promoted,
+                )
+            else:
+                await asyncio.to_thread(_discard, standby.server)
+
+    async def replace(self, server: PostgresServer) -> None:
+        """Kill the primary for good. From now on this is `server`, which runs."""
+        await self.kill()
+        former, self._server = self._server, server
+        self._is_running = True
+        self._journal.note(name=self.name, what="started", pid=self.pid)
+        await asyncio.to_thread(_discard, former)
+
     async def execute(self, statement: str) -> None:
         await asyncio.to_thread(self._server.execute, statement)
+
+
+class LaggingStandby:
+    """Implements tests.system.soak.fault.LaggingStandby."""
+
+    def __init__(self, database: Database, standby: Standby) -> None:
+        self._database = database
+        self._standby = standby
+        self.killed = 0.0
+        """A time after the end of the primary, and before anything else could be reached."""
+        self.promoted = 0.0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it can no longer be discarded."""
+        return bool(self.killed or self.promoted)
+
+    @property
+    def socket(self) -> Path:
+        return self._standby.socket
+
+    async def take_over(self) -> None:
+        if not self.killed:
+            await self._database.replace(self._standby.server)
+            self.killed = time.monotonic()
+
+    async def promote(self) -> None:
+        if not self.promoted:
+            self.promoted = time.monotonic()
+            await asyncio.to_thread(self._standby.promote)
+
+
+def _discard(server: PostgresServer) -> None:
+    """Stop a Postgres for good and delete its files."""
+    server.__exit__()
+    shutil.rmtree(server.data_dir)

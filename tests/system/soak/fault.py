@@ -59,6 +59,27 @@ class Process(Protocol):
         ...
 
 
+class LaggingStandby(Protocol):
+    """A standby that may replace the primary. What it lacks is then lost, as the checks know.
+
+    The end of the block does what is left: of the two steps either both happen, or none.
+    """
+
+    @property
+    def socket(self) -> Path:
+        """Its unix socket: the target of `World.database_network` when it has taken over."""
+        ...
+
+    async def take_over(self) -> None:
+        """Kill the primary for good. `World.postgres` is now the standby, which refuses writes
+        until it is promoted."""
+        ...
+
+    async def promote(self) -> None:
+        """Become a primary. A primary that was not killed goes on answering."""
+        ...
+
+
 class Postgres(Process, Protocol):
     """Durable (fsync on). The server connects over `World.database_network`, faults directly."""
 
@@ -73,6 +94,18 @@ class Postgres(Process, Protocol):
 
     async def empty_disk(self) -> None:
         """Free what `fill_disk` took."""
+        ...
+
+    @property
+    def socket(self) -> Path:
+        """The unix socket on which it listens now: the target of `World.database_network`."""
+        ...
+
+    def lagging_standby(self) -> AbstractAsyncContextManager[LaggingStandby | None]:
+        """Run an asynchronous standby that lacks everything that is committed in the block.
+
+        None: this Postgres has a disk of its own, and there is no standby.
+        """
         ...
 
     def dsn(self, database: str = "tasklogs") -> str:

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.system.soak.checks.store import was_steady
+from tests.system.soak.checks.store import is_missing, was_steady
 from tests.system.soak.ledger import Ledger, TaskLedger
 
 # After a fault an agent may wait this long before it connects again.
@@ -28,6 +28,12 @@ class Figures:
     """Kills of agent and task app together."""
     judged_kills: int = 0
     """Those without another fault: the 250 ms are checked for them."""
+    failovers: int = 0
+    """Failovers that may have lost acknowledged commits."""
+    endangered_appends: int = 0
+    """Acknowledged appends that the promoted standbys may have lacked."""
+    lost_appends: int = 0
+    """Those of which something is missing in the end, because the task app no longer showed it."""
     reads: dict[str, int] = field(default_factory=dict)
     """By code and reason. Successful reads are counted as live or stored."""
     slowest_read_seconds: float = 0.0
@@ -46,6 +52,9 @@ def figures_of(ledger: Ledger) -> Figures:
         for gap in gaps
         if not ledger.faults_between(gap.shown_at - _RECOVERY_SECONDS, gap.shown_at + gap.seconds)
     ]
+    endangered = [
+        (task, one) for task in ledger.tasks for one in task.wire.acked if ledger.is_excused(one)
+    ]
     longest = max(gaps, key=lambda gap: gap.seconds, default=None)
     return Figures(
         states=sum(len(task.shown.states) for task in ledger.tasks),
@@ -56,6 +65,12 @@ def figures_of(ledger: Ledger) -> Figures:
         kills=sum(len(task.kills) for task in ledger.tasks),
         judged_kills=sum(
             was_steady(ledger, task, killed) for task in ledger.tasks for killed in task.kills
+        ),
+        failovers=len(ledger.failovers),
+        endangered_appends=len(endangered),
+        lost_appends=sum(
+            any(is_missing(task, one, *change) for change in one.changes)
+            for task, one in endangered
         ),
         reads=dict(sorted(Counter(_outcomes(ledger)).items())),
         slowest_read_seconds=max((one.ended - one.began for one in ledger.reads), default=0.0),

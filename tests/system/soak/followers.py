@@ -6,6 +6,7 @@
     epoch         epoch, revision
     caught_up
     reconnecting  code, reason;  reconnected
+    expired       the cursor was refused: the follow begins again, and may be at another revision
     end           error: the follow is over
 
 Events have the `cursor` that they came with.
@@ -31,6 +32,7 @@ from tasklogs import (
     StatusChanged,
     TaskLogsClient,
 )
+from tasklogs.errors import TaskLogsRpcError
 from tests.system.soak.contents import mark
 from tests.system.soak.journal import Journal
 
@@ -46,15 +48,25 @@ class Follower:
         self.is_over = False
 
     async def follow(self, client: TaskLogsClient, task: str, *, deltas: bool) -> None:
-        """Record every event until cancelled."""
-        try:
-            async for event in client.follow(task, deltas=deltas, on_reconnect=self._connection):
-                self._note(event)
-        except Exception as error:
-            self._journal.note(kind="end", error=repr(error)[:500])
-        else:
-            self._journal.note(kind="end", error="the iteration ended")
-        self.is_over = True
+        """Record every event until cancelled. Begins again when the cursor is refused."""
+        while True:
+            try:
+                async for event in client.follow(
+                    task, deltas=deltas, on_reconnect=self._connection
+                ):
+                    self._note(event)
+            except TaskLogsRpcError as error:
+                if error.reason == "CURSOR_EXPIRED":
+                    self._journal.note(kind="expired")
+                    self.revision = 0
+                    continue
+                self._journal.note(kind="end", error=repr(error)[:500])
+            except Exception as error:
+                self._journal.note(kind="end", error=repr(error)[:500])
+            else:
+                self._journal.note(kind="end", error="the iteration ended")
+            self.is_over = True
+            return
 
     def _connection(self, change: Reconnecting | Reconnected) -> None:
         if isinstance(change, Reconnecting):

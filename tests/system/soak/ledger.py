@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from tests.system.soak.followers import KINDS
 from tests.system.soak.journal import Record, read_journal
 from tests.system.soak.shown import Shown
 from tests.system.soak.stored import Stored
-from tests.system.soak.wire import Wire
+from tests.system.soak.wire import Append, Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,32 @@ class Window:
         return self.parts == {Part.AGENTS, Part.TASK_APPS}
 
 
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """A standby replaced the primary without the commits from `since` until `killed`.
+
+    The times are the last at which the standby had everything, the end of the former primary, and
+    the promotion. A former primary that survived the promotion still answered between the two.
+    """
+
+    since: float
+    killed: float
+    promoted: float
+
+    @property
+    def begins(self) -> float:
+        """From here on a call may see the standby."""
+        return min(self.killed, self.promoted)
+
+    @property
+    def ends(self) -> float:
+        """From here on the promoted standby is all that there is."""
+        return max(self.killed, self.promoted)
+
+    def may_have_lost(self, append: Append) -> bool:
+        return append.sent <= self.killed and (append.acked or 0.0) >= self.since
+
+
 @dataclass
 class TaskLedger:
     """Everything about one task."""
@@ -98,6 +125,27 @@ class Ledger:
     """In the order in which they ended."""
     faults: list[Window]
     ending: Ending = field(default_factory=Ending)
+    failovers: list[Failover] = field(default_factory=list)
+    """Oldest first."""
+
+    def is_excused(self, append: Append, by: float = math.inf) -> bool:
+        """Whether a failover before `by` may have lost an acknowledged append."""
+        return any(one.begins <= by and one.may_have_lost(append) for one in self.failovers)
+
+    def last_kept(self, task: TaskLedger, before: float, by: float) -> Append | None:
+        """Return the last append acknowledged before a time that no failover before `by` may have
+        lost."""
+        index = bisect_left(task.wire.ack_times, before) - 1
+        while index >= 0 and self.is_excused(task.wire.acked[index], by):
+            index -= 1
+        return task.wire.acked[index] if index >= 0 else None
+
+    def history_at(self, began: float, ended: float) -> int | None:
+        """Return how many failovers were over when a call was made. None: one happened during
+        it."""
+        if any(began <= one.ends and ended >= one.begins for one in self.failovers):
+            return None
+        return sum(one.ends < began for one in self.failovers)
 
     def slowest_ack_seconds(self, began: float, ended: float) -> float:
         """Return the slowest ack of any task, of appends sent in a time span."""
@@ -149,7 +197,16 @@ def read_ledger(directory: Path, tasks: Iterable[tuple[str, Path]], ending: Endi
             )
         )
     reads = [_read(record) for record in read_journal(directory / "reads.jsonl")]
-    return Ledger(found, reads, _windows(read_journal(directory / "faults.jsonl")), ending)
+    windows = _windows(read_journal(directory / "faults.jsonl"))
+    return Ledger(found, reads, windows, ending, _failovers(processes))
+
+
+def _failovers(processes: Iterable[Record]) -> list[Failover]:
+    return [
+        Failover(one["since"], one["killed"], one["promoted"])
+        for one in processes
+        if one["what"] == "failed over"
+    ]
 
 
 def _kills_together(processes: Iterable[Record], agent: str, task_app: str) -> list[float]:

@@ -27,6 +27,8 @@ class Options:
     """How long everything may take to agree after faults and questions have ended."""
     small_disk: bool = False
     """Postgres gets a disk in memory (768 MB) that a fault really fills."""
+    real_agentapi: bool = False
+    """The task apps are real AgentAPI processes: tests.system.soak.real_task_app."""
     keep: Path | None = None
     """The directory for all files of the run, kept. None: kept only if the run failed."""
 
@@ -82,6 +84,12 @@ def parse(arguments: list[str]) -> Options:
         action="store_true",
         help="as root: put Postgres on 768 MB of memory, which database-disk-full really fills",
     )
+    parser.add_argument(
+        "--real-agentapi",
+        action="store_true",
+        help="task apps are real AgentAPI processes (.tools/bin/agentapi or TASKLOGS_AGENTAPI), and"
+        " faults that only the fake one does are left out",
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all files of the run here")
     got = parser.parse_args(arguments)
     return Options(
@@ -95,5 +103,6 @@ def parse(arguments: list[str]) -> Options:
         read_seconds=got.read_seconds,
         settle_seconds=got.settle_seconds,
         small_disk=got.small_disk,
+        real_agentapi=got.real_agentapi,
         keep=got.keep,
     )

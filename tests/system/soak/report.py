@@ -21,6 +21,11 @@ def lines(verdict: Verdict) -> Iterator[str]:
         f"{figures.kills} kills of agent and task app together,"
         f" {figures.judged_kills} of them without another fault"
     )
+    if figures.failovers:
+        yield (
+            f"{figures.failovers} failovers without {figures.endangered_appends} acknowledged"
+            f" appends; {figures.lost_appends} of these are missing in the end"
+        )
     for outcome, count in figures.reads.items():
         yield f"{count:8} reads: {outcome}"
     yield f"{figures.slowest_read_seconds:8.2f} s the slowest read"

@@ -19,6 +19,7 @@ from tests.system.soak.journal import Journal
 from tests.system.soak.ledger import Ending, Ledger, read_ledger
 from tests.system.soak.options import Options
 from tests.system.soak.readers import Readers
+from tests.system.soak.real_task_app import FAKES_ONLY
 from tests.system.soak.schedule import all_faults, plan
 from tests.system.soak.stored import read_stored
 from tests.system.soak.workspace import Load, Workspace
@@ -30,9 +31,12 @@ _LOOK_EVERY_SECONDS = 0.2
 Tell = Callable[[str], None]
 
 
-def chosen(only: Sequence[str]) -> list[Fault]:
-    """Return the requested kinds of faults. ValueError if no kind has such a name."""
-    kinds = all_faults()
+def chosen(only: Sequence[str], *, real_agentapi: bool = False) -> list[Fault]:
+    """Return the requested kinds of faults. ValueError if no kind has such a name.
+
+    `real_agentapi`: only those that are possible with it.
+    """
+    kinds = [kind for kind in all_faults() if not (real_agentapi and kind.name in FAKES_ONLY)]
     if not only:
         return kinds
     for name in only:
@@ -44,7 +48,7 @@ def chosen(only: Sequence[str]) -> list[Fault]:
 
 async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
     """Run once, with all files in `directory`. Returns the ledger of the run."""
-    kinds = chosen(options.only)
+    kinds = chosen(options.only, real_agentapi=options.real_agentapi)
     planned = plan(
         options.seed,
         kinds,
@@ -53,7 +57,7 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
         longest_seconds=options.longest_seconds,
     )
     tell(f"seed {options.seed}, {options.tasks} tasks, {len(planned)} faults of {len(kinds)} kinds")
-    load = Load(options.seed, options.pause)
+    load = Load(options.seed, options.pause, is_real=options.real_agentapi)
     began = time.monotonic()
     async with (
         running_world(directory, options.tasks, load, small_disk=options.small_disk) as world,

@@ -9,7 +9,7 @@ from tests.system.soak import shown, wire
 from tests.system.soak.contents import mark
 from tests.system.soak.fault import Part
 from tests.system.soak.journal import Record
-from tests.system.soak.ledger import Ledger, Read, TaskLedger, Window
+from tests.system.soak.ledger import Failover, Ledger, Read, TaskLedger, Window
 from tests.system.soak.stored import Row, Stored, StoredEntry
 from tests.system.soak.verdict import Verdict, judge
 
@@ -118,6 +118,7 @@ class SmallRun:
     )
     """The stored entries of the only epoch."""
     unsettled: list[str] = field(default_factory=list)
+    failovers: list[Failover] = field(default_factory=list)
 
     @property
     def ledger(self) -> Ledger:
@@ -128,7 +129,7 @@ class SmallRun:
             *(TASK, seen, wire.replay(self.wire, seen), stored),
             *({"deltas": self.follow}, self.kills, [10.0]),
         )
-        ledger = Ledger([task], self.reads, self.faults)
+        ledger = Ledger([task], self.reads, self.faults, failovers=self.failovers)
         ledger.ending.unsettled = self.unsettled
         return ledger
 

@@ -37,6 +37,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PRELOADED = (
     "tests.system.soak.agent_process",
     "tests.system.soak.task_app",
+    "tests.system.soak.real_task_app",
     "tasklogs.agent.program",
     "tasklogs.cli.main",
 )

@@ -44,6 +44,7 @@ def _ended_well(ledger: Ledger) -> Iterator[Finding]:
 
 _CHECKS = (
     store.lost,
+    store.lost_after_reads,
     store.lost_at_welcomes,
     store.lost_at_kills,
     store.order,

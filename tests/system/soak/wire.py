@@ -55,6 +55,11 @@ class Wire:
         found = [one for one in self.appends if one.acked is not None]
         return sorted(found, key=lambda one: one.acked or 0.0)
 
+    @cached_property
+    def ack_times(self) -> list[float]:
+        """Return the times of `acked`."""
+        return [one.acked or 0.0 for one in self.acked]
+
     def end_session(self, t: float) -> None:
         """The connected agent is no longer connected."""
         if self.sessions and math.isinf(self.sessions[-1][1]):

@@ -25,6 +25,8 @@ class Load:
 
     seed: int
     pause_seconds: float
+    is_real: bool = False
+    """Whether the task app is a real AgentAPI."""
 
 
 class Workspace:
@@ -57,7 +59,7 @@ class Workspace:
             f"task app {number}",
             directory / "task-app.out",
             self._task_app_command,
-            entry="tests.system.soak.task_app",
+            entry=f"tests.system.soak.{'real_task_app' if load.is_real else 'task_app'}",
         )
 
     @property

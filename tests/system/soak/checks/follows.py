@@ -13,20 +13,23 @@ def follows(ledger: Ledger) -> Iterator[Finding]:
     """Replay every follow."""
     for task in ledger.tasks:
         for kind, records in task.follows.items():
-            yield from _Replay(task, kind).run(records)
+            yield from _Replay(ledger, task, kind).run(records)
 
 
 class _Replay:
-    def __init__(self, task: TaskLedger, kind: str) -> None:
+    def __init__(self, ledger: Ledger, task: TaskLedger, kind: str) -> None:
+        self._failovers = ledger.failovers
         self._task = task
         self._kind = kind
+        self._begin()
+
+    def _begin(self) -> None:
         self._revision = 0
-        self._cursor = ""
+        self._caught_up = 0
         self._entries: dict[tuple[int, int], tuple[int, str]] = {}
         self._epochs: list[int] = []
 
     def run(self, records: Sequence[Record]) -> Iterator[Finding]:
-        caught_up = 0
         for record in records:
             match record["kind"]:
                 case "entries":
@@ -40,13 +43,16 @@ class _Replay:
                     yield from self._ascends(record, record["revision"])
                     self._epochs.append(record["epoch"])
                 case "caught_up":
-                    caught_up += 1
+                    self._caught_up += 1
+                case "expired":
+                    if not any(one.since <= record["t"] for one in self._failovers):
+                        yield self._finding(Kind.FOLLOW_DIFFERS, record, "the cursor was refused")
+                    self._begin()
                 case "end":
                     yield self._finding(Kind.FOLLOW_DIFFERS, record, f"ended: {record['error']}")
-        if caught_up != 1:
-            yield Finding(
-                Kind.FOLLOW_DIFFERS, self._task.task, f"{self._kind}: caught up {caught_up} times"
-            )
+        if self._caught_up != 1:
+            what = f"{self._kind}: caught up {self._caught_up} times"
+            yield Finding(Kind.FOLLOW_DIFFERS, self._task.task, what)
         yield from self._differs()
 
     def _ascends(self, record: Record, revision: int) -> Iterator[Finding]:

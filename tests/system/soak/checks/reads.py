@@ -9,6 +9,7 @@ from itertools import pairwise
 from tests.system.soak.fault import Part
 from tests.system.soak.finding import Finding, Kind
 from tests.system.soak.ledger import Ledger, Read, TaskLedger
+from tests.system.soak.wire import Append
 
 RECONNECT_SECONDS = 12.0
 """The longest pause between a channel's connection attempts (tasklogs.connection.channel)."""
@@ -62,18 +63,19 @@ def older_than_acks(ledger: Ledger) -> Iterator[Finding]:
     """An answer has all that was acknowledged before, and is no older than earlier answers."""
     for task in ledger.tasks:
         reads = [one for one in ledger.reads if one.task == task.task and one.is_ok]
-        acked = task.wire.acked
-        times = [one.acked or 0.0 for one in acked]
         for read in reads:
-            index = bisect_left(times, read.began) - 1
-            if index >= 0 and (what := _lacks(task, read, index)):
+            append = ledger.last_kept(task, read.began, read.ended)
+            if append is not None and (what := _lacks(task, read, append)):
                 at = f"call from t={read.began:.3f} to {read.ended:.3f}, {what}"
                 yield Finding(Kind.BACKWARDS, task.task, at)
-        yield from _backwards(task, reads)
+        # Across a failover, revisions may go back.
+        for history in range(len(ledger.failovers) + 1):
+            yield from _backwards(
+                task, [one for one in reads if ledger.history_at(one.began, one.ended) == history]
+            )
 
 
-def _lacks(task: TaskLedger, read: Read, index: int) -> str:
-    append = task.wire.acked[index]
+def _lacks(task: TaskLedger, read: Read, append: Append) -> str:
     if read.epoch != append.epoch:
         older = read.epoch < append.epoch
         return f"epoch {read.epoch}: epoch {append.epoch} was acknowledged" if older else ""
@@ -122,7 +124,8 @@ def order(ledger: Ledger) -> Iterator[Finding]:
 def answers(ledger: Ledger) -> Iterator[Finding]:
     """Every refusal has a reason and, if a retry helps, the time to wait."""
     for read in ledger.reads:
-        if not (read.is_ok or _is_honest(read) or _is_excused(ledger, read)):
+        is_refused_well = _is_honest(read) or _is_cut_short(ledger, read)
+        if not (read.is_ok or is_refused_well or _is_excused(ledger, read)):
             yield Finding(
                 Kind.WRONG_ANSWER,
                 read.task,
@@ -143,6 +146,12 @@ def _is_honest(read: Read) -> bool:
         case "RESOURCE_EXHAUSTED", _:
             return read.retry
     return False
+
+
+def _is_cut_short(ledger: Ledger, read: Read) -> bool:
+    """Whether a failover may have lost the log between two pages of the answer."""
+    is_during = any(read.began <= one.ends and read.ended >= one.since for one in ledger.failovers)
+    return is_during and (read.code, read.reason) == ("OUT_OF_RANGE", "CURSOR_EXPIRED")
 
 
 def _is_excused(ledger: Ledger, read: Read) -> bool:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
 
 from tests.system.soak.finding import Finding, Kind
-from tests.system.soak.ledger import Ledger, TaskLedger
+from tests.system.soak.ledger import Ledger, Read, TaskLedger
 from tests.system.soak.wire import Append, Welcome
 
 GRACE_SECONDS = 0.25
 """Everything that was shown this long before agent and task app were killed is stored."""
 _STEADY_SECONDS = 2.0
 """The grace period counts only if for this long no fault ran and the agent had its Welcome."""
+_RECOVERY_SECONDS = 15.0
+"""After a failover the agents send again what was lost: at most so long."""
 _QUICK_SECONDS = 0.1
 """A slower ack shows that the machine is too busy for promises about milliseconds."""
 
 
 def lost(ledger: Ledger) -> Iterator[Finding]:
-    """Each acknowledged content, or what it became, is in its epoch, or was withdrawn since."""
+    """Each acknowledged content, or what it became, is in its epoch, or was withdrawn since.
+
+    A failover may lose what was acknowledged shortly before. The check of stale reads and the end
+    of the run show whether it lost something that the task app still showed; `lost_after_reads`,
+    whether something that was there after the failover is gone.
+    """
     for task in ledger.tasks:
         for append in task.wire.acked:
+            if ledger.is_excused(append):
+                continue
             for entry_id, content in append.changes:
-                if what := _is_missing(task, append, entry_id, content):
+                if what := is_missing(task, append, entry_id, content):
                     yield Finding(
                         Kind.LOST,
                         task.task,
@@ -32,7 +40,8 @@ def lost(ledger: Ledger) -> Iterator[Finding]:
                     )
 
 
-def _is_missing(task: TaskLedger, append: Append, entry_id: int, content: str) -> str:
+def is_missing(task: TaskLedger, append: Append, entry_id: int, content: str) -> str:
+    """Return what the store has instead of an acknowledged content, "" if it was kept."""
     entry = task.stored.entry(append.epoch, entry_id)
     if entry is None:
         if _is_withdrawn(task, append, entry_id):
@@ -51,17 +60,44 @@ def _is_withdrawn(task: TaskLedger, append: Append, entry_id: int) -> bool:
     )
 
 
+def lost_after_reads(ledger: Ledger) -> Iterator[Finding]:
+    """The last entry that a reader got is in its epoch, or what it became, or was withdrawn.
+
+    What was read before a failover may be lost with it.
+    """
+    tasks = {task.task: task for task in ledger.tasks}
+    for read in ledger.reads:
+        if not read.is_ok or not read.entries or _may_be_lost(ledger, read):
+            continue
+        task = tasks[read.task]
+        entry_id, revision, content = read.entries[-1]
+        entry = task.stored.entry(read.epoch, entry_id)
+        if entry is None:
+            is_lost = not task.shown.withdrawn.get(entry_id)
+        else:
+            is_lost = not task.shown.is_later(entry_id, content, entry.mark)
+        if is_lost:
+            yield Finding(
+                Kind.LOST,
+                read.task,
+                f"call from t={read.began:.3f} to {read.ended:.3f}: epoch {read.epoch} entry"
+                f" {entry_id} ({content}) of revision {revision} was read, the store has {entry}",
+            )
+
+
+def _may_be_lost(ledger: Ledger, read: Read) -> bool:
+    return any(read.began <= one.ends and read.ended >= one.since for one in ledger.failovers)
+
+
 def lost_at_welcomes(ledger: Ledger) -> Iterator[Finding]:
     """The position in each Welcome is at or after the last acknowledgement before it.
 
     At the end of the run an agent may have sent again what the store had lost. This check sees it.
     """
     for task in ledger.tasks:
-        times = [one.acked or 0.0 for one in task.wire.acked]
         for welcome in task.wire.welcomes:
-            index = bisect_left(times, welcome.asked) - 1
-            if index >= 0 and _falls_short(task, task.wire.acked[index], welcome):
-                append = task.wire.acked[index]
+            append = ledger.last_kept(task, welcome.asked, welcome.t)
+            if append is not None and _falls_short(task, append, welcome):
                 yield Finding(
                     Kind.LOST,
                     task.task,
@@ -116,8 +152,11 @@ def was_steady(ledger: Ledger, task: TaskLedger, killed: float) -> bool:
     others = [one for one in ledger.faults_between(began, killed) if not one.kills_both]
     is_connected = any(first < began and killed <= last for first, last in task.wire.sessions)
     last_start = max((one for one in task.starts if one < killed), default=killed)
+    is_recovering = any(
+        one.since <= killed <= one.ends + _RECOVERY_SECONDS for one in ledger.failovers
+    )
     is_quick = ledger.slowest_ack_seconds(began, killed) < _QUICK_SECONDS
-    return is_quick and is_connected and not others and last_start < began
+    return not is_recovering and is_quick and is_connected and not others and last_start < began
 
 
 def _holds(task: TaskLedger, epoch: int, entry_id: int, content: str) -> bool:
