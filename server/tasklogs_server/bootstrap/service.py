@@ -90,13 +90,13 @@ def service_of(
         ),
         reader=LogReader(
             store.reads,
-            sync=syncs.sync,
+            sync=syncs.request,
             aside=limits.admission.aside,
             confirmed_at=resources.write_behind.confirmed_at,
             evicted=store.evictions.evicted,
             page_bytes=settings.page_bytes,
         ),
-        follows=Follows(store.changes, bus, sync=syncs.sync, lease=settings.lease),
+        follows=Follows(store.changes, bus, sync=syncs.request, lease=settings.lease),
         directory=directory,
         agent_tokens=AgentTokens(store.tasks, limits.handshakes),
         retention=Retention(

@@ -12,6 +12,7 @@ from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
+from tasklogs_server.domain.synced import StoredState
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.tail_parts import folded
 from tasklogs_server.store.task_rows import (
@@ -44,7 +45,7 @@ def _statement(encoded: str, page: str) -> str:
     return f"""
 SELECT t.task_id, t.owner, {FACT_COLUMNS},
        CASE WHEN t.standalone THEN ({LEASE_OVER}) ELSE false END AS lease_over,
-       h.epoch, h.entries, h.revision, h.snapshot_at,
+       h.epoch, h.entries, h.revision, h.fence, h.snapshot_at,
        h.tail_id, h.tail_type, h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped,
        h.tail_part_bytes, h.tail_names,
        c.read_epoch, c.range_start, c.range_end, c.cut, c.first_id,
@@ -245,6 +246,7 @@ class LogPage:
     owner: str
     facts: Facts
     current_epoch: int
+    fence: int
     revision: int
     snapshot_at: datetime | None
     epoch: int
@@ -253,6 +255,11 @@ class LogPage:
     end: int
     _row: asyncpg.Record = field(repr=False)
     _query: PageQuery = field(repr=False)
+
+    @property
+    def stored(self) -> StoredState:
+        """What the task's rows said, to compare with a sync."""
+        return StoredState(self.fence, self.revision, self.facts.start_build)
 
     @cached_property
     def entries(self) -> PageEntries:
@@ -317,6 +324,7 @@ def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:
         owner=row["owner"],
         facts=expire_lease(facts) if row["lease_over"] else facts,
         current_epoch=row["epoch"],
+        fence=row["fence"],
         revision=row["revision"],
         snapshot_at=row["snapshot_at"],
         epoch=row["read_epoch"],
