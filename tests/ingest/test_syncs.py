@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import timedelta
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
 from tasklogs_server.domain.errors import AgentUnreachable, TaskAppFailed
-from tasklogs_server.domain.synced import Synced
+from tasklogs_server.domain.synced import StoredState, Synced
+from tasklogs_server.ingest.sync_table import SyncTable
+from tasklogs_server.ingest.syncs import Syncs
 from tasklogs_server.store import Store
-from tests.ingest.desk import Desk, entry
+from tests.fuzz.virtual_time import VirtualTimeLoop
+from tests.ingest.desk import NOTHING_KNOWN, Desk, entry
 from tests.store.logs import new_task
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 
@@ -163,3 +168,113 @@ async def test_a_task_whose_app_hangs_delays_no_other_task(desk: Desk, task: UUI
         stuck.cancel()
         await asyncio.wait([stuck])
     await until(lambda: not desk.syncs._shared._under_way)
+
+
+async def test_a_sync_outlives_the_hurried_reader_that_began_it(desk: Desk, task: UUID) -> None:
+    """Otherwise hurried readers would ask the agent again and again, and no sync would end."""
+    async with desk.agent(task) as agent:
+        hurried = asyncio.create_task(desk.sync(task))
+        await agent.until(lambda: len(agent.syncs) == 1)
+        patient = asyncio.create_task(desk.sync(task))
+        hurried.cancel()
+        await asyncio.wait([hurried])
+        await turns()
+        assert len(agent.syncs) == 1, "one sync is under way, however many readers leave"
+        agent.session.sync_done(1)
+        await agent.until(lambda: len(agent.syncs) == 2)
+        agent.session.sync_done(2)
+        await asyncio.wait_for(patient, DEADLINE_SECONDS)
+
+
+async def test_a_sync_that_a_hurried_reader_began_is_recent_for_the_next_one(
+    desk: Desk, task: UUID
+) -> None:
+    async with desk.agent(task) as agent:
+        with pytest.raises(TaskAppFailed):
+            await desk.sync(task, time_left=timedelta(seconds=0.05))
+        agent.session.sync_done(1)
+        await until(lambda: agent.session.syncs.last is not None)
+        await desk.sync(task, max_staleness=timedelta(seconds=2))
+        assert len(agent.syncs) == 1
+
+
+async def test_a_sync_without_readers_ends_with_its_session(desk: Desk, task: UUID) -> None:
+    async with desk.agent(task) as agent:
+        hurried = asyncio.create_task(desk.sync(task))
+        await agent.until(lambda: len(agent.syncs) == 1)
+        hurried.cancel()
+        await asyncio.wait([hurried])
+    await until(lambda: not desk.syncs._shared._under_way)
+
+
+async def test_an_agent_that_comes_again_and_again_does_not_renew_the_limit_of_a_sync(
+    store: Store, task: UUID
+) -> None:
+    async with (
+        Desk.open(store, agent_wait=60, sync_timeout=0.3, handshakes=1000) as desk,
+        AsyncExitStack() as streams,
+    ):
+        reading = asyncio.create_task(desk.sync(task))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not reading.done():
+                # It supersedes the one before.
+                agent = await streams.enter_async_context(desk.agent(task))
+                await until(lambda one=agent: bool(one.syncs) or reading.done())  # type: ignore[misc]
+        with pytest.raises(TaskAppFailed) as failed:
+            await reading
+    assert "0.3 s" in failed.value.reason
+
+
+class FlappingSessions:
+    """Sessions of an agent that is away for `away_seconds`, then connected for `there_seconds`.
+
+    It answers nothing.
+    """
+
+    def __init__(self, away_seconds: float, there_seconds: float) -> None:
+        self._away_seconds = away_seconds
+        self._there_seconds = there_seconds
+        self._open: FlappingSessions | None = None
+        self.syncs = SyncTable()
+
+    def find(self, task_id: UUID) -> FlappingSessions | None:
+        return self._open
+
+    def is_outdated_by(self, stored: StoredState) -> bool:
+        return False
+
+    async def wait_for(self, task_id: UUID, timeout: timedelta) -> FlappingSessions:
+        await asyncio.sleep(min(self._away_seconds, timeout.total_seconds()))
+        if timeout.total_seconds() <= self._away_seconds:
+            raise AgentUnreachable(timeout, timedelta(seconds=1))
+        self._open = self
+        return self
+
+    async def sync(self, timeout: timedelta) -> Synced:
+        await asyncio.sleep(self._there_seconds)
+        self._open = None
+        raise AgentUnreachable(timedelta(0), timedelta(seconds=1))
+
+
+@pytest.mark.parametrize(
+    ("away_seconds", "there_seconds", "ends_after", "error"),
+    [
+        (0.0, 4.0, 10.0, TaskAppFailed),
+        (0.5, 3.0, 12.0, TaskAppFailed),
+        (1.0, 0.1, 3.2, AgentUnreachable),
+        (1.0, 4.0, 11.0, AgentUnreachable),
+    ],
+)
+def test_waits_and_syncs_of_one_read_have_one_limit_each(
+    away_seconds: float, there_seconds: float, ends_after: float, error: type[Exception]
+) -> None:
+    async def read() -> float:
+        flapping = cast("Any", FlappingSessions(away_seconds, there_seconds))
+        syncs = Syncs(flapping, agent_wait=timedelta(seconds=3), sync_timeout=timedelta(seconds=10))
+        request = syncs.request(UUID(int=1), max_staleness=None, time_left=None)
+        with pytest.raises(error):
+            await request.done(NOTHING_KNOWN)
+        return asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        assert runner.run(read()) == pytest.approx(ends_after)

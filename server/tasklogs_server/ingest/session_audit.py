@@ -76,7 +76,7 @@ class SessionAudit:
             if session.is_open:
                 error = _reason(session, task)
                 _log.info(
-                    "session.ended_elsewhere",
+                    "session.outdated",
                     task=str(task.task_id),
                     reason=type(error).__name__,
                 )

@@ -221,14 +221,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "The drain is over, and the server has ended all its work. It exits now.",
     ),
     LogEvent(
-        "sessions.tick_failed",
-        "error",
-        ("exception",),
-        "The server could not store the latest `snapshot_at` times. It tries again within 5 s."
-        " Report a bug.",
-    ),
-    LogEvent(
-        "session.ended_elsewhere",
+        "session.outdated",
         "info",
         ("task", "reason"),
         "The store does not name an agent stream of this server as the task's session any more:"
@@ -241,6 +234,13 @@ LOG_EVENTS: Sequence[LogEvent] = (
         ("exception",),
         "The server could not compare its agent streams with the store. It tries again within"
         " 5 s. Report a bug.",
+    ),
+    LogEvent(
+        "sessions.tick_failed",
+        "error",
+        ("exception",),
+        "The server could not store the latest `snapshot_at` times. It tries again within 5 s."
+        " Report a bug.",
     ),
     LogEvent(
         "store.found",
