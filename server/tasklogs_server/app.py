@@ -181,6 +181,7 @@ async def run(
             service.purge.run,
             service.retention.run,
             lambda: _persist(service.sessions),
+            service.sessions.run_audit,
             calls.bodies.cut_off,
             calls.responses.cut_off,
             lambda: store.watch(lambda works: set_serving(health, serving=works)),

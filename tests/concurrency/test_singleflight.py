@@ -185,3 +185,70 @@ async def test_a_key_without_callers_is_forgotten() -> None:
     for number in range(10):
         assert await shared.run(number, succeed) == 7
     assert not shared._under_way
+
+
+async def left_by(caller: asyncio.Task[int]) -> None:
+    caller.cancel()
+    await asyncio.wait([caller])
+
+
+async def test_a_run_that_finishes_goes_on_without_its_caller_and_the_next_one_waits_for_it() -> (
+    None
+):
+    shared, work = Singleflight[int](finishes=True), Work()
+    first = asyncio.create_task(shared.run("key", work))
+    await work.has_begun(1)
+    waiting = asyncio.create_task(shared.run("key", work))
+    await left_by(first)
+    await turns()
+    assert (work.begun, work.at_once) == (1, 1)
+    work.finish(1)
+    work.finish(2)
+    assert await waiting == 2
+    assert work.most_at_once == 1
+
+
+async def test_a_next_run_that_finishes_goes_on_once_it_has_begun() -> None:
+    shared, work = Singleflight[int](finishes=True), Work()
+    first = asyncio.create_task(shared.run("key", work))
+    await work.has_begun(1)
+    hurried = [asyncio.create_task(shared.run("key", work)) for _ in range(2)]
+    work.finish(1)
+    await work.has_begun(2)
+    for one in hurried:
+        await left_by(one)
+    await turns()
+    assert work.at_once == 1
+    work.finish(2)
+    assert await first == 1
+    assert not await is_under_way(shared)
+
+
+async def test_a_next_run_that_has_not_begun_does_not_begin_without_callers() -> None:
+    shared, work = Singleflight[int](finishes=True), Work()
+    first = asyncio.create_task(shared.run("key", work))
+    await work.has_begun(1)
+    hurried = asyncio.create_task(shared.run("key", work))
+    await turns()
+    await left_by(hurried)
+    work.finish(1)
+    assert await first == 1
+    assert not await is_under_way(shared)
+    assert work.begun == 1
+
+
+async def test_a_run_that_finishes_and_fails_without_a_caller_says_nothing() -> None:
+    async def fail() -> int:
+        await asyncio.sleep(0)
+        raise ValueError
+
+    shared = Singleflight[int](finishes=True)
+    leaving = asyncio.create_task(shared.run("key", fail))
+    await asyncio.sleep(0)
+    await left_by(leaving)
+    assert not await is_under_way(shared)
+
+
+async def is_under_way(shared: Singleflight[int]) -> bool:
+    await turns()
+    return bool(shared._under_way)

@@ -15,6 +15,7 @@ from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.domain.synced import StoredState, Synced
 from tasklogs_server.ingest.group_commit import GroupCommit
 from tasklogs_server.ingest.large_commits import LargeCommits
 from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
@@ -37,6 +38,7 @@ from tasklogs_server.store.evictions import LogLimits
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 GENEROUS = LogLimits(rows=1_000_000, bytes=1 << 30, min_retention=timedelta(days=7))
+NOTHING_KNOWN = StoredState(fence=0, revision=0, start_build=None)
 HELLO = Hello("test", "scripted", None)
 
 
@@ -138,6 +140,18 @@ class Desk:
         finally:
             running.cancel()
             await asyncio.wait([running])
+
+    async def sync(
+        self,
+        task_id: UUID,
+        *,
+        max_staleness: timedelta | None = None,
+        time_left: timedelta | None = None,
+        known: StoredState = NOTHING_KNOWN,
+    ) -> Synced:
+        """Ask for a sync, as a reader does, and return what it rests on."""
+        request = self.syncs.request(task_id, max_staleness=max_staleness, time_left=time_left)
+        return await request.done(known)
 
     @asynccontextmanager
     async def agent(self, task_id: UUID, hello: Hello = HELLO) -> AsyncIterator[DeskAgent]:

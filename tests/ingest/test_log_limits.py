@@ -129,7 +129,7 @@ async def test_a_sync_of_a_refused_agent_fails_like_one_of_a_lost_stream(
         desk.agent(task) as agent,
     ):
         await agent.append([entry(number) for number in range(9)], open_epoch=True)
-        sync = asyncio.create_task(desk.syncs.sync(task, max_staleness=None, time_left=None))
+        sync = asyncio.create_task(desk.sync(task))
         await agent.until(lambda: len(agent.syncs) == 1)
         with pytest.raises(LogFull) as full:
             await agent.append([entry(9)])

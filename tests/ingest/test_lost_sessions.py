@@ -180,7 +180,7 @@ async def test_a_tick_that_cannot_read_a_row_still_writes_confirmed_times(
     monkeypatch.setattr(desk.store.sessions, "open_serials", corrupt)
     async with desk.agent(task) as agent:
         agent.answers_syncs = True
-        confirmed_at = await agent.session.sync(timedelta(seconds=1))
+        confirmed_at = (await agent.session.sync(timedelta(seconds=1))).began_at
         with capture_logs() as events:
             await desk.sessions.tick()
     assert [one["event"] for one in events] == ["losses.failed"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from tasklogs_server.domain.errors import SessionSuperseded
-from tasklogs_server.ingest.messages import Ack, Drain, ReportState, Sync
+from tasklogs_server.ingest.messages import Ack, Drain, ReportState, ServerEvent, Sync
 from tasklogs_server.ingest.outbox import Outbox
 
 
@@ -61,3 +62,39 @@ async def test_an_end_without_an_error_returns_no_events() -> None:
     outbox = Outbox()
     outbox.close(None)
     assert list(await outbox.next_events()) == []
+
+
+async def test_a_sync_that_is_removed_before_it_is_sent_does_not_end_the_stream() -> None:
+    outbox = Outbox()
+    outbox.sync(1)
+    outbox.forget_sync(1)
+    await stays_open(outbox)
+
+
+async def test_a_sync_that_is_removed_while_the_sender_wakes_does_not_end_the_stream() -> None:
+    outbox = Outbox()
+    taking = asyncio.create_task(outbox.next_events())
+    await asyncio.sleep(0)  # the sender waits
+    outbox.sync(1)
+    outbox.forget_sync(1)
+    await stays_open(outbox, taking)
+
+
+async def test_an_ack_that_was_sent_before_does_not_end_the_stream() -> None:
+    outbox = Outbox()
+    outbox.ack(1)
+    await outbox.next_events()
+    outbox.ack(1)
+    await stays_open(outbox, acked=1)
+
+
+async def stays_open(
+    outbox: Outbox, taking: asyncio.Task[Sequence[ServerEvent]] | None = None, *, acked: int = 0
+) -> None:
+    """Check that the sender gets no empty events, but the next one."""
+    taking = taking or asyncio.create_task(outbox.next_events())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not taking.done(), "no events end the stream"
+    outbox.ack(acked + 1)
+    assert list(await taking) == [Ack(acked + 1)]

@@ -283,7 +283,7 @@ async def test_a_sync_is_done_when_the_appends_before_its_answer_are_committed(
             desk.clock.advance(1)
             await stuck(sql)
             assert not syncing.done()
-        assert await syncing == began_at
+        assert (await syncing).began_at == began_at
         assert await contents(desk.store, task) == ["a"]
         assert desk.write_behind.confirmed_at(task) == began_at
 
@@ -291,7 +291,7 @@ async def test_a_sync_is_done_when_the_appends_before_its_answer_are_committed(
 async def test_a_sync_with_nothing_new_is_done_at_once(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         agent.answers_syncs = True
-        assert await agent.session.sync(TEN_SECONDS) == desk.clock.now
+        assert (await agent.session.sync(TEN_SECONDS)).began_at == desk.clock.now
 
 
 async def test_a_sync_that_fails_has_the_agents_reason(desk: Desk, task: UUID) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tasklogs_server.domain.errors import TaskAppFailed
+from tasklogs_server.domain.synced import Synced
 from tasklogs_server.ingest.sync_table import SyncTable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -51,9 +52,11 @@ async def test_all_syncs_fail_together() -> None:
 
 async def test_the_last_completed_sync_never_moves_back() -> None:
     syncs = SyncTable()
-    assert (syncs.synced_at, syncs.synced_monotonic) == (None, None)
-    syncs.completed(NOON, 100.0)
-    syncs.completed(NOON - timedelta(hours=1), 101.0)  # the wall clock was set back
-    assert (syncs.synced_at, syncs.synced_monotonic) == (NOON, 101.0)
-    syncs.completed(NOON + timedelta(seconds=1), 99.0)  # began before the one above
-    assert syncs.synced_monotonic == 101.0
+    assert (syncs.last, syncs.last_began) == (None, None)
+    syncs.completed(Synced(NOON, fence=1, revision=3), 100.0)
+    # The wall clock was set back.
+    syncs.completed(Synced(NOON - timedelta(hours=1), fence=1, revision=5), 101.0)
+    assert (syncs.last, syncs.last_began) == (Synced(NOON, fence=1, revision=5), 101.0)
+    # It began before the one above.
+    syncs.completed(Synced(NOON + timedelta(seconds=1), fence=1, revision=7), 99.0)
+    assert (syncs.last, syncs.last_began) == (Synced(NOON, fence=1, revision=5), 101.0)

@@ -24,6 +24,7 @@ class Break:
 
 _SERVER = "server/tasklogs_server"
 _CLIENTS = "clients/python/tasklogs"
+_ELSEWHERE = "tests/system/faults/test_ended_elsewhere.py"
 
 BREAKS = (
     Break(
@@ -422,5 +423,71 @@ BREAKS = (
         "        if generation is None:",
         "tests/store/test_generations.py::"
         "test_a_former_primary_and_a_standby_are_refused_and_change_nothing",
+    ),
+    Break(
+        "I10",
+        "a live read is answered whatever the store has become",
+        f"{_SERVER}/reads/reader.py",
+        "            if synced.is_held_by(page.stored):",
+        "            if synced is not None:",
+        f"{_ELSEWHERE}::test_a_live_read_does_not_rest_on_a_session_that_has_ended_elsewhere",
+    ),
+    Break(
+        "I10",
+        "a session counts with any fence",
+        f"{_SERVER}/domain/synced.py",
+        "            stored.fence == self.fence\n            and stored",
+        "            stored",
+        "tests/domain/test_synced.py",
+    ),
+    Break(
+        "I10",
+        "a store that is behind the sync is enough",
+        f"{_SERVER}/domain/synced.py",
+        "            and stored.revision >= self.revision\n",
+        "",
+        "tests/domain/test_synced.py",
+    ),
+    Break(
+        "I10",
+        "a sync forgets what was committed for it",
+        f"{_SERVER}/ingest/session.py",
+        "        self.revision = commit.head.revision",
+        "        pass",
+        "tests/ingest/test_session_audit.py::test_a_sync_returns_the_revision_that_it_rests_on",
+    ),
+    Break(
+        "I10",
+        "a follow has caught up with a store that lost what its sync brought",
+        f"{_SERVER}/reads/follower.py",
+        "if feed.error is not None or synced.is_held_by(feed.stored):",
+        "if synced is not None:",
+        f"{_ELSEWHERE}::test_a_follow_is_caught_up_only_with_a_session_that_the_store_names",
+    ),
+    Break(
+        "I10",
+        "the audit misses a fence that was raised elsewhere",
+        f"{_SERVER}/store/session_audit.py",
+        "        OR head.fence IS DISTINCT FROM held.fence\n",
+        "",
+        "tests/store/test_session_audit.py::"
+        "test_each_end_elsewhere_is_returned_for_its_session_only",
+    ),
+    Break(
+        "I10",
+        "the audit misses a store that went back",
+        f"{_SERVER}/store/session_audit.py",
+        "        OR head.revision < held.revision\n",
+        "",
+        "tests/store/test_session_audit.py::"
+        "test_each_end_elsewhere_is_returned_for_its_session_only",
+    ),
+    Break(
+        "I4",
+        "a superseded session still reports",
+        f"{_SERVER}/ingest/sessions.py",
+        "change, fence=session.fence)",
+        "change)",
+        f"{_ELSEWHERE}::test_a_report_of_a_session_that_has_ended_elsewhere_changes_nothing",
     ),
 )

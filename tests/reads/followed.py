@@ -24,6 +24,7 @@ from tasklogs_server.domain.status import (
     Facts,
     JobStatus,
 )
+from tasklogs_server.domain.synced import StoredState, Synced
 from tasklogs_server.reads import feed
 from tasklogs_server.reads.follow_encoding import encode_event
 from tasklogs_server.reads.follow_events import FollowEvent
@@ -84,15 +85,23 @@ class ScriptedSync:
     def __post_init__(self) -> None:
         self.held.set()
 
-    async def __call__(
+    def __call__(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
-    ) -> datetime:
-        """Raise each of the failures once, then return."""
+    ) -> ScriptedSync:
+        """Begin a request: all share this script."""
+        return self
+
+    async def done(self, known: StoredState) -> Synced:
+        """Raise each of the failures once, then return what the store holds."""
         self.calls += 1
         await self.held.wait()
         if self.failures:
             raise self.failures.pop(0)
-        return datetime.now(UTC)
+        return Synced(datetime.now(UTC), known.fence, known.revision)
+
+    async def refute(self, synced: Synced) -> None:
+        """Fail: the store holds what this script returns."""
+        raise AssertionError(f"the store does not hold {synced}")
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -228,9 +228,11 @@ async def test_callers_that_cancel_leave_nothing_behind(server: Server) -> None:
         reading = asyncio.create_task(read(server))
         await agent.heard(lambda: bool(agent.syncs))
         reading.cancel()
+        next_reading = asyncio.create_task(read(server))
         agent.answer_syncs()
+        await agent.sync_done(agent.syncs[0].id)
 
-        assert not (await read(server)).snapshot
+        assert not (await next_reading).snapshot
 
 
 async def test_a_sync_no_older_than_max_staleness_is_enough(server: Server) -> None:
@@ -291,3 +293,31 @@ async def test_a_task_that_is_deleted_while_a_read_waits_for_its_agent_is_not_fo
         waiting = asyncio.create_task(refused(read(server)))
         await server.tasks.DeleteTask(tasks_pb2.DeleteTaskRequest(task=TASK))
         assert (await waiting).code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_read_with_a_deadline_below_100_ms_is_answered_if_its_task_app_is_fast(
+    server: Server,
+) -> None:
+    """A busy machine may be too slow for some of these reads, but not for all of them."""
+    async with active(server) as agent:
+        agent.answer_syncs()
+        answered = False
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not answered:
+                with suppress(grpc.aio.AioRpcError):
+                    answered = not (await read(server, timeout=0.09)).snapshot
+        assert not agent.has_ended
+
+
+async def test_hurried_reads_do_not_end_the_stream_of_a_slow_task_app(server: Server) -> None:
+    async with active(server) as agent:
+        for timeout in (0.001, 0.01, 0.05, 0.1, 0.2):
+            for _ in range(3):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await read(server, timeout=timeout)
+        await agent.heard(lambda: bool(agent.syncs))
+        agent.answer_syncs()
+        for sync in agent.syncs:
+            await agent.sync_done(sync.id)
+        assert not (await read(server)).snapshot
+        assert not agent.has_ended

@@ -93,7 +93,7 @@ def service_of(
         ),
         reader=LogReader(
             store.reads,
-            sync=syncs.sync,
+            sync=syncs.request,
             aside=limits.admission.aside,
             confirmed_at=resources.write_behind.confirmed_at,
             evicted=store.evictions.evicted,
@@ -102,7 +102,7 @@ def service_of(
         follows=Follows(
             store.changes,
             bus,
-            sync=syncs.sync,
+            sync=syncs.request,
             lease=settings.lease,
             generations=store.generations,
         ),

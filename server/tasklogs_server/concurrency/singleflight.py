@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -24,6 +24,8 @@ class _UnderWay(Generic[T]):
 
     over: asyncio.Event = field(default_factory=asyncio.Event)
     next: _Next[T] | None = None
+    task: asyncio.Task[Any] | None = None
+    """The run's own task, if it has one. asyncio itself does not keep tasks alive."""
 
 
 @dataclass(slots=True)
@@ -35,18 +37,26 @@ class _Next(Generic[T]):
 
 
 class Singleflight(Generic[T]):
-    """Runs of `work`, at most two per key: one under way and one next."""
+    """Runs of `work`, at most two per key: one under way and one next.
 
-    def __init__(self) -> None:
+    `finishes`: a run that has begun goes on when all its callers have left. `work` must end by
+    itself then.
+    """
+
+    def __init__(self, *, finishes: bool = False) -> None:
+        self._finishes = finishes
         self._under_way: dict[Hashable, _UnderWay[T]] = {}
 
     async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         """Return the result of a run for `key` that begins no earlier than this call.
 
-        A run uses the `work` of its first caller. It is cancelled when all its callers have left.
+        A run uses the `work` of its first caller. It is cancelled when all its callers have left,
+        unless it has begun and `finishes`.
         """
         current = self._under_way.get(key)
         if current is None:
+            if self._finishes:
+                return await self._run_in_a_task(key, work)
             # No caller can join it later, so it needs no task.
             return await self._run_now(key, work)
         if current.next is None:
@@ -59,8 +69,17 @@ class Singleflight(Generic[T]):
         finally:
             joined.waiters -= 1
             if joined.waiters == 0 and not joined.task.done():
-                joined.task.cancel()
-                self._forget_next(key, current, joined)
+                has_begun = self._under_way.get(key) is not current
+                if not (has_begun and self._finishes):
+                    joined.task.cancel()
+                    self._forget_next(key, current, joined)
+
+    async def _run_in_a_task(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
+        # The key is taken at once: callers that come before the task begins join the next run.
+        run = self._under_way[key] = _UnderWay[T]()
+        run.task = asyncio.create_task(self._finish(key, run, work))
+        run.task.add_done_callback(_retrieve)
+        return await asyncio.shield(run.task)
 
     async def _run_after(
         self, key: Hashable, current: _UnderWay[T], work: Callable[[], Awaitable[T]]
@@ -71,8 +90,14 @@ class Singleflight(Generic[T]):
         return await self._run_now(key, work)
 
     async def _run_now(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
-        run: _UnderWay[T] = _UnderWay()
-        self._under_way[key] = run
+        run = self._under_way[key] = _UnderWay[T]()
+        if self._finishes:
+            run.task = asyncio.current_task()
+        return await self._finish(key, run, work)
+
+    async def _finish(
+        self, key: Hashable, run: _UnderWay[T], work: Callable[[], Awaitable[T]]
+    ) -> T:
         try:
             return await work()
         finally:

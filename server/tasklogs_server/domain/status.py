@@ -78,6 +78,11 @@ class Facts:
     lifecycle: AgentLifecycle | None
     health: AppHealth | None
 
+    @property
+    def start_build(self) -> int | None:
+        """The number of the latest build, if it is a START."""
+        return self.build_number if self.transition is BuildTransition.START else None
+
 
 NO_FACTS = Facts(None, None, None, None, None)
 

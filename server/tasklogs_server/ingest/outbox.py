@@ -62,7 +62,18 @@ class Outbox:
 
         Raises the error that the stream ends with.
         """
-        await self._wake.wait()
+        while True:
+            await self._wake.wait()
+            events = self._take()
+            if not self._closed:
+                self._wake.clear()
+            elif not events and self._error is not None:
+                raise self._error
+            # What woke the sender may have been removed meanwhile. No events would end the stream.
+            if events or self._closed:
+                return events
+
+    def _take(self) -> Sequence[ServerEvent]:
         events: list[ServerEvent] = []
         if self._ack > self._acked:
             events.append(Ack(self._ack))
@@ -75,8 +86,4 @@ class Outbox:
         if self._drain is not None:
             events.append(self._drain)
             self._drain = None
-        if not self._closed:
-            self._wake.clear()
-        elif not events and self._error is not None:
-            raise self._error
         return events

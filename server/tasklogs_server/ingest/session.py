@@ -21,6 +21,7 @@ from tasklogs_server.domain.errors import (
     SessionSuperseded,
     TaskAppFailed,
 )
+from tasklogs_server.domain.synced import StoredState, Synced, is_older_build
 from tasklogs_server.ingest.draft import Draft
 from tasklogs_server.ingest.group_commit import GroupCommit
 from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
@@ -88,12 +89,17 @@ class Session:
         *,
         serial: int,
         resources: SessionResources,
+        token_hash: bytes | None = None,
     ) -> None:
         self.task_id = task_id
         self.hello = hello
         self.serial = serial
         self.fence = opening.fence
         self.generation = opening.head.generation
+        self.revision = opening.head.revision
+        """The log's revision after the last commit of this session."""
+        self.token_hash = token_hash
+        """Of the agent token that opened the stream; None: unknown."""
         self.standalone = opening.standalone
         self.welcome = Welcome(
             session=opening.fence,
@@ -118,6 +124,12 @@ class Session:
     def is_open(self) -> bool:
         """Whether the session may still write."""
         return self._error is None
+
+    def is_outdated_by(self, stored: StoredState) -> bool:
+        """Whether the task's rows name a later session, or a newer build than this session's."""
+        return stored.fence > self.fence or is_older_build(
+            self.hello.build_number, stored.start_build
+        )
 
     @property
     def tail_bytes(self) -> int:
@@ -178,8 +190,8 @@ class Session:
             await self.flush()  # an eviction counts stored rows
             self._evicted = await log_limiter.evict_for(self.task_id, rows, bytes_)
 
-    async def sync(self, timeout: timedelta) -> datetime:
-        """Bring the store up to date with the task app. Return when the sync began.
+    async def sync(self, timeout: timedelta) -> Synced:
+        """Bring the store up to date with the task app. Return what the sync rests on.
 
         Raises TaskAppFailed, and AgentUnreachable if the session ends meanwhile.
         """
@@ -198,9 +210,10 @@ class Session:
         finally:
             self.syncs.forget(under_way.id)
             self.outbox.forget_sync(under_way.id)
-        self.syncs.completed(began_at, began)
+        synced = Synced(began_at, self.fence, self.revision, self.hello.build_number)
+        self.syncs.completed(synced, began)
         self._confirm(began_at, is_persisted=False)
-        return began_at
+        return synced
 
     def sync_done(self, sync_id: int) -> None:
         """Note the agent's answer to a sync. The appends that it depends on came before it."""
@@ -259,6 +272,7 @@ class Session:
         if self._error is not None:
             self._window.lost()
             return
+        self.revision = commit.head.revision
         if commit.head.snapshot_at is not None:
             self._confirm(commit.head.snapshot_at, is_persisted=True)
         seen_at = self._acknowledge()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -22,10 +22,12 @@ from tasklogs_server.domain.errors import (
     TaskLogsError,
 )
 from tasklogs_server.domain.reports import connect_standalone, observe_agent, pause_standalone
-from tasklogs_server.domain.status import BuildTransition, Facts
+from tasklogs_server.domain.status import Facts
+from tasklogs_server.domain.synced import is_older_build
 from tasklogs_server.ingest.lost_sessions import Losses
 from tasklogs_server.ingest.messages import AgentState, GoodbyeReason, Hello
 from tasklogs_server.ingest.session import Session, SessionResources
+from tasklogs_server.ingest.session_audit import SessionAudit
 from tasklogs_server.ingest.session_waiters import SessionWaiters
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
@@ -72,6 +74,7 @@ class Sessions:
         self._open: dict[UUID, Session] = {}
         self._waiters = SessionWaiters()
         self._losses = Losses(store)
+        self._audit = SessionAudit(store, self._open.values, self._circuit_breaker)
         self._draining = False
 
     @property
@@ -85,13 +88,17 @@ class Sessions:
         return self._draining
 
     @asynccontextmanager
-    async def connect(self, task_id: UUID, hello: Hello) -> AsyncIterator[Session]:
+    async def connect(
+        self, task_id: UUID, hello: Hello, *, token_hash: bytes | None = None
+    ) -> AsyncIterator[Session]:
         """Raise the task's fence for one stream. The session ends with the block.
+
+        `token_hash`: of the token that opens the stream. If it is rotated, the session ends.
 
         Raises StaleReport, LimitExceeded (too many connect at once), ServerDraining, TaskNotFound,
         StoreUnavailable.
         """
-        session = await self._begin(task_id, hello)
+        session = await self._begin(task_id, hello, token_hash)
         try:
             yield session
         finally:
@@ -113,15 +120,32 @@ class Sessions:
             raise ServerDraining(_RETRY_AFTER)
         return await self._waiters.wait_for(task_id, timeout)
 
+    async def run_audit(self) -> None:
+        """End the sessions that have ended elsewhere, until cancelled. See SessionAudit."""
+        await self._audit.run()
+
+    async def refute(self, task_id: UUID, fence: int) -> None:
+        """End the session with this fence: a read has found that the store does not name it."""
+        session = self.find(task_id)
+        if session is None or session.fence != fence:
+            return
+        try:
+            with suppress(StoreUnavailable):
+                await self._audit.examine([session])  # it ends the session, and tells why
+        finally:
+            session.end(SessionLost())
+
     async def report(self, session: Session, state: AgentState) -> None:
-        """Store the agent's own report, if it concerns the latest build."""
+        """Store the agent's own report, if it concerns the latest build.
+
+        Raises SessionSuperseded if the session has ended elsewhere. Then nothing is stored.
+        """
 
         def change(facts: Facts) -> Facts:
             build = session.hello.build_number
             return observe_agent(facts, build, state.lifecycle, state.health) or facts
 
-        await retry_when_busy(lambda: self._tasks.change_facts(session.task_id, change))
-        self._bus.publish(Moved(session.task_id))
+        await retry_when_busy(lambda: self._change_facts(session, change))
 
     async def goodbye(self, session: Session, reason: GoodbyeReason) -> None:
         """End a session gracefully: commit everything, fold the tail, write the confirmed time."""
@@ -139,8 +163,16 @@ class Sessions:
             )
         await write_behind.persist(session.task_id)
         if session.standalone and reason is GoodbyeReason.PAUSING:
-            await self._tasks.change_facts(session.task_id, pause_standalone)
-            self._bus.publish(Moved(session.task_id))
+            await self._change_facts(session, pause_standalone)
+
+    async def _change_facts(self, session: Session, change: Callable[[Facts], Facts]) -> None:
+        try:
+            await self._tasks.change_facts(session.task_id, change, fence=session.fence)
+        except SessionSuperseded:
+            with suppress(StoreUnavailable):
+                await self._audit.examine([session])  # it may tell more
+            raise
+        self._bus.publish(Moved(session.task_id))
 
     def build_reported(self, task_id: UUID, facts: Facts) -> None:
         """Ask the session's agent for its state again. End the session if its build is too old."""
@@ -148,7 +180,7 @@ class Sessions:
         if session is None:
             return
         try:
-            _admit(session.hello, _start_build(facts))
+            _admit(session.hello, facts.start_build)
         except StaleReport as error:
             session.end(error)
         else:
@@ -207,7 +239,7 @@ class Sessions:
         await self._losses.mark_all()
         await self._resources.write_behind.persist_all(open_tasks=self._open)
 
-    async def _begin(self, task_id: UUID, hello: Hello) -> Session:
+    async def _begin(self, task_id: UUID, hello: Hello, token_hash: bytes | None) -> Session:
         if self._draining:
             raise ServerDraining(_RETRY_AFTER)
         async with self._handshakes.turn():
@@ -216,6 +248,7 @@ class Sessions:
             # The store changed after the handshake. Nothing is awaited between this and _replace.
             self._losses.over(session.serial)
             raise StoreUnavailable(_RETRY_AFTER)
+        session.token_hash = token_hash
         self._replace(session)
         self._bus.publish(Moved(task_id))
         return session
@@ -289,13 +322,7 @@ class Sessions:
         self._waiters.fail_all(lambda: StoreUnavailable(_RETRY_AFTER))
 
 
-def _start_build(facts: Facts) -> int | None:
-    return facts.build_number if facts.transition is BuildTransition.START else None
-
-
 def _admit(hello: Hello, start_build: int | None) -> None:
     """Refuse an agent of an older build. During a stop the old workspace may still append."""
-    if hello.build_number is None or start_build is None:
-        return
-    if start_build > hello.build_number:
+    if is_older_build(hello.build_number, start_build):
         raise StaleReport(f"build {start_build} has started")

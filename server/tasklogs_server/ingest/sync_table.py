@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 
 from tasklogs_server.domain.errors import TaskLogsError
+from tasklogs_server.domain.synced import Synced
 
 
 @dataclass(slots=True)
@@ -26,10 +26,10 @@ class SyncTable:
     """Syncs by their ids, which count from 1 in each session."""
 
     def __init__(self) -> None:
-        self.synced_at: datetime | None = None
-        """When the last completed sync began."""
-        self.synced_monotonic: float | None = None
-        """The same time on the monotonic clock, in seconds: the sync's age is computed from it."""
+        self.last: Synced | None = None
+        """The completed sync that began last."""
+        self.last_began: float | None = None
+        """When it began on the monotonic clock, in seconds: its age is computed from that."""
         self.under_way: dict[int, SyncUnderWay] = {}
         """By id."""
         self._last_id = 0
@@ -45,10 +45,13 @@ class SyncTable:
         """Remove a sync, whether or not it is done."""
         del self.under_way[sync_id]
 
-    def completed(self, began_at: datetime, began_monotonic: float) -> None:
-        """Note when a completed sync began. The wall clock may have been set back meanwhile."""
-        self.synced_at = max(self.synced_at or began_at, began_at)
-        self.synced_monotonic = max(self.synced_monotonic or began_monotonic, began_monotonic)
+    def completed(self, synced: Synced, began_monotonic: float) -> None:
+        """Note a completed sync. The wall clock may have been set back meanwhile."""
+        if self.last is None or self.last_began is None:
+            self.last, self.last_began = synced, began_monotonic
+        elif began_monotonic >= self.last_began:
+            began_at = max(self.last.began_at, synced.began_at)
+            self.last, self.last_began = replace(synced, began_at=began_at), began_monotonic
 
     def answered(self, sync_id: int, *, rests_on: int, acked: int) -> None:
         """Note the agent's answer. An unknown id belongs to a sync that was removed."""

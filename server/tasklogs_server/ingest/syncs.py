@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
 from tasklogs_server.concurrency.singleflight import Singleflight
 from tasklogs_server.domain.errors import AgentUnreachable, TaskAppFailed
+from tasklogs_server.domain.synced import StoredState, Synced
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions
 
@@ -30,61 +33,148 @@ class Syncs:
         self._agent_wait = agent_wait
         self._sync_timeout = sync_timeout
         self._monotonic = monotonic
-        self._shared: Singleflight[datetime] = Singleflight()
+        # A sync that has begun goes on without its callers. Otherwise callers with short deadlines
+        # would ask the agent again and again, and no sync would ever be complete.
+        self._shared: Singleflight[Synced] = Singleflight(finishes=True)
 
-    async def sync(
+    def request(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
-    ) -> datetime:
-        """Wait until the store has everything that the task app showed when this was called.
+    ) -> SyncRequest:
+        """Begin to wait for a sync, for one reader.
 
-        Returns when the sync began. `max_staleness`: an earlier sync that began at most so long ago
-        is enough. `time_left`: the time until the caller's own deadline. Raises AgentUnreachable,
-        TaskAppFailed.
+        `max_staleness`: an earlier sync that began at most so long ago is enough. `time_left`: the
+        time until the caller's own deadline.
         """
-        loop = asyncio.get_running_loop()
-        if time_left is None:
-            time_left = timedelta.max
-        wait = min(self._agent_wait, time_left)
-        wait_until = loop.time() + wait.total_seconds()
-        answer_by = loop.time() + time_left.total_seconds()
-        while True:
-            session = self._sessions.find(task_id)
-            if session is None:
-                left = timedelta(seconds=max(0.0, wait_until - loop.time()))
-                session = await self._wait_for_session(task_id, left, wait)
-            sync_by = loop.time() + self._sync_timeout.total_seconds()
-            if max_staleness is not None:
-                recent = self._recent(session, max_staleness)
-                if recent is not None:
-                    return recent
-            try:
-                # The limit also covers the wait for another reader's sync, before this one begins.
-                async with asyncio.timeout_at(min(sync_by, answer_by)):
-                    return await self._shared.run(task_id, partial(self._sync, task_id))
-            except AgentUnreachable:
-                continue  # the stream ended during the sync: another one may connect in time
-            except TimeoutError:
-                seconds = min(self._sync_timeout, time_left).total_seconds()
-                raise TaskAppFailed(
-                    f"the task app did not answer within {round(seconds, 2):g} s"
-                ) from None
+        time_left = timedelta.max if time_left is None else time_left
+        return SyncRequest(
+            self,
+            self._sessions,
+            task_id,
+            max_staleness=max_staleness,
+            waits=_Budget(min(self._agent_wait, time_left)),
+            syncing=_Budget(min(self._sync_timeout, time_left)),
+            answer_by=asyncio.get_running_loop().time() + time_left.total_seconds(),
+        )
 
-    async def _wait_for_session(self, task_id: UUID, left: timedelta, whole: timedelta) -> Session:
-        try:
-            return await self._sessions.wait_for(task_id, left)
-        except AgentUnreachable as error:
-            raise AgentUnreachable(whole, error.retry_after) from None
+    async def run(self, task_id: UUID) -> Synced:
+        """Return the result of a sync that begins no earlier than this call.
 
-    async def _sync(self, task_id: UUID) -> datetime:
+        Raises AgentUnreachable if there is no session, or it ends; TaskAppFailed.
+        """
+        return await self._shared.run(task_id, partial(self._sync, task_id))
+
+    def recent(self, session: Session, max_staleness: timedelta) -> Synced | None:
+        """Return the session's last sync, if it began at most `max_staleness` ago."""
+        syncs = session.syncs
+        if syncs.last_began is None:
+            return None
+        age_seconds = self._monotonic() - syncs.last_began
+        return syncs.last if age_seconds <= max_staleness.total_seconds() else None
+
+    async def _sync(self, task_id: UUID) -> Synced:
         # Look it up now: the session may have ended while this run waited for its turn.
         session = self._sessions.find(task_id)
         if session is None:
             raise AgentUnreachable(timedelta(0), timedelta(0))
         return await session.sync(self._sync_timeout)
 
-    def _recent(self, session: Session, max_staleness: timedelta) -> datetime | None:
-        syncs = session.syncs
-        if syncs.synced_monotonic is None:
-            return None
-        age_seconds = self._monotonic() - syncs.synced_monotonic
-        return syncs.synced_at if age_seconds <= max_staleness.total_seconds() else None
+
+@dataclass(slots=True)
+class _Budget:
+    """The time that one reader may spend on something, over all its attempts."""
+
+    whole: timedelta
+    left_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.left_seconds = self.whole.total_seconds()
+
+    @contextmanager
+    def spent(self) -> Iterator[float]:
+        """Count the block's time. Yields the seconds that are left."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            yield self.left_seconds
+        finally:
+            self.left_seconds = max(0.0, self.left_seconds - (loop.time() - began))
+
+
+class SyncRequest:
+    """One reader's request for a log that is up to date.
+
+    Agents may come and go meanwhile: all waits for an agent together take at most `waits`, all
+    syncs together at most `syncing`, and all of it ends at `answer_by` (of the loop's clock).
+    """
+
+    def __init__(
+        self,
+        syncs: Syncs,
+        sessions: Sessions,
+        task_id: UUID,
+        *,
+        max_staleness: timedelta | None,
+        waits: _Budget,
+        syncing: _Budget,
+        answer_by: float,
+    ) -> None:
+        self._syncs = syncs
+        self._sessions = sessions
+        self._task_id = task_id
+        self._max_staleness = max_staleness
+        self._waits = waits
+        self._syncing = syncing
+        self._answer_by = answer_by
+
+    async def done(self, known: StoredState) -> Synced:
+        """Wait until the store has everything that the task app showed when this was called.
+
+        `known`: what the reader has found in the store. It ends a session that another process has
+        superseded. Before it answers, the reader checks that the store holds the result (`Synced`),
+        and otherwise calls `refute` and `done` again. Raises AgentUnreachable, TaskAppFailed.
+        """
+        while True:
+            session = await self._session(known)
+            if self._max_staleness is not None:
+                recent = self._syncs.recent(session, self._max_staleness)
+                if recent is not None:
+                    return recent
+            try:
+                return await self._sync()
+            except AgentUnreachable:
+                continue  # the stream ended during the sync: another one may connect in time
+
+    async def refute(self, synced: Synced) -> None:
+        """End the session of a sync that the store does not hold."""
+        await self._sessions.refute(self._task_id, synced.fence)
+
+    async def _session(self, known: StoredState) -> Session:
+        """Return the session of the task, or the next one."""
+        session = self._sessions.find(self._task_id)
+        if session is not None and session.is_outdated_by(known):
+            await self._sessions.refute(self._task_id, session.fence)
+            session = self._sessions.find(self._task_id)
+        if session is not None:
+            return session
+        with self._waits.spent() as left_seconds:
+            left_seconds = max(0.0, min(left_seconds, self._answer_by - _now()))
+            try:
+                return await self._sessions.wait_for(self._task_id, timedelta(seconds=left_seconds))
+            except AgentUnreachable as error:
+                raise AgentUnreachable(self._waits.whole, error.retry_after) from None
+
+    async def _sync(self) -> Synced:
+        # The limit also covers the wait for another reader's sync, before this one begins.
+        with self._syncing.spent() as left_seconds:
+            try:
+                async with asyncio.timeout_at(min(_now() + left_seconds, self._answer_by)):
+                    return await self._syncs.run(self._task_id)
+            except TimeoutError:
+                seconds = self._syncing.whole.total_seconds()
+                raise TaskAppFailed(
+                    f"the task app did not answer within {round(seconds, 2):g} s"
+                ) from None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

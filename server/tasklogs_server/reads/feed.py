@@ -103,6 +103,8 @@ class Feed:
         self.task_id = task.task_id
         self.revision = task.head.revision
         self.detail = detail
+        self.stored = task.stored
+        """What the last read found in the task's rows."""
         self.error: Exception | None = None
         """Why all follows of the task end."""
         self._changes = changes
@@ -251,6 +253,7 @@ class Feed:
             )
         finally:
             self._is_reading = False
+        self.stored = read.task.stored
         if read.task.head.has_lost(self.revision):
             # The store went back in time: followers received changes that no longer exist.
             raise expired(read.task)

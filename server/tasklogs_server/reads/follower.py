@@ -35,7 +35,7 @@ from tasklogs_server.reads.follow_events import (
     StatusChanged,
     TailSent,
 )
-from tasklogs_server.reads.reader import Sync
+from tasklogs_server.reads.reader import Sync, SyncRequest
 from tasklogs_server.reads.silence import Silence
 from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.reads.tokens import Cursor
@@ -150,9 +150,9 @@ class Follows:
         read = partial(self._read, task_id, revision, types)
         return await self._lagging.run((task_id, revision, types), read)
 
-    async def sync(self, task_id: UUID) -> None:
-        """Bring the store up to date. Raises AgentUnreachable, TaskAppFailed."""
-        await self._sync(task_id, max_staleness=None, time_left=None)
+    def sync(self, task_id: UUID) -> SyncRequest:
+        """Ask for a store that is up to date."""
+        return self._sync(task_id, max_staleness=None, time_left=None)
 
     async def _start(self, query: FollowQuery) -> tuple[Task, int]:
         task, revision = await self._changes.start(query.ref, query.tail, query.types)
@@ -335,18 +335,27 @@ class _Follower:
         the status refuses reads, this waits.
         """
         while True:
-            if await self._up_to_date():
+            reached = await self._up_to_date()
+            if reached is not None:
                 break
             await asyncio.sleep(_SYNC_RETRY_SECONDS)
-        self._caught_up_at = await self._feed.refresh()
+        self._caught_up_at = reached
 
-    async def _up_to_date(self) -> bool:
+    async def _up_to_date(self) -> int | None:
+        """Return the revision at which the log is up to date. None: it is not now."""
+        feed = self._feed
         try:
-            if plan_read(self._feed.detail, self._query.source) is ReadPlan.SYNC_THEN_READ:
-                await self._follows.sync(self._feed.task_id)
+            if plan_read(feed.detail, self._query.source) is not ReadPlan.SYNC_THEN_READ:
+                return await feed.refresh()
+            request = self._follows.sync(feed.task_id)
+            synced = await request.done(feed.stored)
+            reached = await feed.refresh()
+            if feed.error is not None or synced.is_held_by(feed.stored):
+                return reached
+            await request.refute(synced)
         except TaskLogsError:  # neither a failed nor a refused sync ends a follow
-            return False
-        return True
+            pass
+        return None
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

@@ -21,6 +21,7 @@ from tasklogs_server.domain.errors import (
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_earlier_epoch, plan_read
 from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
+from tasklogs_server.domain.synced import StoredState, Synced
 from tasklogs_server.reads.tokens import Cursor, PageToken
 from tasklogs_server.store.log_reads import LogPage, LogReads, PageQuery
 from tasklogs_server.store.records import Evicted
@@ -64,22 +65,34 @@ class LogAnswer:
     task_id: str
 
 
+class SyncRequest(Protocol):
+    """Brings the store up to date with the task app, for one call."""
+
+    def done(self, known: StoredState) -> Awaitable[Synced]:
+        """Wait until the store has everything that the task app showed when this was called.
+
+        `known`: what the call has found in the store. Before it is answered, it reads the store
+        again. If that does not hold the result, it calls `refute`, and then this again. Raises
+        AgentUnreachable, TaskAppFailed.
+        """
+
+    def refute(self, synced: Synced) -> Awaitable[None]:
+        """End the session of a sync that the store does not hold."""
+
+
 class Sync(Protocol):
-    """Brings the store up to date with the task app."""
+    """Begins requests for a sync."""
 
     def __call__(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
-    ) -> Awaitable[datetime]:
-        """Return when the sync began. The store has everything that the task app showed then.
-
-        Raises AgentUnreachable, TaskAppFailed.
-        """
+    ) -> SyncRequest:
+        """Begin one: its limits of time are counted from now."""
 
 
 class LogReader:
     """Answers reads of logs.
 
-    `sync` brings a task's stored log up to date. A read waits for it within `aside`, where it does
+    `sync` brings tasks' stored logs up to date. A read waits for it within `aside`, where it does
     not count as an active read. `confirmed_at` returns the time up to which the log is known to be
     complete, if that is not in the store yet. `evicted` reads what was evicted.
     """
@@ -127,10 +140,10 @@ class LogReader:
         if plan is ReadPlan.SYNC_THEN_READ:
             if time_left is not None:
                 time_left -= timedelta(seconds=loop.time() - began)
-            task_id = page.task_id
+            task_id, known = page.task_id, page.stored
             del page  # it may hold megabytes, and thousands of reads may wait for their agents
-            unreachable = await self._bring_up_to_date(task_id, query, time_left)
-            page = await self._page(query.ref, wanted)
+            request = self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
+            page, unreachable = await self._live_page(query, wanted, request, known)
             if unreachable is not None:
                 # If the task was deleted, was paused or failed meanwhile, its new status decides
                 # the response.
@@ -147,15 +160,22 @@ class LogReader:
             revision=page.revision,
         )
 
-    async def _bring_up_to_date(
-        self, task_id: UUID, query: LogQuery, time_left: timedelta | None
-    ) -> AgentUnreachable | None:
-        try:
-            async with self._aside():
-                await self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
-        except AgentUnreachable as error:
-            return error
-        return None
+    async def _live_page(
+        self, query: LogQuery, wanted: PageQuery, request: SyncRequest, known: StoredState
+    ) -> tuple[LogPage, AgentUnreachable | None]:
+        """Return a page that holds what a sync brought, or any page and why there was no sync."""
+        while True:
+            try:
+                async with self._aside():
+                    synced = await request.done(known)
+            except AgentUnreachable as error:
+                return await self._page(query.ref, wanted), error
+            page = await self._page(query.ref, wanted)
+            if synced.is_held_by(page.stored):
+                return page, None
+            known = page.stored
+            del page
+            await request.refute(synced)
 
     async def _next_page(self, query: LogQuery) -> LogAnswer:
         token = PageToken.decode(query.page_token, fingerprint=query.fingerprint())

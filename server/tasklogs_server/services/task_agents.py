@@ -53,7 +53,9 @@ class TaskAgentsService:
     ) -> None:
         """Serve one agent stream, from its Hello to its end."""
         hello = codec.hello(await _first(messages))
-        async with self._sessions.connect(agent.task_id, hello) as session:
+        async with self._sessions.connect(
+            agent.task_id, hello, token_hash=agent.token_hash
+        ) as session:
             # A rotation of the token ends an open session. This finds a rotation that came before
             # the session was open.
             await self._tokens.still_opens(agent)

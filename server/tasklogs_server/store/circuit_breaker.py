@@ -21,6 +21,7 @@ class CircuitBreaker:
         """Set after a connection failed. The monitor then checks at once."""
         self._is_away = False
         self._losses: list[Callable[[], None]] = []
+        self._returns: list[Callable[[], None]] = []
 
     @property
     def is_away(self) -> bool:
@@ -40,6 +41,10 @@ class CircuitBreaker:
         """Call `cut` whenever Postgres goes away, to end all waits for it."""
         self._losses.append(cut)
 
+    def on_return(self, resume: Callable[[], None]) -> None:
+        """Call `resume` whenever Postgres is back."""
+        self._returns.append(resume)
+
     def lost(self) -> None:
         """Refuse calls from now on, and end those in progress."""
         if self._is_away:
@@ -50,4 +55,8 @@ class CircuitBreaker:
 
     def found(self) -> None:
         """Allow calls again."""
+        if not self._is_away:
+            return
         self._is_away = False
+        for resume in self._returns:
+            resume()

@@ -12,6 +12,7 @@ from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
+from tasklogs_server.domain.synced import StoredState
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.records import is_lost
 from tasklogs_server.store.tail_parts import folded
@@ -45,7 +46,7 @@ def _statement(encoded: str, page: str) -> str:
     return f"""
 SELECT t.task_id, t.owner, {FACT_COLUMNS},
        CASE WHEN t.standalone THEN ({LEASE_OVER}) ELSE false END AS lease_over,
-       h.epoch, h.entries, h.revision, h.snapshot_at,
+       h.epoch, h.entries, h.revision, h.fence, h.snapshot_at,
        h.tail_id, h.tail_type, h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped,
        h.tail_part_bytes, h.tail_names,
        CASE WHEN $7::int IS NOT NULL THEN h.lost_after END AS lost_after,
@@ -247,6 +248,7 @@ class LogPage:
     owner: str
     facts: Facts
     current_epoch: int
+    fence: int
     revision: int
     snapshot_at: datetime | None
     epoch: int
@@ -255,6 +257,11 @@ class LogPage:
     end: int
     _row: asyncpg.Record = field(repr=False)
     _query: PageQuery = field(repr=False)
+
+    @property
+    def stored(self) -> StoredState:
+        """What the task's rows said, to compare with a sync."""
+        return StoredState(self.fence, self.revision, self.facts.start_build)
 
     def has_lost(self, revision: int) -> bool:
         """Whether the revision of a page token is of a history that the store has lost.
@@ -326,6 +333,7 @@ def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:
         owner=row["owner"],
         facts=expire_lease(facts) if row["lease_over"] else facts,
         current_epoch=row["epoch"],
+        fence=row["fence"],
         revision=row["revision"],
         snapshot_at=row["snapshot_at"],
         epoch=row["read_epoch"],

@@ -11,6 +11,7 @@ from tasklogs.log.delta import Delta
 from tasklogs.log.entry import NO_NAMES, Names, Time
 from tasklogs_server.domain.description import Description
 from tasklogs_server.domain.status import Facts
+from tasklogs_server.domain.synced import StoredState
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,13 @@ class Task:
     created_at: datetime
     facts: Facts
     agent_connected: bool
+    fence: int
     head: LogHead
+
+    @property
+    def stored(self) -> StoredState:
+        """What the task's rows said, to compare with a sync."""
+        return StoredState(self.fence, self.head.revision, self.facts.start_build)
 
     @property
     def etag(self) -> str | None:

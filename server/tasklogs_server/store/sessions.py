@@ -17,6 +17,7 @@ from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.log_reads import read_tail
 from tasklogs_server.store.records import GENERATION_GAP, LogHead
+from tasklogs_server.store.session_audit import AuditedTask, HeldSession, audit
 from tasklogs_server.store.task_rows import (
     HEAD_COLUMNS,
     SESSION_COLUMNS,
@@ -199,6 +200,14 @@ class SessionStore:
                 task = str(await self._task_of(serial))
                 _log.error("store.row_refused", task=task, error=type(error).__name__)
         return locked
+
+    async def audit(self, held: Sequence[HeldSession]) -> Sequence[AuditedTask]:
+        """Return the tasks of those sessions that ended elsewhere, or whose revision is not stored.
+
+        Raises StoreUnavailable.
+        """
+        async with self._connections.use() as connection:
+            return await audit(connection, held)
 
     async def _lose(self, serials: Collection[int]) -> Collection[int]:
         async with self._connections.use() as connection:

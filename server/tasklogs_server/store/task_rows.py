@@ -59,7 +59,7 @@ SESSION_COLUMNS = f"""
 # What reads of logs need. Labels have up to 70 KB, prompts 64 KiB.
 TASK_COLUMNS = f"""
     t.task_id, t.owner, t.name, t.display_name, t.standalone, t.created_at,
-    {FACT_COLUMNS}, {SESSION_COLUMNS}, {HEAD_COLUMNS}"""
+    {FACT_COLUMNS}, {SESSION_COLUMNS}, h.fence, {HEAD_COLUMNS}"""
 
 VIEW_COLUMNS = {
     TaskView.BASIC: f"{TASK_COLUMNS}, t.labels",
@@ -163,5 +163,6 @@ def task_of(row: asyncpg.Record) -> Task:
         created_at=row["created_at"],
         facts=facts,
         agent_connected=bool(row["agent_connected"]),
+        fence=row["fence"],
         head=head_of(row),
     )

@@ -9,7 +9,12 @@ from uuid import UUID
 import asyncpg
 
 from tasklogs_server.domain.description import Description, NewTask, TaskView
-from tasklogs_server.domain.errors import StoreUnavailable, TaskNameTaken, TaskNotFound
+from tasklogs_server.domain.errors import (
+    SessionSuperseded,
+    StoreUnavailable,
+    TaskNameTaken,
+    TaskNotFound,
+)
 from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.status import BuildTransition, Facts, TaskStatus
@@ -68,6 +73,10 @@ _STORE_DESCRIPTION = "UPDATE tasks SET display_name = $2, labels = $3 WHERE task
 _LOCK_FACTS = f"""
     SELECT {FACT_COLUMNS} FROM tasks t
      WHERE t.task_id = $1 AND t.deleted_at IS NULL FOR UPDATE"""
+
+# Whoever raises the fence locks the task's row first. So this must be a statement of its own, after
+# the one that locks the row: a join in that one could return the fence as it was before the wait.
+_FENCE = "SELECT fence FROM log_heads WHERE task_id = $1"
 
 _STORE_FACTS = """
     UPDATE tasks SET build_number = $2, transition = $3, job_status = $4, lifecycle = $5,
@@ -217,13 +226,16 @@ class TaskStore:
                 )
             return await self._get(connection, task_id, TaskView.FULL)
 
-    async def change_facts(self, task_id: UUID, change: Callable[[Facts], Facts]) -> None:
+    async def change_facts(
+        self, task_id: UUID, change: Callable[[Facts], Facts], *, fence: int | None = None
+    ) -> None:
         """Replace the facts by `change(facts)`, under the lock of the task's row.
 
-        Raises TaskNotFound.
+        `fence`: of the session that reports. Raises SessionSuperseded if it was raised since,
+        TaskNotFound.
         """
         async with self._connections.use() as connection, connection.transaction():
-            await change_facts(connection, task_id, change)
+            await change_facts(connection, task_id, change, fence=fence)
 
     async def token_hash(self, task_id: UUID) -> bytes | None:
         """Return the hash of the agent's token, or None if there is no such task."""
@@ -257,14 +269,19 @@ async def change_facts(
     connection: Connection,
     task_id: UUID,
     change: Callable[[Facts], Facts],
+    *,
+    fence: int | None = None,
 ) -> Facts:
     """Lock the task's row, replace its facts by `change(facts)` and return the new facts.
 
-    Runs in the caller's transaction. Raises TaskNotFound, and what `change` raises.
+    Runs in the caller's transaction. Raises TaskNotFound, SessionSuperseded if the fence is not
+    `fence`, and what `change` raises.
     """
     row = await connection.fetchrow(_LOCK_FACTS, task_id)
     if row is None:
         raise TaskNotFound(str(task_id))
+    if fence is not None and await connection.fetchval(_FENCE, task_id) != fence:
+        raise SessionSuperseded
     current = facts_of(row)
     facts = change(current)
     if facts != current:

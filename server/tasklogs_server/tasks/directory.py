@@ -18,7 +18,7 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.names import TaskRef
-from tasklogs_server.domain.status import Facts, TaskStatus, derive
+from tasklogs_server.domain.status import Facts, TaskStatus
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.store.records import Task
 from tasklogs_server.store.task_lists import ListPosition

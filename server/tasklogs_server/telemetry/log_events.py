@@ -252,6 +252,21 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "The drain is over, and the server has ended all its work. It exits now.",
     ),
     LogEvent(
+        "session.outdated",
+        "info",
+        ("task", "reason"),
+        "The store does not name an agent stream of this server as the task's session any more:"
+        " the task was deleted, its token rotated, a newer build started, another agent connected"
+        " to another server, or the store lost commits. The server ended the stream.",
+    ),
+    LogEvent(
+        "session_audit.failed",
+        "error",
+        ("exception",),
+        "The server could not compare its agent streams with the store. It tries again within"
+        " 5 s. Report a bug.",
+    ),
+    LogEvent(
         "sessions.tick_failed",
         "error",
         ("exception",),

@@ -145,7 +145,7 @@ async def synced(desk: Desk, agent: DeskAgent) -> None:
     """Confirm the stored log by a sync that adds nothing."""
     agent.answers_syncs = True
     task = agent.session.task_id
-    await desk.syncs.sync(task, max_staleness=None, time_left=None)
+    await desk.sync(task)
 
 
 @CODES

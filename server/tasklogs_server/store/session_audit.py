@@ -1,0 +1,80 @@
+"""Which sessions of a process the rows of their tasks no longer name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from tasklogs_server.store.connections import Connection
+
+# One statement for all sessions of a process. It locks nothing, so a locked row delays nothing. It
+# returns only the sessions that are not as their rows say: normally none. The LATERAL joins with
+# OFFSET 0 are look-ups by key, whatever the planner thinks of the length of the arrays.
+_AUDIT = """
+    SELECT held.task_id, held.fence, task.task_id IS NULL OR head.fence IS NULL AS is_deleted,
+           task.session_fence, task.start_build, task.agent_token_hash
+      FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::int[])
+           AS held (task_id, fence, revision, build_number)
+      LEFT JOIN LATERAL (
+        SELECT t.task_id, t.session_fence, t.start_build, t.agent_token_hash
+          FROM tasks t WHERE t.task_id = held.task_id AND t.deleted_at IS NULL
+        OFFSET 0
+      ) task ON true
+      LEFT JOIN LATERAL (
+        SELECT h.fence, h.revision FROM log_heads h WHERE h.task_id = held.task_id
+        OFFSET 0
+      ) head ON true
+     WHERE task.task_id IS NULL
+        OR head.fence IS DISTINCT FROM held.fence
+        OR head.revision < held.revision
+        OR task.start_build > held.build_number"""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSession:
+    """A session as its process knows it. `build_number` None: it follows the latest build."""
+
+    task_id: UUID
+    fence: int
+    revision: int
+    build_number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedTask:
+    """The task of a session that the rows do not name as it is.
+
+    `session_fence` is the fence of the task's last session. If the task is deleted, nothing else is
+    known.
+    """
+
+    task_id: UUID
+    fence: int
+    """The fence of the session that was looked up."""
+    is_deleted: bool
+    session_fence: int | None
+    start_build: int | None
+    token_hash: bytes | None
+
+
+async def audit(connection: Connection, held: Sequence[HeldSession]) -> Sequence[AuditedTask]:
+    """Return the tasks of those sessions that ended elsewhere, or whose revision is not stored."""
+    rows = await connection.fetch(
+        _AUDIT,
+        [one.task_id for one in held],
+        [one.fence for one in held],
+        [one.revision for one in held],
+        [one.build_number for one in held],
+    )
+    return [
+        AuditedTask(
+            row["task_id"],
+            row["fence"],
+            row["is_deleted"],
+            row["session_fence"],
+            row["start_build"],
+            row["agent_token_hash"],
+        )
+        for row in rows
+    ]
