@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from tasklogs_server.domain.errors import StoreUnavailable
+from tasklogs_server.store.errors import is_row_held
 from tasklogs_server.store.log_writes import LogWrites
 from tasklogs_server.store.records import EntryRow
+from tasklogs_server.store.task_transactions import retry_while_held
 
 
 @dataclass(slots=True)
@@ -43,7 +46,7 @@ class WriteBehind:
         return None if confirmed is None else confirmed.at
 
     async def persist(self, task_id: UUID) -> None:
-        """Write the time of one task. No other task's row can delay this."""
+        """Write the time of one task, if its row is free. If not, a later tick writes it."""
         confirmed = self._confirmed.get(task_id)
         if confirmed is not None:
             await self._write({task_id: confirmed})
@@ -59,14 +62,25 @@ class WriteBehind:
             del self._confirmed[task_id]
 
     async def fold(self, task_id: UUID, *, fence: int, revision: int, row: EntryRow) -> None:
-        """Write the tail as one row, if the stored fence and revision are these."""
-        await self._writes.fold(task_id, fence=fence, revision=revision, row=row)
+        """Write the tail as one row, if the stored fence and revision are these.
+
+        If another transaction holds the task's rows, wait up to 2 s. The tail may stay as it is:
+        reads put its parts together.
+        """
+        try:
+            await retry_while_held(
+                lambda: self._writes.fold(task_id, fence=fence, revision=revision, row=row)
+            )
+        except StoreUnavailable as error:
+            if not is_row_held(error):
+                raise
 
     async def _write(self, confirmed: dict[UUID, _Confirmed]) -> None:
         missing = {task_id: one for task_id, one in confirmed.items() if not one.is_persisted}
-        if missing:
-            await self._writes.confirm(
-                [(task_id, one.fence, one.at) for task_id, one in missing.items()]
-            )
-        for one in missing.values():
-            one.is_persisted = True
+        if not missing:
+            return
+        held = await self._writes.confirm(
+            [(task_id, one.fence, one.at) for task_id, one in missing.items()]
+        )
+        for task_id, one in missing.items():
+            one.is_persisted = task_id not in held

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import asyncpg
-import structlog
 
 from tasklogs_server.concurrency.jitter import spread
 from tasklogs_server.domain.errors import (
@@ -29,7 +28,6 @@ from tasklogs_server.store.errors import (
     CORRUPT,
     RETRY_AFTER,
     UNAVAILABLE,
-    concerns_one_task,
     is_connection_lost,
 )
 
@@ -55,8 +53,6 @@ _SESSION_SETTINGS = {
     # Every statement is a look-up by key: one plan fits all arguments, and planning takes longer.
     "plan_cache_mode": "force_generic_plan",
 }
-
-_log = structlog.get_logger(__name__)
 
 _STILL_USABLE_AFTER = (asyncpg.PostgresError, TaskLogsError)
 
@@ -84,8 +80,13 @@ class Connections:
         size: int,
         circuit_breaker: CircuitBreaker | None = None,
         acquire_timeout: timedelta | None = None,
+        lock_timeout: timedelta | None = None,
     ) -> None:
+        """`lock_timeout`: how long a statement waits for a lock of another transaction."""
         self._dsn = dsn
+        self._settings: dict[str, str] = {}
+        if lock_timeout is not None:
+            self._settings["lock_timeout"] = f"{lock_timeout / timedelta(milliseconds=1):.0f}ms"
         self._circuit_breaker = circuit_breaker or CircuitBreaker()
         self._circuit_breaker.on_loss(self._cut)
         self._acquire_timeout_seconds = (
@@ -116,7 +117,7 @@ class Connections:
             async with asyncio.timeout(None) as limit:
                 self._lent[limit] = connection = None
                 try:
-                    connection = self._pop_idle() or await connect(self._dsn)
+                    connection = self._pop_idle() or await connect(self._dsn, **self._settings)
                     self._lent[limit] = connection
                     yield connection
                 except BaseException as error:
@@ -197,31 +198,6 @@ class Connections:
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
-
-
-async def each_or_alone(
-    connections: Connections, statement: str, arguments: Sequence[tuple[object, ...]]
-) -> None:
-    """Run `statement` with each of `arguments` in one transaction. The first argument is a task.
-
-    If Postgres refuses or cannot read the row of one task, the statement runs for each task alone,
-    and failures are logged. Raises StoreUnavailable.
-    """
-    try:
-        async with connections.use() as connection:
-            await connection.executemany(statement, arguments)
-        return
-    except Exception as error:
-        if not concerns_one_task(error):
-            raise
-    for one in arguments:
-        try:
-            async with connections.use() as connection:
-                await connection.execute(statement, *one)
-        except Exception as error:
-            if not concerns_one_task(error):
-                raise
-            _log.error("store.row_refused", task=str(one[0]), error=type(error).__name__)
 
 
 async def _close(connection: Connection) -> None:

@@ -46,9 +46,25 @@ def may_concern_one_block(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresSystemError)
 
 
+def is_row_held(error: BaseException) -> bool:
+    """Whether the statement gave up its wait for a lock of another transaction.
+
+    Nothing was written. `error` is the driver's, or the domain's that was raised from it.
+    """
+    cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
+    return isinstance(cause, asyncpg.LockNotAvailableError)
+
+
+def row_held() -> StoreUnavailable:
+    """Return the error of work that found a lock of another transaction, and did not wait."""
+    error = StoreUnavailable(RETRY_AFTER)
+    error.__cause__ = asyncpg.LockNotAvailableError("another transaction holds the row")
+    return error
+
+
 def concerns_one_task(error: Exception) -> bool:
     """Whether the error of a statement about one task says nothing about other tasks."""
-    if not isinstance(error, StoreUnavailable):
+    if not isinstance(error, StoreUnavailable) or is_row_held(error):
         return True
     return error.__cause__ is not None and may_concern_one_block(error.__cause__)
 

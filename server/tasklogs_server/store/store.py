@@ -15,16 +15,21 @@ from tasklogs_server.store.log_writes import LogWrites
 from tasklogs_server.store.monitor import Monitor, heartbeat, register
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import LeaseTerms
+from tasklogs_server.store.task_transactions import TaskTransactions
 from tasklogs_server.store.tasks import TaskStore
 
-# One for the current batch, one for a fold. Commits do not wait for connections of readers.
-_WRITE_CONNECTIONS = 2
+# For commits of held tasks, folds and confirmed times.
+_ASIDE_CONNECTIONS = 2
+# How long a batch waits for a lock, and how long other work waits on the only connection for it.
+_BATCH_LOCK_TIMEOUT = timedelta(milliseconds=10)
+_SHARED_LOCK_TIMEOUT = timedelta(milliseconds=50)
 
 
 class Store:
-    """The parts of the store, over four sets of connections.
+    """The parts of the store, over five sets of connections.
 
-    One is for commits, one for large commits, one for evictions, one for the rest.
+    One is for commits, one for what must not delay them, one for large commits, one for evictions,
+    one for the rest.
     """
 
     def __init__(
@@ -32,6 +37,7 @@ class Store:
         dsn: str,
         connections: Connections,
         writes: Connections,
+        writes_aside: Connections,
         large_writes: Connections,
         evictions: Connections,
         circuit_breaker: CircuitBreaker,
@@ -40,18 +46,20 @@ class Store:
         self._dsn = dsn
         self._connections = connections
         self._write_connections = writes
+        self._aside_connections = writes_aside
         self._large_write_connections = large_writes
         self._eviction_connections = evictions
         self.circuit_breaker = circuit_breaker
         self._lease_terms = lease_terms
         self.works = True
         """Whether the store worked when the monitor last checked."""
-        self.tasks = TaskStore(connections, lease_terms)
+        transactions = TaskTransactions(connections)
+        self.tasks = TaskStore(connections, transactions, lease_terms)
         self.reads = LogReads(connections, lease_terms)
         self.changes = LogChanges(connections, lease_terms)
-        self.sessions = SessionStore(connections, lease_terms)
+        self.sessions = SessionStore(connections, transactions, lease_terms)
         self.evictions = Evictions(evictions)
-        self.writes = LogWrites(writes, large_writes)
+        self.writes = LogWrites(writes, aside=writes_aside, large=large_writes)
 
     @classmethod
     async def open(
@@ -75,13 +83,35 @@ class Store:
         )
         process_id = uuid.uuid4()
         up_since = await register(connections, process_id)
-        writes = Connections(dsn, size=_WRITE_CONNECTIONS, circuit_breaker=circuit_breaker)
-        # One, so that uploads of large conversations are written one at a time.
-        large_writes = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
-        # One, so that evictions run one at a time and occupy no connection of readers.
-        evictions = Connections(dsn, size=1, circuit_breaker=circuit_breaker)
+        # One for the current batch, and nothing else waits for it or takes it.
+        writes, writes_aside = (
+            Connections(
+                dsn,
+                size=size,
+                circuit_breaker=circuit_breaker,
+                lock_timeout=_BATCH_LOCK_TIMEOUT,
+            )
+            for size in (1, _ASIDE_CONNECTIONS)
+        )
+        # One, so that uploads of large conversations are written one at a time. One, so that
+        # evictions run one at a time and occupy no connection of readers.
+        large_writes, evictions = (
+            Connections(
+                dsn, size=1, circuit_breaker=circuit_breaker, lock_timeout=_SHARED_LOCK_TIMEOUT
+            )
+            for _ in range(2)
+        )
         lease_terms = LeaseTerms(process_id, up_since, lease)
-        return cls(dsn, connections, writes, large_writes, evictions, circuit_breaker, lease_terms)
+        return cls(
+            dsn,
+            connections,
+            writes,
+            writes_aside,
+            large_writes,
+            evictions,
+            circuit_breaker,
+            lease_terms,
+        )
 
     @property
     def connections(self) -> Mapping[str, Connections]:
@@ -108,5 +138,6 @@ class Store:
         """Close all connections."""
         await self._eviction_connections.close()
         await self._large_write_connections.close()
+        await self._aside_connections.close()
         await self._write_connections.close()
         await self._connections.close()

@@ -28,6 +28,7 @@ from tasklogs_server.store.task_rows import (
     facts_of,
     task_of,
 )
+from tasklogs_server.store.task_transactions import TaskTransactions
 
 _INSERT_NAME = "INSERT INTO task_names (owner, name, task_id) VALUES ($1, $2, $3)"
 
@@ -150,8 +151,11 @@ _DELETE_TASK = "DELETE FROM tasks WHERE task_id = $1"
 class TaskStore:
     """The rows of tasks. Every method raises StoreUnavailable if Postgres cannot be reached."""
 
-    def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
+    def __init__(
+        self, connections: Connections, transactions: TaskTransactions, lease_terms: LeaseTerms
+    ) -> None:
         self._connections = connections
+        self._transactions = transactions
         self._lease_terms = lease_terms
 
     async def create(
@@ -179,7 +183,7 @@ class TaskStore:
         raise StoreUnavailable(RETRY_AFTER)
 
     async def _insert(self, task_id: UUID, new: NewTask, agent_token_hash: bytes) -> Task:
-        async with self._connections.use() as connection, connection.transaction():
+        async def insert(connection: Connection) -> Task:
             await connection.execute(_INSERT_NAME, new.owner, new.name, task_id)
             await connection.execute(
                 _CREATE,
@@ -196,6 +200,9 @@ class TaskStore:
             )
             await connection.execute(_CREATE_HEAD, task_id)
             return await self._get(connection, task_id, TaskView.FULL)
+
+        # Another transaction may be about to free or to take the name.
+        return await self._transactions.run((new.owner, new.name), insert)
 
     async def resolve(self, ref: TaskRef) -> UUID:
         """Return the id that a reference names. A UUID without an owner is not looked up.
@@ -246,7 +253,8 @@ class TaskStore:
 
         Return the whole task as this change left it. Raises TaskNotFound, and what `change` raises.
         """
-        async with self._connections.use() as connection, connection.transaction():
+
+        async def update(connection: Connection) -> Task:
             row = await connection.fetchrow(_LOCK_DESCRIPTION, task_id)
             if row is None:
                 raise TaskNotFound(str(task_id))
@@ -261,13 +269,16 @@ class TaskStore:
                 )
             return await self._get(connection, task_id, TaskView.FULL)
 
+        return await self._transactions.run(task_id, update)
+
     async def change_facts(self, task_id: UUID, change: Callable[[Facts], Facts]) -> None:
         """Replace the facts by `change(facts)`, under the lock of the task's row.
 
         Raises TaskNotFound.
         """
-        async with self._connections.use() as connection, connection.transaction():
-            await change_facts(connection, task_id, change)
+        await self._transactions.run(
+            task_id, lambda connection: change_facts(connection, task_id, change)
+        )
 
     async def token_hash(self, task_id: UUID) -> bytes | None:
         """Return the hash of the agent's token, or None if there is no such task."""
@@ -277,17 +288,19 @@ class TaskStore:
 
     async def rotate_token(self, task_id: UUID, agent_token_hash: bytes) -> None:
         """Replace the hash of the agent's token, and raise the fence. Raises TaskNotFound."""
-        async with self._connections.use() as connection:
+
+        async def rotate(connection: Connection) -> None:
             if await connection.fetchval(_ROTATE_TOKEN, task_id, agent_token_hash) is None:
                 raise TaskNotFound(str(task_id))
+
+        await self._transactions.run(task_id, rotate)
 
     async def delete(self, task_id: UUID) -> None:
         """Revoke the token, free the name and end the log; `purge` deletes the rows later.
 
         Raises TaskNotFound.
         """
-        async with self._connections.use() as connection, connection.transaction():
-            await _delete(connection, task_id)
+        await self._transactions.run(task_id, lambda connection: _delete(connection, task_id))
 
     async def to_retire(self, age: timedelta, *, limit: int) -> Sequence[UUID]:
         """Return tasks that have been paused for longer than `age`, the longest first."""
