@@ -130,11 +130,11 @@ class HeldCommits:
                 continue
             if held_seconds >= _LOGGED_AFTER_SECONDS and not held.is_logged:
                 held.is_logged = True
-                _log.warning("commit.held", task=str(held.commit.task_id))
+                _log.warning("commit.delayed", task=str(held.commit.task_id))
             is_in_the_way = self._is_short and held_seconds >= _KEPT_SECONDS
             if is_in_the_way or held_seconds >= _GIVEN_UP_AFTER_SECONDS:
                 _log.warning(
-                    "commit.given_up",
+                    "commit.abandoned",
                     task=str(held.commit.task_id),
                     held_seconds=round(held_seconds, 1),
                 )

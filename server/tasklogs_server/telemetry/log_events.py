@@ -42,7 +42,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " what is missing. Report a bug.",
     ),
     LogEvent(
-        "commit.given_up",
+        "commit.abandoned",
         "warning",
         ("task", "held_seconds"),
         "The server gave up a commit that waited for rows of its task. It had waited for a minute,"
@@ -50,7 +50,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " again and sends what is missing. Find the transaction that holds the rows.",
     ),
     LogEvent(
-        "commit.held",
+        "commit.delayed",
         "warning",
         ("task",),
         "A commit has waited for a second for rows of its task that another transaction holds."
