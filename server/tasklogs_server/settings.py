@@ -331,8 +331,8 @@ class ServerSettings(BaseSettings):
         8,
         ge=1,
         description="Maximum connections to Postgres for reads and for changes of tasks. The server"
-        " opens up to seven more: two for commits, one for large uploads, one for evictions, two to"
-        " delete tasks, one for its monitor.",
+        " opens up to eight more: three for commits, one for large uploads, one for evictions, two"
+        " to delete tasks, one for its monitor.",
     )
     store_wait: Seconds = Field(
         timedelta(seconds=2),

@@ -98,7 +98,7 @@ class Desk:
     ) -> AsyncIterator[Self]:
         """Build the whole package and run the group commit."""
         clock, budget, bus = Clock(), IngestBudget(ingest_bytes), LocalBus()
-        group_commit = GroupCommit(store.writes, bus)
+        group_commit = GroupCommit(store.writes, bus, budget=budget)
         write_behind = WriteBehind(store.writes, store.generations)
         log_limiter = LogLimiter(store.evictions, log_limits)
         resources = SessionResources(

@@ -81,7 +81,7 @@ async def test_a_handshake_that_the_change_overtakes_is_no_session(
 async def test_a_time_that_a_late_sync_confirms_is_dropped(desk: Desk, task: UUID) -> None:
     async with desk.agent(task) as agent:
         session = agent.session
-        syncing = asyncio.create_task(desk.syncs.sync(task, max_staleness=None, time_left=None))
+        syncing = asyncio.create_task(desk.sync(task))
         await agent.until(lambda: bool(agent.syncs))
         session.sync_done(agent.syncs[0])  # the waiting task has not run yet
         desk.store.generations.observe(FORMER)

@@ -225,8 +225,17 @@ async def test_a_report_for_a_build_that_is_not_the_latest_changes_nothing(
 
 
 async def test_handshakes_above_the_bound_wait_and_are_then_refused(
-    store: Store, sql: Connection
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    open_session = store.sessions.open_session
+    is_open, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: object, **kwargs: object) -> object:
+        is_open.set()
+        await go_on.wait()
+        return await open_session(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store.sessions, "open_session", slow)
     tasks = [await new_task(store) for _ in range(3)]
     async with Desk.open(store, handshakes=1, max_wait=SECOND / 2) as desk:
 
@@ -234,15 +243,14 @@ async def test_handshakes_above_the_bound_wait_and_are_then_refused(
             async with desk.agent(task_id):
                 return True
 
-        async with sql.transaction():
-            await sql.execute("SELECT FROM log_heads FOR UPDATE")
-            first = asyncio.create_task(connect(tasks[0]))
-            await until(lambda: waits_for_a_lock(sql))
-            with pytest.raises(LimitExceeded) as refused:
-                await connect(tasks[1])
-            assert refused.value.retry_after is not None
-            in_line = asyncio.create_task(connect(tasks[1]))
-            await asyncio.wait([in_line], timeout=0.02)
+        first = asyncio.create_task(connect(tasks[0]))
+        await is_open.wait()
+        with pytest.raises(LimitExceeded) as refused:
+            await connect(tasks[1])
+        assert refused.value.retry_after is not None
+        in_line = asyncio.create_task(connect(tasks[1]))
+        await asyncio.wait([in_line], timeout=0.02)
+        go_on.set()
         assert await first
         assert await in_line
         assert await connect(tasks[2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID, uuid4
@@ -25,13 +25,15 @@ class Writes:
     def __init__(self) -> None:
         self.confirmed: list[tuple[UUID, int, datetime]] = []
         self.is_away = False
+        self.held: Collection[UUID] = ()
 
     async def confirm(
         self, confirmed: Sequence[tuple[UUID, int, datetime]], *, generation: str
-    ) -> None:
+    ) -> Collection[UUID]:
         if self.is_away:
             raise StoreUnavailable(timedelta(seconds=1))
-        self.confirmed += confirmed
+        self.confirmed += [one for one in confirmed if one[0] not in self.held]
+        return self.held
 
 
 @pytest.fixture
@@ -108,3 +110,18 @@ async def test_a_time_of_a_former_generation_is_neither_kept_nor_written(
     assert (write_behind.confirmed_at(A), writes.confirmed) == (None, [])
     write_behind.confirm(A, "7/00000002", 1, LATER, is_persisted=False)
     assert write_behind.confirmed_at(A) == LATER
+
+
+async def test_a_time_of_a_held_task_is_kept_and_the_others_are_written(
+    write_behind: WriteBehind, writes: Writes
+) -> None:
+    write_behind.confirm(A, "", 1, NOON, is_persisted=False)
+    write_behind.confirm(B, "", 1, NOON, is_persisted=False)
+    writes.held = {A}
+    await write_behind.persist_all(open_tasks=())
+    assert writes.confirmed == [(B, 1, NOON)]
+    assert write_behind.confirmed_at(A) == NOON
+    writes.held = ()
+    await write_behind.persist_all(open_tasks=())
+    assert writes.confirmed == [(B, 1, NOON), (A, 1, NOON)]
+    assert write_behind.confirmed_at(A) is None

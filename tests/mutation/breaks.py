@@ -23,6 +23,7 @@ class Break:
 
 
 _SERVER = "server/tasklogs_server"
+_HELD_ROWS = "tests/system/faults/test_held_rows.py"
 _CLIENTS = "clients/python/tasklogs"
 _ELSEWHERE = "tests/system/faults/test_ended_elsewhere.py"
 
@@ -102,9 +103,10 @@ BREAKS = (
     Break(
         "I3",
         "a commit with an unknown outcome is acknowledged",
-        f"{_SERVER}/ingest/group_commit.py",
+        f"{_SERVER}/ingest/batches.py",
         '            _log.warning("commit.undecided", tasks=len(batch))',
-        "            for writer, commit in batch: writer.committed(commit)\n            return",
+        "            for writer, commit in batch: writer.committed(commit)\n"
+        "            return {one.task_id: Outcome.COMMITTED for _, one in batch}",
         "tests/ingest/test_group_commit.py::"
         "test_nothing_is_acknowledged_while_the_store_is_away_and_later_commits_succeed",
     ),
@@ -127,7 +129,7 @@ BREAKS = (
     Break(
         "I4",
         "a session that lost its fence continues",
-        f"{_SERVER}/ingest/group_commit.py",
+        f"{_SERVER}/ingest/batches.py",
         "                case _:\n",
         "                case Outcome.FENCED:\n"
         "                    writer.committed(commit)\n"
@@ -155,20 +157,20 @@ BREAKS = (
         "I5",
         "the head is written before the entries",
         f"{_SERVER}/store/log_writes.py",
-        "                rows = await connection.fetchmany(",
-        "                await connection.executemany("
+        "            rows = await connection.fetchmany(",
+        "            await connection.executemany("
         "'UPDATE log_heads SET epoch = $2 WHERE task_id = $1',"
         " [(one.task_id, one.head.epoch) for one in ordered])\n"
-        "                rows = await connection.fetchmany(",
+        "            rows = await connection.fetchmany(",
         "tests/store/test_log_writes.py::test_nothing_is_visible_before_the_commit",
     ),
     Break(
         "I5",
         "followers are told of a commit before it is committed",
-        f"{_SERVER}/ingest/group_commit.py",
-        "            outcomes = await self._writes.commit([commit for _, commit in batch])",
-        "            for _, one in batch: self._bus.publish(Moved(one.task_id, one))\n"
-        "            outcomes = await self._writes.commit([commit for _, commit in batch])",
+        f"{_SERVER}/ingest/batches.py",
+        "                outcomes = await self._writes.commit(",
+        "                for _, one in batch: self._bus.publish(Moved(one.task_id, one))\n"
+        "                outcomes = await self._writes.commit(",
         "tests/ingest/test_group_commit.py::test_followers_hear_of_a_commit_only_after_it",
     ),
     Break(
@@ -489,5 +491,72 @@ BREAKS = (
         "change, fence=session.fence)",
         "change)",
         f"{_ELSEWHERE}::test_a_report_of_a_session_that_has_ended_elsewhere_changes_nothing",
+    ),
+    Break(
+        "I11",
+        "commits of a held task stay in the batches",
+        f"{_SERVER}/ingest/group_commit.py",
+        "            else:\n                self._held.add(writer, commit)",
+        "            else:\n                self._again.append((writer, commit)); self._wake.set()",
+        f"{_HELD_ROWS}::test_large_commits_that_are_held_leave_the_batches_to_others",
+    ),
+    Break(
+        "I11",
+        "a batch in which a row is held fails as a whole",
+        f"{_SERVER}/store/log_writes.py",
+        "                if is_row_held(error):\n                    waits_left -= 1",
+        "                if False:\n                    waits_left -= 1",
+        f"{_HELD_ROWS}::test_a_held_row_ends_no_stream_and_delays_only_its_own_task",
+    ),
+    Break(
+        "I11",
+        "a batch waits for any number of locks",
+        f"{_SERVER}/store/log_writes.py",
+        "            if waits_left == 0:",
+        "            if False:",
+        "tests/store/test_log_writes.py::"
+        "test_a_batch_waits_for_few_locks_where_a_whole_table_is_locked",
+    ),
+    Break(
+        "I11",
+        "held sessions keep the bytes that others wait for",
+        f"{_SERVER}/ingest/held_commits.py",
+        "is_in_the_way = self._is_short and",
+        "is_in_the_way = False and",
+        f"{_HELD_ROWS}::test_a_held_session_ends_where_others_wait_for_its_bytes",
+    ),
+    Break(
+        "I11",
+        "confirmed times wait for a held head",
+        f"{_SERVER}/store/log_writes.py",
+        "FOR UPDATE SKIP LOCKED\n    ), written AS (",
+        "FOR UPDATE\n    ), written AS (",
+        f"{_HELD_ROWS}::test_a_held_head_delays_no_other_confirmed_time_and_no_release_of_tails",
+    ),
+    Break(
+        "I11",
+        "callers of a held task wait on the connections of readers",
+        f"{_SERVER}/store/task_transactions.py",
+        "; SET LOCAL lock_timeout = '50ms'",
+        "",
+        f"{_HELD_ROWS}::test_callers_of_a_held_task_leave_the_connections_to_readers",
+    ),
+    Break(
+        "I11",
+        "an agent of a held task keeps its turn",
+        f"{_SERVER}/ingest/sessions.py",
+        "            return await self._shake_hands_uncancelled(task_id, hello)",
+        "            return await retry_while_held("
+        "lambda: self._shake_hands_uncancelled(task_id, hello))",
+        f"{_HELD_ROWS}::test_an_agent_of_a_held_task_gives_its_turn_back",
+    ),
+    Break(
+        "I11",
+        "a loss that Postgres refused once is forgotten",
+        f"{_SERVER}/store/sessions.py",
+        "if one.again_at > now)",
+        "if True)",
+        "tests/store/test_sessions.py::"
+        "test_a_loss_that_was_refused_is_tried_again_less_and_less_often",
     ),
 )

@@ -13,7 +13,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def test_every_rule_has_a_break() -> None:
-    assert {one.rule for one in BREAKS} == {f"I{number}" for number in range(1, 11)}
+    assert {one.rule for one in BREAKS} == {f"I{number}" for number in range(1, 12)}
 
 
 @pytest.mark.parametrize("one", BREAKS, ids=lambda one: f"{one.rule}: {one.what}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 from uuid import UUID
 
 import pytest
 
 from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.store import Store
+from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.log_writes import Outcome
 from tasklogs_server.store.records import Commit, EntryRow
 from tests.store.logs import Connection, Log, entry_row, new_task, waits_for_a_lock
@@ -49,6 +52,65 @@ async def test_a_locked_head_is_skipped_and_the_other_commits_go_on(
     assert outcomes == {log.task_id: Outcome.LOCKED, other.task_id: Outcome.COMMITTED}
     assert await log.contents() == []
     assert await log.write(commits[0]) is Outcome.COMMITTED
+
+
+@dataclass
+class Counted:
+    """Counts how often a batch, or a part of it, was tried."""
+
+    parts: list[int]
+
+    @classmethod
+    def of(cls, store: Store, monkeypatch: pytest.MonkeyPatch) -> Self:
+        counted, commit_part = cls([]), store.writes._commit_part
+
+        async def noted(commits: Sequence[Commit], connections: Connections) -> object:
+            counted.parts.append(len(commits))
+            return await commit_part(commits, connections)
+
+        monkeypatch.setattr(store.writes, "_commit_part", noted)
+        return counted
+
+
+async def many(store: Store) -> Sequence[tuple[Log, Commit]]:
+    logs = [await Log.open(store, await new_task(store)) for _ in range(100)]
+    return [(log, log.commit([b"a"], open_epoch=True)) for log in logs]
+
+
+async def test_a_batch_finds_the_task_whose_row_is_held_in_a_few_waits(
+    store: Store, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = await many(store)
+    counted = Counted.of(store, monkeypatch)
+    held = commits[42][0]
+    async with sql.transaction():
+        await sql.execute(
+            "INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content, type)"
+            " VALUES ($1, 1, 0, 0, 1, '', '', 1)",
+            held.task_id,
+        )
+        outcomes = await store.writes.commit([commit for _, commit in commits])
+        assert {task for task, one in outcomes.items() if one is not Outcome.COMMITTED} == {
+            held.task_id
+        }
+        assert outcomes[held.task_id] is Outcome.LOCKED
+        assert len(counted.parts) <= 1 + 8 * 3
+        # The transaction must not commit.
+        await sql.execute("DELETE FROM log_entries WHERE task_id = $1", held.task_id)
+
+
+async def test_a_batch_waits_for_few_locks_where_a_whole_table_is_locked(
+    store: Store, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = await many(store)
+    counted = Counted.of(store, monkeypatch)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE log_entries IN EXCLUSIVE MODE")
+        outcomes = await store.writes.commit([commit for _, commit in commits])
+    assert set(outcomes.values()) == {Outcome.LOCKED, Outcome.POSTPONED}
+    assert len(counted.parts) <= 20
+    outcomes = await store.writes.commit([commit for _, commit in commits])
+    assert set(outcomes.values()) == {Outcome.COMMITTED}
 
 
 async def test_a_commit_to_a_deleted_task_is_gone(store: Store, log: Log) -> None:
@@ -126,6 +188,12 @@ async def test_the_parts_of_a_withdrawn_tail_are_deleted(log: Log, sql: Connecti
     assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") == 0
 
 
+async def write_when_free(log: Log, commit: Commit) -> Outcome:
+    while (outcome := await log.write(commit)) is Outcome.LOCKED:
+        pass  # each waits for the lock, for a moment
+    return outcome
+
+
 async def test_nothing_is_visible_before_the_commit(
     log: Log, store: Store, sql: Connection
 ) -> None:
@@ -133,7 +201,7 @@ async def test_nothing_is_visible_before_the_commit(
     await log.write(log.commit([b"a"], open_epoch=True))
     async with sql.transaction():
         await sql.execute("LOCK TABLE log_events IN ACCESS EXCLUSIVE MODE")
-        writing = asyncio.create_task(log.write(log.commit([b"b"], open_epoch=True)))
+        writing = asyncio.create_task(write_when_free(log, log.commit([b"b"], open_epoch=True)))
         await until(lambda: waits_for_a_lock(sql))
         page = await log.page()
         assert (page.revision, page.epoch) == (2, 1)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from tasklogs_server.domain.reports import connect_standalone
 from tasklogs_server.domain.status import AgentLifecycle, TaskStatus, derive
@@ -133,6 +134,33 @@ async def test_a_locked_row_is_returned_and_delays_no_other_task(
     assert (await store.tasks.get(held)).agent_connected
     assert await store.sessions.lose_sessions([1, 2]) == set()
     assert not (await store.tasks.get(held)).agent_connected
+
+
+async def test_a_loss_that_was_refused_is_tried_again_less_and_less_often(
+    store: Store, held: UUID, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(store.sessions, "_clock", lambda: now)
+    await sql.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '23514'; END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION refuse()""")
+    tried: list[float] = []
+    with capture_logs() as events:
+        while now < 3600:
+            if await store.sessions.open_serials(9, but_for=[]):
+                await store.sessions.lose_sessions([1])
+                tried.append(now)
+            now += 5
+    assert 5 <= len(tried) <= 30
+    assert tried[1] - tried[0] < tried[-1] - tried[-2] <= 305
+    assert [one["event"] for one in events] == ["store.row_refused"]
+    await sql.execute("DROP TRIGGER refuse ON tasks")
+    now += 305
+    assert await store.sessions.open_serials(9, but_for=[]) == [1]
+    await store.sessions.lose_sessions([1])
+    assert not (await store.tasks.get(held)).agent_connected
+    assert not store.sessions._refused
 
 
 async def test_a_loss_keeps_the_time_of_its_first_mark(

@@ -50,6 +50,7 @@ def state_of(
         sessions=lambda: service.sessions.open_count,
         followers=lambda: service.follows.followers,
         handshakes=lambda: limits.handshakes.wanted,
+        held_commits=lambda: service.group_commit.held_tasks,
         unacknowledged_bytes=lambda: limits.budget.held_bytes,
         untaken_bytes=lambda: calls.responses.held_bytes,
         purge_backlog=lambda: service.purge.backlog,

@@ -60,7 +60,7 @@ def service_of(
     log_limiter = LogLimiter(store.evictions, log_limits)
     resources = SessionResources(
         limits=Limits(settings.window_bytes, settings.append_bytes, MAX_CONTENT_BYTES),
-        group_commit=GroupCommit(store.writes, bus, observer=observer),
+        group_commit=GroupCommit(store.writes, bus, budget=limits.budget, observer=observer),
         budget=limits.budget,
         log_limiter=log_limiter,
         epoch_limiter=EpochLimiter(store.sessions, settings.epochs_per_hour),

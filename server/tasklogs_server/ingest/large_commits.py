@@ -7,9 +7,11 @@ from uuid import UUID
 
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved
-from tasklogs_server.ingest.group_commit import error_of
+from tasklogs_server.ingest.batches import error_of
+from tasklogs_server.store.errors import row_held
 from tasklogs_server.store.log_writes import LogWrites, Outcome
 from tasklogs_server.store.records import Commit
+from tasklogs_server.store.task_transactions import retry_while_held
 from tasklogs_server.telemetry.observer import Observer
 
 
@@ -30,8 +32,15 @@ class LargeCommits:
         whether they are stored.
         """
         with self._observer.committing(tasks=1, size_bytes=size_bytes):
-            outcome = await self._writes.commit_together(task_id, commits)
+            # In the pauses the connection is free for uploads of other tasks.
+            outcome = await retry_while_held(lambda: self._commit(task_id, commits))
         if outcome is not Outcome.COMMITTED:
             raise error_of(outcome, task_id)
         # Without the commits: followers read the store, which has them in pages.
         self._bus.publish(Moved(task_id))
+
+    async def _commit(self, task_id: UUID, commits: Iterable[Commit]) -> Outcome:
+        outcome = await self._writes.commit_together(task_id, commits)
+        if outcome is Outcome.LOCKED:
+            raise row_held()  # and no commit was taken
+        return outcome

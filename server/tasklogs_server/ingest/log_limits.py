@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from uuid import UUID
 
@@ -10,11 +9,13 @@ import structlog
 
 from tasklogs_server.domain.errors import LimitExceeded, LogFull
 from tasklogs_server.domain.limits import Limit
+from tasklogs_server.store.errors import row_held
 from tasklogs_server.store.evictions import EvictionOutcome, Evictions, Holding, LogLimits
 from tasklogs_server.store.records import Evicted
 from tasklogs_server.store.sessions import SessionStore
+from tasklogs_server.store.task_transactions import retry_while_held
 
-_LOCKED_PAUSE_SECONDS = 0.005
+_HELD_WAIT = timedelta(minutes=1)
 # A refused agent sends the same append again when it returns. It should not return often.
 _RETRY_AT_LEAST = timedelta(minutes=1)
 _RETRY_AT_MOST = timedelta(hours=1)
@@ -37,8 +38,14 @@ class LogLimiter:
     async def evict_for(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
         """Evict until `rows` and `bytes_` more fit. Return all that was ever evicted from the log.
 
-        Raises LogFull if the remaining entries are too young, TaskNotFound, StoreUnavailable.
+        While another transaction holds the task's rows, wait up to a minute. Raises LogFull if the
+        remaining entries are too young, TaskNotFound, StoreUnavailable.
         """
+        return await retry_while_held(
+            lambda: self._make_room(task_id, rows, bytes_), wait=_HELD_WAIT
+        )
+
+    async def _make_room(self, task_id: UUID, rows: int, bytes_: int) -> Evicted:
         while True:
             held = await self._evict(task_id, rows, bytes_)
             if self.fits(held.rows + rows, held.bytes + bytes_):
@@ -46,7 +53,7 @@ class LogLimiter:
             if held.outcome is EvictionOutcome.NOTHING:
                 raise await self._full(task_id)
             if held.outcome is EvictionOutcome.LOCKED:
-                await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
+                raise row_held()
 
     async def enforce(self, task_id: UUID) -> None:
         """Evict until the log is within its limits, or until no entry is old enough.

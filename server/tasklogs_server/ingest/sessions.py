@@ -33,11 +33,12 @@ from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.generations import Generations
 from tasklogs_server.store.sessions import SessionStore
+from tasklogs_server.store.task_transactions import retry_while_held
 from tasklogs_server.store.tasks import TaskStore
 
 _RETRY_AFTER = timedelta(seconds=1)
 _TAIL_IDLE = timedelta(seconds=30)
-# If the row of one task is locked, agents of other tasks must still get their turn.
+# If the store is slow for one task, agents of other tasks must still get their turn.
 _HANDSHAKE_SECONDS = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -230,7 +231,12 @@ class Sessions:
 
     async def tick(self) -> None:
         """Write what changed without a commit, and release idle tails. Called every 5 s."""
-        await self._write_all()
+        try:
+            await self._write_all()
+        finally:
+            self._release_tails()
+
+    def _release_tails(self) -> None:
         is_over = sum(one.tail_bytes for one in self._open.values()) > self._tail_bytes
         for session in self._open.values():
             session.release_tail(idle_for=timedelta(0) if is_over else _TAIL_IDLE)
@@ -242,8 +248,9 @@ class Sessions:
     async def _begin(self, task_id: UUID, hello: Hello, token_hash: bytes | None) -> Session:
         if self._draining:
             raise ServerDraining(_RETRY_AFTER)
-        async with self._handshakes.turn():
-            session = await self._shake_hands_uncancelled(task_id, hello)
+        # Without a turn in the pauses: while another transaction holds the task's row, agents of
+        # other tasks get theirs.
+        session = await retry_while_held(lambda: self._in_turn(task_id, hello))
         if session.generation != self._generations.current:
             # The store changed after the handshake. Nothing is awaited between this and _replace.
             self._losses.over(session.serial)
@@ -252,6 +259,10 @@ class Sessions:
         self._replace(session)
         self._bus.publish(Moved(task_id))
         return session
+
+    async def _in_turn(self, task_id: UUID, hello: Hello) -> Session:
+        async with self._handshakes.turn():
+            return await self._shake_hands_uncancelled(task_id, hello)
 
     async def _shake_hands_uncancelled(self, task_id: UUID, hello: Hello) -> Session:
         """Return the session. Its serial is live before the handshake begins.

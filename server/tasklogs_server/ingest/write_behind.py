@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from tasklogs_server.domain.errors import StoreUnavailable
+from tasklogs_server.store.errors import is_row_held
 from tasklogs_server.store.generations import Generations
 from tasklogs_server.store.log_writes import LogWrites
 from tasklogs_server.store.records import EntryRow
+from tasklogs_server.store.task_transactions import retry_while_held
 
 
 @dataclass(slots=True)
@@ -54,7 +57,7 @@ class WriteBehind:
         return None if confirmed is None else confirmed.at
 
     async def persist(self, task_id: UUID) -> None:
-        """Write the time of one task. No other task's row can delay this."""
+        """Write the time of one task, if its row is free. If not, a later tick writes it."""
         confirmed = self._confirmed.get(task_id)
         if confirmed is not None:
             await self._write({task_id: confirmed})
@@ -74,19 +77,27 @@ class WriteBehind:
     ) -> None:
         """Write the tail as one row, if the stored fence and revision are these.
 
-        Raises StoreUnavailable if the store has not this generation.
+        If another transaction holds the task's rows, wait up to 2 s. The tail may stay as it is:
+        reads put its parts together. Raises StoreUnavailable if the store has not this generation.
         """
-        await self._writes.fold(
-            task_id, generation=generation, fence=fence, revision=revision, row=row
-        )
+        try:
+            await retry_while_held(
+                lambda: self._writes.fold(
+                    task_id, generation=generation, fence=fence, revision=revision, row=row
+                )
+            )
+        except StoreUnavailable as error:
+            if not is_row_held(error):
+                raise
 
     async def _write(self, confirmed: dict[UUID, _Confirmed]) -> None:
         missing = {task_id: one for task_id, one in confirmed.items() if not one.is_persisted}
-        if missing:
-            # All are of the generation that is the current one now: others were dropped.
-            await self._writes.confirm(
-                [(task_id, one.fence, one.at) for task_id, one in missing.items()],
-                generation=self._generations.current,
-            )
-        for one in missing.values():
-            one.is_persisted = True
+        if not missing:
+            return
+        # All are of the generation that is the current one now: others were dropped.
+        held = await self._writes.confirm(
+            [(task_id, one.fence, one.at) for task_id, one in missing.items()],
+            generation=self._generations.current,
+        )
+        for task_id, one in missing.items():
+            one.is_persisted = task_id not in held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 
 class IngestBudget:
@@ -13,6 +14,16 @@ class IngestBudget:
         self._limit = limit_bytes
         self._held = 0
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._shortages: list[Callable[[], None]] = []
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a session waits for bytes."""
+        return any(not turn.done() for _, turn in self._waiters)
+
+    def on_shortage(self, notify: Callable[[], None]) -> None:
+        """Call `notify` whenever a session has to wait for bytes."""
+        self._shortages.append(notify)
 
     @property
     def held_bytes(self) -> int:
@@ -26,6 +37,8 @@ class IngestBudget:
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiters.append((size_bytes, turn))
+        for notify in self._shortages:
+            notify()
         try:
             await turn
         except asyncio.CancelledError:

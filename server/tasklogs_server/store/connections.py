@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import asyncpg
-import structlog
 
 from tasklogs_server.concurrency.jitter import spread
 from tasklogs_server.domain.errors import (
@@ -30,7 +29,6 @@ from tasklogs_server.store.errors import (
     CORRUPT,
     RETRY_AFTER,
     UNAVAILABLE,
-    concerns_one_task,
     is_connection_lost,
 )
 from tasklogs_server.store.generations import UNKNOWN, Generations, read_generation
@@ -55,8 +53,6 @@ _SESSION_SETTINGS = {
     # Every statement is a look-up by key: one plan fits all arguments, and planning takes longer.
     "plan_cache_mode": "force_generic_plan",
 }
-
-_log = structlog.get_logger(__name__)
 
 _STILL_USABLE_AFTER = (asyncpg.PostgresError, TaskLogsError)
 
@@ -93,10 +89,14 @@ class Connections:
         circuit_breaker: CircuitBreaker | None = None,
         generations: Generations | None = None,
         acquire_timeout: timedelta | None = None,
+        lock_timeout: timedelta | None = None,
         settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """`lock_timeout`: how long a statement waits for a lock of another transaction."""
         self._dsn = dsn
-        self._settings = settings
+        self._settings = dict(settings)
+        if lock_timeout is not None:
+            self._settings["lock_timeout"] = f"{lock_timeout / timedelta(milliseconds=1):.0f}ms"
         self._circuit_breaker = circuit_breaker or CircuitBreaker()
         self._circuit_breaker.on_loss(self._cut)
         self._generations = generations or Generations()
@@ -243,37 +243,6 @@ class Connections:
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
-
-
-async def each_or_alone(
-    connections: Connections,
-    statement: str,
-    arguments: Sequence[tuple[object, ...]],
-    *,
-    generation: str | None = None,
-) -> None:
-    """Run `statement` with each of `arguments` in one transaction. The first argument is a task.
-
-    `generation`: see Connections.use.
-
-    If Postgres refuses or cannot read the row of one task, the statement runs for each task alone,
-    and failures are logged. Raises StoreUnavailable.
-    """
-    try:
-        async with connections.use(generation=generation) as connection:
-            await connection.executemany(statement, arguments)
-        return
-    except Exception as error:
-        if not concerns_one_task(error):
-            raise
-    for one in arguments:
-        try:
-            async with connections.use(generation=generation) as connection:
-                await connection.execute(statement, *one)
-        except Exception as error:
-            if not concerns_one_task(error):
-                raise
-            _log.error("store.row_refused", task=str(one[0]), error=type(error).__name__)
 
 
 async def _close(connection: Connection) -> None:

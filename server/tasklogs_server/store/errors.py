@@ -55,6 +55,13 @@ def is_row_held(error: BaseException) -> bool:
     return isinstance(cause, asyncpg.LockNotAvailableError)
 
 
+def row_held() -> StoreUnavailable:
+    """Return the error of work that found a lock of another transaction, and did not wait."""
+    error = StoreUnavailable(RETRY_AFTER)
+    error.__cause__ = asyncpg.LockNotAvailableError("another transaction holds the row")
+    return error
+
+
 def concerns_one_task(error: Exception) -> bool:
     """Whether the error of a statement about one task says nothing about other tasks."""
     if not isinstance(error, StoreUnavailable) or is_row_held(error):

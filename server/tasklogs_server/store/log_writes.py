@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
 import structlog
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskLogsError
-from tasklogs_server.store.connections import Connections, each_or_alone
-from tasklogs_server.store.errors import is_connection_lost, may_concern_one_block
+from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.errors import (
+    concerns_one_task,
+    is_connection_lost,
+    is_row_held,
+    may_concern_one_block,
+    row_held,
+)
 from tasklogs_server.store.named_parameters import NamedStatement
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened, TailHead
 from tasklogs_server.store.tail_parts import columns_of
@@ -23,12 +31,20 @@ from tasklogs_server.store.tail_parts import columns_of
 _log = structlog.get_logger(__name__)
 
 
+# A batch in which a row is held is tried again in so many parts, and so are the parts. In all, a
+# batch waits for so many locks: for a fifth of a second, on connections with a time-out of 10 ms.
+_PARTS = 8
+_LOCK_WAITS = 20
+
+
 class Outcome(enum.Enum):
     """The outcome of one task's commit."""
 
     COMMITTED = "committed"
     LOCKED = "locked"
-    """Another transaction has locked the head: the same commit may be tried again."""
+    """Another transaction has locked a row of this task: the same commit may be tried again."""
+    POSTPONED = "postponed"
+    """Not tried, because rows of other tasks of the batch were locked: try it again at once."""
     FENCED = "fenced"
     """A later session has raised the fence."""
     MOVED = "moved"
@@ -45,8 +61,9 @@ class Outcome(enum.Enum):
 
 # One statement per task. The statements of a batch are pipelined. Each statement accesses rows of
 # one task only, and writes nothing if the task's head does not match. SKIP LOCKED: a batch waits
-# for no lock. The inserts join `written`, so nothing is inserted if the compare-and-set failed.
-# Parts are deleted up to the base revision, so the part that this commit adds stays.
+# for no head. It waits for other rows of a task, up to `lock_timeout`: this service locks them only
+# together with the head. The inserts join `written`, so nothing is inserted if the compare-and-set
+# failed. Parts are deleted up to the base revision, so the part that this commit adds stays.
 _COMMIT = NamedStatement("""
 WITH locked AS MATERIALIZED (
     SELECT task_id, fence, generation FROM log_heads
@@ -102,6 +119,14 @@ SELECT :task_id AS task_id,
        END AS outcome
 """)
 
+# Of these heads, those that another transaction has locked. A task that is gone is not one.
+_LOCKED_HEADS = """
+    WITH unlocked AS MATERIALIZED (
+        SELECT task_id FROM log_heads WHERE task_id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED
+    )
+    SELECT task_id FROM log_heads
+     WHERE task_id = ANY ($1::uuid[]) AND task_id NOT IN (SELECT task_id FROM unlocked)"""
+
 # Waits for a batch that has the lock; `lock_timeout` limits the wait.
 _LOCK_HEAD = "SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE"
 # While commits are written together the head is locked, so an agent cannot connect.
@@ -109,25 +134,45 @@ _TOGETHER_SECONDS = 60.0
 
 # The tail becomes one row again. The log does not change, so its revision stays.
 _FOLD = NamedStatement("""
-WITH written AS (
-    UPDATE log_heads SET tail_part_bytes = 0
-     WHERE task_id = :task_id AND fence = :fence AND revision = :revision AND tail_part_bytes > 0
-    RETURNING task_id
+WITH locked AS MATERIALIZED (
+    SELECT task_id FROM log_heads WHERE task_id = :task_id FOR UPDATE SKIP LOCKED
+), written AS (
+    UPDATE log_heads h SET tail_part_bytes = 0
+      FROM locked
+     WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :revision
+       AND h.tail_part_bytes > 0
+    RETURNING h.task_id
 ), whole AS (
     UPDATE log_entries e
        SET revision = :row_revision, head = :head, content = :content,
            committed_at = clock_timestamp()
       FROM written
      WHERE e.task_id = :task_id AND e.epoch = :epoch AND e.ordinal = :ordinal
+), folded AS (
+    DELETE FROM log_tail_parts p USING written
+     WHERE p.task_id = :task_id AND p.revision <= :revision
 )
-DELETE FROM log_tail_parts p USING written WHERE p.task_id = :task_id AND p.revision <= :revision
+SELECT NOT EXISTS (SELECT FROM locked)
+   AND EXISTS (SELECT FROM log_heads WHERE task_id = :task_id)
 """)
 
 # The time of an earlier session may arrive after a later session has raised the fence. It is stored
-# too, unless a later time is stored already.
+# too, unless a later time is stored already. SKIP LOCKED: a head that is held delays no other time.
 _CONFIRM = """
-    UPDATE log_heads SET snapshot_at = greatest(snapshot_at, $3)
-     WHERE task_id = $1 AND fence >= $2"""
+    WITH given AS MATERIALIZED (
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[])
+                      AS g (task_id, fence, confirmed_at)
+    ), unlocked AS MATERIALIZED (
+        SELECT task_id FROM log_heads WHERE task_id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED
+    ), written AS (
+        UPDATE log_heads h SET snapshot_at = greatest(h.snapshot_at, g.confirmed_at)
+          FROM given g JOIN unlocked USING (task_id)
+         WHERE h.task_id = unlocked.task_id AND h.task_id = ANY ($1::uuid[]) AND h.fence >= g.fence
+    )
+    SELECT task_id FROM log_heads
+     WHERE task_id = ANY ($1::uuid[]) AND task_id NOT IN (SELECT task_id FROM unlocked)"""
+# Commits skip the heads that are locked here.
+_CONFIRMED_AT_ONCE = 200
 
 
 class LogWrites:
@@ -137,46 +182,73 @@ class LogWrites:
     executed.
     """
 
-    def __init__(self, connections: Connections, large: Connections) -> None:
-        """`large`: the connections for commits that take long."""
+    def __init__(self, connections: Connections, *, aside: Connections, large: Connections) -> None:
+        """`aside`: for what must not delay the batches. `large`: for commits that take long."""
         self._connections = connections
+        self._aside = aside
         self._large = large
 
-    async def commit(self, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
-        """Write all commits in one transaction; at most one per task.
+    async def commit(
+        self, commits: Sequence[Commit], *, aside: bool = False
+    ) -> Mapping[UUID, Outcome]:
+        """Write all commits in one transaction; at most one per task. `aside`: beside the batches.
 
-        If Postgres refuses a row, or cannot read its block, each commit is tried alone. So a bad
+        If a row is held, the batch is tried again in parts, so that the other commits go on. If
+        Postgres refuses a row, or cannot read its block, each commit is tried alone. So a bad
         commit does not stop the others.
         """
-        try:
-            # Heads are locked in the order of task ids, so that two batches cannot deadlock.
-            ordered = sorted(commits, key=attrgetter("task_id"))
-            async with self._connections.use() as connection:
-                # A writer of a former generation builds on a history that may be lost.
-                current = connection.generation
-                arguments = [_arguments(one) for one in ordered if one.head.generation == current]
-                rows = await connection.fetchmany(_COMMIT.sql, arguments) if arguments else ()
-            outcomes = {one.task_id: Outcome.MOVED for one in commits}
-            outcomes.update((row["task_id"], Outcome(row["outcome"])) for row in rows)
-            return outcomes
-        except (StoreUnavailable, LogCorrupt, asyncpg.PostgresError) as error:
-            if isinstance(error, StoreUnavailable):
-                if error.__cause__ is None or is_connection_lost(error.__cause__):
-                    raise
-                if not may_concern_one_block(error.__cause__):
-                    return {one.task_id: Outcome.UNAVAILABLE for one in commits}
-            if len(commits) == 1:
-                return {commits[0].task_id: _refused(commits[0].task_id, error)}
-        alone: dict[UUID, Outcome] = {}
-        for one in commits:
-            alone.update(await self.commit([one]))
-        return alone
+        connections = self._aside if aside else self._connections
+        outcomes: dict[UUID, Outcome] = {}
+        parts: deque[Sequence[Commit]] = deque([commits])
+        waits_left = _LOCK_WAITS
+        while parts:
+            part = parts.popleft()
+            if waits_left == 0:
+                outcomes.update((one.task_id, Outcome.POSTPONED) for one in part)
+                continue
+            try:
+                outcomes.update(await self._commit_part(part, connections))
+            except (StoreUnavailable, LogCorrupt, asyncpg.PostgresError) as error:
+                if is_row_held(error):
+                    waits_left -= 1
+                    if len(part) == 1:
+                        outcomes[part[0].task_id] = Outcome.LOCKED
+                    else:
+                        # First the parts of this part, so that each batch finds who is held.
+                        parts.extendleft(_parts(part, _PARTS))
+                elif not _may_concern_one_task(error):
+                    outcomes.update((one.task_id, Outcome.UNAVAILABLE) for one in part)
+                elif len(part) == 1:
+                    outcomes[part[0].task_id] = _refused(part[0].task_id, error)
+                else:
+                    parts.extend(_parts(part, len(part)))
+        return outcomes
+
+    async def _commit_part(
+        self, commits: Sequence[Commit], connections: Connections
+    ) -> Mapping[UUID, Outcome]:
+        # Heads are locked in the order of task ids, so that two batches cannot deadlock.
+        ordered = sorted(commits, key=attrgetter("task_id"))
+        async with connections.use() as connection:
+            # A writer of a former generation builds on a history that may be lost.
+            current = connection.generation
+            arguments = [_arguments(one) for one in ordered if one.head.generation == current]
+            rows = await connection.fetchmany(_COMMIT.sql, arguments) if arguments else ()
+        outcomes = {one.task_id: Outcome.MOVED for one in commits}
+        outcomes.update((row["task_id"], Outcome(row["outcome"])) for row in rows)
+        return outcomes
+
+    async def locked_heads(self, task_ids: Sequence[UUID]) -> Collection[UUID]:
+        """Return the tasks whose heads another transaction has locked now. It waits for none."""
+        async with self._aside.use() as connection:
+            return {row["task_id"] for row in await connection.fetch(_LOCKED_HEADS, task_ids)}
 
     async def commit_together(self, task_id: UUID, commits: Iterable[Commit]) -> Outcome:
         """Write all these commits of one task in one transaction, or none.
 
         Each builds on the one before. They are taken from `commits` one by one, so that not all of
         them are in memory. The outcome is that of the first one that is not COMMITTED, if any.
+        LOCKED: the head is held, and none was taken.
         """
         try:
             async with (
@@ -184,7 +256,7 @@ class LogWrites:
                 asyncio.timeout(_TOGETHER_SECONDS),
                 connection.transaction(),
             ):
-                await connection.execute(_LOCK_HEAD, task_id)
+                await _lock_head(connection, task_id)
                 for commit in commits:
                     if commit.head.generation != connection.generation:
                         raise _RolledBack(Outcome.MOVED)
@@ -195,9 +267,9 @@ class LogWrites:
         except _RolledBack as rolled_back:
             return rolled_back.outcome
         except (StoreUnavailable, LogCorrupt, asyncpg.PostgresError) as error:
-            if isinstance(error, StoreUnavailable) and not (
-                error.__cause__ is not None and may_concern_one_block(error.__cause__)
-            ):
+            if is_row_held(error):
+                return Outcome.UNAVAILABLE
+            if not concerns_one_task(error):
                 raise
             return _refused(task_id, error)
         return Outcome.COMMITTED
@@ -207,9 +279,10 @@ class LogWrites:
     ) -> None:
         """Write the tail as one row, `row`, if the stored fence and revision are these.
 
-        Raises StoreUnavailable if the store has not this generation.
+        If another transaction holds the task's rows, raises an error for `is_row_held`. Raises
+        StoreUnavailable if the store has not this generation.
         """
-        async with self._connections.use(generation=generation) as connection:
+        async with self._aside.use(generation=generation) as connection:
             arguments = _FOLD.arguments(
                 {
                     "task_id": task_id,
@@ -222,17 +295,73 @@ class LogWrites:
                     "content": row.content,
                 }
             )
-            await connection.execute(_FOLD.sql, *arguments)
+            is_held = await connection.fetchval(_FOLD.sql, *arguments)
+        if is_held:
+            raise row_held()
 
     async def confirm(
         self, confirmed: Sequence[tuple[UUID, int, datetime]], *, generation: str
-    ) -> None:
+    ) -> Collection[UUID]:
         """Store for each task and fence a time at which the stored log matched the task app.
 
-        If the time of one task cannot be written, this is logged, and the other times are written.
-        Raises StoreUnavailable if the store has not this generation.
+        Returns the tasks whose heads another transaction holds: nothing is stored for these, so
+        the caller tries again. If Postgres refuses the time of one task, this is logged, and the
+        other times are written. Raises StoreUnavailable if the store has not this generation.
         """
-        await each_or_alone(self._connections, _CONFIRM, sorted(confirmed), generation=generation)
+        held: set[UUID] = set()
+        for part in _parts(sorted(confirmed), -(-len(confirmed) // _CONFIRMED_AT_ONCE)):
+            try:
+                held.update(await self._confirm(part, generation))
+            except Exception as error:
+                if not concerns_one_task(error) or is_row_held(error):
+                    raise
+                held.update(await self._confirm_each(part, generation))
+        return held
+
+    async def _confirm(
+        self, part: Sequence[tuple[UUID, int, datetime]], generation: str
+    ) -> Collection[UUID]:
+        async with self._aside.use(generation=generation) as connection:
+            rows = await connection.fetch(_CONFIRM, *map(list, zip(*part, strict=True)))
+        return [row["task_id"] for row in rows]
+
+    async def _confirm_each(
+        self, part: Sequence[tuple[UUID, int, datetime]], generation: str
+    ) -> Collection[UUID]:
+        held: set[UUID] = set()
+        for one in part:
+            try:
+                held.update(await self._confirm([one], generation))
+            except Exception as error:
+                if not concerns_one_task(error) or is_row_held(error):
+                    raise
+                _log.error("store.row_refused", task=str(one[0]), error=type(error).__name__)
+        return held
+
+
+_Part = TypeVar("_Part")
+
+
+def _parts(whole: Sequence[_Part], count: int) -> Sequence[Sequence[_Part]]:
+    """Split into at most `count` parts of about the same size, none of them empty."""
+    size = max(-(-len(whole) // max(count, 1)), 1)
+    return [whole[first : first + size] for first in range(0, len(whole), size)]
+
+
+async def _lock_head(connection: Connection, task_id: UUID) -> None:
+    try:
+        await connection.execute(_LOCK_HEAD, task_id)
+    except asyncpg.LockNotAvailableError:
+        raise _RolledBack(Outcome.LOCKED) from None
+
+
+def _may_concern_one_task(error: Exception) -> bool:
+    """Whether a commit's error may concern one task. Raises it if the connection was lost."""
+    if not isinstance(error, StoreUnavailable):
+        return True
+    if error.__cause__ is None or is_connection_lost(error.__cause__):
+        raise error
+    return may_concern_one_block(error.__cause__)
 
 
 def _names(tail: TailHead) -> list[bytes] | None:

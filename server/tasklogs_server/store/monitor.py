@@ -42,16 +42,28 @@ _HEARTBEAT = """
     ON CONFLICT (process_id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at"""
 
 # Before the row of a process is deleted, its last heartbeat is copied to its sessions. If the
-# process was killed, leases and the retention of paused tasks are counted from that time.
+# process was killed, leases and the retention of paused tasks are counted from that time. SKIP
+# LOCKED: a task whose row is held does not prevent the start. Until a later start can mark it, the
+# row of the process stays.
 _FORGET = """
-    WITH forgotten AS (
-        DELETE FROM processes
+    WITH dead AS MATERIALIZED (
+        SELECT process_id, heartbeat_at FROM processes
          WHERE process_id <> $1 AND heartbeat_at < clock_timestamp() - interval '1 day'
-        RETURNING process_id, heartbeat_at
+           FOR UPDATE SKIP LOCKED
+    ), unlocked AS MATERIALIZED (
+        SELECT t.task_id, d.heartbeat_at
+          FROM tasks t JOIN dead d ON d.process_id = t.session_process
+         WHERE t.session_lost_at IS NULL
+           FOR UPDATE OF t SKIP LOCKED
+    ), lost AS (
+        UPDATE tasks t SET session_lost_at = u.heartbeat_at
+          FROM unlocked u WHERE t.task_id = u.task_id
     )
-    UPDATE tasks t SET session_lost_at = f.heartbeat_at
-      FROM forgotten f
-     WHERE t.session_process = f.process_id AND t.session_lost_at IS NULL"""
+    DELETE FROM processes p USING dead d
+     WHERE p.process_id = d.process_id AND NOT EXISTS (
+        SELECT FROM tasks t
+         WHERE t.session_process = d.process_id AND t.session_lost_at IS NULL
+           AND t.task_id NOT IN (SELECT task_id FROM unlocked))"""
 
 _log = structlog.get_logger(__name__)
 

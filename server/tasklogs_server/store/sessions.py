@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -14,7 +15,7 @@ from tasklogs_server.domain.errors import SessionOpen, TaskNotFound
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.connections import Connection, Connections
-from tasklogs_server.store.errors import concerns_one_task
+from tasklogs_server.store.errors import concerns_one_task, is_row_held
 from tasklogs_server.store.log_reads import read_tail
 from tasklogs_server.store.records import GENERATION_GAP, LogHead
 from tasklogs_server.store.session_audit import AuditedTask, HeldSession, audit
@@ -24,8 +25,12 @@ from tasklogs_server.store.task_rows import (
     LeaseTerms,
     head_of,
 )
+from tasklogs_server.store.task_transactions import TaskTransactions
 from tasklogs_server.store.tasks import change_facts
 from tasklogs_server.wire.entries import encode_head
+
+_REFUSED_PAUSE_SECONDS = 10.0
+_REFUSED_LONGEST_PAUSE_SECONDS = 300.0
 
 _log = structlog.get_logger(__name__)
 
@@ -110,14 +115,26 @@ class Opening:
     last_sealed_id: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """When a loss that Postgres refused is tried again, by the monotonic clock in seconds."""
+
+    again_at: float
+    pause_seconds: float
+
+
 class SessionStore:
     """Reads and writes the rows of sessions."""
 
-    def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
+    def __init__(
+        self, connections: Connections, transactions: TaskTransactions, lease_terms: LeaseTerms
+    ) -> None:
         self._connections = connections
+        self._transactions = transactions
         self._lease_terms = lease_terms
-        self._refused: set[int] = set()
-        """Serials whose rows Postgres refuses to change: they are not tried again."""
+        self._clock: Callable[[], float] = time.monotonic
+        self._refused: dict[int, _Refused] = {}
+        """Serials whose rows Postgres refused to change."""
 
     async def open_session(
         self,
@@ -132,9 +149,11 @@ class SessionStore:
         `serial` names the session in `lose_sessions`: each handshake of this process needs a higher
         one, from 1. `lose_sessions` never finds a session with serial 0. `admit` is called with the
         latest START build, and raises if the session may not begin. `connect` changes a standalone
-        task's facts. Raises TaskNotFound.
+        task's facts. It waits only a moment for rows that another transaction holds, and then
+        raises an error for `is_row_held`. Raises TaskNotFound.
         """
-        async with self._connections.use() as connection, connection.transaction():
+
+        async def open_(connection: Connection) -> Opening:
             row = await connection.fetchrow(_LOCK_TASK, *self._lease_terms, task_id)
             if row is None:
                 raise TaskNotFound(str(task_id))
@@ -152,12 +171,15 @@ class SessionStore:
             )
             return opening
 
+        return await self._transactions.attempt(task_id, open_)
+
     async def open_upload(self, task_id: UUID) -> Opening:
         """Raise the fence for one upload.
 
         Raises SessionOpen if a session is open, TaskNotFound.
         """
-        async with self._connections.use() as connection, connection.transaction():
+
+        async def open_(connection: Connection) -> Opening:
             row = await connection.fetchrow(_LOCK_TASK, *self._lease_terms, task_id)
             if row is None:
                 raise TaskNotFound(str(task_id))
@@ -165,40 +187,54 @@ class SessionStore:
                 raise SessionOpen
             return await self._raise_fence(connection, task_id, standalone=row["standalone"])
 
+        return await self._transactions.run(task_id, open_)
+
     async def open_serials(self, last: int, *, but_for: Collection[int]) -> Sequence[int]:
         """Read which sessions the store records as open in this process.
 
-        Only serials up to `last` and not in `but_for`. Raises StoreUnavailable.
+        Only serials up to `last`, not in `but_for`, and not those whose rows Postgres refused to
+        change a moment ago. Raises StoreUnavailable.
         """
-        excepted = [*but_for, *self._refused]
+        now = self._clock()
+        excepted = [*but_for, *(n for n, one in self._refused.items() if one.again_at > now)]
         async with self._connections.use() as connection:
             rows = await connection.fetch(
                 _OPEN_SERIALS, self._lease_terms.process_id, last, excepted
             )
-        return [row["session_serial"] for row in rows]
+        serials = [row["session_serial"] for row in rows]
+        # A later session holds the task, or the task is gone.
+        for over in self._refused.keys() - {*excepted, *serials}:
+            del self._refused[over]
+        return serials
 
     async def lose_sessions(self, serials: Collection[int]) -> Collection[int]:
         """Record that the streams of these sessions of this process ended. Leases run from now.
 
         Returns the sessions whose rows another transaction has locked. Nothing is recorded for
         these, so the caller tries again. If Postgres refuses to change a row, this is logged once,
-        and the other losses are recorded. Raises StoreUnavailable.
+        the other losses are recorded, and `open_serials` returns it again after a while. Raises
+        StoreUnavailable.
         """
         try:
-            return await self._lose(serials)
+            locked_rows = await self._lose(serials)
         except Exception as error:
-            if not concerns_one_task(error):
+            # Rows that are held are skipped: a lock that is waited for is the table's.
+            if not concerns_one_task(error) or is_row_held(error):
                 raise
+        else:
+            for serial in serials:
+                self._refused.pop(serial, None)
+            return locked_rows
         locked: set[int] = set()
         for serial in serials:
             try:
                 locked.update(await self._lose([serial]))
             except Exception as error:
-                if not concerns_one_task(error):
+                if not concerns_one_task(error) or is_row_held(error):
                     raise
-                self._refused.add(serial)
-                task = str(await self._task_of(serial))
-                _log.error("store.row_refused", task=task, error=type(error).__name__)
+                await self._note_refused(serial, error)
+            else:
+                self._refused.pop(serial, None)
         return locked
 
     async def audit(self, held: Sequence[HeldSession]) -> Sequence[AuditedTask]:
@@ -208,6 +244,16 @@ class SessionStore:
         """
         async with self._connections.use() as connection:
             return await audit(connection, held)
+
+    async def _note_refused(self, serial: int, error: Exception) -> None:
+        before = self._refused.get(serial)
+        pause_seconds = _REFUSED_PAUSE_SECONDS
+        if before is not None:
+            pause_seconds = min(before.pause_seconds * 2, _REFUSED_LONGEST_PAUSE_SECONDS)
+        self._refused[serial] = _Refused(self._clock() + pause_seconds, pause_seconds)
+        if before is None:
+            task = str(await self._task_of(serial))
+            _log.error("store.row_refused", task=task, error=type(error).__name__)
 
     async def _lose(self, serials: Collection[int]) -> Collection[int]:
         async with self._connections.use() as connection:

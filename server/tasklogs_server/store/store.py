@@ -19,22 +19,26 @@ from tasklogs_server.store.purges import Purges
 from tasklogs_server.store.retirements import Retirements
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import LeaseTerms
+from tasklogs_server.store.task_transactions import TaskTransactions
 from tasklogs_server.store.tasks import TaskStore
 
-# One for the current batch, one for a fold. Commits do not wait for connections of readers.
-_WRITE_CONNECTIONS = 2
+# For commits of held tasks, folds and confirmed times.
+_ASIDE_CONNECTIONS = 2
 # One for purges, one for retirements. Neither waits for the other, or occupies a connection of
 # readers. What a crash of Postgres undoes of their work is done again, so their commits do not wait
 # for the disk.
 _CLEANUP_CONNECTIONS = 2
 _CLEANUP_SETTINGS = {"synchronous_commit": "off"}
+# How long a batch waits for a lock, and how long other work waits on the only connection for it.
+_BATCH_LOCK_TIMEOUT = timedelta(milliseconds=10)
+_SHARED_LOCK_TIMEOUT = timedelta(milliseconds=50)
 
 
 class Store:
-    """The parts of the store, over five sets of connections.
+    """The parts of the store, over six sets of connections.
 
-    One is for commits, one for large commits, one for evictions, one for purges and retirements,
-    one for the rest.
+    One is for commits, one for what must not delay them, one for large commits, one for evictions,
+    one for purges and retirements, one for the rest.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Store:
         dsn: str,
         connections: Connections,
         writes: Connections,
+        writes_aside: Connections,
         large_writes: Connections,
         evictions: Connections,
         cleanups: Connections,
@@ -52,6 +57,7 @@ class Store:
         self._dsn = dsn
         self._connections = connections
         self._write_connections = writes
+        self._aside_connections = writes_aside
         self._large_write_connections = large_writes
         self._eviction_connections = evictions
         self._cleanup_connections = cleanups
@@ -60,14 +66,15 @@ class Store:
         self._lease_terms = lease_terms
         self.works = True
         """Whether the store worked when the monitor last checked."""
-        self.tasks = TaskStore(connections, lease_terms)
+        transactions = TaskTransactions(connections)
+        self.tasks = TaskStore(connections, transactions, lease_terms)
         self.reads = LogReads(connections, lease_terms)
         self.changes = LogChanges(connections, lease_terms)
-        self.sessions = SessionStore(connections, lease_terms)
+        self.sessions = SessionStore(connections, transactions, lease_terms)
         self.evictions = Evictions(evictions)
         self.purges = Purges(cleanups)
         self.retirements = Retirements(cleanups, lease_terms)
-        self.writes = LogWrites(writes, large_writes)
+        self.writes = LogWrites(writes, aside=writes_aside, large=large_writes)
 
     @classmethod
     async def open(
@@ -89,17 +96,22 @@ class Store:
         connections = connect(size=read_connections, acquire_timeout=acquire_timeout)
         process_id = uuid.uuid4()
         up_since = await register(connections, process_id)
-        writes = connect(size=_WRITE_CONNECTIONS)
-        # One, so that uploads of large conversations are written one at a time.
-        large_writes = connect(size=1)
-        # One, so that evictions run one at a time and occupy no connection of readers.
-        evictions = connect(size=1)
+        # One for the current batch, and nothing else waits for it or takes it.
+        writes, writes_aside = (
+            connect(size=size, lock_timeout=_BATCH_LOCK_TIMEOUT) for size in (1, _ASIDE_CONNECTIONS)
+        )
+        # One, so that uploads of large conversations are written one at a time. One, so that
+        # evictions run one at a time and occupy no connection of readers.
+        large_writes, evictions = (
+            connect(size=1, lock_timeout=_SHARED_LOCK_TIMEOUT) for _ in range(2)
+        )
         cleanups = connect(size=_CLEANUP_CONNECTIONS, settings=_CLEANUP_SETTINGS)
         lease_terms = LeaseTerms(process_id, up_since, lease)
         return cls(
             dsn,
             connections,
             writes,
+            writes_aside,
             large_writes,
             evictions,
             cleanups,
@@ -140,5 +152,6 @@ class Store:
         await self._cleanup_connections.close()
         await self._eviction_connections.close()
         await self._large_write_connections.close()
+        await self._aside_connections.close()
         await self._write_connections.close()
         await self._connections.close()

@@ -30,6 +30,7 @@ from tasklogs_server.store.task_rows import (
     facts_of,
     task_of,
 )
+from tasklogs_server.store.task_transactions import TaskTransactions
 
 _INSERT_NAME = "INSERT INTO task_names (owner, name, task_id) VALUES ($1, $2, $3)"
 
@@ -113,8 +114,11 @@ MARK_DELETED = """
 class TaskStore:
     """The rows of tasks. Every method raises StoreUnavailable if Postgres cannot be reached."""
 
-    def __init__(self, connections: Connections, lease_terms: LeaseTerms) -> None:
+    def __init__(
+        self, connections: Connections, transactions: TaskTransactions, lease_terms: LeaseTerms
+    ) -> None:
         self._connections = connections
+        self._transactions = transactions
         self._lease_terms = lease_terms
 
     async def create(
@@ -142,7 +146,7 @@ class TaskStore:
         raise StoreUnavailable(RETRY_AFTER)
 
     async def _insert(self, task_id: UUID, new: NewTask, agent_token_hash: bytes) -> Task:
-        async with self._connections.use() as connection, connection.transaction():
+        async def insert(connection: Connection) -> Task:
             await connection.execute(_INSERT_NAME, new.owner, new.name, task_id)
             await connection.execute(
                 _CREATE,
@@ -159,6 +163,9 @@ class TaskStore:
             )
             await connection.execute(_CREATE_HEAD, task_id, connection.generation)
             return await self._get(connection, task_id, TaskView.FULL)
+
+        # Another transaction may be about to free or to take the name.
+        return await self._transactions.run((new.owner, new.name), insert)
 
     async def resolve(self, ref: TaskRef) -> UUID:
         """Return the id that a reference names. A UUID without an owner is not looked up.
@@ -211,7 +218,8 @@ class TaskStore:
 
         Return the whole task as this change left it. Raises TaskNotFound, and what `change` raises.
         """
-        async with self._connections.use() as connection, connection.transaction():
+
+        async def update(connection: Connection) -> Task:
             row = await connection.fetchrow(_LOCK_DESCRIPTION, task_id)
             if row is None:
                 raise TaskNotFound(str(task_id))
@@ -226,6 +234,8 @@ class TaskStore:
                 )
             return await self._get(connection, task_id, TaskView.FULL)
 
+        return await self._transactions.run(task_id, update)
+
     async def change_facts(
         self, task_id: UUID, change: Callable[[Facts], Facts], *, fence: int | None = None
     ) -> None:
@@ -234,8 +244,9 @@ class TaskStore:
         `fence`: of the session that reports. Raises SessionSuperseded if it was raised since,
         TaskNotFound.
         """
-        async with self._connections.use() as connection, connection.transaction():
-            await change_facts(connection, task_id, change, fence=fence)
+        await self._transactions.run(
+            task_id, lambda connection: change_facts(connection, task_id, change, fence=fence)
+        )
 
     async def token_hash(self, task_id: UUID) -> bytes | None:
         """Return the hash of the agent's token, or None if there is no such task."""
@@ -245,18 +256,24 @@ class TaskStore:
 
     async def rotate_token(self, task_id: UUID, agent_token_hash: bytes) -> None:
         """Replace the hash of the agent's token, and raise the fence. Raises TaskNotFound."""
-        async with self._connections.use() as connection:
+
+        async def rotate(connection: Connection) -> None:
             if await connection.fetchval(_ROTATE_TOKEN, task_id, agent_token_hash) is None:
                 raise TaskNotFound(str(task_id))
+
+        await self._transactions.run(task_id, rotate)
 
     async def delete(self, task_id: UUID) -> None:
         """Revoke the token, free the name and end the log; a purge deletes the rows later.
 
         Raises TaskNotFound.
         """
-        async with self._connections.use() as connection:
+
+        async def mark(connection: Connection) -> None:
             if await connection.fetchval(MARK_DELETED, [task_id]) is None:
                 raise TaskNotFound(str(task_id))
+
+        await self._transactions.run(task_id, mark)
 
     async def _get(self, connection: Connection, task_id: UUID, view: TaskView) -> Task:
         row = await connection.fetchrow(_GET[view], *self._lease_terms, task_id)

@@ -74,6 +74,7 @@ def _nothing() -> State:
         sessions=none,
         followers=none,
         handshakes=none,
+        held_commits=none,
         unacknowledged_bytes=none,
         untaken_bytes=none,
         purge_backlog=none,

@@ -32,6 +32,11 @@ class LiveMetrics(Collector):
             state.handshakes(),
         )
         yield _gauge(
+            "tasklogs_held_commits",
+            "Tasks whose commits wait for rows that another transaction holds",
+            state.held_commits(),
+        )
+        yield _gauge(
             "tasklogs_unacknowledged_bytes",
             "Bytes that agents have sent and the server has not committed yet",
             state.unacknowledged_bytes(),

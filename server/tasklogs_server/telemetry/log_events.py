@@ -42,6 +42,21 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " what is missing. Report a bug.",
     ),
     LogEvent(
+        "commit.abandoned",
+        "warning",
+        ("task", "held_seconds"),
+        "The server gave up a commit that waited for rows of its task. It had waited for a minute,"
+        " or other tasks needed its memory. The agent stream of that task ended. The agent connects"
+        " again and sends what is missing. Find the transaction that holds the rows.",
+    ),
+    LogEvent(
+        "commit.delayed",
+        "warning",
+        ("task",),
+        "A commit has waited for a second for rows of its task that another transaction holds."
+        " Other tasks continue. Find that transaction.",
+    ),
+    LogEvent(
         "commit.refused",
         "error",
         ("task", "error"),

@@ -30,6 +30,7 @@ class State:
     sessions: Callable[[], int]
     followers: Callable[[], int]
     handshakes: Callable[[], int]
+    held_commits: Callable[[], int]
     unacknowledged_bytes: Callable[[], int]
     untaken_bytes: Callable[[], int]
     purge_backlog: Callable[[], int]

@@ -28,7 +28,7 @@ _MOST_STEPS = 200
 _HANGS_AFTER_SECONDS = 20
 _TROUBLES: Sequence[Outcome | Exception] = (
     *(Outcome.LOCKED, Outcome.GONE, Outcome.CORRUPT, Outcome.REFUSED, Outcome.UNAVAILABLE),
-    *(StoreUnavailable(_SECOND), ConnectionError("lost"), Outcome.LOCKED),
+    *(StoreUnavailable(_SECOND), ConnectionError("lost"), Outcome.LOCKED, Outcome.POSTPONED),
 )
 
 

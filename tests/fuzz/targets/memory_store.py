@@ -110,7 +110,12 @@ class MemoryStore:
 
     # LogWrites
 
-    async def commit(self, commits: Sequence[Commit]) -> dict[UUID, Outcome]:
+    async def locked_heads(self, _: Sequence[UUID]) -> Collection[UUID]:
+        return ()
+
+    async def commit(
+        self, commits: Sequence[Commit], *, aside: bool = False
+    ) -> dict[UUID, Outcome]:
         await asyncio.sleep(0)
         trouble = self.troubles.popleft() if self.troubles else None
         if isinstance(trouble, Exception):
@@ -133,8 +138,9 @@ class MemoryStore:
             self._rows.head = replace(head, tail=replace(head.tail, part_bytes=0))
             assert self._read() == self.states[-1]
 
-    async def confirm(self, confirmed: Sequence[tuple[UUID, int, datetime]]) -> None:
+    async def confirm(self, confirmed: Sequence[tuple[UUID, int, datetime]]) -> Collection[UUID]:
         await asyncio.sleep(0)
+        return ()
 
     # Evictions
 

@@ -23,7 +23,7 @@ def slow_down(seconds: float) -> None:
         await asyncio.sleep(seconds)
         return await commit(self, commits)
 
-    LogWrites.commit = commit_slowly  # type: ignore[method-assign]
+    LogWrites.commit = commit_slowly  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tests.ingest.desk import HELLO, Desk, entry, grown
 from tests.store.conftest import sql
 from tests.store.logs import Connection, Log, new_task
 from tests.support.fakes.faulty_proxy import FaultyProxy
-from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.system.faults.database_network import database_network
 
 __all__ = ["sql"]
@@ -83,24 +83,24 @@ async def test_a_lost_commit_is_not_acknowledged_and_its_retry_stores_everything
     assert await log_of(scene).contents() == ["before, the marker!"]
 
 
-async def test_a_lost_commit_ends_all_sessions_of_its_batch(scene: Scene, sql: Connection) -> None:
+async def test_a_lost_commit_ends_all_sessions_of_its_batch(scene: Scene) -> None:
     desk, other_task = scene.desk, await new_task(scene.store)
     async with desk.agent(scene.task) as agent, desk.agent(other_task) as other:
-        async with sql.transaction():
-            # Locked heads are retried, and the retry puts them into one batch.
-            await sql.execute("SELECT FROM log_heads FOR UPDATE")
-            await agent.append([entry(0, "the marker")], open_epoch=True)
-            await other.append([entry(0, "beside it")], open_epoch=True)
-            await until(lambda: len(desk.group_commit._locked) == 2)
-            scene.network.cut_at(b"the marker", passes=False)
-            await until(lambda: scene.network.cuts == 1)
+        for one in (agent, other):
+            await one.append([entry(0)], open_epoch=True)
+            await one.all_acked()
+        scene.network.cut_at(b"the marker", passes=False)
+        # These appends wait for nothing, so the commits are in one batch.
+        await agent.append([entry(1, "the marker")])
+        await other.append([entry(1, "beside it")])
         for one in (agent, other):
             await asyncio.wait_for(one.has_ended.wait(), DEADLINE_SECONDS)
             assert isinstance(one.error, SessionLost)
-            assert one.acked == 0
+            assert one.acked == 1
+        assert scene.network.cuts == 1
     for task in (scene.task, other_task):
         async with desk.agent(task) as again:
-            assert again.session.welcome.position.entries == 0
+            assert again.session.welcome.position.entries == 1
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
