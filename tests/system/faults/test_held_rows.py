@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
@@ -232,7 +232,7 @@ def _same(facts: Facts) -> Facts:
     return facts
 
 
-_CALLS = {
+_CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
     "a report": unchanged,
     "an update": lambda store, task: store.tasks.update(task, lambda one: one),
     "a rotation": lambda store, task: store.tasks.rotate_token(task, bytes(32)),

@@ -17,6 +17,7 @@ class Kind(enum.Enum):
     INVENTED = "contents that no task app showed"
     WRONG_ANSWER = "wrong answers"
     FOLLOW_DIFFERS = "follows that differ"
+    DELAYED = "delays by held rows of another task"
     UNSETTLED = "not settled"
     FAULT_FAILED = "faults that could not be injected"
 

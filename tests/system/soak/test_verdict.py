@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.system.soak.checks.held import HELD
 from tests.system.soak.contents import mark
 from tests.system.soak.fault import Part
 from tests.system.soak.finding import Kind
@@ -272,6 +273,20 @@ def test_a_follow_that_differs_from_the_store_is_found(run: SmallRun) -> None:
 def test_a_follow_that_ends_early_is_found(run: SmallRun) -> None:
     run.follow.append({"t": 15.0, "kind": "end", "error": "INTERNAL"})
     assert kinds(run) == {Kind.FOLLOW_DIFFERS}
+
+
+@pytest.mark.parametrize(
+    ("task", "found"), [("local/other", {Kind.DELAYED}), ("local/demo", set())]
+)
+def test_an_ack_that_is_late_while_rows_of_another_task_are_held_is_found(
+    run: SmallRun, task: str, found: set[Kind]
+) -> None:
+    what = f"18.5 s: the head of {task}, entries of local/third"
+    run.faults = [replace(fault(11.5, 30.0, Part.POSTGRES), name=HELD, what=what)]
+    assert kinds(run) == set()
+    run.wire = [one for one in run.wire if (one["kind"], one.get("sequence")) != ("ack", 3)]
+    run.wire = [one for one in run.wire if (one["kind"], one.get("sequence")) != ("ack", 4)]
+    assert kinds(run) == found
 
 
 def test_a_run_that_does_not_settle_is_bad_and_says_why(run: SmallRun) -> None:

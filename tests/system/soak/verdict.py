@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.system.soak.checks import follows, reads, store
+from tests.system.soak.checks import follows, held, reads, store
 from tests.system.soak.figures import Figures, figures_of
 from tests.system.soak.finding import Finding, Kind
 from tests.system.soak.ledger import Ledger
@@ -55,5 +55,6 @@ _CHECKS = (
     reads.order,
     reads.answers,
     follows.follows,
+    held.delayed,
     _ended_well,
 )
