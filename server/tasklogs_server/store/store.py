@@ -23,9 +23,9 @@ from tasklogs_server.store.tasks import TaskStore
 _WRITE_CONNECTIONS = 2
 # One for purges, one for retirements. Neither waits for the other, or occupies a connection of
 # readers. What a crash of Postgres undoes of their work is done again, so their commits do not wait
-# for the disk.
+# for the disk. They skip locked rows: they wait only for a row that was locked an instant before.
 _CLEANUP_CONNECTIONS = 2
-_CLEANUP_SETTINGS = {"synchronous_commit": "off"}
+_CLEANUP_SETTINGS = {"synchronous_commit": "off", "lock_timeout": "50ms"}
 
 
 class Store:
