@@ -559,4 +559,37 @@ BREAKS = (
         "tests/store/test_sessions.py::"
         "test_a_loss_that_was_refused_is_tried_again_less_and_less_often",
     ),
+    Break(
+        "I11",
+        "a purge waits for the row of a locked task",
+        f"{_SERVER}/store/purges.py",
+        "WHERE task_id = $1 AND deleted_at IS NOT NULL FOR UPDATE SKIP LOCKED",
+        "WHERE task_id = $1 AND deleted_at IS NOT NULL FOR UPDATE",
+        "tests/store/test_purges.py::test_a_purge_waits_for_no_lock_of_the_task_itself",
+    ),
+    Break(
+        "I11",
+        "a purge waits for a locked entry",
+        f"{_SERVER}/store/purges.py",
+        "r.xmax <> '0'::xid AS is_touched",
+        "false AS is_touched",
+        "tests/store/test_purges.py::test_a_locked_row_is_left_and_the_others_are_purged",
+    ),
+    Break(
+        "I11",
+        "a retirement waits for a commit",
+        f"{_SERVER}/store/retirements.py",
+        "FOR UPDATE OF t, h, n SKIP LOCKED",
+        "FOR UPDATE OF t, h, n",
+        "tests/store/test_retirements.py::"
+        "test_a_commit_under_way_keeps_the_task_and_nothing_waits_for_it",
+    ),
+    Break(
+        "I11",
+        "tasks of which nothing was purged yet wait for those that have begun",
+        f"{_SERVER}/tasks/purge.py",
+        "if self._new and (self._takes_new or not self._begun):",
+        "if self._new and not self._begun:",
+        "tests/tasks/test_purge.py::test_small_tasks_wait_for_no_large_ones",
+    ),
 )

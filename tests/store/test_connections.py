@@ -35,6 +35,14 @@ async def test_a_connection_is_used_again(connections: Connections) -> None:
     assert await backend(connections) == await backend(connections)
 
 
+async def test_connections_have_the_settings_that_they_are_given(database: str) -> None:
+    connections = Connections(database, size=1, settings={"lock_timeout": "7ms"})
+    async with connections.use() as connection:
+        assert await connection.fetchval("SHOW lock_timeout") == "7ms"
+        assert await connection.fetchval("SHOW application_name") == "tasklogs"
+    await connections.close()
+
+
 async def test_callers_beyond_the_size_wait_their_turn(connections: Connections) -> None:
     async with connections.use(), connections.use():
         third = asyncio.create_task(backend(connections))

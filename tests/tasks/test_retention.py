@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from tasklogs_server.bus.notes import Deleted
 from tasklogs_server.domain.description import NewTask
@@ -158,6 +159,30 @@ async def test_a_task_that_cannot_be_retired_does_not_stop_the_others(
     assert keeper.work.backlog == 2
 
 
+@CODES
+async def test_a_task_that_cannot_be_looked_at_does_not_stop_the_others(
+    keeper: Keeper, store: Store, sql: Connection, code: str
+) -> None:
+    young, due = await paused(store, contents=1), await paused(store, contents=1)
+    await age(sql, young, 2 * WEEK)
+    await age(sql, due, 2 * WEEK)
+    # The look has to note that the task was written to lately.
+    await sql.execute("UPDATE log_entries SET committed_at = now() WHERE task_id = $1", young)
+    await refuse(sql, "UPDATE", "tasks", [young], code)
+    with capture_logs() as logged:
+        for _ in range(2):
+            await keeper.work.retire()
+    assert [await is_there(sql, task) for task in (young, due)] == [True, False]
+    # Set aside: it was not tried again in the second round.
+    refused = [one["task"] for one in logged if one["event"] == "task.not_retired"]
+    assert refused == [str(young)]
+    keeper.now += 60
+    await sql.execute("DROP TRIGGER refuse ON tasks")
+    await keeper.work.retire()
+    assert await is_there(sql, young)
+    assert keeper.work.backlog == 0
+
+
 @pytest.mark.parametrize("table", ["tasks", "log_heads", "task_names"])
 async def test_a_locked_task_delays_no_retirement_of_others_and_is_retired_later(
     keeper: Keeper, store: Store, sql: Connection, database: str, table: str
@@ -187,17 +212,24 @@ async def test_a_log_that_cannot_be_evicted_does_not_stop_the_eviction_of_others
     assert held[2] <= 10
 
 
-async def test_a_locked_entry_does_not_stop_the_eviction_from_other_logs(
-    keeper: Keeper, store: Store, sql: Connection, database: str
+@pytest.mark.parametrize("table", ["log_entries", "log_heads"])
+async def test_a_locked_log_stops_no_eviction_from_others_and_is_tried_again(
+    keeper: Keeper, store: Store, sql: Connection, database: str, table: str
 ) -> None:
     tasks = sorted([await paused(store, contents=30) for _ in range(2)])
     for task in tasks:
         await age(sql, task, DAY)
-    async with locked(database, "log_entries", tasks[0]):
-        await keeper.work.sweep()
-        held = [(await store.tasks.get(task)).head.held_entries for task in tasks]
-    assert held[0] == 30
-    assert held[1] <= 10
+
+    async def held() -> list[int]:
+        return [(await store.tasks.get(task)).head.held_entries for task in tasks]
+
+    async with locked(database, table, tasks[0]):
+        for _ in range(2):
+            await keeper.work.sweep()
+            first, second = await held()
+            assert (first, second <= 10) == (30, True)
+    await keeper.work.sweep()
+    assert max(await held()) <= 10
 
 
 async def test_the_retirement_does_not_wait_for_a_sweep_that_hangs(

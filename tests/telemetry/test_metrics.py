@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 from cryptography import x509
@@ -14,10 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 from tasklogs_server.app import StartupError
 from tasklogs_server.settings import ServerSettings
+from tests.store.logs import ENTRY_COLUMNS, entry_record, entry_row
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.certificates import Authority
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.server import MakeServer, Server
+from tests.tasks.keeper import locked
 
 GET = "/tasklogs.v1.TaskLogs/GetTaskLogs"
 
@@ -121,6 +125,31 @@ async def test_sessions_followers_commits_and_lag_are_shown(make_server: MakeSer
 async def _is_active(server: Server) -> bool:
     task = await server.tasks.GetTask(tasks_pb2.GetTaskRequest(task="local/demo"))
     return task.status == types_pb2.TASK_STATUS_ACTIVE
+
+
+async def test_the_backlog_of_deletions_is_shown(make_server: MakeServer, database: str) -> None:
+    async with make_server(metrics_listen="0") as server:
+        task_id = UUID((await server.create_task("demo")).task.id)
+        sql = await asyncpg.connect(database)
+        await sql.copy_records_to_table(
+            "log_entries",
+            records=[entry_record(task_id, entry_row(1, 0, 2, b"x"))],
+            columns=ENTRY_COLUMNS,
+        )
+        await sql.close()
+
+        async def is_shown(tasks: int) -> bool:
+            seen = await scrape(server)
+            return (
+                seen("tasklogs_purge_backlog_tasks") == tasks
+                and seen("tasklogs_purge_set_aside_tasks") == tasks
+            )
+
+        async with locked(database, "log_entries", task_id):
+            await server.tasks.DeleteTask(tasks_pb2.DeleteTaskRequest(task="local/demo"))
+            await until(lambda: is_shown(1))
+        await until(lambda: is_shown(0))
+        assert (await scrape(server))("tasklogs_retirement_backlog_tasks") == 0
 
 
 async def test_the_lag_includes_the_time_that_the_agent_waited(make_server: MakeServer) -> None:

@@ -55,13 +55,17 @@ class LogLimiter:
             if held.outcome is EvictionOutcome.LOCKED:
                 raise row_held()
 
-    async def enforce(self, task_id: UUID) -> None:
+    async def enforce(self, task_id: UUID) -> bool:
         """Evict until the log is within its limits, or until no entry is old enough.
 
-        Raises TaskNotFound, StoreUnavailable.
+        Return False if it ended before, because another transaction had locked the head. Raises
+        TaskNotFound, StoreUnavailable.
         """
-        while (await self._evict(task_id, 0, 0)).outcome is EvictionOutcome.EVICTED:
-            pass  # each chunk is a transaction of its own, so that others get their turn
+        outcome = EvictionOutcome.EVICTED
+        while outcome is EvictionOutcome.EVICTED:
+            # Each chunk is a transaction of its own, so that others get their turn.
+            outcome = (await self._evict(task_id, 0, 0)).outcome
+        return outcome is not EvictionOutcome.LOCKED
 
     async def _evict(self, task_id: UUID, rows: int, bytes_: int) -> Holding:
         held = await self._evictions.evict(task_id, self._limits, rows=rows, bytes_=bytes_)

@@ -26,7 +26,7 @@ from tasklogs_server.store.tasks import TaskStore
 _ASIDE_CONNECTIONS = 2
 # One for purges, one for retirements. Neither waits for the other, or occupies a connection of
 # readers. What a crash of Postgres undoes of their work is done again, so their commits do not wait
-# for the disk.
+# for the disk. They skip locked rows: they wait only for a row that was locked an instant before.
 _CLEANUP_CONNECTIONS = 2
 _CLEANUP_SETTINGS = {"synchronous_commit": "off"}
 # How long a batch waits for a lock, and how long other work waits on the only connection for it.
@@ -105,7 +105,11 @@ class Store:
         large_writes, evictions = (
             connect(size=1, lock_timeout=_SHARED_LOCK_TIMEOUT) for _ in range(2)
         )
-        cleanups = connect(size=_CLEANUP_CONNECTIONS, settings=_CLEANUP_SETTINGS)
+        cleanups = connect(
+            size=_CLEANUP_CONNECTIONS,
+            lock_timeout=_SHARED_LOCK_TIMEOUT,
+            settings=_CLEANUP_SETTINGS,
+        )
         lease_terms = LeaseTerms(process_id, up_since, lease)
         return cls(
             dsn,

@@ -268,18 +268,18 @@ class TaskStore:
 
         Raises TaskNotFound.
         """
-
-        async def mark(connection: Connection) -> None:
-            if await connection.fetchval(MARK_DELETED, [task_id]) is None:
-                raise TaskNotFound(str(task_id))
-
-        await self._transactions.run(task_id, mark)
+        await self._transactions.run(task_id, lambda connection: _delete(connection, task_id))
 
     async def _get(self, connection: Connection, task_id: UUID, view: TaskView) -> Task:
         row = await connection.fetchrow(_GET[view], *self._lease_terms, task_id)
         if row is None:
             raise TaskNotFound(str(task_id))
         return task_of(row)
+
+
+async def _delete(connection: Connection, task_id: UUID) -> None:
+    if await connection.fetchval(MARK_DELETED, [task_id]) is None:
+        raise TaskNotFound(str(task_id))
 
 
 async def change_facts(

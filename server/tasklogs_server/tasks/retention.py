@@ -30,6 +30,7 @@ _LOOK_TASKS = 200
 _RETIRE_TASKS = 20
 # After each piece of work, the retirement rests as long as the work took.
 _REST_FOR_WORK = 1.0
+_MAX_LOCKED = 1_000
 _LOCKED_FOR_LONG_SECONDS = 64.0
 
 _log = structlog.get_logger(__name__)
@@ -60,6 +61,8 @@ class Retention:
         self._period = period
         self._clock = clock
         self._swept_at: float | None = None
+        self._locked: list[UUID] = []
+        """Logs that a sweep could not check, because another transaction had locked them."""
         self._set_aside: SetAside[UUID] = SetAside(clock)
         self.backlog = 0
         """How many tasks the retirement has to look at. Counted before and after each round."""
@@ -74,11 +77,22 @@ class Retention:
             group.create_task(_repeat("retire", lambda: self.retire()))
 
     async def sweep(self) -> None:
-        """Once an hour, check all logs and evict what is above the limits."""
+        """Once an hour, check all logs and evict what is above the limits.
+
+        Until then, try again with logs that another transaction had locked.
+        """
         now = self._clock()
         if self._swept_at is not None and now - self._swept_at < _SWEEP_EVERY_SECONDS:
+            locked, self._locked = self._locked, []
+            for task_id in locked:
+                await self._keep_limits(task_id)
             return
-        await self._keep_limits()
+        self._locked = []
+        after: UUID | None = UUID(int=0)
+        while after is not None:
+            past, after = await self._evictions.past_limits(self._limits, after=after)
+            for task_id in past:
+                await self._keep_limits(task_id)
         self._swept_at = now
 
     async def retire(self) -> None:
@@ -155,19 +169,21 @@ class Retention:
     async def _rest_since(self, began: float) -> None:
         await asyncio.sleep(_REST_FOR_WORK * (self._clock() - began))
 
-    async def _keep_limits(self) -> None:
-        after: UUID | None = UUID(int=0)
-        while after is not None:
-            past, after = await self._evictions.past_limits(self._limits, after=after)
-            for task_id in past:
-                try:
-                    await self._log_limiter.enforce(task_id)
-                except TaskNotFound:
-                    continue  # the task was deleted meanwhile
-                except Exception as error:  # one task's rows are bad: continue with the others
-                    if not concerns_one_task(error):
-                        raise
-                    _log.error("log.not_evicted", task=str(task_id), error=type(error).__name__)
+    async def _keep_limits(self, task_id: UUID) -> None:
+        is_done = True
+        try:
+            is_done = await self._log_limiter.enforce(task_id)
+        except TaskNotFound:
+            pass  # the task was deleted meanwhile
+        except Exception as error:  # one task's rows are bad: continue with the others
+            if not concerns_one_task(error):
+                raise
+            is_done = not is_row_held(error)
+            if is_done:
+                _log.error("log.not_evicted", task=str(task_id), error=type(error).__name__)
+        # Beyond the limit, the next sweep finds it.
+        if not is_done and len(self._locked) < _MAX_LOCKED:
+            self._locked.append(task_id)
 
 
 async def _repeat(name: str, work: Callable[[], Awaitable[None]]) -> None:
