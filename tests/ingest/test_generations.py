@@ -60,6 +60,21 @@ async def test_all_sessions_end_and_the_next_ones_start_again_from_welcome(
     assert (head.entries, head.revision, head.lost_after) == (2, 3 + GENERATION_GAP, (2,))
 
 
+async def test_a_session_is_not_superseded_by_one_of_the_lost_history_that_is_still_leaving(
+    desk: Desk, task: UUID, sql: Connection
+) -> None:
+    for _ in range(3):
+        async with desk.agent(task):
+            pass
+    async with desk.agent(task) as leaving:
+        await sql.execute("UPDATE log_heads SET generation = $1, fence = 1", FORMER)
+        change(desk.store)
+        async with desk.agent(task) as again:
+            assert again.session.fence > leaving.session.fence
+            await again.append([entry(0)], open_epoch=True)
+            await again.all_acked()
+
+
 async def test_a_handshake_that_the_change_overtakes_is_no_session(
     desk: Desk, task: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:

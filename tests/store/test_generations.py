@@ -204,6 +204,7 @@ async def test_the_first_writer_of_a_generation_jumps_the_revision_and_later_one
         again = await Log.open(log.store, log.task_id)
         assert again.head.revision == 3 + GENERATION_GAP
         assert again.head.lost_after == (3,)
+        assert again.fence > log.fence + GENERATION_GAP - 1
     assert await again.write(again.commit([b"c"])) is Outcome.COMMITTED
     await other_history(sql)
     third = await Log.open(log.store, log.task_id)

@@ -40,13 +40,15 @@ _LOCK_TASK = f"""
       FROM tasks t
      WHERE t.task_id = $4 AND t.deleted_at IS NULL FOR UPDATE"""
 
-# A log whose last writer knew another generation may lack changes that were acknowledged. So its
-# revision jumps, which leaves their revisions unused, and `lost_after` gets the gap. Gaps below the
-# last evicted revision are dropped: a cursor there has expired anyway. A gap has 8 bytes, and each
-# change of the generation adds one at most. If there are ever more than 1,000, the oldest go.
+# A log whose last writer knew another generation may lack changes that were acknowledged, and
+# fences that were given out. So both numbers jump, which leaves the lost ones unused, and
+# `lost_after` gets the gap. Gaps below the last evicted revision are dropped: a cursor there has
+# expired anyway. A gap has 8 bytes, and each change of the generation adds one at most. If there
+# are ever more than 1,000, the oldest go.
 _RAISE_FENCE = f"""
     UPDATE log_heads h
-       SET fence = fence + 1, generation = $2,
+       SET fence = fence + CASE WHEN generation = $2 THEN 1 ELSE {GENERATION_GAP} END,
+           generation = $2,
            revision = CASE WHEN generation = $2 THEN revision ELSE revision + {GENERATION_GAP} END,
            lost_after = CASE WHEN generation = $2 THEN lost_after ELSE ARRAY(
                SELECT kept.last
