@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -144,7 +145,7 @@ async def test_a_held_session_ends_where_others_wait_for_its_bytes(
         async with holding(sql, "SELECT FROM log_heads WHERE task_id = ANY ($1) FOR UPDATE", tasks):
             for agent in (first, second):
                 await agent.append([entry(1, "x" * mib)])
-                await until(lambda agent=agent: desk.group_commit._held.has(agent.session))
+                await until(partial(desk.group_commit._held.has, agent.session))
                 await agent.append([entry(2, "x" * (mib // 2))])
             for agent in (other, later):
                 await asyncio.wait_for(agent.append([entry(1, "x" * mib)]), DEADLINE_SECONDS)
