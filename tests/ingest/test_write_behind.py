@@ -46,13 +46,13 @@ async def test_a_time_is_written_once(write_behind: WriteBehind, writes: Writes)
     for _ in range(2):
         await write_behind.persist_all(open_tasks={A})
     assert writes.confirmed == [(A, 1, NOON)]
-    assert write_behind.confirmed_at(A) == NOON
+    assert write_behind.confirmed_at(A, 0) == NOON
 
 
 async def test_an_earlier_time_changes_nothing(write_behind: WriteBehind, writes: Writes) -> None:
     write_behind.confirm(A, 1, LATER, is_persisted=False)
     write_behind.confirm(A, 2, NOON, is_persisted=True)
-    assert write_behind.confirmed_at(A) == LATER
+    assert write_behind.confirmed_at(A, 0) == LATER
     await write_behind.persist_all(open_tasks={A})
     assert writes.confirmed == [(A, 1, LATER)]
 
@@ -81,8 +81,19 @@ async def test_a_time_that_could_not_be_written_is_kept_even_without_a_session(
     writes.is_away = True
     with pytest.raises(StoreUnavailable):
         await write_behind.persist_all(open_tasks=())
-    assert write_behind.confirmed_at(A) == NOON
+    assert write_behind.confirmed_at(A, 0) == NOON
     writes.is_away = False
     await write_behind.persist_all(open_tasks=())
     assert writes.confirmed == [(A, 1, NOON)]
-    assert write_behind.confirmed_at(A) is None
+    assert write_behind.confirmed_at(A, 0) is None
+
+
+async def test_a_time_is_not_said_of_a_store_that_is_behind_it(
+    write_behind: WriteBehind, writes: Writes
+) -> None:
+    write_behind.confirm(A, 1, NOON, is_persisted=False, revision=7)
+    assert write_behind.confirmed_at(A, 7) == NOON
+    assert write_behind.confirmed_at(A, 6) is None
+    write_behind.forget(A)
+    await write_behind.persist_all(open_tasks={A})
+    assert writes.confirmed == []

@@ -211,7 +211,7 @@ class Session:
             self.outbox.forget_sync(under_way.id)
         synced = Synced(began_at, self.fence, self.revision, self.hello.build_number)
         self.syncs.completed(synced, began)
-        self._resources.write_behind.confirm(self.task_id, self.fence, began_at, is_persisted=False)
+        self._confirm(began_at, is_persisted=False)
         return synced
 
     def sync_done(self, sync_id: int) -> None:
@@ -273,9 +273,7 @@ class Session:
             return
         self.revision = commit.head.revision
         if commit.head.snapshot_at is not None:
-            self._resources.write_behind.confirm(
-                self.task_id, self.fence, commit.head.snapshot_at, is_persisted=True
-            )
+            self._confirm(commit.head.snapshot_at, is_persisted=True)
         seen_at = self._acknowledge()
         if seen_at is not None:
             self._resources.observer.stored(self._resources.monotonic() - seen_at)
@@ -289,6 +287,11 @@ class Session:
     def undecided(self) -> None:
         """End the session: it is unknown whether the commit is durable."""
         self.lost(SessionLost())
+
+    def _confirm(self, at: datetime, *, is_persisted: bool) -> None:
+        self._resources.write_behind.confirm(
+            self.task_id, self.fence, at, is_persisted=is_persisted, revision=self.revision
+        )
 
     def _acknowledge(self) -> float | None:
         window = self._window
