@@ -116,12 +116,15 @@ class ServerSettings(BaseSettings):
     agent_wait: Seconds = Field(
         timedelta(seconds=3),
         description="How long a live read waits for the task's agent to connect. After that, the"
-        " server refuses the read (AGENT_UNREACHABLE).",
+        " server refuses the read (AGENT_UNREACHABLE). If the agent comes and goes, all waits of"
+        " one read count together.",
     )
     sync_timeout: Seconds = Field(
         timedelta(seconds=10),
         description="How long a live read waits for the agent to bring the log up to date. After"
-        " that, the server refuses the read (TASK_APP_ERROR).",
+        " that, the server refuses the read (TASK_APP_ERROR). If the agent comes and goes, all"
+        " syncs of one read count together. So a read takes at most TASKLOGS_AGENT_WAIT and"
+        " TASKLOGS_SYNC_TIMEOUT together, and never longer than its caller's deadline.",
     )
     lease: Seconds = Field(
         timedelta(seconds=30),

@@ -50,7 +50,7 @@ async def test_all_sessions_end_and_the_next_ones_start_again_from_welcome(
         with pytest.raises(AgentUnreachable):
             await syncing
         assert desk.sessions.find(task) is None
-        assert desk.write_behind.confirmed_at(task) is None
+        assert desk.write_behind.confirmed_at(task, 0) is None
     async with desk.agent(task) as again:
         welcome = again.session.welcome
         assert (welcome.position.entries, welcome.revision) == (1, 2 + GENERATION_GAP)
@@ -102,7 +102,7 @@ async def test_a_time_that_a_late_sync_confirms_is_dropped(desk: Desk, task: UUI
         desk.store.generations.observe(FORMER)
         await asyncio.wait([syncing])
         assert isinstance(syncing.exception(), AgentUnreachable | None)
-        assert desk.write_behind.confirmed_at(task) is None
+        assert desk.write_behind.confirmed_at(task, 0) is None
 
 
 def opened_before(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,7 +285,7 @@ async def test_a_sync_is_done_when_the_appends_before_its_answer_are_committed(
             assert not syncing.done()
         assert (await syncing).began_at == began_at
         assert await contents(desk.store, task) == ["a"]
-        assert desk.write_behind.confirmed_at(task) == began_at
+        assert desk.write_behind.confirmed_at(task, 100) == began_at
 
 
 async def test_a_sync_with_nothing_new_is_done_at_once(desk: Desk, task: UUID) -> None:
@@ -305,7 +305,7 @@ async def test_a_sync_that_fails_has_the_agents_reason(desk: Desk, task: UUID) -
         with pytest.raises(TaskAppFailed) as failed:
             await syncing
         assert failed.value.reason == "HTTP 500"
-        assert desk.write_behind.confirmed_at(task) is None
+        assert desk.write_behind.confirmed_at(task, 100) is None
 
 
 async def test_a_sync_without_an_answer_fails_in_time_and_is_forgotten(

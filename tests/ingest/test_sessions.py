@@ -321,7 +321,7 @@ async def test_a_confirmed_time_never_moves_back_when_another_session_connects(
 ) -> None:
     async def time() -> object:
         known = (
-            desk.write_behind.confirmed_at(task),
+            desk.write_behind.confirmed_at(task, 100),
             (await desk.store.tasks.get(task)).head.snapshot_at,
         )
         return max((one for one in known if one is not None), default=None)
@@ -338,7 +338,7 @@ async def test_a_confirmed_time_never_moves_back_when_another_session_connects(
             assert await time() == later
     await desk.sessions.tick()
     assert await time() == later
-    assert desk.write_behind.confirmed_at(task) is None
+    assert desk.write_behind.confirmed_at(task, 100) is None
 
 
 async def test_a_loss_while_the_store_is_away_is_marked_when_it_is_back(

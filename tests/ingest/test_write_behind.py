@@ -56,13 +56,13 @@ async def test_a_time_is_written_once(write_behind: WriteBehind, writes: Writes)
     for _ in range(2):
         await write_behind.persist_all(open_tasks={A})
     assert writes.confirmed == [(A, 1, NOON)]
-    assert write_behind.confirmed_at(A) == NOON
+    assert write_behind.confirmed_at(A, 0) == NOON
 
 
 async def test_an_earlier_time_changes_nothing(write_behind: WriteBehind, writes: Writes) -> None:
     write_behind.confirm(A, "", 1, LATER, is_persisted=False)
     write_behind.confirm(A, "", 2, NOON, is_persisted=True)
-    assert write_behind.confirmed_at(A) == LATER
+    assert write_behind.confirmed_at(A, 0) == LATER
     await write_behind.persist_all(open_tasks={A})
     assert writes.confirmed == [(A, 1, LATER)]
 
@@ -91,11 +91,11 @@ async def test_a_time_that_could_not_be_written_is_kept_even_without_a_session(
     writes.is_away = True
     with pytest.raises(StoreUnavailable):
         await write_behind.persist_all(open_tasks=())
-    assert write_behind.confirmed_at(A) == NOON
+    assert write_behind.confirmed_at(A, 0) == NOON
     writes.is_away = False
     await write_behind.persist_all(open_tasks=())
     assert writes.confirmed == [(A, 1, NOON)]
-    assert write_behind.confirmed_at(A) is None
+    assert write_behind.confirmed_at(A, 0) is None
 
 
 async def test_a_time_of_a_former_generation_is_neither_kept_nor_written(
@@ -104,12 +104,12 @@ async def test_a_time_of_a_former_generation_is_neither_kept_nor_written(
     generations.observe("7/00000001")
     write_behind.confirm(A, "7/00000001", 1, NOON, is_persisted=False)
     generations.observe("7/00000002")
-    assert write_behind.confirmed_at(A) is None
+    assert write_behind.confirmed_at(A, 0) is None
     write_behind.confirm(A, "7/00000001", 1, NOON, is_persisted=False)  # its sync ended late
     await write_behind.persist_all(open_tasks={A})
-    assert (write_behind.confirmed_at(A), writes.confirmed) == (None, [])
+    assert (write_behind.confirmed_at(A, 0), writes.confirmed) == (None, [])
     write_behind.confirm(A, "7/00000002", 1, LATER, is_persisted=False)
-    assert write_behind.confirmed_at(A) == LATER
+    assert write_behind.confirmed_at(A, 0) == LATER
 
 
 async def test_a_time_of_a_held_task_is_kept_and_the_others_are_written(
@@ -120,8 +120,19 @@ async def test_a_time_of_a_held_task_is_kept_and_the_others_are_written(
     writes.held = {A}
     await write_behind.persist_all(open_tasks=())
     assert writes.confirmed == [(B, 1, NOON)]
-    assert write_behind.confirmed_at(A) == NOON
+    assert write_behind.confirmed_at(A, 0) == NOON
     writes.held = ()
     await write_behind.persist_all(open_tasks=())
     assert writes.confirmed == [(B, 1, NOON), (A, 1, NOON)]
-    assert write_behind.confirmed_at(A) is None
+    assert write_behind.confirmed_at(A, 0) is None
+
+
+async def test_a_time_is_not_said_of_a_store_that_is_behind_it(
+    write_behind: WriteBehind, writes: Writes
+) -> None:
+    write_behind.confirm(A, "", 1, NOON, is_persisted=False, revision=7)
+    assert write_behind.confirmed_at(A, 7) == NOON
+    assert write_behind.confirmed_at(A, 6) is None
+    write_behind.forget(A)
+    await write_behind.persist_all(open_tasks={A})
+    assert writes.confirmed == []

@@ -291,7 +291,12 @@ class Session:
 
     def _confirm(self, at: datetime, *, is_persisted: bool) -> None:
         self._resources.write_behind.confirm(
-            self.task_id, self.generation, self.fence, at, is_persisted=is_persisted
+            self.task_id,
+            self.generation,
+            self.fence,
+            at,
+            is_persisted=is_persisted,
+            revision=self.revision,
         )
 
     def _acknowledge(self) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from uuid import UUID
 
 import structlog
 
@@ -33,16 +34,21 @@ _log = structlog.get_logger(__name__)
 
 
 class SessionAudit:
-    """Compares sessions with the rows of their tasks. `open_sessions` returns all of them."""
+    """Compares sessions with the rows of their tasks.
+
+    `open_sessions` returns all of them. `forget` drops what is to be written for a task.
+    """
 
     def __init__(
         self,
         store: SessionStore,
         open_sessions: Callable[[], Iterable[Session]],
+        forget: Callable[[UUID], None],
         circuit_breaker: CircuitBreaker,
     ) -> None:
         self._store = store
         self._open_sessions = open_sessions
+        self._forget = forget
         self._due = asyncio.Event()
         circuit_breaker.on_return(self._due.set)
 
@@ -81,6 +87,8 @@ class SessionAudit:
                     reason=type(error).__name__,
                 )
                 session.end(error)
+            if task.is_behind:
+                self._forget(task.task_id)
 
 
 def _reason(session: Session, task: AuditedTask) -> TaskLogsError:

@@ -75,7 +75,9 @@ class Sessions:
         self._open: dict[UUID, Session] = {}
         self._waiters = SessionWaiters()
         self._losses = Losses(store)
-        self._audit = SessionAudit(store, self._open.values, self._circuit_breaker)
+        self._audit = SessionAudit(
+            store, self._open.values, resources.write_behind.forget, self._circuit_breaker
+        )
         self._draining = False
 
     @property

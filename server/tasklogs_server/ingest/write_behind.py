@@ -22,6 +22,8 @@ class _Confirmed:
     fence: int
     at: datetime
     is_persisted: bool
+    revision: int
+    """The log's revision at that time: a store below it was not what matched."""
 
 
 class WriteBehind:
@@ -39,22 +41,38 @@ class WriteBehind:
         generations.on_change(lambda: self._confirmed.clear())
 
     def confirm(
-        self, task_id: UUID, generation: str, fence: int, at: datetime, *, is_persisted: bool
+        self,
+        task_id: UUID,
+        generation: str,
+        fence: int,
+        at: datetime,
+        *,
+        is_persisted: bool,
+        revision: int = 0,
     ) -> None:
         """Note that the stored log matched the task app at `at`, if no later time is known.
 
-        A time of a former generation is dropped.
+        `revision` is that of the stored log then. A time of a former generation is dropped.
         """
         if generation != self._generations.current:
             return
         known = self._confirmed.get(task_id)
         if known is None or known.at < at:
-            self._confirmed[task_id] = _Confirmed(fence, at, is_persisted)
+            self._confirmed[task_id] = _Confirmed(fence, at, is_persisted, revision)
 
-    def confirmed_at(self, task_id: UUID) -> datetime | None:
-        """Return the latest time that this process knows, whether or not it is written."""
+    def forget(self, task_id: UUID) -> None:
+        """Write nothing for this task: its store lost what was confirmed."""
+        self._confirmed.pop(task_id, None)
+
+    def confirmed_at(self, task_id: UUID, stored_revision: int) -> datetime | None:
+        """Return the latest time that this process knows, whether or not it is written.
+
+        None if the store, at `stored_revision`, is behind what was confirmed.
+        """
         confirmed = self._confirmed.get(task_id)
-        return None if confirmed is None else confirmed.at
+        if confirmed is None or stored_revision < confirmed.revision:
+            return None
+        return confirmed.at
 
     async def persist(self, task_id: UUID) -> None:
         """Write the time of one task, if its row is free. If not, a later tick writes it."""

@@ -93,8 +93,8 @@ class LogReader:
     """Answers reads of logs.
 
     `sync` brings tasks' stored logs up to date. A read waits for it within `aside`, where it does
-    not count as an active read. `confirmed_at` returns the time up to which the log is known to be
-    complete, if that is not in the store yet. `evicted` reads what was evicted.
+    not count as an active read. `confirmed_at` returns the time up to which a log at a revision is
+    known to be complete, if that is not in the store yet. `evicted` reads what was evicted.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class LogReader:
         *,
         sync: Sync,
         aside: Callable[[], AbstractAsyncContextManager[None]],
-        confirmed_at: Callable[[UUID], datetime | None],
+        confirmed_at: Callable[[UUID, int], datetime | None],
         evicted: Callable[[UUID], Awaitable[Evicted]],
         page_bytes: int,
     ) -> None:
@@ -271,7 +271,7 @@ class LogReader:
         )
 
     def _snapshot_at(self, page: LogPage) -> datetime | None:
-        known = (page.snapshot_at, self._confirmed_at(page.task_id))
+        known = (page.snapshot_at, self._confirmed_at(page.task_id, page.revision))
         return max((at for at in known if at is not None), default=None)
 
 

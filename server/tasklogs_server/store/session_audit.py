@@ -13,7 +13,8 @@ from tasklogs_server.store.connections import Connection
 # OFFSET 0 are look-ups by key, whatever the planner thinks of the length of the arrays.
 _AUDIT = """
     SELECT held.task_id, held.fence, task.task_id IS NULL OR head.fence IS NULL AS is_deleted,
-           task.session_fence, task.start_build, task.agent_token_hash
+           task.session_fence, task.start_build, task.agent_token_hash,
+           coalesce(head.revision < held.revision, false) AS is_behind
       FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::int[])
            AS held (task_id, fence, revision, build_number)
       LEFT JOIN LATERAL (
@@ -53,6 +54,8 @@ class AuditedTask:
     fence: int
     """The fence of the session that was looked up."""
     is_deleted: bool
+    is_behind: bool
+    """Whether the stored log lacks changes that the session committed."""
     session_fence: int | None
     start_build: int | None
     token_hash: bytes | None
@@ -72,6 +75,7 @@ async def audit(connection: Connection, held: Sequence[HeldSession]) -> Sequence
             row["task_id"],
             row["fence"],
             row["is_deleted"],
+            row["is_behind"],
             row["session_fence"],
             row["start_build"],
             row["agent_token_hash"],

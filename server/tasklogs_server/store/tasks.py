@@ -75,8 +75,8 @@ _LOCK_FACTS = f"""
     SELECT {FACT_COLUMNS} FROM tasks t
      WHERE t.task_id = $1 AND t.deleted_at IS NULL FOR UPDATE"""
 
-# Whoever raises the fence locks the task's row first. So this must be a statement of its own, after
-# the one that locks the row: a join in that one could return the fence as it was before the wait.
+# Each statement that raises the fence locks the task's row first. So this must be a statement of
+# its own, after the one that locks the row: a join there could return the fence from before it.
 _FENCE = "SELECT fence FROM log_heads WHERE task_id = $1"
 
 _STORE_FACTS = """

@@ -67,7 +67,7 @@ class Scene:
         try:
             await connection.execute(
                 "UPDATE log_heads SET revision = 0, epoch = 0, entries = 0, bytes = 0,"
-                " total_rows = 0, tail_id = NULL, digest = $1",
+                " total_rows = 0, tail_id = NULL, snapshot_at = NULL, digest = $1",
                 bytes(32),
             )
             await connection.execute("DELETE FROM log_entries")
@@ -234,3 +234,15 @@ async def test_a_goodbye_of_a_session_that_has_ended_elsewhere_pauses_nothing(
             task = await get_task(one)
             assert task.status_detail.build.transition == types_pb2.BUILD_TRANSITION_START
             assert task.agent_connected
+
+
+@pytest.mark.usefixtures("frequent_audit")
+async def test_what_a_lost_commit_confirmed_is_not_said_of_the_store_without_it(
+    scene: Scene,
+) -> None:
+    assert (await read(scene.one)).HasField("snapshot_at")
+    await scene.lose_the_last_commit()
+    request = pb.GetTaskLogsRequest(task=TASK, source=pb.LOG_SOURCE_SNAPSHOT)
+    assert not (await scene.one.logs.GetTaskLogs(request)).HasField("snapshot_at")
+    assert how(await scene.agent.ended()) == LOST
+    assert not (await scene.one.logs.GetTaskLogs(request)).HasField("snapshot_at")
