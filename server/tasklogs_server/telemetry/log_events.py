@@ -35,13 +35,6 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "The certificate files changed. New connections get the new certificate.",
     ),
     LogEvent(
-        "commit.failed",
-        "error",
-        ("tasks", "exception"),
-        "A batch of commits failed unexpectedly. The agents of the batch connect again and send"
-        " what is missing. Report a bug.",
-    ),
-    LogEvent(
         "commit.abandoned",
         "warning",
         ("task", "held_seconds"),
@@ -55,6 +48,13 @@ LOG_EVENTS: Sequence[LogEvent] = (
         ("task",),
         "A commit has waited for a second for rows of its task that another transaction holds."
         " Other tasks continue. Find that transaction.",
+    ),
+    LogEvent(
+        "commit.failed",
+        "error",
+        ("tasks", "exception"),
+        "A batch of commits failed unexpectedly. The agents of the batch connect again and send"
+        " what is missing. Report a bug.",
     ),
     LogEvent(
         "commit.refused",
