@@ -28,10 +28,17 @@ async def rows_of(sql: Connection, task_id: UUID, table: str) -> int:
     return count
 
 
+async def purge_one(
+    store: Store, progress: PurgeProgress, *, chunk_rows: int = CHUNK_ROWS
+) -> ChunkOutcome:
+    [outcome] = await store.purges.purge([progress], chunk_rows=chunk_rows)
+    return outcome
+
+
 async def purge_all(store: Store, task_id: UUID, *, chunk_rows: int = CHUNK_ROWS) -> int:
     """Purge until nothing is left; return the number of chunks."""
     progress, chunks = PurgeProgress.of(task_id), 1
-    while await store.purges.purge(progress, chunk_rows=chunk_rows) is not ChunkOutcome.GONE:
+    while await purge_one(store, progress, chunk_rows=chunk_rows) is not ChunkOutcome.GONE:
         chunks += 1
     return chunks
 
@@ -67,7 +74,7 @@ async def test_a_purge_deletes_the_rows_of_one_task_in_chunks(
     assert await store.purges.count() == 1
     progress = PurgeProgress.of(log.task_id)
     left = []
-    while await store.purges.purge(progress, chunk_rows=3) is ChunkOutcome.MORE:
+    while await purge_one(store, progress, chunk_rows=3) is ChunkOutcome.MORE:
         left.append(await rows_of(sql, log.task_id, "log_entries"))
     assert left == [11, 8, 5, 2]
     assert await store.purges.deleted(limit=9) == []
@@ -84,11 +91,26 @@ async def test_a_small_task_is_purged_by_one_statement(store: Store, sql: Connec
     assert await purge_all(store, log.task_id) == 1
 
 
+async def test_the_chunks_of_several_tasks_are_deleted_in_one_transaction(
+    store: Store, sql: Connection
+) -> None:
+    logs = [await filled(store) for _ in range(3)]
+    for log in logs[:2]:
+        await store.tasks.delete(log.task_id)
+    tasks = [PurgeProgress.of(log.task_id) for log in logs]
+    outcomes = await store.purges.purge(tasks, chunk_rows=10)
+    assert outcomes == [ChunkOutcome.MORE, ChunkOutcome.MORE, ChunkOutcome.GONE]
+    rows = [await rows_of(sql, log.task_id, "log_entries") for log in logs]
+    assert rows == [4, 4, 14]
+    outcomes = await store.purges.purge(tasks[:2], chunk_rows=10)
+    assert outcomes == [ChunkOutcome.GONE, ChunkOutcome.GONE]
+
+
 async def test_a_task_that_was_not_deleted_is_not_purged(
     store: Store, log: Log, sql: Connection
 ) -> None:
     await log.write(log.commit([b"x"] * 3, open_epoch=True))
-    assert await store.purges.purge(PurgeProgress.of(log.task_id)) is ChunkOutcome.GONE
+    assert await purge_one(store, PurgeProgress.of(log.task_id)) is ChunkOutcome.GONE
     assert await log.contents() == ["x"] * 3
 
 
@@ -96,7 +118,7 @@ async def test_a_chunk_is_bounded_by_bytes(store: Store, task: UUID, sql: Connec
     await fill(sql, task, 12, content=b"x" * (1 << 20))
     await store.tasks.delete(task)
     progress, left = PurgeProgress.of(task), []
-    while await store.purges.purge(progress) is ChunkOutcome.MORE:
+    while await purge_one(store, progress) is ChunkOutcome.MORE:
         left.append(await rows_of(sql, task, "log_entries"))
     assert left == [8, 4]
 
@@ -117,17 +139,17 @@ async def test_a_locked_row_is_left_and_the_others_are_purged(
             )
             await store.tasks.delete(log.task_id)
             while (
-                outcome := await store.purges.purge(progress, chunk_rows=chunk_rows)
+                outcome := await purge_one(store, progress, chunk_rows=chunk_rows)
             ) is ChunkOutcome.MORE:
                 pass
             assert outcome is ChunkOutcome.HELD
             left = {one: await rows_of(sql, log.task_id, one) for one in TABLES}
             assert left == {one: int(one == table) for one in TABLES}
             # It is still locked.
-            assert await store.purges.purge(progress) is ChunkOutcome.HELD
+            assert await purge_one(store, progress) is ChunkOutcome.HELD
     finally:
         await foreign.close()
-    assert await store.purges.purge(progress) is ChunkOutcome.GONE
+    assert await purge_one(store, progress) is ChunkOutcome.GONE
     assert await rows_of(sql, log.task_id, table) == 0
     assert await store.purges.count() == 0
 
@@ -137,8 +159,8 @@ async def test_a_purge_waits_for_no_lock_of_the_task_itself(store: Store, sql: C
     await store.tasks.delete(log.task_id)
     async with sql.transaction():
         await sql.fetch("SELECT FROM tasks WHERE task_id = $1 FOR UPDATE", log.task_id)
-        assert await store.purges.purge(PurgeProgress.of(log.task_id)) is ChunkOutcome.HELD
-    assert await store.purges.purge(PurgeProgress.of(log.task_id)) is ChunkOutcome.GONE
+        assert await purge_one(store, PurgeProgress.of(log.task_id)) is ChunkOutcome.HELD
+    assert await purge_one(store, PurgeProgress.of(log.task_id)) is ChunkOutcome.GONE
 
 
 async def test_rows_that_come_back_behind_the_purge_are_deleted_too(
@@ -149,12 +171,12 @@ async def test_rows_that_come_back_behind_the_purge_are_deleted_too(
     task_id = log.task_id
     await store.tasks.delete(task_id)
     progress = PurgeProgress.of(task_id)
-    assert await store.purges.purge(progress, chunk_rows=3) is ChunkOutcome.MORE
-    assert await store.purges.purge(progress, chunk_rows=3) is ChunkOutcome.MORE
+    assert await purge_one(store, progress, chunk_rows=3) is ChunkOutcome.MORE
+    assert await purge_one(store, progress, chunk_rows=3) is ChunkOutcome.MORE
     await fill(sql, task_id, 1)
     assert progress.backend is not None
     progress.backend = "another backend"
-    while await store.purges.purge(progress, chunk_rows=3) is not ChunkOutcome.GONE:
+    while await purge_one(store, progress, chunk_rows=3) is not ChunkOutcome.GONE:
         pass
     assert await rows_of(sql, task_id, "log_entries") == 0
 
@@ -171,7 +193,7 @@ async def test_two_servers_purge_the_same_tasks_without_errors(
         async def purge(one: Store) -> None:
             for log in logs:
                 progress = PurgeProgress.of(log.task_id)
-                while await one.purges.purge(progress, chunk_rows=2) is not ChunkOutcome.GONE:
+                while await purge_one(one, progress, chunk_rows=2) is not ChunkOutcome.GONE:
                     pass
 
         await asyncio.gather(purge(store), purge(other))

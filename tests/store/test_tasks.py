@@ -36,7 +36,7 @@ async def test_a_name_is_unique_per_owner_and_free_again_after_deletion(store: S
     second = await new_task(store, "one")
     assert await store.tasks.resolve(TaskName("local", "one")) == second
     # The first task's rows are still stored. Their purge must not free the name of the second.
-    await store.purges.purge(PurgeProgress.of(first))
+    await store.purges.purge([PurgeProgress.of(first)])
     assert await store.tasks.resolve(TaskName("local", "one")) == second
 
 

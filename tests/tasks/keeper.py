@@ -24,6 +24,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.store.purges import Purges
 from tasklogs_server.tasks.directory import TaskDirectory
+from tasklogs_server.tasks.pace import Pace
 from tasklogs_server.tasks.purge import Purge
 from tasklogs_server.tasks.retention import Retention
 from tests.ingest.desk import Desk
@@ -57,7 +58,10 @@ class Keeper:
         self.notes: list[Note] = []
         self.bus.listen(self.notes.append)
         store = desk.store
-        self.purge = Purge(purges or store.purges, desk.sessions, self.bus, clock=lambda: self.now)
+        pace = Pace(lambda: 0)
+        self.purge = Purge(
+            purges or store.purges, desk.sessions, self.bus, pace=pace, clock=lambda: self.now
+        )
         self.directory = TaskDirectory(store.tasks, desk.sessions, self.bus, purge=self.purge)
         self.work = Retention(
             evictions=store.evictions,
@@ -66,6 +70,7 @@ class Keeper:
             log_limiter=LogLimiter(store.evictions, LIMITS),
             limits=LIMITS,
             period=retention,
+            pace=pace,
             clock=lambda: self.now,
         )
 

@@ -25,6 +25,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tasklogs_server.tasks.directory import TaskDirectory
+from tasklogs_server.tasks.pace import Pace
 from tasklogs_server.tasks.purge import Purge
 from tasklogs_server.tasks.retention import Retention
 from tasklogs_server.telemetry.observer import Observer
@@ -79,7 +80,8 @@ def service_of(
         generations=store.generations,
         circuit_breaker=store.circuit_breaker,
     )
-    purge = Purge(store.purges, sessions, bus)
+    pace = Pace(lambda: store.connections["reads"].in_use)
+    purge = Purge(store.purges, sessions, bus, pace=pace)
     syncs = Syncs(sessions, agent_wait=settings.agent_wait, sync_timeout=settings.sync_timeout)
     return Service(
         store=store,
@@ -116,5 +118,6 @@ def service_of(
             log_limiter=log_limiter,
             limits=log_limits,
             period=settings.retention,
+            pace=pace,
         ),
     )

@@ -18,7 +18,7 @@ CHUNK_ROWS = 500
 COUNTED_TASKS = 100_000
 """A backlog is counted up to this number."""
 # An entry may have a megabyte, so a chunk is bounded by bytes, too.
-_CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 4 * 1024 * 1024
 
 # A backend that lives has seen no crash of Postgres and no failover. A number alone may be used
 # again after a restart.
@@ -42,7 +42,7 @@ def _chunk_of(table: str, key: str, after: str, size: str) -> str:
          ORDER BY {key} LIMIT $2
      ) few
 ), {table}_chunk AS MATERIALIZED (
-    SELECT * FROM {table}_sized WHERE before < {_CHUNK_BYTES}
+    SELECT * FROM {table}_sized WHERE before < $9::bigint
 ), {table}_unlocked AS MATERIALIZED (
     SELECT r.ctid AS row_id FROM {table} r
      WHERE r.task_id = $1
@@ -87,8 +87,8 @@ progress AS MATERIALIZED (
     SELECT (SELECT count(*) FROM log_tail_parts_sized) >= $2
            OR (SELECT count(*) FROM log_entries_sized) >= $2
            OR (SELECT count(*) FROM log_events_sized) >= $2
-           OR EXISTS (SELECT FROM log_tail_parts_sized WHERE before >= {_CHUNK_BYTES})
-           OR EXISTS (SELECT FROM log_entries_sized WHERE before >= {_CHUNK_BYTES}) AS has_more,
+           OR EXISTS (SELECT FROM log_tail_parts_sized WHERE before >= $9::bigint)
+           OR EXISTS (SELECT FROM log_entries_sized WHERE before >= $9::bigint) AS has_more,
            EXISTS (SELECT FROM log_tail_parts_left)
            OR EXISTS (SELECT FROM log_entries_left)
            OR EXISTS (SELECT FROM log_events_left) AS leaves_rows
@@ -194,17 +194,30 @@ class Purges:
             count: int = await connection.fetchval(_COUNT, COUNTED_TASKS)
             return count
 
-    async def purge(self, progress: PurgeProgress, *, chunk_rows: int = CHUNK_ROWS) -> ChunkOutcome:
-        """Delete the next chunk of a deleted task, at most `chunk_rows` rows of each table."""
+    async def purge(
+        self,
+        tasks: Sequence[PurgeProgress],
+        *,
+        chunk_rows: int = CHUNK_ROWS,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> Sequence[ChunkOutcome]:
+        """Delete the next chunk of each of these deleted tasks, in one transaction.
+
+        A chunk has at most `chunk_rows` rows of each table, and ends when it has `chunk_bytes`.
+        """
+        arguments = [arguments_of(one, chunk_rows, chunk_bytes) for one in tasks]
         async with self._connections.use() as connection:
-            row = await connection.fetchrow(_CHUNK, *arguments_of(progress, chunk_rows))
-        assert row is not None
-        if row["outcome"] == "deleted":
-            return progress.advance(row)
-        return ChunkOutcome(row["outcome"])
+            rows = await connection.fetchmany(_CHUNK, arguments)
+        return [_outcome(one, row) for one, row in zip(tasks, rows, strict=True)]
 
 
-def arguments_of(progress: PurgeProgress, chunk_rows: int) -> tuple[object, ...]:
+def _outcome(progress: PurgeProgress, row: asyncpg.Record) -> ChunkOutcome:
+    return progress.advance(row) if row["outcome"] == "deleted" else ChunkOutcome(row["outcome"])
+
+
+def arguments_of(
+    progress: PurgeProgress, chunk_rows: int, chunk_bytes: int = CHUNK_BYTES
+) -> tuple[object, ...]:
     """Return the arguments of the statement that deletes the next chunk."""
     return (
         progress.task_id,
@@ -214,4 +227,5 @@ def arguments_of(progress: PurgeProgress, chunk_rows: int) -> tuple[object, ...]
         *progress.ends["log_events"],
         progress.backend,
         bool(progress.left),
+        chunk_bytes,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -17,20 +17,23 @@ from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.store.errors import concerns_one_task, is_row_held
 from tasklogs_server.store.purges import (
+    CHUNK_BYTES,
+    CHUNK_ROWS,
     OLDEST,
     ChunkOutcome,
     DeletedPosition,
     PurgeProgress,
     Purges,
 )
+from tasklogs_server.tasks.pace import Pace
 from tasklogs_server.tasks.set_aside import SetAside
 
 _SWEEP_EVERY_SECONDS = 30.0
 _COUNT_EVERY_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
-# After a chunk, the purge rests as long as the chunk took. So it uses at most half of one
-# connection, and less if readers make Postgres slow.
-_REST_FOR_WORK = 1.0
+# The first chunks of several tasks are deleted in one transaction, and are together as large as one
+# chunk. Most tasks are then gone.
+_TASKS_AT_ONCE = 10
 _PAGE_TASKS = 200
 _MAX_NEW = 10_000
 _MAX_BEGUN = 1_000
@@ -53,9 +56,11 @@ class Purge:
         sessions: Sessions,
         bus: LocalBus,
         *,
+        pace: Pace,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._purges = purges
+        self._pace = pace
         self._sessions = sessions
         self._bus = bus
         self._clock = clock
@@ -103,15 +108,16 @@ class Purge:
                 await (self._wait(self._nothing_for()) if rest is None else asyncio.sleep(rest))
 
     async def _turn(self) -> float | None:
-        """Delete one chunk; return for how many seconds to rest. None: there is nothing to do."""
+        """Delete a chunk; return for how many seconds to rest. None: there is nothing to do."""
         began = self._clock()
         await self._find_more()
-        progress = self._next()
-        if progress is not None:
-            await self._purge_chunk(progress)
+        tasks = self._next()
+        if tasks:
+            for progress, outcome in zip(tasks, await self._purge_chunks(tasks), strict=True):
+                self._sort(progress, outcome)
         elif self._position is None:
             return None
-        return _REST_FOR_WORK * (self._clock() - began)
+        return self._pace.rest(self._clock() - began)
 
     def _nothing_for(self) -> float:
         """Return in how many seconds there is something to do, if nothing is deleted here."""
@@ -148,39 +154,44 @@ class Purge:
                 self._add(task_id)
         self._position = found[-1] if len(found) == _PAGE_TASKS else None
 
-    def _next(self) -> PurgeProgress | None:
+    def _next(self) -> Sequence[PurgeProgress]:
         self._takes_new = not self._takes_new
         if self._new and (self._takes_new or not self._begun):
-            return PurgeProgress.of(self._new.popleft())
-        return self._begun.popleft() if self._begun else None
+            count = min(len(self._new), _TASKS_AT_ONCE)
+            return [PurgeProgress.of(self._new.popleft()) for _ in range(count)]
+        return [self._begun.popleft()] if self._begun else []
 
-    async def _purge_chunk(self, progress: PurgeProgress) -> None:
+    async def _purge_chunks(self, tasks: Sequence[PurgeProgress]) -> Sequence[ChunkOutcome]:
+        rows, bytes_ = CHUNK_ROWS // len(tasks), CHUNK_BYTES // len(tasks)
+        try:
+            return await self._purges.purge(tasks, chunk_rows=rows, chunk_bytes=bytes_)
+        except Exception as error:
+            if not concerns_one_task(error):
+                self._begun.extend(tasks)
+                raise
+            if len(tasks) > 1:
+                # One task's rows are bad, and nothing was deleted. Each now gets turns of its own.
+                return [ChunkOutcome.MORE] * len(tasks)
+            if not is_row_held(error):
+                task = str(tasks[0].task_id)
+                _log.error("task.not_purged", task=task, error=type(error).__name__)
+            return [ChunkOutcome.HELD]
+
+    def _sort(self, progress: PurgeProgress, outcome: ChunkOutcome) -> None:
         task_id = progress.task_id
-        match await self._outcome_of_chunk(progress):
+        match outcome:
             case ChunkOutcome.MORE if len(self._begun) < _MAX_BEGUN:
                 self._begun.append(progress)
                 return
+            case ChunkOutcome.MORE:
+                pass  # too many have begun: a later sweep finds it
             case ChunkOutcome.HELD:
                 if self._set_aside.add(task_id, progress) == _LOCKED_FOR_LONG_SECONDS:
                     _log.warning("task.locked", task=str(task_id), work="purge")
             case ChunkOutcome.GONE:
                 self._set_aside.forget(task_id)
                 self._is_changed = True
-            case ChunkOutcome.MORE:
-                pass  # too many have begun: a later sweep finds it
         self._known.remove(task_id)
-
-    async def _outcome_of_chunk(self, progress: PurgeProgress) -> ChunkOutcome:
-        try:
-            return await self._purges.purge(progress)
-        except Exception as error:  # one task's rows are bad: continue with the others
-            if not concerns_one_task(error):
-                self._begun.append(progress)
-                raise
-            if not is_row_held(error):
-                task = str(progress.task_id)
-                _log.error("task.not_purged", task=task, error=type(error).__name__)
-            return ChunkOutcome.HELD
 
     def _has(self, task_id: UUID) -> bool:
         return task_id in self._known or task_id in self._set_aside

@@ -20,6 +20,7 @@ from tasklogs_server.ingest.log_limits import LogLimiter
 from tasklogs_server.store.errors import concerns_one_task, is_row_held
 from tasklogs_server.store.evictions import Evictions, LogLimits
 from tasklogs_server.store.retirements import OLDEST, Looked, PausedPosition, Retirements
+from tasklogs_server.tasks.pace import Pace
 from tasklogs_server.tasks.purge import Purge
 from tasklogs_server.tasks.set_aside import SetAside
 
@@ -28,8 +29,6 @@ _SWEEP_EVERY_SECONDS = 3600.0
 # A look and a retirement lock so many tasks at once, for some milliseconds.
 _LOOK_TASKS = 200
 _RETIRE_TASKS = 20
-# After each piece of work, the retirement rests as long as the work took.
-_REST_FOR_WORK = 1.0
 _MAX_LOCKED = 1_000
 _LOCKED_FOR_LONG_SECONDS = 64.0
 
@@ -51,6 +50,7 @@ class Retention:
         log_limiter: LogLimiter,
         limits: LogLimits,
         period: timedelta | None,
+        pace: Pace,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._evictions = evictions
@@ -59,6 +59,7 @@ class Retention:
         self._log_limiter = log_limiter
         self._limits = limits
         self._period = period
+        self._pace = pace
         self._clock = clock
         self._swept_at: float | None = None
         self._locked: list[UUID] = []
@@ -167,7 +168,7 @@ class Retention:
             _log.warning("task.locked", task=str(task_id), work="retire")
 
     async def _rest_since(self, began: float) -> None:
-        await asyncio.sleep(_REST_FOR_WORK * (self._clock() - began))
+        await asyncio.sleep(self._pace.rest(self._clock() - began))
 
     async def _keep_limits(self, task_id: UUID) -> None:
         is_done = True
