@@ -32,8 +32,9 @@ OWNERS = ("local", "other")
 SELECTORS = (LabelSelector("env", None), LabelSelector("env", "prod"), LabelSelector("team", "a"))
 # This process, one with a heartbeat, one without, and one that the store does not know.
 THIS, ALIVE, DEAD, FORGOTTEN = (UUID(int=number) for number in range(4))
-# Some seconds ago. The lease has 30 s. No value is near it: the clock goes on during a test.
-AGES = (0, 100, 100_000)
+# Seconds before now. No value is near the lease: the clock goes on during a test.
+AGES = (0, 10_000, 100_000)
+LEASE = timedelta(hours=1)
 
 
 FactValues = tuple[
@@ -110,10 +111,32 @@ queries = st.builds(
 )
 
 anything = settings(
-    max_examples=40,
+    max_examples=80,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+@pytest.mark.parametrize("up", AGES)
+@pytest.mark.parametrize("scan_rows", [1, 100])
+async def test_standalone_tasks_are_listed_by_the_status_that_their_lease_gives_them(
+    store: Store, sql: Connection, monkeypatch: pytest.MonkeyPatch, up: int, scan_rows: int
+) -> None:
+    facts = (BuildTransition.START, JobStatus.SUCCEEDED, AgentLifecycle.READY, AppHealth.HEALTHY)
+    rows = [
+        Row(facts=facts, standalone=True, process=process, lost=lost, age=age)
+        for process in (None, THIS, ALIVE, DEAD, FORGOTTEN)
+        for lost in (None, *AGES)
+        for age in AGES
+    ]
+    await _make(store, sql, rows, up)
+    everything, _ = await store.tasks.list_(owner=None, after=NEWEST, limit=1000)
+    monkeypatch.setattr(task_lists, "SCAN_ROWS", scan_rows)
+    for status in (TaskStatus.ACTIVE, TaskStatus.UNKNOWN):
+        query = Query(None, status, (), TaskView.BASIC, 100, scan_rows)
+        found = [task.task_id for task in await _all_pages(store, query)]
+        assert found == [task.task_id for task in everything if query.selects(task)]
+        assert found or (status, up) == (TaskStatus.UNKNOWN, 0)
 
 
 @anything
@@ -203,12 +226,12 @@ async def _make(store: Store, sql: Connection, rows: Sequence[Row], up: int) -> 
     """Replace all tasks. The servers have been up for `up` seconds."""
     now: datetime = await sql.fetchval("SELECT now()")
     terms = store.tasks._lease_terms
-    store.tasks._lease_terms = terms._replace(up_since=_before(now, up))
+    store.tasks._lease_terms = terms._replace(up_since=_before(now, up), lease=LEASE)
     await sql.execute("TRUNCATE tasks, log_heads")
     await sql.execute("DELETE FROM processes WHERE process_id <> $1", terms.process_id)
     await sql.execute(
         "INSERT INTO processes VALUES ($1, now() + interval '1 h', now()),"
-        " ($2, now() - interval '1 h', now())",
+        " ($2, now() - interval '1 day', now())",
         ALIVE,
         DEAD,
     )
