@@ -46,6 +46,8 @@ def _folds_early() -> Iterator[None]:
     """Fold early, so that the short histories of these tests reach a fold."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draft_module, "_FOLD_AT_LEAST_BYTES", 40)
+        patch.setattr(draft_module, "_FOLD_AT_PARTS", 2)
+        patch.setattr(draft_module, "_CONTENT_BYTES_PER_PART", 10)
         patch.setattr(delta_module, "_PIECE_COST_BYTES", 4)
         yield
 
@@ -69,7 +71,7 @@ def test_what_is_committed_reads_back_as_it_was_appended(operations: Sequence[Op
                     history.draft.supply_tail(store.tail_content())
             case "reconnect" if history.draft.is_empty:
                 content = store.tail_content() if store.head.tail is not None else None
-                history.draft = Draft(store.head, content)
+                history.draft = Draft(store.head, content, tail_parts=len(store.parts))
                 history.has_tail = store.head.tail is not None
                 _agree(history, store)
             case _:

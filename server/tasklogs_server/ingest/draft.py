@@ -34,6 +34,11 @@ from tasklogs_server.wire.entries import encode_head
 # the WAL would come from folds.
 _FOLD_AT_MULTIPLE = 4
 _FOLD_AT_LEAST_BYTES = 256 * 1024
+# A reader needs 6 us for each part, whatever its size. So a tail is also folded when it has this
+# many parts, or one for so many bytes of its content: a fold writes the content once, which then
+# costs 512 bytes of WAL for each part at most, less than the commit of a part.
+_FOLD_AT_PARTS = 1000
+_CONTENT_BYTES_PER_PART = 512
 # To apply a part that does more than keep a prefix, a reader copies the content. A byte of that
 # costs this part of what a byte of text costs, which Postgres sends.
 _COPIED_BYTES_PER_COST_BYTE = 16
@@ -47,6 +52,9 @@ class _Growing:
     keep. None: the changes are not stored as a part, because the row is new or is replaced as a
     whole. `change`: all these changes as one delta. None: the leading bytes, then the rest of
     `content` as text.
+
+    `parts`: how many parts are stored on top of the row, and `part_bytes` what they cost. `folded`:
+    the entry as it was before these changes, to replace the row and those parts.
     """
 
     ordinal: int
@@ -58,9 +66,11 @@ class _Growing:
     content: Content
     revision: int = 0
     part_bytes: int = 0
+    parts: int = 0
     kept_bytes: int | None = None
     change: Delta | None = None
     is_stored: bool = False
+    folded: EntryRow | None = None
 
     def row(self, epoch: int) -> EntryRow:
         head = encode_head(
@@ -111,10 +121,20 @@ class _Growing:
         if not delta.is_prefix:
             cost_bytes += len(content) // _COPIED_BYTES_PER_COST_BYTE
         limit = max(_FOLD_AT_LEAST_BYTES, _FOLD_AT_MULTIPLE * len(content))
-        if self.part_bytes + cost_bytes >= limit:
+        parts, part_bytes = (self.parts, self.part_bytes) if self.folded is None else (0, 0)
+        if part_bytes + cost_bytes >= limit:
             return None
-        self.part_bytes += cost_bytes
+        self.parts, self.part_bytes = parts + 1, part_bytes + cost_bytes
         return TailPart(self.revision, delta, content.crc32)
+
+    def fold_early(self, epoch: int) -> None:
+        """If there are too many parts, prepare a row of the content as it is before a change.
+
+        That change is then stored as the first part on top of this row. So a follower that holds
+        the content gets the change alone.
+        """
+        if self.parts >= max(_FOLD_AT_PARTS, len(self.content) // _CONTENT_BYTES_PER_PART):
+            self.folded = self.row(epoch)
 
     def head(self) -> TailHead:
         return TailHead(
@@ -153,12 +173,17 @@ class Draft:
     """The next head of a log, and what must be written for it.
 
     `tail_content` is the content of the head's tail. If it is None and the head has a tail,
-    `supply_tail` must be called before the first append. `last_sealed_id` is used if the head has
-    no tail.
+    `supply_tail` must be called before the first append. `tail_parts`: how many parts are stored of
+    it. `last_sealed_id` is used if the head has no tail.
     """
 
     def __init__(
-        self, head: LogHead, tail_content: bytes | None = None, *, last_sealed_id: int = -1
+        self,
+        head: LogHead,
+        tail_content: bytes | None = None,
+        *,
+        tail_parts: int = 0,
+        last_sealed_id: int = -1,
     ) -> None:
         self._epoch = head.epoch
         self._entries = head.entries
@@ -170,6 +195,7 @@ class Draft:
         """Entries, epoch openings and withdrawals, counted like `total_bytes`."""
         self._stored = head
         self._tail: _Growing | None = None
+        self._tail_parts = tail_parts
         self.lacks_tail = head.tail is not None
         """Whether the tail's content must be supplied before the next append."""
         # Ids grow, also after a withdrawn tail: sealed entries have lower ids than that tail.
@@ -220,12 +246,14 @@ class Draft:
             content=Content(content),
             revision=tail.revision,
             part_bytes=tail.part_bytes,
+            parts=self._tail_parts,
             is_stored=True,
         )
 
     def release_tail(self) -> None:
         """Release the tail's content if there are no changes. It can be supplied again."""
         if self.is_empty and self._tail is not None:
+            self._tail_parts = self._tail.parts
             self._tail = None
             self.lacks_tail = True
 
@@ -269,9 +297,12 @@ class Draft:
                 grown = entry.take_part() if entry is self._tail else None
                 if grown is None:
                     changes.drops_parts |= entry.part_bytes > 0
-                    entry.part_bytes = 0
+                    entry.parts = entry.part_bytes = 0
                     rows.append(entry.row(change.epoch))
-                part = grown or part
+                elif entry.folded is not None:
+                    changes.drops_parts = True
+                    rows.append(entry.folded)
+                part, entry.folded = grown or part, None
                 entry.is_stored = True
         head = LogHead(
             epoch=self._epoch,
@@ -301,7 +332,7 @@ class Draft:
         tail = self._tail
         if tail is None or not tail.part_bytes or not self.is_empty:
             return None
-        tail.part_bytes = 0
+        tail.parts = tail.part_bytes = 0
         self._stored = replace(self._stored, tail=tail.head())
         return self._revision, tail.row(self._epoch)
 
@@ -334,9 +365,11 @@ class Draft:
         tail = self._tail
         if tail is None or tail.id != change.id:
             raise ProtocolViolation(f"entry {change.id} is not the tail")
-        before = len(tail.content)
+        before, is_first = len(tail.content), not self._is_last_change(tail)
+        if is_first:
+            tail.fold_early(self._epoch)
         try:
-            tail.grow(change, is_first=not self._is_last_change(tail))
+            tail.grow(change, is_first=is_first)
         except ResultTooLong:
             raise _too_long(tail.id) from None
         except DeltaError as error:

@@ -313,12 +313,16 @@ class LogReads:
         return _page_of(row, query)
 
 
-async def read_tail(connection: Connection, task_id: UUID) -> bytes:
-    """Return the content of the tail with its parts folded in. Raises LogCorrupt without a tail."""
+async def read_tail(connection: Connection, task_id: UUID) -> tuple[bytes, int]:
+    """Return the content of the tail with its parts folded in, and how many parts there are.
+
+    Raises LogCorrupt without a tail.
+    """
     row = await connection.fetchrow(_TAIL, task_id)
     if row is None:
         raise LogCorrupt
-    return folded(row["content"], row["keeps"] or (), row["texts"] or ())
+    keeps = row["keeps"] or ()
+    return folded(row["content"], keeps, row["texts"] or ()), len(keeps)
 
 
 def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:

@@ -86,7 +86,7 @@ class Opening:
     """The state of a task when a session raised its fence.
 
     `tail_content` is None if there is no tail. Then `last_sealed_id` is the last entry's id, or -1
-    without entries.
+    without entries. `tail_parts`: how many parts are stored of the tail, in addition to its row.
     """
 
     fence: int
@@ -94,6 +94,7 @@ class Opening:
     tail_content: bytes | None
     standalone: bool
     last_sealed_id: int = -1
+    tail_parts: int = 0
 
 
 class SessionStore:
@@ -213,7 +214,8 @@ class SessionStore:
     async def tail_content(self, task_id: UUID) -> bytes:
         """Read the content of the tail, into which its parts are folded."""
         async with self._connections.use() as connection:
-            return await read_tail(connection, task_id)
+            content, _ = await read_tail(connection, task_id)
+            return content
 
     async def is_prefix(self, task_id: UUID, epoch: int, entries: Sequence[Entry]) -> bool:
         """Whether these entries are an epoch's first sealed entries, with the same times.
@@ -251,8 +253,8 @@ class SessionStore:
             raise TaskNotFound(str(task_id))
         head = head_of(row)
         if head.tail is not None:
-            content = await read_tail(connection, task_id)
-            return Opening(row["fence"], head, content, standalone)
+            content, parts = await read_tail(connection, task_id)
+            return Opening(row["fence"], head, content, standalone, tail_parts=parts)
         last = await connection.fetchval(_LAST_ID, task_id, head.epoch, head.entries - 1)
         return Opening(row["fence"], head, None, standalone, -1 if last is None else last)
 
