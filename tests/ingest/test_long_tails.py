@@ -62,7 +62,7 @@ def test_an_answer_of_a_megabyte_in_steps_of_40_bytes_is_read_in_few_parts(what:
         commit = committed(draft, grown(size))
         stored.write(commit)
         size += STEP_BYTES
-        # Whoever follows gets the change, also when the content is folded.
+        # A follower gets the change, also when the content is folded.
         [change] = changes_of(commit)
         assert isinstance(change, TailChanged)
         assert change.base is None

@@ -21,7 +21,7 @@ from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.domain.names import TaskId
-from tasklogs_server.ingest import draft as draft_module
+from tasklogs_server.ingest import growing_entry as growing_module
 from tasklogs_server.reads.feed import messages_of
 from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.store import Store, log_changes
@@ -37,8 +37,8 @@ from tests.support.fixtures.content_deltas import CUTS, cut, result_of
 def _folds_early() -> Iterator[None]:
     """Fold early, so that the short histories of these tests reach a fold."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(draft_module, "_FOLD_AT_PARTS", 2)
-        patch.setattr(draft_module, "_CONTENT_BYTES_PER_PART", 10)
+        patch.setattr(growing_module, "_FOLD_AT_PARTS", 2)
+        patch.setattr(growing_module, "_CONTENT_BYTES_PER_PART", 10)
         yield
 
 
