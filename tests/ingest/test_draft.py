@@ -18,7 +18,7 @@ from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.domain.errors import LimitExceeded, ProtocolViolation, TaskLogsError
 from tasklogs_server.domain.names import TaskId
-from tasklogs_server.ingest import draft as draft_module
+from tasklogs_server.ingest import growing_entry as growing_module
 from tasklogs_server.ingest.draft import Draft
 from tasklogs_server.ingest.messages import cost_bytes
 from tasklogs_server.store import Store
@@ -45,7 +45,9 @@ from tests.store.test_evictions import rows_of
 def _folds_early() -> Iterator[None]:
     """Fold early, so that the short histories of these tests reach a fold."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(draft_module, "_FOLD_AT_LEAST_BYTES", 40)
+        patch.setattr(growing_module, "_FOLD_AT_LEAST_BYTES", 40)
+        patch.setattr(growing_module, "_FOLD_AT_PARTS", 2)
+        patch.setattr(growing_module, "_CONTENT_BYTES_PER_PART", 10)
         patch.setattr(delta_module, "_PIECE_COST_BYTES", 4)
         yield
 
@@ -69,7 +71,7 @@ def test_what_is_committed_reads_back_as_it_was_appended(operations: Sequence[Op
                     history.draft.supply_tail(store.tail_content())
             case "reconnect" if history.draft.is_empty:
                 content = store.tail_content() if store.head.tail is not None else None
-                history.draft = Draft(store.head, content)
+                history.draft = Draft(store.head, content, tail_parts=len(store.parts))
                 history.has_tail = store.head.tail is not None
                 _agree(history, store)
             case _:

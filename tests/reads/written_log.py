@@ -145,7 +145,8 @@ async def _open(store: Store, task_id: UUID) -> tuple[int, Draft]:
     opening = await store.sessions.open_session(
         task_id, admit=lambda _: None, connect=lambda facts: facts
     )
-    return opening.fence, Draft(opening.head, opening.tail_content)
+    draft = Draft(opening.head, opening.tail_content, tail_parts=opening.tail_parts)
+    return opening.fence, draft
 
 
 def many(count: int, *, size_bytes: int = 1, first: int = 0) -> Sequence[Entry]:

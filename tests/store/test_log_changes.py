@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.domain.names import TaskId
+from tasklogs_server.ingest import growing_entry as growing_module
 from tasklogs_server.reads.feed import messages_of
 from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.store import Store, log_changes
@@ -30,6 +31,15 @@ from tests.reads.follow_view import Key, View
 from tests.reads.written_log import WrittenLog, entry, many, new_task
 from tests.store.test_plans import explain
 from tests.support.fixtures.content_deltas import CUTS, cut, result_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folds_early() -> Iterator[None]:
+    """Fold early, so that the short histories of these tests reach a fold."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(growing_module, "_FOLD_AT_PARTS", 2)
+        patch.setattr(growing_module, "_CONTENT_BYTES_PER_PART", 10)
+        yield
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ async def test_a_new_database_gets_the_schema_and_a_second_migration_changes_not
     await migrate(empty_database)
     connection = await asyncpg.connect(empty_database)
     try:
-        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0010"
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0011"
         tables = await connection.fetch(
             "SELECT relname FROM pg_class"
             " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"

@@ -13,119 +13,20 @@ from uuid import UUID
 from tasklogs.log import digest
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.content import Content
-from tasklogs.log.delta import Delta, DeltaError, ResultTooLong, compose, shorter
-from tasklogs.log.entry import Entry, Names, Time
+from tasklogs.log.delta import DeltaError, ResultTooLong
+from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.domain.errors import LimitExceeded, ProtocolViolation
 from tasklogs_server.domain.limits import Limit
+from tasklogs_server.ingest.growing_entry import GrowingEntry
 from tasklogs_server.store.records import (
     Commit,
     EntryRow,
     EpochOpened,
     LogHead,
-    TailHead,
     TailPart,
     TailWithdrawn,
 )
-from tasklogs_server.wire.entries import encode_head
-
-# A tail is folded into one row when it is sealed, or when its parts exceed this multiple of its
-# content (for example, a screen that is redrawn for hours). If every few parts were folded, most of
-# the WAL would come from folds.
-_FOLD_AT_MULTIPLE = 4
-_FOLD_AT_LEAST_BYTES = 256 * 1024
-# To apply a part that does more than keep a prefix, a reader copies the content. A byte of that
-# costs this part of what a byte of text costs, which Postgres sends.
-_COPIED_BYTES_PER_COST_BYTE = 16
-
-
-@dataclass(slots=True)
-class _Growing:
-    """An entry with its whole content.
-
-    `kept_bytes`: how many leading bytes of the stored content the changes since the last commit
-    keep. None: the changes are not stored as a part, because the row is new or is replaced as a
-    whole. `change`: all these changes as one delta. None: the leading bytes, then the rest of
-    `content` as text.
-    """
-
-    ordinal: int
-    id: int
-    type: int
-    time: Time
-    dropped_bytes: int
-    names: Names
-    content: Content
-    revision: int = 0
-    part_bytes: int = 0
-    kept_bytes: int | None = None
-    change: Delta | None = None
-    is_stored: bool = False
-
-    def row(self, epoch: int) -> EntryRow:
-        head = encode_head(
-            self.id,
-            self.type,
-            self.time,
-            self.revision,
-            self.dropped_bytes,
-            len(self.content),
-            self.names,
-        )
-        content = bytes(self.content.data)
-        return EntryRow(epoch, self.ordinal, self.id, self.revision, head, content, self.type)
-
-    def replace_content(self, content: bytes) -> None:
-        self.content = Content(content)
-        self.kept_bytes = self.change = None
-
-    def grow(self, change: TailChange, *, is_first: bool) -> None:
-        """Apply a change. `is_first`: the first one since the last commit. Raises DeltaError."""
-        delta = change.delta
-        earlier = self._changed_by(delta, is_first=is_first)
-        self.content.patch(delta, crc32=change.crc32)
-        if is_first:
-            self.kept_bytes = delta.kept_bytes if self.is_stored else None
-            self.change = None if delta.is_prefix else delta
-        elif self.kept_bytes is not None:
-            self.kept_bytes = min(self.kept_bytes, delta.kept_bytes)
-            self.change = None if earlier is None else compose(earlier, delta)
-
-    def _changed_by(self, next_change: Delta, *, is_first: bool) -> Delta | None:
-        """Return the changes up to now, if they must be composed with the next one."""
-        if is_first or self.kept_bytes is None:
-            return None
-        if self.change is None and not next_change.is_prefix:
-            return Delta.keeping(self.kept_bytes, bytes(self.content.data[self.kept_bytes :]))
-        return self.change
-
-    def take_part(self) -> TailPart | None:
-        """Return the changes as a part; None if the whole entry is to be stored as a row."""
-        kept_bytes, self.kept_bytes = self.kept_bytes, None
-        change, self.change = self.change, None
-        if kept_bytes is None or not self.is_stored:
-            return None
-        content = self.content
-        delta = shorter(change, kept_bytes, content.data)
-        cost_bytes = delta.cost_bytes
-        if not delta.is_prefix:
-            cost_bytes += len(content) // _COPIED_BYTES_PER_COST_BYTE
-        limit = max(_FOLD_AT_LEAST_BYTES, _FOLD_AT_MULTIPLE * len(content))
-        if self.part_bytes + cost_bytes >= limit:
-            return None
-        self.part_bytes += cost_bytes
-        return TailPart(self.revision, delta, content.crc32)
-
-    def head(self) -> TailHead:
-        return TailHead(
-            self.id,
-            self.type,
-            self.time,
-            self.revision,
-            self.dropped_bytes,
-            self.part_bytes,
-            self.names,
-        )
 
 
 @dataclass(slots=True)
@@ -133,7 +34,7 @@ class _Change:
     """One change, which gets one revision: an entry, a withdrawal or a new epoch."""
 
     epoch: int
-    entry: _Growing | None = None
+    entry: GrowingEntry | None = None
     withdrawn: tuple[int, int, int] | None = None
     """Ordinal, id and type."""
 
@@ -143,7 +44,7 @@ class _Changes:
     """The changes since the last commit, in the order in which they get revisions."""
 
     ordered: list[_Change] = field(default_factory=list)
-    sealed_with_parts: list[tuple[int, _Growing]] = field(default_factory=list)
+    sealed_with_parts: list[tuple[int, GrowingEntry]] = field(default_factory=list)
     """Tails that were sealed without a change: they are folded without a new revision."""
     drops_parts: bool = False
     size_bytes: int = 0
@@ -153,12 +54,17 @@ class Draft:
     """The next head of a log, and what must be written for it.
 
     `tail_content` is the content of the head's tail. If it is None and the head has a tail,
-    `supply_tail` must be called before the first append. `last_sealed_id` is used if the head has
-    no tail.
+    `supply_tail` must be called before the first append. `tail_parts`: how many parts are stored of
+    it. `last_sealed_id` is used if the head has no tail.
     """
 
     def __init__(
-        self, head: LogHead, tail_content: bytes | None = None, *, last_sealed_id: int = -1
+        self,
+        head: LogHead,
+        tail_content: bytes | None = None,
+        *,
+        tail_parts: int = 0,
+        last_sealed_id: int = -1,
     ) -> None:
         self._epoch = head.epoch
         self._entries = head.entries
@@ -169,7 +75,8 @@ class Draft:
         self.total_rows = head.rows
         """Entries, epoch openings and withdrawals, counted like `total_bytes`."""
         self._stored = head
-        self._tail: _Growing | None = None
+        self._tail: GrowingEntry | None = None
+        self._tail_parts = tail_parts
         self.lacks_tail = head.tail is not None
         """Whether the tail's content must be supplied before the next append."""
         # Ids grow, also after a withdrawn tail: sealed entries have lower ids than that tail.
@@ -210,7 +117,7 @@ class Draft:
         if tail is None or not self.lacks_tail:
             return
         self.lacks_tail = False
-        self._tail = _Growing(
+        self._tail = GrowingEntry(
             ordinal=self._entries - 1,
             id=tail.id,
             type=tail.type,
@@ -220,12 +127,14 @@ class Draft:
             content=Content(content),
             revision=tail.revision,
             part_bytes=tail.part_bytes,
+            parts=self._tail_parts,
             is_stored=True,
         )
 
     def release_tail(self) -> None:
         """Release the tail's content if there are no changes. It can be supplied again."""
         if self.is_empty and self._tail is not None:
+            self._tail_parts = self._tail.parts
             self._tail = None
             self.lacks_tail = True
 
@@ -269,9 +178,12 @@ class Draft:
                 grown = entry.take_part() if entry is self._tail else None
                 if grown is None:
                     changes.drops_parts |= entry.part_bytes > 0
-                    entry.part_bytes = 0
+                    entry.parts = entry.part_bytes = 0
                     rows.append(entry.row(change.epoch))
-                part = grown or part
+                elif entry.folded is not None:
+                    changes.drops_parts = True
+                    rows.append(entry.folded)
+                part, entry.folded = grown or part, None
                 entry.is_stored = True
         head = LogHead(
             epoch=self._epoch,
@@ -302,7 +214,7 @@ class Draft:
         tail = self._tail
         if tail is None or not tail.part_bytes or not self.is_empty:
             return None
-        tail.part_bytes = 0
+        tail.parts = tail.part_bytes = 0
         self._stored = replace(self._stored, tail=tail.head())
         return self._revision, tail.row(self._epoch)
 
@@ -335,9 +247,11 @@ class Draft:
         tail = self._tail
         if tail is None or tail.id != change.id:
             raise ProtocolViolation(f"entry {change.id} is not the tail")
-        before = len(tail.content)
+        before, is_first = len(tail.content), not self._is_last_change(tail)
+        if is_first:
+            tail.fold_early(self._epoch)
         try:
-            tail.grow(change, is_first=not self._is_last_change(tail))
+            tail.grow(change, is_first=is_first)
         except ResultTooLong:
             raise _too_long(tail.id) from None
         except DeltaError as error:
@@ -359,7 +273,7 @@ class Draft:
             raise ProtocolViolation(f"entry {entry.id} is out of order or sealed")
         else:
             self._seal()
-            self._tail = _Growing(
+            self._tail = GrowingEntry(
                 ordinal=self._entries,
                 id=entry.id,
                 type=entry.type,
@@ -374,7 +288,7 @@ class Draft:
             self._changes.ordered.append(_Change(self._epoch, entry=self._tail))
         self._changes.size_bytes += len(entry.content)
 
-    def _replace_tail(self, tail: _Growing, entry: Entry) -> None:
+    def _replace_tail(self, tail: GrowingEntry, entry: Entry) -> None:
         if entry.type != tail.type:
             raise ProtocolViolation(f"entry {entry.id} changes its type")
         if entry.names != tail.names:
@@ -399,15 +313,15 @@ class Draft:
         )
         self._tail = None
 
-    def _is_last_change(self, tail: _Growing) -> bool:
+    def _is_last_change(self, tail: GrowingEntry) -> bool:
         return bool(self._changes.ordered) and self._changes.ordered[-1].entry is tail
 
-    def _note_change_of(self, tail: _Growing) -> None:
+    def _note_change_of(self, tail: GrowingEntry) -> None:
         """Add the tail to the changes, unless it already is the last of them."""
         if not self._is_last_change(tail):
             self._changes.ordered.append(_Change(self._epoch, entry=tail))
 
-    def _forget_change_of(self, tail: _Growing) -> None:
+    def _forget_change_of(self, tail: GrowingEntry) -> None:
         if self._is_last_change(tail):
             self._changes.ordered.pop()
 

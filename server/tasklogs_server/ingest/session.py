@@ -114,7 +114,9 @@ class Session:
         self._resources = resources
         self._window = Window(resources.limits.window_bytes, resources.budget)
         # Without the tail's content: an idle stream must not hold up to 1 MiB.
-        self._draft = Draft(opening.head, last_sealed_id=opening.last_sealed_id)
+        self._draft = Draft(
+            opening.head, tail_parts=opening.tail_parts, last_sealed_id=opening.last_sealed_id
+        )
         self._evicted = opening.head.evicted
         self._received_at: datetime | None = None
         self._appended_at = resources.monotonic()

@@ -195,7 +195,12 @@ def _too_long(what: str) -> LimitExceeded:
 
 
 def _draft_after(opening: Opening) -> Draft:
-    return Draft(opening.head, opening.tail_content, last_sealed_id=opening.last_sealed_id)
+    return Draft(
+        opening.head,
+        opening.tail_content,
+        tail_parts=opening.tail_parts,
+        last_sealed_id=opening.last_sealed_id,
+    )
 
 
 def _commits_of(

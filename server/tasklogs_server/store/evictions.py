@@ -35,7 +35,8 @@ CHUNK_BYTES = 4 * 1024 * 1024
 #
 # Epoch openings and withdrawals are deleted with the entries that follow them. There are two
 # exceptions: the opening of the oldest entry's epoch (reads of changes begin their search there),
-# and events of the last hour (the limit of epochs per hour counts them).
+# and events of the last hour (the limit of epochs per hour counts them). They are found in their
+# order, so that a chunk does not read those of the next chunks.
 _EVICT = """
 WITH locked AS MATERIALIZED (
     SELECT task_id, revision, evicted_revision FROM log_heads
@@ -84,11 +85,11 @@ WITH locked AS MATERIALIZED (
     HAVING head.evicted_revision > 0 OR count(gone.revision) > 0
 ), forgotten AS (
     DELETE FROM log_events WHERE ctid = ANY (ARRAY(
-        SELECT v.ctid FROM log_events v, lost
-         WHERE v.task_id = $1 AND v.revision <= lost.revision
-           AND (v.id IS NOT NULL OR v.epoch < lost.epoch)
+        SELECT v.ctid FROM log_events v
+         WHERE v.task_id = $1 AND v.revision <= (SELECT revision FROM lost)
+           AND (v.id IS NOT NULL OR v.epoch < (SELECT epoch FROM lost))
            AND v.committed_at < clock_timestamp() - interval '1 hour'
-         LIMIT $7))
+         ORDER BY v.revision LIMIT $7))
     RETURNING revision
 ), written AS (
     UPDATE log_heads h

@@ -14,7 +14,13 @@ from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.records import Commit, EpochOpened, TailHead, TailWithdrawn, Task
 from tasklogs_server.store.tail_parts import deltas_of
-from tasklogs_server.store.task_rows import TASK_COLUMNS, TASK_TABLES, LeaseTerms, task_of
+from tasklogs_server.store.task_rows import (
+    TASK_COLUMNS,
+    TASK_TABLES,
+    LeaseTerms,
+    lost_ordinal,
+    task_of,
+)
 
 if TYPE_CHECKING:
     import asyncpg
@@ -46,7 +52,7 @@ def _start(first: str) -> str:
 _START = _start("h.entries - $6::int")
 
 # The last $6 entries of the types $8. Without so many in the epoch, `n` is empty.
-_START_OF_TYPES = _start("""(
+_START_OF_TYPES = _start(f"""(
                     CASE WHEN $6::int < h.entries THEN (
                         SELECT min(n.ordinal)
                           FROM (SELECT m.ordinal
@@ -55,7 +61,7 @@ _START_OF_TYPES = _start("""(
                                     SELECT o.ordinal FROM log_entries o
                                      WHERE o.task_id = h.task_id
                                        AND (o.type, o.epoch, o.ordinal)
-                                           >= (wanted.type, h.epoch, 0)
+                                           > (wanted.type, h.epoch, {lost_ordinal("h.epoch")})
                                        AND (o.type, o.epoch, o.ordinal)
                                            < (wanted.type, h.epoch, h.entries)
                                      ORDER BY o.type DESC, o.epoch DESC, o.ordinal DESC LIMIT $6
@@ -69,7 +75,8 @@ _START_OF_TYPES = _start("""(
 # entry that did not. For a caller that keeps up, that entry is one of the last four (`near`). For
 # others a binary search finds it (`halves`), because a scan would read the whole log for each of
 # many pages. The result is only the lower bound of the scan that follows. So evicted entries, and
-# epochs whose opening was deleted, do no harm.
+# epochs whose opening was deleted, do no harm. No search goes back past the last evicted entry:
+# deleted rows are in the indexes until a vacuum.
 #
 # If a cursor also had (epoch, ordinal), no search would be needed: 31 lines less here, and 0.16 ms
 # instead of 0.22 ms for a caller that keeps up. But seven pieces of code make cursors. A mistake in
@@ -77,6 +84,7 @@ _START_OF_TYPES = _start("""(
 #
 # A tail with parts is read separately, because its row is older than its parts. If the caller holds
 # the tail as of revision $8, only later parts are read, unless the tail's row was replaced since.
+# Parts up to the revision of the row are folded into it: they are only still in the index.
 def _changes(entries: str, noted: str, tail: str) -> str:
     return f"""
 WITH RECURSIVE task AS MATERIALIZED (
@@ -87,19 +95,26 @@ WITH RECURSIVE task AS MATERIALIZED (
     SELECT n.epoch, n.ordinal
       FROM (SELECT e.epoch, e.ordinal, e.revision FROM log_entries e
              WHERE e.task_id = $4
+               AND (e.epoch, e.ordinal) > ((SELECT evicted_epoch FROM task),
+                                           (SELECT evicted_ordinal FROM task))
              ORDER BY e.epoch DESC, e.ordinal DESC LIMIT 4) n
      WHERE n.revision <= $5
      ORDER BY n.epoch DESC, n.ordinal DESC LIMIT 1
 ), known_epoch AS (
     SELECT v.epoch FROM log_events v
      WHERE v.task_id = $4 AND v.revision <= $5 AND v.id IS NULL
+       AND $5 > (SELECT evicted_revision FROM task)
      ORDER BY v.revision DESC LIMIT 1
 ), halves AS (
-    SELECT k.epoch, -1 AS low,
+    SELECT k.epoch, l.ordinal AS low,
            coalesce((SELECT e.ordinal + 1 FROM log_entries e
-                      WHERE e.task_id = $4 AND e.epoch = k.epoch
+                      WHERE e.task_id = $4 AND e.epoch = k.epoch AND e.ordinal > l.ordinal
                       ORDER BY e.ordinal DESC LIMIT 1), 0) AS high
       FROM known_epoch k
+     CROSS JOIN LATERAL (
+        SELECT {lost_ordinal("k.epoch")} AS ordinal FROM task h
+     ) l
+     WHERE l.ordinal < 2147483647
     UNION ALL
     SELECT h.epoch, CASE WHEN is_known THEN middle ELSE low END,
            CASE WHEN is_known THEN high ELSE middle END
@@ -113,8 +128,10 @@ WITH RECURSIVE task AS MATERIALIZED (
      WHERE high - low > 1
 ), position AS (
     SELECT task.*,
-           coalesce((SELECT epoch FROM near), (SELECT max(epoch) FROM halves), 0) AS known_epoch,
-           coalesce((SELECT ordinal FROM near), (SELECT max(low) FROM halves), -1) AS known_ordinal
+           coalesce((SELECT epoch FROM near), (SELECT max(epoch) FROM halves),
+                    evicted_epoch) AS known_epoch,
+           coalesce((SELECT ordinal FROM near), (SELECT max(low) FROM halves),
+                    evicted_ordinal) AS known_ordinal
       FROM task
 )
 SELECT position.*, page.epochs, page.ids, page.revisions, page.encoded, page.last_content,
@@ -147,21 +164,21 @@ SELECT position.*, page.epochs, page.ids, page.revisions, page.encoded, page.las
            array_agg(v.type ORDER BY v.revision) AS types,
            count(*) = $6 AS more
       FROM (SELECT * FROM log_events
-             WHERE task_id = $4 AND revision > $5{noted}
+             WHERE task_id = $4 AND revision > greatest($5, position.evicted_revision){noted}
              ORDER BY revision LIMIT $6) v
   ) noted ON true
   LEFT JOIN LATERAL (
-    SELECT CASE WHEN held.revision = 0 THEN e.content END AS content,
+    SELECT CASE WHEN e.revision <= $8 THEN NULL ELSE e.content END AS content,
            (SELECT array_agg(p.keep_bytes ORDER BY p.revision) FROM log_tail_parts p
              WHERE p.task_id = $4 AND p.revision > held.revision) AS keeps,
            (SELECT array_agg(p.text ORDER BY p.revision) FROM log_tail_parts p
              WHERE p.task_id = $4 AND p.revision > held.revision) AS texts
       FROM log_entries e
-      CROSS JOIN LATERAL (
-        SELECT CASE WHEN e.revision <= $8 THEN $8::bigint ELSE 0 END AS revision
-      ) held
-     WHERE e.task_id = $4 AND e.epoch = position.epoch AND e.ordinal = position.entries - 1
-  ) tail ON position.tail_part_bytes > 0 AND position.tail_revision > $5{tail}
+      CROSS JOIN LATERAL (SELECT greatest($8::bigint, e.revision) AS revision) held
+     WHERE position.tail_part_bytes > 0 AND position.tail_revision > $5{tail}
+       AND e.task_id = $4 AND e.epoch = position.epoch AND e.ordinal = position.entries - 1
+    OFFSET 0
+  ) tail ON true
 """
 
 

@@ -21,6 +21,7 @@ from tasklogs_server.store.task_rows import (
     LEASE_OVER,
     LeaseTerms,
     facts_of,
+    lost_ordinal,
     tail_of,
 )
 from tasklogs_server.wire.entries import encode_head
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 # One statement for the whole read, so that all of it has the same snapshot. It is the hottest
 # statement: it selects only what a read needs. What only some reads need (for a log of more than a
-# page, a later page, a tail in parts, a lease) is in a CASE, which the other reads do not evaluate.
+# page, a later page, a tail in parts, a lease) is in a CASE, which the other reads do not evaluate,
+# or behind a filter that is checked once, before a scan: OFFSET 0 keeps it there.
 #
 # It reads the range [$7, $8) of ordinals, or the last $6 entries, of epoch $5 (NULL: the current
 # one), at most $9 rows and about $10 bytes. An entry is on the page if the entries before it do not
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
 #
 # "The last N" is a range of ordinals, so its cost does not depend on the length of the log. With
 # OFFSET 0 the planner computes a range once, not in each expression that uses it.
+#
+# Deleted rows are in the indexes until a vacuum. So no scan begins before the first entry that is
+# not evicted (`lost_ordinal`), or before the first part that is not folded: parts are later than
+# their entry's row.
 def _statement(encoded: str, page: str) -> str:
     """Return a read with this array of encoded entries, and this definition of r and c."""
     return f"""
@@ -53,17 +59,14 @@ SELECT t.task_id, t.owner, {FACT_COLUMNS},
        c.read_epoch, c.range_start, c.range_end, c.cut, c.first_id,
        {encoded} AS encoded,
        c.tail_is_next,
-       CASE WHEN c.tail_is_next THEN (
-           SELECT e.content FROM log_entries e
-            WHERE e.task_id = t.task_id AND e.epoch = h.epoch AND e.ordinal = h.entries - 1
-       ) END AS tail_content,
+       tail.content AS tail_content,
        CASE WHEN c.tail_is_next THEN ARRAY(
            SELECT p.keep_bytes FROM log_tail_parts p
-            WHERE p.task_id = t.task_id ORDER BY p.revision
+            WHERE p.task_id = t.task_id AND p.revision > tail.revision ORDER BY p.revision
        ) END AS tail_keeps,
        CASE WHEN c.tail_is_next THEN ARRAY(
            SELECT p.text FROM log_tail_parts p
-            WHERE p.task_id = t.task_id ORDER BY p.revision
+            WHERE p.task_id = t.task_id AND p.revision > tail.revision ORDER BY p.revision
        ) END AS tail_texts
   FROM tasks t
   JOIN log_heads h ON h.task_id = t.task_id
@@ -71,17 +74,25 @@ SELECT t.task_id, t.owner, {FACT_COLUMNS},
     SELECT coalesce($5::int, h.epoch) AS read_epoch,
            CASE WHEN coalesce($5, h.epoch) = h.epoch THEN h.entries
                 ELSE coalesce((SELECT max(e.ordinal) + 1 FROM log_entries e
-                                WHERE e.task_id = t.task_id AND e.epoch = $5), 0)
+                                WHERE e.task_id = t.task_id AND e.epoch = $5
+                                  AND e.ordinal > {lost_ordinal("$5")}), 0)
            END AS entries,
+           {lost_ordinal("coalesce($5, h.epoch)")} AS lost_ordinal,
            h.tail_part_bytes > 0 AND coalesce($5, h.epoch) = h.epoch AS tail_in_parts
     OFFSET 0
   ) g
   LEFT JOIN LATERAL (
     SELECT e.ordinal, e.id FROM log_entries e
-     WHERE e.task_id = t.task_id AND e.epoch = g.read_epoch
+     WHERE e.task_id = t.task_id AND e.epoch = g.read_epoch AND e.ordinal > g.lost_ordinal
      ORDER BY e.ordinal LIMIT 1
   ) first ON true
 {page}
+  LEFT JOIN LATERAL (
+    SELECT e.revision, e.content FROM log_entries e
+     WHERE c.tail_is_next
+       AND e.task_id = t.task_id AND e.epoch = h.epoch AND e.ordinal = h.entries - 1
+    OFFSET 0
+  ) tail ON true
  WHERE t.task_id = coalesce(
            $4::uuid,
            (SELECT n.task_id FROM task_names n WHERE n.owner = $11 AND n.name = $12))
@@ -149,7 +160,7 @@ _READ_OF_TYPES = _statement(
                                    SELECT e.ordinal FROM log_entries e
                                     WHERE e.task_id = t.task_id
                                       AND (e.type, e.epoch, e.ordinal)
-                                          >= (wanted.type, g.read_epoch, 0)
+                                          > (wanted.type, g.read_epoch, g.lost_ordinal)
                                       AND (e.type, e.epoch, e.ordinal)
                                           < (wanted.type, g.read_epoch, g.entries)
                                     ORDER BY e.type DESC, e.epoch DESC, e.ordinal DESC LIMIT $6
@@ -202,9 +213,9 @@ _READ_OF_TYPES = _statement(
 _TAIL = """
     SELECT e.content,
            (SELECT array_agg(p.keep_bytes ORDER BY p.revision) FROM log_tail_parts p
-             WHERE p.task_id = $1) AS keeps,
+             WHERE p.task_id = $1 AND p.revision > e.revision) AS keeps,
            (SELECT array_agg(p.text ORDER BY p.revision) FROM log_tail_parts p
-             WHERE p.task_id = $1) AS texts
+             WHERE p.task_id = $1 AND p.revision > e.revision) AS texts
       FROM log_entries e
       JOIN log_heads h USING (task_id, epoch)
      WHERE e.task_id = $1 AND e.ordinal = h.entries - 1 AND h.tail_id IS NOT NULL"""
@@ -318,12 +329,16 @@ class LogReads:
         return _page_of(row, query)
 
 
-async def read_tail(connection: Connection, task_id: UUID) -> bytes:
-    """Return the content of the tail with its parts folded in. Raises LogCorrupt without a tail."""
+async def read_tail(connection: Connection, task_id: UUID) -> tuple[bytes, int]:
+    """Return the content of the tail with its parts folded in, and how many parts there are.
+
+    Raises LogCorrupt without a tail.
+    """
     row = await connection.fetchrow(_TAIL, task_id)
     if row is None:
         raise LogCorrupt
-    return folded(row["content"], row["keeps"] or (), row["texts"] or ())
+    keeps = row["keeps"] or ()
+    return folded(row["content"], keeps, row["texts"] or ()), len(keeps)
 
 
 def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:

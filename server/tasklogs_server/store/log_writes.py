@@ -63,7 +63,9 @@ class Outcome(enum.Enum):
 # one task only, and writes nothing if the task's head does not match. SKIP LOCKED: a batch waits
 # for no head. It waits for other rows of a task, up to `lock_timeout`: this service locks them only
 # together with the head. The inserts join `written`, so nothing is inserted if the compare-and-set
-# failed. Parts are deleted up to the base revision, so the part that this commit adds stays.
+# failed. Parts are deleted up to the base revision, so the part that this commit adds stays. They
+# are later than the tail's row was, so those that were deleted earlier, and are only still in the
+# index, are not visited again.
 _COMMIT = NamedStatement("""
 WITH locked AS MATERIALIZED (
     SELECT task_id, fence, generation FROM log_heads
@@ -98,6 +100,9 @@ WITH locked AS MATERIALIZED (
 ), folded AS (
     DELETE FROM log_tail_parts p USING written
      WHERE :drops_parts::boolean AND p.task_id = :task_id AND p.revision <= :base_revision
+       AND p.revision > (SELECT e.revision
+                           FROM log_heads h JOIN log_entries e USING (task_id, epoch)
+                          WHERE h.task_id = :task_id AND e.ordinal = h.entries - 1)
 ), grown AS (
     INSERT INTO log_tail_parts (task_id, revision, keep_bytes, text)
     SELECT :task_id, :part_revision::bigint, :part_keep_bytes::int, :part_text::bytea

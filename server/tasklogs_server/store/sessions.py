@@ -107,7 +107,7 @@ class Opening:
     """The state of a task when a session raised its fence.
 
     `tail_content` is None if there is no tail. Then `last_sealed_id` is the last entry's id, or -1
-    without entries.
+    without entries. `tail_parts`: how many parts are stored of the tail, in addition to its row.
     """
 
     fence: int
@@ -115,6 +115,7 @@ class Opening:
     tail_content: bytes | None
     standalone: bool
     last_sealed_id: int = -1
+    tail_parts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +284,8 @@ class SessionStore:
     async def tail_content(self, task_id: UUID) -> bytes:
         """Read the content of the tail, into which its parts are folded."""
         async with self._connections.use() as connection:
-            return await read_tail(connection, task_id)
+            content, _ = await read_tail(connection, task_id)
+            return content
 
     async def is_prefix(
         self, task_id: UUID, epoch: int, entries: Sequence[Entry], *, generation: str
@@ -324,8 +326,8 @@ class SessionStore:
             raise TaskNotFound(str(task_id))
         head = head_of(row)
         if head.tail is not None:
-            content = await read_tail(connection, task_id)
-            return Opening(row["fence"], head, content, standalone)
+            content, parts = await read_tail(connection, task_id)
+            return Opening(row["fence"], head, content, standalone, tail_parts=parts)
         last = await connection.fetchval(_LAST_ID, task_id, head.epoch, head.entries - 1)
         return Opening(row["fence"], head, None, standalone, -1 if last is None else last)
 

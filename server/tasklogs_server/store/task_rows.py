@@ -30,6 +30,18 @@ HEAD_COLUMNS = """
     h.total_rows, h.evicted_revision, h.evicted_epoch, h.evicted_ordinal, h.evicted_rows,
     h.evicted_bytes, h.tail_names, h.generation, h.lost_after"""
 
+
+def lost_ordinal(epoch: str) -> str:
+    """Return SQL for the ordinal up to which all entries of `epoch` are evicted; `h` is the head.
+
+    Evicted rows stay in the indexes until a vacuum, which may be hours away. A scan from the oldest
+    entry on without this bound visits each of them.
+    """
+    return f"""CASE WHEN {epoch} > h.evicted_epoch THEN -1
+                WHEN {epoch} = h.evicted_epoch THEN h.evicted_ordinal
+                ELSE 2147483647 END"""
+
+
 FACT_COLUMNS = """
     t.build_number, t.transition, t.job_status, t.lifecycle, t.health"""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 import zlib
 from dataclasses import replace
 
@@ -419,3 +420,23 @@ def test_content_beyond_the_limit_is_read_again_when_it_can_be_sent(
     differ.show_list([entry(0, "a"), *shown[: last.id - 1], grown, *shown[last.id :]], process=1)
     drain(differ, store)
     assert len(store.entries) == 30
+
+
+def cpu_seconds_to_send(entries: list[Entry]) -> float:
+    differ, _ = differ_at()
+    began = time.process_time()
+    differ.show_list(entries, process=1)
+    sent = 0
+    while (append := differ.next_append(LIMIT)) is not None:
+        sent += len(append.entries)
+    assert sent == len(entries)
+    return time.process_time() - began
+
+
+def test_a_list_of_four_times_the_entries_takes_about_four_times_as_long() -> None:
+    """CPU time, in turns, and the least of each: another process's load does not count."""
+    long = [entry(number) for number in range(400_000)]
+    short = long[:100_000]
+    turns = [(cpu_seconds_to_send(short), cpu_seconds_to_send(long)) for _ in range(3)]
+    least_short, least_long = (min(column) for column in zip(*turns, strict=True))
+    assert least_long / least_short < 6, turns

@@ -93,7 +93,8 @@ class MemoryStore:
         self._fence += 1
         head = self._rows.head
         if head.tail is not None:
-            return Opening(self._fence, head, self._rows.tail_content(), self._standalone)
+            content, parts = self._rows.tail_content(), len(self._rows.parts)
+            return Opening(self._fence, head, content, self._standalone, tail_parts=parts)
         current = self.states[-1].epochs[-1:]
         last_id = current[0][-1].id if current and current[0] else -1
         return Opening(self._fence, head, None, self._standalone, last_id)

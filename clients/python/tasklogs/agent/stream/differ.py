@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, MutableSequence, Sequence
 from dataclasses import replace
 
 from tasklogs.agent.task_app.source import Effect
@@ -43,8 +44,9 @@ class Differ:
         self._base: Entry | StoredTail | None = None
         # An entry that was the base, and the CRC-32 of its content.
         self._checksum: tuple[Entry, int] | None = None
-        # The shown entries from the first one on that is not sealed in the store.
-        self._live: list[Entry] = []
+        # The shown entries from the first one on that is not sealed in the store. From a list each
+        # entry that is sealed would move all that follow it.
+        self._live: deque[Entry] = deque()
         # The size of the entries in `_live`, without the last.
         self._held_bytes = 0
         self._open_epoch = False
@@ -117,7 +119,9 @@ class Differ:
         if lags and not restarted and contradicts:
             return Effect.UNCERTAIN
         self._adopt(whole, skipped, verdict)
-        self._held_bytes = sum(map(_size, self._live[:-1]))
+        self._held_bytes = sum(map(_size, self._live))
+        if self._live:
+            self._held_bytes -= _size(self._live[-1])
         self._process = process
         return Effect.UNCERTAIN if Effect.UNCERTAIN in effects else Effect.CHANGED
 
@@ -197,7 +201,7 @@ class Differ:
     def _mark_sent(self, entry: Entry) -> None:
         """Record that `entry` is sent, which seals the entry before it."""
         if self._base is not None and entry is not self._live[0]:
-            sealed = self._live.pop(0)
+            sealed = self._live.popleft()
             self._held_bytes -= _size(sealed)
             self._sealed.append(fingerprint(sealed))
             self._last_sealed_id = sealed.id
@@ -235,7 +239,7 @@ class Differ:
             return
         if self._stored is not None:
             self._resume_at(self._stored, whole)
-        self._live = whole[len(self._sealed) - skipped :]
+        self._live = deque(whole[len(self._sealed) - skipped :])
         self._withdraw_tail = verdict is Verdict.WITHDRAWS_TAIL
 
     def _start_epoch(self, whole: list[Entry]) -> None:
@@ -243,7 +247,7 @@ class Differ:
         self._sealed = array("q")
         self._last_sealed_id = -1
         self._base = None
-        self._live = whole
+        self._live = deque(whole)
         self._withdraw_tail = False
         self._open_epoch = True
 
@@ -271,7 +275,7 @@ def fingerprint(entry: Entry) -> int:
     return hash((entry.id, entry.type, entry.time, entry.dropped_bytes, entry.names, entry.content))
 
 
-def apply(live: list[Entry], entry: Entry, *, sealed: int) -> Effect:
+def apply(live: MutableSequence[Entry], entry: Entry, *, sealed: int) -> Effect:
     """Apply an entry that an event shows to the end of `live`, in place.
 
     `sealed` entries precede `live`.
@@ -294,7 +298,7 @@ def apply(live: list[Entry], entry: Entry, *, sealed: int) -> Effect:
     return Effect.CHANGED
 
 
-def _change_tail(live: list[Entry], entry: Entry) -> Effect:
+def _change_tail(live: MutableSequence[Entry], entry: Entry) -> Effect:
     tail = live[-1]
     if (entry.type, entry.names) != (tail.type, tail.names):
         return Effect.UNCERTAIN
