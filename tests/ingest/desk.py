@@ -32,6 +32,7 @@ from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.limits.ingest_budget import IngestBudget
+from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
@@ -77,6 +78,7 @@ class Desk:
     sessions: Sessions
     syncs: Syncs
     uploads: Uploads
+    tails: TailBudget
 
     @classmethod
     @asynccontextmanager
@@ -97,7 +99,7 @@ class Desk:
         """Build the whole package and run the group commit."""
         clock, budget, bus = Clock(), IngestBudget(ingest_bytes), LocalBus()
         group_commit = GroupCommit(store.writes, bus)
-        write_behind = WriteBehind(store.writes)
+        write_behind, tails = WriteBehind(store.writes), TailBudget(tail_bytes)
         log_limiter = LogLimiter(store.evictions, log_limits)
         resources = SessionResources(
             limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
@@ -116,7 +118,7 @@ class Desk:
             tasks=store.tasks,
             bus=bus,
             handshakes=HandshakeQueue(handshakes, max_wait),
-            tail_bytes=tail_bytes,
+            tails=tails,
         )
         syncs = Syncs(
             sessions,
@@ -132,7 +134,9 @@ class Desk:
         )
         running = asyncio.create_task(group_commit.run())
         try:
-            yield cls(store, clock, budget, group_commit, write_behind, sessions, syncs, uploads)
+            yield cls(
+                store, clock, budget, group_commit, write_behind, sessions, syncs, uploads, tails
+            )
             assert not running.done(), "the group commit runs for as long as there are writers"
         finally:
             running.cancel()

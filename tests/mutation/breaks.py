@@ -243,7 +243,7 @@ BREAKS = (
         "I8",
         "a delta goes to a follower that holds another base",
         f"{_SERVER}/reads/follower.py",
-        "as_delta = self._query.deltas and event.delta is not None and self._last_sent == base",
+        "as_delta = self._query.deltas and event.delta is not None and ready.last_sent == base",
         "as_delta = self._query.deltas and event.delta is not None",
         "tests/reads/test_feed.py::test_random_commits_and_followers_end_in_one_view",
     ),

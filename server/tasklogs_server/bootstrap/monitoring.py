@@ -52,6 +52,8 @@ def state_of(
         handshakes=lambda: limits.handshakes.wanted,
         unacknowledged_bytes=lambda: limits.budget.held_bytes,
         untaken_bytes=lambda: calls.responses.held_bytes,
+        waiting_follows=lambda: calls.unsent.waiting,
+        tail_bytes=lambda: service.tails.held_bytes,
         store_is_up=lambda: service.store.works,
         is_draining=lambda: service.sessions.is_draining,
         connections=service.store.connections,

@@ -18,6 +18,7 @@ from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.syncs import Syncs
 from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.ingest.write_behind import WriteBehind
+from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.reads.follower import Follows
 from tasklogs_server.reads.reader import LogReader
 from tasklogs_server.settings import ServerSettings
@@ -39,6 +40,7 @@ class Service:
     uploads: Uploads
     reader: LogReader
     follows: Follows
+    tails: TailBudget
     directory: TaskDirectory
     agent_tokens: AgentTokens
     retention: Retention
@@ -67,13 +69,14 @@ def service_of(
         clock=clock,
         observer=observer,
     )
+    tails = TailBudget(settings.tail_bytes)
     sessions = Sessions(
         resources,
         store=store.sessions,
         tasks=store.tasks,
         bus=bus,
         handshakes=limits.handshakes,
-        tail_bytes=settings.tail_bytes,
+        tails=tails,
         circuit_breaker=store.circuit_breaker,
     )
     directory = TaskDirectory(store.tasks, sessions, bus)
@@ -96,7 +99,8 @@ def service_of(
             evicted=store.evictions.evicted,
             page_bytes=settings.page_bytes,
         ),
-        follows=Follows(store.changes, bus, sync=syncs.sync, lease=settings.lease),
+        follows=Follows(store.changes, bus, sync=syncs.sync, lease=settings.lease, tails=tails),
+        tails=tails,
         directory=directory,
         agent_tokens=AgentTokens(store.tasks, limits.handshakes),
         retention=Retention(

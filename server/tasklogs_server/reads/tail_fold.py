@@ -37,6 +37,11 @@ class TailFold:
         """The revision of the held tail; None: no tail is held."""
         return None if self._held is None else self._held.revision
 
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of the held tail."""
+        return 0 if self._held is None else len(self._held.content)
+
     def can_fold(self, commit: Commit) -> bool:
         """Whether this holds the tail that the commit's part continues. True without a part."""
         tail, held = commit.head.tail, self._held

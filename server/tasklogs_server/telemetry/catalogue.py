@@ -70,4 +70,6 @@ def _nothing() -> State:
     def once() -> datetime:
         return datetime.now(UTC)
 
-    return State(none, none, none, none, none, no, no, {"": _NoConnections()}, once)
+    return State(
+        *(none, none, none, none, none, none, none), no, no, {"": _NoConnections()}, once
+    )

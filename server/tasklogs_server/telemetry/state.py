@@ -32,6 +32,8 @@ class State:
     handshakes: Callable[[], int]
     unacknowledged_bytes: Callable[[], int]
     untaken_bytes: Callable[[], int]
+    waiting_follows: Callable[[], int]
+    tail_bytes: Callable[[], int]
     store_is_up: Callable[[], bool]
     is_draining: Callable[[], bool]
     connections: Mapping[str, ConnectionCounts]
