@@ -95,7 +95,8 @@ class Responses:
             what = f"more than {self.limit_bytes * _SHARE:.0f} bytes of unread responses"
             raise LimitExceeded(Limit.ANSWER_BYTES, "caller", what, _RETRY_AFTER)
         if self._held >= self.limit_bytes:
-            self.give_up_slow_ones(self._held - self.limit_bytes, lambda _: True)
+            slow = self.slow_ones(self._held - self.limit_bytes, lambda _: True)
+            self.give_up(slow, Limit.ANSWER_BYTES)
             if self._held >= self.limit_bytes:
                 what = f"more than {self.limit_bytes} bytes of unread responses"
                 raise LimitExceeded(Limit.ANSWER_BYTES, "server", what, _RETRY_AFTER)
@@ -158,11 +159,11 @@ class Responses:
         """Give up responses that stay unread for too long, until cancelled."""
         while True:
             late = self._given_before(await self._clock.next_look() - self._within)
-            self._give_up([call for call in late if not self._told(call)], Limit.ANSWER_TIMEOUT)
+            self.give_up([call for call in late if not self._told(call)], Limit.ANSWER_TIMEOUT)
             self.on_look()
 
-    def give_up_slow_ones(self, too_much: float, among: Callable[[Unread], bool]) -> None:
-        """Give up what callers are slow to read, the oldest first, until `too_much` bytes are free.
+    def slow_ones(self, too_much: float, among: Callable[[Unread], bool]) -> Sequence[Call]:
+        """Return what callers are slow to read, the oldest first: a little more than `too_much`.
 
         Streams whose callers were seen to read within the time limit are spared, however slow they
         are. What they hold ends with its own time limit.
@@ -177,7 +178,15 @@ class Responses:
             if unread.bytes and among(unread) and not is_spared:
                 slow.append(call)
                 too_much -= unread.bytes
-        self._give_up(slow, Limit.ANSWER_BYTES)
+        return slow
+
+    def give_up(self, calls: Collection[Call], limit: Limit) -> None:
+        """Reset calls. It looks at all tasks of the process, once."""
+        if calls:
+            self._reset(calls)
+        for call in calls:
+            self._is_over(call)
+            self._observer.limited(limit)
 
     def _told(self, call: Call) -> bool:
         """Tell a stream that it is late. Return whether it was told just now.
@@ -196,13 +205,6 @@ class Responses:
     def _given_before(self, time: float) -> Sequence[Call]:
         early = takewhile(lambda item: (item[1].since or 0.0) < time, self._unread.items())
         return [call for call, _ in early]
-
-    def _give_up(self, calls: Sequence[Call], limit: Limit) -> None:
-        if calls:
-            self._reset(calls)
-        for call in calls:
-            self._is_over(call)
-            self._observer.limited(limit)
 
 
 def recipient_of(caller: Caller | None, context: Context) -> Hashable:

@@ -26,6 +26,11 @@ from tasklogs_server.middleware.responses import Responses, Unread, recipient_of
 # unary calls, which are refused when there is no room, and do not wait.
 _SHARE = 0.5
 _CALLER_SHARE = 0.25
+# A caller who holds little has room beyond that: those who hold much must not delay it.
+_LITTLE_BYTES = 256 * 1024
+_SHARE_OF_ALL = 0.75
+# To end a stream takes a look at all tasks of the process.
+_LOOKS = 4
 _RETRY_AFTER = timedelta(seconds=1)
 
 
@@ -34,6 +39,7 @@ class UnsentMessages:
 
     def __init__(self, responses: Responses) -> None:
         self._responses = responses
+        self._looks = 0
         self._waiting: dict[Hashable, OrderedDict[SendingStream, None]] = {}
         """By recipient, so that no caller waits behind the streams of another."""
         responses.on_release = self._grant
@@ -55,13 +61,14 @@ class UnsentMessages:
         finally:
             stream.close()
 
-    def has_room(self, recipient: Hashable, own_bytes: int) -> bool:
-        """Whether `recipient` may hold more; `own_bytes`: what the asking stream holds."""
+    def has_room(self, recipient: Hashable, size_bytes: int, *, own_bytes: int = 0) -> bool:
+        """Whether `recipient` may hold `size_bytes` more, instead of `own_bytes`."""
         limit = self._responses.limit_bytes
-        return (
-            self._responses.stream_bytes - own_bytes < limit * _SHARE
-            and self._responses.held_by(recipient) - own_bytes < limit * _CALLER_SHARE
-        )
+        of_all = self._responses.stream_bytes - own_bytes
+        of_caller = self._responses.held_by(recipient) - own_bytes
+        if of_caller + size_bytes <= _LITTLE_BYTES:
+            return of_all < limit * _SHARE_OF_ALL
+        return of_all < limit * _SHARE and of_caller < limit * _CALLER_SHARE
 
     def wait(self, stream: SendingStream) -> None:
         """Queue a stream behind those of the same recipient."""
@@ -82,23 +89,28 @@ class UnsentMessages:
         """Give what is free to streams that wait: first to the recipient that holds least."""
         while self._waiting:
             recipient = min(self._waiting, key=self._responses.held_by)
-            if not self.has_room(recipient, 0):
-                return
             stream = next(iter(self._waiting[recipient]))
+            if not self.has_room(recipient, stream.wanted_bytes):
+                return
             self.leave(stream)
             stream.grant()
 
     def _make_room(self) -> None:
         """Give up streams whose callers do not read, for those that wait."""
+        self._looks += 1
+        if not self._waiting or self._looks % _LOOKS:
+            return
         responses, limit = self._responses, self._responses.limit_bytes
+        slow: set[Call] = set()
         wanted_by_all = 0
-        for recipient, streams in list(self._waiting.items()):
+        for recipient, streams in self._waiting.items():
             wanted = sum(stream.wanted_bytes for stream in streams)
             wanted_by_all += wanted
             if responses.held_by(recipient) >= limit * _CALLER_SHARE:
-                responses.give_up_slow_ones(wanted, partial(_is_stream_to, recipient))
-        if self._waiting and responses.stream_bytes >= limit * _SHARE:
-            responses.give_up_slow_ones(wanted_by_all, attrgetter("is_stream"))
+                slow |= set(responses.slow_ones(wanted, partial(_is_stream_to, recipient)))
+        if responses.stream_bytes >= limit * _SHARE:
+            slow |= set(responses.slow_ones(wanted_by_all, attrgetter("is_stream")))
+        responses.give_up(slow, Limit.ANSWER_BYTES)
         self._grant()
 
 
@@ -120,7 +132,7 @@ class SendingStream:
         self._unread = responses.stream(call, recipient, self._end)
         self._woken: asyncio.Event | None = None
         self._is_granted = False
-        self._error: LimitExceeded | None = None
+        self._is_late = False
 
     @property
     def is_waiting(self) -> bool:
@@ -134,7 +146,7 @@ class SendingStream:
         granted, self._is_granted = self._is_granted, False
         if granted or (
             not self._all.is_queued(self.recipient)
-            and self._all.has_room(self.recipient, self._unread.bytes)
+            and self._all.has_room(self.recipient, size_bytes, own_bytes=self._unread.bytes)
         ):
             self._responses.hold(self._unread, size_bytes)
             return True
@@ -162,11 +174,12 @@ class SendingStream:
         try:
             await context.write(message)
         except asyncio.CancelledError:
-            if self._error is None:
+            if not self._is_late:
                 raise
             self._call.uncancel()
             self._responses.hold(self._unread, len(message))  # gRPC's copy
-            raise self._error from None
+            what = "a message of the follow was not read in time"
+            raise LimitExceeded(Limit.ANSWER_TIMEOUT, "caller", what, _RETRY_AFTER) from None
         self._responses.wrote(self._call)
 
     def close(self) -> None:
@@ -178,6 +191,5 @@ class SendingStream:
             self.release()
 
     def _end(self) -> None:
-        what = "a message of the follow was not read in time"
-        self._error = LimitExceeded(Limit.ANSWER_TIMEOUT, "caller", what, _RETRY_AFTER)
+        self._is_late = True
         self._call.cancel()

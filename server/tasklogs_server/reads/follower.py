@@ -274,7 +274,7 @@ class _Follower:
                     yield self._own(self._status())
                     self._silence.wrote()
                 # One step per turn, so that a follower that never keeps up gets the status, too.
-                if self._revision < self._feed.revision:
+                if self._revision < self._feed.revision and not self._budget.is_waiting:
                     due: Step | _Lag | None = self._feed.step_after(self._revision)
                     if due is None and self._budget.acquire(_READ_BYTES, self._woken):
                         reading = asyncio.create_task(self._lag(), name="follow reads")

@@ -70,6 +70,4 @@ def _nothing() -> State:
     def once() -> datetime:
         return datetime.now(UTC)
 
-    return State(
-        *(none, none, none, none, none, none, none), no, no, {"": _NoConnections()}, once
-    )
+    return State(*(none, none, none, none, none, none, none), no, no, {"": _NoConnections()}, once)
