@@ -22,7 +22,7 @@ from tasklogs_server.middleware.handlers import Call
 from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.middleware.unsent_messages import UnsentMessages
 from tasklogs_server.telemetry.observer import Observer
-from tests.middleware.unread_responses import PAGE_BYTES, Reader
+from tests.middleware.unread_responses import FOLLOW_WINDOW_BYTES, PAGE_BYTES, Reader, follow
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.reports import get_task, make_active
@@ -31,9 +31,6 @@ from tests.system.end_to_end.followed_events import following
 from tests.telemetry.test_metrics import scrape
 
 MIB = 1024 * 1024
-FOLLOW_TASK_LOGS = "/tasklogs.v1.TaskLogs/FollowTaskLogs"
-# Enough for the first message, the status, and not for an entry.
-_WINDOW_BYTES = 1000
 
 
 @asynccontextmanager
@@ -52,17 +49,6 @@ async def redraw(agent: ScriptedAgent, text: str) -> None:
     """Replace the whole tail: it begins with `text`, and each text makes another tail."""
     await agent.append([log_entry(0, text.ljust(PAGE_BYTES, "."))])
     await agent.acked()
-
-
-async def follow(reader: Reader) -> int:
-    """Begin a follow that reads its first message, and nothing after it. Returns the stream."""
-    request = pb.FollowTaskLogsRequest(task="local/demo", source=pb.LOG_SOURCE_SNAPSHOT)
-    stream = await reader.peer.call(
-        reader.target, FOLLOW_TASK_LOGS, request.SerializeToString(), None
-    )
-    await reader.peer.grant(_WINDOW_BYTES, stream)
-    await reader.until(lambda: reader.received[stream] > 0)
-    return stream
 
 
 @pytest.fixture
@@ -109,7 +95,7 @@ async def test_a_follower_that_never_reads_again_is_reset(make_server: MakeServe
 
         await until(is_ended)
 
-        assert reader.received[stream] <= _WINDOW_BYTES
+        assert reader.received[stream] <= FOLLOW_WINDOW_BYTES
         assert (await scrape(server))("tasklogs_untaken_answer_bytes") < PAGE_BYTES
 
 

@@ -228,7 +228,7 @@ class Feed:
         A read that is under way may bring only what continues the held tail.
         """
         if not self._is_reading:
-            self._fold = TailFold()
+            self._fold.release()
             self._forget_steps()
 
     def _forget_steps(self) -> None:
