@@ -400,7 +400,7 @@ async def test_streams_continue_while_readers_use_all_connections(database: str)
         await agent.append([entry(0, "a")], open_epoch=True)
         await agent.all_acked()
         desk.clock.advance(60)
-        await desk.sessions.tick()  # the tail is released and must be read again
+        desk.tails.release()  # the tail must be read again
         async with store.reads._connections.use():
             growing = asyncio.create_task(agent.append(tail=grown(0, 1, "b")))
             reporting = asyncio.create_task(desk.sessions.report(agent.session, READY))
