@@ -163,7 +163,9 @@ async def run(
         )
         health = register(
             server,
-            task_logs=TaskLogsService(service.reader, service.follows, server_info(settings)),
+            task_logs=TaskLogsService(
+                service.reader, service.follows, calls.unsent, server_info(settings)
+            ),
             tasks=TasksService(service.directory),
             task_agents=TaskAgentsService(service.agent_tokens, service.sessions, service.uploads),
             channelz=settings.channelz,
@@ -182,6 +184,7 @@ async def run(
             service.retention.run,
             lambda: _persist(service.sessions),
             service.sessions.run_audit,
+            service.tails.run,
             calls.bodies.cut_off,
             calls.responses.cut_off,
             lambda: store.watch(lambda works: set_serving(health, serving=works)),

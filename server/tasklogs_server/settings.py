@@ -168,9 +168,10 @@ class ServerSettings(BaseSettings):
         256 * _MIB,
         ge=0,
         description="Memory for tails. A tail is the last entry of a log, which may still grow."
-        " The server removes a tail from memory 30 s after its last change. While all tails"
-        " together are above this limit, it removes idle tails within 5 s. When such a tail grows"
-        " again, the server reads it from Postgres.",
+        " The server holds the tails of agent streams and of followed tasks, and removes a tail"
+        " from memory 30 s after its last change. While all tails together are above this limit, it"
+        " removes those that have been idle longest, within 5 s. When such a tail grows again, the"
+        " server reads it from Postgres.",
     )
     handshakes: int = Field(
         4,
@@ -304,12 +305,13 @@ class ServerSettings(BaseSettings):
         ge=16 * _MIB,
         description="Maximum bytes of responses that callers have not read yet. One caller may"
         " use half of it. Above it, the server refuses calls and discards the responses that have"
-        " waited longest.",
+        " waited longest. Follows may use half of it for their messages, one caller a quarter."
+        " Above that, they wait, and the server ends the follows of callers that do not read.",
     )
     answer_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=30),
-        description="How long a caller may take to read one response. After that, the server"
-        " discards the response.",
+        description="How long a caller may take to read one response, or one message of a follow."
+        " After that, the server discards the response, or ends the follow.",
     )
     default_deadline: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=60),

@@ -33,6 +33,7 @@ from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.limits.ingest_budget import IngestBudget
+from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
@@ -79,6 +80,7 @@ class Desk:
     sessions: Sessions
     syncs: Syncs
     uploads: Uploads
+    tails: TailBudget
 
     @classmethod
     @asynccontextmanager
@@ -100,6 +102,7 @@ class Desk:
         clock, budget, bus = Clock(), IngestBudget(ingest_bytes), LocalBus()
         group_commit = GroupCommit(store.writes, bus, budget=budget)
         write_behind = WriteBehind(store.writes, store.generations)
+        tails = TailBudget(tail_bytes)
         log_limiter = LogLimiter(store.evictions, log_limits)
         resources = SessionResources(
             limits=Limits(window_bytes, 2 << 20, MAX_CONTENT_BYTES),
@@ -118,7 +121,7 @@ class Desk:
             tasks=store.tasks,
             bus=bus,
             handshakes=HandshakeQueue(handshakes, max_wait),
-            tail_bytes=tail_bytes,
+            tails=tails,
             generations=store.generations,
         )
         syncs = Syncs(
@@ -135,7 +138,9 @@ class Desk:
         )
         running = asyncio.create_task(group_commit.run())
         try:
-            yield cls(store, clock, budget, group_commit, write_behind, sessions, syncs, uploads)
+            yield cls(
+                store, clock, budget, group_commit, write_behind, sessions, syncs, uploads, tails
+            )
             assert not running.done(), "the group commit runs for as long as there are writers"
         finally:
             running.cancel()

@@ -234,7 +234,7 @@ async def test_a_tail_released_while_an_append_waits_for_memory_is_read_again(
                 appending = asyncio.create_task(agent.append([entry(2, "c" * 1000)]))
                 await turns()
                 assert not appending.done()
-                agent.session.release_tail(idle_for=timedelta(0))
+                agent.session.release_tail()
             await asyncio.wait_for(appending, DEADLINE_SECONDS)
             await agent.all_acked()
         # The digest is right only if the tail was sealed. A new session continues from it.
@@ -249,7 +249,7 @@ async def test_a_tail_that_cannot_be_read_ends_the_append_and_holds_no_bytes(
     async with desk.agent(task) as agent:
         await agent.append([entry(0, "a")], open_epoch=True)
         await agent.all_acked()
-        agent.session.release_tail(idle_for=timedelta(0))
+        agent.session.release_tail()
 
         async def fail(task_id: UUID) -> bytes:
             raise StoreUnavailable(timedelta(seconds=1))

@@ -291,7 +291,7 @@ async def test_a_goodbye_folds_the_tail_and_writes_the_confirmed_time(
         await agent.append(tail=grown(0, 2, "c"))
         await agent.all_acked()
         assert await sql.fetchval("SELECT count(*) FROM log_tail_parts") > 0
-        agent.session.release_tail(idle_for=timedelta(0))
+        agent.session.release_tail()
         agent.answers_syncs = True
         time = desk.clock.advance(5)
         await agent.session.sync(SECOND)
@@ -371,14 +371,14 @@ async def test_idle_tails_are_released_and_busy_ones_are_not(desk: Desk, task: U
     async with desk.agent(task) as agent:
         await agent.append([entry(0, "abc")], open_epoch=True)
         await agent.all_acked()
-        await desk.sessions.tick()
+        desk.tails.release()
         assert agent.session.tail_bytes == 3
         desk.clock.set_(desk.clock.now + timedelta(hours=1))
-        await desk.sessions.tick()
+        desk.tails.release()
         assert agent.session.tail_bytes == 3
         desk.clock.set_(desk.clock.now - timedelta(hours=2))
         desk.clock.advance(31)
-        await desk.sessions.tick()
+        desk.tails.release()
         assert agent.session.tail_bytes == 0
         await agent.append(tail=grown(0, 3, "d"))
         await agent.all_acked()
@@ -408,7 +408,7 @@ async def test_streams_continue_while_readers_use_all_connections(database: str)
         await agent.append([entry(0, "a")], open_epoch=True)
         await agent.all_acked()
         desk.clock.advance(60)
-        await desk.sessions.tick()  # the tail is released and must be read again
+        desk.tails.release()  # the tail must be read again
         async with store.reads._connections.use():
             growing = asyncio.create_task(agent.append(tail=grown(0, 1, "b")))
             reporting = asyncio.create_task(desk.sessions.report(agent.session, READY))

@@ -19,7 +19,10 @@ from tests.system.hostile.peer import GONE, Peer, Tally
 from tests.system.hostile.target import Target
 
 GET_TASK_LOGS = "/tasklogs.v1.TaskLogs/GetTaskLogs"
+FOLLOW_TASK_LOGS = "/tasklogs.v1.TaskLogs/FollowTaskLogs"
 PAGE_BYTES = 900_000
+# Enough for the first message of a follow, the status, and not for an entry.
+FOLLOW_WINDOW_BYTES = 1000
 
 
 async def fill(server: Server, name: str = "demo") -> None:
@@ -99,3 +102,14 @@ class Reader:
             async with self._changed:
                 self.closed = True
                 self._changed.notify_all()
+
+
+async def follow(reader: Reader) -> int:
+    """Begin a follow that reads its first message, and nothing after it. Returns the stream."""
+    request = pb.FollowTaskLogsRequest(task="local/demo", source=pb.LOG_SOURCE_SNAPSHOT)
+    stream = await reader.peer.call(
+        reader.target, FOLLOW_TASK_LOGS, request.SerializeToString(), None
+    )
+    await reader.peer.grant(FOLLOW_WINDOW_BYTES, stream)
+    await reader.until(lambda: reader.received[stream] > 0)
+    return stream

@@ -225,6 +225,50 @@ BREAKS = (
         "test_a_follower_that_stops_reading_later_gets_the_latest_state_once",
     ),
     Break(
+        "I7",
+        "followers that do not read hold messages without a limit",
+        f"{_SERVER}/middleware/unsent_messages.py",
+        "        return of_all < limit * _SHARE and of_caller < limit * _CALLER_SHARE",
+        "        return True",
+        "tests/middleware/test_unsent_messages.py::"
+        "test_followers_that_read_nothing_hold_no_more_than_their_part",
+    ),
+    Break(
+        "I7",
+        "a caller that reads waits behind the streams of another that does not",
+        f"{_SERVER}/middleware/unsent_messages.py",
+        "_CALLER_SHARE = 0.25",
+        "_CALLER_SHARE = 1.0",
+        "tests/middleware/test_unsent_messages.py::"
+        "test_a_caller_that_reads_does_not_wait_behind_the_streams_of_another",
+    ),
+    Break(
+        "I7",
+        "a follow that takes nothing is never ended",
+        f"{_SERVER}/middleware/responses.py",
+        "        is_late()\n",
+        "",
+        "tests/middleware/test_unsent_messages.py::"
+        "test_a_stream_whose_caller_takes_nothing_ends_with_the_limit",
+    ),
+    Break(
+        "I7",
+        "a follow that reads slowly is ended for those that wait",
+        f"{_SERVER}/middleware/responses.py",
+        "            if unread.bytes and among(unread) and not is_spared:",
+        "            if unread.bytes and among(unread):",
+        "tests/middleware/test_unsent_messages.py::"
+        "test_a_follower_that_reads_slowly_is_not_ended_for_those_that_wait",
+    ),
+    Break(
+        "I7",
+        "the feed of an idle task keeps the tail",
+        f"{_SERVER}/reads/feed.py",
+        "            self._fold.release()",
+        "            pass",
+        "tests/reads/test_feed_memory.py::test_the_feeds_of_30_idle_tasks_hold_no_tail",
+    ),
+    Break(
         "I8",
         "a resumed follow begins one revision late",
         f"{_SERVER}/reads/follower.py",
@@ -246,7 +290,7 @@ BREAKS = (
         "I8",
         "a delta goes to a follower that holds another base",
         f"{_SERVER}/reads/follower.py",
-        "as_delta = self._query.deltas and event.delta is not None and self._last_sent == base",
+        "as_delta = self._query.deltas and event.delta is not None and ready.last_sent == base",
         "as_delta = self._query.deltas and event.delta is not None",
         "tests/reads/test_feed.py::test_random_commits_and_followers_end_in_one_view",
     ),

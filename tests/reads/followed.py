@@ -25,6 +25,7 @@ from tasklogs_server.domain.status import (
     JobStatus,
 )
 from tasklogs_server.domain.synced import StoredState, Synced
+from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.reads import feed
 from tasklogs_server.reads.follow_encoding import encode_event
 from tasklogs_server.reads.follow_events import FollowEvent
@@ -114,6 +115,7 @@ class World:
     changes: WatchedChanges
     sync: ScriptedSync
     follows: Follows
+    tails: TailBudget
     encoded: list[FollowEvent]
     """The events that feeds encoded, each once for all followers."""
 
@@ -162,7 +164,7 @@ async def followed(database: str, *, progress_after: timedelta) -> AsyncIterator
 
         counting.setattr(feed, "encode_event", encode)
 
-        changes, sync = WatchedChanges(store), ScriptedSync()
+        changes, sync, tails = WatchedChanges(store), ScriptedSync(), TailBudget(256 << 20)
         follows = Follows(
             changes,
             bus,
@@ -170,10 +172,11 @@ async def followed(database: str, *, progress_after: timedelta) -> AsyncIterator
             lease=timedelta(seconds=30),
             generations=store.generations,
             progress_after=progress_after,
+            tails=tails,
         )
         log = await WrittenLog.open(store, bus)
         before = asyncio.all_tasks()
-        world = World(store, bus, log, changes, sync, follows, encoded)
+        world = World(store, bus, log, changes, sync, follows, tails, encoded)
         yield world
         assert world.open_feeds == 0
         assert asyncio.all_tasks() - before <= {asyncio.current_task()}

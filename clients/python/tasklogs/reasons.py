@@ -187,7 +187,8 @@ _REASONS = (
         _CODE.RESOURCE_EXHAUSTED,
         Retry.AFTER,
         "There were too many calls in a short time, or there are too many at once: of this caller,"
-        " for this task, or of all callers.",
+        " for this task, or of all callers. A running follow also ends with it if its caller does"
+        " not read.",
     ),
     _reason(
         "LOG_FULL",

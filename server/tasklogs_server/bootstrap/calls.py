@@ -17,6 +17,7 @@ from tasklogs_server.middleware.observation import CallObserver
 from tasklogs_server.middleware.open_calls import OpenCalls
 from tasklogs_server.middleware.requests import RequestBodies
 from tasklogs_server.middleware.responses import Responses
+from tasklogs_server.middleware.unsent_messages import UnsentMessages
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tasklogs_server.telemetry.assembly import Telemetry
@@ -36,6 +37,7 @@ class CallPath:
     open_calls: OpenCalls
     bodies: RequestBodies
     responses: Responses
+    unsent: UnsentMessages
 
 
 def call_path_of(
@@ -76,4 +78,4 @@ def call_path_of(
         default_deadline=settings.default_deadline,
     )
     observers = [CallObserver(telemetry.observer)] if telemetry.is_on else []
-    return CallPath([*observers, calls], open_calls, bodies, responses)
+    return CallPath([*observers, calls], open_calls, bodies, responses, UnsentMessages(responses))

@@ -53,6 +53,8 @@ def state_of(
         held_commits=lambda: service.group_commit.held_tasks,
         unacknowledged_bytes=lambda: limits.budget.held_bytes,
         untaken_bytes=lambda: calls.responses.held_bytes,
+        waiting_follows=lambda: calls.unsent.waiting,
+        tail_bytes=lambda: service.tails.held_bytes,
         purge_backlog=lambda: service.purge.backlog,
         purge_set_aside=lambda: service.purge.set_aside,
         retirement_backlog=lambda: service.retention.backlog,

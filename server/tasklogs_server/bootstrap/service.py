@@ -18,6 +18,7 @@ from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.syncs import Syncs
 from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.ingest.write_behind import WriteBehind
+from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.reads.follower import Follows
 from tasklogs_server.reads.reader import LogReader
 from tasklogs_server.settings import ServerSettings
@@ -41,6 +42,7 @@ class Service:
     uploads: Uploads
     reader: LogReader
     follows: Follows
+    tails: TailBudget
     directory: TaskDirectory
     purge: Purge
     agent_tokens: AgentTokens
@@ -70,13 +72,14 @@ def service_of(
         clock=clock,
         observer=observer,
     )
+    tails = TailBudget(settings.tail_bytes)
     sessions = Sessions(
         resources,
         store=store.sessions,
         tasks=store.tasks,
         bus=bus,
         handshakes=limits.handshakes,
-        tail_bytes=settings.tail_bytes,
+        tails=tails,
         generations=store.generations,
         circuit_breaker=store.circuit_breaker,
     )
@@ -107,7 +110,9 @@ def service_of(
             sync=syncs.request,
             lease=settings.lease,
             generations=store.generations,
+            tails=tails,
         ),
+        tails=tails,
         directory=TaskDirectory(store.tasks, sessions, bus, purge=purge),
         purge=purge,
         agent_tokens=AgentTokens(store.tasks, limits.handshakes),

@@ -138,6 +138,11 @@ class Session:
         """How many bytes of the tail's content the session holds."""
         return self._draft.tail_bytes
 
+    @property
+    def tail_idle_seconds(self) -> float:
+        """How long nothing was appended."""
+        return self._resources.monotonic() - self._appended_at
+
     async def append(self, append: Append) -> None:
         """Receive one append. Returns when the next one fits into the window: the backpressure.
 
@@ -251,10 +256,9 @@ class Session:
         self.syncs.fail_all(AgentUnreachable(timedelta(0), timedelta(seconds=1)))
         self.outbox.close(error)
 
-    def release_tail(self, *, idle_for: timedelta) -> None:
-        """Release the tail's content if nothing was appended for `idle_for`."""
-        idle_seconds = self._resources.monotonic() - self._appended_at
-        if self._window.is_idle and idle_seconds >= idle_for.total_seconds():
+    def release_tail(self) -> None:
+        """Release the tail's content if everything that was appended is committed."""
+        if self._window.is_idle:
             self._draft.release_tail()
 
     # The group commit calls these: a session is a Writer.

@@ -30,6 +30,7 @@ from tasklogs_server.ingest.session import Session, SessionResources
 from tasklogs_server.ingest.session_audit import SessionAudit
 from tasklogs_server.ingest.session_waiters import SessionWaiters
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
+from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.generations import Generations
 from tasklogs_server.store.sessions import SessionStore
@@ -37,7 +38,6 @@ from tasklogs_server.store.task_transactions import retry_while_held
 from tasklogs_server.store.tasks import TaskStore
 
 _RETRY_AFTER = timedelta(seconds=1)
-_TAIL_IDLE = timedelta(seconds=30)
 # If the store is slow for one task, agents of other tasks must still get their turn.
 _HANDSHAKE_SECONDS = 10.0
 
@@ -45,10 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Sessions:
-    """At most one open session per task in this process. Between processes the fence decides.
-
-    `tail_bytes`: if all tails together have more bytes, idle ones are released at once.
-    """
+    """At most one open session per task in this process. Between processes the fence decides."""
 
     def __init__(
         self,
@@ -58,7 +55,7 @@ class Sessions:
         tasks: TaskStore,
         bus: LocalBus,
         handshakes: HandshakeQueue,
-        tail_bytes: int,
+        tails: TailBudget,
         generations: Generations,
         circuit_breaker: CircuitBreaker | None = None,
     ) -> None:
@@ -67,12 +64,12 @@ class Sessions:
         self._tasks = tasks
         self._bus = bus
         self._handshakes = handshakes
-        self._tail_bytes = tail_bytes
         self._circuit_breaker = circuit_breaker or CircuitBreaker()
         self._circuit_breaker.on_loss(self._store_lost)
         self._generations = generations
         self._generations.on_change(self._generation_changed)
         self._open: dict[UUID, Session] = {}
+        tails.add(lambda: list(self._open.values()))
         self._waiters = SessionWaiters()
         self._losses = Losses(store)
         self._audit = SessionAudit(
@@ -232,16 +229,8 @@ class Sessions:
             _log.warning("flush.failed")
 
     async def tick(self) -> None:
-        """Write what changed without a commit, and release idle tails. Called every 5 s."""
-        try:
-            await self._write_all()
-        finally:
-            self._release_tails()
-
-    def _release_tails(self) -> None:
-        is_over = sum(one.tail_bytes for one in self._open.values()) > self._tail_bytes
-        for session in self._open.values():
-            session.release_tail(idle_for=timedelta(0) if is_over else _TAIL_IDLE)
+        """Write what changed without a commit. Called every 5 s."""
+        await self._write_all()
 
     async def _write_all(self) -> None:
         await self._losses.mark_all()

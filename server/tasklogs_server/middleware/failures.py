@@ -32,14 +32,13 @@ class Failures:
     def __init__(self, observer: Observer | None = None) -> None:
         self._observer = observer or Observer()
 
-    def status_of(self, error: Exception, method: str) -> Status:
-        """Return what the caller is told.
+    def status_of(self, error: Exception, method: str) -> Status | None:
+        """Return what the caller is told; None: a handler has sent a status already.
 
-        Raises AbortError if a handler has sent a status already, and CancelledError if the caller
-        has left.
+        Raises CancelledError if the caller has left.
         """
         if isinstance(error, grpc.aio.AbortError):
-            raise error
+            return None
         if isinstance(error, TaskLogsError):
             limit = _limit_of(error)
             if limit is not None:

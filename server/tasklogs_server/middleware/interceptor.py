@@ -143,6 +143,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     return await steps(call, requests, context)
                 except (Exception, asyncio.CancelledError) as error:
                     status = self._status_of(error, call, name)
+                    if status is None:
+                        raise
                 # gRPC keeps this frame until the next garbage collection: it holds no request.
                 # The status is sent after the messages before it, which nobody may read.
                 responses.began(call, None, 0)
@@ -154,12 +156,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _status_of(
         self, error: Exception | asyncio.CancelledError, call: Call, name: str
-    ) -> Status:
+    ) -> Status | None:
+        """Return what the caller is told; None: the call ends with `error` itself.
+
+        It is not raised here: it would refer to this frame, which refers to it. A call that was
+        reset would keep its memory until the next garbage collection.
+        """
         if isinstance(error, Exception):
             return self._failures.status_of(error, name)
         end = self._calls.end_of(call)
         if end is None:
-            raise error
+            return None
         return status_of(end, current_request_id())
 
 

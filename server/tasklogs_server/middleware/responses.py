@@ -7,6 +7,7 @@ not wait for those who do not.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
@@ -28,11 +29,19 @@ _SHARE = 0.5
 _RETRY_AFTER = timedelta(seconds=1)
 
 
-@dataclass(slots=True)
-class _Response:
+@dataclass(slots=True, eq=False)
+class Unread:
+    """What one call holds for its caller. It counts as unread while `since` is not None."""
+
     recipient: Hashable
     bytes: int
-    since: float
+    since: float | None
+    """When the response, or a message of a stream, was given to gRPC."""
+    is_late: Callable[[], None] | None = None
+    """Ends a stream with a status when its message stays unread for too long. Called once."""
+    is_stream: bool = False
+    read_at: float = -math.inf
+    """When the caller was last seen to read: a message was sent that had waited for it."""
 
 
 class Responses:
@@ -47,13 +56,21 @@ class Responses:
         observer: Observer | None = None,
     ) -> None:
         """`within`: how long one response may stay unread; `reset` ends calls at once."""
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
+        self.on_look: Callable[[], None] = lambda: None
+        """Called several times a second."""
+        self.on_release: Callable[[], None] = lambda: None
+        """Called when bytes are free again."""
         self._within = within.total_seconds()
         self._clock = StallFreeClock(min(self._within, _SLOW_SECONDS))
         self._reset = reset
         self._observer = observer or Observer()
-        self._unread: dict[Call, _Response] = {}
+        self._of_calls: dict[Call, Unread] = {}
+        self._unread: dict[Call, Unread] = {}
+        """Those that are being sent; the oldest comes first."""
         self._held = 0
+        self.stream_bytes = 0
+        """Those of the bytes that streams hold."""
         self._held_by: dict[Hashable, int] = defaultdict(int)
 
     @property
@@ -61,71 +78,140 @@ class Responses:
         """The bytes of all unread responses."""
         return self._held
 
-    def admit(self, caller: Caller | None, context: Context) -> Hashable:
-        """Return the recipient of the response that a call will get. Raises LimitExceeded.
+    def held_by(self, recipient: Hashable) -> int:
+        """Return the bytes of the unread responses to one caller."""
+        return self._held_by.get(recipient, 0)
 
-        Callers named `local` cannot be told apart: their connection is the recipient.
-        """
-        if caller is LOCAL or caller is None:
-            recipient: Hashable = context.peer()
-        else:
-            recipient = caller.task_id if isinstance(caller, Agent) else caller.subject
+    def admit(self, caller: Caller | None, context: Context) -> Hashable:
+        """Return the recipient of the response that a call will get. Raises LimitExceeded."""
+        recipient = recipient_of(caller, context)
         if self._held:
             self.check(recipient)
         return recipient
 
     def check(self, recipient: Hashable) -> None:
         """Raise LimitExceeded if the recipient may not have one more unread response."""
-        if self._held_by.get(recipient, 0) >= self._limit * _SHARE:
-            what = f"more than {self._limit * _SHARE:.0f} bytes of unread responses"
+        if self.held_by(recipient) >= self.limit_bytes * _SHARE:
+            what = f"more than {self.limit_bytes * _SHARE:.0f} bytes of unread responses"
             raise LimitExceeded(Limit.ANSWER_BYTES, "caller", what, _RETRY_AFTER)
-        if self._held >= self._limit:
-            self._give_up_slow_ones()
-            if self._held >= self._limit:
-                what = f"more than {self._limit} bytes of unread responses"
+        if self._held >= self.limit_bytes:
+            slow = self.slow_ones(self._held - self.limit_bytes, lambda _: True)
+            self.give_up(slow, Limit.ANSWER_BYTES)
+            if self._held >= self.limit_bytes:
+                what = f"more than {self.limit_bytes} bytes of unread responses"
                 raise LimitExceeded(Limit.ANSWER_BYTES, "server", what, _RETRY_AFTER)
 
     def began(self, call: Call, recipient: Hashable, size_bytes: int) -> None:
         """A call is given its response. It counts as unread until the call's task ends."""
+        if call in self._unread:
+            return  # the status of a stream whose last message is still being sent
+        unread = self._of_calls.get(call) or self._count(call, Unread(recipient, 0, None))
+        self.hold(unread, size_bytes)
+        self.writes(call)
+
+    def stream(self, call: Call, recipient: Hashable, is_late: Callable[[], None]) -> Unread:
+        """Begin to count what a call with many messages holds: nothing yet.
+
+        `is_late`: see Unread.
+        """
+        return self._count(call, Unread(recipient, 0, None, is_late, is_stream=True))
+
+    def hold(self, unread: Unread, size_bytes: int) -> None:
+        """Count this many bytes for a call, in place of those before."""
+        more = size_bytes - unread.bytes
+        if not more:
+            return
+        unread.bytes = size_bytes
+        self._held += more
+        if unread.is_stream:
+            self.stream_bytes += more
+        self._held_by[unread.recipient] += more
+        if not self._held_by[unread.recipient]:
+            del self._held_by[unread.recipient]
+        if more < 0:
+            self.on_release()
+
+    def writes(self, call: Call) -> None:
+        """What the call holds is given to gRPC now."""
+        unread = self._unread[call] = self._of_calls[call]
+        unread.since = self._clock.begin_at
+
+    def wrote(self, call: Call) -> None:
+        """The call's message is sent."""
+        unread = self._unread.pop(call, None)
+        if unread is not None and unread.since is not None:
+            if unread.since <= self._clock.looked_at:
+                unread.read_at = self._clock.looked_at
+            unread.since = None
+
+    def _count(self, call: Call, unread: Unread) -> Unread:
         call.add_done_callback(self._is_over)
-        self._unread[call] = _Response(recipient, size_bytes, self._clock.begin_at)
-        self._held += size_bytes
-        self._held_by[recipient] += size_bytes
+        self._of_calls[call] = unread
+        return unread
 
     def _is_over(self, call: Call) -> None:
-        response = self._unread.pop(call, None)
-        if response is None:
-            return
-        self._held -= response.bytes
-        self._held_by[response.recipient] -= response.bytes
-        if not self._held_by[response.recipient]:
-            del self._held_by[response.recipient]
+        self._unread.pop(call, None)
+        unread = self._of_calls.pop(call, None)
+        if unread is not None:
+            self.hold(unread, 0)
 
     async def cut_off(self) -> None:
         """Give up responses that stay unread for too long, until cancelled."""
         while True:
             late = self._given_before(await self._clock.next_look() - self._within)
-            self._give_up(late, Limit.ANSWER_TIMEOUT)
+            self.give_up([call for call in late if not self._told(call)], Limit.ANSWER_TIMEOUT)
+            self.on_look()
 
-    def _give_up_slow_ones(self) -> None:
-        too_much = self._held - self._limit
+    def slow_ones(self, too_much: float, among: Callable[[Unread], bool]) -> Sequence[Call]:
+        """Return what callers are slow to read, the oldest first: a little more than `too_much`.
+
+        Streams whose callers were seen to read within the time limit are spared, however slow they
+        are. What they hold ends with its own time limit.
+        """
         slow = []
         for call in self._given_before(self._clock.looked_at - _SLOW_SECONDS):
             if too_much < 0:
                 break
-            size_bytes = self._unread[call].bytes
-            if size_bytes:  # the end of a stream holds none
+            unread = self._unread[call]
+            is_spared = unread.read_at >= self._clock.looked_at - self._within
+            # The end of a stream may hold no bytes.
+            if unread.bytes and among(unread) and not is_spared:
                 slow.append(call)
-                too_much -= size_bytes
-        self._give_up(slow, Limit.ANSWER_BYTES)
+                too_much -= unread.bytes
+        return slow
 
-    def _given_before(self, time: float) -> Sequence[Call]:
-        early = takewhile(lambda item: item[1].since < time, self._unread.items())
-        return [call for call, _ in early]
-
-    def _give_up(self, calls: Sequence[Call], limit: Limit) -> None:
+    def give_up(self, calls: Collection[Call], limit: Limit) -> None:
+        """Reset calls. It looks at all tasks of the process, once."""
         if calls:
             self._reset(calls)
         for call in calls:
             self._is_over(call)
             self._observer.limited(limit)
+
+    def _told(self, call: Call) -> bool:
+        """Tell a stream that it is late. Return whether it was told just now.
+
+        Its status waits behind the message. If that stays unread as well, the stream is reset.
+        """
+        unread = self._unread[call]
+        is_late, unread.is_late = unread.is_late, None
+        if is_late is None:
+            return False
+        del self._unread[call]
+        self.writes(call)
+        is_late()
+        return True
+
+    def _given_before(self, time: float) -> Sequence[Call]:
+        early = takewhile(lambda item: (item[1].since or 0.0) < time, self._unread.items())
+        return [call for call, _ in early]
+
+
+def recipient_of(caller: Caller | None, context: Context) -> Hashable:
+    """Return who gets the response to a call.
+
+    Callers named `local` cannot be told apart: their connection is the recipient.
+    """
+    if caller is LOCAL or caller is None:
+        return context.peer()
+    return caller.task_id if isinstance(caller, Agent) else caller.subject

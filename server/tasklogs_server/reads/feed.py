@@ -15,6 +15,7 @@ A follower gets the next messages in one of three ways:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -30,7 +31,12 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.domain.status import StatusDetail, derive
 from tasklogs_server.reads.follow_encoding import encode_event
-from tasklogs_server.reads.follow_events import LogEvent, TailSent, event_of_types
+from tasklogs_server.reads.follow_events import (
+    LogEvent,
+    TailSent,
+    content_bytes,
+    event_of_types,
+)
 from tasklogs_server.reads.growth import Growth
 from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.reads.tokens import Cursor
@@ -56,6 +62,12 @@ class Message:
     _whole: bytes | None = None
     _delta: bytes | None = None
     _of_types: dict[tuple[int, ...], Message | None] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """About how many bytes it holds."""
+        encoded = (self._whole or b"", self._delta or b"")
+        return content_bytes(self.event) + sum(map(len, encoded))
 
     def encoded(self, *, as_delta: bool) -> bytes:
         """Return the encoded message; see encode_event."""
@@ -93,6 +105,11 @@ class Step:
     revision: int
     messages: Sequence[Message]
 
+    @property
+    def size_bytes(self) -> int:
+        """About how many bytes its messages hold, encoded or not."""
+        return sum(message.size_bytes for message in self.messages)
+
 
 class Feed:
     """A followed task. `run` must run as long as there are followers."""
@@ -112,6 +129,7 @@ class Feed:
         self._fold = TailFold()
         self._last: Step | None = None
         self._growth = Growth()
+        self._changed_at = time.monotonic()
         self._is_reading = False
         self._woken = asyncio.Event()
         self._followers: set[asyncio.Event] = set()
@@ -191,8 +209,29 @@ class Feed:
 
     def _add_step(self, messages: Sequence[Message], revision: int) -> None:
         self._last = Step(self.revision, revision, messages)
+        self._changed_at = time.monotonic()
         self._growth.note(self.revision, [one.event for one in messages])
         self.revision = revision
+
+    @property
+    def tail_bytes(self) -> int:
+        """The bytes that are held for the next change, and for followers that lack the last one."""
+        step_bytes = 0 if self._last is None else self._last.size_bytes
+        return self._fold.held_bytes + self._growth.size_bytes + step_bytes
+
+    @property
+    def tail_idle_seconds(self) -> float:
+        """How long the log has not changed."""
+        return time.monotonic() - self._changed_at
+
+    def release_tail(self) -> None:
+        """Release what is held. The next change is read from the store with the whole tail.
+
+        A read that is under way may bring only what continues the held tail.
+        """
+        if not self._is_reading:
+            self._fold.release()
+            self._forget_steps()
 
     def _forget_steps(self) -> None:
         self._last = None

@@ -76,6 +76,17 @@ LogEvent = EntriesChanged | TailSent | EpochOpened | TailWithdrawn
 FollowEvent = LogEvent | StatusChanged | CaughtUp | Progress
 
 
+def content_bytes(event: LogEvent) -> int:
+    """Return the bytes of the entries that an event holds."""
+    match event:
+        case EntriesChanged():
+            return len(event.encoded) + len(event.tail_content or b"")
+        case TailSent():
+            return len(event.content)
+        case TailWithdrawn() | EpochOpened():
+            return 0
+
+
 def event_of_types(event: LogEvent, types: Collection[int]) -> LogEvent | None:
     """Return what is left of `event` for a follow of these types only; None: nothing.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from tasklogs_server.domain.errors import (
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_read
 from tasklogs_server.domain.status import StatusDetail, derive
+from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.reads.feed import Feed, Message, Step, expired, messages_of
 from tasklogs_server.reads.follow_encoding import encode_event
 from tasklogs_server.reads.follow_events import (
@@ -36,6 +38,7 @@ from tasklogs_server.reads.follow_events import (
     TailSent,
 )
 from tasklogs_server.reads.reader import Sync, SyncRequest
+from tasklogs_server.reads.send_budget import SendBudget, Unlimited
 from tasklogs_server.reads.silence import Silence
 from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.reads.tokens import Cursor
@@ -48,6 +51,10 @@ from tasklogs_server.telemetry.calls import concerns
 _PROGRESS_AFTER = timedelta(seconds=15)
 _SYNC_RETRY_SECONDS = 1.0
 _STORE_RETRY_SECONDS = 0.5
+# Held while a follow reads the store. How many bytes it will send is known after the read.
+_READ_BYTES = 64 * 1024
+# A message is in memory twice: here, and as gRPC's copy.
+_COPIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,15 @@ class _Lag:
     revision: int
 
 
+@dataclass(slots=True)
+class _Ready:
+    """Encoded messages up to `revision`; `last_sent` as in _Follower once they are sent."""
+
+    messages: deque[bytes]
+    revision: int
+    last_sent: tuple[int, int, int] | None
+
+
 _RunningFeed = tuple[Feed, asyncio.Task[None]]
 
 
@@ -95,6 +111,7 @@ class Follows:
         lease: timedelta,
         generations: Generations,
         progress_after: timedelta = _PROGRESS_AFTER,
+        tails: TailBudget | None = None,
     ) -> None:
         self._changes = changes
         self._sync = sync
@@ -106,14 +123,21 @@ class Follows:
         self._generations = generations
         generations.on_change(self._generation_changed)
         bus.listen(self._noted)
+        if tails is not None:
+            tails.add(lambda: [feed for feed, _ in list(self._feeds.values())])
 
     @property
     def followers(self) -> int:
         """How many streams are open. Thread-safe."""
         return sum(feed.followers for feed, _ in list(self._feeds.values()))
 
-    async def follow(self, query: FollowQuery) -> AsyncGenerator[bytes, None]:
+    async def follow(
+        self, query: FollowQuery, budget: SendBudget | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the encoded messages of a follow until it ends with an error.
+
+        `budget`: it waits for room there before it makes the next messages of the log. None: it
+        does not wait.
 
         When it begins, it raises what a read raises, and CursorExpired. Later it raises
         TaskNotFound, ServerDraining, CursorExpired if entries were evicted before it sent them, and
@@ -131,7 +155,9 @@ class Follows:
         async with self._feed(task, detail, woken) as feed:
             if feed.detail != detail:
                 await feed.refresh()  # the feed may not have read these facts yet
-            messages = _Follower(self, feed, query, revision, woken).messages()
+            messages = _Follower(
+                self, feed, query, revision, woken, budget or Unlimited()
+            ).messages()
             async with aclosing(messages):
                 async for message in messages:
                     yield message
@@ -232,12 +258,14 @@ class _Follower:
         query: FollowQuery,
         revision: int,
         woken: asyncio.Event,
+        budget: SendBudget,
     ) -> None:
         self._follows = follows
         self._feed = feed
         self._query = query
         self._revision = revision
         self._woken = woken
+        self._budget = budget
         self._may_begin_later = query.cursor is None
         self._sent_detail: StatusDetail | None = None
         self._silence = Silence(query.progress_interval or follows.progress_after, woken)
@@ -261,9 +289,9 @@ class _Follower:
                     yield self._own(self._status())
                     self._silence.wrote()
                 # One step per turn, so that a follower that never keeps up gets the status, too.
-                if self._revision < self._feed.revision:
+                if self._revision < self._feed.revision and not self._budget.is_waiting:
                     due: Step | _Lag | None = self._feed.step_after(self._revision)
-                    if due is None:
+                    if due is None and self._budget.acquire(_READ_BYTES, self._woken):
                         reading = asyncio.create_task(self._lag(), name="follow reads")
                         try:
                             while await self._silence.is_over_before(reading):
@@ -272,14 +300,19 @@ class _Follower:
                         finally:
                             await _end(reading)
                         due = reading.result()
-                    for each in due.messages:
-                        message = each.of_types(self._query.types)
-                        if message is None:
-                            continue
-                        self._may_begin_later = False
-                        yield self._wire(message)
-                        self._silence.wrote()
-                    self._revision = due.revision
+                        del reading
+                    ready = None if due is None else self._ready(due)
+                    # A caller that does not read stops this here: it holds the encoded messages
+                    # that it was given, and nothing else.
+                    due = None
+                    if ready is not None and self._has_room_for(ready):
+                        self._last_sent = ready.last_sent
+                        while ready.messages:
+                            self._may_begin_later = False
+                            yield ready.messages.popleft()
+                            self._silence.wrote()
+                        self._revision = ready.revision
+                        self._budget.release()
                 if self._caught_up_at is not None and self._revision >= self._caught_up_at:
                     self._caught_up_at = None
                     yield self._own(CaughtUp())
@@ -287,7 +320,7 @@ class _Follower:
                 if self._silence.is_over:
                     yield self._own(Progress())
                     self._silence.wrote()
-                elif self._revision >= self._feed.revision:
+                elif self._revision >= self._feed.revision or self._budget.is_waiting:
                     self._silence.watch()
                     await self._woken.wait()
         finally:
@@ -313,15 +346,27 @@ class _Follower:
             # entry left.
             return _Lag((), Cursor.decode(error.oldest).revision)
 
-    def _wire(self, message: Message) -> bytes:
+    def _ready(self, due: Step | _Lag) -> _Ready:
+        ready = _Ready(deque(), due.revision, self._last_sent)
+        for each in due.messages:
+            message = each.of_types(self._query.types)
+            if message is not None:
+                ready.messages.append(self._wire(message, ready))
+        return ready
+
+    def _has_room_for(self, ready: _Ready) -> bool:
+        size_bytes = sum(map(len, ready.messages))
+        return not size_bytes or self._budget.acquire(_COPIES * size_bytes, self._woken)
+
+    def _wire(self, message: Message, ready: _Ready) -> bytes:
         event = message.event
         as_delta = False
         if isinstance(event, TailSent):
             base = (event.epoch, event.head.id, event.base_revision)
-            as_delta = self._query.deltas and event.delta is not None and self._last_sent == base
-            self._last_sent = (event.epoch, event.head.id, event.revision)
+            as_delta = self._query.deltas and event.delta is not None and ready.last_sent == base
+            ready.last_sent = (event.epoch, event.head.id, event.revision)
         elif isinstance(event, EntriesChanged):
-            self._last_sent = (event.epoch, event.last_id, event.revision)
+            ready.last_sent = (event.epoch, event.last_id, event.revision)
         return message.encoded(as_delta=as_delta)
 
     def _own(self, event: FollowEvent) -> bytes:

@@ -26,6 +26,11 @@ class Growth:
         self._deltas: deque[tuple[int, Delta]] = deque()
         self._size_bytes = 0
 
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of the changes that are held."""
+        return self._size_bytes
+
     def note(self, after: int, events: Sequence[LogEvent]) -> None:
         """Add the step that begins at revision `after`, where the previous step ended."""
         match events:

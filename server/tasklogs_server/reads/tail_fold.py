@@ -26,16 +26,52 @@ class _HeldTail:
     content: Content = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _ReleasedTail:
+    """What is known of a tail whose content was released.
+
+    If the content appears while the parts of a read are applied, the later parts are the delta.
+    Each reader checks the result: a content that only looks the same does no harm.
+    """
+
+    epoch: int
+    id: int
+    revision: int
+    dropped_bytes: int
+    size_bytes: int
+    crc32: int
+
+    def is_now(self, content: Content) -> bool:
+        """Whether `content` is the released one."""
+        return len(content) == self.size_bytes and content.crc32 == self.crc32
+
+
 class TailFold:
     """Makes events from changes: folds the tail's parts onto the held tail, and finds deltas."""
 
     def __init__(self) -> None:
         self._held: _HeldTail | None = None
+        self._released: _ReleasedTail | None = None
 
     @property
     def held_revision(self) -> int | None:
         """The revision of the held tail; None: no tail is held."""
         return None if self._held is None else self._held.revision
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of the held tail."""
+        return 0 if self._held is None else len(self._held.content)
+
+    def release(self) -> None:
+        """Release the held tail. The next change must come with the whole content."""
+        held, self._held = self._held, None
+        if held is not None:
+            content = held.content
+            self._released = _ReleasedTail(
+                *(held.epoch, held.id, held.revision, held.dropped_bytes),
+                *(len(content), content.crc32),
+            )
 
     def can_fold(self, commit: Commit) -> bool:
         """Whether this holds the tail that the commit's part continues. True without a part."""
@@ -60,10 +96,11 @@ class TailFold:
             case TailWithdrawn():
                 # A later entry with the same id is another entry: a delta must not build on this
                 # one.
-                self._held = None
+                self._held = self._released = None
         return change
 
     def _entries(self, change: EntriesChanged, tail: TailHead | None) -> LogEvent:
+        self._released = None
         if change.tail_content is None or tail is None or tail.id != change.last_id:
             self._held = None
             return change
@@ -79,6 +116,7 @@ class TailFold:
     def _tail(self, change: TailChanged) -> LogEvent:
         head = change.head
         held, self._held = self._held, None  # a change that does not fit may be half applied
+        released, self._released = self._released, None
         if held is not None and (held.epoch, held.id) != (change.epoch, head.id):
             held = None
         if change.base is not None:
@@ -87,40 +125,49 @@ class TailFold:
             content = held.content
         else:
             raise LogCorrupt
-        _patch(content, change)
+        if released is not None and (released.epoch, released.id) != (change.epoch, head.id):
+            released = None
+        later = _patch(content, change, released)
         whole = bytes(content.data)
+        base = held or (None if later is None else released)
         delta = None
         # A delta cannot express that the beginning of the content was dropped.
-        if held is not None and held.dropped_bytes == head.dropped_bytes:
-            delta = _delta(held.content, whole, change)
+        if base is not None and base.dropped_bytes == head.dropped_bytes:
+            if held is not None and change.base is not None:
+                delta = diff(bytes(held.content.data), whole)
+            else:
+                delta = _joined(change.deltas if later is None else later, whole)
         self._held = _HeldTail(change.epoch, head.id, head.revision, head.dropped_bytes, content)
         return TailSent(
             change.epoch,
             head,
             whole,
-            None if held is None else held.revision,
+            None if base is None else base.revision,
             delta,
             None if delta is None else content.crc32,
         )
 
 
-def _patch(content: Content, change: TailChanged) -> None:
+def _patch(
+    content: Content, change: TailChanged, released: _ReleasedTail | None
+) -> Sequence[Delta] | None:
+    """Apply the deltas. Return those since `released`; None: it did not appear."""
+    later: Sequence[Delta] | None = None
     try:
-        for delta in change.deltas[:-1]:
-            content.patch(delta)
-        for delta in change.deltas[-1:]:
-            if change.crc32 is None:
-                content.patch(delta)
-            else:
+        for index, delta in enumerate(change.deltas):
+            if later is None and released is not None and released.is_now(content):
+                later = change.deltas[index:]
+            if change.crc32 is not None and index == len(change.deltas) - 1:
                 content.patch_unchecked(delta, change.crc32)
+            else:
+                content.patch(delta)
     except DeltaError as error:
         raise LogCorrupt from error
+    return later
 
 
-def _delta(held: Content, whole: bytes, change: TailChanged) -> Delta:
-    """Return how the tail changed. It travels as it came if it is one change of what is held."""
-    if change.base is not None:
-        return diff(bytes(held.data), whole)
-    if not change.deltas:
+def _joined(deltas: Sequence[Delta], whole: bytes) -> Delta:
+    """Return how the tail changed. It travels as it came if it is one change."""
+    if not deltas:
         return Delta.keeping(len(whole), b"")
-    return joined(change.deltas, whole)
+    return joined(deltas, whole)

@@ -17,6 +17,7 @@ from tasklogs_server.domain.caller import Caller, User, visible
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import TaskRef, parse_task_ref
 from tasklogs_server.domain.read_plan import Source
+from tasklogs_server.middleware.unsent_messages import UnsentMessages
 from tasklogs_server.reads.follower import FollowQuery, Follows
 from tasklogs_server.reads.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
 from tasklogs_server.reads.tokens import Cursor, fingerprint
@@ -47,10 +48,15 @@ class TaskLogsService:
     """The handlers of `tasklogs.v1.TaskLogs`."""
 
     def __init__(
-        self, reader: LogReader, follows: Follows, server_info: pb.GetServerInfoResponse
+        self,
+        reader: LogReader,
+        follows: Follows,
+        unsent: UnsentMessages,
+        server_info: pb.GetServerInfoResponse,
     ) -> None:
         self._reader = reader
         self._follows = follows
+        self._unsent = unsent
         self._server_info = server_info
         self._known_query = lru_cache(maxsize=_KNOWN_REQUESTS)(_decoded_query)
 
@@ -73,12 +79,14 @@ class TaskLogsService:
     ) -> None:
         """Write what happens to the log until it ends, or the caller leaves.
 
-        A write waits while the caller does not read. Nothing is buffered meanwhile.
+        A write waits while the caller does not read. Nothing else is held meanwhile.
         """
-        messages = self._follows.follow(_follow_query_of(request, caller.sees_only))
-        async with aclosing(messages):
-            async for message in messages:
-                await context.write(message)
+        query = _follow_query_of(request, caller.sees_only)
+        with self._unsent.stream(caller, context) as stream:
+            messages = self._follows.follow(query, stream)
+            async with aclosing(messages):
+                async for message in messages:
+                    await stream.write(context, message)
 
     async def get_server_info(
         self, _: pb.GetServerInfoRequest, __: grpc.aio.ServicerContext[Any, Any], ___: Caller

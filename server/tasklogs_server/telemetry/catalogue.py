@@ -73,6 +73,8 @@ def _nothing() -> State:
     return State(
         sessions=none,
         followers=none,
+        waiting_follows=none,
+        tail_bytes=none,
         handshakes=none,
         held_commits=none,
         unacknowledged_bytes=none,

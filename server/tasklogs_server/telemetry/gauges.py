@@ -43,8 +43,19 @@ class LiveMetrics(Collector):
         )
         yield _gauge(
             "tasklogs_untaken_answer_bytes",
-            "Bytes of responses that callers have not read yet",
+            "Bytes of responses, and of messages of follows, that callers have not read yet",
             state.untaken_bytes(),
+        )
+        yield _gauge(
+            "tasklogs_follows_waiting",
+            "Follows that wait for memory before they send what is new, because other callers do"
+            " not read",
+            state.waiting_follows(),
+        )
+        yield _gauge(
+            "tasklogs_tail_bytes",
+            "Bytes of tails in memory: those of agent streams, and those of followed tasks",
+            state.tail_bytes(),
         )
         yield _gauge(
             "tasklogs_purge_backlog_tasks",

@@ -33,6 +33,8 @@ class State:
     held_commits: Callable[[], int]
     unacknowledged_bytes: Callable[[], int]
     untaken_bytes: Callable[[], int]
+    waiting_follows: Callable[[], int]
+    tail_bytes: Callable[[], int]
     purge_backlog: Callable[[], int]
     purge_set_aside: Callable[[], int]
     retirement_backlog: Callable[[], int]

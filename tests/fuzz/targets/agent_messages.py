@@ -178,6 +178,7 @@ class _Stream:
             case Meanwhile.TICK:
                 server.clock.advance(event.number)
                 await server.sessions.tick()
+                server.tails.release()
             case Meanwhile.RIVAL:
                 async with server.sessions.connect(TASK, Hello("rival", "", None)):
                     await asyncio.sleep(0)

@@ -28,6 +28,7 @@ from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.limits.ingest_budget import IngestBudget
+from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.middleware.error_table import status_of
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.store.evictions import LogLimits
@@ -59,6 +60,7 @@ class IngestServer:
     budget: IngestBudget
     sessions: Sessions
     service: TaskAgentsService
+    tails: TailBudget
 
     @classmethod
     @asynccontextmanager
@@ -80,6 +82,7 @@ class IngestServer:
             clock=clock,
             monotonic=clock.monotonic,
         )
+        tails = TailBudget(MAX_CONTENT_BYTES)
         sessions = Sessions(
             resources,
             store=store,
@@ -87,7 +90,7 @@ class IngestServer:
             bus=bus,
             handshakes=handshakes,
             generations=generations,
-            tail_bytes=MAX_CONTENT_BYTES,
+            tails=tails,
         )
         uploads = Uploads(
             resources, store=store, sessions=sessions, large_commits=LargeCommits(store, bus)
@@ -95,7 +98,7 @@ class IngestServer:
         service = TaskAgentsService(AgentTokens(store, handshakes), sessions, uploads)
         running = asyncio.create_task(group_commit.run())
         try:
-            yield cls(store, clock, budget, sessions, service)
+            yield cls(store, clock, budget, sessions, service, tails)
             await _settled(budget)
             if store.broken:
                 raise store.broken[0]

@@ -92,6 +92,9 @@ class TaskLogsStub:
 
     - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
     - UNAVAILABLE (`DRAINING`): the server is shutting down. Reconnect with the last cursor.
+    - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: the caller did not read a message in
+      time. The status comes after that message. If it is not read either, or if the server needs
+      the memory before, the stream ends with CANCELLED. Reconnect with the last cursor.
     - UNAUTHENTICATED (`TOKEN_EXPIRED`): the caller's token expired.
     - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server evicted entries before the caller received them.
     - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
@@ -191,6 +194,9 @@ class TaskLogsServicer(metaclass=_abc_1.ABCMeta):
 
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
         - UNAVAILABLE (`DRAINING`): the server is shutting down. Reconnect with the last cursor.
+        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: the caller did not read a message in
+          time. The status comes after that message. If it is not read either, or if the server needs
+          the memory before, the stream ends with CANCELLED. Reconnect with the last cursor.
         - UNAUTHENTICATED (`TOKEN_EXPIRED`): the caller's token expired.
         - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server evicted entries before the caller received them.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
