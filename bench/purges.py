@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import asyncpg
 
 from bench.result import Result, compared
-from bench.rounds import interleave
-from bench.stage import GET_TASK_LOGS, LOG_BYTES, LOG_ENTRIES, Stage, read_request
+from bench.rounds import Rounds
+from bench.stage import GET_TASK_LOGS, LOG_BYTES, LOG_ENTRIES, NewTask, Stage, read_request
 from tasklogs.connection.channel import open_channel
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import tasks_pb2
@@ -22,7 +24,7 @@ async def reads_during_a_purge(stage: Stage) -> list[Result]:
     """The same reads with and without a purge that goes on for the whole round."""
     readers = await stage.create_tasks(_CALLERS)
     await stage.fill(readers, entries=LOG_ENTRIES, content_bytes=LOG_BYTES // LOG_ENTRIES)
-    to_delete = await stage.create_tasks(stage.rounds + 1)
+    to_delete = await stage.create_tasks(stage.rounds)
     entries = 10_000 if stage.quick else 30_000
     await stage.fill(to_delete, entries=entries, content_bytes=_CONTENT_BYTES)
     reads = stage.load(
@@ -30,25 +32,31 @@ async def reads_during_a_purge(stage: Stage) -> list[Result]:
         GET_TASK_LOGS,
         [[read_request(task, source=pb.LOG_SOURCE_SNAPSHOT)] for task in readers],
     )
+    figures: dict[str, list[float]] = {"alone": [], "purge": []}
+    cores: dict[str, list[float]] = {"alone": [], "purge": []}
     sql = await asyncpg.connect(stage.dsn)
 
     async def is_purged() -> bool:
         return bool(await sql.fetchval(_LEFT) == 0)
 
-    async def during_a_purge() -> float:
-        async with open_channel(stage.ours.address) as channel:
-            request = tasks_pb2.DeleteTaskRequest(task=str(to_delete.pop().id))
-            await TasksStub(channel).DeleteTask(request)
-        figure = await reads()
-        if await is_purged():
-            raise RuntimeError("the purge ended before the reads did")
-        await until(is_purged)
-        return figure
+    async def measure(name: str) -> None:
+        if name == "purge":
+            await _delete(stage, to_delete.pop())
+        began, used = time.perf_counter(), stage.cpu_seconds()
+        figures[name].append(await reads())
+        cores[name].append((stage.cpu_seconds() - used) / (time.perf_counter() - began))
+        if name == "purge":
+            if await is_purged():
+                raise RuntimeError("the purge ended before the reads did")
+            await until(is_purged)
 
     try:
-        rounds = await interleave({"alone": reads, "purge": during_a_purge}, stage.rounds)
+        for number in range(stage.rounds):
+            for name in list(figures) if number % 2 else reversed(figures):
+                await measure(name)
     finally:
         await sql.close()
+    rounds = Rounds(figures, cores)
     return [
         compared(
             "snapshot read, 30 entries, 64 KB, 32 callers, while a deleted log is purged, against"
@@ -59,3 +67,9 @@ async def reads_during_a_purge(stage: Stage) -> list[Result]:
             prototype="-",
         )
     ]
+
+
+async def _delete(stage: Stage, task: NewTask) -> None:
+    async with open_channel(stage.ours.address) as channel:
+        request = tasks_pb2.DeleteTaskRequest(task=str(task.id))
+        await TasksStub(channel).DeleteTask(request)

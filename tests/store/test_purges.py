@@ -12,6 +12,7 @@ import pytest
 from tasklogs_server.store import Store
 from tasklogs_server.store.purges import (
     _CHUNK,
+    _DELETED,
     CHUNK_ROWS,
     ChunkOutcome,
     PurgeProgress,
@@ -256,3 +257,24 @@ async def test_a_chunk_scans_no_table(store: Store, task: UUID, sql: Connection)
     async with sql.transaction():
         plan = await explain(sql, _CHUNK, *arguments_of(PurgeProgress.of(task), 10))
     assert buffers_of(plan) < 100
+
+
+async def test_finding_deleted_tasks_reads_a_page_of_them_only(
+    store: Store, sql: Connection
+) -> None:
+    await sql.execute(
+        "INSERT INTO tasks (task_id, owner, name, display_name, prompt, standalone,"
+        " agent_token_hash, deleted_at)"
+        " SELECT gen_random_uuid(), 'local', i::text, '', '', false, '',"
+        " now() + interval '1 s' * (i / 2) FROM generate_series(1, 10000) i"
+    )
+    await sql.execute("ANALYZE tasks")
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
+    first = await store.purges.deleted(limit=201)
+    second = await store.purges.deleted(first[-1], limit=201)
+    # Two tasks were deleted at each moment, and each is found once.
+    assert len({task for _, task in (*first, *second)}) == 402
+    assert [*first, *second] == sorted([*first, *second])
+    plan = await explain(sql, _DELETED, *first[-1], 201)
+    assert buffers_of(plan) < 300
+    assert await store.purges.count() == 10_000

@@ -151,6 +151,21 @@ async def test_a_locked_task_is_tried_again_and_holds_up_no_other(
         await until(lambda: keeper.purge.set_aside == 0)
 
 
+async def test_a_task_that_stays_locked_is_logged_once(
+    keeper: Keeper, sql: Connection, database: str, turns: Sequence[UUID]
+) -> None:
+    [task] = await deleted_tasks(sql, 1)
+    with capture_logs() as logged:
+        async with purging(keeper), locked(database, "log_entries", task):
+            for times in range(1, 10):
+                await until(lambda times=times: turns.count(task) == times)  # type: ignore[misc]
+                await until(lambda: keeper.purge.set_aside == 1)
+                keeper.now += 2 ** (times - 1)
+                keeper.purge.deleted(UUID(int=times))
+    [one] = logged
+    assert (one["event"], one["task"], one["work"]) == ("task.blocked", str(task), "purge")
+
+
 async def test_small_tasks_wait_for_no_large_ones(
     keeper: Keeper, sql: Connection, turns: Sequence[UUID]
 ) -> None:

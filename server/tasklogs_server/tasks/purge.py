@@ -37,7 +37,7 @@ _TASKS_AT_ONCE = 10
 _PAGE_TASKS = 200
 _MAX_NEW = 10_000
 _MAX_BEGUN = 1_000
-_LOCKED_FOR_LONG_SECONDS = 64.0
+_WAITS_FOR_LONG_SECONDS = 64.0
 
 _log = structlog.get_logger(__name__)
 
@@ -186,8 +186,8 @@ class Purge:
             case ChunkOutcome.MORE:
                 pass  # too many have begun: a later sweep finds it
             case ChunkOutcome.HELD:
-                if self._set_aside.add(task_id, progress) == _LOCKED_FOR_LONG_SECONDS:
-                    _log.warning("task.locked", task=str(task_id), work="purge")
+                if self._set_aside.add(task_id, progress) == _WAITS_FOR_LONG_SECONDS:
+                    _log.warning("task.blocked", task=str(task_id), work="purge")
             case ChunkOutcome.GONE:
                 self._set_aside.forget(task_id)
                 self._is_changed = True

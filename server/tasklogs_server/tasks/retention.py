@@ -30,7 +30,7 @@ _SWEEP_EVERY_SECONDS = 3600.0
 _LOOK_TASKS = 200
 _RETIRE_TASKS = 20
 _MAX_LOCKED = 1_000
-_LOCKED_FOR_LONG_SECONDS = 64.0
+_WAITS_FOR_LONG_SECONDS = 64.0
 
 _log = structlog.get_logger(__name__)
 
@@ -164,8 +164,8 @@ class Retention:
             _log.error("task.not_retired", task=str(task_id), error=type(error).__name__)
 
     def _put_aside(self, task_id: UUID) -> None:
-        if self._set_aside.add(task_id, task_id) == _LOCKED_FOR_LONG_SECONDS:
-            _log.warning("task.locked", task=str(task_id), work="retire")
+        if self._set_aside.add(task_id, task_id) == _WAITS_FOR_LONG_SECONDS:
+            _log.warning("task.blocked", task=str(task_id), work="retire")
 
     async def _rest_since(self, began: float) -> None:
         await asyncio.sleep(self._pace.rest(self._clock() - began))

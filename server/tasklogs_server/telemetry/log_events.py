@@ -326,13 +326,13 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " their changes again later. Check Postgres.",
     ),
     LogEvent(
-        "task.locked",
+        "task.blocked",
         "warning",
         ("task", "work"),
-        "Another transaction has locked rows of one task for more than a minute. So the server"
-        " cannot delete the rows of a deleted task (`work`: purge), or a task that is past"
-        " TASKLOGS_RETENTION (`work`: retire). It tries again, and other tasks do not wait. Look"
-        " for an old transaction in pg_stat_activity.",
+        "For more than a minute, the server could not delete the rows of one deleted task (`work`:"
+        " purge), or a task that is past TASKLOGS_RETENTION (`work`: retire). It tries again, and"
+        " other tasks do not wait. Unless the log says that Postgres refuses, another transaction"
+        " has locked rows of the task: look for it in pg_stat_activity.",
     ),
     LogEvent(
         "task.not_purged",
