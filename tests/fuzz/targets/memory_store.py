@@ -11,11 +11,12 @@ from uuid import UUID
 
 from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.v1 import task_logs_pb2
-from tasklogs_server.domain.errors import StoreUnavailable
+from tasklogs_server.domain.errors import SessionSuperseded, StoreUnavailable
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.evictions import EvictionOutcome, Holding, LogLimits
 from tasklogs_server.store.log_writes import Outcome
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened, Evicted, LogHead
+from tasklogs_server.store.session_audit import AuditedTask, HeldSession
 from tasklogs_server.store.sessions import Opening
 from tests.fuzz.targets.log_model import LogModel
 from tests.ingest.histories import ModelStore
@@ -81,6 +82,22 @@ class MemoryStore:
             self._is_connected = False
         return ()
 
+    async def audit(self, held: Sequence[HeldSession]) -> Sequence[AuditedTask]:
+        await asyncio.sleep(0)
+        return [
+            AuditedTask(
+                task_id=one.task_id,
+                fence=one.fence,
+                is_deleted=False,
+                is_behind=False,
+                session_fence=self._fence,
+                start_build=None,
+                token_hash=self._token_hash,
+            )
+            for one in held
+            if one.fence != self._fence
+        ]
+
     async def epochs_in_the_last_hour(self, task_id: UUID) -> int:
         await asyncio.sleep(0)
         return self._epochs_opened
@@ -105,8 +122,12 @@ class MemoryStore:
         await asyncio.sleep(0)
         return self._token_hash
 
-    async def change_facts(self, task_id: UUID, change: Callable[[Facts], Facts]) -> None:
+    async def change_facts(
+        self, task_id: UUID, change: Callable[[Facts], Facts], *, fence: int | None = None
+    ) -> None:
         await asyncio.sleep(0)
+        if fence is not None and fence != self._fence:
+            raise SessionSuperseded
         self._facts = change(self._facts)
 
     # LogWrites
