@@ -22,6 +22,7 @@ from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.names import TaskId, TaskName
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store import Store, task_lists
+from tasklogs_server.store.list_statements import ListFilter, search_end_statement
 from tasklogs_server.store.purges import PurgeProgress
 from tasklogs_server.store.records import EarlierCreation, Task
 from tasklogs_server.store.task_lists import LIST_BYTES, NEWEST, ListPosition
@@ -159,9 +160,10 @@ async def test_a_task_deleted_during_a_search_for_labels_hides_no_other(
     made = [await _prompted(store, "") for _ in range(2)]
     monkeypatch.setattr(task_lists, "SCAN_ROWS", 2)
     original = asyncpg.Connection.fetchrow
+    end_of_search = search_end_statement(ListFilter(of_owner=True, labelled=True)).sql
 
     async def after_a_deletion(self: Any, statement: str, *arguments: Any) -> Any:
-        if "OFFSET" in statement and made:
+        if statement == end_of_search and made:
             await store.tasks.delete(made.pop())
         return await original(self, statement, *arguments)
 
@@ -174,6 +176,7 @@ async def test_a_task_deleted_during_a_search_for_labels_hides_no_other(
         )
         found += [one.task_id for one in page]
     assert found == [wanted]
+    assert made == []
 
 
 async def test_of_equal_creations_at_once_one_creates_on_two_servers(
