@@ -11,6 +11,7 @@ from tests.system.soak.finding import Kind
 from tests.system.soak.ledger import Failover, Read
 from tests.system.soak.small_run import ANSWER, TASK, SmallRun, grown, live_read, refused
 from tests.system.soak.stored import StoredEntry
+from tests.system.soak.verdict import judge
 
 LAST_GROWTH = Failover(since=14.0, killed=14.5, promoted=15.0)
 """It may have lost only the last growth of the answer."""
@@ -104,6 +105,25 @@ def test_a_cursor_may_be_refused_only_after_a_failover(run: SmallRun) -> None:
     assert Kind.FOLLOW_DIFFERS in kinds(run)
     run.failovers, run.follow = [LAST_GROWTH], [*first, {"t": 15.1, "kind": "expired"}]
     assert kinds(run) == {Kind.FOLLOW_DIFFERS}  # it has not caught up again
+
+
+def test_a_follow_that_begins_again_begins_with_the_current_epoch(run: SmallRun) -> None:
+    def follows_differ(epoch: int, ids: list[int]) -> bool:
+        changes = [[one, 8 + one, None, mark("hello")] for one in ids]
+        run.follow[-2]["epoch"], run.follow[-2]["changes"] = epoch, changes
+        ledger = run.ledger
+        ledger.tasks[0].stored.epochs[2] = [StoredEntry(0, 8, mark("hello"))]
+        ledger.tasks[0].stored.epochs[3] = [StoredEntry(0, 8, mark("hello"))]
+        return any(one.kind is Kind.FOLLOW_DIFFERS for one in judge(ledger).findings)
+
+    run.follow += [
+        {"t": 15.1, "kind": "expired"},
+        {"t": 15.2, "kind": "entries"},
+        {"t": 15.3, "kind": "caught_up"},
+    ]
+    assert not follows_differ(3, [0])
+    assert follows_differ(2, [0])  # it lacks the next epoch
+    assert follows_differ(3, [])
 
 
 def test_a_follower_that_keeps_what_was_lost_is_found(run: SmallRun) -> None:
