@@ -582,8 +582,8 @@ BREAKS = (
         "I11",
         "confirmed times wait for a held head",
         f"{_SERVER}/store/log_writes.py",
-        "FOR UPDATE SKIP LOCKED\n    ), written AS (",
-        "FOR UPDATE\n    ), written AS (",
+        "FOR UPDATE OF h SKIP LOCKED",
+        "FOR UPDATE OF h",
         f"{_HELD_ROWS}::test_a_held_head_delays_no_other_confirmed_time_and_no_release_of_tails",
     ),
     Break(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.list_statements import ListFilter, page_statement
 from tasklogs_server.store.log_changes import _CHANGES_OF_TYPES, _START_OF_TYPES
 from tasklogs_server.store.log_reads import _READ, _READ_OF_TYPES, PageQuery
-from tasklogs_server.store.log_writes import _COMMIT, _arguments
+from tasklogs_server.store.log_writes import _COMMIT, _CONFIRM, _LOCKED_HEADS, _arguments
 from tasklogs_server.store.sessions import _LOSE, _OPEN_SERIALS
 from tasklogs_server.store.task_lists import LIST_BYTES, NEWEST, SCAN_BYTES, SCAN_ROWS
 from tests.store.logs import (
@@ -311,6 +311,32 @@ def list_values(store: Store, labels: Labels) -> dict[str, object]:
     values |= {"created_at": NEWEST[0], "task_id": NEWEST[1], "limit": 101, "bytes": LIST_BYTES}
     values |= {"owner": "local", "scan_rows": SCAN_ROWS, "scan_bytes": SCAN_BYTES}
     return values | {"pairs": labels[0], "keys": labels[1]}
+
+
+async def test_statements_that_skip_held_heads_read_only_the_heads_of_their_tasks(
+    store: Store, sql: Connection
+) -> None:
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
+    await many_tasks(sql, "local", 20_000)
+    for count in (200, 3):
+        rows = await sql.fetch("SELECT task_id FROM tasks LIMIT $1", count)
+        tasks = [str(row["task_id"]) for row in rows]
+        times = [str(datetime.now(UTC))] * count
+        for statement, arguments in (
+            (_LOCKED_HEADS, (tasks,)),
+            (_CONFIRM, (tasks, [0] * count, times)),
+        ):
+            async with sql.transaction():
+                plan = await explain(sql, statement, *arguments)
+            scanned = [one for one in nodes(plan) if one["Node Type"] == "Seq Scan"]
+            assert not scanned, statement
+            read = [node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan)]
+            assert max(read) <= count, [
+                (n["Node Type"], n["Actual Rows"], n["Actual Loops"], n.get("CTE Name"))
+                for n in nodes(plan)
+            ]
+            # A look-up, a lock, a look-up again and an update each.
+            assert buffers_of(plan) <= 24 * count + 24
 
 
 async def test_a_list_reads_only_its_page_of_many_tasks(store: Store, sql: Connection) -> None:

@@ -164,15 +164,16 @@ SELECT NOT EXISTS (SELECT FROM locked)
 # The time of an earlier session may arrive after a later session has raised the fence. It is stored
 # too, unless a later time is stored already. SKIP LOCKED: a head that is held delays no other time.
 _CONFIRM = """
-    WITH given AS MATERIALIZED (
-        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[])
-                      AS g (task_id, fence, confirmed_at)
-    ), unlocked AS MATERIALIZED (
-        SELECT task_id FROM log_heads WHERE task_id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED
+    WITH unlocked AS MATERIALIZED (
+        SELECT task_id, g.fence, g.confirmed_at
+          FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[])
+               AS g (task_id, fence, confirmed_at)
+          JOIN log_heads h USING (task_id)
+           FOR UPDATE OF h SKIP LOCKED
     ), written AS (
-        UPDATE log_heads h SET snapshot_at = greatest(h.snapshot_at, g.confirmed_at)
-          FROM given g JOIN unlocked USING (task_id)
-         WHERE h.task_id = unlocked.task_id AND h.task_id = ANY ($1::uuid[]) AND h.fence >= g.fence
+        UPDATE log_heads h SET snapshot_at = greatest(h.snapshot_at, u.confirmed_at)
+          FROM unlocked u
+         WHERE h.task_id = u.task_id AND h.fence >= u.fence
     )
     SELECT task_id FROM log_heads
      WHERE task_id = ANY ($1::uuid[]) AND task_id NOT IN (SELECT task_id FROM unlocked)"""

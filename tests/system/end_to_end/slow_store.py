@@ -19,9 +19,11 @@ def slow_down(seconds: float) -> None:
     """Make every batch that this process commits take this much longer."""
     commit = LogWrites.commit
 
-    async def commit_slowly(self: LogWrites, commits: Sequence[Commit]) -> Mapping[UUID, Outcome]:
+    async def commit_slowly(
+        self: LogWrites, commits: Sequence[Commit], *, aside: bool = False
+    ) -> Mapping[UUID, Outcome]:
         await asyncio.sleep(seconds)
-        return await commit(self, commits)
+        return await commit(self, commits, aside=aside)
 
     LogWrites.commit = commit_slowly  # type: ignore[assignment, method-assign]
 

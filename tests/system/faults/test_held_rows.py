@@ -141,6 +141,10 @@ async def test_large_commits_that_are_held_leave_the_batches_to_others(
             await acked_or_ended(agent)
 
 
+async def commit_is_held(desk: Desk, agent: DeskAgent) -> None:
+    await until(lambda: desk.group_commit._held.has(agent.session))
+
+
 async def test_a_held_session_ends_where_others_wait_for_its_bytes(
     store: Store, sql: Connection
 ) -> None:
@@ -153,7 +157,7 @@ async def test_a_held_session_ends_where_others_wait_for_its_bytes(
         async with holding(sql, "SELECT FROM log_heads WHERE task_id = ANY ($1) FOR UPDATE", tasks):
             for agent in (first, second):
                 await agent.append([entry(1, "x" * mib)])
-                await until(partial(desk.group_commit._held.has, agent.session))
+                await commit_is_held(desk, agent)
                 await agent.append([entry(2, "x" * (mib // 2))])
             for agent in (other, later):
                 await asyncio.wait_for(agent.append([entry(1, "x" * mib)]), DEADLINE_SECONDS)
