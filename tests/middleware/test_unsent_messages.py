@@ -106,13 +106,14 @@ async def test_followers_are_reset_for_those_that_wait(make_server: MakeServer) 
         busy_tail(server),
         Reader.connected(server) as reader,
     ):
-        streams = [await follow(reader) for _ in range(6)]  # three hold a quarter
+        for _ in range(6):
+            await follow(reader)
 
-        async def is_ended() -> bool:
+        async def are_ended() -> bool:
             await get_task(server)
-            return set(streams[:3]) <= reader.ended.keys()
+            return len(reader.ended) >= 3  # the other three hold a quarter
 
-        await until(is_ended)
+        await until(are_ended)
 
 
 async def test_a_client_that_stops_reading_resumes_without_gap_or_repeat(
