@@ -271,7 +271,19 @@ async def test_a_caller_that_reads_does_not_wait_behind_the_streams_of_another()
         assert budget.responses.stream_bytes == 20 * MIB
 
 
-async def test_a_caller_that_holds_little_has_room_beyond_the_part_of_the_others() -> None:
+async def test_small_messages_do_not_wait_behind_large_ones_of_the_same_caller() -> None:
+    async with Budget.of(80 * MIB, timedelta(minutes=1)) as budget:
+        for _ in range(30):
+            budget.sends(Caller("gateway"), MIB)
+        await until(lambda: budget.unsent.waiting == 10)
+
+        small = budget.sends(Caller("gateway", reads=50), 1000, times=50)
+
+        await asyncio.wait_for(small, DEADLINE_SECONDS)
+        assert budget.observer.limits == []
+
+
+async def test_small_messages_have_room_beyond_that_of_large_ones() -> None:
     async with Budget.of(80 * MIB, timedelta(minutes=1)) as budget:
         for number in range(4):
             for _ in range(20):
