@@ -26,9 +26,9 @@ from tasklogs_server.middleware.responses import Responses, Unread, recipient_of
 # unary calls, which are refused when there is no room, and do not wait.
 _SHARE = 0.5
 _CALLER_SHARE = 0.25
-# A caller who holds little has room beyond that: those who hold much must not delay it.
-_LITTLE_BYTES = 256 * 1024
-_SHARE_OF_ALL = 0.75
+# There is half as much again for small messages: those who do not read must not delay them.
+_SMALL_BYTES = 256 * 1024
+_FOR_SMALL = 1.5
 # To end a stream takes a look at all tasks of the process.
 _LOOKS = 4
 _RETRY_AFTER = timedelta(seconds=1)
@@ -63,20 +63,18 @@ class UnsentMessages:
 
     def has_room(self, recipient: Hashable, size_bytes: int, *, own_bytes: int = 0) -> bool:
         """Whether `recipient` may hold `size_bytes` more, instead of `own_bytes`."""
-        limit = self._responses.limit_bytes
+        limit = self._responses.limit_bytes * (_FOR_SMALL if size_bytes <= _SMALL_BYTES else 1)
         of_all = self._responses.stream_bytes - own_bytes
         of_caller = self._responses.held_by(recipient) - own_bytes
-        if of_caller + size_bytes <= _LITTLE_BYTES:
-            return of_all < limit * _SHARE_OF_ALL
         return of_all < limit * _SHARE and of_caller < limit * _CALLER_SHARE
 
     def wait(self, stream: SendingStream) -> None:
         """Queue a stream behind those of the same recipient."""
         self._waiting.setdefault(stream.recipient, OrderedDict())[stream] = None
 
-    def is_queued(self, recipient: Hashable) -> bool:
-        """Whether a stream of this recipient waits."""
-        return recipient in self._waiting
+    def is_first(self, recipient: Hashable, size_bytes: int) -> bool:
+        """Whether no stream of this recipient waits, or these bytes need not wait behind them."""
+        return size_bytes <= _SMALL_BYTES or recipient not in self._waiting
 
     def leave(self, stream: SendingStream) -> None:
         """Remove a stream from the queue."""
@@ -145,7 +143,7 @@ class SendingStream:
             return False
         granted, self._is_granted = self._is_granted, False
         if granted or (
-            not self._all.is_queued(self.recipient)
+            self._all.is_first(self.recipient, size_bytes)
             and self._all.has_room(self.recipient, size_bytes, own_bytes=self._unread.bytes)
         ):
             self._responses.hold(self._unread, size_bytes)
