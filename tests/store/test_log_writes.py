@@ -113,6 +113,13 @@ async def test_a_batch_waits_for_few_locks_where_a_whole_table_is_locked(
     assert set(outcomes.values()) == {Outcome.COMMITTED}
 
 
+async def test_a_commit_that_was_not_sent_is_not_undecided(store: Store, log: Log) -> None:
+    store.circuit_breaker.lost()
+    assert await log.write(log.commit([b"a"], open_epoch=True)) is Outcome.UNAVAILABLE
+    store.circuit_breaker.found()
+    assert await log.write(log.commit([b"a"], open_epoch=True)) is Outcome.COMMITTED
+
+
 async def test_a_commit_to_a_deleted_task_is_gone(store: Store, log: Log) -> None:
     await store.tasks.delete(log.task_id)
     assert await log.write(log.commit([b"a"], open_epoch=True)) is Outcome.GONE

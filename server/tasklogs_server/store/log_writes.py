@@ -235,11 +235,19 @@ class LogWrites:
     ) -> Mapping[UUID, Outcome]:
         # Heads are locked in the order of task ids, so that two batches cannot deadlock.
         ordered = sorted(commits, key=attrgetter("task_id"))
-        async with connections.use() as connection:
-            # A writer of a former generation builds on a history that may be lost.
-            current = connection.generation
-            arguments = [_arguments(one) for one in ordered if one.head.generation == current]
-            rows = await connection.fetchmany(_COMMIT.sql, arguments) if arguments else ()
+        is_sent = False
+        try:
+            async with connections.use() as connection:
+                # A writer of a former generation builds on a history that may be lost.
+                current = connection.generation
+                arguments = [_arguments(one) for one in ordered if one.head.generation == current]
+                is_sent = True
+                rows = await connection.fetchmany(_COMMIT.sql, arguments) if arguments else ()
+        except StoreUnavailable:
+            if is_sent:
+                raise
+            # Postgres is away, and was not asked: it is certain that nothing was stored.
+            return {one.task_id: Outcome.UNAVAILABLE for one in commits}
         outcomes = {one.task_id: Outcome.MOVED for one in commits}
         outcomes.update((row["task_id"], Outcome(row["outcome"])) for row in rows)
         return outcomes

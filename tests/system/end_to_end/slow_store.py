@@ -25,7 +25,7 @@ def slow_down(seconds: float) -> None:
         await asyncio.sleep(seconds)
         return await commit(self, commits, aside=aside)
 
-    LogWrites.commit = commit_slowly  # type: ignore[assignment, method-assign]
+    LogWrites.commit = commit_slowly  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
