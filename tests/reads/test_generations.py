@@ -13,6 +13,8 @@ from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.errors import CursorExpired, StoreUnavailable
 from tasklogs_server.reads.tokens import Cursor
+from tasklogs_server.store import Store
+from tasklogs_server.store.log_reads import LogPage, LogReads
 from tasklogs_server.store.records import GENERATION_GAP
 from tests.reads.followed import World
 from tests.reads.test_paging import contents, entries_of, read
@@ -20,7 +22,8 @@ from tests.reads.written_log import entry
 from tests.store.logs import Connection
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.refusals import refused
-from tests.support.fixtures.server import Server
+from tests.support.fixtures.reports import make_active
+from tests.support.fixtures.server import Server, serving
 
 FORMER = "1/00000001"
 
@@ -137,3 +140,33 @@ async def test_page_tokens_of_a_lost_history_expire_and_earlier_ones_do_not(
     refusal = await refused(next_page(lost))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED")
     assert contents(await next_page(kept)) == ["1", "2"]
+
+
+async def test_a_live_read_is_refused_if_the_store_went_back_after_its_sync(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores: list[Store] = []
+    pages: list[LogPage] = []
+    built, page = Store.__init__, LogReads.page
+
+    def building(store: Store, *parts: Any) -> None:
+        stores.append(store)
+        built(store, *parts)
+
+    async def then_changed(self: LogReads, *query: Any) -> LogPage:
+        pages.append(await page(self, *query))
+        if len(pages) == 2:  # the first one finds out that a sync is needed
+            stores[0].generations.observe(FORMER)
+        return pages[-1]
+
+    monkeypatch.setattr(Store, "__init__", building)
+    monkeypatch.setattr(LogReads, "page", then_changed)
+    async with serving(database) as server:
+        token = (await server.create_task()).agent_token
+        async with ScriptedAgent.connect(server, token) as agent:
+            await make_active(server)
+            agent.answer_syncs()
+            refusal = await refused(read(server))
+    assert (len(agent.syncs), len(pages)) == (1, 2)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+    assert refusal.retry_seconds

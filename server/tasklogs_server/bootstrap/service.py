@@ -95,6 +95,7 @@ def service_of(
             aside=limits.admission.aside,
             confirmed_at=resources.write_behind.confirmed_at,
             evicted=store.evictions.evicted,
+            generations=store.generations,
             page_bytes=settings.page_bytes,
         ),
         follows=Follows(

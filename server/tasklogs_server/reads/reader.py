@@ -17,11 +17,14 @@ from tasklogs_server.domain.errors import (
     CursorExpired,
     FieldViolation,
     InvalidFields,
+    StoreUnavailable,
 )
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_earlier_epoch, plan_read
 from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
 from tasklogs_server.reads.tokens import Cursor, PageToken
+from tasklogs_server.store.errors import RETRY_AFTER
+from tasklogs_server.store.generations import Generations
 from tasklogs_server.store.log_reads import LogPage, LogReads, PageQuery
 from tasklogs_server.store.records import Evicted
 from tasklogs_server.telemetry.calls import concerns
@@ -92,6 +95,7 @@ class LogReader:
         aside: Callable[[], AbstractAsyncContextManager[None]],
         confirmed_at: Callable[[UUID], datetime | None],
         evicted: Callable[[UUID], Awaitable[Evicted]],
+        generations: Generations,
         page_bytes: int,
     ) -> None:
         self._reads = reads
@@ -99,6 +103,7 @@ class LogReader:
         self._aside = aside
         self._confirmed_at = confirmed_at
         self._evicted = evicted
+        self._generations = generations
         self._page_bytes = page_bytes
         self._shared: Singleflight[LogPage] = Singleflight()
 
@@ -129,8 +134,12 @@ class LogReader:
                 time_left -= timedelta(seconds=loop.time() - began)
             task_id = page.task_id
             del page  # it may hold megabytes, and thousands of reads may wait for their agents
+            generation = self._generations.current
             unreachable = await self._bring_up_to_date(task_id, query, time_left)
             page = await self._page(query.ref, wanted)
+            if self._generations.current != generation:
+                # The page may lack what the sync has brought: the store went back in between.
+                raise StoreUnavailable(RETRY_AFTER)
             if unreachable is not None:
                 # If the task was deleted, was paused or failed meanwhile, its new status decides
                 # the response.
