@@ -248,6 +248,7 @@ async def test_handshakes_above_the_bound_wait_and_are_then_refused(
         with pytest.raises(LimitExceeded) as refused:
             await connect(tasks[1])
         assert refused.value.retry_after is not None
+        monkeypatch.setattr(desk.sessions._handshakes, "_max_wait_seconds", DEADLINE_SECONDS)
         in_line = asyncio.create_task(connect(tasks[1]))
         await asyncio.wait([in_line], timeout=0.02)
         go_on.set()

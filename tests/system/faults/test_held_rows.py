@@ -257,17 +257,17 @@ _CALLS: dict[str, Callable[[Store, UUID], Awaitable[object]]] = {
 async def test_callers_of_a_held_task_leave_the_connections_to_readers(
     store: Store, sql: Connection, call: str
 ) -> None:
-    held, other = [await new_task(store) for _ in range(2)]
-    async with holding(sql, "SELECT FROM tasks WHERE task_id = $1 FOR UPDATE", held):
+    other, *held = [await new_task(store) for _ in range(7)]
+    async with holding(sql, "SELECT FROM tasks WHERE task_id = ANY ($1) FOR UPDATE", held):
         # The store of a test has four connections for reads.
-        calls = [asyncio.ensure_future(_CALLS[call](store, held)) for _ in range(12)]
+        calls = [asyncio.ensure_future(_CALLS[call](store, task)) for task in held * 2]
         for _ in range(20):
             await store.tasks.get(other)
             await asyncio.sleep(0)
         assert not any(one.done() for one in calls)
         failed = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(one) for one in failed} == {StoreUnavailable}
-    await _CALLS[call](store, held)
+    await _CALLS[call](store, held[0])
 
 
 async def test_a_call_for_a_row_that_is_free_again_soon_succeeds(
