@@ -107,7 +107,7 @@ class Responses:
             return  # the status of a stream whose last message is still being sent
         unread = self._of_calls.get(call) or self._count(call, Unread(recipient, 0, None))
         self.hold(unread, size_bytes)
-        self.writes(call)
+        self.writes(call, unread)
 
     def stream(self, call: Call, recipient: Hashable, is_late: Callable[[], None]) -> Unread:
         """Begin to count what a call with many messages holds: nothing yet.
@@ -131,9 +131,9 @@ class Responses:
         if more < 0:
             self.on_release()
 
-    def writes(self, call: Call) -> None:
+    def writes(self, call: Call, unread: Unread) -> None:
         """What the call holds is given to gRPC now."""
-        unread = self._unread[call] = self._of_calls[call]
+        self._unread[call] = unread
         unread.since = self._clock.begin_at
 
     def wrote(self, call: Call) -> None:
@@ -198,7 +198,7 @@ class Responses:
         if is_late is None:
             return False
         del self._unread[call]
-        self.writes(call)
+        self.writes(call, unread)
         is_late()
         return True
 

@@ -29,6 +29,8 @@ _CALLER_SHARE = 0.25
 # There is half as much again for small messages: those who do not read must not delay them.
 _SMALL_BYTES = 256 * 1024
 _FOR_SMALL = 1.5
+# Not counted: an idle stream costs more. Most messages are of this kind, and must stay cheap.
+_TINY_BYTES = 4096
 # To end a stream takes a look at all tasks of the process.
 _LOOKS = 4
 _RETRY_AFTER = timedelta(seconds=1)
@@ -141,6 +143,8 @@ class SendingStream:
         """See SendBudget."""
         if self._woken is not None:
             return False
+        if size_bytes <= _TINY_BYTES and not self._unread.bytes:
+            return True
         granted, self._is_granted = self._is_granted, False
         if granted or (
             self._all.is_first(self.recipient, size_bytes)
@@ -156,7 +160,8 @@ class SendingStream:
 
     def release(self) -> None:
         """See SendBudget."""
-        self._responses.hold(self._unread, 0)
+        if self._unread.bytes:
+            self._responses.hold(self._unread, 0)
 
     def grant(self) -> None:
         """It is this stream's turn: what it wanted is held for it."""
@@ -168,7 +173,7 @@ class SendingStream:
 
     async def write(self, context: Context, message: bytes) -> None:
         """Send a message. Raises LimitExceeded if the caller reads nothing for too long."""
-        self._responses.writes(self._call)
+        self._responses.writes(self._call, self._unread)
         try:
             await context.write(message)
         except asyncio.CancelledError:
