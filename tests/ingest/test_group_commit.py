@@ -269,7 +269,8 @@ async def test_nothing_is_acknowledged_while_the_store_is_away_and_later_commits
     for _, writer in away:
         group_commit.submit(writer)
     await until(lambda: all(writer.errors for _, writer in away))
-    assert [type(writer.errors[0]) for _, writer in away] == [LookupError] * 2
+    # LookupError: undecided. The first batch may have been sent before the loss was noticed.
+    assert {type(writer.errors[0]) for _, writer in away} <= {LookupError, StoreUnavailable}
     assert not any(writer.committed_ for _, writer in away)
     await asyncio.to_thread(postgres_server.start)
     (log, after), *_ = await writers(store, 1)

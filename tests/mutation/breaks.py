@@ -456,8 +456,8 @@ BREAKS = (
         "I9",
         "sessions continue after a change of the generation",
         f"{_SERVER}/ingest/sessions.py",
-        "            session.end(SessionLost())",
-        "            pass",
+        "list(self._open.values()):\n            session.end(SessionLost())",
+        "list(self._open.values()):\n            pass",
         "tests/ingest/test_generations.py::"
         "test_all_sessions_end_and_the_next_ones_start_again_from_welcome",
     ),

@@ -115,7 +115,7 @@ async def test_a_batch_waits_for_few_locks_where_a_whole_table_is_locked(
 
 async def test_a_commit_that_was_not_sent_is_not_undecided(store: Store, log: Log) -> None:
     store.circuit_breaker.lost()
-    assert await log.write(log.commit([b"a"], open_epoch=True)) is Outcome.UNAVAILABLE
+    assert await log.write(log.commit([b"a"], open_epoch=True)) is Outcome.AWAY
     store.circuit_breaker.found()
     assert await log.write(log.commit([b"a"], open_epoch=True)) is Outcome.COMMITTED
 

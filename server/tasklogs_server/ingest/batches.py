@@ -125,6 +125,7 @@ _Refusal = Literal[
     Outcome.GONE,
     Outcome.CORRUPT,
     Outcome.REFUSED,
+    Outcome.AWAY,
     Outcome.UNAVAILABLE,
 ]
 
@@ -142,7 +143,7 @@ def error_of(outcome: _Refusal, task_id: UUID) -> Exception:
             return LogCorrupt()
         case Outcome.REFUSED:
             return CommitRefused(_REFUSED_RETRY_AFTER)
-        case Outcome.UNAVAILABLE | Outcome.LOCKED | Outcome.POSTPONED:
+        case Outcome.AWAY | Outcome.UNAVAILABLE | Outcome.LOCKED | Outcome.POSTPONED:
             return StoreUnavailable(_UNAVAILABLE_RETRY_AFTER)
 
 

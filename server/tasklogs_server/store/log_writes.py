@@ -55,6 +55,8 @@ class Outcome(enum.Enum):
     """Postgres reports corruption in this task's rows."""
     REFUSED = "refused"
     """Postgres refused this task's rows. This says nothing about other tasks."""
+    AWAY = "away"
+    """Postgres could not be asked: it is certain that nothing was stored."""
     UNAVAILABLE = "unavailable"
     """Postgres accepts no writes now. For example, it is read-only, or its disk is full."""
 
@@ -246,8 +248,7 @@ class LogWrites:
         except StoreUnavailable:
             if is_sent:
                 raise
-            # Postgres is away, and was not asked: it is certain that nothing was stored.
-            return {one.task_id: Outcome.UNAVAILABLE for one in commits}
+            return {one.task_id: Outcome.AWAY for one in commits}
         outcomes = {one.task_id: Outcome.MOVED for one in commits}
         outcomes.update((row["task_id"], Outcome(row["outcome"])) for row in rows)
         return outcomes
