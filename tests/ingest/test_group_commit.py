@@ -17,6 +17,7 @@ from tasklogs_server.domain.errors import (
     CommitRefused,
     SessionLost,
     SessionSuperseded,
+    StoreUnavailable,
     TaskNotFound,
 )
 from tasklogs_server.ingest.group_commit import GroupCommit
