@@ -201,24 +201,13 @@ async def test_a_held_head_delays_no_other_confirmed_time_and_no_release_of_tail
 
         async with holding(sql, _HOLD["the head"], held.session.task_id):
             await desk.sessions.tick()
+            desk.tails.release()
             assert await times() == [False, True, True]
             assert [one.session.tail_bytes for one in (held, *others)] == [0, 0, 0]
             # A goodbye does without the time, too, and a later tick writes it.
             await desk.sessions.goodbye(held.session, GoodbyeReason.STOPPING)
         await desk.sessions.tick()
         assert await times() == [True, True, True]
-
-
-async def test_tails_are_released_where_no_time_can_be_written(
-    store: Store, sql: Connection
-) -> None:
-    async with Desk.open(store, tail_bytes=0) as desk, agents_of(desk, 1) as (agent,):
-        desk.clock.advance(60)
-        await synced(desk, agent)
-        async with holding(sql, "LOCK TABLE log_heads IN EXCLUSIVE MODE"):
-            with pytest.raises(StoreUnavailable):
-                await desk.sessions.tick()
-        assert agent.session.tail_bytes == 0
 
 
 async def test_five_agents_that_vanish_are_lost_save_the_one_whose_row_is_held(
