@@ -123,8 +123,8 @@ class ServerSettings(BaseSettings):
         timedelta(seconds=10),
         description="How long a live read waits for the agent to bring the log up to date. After"
         " that, the server refuses the read (TASK_APP_ERROR). If the agent comes and goes, all"
-        " syncs of one read count together. So a read takes at most TASKLOGS_AGENT_WAIT and"
-        " TASKLOGS_SYNC_TIMEOUT together, and never longer than its caller's deadline.",
+        " syncs of one read count together. So a read waits for its agent at most"
+        " TASKLOGS_AGENT_WAIT plus TASKLOGS_SYNC_TIMEOUT, and never beyond its caller's deadline.",
     )
     lease: Seconds = Field(
         timedelta(seconds=30),
@@ -161,23 +161,23 @@ class ServerSettings(BaseSettings):
     ingest_bytes: int = Field(
         256 * _MIB,
         ge=4 * _MIB,
-        description="Maximum unacknowledged bytes on all agent streams together. While there are"
-        " more, the server reads no agent stream.",
+        description="Maximum unacknowledged bytes on all agent streams together. An append that"
+        " would exceed it waits, and the server does not read its stream meanwhile.",
     )
     tail_bytes: int = Field(
         256 * _MIB,
         ge=0,
         description="Memory for tails. A tail is the last entry of a log, which may still grow."
         " The server holds the tails of agent streams and of followed tasks, and removes a tail"
-        " from memory 30 s after its last change. While all tails together are above this limit, it"
-        " removes those that have been idle longest, within 5 s. When such a tail grows again, the"
-        " server reads it from Postgres.",
+        " from memory 30 s after its last change. If all tails together are above this limit, it"
+        " removes those that have been idle longest, within 5 s. When a removed tail grows again,"
+        " the server reads it from Postgres.",
     )
     handshakes: int = Field(
         4,
         ge=1,
-        description="Maximum session handshakes at the same time. An agent that connects needs"
-        " one. Further agents wait in a queue.",
+        description="Maximum agents that connect (session handshakes) at the same time. Further"
+        " agents wait in a queue for up to 5 s. After that, the server refuses them.",
     )
     log_bytes: int = Field(
         1024 * _MIB,
@@ -197,12 +197,16 @@ class ServerSettings(BaseSettings):
         " enough, the server refuses appends (LOG_FULL).",
     )
     epochs_per_hour: int = Field(
-        60, ge=1, description="Maximum new epochs (conversations) of one task in an hour."
+        60,
+        ge=1,
+        description="Maximum new epochs (conversations) of one task in an hour. Above it, the"
+        " server refuses appends and uploads that open an epoch (TOO_MANY_REQUESTS).",
     )
     retention: Seconds | None = Field(
         None,
-        description="Delete tasks that have been paused for this long. The server never deletes"
-        " tasks with another status. Unset: the server deletes no tasks.",
+        description="Delete tasks that have been paused for this long, without an agent stream"
+        " or a change of the log. The server never does this to tasks with another status. Unset:"
+        " only DeleteTask deletes tasks.",
     )
     reads: int = Field(
         128,
@@ -305,8 +309,9 @@ class ServerSettings(BaseSettings):
         ge=16 * _MIB,
         description="Maximum bytes of responses that callers have not read yet. One caller may"
         " use half of it. Above it, the server refuses calls and discards the responses that have"
-        " waited longest. Follows may use half of it for their messages, one caller a quarter."
-        " Above that, they wait, and the server ends the follows of callers that do not read.",
+        " waited longest. Follows may use half of it for their messages, and three quarters for"
+        " small messages. One caller may use half of these shares. Above that, follows wait, and"
+        " the server ends the follows of callers that do not read.",
     )
     answer_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(
         timedelta(seconds=30),

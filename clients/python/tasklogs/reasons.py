@@ -238,7 +238,8 @@ _REASONS = (
         "STORE_UNAVAILABLE",
         _CODE.UNAVAILABLE,
         Retry.AFTER,
-        "The server cannot reach its database.",
+        "The server cannot use its database now, or another transaction has held the task's rows"
+        " for too long.",
     ),
     _reason(
         "DRAINING",

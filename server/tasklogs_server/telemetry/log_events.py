@@ -270,9 +270,9 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "session.outdated",
         "info",
         ("task", "reason"),
-        "The store does not name an agent stream of this server as the task's session any more:"
-        " the task was deleted, its token rotated, a newer build started, another agent connected"
-        " to another server, or the store lost commits. The server ended the stream.",
+        "The server ended an agent stream, because the database says that it is not the task's"
+        " session any more: the task was deleted, its token rotated, a newer build started, another"
+        " agent connected to another server, or the database lost commits.",
     ),
     LogEvent(
         "session_audit.failed",

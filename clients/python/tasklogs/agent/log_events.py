@@ -30,8 +30,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "entries.omitted",
         "warning",
         ("count", "types"),
-        "The server does not store entries of these types. The agent leaves them out of what it"
-        " sends, and logs the first ones of each stream. Update the server.",
+        "The server does not store entries of these types. The agent does not send them. It logs"
+        " this once per stream, when it finds the first ones. Update the server.",
     ),
     LogEvent(
         "stream.ended",

@@ -57,8 +57,8 @@ def serve(
             envvar="TASKLOGS_LISTEN",
             metavar="HOST:PORT",
             callback=check_address,
-            help="The address to listen on. A non-loopback address requires TLS and --auth. With"
-            " port 0, the server picks a free port.",
+            help="The address to listen on. A non-loopback address requires TLS, and --auth jwt or"
+            " --auth mtls. With port 0, the server picks a free port.",
         ),
     ] = DEFAULT_SERVER,
     database_url: Annotated[
@@ -163,8 +163,8 @@ def serve(
         typer.Option(
             "--insecure",
             envvar="TASKLOGS_INSECURE",
-            help="Allow a non-loopback address without TLS or --auth. Without --auth, any client"
-            " that can connect has admin rights.",
+            help="Allow a non-loopback address without TLS or authentication. With --auth none, any"
+            " client that can connect has admin rights.",
         ),
     ] = False,
     log_format: LogFormatOption = LogFormat.CONSOLE,

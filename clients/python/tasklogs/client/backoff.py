@@ -15,8 +15,8 @@ _ASKED_AT_MOST_SECONDS = 3600.0
 class ReconnectWaits:
     """The n-th wait in a row is `first` x 2^(n-1), at most `cap`, less a random part up to half.
 
-    A message of the new stream resets the count. If the server says how long to wait, that is used
-    instead, up to an hour, plus a random part up to half.
+    The second message of the new stream resets the count. If the server says how long to wait, that
+    is used instead, up to an hour, plus a random part up to half.
     """
 
     first: timedelta = timedelta(milliseconds=200)

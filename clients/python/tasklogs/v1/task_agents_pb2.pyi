@@ -49,9 +49,9 @@ Global___SnapshotFormat: _TypeAlias = SnapshotFormat  # noqa: Y015
 
 @_typing.final
 class AgentMessage(_message.Message):
-    """A message from the agent. The server drops fields that it does not know if they are inside a part
-    that it knows. So an agent sends without asking only what the server may lose. It sends all else
-    only if Welcome names it.
+    """A message from the agent. Inside a part that the server knows, it ignores fields that it does not
+    know. So an agent may send a field of a later version to any server only if nothing is lost when
+    the server ignores it. An agent sends everything else of later versions only if Welcome names it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -323,7 +323,7 @@ Global___StateReport: _TypeAlias = StateReport  # noqa: Y015
 @_typing.final
 class SyncDone(_message.Message):
     """A sync succeeded. The agent read the task app after the Sync arrived, and has sent everything
-    that it read and the stored log lacked.
+    that it read and that was not in the stored log.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -748,12 +748,14 @@ class UploadLogSnapshotInPartsRequest(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     last: _builtins.bool
-    """Set in the last message, and only there. A stream that breaks looks like one that ends: without
-    this the server stores nothing.
+    """Set in the last message, and only there. If no message has it, the server stores nothing,
+    because a stream that breaks looks like one that ends.
     """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:
-        """In the order of ids, over all messages. Leave `revision` unset. A message has at most 4 MiB."""
+        """In the order of ids, over all messages. Leave `revision` unset. A message has at most
+        TASKLOGS_MESSAGE_BYTES (4 MiB by default).
+        """
 
     def __init__(
         self,

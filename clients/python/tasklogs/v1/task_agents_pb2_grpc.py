@@ -69,13 +69,15 @@ class TaskAgentsServicer:
 
         - ABORTED (`SESSION_SUPERSEDED`): another agent stream of the same task was opened.
         - ABORTED (`SESSION_LOST`): the stored log is not in the state in which this session left it,
-        or the result of a commit is unknown. Open a new stream and start again from its Welcome.
+        the result of a commit is unknown, or the agent did not read a message within 30 s. Open a
+        new stream and start again from its Welcome.
         - FAILED_PRECONDITION (`STALE_REPORT`): a newer build than `Hello.build_number` has started.
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
         - UNAUTHENTICATED (`TOKEN_MISSING`, `TOKEN_INVALID`): the token is missing or not valid, or was
         rotated.
-        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: too many agents connect at once,
-        this agent connected too often, or the task opened too many epochs.
+        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: too many agents connect at once, too
+        many agent streams are open, this agent connected too often, or the task opened too many
+        epochs.
         - RESOURCE_EXHAUSTED (`LOG_FULL`) with QuotaFailure and RetryInfo: the log is at its limits,
         and no entry is old enough to be evicted. Acknowledged entries stay stored.
         - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: a LogAppend has too many entries, or
@@ -86,8 +88,10 @@ class TaskAgentsServicer:
         - INTERNAL (`COMMIT_REFUSED`) with RetryInfo: Postgres refuses the rows of this task, but
         accepts those of other tasks.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes of this task cannot be read.
-        - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, or the
-        server is shutting down.
+        - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable,
+        another transaction has held rows of this task for too long, or the server is shutting down.
+
+        After Goodbye, or when the agent closes its side, the stream ends with OK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -156,7 +156,7 @@ class GetTaskLogsResponse(_message.Message):
     the epoch has no entries.
     """
     cursor: _builtins.str
-    """A follow with this cursor receives what changed after this read."""
+    """A follow with this cursor receives what changed after the first page was read."""
     next_page_token: _builtins.str
     """Token of the next page. Empty on the last page. A page may have few entries, or none, although
     there is a next page.

@@ -55,8 +55,8 @@ class TaskLogsStub:
     time.
     - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
     in time.
-    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, or the
-    server is shutting down.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, another
+    transaction has held the task's rows for too long, or the server is shutting down.
     - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position that the request names.
     The metadata has `oldest_cursor`.
     - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
@@ -137,8 +137,8 @@ class TaskLogsServicer:
     time.
     - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
     in time.
-    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, or the
-    server is shutting down.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, another
+    transaction has held the task's rows for too long, or the server is shutting down.
     - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position that the request names.
     The metadata has `oldest_cursor`.
     - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names
@@ -189,13 +189,18 @@ class TaskLogsServicer:
         A running follow ends when the caller leaves, or with one of these:
 
         - NOT_FOUND (`TASK_NOT_FOUND`): the task was deleted.
-        - UNAVAILABLE (`DRAINING`): the server is shutting down. Reconnect with the last cursor.
+        - UNAVAILABLE (`DRAINING`) with RetryInfo: the server is shutting down. Reconnect with the last
+        cursor.
+        - UNAVAILABLE (`STORE_UNAVAILABLE`) with RetryInfo: the database failed over or was restored.
+        Reconnect with the last cursor.
         - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: the caller did not read a message in
-        time. The status comes after that message. If it is not read either, or if the server needs
-        the memory before, the stream ends with CANCELLED. Reconnect with the last cursor.
+        time. The caller gets this error after it has read that message. If it still does not read,
+        or if the server needs the memory earlier, the stream ends with CANCELLED. Reconnect with the
+        last cursor.
         - UNAUTHENTICATED (`TOKEN_EXPIRED`): the caller's token expired.
         - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server evicted entries before the caller received them.
         - DATA_LOSS (`LOG_CORRUPT`): stored bytes cannot be decoded.
+        - INTERNAL (`INTERNAL`): the server failed unexpectedly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -265,8 +270,8 @@ class TaskLogs:
     time.
     - UNAVAILABLE (`TASK_APP_ERROR`): the task is ACTIVE, but the task app failed or did not answer
     in time.
-    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, or the
-    server is shutting down.
+    - UNAVAILABLE (`STORE_UNAVAILABLE`, `DRAINING`) with RetryInfo: Postgres is unavailable, another
+    transaction has held the task's rows for too long, or the server is shutting down.
     - OUT_OF_RANGE (`CURSOR_EXPIRED`): the server no longer has the position that the request names.
     The metadata has `oldest_cursor`.
     - INVALID_ARGUMENT (`INVALID_FIELDS`) with BadRequest: a field is not valid. The BadRequest names

@@ -135,7 +135,8 @@ class Task(_message.Message):
     """The prompt that the task was created with. Only in the view FULL."""
     standalone: _builtins.bool
     """Whether the task is standalone. A standalone task has no orchestrator: its status depends only
-    on the agent stream.
+    on the agent stream. The server itself records a START build when an agent connects for the
+    first time or after a pause, and a STOP build at a Goodbye with PAUSING.
     """
     status: _types_pb2.TaskStatus.ValueType
     """The task's status now."""
@@ -332,8 +333,8 @@ class ListTasksRequest(_message.Message):
     all tasks if the caller is an admin.
     """
     status: _types_pb2.TaskStatus.ValueType
-    """Only tasks that have this status when the page is read. The tasks of the page have this
-    `status`.
+    """Only tasks that have this status at the moment when the server reads the page. The response
+    shows them with this status.
     """
     page_size: _builtins.int
     """Maximum number of tasks on a page. Unset or 0: 100. Values above 1000 mean 1000. A page may
