@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasklogs import LogSource, TaskLogsClient
-from tasklogs.errors import TaskLogsRpcError
+from tasklogs.errors import StoreUnavailable, TaskLogsRpcError
 from tests.support.fixtures.conditions import until
 from tests.system.soak.fault import Fault
 from tests.system.soak.followers import Follower, following
@@ -21,7 +21,7 @@ from tests.system.soak.options import Options
 from tests.system.soak.readers import Readers
 from tests.system.soak.real_task_app import FAKES_ONLY
 from tests.system.soak.schedule import all_faults, plan
-from tests.system.soak.stored import read_stored
+from tests.system.soak.stored import Stored, read_stored
 from tests.system.soak.workspace import Load, Workspace
 from tests.system.soak.world import World, running_world
 
@@ -110,8 +110,7 @@ async def _settle(world: World, followers: Sequence[Follower], seconds: float) -
             if disagrees:
                 ending.unsettled.append(f"{one.task}: {disagrees}")
         for one in world.workspaces:
-            dsn = world.postgres.dsn()
-            ending.stored[one.task] = await read_stored(client, dsn, one.task)
+            ending.stored[one.task] = await _stored(client, world, one.task, deadline)
     for index, follower in enumerate(followers):
         one = world.workspaces[index // 2]
         while follower.revision < ending.stored[one.task].revision and not follower.is_over:
@@ -121,6 +120,17 @@ async def _settle(world: World, followers: Sequence[Follower], seconds: float) -
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
     ending.settled_after_seconds = time.monotonic() - began
     return ending
+
+
+async def _stored(client: TaskLogsClient, world: World, task: str, deadline: float) -> Stored:
+    """Read what is stored, as soon as the store answers: a busy machine may hold it up."""
+    while True:
+        try:
+            return await read_stored(client, world.postgres.dsn(), task)
+        except StoreUnavailable as error:
+            if time.monotonic() > deadline or error.retry_after is None:
+                raise
+            await asyncio.sleep(error.retry_after.total_seconds())
 
 
 async def _agrees(client: TaskLogsClient, workspace: Workspace, deadline: float) -> str:
