@@ -364,3 +364,69 @@ async def looks(budget: Budget, count: int) -> None:
     budget.responses.on_look = look
     await asyncio.wait_for(wanted.wait(), DEADLINE_SECONDS)
     budget.responses.on_look = before
+
+
+async def test_the_turn_of_a_follow_that_waited_is_for_its_messages_not_for_its_read() -> None:
+    """A follow holds little while it reads the store, then what it sends."""
+    read_bytes, page_bytes, lagging = 64 * 1024, 2 * MIB, 100
+    reads = 0
+    async with Budget.of(16 * MIB, timedelta(minutes=1)) as budget:
+
+        async def follow_behind(caller: Any) -> None:
+            nonlocal reads
+            woken = asyncio.Event()
+            with budget.unsent.stream(LOCAL, caller) as stream:
+                while True:
+                    woken.clear()
+                    if not stream.is_waiting and stream.acquire(read_bytes, woken):
+                        reads += 1
+                        await asyncio.sleep(0)
+                        if stream.acquire(page_bytes, woken):
+                            await stream.write(caller, b"x")
+                            stream.release()
+                            return
+                    if stream.is_waiting:
+                        await woken.wait()
+
+        for _ in range(lagging):
+            caller = Caller("gateway", reads=1)
+            budget.calls[asyncio.create_task(follow_behind(caller))] = caller
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await asyncio.wait(budget.calls)
+    assert reads <= 2 * lagging
+
+
+async def test_small_messages_of_one_caller_do_not_wait_behind_large_ones_of_another() -> None:
+    async with Budget.of(80 * MIB, timedelta(minutes=1)) as budget:
+        stuck, small = Caller("a"), Caller("b")
+        for _ in range(21):
+            budget.sends(stuck, MIB)
+        await until(lambda: budget.unsent.waiting == 1)
+        for _ in range(20):
+            budget.sends(Caller("b"), MIB)
+        for _ in range(60):
+            budget.sends(small, 200 * 1024)
+        await until(lambda: budget.unsent.waiting > 2)
+        before = budget.unsent.waiting
+        for _ in range(10):
+            small.reads.release()
+        await until(lambda: budget.unsent.waiting < before)
+
+
+async def test_many_followers_of_one_connection_that_read_all_get_a_large_log(
+    make_server: MakeServer,
+) -> None:
+    async with make_server(answer_bytes=16 * MIB) as server, busy_tail(server):
+
+        async def first_entries() -> None:
+            request = pb.FollowTaskLogsRequest(task="local/demo", source=pb.LOG_SOURCE_SNAPSHOT)
+            call = server.logs.FollowTaskLogs(request)
+            try:
+                async for message in call:
+                    if message.WhichOneof("event") == "entries":
+                        return
+            finally:
+                call.cancel()
+
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await asyncio.gather(*(first_entries() for _ in range(120)))

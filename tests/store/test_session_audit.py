@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from tasklogs_server.domain.errors import SessionSuperseded
 from tasklogs_server.domain.reports import report_build
 from tasklogs_server.domain.status import BuildTransition, Facts, JobStatus
 from tasklogs_server.store import Store
-from tasklogs_server.store.session_audit import _AUDIT, HeldSession
+from tasklogs_server.store.connections import Connection as StoreConnection
+from tasklogs_server.store.session_audit import _AUDIT, AuditedTask, HeldSession, audit
 from tests.store.logs import Connection, Log, new_task
 from tests.store.test_plans import buffers_of, explain, many_tasks, nodes
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
@@ -122,3 +124,22 @@ async def _is_waiting(sql: Connection) -> bool:
             " WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
     )
+
+
+async def test_a_row_that_cannot_be_read_keeps_no_other_session_from_the_audit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = [await Log.open(store, await new_task(store)) for _ in range(5)]
+    bad, ended = logs[1], logs[3]
+    await Log.open(store, ended.task_id)  # another session takes the task
+
+    async def unless_bad(
+        connection: StoreConnection, held: Sequence[HeldSession]
+    ) -> Sequence[AuditedTask]:
+        if any(one.task_id == bad.task_id for one in held):
+            raise asyncpg.DataCorruptedError
+        return await audit(connection, held)
+
+    monkeypatch.setattr("tasklogs_server.store.sessions.audit", unless_bad)
+    found = await store.sessions.audit([held_by(one) for one in logs])
+    assert [one.task_id for one in found] == [ended.task_id]

@@ -19,6 +19,7 @@ from tasklogs_server.domain.errors import (
     StoreUnavailable,
     TaskNotFound,
 )
+from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.log_writes import LogWrites, Outcome
 from tasklogs_server.store.records import Commit
 from tasklogs_server.telemetry.observer import Observer
@@ -80,8 +81,11 @@ class Batches:
         """
         try:
             return frozenset(await self._writes.locked_heads(task_ids))
-        except StoreUnavailable:
-            return frozenset(task_ids)
+        except Exception as error:
+            if not concerns_one_task(error):
+                return frozenset(task_ids)
+            # One task's head is bad. Each commit is tried, and finds out for itself.
+            return frozenset()
 
     async def _outcomes(
         self, batch: Sequence[tuple[Writer, Commit]], *, aside: bool

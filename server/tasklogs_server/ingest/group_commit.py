@@ -79,6 +79,7 @@ class GroupCommit:
 
     def _gather(self) -> Sequence[tuple[Writer, Commit]]:
         again, self._again = self._again, []
+        # Their postponed commits are in this batch: they wait for the next one.
         busy = {writer for writer, _ in again}
         batch: list[tuple[Writer, Commit]] = []
         tasks: set[UUID] = set()

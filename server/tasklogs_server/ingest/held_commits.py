@@ -45,7 +45,6 @@ class _Held:
     pause_seconds: float = _FIRST_PAUSE_SECONDS
     waits_alone: bool = False
     """Whether a row is held that the commit must wait for. A held head is seen without waiting."""
-    is_under_way: bool = False
     is_logged: bool = False
     behind: deque[tuple[Writer, Commit]] = field(default_factory=deque)
 
@@ -54,8 +53,8 @@ class HeldCommits:
     """Tries held commits again, less and less often, on a connection of their own.
 
     Two commits of one task keep their order. `on_settled` is called with each writer whose commit
-    is settled. If sessions wait for `budget`, the commit that was held longest is given up, because
-    its session may hold what they wait for.
+    is settled. While sessions wait for `budget`, commits that were held for 0.2 s are given up, the
+    longest held first, because their sessions may hold what the others wait for.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class HeldCommits:
         while True:
             await self._wait()
             try:
-                self._give_up()
+                await self._give_up()
                 await self._try_due()
             except Exception:
                 _log.exception("commit.failed", tasks=len(self._held))
@@ -122,12 +121,10 @@ class HeldCommits:
     def _is_short(self) -> bool:
         return self._budget is not None and self._budget.is_short
 
-    def _give_up(self) -> None:
+    async def _give_up(self) -> None:
         now = _now()
         for held in sorted(self._held.values(), key=lambda one: one.since):
             held_seconds = now - held.since
-            if held.is_under_way:
-                continue
             if held_seconds >= _LOGGED_AFTER_SECONDS and not held.is_logged:
                 held.is_logged = True
                 _log.warning("commit.delayed", task=str(held.commit.task_id))
@@ -141,6 +138,7 @@ class HeldCommits:
                 self._forget(held)
                 # Nothing of it was stored: a commit that was tried and held was rolled back.
                 lose(held.writer, StoreUnavailable(_RETRY_AFTER))
+                await asyncio.sleep(0)  # an upload releases its bytes when it wakes up
 
     async def _try_due(self) -> None:
         now = _now()
@@ -167,12 +165,9 @@ class HeldCommits:
             await self._try([one])
 
     async def _try(self, batch: Sequence[_Held]) -> None:
-        for one in batch:
-            one.is_under_way = True
         again = await self._batches.write([(one.writer, one.commit) for one in batch], aside=True)
         outcomes = {commit.task_id: outcome for _, commit, outcome in again}
         for one in batch:
-            one.is_under_way = False
             outcome = outcomes.get(one.commit.task_id)
             if outcome is None:
                 self._forget(one)

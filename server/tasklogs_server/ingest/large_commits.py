@@ -29,7 +29,7 @@ class LargeCommits:
         """Write all `commits` or none; each builds on the one before. They are taken one by one.
 
         Raises what ends a session whose commit is refused. After StoreUnavailable it is unknown
-        whether they are stored.
+        whether they are stored, unless the rows were held (`is_row_held`): then nothing is stored.
         """
         with self._observer.committing(tasks=1, size_bytes=size_bytes):
             # In the pauses the connection is free for uploads of other tasks.
@@ -42,5 +42,5 @@ class LargeCommits:
     async def _commit(self, task_id: UUID, commits: Iterable[Commit]) -> Outcome:
         outcome = await self._writes.commit_together(task_id, commits)
         if outcome is Outcome.LOCKED:
-            raise row_held()  # and no commit was taken
+            raise row_held()  # and `commits` was not touched: it can be taken again
         return outcome

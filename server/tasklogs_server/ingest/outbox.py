@@ -12,8 +12,8 @@ from tasklogs_server.ingest.messages import Ack, Drain, ReportState, ServerEvent
 class Outbox:
     """The server's side of a stream. Events wait here until they can be written to the stream.
 
-    Each kind has one slot. Of several acks only the last is sent. At most two syncs are under way,
-    because readers share them.
+    Each kind has one slot. Of several acks only the last is sent. One sync is under way, because
+    readers share it. The next one begins after it.
     """
 
     def __init__(self) -> None:

@@ -239,8 +239,8 @@ class Sessions:
     async def _begin(self, task_id: UUID, hello: Hello, token_hash: bytes | None) -> Session:
         if self._draining:
             raise ServerDraining(_RETRY_AFTER)
-        # Without a turn in the pauses: while another transaction holds the task's row, agents of
-        # other tasks get theirs.
+        # It gives its turn back in each pause: while another transaction holds the task's row,
+        # agents of other tasks get theirs.
         session = await retry_while_held(lambda: self._in_turn(task_id, hello))
         if session.generation != self._generations.current:
             # The store changed after the handshake. Nothing is awaited between this and _replace.

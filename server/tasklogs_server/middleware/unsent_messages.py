@@ -42,6 +42,7 @@ class UnsentMessages:
     def __init__(self, responses: Responses) -> None:
         self._responses = responses
         self._looks = 0
+        self._small_waiting = 0
         self._waiting: dict[Hashable, OrderedDict[SendingStream, None]] = {}
         """By recipient, so that no caller waits behind the streams of another."""
         responses.on_release = self._grant
@@ -64,7 +65,10 @@ class UnsentMessages:
             stream.close()
 
     def has_room(self, recipient: Hashable, size_bytes: int, *, own_bytes: int = 0) -> bool:
-        """Whether `recipient` may hold `size_bytes` more, instead of `own_bytes`."""
+        """Whether `recipient` may hold `size_bytes` more, instead of `own_bytes`.
+
+        The last message may exceed the limit: `size_bytes` only decides which limit applies.
+        """
         limit = self._responses.limit_bytes * (_FOR_SMALL if size_bytes <= _SMALL_BYTES else 1)
         of_all = self._responses.stream_bytes - own_bytes
         of_caller = self._responses.held_by(recipient) - own_bytes
@@ -73,6 +77,7 @@ class UnsentMessages:
     def wait(self, stream: SendingStream) -> None:
         """Queue a stream behind those of the same recipient."""
         self._waiting.setdefault(stream.recipient, OrderedDict())[stream] = None
+        self._small_waiting += stream.wanted_bytes <= _SMALL_BYTES
 
     def is_first(self, recipient: Hashable, size_bytes: int) -> bool:
         """Whether no stream of this recipient waits, or these bytes need not wait behind them."""
@@ -82,18 +87,26 @@ class UnsentMessages:
         """Remove a stream from the queue."""
         streams = self._waiting[stream.recipient]
         del streams[stream]
+        self._small_waiting -= stream.wanted_bytes <= _SMALL_BYTES
         if not streams:
             del self._waiting[stream.recipient]
 
     def _grant(self) -> None:
         """Give what is free to streams that wait: first to the recipient that holds least."""
-        while self._waiting:
-            recipient = min(self._waiting, key=self._responses.held_by)
-            stream = next(iter(self._waiting[recipient]))
-            if not self.has_room(recipient, stream.wanted_bytes):
-                return
+        while (stream := self._next()) is not None:
             self.leave(stream)
             stream.grant()
+
+    def _next(self) -> SendingStream | None:
+        if not self._waiting:
+            return None
+        least = min(self._waiting, key=self._responses.held_by)
+        others = self._waiting if self._small_waiting else ()  # only they may have room
+        for recipient in (least, *others):
+            stream = next(iter(self._waiting[recipient]))
+            if self.has_room(recipient, stream.wanted_bytes):
+                return stream
+        return None
 
     def _make_room(self) -> None:
         """Give up streams whose callers do not read, for those that wait."""
@@ -145,6 +158,8 @@ class SendingStream:
             return False
         if size_bytes <= _TINY_BYTES and not self._unread.bytes:
             return True
+        if self._is_granted and size_bytes < self.wanted_bytes:
+            return True  # of a read: the turn is for the messages that follow
         granted, self._is_granted = self._is_granted, False
         if granted or (
             self._all.is_first(self.recipient, size_bytes)
@@ -160,6 +175,7 @@ class SendingStream:
 
     def release(self) -> None:
         """See SendBudget."""
+        self._is_granted = False
         if self._unread.bytes:
             self._responses.hold(self._unread, 0)
 

@@ -67,7 +67,12 @@ class Message:
     def size_bytes(self) -> int:
         """About how many bytes it holds."""
         encoded = (self._whole or b"", self._delta or b"")
-        return content_bytes(self.event) + sum(map(len, encoded))
+        of_types = list((self._of_types or {}).values())  # a scrape reads this in its own thread
+        return (
+            content_bytes(self.event)
+            + sum(map(len, encoded))
+            + sum(one.size_bytes for one in of_types if one is not None)
+        )
 
     def encoded(self, *, as_delta: bool) -> bytes:
         """Return the encoded message; see encode_event."""

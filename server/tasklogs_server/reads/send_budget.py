@@ -17,7 +17,7 @@ class SendBudget(Protocol):
         """Hold `size_bytes`, in place of what is held now. Return whether there is room.
 
         If there is none, nothing is held, and `woken` is set when it is this follow's turn: the
-        next `acquire` succeeds then.
+        next `acquire` of that size then succeeds, and smaller ones before it.
         """
 
     def release(self) -> None:

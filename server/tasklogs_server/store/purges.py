@@ -167,7 +167,7 @@ class PurgeProgress:
         if self.backend != row["backend"]:
             self.ends, self.left, self.backend = dict(_BEGINNING), {}, None
             return ChunkOutcome.MORE
-        # Before the first row that was left there is none.
+        # All rows before the first one that was left are gone.
         for table, key in self.left.items():
             self.ends[table] = (*key[:-1], key[-1] - 1)
         self.left = {}

@@ -245,8 +245,18 @@ class SessionStore:
 
         Raises StoreUnavailable.
         """
-        async with self._connections.use() as connection:
-            return await audit(connection, held)
+        try:
+            async with self._connections.use() as connection:
+                return await audit(connection, held)
+        except Exception as error:
+            if not concerns_one_task(error):
+                raise
+            if len(held) == 1:
+                task = str(held[0].task_id)
+                _log.error("store.row_refused", task=task, error=type(error).__name__)
+                return ()
+        half = len(held) // 2
+        return (*await self.audit(held[:half]), *await self.audit(held[half:]))
 
     async def _note_refused(self, serial: int, error: Exception) -> None:
         before = self._refused.get(serial)

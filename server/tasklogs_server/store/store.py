@@ -24,10 +24,8 @@ from tasklogs_server.store.tasks import TaskStore
 
 # For commits of held tasks, folds and confirmed times.
 _ASIDE_CONNECTIONS = 2
-# One for purges, one for retirements. Neither waits for the other, or occupies a connection of
-# readers. What a crash of Postgres undoes of their work is done again, so their commits do not wait
-# for the disk. They skip locked rows: they wait only for a row that was locked an instant before.
-_CLEANUP_CONNECTIONS = 2
+# For purges and retirements. Neither waits for the other, or occupies a connection of readers. What
+# a crash of Postgres undoes of their work is done again, so their commits do not wait for the disk.
 _CLEANUP_SETTINGS = {"synchronous_commit": "off"}
 # How long a batch waits for a lock, and how long other work waits on the only connection for it.
 _BATCH_LOCK_TIMEOUT = timedelta(milliseconds=10)
@@ -35,10 +33,10 @@ _SHARED_LOCK_TIMEOUT = timedelta(milliseconds=50)
 
 
 class Store:
-    """The parts of the store, over six sets of connections.
+    """The parts of the store, over seven sets of connections.
 
     One is for commits, one for what must not delay them, one for large commits, one for evictions,
-    one for purges and retirements, one for the rest.
+    one for purges, one for retirements, one for the rest.
     """
 
     def __init__(
@@ -49,7 +47,8 @@ class Store:
         writes_aside: Connections,
         large_writes: Connections,
         evictions: Connections,
-        cleanups: Connections,
+        purging: Connections,
+        retiring: Connections,
         circuit_breaker: CircuitBreaker,
         generations: Generations,
         lease_terms: LeaseTerms,
@@ -60,7 +59,8 @@ class Store:
         self._aside_connections = writes_aside
         self._large_write_connections = large_writes
         self._eviction_connections = evictions
-        self._cleanup_connections = cleanups
+        self._purging_connections = purging
+        self._retiring_connections = retiring
         self.circuit_breaker = circuit_breaker
         self.generations = generations
         self._lease_terms = lease_terms
@@ -72,8 +72,8 @@ class Store:
         self.changes = LogChanges(connections, lease_terms)
         self.sessions = SessionStore(connections, transactions, lease_terms)
         self.evictions = Evictions(evictions)
-        self.purges = Purges(cleanups)
-        self.retirements = Retirements(cleanups, lease_terms)
+        self.purges = Purges(purging)
+        self.retirements = Retirements(retiring, lease_terms)
         self.writes = LogWrites(writes, aside=writes_aside, large=large_writes)
 
     @classmethod
@@ -105,10 +105,10 @@ class Store:
         large_writes, evictions = (
             connect(size=1, lock_timeout=_SHARED_LOCK_TIMEOUT) for _ in range(2)
         )
-        cleanups = connect(
-            size=_CLEANUP_CONNECTIONS,
-            lock_timeout=_SHARED_LOCK_TIMEOUT,
-            settings=_CLEANUP_SETTINGS,
+        # One each: a purge goes on where its last chunk ended only on the same connection.
+        purging, retiring = (
+            connect(size=1, lock_timeout=_SHARED_LOCK_TIMEOUT, settings=_CLEANUP_SETTINGS)
+            for _ in range(2)
         )
         lease_terms = LeaseTerms(process_id, up_since, lease)
         return cls(
@@ -118,7 +118,8 @@ class Store:
             writes_aside,
             large_writes,
             evictions,
-            cleanups,
+            purging,
+            retiring,
             circuit_breaker,
             generations,
             lease_terms,
@@ -153,7 +154,8 @@ class Store:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._cleanup_connections.close()
+        await self._retiring_connections.close()
+        await self._purging_connections.close()
         await self._eviction_connections.close()
         await self._large_write_connections.close()
         await self._aside_connections.close()

@@ -31,16 +31,20 @@ _LONGEST_PAUSE_SECONDS = 0.2
 async def retry_while_held(work: Callable[[], Awaitable[T]], *, wait: timedelta = HELD_WAIT) -> T:
     """Return what `work` returns. Try again while another transaction holds the row, up to `wait`.
 
-    In the pauses `work` occupies nothing. Raises what `work` raises; after `wait` StoreUnavailable.
+    `wait` runs from the first attempt that found the row held: `work` may stand in line before. In
+    the pauses `work` occupies nothing. Raises what `work` raises; after `wait` StoreUnavailable.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + wait.total_seconds()
+    deadline: float | None = None
     pause_seconds = _FIRST_PAUSE_SECONDS
     while True:
         try:
             return await work()
         except Exception as error:
-            if not is_row_held(error) or loop.time() >= deadline:
+            if not is_row_held(error):
+                raise
+            deadline = deadline or loop.time() + wait.total_seconds()
+            if loop.time() >= deadline:
                 raise
         await asyncio.sleep(spread(pause_seconds / 2, pause_seconds).total_seconds())
         pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)

@@ -110,7 +110,14 @@ class Purge:
     async def _turn(self) -> float | None:
         """Delete a chunk; return for how many seconds to rest. None: there is nothing to do."""
         began = self._clock()
-        await self._find_more()
+        try:
+            await self._find_more()
+        except Exception as error:
+            if not concerns_one_task(error):
+                raise
+            # A row that cannot be read must not stop the purge of the tasks that are known.
+            _log.exception("purge.failed")
+            self._position = None
         tasks = self._next()
         if tasks:
             for progress, outcome in zip(tasks, await self._purge_chunks(tasks), strict=True):
