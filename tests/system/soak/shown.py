@@ -69,6 +69,9 @@ class Shown:
     """By id: the times at which a message with this id was withdrawn."""
     starts: int = 0
     _first_shown: dict[tuple[int, str], _FirstShown] = field(default_factory=dict)
+    _indexes: dict[tuple[int, str], dict[int, int]] = field(default_factory=dict)
+    """By number of a message: the first state in which it had the content. Screens of different
+    processes may begin with the same words."""
     _tails: dict[tuple[int, str], list[int]] = field(default_factory=dict)
     """The states in which it was the tail."""
     _times: list[float] = field(default_factory=list)
@@ -102,13 +105,12 @@ class Shown:
         """
         if earlier == later:
             return True
-        before = self._first_shown.get((entry_id, earlier))
-        after = self._first_shown.get((entry_id, later))
-        if before is None or after is None:
+        before, after = (self._indexes.get((entry_id, one), {}) for one in (earlier, later))
+        if messages := before.keys() & after.keys():
+            return any(after[one] >= before[one] for one in messages)
+        if not before or not after:
             return False
-        if before.message == after.message:
-            return after.index >= before.index
-        return after.shown.content.startswith(before.shown.content)
+        return self.content(entry_id, later).startswith(self.content(entry_id, earlier))
 
     def add(self, t: float, tail: Message | None, *, is_ready: bool) -> None:
         """Add a state. `note` was called before for the content that is new in it."""
@@ -120,8 +122,10 @@ class Shown:
     def note(self, shown: Message, message: int) -> int:
         """Record a content of the coming state and the number of its message. Returns the number
         of the message that first had this content."""
-        first = _FirstShown(len(self.states), message, shown)
-        return self._first_shown.setdefault((shown.id, shown.mark), first).message
+        key, index = (shown.id, shown.mark), len(self.states)
+        first = self._first_shown.setdefault(key, _FirstShown(index, message, shown))
+        self._indexes.setdefault(key, {}).setdefault(message, index)
+        return first.message
 
 
 def replay(records: Iterable[Record]) -> Shown:

@@ -63,6 +63,24 @@ def test_a_growing_message_stays_the_same_message(recording: Recording) -> None:
     assert recording.shown.is_later(1, mark("yo"), mark("other words"))
 
 
+def test_screens_of_two_processes_may_begin_with_the_same_words() -> None:
+    screens = ("You said:   ", "You said: a "), ("You said:   ", "You said: b ")
+    shown = replay(
+        record
+        for start, (first, second) in enumerate(screens, start=1)
+        for record in (
+            {"t": start, "kind": "start", "number": start},
+            {"t": start, "kind": "list", "messages": []},
+            {"t": start, "kind": "say", "message": [1, "agent", first]},
+            {"t": start, "kind": "redraw", "content": second},
+        )
+    )
+    for _, second in screens:
+        assert shown.is_later(1, mark("You said:   "), mark(second))
+        assert not shown.is_later(1, mark(second), mark("You said:   "))
+    assert not shown.is_later(1, mark("You said: a "), mark("You said: b "))
+
+
 def test_what_is_shown_again_is_recorded_once(recording: Recording) -> None:
     recording.recorder.listed(listed("hello"))
     recording.recorder.listed(listed("hello"))
