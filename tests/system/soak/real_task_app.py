@@ -72,8 +72,14 @@ class Recorder:
             self._become_ready()
 
     def listed(self, messages: list[dict[str, Any]]) -> None:
-        """The answer of `/messages`: it is never older than an earlier one."""
-        self._show([(one["id"], one["role"], one["content"]) for one in messages])
+        """The answer of `/messages`: it is never older than an earlier one.
+
+        An event may have overtaken it. A terminal's conversation loses no message, so a list of the
+        first ones alone is older than what is shown.
+        """
+        listed = [(one["id"], one["role"], one["content"]) for one in messages]
+        if listed != self._shown[: len(listed)]:
+            self._show(listed)
 
     def updated(self, message: dict[str, Any], *, lags: bool) -> None:
         """An event about one message. `lags`: another stream may have shown later ones already."""

@@ -81,6 +81,15 @@ def test_screens_of_two_processes_may_begin_with_the_same_words() -> None:
     assert not shown.is_later(1, mark("You said: a "), mark("You said: b "))
 
 
+def test_a_list_that_an_event_has_overtaken_is_not_recorded(recording: Recording) -> None:
+    recording.recorder.listed(listed("hello"))
+    recording.update(1, "yo")
+    recording.recorder.listed(listed("hello"))
+    recording.update(1, "you said")
+    assert recording.kinds == ["say", "say", "redraw"]
+    assert recording.shown.is_later(1, mark("yo"), mark("you said"))
+
+
 def test_what_is_shown_again_is_recorded_once(recording: Recording) -> None:
     recording.recorder.listed(listed("hello"))
     recording.recorder.listed(listed("hello"))
