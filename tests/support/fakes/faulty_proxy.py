@@ -268,6 +268,7 @@ class _Link:
 
     def accepted(self) -> None:
         self._dialing = asyncio.create_task(self._dial(), name="a faulty proxy dials")
+        self._dialing.add_done_callback(self._dialed)
         self.closed = asyncio.create_task(self._closed(), name="a faulty proxy's connection")
         self.closed.add_done_callback(lambda _: self.proxy.links.discard(self))
         self.proxy.links.add(self)
@@ -283,6 +284,10 @@ class _Link:
         except (OSError, asyncio.CancelledError):
             self.target.gone.set()
             self.cut()
+
+    def _dialed(self, dialing: asyncio.Task[None]) -> None:
+        if dialing.cancelled():  # before it began
+            self.target.gone.set()
 
     def flow(self) -> None:
         for way in self.ways:

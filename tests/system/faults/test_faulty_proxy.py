@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fakes import faulty_proxy
 from tests.support.fakes.faulty_proxy import Direction, FaultyProxy
 from tests.support.fakes.stream_server import StreamServer
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
@@ -253,3 +254,23 @@ async def test_a_missing_target_cuts_connections_and_can_be_replaced() -> None:
             caller.say(b"hello")
             await caller.hears(b"hello")
     assert other.heard == [b"hello"]
+
+
+async def test_a_connection_that_is_cut_before_its_target_is_dialled_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accepted = faulty_proxy._Link.accepted
+
+    def accept_and_cut(self: faulty_proxy._Link) -> None:
+        accepted(self)
+        self.cut()
+
+    monkeypatch.setattr(faulty_proxy._Link, "accepted", accept_and_cut)
+    async with (
+        asyncio.timeout(DEADLINE_SECONDS),
+        echoing() as echo,
+        FaultyProxy(echo.port) as network,
+        Caller.of(network) as caller,
+    ):
+        with pytest.raises(ConnectionResetError):
+            await caller.reader.read()
