@@ -135,7 +135,7 @@ async def test_a_server_that_does_not_name_deltas_gets_whole_entries(server: Fak
     shown = ["", "a", "ab", screen, f"# {screen}", screen[:40]]
     source = ScriptedSource([entry(0, EntryType.OUTPUT, shown[0])])
     async with session_of(old(server), source) as session:
-        for number, text in enumerate(shown):
+        for number, text in enumerate(shown, start=1):
             source.entries = [entry(0, EntryType.OUTPUT, text)]
             await session.sync(number)
             assert server.store.contents == [text]

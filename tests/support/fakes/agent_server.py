@@ -86,6 +86,7 @@ class FakeSession:
 
     async def sync(self, sync_id: int, timeout: float = DEADLINE_SECONDS) -> pb.AgentMessage:
         """Ask for a sync. Return SyncDone or SyncFailed."""
+        assert sync_id, "every message that is no answer has the id 0"
         self.send(pb.ServerMessage(sync=pb.Sync(id=sync_id)))
         return await self.answer(sync_id, timeout)
 
