@@ -10,23 +10,23 @@ import sys
 from pathlib import Path
 
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
-from tasklogs_server.postgres.candidates import stand_in_account
-from tasklogs_server.postgres.identity import Identity, UnprivilegedUser, UserNamespace
+from tasklogs_server.postgres.candidates import dedicated_user, stand_in_account
+from tasklogs_server.postgres.identity import Identity, UserNamespace
 
 
-def forced_identity(arguments: list[str]) -> Identity | None:
+def forced_identity(data_dir: Path, arguments: list[str]) -> Identity | None:
     match arguments:
         case ["namespace"]:
             return UserNamespace(*stand_in_account())
         case ["user", state_root]:
-            return UnprivilegedUser(*stand_in_account(), state_root=Path(state_root))
+            return dedicated_user(data_dir, Path(state_root))
         case _:
             return None
 
 
 async def main() -> None:
     data_dir, *rest = sys.argv[1:]
-    postgres = EmbeddedPostgres(Path(data_dir), identity=forced_identity(rest))
+    postgres = EmbeddedPostgres(Path(data_dir), identity=forced_identity(Path(data_dir), rest))
     try:
         async with postgres:
             sys.stdout.write(json.dumps({"pid": postgres.pid, "dsn": postgres.dsn()}) + "\n")

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from tasklogs_server.postgres import EmbeddedPostgres
-from tasklogs_server.postgres.candidates import stand_in_account
-from tasklogs_server.postgres.identity import UnprivilegedUser, UserNamespace
+from tasklogs_server.postgres.candidates import dedicated_user, stand_in_account
+from tasklogs_server.postgres.identity import UserNamespace
 from tests.postgres.supervisor_process import (
     SupervisorProcess,
     eventually,
@@ -75,7 +75,7 @@ async def test_postgres_ends_with_its_supervisor_when_it_runs_as_another_user(
     as_root: None, public_tmp_path: Path, state_root: Path
 ) -> None:
     data_dir = public_tmp_path / "data"
-    cluster = UnprivilegedUser(*stand_in_account(), state_root).home(data_dir) / "cluster"
+    cluster = dedicated_user(data_dir, state_root).home(data_dir) / "cluster"
     with SupervisorProcess(str(data_dir), "user", str(state_root)) as supervisor:
         await query(supervisor.dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
         assert postgres_processes(cluster)

@@ -5,8 +5,8 @@ import psutil
 import pytest
 
 from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
-from tasklogs_server.postgres.candidates import candidates, stand_in_account
-from tasklogs_server.postgres.identity import Direct, UnprivilegedUser, UserNamespace
+from tasklogs_server.postgres.candidates import candidates, dedicated_user, stand_in_account
+from tasklogs_server.postgres.identity import Direct, UserNamespace
 from tests.postgres.conftest import modes_and_owners
 from tests.postgres.supervisor_process import SupervisorProcess, postgres_processes
 from tests.postgres.test_supervisor import query
@@ -52,20 +52,20 @@ async def test_in_a_user_namespace_it_is_nobody_inside_and_this_user_on_disk(
 
 
 async def test_another_user_runs_it_from_a_copy_of_the_binaries_owned_by_root(
-    as_root: None, public_tmp_path: Path, state_root: Path, nobody: tuple[int, int]
+    as_root: None, public_tmp_path: Path, state_root: Path
 ) -> None:
-    identity = UnprivilegedUser(*nobody, state_root=state_root)
     data_dir = public_tmp_path / "data"
     data_dir.mkdir(mode=0o700)
+    identity = dedicated_user(data_dir, state_root)
     before = modes_and_owners(data_dir)
     async with EmbeddedPostgres(data_dir, identity=identity) as postgres:
         assert await query(postgres.dsn(), "SELECT 1") == 1
-        assert psutil.Process(postgres.pid).uids() == (nobody[0],) * 3
+        assert psutil.Process(postgres.pid).uids() == (identity.id,) * 3
         assert psutil.Process(postgres.pid).ppid() == os.getpid()
         executable = Path(psutil.Process(postgres.pid).exe())
         assert executable.is_relative_to(state_root / "binaries")
         socket = identity.home(data_dir) / "socket"
-        assert modes_and_owners(socket)[socket] == ("drwx------", *nobody)
+        assert modes_and_owners(socket)[socket] == ("drwx------", *identity.owner)
     assert modes_and_owners(data_dir) == before
     for path in executable.parents[1].rglob("*"):
         mode, uid, _ = modes_and_owners(path)[path]
@@ -73,10 +73,10 @@ async def test_another_user_runs_it_from_a_copy_of_the_binaries_owned_by_root(
 
 
 async def test_the_database_of_another_user_is_found_again_with_its_own_identity(
-    as_root: None, public_tmp_path: Path, state_root: Path, nobody: tuple[int, int]
+    as_root: None, public_tmp_path: Path, state_root: Path
 ) -> None:
     data_dir = public_tmp_path / "data"
-    identity = UnprivilegedUser(*nobody, state_root=state_root)
+    identity = dedicated_user(data_dir, state_root)
     async with EmbeddedPostgres(data_dir, identity=identity):
         pass
     assert candidates(data_dir, state_root=state_root) == [identity]
@@ -87,7 +87,6 @@ async def test_another_user_is_tried_if_the_namespace_cannot_reach_the_data(
     as_root: None,
     public_tmp_path: Path,
     state_root: Path,
-    nobody: tuple[int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A 0700 directory of another user: root in a namespace has no access to it."""
@@ -101,7 +100,8 @@ async def test_another_user_is_tried_if_the_namespace_cannot_reach_the_data(
     )
     async with EmbeddedPostgres(home / "data") as postgres:
         assert await query(postgres.dsn(), "SELECT 1") == 1
-        assert psutil.Process(postgres.pid).uids().real == nobody[0]
+        expected = dedicated_user(home / "data", state_root).id
+        assert psutil.Process(postgres.pid).uids().real == expected
     assert modes_and_owners(home) == before
 
 
@@ -128,8 +128,8 @@ async def test_a_user_without_an_account_can_initialise_it(tmp_path: Path) -> No
 
 
 async def test_a_state_directory_that_others_can_write_is_refused(
-    as_root: None, writable_by_all: Path, nobody: tuple[int, int]
+    as_root: None, writable_by_all: Path
 ) -> None:
-    identity = UnprivilegedUser(*nobody, state_root=writable_by_all)
+    identity = dedicated_user(writable_by_all / "data", writable_by_all)
     with pytest.raises(EmbeddedPostgresError, match="writable by root alone"):
         await EmbeddedPostgres(writable_by_all / "data", identity=identity).start()

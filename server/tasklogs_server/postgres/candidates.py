@@ -5,14 +5,10 @@ import pwd
 from pathlib import Path
 
 from tasklogs_server.postgres.cluster import cluster_directory, has_cluster
+from tasklogs_server.postgres.dedicated_user import DedicatedUser
 from tasklogs_server.postgres.errors import EmbeddedPostgresError
-from tasklogs_server.postgres.identity import (
-    STATE_ROOT,
-    Direct,
-    Identity,
-    UnprivilegedUser,
-    UserNamespace,
-)
+from tasklogs_server.postgres.free_ids import free_id, is_free
+from tasklogs_server.postgres.identity import STATE_ROOT, Direct, Identity, UserNamespace
 
 
 def candidates(data_dir: Path, *, state_root: Path = STATE_ROOT) -> list[Identity]:
@@ -34,13 +30,24 @@ def candidates(data_dir: Path, *, state_root: Path = STATE_ROOT) -> list[Identit
         return [UserNamespace(*stand_in_account())]
 
     inside = UserNamespace(*stand_in_account())
-    outside = UnprivilegedUser(*stand_in_account(), state_root=state_root)
     if has_cluster(inside.home(data_dir)):
         return [inside]
-    if has_cluster(outside.home(data_dir)):
-        owned = cluster_directory(outside.home(data_dir)).stat()
-        return [UnprivilegedUser(owned.st_uid, owned.st_gid, state_root)]
-    return [inside, outside]
+    outside = dedicated_user(data_dir, state_root)
+    return [outside] if has_cluster(outside.home(data_dir)) else [inside, outside]
+
+
+def dedicated_user(data_dir: Path, state_root: Path = STATE_ROOT) -> DedicatedUser:
+    """Return the user that runs Postgres for `data_dir` and nothing else.
+
+    It is the owner of the database, if that is a number that no account has. Otherwise (an earlier
+    version of the server ran Postgres as `nobody`) another one takes the database over.
+    """
+    account, _ = stand_in_account()
+    home = DedicatedUser(None, account, state_root).home(data_dir)
+    owner = cluster_directory(home).stat().st_uid if has_cluster(home) else 0
+    return DedicatedUser(
+        owner if is_free(owner) else free_id(os.fsencode(home)), account, state_root
+    )
 
 
 def stand_in_account() -> tuple[int, int]:

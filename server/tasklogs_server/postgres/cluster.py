@@ -52,12 +52,13 @@ async def initialise(
         await wait_for_orphans(unfinished, ORPHAN_TIMEOUT_S)
         shutil.rmtree(unfinished)
     unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX, dir=home))
-    if identity.owner is not None:
-        os.chown(unfinished, *identity.owner)
+    initialiser = identity.initialiser
+    if initialiser.owner is not None:
+        os.chown(unfinished, *initialiser.owner)
     command = [str(binaries.initdb), *INITDB_OPTIONS, f"--pgdata={unfinished}"]
     if not sync:
         command.append("--no-sync")
-    process = await launch(identity, unfinished, command, log.fileno(), signal.SIGTERM)
+    process = await launch(initialiser, unfinished, command, log.fileno(), signal.SIGTERM)
     try:
         status = await process.wait()
     except BaseException:
@@ -68,6 +69,7 @@ async def initialise(
         shutil.rmtree(unfinished, ignore_errors=True)
         reason = log.last_complaint() or f"initdb ended with {status}"
         raise EmbeddedPostgresError(f"cannot initialise a database in {home}: {reason}")
+    identity.take_over(unfinished)
     unfinished.rename(cluster_directory(home))
     _sync_directory(home)
 

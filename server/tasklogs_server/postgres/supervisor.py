@@ -163,6 +163,7 @@ class EmbeddedPostgres:
             self._tell("waiting for the Postgres of an earlier start to end")
             await wait_for_orphans(cluster, ORPHAN_TIMEOUT_S)
         remove_stale_pid_file(cluster)
+        identity.take_over(cluster)
 
         sockets = self._sockets = SocketDirectory(home, identity.owner)
         self._resources.callback(sockets.remove)
