@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasklogs_server.domain.admin_subjects import parse_admin_subjects
 
 _MIB = 1024 * 1024
 
@@ -20,6 +22,11 @@ def _from_seconds(value: object) -> object:
         if isinstance(value, str):
             return timedelta(seconds=float(value))
     return value
+
+
+def _with_clear_subjects(text: str) -> str:
+    parse_admin_subjects(text)
+    return text
 
 
 def host_and_port(listen: str) -> tuple[str, int]:
@@ -102,10 +109,11 @@ class ServerSettings(BaseSettings):
         description="Largest difference between the clocks of issuer and server that the server"
         " accepts.",
     )
-    admin_subjects: str = Field(
+    admin_subjects: Annotated[str, AfterValidator(_with_clear_subjects)] = Field(
         "",
         description="Comma-separated subjects with admin rights, in addition to tokens that carry"
-        " the scope tasklogs:admin.",
+        " the scope tasklogs:admin. Or a JSON list of subjects, which may then contain commas:"
+        ' ["alice", "CN=bob,O=example"].',
     )
     log_format: Literal["console", "json"] = Field(
         "console", description="Format of the server's own log, on stderr."

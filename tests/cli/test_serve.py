@@ -210,6 +210,15 @@ async def test_an_invalid_setting_is_reported_with_its_variable() -> None:
     assert "Traceback" not in finished.stderr
 
 
+async def test_a_list_of_admins_that_splits_a_subject_is_refused() -> None:
+    env = {"TASKLOGS_ADMIN_SUBJECTS": "CN=a,O=x"}
+    finished = await run("serve", "--listen", "127.0.0.1:0", env=env)
+
+    assert finished.code == 2
+    assert "TASKLOGS_ADMIN_SUBJECTS" in finished.stderr
+    assert "JSON list" in finished.stderr
+
+
 async def test_without_the_server_extra_it_says_how_to_install_it() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from tasklogs_server.auth.key_sources import File, Source, Url
 from tasklogs_server.auth.keys import UnusableKeys, shared_secret
 from tasklogs_server.auth.server_certificate import BadCertificate, CertificateFiles
 from tasklogs_server.auth.verifier import Expected, FixedKeys, KeySource, TokenVerifier
+from tasklogs_server.domain.admin_subjects import parse_admin_subjects
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.middleware.authentication import Users, by_certificate, by_token, local
 from tasklogs_server.process.lifecycle import StartupError
@@ -181,9 +182,5 @@ def _expected(settings: ServerSettings) -> Expected:
         development.ISSUER if is_dev else settings.jwt_issuer or "",
         development.AUDIENCE if is_dev else settings.jwt_audience or "",
         settings.jwt_leeway,
-        _listed(settings.admin_subjects),
+        parse_admin_subjects(settings.admin_subjects),
     )
-
-
-def _listed(subjects: str) -> Collection[str]:
-    return frozenset(one.strip() for one in subjects.split(",") if one.strip())
