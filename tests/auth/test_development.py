@@ -6,8 +6,11 @@ import asyncio
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tasklogs_server.auth import development
 from tasklogs_server.auth.keys import parse_jwks
@@ -60,3 +63,26 @@ def test_the_error_without_a_key_says_what_is_missing(
     with pytest.raises(development.NoDevelopmentKey) as caught:
         development.mint(path, subject="alice", is_admin=False, lifetime=HOUR)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("subject", ["", "a" * 256, "a\nb", "a\x1bb", "a\u2028b", "\udcff"])
+def test_a_subject_that_a_server_refuses_is_not_signed(key: Path, subject: str) -> None:
+    with pytest.raises(development.InvalidSubject) as refusal:
+        development.mint(key, subject=subject, is_admin=False, lifetime=HOUR)
+    assert str(refusal.value).isprintable()
+
+
+@given(st.text(max_size=300))
+@example("ev\u200bil")
+@example("a" * 255)
+def test_every_subject_that_is_signed_is_accepted(subject: str) -> None:
+    with TemporaryDirectory() as directory:
+        key = development.key_file_in(Path(directory))
+        development.ensure_key(key)
+        keys = FixedKeys(parse_jwks(key.read_bytes()))
+        verifier = TokenVerifier(keys, EXPECTED, clock=lambda: datetime.now(UTC))
+        try:
+            token = development.mint(key, subject=subject, is_admin=False, lifetime=HOUR)
+        except development.InvalidSubject:
+            return
+        assert asyncio.run(verifier.user(token)).subject == subject

@@ -78,6 +78,17 @@ async def test_without_a_development_server_it_says_what_makes_the_key(tmp_path:
     assert finished.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("subject", "why"), [("", "1 to 255"), ("a\nb", "control characters")])
+async def test_a_subject_that_the_server_refuses_is_refused_here(
+    tmp_path: Path, subject: str, why: str
+) -> None:
+    finished = await run("token", "--subject", subject, "--data-dir", str(tmp_path))
+    assert finished.code == 2
+    assert finished.stdout == ""
+    assert "--subject" in finished.stderr
+    assert why in finished.stderr
+
+
 async def test_a_token_sent_in_plain_text_causes_a_warning() -> None:
     finished = await run(
         *("task", "list", "--server", "localhost.invalid:1", "--timeout", "5"),

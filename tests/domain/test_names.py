@@ -1,15 +1,19 @@
 """The valid names of tasks, and the errors for invalid ones."""
 
+import re
+import unicodedata
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasklogs.visible import INVISIBLE
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import (
     TaskId,
     TaskName,
+    new_owner_violations,
     owner_violations,
     parse_task_ref,
     task_name_violations,
@@ -114,3 +118,34 @@ def test_a_violation_is_reported_under_the_field_that_the_caller_names() -> None
 def test_an_owner_has_up_to_255_characters_of_any_script() -> None:
     assert owner_violations("ж" * 255) == []
     assert owner_violations("ж" * 256) != []
+
+
+HIDDEN = [
+    *("ev\u200bil", "a\u200db", "a\u200cb", "a\ufe0f", "\ufeffa", "a\xadb", "a\u2060b", "a\u061cb"),
+    *("a\U000e0041", "a\U000e0100", "a\u3164", "a\u034fb", "a\u180e", "a\u0600", "\U0001d173a"),
+]
+
+
+@pytest.mark.parametrize("owner", HIDDEN, ids=ascii)
+def test_an_owner_with_hidden_characters_gets_no_new_tasks_and_keeps_those_it_has(
+    owner: str,
+) -> None:
+    [violation] = new_owner_violations(owner)
+    assert violation.field == "owner"
+    assert "hidden characters (U+" in violation.description
+    assert violation.description.isascii()
+    assert owner_violations(owner) == []
+    assert parse_task_ref(f"{owner}/x") == TaskName(owner, "x")
+
+
+@pytest.mark.parametrize("owner", ["жанна", "日本", "a b", "auth0|5f", "CN=a,O=x", "e\u0301"])
+def test_an_owner_of_visible_characters_gets_new_tasks(owner: str) -> None:
+    assert new_owner_violations(owner) == []
+
+
+def test_what_the_server_takes_for_hidden_is_what_the_commands_escape() -> None:
+    shown = re.compile(f"[{INVISIBLE}]")
+    for character in map(chr, range(0x20, 0xE2000)):
+        if unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp", "Cf"):
+            is_hidden = bool(new_owner_violations(character))
+            assert is_hidden == bool(shown.match(character)), hex(ord(character))

@@ -52,6 +52,8 @@ BAD_CREATIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"name": "demo", "owner": "a\0b"}, ["owner"]),
     ({"name": "demo", "owner": "x" * 256}, ["owner"]),
     ({"name": "demo", "owner": "a\u2028b"}, ["owner"]),
+    ({"name": "demo", "owner": "ev\u200bil"}, ["owner"]),
+    ({"name": "demo", "owner": "a\U000e0041"}, ["owner"]),
     ({"name": "demo", "display_name": "x" * 256}, ["display_name"]),
     ({"name": "demo", "display_name": "a\tb"}, ["display_name"]),
     ({"name": "demo", "display_name": "a\x1b[31mb"}, ["display_name"]),

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tasklogs_server.auth.verifier import ADMIN_SCOPE
+from tasklogs_server.domain.names import owner_violations
 
 # No real issuer has these names.
 ISSUER = "tasklogs-development"
@@ -31,6 +32,10 @@ _FILE_NAME = "development-key.json"
 
 class NoDevelopmentKey(Exception):
     """There is no development key to sign with. `str()` says what to do."""
+
+
+class InvalidSubject(Exception):
+    """A server would refuse a token with this subject. `str()` says why."""
 
 
 def key_file_in(data_dir: Path) -> Path:
@@ -57,7 +62,13 @@ def ensure_key(path: Path) -> None:
 
 
 def mint(path: Path, *, subject: str, is_admin: bool, lifetime: timedelta) -> str:
-    """Return a token that a server with this key file accepts. Raises NoDevelopmentKey."""
+    """Return a token that a server with this key file accepts.
+
+    Raises InvalidSubject and NoDevelopmentKey.
+    """
+    # The check of the verifier.
+    for violation in owner_violations(subject, "subject"):
+        raise InvalidSubject(violation.description)
     try:
         [key] = json.loads(path.read_bytes())["keys"]
         material = jwt.PyJWK(key, algorithm="EdDSA").key

@@ -16,6 +16,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # them, and an error's message must stay on one line.
 _UNFIT_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
+# Unicode's property Default_Ignorable_Code_Point, and annotation controls: nothing is shown, so two
+# owners would look the same.
+_HIDDEN = re.compile(
+    r"[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TaskId:
@@ -79,13 +87,31 @@ def task_name_violations(name: str, field: str = "name") -> list[FieldViolation]
 
 
 def owner_violations(owner: str, field: str = "owner") -> list[FieldViolation]:
-    """Return what is wrong with an owner, as violations of `field`."""
+    """Return what is wrong with an owner or a subject, as violations of `field`."""
     if not 1 <= len(owner) <= MAX_OWNER_CHARACTERS:
         wanted = f"the owner must have 1 to {MAX_OWNER_CHARACTERS} characters"
         return [FieldViolation(field, wanted)]
     if not is_one_line(owner):
         return [FieldViolation(field, "the owner must not contain control characters")]
     return []
+
+
+def new_owner_violations(owner: str, field: str = "owner") -> list[FieldViolation]:
+    """Return why `owner` may not own a new task, as violations of `field`.
+
+    Stricter than `owner_violations`: an owner with hidden characters can still read and delete the
+    tasks that it has.
+    """
+    violations = owner_violations(owner, field)
+    hidden = next(filter(_is_hidden, owner), None)
+    if violations or hidden is None:
+        return violations
+    what = f"the owner must not contain hidden characters (U+{ord(hidden):04X})"
+    return [FieldViolation(field, what)]
+
+
+def _is_hidden(character: str) -> bool:
+    return bool(_HIDDEN.match(character)) or unicodedata.category(character) == "Cf"
 
 
 def is_one_line(text: str) -> bool:

@@ -11,7 +11,7 @@ from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.labels import label_violations
 from tasklogs_server.domain.names import (
     is_one_line,
-    owner_violations,
+    new_owner_violations,
     parse_uuid,
     task_name_violations,
 )
@@ -28,7 +28,7 @@ _UPDATABLE = ("display_name", "labels")
 
 def new_task(request: pb.CreateTaskRequest, owner: str) -> NewTask:
     """Return the task to create for `owner`. Raises InvalidFields."""
-    violations = [*task_name_violations(request.name), *owner_violations(owner)]
+    violations = [*task_name_violations(request.name), *new_owner_violations(owner)]
     violations += _display_name_violations(request.display_name)
     if len(request.prompt.encode()) > _PROMPT_BYTES:
         violations.append(FieldViolation("prompt", f"must be at most {_PROMPT_BYTES} bytes"))

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
-from tasklogs.cli.render.terminal_text import one_line, safe_json, visible
+from tasklogs.cli.render.terminal_text import one_line, safe_json, visible, visible_name
 from tasklogs.v1 import tasks_pb2
 from tests.cli.command import Finished, run, run_on_terminal
 from tests.cli.samples import entry, page, task
@@ -23,10 +23,16 @@ from tests.support.fakes.log_server import entry as followed_entry
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4K\x07"
 HYPERLINK = "\x1b]8;;http://evil.example\x1b\\click\x1b]8;;\x1b\\"
 MARKUP = "[red]x[/red][link=http://evil.example]:smile:[/]"
-HOSTILE = f"{CLIPBOARD}{HYPERLINK}\x9b2J\x9d0;owned\x9c\x00\x08\x7f\u202egnp\u2066\r{MARKUP}"
+HIDDEN = "a\u200bb\u2060\ufeff\U000e0041\U000e007f\xad\u3164c\ufe0fd\u200de"
+HOSTILE = (
+    f"{CLIPBOARD}{HYPERLINK}\x9b2J\x9d0;owned\x9c\x00\x08\x7f\u202egnp\u2066\r{HIDDEN}{MARKUP}"
+)
 _OURS = re.compile(r"\x1b\[(?:[01]|0?1;?\d*)?m")
 """Bold, which headings and tables use."""
-_STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_STEERING = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    r"\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]"
+)
 
 
 def hostile_task() -> tasks_pb2.Task:
@@ -52,10 +58,7 @@ def refusal(reason: str = HOSTILE) -> Refusal:
 
 def steering(screen: str) -> list[str]:
     """Return what is on the screen and not written by the command itself."""
-    shown = _OURS.sub("", screen)
-    return re.findall(
-        r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", shown
-    )
+    return _STEERING.findall(_OURS.sub("", screen))
 
 
 LISTED = tasks_pb2.ListTasksResponse(tasks=[hostile_task()])
@@ -150,11 +153,18 @@ async def test_raw_and_escaped_need_text_output(scripted: ScriptedServer) -> Non
     assert "only with -o text" in finished.stderr
 
 
-@pytest.mark.parametrize("piece", [" ", "\t ", "\n ", "\r\n", "\r", "\x1b", "\u2028", "\x1f", "a "])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(" ", "\t ", "\n ", "\r\n", "\r", "\x1b", "\u2028", "\x1f", "a "),
+        *("\u0301", "a\u0301", "\u200d", "\U0001f468\u200d", "\ufe0f", "\u0645\u200c"),
+        *("\U000e0067", "1\ufe0f"),
+    ],
+)
 async def test_escaping_takes_time_proportional_to_the_length(piece: str) -> None:
     """A quadratic algorithm would take minutes for a megabyte of blanks."""
     text = "a" + piece * (1_000_000 // len(piece)) + "b"
     began = time.process_time()
-    for make_safe in (visible, one_line, safe_json):
+    for make_safe in (visible, visible_name, one_line, safe_json):
         await asyncio.to_thread(make_safe, text)
     assert time.process_time() - began < 10

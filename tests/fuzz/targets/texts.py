@@ -17,14 +17,17 @@ from tasklogs.client.events import EntriesChanged, EntryChange
 from tasklogs.enums import TaskLogType
 from tasklogs.log.text import is_boundary, to_utf8
 from tasklogs.log.truncation import MAX_CONTENT_BYTES, truncate
-from tasklogs.visible import in_one_line
+from tasklogs.visible import INVISIBLE, in_one_line, visible_name
 from tests.fuzz.target import Target
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_INVISIBLE = re.compile(f"[{INVISIBLE}]")
 _LONG = 8_000
 _CUTS = 4
 _TOKENS = (
     *(b"\x1b]0;x\x07", b"\x1b[2J", b"\xc2\x9b", b"\xe2\x80\xae", b"\xe2\x80\xa8", b"\r", b"\n"),
+    *(b"\xe2\x80\x8b", b"\xe2\x80\x8d", b"\xef\xb8\x8f", b"\xcc\x81", b"\xf3\xa0\x81\xa7", b"1"),
+    *(b"\xf0\x9f\x8f\xb4", b"\xf0\x9f\x91\xa8", b"\xd9\x85", b"\xe2\x83\xa3"),
     *(b"\t", b" " * 16, b"\x7f", b"\xed\xa0\x80", b"\xf0\x9f\x99\x82", b"[red]", b"\\x1b", b'"'),
 )
 
@@ -56,6 +59,10 @@ class TerminalText(Target):
         )
         yield cuts + b"a" + b" " * 200 + b"\n\t \r" * 20 + b"b"
         yield cuts + b"\r" * 50 + b"\n" * 50
+        yield (
+            cuts
+            + "ev\u200bil \U0001f468\u200d\U0001f469 1\ufe0f\u20e3 a\ufe0f e\u0301\u0301".encode()
+        )
 
     def run(self, data: bytes) -> None:
         cuts, text = data[:_CUTS], _text(data[_CUTS:])
@@ -63,10 +70,12 @@ class TerminalText(Target):
         assert not any(_is_control(c) for c in shown.replace("\r\n", "\n") if c not in "\n\t")
         assert visible(shown) == shown
         assert [c for c in shown if c in "\n\t"] == [c for c in text if c in "\n\t"]
-        kept = re.sub(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}", "", shown)
+        kept = re.sub(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}", "", shown)
         assert set(kept) <= set(text) | set("\\")
         for line in (one_line(text), in_one_line(text)):
             assert not any(map(_is_control, line)), line
+        assert not _INVISIBLE.search(visible_name(text))
+        assert visible_name(visible_name(text)) == visible_name(text)
         value = json.dumps(text, ensure_ascii=False)
         assert json.loads(safe_json(value)) == text
         assert not any(_is_control(c) for c in safe_json(value) if not 0xD800 <= ord(c) < 0xE000)

@@ -15,7 +15,7 @@ from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.options import Output
 from tasklogs.cli.render.protobuf_json import print_json, to_dict
 from tasklogs.cli.render.stdout import write_line
-from tasklogs.cli.render.terminal_text import one_line
+from tasklogs.cli.render.terminal_text import visible_name
 
 Deliver: TypeAlias = Callable[[Message, str], None]
 """Called with the response that holds the token, and the token."""
@@ -70,7 +70,7 @@ def _print_token(response: Message, token: str, output: Output) -> None:
     if output is Output.JSON:
         print_json(to_dict(response))
         return
-    write_line(f"agent token, shown only once: {one_line(token)}")
+    write_line(f"agent token, shown only once: {visible_name(token)}")
     write_line("for the agent, in its environment:  TASKLOGS_AGENT_TOKEN=... tasklogs agent")
     write_line("  or in a file of mode 0600:        tasklogs agent --token-file FILE")
 
@@ -81,6 +81,5 @@ def _print_place(response: Message, token_file: Path, output: Output) -> None:
         del shown["agentToken"]
         print_json(shown)
         return
-    write_line(
-        f"agent token in {token_file}; for the agent:  tasklogs agent --token-file {token_file}"
-    )
+    place = visible_name(str(token_file))
+    write_line(f"agent token in {place}; for the agent:  tasklogs agent --token-file {place}")

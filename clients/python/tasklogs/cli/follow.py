@@ -18,7 +18,6 @@ from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.render.follow_append import AppendedText
 from tasklogs.cli.render.follow_lines import FollowLines
 from tasklogs.cli.render.follow_screen import ScreenText
-from tasklogs.cli.render.terminal_text import one_line
 from tasklogs.cli.rpc_failure import describe, in_words, without_code
 from tasklogs.cli.target import Target
 from tasklogs.client.client import TaskLogsClient
@@ -131,8 +130,8 @@ class _Connections:
 
     def _why(self, error: TaskLogsRpcError) -> str:
         if error.reason is None and error.code is grpc.StatusCode.UNAVAILABLE:
-            return f"no connection to {self._server} ({one_line(error.message)})"
-        return one_line(f"{in_words(error.code)}: {without_code(error.message)}")
+            return f"no connection to {self._server} ({error.message})"
+        return f"{in_words(error.code)}: {without_code(error.message)}"
 
 
 @contextmanager

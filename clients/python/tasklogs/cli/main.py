@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tasklogs.cli.agent import agent
 from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.logs import logs
-from tasklogs.cli.render.stderr import print_failure
+from tasklogs.cli.render.stderr import print_failure, print_usage_error
 from tasklogs.cli.serve import serve
 from tasklogs.cli.serve_help import ServeCommand
 from tasklogs.cli.server_info import server_info
 from tasklogs.cli.task import task_app
 from tasklogs.cli.token import token
+
+# Typer has a copy of Click and does not export this class of it.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     help="Keep and read the conversation logs of AI-agent tasks: live while they run,"
@@ -74,9 +77,15 @@ def main() -> None:
 
 def _run() -> int | str | None:
     try:
-        app()
+        code: int | str | None = app(standalone_mode=False) or 0
     except SystemExit as exit_:
         code = exit_.code
+    except _USAGE_ERROR as error:
+        print_usage_error(error)
+        code = error.exit_code
+    except typer.Abort:
+        print_failure("aborted")
+        code = 1
     except CommandFailed as failure:
         print_failure(str(failure))
         code = 1
@@ -95,8 +104,6 @@ def _run() -> int | str | None:
                 f"unexpected error: {type(error).__name__}: {error}"
                 " (TASKLOGS_TRACEBACK=1 shows where it came from)"
             )
-    else:
-        code = 0
     return code if _flush() else 1
 
 

@@ -95,7 +95,7 @@ def create(
     from tasklogs.cli.agent_token import hand_over
     from tasklogs.cli.connection import Connection
     from tasklogs.cli.render.task_text import full_name, state
-    from tasklogs.cli.render.terminal_text import one_line
+    from tasklogs.cli.render.terminal_text import visible_name
     from tasklogs.v1 import tasks_pb2
 
     request = tasks_pb2.CreateTaskRequest(
@@ -115,7 +115,8 @@ def create(
         response = connection.call(connection.tasks.CreateTask, request)
         task = response.task
         if output is Output.TEXT:
-            write_line(f"created {full_name(task)}, {state(task.status)}, id {one_line(task.id)}")
+            shown = f"{full_name(task)}, {state(task.status)}, id {visible_name(task.id)}"
+            write_line(f"created {shown}")
         deliver(response, response.agent_token)
 
 
@@ -212,16 +213,18 @@ def delete(
     Asks for confirmation. Without a terminal it requires --yes.
     """
     from tasklogs.cli.connection import Connection
+    from tasklogs.cli.render.terminal_text import visible_name
     from tasklogs.v1 import tasks_pb2
 
+    shown = visible_name(task)
     if not yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise typer.BadParameter("required without a terminal", param_hint="--yes")
-        typer.confirm(f"Delete {task} and its log permanently?", abort=True, err=True)
+        typer.confirm(f"Delete {shown} and its log permanently?", abort=True, err=True)
     request = tasks_pb2.DeleteTaskRequest(task=task, allow_missing=allow_missing)
     with Connection(target) as connection:
         connection.call(connection.tasks.DeleteTask, request)
-    write_line(f"deleted {task}" + (", if it existed" if allow_missing else ""))
+    write_line(f"deleted {shown}" + (", if it existed" if allow_missing else ""))
 
 
 task_app.command()(update)

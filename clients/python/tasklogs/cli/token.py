@@ -57,6 +57,10 @@ def token(
         minted = development.mint(
             key, subject=subject, is_admin=admin, lifetime=timedelta(hours=hours)
         )
+    except development.InvalidSubject as error:
+        raise typer.BadParameter(
+            f"{error}, and this is the owner of tasks", param_hint="--subject"
+        ) from error
     except development.NoDevelopmentKey as error:
         raise CommandFailed(str(error)) from error
     write_line(minted)

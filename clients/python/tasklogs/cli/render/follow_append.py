@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tasklogs.cli.render.follow_text import FollowText
 from tasklogs.cli.render.stdout import write
-from tasklogs.cli.render.terminal_text import visible
+from tasklogs.cli.render.terminal_text import CONTEXT, undecided, visible
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import EntryChange
 
@@ -26,8 +26,9 @@ class AppendedText(FollowText):
         self._printed = ""
         """The part of the open entry's content that was printed."""
         self._held_back: LogEntry | None = None
-        self._carriage_return = ""
-        """A carriage return that is not printed yet: it is escaped unless a newline follows."""
+        self._recent, self._written = "", 0
+        """The end of the text, and how much of it is printed. The rest is escaped or not, as more
+        text follows."""
 
     def notice(self, message: str) -> None:
         """Print a line on stderr; if that is the same screen, end the current line first."""
@@ -64,13 +65,16 @@ class AppendedText(FollowText):
         self._end_paragraph()
 
     def _end_paragraph(self) -> None:
-        write(visible(self._carriage_return))
-        self._carriage_return = ""
+        write(visible(self._recent, self._written))
+        self._recent, self._written = "", 0
         write("\n" if self._printed.endswith("\n") else "\n\n")
 
     def _write(self, text: str) -> None:
-        if self._escaped:
-            text = self._carriage_return + text
-            self._carriage_return = "\r" if text.endswith("\r") else ""
-            text = visible(text.removesuffix("\r"))
-        write(text)
+        if not self._escaped:
+            write(text)
+            return
+        text, start = self._recent + text, self._written
+        end = len(text) - undecided(text)
+        write(visible(text, start, end))
+        context = max(0, end - CONTEXT)
+        self._recent, self._written = text[context:], end - context

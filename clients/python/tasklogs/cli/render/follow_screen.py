@@ -16,7 +16,7 @@ from rich.cells import get_character_cell_size
 from tasklogs.cli.render.follow_text import FollowText
 from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write
-from tasklogs.cli.render.terminal_text import visible
+from tasklogs.cli.render.terminal_text import undecided, visible
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import EntryChange
 
@@ -42,7 +42,7 @@ class ScreenText(FollowText):
         self._entry: LogEntry | None = None
         """The open entry, as the last event had it."""
         self._printed = ""
-        """Its content as the screen shows it, without a carriage return at the end."""
+        """The content that the screen shows: all but what more text may escape or not."""
         self._anchor = 0
         """Only the text after this character can be redrawn: other text is above it, or the screen
         had another size."""
@@ -82,8 +82,8 @@ class ScreenText(FollowText):
     def _end(self) -> None:
         self._pause()
         if not self._interrupted:
-            # No newline followed, so a carriage return at the end is a lone one: escape it.
-            last = visible(self._content()[len(self._printed) :])
+            # Nothing followed, so a carriage return at the end is a lone one: escape it.
+            last = visible(self._content(), len(self._printed))
             write(last)
             if last or not self._printed.endswith("\n"):
                 write("\n")
@@ -142,8 +142,8 @@ class ScreenText(FollowText):
 
     def _draw(self, content: str, start: int) -> None:
         # A carriage return at the end is kept back: growth may still bring its newline.
-        end = len(content) - content.endswith("\r")
-        write(visible(content[start:end]))
+        end = len(content) - undecided(content)
+        write(visible(content, start, end))
         self._printed = content[:end]
         self._drawn_at = self._size()
 

@@ -9,7 +9,7 @@ from tasklogs.cli.render.log_text import heading
 from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write
 from tasklogs.cli.render.task_text import state
-from tasklogs.cli.render.terminal_text import colours_wanted, one_line
+from tasklogs.cli.render.terminal_text import colours_wanted, visible_name
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import (
     CaughtUp,
@@ -32,7 +32,7 @@ class FollowText(ABC):
 
     def __init__(self, task: str, *, from_the_start: bool = True) -> None:
         """`from_the_start`: the follow begins with all entries of the log."""
-        self._task = one_line(task)
+        self._task = visible_name(task)
         self._from_the_start = from_the_start
         self._bold, self._plain = (_BOLD, _PLAIN) if colours_wanted() else ("", "")
         self._status: TaskStatus | None = None

@@ -10,7 +10,7 @@ from tasklogs.cli.render.protobuf_json import print_array, to_dict, to_line
 from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write, write_line
 from tasklogs.cli.render.task_text import moment, state
-from tasklogs.cli.render.terminal_text import colours_wanted, one_line, visible
+from tasklogs.cli.render.terminal_text import colours_wanted, visible, visible_name
 from tasklogs.v1 import task_logs_pb2, types_pb2
 
 Page: TypeAlias = task_logs_pb2.GetTaskLogsResponse
@@ -33,7 +33,7 @@ def print_notices(
 
     `some_types`: the entries are only those of some types.
     """
-    name = one_line(task)
+    name = visible_name(task)
     if first.snapshot:
         if first.HasField("snapshot_at"):
             of_when = f"the log as stored at {moment(first.snapshot_at)}"
@@ -84,6 +84,6 @@ def heading(entry: types_pb2.TaskLogEntry) -> str:
     """Return the heading of an entry: its id, its author or type, its name and its time."""
     speaker = _SPEAKERS.get(entry.type, f"type {entry.type}")
     if entry.name:
-        speaker = f"{speaker} {one_line(entry.name)}"
+        speaker = f"{speaker} {visible_name(entry.name)}"
     dropped = f", without its first {entry.dropped_bytes:,} bytes" if entry.dropped_bytes else ""
     return f"#{entry.id} {speaker}, {moment(entry.time)}{dropped}"

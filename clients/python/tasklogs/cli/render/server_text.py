@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tasklogs.cli.render.terminal_text import one_line
+from tasklogs.cli.render.terminal_text import visible_name
 from tasklogs.v1 import task_logs_pb2, types_pb2
 
 _TYPE_PREFIX = "TASK_LOG_TYPE_"
@@ -15,7 +15,7 @@ def describe(
 ) -> Iterator[str]:
     """Yield the lines."""
     limits = info.limits
-    yield f"tasklogs {one_line(info.version)} at {address}"
+    yield f"tasklogs {visible_name(info.version)} at {visible_name(address)}"
     yield _line("this command", client_version)
     yield _line("features", _list(info.features))
     yield _line("entry types", _list(map(_type, info.entry_types)))
@@ -32,7 +32,7 @@ def _line(label: str, text: str) -> str:
 
 
 def _list(names: Iterable[str]) -> str:
-    return ", ".join(map(one_line, names)) or "none"
+    return ", ".join(map(visible_name, names)) or "none"
 
 
 def _type(number: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from tasklogs.cli.render.terminal_text import visible_name
+
 if TYPE_CHECKING:
     from rich.status import Status
 
@@ -13,7 +15,7 @@ class Spinner:
     """Shows a message while it runs. It shows nothing if stderr is not a terminal."""
 
     def __init__(self, message: str) -> None:
-        self._message = message
+        self._message = visible_name(message)
         self._status: Status | None = None
 
     def start(self) -> None:
@@ -28,11 +30,11 @@ class Spinner:
 
     def say(self, message: str) -> None:
         """Show another message."""
-        self._message = message
+        self._message = visible_name(message)
         if self._status is not None:
             from rich.text import Text
 
-            self._status.update(Text(message))
+            self._status.update(Text(self._message))
 
     def stop(self) -> None:
         """Stop and erase the spinner. Does nothing if it does not spin."""

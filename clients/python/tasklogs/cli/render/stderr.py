@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import sys
+from io import StringIO
+from typing import IO, Any, Protocol
 
-from tasklogs.cli.render.terminal_text import one_line
+from tasklogs.cli.render.terminal_text import name_in_one_line, visible_name
+
+
+class UsageError(Protocol):
+    """An error of Click, which knows the usage of the command."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the error on `file`."""
+
+
+def print_usage_error(error: UsageError) -> None:
+    """Print `error`. Click itself prints arguments as they are."""
+    text = StringIO()
+    error.show(text)
+    sys.stdout.flush()
+    sys.stderr.write("\n".join(map(visible_name, text.getvalue().split("\n"))))
 
 
 def print_failure(message: str) -> None:
-    """Print `message`, which may come from a server or a task app, as one line on stderr."""
-    print_notice(one_line(message))
+    """Print why the command failed, as one line on stderr."""
+    print_notice(message)
 
 
 def print_notice(message: str) -> None:
-    """Print a line that is not the command's result."""
+    """Print a line that is not the command's result.
+
+    It is escaped like a name, because it may quote arguments, a server or a task app.
+    """
     # What was written to stdout before must appear before it.
     sys.stdout.flush()
-    sys.stderr.write(f"tasklogs: {message}\n")
+    sys.stderr.write(f"tasklogs: {name_in_one_line(message)}\n")

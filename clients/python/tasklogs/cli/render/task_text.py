@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tasklogs import enums
 from tasklogs.cli.choices import typed_name
-from tasklogs.cli.render.terminal_text import one_line
+from tasklogs.cli.render.terminal_text import one_line, visible_name
 from tasklogs.v1 import tasks_pb2, types_pb2
 
 TABLE_COLUMNS = ("task", "status", "agent", "entries", "log as of")
@@ -24,7 +24,7 @@ _STATES = {
 
 def full_name(task: tasks_pb2.Task) -> str:
     """Return `owner/name`."""
-    return one_line(f"{task.owner}/{task.name}")
+    return visible_name(f"{task.owner}/{task.name}")
 
 
 def status(value: types_pb2.TaskStatus.ValueType) -> str:
@@ -49,7 +49,7 @@ def describe(task: tasks_pb2.Task) -> Iterator[str]:
     """Yield the details of `task`, line by line."""
     detail = task.status_detail
     yield f"{full_name(task)} is {state(task.status)}"
-    yield _line("id", one_line(task.id))
+    yield _line("id", visible_name(task.id))
     if task.display_name:
         yield _line("called", one_line(task.display_name))
     if task.prompt:
@@ -78,7 +78,7 @@ def row(task: tasks_pb2.Task) -> tuple[str, ...]:
         str(log.entries),
         moment(log.snapshot_at) if log.HasField("snapshot_at") else "-",
         moment(task.created_at),
-        one_line(task.id),
+        visible_name(task.id),
     )
 
 

@@ -6,22 +6,39 @@ import os
 import re
 import sys
 
-from tasklogs.visible import BIDI_AND_SEPARATORS
-from tasklogs.visible import visible as visible
+from tasklogs.visible import CONTEXT, undecided, visible, visible_name
+from tasklogs.visible import json_escaped as safe_json
+
+__all__ = [
+    "CONTEXT",
+    "colours_wanted",
+    "name_in_one_line",
+    "one_line",
+    "safe_json",
+    "undecided",
+    "visible",
+    "visible_name",
+]
 
 _BREAK = re.compile(r"[\t\n\r]+")
-_JSON_LEAVES_RAW = re.compile(rf"[\x7f-\x9f{BIDI_AND_SEPARATORS}]")
 
 
 def one_line(text: str) -> str:
-    """Return `text` on one line, with control characters escaped."""
+    """Return `text` on one line, with control characters and hidden characters escaped.
+
+    For a name (of a task, an owner, a file), use `visible_name`, which lets less through.
+    """
+    return visible(_joined(text))
+
+
+def name_in_one_line(text: str) -> str:
+    """Return `text` on one line, escaped like a name: for lines that quote names."""
+    return visible_name(_joined(text))
+
+
+def _joined(text: str) -> str:
     parts = (part.strip() for part in _BREAK.split(text))
-    return visible(" ".join(part for part in parts if part))
-
-
-def safe_json(text: str) -> str:
-    r"""Return JSON `text` with the control characters that `json` leaves raw as `\uXXXX`."""
-    return _JSON_LEAVES_RAW.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return " ".join(part for part in parts if part)
 
 
 def colours_wanted() -> bool:
