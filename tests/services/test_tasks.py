@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+import asyncpg
 import grpc
 import pytest
 
@@ -98,6 +99,26 @@ async def test_a_name_is_unique_per_owner(server: Server) -> None:
     assert "local/demo" in refusal.message
 
     await server.create_task(owner="someone-else")
+
+
+async def test_a_task_whose_owner_has_hidden_characters_stays_readable(server: Server) -> None:
+    """An earlier version created such tasks. A new one is refused."""
+    task = (await server.create_task()).task
+    connection = await asyncpg.connect(server.dsn)
+    try:
+        for table in ("tasks", "task_names"):
+            await connection.execute(f"UPDATE {table} SET owner = $1", "ev\u200bil")
+    finally:
+        await connection.close()
+
+    for name in (task.id, "ev\u200bil/demo"):
+        found = await server.tasks.GetTask(pb.GetTaskRequest(task=name))
+        assert found.owner == "ev\u200bil"
+    listed = await server.tasks.ListTasks(pb.ListTasksRequest(owner="ev\u200bil"))
+    assert [one.id for one in listed.tasks] == [task.id]
+    refusal = await refused(server.create_task(owner="ev\u200bil"))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    await server.tasks.DeleteTask(pb.DeleteTaskRequest(task="ev\u200bil/demo"))
 
 
 async def test_a_deleted_task_looks_like_one_that_never_existed(server: Server) -> None:

@@ -223,7 +223,9 @@ class CreateTaskRequest(_message.Message):
     name: _builtins.str
     """Matches `[a-z0-9][a-z0-9._-]{0,62}`."""
     owner: _builtins.str
-    """Unset: the caller, or `local` without authentication. Only admins may name another owner."""
+    """Unset: the caller, or `local` without authentication. Only admins may name another owner.
+    1 to 255 characters on one line, without characters that show nothing (such as U+200B).
+    """
     display_name: _builtins.str
     """At most 255 characters."""
     prompt: _builtins.str
