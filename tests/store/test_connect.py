@@ -134,6 +134,11 @@ async def test_the_failure_of_each_host_is_told(
     )
 
 
+def test_what_a_pooler_said_before_it_closed_the_connection_is_told() -> None:
+    lost = asyncpg.ConnectionDoesNotExistError("connection was closed: server login has failed")
+    assert in_words(lost) == "connection was closed: server login has failed"
+
+
 async def test_every_connection_has_its_settings(database: str) -> None:
     connection = await connect(database)
     try:

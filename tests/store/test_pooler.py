@@ -148,7 +148,7 @@ class Alternating(FaultyProxy):
         self._targets = targets
 
     @property
-    def target(self) -> int | Path:  # type: ignore[override]
+    def target(self) -> int | Path:
         return self._targets[self.connections % len(self._targets)]
 
     @target.setter

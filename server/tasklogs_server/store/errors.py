@@ -112,7 +112,8 @@ def in_words(error: BaseException) -> str:
             cause = error.__cause__
             return "it is a standby or a former primary" if cause is None else in_words(cause)
         case asyncpg.PostgresError():
-            return _first_line(error.message) or type(error).__name__
+            # The driver's own errors of this type have no message, only a text.
+            return _first_line(error.message or str(error)) or type(error).__name__
         case asyncpg.TargetServerAttributeNotMatched():
             return "it is a standby, or read-only"
         case TimeoutError():
