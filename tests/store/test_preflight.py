@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ REFUSED = ("28000", 'role "nobody" does not exist')
 
 
 @asynccontextmanager
-async def answering(*refusals: Refusal) -> AsyncIterator[tuple[str, Iterator[Refusal]]]:
+async def answering(*refusals: Refusal) -> AsyncIterator[tuple[str, deque[Refusal]]]:
     """Listen as a Postgres that refuses one connection after another; yields its URL."""
     async with refusing_postgres(*refusals) as (port, left):
         yield url_of(port), left
@@ -48,7 +49,7 @@ def make_empty_database(shared_postgres: PostgresServer) -> Callable[[str], str]
 async def test_a_postgres_that_is_starting_up_is_waited_for() -> None:
     async with answering(STARTING, STARTING, REFUSED) as (url, left):
         assert await why_unusable(url) == REFUSED[1]
-        assert next(left, None) is None
+        assert not left
 
 
 async def test_a_standby_is_waited_for_until_it_is_promoted(standby: Standby) -> None:
@@ -70,7 +71,7 @@ async def test_a_standby_that_stays_one_is_reported(
 async def test_any_other_refusal_is_reported_at_once() -> None:
     async with answering(REFUSED, STARTING) as (url, left):
         assert await why_unusable(url) == REFUSED[1]
-        assert next(left, None) == STARTING
+        assert list(left) == [STARTING]
 
 
 async def test_what_it_waits_for_is_logged_once() -> None:

@@ -19,15 +19,16 @@ from tasklogs_server.store.connect import connect
 from tasklogs_server.store.errors import in_words
 
 # An arbitrary number. All servers of a database use the same one.
-_LOCK_KEY = 0x7461736B_6C6F6773
+LOCK_KEY = 0x7461736B_6C6F6773
 # For each lock: that of the migrations, and those of tables that other transactions use.
 _LOCK_SECONDS = 20
 # A migration may take long. What it waits for may not.
 _SETTINGS = {"statement_timeout": "0", "lock_timeout": f"{_LOCK_SECONDS}s"}
 
-_OURS = (
+# The server reads and changes them all.
+OUR_TABLES = (
     *("tasks", "task_names", "processes"),
-    *("log_heads", "log_entries", "log_tail_parts", "log_events", "log_marks"),
+    *("log_heads", "log_entries", "log_tail_parts", "log_events"),
 )
 _FORBIDDEN = text("""
     SELECT relname FROM pg_class
@@ -73,9 +74,9 @@ async def migrate(dsn: str, to: str = "head") -> None:
 
 async def _upgrade_locked(connection: AsyncConnection, to: str) -> None:
     # It ends with the transaction: a lock of the session would stay in the session of a pooler.
-    await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"))
+    await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_KEY})"))
     await connection.run_sync(_upgrade, to)
-    forbidden = await connection.scalar(_FORBIDDEN, {"tables": list(_OURS)})
+    forbidden = await connection.scalar(_FORBIDDEN, {"tables": list(OUR_TABLES)})
     await connection.commit()
     if forbidden is not None:
         raise SchemaRefused(

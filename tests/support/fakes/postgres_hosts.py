@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
@@ -49,14 +50,16 @@ def refusing_host() -> Iterator[int]:
 
 
 @asynccontextmanager
-async def refusing_postgres(*refusals: Refusal) -> AsyncIterator[tuple[int, Iterator[Refusal]]]:
-    """Listen as a Postgres that refuses one connection after another. Yields its port and what is
-    left of the refusals."""
-    left = iter(refusals)
+async def refusing_postgres(*refusals: Refusal) -> AsyncIterator[tuple[int, deque[Refusal]]]:
+    """Listen as a Postgres that refuses one connection after another, and then as the last one.
+
+    Yields its port and what is left of the refusals.
+    """
+    left = deque(refusals)
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _read_startup(reader)
-        code, message = next(left)
+        code, message = left.popleft() if left else refusals[-1]
         fields = f"SFATAL\0VFATAL\0C{code}\0M{message}\0\0".encode()
         writer.write(_message(b"E", fields))
         await writer.drain()
