@@ -1,4 +1,4 @@
-"""A start that waits for a lock says who holds it, and does not wait for ever."""
+"""A start that waits for a lock says who holds it, and ends its wait."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ async def test_a_user_who_may_not_write_a_table_gets_a_hint(
         guest = shared_postgres.dsn(name).replace("postgres@", f"{user}@")
         with pytest.raises(SchemaRefused, match=r"table log_entries; make it the owner"):
             await migrate(guest)
-        # Whoever has all rights on the tables need not own them.
+        # A user that has all rights on the tables need not own them.
         await owner.execute(f"GRANT INSERT ON log_entries TO {user}")
         await migrate(guest)
         await owner.execute(f"DROP OWNED BY {user}; DROP ROLE {user}")
