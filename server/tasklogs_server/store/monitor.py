@@ -68,6 +68,7 @@ _FORGET = """
          WHERE t.session_process = d.process_id AND t.session_lost_at IS NULL
            AND t.task_id NOT IN (SELECT task_id FROM unlocked))"""
 
+# Those of files and processes differ each time.
 _NUMBERS = re.compile(r"\d+")
 
 _log = structlog.get_logger(__name__)
@@ -104,7 +105,7 @@ class Monitor:
         self._failure = ""
         """Why the last question was not answered, in the words of Postgres."""
         self._logged: tuple[str, str] | None = None
-        """The last event that was logged about a failure, and its reason without numbers."""
+        """The failure that was logged last: its kind, and its reason without numbers."""
 
     async def run(self) -> None:
         """Monitor until cancelled."""
@@ -127,19 +128,19 @@ class Monitor:
             self._circuit_breaker.found()
             await self._report_change(await self._beats())
         else:
-            self._log_change("store.lost")
+            if self._is_news("lost"):
+                _log.warning("store.lost", reason=self._failure)
             self._circuit_breaker.lost()
             # Other processes may count this one as dead: send a heartbeat as soon as Postgres is
             # back.
             self._beat_at = None
             await self._report_change(False)
 
-    def _log_change(self, event: str) -> None:
-        """Log a failure unless the same one was logged last. Postgres' words may name a file."""
-        failure = (event, _NUMBERS.sub("", self._failure))
-        if self._logged != failure:
-            self._logged = failure
-            _log.warning(event, reason=self._failure)
+    def _is_news(self, kind: str) -> bool:
+        """Whether a failure of this kind is not the one that was logged last."""
+        failure = (kind, _NUMBERS.sub("", self._failure))
+        is_news, self._logged = failure != self._logged, failure
+        return is_news
 
     async def _report_change(self, works: bool) -> None:
         if works is not self._reported:
@@ -155,8 +156,8 @@ class Monitor:
         self._beat_at = now if accepted else None
         if accepted:
             self._logged = None
-        else:
-            self._log_change("store.heartbeat_refused")
+        elif self._is_news("refused"):
+            _log.warning("store.heartbeat_refused", reason=self._failure)
         return accepted
 
     async def _ask(self) -> None:
