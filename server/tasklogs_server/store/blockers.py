@@ -8,7 +8,7 @@ from contextlib import suppress
 import asyncpg
 import structlog
 
-from tasklogs_server.store.connect import connect
+from tasklogs_server.store.connect import close, connect
 
 # A wait that is shorter is not worth a connection.
 _LOOK_EVERY_SECONDS = 1.0
@@ -47,7 +47,7 @@ class Blockers:
                 self._note(await connection.fetchrow(_BLOCKERS, session))
                 await asyncio.sleep(_LOOK_EVERY_SECONDS)
         finally:
-            connection.terminate()
+            await close(connection)
 
     def _note(self, blocker: asyncpg.Record | None) -> None:
         if blocker is None:

@@ -128,5 +128,13 @@ async def _open(
         return connection
 
 
+async def close(connection: Connection) -> None:
+    """Take leave of Postgres, and wait for that at most a second."""
+    try:
+        await connection.close(timeout=1)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+
+
 def _set(settings: Mapping[str, str]) -> str:
     return "; ".join(f"SET {name} = '{value}'" for name, value in settings.items())

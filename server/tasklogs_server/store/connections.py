@@ -24,7 +24,7 @@ from tasklogs_server.domain.errors import (
     TaskLogsError,
 )
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
-from tasklogs_server.store.connect import SESSION_SETTINGS, connect
+from tasklogs_server.store.connect import SESSION_SETTINGS, close, connect
 from tasklogs_server.store.connect import Connection as Connection
 from tasklogs_server.store.errors import (
     CORRUPT,
@@ -135,7 +135,7 @@ class Connections:
         self._closed = True
         idle = list(self._idle)
         self._idle.clear()
-        await asyncio.gather(*map(_close, idle))
+        await asyncio.gather(*map(close, idle))
 
     async def _wait_for_a_turn(self) -> None:
         self._waiting += 1
@@ -215,10 +215,3 @@ class Connections:
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
-
-
-async def _close(connection: Connection) -> None:
-    try:
-        await connection.close(timeout=1)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        connection.terminate()

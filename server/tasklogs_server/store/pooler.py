@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from tasklogs_server.store.connect import Connection
+from tasklogs_server.store.connect import Connection, close
 
 # A pooler behind one address may be several processes, each with its own sessions.
 _CLIENTS_OF_A_POOLER = 8
@@ -63,8 +63,7 @@ async def check_pooling(
                 for _ in range(_ASK_TIMES):
                     await _note_session(client, sessions)
     finally:
-        for client in clients[1:]:
-            client.terminate()
+        await asyncio.gather(*map(close, clients[1:]))
 
 
 async def _note_session(client: Connection, sessions: dict[int, Connection]) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 import asyncpg
 import structlog
 
-from tasklogs_server.store.connect import Connection, connect
+from tasklogs_server.store.connect import Connection, close, connect
 from tasklogs_server.store.errors import STORE_ERRORS, becomes_usable, in_words
 from tasklogs_server.store.pooler import ConnectionsAreShared, TooFewConnections, check_pooling
 
@@ -84,7 +84,7 @@ async def _check(open_one: _Open) -> None:
         assert facts is not None
         _check_facts(facts)
     finally:
-        connection.terminate()
+        await close(connection)
 
 
 async def _check_pooling(connection: Connection, open_one: _Open) -> None:
