@@ -53,8 +53,9 @@ class ServerSettings(BaseSettings):
     database_url: str | None = Field(
         None,
         repr=False,
-        description="URL of your own Postgres server, version 15 or newer. Unset: the server runs"
-        " an embedded Postgres in the data directory.",
+        description="URL of your own Postgres server, version 15 or newer, with the encoding UTF8."
+        " It may name several hosts. Unset: the server runs an embedded Postgres in the data"
+        " directory.",
     )
     data_dir: Path = Field(
         Path("tasklogs-data"),

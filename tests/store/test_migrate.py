@@ -18,6 +18,7 @@ from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
 from tasklogs_server.store.generations import read_generation
 from tasklogs_server.store.log_writes import Outcome
+from tasklogs_server.store.migrate import OUR_TABLES
 from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_record, entry_row, new_task
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.postgres import PostgresServer
@@ -60,6 +61,36 @@ async def test_a_user_without_the_right_to_create_tables_gets_a_hint(
 
     with pytest.raises(SchemaRefused, match="make it the owner"):
         await migrate(guest)
+
+
+async def test_a_user_who_may_not_write_a_table_gets_a_hint(
+    database: str, shared_postgres: PostgresServer
+) -> None:
+    user, name = f"guest_{os.urandom(4).hex()}", urlsplit(database).path[1:]
+    owner = await asyncpg.connect(database)
+    try:
+        await owner.execute(
+            f"CREATE ROLE {user} LOGIN;"
+            f" GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user};"
+            f" REVOKE INSERT ON log_entries FROM {user}"
+        )
+        guest = shared_postgres.dsn(name).replace("postgres@", f"{user}@")
+        with pytest.raises(SchemaRefused, match=r"table log_entries; make it the owner"):
+            await migrate(guest)
+        # A user that has all rights on the tables need not own them.
+        await owner.execute(f"GRANT INSERT ON log_entries TO {user}")
+        await migrate(guest)
+        await owner.execute(f"DROP OWNED BY {user}; DROP ROLE {user}")
+    finally:
+        await owner.close()
+
+
+async def test_the_tables_whose_rights_are_checked_are_those_of_the_schema(sql: Connection) -> None:
+    tables = await sql.fetch(
+        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p')"
+        " AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'"
+    )
+    assert {row["relname"] for row in tables} == set(OUR_TABLES)
 
 
 async def test_data_of_the_first_schema_is_counted_and_begins_to_age_with_the_upgrade(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from tasklogs_server.domain.errors import StoreBusy, StoreUnavailable
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
@@ -19,6 +21,7 @@ from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.monitor import Monitor
 from tests.store.logs import Connection
 from tests.support.fakes.faulty_proxy import FaultyProxy
+from tests.support.fakes.postgres_hosts import refusing_postgres
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.postgres import PostgresServer
 
@@ -85,6 +88,10 @@ async def refused(asking: Awaitable[object]) -> float:
     return time.monotonic() - began
 
 
+def reasons(logged: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [one["reason"] for one in logged if one["event"] == "store.lost"]
+
+
 async def answers(watched: Watched) -> bool:
     try:
         return await watched.ask() == 1
@@ -104,6 +111,30 @@ async def test_a_stopped_postgres_is_reported_refused_and_found_again(
     await asyncio.to_thread(postgres_server.start)
     await until(lambda: watched.reported == [True, False, True])
     assert await watched.ask() == 1
+
+
+async def test_why_postgres_is_away_is_logged_once_for_each_change_of_the_reason() -> None:
+    refusals = [
+        ("53300", "sorry, too many clients already"),
+        ("53300", "sorry, too many clients already"),
+        # Numbers, such as those of files and processes, are no other reason.
+        ("58P01", 'could not open file "base/5/1259"'),
+        ("58P01", 'could not open file "base/5/1247"'),
+        ("3D000", 'database "x" does not exist'),
+        ("53300", "sorry, too many clients already"),
+    ]
+    async with refusing_postgres(*refusals) as (port, left):
+        watched = Watched(f"postgresql://postgres@127.0.0.1:{port}/x?sslmode=disable")
+        with capture_logs() as logged:
+            async with watched.running():
+                await until(lambda: not left)
+                # The monitor logs the last one after it has asked.
+                await until(lambda: len(reasons(logged)) == 4)
+                with pytest.raises(StoreUnavailable) as raised:
+                    await watched.ask()
+    assert reasons(logged) == [refusals[number][1] for number in (0, 2, 4, 5)]
+    assert "clients" not in str(raised.value)
+    assert watched.reported == [False]
 
 
 async def test_callers_of_a_frozen_postgres_fail_soon_and_later_ones_at_once(
@@ -193,7 +224,10 @@ async def test_a_postgres_that_refuses_the_heartbeat_is_reported_and_still_read(
                 await connection.execute("ROLLBACK")
 
     watched.beat = beat
-    await until(lambda: watched.reported == [True, False])
+    with capture_logs() as logged:
+        await until(lambda: watched.reported == [True, False])
+    [refused] = [one for one in logged if one["event"] == "store.heartbeat_refused"]
+    assert refused["reason"] == "cannot execute UPDATE in a read-only transaction"
     assert await watched.ask() == 1
 
     refusing = False

@@ -14,6 +14,7 @@ from tasklogs_server.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from tasklogs_server.process.lifecycle import StartupError, StopSignals
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
+from tasklogs_server.store.errors import STORE_ERRORS, in_words
 from tasklogs_server.store.preflight import why_unusable
 
 _log = structlog.get_logger(__name__)
@@ -61,7 +62,7 @@ async def open_store(settings: ServerSettings, dsn: str) -> Store:
     """Bring the schema up to date and connect. Raises StartupError."""
     reason = await why_unusable(dsn)
     if reason is not None:
-        raise StartupError(f"the database cannot be reached: {reason}")
+        raise StartupError(f"the database cannot be used: {reason}")
     try:
         await migrate(dsn)
         return await Store.open(
@@ -72,5 +73,5 @@ async def open_store(settings: ServerSettings, dsn: str) -> Store:
         )
     except (SchemaRefused, UnknownSchema) as error:
         raise StartupError(f"the database cannot be used: {error}") from error
-    except (OSError, StoreUnavailable, ValueError) as error:
-        raise StartupError(f"the database cannot be reached: {error}") from error
+    except (StoreUnavailable, *STORE_ERRORS) as error:
+        raise StartupError(f"the database cannot be used: {in_words(error)}") from error

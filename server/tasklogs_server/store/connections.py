@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -25,53 +24,17 @@ from tasklogs_server.domain.errors import (
     TaskLogsError,
 )
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
+from tasklogs_server.store.connect import SESSION_SETTINGS, close, connect
+from tasklogs_server.store.connect import Connection as Connection
 from tasklogs_server.store.errors import (
     CORRUPT,
     RETRY_AFTER,
     UNAVAILABLE,
     is_connection_lost,
 )
-from tasklogs_server.store.generations import UNKNOWN, Generations, read_generation
-
-if TYPE_CHECKING:
-    _Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    _Connection = asyncpg.Connection
-
-_CONNECT_TIMEOUT_SECONDS = 5.0
-_STATEMENT_TIMEOUT_SECONDS = 30.0
-
-_SESSION_SETTINGS = {
-    "application_name": "tasklogs",
-    # A transaction that stayed open kept an old snapshot: a commit then took 10.7 ms, not 1.1 ms.
-    "idle_in_transaction_session_timeout": "30s",
-    "statement_timeout": "30s",
-    # A locked row of one task must not occupy the connections of all other tasks.
-    "lock_timeout": "2s",
-    # Every statement here is short: compiling it would cost more than it saves.
-    "jit": "off",
-    # Every statement is a look-up by key: one plan fits all arguments, and planning takes longer.
-    "plan_cache_mode": "force_generic_plan",
-}
+from tasklogs_server.store.generations import Generations, read_generation
 
 _STILL_USABLE_AFTER = (asyncpg.PostgresError, TaskLogsError)
-
-
-class Connection(_Connection):
-    """A connection, and the generation of the store that it leads to."""
-
-    generation = UNKNOWN
-
-
-async def connect(dsn: str, **settings: str) -> Connection:
-    """Open one connection with the settings of all connections, and `settings`."""
-    return await asyncpg.connect(
-        dsn,
-        connection_class=Connection,
-        timeout=_CONNECT_TIMEOUT_SECONDS,
-        command_timeout=_STATEMENT_TIMEOUT_SECONDS,
-        server_settings=_SESSION_SETTINGS | settings,
-    )
 
 
 class Connections:
@@ -94,7 +57,7 @@ class Connections:
     ) -> None:
         """`lock_timeout`: how long a statement waits for a lock of another transaction."""
         self._dsn = dsn
-        self._settings = dict(settings)
+        self._settings = {**SESSION_SETTINGS, **settings}
         if lock_timeout is not None:
             self._settings["lock_timeout"] = f"{lock_timeout / timedelta(milliseconds=1):.0f}ms"
         self._circuit_breaker = circuit_breaker or CircuitBreaker()
@@ -172,7 +135,7 @@ class Connections:
         self._closed = True
         idle = list(self._idle)
         self._idle.clear()
-        await asyncio.gather(*map(_close, idle))
+        await asyncio.gather(*map(close, idle))
 
     async def _wait_for_a_turn(self) -> None:
         self._waiting += 1
@@ -190,18 +153,27 @@ class Connections:
             raise
 
     async def _open(self) -> Connection:
-        connection = await connect(self._dsn, **self._settings)
         try:
-            generation = await read_generation(connection)
-            # Nothing may be awaited after this: the generation might change meanwhile.
-            self._generations.observe(generation)
-            connection.generation = self._generations.current
-        except BaseException as error:
-            connection.terminate()
-            if isinstance(error, StoreUnavailable):
-                self._circuit_breaker.suspect()
+            connection = await connect(self._dsn, self._settings, check=self._check_generation)
+        except asyncpg.PostgresError as error:
+            # Whatever the reason, no statement has begun.
+            self._circuit_breaker.suspect()
+            raise StoreUnavailable(RETRY_AFTER) from error
+        except StoreUnavailable:
+            self._circuit_breaker.suspect()
             raise
+        # Another host may have shown a newer one. Nothing may be awaited after this.
+        if connection.generation != self._generations.current:
+            connection.terminate()
+            self._circuit_breaker.suspect()
+            raise StoreUnavailable(RETRY_AFTER)
         return connection
+
+    async def _check_generation(self, connection: Connection) -> None:
+        """Raise StoreUnavailable for a standby or a former primary: another host may be right."""
+        generation = await read_generation(connection)
+        self._generations.observe(generation)
+        connection.generation = self._generations.current
 
     def _cut_former(self) -> None:
         """End the connections to a former generation: a former primary may still answer.
@@ -243,10 +215,3 @@ class Connections:
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
-
-
-async def _close(connection: Connection) -> None:
-    try:
-        await connection.close(timeout=1)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        connection.terminate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
@@ -13,8 +14,9 @@ import structlog
 
 from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
-from tasklogs_server.store.connections import Connection, Connections, connect
-from tasklogs_server.store.errors import is_unavailable
+from tasklogs_server.store.connect import SESSION_SETTINGS, Connection, connect
+from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.errors import in_words, is_unavailable
 from tasklogs_server.store.generations import Generations, read_generation
 
 _LOOK_EVERY_SECONDS = 0.5
@@ -25,6 +27,7 @@ _ANSWER_SECONDS = 2.0
 # If this process itself was stalled, the answer may have arrived but not been read yet.
 _HELD_UP_SECONDS = 0.2
 _HEARTBEAT_SECONDS = 5.0
+_SETTINGS = SESSION_SETTINGS | {"synchronous_commit": "off"}
 
 # A process counts as dead 15 s after its last heartbeat. If another process is alive, there was no
 # gap without a server, so this process uses the same up_since.
@@ -65,6 +68,9 @@ _FORGET = """
          WHERE t.session_process = d.process_id AND t.session_lost_at IS NULL
            AND t.task_id NOT IN (SELECT task_id FROM unlocked))"""
 
+# Those of files and processes differ each time.
+_NUMBERS = re.compile(r"\d+")
+
 _log = structlog.get_logger(__name__)
 
 Heartbeat = Callable[[Connection], Awaitable[None]]
@@ -96,6 +102,10 @@ class Monitor:
         self._connection: Connection | None = None
         self._beat_at: float | None = None
         self._reported: bool | None = None
+        self._failure = ""
+        """Why the last question was not answered, in the words of Postgres."""
+        self._logged: tuple[str, str] | None = None
+        """The failure that was logged last: its kind, and its reason without numbers."""
 
     async def run(self) -> None:
         """Monitor until cancelled."""
@@ -114,16 +124,23 @@ class Monitor:
         if await self._answered(self._ask()):
             if self._circuit_breaker.is_away:
                 _log.info("store.found")
+                self._logged = None
             self._circuit_breaker.found()
             await self._report_change(await self._beats())
         else:
-            if not self._circuit_breaker.is_away:
-                _log.warning("store.lost")
+            if self._is_news("lost"):
+                _log.warning("store.lost", reason=self._failure)
             self._circuit_breaker.lost()
             # Other processes may count this one as dead: send a heartbeat as soon as Postgres is
             # back.
             self._beat_at = None
             await self._report_change(False)
+
+    def _is_news(self, kind: str) -> bool:
+        """Whether a failure of this kind is not the one that was logged last."""
+        failure = (kind, _NUMBERS.sub("", self._failure))
+        is_news, self._logged = failure != self._logged, failure
+        return is_news
 
     async def _report_change(self, works: bool) -> None:
         if works is not self._reported:
@@ -137,8 +154,10 @@ class Monitor:
             return True
         accepted = await self._answered(self._beat())
         self._beat_at = now if accepted else None
-        if not accepted and self._reported:
-            _log.warning("store.heartbeat_refused")
+        if accepted:
+            self._logged = None
+        elif self._is_news("refused"):
+            _log.warning("store.heartbeat_refused", reason=self._failure)
         return accepted
 
     async def _ask(self) -> None:
@@ -154,8 +173,13 @@ class Monitor:
 
     async def _observe(self) -> None:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn, synchronous_commit="off")
-        self._generations.observe(await read_generation(self._connection))
+            # The check lets another host be tried if this one is a standby or a former primary.
+            self._connection = await connect(self._dsn, _SETTINGS, check=self._check)
+        else:
+            await self._check(self._connection)
+
+    async def _check(self, connection: Connection) -> None:
+        self._generations.observe(await read_generation(connection))
 
     async def _beat(self) -> None:
         assert self._connection is not None
@@ -170,14 +194,15 @@ class Monitor:
                 if question.done():
                     question.result()
                     return True
+            self._failure = in_words(TimeoutError())
         except (asyncpg.PostgresError, OSError) as error:
+            self._failure = in_words(error)
             # Postgres answered with an error: the connection still works.
             if self._connection is not None and is_unavailable(error):
                 return False
-        except StoreUnavailable:
-            pass
         except Exception as error:
-            if not is_unavailable(error):
+            self._failure = in_words(error)
+            if not isinstance(error, StoreUnavailable) and not is_unavailable(error):
                 _log.exception("store.monitor_failed")
         finally:
             if not question.done():

@@ -178,6 +178,14 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " 5 s. Report a bug.",
     ),
     LogEvent(
+        "migration.blocked",
+        "warning",
+        ("holder",),
+        "The start waits for a lock that another session of Postgres holds: another server that"
+        " brings the schema up to date, or a long transaction. `holder` is its process in"
+        " pg_stat_activity. After 20 s the server exits.",
+    ),
+    LogEvent(
         "postgres.ended",
         "error",
         ("how",),
@@ -289,6 +297,12 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " Report a bug.",
     ),
     LogEvent(
+        "store.awaited",
+        "warning",
+        ("reason", "seconds"),
+        "The start waits for a Postgres that is starting up or is a standby, at most `seconds`.",
+    ),
+    LogEvent(
         "store.found",
         "info",
         (),
@@ -297,14 +311,17 @@ LOG_EVENTS: Sequence[LogEvent] = (
     LogEvent(
         "store.heartbeat_refused",
         "warning",
-        (),
-        "Postgres answers but refuses writes: its disk may be full, or it may be a replica.",
+        ("reason",),
+        "Postgres answers but refuses writes. `reason` is what Postgres says: its disk may be full,"
+        " or it may be read-only. Logged again when the reason changes.",
     ),
     LogEvent(
         "store.lost",
         "warning",
-        (),
-        "Postgres does not answer. Calls get UNAVAILABLE until it answers again. Check Postgres.",
+        ("reason",),
+        "Postgres cannot be used. Calls get UNAVAILABLE until it can. `reason` is what Postgres, a"
+        " pooler or the network says, for each host of the URL. Logged again when the reason"
+        " changes. Check Postgres.",
     ),
     LogEvent(
         "store.monitor_failed",

@@ -290,7 +290,7 @@ async def test_a_database_that_never_answers_ends_the_start() -> None:
 
     assert finished.code == 1
     assert finished.stderr.splitlines() == [
-        "tasklogs: the database cannot be reached: it does not answer"
+        "tasklogs: the database cannot be used: it does not answer"
     ]
 
 
