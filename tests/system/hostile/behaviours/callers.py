@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from tasklogs.agent.stream.stream_status import StreamStatus
 from tests.system.hostile.peer import Tally
 from tests.system.hostile.target import Target
 
@@ -34,6 +35,30 @@ Calling: TypeAlias = "Callable[[grpc.aio.Channel], Awaitable[None]]"
 
 def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
     return () if token is None else (("authorization", f"Bearer {token}"),)
+
+
+class Stream:
+    """A stream of messages that are encoded. It counts how it ended."""
+
+    def __init__(self, call: Any, tally: Tally) -> None:
+        self.call = call
+        self._status = StreamStatus(call)
+        self._tally = tally
+
+    async def write(self, message: bytes) -> None:
+        self._tally.sent += 1
+        self._tally.sent_bytes += len(message)
+        await self.call.write(message)
+        await self._tally.pace.keep()
+
+    async def note_end(self) -> None:
+        """Wait until it has ended, and count the server's status."""
+        await self.call.code()
+        self._tally.ends[(await self._status.at_the_end()).code().name] += 1
+
+
+LOST = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
+"""The errors of a write or read after the end of its stream."""
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,14 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from tasklogs.v1 import task_agents_pb2 as pb
 from tests.support.fixtures.agent_stream import log_entry
-from tests.system.hostile.behaviours.callers import Request, by_clients, in_turn, metadata
+from tests.system.hostile.behaviours.callers import (
+    LOST,
+    Request,
+    Stream,
+    by_clients,
+    in_turn,
+    metadata,
+)
 from tests.system.hostile.peer import Tally
 from tests.system.hostile.target import Target
 
@@ -45,23 +53,15 @@ async def uploads_in_parts(target: Target, tally: Tally) -> None:
     token = target.agent_tokens["uploads in parts"]
 
     async def upload(channel: grpc.aio.Channel) -> None:
+        method: Any = channel.stream_unary(_IN_PARTS)
         while True:
-            await tally.pace.keep()
-            tally.sent += 1
-            method: Any = channel.stream_unary(_IN_PARTS)
-            call = method(metadata=metadata(token))
-            try:
+            stream = Stream(method(metadata=metadata(token)), tally)
+            with suppress(*LOST):
                 for part in _parts():
-                    await call.write(part)
-                    tally.sent_bytes += len(part)
-                    await tally.pace.keep()
-                await call.done_writing()
-                await call
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                tally.ends[(await call.code()).name] += 1
-                await asyncio.sleep(_PAUSE_SECONDS)
-            else:
-                tally.ends["OK"] += 1
+                    await stream.write(part)
+                await stream.call.done_writing()
+            await stream.note_end()
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     await by_clients(target, tally, upload, connections=2, at_once=1)
 
@@ -71,8 +71,15 @@ async def huge_first_messages(target: Target, tally: Tally) -> None:
     first = _append_of_empty_entries()
 
     async def connect(channel: grpc.aio.Channel) -> None:
+        method: Any = channel.stream_stream(CONNECT)
         while True:
-            await _stream(channel, target.agent_tokens["first messages"], tally, first)
+            call = method(metadata=metadata(target.agent_tokens["first messages"]))
+            stream = Stream(call, tally)
+            with suppress(*LOST):
+                await stream.write(first)
+                await stream.call.read()
+            call.cancel()
+            await stream.note_end()
             await asyncio.sleep(_PAUSE_SECONDS)
 
     await by_clients(target, tally, connect, connections=2, at_once=10)
@@ -93,34 +100,28 @@ async def rewrite(
     """Keep an agent stream open, and replace its last entry of 0.9 MB again and again."""
     method: Any = channel.stream_stream(CONNECT)
     while True:
-        call = method(metadata=metadata(token))
-        try:
-            await _rewrite(call, tally, pause_seconds)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            tally.ends[(await call.code()).name] += 1
-        finally:
-            call.cancel()
+        stream = Stream(method(metadata=metadata(token)), tally)
+        with suppress(*LOST):
+            await _rewrite(stream, pause_seconds)
+        stream.call.cancel()
+        await stream.note_end()
         await asyncio.sleep(1)
 
 
-async def _rewrite(call: Any, tally: Tally, pause_seconds: float) -> None:
+async def _rewrite(stream: Stream, pause_seconds: float) -> None:
     hello = pb.AgentMessage(hello=pb.Hello(agent_version="0", task_app="none"))
-    await call.write(hello.SerializeToString())
-    welcomed = await call.read()
+    await stream.write(hello.SerializeToString())
+    welcomed = await stream.call.read()
     if not isinstance(welcomed, bytes):
         return
     is_new = pb.ServerMessage.FromString(welcomed).welcome.epoch == 0
-    reading = asyncio.create_task(_read_all(call))
+    reading = asyncio.create_task(_read_all(stream.call))
     try:
         for sequence in itertools.count(1):
             entry = log_entry(0, f"{sequence} " + "b" * BUSY_BYTES)
             append = pb.LogAppend(sequence=sequence, entries=[entry], open_epoch=is_new)
             is_new = False
-            encoded = pb.AgentMessage(append=append).SerializeToString()
-            await call.write(encoded)
-            tally.sent += 1
-            tally.sent_bytes += len(encoded)
-            await tally.pace.keep()
+            await stream.write(pb.AgentMessage(append=append).SerializeToString())
             await asyncio.sleep(pause_seconds)
     finally:
         reading.cancel()
@@ -130,21 +131,6 @@ async def _rewrite(call: Any, tally: Tally, pause_seconds: float) -> None:
 async def _read_all(call: Any) -> None:
     while isinstance(await call.read(), bytes):
         pass
-
-
-async def _stream(channel: grpc.aio.Channel, token: str, tally: Tally, first: bytes) -> None:
-    await tally.pace.keep()
-    method: Any = channel.stream_stream(CONNECT)
-    call = method(metadata=metadata(token))
-    tally.sent += 1
-    tally.sent_bytes += len(first)
-    try:
-        await call.write(first)
-        await call.read()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        tally.ends[(await call.code()).name] += 1
-    finally:
-        call.cancel()
 
 
 @cache

@@ -13,7 +13,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2, types_pb2
 from tests.system.hostile import frames
 from tests.system.hostile.behaviours.callers import (
+    LOST,
     Request,
+    Stream,
     by_clients,
     call,
     dialled,
@@ -157,7 +159,7 @@ async def follows_of_a_busy_log(target: Target, tally: Tally) -> None:
                 await peer.call(target, _FOLLOW_TASK_LOGS, request, target.user_token)
                 tally.sent += 1
 
-    async with asyncio.TaskGroup() as group, dialled(target, tally) as channel:
+    async with dialled(target, tally) as channel, asyncio.TaskGroup() as group:
         group.create_task(rewrite(channel, target.agent_tokens["busy"], tally))
         group.create_task(by_many(5, target, tally, attack, pause_seconds=_PAUSE_SECONDS))
 
@@ -170,13 +172,10 @@ async def reflection_unread(target: Target, tally: Tally) -> None:
     async def ask(channel: grpc.aio.Channel) -> None:
         method: Any = channel.stream_stream(_REFLECTION)
         while True:
-            await tally.pace.keep()
-            stream = method(metadata=metadata(target.user_token))
-            tally.sent += 1
-            tally.sent_bytes += len(encoded)
-            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            stream = Stream(method(metadata=metadata(target.user_token)), tally)
+            with suppress(*LOST):
                 await stream.write(encoded)
-            tally.ends[(await stream.code()).name] += 1
+            await stream.note_end()
             await asyncio.sleep(_PAUSE_SECONDS)
 
     await by_clients(target, tally, ask, connections=9, at_once=10)
@@ -191,15 +190,13 @@ async def reflection_flood(target: Target, tally: Tally) -> None:
     async def ask(channel: grpc.aio.Channel) -> None:
         method: Any = channel.stream_stream(_REFLECTION)
         while True:
-            stream = method(metadata=metadata(target.user_token))
-            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            stream = Stream(method(metadata=metadata(target.user_token)), tally)
+            with suppress(*LOST):
                 while True:
-                    await tally.pace.keep()
                     await stream.write(asked)
-                    if not isinstance(await stream.read(), bytes):
+                    if not isinstance(await stream.call.read(), bytes):
                         break
-                    tally.sent += 1
-            tally.ends[(await stream.code()).name] += 1
+            await stream.note_end()
             await asyncio.sleep(_PAUSE_SECONDS)
 
     await by_clients(target, tally, ask, connections=2, at_once=10)
