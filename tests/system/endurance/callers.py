@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
+
+from tasklogs.agent.stream.stream_status import StreamStatus
 
 CALL_SECONDS = 60.0
 OK = "OK"
@@ -78,32 +82,33 @@ class Callers:
     async def client_stream(self, path: str, requests: Sequence[bytes | Message], who: Who) -> str:
         """Send some messages. Return the status."""
         method = self.channel.stream_unary(path)
-
-        async def messages() -> Any:
-            for request in requests:
-                yield encoded(request)
-
-        try:
-            await method(messages(), metadata=self.metadata(who), timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            return error.code().name
-        return OK
+        call = method(metadata=self.metadata(who), timeout=CALL_SECONDS)
+        return await _status(call, requests)
 
     async def both_streams(self, path: str, requests: Sequence[bytes | Message], who: Who) -> str:
         """Send some messages and read to the end. Return the status."""
         method = self.channel.stream_stream(path)
+        call = method(metadata=self.metadata(who), timeout=CALL_SECONDS)
+        return await _status(call, requests, read=call.read)
 
-        async def messages() -> Any:
-            for request in requests:
-                yield encoded(request)
 
-        call = method(messages(), metadata=self.metadata(who), timeout=CALL_SECONDS)
-        try:
-            async for _ in call:
-                pass
-        except grpc.aio.AioRpcError as error:
-            return error.code().name
-        return OK
+async def _status(
+    call: Any,
+    requests: Sequence[bytes | Message],
+    *,
+    read: Callable[[], Awaitable[object]] | None = None,
+) -> str:
+    """Send `requests`, `read` to the end, and return the status that the server ended it with."""
+    status = StreamStatus(call)
+    # A write or read that comes after the server's refusal raises something else than it said.
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        for request in requests:
+            await call.write(encoded(request))
+        await call.done_writing()
+        while read is not None and isinstance(await read(), bytes):
+            pass
+    await call.code()
+    return (await status.at_the_end()).code().name
 
 
 def encoded(request: bytes | Message) -> bytes:

@@ -24,7 +24,6 @@ SMALL = {
     "answer_bytes": 64 * MIB,
     "reads": 32,
     "uploads": 1,
-    "pending_calls": 2000,
 }
 
 
