@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.system.hostile.served import HONEST, Served, User, make_active
 
 STORED, LIVE, FOLLOW, APPEND = "stored", "live", "follow", "append"
@@ -27,7 +28,7 @@ _LIVE_READERS, _LIVE_SECONDS = 2, 0.06
 _CHANGE_SECONDS = 0.03
 # For one reader. All together send fewer calls than the server works on at once.
 _AT_ONCE = 20
-_CALL_SECONDS = 30.0
+_CALL_SECONDS = DEADLINE_SECONDS
 _ENTRIES, _ENTRY_TEXT = 30, "an honest line of an agent's answer. " * 60
 
 
@@ -82,7 +83,10 @@ class Readers:
         return noted
 
     async def _follow(self, noted: Latencies, until: float) -> None:
-        """Change the tail at fixed times. A change counts when the follower has received it."""
+        """Change the tail at fixed times, or later if the change before is not acknowledged.
+
+        A change counts when the follower has received it.
+        """
         user = self._follower.user
         request = pb.FollowTaskLogsRequest(task=self._follower.task, tail=0)
         call = user.logs.FollowTaskLogs(request, metadata=user.metadata)
@@ -108,7 +112,7 @@ class Readers:
                 await caught_up.wait()
                 _raise_what_ended(listening)
                 due_at = time.monotonic()
-                while (due_at := due_at + _CHANGE_SECONDS) < until:
+                while (due_at := max(due_at + _CHANGE_SECONDS, time.monotonic())) < until:
                     await asyncio.sleep(max(0.0, due_at - time.monotonic()))
                     self._changes += 1
                     text = f"change {self._changes}"

@@ -19,14 +19,17 @@ from tests.system.hostile.rounds import Plan, attackers, compare
 from tests.system.hostile.served import Mode, served
 from tests.system.hostile.verdict import UNEXPECTED
 
-ATTACK_SECONDS = 8.0
+ATTACK_SECONDS = 6.0
+# Of one CPU. On a busy machine a call may wait longer than usual, and is not refused for that.
+ATTACKERS_SHARE = 0.15
+PATIENCE = {"store_wait": "60"}
 MOST_BYTES = ceiling(ServerSettings.model_validate(SMALL), sending_agents=12, streams=3_000)
 
 
 async def test_the_worst_of_all_tokens_takes_no_more_memory_than_stated_and_refuses_no_other_caller(
     database: str, tmp_path: Path
 ) -> None:
-    limits = {name: str(value) for name, value in SMALL.items()}
+    limits = {name: str(value) for name, value in SMALL.items()} | PATIENCE
     async with (
         served(tmp_path, Mode.TLS, database_url=database, **limits) as server,
         readers(server) as reading,
@@ -39,7 +42,7 @@ async def test_the_worst_of_all_tokens_takes_no_more_memory_than_stated_and_refu
             server=server.process,
             reading=reading,
             attacking=attacking,
-            plan=Plan(1, 1.0, ATTACK_SECONDS, 0.4, MOST_BYTES),
+            plan=Plan(1, 1.0, ATTACK_SECONDS, ATTACKERS_SHARE, MOST_BYTES),
         )
         for kind in KINDS:
             told = f"{kind}: p99 {compared.ratio(kind):.1f} times that beside a busy process"
