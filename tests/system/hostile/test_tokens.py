@@ -19,7 +19,7 @@ from tests.system.hostile.rounds import Plan, attackers, compare
 from tests.system.hostile.served import Mode, served
 from tests.system.hostile.verdict import UNEXPECTED
 
-ATTACK_SECONDS = 6.0
+ATTACK_SECONDS = 4.0
 # Of one CPU. On a busy machine a call may wait longer than usual, and is not refused for that.
 ATTACKERS_SHARE = 0.15
 PATIENCE = {"store_wait": "60"}
