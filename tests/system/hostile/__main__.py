@@ -1,78 +1,87 @@
-"""Measures the effect of hostile peers on honest readers: `python -m tests.system.hostile`."""
+"""Measures the effect of hostile peers on honest callers: `python -m tests.system.hostile`.
+
+It ends with exit code 1 if a row breaks one of its bounds.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tasklogs_server.settings import ServerSettings
 from tests.support.fixtures import reaper
-from tests.system.hostile.behaviours import BEHAVIOURS, CONTROL
+from tests.system.hostile.memory import MIB, SMALL, ceiling
+from tests.system.hostile.options import ALL_TOKENS_TOGETHER, behaviours_of, names_of, parse
 from tests.system.hostile.readers import KINDS, readers
-from tests.system.hostile.rounds import Comparison, attackers, compare
+from tests.system.hostile.rounds import Comparison, Plan, attackers, compare
 from tests.system.hostile.served import Mode, Served, served
+from tests.system.hostile.verdict import UNEXPECTED, broken
 
-ALL_TOGETHER = "all of them together"
-_UNEXPECTED = ("Traceback", "rpc.failed", "INTERNAL", "[error", "[critical")
+_SHARE, _SHARE_TOGETHER = 0.15, 0.4
+_TOGETHER_QUIET_SECONDS = 30.0
+# What the attackers hold open at the same time with their tokens.
+_SENDING_AGENTS, _STREAMS = 12, 3_000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.system.hostile", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="number of quiet and hostile rounds")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of each round")
-    parser.add_argument("--mode", choices=[*Mode, "both"], default="both")
-    parser.add_argument(
-        "--only", action="append", default=[], help="only behaviours with this in their name"
-    )
-    options = parser.parse_args()
-    names = [
-        name
-        for name in (*BEHAVIOURS, ALL_TOGETHER)
-        if not options.only or any(one in name for one in options.only)
-    ]
+def main() -> int:
+    options = parse(__doc__)
     modes = list(Mode) if options.mode == "both" else [Mode(options.mode)]
-    for mode in modes:
-        asyncio.run(_measure(mode, names, options.rounds, options.seconds))
+    return max(asyncio.run(_measure(mode, options)) for mode in modes)
 
 
-async def _measure(mode: Mode, names: Sequence[str], rounds: int, seconds: float) -> None:
+async def _measure(mode: Mode, options: argparse.Namespace) -> int:
+    """Print the table of one mode. Return the exit code."""
+    limits = {} if options.default_limits else SMALL
+    most = ceiling(
+        ServerSettings.model_validate(limits), sending_agents=_SENDING_AGENTS, streams=_STREAMS
+    )
     with tempfile.TemporaryDirectory(prefix="tasklogs-hostile-") as directory:
-        # The server limits the calls of one caller. All honest readers here are one busy subject.
+        variables = {name: str(value) for name, value in limits.items()}
         async with (
-            served(Path(directory), mode, calls_per_second="1000") as server,
+            served(Path(directory), mode, **variables) as server,
             readers(server) as reading,
             attackers() as attacking,
         ):
-            target = await server.target()
-            await reading.read_for(seconds)  # warms up
-            print(f"\n## {mode}: {rounds} rounds of {seconds:g} s each\n")
+            target = await (server.target() if mode is Mode.PLAIN else server.target_of_tokens())
+            await reading.read_for(options.seconds)  # warms up
+            print(f"\n## {mode}: {options.rounds} rounds of {options.seconds:g} s each\n")
             print(*_head(), sep="\n")
             compared = []
-            for name in names:
-                together = [one for one in BEHAVIOURS if one != CONTROL]
+            for name in names_of(options, mode):
                 one = await compare(
                     name,
-                    together if name == ALL_TOGETHER else [name],
+                    behaviours_of(name),
                     target=target,
                     server=server.process,
                     reading=reading,
                     attacking=attacking,
-                    rounds=rounds,
-                    seconds=seconds,
+                    plan=_plan(name, options, most),
                 )
                 print(_row(one), flush=True)
                 compared.append(one)
-            print(*_summary(compared, server), sep="\n", flush=True)
+                if one.peak_bytes > most:
+                    break  # what it left in memory would count against the next rows
+            return _summary(compared, server, most)
+
+
+def _plan(name: str, options: argparse.Namespace, most: int) -> Plan:
+    if name == ALL_TOKENS_TOGETHER:
+        quiet = min(_TOGETHER_QUIET_SECONDS, options.together_seconds)
+        return Plan(1, quiet, options.together_seconds, _SHARE_TOGETHER, most)
+    return Plan(options.rounds, options.seconds, options.seconds, _SHARE, most)
 
 
 def _head() -> Iterator[str]:
     columns = ["behaviour", "opened, sent a round"]
-    columns += [f"{kind}: p50, p99 ms quiet > hostile" for kind in KINDS]
+    columns += [f"{kind}: p50, p99 ms quiet > busy > hostile" for kind in KINDS]
     columns += [f"{kind}: p99 ratio (rounds)" for kind in KINDS]
-    columns += ["failed", "server's cores", "RSS MB", "files", "back after s"]
+    columns += ["longest s", "failed", "server's cores", "RSS MB, peak", "files", "back after s"]
+    columns += ["attackers were told"]
     yield f"| {' | '.join(columns)} |"
     yield f"|{' --- |' * len(columns)}"
 
@@ -84,35 +93,40 @@ def _row(one: Comparison) -> str:
     cells = [one.name, f"{opened}, {sent}"]
     for kind in KINDS:
         p50, p99 = (
-            [one.quantile(which, kind, share) * 1000 for which in ("quiet", "hostile")]
+            [one.quantile(which, kind, share) * 1000 for which in ("quiet", "busy", "hostile")]
             for share in (0.5, 0.99)
         )
-        cells.append(f"{p50[0]:.1f} > {p50[1]:.1f}, {p99[0]:.1f} > {p99[1]:.1f}")
+        cells.append(", ".join(" > ".join(f"{each:.1f}" for each in both) for both in (p50, p99)))
     for kind in KINDS:
         ratios = one.ratios(kind)
         cells.append(f"{one.ratio(kind):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    cells.append(f"{one.longest():.2f}")
     cells.append(str(len(one.failures)))
     cells.append(f"{one.cores:.2f}")
     footprints = (one.before, one.during, one.after)
-    cells.append(" > ".join(f"{each.rss / 1e6:.0f}" for each in footprints))
+    rss = " > ".join(f"{each.rss / 1e6:.0f}" for each in footprints)
+    cells.append(f"{rss}, {one.peak_bytes / 1e6:.0f}")
     cells.append(" > ".join(str(each.files) for each in footprints))
     cells.append(f"{one.back_seconds:.1f}")
+    cells.append(", ".join(f"{code} {count}" for code, count in one.ends().most_common()))
     return f"| {' | '.join(cells)} |"
 
 
-def _summary(compared: Sequence[Comparison], server: Served) -> Iterator[str]:
-    past = [one.name for one in compared if one.worst() > 2 and one.name != CONTROL]
-    yield f"\nslower than twice the quiet 99th percentile: {', '.join(past) or 'none'}"
+def _summary(compared: Sequence[Comparison], server: Served, most: int) -> int:
+    """Print the verdict. Return the exit code."""
+    print(f"\nthe server's ceiling of memory by its settings: {most // MIB} MiB")
+    bad = [f"{one.name}: {what}" for one in compared for what in broken(one, most)]
+    print(f"bounds that are broken: {len(bad)}", *bad, sep="\n  ")
     failures = [f"{one.name}: {failure}" for one in compared for failure in one.failures]
-    yield f"honest calls that failed: {len(failures)}"
-    yield from failures[:10]
+    print(f"honest calls that failed: {len(failures)}", *failures[:10], sep="\n  ")
     said = server.program.said.splitlines()
-    unexpected = [line for line in said if any(word in line for word in _UNEXPECTED)]
-    yield f"lines of the server's log: {len(said)}, unexpected ones: {len(unexpected)}"
-    yield from unexpected[:10]
-    yield f"done at {time.strftime('%H:%M:%S', time.gmtime())} UTC"
+    unexpected = [line for line in said if any(word in line for word in UNEXPECTED)]
+    print(f"lines of the server's log: {len(said)}, unexpected ones: {len(unexpected)}")
+    print(*unexpected[:10], sep="\n")
+    print(f"done at {time.strftime('%H:%M:%S', time.gmtime())} UTC", flush=True)
+    return 1 if bad or unexpected else 0
 
 
 if __name__ == "__main__":
     reaper.start()
-    main()
+    sys.exit(main())

@@ -1,7 +1,8 @@
 """The attackers' process: `python -m tests.system.hostile.attacker`. Its orders come on stdin.
 
-One order is one JSON line. {"target": {...}, "behaviours": [...]} starts an attack. {} ends it; the
-answer is a summary of each behaviour's connections. The process takes only a share of one CPU.
+One order is one JSON line. {"target": {...}, "behaviours": [...], "share": 0.15} starts an attack.
+{} ends it; the answer is a summary of each behaviour's connections. The process takes only `share`
+of one CPU.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from tests.system.hostile.target import Target
 class Attack:
     """Some behaviours at the same time."""
 
-    def __init__(self, target: Target, names: list[str]) -> None:
-        pace = Pace()
+    def __init__(self, target: Target, names: list[str], share: float) -> None:
+        pace = Pace(share)
         self._tallies = {name: Tally(pace=pace) for name in names}
         self._tasks = {
             name: asyncio.create_task(_as_told(BEHAVIOURS[name](target, tally)), name=name)
@@ -52,6 +53,7 @@ def _told(tally: Tally) -> Mapping[str, Any]:
         "longest_seconds": tally.longest_seconds,
         "sent": tally.sent,
         "sent_bytes": tally.sent_bytes,
+        "ends": dict(tally.ends),
     }
 
 
@@ -62,7 +64,7 @@ async def main() -> None:
         told = json.loads(line)
         answer: Mapping[str, Any] = {}
         if told:
-            attack = Attack(Target.from_json(told["target"]), told["behaviours"])
+            attack = Attack(Target.from_json(told["target"]), told["behaviours"], told["share"])
         elif attack is not None:
             answer, attack = await attack.end(), None
         sys.stdout.write(f"{json.dumps(answer)}\n")

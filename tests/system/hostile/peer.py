@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ class Pace:
     """
 
     def __init__(self, share: float = 0.15) -> None:
-        self._share = share
+        self._share = max(share, 0.01)
         self._began = time.monotonic()
         self._used = time.process_time()
 
@@ -51,6 +52,8 @@ class Tally:
     sent_bytes: int = 0
     sent: int = 0
     """The number of requests, frames or what else the behaviour counts."""
+    ends: Counter[str] = field(default_factory=Counter)
+    """How many calls ended with which status, where the behaviour reads it."""
     pace: Pace = field(default_factory=Pace)
     held: set[object] = field(default_factory=set)
     """The connections that are open now."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,35 +15,50 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tasklogs.v1 import task_logs_pb2 as pb
-from tasklogs.v1 import tasks_pb2, types_pb2
+from tasklogs.v1 import types_pb2
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
-from tests.system.hostile.served import HONEST, Served, User
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.system.hostile.served import HONEST, Served, User, make_active
 
-STORED, LIVE, FOLLOW = "stored", "live", "follow"
-KINDS = (STORED, LIVE, FOLLOW)
+STORED, LIVE, FOLLOW, APPEND = "stored", "live", "follow", "append"
+KINDS = (STORED, LIVE, FOLLOW, APPEND)
 
 _STORED_READERS, _STORED_SECONDS = 4, 0.03
 _LIVE_READERS, _LIVE_SECONDS = 2, 0.06
 _CHANGE_SECONDS = 0.03
 # For one reader. All together send fewer calls than the server works on at once.
 _AT_ONCE = 20
-_CALL_SECONDS = 30.0
+_CALL_SECONDS = DEADLINE_SECONDS
 _ENTRIES, _ENTRY_TEXT = 30, "an honest line of an agent's answer. " * 60
 
 
 @dataclass
 class Latencies:
-    """Seconds from the time a call was due to its correct answer, by kind of reader."""
+    """Seconds from the time a call was due to its correct answer, by kind of call."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     failures: list[str] = field(default_factory=list)
+
+    def add(self, more: Latencies) -> None:
+        """Add what another round noted."""
+        for kind, seconds in more.seconds.items():
+            self.seconds[kind] += seconds
+        self.failures += more.failures
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A user, and the id of the task that it reads."""
+
+    user: User
+    task: str
 
 
 class Readers:
     """A set of readers, and the agents whose logs they read."""
 
     def __init__(
-        self, stored: list[User], live: list[User], follower: User, agent: ScriptedAgent
+        self, stored: list[Reader], live: list[Reader], follower: Reader, agent: ScriptedAgent
     ) -> None:
         self._stored = stored
         self._live = live
@@ -55,36 +71,25 @@ class Readers:
         noted = Latencies()
         until = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
-            for number, user in enumerate(self._stored):
+            for number, reader in enumerate(self._stored):
                 offset = _STORED_SECONDS * number / len(self._stored)
-                read = self._reading(user, "stored", pb.LOG_SOURCE_SNAPSHOT)
+                read = _reading(reader, pb.LOG_SOURCE_SNAPSHOT)
                 group.create_task(_at(noted, STORED, read, _STORED_SECONDS, until, offset))
-            for number, user in enumerate(self._live):
+            for number, reader in enumerate(self._live):
                 offset = _LIVE_SECONDS * number / len(self._live)
-                read = self._reading(user, "live", pb.LOG_SOURCE_LIVE)
+                read = _reading(reader, pb.LOG_SOURCE_LIVE)
                 group.create_task(_at(noted, LIVE, read, _LIVE_SECONDS, until, offset))
             group.create_task(self._follow(noted, until))
         return noted
 
-    def _reading(
-        self, user: User, task: str, source: pb.LogSource.ValueType
-    ) -> Callable[[], Awaitable[None]]:
-        owner = HONEST if user.metadata else "local"
-        request = pb.GetTaskLogsRequest(task=f"{owner}/{task}", source=source)
-
-        async def read() -> None:
-            answer = await user.logs.GetTaskLogs(
-                request, metadata=user.metadata, timeout=_CALL_SECONDS
-            )
-            _check([one.content for one in answer.logs[:_ENTRIES]], answer.snapshot, source)
-
-        return read
-
     async def _follow(self, noted: Latencies, until: float) -> None:
-        """Change the tail at fixed times. A change counts when the follower has received it."""
-        owner = HONEST if self._follower.metadata else "local"
-        request = pb.FollowTaskLogsRequest(task=f"{owner}/followed", tail=0)
-        call = self._follower.logs.FollowTaskLogs(request, metadata=self._follower.metadata)
+        """Change the tail at fixed times, or later if the change before is not acknowledged.
+
+        A change counts when the follower has received it.
+        """
+        user = self._follower.user
+        request = pb.FollowTaskLogsRequest(task=self._follower.task, tail=0)
+        call = user.logs.FollowTaskLogs(request, metadata=user.metadata)
         due: dict[str, float] = {}
         caught_up, all_seen = asyncio.Event(), asyncio.Event()
 
@@ -107,7 +112,7 @@ class Readers:
                 await caught_up.wait()
                 _raise_what_ended(listening)
                 due_at = time.monotonic()
-                while (due_at := due_at + _CHANGE_SECONDS) < until:
+                while (due_at := max(due_at + _CHANGE_SECONDS, time.monotonic())) < until:
                     await asyncio.sleep(max(0.0, due_at - time.monotonic()))
                     self._changes += 1
                     text = f"change {self._changes}"
@@ -116,6 +121,7 @@ class Readers:
                     # Wait for each ack: otherwise changes would be coalesced.
                     await self._agent.append([log_entry(0, text)])
                     await self._agent.acked()
+                    noted.seconds[APPEND].append(time.monotonic() - due_at)
                 if due:  # there may have been no time for even one
                     await all_seen.wait()
                 _raise_what_ended(listening)
@@ -126,6 +132,18 @@ class Readers:
         finally:
             call.cancel()
             await asyncio.gather(listening, return_exceptions=True)
+
+
+def _reading(reader: Reader, source: pb.LogSource.ValueType) -> Callable[[], Awaitable[None]]:
+    request = pb.GetTaskLogsRequest(task=reader.task, source=source)
+
+    async def read() -> None:
+        answer = await reader.user.logs.GetTaskLogs(
+            request, metadata=reader.user.metadata, timeout=_CALL_SECONDS
+        )
+        _check([one.content for one in answer.logs[:_ENTRIES]], answer.snapshot, source)
+
+    return read
 
 
 def _raise_what_ended(listening: asyncio.Task[None]) -> None:
@@ -176,60 +194,38 @@ def _text(number: int) -> str:
 
 @asynccontextmanager
 async def readers(served: Served) -> AsyncIterator[Readers]:
-    """Run readers of three tasks of their own, each reader on its own connection."""
+    """Run readers, each on its own connection, as its own user and with its own task."""
     async with AsyncExitStack() as stack:
+        made = itertools.count()
 
-        async def user() -> User:
-            return await stack.enter_async_context(served.user(HONEST))
+        async def user(subject: str) -> User:
+            user = await stack.enter_async_context(served.user(subject))
+            # A connection without a call is closed after a while. While attackers occupy all
+            # connections, its user could not connect again.
+            stack.callback(_watch_health(user).cancel)
+            return user
 
-        orchestrator = await user()
-        agents = {}
-        for name in ("stored", "live", "followed"):
-            created = await orchestrator.create_task(name)
-            await _make_active(orchestrator, created.task.id)
-            agents[name] = await stack.enter_async_context(
-                ScriptedAgent.connect(await user(), created.agent_token)
+        async def reader(first: Sequence[types_pb2.TaskLogEntry]) -> tuple[Reader, ScriptedAgent]:
+            subject = f"{HONEST}-{next(made)}"
+            reading = await user(subject)
+            created = await reading.create_task(f"of-{subject}")
+            await make_active(reading, created.task.id)
+            agent = await stack.enter_async_context(
+                ScriptedAgent.connect(await user(subject), created.agent_token)
             )
-        for name in ("stored", "live"):
-            entries = [log_entry(number, _text(number)) for number in range(_ENTRIES)]
-            await agents[name].append(entries, open_epoch=True)
-            await agents[name].acked()
-        await agents["followed"].append([log_entry(0, "change 0")], open_epoch=True)
-        await agents["followed"].acked()
-        for agent in agents.values():
+            await agent.append(first, open_epoch=True)
+            await agent.acked()
             agent.answer_syncs()
-        stored = [await user() for _ in range(_STORED_READERS)]
-        live = [await user() for _ in range(_LIVE_READERS)]
-        follower = await user()
-        # A connection without a call is closed after a while. While attackers occupy all
-        # connections, its user could not connect again.
-        for each in (*stored, *live, follower):
-            stack.callback(_watch_health(each).cancel)
-        yield Readers(stored, live, follower, agents["followed"])
+            return Reader(reading, created.task.id), agent
+
+        entries = [log_entry(number, _text(number)) for number in range(_ENTRIES)]
+        stored = [(await reader(entries))[0] for _ in range(_STORED_READERS)]
+        live = [(await reader(entries))[0] for _ in range(_LIVE_READERS)]
+        follower, agent = await reader([log_entry(0, "change 0")])
+        yield Readers(stored, live, follower, agent)
 
 
 def _watch_health(user: User) -> grpc.aio.UnaryStreamCall[Any, Any]:
     stub: Any = health_pb2_grpc.HealthStub(user.channel)
     watch: grpc.aio.UnaryStreamCall[Any, Any] = stub.Watch(health_pb2.HealthCheckRequest())
     return watch
-
-
-async def _make_active(user: User, task: str) -> None:
-    await user.tasks.ReportBuild(
-        tasks_pb2.ReportBuildRequest(
-            task=task,
-            build_number=1,
-            transition=types_pb2.BUILD_TRANSITION_START,
-            job_status=types_pb2.JOB_STATUS_SUCCEEDED,
-        ),
-        metadata=user.metadata,
-    )
-    await user.tasks.ReportAgent(
-        tasks_pb2.ReportAgentRequest(
-            task=task,
-            build_number=1,
-            lifecycle=types_pb2.AGENT_LIFECYCLE_READY,
-            app_health=types_pb2.APP_HEALTH_HEALTHY,
-        ),
-        metadata=user.metadata,
-    )

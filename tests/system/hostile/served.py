@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,17 +15,18 @@ import grpc
 import grpc.aio
 import psutil
 
-from tasklogs.v1 import task_logs_pb2_grpc, tasks_pb2, tasks_pb2_grpc
+from tasklogs.v1 import task_logs_pb2_grpc, tasks_pb2, tasks_pb2_grpc, types_pb2
 from tests.cli.command import TASKLOGS
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.authenticated import ADMIN
 from tests.support.fixtures.certificates import Authority
 from tests.support.fixtures.issuer import AUDIENCE, ISSUER, SigningKey, claims, new_key, publish
 from tests.system.end_to_end.programs import Program, lasting_port, program
-from tests.system.hostile.target import Target
+from tests.system.hostile.target import AGENT_TOKENS, LABELS, PROMPT, Target
 
 _READY_SECONDS = 60.0
 _TOKEN_SECONDS = 12 * 3600.0
-HONEST, HOSTILE = "alice", "mallory"
+HONEST, HOSTILE, HOSTILE_ADMIN = "alice", "mallory", "oscar"
 BIG_LOG_ENTRIES, BIG_ENTRY_BYTES = 30, 100_000
 
 Metadata = tuple[tuple[str, str], ...]
@@ -75,10 +77,10 @@ class Served:
     def process(self) -> psutil.Process:
         return psutil.Process(self.program.pid)
 
-    def token(self, subject: str) -> str | None:
+    def token(self, subject: str, **more: Any) -> str | None:
         if self.key is None:
             return None
-        return self.key.sign(claims(subject, expires_in=_TOKEN_SECONDS))
+        return self.key.sign(claims(subject, expires_in=_TOKEN_SECONDS, **more))
 
     @asynccontextmanager
     async def user(self, subject: str) -> AsyncIterator[User]:
@@ -113,7 +115,47 @@ class Served:
             agent_token=other.agent_token,
             ca=None if self.ca is None else str(self.ca),
             user_token=self.token(HOSTILE),
+            admin_token=self.token(HOSTILE_ADMIN, scope=ADMIN),
         )
+
+    async def target_of_tokens(self, *, labelled: int = 100) -> Target:
+        """Give the attackers a target with more of what any user can get.
+
+        `labelled`: how many tasks they have whose prompts and labels are as long as possible.
+        """
+        target = await self.target()
+        async with self.user(HOSTILE) as mallory:
+            tokens = {
+                name: (await mallory.create_task(name.replace(" ", "-"))).agent_token
+                for name in AGENT_TOKENS
+            }
+            await mallory.create_task("rotated")
+            for number in range(labelled):
+                await mallory.create_task(f"labelled-{number}", prompt=PROMPT, labels=LABELS)
+            await make_active(mallory, target.task)
+        return dataclasses.replace(target, agent_tokens=tokens)
+
+
+async def make_active(user: User, task: str) -> None:
+    """Report a task's first build and its agent, so that its status is ACTIVE."""
+    await user.tasks.ReportBuild(
+        tasks_pb2.ReportBuildRequest(
+            task=task,
+            build_number=1,
+            transition=types_pb2.BUILD_TRANSITION_START,
+            job_status=types_pb2.JOB_STATUS_SUCCEEDED,
+        ),
+        metadata=user.metadata,
+    )
+    await user.tasks.ReportAgent(
+        tasks_pb2.ReportAgentRequest(
+            task=task,
+            build_number=1,
+            lifecycle=types_pb2.AGENT_LIFECYCLE_READY,
+            app_health=types_pb2.APP_HEALTH_HEALTHY,
+        ),
+        metadata=user.metadata,
+    )
 
 
 @asynccontextmanager

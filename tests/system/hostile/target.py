@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
+
+AGENT_TOKENS = (
+    "uploads",
+    "refused uploads",
+    "uploads in parts",
+    "first messages",
+    "appends",
+    "busy",
+)
+PROMPT = "p" * 64_000
+LABELS = {f"label-{number}": "v" * 255 for number in range(64)}
+"""The longest prompt and labels of a task."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +33,10 @@ class Target:
     """The CA of the server's certificate. None means plain text."""
     user_token: str | None = None
     """None if the server requires none."""
+    admin_token: str | None = None
+    """The token of a second attacker, who is an admin."""
+    agent_tokens: Mapping[str, str] = field(default_factory=dict)
+    """Agent tokens of more tasks of the attacker, by what they are for."""
     half_open: int = 1000
     """How many connections each half-open behaviour keeps."""
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from tests.system.hostile.behaviours import churn, floods, half_open, noise, slow, unread
+from tests.system.hostile.behaviours import (
+    churn,
+    floods,
+    half_open,
+    noise,
+    slow,
+    tokens_agent,
+    tokens_user,
+    unread,
+)
 from tests.system.hostile.behaviours.repeated import Behaviour
 
 HALF_OPEN = frozenset(
@@ -20,6 +29,27 @@ HALF_OPEN = frozenset(
 )
 """The behaviours that keep `Target.half_open` connections each."""
 CONTROL = "a busy process that sends nothing"
+WITH_A_TOKEN: Mapping[str, Behaviour] = MappingProxyType(
+    {
+        "agent: uploads": tokens_agent.uploads,
+        "agent: refused uploads": tokens_agent.refused_uploads,
+        "agent: uploads in parts": tokens_agent.uploads_in_parts,
+        "agent: huge first messages": tokens_agent.huge_first_messages,
+        "agent: appends": tokens_agent.appends,
+        "user: refused calls": tokens_user.refused_calls,
+        "user: lists": tokens_user.lists,
+        "user: pages": tokens_user.pages,
+        "user: tasks that come and go": tokens_user.tasks_that_come_and_go,
+        "user: rotations": tokens_user.rotations,
+        "user: short deadlines": tokens_user.deadlines,
+        "user: unread follows of a busy log": tokens_user.follows_of_a_busy_log,
+        "user: reflection unread": tokens_user.reflection_unread,
+        "user: reflection flood": tokens_user.reflection_flood,
+        "admin: lists": tokens_user.lists_of_an_admin,
+        "anyone: health": tokens_user.health_of_anyone,
+    }
+)
+"""What one valid token of each kind allows. They need `Target.agent_tokens`."""
 BEHAVIOURS: Mapping[str, Behaviour] = MappingProxyType(
     {
         CONTROL: churn.busy_neighbour,
@@ -45,5 +75,6 @@ BEHAVIOURS: Mapping[str, Behaviour] = MappingProxyType(
         "follows never read by a gRPC client": unread.follows_by_grpc,
         "connections that come and go": churn.connections,
         "requests without end": slow.requests,
+        **WITH_A_TOKEN,
     }
 )
