@@ -223,6 +223,30 @@ async def test_the_purge_goes_on_after_errors(
     assert [one["event"] for one in logged] == ["purge.failed", "purge.postponed"]
 
 
+async def test_a_store_that_stays_away_is_logged_once(
+    keeper: Keeper, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deleted_tasks(sql, 1)
+    monkeypatch.setattr("tasklogs_server.tasks.purge._RETRY_SECONDS", 0.01)
+    purge, attempts = Purges.purge, 0
+
+    async def purge_at_the_fourth_attempt(
+        self: Purges, tasks: Sequence[PurgeProgress], **options: int
+    ) -> Sequence[ChunkOutcome]:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= 3:
+            raise StoreUnavailable(timedelta(seconds=1))
+        return await purge(self, tasks, **options)
+
+    monkeypatch.setattr(Purges, "purge", purge_at_the_fourth_attempt)
+    with capture_logs() as logged:
+        async with purging(keeper):
+            await until(lambda: is_left(sql, 0))
+    assert attempts > 3
+    assert [one["event"] for one in logged] == ["purge.postponed"]
+
+
 async def test_a_sweep_goes_on_behind_many_tasks_that_are_set_aside(
     keeper: Keeper, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 # The directories without a docstring of their own.
 _DIRECTORIES = {
     "protos/tasklogs/v1": "The API, commented so that it reads as the reference",
-    "deploy": "Container image, Compose, Kubernetes, systemd, Grafana",
+    "deploy": "Container image, Compose, Kubernetes, systemd, Envoy, Grafana",
     "requirements": "The locks: every dependency, with hashes",
     "tools": "What the Makefile calls",
 }

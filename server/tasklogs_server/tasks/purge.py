@@ -94,12 +94,16 @@ class Purge:
 
     async def run(self) -> None:
         """Purge until cancelled."""
+        is_away = False
         while True:
             self._woken.clear()
+            was_away, is_away = is_away, False
             try:
                 rest = await self._turn()
             except StoreUnavailable:
-                _log.info("purge.postponed", reason="the store is away")
+                is_away = True
+                if not was_away:
+                    _log.info("purge.postponed", reason="the store is away")
                 await self._wait(_RETRY_SECONDS)
             except Exception:
                 _log.exception("purge.failed")

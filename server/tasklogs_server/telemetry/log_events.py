@@ -203,7 +203,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "purge.postponed",
         "info",
         ("reason",),
-        "Postgres is unavailable. The server deletes the rows of deleted tasks later.",
+        "Postgres is unavailable. The server deletes the rows of deleted tasks later. Logged once"
+        " while Postgres stays away.",
     ),
     LogEvent(
         "retention.failed",
