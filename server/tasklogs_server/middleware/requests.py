@@ -152,6 +152,15 @@ def _decoded(raw: bytes, deserialize: Deserialize) -> Any:
     try:
         return deserialize(raw)
     except DecodeError:
-        # It is malformed, nested too deep, or has text that is not UTF-8.
-        what = "cannot be decoded as a message of its type"
-        raise InvalidFields([FieldViolation("request", what)]) from None
+        raise undecodable() from None
+
+
+def undecodable() -> InvalidFields:
+    """Return the error of a request that is malformed, nested too deep, or not in UTF-8."""
+    what = "cannot be decoded as a message of its type"
+    return InvalidFields([FieldViolation("request", what)])
+
+
+def undecoded(encoded: bytes) -> bytes:
+    """Return a request as it is: its handler decodes it (`Method.is_decoded_by_handler`)."""
+    return encoded
