@@ -123,6 +123,8 @@ class Session:
         self._draft = Draft(
             opening.head, tail_parts=opening.tail_parts, last_sealed_id=opening.last_sealed_id
         )
+        self._needs_tail = False
+        """Whether an append is about to be applied."""
         self._evicted = opening.head.evicted
         self._received_at: datetime | None = None
         self._appended_at = resources.monotonic()
@@ -192,24 +194,21 @@ class Session:
             raise self._error
 
     async def _apply(self, append: Append) -> None:
-        if len(append.entries) <= _AT_ONCE_ENTRIES:
-            while not self._try_apply(append):
+        self._needs_tail = True
+        try:
+            if self._draft.lacks_tail:
                 await self._supply_tail()
-        else:
-            while not await self._resources.share.run(lambda: self._try_apply(append)):
-                await self._supply_tail()
+            if len(append.entries) <= _AT_ONCE_ENTRIES:
+                self._apply_now(append)
+            else:
+                await self._resources.share.run(lambda: self._apply_now(append))
+        finally:
+            self._needs_tail = False
 
-    def _try_apply(self, append: Append) -> bool:
-        """Apply an append. Return False if the tail must be supplied before.
-
-        Nothing is awaited in between: `release_tail` could run.
-        """
+    def _apply_now(self, append: Append) -> None:
         if self._error is not None:
             raise self._error
-        if self._draft.lacks_tail:
-            return False
         self._draft.apply(append)
-        return True
 
     async def _supply_tail(self) -> None:
         load_tail = self._resources.load_tail
@@ -285,7 +284,7 @@ class Session:
 
     def release_tail(self) -> None:
         """Release the tail's content if everything that was appended is committed."""
-        if self._window.is_idle:
+        if self._window.is_idle and not self._needs_tail:
             self._draft.release_tail()
 
     # The group commit calls these: a session is a Writer.
