@@ -126,7 +126,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             elif streams_requests:
                 request = bodies.stream(call, context, deserialize)
             else:
-                request = await bodies.receive(call, context, deserialize)
+                is_known = caller is not None
+                request = await bodies.receive(call, context, deserialize, is_known=is_known)
             # 4. Refused if this caller, or all callers together, leave too many bytes unread.
             recipient = responses.admit(caller, context) if limits_unread else None
             # 5. A place among the calls of this kind. It is not held while a request or a response
