@@ -26,7 +26,7 @@ Deserialize = Callable[[bytes], Any]
 # slow line has the whole time while there are fewer.
 _MANY = 128
 _SLOW_SECONDS = 2.0
-# Callers without credentials send a few bytes, and may all be one peer that sends megabytes.
+# Callers without credentials send a few bytes, unless one peer begins many large requests.
 _MANY_UNKNOWN = 8
 _SLOW_UNKNOWN_SECONDS = 0.25
 # To cut off a thousand calls in one go would delay all other calls.

@@ -8,6 +8,7 @@ message, so that they can be counted, and decoded one by one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from google.protobuf.message import DecodeError
 
@@ -54,6 +55,14 @@ def fields(encoded: bytes, start: int, end: int) -> Iterator[Field]:
             yield tag, first, begin, at
     except IndexError:
         raise DecodeError("a field is cut off") from None
+
+
+def has_more_fields(encoded: bytes, at_most: int) -> bool:
+    """Whether a message has more fields than that. It looks at no further one.
+
+    Raises DecodeError. A repeated field counts as often as it comes; fields inside do not count.
+    """
+    return sum(1 for _ in islice(fields(encoded, 0, len(encoded)), at_most + 1)) > at_most
 
 
 def varint(encoded: bytes, at: int) -> tuple[int, int]:
