@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -18,12 +19,14 @@ from tasklogs.agent.stream.stream_status import StreamCall, StreamStatus
 from tasklogs_server.domain.caller import LOCAL, Caller
 from tasklogs_server.domain.errors import ServerDraining, TaskNotFound
 from tasklogs_server.limits.admission import Admission
+from tasklogs_server.limits.caller_limits import Allowance, CallerLimits
 from tasklogs_server.middleware import failures
 from tasklogs_server.middleware.authentication import Authenticate
 from tasklogs_server.middleware.failures import Failures
 from tasklogs_server.middleware.interceptor import CallInterceptor
 from tasklogs_server.middleware.methods import Rule
 from tasklogs_server.middleware.open_calls import OpenCalls
+from tasklogs_server.middleware.operations import OperationStreams
 from tasklogs_server.middleware.requests import RequestBodies
 from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.process import log_output
@@ -102,12 +105,16 @@ def interceptor_of(
     calls: OpenCalls, default_deadline: timedelta = timedelta(minutes=1)
 ) -> CallInterceptor:
     minute = timedelta(minutes=1)
+    bodies = RequestBodies(minute)
+    responses = Responses(1024 * 1024, minute, reset=reset_calls)
+    limits = CallerLimits(Allowance(), clock=time.monotonic)
     return CallInterceptor(
         anyone,
         calls=calls,
         admission=Admission(),
-        bodies=RequestBodies(minute),
-        responses=Responses(1024 * 1024, minute, reset=reset_calls),
+        bodies=bodies,
+        responses=responses,
+        operations=OperationStreams(limits, bodies, responses),
         failures=Failures(),
         default_deadline=default_deadline,
     )

@@ -86,13 +86,24 @@ async def test_if_many_requests_do_not_arrive_the_slowest_are_given_up(
     make_server: MakeServer,
 ) -> None:
     async with make_server() as server, Reader.connected(server) as reader:
-        streams = [await reader.peer.open_call(reader.target, CHECK) for _ in range(140)]
+        streams = [await reader.peer.open_call(reader.target, GET_TASK_LOGS) for _ in range(140)]
 
         await reader.until(lambda: len(reader.ended) >= 12)
 
         assert len(reader.ended) == 12  # and no more than necessary
         assert set(reader.ended) < set(streams)
         assert all(code is None for code in reader.ended.values())  # with a status
+
+
+async def test_of_callers_without_credentials_few_may_be_slow(make_server: MakeServer) -> None:
+    async with make_server() as server, Reader.connected(server) as reader:
+        unknown = [await reader.peer.open_call(reader.target, CHECK) for _ in range(30)]
+        known = [await reader.peer.open_call(reader.target, GET_TASK_LOGS) for _ in range(30)]
+
+        await reader.until(lambda: len(reader.ended) >= 22)
+
+        assert set(reader.ended) == set(unknown[:22])
+        assert not reader.ended.keys() & set(known)
 
 
 async def test_the_longest_waits_are_given_up_first() -> None:

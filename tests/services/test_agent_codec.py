@@ -20,12 +20,12 @@ EMPTY = types.TaskLogEntry()
 
 def test_an_append_with_too_many_entries_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(LimitExceeded, match="at most 50000 entries"):
-        codec.append(pb.LogAppend(sequence=1, entries=[EMPTY] * 50_001))
+        codec.append_at_once(pb.LogAppend(sequence=1, entries=[EMPTY] * 50_001))
 
 
 def test_only_the_first_of_many_bad_entries_are_named() -> None:
     with pytest.raises(InvalidFields) as refused:
-        codec.append(pb.LogAppend(sequence=1, entries=[EMPTY] * 50_000))
+        codec.append_at_once(pb.LogAppend(sequence=1, entries=[EMPTY] * 50_000))
     assert 1 <= len(refused.value.violations) < 30
 
 
@@ -46,7 +46,7 @@ def test_an_entry_of_an_unknown_type_is_not_supported() -> None:
     """It is no bad field: a later version of the protos may have the type."""
     entry = types.TaskLogEntry(id=0, type=NEXT_TYPE)
     with pytest.raises(Unsupported, match=f"does not support entries of type {NEXT_TYPE}"):
-        codec.append(pb.LogAppend(sequence=1, open_epoch=True, entries=[entry]))
+        codec.append_at_once(pb.LogAppend(sequence=1, open_epoch=True, entries=[entry]))
 
 
 def test_an_entry_has_its_names_up_to_255_bytes_each() -> None:
@@ -54,7 +54,7 @@ def test_an_entry_has_its_names_up_to_255_bytes_each() -> None:
         id=0, type=types.TASK_LOG_TYPE_TOOL_CALL, source_id="a\0", name="€" * 85, call_id="c" * 255
     )
     named.time.seconds = 1
-    (entry,) = codec.append(pb.LogAppend(sequence=1, entries=[named])).entries
+    (entry,) = codec.append_at_once(pb.LogAppend(sequence=1, entries=[named])).entries
     assert entry.names == Names("a\0", "€" * 85, "c" * 255)
     assert entry.type is EntryType.TOOL_CALL
 
@@ -63,7 +63,7 @@ def test_an_entry_without_names_has_the_shared_ones() -> None:
     """A long log has many of them."""
     plain = types.TaskLogEntry(id=0, type=types.TASK_LOG_TYPE_OUTPUT)
     plain.time.seconds = 1
-    (entry,) = codec.append(pb.LogAppend(sequence=1, entries=[plain])).entries
+    (entry,) = codec.append_at_once(pb.LogAppend(sequence=1, entries=[plain])).entries
     assert entry.names is NO_NAMES
 
 
@@ -74,7 +74,7 @@ def test_a_name_of_more_than_255_bytes_is_refused(field: str, text: str) -> None
     long.time.seconds = 1
     setattr(long, field, text)
     with pytest.raises(InvalidFields) as refused:
-        codec.append(pb.LogAppend(sequence=1, entries=[long]))
+        codec.append_at_once(pb.LogAppend(sequence=1, entries=[long]))
     (violation,) = refused.value.violations
     assert violation.field == f"append.entries.{field}"
     assert "255 bytes" in violation.description
@@ -95,13 +95,13 @@ LATER = b"\xfa\x01\x02\x08\x01"
 )
 def test_an_append_without_a_known_part_is_not_supported(append: pb.LogAppend) -> None:
     with pytest.raises(Unsupported, match="appends without a part that it knows"):
-        codec.append(append)
+        codec.append_at_once(append)
 
 
 def test_an_unknown_field_beside_a_known_part_is_dropped() -> None:
     """Later versions may add information to a message that a server can do without."""
     opening = pb.LogAppend(sequence=1, open_epoch=True)
-    append = codec.append(pb.LogAppend.FromString(opening.SerializeToString() + LATER))
+    append = codec.append_at_once(pb.LogAppend.FromString(opening.SerializeToString() + LATER))
     assert (append.sequence, append.open_epoch) == (1, True)
 
 

@@ -10,6 +10,7 @@ import pytest_asyncio
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2
 
+from tasklogs_server.transport.reflection import Reflection
 from tests.support.fixtures.postgres import MakeDatabase
 from tests.support.fixtures.server import Server, serving
 
@@ -111,3 +112,15 @@ async def test_an_unknown_symbol_is_answered_with_an_error(server: Server, metho
     answer = await ask(server, method, file_containing_symbol="tasklogs.v1.Nothing")
 
     assert answer.error_response.error_code == 5
+
+
+async def test_a_file_is_encoded_once() -> None:
+    served: Any = Reflection(sorted(SERVICES))
+    request = reflection_pb2.ServerReflectionRequest(file_containing_symbol="tasklogs.v1.Tasks")
+    first = served._file_containing_symbol(request, "tasklogs.v1.Tasks")
+    served._pool = None  # what the library encodes from
+
+    again = served._file_containing_symbol(request, "tasklogs.v1.Tasks")
+
+    assert again == first
+    assert len(first.file_descriptor_response.file_descriptor_proto) > 1

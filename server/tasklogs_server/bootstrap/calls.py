@@ -15,6 +15,7 @@ from tasklogs_server.middleware.failures import Failures
 from tasklogs_server.middleware.interceptor import CallInterceptor
 from tasklogs_server.middleware.observation import CallObserver
 from tasklogs_server.middleware.open_calls import OpenCalls
+from tasklogs_server.middleware.operations import OperationStreams
 from tasklogs_server.middleware.requests import RequestBodies
 from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.middleware.unsent_messages import UnsentMessages
@@ -73,6 +74,7 @@ def call_path_of(
         calls=open_calls,
         bodies=bodies,
         responses=responses,
+        operations=OperationStreams(caller_limits, bodies, responses),
         admission=limits.admission,
         failures=Failures(telemetry.observer),
         default_deadline=settings.default_deadline,

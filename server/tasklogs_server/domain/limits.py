@@ -15,6 +15,8 @@ class Limit(StrEnum):
     AGENT_CONNECTS_PER_SECOND = "agent_connects_per_second"
     STREAMS_PER_CALLER = "streams_per_caller"
     HEALTH_WATCHES = "health_watches"
+    REFLECTION_STREAMS = "reflection_streams"
+    """Streams of server reflection at the same time, of one caller or of all."""
 
     READS = "reads"
     """All read slots are in use, and the queue is full or the call waited in it too long."""
@@ -36,5 +38,13 @@ class Limit(StrEnum):
     """The bytes or the entries of an upload."""
 
 
-FIXED = frozenset({Limit.LOG, Limit.APPEND_ENTRIES, Limit.ENTRY_BYTES, Limit.UPLOAD_SIZE})
+FIXED = frozenset(
+    {
+        Limit.REFLECTION_STREAMS,
+        Limit.LOG,
+        Limit.APPEND_ENTRIES,
+        Limit.ENTRY_BYTES,
+        Limit.UPLOAD_SIZE,
+    }
+)
 """The limits that have no setting, or more than one."""

@@ -23,6 +23,9 @@ from tasklogs_server.telemetry.observer import Observer
 
 BATCH_BYTES = 8 * 1024 * 1024
 BATCH_COMMITS = 500
+# A row takes some microseconds to make. Without a cost, small rows would not fill a batch, and all
+# other calls would wait for it.
+_ROW_COST_BYTES = 4096
 
 _log = structlog.get_logger(__name__)
 
@@ -85,7 +88,7 @@ class GroupCommit:
         tasks: set[UUID] = set()
         for writer, postponed in again:
             self._add(batch, tasks, writer, postponed)
-        size_bytes = sum(commit.size_bytes for _, commit in batch)
+        size_bytes = sum(_cost_bytes(commit) for _, commit in batch)
         for writer in list(self._waiting):
             if size_bytes >= BATCH_BYTES or len(batch) >= BATCH_COMMITS:
                 break
@@ -102,7 +105,7 @@ class GroupCommit:
                 lose(writer, error)
                 continue
             if commit is not None and self._add(batch, tasks, writer, commit):
-                size_bytes += commit.size_bytes
+                size_bytes += _cost_bytes(commit)
         return batch
 
     def _add(
@@ -143,3 +146,7 @@ class GroupCommit:
         if writer in self._parked:
             self._parked.discard(writer)
             self.submit(writer)
+
+
+def _cost_bytes(commit: Commit) -> int:
+    return commit.size_bytes + _ROW_COST_BYTES * len(commit.rows)

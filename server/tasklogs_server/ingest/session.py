@@ -13,6 +13,7 @@ from uuid import UUID
 from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position, StoredTail
 from tasklogs.log.digest import content_hash
+from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.concurrency.retry_when_busy import retry_when_busy
 from tasklogs_server.domain.errors import (
     AgentUnreachable,
@@ -35,6 +36,10 @@ from tasklogs_server.store.records import Commit, EntryRow, LogHead
 from tasklogs_server.store.sessions import Opening
 from tasklogs_server.telemetry.observer import Observer
 
+# To apply so many entries takes a millisecond; to make a commit of a part takes ten.
+_AT_ONCE_ENTRIES = 150
+_PART_ENTRIES = 1000
+
 _utc_now = partial(datetime.now, UTC)
 
 
@@ -53,6 +58,7 @@ class SessionResources:
     epoch_limiter: EpochLimiter
     write_behind: WriteBehind
     load_tail: Callable[[UUID], Awaitable[bytes]]
+    share: LoopShare = field(default_factory=LoopShare)
     clock: Callable[[], datetime] = _utc_now
     monotonic: Callable[[], float] = time.monotonic
     observer: Observer = field(default_factory=Observer)
@@ -117,6 +123,8 @@ class Session:
         self._draft = Draft(
             opening.head, tail_parts=opening.tail_parts, last_sealed_id=opening.last_sealed_id
         )
+        self._needs_tail = False
+        """Whether an append is about to be applied."""
         self._evicted = opening.head.evicted
         self._received_at: datetime | None = None
         self._appended_at = resources.monotonic()
@@ -154,35 +162,53 @@ class Session:
         if append.sequence != self._window.received_sequence + 1:
             expected = self._window.received_sequence + 1
             raise ProtocolViolation(f"append {append.sequence} came where {expected} is next")
-        resources = self._resources
-        received_at = resources.clock()
         if append.open_epoch:
             await self.flush()  # the limit counts committed epochs
-            await resources.epoch_limiter.check(self.task_id)
+            await self._resources.epoch_limiter.check(self.task_id)
+        *parts, last = append.parts(_PART_ENTRIES)
+        for part in parts:
+            # Each is a commit of its own: other calls wait while the rows of one are made.
+            await self._receive(part, append.sequence - 1)
+            await self.flush()
+        await self._receive(last, append.sequence)
+
+    async def _receive(self, append: Append, sequence: int) -> None:
+        """Receive a part of an append; after it, `sequence` is the last whole one."""
+        resources = self._resources
+        received_at = resources.clock()
         await self._evict_for(append)
         size_bytes = cost_bytes(append)
         await resources.budget.acquire(size_bytes)
         try:
-            # Nothing may be awaited between supplying the tail and applying the append:
-            # `release_tail` could run.
-            if self._draft.lacks_tail:
-                await self._supply_tail()
-            if self._error is not None:
-                raise self._error
-            self._draft.apply(append)
+            await self._apply(append)
         except BaseException:
             resources.budget.release(size_bytes)
             raise
         self._received_at = received_at
         now = self._appended_at = resources.monotonic()
-        has_capacity = self._window.received(
-            append.sequence, size_bytes, now - append.waited_seconds
-        )
+        has_capacity = self._window.received(sequence, size_bytes, now - append.waited_seconds)
         resources.group_commit.submit(self)
         if not has_capacity:
             await self._window.wait_for_capacity()
         if self._error is not None:
             raise self._error
+
+    async def _apply(self, append: Append) -> None:
+        self._needs_tail = True
+        try:
+            if self._draft.lacks_tail:
+                await self._supply_tail()
+            if len(append.entries) <= _AT_ONCE_ENTRIES:
+                self._apply_now(append)
+            else:
+                await self._resources.share.run(lambda: self._apply_now(append))
+        finally:
+            self._needs_tail = False
+
+    def _apply_now(self, append: Append) -> None:
+        if self._error is not None:
+            raise self._error
+        self._draft.apply(append)
 
     async def _supply_tail(self) -> None:
         load_tail = self._resources.load_tail
@@ -258,7 +284,7 @@ class Session:
 
     def release_tail(self) -> None:
         """Release the tail's content if everything that was appended is committed."""
-        if self._window.is_idle:
+        if self._window.is_idle and not self._needs_tail:
             self._draft.release_tail()
 
     # The group commit calls these: a session is a Writer.

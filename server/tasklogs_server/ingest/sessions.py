@@ -12,6 +12,7 @@ import structlog
 
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Moved
+from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.concurrency.retry_when_busy import retry_when_busy
 from tasklogs_server.domain.errors import (
     ServerDraining,
@@ -81,6 +82,11 @@ class Sessions:
     def open_count(self) -> int:
         """How many sessions are open."""
         return len(self._open)
+
+    @property
+    def share(self) -> LoopShare:
+        """The share of the loop's time for long messages of agents."""
+        return self._resources.share
 
     @property
     def is_draining(self) -> bool:

@@ -15,6 +15,7 @@ from tasklogs_server.domain.limits import Limit
 from tasklogs_server.limits.token_buckets import TokenBuckets, retry_after
 
 _Key = str | UUID
+_StreamKey = tuple[Limit, _Key]
 
 _PUBLIC: _Key = ""  # no subject is empty
 
@@ -39,6 +40,10 @@ class Allowance:
     """Streams that one agent opens, on average."""
     connects_at_once: int = 20
     """Streams that one agent opens after a pause."""
+    reflection_streams: int = 8
+    """Open at the same time."""
+    all_reflection_streams: int = 32
+    """Open at the same time, of all callers together. Each may hold a message that arrives."""
 
 
 class CallerLimits:
@@ -56,7 +61,7 @@ class CallerLimits:
         self.connects = AgentConnects(
             allowance.connects_per_second, allowance.connects_at_once, clock=clock
         )
-        self._streams: dict[_Key, int] = defaultdict(int)
+        self._streams: dict[_StreamKey, int] = defaultdict(int)
 
     def count_call(self, caller: Caller) -> None:
         """Count a call. Raises LimitExceeded."""
@@ -79,20 +84,28 @@ class CallerLimits:
         """The same for an unauthenticated caller."""
         self._count_stream(_PUBLIC, Limit.HEALTH_WATCHES, self._allowance.public_streams, "server")
 
+    def count_reflection(self, caller: Caller | None) -> None:
+        """The same for a stream of reflection, in addition: most callers need one for a moment."""
+        limit, allowance = Limit.REFLECTION_STREAMS, self._allowance
+        if caller is not None and caller is not LOCAL:
+            self._count_stream(_key(caller), limit, allowance.reflection_streams, "caller")
+        self._count_stream(_PUBLIC, limit, allowance.all_reflection_streams, "server")
+
     def _count_stream(self, key: _Key, limit: Limit, at_most: int, whose: str) -> None:
-        if self._streams[key] >= at_most:
+        counted = limit, key
+        if self._streams.get(counted, 0) >= at_most:
             # The streams of a broken connection are noticed within seconds.
             what = f"more than {at_most} streams at the same time"
             raise LimitExceeded(limit, whose, what, retry_after(2.0))
-        self._streams[key] += 1
+        self._streams[counted] += 1
         call = asyncio.current_task()
         assert call is not None
-        call.add_done_callback(lambda _: self._stream_ended(key))
+        call.add_done_callback(lambda _: self._stream_ended(counted))
 
-    def _stream_ended(self, key: _Key) -> None:
-        self._streams[key] -= 1
-        if not self._streams[key]:
-            del self._streams[key]
+    def _stream_ended(self, counted: _StreamKey) -> None:
+        self._streams[counted] -= 1
+        if not self._streams[counted]:
+            del self._streams[counted]
 
 
 class AgentConnects:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 from google.rpc.status_pb2 import Status
 
+from tasklogs_server.domain.caller import Caller
 from tasklogs_server.limits.admission import Admission, Kind
 from tasklogs_server.middleware.authentication import Authenticate
 from tasklogs_server.middleware.deadlines import until_the_token_expires, within
@@ -28,8 +29,15 @@ from tasklogs_server.middleware.handlers import (
 )
 from tasklogs_server.middleware.methods import Method, Rule, method_of
 from tasklogs_server.middleware.open_calls import OpenCalls
+from tasklogs_server.middleware.operations import OperationStreams
 from tasklogs_server.middleware.request_ids import StreamContext, current_request_id, metadata_of
-from tasklogs_server.middleware.requests import DecodedStream, RequestBodies, of_at_most
+from tasklogs_server.middleware.requests import (
+    DecodedStream,
+    Deserialize,
+    RequestBodies,
+    of_at_most,
+    undecoded,
+)
 from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.telemetry.calls import Call as OneCall
 from tasklogs_server.telemetry.calls import current
@@ -45,6 +53,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         calls: OpenCalls,
         bodies: RequestBodies,
         responses: Responses,
+        operations: OperationStreams,
         admission: Admission,
         failures: Failures,
         default_deadline: timedelta,
@@ -54,6 +63,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._calls = calls
         self._bodies = bodies
         self._responses = responses
+        self._operations = operations
         self._admission = admission
         self._failures = failures
         self._default_deadline = default_deadline
@@ -81,17 +91,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Return the function that gRPC calls: the steps around a handler, and the exit."""
         calls, bodies, responses = self._calls, self._bodies, self._responses
         admission, default_deadline = self._admission, self._default_deadline
+        operations = self._operations
         kind, is_read = method.kind, method.kind is Kind.READ
+        is_operation = kind is Kind.OPERATIONS
         streams_requests = handler.request_streaming
         streams_responses = handler.response_streaming
         is_unary = not streams_requests and not streams_responses
         # A stream's handler waits while its caller does not read. Health checks are never refused.
         limits_unread = kind in (Kind.READ, Kind.WRITE, Kind.UPLOAD)
         authenticate = self._authentication(method.rule, is_stream=streams_responses)
-        deserialize = of_at_most(method.request_bytes, handler.request_deserializer)
+        deserialize = of_at_most(method.request_bytes, _deserializer(handler, method))
         serialize = handler.response_serializer
         function = _function(handler, method)
-        context_of: Callable[[Context], Any] = StreamContext if streams_responses else _same_context
+
+        def context_of(call: Call, context: Context, caller: Caller | None) -> Any:
+            if not streams_responses:
+                return context
+            if is_operation:
+                return operations.context(call, context, caller)
+            return StreamContext(context)
 
         async def steps(call: Call, requests: AsyncIterator[bytes], context: Context) -> Any:
             # 1. The call is known: a drain waits for it, and ends it. Refused while draining.
@@ -101,12 +119,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             caller = await authenticate(context)
             # 3. The request. It is not decoded for callers who may not call.
             request: Any
-            if streams_requests and streams_responses:
+            if streams_requests and is_operation:
+                request = operations.requests(call, context, caller, deserialize)
+            elif streams_requests and streams_responses:
                 request = DecodedStream(requests, deserialize)
             elif streams_requests:
                 request = bodies.stream(call, context, deserialize)
             else:
-                request = await bodies.receive(call, context, deserialize)
+                is_known = caller is not None
+                request = await bodies.receive(call, context, deserialize, is_known=is_known)
             # 4. Refused if this caller, or all callers together, leave too many bytes unread.
             recipient = responses.admit(caller, context) if limits_unread else None
             # 5. A place among the calls of this kind. It is not held while a request or a response
@@ -116,7 +137,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await turn
             try:
                 # 6. The handler. A unary call whose caller set no deadline gets one.
-                answering = function(request, context_of(context), caller)
+                answering = function(request, context_of(call, context, caller), caller)
                 if is_unary and context.time_remaining() is None:
                     answering = within(default_deadline, answering)
                 response = await answering
@@ -182,8 +203,8 @@ def _function(handler: Any, method: Method) -> Handler:
     return function
 
 
-def _same_context(context: Context) -> Context:
-    return context
+def _deserializer(handler: Any, method: Method) -> Deserialize:
+    return undecoded if method.is_decoded_by_handler else handler.request_deserializer
 
 
 def _has_failed(context: Any) -> bool:

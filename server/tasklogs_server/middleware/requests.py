@@ -26,6 +26,9 @@ Deserialize = Callable[[bytes], Any]
 # slow line has the whole time while there are fewer.
 _MANY = 128
 _SLOW_SECONDS = 2.0
+# Callers without credentials send a few bytes, unless one peer begins many large requests.
+_MANY_UNKNOWN = 8
+_SLOW_UNKNOWN_SECONDS = 0.25
 # To cut off a thousand calls in one go would delay all other calls.
 _AT_ONCE = 20
 _BETWEEN_SECONDS = 0.01
@@ -47,10 +50,17 @@ class RequestBodies:
         self._stream_within = stream_within
         self._clock = StallFreeClock(self._within)
         self._waiting: dict[Call, float] = {}
+        self._unknown: dict[Call, float] = {}
+        """Those of them whose callers have no credentials."""
 
-    async def receive(self, call: Call, context: Context, deserialize: Deserialize) -> Any:
-        """Return the one request of a call. Raises RequestTooSlow, InvalidFields."""
-        raw = await self.read(call, context)
+    async def receive(
+        self, call: Call, context: Context, deserialize: Deserialize, *, is_known: bool = True
+    ) -> Any:
+        """Return the one request of a call. Raises RequestTooSlow, InvalidFields.
+
+        `is_known`: the caller has credentials.
+        """
+        raw = await self.read(call, context, is_known=is_known)
         if raw is grpc.aio.EOF:
             raise InvalidFields([FieldViolation("request", "is missing")])
         return _decoded(raw, deserialize)
@@ -69,9 +79,11 @@ class RequestBodies:
 
         return BoundedStream(read)
 
-    async def read(self, call: Call, context: Context) -> Any:
+    async def read(self, call: Call, context: Context, *, is_known: bool = True) -> Any:
         """Return the next request as bytes, or EOF. Raises RequestTooSlow."""
         began = self._waiting[call] = self._clock.begin_at
+        if not is_known:
+            self._unknown[call] = began
         try:
             return await context.read()
         except asyncio.CancelledError:
@@ -82,22 +94,27 @@ class RequestBodies:
             raise RequestTooSlow(timedelta(seconds=waited)) from None
         finally:
             self._waiting.pop(call, None)
+            self._unknown.pop(call, None)
 
     async def cut_off(self) -> None:
         """End the waiting of those who take too long, until cancelled."""
         while True:
             now = await self._clock.next_look()
-            await self._cut_off(now - self._within, leave=0)
-            await self._cut_off(now - _SLOW_SECONDS, leave=_MANY)
+            await self._cut_off(self._waiting, now - self._within, leave=0)
+            await self._cut_off(self._waiting, now - _SLOW_SECONDS, leave=_MANY)
+            await self._cut_off(self._unknown, now - _SLOW_UNKNOWN_SECONDS, leave=_MANY_UNKNOWN)
 
-    async def _cut_off(self, since_before: float, *, leave: int) -> None:
-        while len(self._waiting) > leave:
-            early = takewhile(lambda item: item[1] < since_before, self._waiting.items())
-            calls = [call for call, _ in islice(early, min(_AT_ONCE, len(self._waiting) - leave))]
+    async def _cut_off(
+        self, waiting: dict[Call, float], since_before: float, *, leave: int
+    ) -> None:
+        while len(waiting) > leave:
+            early = takewhile(lambda item: item[1] < since_before, waiting.items())
+            calls = [call for call, _ in islice(early, min(_AT_ONCE, len(waiting) - leave))]
             if not calls:
                 return
             for call in calls:
                 del self._waiting[call]
+                self._unknown.pop(call, None)
                 call.cancel()
             await asyncio.sleep(_BETWEEN_SECONDS)
 
@@ -152,6 +169,15 @@ def _decoded(raw: bytes, deserialize: Deserialize) -> Any:
     try:
         return deserialize(raw)
     except DecodeError:
-        # It is malformed, nested too deep, or has text that is not UTF-8.
-        what = "cannot be decoded as a message of its type"
-        raise InvalidFields([FieldViolation("request", what)]) from None
+        raise undecodable() from None
+
+
+def undecodable() -> InvalidFields:
+    """Return the error of a request that is malformed, nested too deep, or not in UTF-8."""
+    what = "cannot be decoded as a message of its type"
+    return InvalidFields([FieldViolation("request", what)])
+
+
+def undecoded(encoded: bytes) -> bytes:
+    """Return a request as it is: its handler decodes it (`Method.is_decoded_by_handler`)."""
+    return encoded

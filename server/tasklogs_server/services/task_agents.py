@@ -25,7 +25,9 @@ from tasklogs_server.ingest.messages import GoodbyeReason
 from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.upload import PartialUpload, Uploads
+from tasklogs_server.limits.greetings import Greeting, Greetings
 from tasklogs_server.services import agent_codec as codec
+from tasklogs_server.services import agent_messages
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tasklogs_server.wire.times import timestamp
 
@@ -47,12 +49,12 @@ class TaskAgentsService:
         self._tokens = tokens
         self._sessions = sessions
         self._uploads = uploads
+        self._greetings = Greetings()
 
-    async def connect(
-        self, messages: AsyncIterator[pb.AgentMessage], context: Context, agent: Agent
-    ) -> None:
-        """Serve one agent stream, from its Hello to its end."""
-        hello = codec.hello(await _first(messages))
+    async def connect(self, messages: AsyncIterator[bytes], context: Context, agent: Agent) -> None:
+        """Serve one agent stream of encoded AgentMessages, from its Hello to its end."""
+        with self._greetings.of(agent.task_id) as greeting:
+            hello = codec.hello(await _first(messages, greeting))
         async with self._sessions.connect(
             agent.task_id, hello, token_hash=agent.token_hash
         ) as session:
@@ -81,10 +83,11 @@ class TaskAgentsService:
             snapshot_at=timestamp(stored.snapshot_at), revision=stored.revision
         )
 
-    async def _receive(self, messages: AsyncIterator[pb.AgentMessage], session: Session) -> None:
+    async def _receive(self, messages: AsyncIterator[bytes], session: Session) -> None:
         """Handle what the agent sends until it leaves. Any error ends the session."""
         try:
-            async for message in messages:
+            async for encoded in messages:
+                message = await agent_messages.message(encoded, self._sessions.share)
                 if await self._handle(message, session):
                     break
         except Exception as error:
@@ -118,7 +121,7 @@ class TaskAgentsService:
         """Handle one message. Returns True if it was the last."""
         match message.WhichOneof("message"):
             case "append":
-                await session.append(codec.append(message.append))
+                await session.append(await codec.append(message.append, self._sessions.share))
             case "sync_done":
                 session.sync_done(message.sync_done.id)
             case "sync_failed":
@@ -175,10 +178,10 @@ async def _add(entries: Sequence[TaskLogEntry], upload: PartialUpload) -> None:
         await asyncio.sleep(0)  # a message may have a hundred thousand entries
 
 
-async def _first(messages: AsyncIterator[pb.AgentMessage]) -> pb.AgentMessage:
+async def _first(messages: AsyncIterator[bytes], greeting: Greeting) -> pb.AgentMessage:
     try:
-        async with asyncio.timeout(_HELLO_TIMEOUT_SECONDS):
-            return await anext(messages)
+        async with greeting.within(_HELLO_TIMEOUT_SECONDS):
+            return agent_messages.first_message(await anext(messages))
     except (StopAsyncIteration, TimeoutError):
         raise ProtocolViolation("the first message must be Hello") from None
 

@@ -1,8 +1,8 @@
-"""The descriptors that reflection serves: the API, its error details, health, reflection."""
+"""Reflection, and what it describes: the API, its error details, health, reflection."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib import resources
 from typing import Any
 
@@ -12,11 +12,40 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto,
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 _V1ALPHA, _V1 = "grpc.reflection.v1alpha", "grpc.reflection.v1"
 CHANNELZ = "grpc.channelz.v1.Channelz"
 REFLECTION_V1 = f"{_V1}.ServerReflection"
+
+
+class Reflection(reflection.aio.ReflectionServicer):
+    """Answers from a pool. The library encodes a file, and all that it imports, for each answer."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._files_of = pool = reflected_descriptors(names)
+        self._answers: dict[str, Any] = {}
+        super().__init__(names, pool=pool)
+
+    def _file_by_filename(self, request: Any, filename: str) -> Any:
+        return self._answer(request, self._files_of.FindFileByName, filename)
+
+    def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
+        return self._answer(request, self._files_of.FindFileContainingSymbol, fully_qualified_name)
+
+    def _answer(self, request: Any, find: Callable[[str], FileDescriptor], name: str) -> Any:
+        library: Any = super()  # its stubs leave these methods out
+        try:
+            file = find(name).name
+        except KeyError:
+            return library._file_by_filename(request, name)
+        encoded = self._answers.get(file)  # at most one for each file of the pool
+        if encoded is None:
+            answer = library._file_by_filename(request, file)
+            encoded = self._answers[file] = answer.file_descriptor_response
+        return reflection_pb2.ServerReflectionResponse(
+            file_descriptor_response=encoded, original_request=request
+        )
 
 
 def reflected_descriptors(names: Collection[str]) -> DescriptorPool:

@@ -19,7 +19,7 @@ from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.transport.health import Health
-from tasklogs_server.transport.reflection import CHANNELZ, REFLECTION_V1, reflected_descriptors
+from tasklogs_server.transport.reflection import CHANNELZ, REFLECTION_V1, Reflection
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION_V1ALPHA = reflection.SERVICE_NAME
@@ -149,7 +149,7 @@ def _register_channelz(server: grpc.aio.Server) -> Sequence[str]:
 def _register_reflection(registry: _Registry, others: Sequence[str]) -> None:
     names = [descriptor.full_name for descriptor in OWN_SERVICES]
     names += [*others, _REFLECTION_V1ALPHA, REFLECTION_V1]
-    servicer = reflection.aio.ReflectionServicer(names, pool=reflected_descriptors(names))
+    servicer = Reflection(names)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,

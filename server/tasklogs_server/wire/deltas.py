@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from tasklogs import delta_codec
 from tasklogs.log.delta import MAX_PIECES, Delta
 from tasklogs.v1 import types_pb2
-from tasklogs_server.domain.errors import FieldViolation
+from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 
 
 def content_delta(delta: Delta, crc32: int) -> types_pb2.ContentDelta:
@@ -22,10 +22,19 @@ def delta_of(
     if not encoded.HasField("crc32"):
         violations.append(FieldViolation(f"{field}.crc32", "is required"))
     if not 1 <= len(encoded.pieces) <= MAX_PIECES:
-        # A message of 4 MiB can hold two million empty pieces: they are not decoded.
-        violations.append(FieldViolation(f"{field}.pieces", f"must be 1 to {MAX_PIECES} pieces"))
+        violations.append(_pieces_violation(field))
         return Delta.keeping(0, b""), 0
     return delta_codec.decode(encoded), encoded.crc32
+
+
+def check_pieces(count: int, field: str) -> None:
+    """Raise InvalidFields if a delta that is not decoded yet has too many pieces."""
+    if count > MAX_PIECES:
+        raise InvalidFields([_pieces_violation(field)])
+
+
+def _pieces_violation(field: str) -> FieldViolation:
+    return FieldViolation(f"{field}.pieces", f"must be 1 to {MAX_PIECES} pieces")
 
 
 def encode_pieces(delta: Delta) -> bytes:

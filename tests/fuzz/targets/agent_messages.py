@@ -124,10 +124,10 @@ class _Stream:
 
     # The request's messages
 
-    def __aiter__(self) -> AsyncIterator[pb.AgentMessage]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
-    async def __anext__(self) -> pb.AgentMessage:
+    async def __anext__(self) -> bytes:
         self._check_bounds()
         if self._steps == 0:
             self._steps = 1
@@ -141,7 +141,7 @@ class _Stream:
                 break
         raise StopAsyncIteration
 
-    def _noted(self, message: pb.AgentMessage) -> pb.AgentMessage:
+    def _noted(self, message: pb.AgentMessage) -> bytes:
         match message.WhichOneof("message"):
             case "append":
                 after = self._log.after(message.append)
@@ -151,8 +151,7 @@ class _Stream:
                 self._answered[message.sync_done.id].append(max(self._expected, default=0))
             case "goodbye":
                 self._said_goodbye = True
-        # As it comes from the wire
-        return pb.AgentMessage.FromString(message.SerializeToString())
+        return message.SerializeToString()
 
     def _check_bounds(self) -> None:
         session = self._server.sessions.find(TASK)

@@ -100,5 +100,5 @@ def _check(entries: list[Entry]) -> None:
     assert all(earlier.id < later.id for earlier, later in pairwise(entries))
     assert all(len(entry.content) <= MAX_CONTENT_BYTES for entry in entries)
     sent = messages.log_append(Append(1, open_epoch=True, entries=entries))
-    received = agent_codec.append(sent.append)
+    received = agent_codec.append_at_once(sent.append)
     assert list(received.entries) == entries

@@ -203,7 +203,7 @@ class _Call:
                 self._is_acknowledged = False
                 self._sequence += 1
                 assert message.append.sequence == self._sequence
-                agent_codec.append(message.append)
+                agent_codec.append_at_once(message.append)
             case "state":
                 agent_codec.state(message.state)
             case "sync_done" | "sync_failed":

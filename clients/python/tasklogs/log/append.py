@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tasklogs.log.delta import Delta
@@ -47,3 +47,18 @@ class Append:
     def most_rows(self) -> int:
         """The most rows that it adds to the stored log."""
         return len(self.entries) + self.open_epoch + self.withdraw_tail
+
+    def parts(self, most_entries: int) -> Sequence[Append]:
+        """Split it into appends with at most so many entries each, which apply in this order."""
+        if len(self.entries) <= most_entries:
+            return [self]
+        first = replace(self, entries=self.entries[:most_entries])
+        others = (
+            Append(
+                sequence=self.sequence,
+                entries=self.entries[begin : begin + most_entries],
+                waited_seconds=self.waited_seconds,
+            )
+            for begin in range(most_entries, len(self.entries), most_entries)
+        )
+        return [first, *others]

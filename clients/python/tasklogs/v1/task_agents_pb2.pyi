@@ -64,7 +64,7 @@ class AgentMessage(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
-        """The first message, sent once."""
+        """The first message, sent once, of at most 4 KiB."""
 
     @_builtins.property
     def append(self) -> Global___LogAppend:
