@@ -24,13 +24,14 @@ from tests.agent.conftest import FAST
 from tests.cli.command import Finished, run
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fakes.task_app import FakeTaskApp
-from tests.support.fixtures.conditions import until
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.nginx import Nginx, needs_nginx
 from tests.support.fixtures.server import Server
 
 pytestmark = needs_nginx
 
 SOON = ReconnectWaits(first=timedelta(milliseconds=2), cap=timedelta(milliseconds=10))
+LONG = timedelta(seconds=DEADLINE_SECONDS)
 TOO_LARGE = "client intended to send too large chunked body"
 STATUSES = [401, 403, 404, 429, 502]
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
@@ -62,9 +63,9 @@ async def agent_through(
         await asyncio.wait({agent})
 
 
-async def contents(server: Server) -> list[str]:
-    async with TaskLogsClient(server.address) as client:
-        log = await client.get("local/demo", source=LogSource.SNAPSHOT)
+async def contents(server: Server, source: LogSource | None = LogSource.SNAPSHOT) -> list[str]:
+    async with TaskLogsClient(server.address, timeout=LONG) as client:
+        log = await client.get("local/demo", source=source)
         return [entry.content async for entry in log.entries()]
 
 
@@ -94,11 +95,14 @@ async def test_small_changes_that_add_up_to_the_body_limit_break_two_streams_and
     app: FakeTaskApp, server: Server, nginx: Nginx
 ) -> None:
     async with agent_through(nginx.address, server, app) as agent:
+        await until_stored(server, app, agent)
         for number in range(60):
             app.say("user" if number % 2 else "agent", f"{number} " + "x" * 100_000)
             if number % 3 == 2:
-                await until_stored(server, app, agent)
-        await until_stored(server, app, agent)
+                # A live read waits for the next stream, if one ends meanwhile.
+                shown = [message.content for message in app.messages]
+                assert await contents(server, LogSource.LIVE) == shown
+        assert not agent.done()
     assert 1 <= nginx.error_log.count(TOO_LARGE) <= 2
 
 
