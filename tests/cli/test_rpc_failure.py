@@ -76,7 +76,10 @@ async def read(server: str, *options: str) -> Finished:
             ),
             "invalid argument: task: must be a UUID; epoch: too high",
         ),
-        (Refusal(grpc.StatusCode.PERMISSION_DENIED, ""), "permission denied: no reason was given"),
+        (
+            Refusal(grpc.StatusCode.PERMISSION_DENIED, ""),
+            "permission denied: no reason was given; a proxy said this, not a TaskLogs server",
+        ),
         (
             Refusal(grpc.StatusCode.DATA_LOSS, "two\nlines \x1b[31m", [reason("LOG_CORRUPT")]),
             r"data loss: two lines \x1b[31m (LOG_CORRUPT)",

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from tasklogs.connection.channel import open_channel
-from tasklogs.errors import FieldViolation, TaskLogsRpcError, parsed_rpc_errors
+from tasklogs.errors import FieldViolation, TaskLogsRpcError, Unauthenticated, parsed_rpc_errors
 from tasklogs.reasons import REASONS, Reason
 from tasklogs.v1 import tasks_pb2, tasks_pb2_grpc
 from tests.client.scripted_server import Refusal, ScriptedServer, scripted_server
@@ -190,3 +190,20 @@ async def test_every_reason_becomes_an_error_of_its_code(
     error = await failure(server, Refusal(reason.code, "no", [info]))
 
     assert (error.reason, error.code, error.retry) == (reason.name, reason.code, reason.retry)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "status"),
+    [
+        ("Received http2 header with status: 401", None, 401),
+        ("Received http2 header with status: 401", "TOKEN_INVALID", None),
+        ("Received http2 header with status: 401, or so", None, None),
+        ("Jwt is missing", None, None),
+    ],
+)
+def test_an_answer_of_a_proxy_has_its_http_status(
+    message: str, reason: str | None, status: int | None
+) -> None:
+    error = Unauthenticated(code=grpc.StatusCode.UNAUTHENTICATED, message=message, reason=reason)
+    assert error.http_status == status
+    assert error.is_from_the_server == (reason is not None)

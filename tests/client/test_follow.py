@@ -477,8 +477,8 @@ async def test_a_server_that_vanishes_and_comes_back_is_found_again() -> None:
         (refusal(CODE.NOT_FOUND, "TASK_NOT_FOUND"), errors.TaskNotFound),
         (refusal(CODE.INVALID_ARGUMENT), errors.InvalidArgument),
         (refusal(CODE.OUT_OF_RANGE, "CURSOR_EXPIRED"), errors.CursorExpired),
-        (refusal(CODE.UNAUTHENTICATED), errors.Unauthenticated),
-        (refusal(CODE.PERMISSION_DENIED), errors.PermissionDenied),
+        (refusal(CODE.UNAUTHENTICATED, "TOKEN_EXPIRED"), errors.Unauthenticated),
+        (refusal(CODE.PERMISSION_DENIED, "PERMISSION_DENIED"), errors.PermissionDenied),
         (refusal(CODE.RESOURCE_EXHAUSTED), errors.LimitExceeded),
         (refusal(CODE.DATA_LOSS, "LOG_CORRUPT"), errors.LogCorrupt),
     ],
@@ -502,6 +502,23 @@ async def test_a_permanent_error_ends_a_follow(
     with pytest.raises(StopAsyncIteration):
         await anext(follow)
     assert len(server.follows) == 1
+
+
+@pytest.mark.parametrize(
+    "code", [CODE.UNAUTHENTICATED, CODE.PERMISSION_DENIED, CODE.NOT_FOUND, CODE.UNIMPLEMENTED]
+)
+async def test_what_a_proxy_says_ends_a_new_follow_and_no_running_one(
+    server: LogServer, client: TaskLogsClient, code: grpc.StatusCode
+) -> None:
+    said = refusal(code)
+    server.streams = [[said], [status("c0", ACTIVE), said], [said], [said], [progress("c1"), HOLD]]
+    with pytest.raises(errors.TaskLogsRpcError):
+        await anext(client.follow(TASK))
+
+    follow = client.follow(TASK, progress=True)
+
+    assert (await take(follow, 2))[1] == Progress(cursor="c1")
+    assert len(server.follows) == 5
 
 
 async def test_an_expired_cursor_is_reported_with_the_oldest_valid_one(
@@ -618,7 +635,7 @@ async def test_connect_timeout_does_not_limit_a_running_follow(
 
 async def test_a_token_that_is_refused_is_asked_for_once_more(server: LogServer) -> None:
     tokens = iter(["old", "new", "third", "fourth"])
-    refused = refusal(CODE.UNAUTHENTICATED)
+    refused = refusal(CODE.UNAUTHENTICATED, "TOKEN_EXPIRED")
     server.streams = [
         [status("c0", ACTIVE), refused],
         [status("c0", PAUSED), refused],

@@ -16,6 +16,7 @@ from tasklogs.log.delta import (
     Piece,
     ResultTooLong,
     apply,
+    beginning,
     check,
     common_prefix,
     common_suffix,
@@ -227,3 +228,17 @@ def test_impossible_ranges_cannot_claim_more_than_a_content_may_have() -> None:
     delta = Delta((Piece(0, 2**62, b"abc"), Piece(1, 2**62), Piece(-(2**62), -5)))
     assert delta.most_added_bytes == MAX_CONTENT_BYTES + 3
     assert Delta((Piece(0, 10), Piece(10, 10, b"abc"))).most_added_bytes == 3
+
+
+@given(base=TEXT | LONG, content=TEXT | LONG, limit=st.integers(70, 400))
+def test_the_beginning_of_a_delta_makes_the_beginning_of_its_result(
+    base: str, content: str, limit: int
+) -> None:
+    whole = diff(base.encode(), content.encode())
+    first = beginning(whole, limit)
+    assert first.cost_bytes <= limit
+    result = apply(base.encode(), first)
+    assert content.encode().startswith(result)
+    result.decode()
+    if whole.cost_bytes <= limit:
+        assert first == whole

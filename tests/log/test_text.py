@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasklogs.log.text import to_utf8
+from tasklogs.log.text import boundary_before, to_utf8
 from tests.log.vectors import vectors
 
 
@@ -32,3 +32,11 @@ def test_any_text_can_be_encoded_and_only_surrogates_change(text: str) -> None:
     assert len(decoded) == len(text)
     for given_, got in zip(text, decoded, strict=True):
         assert got == ("\ufffd" if 0xD800 <= ord(given_) < 0xE000 else given_)
+
+
+@given(st.text(), st.integers(0, 50))
+def test_a_boundary_before_a_position_cuts_no_code_point(text: str, position: int) -> None:
+    content = text.encode()
+    found = boundary_before(content, position)
+    assert min(position, len(content)) - 3 <= found <= position
+    content[:found].decode()

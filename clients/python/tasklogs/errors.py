@@ -5,6 +5,7 @@ Each error that a program may handle differently has its own subclass of TaskLog
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from grpc_status import rpc_status
 
 from tasklogs.enums import TaskStatus
 from tasklogs.reasons import DOMAIN, REASONS, Retry
+
+# gRPC turns such an answer into a status: 401 into UNAUTHENTICATED, 404 into UNIMPLEMENTED.
+_HTTP_ANSWER = re.compile(r"Received http2 header with status: (\d{3})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,17 @@ class TaskLogsRpcError(Exception):
     """`QuotaFailure`: the limits that were exceeded."""
     request_id: str | None = None
     """The name of the call in the server's log. None: no TaskLogs server answered."""
+
+    @property
+    def is_from_the_server(self) -> bool:
+        """Whether a TaskLogs server said this. Else a proxy, the network or gRPC itself did."""
+        return self.reason is not None
+
+    @property
+    def http_status(self) -> int | None:
+        """The HTTP status, if something answered that does not speak gRPC: a proxy, most likely."""
+        found = _HTTP_ANSWER.fullmatch(self.message) if self.reason is None else None
+        return None if found is None else int(found[1])
 
     @property
     def retry(self) -> Retry | None:

@@ -77,6 +77,11 @@ def test_a_welcome_does_not_reset_the_backoff_if_the_content_is_refused_each_tim
     assert backoff.wait_seconds(replace(refused, was_acknowledged=True)) <= 0.25
 
 
+def test_a_proxy_that_cuts_idle_streams_does_not_make_the_waits_longer(backoff: Backoff) -> None:
+    cut = StreamEnded(grpc.StatusCode.INTERNAL, "RST_STREAM", was_welcome=True, was_idle=True)
+    assert max(backoff.wait_seconds(cut) for _ in range(12)) <= 0.25
+
+
 def test_a_session_that_is_lost_before_its_welcome_backs_off(backoff: Backoff) -> None:
     ended = StreamEnded(grpc.StatusCode.ABORTED, "", "SESSION_LOST")
     assert backoff.wait_seconds(ended) > 0.0
@@ -93,8 +98,8 @@ def test_retry_info_is_obeyed_and_spread(backoff: Backoff) -> None:
     ("code", "info", "said"),
     [
         (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND", "deleted"),
-        (grpc.StatusCode.UNAUTHENTICATED, None, "token"),
-        (grpc.StatusCode.PERMISSION_DENIED, None, "refused"),
+        (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID", "token"),
+        (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "refused"),
         (grpc.StatusCode.FAILED_PRECONDITION, "STALE_REPORT", "newer build"),
     ],
 )
@@ -108,6 +113,10 @@ def test_errors_that_no_retry_can_change_are_fatal(
 @pytest.mark.parametrize(
     "code",
     [
+        # Without a reason a proxy said it, not the server.
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.NOT_FOUND,
         grpc.StatusCode.OK,
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.INVALID_ARGUMENT,

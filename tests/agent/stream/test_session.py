@@ -142,7 +142,7 @@ async def test_a_silent_server_is_abandoned(app: FakeTaskApp, server: FakeServer
     ("refusal", "said"),
     [
         (Refusal(grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND"), "deleted"),
-        (Refusal(grpc.StatusCode.UNAUTHENTICATED), "token"),
+        (Refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID"), "token"),
         (Refusal(grpc.StatusCode.FAILED_PRECONDITION, "STALE_REPORT"), "newer build"),
     ],
 )

@@ -112,6 +112,8 @@ class FakeServer(TaskAgentsServicer):
         self.refusals: list[Refusal] = []
         self.acknowledges = True
         self.append_bytes = 262_144
+        self.stream_bytes: int | None = None
+        """Resets a stream that sends more, as a proxy does that limits the size of a request."""
         self.is_mute = False
         self.hellos = 0
         self.failures: list[BaseException] = []
@@ -191,6 +193,9 @@ class FakeServer(TaskAgentsServicer):
         sequence = 0
         while (message := await context.read()) is not grpc.aio.EOF:
             session.received_bytes += message.ByteSize()
+            if self.stream_bytes is not None and session.received_bytes > self.stream_bytes:
+                session.end(Refusal(grpc.StatusCode.INTERNAL, message="RST_STREAM"))
+                await asyncio.Event().wait()
             if message.HasField("append"):
                 session.appended_bytes += message.ByteSize()
                 sequence += 1

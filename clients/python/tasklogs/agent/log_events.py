@@ -41,6 +41,22 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " `again_in_seconds` is the wait before the next attempt.",
     ),
     LogEvent(
+        "stream_limit.found",
+        "warning",
+        ("limit_bytes", "sent_bytes", "stored_bytes"),
+        "The stream broke after `sent_bytes`. The first `stored_bytes` of them were stored. A proxy"
+        " may limit the size of a request, and count a stream as one request (nginx:"
+        " `client_max_body_size`). From now on a stream carries at most `limit_bytes`. The limit"
+        " doubles every 10 minutes.",
+    ),
+    LogEvent(
+        "stream.used_up",
+        "info",
+        (),
+        "The stream has carried as many bytes as the limit that was found allows. All of them are"
+        " stored. The agent continues on a new stream at once.",
+    ),
+    LogEvent(
         "token.refused",
         "warning",
         ("reason",),

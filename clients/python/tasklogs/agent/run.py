@@ -15,10 +15,11 @@ import structlog
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream.channel import open_channel
 from tasklogs.agent.stream.departure import Departure
-from tasklogs.agent.stream.own_token import OwnToken
-from tasklogs.agent.stream.reconnect import Backoff, StreamEnded
+from tasklogs.agent.stream.own_token import OwnToken, Wait
+from tasklogs.agent.stream.reconnect import Backoff, StreamEnded, StreamUsedUp
 from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.session import Session
+from tasklogs.agent.stream.stream_limit import StreamLimit
 from tasklogs.agent.task_app.client import TaskApp
 from tasklogs.agent.task_app.watch import Watch
 from tasklogs.connection.tls import Tls, UnusableTls
@@ -60,7 +61,10 @@ class Agent:
         self._tracing = tracing or Tracing()
         self._rng = rng or random.Random()
         self._clock = clock
-        self._token = OwnToken(options.token, options.read_token)
+        self._stream_limit = StreamLimit(clock)
+        self._token = OwnToken(
+            options.token, options.read_token, settings=self._settings, rng=self._rng
+        )
         self.departure = Departure()
 
     async def run(self) -> None:
@@ -99,12 +103,12 @@ class Agent:
         while True:
             try:
                 await self._connect(watch, sent_tails)
+            except StreamUsedUp:
+                self._token.accepted()
+                _log.info("stream.used_up")
             except StreamEnded as ended:
-                if ended.code is grpc.StatusCode.UNAUTHENTICATED and self._token.may_change:
-                    _log.warning("token.refused", reason=ended.reason)
-                    if await self._token.changed(self._settings, self.departure):
-                        _log.info("token.changed")
-                        continue
+                if await self._has_token_after(ended):
+                    continue
                 wait_seconds = backoff.wait_seconds(ended)
                 reason = ended.reason
                 if ended.failure is not None:
@@ -121,6 +125,18 @@ class Agent:
                     return  # another agent has the session: a goodbye would end it
             else:
                 return
+
+    async def _has_token_after(self, ended: StreamEnded) -> bool:
+        """Whether the server refused the token, and there is one now to dial with at once."""
+        if ended.was_welcome:
+            self._token.accepted()
+        if not (ended.is_refused_token and self._token.may_change):
+            return False
+        _log.warning("token.refused", reason=ended.reason)
+        result = await self._token.changed(self.departure)
+        if result is Wait.CHANGED:
+            _log.info("token.changed")
+        return result is not Wait.GIVE_UP
 
     async def _wait(self, seconds: float) -> None:
         """Wait; only briefly once the agent is to leave, so that its goodbye is sent in time."""
@@ -147,6 +163,7 @@ class Agent:
                     sent_tails,
                     self._settings,
                     self._tracing,
+                    self._stream_limit,
                 )
                 await session.run(self._options.build_number)
 

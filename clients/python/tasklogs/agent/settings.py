@@ -34,6 +34,8 @@ class Settings:
     indefinitely."""
     rotation_timeout_seconds: float = 150.0
     """How long to wait for another token in the file after the server refused the token."""
+    rotation_retry_seconds: float = 60.0
+    """While it waits, the agent tries the refused token again about so often."""
     rotation_interval_seconds: float = 1.0
     """The interval at which that file is read."""
     superseded_wait_seconds: tuple[float, float] = (30.0, 60.0)

@@ -101,10 +101,12 @@ def agent(
 ) -> None:
     """Send a task app's conversation to the server.
 
-    The agent runs next to the task app. When its connection breaks, it connects again. If the task
-    was deleted, it exits with code 1. If the server refuses the token, the agent waits up to 150 s
-    for a new token in --token-file. If there is none by then, or no such file, it exits with code
-    1.
+    The agent runs next to the task app. When its connection breaks, or a proxy refuses it (HTTP
+    401, 403, 404 and others), it connects again. If the server says that the task was deleted, that
+    the agent may not connect, or that a newer build has started, it exits with code 1. If the
+    server refuses the token, the agent waits up to 150 s for a new token in --token-file, and tries
+    the refused one again about once a minute. If neither helps, or there is no such file, it exits
+    with code 1.
 
     On SIGTERM or Ctrl-C the agent reads the task app once more, sends what is new, ends its session
     with the server (goodbye) and exits within 10 s. The exit code is 0 if the server confirmed the

@@ -18,7 +18,7 @@ from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.render.follow_append import AppendedText
 from tasklogs.cli.render.follow_lines import FollowLines
 from tasklogs.cli.render.follow_screen import ScreenText
-from tasklogs.cli.rpc_failure import describe, in_words, without_code
+from tasklogs.cli.rpc_failure import describe, in_words, proxy_answer, without_code
 from tasklogs.cli.target import Target
 from tasklogs.client.client import TaskLogsClient
 from tasklogs.client.events import FollowEvent, Reconnected, Reconnecting
@@ -129,6 +129,8 @@ class _Connections:
                 self._said = ""
 
     def _why(self, error: TaskLogsRpcError) -> str:
+        if error.http_status is not None:
+            return f"no connection to {self._server}: {proxy_answer(error.http_status)}"
         if error.reason is None and error.code is grpc.StatusCode.UNAVAILABLE:
             return f"no connection to {self._server} ({error.message})"
         return f"{in_words(error.code)}: {without_code(error.message)}"

@@ -36,6 +36,25 @@ _HINTS = {
 _UNEXPECTED = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
 """Codes of errors whose cause only the server's log has."""
 
+_PROXY_HINTS = {
+    401: "it wants credentials of its own",
+    403: "it does not allow the call",
+    404: "it does not forward the call",
+    413: "the request is larger than it allows",
+    429: "it limits the rate of calls",
+    502: "it cannot reach the server",
+    503: "it cannot reach the server",
+    504: "the server does not answer it in time",
+}
+"""What a proxy most likely means by an HTTP status."""
+
+_SAID_BY_A_SERVER = (
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.NOT_FOUND,
+)
+"""Codes that a TaskLogs server sends only with a reason, and gRPC itself never."""
+
 _SAID_BY_THE_CODE = ("not authenticated: ", "permission denied: ")
 
 
@@ -43,6 +62,8 @@ def describe(
     error: TaskLogsRpcError, server: str, timeout_seconds: float, tls: Tls | None = None
 ) -> str:
     """Return one line; `server`, `timeout_seconds` and `tls` are those of the call."""
+    if error.http_status is not None:
+        return f"no TaskLogs server answers at {server}: {proxy_answer(error.http_status)}"
     if error.reason is None and error.code is grpc.StatusCode.UNAVAILABLE:
         failure = ConnectionFailure.of(error.message)
         if failure is not None:
@@ -63,6 +84,12 @@ def describe(
     return "; ".join(_sentence(error))
 
 
+def proxy_answer(http_status: int) -> str:
+    """Say what answered, and what the status means."""
+    hint = _PROXY_HINTS.get(http_status, "its log may have the cause")
+    return f"a proxy answered with HTTP status {http_status} ({hint})"
+
+
 def _cause(message: str) -> str:
     # gRPC puts the words of each layer in front of the kernel's.
     return message.rpartition(": ")[2] or "no reason given"
@@ -74,6 +101,8 @@ def _sentence(error: TaskLogsRpcError) -> list[str]:
         parts[0] += f" ({error.reason})"
     if error.retry_after is not None:
         parts.append(f"try again in {_seconds(error.retry_after)}")
+    if error.reason is None and error.code in _SAID_BY_A_SERVER:
+        parts.append("a proxy said this, not a TaskLogs server")
     if error.reason in _HINTS:
         parts.append(_HINTS[error.reason])
     if error.code in _UNEXPECTED and error.request_id:

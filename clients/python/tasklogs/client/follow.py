@@ -48,6 +48,15 @@ _PASSING = frozenset(
     }
 )
 """Codes that do not end a running follow."""
+_REFUSED_BY_A_PROXY = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+"""Codes that do not end it either, unless the server itself says them."""
 _DEFAULT_PROGRESS_INTERVAL = timedelta(seconds=15)
 _SILENCE_MARGIN = timedelta(seconds=10)
 """For the network, and for a server that is late because it is overloaded."""
@@ -281,6 +290,8 @@ class Follow:
             )
 
     def _may_go_on(self, error: TaskLogsRpcError) -> bool:
+        if self._started and _is_from_a_proxy(error):
+            return True
         match error:
             case Unauthenticated():
                 asked_before, self._token_refused = self._token_refused, True
@@ -298,3 +309,9 @@ class Follow:
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None
+
+
+def _is_from_a_proxy(error: TaskLogsRpcError) -> bool:
+    if error.is_from_the_server:
+        return False
+    return error.http_status is not None or error.code in _REFUSED_BY_A_PROXY

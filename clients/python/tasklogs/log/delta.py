@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
-from tasklogs.log.text import is_boundary
+from tasklogs.log.text import boundary_before, is_boundary
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 
 MAX_PIECES = 4096
@@ -111,6 +111,26 @@ def diff(base: bytes, content: bytes) -> Delta:
             text = content[keep : len(content) - stays]
             return Delta((Piece(0, keep, text), Piece(len(base) - stays, stays)))
     return Delta.keeping(keep, content[keep:])
+
+
+def beginning(delta: Delta, limit_bytes: int) -> Delta:
+    """Return the first part of `delta`, which costs at most `limit_bytes`.
+
+    Its result is the beginning of the result of `delta`. `limit_bytes` must allow for one piece
+    with a few bytes of text.
+    """
+    pieces: list[Piece] = []
+    left = limit_bytes
+    for piece in delta.pieces:
+        left -= _PIECE_COST_BYTES
+        if left < 0:
+            break
+        if len(piece.text) > left:
+            pieces.append(piece._replace(text=piece.text[: boundary_before(piece.text, left)]))
+            break
+        pieces.append(piece)
+        left -= len(piece.text)
+    return Delta(tuple(pieces))
 
 
 def check(base: bytes | bytearray, delta: Delta, *, limit_bytes: int = MAX_CONTENT_BYTES) -> None:

@@ -23,3 +23,11 @@ def is_boundary(content: bytes | bytearray, position: int) -> bool:
     if position == len(content):
         return True
     return 0 <= position < len(content) and content[position] & 0xC0 != 0x80
+
+
+def boundary_before(content: bytes | bytearray, position: int) -> int:
+    """Return the last code-point boundary of `content` up to `position`, which is at least 0."""
+    position = min(position, len(content))
+    while not is_boundary(content, position):
+        position -= 1
+    return position

@@ -15,8 +15,9 @@ from dataclasses import replace
 from tasklogs.agent.task_app.source import Effect
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
-from tasklogs.log.delta import Delta, diff
+from tasklogs.log.delta import Delta, beginning, diff
 from tasklogs.log.entry import Entry
+from tasklogs.log.text import boundary_before
 
 # So an append of 3 MiB has fewer than 50,000 empty entries, the most that a server accepts.
 _ENTRY_OVERHEAD_BYTES = 64
@@ -139,8 +140,11 @@ class Differ:
             self._held_bytes += _size(self._live[-2])
         return effect
 
-    def next_append(self, limit_bytes: int) -> Append | None:
+    def next_append(self, limit_bytes: int, *, splits_entries: bool = False) -> Append | None:
         """Return what to send next, at most `limit_bytes` or one entry; None when all is sent.
+
+        splits_entries: of a longer entry send only the beginning, as a tail that grows later, if
+        the server accepts deltas.
 
         The session numbers it.
         """
@@ -151,21 +155,28 @@ class Differ:
         self._epoch += open_epoch
         if withdraw_tail:
             self._base = None
-        tail = self._tail_change()
+        splits = splits_entries and self._makes_deltas
+        tail = self._tail_change(limit_bytes if splits else None)
         used = tail.delta.cost_bytes if tail else 0
         entries: list[Entry] = []
-        while (entry := self._next_entry()) is not None:
+        is_whole = tail is None or self._base is self._live[0]
+        while is_whole and (entry := self._next_entry()) is not None:
             used += len(entry.content) + _ENTRY_OVERHEAD_BYTES
             if used > limit_bytes and (entries or tail):
                 break
-            entries.append(entry)
-            self._mark_sent(entry)
+            sent = _beginning(entry, limit_bytes) if splits else entry
+            is_whole = sent is entry
+            entries.append(sent)
+            self._mark_sent(entry, sent)
         return Append(
             open_epoch=open_epoch, withdraw_tail=withdraw_tail, tail=tail, entries=tuple(entries)
         )
 
-    def _tail_change(self) -> TailChange | None:
-        """Return the change of the tail as a delta; None if the whole entry is to be sent."""
+    def _tail_change(self, limit_bytes: int | None) -> TailChange | None:
+        """Return the change of the tail as a delta; None if the whole entry is to be sent.
+
+        The result of a delta that is longer than `limit_bytes` is only the entry's beginning.
+        """
         base = self._base
         if not isinstance(base, Entry) or not self._live or self._live[0] == base:
             return None
@@ -177,6 +188,9 @@ class Differ:
         delta = diff(base.content, entry.content)
         if delta.text_bytes == len(entry.content) and base.content:
             return None  # it keeps nothing
+        if limit_bytes is not None and delta.cost_bytes > limit_bytes:
+            delta = beginning(delta, limit_bytes)
+            entry = replace(entry, content=entry.content[: delta.result_bytes])
         crc32 = self._crc32_of(entry, base, delta)
         self._base, self._checksum = entry, (entry, crc32)
         return TailChange(entry.id, entry.time, delta, crc32)
@@ -198,14 +212,14 @@ class Differ:
             return self._live[0]
         return self._live[1] if len(self._live) > 1 else None
 
-    def _mark_sent(self, entry: Entry) -> None:
-        """Record that `entry` is sent, which seals the entry before it."""
+    def _mark_sent(self, entry: Entry, sent: Entry) -> None:
+        """Record that `entry` is sent as `sent`, which seals the entry before it."""
         if self._base is not None and entry is not self._live[0]:
             sealed = self._live.popleft()
             self._held_bytes -= _size(sealed)
             self._sealed.append(fingerprint(sealed))
             self._last_sealed_id = sealed.id
-        self._base = entry
+        self._base = sent
 
     def _is_outrun(self, entries: Sequence[Entry], skipped: int) -> bool:
         """Whether a list ends before the entries that may still change, and was true earlier."""
@@ -268,6 +282,14 @@ class Differ:
 
 def _size(entry: Entry) -> int:
     return len(entry.content) + _ENTRY_OVERHEAD_BYTES
+
+
+def _beginning(entry: Entry, limit_bytes: int) -> Entry:
+    """Return as much of `entry` as `limit_bytes` hold, but some of its content at least."""
+    if _size(entry) <= limit_bytes:
+        return entry
+    end = boundary_before(entry.content, limit_bytes - _ENTRY_OVERHEAD_BYTES)
+    return replace(entry, content=entry.content[:end])
 
 
 def fingerprint(entry: Entry) -> int:

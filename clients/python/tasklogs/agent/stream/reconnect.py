@@ -28,6 +28,10 @@ class Fatal(Exception):
     """The agent cannot go on. `str()` is the line to print."""
 
 
+class StreamUsedUp(Exception):
+    """The stream has carried all that it may carry. The next one continues at once."""
+
+
 # Not frozen: Python itself sets attributes of an exception while it is raised.
 @dataclass(eq=False)
 class StreamEnded(Exception):
@@ -41,25 +45,49 @@ class StreamEnded(Exception):
     was_welcome: bool = False
     was_acknowledged: bool = False
     """Whether the server has stored anything that this stream sent."""
+    was_idle: bool = False
+    """Whether the stream broke without a word of the server, and with no append under way."""
     failure: ConnectionFailure | None = None
     """Why there was no connection, where `reason` has only gRPC's words."""
 
     @classmethod
     def of(
-        cls, error: grpc.aio.AioRpcError, *, was_welcome: bool, was_acknowledged: bool = False
+        cls,
+        error: grpc.aio.AioRpcError,
+        *,
+        was_welcome: bool,
+        was_acknowledged: bool = False,
+        under_append: bool = True,
     ) -> StreamEnded:
-        """Read the status and its details."""
+        """Read the status and its details. `under_append`: an append was not acknowledged yet."""
         parsed = TaskLogsRpcError.from_rpc_error(error)
         retry_after = parsed.retry_after
+        status = parsed.http_status
         return cls(
             parsed.code,
-            one_line(parsed.message),
+            one_line(parsed.message)
+            if status is None
+            else f"a proxy answered with HTTP status {status}",
             parsed.reason,
             None if retry_after is None else max(0.0, retry_after.total_seconds()),
             was_welcome,
             was_acknowledged,
+            not (under_append or parsed.is_from_the_server),
             _failure(parsed) if not was_welcome else None,
         )
+
+    @property
+    def is_from_the_server(self) -> bool:
+        """Whether a TaskLogs server ended the stream, in its own words.
+
+        Otherwise a proxy did, or the network, or gRPC itself.
+        """
+        return self.info is not None
+
+    @property
+    def is_refused_token(self) -> bool:
+        """Whether the server itself refused the agent's token."""
+        return self.is_from_the_server and self.code is grpc.StatusCode.UNAUTHENTICATED
 
     @property
     def is_refusal(self) -> bool:
@@ -67,7 +95,9 @@ class StreamEnded(Exception):
 
         The next stream would send the same.
         """
-        return not self.was_acknowledged and (self.info == "SESSION_LOST" or self.code in _REFUSALS)
+        if self.was_acknowledged or self.was_idle:
+            return False  # a proxy cuts idle streams, too, each time
+        return self.info == "SESSION_LOST" or self.code in _REFUSALS
 
 
 def _failure(error: TaskLogsRpcError) -> ConnectionFailure | None:
@@ -110,6 +140,8 @@ class Backoff:
 
 
 def _raise_if_fatal(ended: StreamEnded) -> None:
+    if not ended.is_from_the_server:
+        return  # a proxy knows neither the task nor its token, and may be changed at any time
     match ended.code:
         case grpc.StatusCode.NOT_FOUND:
             raise Fatal("the task was deleted")

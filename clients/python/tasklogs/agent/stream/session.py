@@ -25,8 +25,9 @@ from tasklogs.agent.stream import messages
 from tasklogs.agent.stream.departure import Departure
 from tasklogs.agent.stream.differ import Differ
 from tasklogs.agent.stream.features import ServerFeatures
-from tasklogs.agent.stream.reconnect import StreamEnded
+from tasklogs.agent.stream.reconnect import StreamEnded, StreamUsedUp
 from tasklogs.agent.stream.sent_tails import SentTails
+from tasklogs.agent.stream.stream_limit import StreamLimit
 from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.agent.task_app.faults import TaskAppError
 from tasklogs.agent.task_app.source import Effect, Shown, Source
@@ -64,7 +65,10 @@ class Session:
         sent_tails: SentTails,
         settings: Settings,
         tracing: Tracing | None = None,
+        stream_limit: StreamLimit | None = None,
     ) -> None:
+        self._stream_limit = stream_limit or StreamLimit()
+        self._carried = self._stream_limit.new_stream()
         self._tracing = tracing or Tracing()
         self._call = StreamCall(call)
         self._source = source
@@ -80,6 +84,8 @@ class Session:
         self._limit_bytes = _MAX_APPEND_BYTES
         self._sequence = 0
         self._acknowledged = 0
+        self._goes_on_elsewhere = False
+        """Whether this stream has carried all that it may carry."""
         self._shown_at: float | None = None
         """When the task app showed the oldest change that is not sent yet (time.monotonic)."""
         self._reported: AppHealth | None = None
@@ -90,7 +96,11 @@ class Session:
         self._said_goodbye = False
 
     async def run(self, build_number: int | None) -> None:
-        """Run until the goodbye is confirmed. Raises StreamEnded if the stream ends otherwise."""
+        """Run until the goodbye is confirmed.
+
+        Raises StreamEnded if the stream ends otherwise, StreamUsedUp if it has carried all that it
+        may carry and all of that is stored.
+        """
         try:
             await self._open(build_number)
             self._source.attach(self)
@@ -212,13 +222,23 @@ class Session:
         if ended is not None:
             raise ended
 
-    async def _read_to_the_end(self) -> StreamEnded | None:
+    async def _read_to_the_end(self) -> StreamEnded | StreamUsedUp | None:
         """Return how the stream ended; None if the goodbye was confirmed."""
         try:
             await self._handle_messages()
         except grpc.aio.AioRpcError as error:
-            return StreamEnded.of(error, was_welcome=True, was_acknowledged=self._acknowledged > 0)
-        except StreamEnded as ended:
+            under_append = self._acknowledged < self._sequence
+            ended = StreamEnded.of(
+                error,
+                was_welcome=True,
+                was_acknowledged=self._acknowledged > 0,
+                under_append=under_append,
+            )
+            if under_append and not ended.is_from_the_server:
+                was_reset = ended.code is not grpc.StatusCode.UNAVAILABLE
+                self._stream_limit.broke(self._carried, was_reset=was_reset)
+            return ended
+        except (StreamEnded, StreamUsedUp) as ended:
             return ended
         except messages.ProtocolError as error:
             return self._ended(grpc.StatusCode.INTERNAL, str(error))
@@ -239,6 +259,8 @@ class Session:
                     raise self._ended(grpc.StatusCode.UNAVAILABLE, "the server is draining", after)
                 case _:
                     pass  # a message of a newer server
+        if self._goes_on_elsewhere:
+            raise StreamUsedUp
         if not self._said_goodbye:
             raise self._ended(grpc.StatusCode.OK, "the server closed the stream")
 
@@ -255,6 +277,8 @@ class Session:
         if not self._acknowledged <= sequence <= self._sequence:
             raise messages.ProtocolError("the server acknowledged an append that was not sent")
         self._acknowledged = sequence
+        if sequence == self._sequence:
+            self._carried.acknowledged()
         self._wake.set()
 
     def _start_sync(self, sync: pb.Sync) -> None:
@@ -288,7 +312,7 @@ class Session:
 
     async def _write_what_is_due(self) -> None:
         try:
-            while not self._said_goodbye:
+            while not (self._said_goodbye or self._goes_on_elsewhere):
                 await self._wake.wait()
                 self._wake.clear()
                 for message in self._due():
@@ -299,11 +323,19 @@ class Session:
 
     def _due(self) -> Iterator[pb.AgentMessage]:
         """Yield what is to be written now. Each message is written before the next is asked for."""
+        if self._acknowledged == self._sequence and self._carried.is_used_up(
+            for_append=self._differ.has_changes
+        ):
+            self._goes_on_elsewhere = True
+            return
         if (health := self._source.health) is not self._reported:
             self._reported = health
             yield _state(health)
         if self._acknowledged == self._sequence:
-            append = self._differ.next_append(self._limit_bytes)
+            append = self._differ.next_append(
+                self._carried.append_bytes(self._limit_bytes),
+                splits_entries=self._carried.is_limited,
+            )
             if append is not None:
                 self._sequence += 1
                 self._sent_tails.note(self._differ.tail_sent)
@@ -325,6 +357,7 @@ class Session:
         return message if isinstance(message, pb.ServerMessage) else None
 
     async def _write(self, message: pb.AgentMessage) -> None:
+        self._carried.count(message.ByteSize(), is_append=message.HasField("append"))
         await self._call.write(message)
 
 
