@@ -15,7 +15,13 @@ from tasklogs_server.limits.admission import Admission, Kind
 from tasklogs_server.middleware.authentication import Authenticate
 from tasklogs_server.middleware.deadlines import until_the_token_expires, within
 from tasklogs_server.middleware.error_table import status_of
-from tasklogs_server.middleware.failures import UNKNOWN_METHOD, Failures, abort
+from tasklogs_server.middleware.failures import (
+    UNKNOWN_METHOD,
+    Failures,
+    abort,
+    release,
+    release_when_over,
+)
 from tasklogs_server.middleware.handlers import (
     Call,
     Context,
@@ -102,7 +108,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # 3. The request. It is not decoded for callers who may not call.
             request: Any
             if streams_requests and streams_responses:
-                request = DecodedStream(requests, deserialize)
+                request = DecodedStream(context, deserialize)
             elif streams_requests:
                 request = bodies.stream(call, context, deserialize)
             else:
@@ -144,8 +150,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 except (Exception, asyncio.CancelledError) as error:
                     status = self._status_of(error, call, name)
                     if status is None:
+                        release_when_over(error)
                         raise
-                # gRPC keeps this frame until the next garbage collection: it holds no request.
+                    release(error)
                 # The status is sent after the messages before it, which nobody may read.
                 responses.began(call, None, 0)
                 await abort(context, status)
