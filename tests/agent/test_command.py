@@ -144,6 +144,7 @@ async def test_a_token_on_the_command_line_is_warned_about(
         ([], 2, "no agent token"),
         (["--token=x", "--token-file=y"], 2, "one of"),
         (["--token=x y"], 2, "characters"),
+        (["--token=" + "x" * 16_385], 2, "more than 16384 bytes"),
         (["--token-file=/nonexistent/token"], 1, "cannot read the token"),
         (["--token=x", "--agentapi-url=localhost"], 2, "not an http URL"),
         (["--token=x", "--server=nowhere"], 2, "not HOST:PORT"),

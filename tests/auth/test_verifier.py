@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasklogs_server.auth import verifier as tokens_checked
 from tasklogs_server.auth.keys import Keys, parse_jwks, shared_secret
 from tasklogs_server.auth.verifier import Expected, FixedKeys, TokenVerifier
 from tasklogs_server.domain.errors import KeysUnavailable, Unauthenticated
@@ -165,7 +166,6 @@ REFUSED: dict[str, Callable[[], str]] = {
     "an agent's token": lambda: f"tla_{'0' * 32}_secret",
     "nothing": lambda: "",
     "two dots": lambda: "..",
-    "a token of many kilobytes": lambda: KEY.sign(claims(more="x" * 10_000)),
     "characters that no token has": lambda: "é\ud800.\0.\U0001f600",
 }
 
@@ -199,6 +199,17 @@ async def test_a_remembered_token_expires() -> None:
     now += timedelta(seconds=60) + LEEWAY
     with pytest.raises(Unauthenticated, match="expired"):
         await checks.user(token)
+
+
+async def test_the_remembered_tokens_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = verifier_of(KEY)
+    tokens = [KEY.sign(claims(f"user{number}", padding="x" * 9000)) for number in range(5)]
+    monkeypatch.setattr(tokens_checked, "_REMEMBERED_BYTES", 3 * len(tokens[0]))
+    for token in [*tokens, tokens[-1]]:
+        await checks.user(token)
+
+    assert list(checks._checked) == tokens[2:]
+    assert checks._checked_bytes == sum(len(token) for token in tokens[2:])
 
 
 async def test_the_tokens_of_a_withdrawn_key_are_refused_also_remembered_ones() -> None:

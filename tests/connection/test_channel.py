@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -69,3 +70,24 @@ async def test_the_streams_of_one_channel_do_not_block_another(make_server: Make
 
             assert page.snapshot
             follow.cancel()
+
+
+async def test_large_metadata_of_a_response_arrives_each_time() -> None:
+    """gRPC's own limits would refuse a part of these calls at random."""
+
+    async def answer(_: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        context.set_trailing_metadata((("x-large", "x" * 20_000),))
+        return b""
+
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    handlers: dict[str, Any] = {"Get": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("a.B", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with open_channel(f"127.0.0.1:{port}") as channel:
+            call: Any = channel.unary_unary("/a.B/Get")
+            for _ in range(100):
+                assert await call(b"") == b""
+    finally:
+        await server.stop(grace=None)

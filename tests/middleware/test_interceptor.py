@@ -147,7 +147,7 @@ async def serving(
         await server.stop(grace=None)
 
 
-async def call(channel: Any, method: str) -> bytes:
+async def call(channel: Any, method: str, timeout: float | None = None) -> bytes:
     """Call a method with one request; return its one response."""
     path = f"/{SERVICE}/{method}"
 
@@ -157,19 +157,19 @@ async def call(channel: Any, method: str) -> bytes:
     answer: Any
     match method:
         case "unary":
-            return bytes(await channel.unary_unary(path)(b"request"))
+            return bytes(await channel.unary_unary(path)(b"request", timeout=timeout))
         case "taking":
-            taking = channel.stream_unary(path)(requests())
+            taking = channel.stream_unary(path)(requests(), timeout=timeout)
             status = StreamStatus(taking)
             try:
                 return bytes(await taking)
             except grpc.aio.AioRpcError as error:
                 raise await status.of(error) from None
         case "generating" | "writing":
-            answer = channel.unary_stream(path)(b"request")
+            answer = channel.unary_stream(path)(b"request", timeout=timeout)
             return b"".join([bytes(one) async for one in answer])
         case _:
-            stream = StreamCall(channel.stream_stream(path)())
+            stream = StreamCall(channel.stream_stream(path)(timeout=timeout))
             await stream.write(b"request")
             await stream.done_writing()
             answers = []

@@ -253,6 +253,14 @@ BREAKS = (
     ),
     Break(
         "I7",
+        "the requests of refused calls are kept until a garbage collection",
+        f"{_SERVER}/middleware/failures.py",
+        "        one.__traceback__ = None\n",
+        "",
+        "tests/middleware/test_memory_of_ended_calls.py::test_a_call_that_has_ended_holds_nothing",
+    ),
+    Break(
+        "I7",
         "a follow that reads slowly is ended for those that wait",
         f"{_SERVER}/middleware/responses.py",
         "            if unread.bytes and among(unread) and not is_spared:",

@@ -30,7 +30,7 @@ the client made it:
 - UNAVAILABLE: there is no connection, or it was lost. A read may be repeated. A write may have been
   made.
 - DEADLINE_EXCEEDED, CANCELLED: the caller's own deadline passed, or the caller left.
-- RESOURCE_EXHAUSTED: a message is larger than the limit of server or client.
+- RESOURCE_EXHAUSTED: a message, or the metadata, is larger than the limit of server or client.
 - UNIMPLEMENTED: the server cannot decompress the request.
 - UNKNOWN, INTERNAL: a peer broke the rules of gRPC or HTTP/2.
 - Any code from `grpc.channelz.v1` and `grpc.reflection`, whose handlers are gRPC's.

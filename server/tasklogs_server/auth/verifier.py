@@ -18,8 +18,9 @@ from tasklogs_server.domain.names import owner_violations
 
 ADMIN_SCOPE = "tasklogs:admin"
 
-_MAX_TOKEN_BYTES = 8192
+# Of the tokens that were checked.
 _REMEMBERED = 4096
+_REMEMBERED_BYTES = 32 * 1024 * 1024
 _RETRY_AFTER = timedelta(seconds=1)
 
 _log = structlog.get_logger(__name__)
@@ -65,6 +66,7 @@ class TokenVerifier:
         self._expected = expected
         self._clock = clock
         self._checked: OrderedDict[str, User] = OrderedDict()
+        self._checked_bytes = 0
         self._checked_with: Keys | None = None
 
     async def user(self, token: str) -> User:
@@ -72,8 +74,6 @@ class TokenVerifier:
         known = self._remembered(token)
         if known is not None:
             return known
-        if len(token) > _MAX_TOKEN_BYTES:
-            raise _invalid("too long")
         kid = _kid(token)
         key = self._find(kid)
         if key is None:
@@ -84,21 +84,31 @@ class TokenVerifier:
                 raise KeysUnavailable(_RETRY_AFTER)
             raise _invalid("unknown key")
         user = self._check(token, key)
-        self._checked[token] = user
-        if len(self._checked) > _REMEMBERED:
-            self._checked.popitem(last=False)
+        self._remember(token, user)
         return user
+
+    def _remember(self, token: str, user: User) -> None:
+        self._forget(token)  # another call may have checked it meanwhile
+        self._checked[token] = user
+        self._checked_bytes += len(token)
+        while len(self._checked) > _REMEMBERED or self._checked_bytes > _REMEMBERED_BYTES:
+            self._forget(next(iter(self._checked)))
+
+    def _forget(self, token: str) -> None:
+        if self._checked.pop(token, None) is not None:
+            self._checked_bytes -= len(token)
 
     def _remembered(self, token: str) -> User | None:
         if self._checked_with is not self._source.keys:
             # A key may have been withdrawn: its tokens are invalid now.
             self._checked.clear()
+            self._checked_bytes = 0
             self._checked_with = self._source.keys
         user = self._checked.get(token)
         if user is None or user.expires_at is None:
             return None
         if user.expires_at <= self._clock():
-            del self._checked[token]
+            self._forget(token)
             raise TokenExpired
         return user
 

@@ -79,6 +79,7 @@ class GroupCommit:
                     self._wake.clear()
                 if batch:
                     await self._commit(batch)
+                del batch  # it must not be held until the next one comes
 
     def _gather(self) -> Sequence[tuple[Writer, Commit]]:
         again, self._again = self._again, []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import assert_never
 
+from tasklogs.connection.limits import MAX_TOKEN_BYTES
 from tasklogs_server.auth.client_certificates import user_of_certificate
 from tasklogs_server.auth.verifier import TokenVerifier
 from tasklogs_server.domain.caller import LOCAL, Agent, Caller, User
@@ -146,7 +147,8 @@ def by_certificate(admins: Collection[str]) -> Users:
 def bearer_of(context: Context) -> str | None:
     """Return the token of `authorization: Bearer ...` (RFC 6750); None where there is none.
 
-    Raises Unauthenticated where there are two: a proxy might have checked the other one.
+    Raises Unauthenticated where there are two, because a proxy might have checked the other one,
+    and for a token that is too long. gRPC itself refuses calls with too much metadata.
     """
     values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
     if not values:
@@ -154,7 +156,10 @@ def bearer_of(context: Context) -> str | None:
     scheme, _, token = str(values[0]).partition(" ")
     if len(values) > 1 or scheme.lower() != "bearer":
         raise Unauthenticated("token invalid")
-    return token.strip() or None
+    token = token.strip()
+    if len(token) > MAX_TOKEN_BYTES:
+        raise Unauthenticated(f"token invalid: it has more than {MAX_TOKEN_BYTES} bytes")
+    return token or None
 
 
 async def _closed(_: Context) -> Caller | None:

@@ -6,6 +6,7 @@ grpc.aio would send an unexpected exception's text to the caller.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -18,7 +19,7 @@ from tasklogs_server.domain import errors
 from tasklogs_server.domain.errors import TaskLogsError
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.middleware.error_table import internal, status_of
-from tasklogs_server.middleware.handlers import Context, MethodHandler
+from tasklogs_server.middleware.handlers import Call, Context, MethodHandler
 from tasklogs_server.middleware.request_ids import current_request_id, metadata_of
 from tasklogs_server.telemetry.calls import current
 from tasklogs_server.telemetry.observer import Observer
@@ -45,6 +46,7 @@ class Failures:
                 self._observer.limited(limit)
             return status_of(error, current_request_id())
         if is_disconnect(error):
+            release(error)
             raise asyncio.CancelledError from error
         _log.error("rpc.failed", method=method, exception=traceback_of(error))
         return internal(current_request_id())
@@ -70,12 +72,48 @@ async def abort(context: Context, status: Status) -> None:
         told = rpc_status.to_status(status)
         trailers = (*told.trailing_metadata, *metadata_of(current()))
         await context.abort(told.code, told.details, trailers)
-    except grpc.aio.AbortError:
+    except grpc.aio.AbortError as error:
+        release_when_over(error)
         raise
     except Exception as error:
         if is_disconnect(error):
             raise asyncio.CancelledError from error
         raise
+
+
+def release(error: BaseException) -> None:
+    """Take the tracebacks from an error that is dealt with, and from those that led to it.
+
+    The frames in a traceback hold what the handler had: the request, and all that was made of it.
+    Where one of them refers to the error, perhaps through a future or a session that keeps it, they
+    hold one another until the next full garbage collection, which may be minutes away. Frames are
+    not cleared, only let go: another task may still run in one.
+    """
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.__traceback__ = None
+        left += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions
+
+
+def release_when_over(error: BaseException) -> None:
+    """`release` an error when the task of the current call has ended.
+
+    gRPC keeps the error of an abort with the call, to which the frames that it passes refer.
+    """
+    call = asyncio.current_task()
+    assert call is not None
+    call.add_done_callback(partial(_released, error))
+
+
+def _released(error: BaseException, _: Call) -> None:
+    release(error)
 
 
 def is_disconnect(error: BaseException | None) -> bool:

@@ -16,7 +16,13 @@ from tasklogs_server.limits.admission import Admission, Kind
 from tasklogs_server.middleware.authentication import Authenticate
 from tasklogs_server.middleware.deadlines import until_the_token_expires, within
 from tasklogs_server.middleware.error_table import status_of
-from tasklogs_server.middleware.failures import UNKNOWN_METHOD, Failures, abort
+from tasklogs_server.middleware.failures import (
+    UNKNOWN_METHOD,
+    Failures,
+    abort,
+    release,
+    release_when_over,
+)
 from tasklogs_server.middleware.handlers import (
     Call,
     Context,
@@ -111,7 +117,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return operations.context(call, context, caller)
             return StreamContext(context)
 
-        async def steps(call: Call, requests: AsyncIterator[bytes], context: Context) -> Any:
+        async def steps(call: Call, context: Context) -> Any:
             # 1. The call is known: a drain waits for it, and ends it. Refused while draining.
             calls.begin(call, kind)
             context.set_trailing_metadata(metadata_of(current()))
@@ -122,7 +128,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if streams_requests and is_operation:
                 request = operations.requests(call, context, caller, deserialize)
             elif streams_requests and streams_responses:
-                request = DecodedStream(requests, deserialize)
+                request = DecodedStream(context, deserialize)
             elif streams_requests:
                 request = bodies.stream(call, context, deserialize)
             else:
@@ -156,17 +162,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             responses.began(call, recipient, len(body))
             return body
 
-        async def handle(requests: AsyncIterator[bytes], context: Context) -> Any:
+        async def handle(_: AsyncIterator[bytes], context: Context) -> Any:
             call = asyncio.current_task()
             assert call is not None
             try:
                 try:
-                    return await steps(call, requests, context)
+                    return await steps(call, context)
                 except (Exception, asyncio.CancelledError) as error:
                     status = self._status_of(error, call, name)
                     if status is None:
+                        release_when_over(error)
                         raise
-                # gRPC keeps this frame until the next garbage collection: it holds no request.
+                    release(error)
                 # The status is sent after the messages before it, which nobody may read.
                 responses.began(call, None, 0)
                 await abort(context, status)

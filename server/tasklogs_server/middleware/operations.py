@@ -53,9 +53,8 @@ class OperationStreams:
                 return
             if raw is grpc.aio.EOF:
                 return
-            if (
-                caller is not None and not is_first
-            ):  # the first one came with the call, which is counted
+            # The first one came with the call, which is counted.
+            if caller is not None and not is_first:
                 self._limits.count_call(caller)
             is_first = False
             try:

@@ -7,7 +7,6 @@ apart costs 6 % of the CPU time of a small read, and a stream pays that only onc
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tasklogs_server.middleware.handlers import Context
@@ -33,16 +32,14 @@ class StreamContext:
     Not sent before: once it has initial metadata, a client does not retry the call on its own.
     """
 
-    __slots__ = ("_context", "write")
-
     def __init__(self, context: Context) -> None:
         self._context = context
-        self.write: Callable[[Any], Awaitable[None]] = self._write_first
 
-    async def _write_first(self, response: Any) -> None:
+    async def write(self, response: Any) -> None:
+        """Send the first response. gRPC's own function, which costs less, sends the others."""
         await self._context.send_initial_metadata(metadata_of(current()))
-        self.write = self._context.write
-        await self.write(response)
+        vars(self)["write"] = self._context.write
+        await self._context.write(response)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)

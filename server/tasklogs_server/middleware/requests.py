@@ -7,7 +7,7 @@ like every other call, and nothing is decoded for callers who may not call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from itertools import islice, takewhile
 from typing import Any
@@ -138,17 +138,24 @@ class BoundedStream:
 
 
 class DecodedStream:
-    """A stream of requests; each is decoded when it is taken. Raises InvalidFields."""
+    """A stream of requests; each is decoded when it is taken. Raises InvalidFields.
 
-    def __init__(self, requests: AsyncIterator[bytes], deserialize: Deserialize) -> None:
-        self._requests = requests
+    It reads from the context: gRPC's own iterator keeps the last message, and itself, until the
+    next garbage collection.
+    """
+
+    def __init__(self, context: Context, deserialize: Deserialize) -> None:
+        self._context = context
         self._deserialize = deserialize
 
     def __aiter__(self) -> DecodedStream:
         return self
 
     async def __anext__(self) -> Any:
-        return _decoded(await anext(self._requests), self._deserialize)
+        raw = await self._context.read()
+        if raw is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return _decoded(raw, self._deserialize)
 
 
 def of_at_most(limit_bytes: int | None, deserialize: Deserialize) -> Deserialize:

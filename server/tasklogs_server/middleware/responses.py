@@ -153,6 +153,7 @@ class Responses:
         self._unread.pop(call, None)
         unread = self._of_calls.pop(call, None)
         if unread is not None:
+            unread.is_late = None  # it belongs to what refers to `unread`
             self.hold(unread, 0)
 
     async def cut_off(self) -> None:

@@ -55,7 +55,9 @@ def _options(connection_lasts: timedelta) -> Options:
         ("grpc.so_reuseport", 0),
         ("grpc.max_allowed_incoming_connections", _CONNECTIONS),
         ("grpc.max_receive_message_length", 4096),
+        # The same: between the two limits gRPC refuses calls at random.
         ("grpc.max_metadata_size", 8192),
+        ("grpc.absolute_max_metadata_size", 8192),
         ("grpc.max_concurrent_streams", 20),
         ("grpc.server_handshake_timeout_ms", 5_000),
         ("grpc.http2.settings_timeout", 5_000),

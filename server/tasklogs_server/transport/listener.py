@@ -8,6 +8,7 @@ from typing import cast
 
 import grpc
 
+from tasklogs.connection.limits import METADATA_OPTIONS
 from tasklogs_server.auth.server_certificate import (
     BadCertificate,
     Certificate,
@@ -69,6 +70,7 @@ def options(settings: ServerSettings, connections: int) -> Options:
     return [
         *_against_half_open_connections(settings, connections),
         ("grpc.max_receive_message_length", settings.message_bytes),
+        *METADATA_OPTIONS,
         ("grpc.max_concurrent_streams", settings.streams_per_connection),
         # Streams that were reset count for as long as gRPC holds something of them.
         ("grpc.http.overload_protection", 1),

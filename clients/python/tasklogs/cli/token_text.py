@@ -9,10 +9,11 @@ from pathlib import Path
 import typer
 
 from tasklogs.cli.failure import CommandFailed
+from tasklogs.connection.limits import MAX_TOKEN_BYTES
 
 STANDARD_INPUT = Path("-")
-# A token is short, but the file may be the wrong one.
-_MAX_CHARACTERS = 16 * 1024
+# The file may be the wrong one. With white space around it, a token may have the full length.
+_MAX_CHARACTERS = MAX_TOKEN_BYTES + 1024
 
 
 def read_token(file: Path) -> str:
@@ -44,10 +45,14 @@ def rereading(file: Path | None) -> Callable[[], str | None] | None:
 
 
 def checked_token(token: str, origin: str) -> str:
-    """Return `token`, which may be empty. Raises BadParameter if a header cannot hold it."""
+    """Return `token`, which may be empty. Raises BadParameter if no server takes it."""
     if not token.isascii() or not token.isprintable() or " " in token:
         raise typer.BadParameter(
             f"{origin} has characters that no token has:"
             " it must be the token alone, on one line, without `Bearer`"
+        )
+    if len(token) > MAX_TOKEN_BYTES:
+        raise typer.BadParameter(
+            f"{origin} has a token of more than {MAX_TOKEN_BYTES} bytes, which servers refuse"
         )
     return token

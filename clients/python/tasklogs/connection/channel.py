@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import grpc.aio
 
+from tasklogs.connection.limits import METADATA_OPTIONS
 from tasklogs.connection.loopback import is_loopback_address
 from tasklogs.connection.tls import Tls
 
@@ -45,6 +46,7 @@ def _options(address: str, keepalive: timedelta, timeout: timedelta) -> list[Opt
     return [
         ("grpc.primary_user_agent", f"tasklogs-python/{importlib.metadata.version('tasklogs')}"),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        *METADATA_OPTIONS,
         # Pings are sent only while a call runs, so an idle channel costs nothing. Without
         # ping_timeout_ms, a dead peer goes unnoticed for a minute despite keepalive_timeout_ms.
         ("grpc.keepalive_time_ms", _ms(keepalive)),
