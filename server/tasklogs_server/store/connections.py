@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from tasklogs_server.concurrency.jitter import spread
+from tasklogs_server.concurrency.stall_free_timeout import stall_free_timeout
 from tasklogs_server.domain.errors import (
     LogCorrupt,
     StoreBusy,
@@ -65,13 +66,13 @@ class Connection(_Connection):
 
 async def connect(dsn: str, **settings: str) -> Connection:
     """Open one connection with the settings of all connections, and `settings`."""
-    return await asyncpg.connect(
-        dsn,
-        connection_class=Connection,
-        timeout=_CONNECT_TIMEOUT_SECONDS,
-        command_timeout=_STATEMENT_TIMEOUT_SECONDS,
-        server_settings=_SESSION_SETTINGS | settings,
-    )
+    async with stall_free_timeout(_CONNECT_TIMEOUT_SECONDS):
+        return await asyncpg.connect(
+            dsn,
+            connection_class=Connection,
+            command_timeout=_STATEMENT_TIMEOUT_SECONDS,
+            server_settings=_SESSION_SETTINGS | settings,
+        )
 
 
 class Connections:
