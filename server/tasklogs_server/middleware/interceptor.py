@@ -29,7 +29,13 @@ from tasklogs_server.middleware.handlers import (
 from tasklogs_server.middleware.methods import Method, Rule, method_of
 from tasklogs_server.middleware.open_calls import OpenCalls
 from tasklogs_server.middleware.request_ids import StreamContext, current_request_id, metadata_of
-from tasklogs_server.middleware.requests import DecodedStream, RequestBodies, of_at_most
+from tasklogs_server.middleware.requests import (
+    DecodedStream,
+    Deserialize,
+    RequestBodies,
+    of_at_most,
+    undecoded,
+)
 from tasklogs_server.middleware.responses import Responses
 from tasklogs_server.telemetry.calls import Call as OneCall
 from tasklogs_server.telemetry.calls import current
@@ -88,7 +94,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # A stream's handler waits while its caller does not read. Health checks are never refused.
         limits_unread = kind in (Kind.READ, Kind.WRITE, Kind.UPLOAD)
         authenticate = self._authentication(method.rule, is_stream=streams_responses)
-        deserialize = of_at_most(method.request_bytes, handler.request_deserializer)
+        deserialize = of_at_most(
+            method.request_bytes,
+            _deserializer(handler, method),
+            most_fields=method.request_fields,
+        )
         serialize = handler.response_serializer
         function = _function(handler, method)
         context_of: Callable[[Context], Any] = StreamContext if streams_responses else _same_context
@@ -180,6 +190,10 @@ def _function(handler: Any, method: Method) -> Handler:
     if handler.response_streaming and method.rule is not Rule.AGENT:  # agents' tokens do not expire
         function = until_the_token_expires(function)
     return function
+
+
+def _deserializer(handler: Any, method: Method) -> Deserialize:
+    return undecoded if method.is_decoded_by_handler else handler.request_deserializer
 
 
 def _same_context(context: Context) -> Context:

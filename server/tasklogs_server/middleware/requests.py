@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from tasklogs_server.concurrency.stall_free_clock import StallFreeClock
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, RequestTooSlow
 from tasklogs_server.middleware.handlers import Call, Context
+from tasklogs_server.wire.fields import has_more_fields
 
 Deserialize = Callable[[bytes], Any]
 
@@ -134,14 +135,22 @@ class DecodedStream:
         return _decoded(await anext(self._requests), self._deserialize)
 
 
-def of_at_most(limit_bytes: int | None, deserialize: Deserialize) -> Deserialize:
-    """Return what decodes requests of at most `limit_bytes`. It raises InvalidFields for others."""
-    if limit_bytes is None:
+def of_at_most(
+    limit_bytes: int | None, deserialize: Deserialize, *, most_fields: int | None = None
+) -> Deserialize:
+    """Return what decodes requests of at most `limit_bytes`, with at most `most_fields` fields.
+
+    It raises InvalidFields for others, and does not decode them. None: no limit.
+    """
+    if limit_bytes is None and most_fields is None:
         return deserialize
 
     def deserialize_within(raw: bytes) -> Any:
-        if len(raw) > limit_bytes:
+        if limit_bytes is not None and len(raw) > limit_bytes:
             what = f"must have at most {limit_bytes} bytes"
+            raise InvalidFields([FieldViolation("request", what)])
+        if most_fields is not None and has_more_fields(raw, most_fields):
+            what = f"must have at most {most_fields} fields"
             raise InvalidFields([FieldViolation("request", what)])
         return deserialize(raw)
 
@@ -152,6 +161,15 @@ def _decoded(raw: bytes, deserialize: Deserialize) -> Any:
     try:
         return deserialize(raw)
     except DecodeError:
-        # It is malformed, nested too deep, or has text that is not UTF-8.
-        what = "cannot be decoded as a message of its type"
-        raise InvalidFields([FieldViolation("request", what)]) from None
+        raise undecodable() from None
+
+
+def undecodable() -> InvalidFields:
+    """Return the error of a request that is malformed, nested too deep, or not in UTF-8."""
+    what = "cannot be decoded as a message of its type"
+    return InvalidFields([FieldViolation("request", what)])
+
+
+def undecoded(encoded: bytes) -> bytes:
+    """Return a request as it is: its handler decodes it (`Method.is_decoded_by_handler`)."""
+    return encoded
