@@ -235,7 +235,7 @@ class ServerSettings(BaseSettings):
     writes: int = Field(
         256,
         ge=1,
-        description="Maximum concurrent calls that change a task or upload a conversation.",
+        description="Maximum concurrent calls that change a task.",
     )
     follows: int = Field(5000, ge=1, description="Maximum concurrent follows.")
     agents: int = Field(5000, ge=1, description="Maximum concurrent agent streams.")
@@ -243,7 +243,20 @@ class ServerSettings(BaseSettings):
         4,
         ge=1,
         description="Maximum concurrent uploads in parts. Each may hold a conversation of 64 MiB"
-        " in memory.",
+        " in memory. If all are in use, a new upload takes the place of one that sends less than"
+        " 64 KiB per second.",
+    )
+    uploads_at_work: int = Field(
+        2,
+        ge=1,
+        description="Maximum uploads that the server decodes and stores at the same time. Further"
+        " uploads wait for their turn, at most 20 s.",
+    )
+    queued_upload_bytes: int = Field(
+        64 * _MIB,
+        ge=4 * _MIB,
+        description="Maximum bytes of uploads in one message that wait for their turn or have it."
+        " The server refuses further uploads.",
     )
     calls_per_second: float = Field(
         200.0,

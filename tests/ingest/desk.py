@@ -34,6 +34,8 @@ from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.limits.tail_budget import TailBudget
+from tasklogs_server.limits.upload_places import UploadPlaces
+from tasklogs_server.limits.upload_queue import UploadQueue
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
@@ -135,6 +137,10 @@ class Desk:
             store=store.sessions,
             sessions=sessions,
             large_commits=LargeCommits(store.writes, bus),
+            queue=UploadQueue(
+                at_work=2, queued_bytes=64 * 1024 * 1024, max_wait=timedelta(seconds=20)
+            ),
+            places=UploadPlaces(4),
         )
         running = asyncio.create_task(group_commit.run())
         try:

@@ -19,9 +19,10 @@ from tasklogs_server.domain.errors import (
     Unauthenticated,
 )
 from tasklogs_server.domain.names import TaskId
+from tasklogs_server.ingest.upload import Stored
 from tasklogs_server.store.log_reads import PageQuery
 from tests.ingest.desk import Desk, entry
-from tests.store.logs import Connection, decoded, waits_for_a_lock
+from tests.store.logs import Connection, decoded, new_task, waits_for_a_lock
 from tests.support.fixtures.conditions import until
 
 A, B, C = entry(0, "a", seconds=10), entry(1, "b", seconds=20), entry(2, "c", seconds=30)
@@ -177,3 +178,32 @@ async def test_an_upload_to_a_deleted_task_is_not_found(desk: Desk, task: UUID) 
     await desk.store.tasks.delete(task)
     with pytest.raises(TaskNotFound):
         await desk.uploads.upload(task, [A])
+
+
+async def test_an_upload_that_waited_for_its_turn_is_of_the_time_at_which_it_was_received(
+    desk: Desk, task: UUID
+) -> None:
+    others = [await new_task(desk.store, f"other-{index}") for index in range(2)]
+    received_at = desk.clock.now
+
+    async def upload() -> Stored:
+        async with desk.uploads.turn(task, 10) as at:
+            return await desk.uploads.upload(task, [A], received_at=at)
+
+    async with desk.uploads.turn(others[0], 10), desk.uploads.turn(others[1], 10):
+        uploading = asyncio.create_task(upload())
+        await asyncio.sleep(0)
+        desk.clock.advance(5)
+    assert (await uploading).snapshot_at == received_at
+
+
+async def test_a_task_has_one_upload_at_a_time(desk: Desk, task: UUID) -> None:
+    async with desk.uploads.turn(task, 10):
+        with pytest.raises(LimitExceeded, match="another upload is under way"):
+            async with desk.uploads.turn(task, 10):
+                pass
+        with pytest.raises(LimitExceeded), desk.uploads.in_parts(task):
+            pass
+    with desk.uploads.in_parts(task), pytest.raises(LimitExceeded):
+        async with desk.uploads.turn(task, 10):
+            pass

@@ -23,7 +23,7 @@ from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.transport.registration import register
 from tests.support.fixtures.authenticated import ADMIN, guarded
 from tests.support.fixtures.refusals import refused
-from tests.support.fixtures.server import MakeServer
+from tests.support.fixtures.server import MakeServer, Server
 
 
 class Recorded:
@@ -120,3 +120,23 @@ async def test_rows_are_found_by_the_whole_name_and_all_other_names_are_closed(
 def test_only_methods_outside_the_api_are_free_of_the_limits_on_calls() -> None:
     free = {name for name, row in METHODS.items() if row.kind is Kind.OPERATIONS}
     assert free == {name for name in METHODS if not name.startswith("/tasklogs.")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in METHODS
+        if name.startswith(("/tasklogs.v1.TaskLogs/", "/tasklogs.v1.Tasks/"))
+    ],
+)
+async def test_no_request_of_a_user_takes_long_to_decode(server: Server, name: str) -> None:
+    """A request of 4 MiB takes up to three seconds, and nothing else happens meanwhile."""
+    raw: Any = server.channel
+    limit = METHODS[name].request_bytes
+    assert limit is not None
+    kind = raw.unary_stream if name.endswith("/FollowTaskLogs") else raw.unary_unary
+    call = kind(name)(b"\x0a" * (limit + 1))  # no message: it would not be decoded in any case
+    refusal = await refused(call.read() if name.endswith("/FollowTaskLogs") else call)
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"request: must have at most {limit} bytes" in refusal.message

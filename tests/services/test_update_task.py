@@ -165,3 +165,13 @@ async def test_a_request_with_more_than_a_mebibyte_is_not_decoded(server: Server
         assert refusal.reason == "INVALID_FIELDS"
         assert refusal.fields == ["request"]
         assert "must have at most 1048576 bytes" in refusal.message
+
+
+async def test_a_request_with_more_than_a_thousand_labels_is_not_decoded(server: Server) -> None:
+    many = {f"label-{number}": "" for number in range(2000)}
+    updating = server.tasks.UpdateTask(pb.UpdateTaskRequest(task=TASK, labels=many))
+    creating = server.tasks.CreateTask(pb.CreateTaskRequest(name="demo", labels=many))
+    for refusal in (await refused(updating), await refused(creating)):
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert refusal.fields == ["request"]
+        assert "must have at most 1000 fields" in refusal.message

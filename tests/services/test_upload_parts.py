@@ -18,6 +18,7 @@ from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.domain import upload_limits
 from tasklogs_server.ingest import upload as ingest_upload
+from tasklogs_server.limits import upload_places
 from tests.services.test_upload_entries import entry
 from tests.services.test_uploads import stored
 from tests.support.fixtures.agent_stream import ScriptedAgent
@@ -344,6 +345,24 @@ async def test_more_uploads_than_the_server_takes_are_refused(make_server: MakeS
         await sender.send(part(last=True))
         await sender.response()
         await upload(server, other, part(last=True))
+
+
+async def test_a_slow_sender_makes_room_for_another_one(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_places, "_GRACE_SECONDS", 0.0)
+    async with make_server(uploads=2) as server:
+        tokens = [(await server.create_task(name)).agent_token for name in ("demo", "b", "c")]
+        slow = [await under_way(server, token) for token in tokens[:2]]
+
+        await upload(server, tokens[2], part(entry(0), last=True))
+
+        ended = await refused(slow[0].response_before_the_end())
+        assert (ended.code, ended.reason) == (CODE.RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS")
+        assert ended.retry_seconds is not None
+        assert await stored(server) == ([], 0)
+        await slow[1].send(part(last=True))
+        await slow[1].response()
 
 
 async def test_an_open_stream_refuses_an_upload_that_begins_and_one_that_ends(

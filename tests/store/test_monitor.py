@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from tasklogs_server.concurrency import stall_free_timeout
 from tasklogs_server.domain.errors import StoreBusy, StoreUnavailable
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connections
@@ -232,6 +233,35 @@ async def test_a_postgres_that_refuses_the_heartbeat_is_reported_and_still_read(
 
     refusing = False
     await until(lambda: watched.reported == [True, False, True])
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+async def test_a_postgres_that_answers_is_not_away_while_this_process_is_busy(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, is_connected: bool
+) -> None:
+    """Each turn of the loop takes longer than Postgres may take to answer."""
+    monkeypatch.setattr("tasklogs_server.store.monitor._ANSWER_SECONDS", 0.25)
+    monkeypatch.setattr(stall_free_timeout, "_LOOK_SECONDS", 0.005)
+    watched = Watched(postgres_server.dsn())
+    async with watched.running():
+        looks = 0
+
+        async def beat(_: object) -> None:
+            nonlocal looks
+            looks += 1
+
+        watched.beat = beat
+        if not is_connected:
+            watched._watch._hang_up()
+        watched._watch._beat_at = None
+        watched.circuit_breaker.suspect()
+        for _ in range(40):
+            time.sleep(0.3)  # noqa: ASYNC251 - the stall
+            await asyncio.sleep(0)
+            if looks:
+                break
+        await until(lambda: looks > 0)
+        assert watched.reported == [True]
 
 
 async def test_a_caller_that_gets_no_connection_in_time_fails_with_store_busy(

@@ -95,6 +95,8 @@ def service_of(
             store=store.sessions,
             sessions=sessions,
             large_commits=LargeCommits(store.writes, bus, observer=observer),
+            queue=limits.uploads,
+            places=limits.upload_places,
         ),
         reader=LogReader(
             store.reads,

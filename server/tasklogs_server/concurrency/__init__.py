@@ -1,4 +1,4 @@
-"""Tools for coroutines: singleflight, background tasks, a clock without stalls, retries, slices.
+"""Tools for coroutines: singleflight, background tasks, time limits, retries, shares of the loop.
 
 Nothing here knows tasks, logs, gRPC or SQL.
 """

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SLICE_BYTES = 1024 * 1024
-SLICE_ITEMS = 500
+SLICE_ITEMS = 200
 
 
 def slices(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:

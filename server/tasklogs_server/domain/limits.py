@@ -25,7 +25,10 @@ class Limit(StrEnum):
     FOLLOWS = "follows"
     AGENTS = "agents"
     UPLOADS = "uploads"
-    """Uploads in parts: too many at the same time, of all tasks or of one."""
+    """Uploads in parts: too many at the same time. Uploads: more than one of a task."""
+    UPLOADS_AT_WORK = "uploads_at_work"
+    """An upload has waited too long for its turn to be decoded and stored."""
+    QUEUED_UPLOAD_BYTES = "queued_upload_bytes"
     HANDSHAKES = "handshakes"
     STORE_WAIT = "store_wait"
 

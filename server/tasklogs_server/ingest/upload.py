@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from tasklogs.log import digest
@@ -15,6 +16,7 @@ from tasklogs.log.continuation import Verdict, compare
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import truncate
 from tasklogs_server.concurrency.jitter import spread
+from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.concurrency.slices import slices
 from tasklogs_server.domain.errors import LimitExceeded, SessionOpen, StoreUnavailable
 from tasklogs_server.domain.limits import Limit
@@ -24,12 +26,15 @@ from tasklogs_server.ingest.large_commits import LargeCommits
 from tasklogs_server.ingest.messages import cost_bytes
 from tasklogs_server.ingest.session import SessionResources, position_of
 from tasklogs_server.ingest.sessions import Sessions
+from tasklogs_server.limits.upload_places import Place, UploadPlaces
+from tasklogs_server.limits.upload_queue import UploadQueue
 from tasklogs_server.store.records import Commit, LogHead
 from tasklogs_server.store.sessions import Opening, SessionStore
 
 _RETRY_AFTER = timedelta(seconds=1)
 # An upload that costs more is not written by the group commit: all agents would wait for it.
 _LARGE_BYTES = 4 * 1024 * 1024
+_LARGE_ENTRIES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,58 +55,99 @@ class Uploads:
         store: SessionStore,
         sessions: Sessions,
         large_commits: LargeCommits,
+        queue: UploadQueue,
+        places: UploadPlaces,
     ) -> None:
         self._resources = resources
         self._store = store
         self._sessions = sessions
         self._large_commits = large_commits
-        self._in_parts: set[UUID] = set()
-        """The tasks of which an upload in parts is under way."""
+        self._queue = queue
+        self._places = places
+        self.share = LoopShare()
+        """What is done with whole conversations, is done in pieces under this share."""
+        self._under_way: set[UUID] = set()
+        """The tasks of which an upload is under way."""
+
+    @asynccontextmanager
+    async def turn(self, task_id: UUID, size_bytes: int) -> AsyncIterator[datetime]:
+        """Wait for the turn of an upload whose request has `size_bytes`, and hold it.
+
+        Yields when the request was received: a later time would not be true of its conversation.
+        Raises SessionOpen, and LimitExceeded while another upload of the task is under way, if too
+        many bytes wait, or if the turn does not come in time.
+        """
+        received_at = self._resources.clock()
+        with self._only_one(task_id):
+            async with self._queue.turn(size_bytes):
+                yield received_at
 
     @contextmanager
     def in_parts(self, task_id: UUID) -> Iterator[PartialUpload]:
         """Lend what collects a conversation that comes in parts.
 
-        Raises SessionOpen, and LimitExceeded while another one of the task is under way.
+        Raises SessionOpen, and LimitExceeded while another upload of the task is under way, or if
+        there is no place for it.
         """
+        with self._only_one(task_id), self._places.place() as place:
+            yield PartialUpload(place)
+
+    @contextmanager
+    def _only_one(self, task_id: UUID) -> Iterator[None]:
         if self._sessions.find(task_id) is not None:
             raise SessionOpen
-        if task_id in self._in_parts:
+        if task_id in self._under_way:
             what = "another upload is under way"
             raise LimitExceeded(Limit.UPLOADS, "task", what, spread(0.5, 2.0))
-        self._in_parts.add(task_id)
+        self._under_way.add(task_id)
         try:
-            yield PartialUpload()
+            yield
         finally:
-            self._in_parts.discard(task_id)
+            self._under_way.discard(task_id)
+
+    async def upload_parts(
+        self,
+        task_id: UUID,
+        parts: PartialUpload,
+        *,
+        still_opens: Callable[[], Awaitable[None]] | None = None,
+    ) -> Stored:
+        """Store a conversation of which all parts have arrived; see `upload`."""
+        parts.place.complete()
+        received_at = self._resources.clock()
+        async with self._queue.turn(0):
+            return await self.upload(
+                task_id, parts.entries, received_at=received_at, still_opens=still_opens
+            )
 
     async def upload(
         self,
         task_id: UUID,
         entries: Sequence[Entry],
         *,
+        received_at: datetime | None = None,
         still_opens: Callable[[], Awaitable[None]] | None = None,
     ) -> Stored:
-        """Store `entries`, the task app's whole list.
+        """Store `entries`, the task app's whole list, received at this time; None: now.
 
         `still_opens` raises if the agent's token was rotated after it was checked. A later rotation
         raises the fence. Raises SessionOpen while an agent stream is open, LimitExceeded if the
         task opened too many epochs, LogFull, and SessionSuperseded if another upload, a stream or a
         rotation raised the fence meanwhile.
         """
-        received_at = self._resources.clock()
+        received_at = received_at or self._resources.clock()
         if self._sessions.find(task_id) is not None:
             raise SessionOpen
         opening = await self._store.open_upload(task_id)
         if still_opens is not None:
             await still_opens()
-        entries = [_truncated(one) for one in entries]
+        entries = await self._truncated(entries)
         append = await self._difference(task_id, opening, entries)
         if append is None:
             return Stored(opening.head.snapshot_at or received_at, opening.head.revision)
         await self._evict_for(task_id, opening.head, append)
         size_bytes = cost_bytes(append)
-        if size_bytes > _LARGE_BYTES:
+        if size_bytes > _LARGE_BYTES or len(append.entries) > _LARGE_ENTRIES:
             return await self._store_large(task_id, opening, append, received_at)
         budget = self._resources.budget
         await budget.acquire(size_bytes)
@@ -128,7 +174,7 @@ class Uploads:
             return None
         stored = position_of(opening.head, opening.tail_content)
         # The task app may have restarted since the last upload.
-        sealed = await _digest_of(entries[: stored.sealed])
+        sealed = await self._digest_of(entries[: stored.sealed])
         match compare(entries, stored, restarted=True, seal_all=lambda _: sealed):
             case Verdict.CONTINUES:
                 return Append(1, entries=entries[stored.sealed :])
@@ -164,14 +210,28 @@ class Uploads:
             and last.time <= tail.time
             and last.dropped_bytes == tail.dropped_bytes
             and content.startswith(last.content)
-            and await _digest_of(entries[:-1]) == head.digest
+            and await self._digest_of(entries[:-1]) == head.digest
         )
+
+    async def _digest_of(self, entries: Sequence[Entry]) -> bytes:
+        """Return the digest of an epoch whose sealed entries are `entries`."""
+        value = digest.EMPTY
+        for part in slices(entries, lambda entry: len(entry.content)):
+            value = await self.share.run(partial(_sealed, value, part))
+        return value
+
+    async def _truncated(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        truncated: list[Entry] = []
+        async for part in self.share.take(map(_truncated, entries), _LARGE_ENTRIES):
+            truncated += part
+        return truncated
 
 
 class PartialUpload:
     """A conversation of which not all parts have arrived."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.entries: list[Entry] = []
         self._content_bytes = 0
 
@@ -216,13 +276,9 @@ def _commits_of(
         yield commit
 
 
-async def _digest_of(entries: Sequence[Entry]) -> bytes:
-    """Return the digest of an epoch whose sealed entries are `entries`."""
-    value = digest.EMPTY
-    for part in slices(entries, lambda entry: len(entry.content)):
-        for entry in part:
-            value = digest.seal(value, entry)
-        await asyncio.sleep(0)
+def _sealed(value: bytes, entries: Sequence[Entry]) -> bytes:
+    for entry in entries:
+        value = digest.seal(value, entry)
     return value
 
 

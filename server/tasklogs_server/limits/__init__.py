@@ -1,4 +1,4 @@
-"""How much the server accepts: calls at a time, rates per caller, handshakes, bytes of ingest.
+"""How much the server accepts: calls at a time, rates per caller, handshakes, ingest, uploads.
 
 No gRPC and no SQL. Each limit raises a domain error.
 """

@@ -28,7 +28,7 @@ class Kind(enum.Enum):
     FOLLOW = "follows"
     AGENT = "agent streams"
     UPLOAD = "uploads"
-    """Conversations that come in several messages: each is held until it is complete."""
+    """Whole conversations: they have turns and places of their own (`UploadQueue`)."""
     OPERATIONS = "operations"
     """Health, reflection, channelz: never refused here."""
 
@@ -38,7 +38,6 @@ _LIMITS = {
     Kind.WRITE: Limit.WRITES,
     Kind.FOLLOW: Limit.FOLLOWS,
     Kind.AGENT: Limit.AGENTS,
-    Kind.UPLOAD: Limit.UPLOADS,
 }
 
 
@@ -55,8 +54,6 @@ class Capacity:
     writes: int = 256
     follows: int = 5000
     agents: int = 5000
-    uploads: int = 4
-    """Each may hold a whole conversation."""
 
 
 class Admission:
@@ -69,7 +66,7 @@ class Admission:
             Kind.WRITE: self._capacity.writes,
             Kind.FOLLOW: self._capacity.follows,
             Kind.AGENT: self._capacity.agents,
-            Kind.UPLOAD: self._capacity.uploads,
+            Kind.UPLOAD: float("inf"),
             Kind.OPERATIONS: float("inf"),
         }
         self._handled = dict.fromkeys(Kind, 0)

@@ -106,7 +106,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # A stream's handler waits while its caller does not read. Health checks are never refused.
         limits_unread = kind in (Kind.READ, Kind.WRITE, Kind.UPLOAD)
         authenticate = self._authentication(method.rule, is_stream=streams_responses)
-        deserialize = of_at_most(method.request_bytes, _deserializer(handler, method))
+        deserialize = of_at_most(
+            method.request_bytes,
+            _deserializer(handler, method),
+            most_fields=method.request_fields,
+        )
         serialize = handler.response_serializer
         function = _function(handler, method)
 

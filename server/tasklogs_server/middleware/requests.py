@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from tasklogs_server.concurrency.stall_free_clock import StallFreeClock
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, RequestTooSlow
 from tasklogs_server.middleware.handlers import Call, Context
+from tasklogs_server.wire.fields import has_more_fields
 
 Deserialize = Callable[[bytes], Any]
 
@@ -158,14 +159,22 @@ class DecodedStream:
         return _decoded(raw, self._deserialize)
 
 
-def of_at_most(limit_bytes: int | None, deserialize: Deserialize) -> Deserialize:
-    """Return what decodes requests of at most `limit_bytes`. It raises InvalidFields for others."""
-    if limit_bytes is None:
+def of_at_most(
+    limit_bytes: int | None, deserialize: Deserialize, *, most_fields: int | None = None
+) -> Deserialize:
+    """Return what decodes requests of at most `limit_bytes`, with at most `most_fields` fields.
+
+    It raises InvalidFields for others, and does not decode them. None: no limit.
+    """
+    if limit_bytes is None and most_fields is None:
         return deserialize
 
     def deserialize_within(raw: bytes) -> Any:
-        if len(raw) > limit_bytes:
+        if limit_bytes is not None and len(raw) > limit_bytes:
             what = f"must have at most {limit_bytes} bytes"
+            raise InvalidFields([FieldViolation("request", what)])
+        if most_fields is not None and has_more_fields(raw, most_fields):
+            what = f"must have at most {most_fields} fields"
             raise InvalidFields([FieldViolation("request", what)])
         return deserialize(raw)
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import assert_never
 
-from google.protobuf.struct_pb2 import Value
-
 from tasklogs.features import AGENT_STREAM
-from tasklogs.log import rfc3339
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.delta import Delta
-from tasklogs.log.entry import MAX_NAME_BYTES, NO_NAMES, Entry, EntryType, Names, Time
-from tasklogs.log.text import to_utf8
-from tasklogs.log.truncation import MAX_CONTENT_BYTES
+from tasklogs.log.entry import MAX_NAME_BYTES, NO_NAMES, Entry, EntryType, Names
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.concurrency.loop_share import LoopShare
@@ -32,15 +26,12 @@ from tasklogs_server.wire.enums import AGENT_LIFECYCLE, APP_HEALTH
 from tasklogs_server.wire.times import duration, time_of, timestamp_of
 
 _HELLO_CHARACTERS = 100
-_ROLES = {"user": EntryType.INPUT, "agent": EntryType.OUTPUT}
-_MAX_ID = 2**31 - 1
-_TIME_CHARACTERS = 64
 # A message of 4 MiB can hold two million empty entries, with three violations each. To handle them
 # would take 2 GB and half a minute, in which no other call is served. No agent sends so many.
 MAX_ENTRIES = 50_000
 # They take a millisecond.
 _AT_ONCE = 150
-_MAX_VIOLATIONS = 20
+MAX_VIOLATIONS = 20
 
 
 def hello(message: pb.AgentMessage) -> messages.Hello:
@@ -102,8 +93,8 @@ class _DecodedAppend:
     def add(self, first: int, end: int) -> None:
         """Decode these entries. Raises Unsupported, and InvalidFields after many bad fields."""
         for entry in self._message.entries[first:end]:
-            self._entries.append(_entry(entry, "append.entries", self._violations))
-            if len(self._violations) >= _MAX_VIOLATIONS:
+            self._entries.append(entry_of(entry, "append.entries", self._violations))
+            if len(self._violations) >= MAX_VIOLATIONS:
                 raise InvalidFields(self._violations)
 
     def whole(self) -> Append:
@@ -199,76 +190,7 @@ def event(message: messages.ServerEvent) -> pb.ServerMessage:
             assert_never(message)
 
 
-def snapshot_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
-    """Decode an uploaded conversation.
-
-    Raises InvalidFields, which names the first fields, LimitExceeded and Unsupported.
-    """
-    match request.format:
-        case pb.SNAPSHOT_FORMAT_AGENTAPI:
-            if request.entries:
-                wrong = FieldViolation("entries", "not with SNAPSHOT_FORMAT_AGENTAPI")
-                raise InvalidFields([wrong])
-            return _agentapi_entries(request)
-        case pb.SNAPSHOT_FORMAT_ENTRIES:
-            if request.HasField("data"):
-                raise InvalidFields([FieldViolation("data", "not with SNAPSHOT_FORMAT_ENTRIES")])
-            if len(request.entries) > MAX_ENTRIES:
-                most = f"at most {MAX_ENTRIES} entries"
-                raise LimitExceeded(Limit.APPEND_ENTRIES, "upload", most, None)
-            return uploaded_entries(request.entries)
-        case _:
-            wanted = "must be SNAPSHOT_FORMAT_AGENTAPI or SNAPSHOT_FORMAT_ENTRIES"
-            raise InvalidFields([FieldViolation("format", wanted)])
-
-
-def uploaded_entries(
-    messages: Sequence[types.TaskLogEntry], *, first_index: int = 0, after_id: int = -1
-) -> list[Entry]:
-    """Decode entries of an uploaded conversation. Those before them have ids up to `after_id`.
-
-    Raises InvalidFields, which names the first fields, and Unsupported. Raises LimitExceeded for an
-    entry that is too long: its sender must drop the front.
-    """
-    violations: list[FieldViolation] = []
-    entries: list[Entry] = []
-    for index, message in enumerate(messages, start=first_index):
-        entry = _entry(message, f"entries[{index}]", violations)
-        if message.HasField("id") and 0 <= entry.id <= after_id:
-            violations.append(FieldViolation(f"entries[{index}].id", "ids must grow"))
-        if len(violations) >= _MAX_VIOLATIONS:
-            break
-        if len(entry.content) > MAX_CONTENT_BYTES:
-            subject, most = f"entry {entry.id}", f"at most {MAX_CONTENT_BYTES} bytes"
-            raise LimitExceeded(Limit.ENTRY_BYTES, subject, most, None)
-        after_id = entry.id
-        entries.append(entry)
-    if violations:
-        raise InvalidFields(violations)
-    return entries
-
-
-def _agentapi_entries(request: pb.UploadLogSnapshotRequest) -> list[Entry]:
-    listed = request.data.fields.get("messages")
-    if listed is None or listed.WhichOneof("kind") != "list_value":
-        raise InvalidFields([FieldViolation("data.messages", "must be a list of messages")])
-    violations: list[FieldViolation] = []
-    entries: list[Entry] = []
-    for index, item in enumerate(listed.list_value.values):
-        if len(violations) >= _MAX_VIOLATIONS:
-            break
-        entry = _message(item, f"data.messages[{index}]", violations)
-        if entry is None:
-            continue
-        if entries and entry.id <= entries[-1].id:
-            violations.append(FieldViolation(f"data.messages[{index}].id", "ids must grow"))
-        entries.append(entry)
-    if violations:
-        raise InvalidFields(violations)
-    return entries
-
-
-def _entry(message: types.TaskLogEntry, field: str, violations: list[FieldViolation]) -> Entry:
+def entry_of(message: types.TaskLogEntry, field: str, violations: list[FieldViolation]) -> Entry:
     """Decode an entry. `field` is the path of its list.
 
     Raises Unsupported for a type that this server does not know.
@@ -309,50 +231,3 @@ def _type(number: int, field: str, violations: list[FieldViolation]) -> EntryTyp
         return EntryType(number)
     except ValueError:
         raise Unsupported(f"entries of type {number}") from None
-
-
-def _message(item: Value, field: str, violations: list[FieldViolation]) -> Entry | None:
-    if item.WhichOneof("kind") != "struct_value":
-        violations.append(FieldViolation(field, "must be a message"))
-        return None
-    fields = item.struct_value.fields
-    id_ = _id(fields.get("id"))
-    if id_ is None:
-        wanted = f"must be a whole number from 0 to {_MAX_ID}"
-        violations.append(FieldViolation(f"{field}.id", wanted))
-    content = _text(fields.get("content"))
-    if content is None:
-        violations.append(FieldViolation(f"{field}.content", "must be a string"))
-    type_ = _ROLES.get(_text(fields.get("role")) or "")
-    if type_ is None:
-        violations.append(FieldViolation(f"{field}.role", "must be user or agent"))
-    time = _time(_text(fields.get("time")))
-    if time is None:
-        violations.append(FieldViolation(f"{field}.time", "must be a time as in RFC 3339"))
-    if id_ is None or content is None or type_ is None or time is None:
-        return None
-    return Entry(id_, type_, time, to_utf8(content))
-
-
-def _id(value: Value | None) -> int | None:
-    if value is None or value.WhichOneof("kind") != "number_value":
-        return None
-    number = value.number_value
-    # NaN fails every comparison, and infinities are out of range.
-    return int(number) if 0 <= number <= _MAX_ID and number.is_integer() else None
-
-
-def _text(value: Value | None) -> str | None:
-    if value is None or value.WhichOneof("kind") != "string_value":
-        return None
-    return value.string_value
-
-
-def _time(text: str | None) -> Time | None:
-    # The parser caches what it has parsed, so long texts must not get there.
-    if text is None or len(text) > _TIME_CHARACTERS:
-        return None
-    try:
-        return rfc3339.parse(text)
-    except (ValueError, OverflowError):
-        return None

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
 import structlog
 
 from tasklogs.v1 import task_agents_pb2 as pb
-from tasklogs.v1.types_pb2 import TaskLogEntry
-from tasklogs_server.concurrency.slices import SLICE_ITEMS
 from tasklogs_server.domain.caller import Agent
 from tasklogs_server.domain.errors import (
     FieldViolation,
@@ -27,7 +26,7 @@ from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.ingest.upload import PartialUpload, Uploads
 from tasklogs_server.limits.greetings import Greeting, Greetings
 from tasklogs_server.services import agent_codec as codec
-from tasklogs_server.services import agent_messages
+from tasklogs_server.services import agent_messages, upload_codec
 from tasklogs_server.tasks.agent_tokens import AgentTokens
 from tasklogs_server.wire.times import timestamp
 
@@ -71,14 +70,16 @@ class TaskAgentsService:
                     await receiving
 
     async def upload_log_snapshot(
-        self, request: pb.UploadLogSnapshotRequest, _: Context, agent: Agent
+        self, encoded: bytes, _: Context, agent: Agent
     ) -> pb.UploadLogSnapshotResponse:
-        """Store a whole conversation."""
-        stored = await self._uploads.upload(
-            agent.task_id,
-            codec.snapshot_entries(request),
-            still_opens=lambda: self._tokens.still_opens(agent),
-        )
+        """Store a whole conversation, an encoded UploadLogSnapshotRequest."""
+        async with self._uploads.turn(agent.task_id, len(encoded)) as received_at:
+            stored = await self._uploads.upload(
+                agent.task_id,
+                await upload_codec.snapshot_entries(encoded, self._uploads.share),
+                received_at=received_at,
+                still_opens=lambda: self._tokens.still_opens(agent),
+            )
         return pb.UploadLogSnapshotResponse(
             snapshot_at=timestamp(stored.snapshot_at), revision=stored.revision
         )
@@ -101,21 +102,62 @@ class TaskAgentsService:
 
     async def upload_log_snapshot_in_parts(
         self,
-        messages: AsyncIterator[pb.UploadLogSnapshotInPartsRequest],
+        messages: AsyncIterator[bytes],
         _: Context,
         agent: Agent,
     ) -> pb.UploadLogSnapshotInPartsResponse:
-        """Store a whole conversation that comes in several messages."""
+        """Store a whole conversation, of encoded UploadLogSnapshotInPartsRequests."""
         with self._uploads.in_parts(agent.task_id) as upload:
-            await _collect(messages, upload)
-            stored = await self._uploads.upload(
+            await self._collect(messages, upload)
+            stored = await self._uploads.upload_parts(
                 agent.task_id,
-                upload.entries,
+                upload,
                 still_opens=lambda: self._tokens.still_opens(agent),
             )
         return pb.UploadLogSnapshotInPartsResponse(
             snapshot_at=timestamp(stored.snapshot_at), revision=stored.revision
         )
+
+    async def _collect(self, messages: AsyncIterator[bytes], upload: PartialUpload) -> None:
+        """Add what all messages have. Raises InvalidFields, LimitExceeded, Unsupported.
+
+        A stream that breaks ends like one that its caller has closed, so the last message says that
+        it is the last.
+        """
+
+        async def arrive() -> bytes | None:
+            return await anext(messages, None)
+
+        number, is_complete = 0, False
+        while (encoded := await upload.place.next_part(arrive)) is not None:
+            number += 1
+            upload.place.received(len(encoded))
+            if is_complete:
+                raise InvalidFields(
+                    [FieldViolation("last", "must be set in the last message only")]
+                )
+            part = await upload_codec.part_of(encoded, self._uploads.share)
+            if not part.runs and not part.last:
+                raise Unsupported("parts of an upload without entries")
+            try:
+                await self._add(part, upload)
+            except InvalidFields as error:
+                raise InvalidFields(
+                    [
+                        FieldViolation(one.field, f"{one.description} (message {number})")
+                        for one in error.violations
+                    ]
+                ) from None
+            is_complete = part.last
+        if not is_complete:
+            raise InvalidFields([FieldViolation("last", "must be set in the last message")])
+
+    async def _add(self, part: upload_codec.Part, upload: PartialUpload) -> None:
+        decoded = upload_codec.DecodedEntries(after_id=upload.last_id)
+        for run in part.runs:
+            await self._uploads.share.run(partial(upload_codec.decode_run, part, run, decoded))
+            upload.add(decoded.take())
+        decoded.check()
 
     async def _handle(self, message: pb.AgentMessage, session: Session) -> bool:
         """Handle one message. Returns True if it was the last."""
@@ -140,42 +182,6 @@ class TaskAgentsService:
             case None:
                 raise Unsupported("messages without a case that it knows")
         return False
-
-
-async def _collect(
-    messages: AsyncIterator[pb.UploadLogSnapshotInPartsRequest], upload: PartialUpload
-) -> None:
-    """Add what all messages have. Raises InvalidFields, LimitExceeded, Unsupported.
-
-    A stream that breaks ends like one that its caller has closed, so the last message says that it
-    is the last.
-    """
-    number, is_complete = 0, False
-    async for message in messages:
-        number += 1
-        if is_complete:
-            raise InvalidFields([FieldViolation("last", "must be set in the last message only")])
-        if not message.entries and not message.last:
-            raise Unsupported("parts of an upload without entries")
-        try:
-            await _add(message.entries, upload)
-        except InvalidFields as error:
-            raise InvalidFields(
-                [
-                    FieldViolation(one.field, f"{one.description} (message {number})")
-                    for one in error.violations
-                ]
-            ) from None
-        is_complete = message.last
-    if not is_complete:
-        raise InvalidFields([FieldViolation("last", "must be set in the last message")])
-
-
-async def _add(entries: Sequence[TaskLogEntry], upload: PartialUpload) -> None:
-    for first in range(0, len(entries), SLICE_ITEMS):
-        part = entries[first : first + SLICE_ITEMS]
-        upload.add(codec.uploaded_entries(part, first_index=first, after_id=upload.last_id))
-        await asyncio.sleep(0)  # a message may have a hundred thousand entries
 
 
 async def _first(messages: AsyncIterator[bytes], greeting: Greeting) -> pb.AgentMessage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -12,6 +11,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from tasklogs_server.concurrency.first_success import first_success
+from tasklogs_server.concurrency.stall_free_timeout import stall_free_timeout
 from tasklogs_server.store.errors import NoHostUsable
 from tasklogs_server.store.generations import UNKNOWN
 from tasklogs_server.store.hosts import Host, says_which_host, several_hosts
@@ -105,7 +105,7 @@ async def _open(
     host: Host | None = None,
     wanted: SessionAttribute | None = None,
 ) -> Connection:
-    async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
+    async with stall_free_timeout(_CONNECT_TIMEOUT_SECONDS):
         connection = await asyncpg.connect(
             dsn,
             host=host and host.name,

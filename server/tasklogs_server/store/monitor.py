@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from tasklogs_server.concurrency.stall_free_timeout import is_done_within
 from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connect import SESSION_SETTINGS, Connection, connect
@@ -22,10 +23,9 @@ from tasklogs_server.store.generations import Generations, read_generation
 _LOOK_EVERY_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 0.05
 # A frozen Postgres or a broken network sends no answer. Callers wait at most this long. After that,
-# all calls are refused at once.
+# all calls are refused at once. Time in which this process itself was stalled does not count: the
+# answer may have arrived but not been read yet.
 _ANSWER_SECONDS = 2.0
-# If this process itself was stalled, the answer may have arrived but not been read yet.
-_HELD_UP_SECONDS = 0.2
 _HEARTBEAT_SECONDS = 5.0
 _SETTINGS = SESSION_SETTINGS | {"synchronous_commit": "off"}
 
@@ -189,11 +189,9 @@ class Monitor:
         """Return whether Postgres answered in time."""
         question = asyncio.ensure_future(asking)
         try:
-            for seconds in (_ANSWER_SECONDS, _HELD_UP_SECONDS):
-                await asyncio.wait({question}, timeout=seconds)
-                if question.done():
-                    question.result()
-                    return True
+            if await is_done_within(_ANSWER_SECONDS, question):
+                question.result()
+                return True
             self._failure = in_words(TimeoutError())
         except (asyncpg.PostgresError, OSError) as error:
             self._failure = in_words(error)

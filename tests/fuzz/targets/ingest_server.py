@@ -29,6 +29,8 @@ from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.limits.tail_budget import TailBudget
+from tasklogs_server.limits.upload_places import UploadPlaces
+from tasklogs_server.limits.upload_queue import UploadQueue
 from tasklogs_server.middleware.error_table import status_of
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.store.evictions import LogLimits
@@ -93,7 +95,14 @@ class IngestServer:
             tails=tails,
         )
         uploads = Uploads(
-            resources, store=store, sessions=sessions, large_commits=LargeCommits(store, bus)
+            resources,
+            store=store,
+            sessions=sessions,
+            large_commits=LargeCommits(store, bus),
+            queue=UploadQueue(
+                at_work=2, queued_bytes=64 * 1024 * 1024, max_wait=timedelta(seconds=20)
+            ),
+            places=UploadPlaces(4),
         )
         service = TaskAgentsService(AgentTokens(store, handshakes), sessions, uploads)
         running = asyncio.create_task(group_commit.run())

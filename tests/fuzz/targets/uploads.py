@@ -14,8 +14,9 @@ from google.protobuf.struct_pb2 import Struct
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.domain.errors import TaskLogsError
-from tasklogs_server.services import agent_codec as codec
+from tasklogs_server.services import upload_codec as codec
 from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target
 from tests.fuzz.targets.ingest_server import AGENT, IngestServer, check_refusal
@@ -107,13 +108,14 @@ async def _upload(requests: Sequence[pb.UploadLogSnapshotRequest]) -> None:
     async with asyncio.timeout(_HANGS_AFTER_SECONDS), IngestServer.open(standalone=False) as server:
         context: Any = None  # the handler does not use it
         for request in requests:
+            encoded = request.SerializeToString()
             try:
-                stored = await server.service.upload_log_snapshot(request, context, AGENT)
+                stored = await server.service.upload_log_snapshot(encoded, context, AGENT)
             except TaskLogsError as error:
                 check_refusal(error)
                 continue
-            _check_stored(server, codec.snapshot_entries(request))
-            again = await server.service.upload_log_snapshot(request, context, AGENT)
+            _check_stored(server, await codec.snapshot_entries(encoded, LoopShare()))
+            again = await server.service.upload_log_snapshot(encoded, context, AGENT)
             assert again.revision == stored.revision == server.store.head.revision
 
 

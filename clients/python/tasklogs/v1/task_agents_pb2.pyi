@@ -687,7 +687,9 @@ class UploadLogSnapshotRequest(_message.Message):
     """Which of the other fields has the conversation. Leave the other one unset."""
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
-        """The body of AgentAPI's `GET /messages`."""
+        """The body of AgentAPI's `GET /messages`. At most 50,000 messages. The body has at most 100
+        fields, and so has each message of more than 16 KiB.
+        """
 
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskLogEntry]:

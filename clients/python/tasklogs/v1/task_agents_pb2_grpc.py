@@ -102,6 +102,11 @@ class TaskAgentsServicer:
         conversation continues the current epoch, the server stores what is new. If it is an earlier
         state of that epoch, the call changes nothing. Otherwise it opens the next epoch. While an
         agent stream of the task is open, the call fails with FAILED_PRECONDITION (`SESSION_OPEN`).
+
+        A task has one upload at a time, and a server stores few at the same time. Other uploads wait
+        for their turn. The call fails with RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) and RetryInfo if
+        another upload of the task is under way, if too many bytes of uploads wait, or if the turn does
+        not come within 20 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,8 +121,9 @@ class TaskAgentsServicer:
         - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
         - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than
         64 MiB of content, or more than 100,000 entries.
-        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: another upload of the task is under
-        way, or the server receives as many uploads as it can.
+        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: the server receives as many uploads
+        as it can, or this upload has sent less than 64 KiB per second and another one needs its
+        place.
         - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the next message, or the whole conversation, did not
         arrive in time.
         """

@@ -57,6 +57,11 @@ class TaskAgentsStub:
     conversation continues the current epoch, the server stores what is new. If it is an earlier
     state of that epoch, the call changes nothing. Otherwise it opens the next epoch. While an
     agent stream of the task is open, the call fails with FAILED_PRECONDITION (`SESSION_OPEN`).
+
+    A task has one upload at a time, and a server stores few at the same time. Other uploads wait
+    for their turn. The call fails with RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) and RetryInfo if
+    another upload of the task is under way, if too many bytes of uploads wait, or if the turn does
+    not come within 20 s.
     """
     UploadLogSnapshotInParts: _aio.StreamUnaryMultiCallable[_task_agents_pb2.UploadLogSnapshotInPartsRequest, _task_agents_pb2.UploadLogSnapshotInPartsResponse]
     """Does the same as UploadLogSnapshot, for a conversation that is too large for one message. The
@@ -67,8 +72,9 @@ class TaskAgentsStub:
     - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
     - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than
       64 MiB of content, or more than 100,000 entries.
-    - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: another upload of the task is under
-      way, or the server receives as many uploads as it can.
+    - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: the server receives as many uploads
+      as it can, or this upload has sent less than 64 KiB per second and another one needs its
+      place.
     - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the next message, or the whole conversation, did not
       arrive in time.
     """
@@ -128,6 +134,11 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         conversation continues the current epoch, the server stores what is new. If it is an earlier
         state of that epoch, the call changes nothing. Otherwise it opens the next epoch. While an
         agent stream of the task is open, the call fails with FAILED_PRECONDITION (`SESSION_OPEN`).
+
+        A task has one upload at a time, and a server stores few at the same time. Other uploads wait
+        for their turn. The call fails with RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) and RetryInfo if
+        another upload of the task is under way, if too many bytes of uploads wait, or if the turn does
+        not come within 20 s.
         """
 
     @_abc_1.abstractmethod
@@ -144,8 +155,9 @@ class TaskAgentsServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
         - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than
           64 MiB of content, or more than 100,000 entries.
-        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: another upload of the task is under
-          way, or the server receives as many uploads as it can.
+        - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: the server receives as many uploads
+          as it can, or this upload has sent less than 64 KiB per second and another one needs its
+          place.
         - DEADLINE_EXCEEDED (`REQUEST_TOO_SLOW`): the next message, or the whole conversation, did not
           arrive in time.
         """
