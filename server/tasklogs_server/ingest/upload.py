@@ -64,8 +64,8 @@ class Uploads:
         self._large_commits = large_commits
         self._queue = queue
         self._places = places
-        self.share = LoopShare()
-        """What is done with whole conversations, is done in pieces under this share."""
+        self.share: LoopShare = resources.share
+        """Whole conversations are handled in pieces under this share, which sessions use too."""
         self._under_way: set[UUID] = set()
         """The tasks of which an upload is under way."""
 
