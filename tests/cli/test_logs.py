@@ -9,6 +9,7 @@ import signal
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
 
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tests.cli.command import finish, run, run_on_terminal, started
@@ -22,7 +23,8 @@ INPUT, OUTPUT = types_pb2.TASK_LOG_TYPE_INPUT, types_pb2.TASK_LOG_TYPE_OUTPUT
 
 
 def refusal() -> Refusal:
-    return Refusal(grpc.StatusCode.UNAUTHENTICATED, "expired")
+    reason = error_details_pb2.ErrorInfo(reason="TOKEN_EXPIRED", domain="tasklogs.v1")
+    return Refusal(grpc.StatusCode.UNAUTHENTICATED, "expired", [reason])
 
 
 async def test_text_shows_author_time_and_content(scripted: ScriptedServer) -> None:

@@ -201,7 +201,8 @@ class _Stream:
     async def read(self) -> object:
         piece = next(self._script, None)
         if piece is None:
-            raise _error(grpc.StatusCode.NOT_FOUND, b"")
+            # No proxy says this: it ends every follow.
+            raise _error(grpc.StatusCode.INVALID_ARGUMENT, b"")
         if piece[:1] == _BREAK:
             raise _error(_CODES[piece[1] % len(_CODES) if piece[1:] else 0], piece[2:])
         try:
