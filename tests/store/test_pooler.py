@@ -46,6 +46,19 @@ async def test_sessions_that_are_shared_are_noticed_every_time(
             assert "pool_mode = session" in await reason_behind(one)
 
 
+async def test_one_client_notices_alone_that_its_session_changes(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooler, "_CLIENTS_OF_A_POOLER", 1)
+    async with (
+        pgbouncer(
+            database, pool_mode="transaction", server_round_robin=1, default_pool_size=BUSY_CLIENTS
+        ) as one,
+        busy_clients(one.dsn),
+    ):
+        assert "pool_mode = session" in await reason_behind(one)
+
+
 async def test_sessions_that_are_shared_are_noticed_while_others_use_the_pool(
     database: str,
 ) -> None:
