@@ -96,7 +96,7 @@ async def _lists(target: Target, tally: Tally, token: str | None, owner: str) ->
 
 async def pages(target: Target, tally: Tally) -> None:
     """Read whole pages of a large log, and read them all."""
-    encoded = task_logs_pb2.GetTaskLogsRequest(task=target.task).SerializeToString()
+    encoded = _whole_pages(target)
     request = Request(_GET_TASK_LOGS, encoded, target.user_token)
     await in_turn(target, tally, [request], connections=4, at_once=8)
 
@@ -127,7 +127,7 @@ async def rotations(target: Target, tally: Tally) -> None:
 
 async def deadlines(target: Target, tally: Tally) -> None:
     """Calls with deadlines of a millisecond, and reads that are cancelled once they are sent."""
-    encoded = task_logs_pb2.GetTaskLogsRequest(task=target.task).SerializeToString()
+    encoded = _whole_pages(target)
     request = Request(_GET_TASK_LOGS, encoded, target.user_token, seconds=0.001)
 
     async def leave(channel: grpc.aio.Channel) -> None:
@@ -216,6 +216,12 @@ async def health_of_anyone(target: Target, tally: Tally) -> None:
         group.create_task(by_many(4, target, tally, watch, pause_seconds=_PAUSE_SECONDS))
         check = Request(_CHECK, b"", None)
         group.create_task(in_turn(target, tally, [check], connections=1, at_once=8))
+
+
+def _whole_pages(target: Target) -> bytes:
+    snapshot = task_logs_pb2.LOG_SOURCE_SNAPSHOT
+    request = task_logs_pb2.GetTaskLogsRequest(task=target.task, source=snapshot)
+    return request.SerializeToString()
 
 
 def _report(task: str, build_number: int) -> tasks_pb2.ReportBuildRequest:
