@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from tasklogs_server.postgres.cluster import cluster_directory
+from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fakes.small_disk import SmallDisk
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.standby import Standby, socket_of
@@ -39,7 +40,8 @@ class Database:
         self._disk: SmallDisk | None = None
         self._journal = journal
         self._is_running = False
-        self._processes: list[psutil.Process] = []
+        self.network: FaultyProxy | None = None
+        """The network between the servers and this Postgres, once there is one."""
 
     async def __aenter__(self) -> Database:
         await asyncio.to_thread(self._server.__enter__)
@@ -95,6 +97,9 @@ class Database:
             return
         await asyncio.to_thread(self._server.start)
         self._is_running = True
+        if self.network is not None:
+            # Where the path of the directory is long, each start has a socket of its own.
+            self.network.target = self.socket
         self._journal.note(name=self.name, what="started", pid=self.pid)
 
     async def kill(self) -> None:

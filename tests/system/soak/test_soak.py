@@ -21,7 +21,11 @@ OPTIONS = Options(
 @pytest.mark.timeout(300)
 async def test_nothing_acknowledged_is_lost_repeated_reordered_or_stale(tmp_path: Path) -> None:
     told: list[str] = []
-    ledger = await soak(OPTIONS, tmp_path, told.append)
+    try:
+        ledger = await soak(OPTIONS, tmp_path, told.append)
+    except Exception as error:
+        error.add_note("\n".join(told))
+        raise
     verdict = await asyncio.to_thread(judge, ledger)
     told += lines(verdict)
     assert verdict.is_good, "\n".join(told)

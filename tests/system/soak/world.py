@@ -119,6 +119,7 @@ async def running_world(
             Database(directory / "postgres", journal, small_disk=small_disk)
         )
         database_network = await stack.enter_async_context(FaultyProxy(postgres.socket))
+        postgres.network = database_network
         spawner = await stack.enter_async_context(Spawner(journal))
         server = make_server(spawner, "server", directory, postgres, database_network)
         await server.start()
