@@ -6,13 +6,15 @@ import re
 from pathlib import Path
 
 from tasklogs_server.domain.upload_limits import MAX_UPLOAD_BYTES, MAX_UPLOAD_ENTRIES
+from tasklogs_server.services.agent_codec import MAX_ENTRIES
 from tasklogs_server.settings import ServerSettings
 
 MIB = 1024 * 1024
 _IDLE_BYTES = 120_000_000
 _STREAM_BYTES = 75_000
 _ENTRY_BYTES = 400
-_PENDING_CALL_BYTES = 17_000 + 16 * 1024
+_PENDING_CALL_BYTES = 17_000 + 32 * 1024
+_UPLOADED_ENTRY_BYTES = 600
 _FULL_REQUESTS = 128
 """How many requests gRPC holds at most, in full, before they are handled."""
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
@@ -24,6 +26,8 @@ SMALL = {
     "answer_bytes": 64 * MIB,
     "reads": 32,
     "uploads": 1,
+    "uploads_at_work": 1,
+    "queued_upload_bytes": 16 * MIB,
 }
 
 
@@ -41,6 +45,9 @@ def ceiling(settings: ServerSettings, *, sending_agents: int, streams: int) -> i
             3 * settings.ingest_bytes,
             sending_agents * (256 * 1024 + 2 * settings.append_bytes),
             settings.uploads * parts,
+            settings.queued_upload_bytes,
+            settings.uploads_at_work
+            * (settings.message_bytes + MAX_ENTRIES * _UPLOADED_ENTRY_BYTES),
             settings.tail_bytes,
             settings.pending_calls * _PENDING_CALL_BYTES,
             _FULL_REQUESTS * settings.message_bytes,
