@@ -50,6 +50,7 @@ def test_a_list_names_its_subjects(text: str, subjects: set[str]) -> None:
         "'alice','bob'",
         '"alice","bob"',
         "spiffe://example/a,b",
+        "spiffe://example/a,b:c",
         f"bob.example,{URI}",
         "Doe, John R",
         "abc==,def",

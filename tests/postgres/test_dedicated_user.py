@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
 from signal import Signals
 
 import pytest
@@ -125,6 +126,8 @@ async def test_a_database_that_belongs_to_nobody_is_taken_over_with_its_data(
     outside.write_text("of nobody, and not of Postgres")
     (home / "cluster" / "linked").hardlink_to(outside)
     (home / "cluster" / "pointing").symlink_to(public_tmp_path)
+    # A backup that was made of hard links, as by `cp -al`.
+    copytree(home / "cluster", public_tmp_path / "backup", copy_function=os.link, symlinks=True)
     for path in (home / "cluster", *(home / "cluster").rglob("*")):
         os.chown(path, *stand_in_account(), follow_symlinks=False)
     home.chmod(0o711)
@@ -137,6 +140,8 @@ async def test_a_database_that_belongs_to_nobody_is_taken_over_with_its_data(
         attempts = intrude(stand_in_account(), home / "socket", home / "cluster", postgres.pid)
         assert reached(attempts) == set(), attempts
     assert outside.stat().st_uid == stand_in_account()[0]
+    [linked] = [one.stat() for one in (home / "cluster").glob("linked")]
+    assert (linked.st_nlink, linked.st_uid) == (1, found.id)
     assert public_tmp_path.stat().st_uid == 0
 
 

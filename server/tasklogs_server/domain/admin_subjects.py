@@ -28,7 +28,7 @@ def parse_admin_subjects(text: str) -> frozenset[str]:
 def _json_list(text: str) -> list[str]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise ValueError('not a JSON list of strings, such as ["alice", "CN=bob,O=example"]')
@@ -39,8 +39,8 @@ def _plain_list(text: str) -> list[str]:
     if "," not in text and not text.startswith(('"', "'")):
         return [text] if text else []
     subjects = [one.strip() for one in text.split(",") if one.strip()]
-    has_scheme = {_SCHEME.match(one) is not None for one in subjects}
-    if any(map(_NOT_IN_A_PLAIN_LIST.search, subjects)) or len(has_scheme) > 1:
+    schemes = {found and found[0] for found in map(_SCHEME.match, subjects)}
+    if any(map(_NOT_IN_A_PLAIN_LIST.search, subjects)) or len(schemes) > 1:
         raise ValueError(
             "unclear where a subject ends, because a subject can contain commas;"
             ' use a JSON list, such as ["alice", "CN=bob,O=example"]'

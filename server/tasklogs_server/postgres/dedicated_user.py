@@ -1,7 +1,9 @@
 """Postgres as a user of its own, for root without user namespaces (usually in a container)."""
 
+import contextlib
 import hashlib
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +105,7 @@ def _give(tree: Path, previous: int, owner: tuple[int, int]) -> None:
 
     A process of that uid may still change the tree until its directory is given away. So each
     directory goes first, and then what is in it. Symlinks are not followed, and a file with
-    several names is left alone, because another name may be anywhere.
+    several names is replaced by a copy, because another name may be anywhere.
     """
     for _, directories, files, descriptor in os.fwalk(tree, onerror=_fail):
         if os.fstat(descriptor).st_uid == previous:
@@ -111,8 +113,27 @@ def _give(tree: Path, previous: int, owner: tuple[int, int]) -> None:
         for name in (*directories, *files):
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             is_linked = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
-            if status.st_uid == previous and not stat.S_ISDIR(status.st_mode) and not is_linked:
+            if status.st_uid == previous and not stat.S_ISDIR(status.st_mode):
+                if is_linked:
+                    _replace_by_copy(name, descriptor, previous)
                 os.chown(name, *owner, dir_fd=descriptor, follow_symlinks=False)
+
+
+def _replace_by_copy(name: str, directory: int, owner: int) -> None:
+    """Make the file `name` a file of its own. Its other names (a backup's) keep the old one."""
+    copy = f"{name}.copy"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(copy, dir_fd=directory)  # of a take-over that was killed
+    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
+    with os.fdopen(source, "rb") as old:
+        if os.fstat(source).st_uid != owner:
+            raise EmbeddedPostgresError(f"{name} was replaced while its owner was changed")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(copy, flags, 0o600, dir_fd=directory), "wb") as new:
+            shutil.copyfileobj(old, new)
+            new.flush()
+            os.fsync(new.fileno())
+    os.replace(copy, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def _fail(error: OSError) -> None:

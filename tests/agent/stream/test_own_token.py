@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
@@ -70,3 +71,23 @@ async def test_only_the_server_itself_ends_an_agent(
         with pytest.raises(Fatal):
             await Agent(Options(server.address, "a-token", app.url), FAST).run()
     assert not server.refusals
+
+
+async def test_a_proxy_that_checks_tokens_gets_the_new_one(app: FakeTaskApp) -> None:
+    class Gateway(FakeServer):
+        """A proxy that refuses the old token in its own words, before a server."""
+
+        async def Connect(self, messages: Any, context: Any) -> None:
+            if dict(context.invocation_metadata())["authorization"] != "Bearer new":
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token has expired")
+            await super().Connect(messages, context)
+
+    app.become_ready()
+    async with Gateway() as gateway:
+        options = Options(gateway.address, "old", app.url, read_token=lambda: "new")
+        task = asyncio.create_task(Agent(options, FAST).run())
+        try:
+            await gateway.session()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})

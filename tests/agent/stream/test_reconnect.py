@@ -33,6 +33,13 @@ def test_a_welcome_resets_the_backoff(backoff: Backoff) -> None:
     assert backoff.wait_seconds(StreamEnded(UNAVAILABLE, "", was_welcome=True)) <= 0.25
 
 
+def test_a_stream_that_stored_all_that_it_sent_resets_the_backoff(backoff: Backoff) -> None:
+    refused = StreamEnded(grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+    waits = [backoff.wait_seconds(refused) for _ in range(6)]
+    backoff.succeeded()
+    assert backoff.wait_seconds(refused) < waits[-1] / 2
+
+
 def test_a_superseded_agent_waits_30_to_60_s(backoff: Backoff) -> None:
     ended = StreamEnded(grpc.StatusCode.ABORTED, "", "SESSION_SUPERSEDED", was_welcome=True)
     waits = [backoff.wait_seconds(ended) for _ in range(50)]

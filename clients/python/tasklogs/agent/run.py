@@ -105,6 +105,7 @@ class Agent:
                 await self._connect(watch, sent_tails)
             except StreamUsedUp:
                 self._token.accepted()
+                backoff.succeeded()
                 _log.info("stream.used_up")
             except StreamEnded as ended:
                 if await self._has_token_after(ended):
@@ -130,6 +131,11 @@ class Agent:
         """Whether the server refused the token, and there is one now to dial with at once."""
         if ended.was_welcome:
             self._token.accepted()
+        if ended.code is grpc.StatusCode.UNAUTHENTICATED and not ended.is_from_the_server:
+            # A proxy may check tokens itself. Its answer is not final, but a rotation may be why.
+            if changed := self._token.take_another():
+                _log.info("token.changed")
+            return changed
         if not (ended.is_refused_token and self._token.may_change):
             return False
         _log.warning("token.refused", reason=ended.reason)

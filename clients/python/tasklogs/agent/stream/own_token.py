@@ -54,6 +54,15 @@ class OwnToken:
         """Record that the server accepted the token: a later refusal has the whole time again."""
         self._left_seconds = self._settings.rotation_timeout_seconds
 
+    def take_another(self) -> bool:
+        """Use another token if there is one now. Returns whether there was."""
+        found = self._read() if self._read is not None else None
+        if not found or found == self.value:
+            return False
+        self.value = found
+        self.accepted()
+        return True
+
     async def changed(self, departure: Departure) -> Wait:
         """Wait for another token and use it, until it is time to try the refused one again.
 
@@ -69,10 +78,7 @@ class OwnToken:
         try:
             async with asyncio.timeout(seconds):
                 while not departure.is_wanted:
-                    found = self._read()
-                    if found and found != self.value:
-                        self.value = found
-                        self.accepted()
+                    if self.take_another():
                         return Wait.CHANGED
                     try:
                         async with asyncio.timeout(self._settings.rotation_interval_seconds):

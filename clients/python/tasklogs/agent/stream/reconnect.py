@@ -114,6 +114,10 @@ class Backoff:
         self._rng = rng
         self._failures = 0
 
+    def succeeded(self) -> None:
+        """Record that a stream stored all that it sent."""
+        self._failures = 0
+
     def wait_seconds(self, ended: StreamEnded) -> float:
         """Return how long to wait. Raises Fatal if no attempt can succeed."""
         _raise_if_fatal(ended)
