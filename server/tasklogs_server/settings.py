@@ -255,8 +255,8 @@ class ServerSettings(BaseSettings):
     queued_upload_bytes: int = Field(
         64 * _MIB,
         ge=4 * _MIB,
-        description="Maximum bytes of uploads in one message that wait for their turn or have it."
-        " The server refuses further uploads.",
+        description="Maximum bytes of all UploadLogSnapshot requests that wait for their turn or"
+        " are being stored. Above it, the server refuses further ones.",
     )
     calls_per_second: float = Field(
         200.0,

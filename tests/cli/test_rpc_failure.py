@@ -78,7 +78,7 @@ async def read(server: str, *options: str) -> Finished:
         ),
         (
             Refusal(grpc.StatusCode.PERMISSION_DENIED, ""),
-            "permission denied: no reason was given; a proxy said this, not a TaskLogs server",
+            "permission denied: no reason was given; a proxy or another server said this",
         ),
         (
             Refusal(grpc.StatusCode.DATA_LOSS, "two\nlines \x1b[31m", [reason("LOG_CORRUPT")]),

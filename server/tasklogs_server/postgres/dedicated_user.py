@@ -19,8 +19,9 @@ _NOTE = "previous-owner-"
 class DedicatedUser(Identity):
     """Postgres runs with a uid and a gid that no account has. Both are the number `id`.
 
-    A process that can enter the directory of the socket is the superuser of Postgres. Other
-    services run as `nobody`; none runs with this uid. None: no number is free, and `prepare` fails.
+    A process that can enter the directory of the socket can connect as the superuser. Other
+    services run as `nobody`; none runs with this uid. `id` is None if no number is free: then
+    `prepare` fails.
 
     That user may have no access to the data directory or the wheel (0700 homes). So a copy of the
     binaries (owned by root) and the data are kept under `state_root`. `account`: the uid of an

@@ -32,7 +32,7 @@ class Who(Enum):
     """The agent of the uploaded task."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Callers:
     """Connections, used in turn, and the credentials of everyone."""
 
@@ -40,12 +40,11 @@ class Callers:
     tokens: dict[Who, str]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_next", itertools.cycle(self.channels).__next__)
+        self._in_turn = itertools.cycle(self.channels)
 
     @property
     def channel(self) -> Any:
-        turn: Callable[[], grpc.aio.Channel] = self._next  # type: ignore[attr-defined]
-        return turn()
+        return next(self._in_turn)
 
     def metadata(self, who: Who) -> tuple[tuple[str, str], ...]:
         if who is Who.NOBODY:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,9 @@ from tasklogs.cli.task import task_app
 from tasklogs.cli.token import token
 
 # Typer has a copy of Click and does not export this class of it.
-_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
+_USAGE_ERROR: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 
 app = typer.Typer(
     help="Keep and read the conversation logs of AI-agent tasks: live while they run,"

@@ -102,7 +102,7 @@ def _sentence(error: TaskLogsRpcError) -> list[str]:
     if error.retry_after is not None:
         parts.append(f"try again in {_seconds(error.retry_after)}")
     if error.reason is None and error.code in _SAID_BY_A_SERVER:
-        parts.append("a proxy said this, not a TaskLogs server")
+        parts.append("a proxy or another server said this")
     if error.reason in _HINTS:
         parts.append(_HINTS[error.reason])
     if error.code in _UNEXPECTED and error.request_id:

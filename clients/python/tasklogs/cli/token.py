@@ -59,7 +59,7 @@ def token(
         )
     except development.InvalidSubject as error:
         raise typer.BadParameter(
-            f"{error}, and this is the owner of tasks", param_hint="--subject"
+            f"it becomes the owner of tasks: {error}", param_hint="--subject"
         ) from error
     except development.NoDevelopmentKey as error:
         raise CommandFailed(str(error)) from error
