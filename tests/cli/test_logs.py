@@ -45,7 +45,7 @@ NAMED = [
     (types_pb2.TASK_LOG_TYPE_TOOL_RESULT, "bash", "#0 tool result bash, "),
     (types_pb2.TASK_LOG_TYPE_THOUGHT, "", "#0 thought, "),
     (types_pb2.TASK_LOG_TYPE_NOTICE, "", "#0 notice, "),
-    (types_pb2.TASK_LOG_TYPE_NOTICE, "x\x1b[2J\ny", "#0 notice x\\x1b[2J y, "),
+    (types_pb2.TASK_LOG_TYPE_NOTICE, "x\x1b[2J\ny", "#0 notice x\\x1b[2J\\ny, "),
 ]
 
 

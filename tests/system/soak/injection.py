@@ -26,11 +26,11 @@ class Injection:
         self._tell = tell
         self._held = {part: asyncio.Lock() for part in Part}
 
-    async def run(self, planned: Sequence[Planned], seconds: float) -> None:
+    async def run(self, planned: Sequence[Planned], seconds: float, least_faults: int = 0) -> None:
         """Inject the planned faults. Returns when the time and the last fault are over.
 
         Recoveries take time, so faults may come later than planned, and the last ones may be
-        left out.
+        left out, but no fewer than `least_faults` are injected.
         """
         began = time.monotonic()
         injected: list[tuple[Planned, asyncio.Task[float]]] = []
@@ -45,7 +45,8 @@ class Injection:
                 await asyncio.sleep(max(0.0, at - time.monotonic()))
                 # In the order of the plan: the next fault does not begin while this one waits.
                 holding = await self._take_hold(one)
-                if time.monotonic() > began + seconds:
+                is_late = time.monotonic() > began + seconds
+                if is_late and len(injected) >= least_faults:
                     await holding.aclose()
                     break
                 injecting = faults.create_task(

@@ -14,6 +14,9 @@ class Options:
     seconds: float = 60.0
     tasks: int = 6
     seed: int = 1
+    least_faults: int = 0
+    """If the time is over before so many faults were injected, the run goes on: on a busy machine
+    each takes longer."""
     only: tuple[str, ...] = ()
     """Names of kinds of faults, or prefixes of names. Empty means all kinds."""
     quiet_seconds: float = 3.0

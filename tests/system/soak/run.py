@@ -80,7 +80,7 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
         reads = Journal(directory / "reads.jsonl")
         readers = Readers(address, tasks, reads, options.seed, options.read_pause)
         async with _running(readers.read_repeatedly()):
-            await Injection(world, faults, tell).run(planned, options.seconds)
+            await Injection(world, faults, tell).run(planned, options.seconds, options.least_faults)
             ending = await _settle(world, followers, options.settle_seconds)
         tell(f"settled after {ending.settled_after_seconds:.1f} s")
     return read_ledger(directory, [(one.task, one.directory) for one in world.workspaces], ending)

@@ -14,11 +14,17 @@ from tests.system.soak.schedule import all_faults, plan
 from tests.system.soak.verdict import judge
 
 OPTIONS = Options(
-    seconds=35.0, tasks=6, seed=1, quiet_seconds=1.0, longest_seconds=3.0, settle_seconds=120.0
+    seconds=35.0,
+    tasks=6,
+    seed=1,
+    least_faults=6,
+    quiet_seconds=1.0,
+    longest_seconds=3.0,
+    settle_seconds=120.0,
 )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 async def test_nothing_acknowledged_is_lost_repeated_reordered_or_stale(tmp_path: Path) -> None:
     told: list[str] = []
     try:
