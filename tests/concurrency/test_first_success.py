@@ -79,3 +79,39 @@ async def test_a_cancelled_race_ends_its_attempts() -> None:
     await asyncio.wait([racing])
     assert racing.cancelled()
     assert attempt.result.cancelled()
+
+
+class Lingering(Attempt):
+    """Ends some time after it is cancelled: with a success, if it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_ending = asyncio.Event()
+        self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self) -> str:
+        try:
+            return await super().__call__()
+        except asyncio.CancelledError:
+            self.is_ending.set()
+            return await self.end
+
+
+async def test_a_race_that_is_cancelled_while_the_losers_end_discards_every_result() -> None:
+    slow, winner, late = Lingering(), Attempt(), Lingering()
+    discarded: list[str] = []
+    attempts = [slow, late, winner]
+    racing = asyncio.create_task(first_success(attempts, head_start=SOON, discard=discarded.append))
+    await winner.begun.wait()
+    winner.result.set_result("winner")
+    await asyncio.gather(slow.is_ending.wait(), late.is_ending.wait())
+    racing.cancel()
+    await asyncio.wait([racing])
+    assert racing.cancelled()
+    assert discarded == ["winner"]
+
+    ended = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    late.end.set_result("late")
+    slow.end.set_exception(OSError("slow"))
+    await asyncio.gather(*ended, return_exceptions=True)
+    assert discarded == ["winner", "late"]

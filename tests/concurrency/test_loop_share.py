@@ -28,12 +28,21 @@ async def test_all_items_are_taken_in_order_and_others_have_turns_between_the_pi
 
 
 async def test_after_a_piece_comes_a_rest_of_twice_its_time_for_all_callers() -> None:
+    assert await rests_after(0.001) == pytest.approx([0.0, 0.002, 0.002])
+
+
+async def test_after_a_piece_in_which_the_process_was_stopped_comes_a_short_rest() -> None:
+    assert await rests_after(30.0) == pytest.approx([0.0, 0.1, 0.1])
+
+
+async def rests_after(piece_seconds: float) -> list[float]:
+    """Return how long three callers rest, if each has a piece of work that takes so long."""
     now = [0.0]
     share = LoopShare(clock=lambda: now[0])
     rests: list[float] = []
 
     def piece() -> None:
-        now[0] += 1.0
+        now[0] += piece_seconds
 
     async def rest(seconds: float) -> None:
         rests.append(seconds)
@@ -42,7 +51,7 @@ async def test_after_a_piece_comes_a_rest_of_twice_its_time_for_all_callers() ->
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("tasklogs_server.concurrency.loop_share.asyncio.sleep", rest)
         await asyncio.gather(*(share.run(piece) for _ in range(3)))
-    assert rests == [0.0, 2.0, 2.0]
+    return rests
 
 
 async def test_a_piece_that_fails_ends_only_its_caller() -> None:

@@ -144,3 +144,20 @@ async def test_a_batch_takes_few_rows_of_all_tasks_together(
 
     rows = [sum(len(commit.rows) for commit in batch) for batch in batches]
     assert max(rows) <= BATCH_BYTES / 4096 + PART
+
+
+async def test_a_large_append_is_of_the_time_at_which_it_was_received(
+    desk: Desk, task: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, received_at = desk.store.writes.commit, desk.clock.now
+
+    async def slow(commits: Sequence[Commit], *, aside: bool = False) -> object:
+        desk.clock.advance(1)
+        return await commit(commits, aside=aside)
+
+    monkeypatch.setattr(desk.store.writes, "commit", slow)
+    async with desk.agent(task) as agent:
+        await agent.append(many(3 * PART), open_epoch=True)
+        await agent.all_acked()
+    assert desk.clock.now > received_at
+    assert (await desk.store.tasks.get(task)).head.snapshot_at == received_at

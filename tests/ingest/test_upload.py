@@ -187,8 +187,8 @@ async def test_an_upload_that_waited_for_its_turn_is_of_the_time_at_which_it_was
     received_at = desk.clock.now
 
     async def upload() -> Stored:
-        async with desk.uploads.turn(task, 10) as at:
-            return await desk.uploads.upload(task, [A], received_at=at)
+        async with desk.uploads.turn(task, 10) as turn:
+            return await desk.uploads.upload(task, [A], turn=turn)
 
     async with desk.uploads.turn(others[0], 10), desk.uploads.turn(others[1], 10):
         uploading = asyncio.create_task(upload())

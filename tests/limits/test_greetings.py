@@ -59,6 +59,23 @@ async def test_a_greeting_that_takes_too_long_ends_and_leaves_nothing() -> None:
     assert not greetings._open
 
 
+def test_a_stream_that_was_superseded_and_ends_last_leaves_the_later_ones_counted() -> None:
+    greetings, task = Greetings(at_once=2), uuid4()
+    with greetings.of(task):
+        pass
+    superseded, *ended = (greetings.of(task) for _ in range(3))
+    later = [greetings.of(task) for _ in range(2)]
+    for greeting in (superseded, *ended):
+        greeting.__enter__()
+    for greeting in ended:
+        greeting.__exit__(None, None, None)
+    counted = [greeting.__enter__() for greeting in later]
+
+    superseded.__exit__(None, None, None)
+
+    assert list(greetings._open[task]) == counted
+
+
 async def test_an_agent_has_few_silent_streams_and_connects_all_the_same(
     server: Server,
 ) -> None:

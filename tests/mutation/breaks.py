@@ -613,6 +613,14 @@ BREAKS = (
     ),
     Break(
         "I11",
+        "an upload of a held task keeps its turn",
+        f"{_SERVER}/ingest/upload.py",
+        "                turn.end()",
+        "                pass",
+        f"{_HELD_ROWS}::test_uploads_of_held_tasks_leave_their_turns_and_places_to_others",
+    ),
+    Break(
+        "I11",
         "a loss that Postgres refused once is forgotten",
         f"{_SERVER}/store/sessions.py",
         "if one.again_at > now)",

@@ -17,6 +17,7 @@ from tests.support.fixtures.agent_stream import log_entry
 
 # What fits into a message of 4 MiB.
 PARTS = 2_000_000
+HELLO, FEATURE = b"\x0a", b"\x22\x00"
 APPEND, TAIL, CONTENT = b"\x12", b"\x22", b"\x1a"
 ENTRY, PIECE = b"\x2a\x00", b"\x0a\x00"
 # `tasklogs agent` 0.1.0 packs at most so many: 3 MiB, with 64 bytes for each.
@@ -124,6 +125,21 @@ async def test_many_other_fields_are_refused(encoded: bytes) -> None:
 
     assert [one.field for one in refused.value.violations] == ["request"]
     assert share.pieces <= 2
+
+
+@pytest.mark.usefixtures("never_decoded")
+@pytest.mark.parametrize(
+    "encoded",
+    [nested(HELLO, FEATURE * PARTS), nested(HELLO, FEATURE * 2000) * 900],
+    ids=["one", "many, which protobuf merges"],
+)
+async def test_features_of_a_later_hello_are_counted(encoded: bytes) -> None:
+    share = Counted()
+
+    with pytest.raises(InvalidFields, match="a Hello must have at most 4096 bytes"):
+        await agent_messages.message(encoded, share)
+
+    assert share.pieces <= 1
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3000, 20_000])

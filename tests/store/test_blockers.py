@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import re
@@ -11,6 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tasklogs_server.store import SchemaRefused, blockers, migrate
+from tasklogs_server.store.errors import STORE_ERRORS
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.postgres import PostgresServer
 
 # The package has a function of the same name.
@@ -60,3 +63,33 @@ async def test_a_migration_leaves_no_lock_in_its_session(old_database: str) -> N
         assert await connection.fetchval(locks) == 0
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize("error", STORE_ERRORS)
+async def test_an_error_of_the_watch_does_not_end_the_migration(
+    old_database: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    has_looked_again = asyncio.Event()
+
+    async def connect(dsn: str) -> asyncpg.Connection:
+        looked.append(dsn)
+        if len(looked) > 1:
+            has_looked_again.set()
+        raise error("the watch cannot connect")
+
+    monkeypatch.setattr(blockers, "_LOOK_EVERY_SECONDS", 0)
+    monkeypatch.setattr(blockers, "connect", connect)
+    holder = await asyncpg.connect(old_database)
+    try:
+        await holder.execute("BEGIN; LOCK TABLE tasks IN ACCESS SHARE MODE")
+        migrating = asyncio.create_task(migrate(old_database))
+        waiting = asyncio.create_task(has_looked_again.wait())
+        await asyncio.wait(
+            [migrating, waiting], timeout=DEADLINE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        waiting.cancel()
+        assert len(looked) > 1
+    finally:
+        await holder.close()
+    await migrating

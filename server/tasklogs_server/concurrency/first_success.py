@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -45,11 +46,25 @@ async def first_success(
     finally:
         for task in begun:
             task.cancel()
-        if begun:
-            await asyncio.wait(begun)
-        for task in begun:
-            if task is not kept and _succeeded(task):
-                discard(task.result())
+        try:
+            if begun:
+                await asyncio.wait(begun)
+        except asyncio.CancelledError:
+            kept = None  # its result is not returned
+            raise
+        finally:
+            for task in begun:
+                if task is kept:
+                    continue
+                if task.done():
+                    _discard(discard, task)
+                else:  # the wait was cancelled
+                    task.add_done_callback(partial(_discard, discard))
+
+
+def _discard(discard: Callable[[T], None], task: asyncio.Task[T]) -> None:
+    if _succeeded(task):
+        discard(task.result())
 
 
 def _succeeded(task: asyncio.Task[T]) -> bool:

@@ -13,6 +13,8 @@ T = TypeVar("T")
 # A call makes a dozen turns of the loop, and each may have to wait for a piece. With a rest as long
 # as the piece, half of the turns wait; with this one, a third of them.
 _REST = 2.0
+# A piece that took longer was stopped with the whole process, or met a garbage collection.
+_LONGEST_REST_SECONDS = 0.1
 
 
 class LoopShare:
@@ -37,7 +39,7 @@ class LoopShare:
                 return piece()
             finally:
                 ended = self._clock()
-                self._rested_at = ended + _REST * (ended - began)
+                self._rested_at = ended + min(_REST * (ended - began), _LONGEST_REST_SECONDS)
 
     async def take(self, items: Iterator[T], count: int) -> AsyncIterator[list[T]]:
         """Yield all of `items`, which are taken `count` at a time: each time is a piece."""

@@ -162,20 +162,21 @@ class Session:
         if append.sequence != self._window.received_sequence + 1:
             expected = self._window.received_sequence + 1
             raise ProtocolViolation(f"append {append.sequence} came where {expected} is next")
+        # A later time would not be true of it: the task app may have shown more meanwhile.
+        received_at = self._resources.clock()
         if append.open_epoch:
             await self.flush()  # the limit counts committed epochs
             await self._resources.epoch_limiter.check(self.task_id)
         *parts, last = append.parts(_PART_ENTRIES)
         for part in parts:
             # Each is a commit of its own: other calls wait while the rows of one are made.
-            await self._receive(part, append.sequence - 1)
+            await self._receive(part, append.sequence - 1, received_at)
             await self.flush()
-        await self._receive(last, append.sequence)
+        await self._receive(last, append.sequence, received_at)
 
-    async def _receive(self, append: Append, sequence: int) -> None:
+    async def _receive(self, append: Append, sequence: int, received_at: datetime) -> None:
         """Receive a part of an append; after it, `sequence` is the last whole one."""
         resources = self._resources
-        received_at = resources.clock()
         await self._evict_for(append)
         size_bytes = cost_bytes(append)
         await resources.budget.acquire(size_bytes)

@@ -38,6 +38,14 @@ _LARGE_ENTRIES = 500
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """The turn of an upload. `received_at`: when all of its request was there."""
+
+    received_at: datetime
+    end: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """The state of the log after an upload."""
 
@@ -70,17 +78,17 @@ class Uploads:
         """The tasks of which an upload is under way."""
 
     @asynccontextmanager
-    async def turn(self, task_id: UUID, size_bytes: int) -> AsyncIterator[datetime]:
+    async def turn(self, task_id: UUID, size_bytes: int) -> AsyncIterator[Turn]:
         """Wait for the turn of an upload whose request has `size_bytes`, and hold it.
 
-        Yields when the request was received: a later time would not be true of its conversation.
+        A later time than that of the request would not be true of its conversation.
         Raises SessionOpen, and LimitExceeded while another upload of the task is under way, if too
         many bytes wait, or if the turn does not come in time.
         """
         received_at = self._resources.clock()
         with self._only_one(task_id):
-            async with self._queue.turn(size_bytes):
-                yield received_at
+            async with self._queue.turn(size_bytes) as end:
+                yield Turn(received_at, end)
 
     @contextmanager
     def in_parts(self, task_id: UUID) -> Iterator[PartialUpload]:
@@ -115,27 +123,31 @@ class Uploads:
         """Store a conversation of which all parts have arrived; see `upload`."""
         parts.place.complete()
         received_at = self._resources.clock()
-        async with self._queue.turn(0):
-            return await self.upload(
-                task_id, parts.entries, received_at=received_at, still_opens=still_opens
-            )
+        async with self._queue.turn(0) as end:
+
+            def end_both() -> None:
+                end()
+                parts.leave()
+
+            turn = Turn(received_at, end_both)
+            return await self.upload(task_id, parts.entries, turn=turn, still_opens=still_opens)
 
     async def upload(
         self,
         task_id: UUID,
         entries: Sequence[Entry],
         *,
-        received_at: datetime | None = None,
+        turn: Turn | None = None,
         still_opens: Callable[[], Awaitable[None]] | None = None,
     ) -> Stored:
-        """Store `entries`, the task app's whole list, received at this time; None: now.
+        """Store `entries`, the task app's whole list, which was received in this turn; None: now.
 
         `still_opens` raises if the agent's token was rotated after it was checked. A later rotation
         raises the fence. Raises SessionOpen while an agent stream is open, LimitExceeded if the
         task opened too many epochs, LogFull, and SessionSuperseded if another upload, a stream or a
         rotation raised the fence meanwhile.
         """
-        received_at = received_at or self._resources.clock()
+        received_at = self._resources.clock() if turn is None else turn.received_at
         if self._sessions.find(task_id) is not None:
             raise SessionOpen
         opening = await self._store.open_upload(task_id)
@@ -154,6 +166,11 @@ class Uploads:
         try:
             writer = _UploadWriter(task_id, opening, append, received_at)
             self._resources.group_commit.submit(writer)
+            # Another transaction may hold the task's rows for a minute: other uploads go on. So
+            # only what is new stays in memory, which the budget counts.
+            del entries, append
+            if turn is not None:
+                turn.end()
             return await writer.stored
         finally:
             budget.release(size_bytes)
@@ -239,6 +256,11 @@ class PartialUpload:
     def last_id(self) -> int:
         """The id of the last entry; -1 without entries."""
         return self.entries[-1].id if self.entries else -1
+
+    def leave(self) -> None:
+        """Leave the place, and drop the entries: what must be stored is under way."""
+        self.entries = []
+        self.place.leave()
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Add a part. Raises LimitExceeded: the conversation is too long."""

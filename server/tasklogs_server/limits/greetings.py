@@ -37,8 +37,8 @@ class Greetings:
         finally:
             if greeting in greetings:
                 greetings.remove(greeting)
-            if not greetings:
-                self._open.pop(task_id, None)
+            if not greetings and self._open.get(task_id) is greetings:
+                del self._open[task_id]
 
 
 class Greeting:

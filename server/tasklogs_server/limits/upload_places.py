@@ -36,13 +36,16 @@ class UploadPlaces:
         """Lend a place for the block. Raises LimitExceeded if there is none."""
         if len(self._places) >= self._limit:
             self._make_room()
-        place = Place(self._clock())
+        place = Place(self._clock, self._free)
         self._places.append(place)
         try:
             yield place
         finally:
-            if place in self._places:
-                self._places.remove(place)
+            place.leave()
+
+    def _free(self, place: Place) -> None:
+        if place in self._places:
+            self._places.remove(place)
 
     def _make_room(self) -> None:
         now = self._clock()
@@ -58,8 +61,11 @@ class UploadPlaces:
 class Place:
     """The place of one upload, and how fast its parts arrive."""
 
-    def __init__(self, began: float) -> None:
-        self._began = began
+    def __init__(self, clock: Callable[[], float], free: Callable[[Place], None]) -> None:
+        self._clock = clock
+        self._free = free
+        self._waited_seconds = 0.0
+        self._waits_since: float | None = None
         self._received_bytes = 0
         self._waiting: asyncio.Timeout | None = None
         self._is_complete = False
@@ -74,6 +80,7 @@ class Place:
             raise _gave_way()
         # Without a deadline: `give_up` sets one.
         self._waiting = asyncio.timeout(None)
+        self._waits_since = self._clock()
         try:
             async with self._waiting:
                 return await arrive()
@@ -82,7 +89,8 @@ class Place:
                 raise
             raise _gave_way() from None
         finally:
-            self._waiting = None
+            self._waited_seconds = self._waited(self._clock())
+            self._waits_since = self._waiting = None
 
     def received(self, size_bytes: int) -> None:
         """Count a part that has arrived."""
@@ -92,15 +100,24 @@ class Place:
         """Keep the place from now on: all parts have arrived."""
         self._is_complete = True
 
+    def leave(self) -> None:
+        """Leave the place to others: the upload holds no conversation any more."""
+        self._free(self)
+
     def is_slow(self, now: float) -> bool:
         """Whether its sender is so slow that another upload may take the place."""
-        if self._is_complete or now - self._began < _GRACE_SECONDS:
+        if self._is_complete or self._waited(now) < _GRACE_SECONDS:
             return False
         return self.bytes_per_second(now) < _SLOW_BYTES_PER_SECOND
 
     def bytes_per_second(self, now: float) -> float:
         """How fast its parts have arrived until now."""
-        return self._received_bytes / max(now - self._began, 0.001)
+        return self._received_bytes / max(self._waited(now), 0.001)
+
+    def _waited(self, now: float) -> float:
+        """How long it waited for its sender. The time in which parts are decoded does not count."""
+        waits_seconds = 0.0 if self._waits_since is None else now - self._waits_since
+        return self._waited_seconds + waits_seconds
 
     def give_up(self) -> None:
         """End the wait for the next part."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -35,8 +35,10 @@ class UploadQueue:
         return self._held_bytes
 
     @asynccontextmanager
-    async def turn(self, size_bytes: int) -> AsyncIterator[None]:
+    async def turn(self, size_bytes: int) -> AsyncIterator[Callable[[], None]]:
         """Wait for a turn, and hold it for the block. `size_bytes`: of the request, if it is one.
+
+        Yields what ends the turn earlier: an upload that only waits for the store needs none.
 
         Raises LimitExceeded if the others have too many bytes, or if the turn does not come in
         time.
@@ -48,10 +50,18 @@ class UploadQueue:
         self._held_bytes += size_bytes
         try:
             await self._wait()
+            is_over = False
+
+            def end() -> None:
+                nonlocal is_over
+                if not is_over:
+                    is_over = True
+                    self._turns.release()
+
             try:
-                yield
+                yield end
             finally:
-                self._turns.release()
+                end()
         finally:
             self._held_bytes -= size_bytes
 

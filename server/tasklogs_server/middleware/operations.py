@@ -20,8 +20,9 @@ from tasklogs_server.domain.limits import Limit
 from tasklogs_server.limits.caller_limits import CallerLimits
 from tasklogs_server.middleware.handlers import Call, Context
 from tasklogs_server.middleware.request_ids import StreamContext
-from tasklogs_server.middleware.requests import Deserialize, RequestBodies, undecodable
+from tasklogs_server.middleware.requests import Deserialize, RequestBodies
 from tasklogs_server.middleware.responses import Responses, recipient_of
+from tasklogs_server.wire.fields import undecodable
 
 _RETRY_AFTER = timedelta(seconds=1)
 
@@ -71,21 +72,26 @@ class OperationStreams:
 class OperationContext:
     """The context of a stream. A message that is not read in time ends the stream."""
 
-    __slots__ = ("_call", "_context", "_is_late", "_responses", "_unread")
+    __slots__ = ("_call", "_context", "_is_late", "_is_user", "_responses", "_unread")
 
     def __init__(
         self, context: Context, call: Call, caller: Caller | None, responses: Responses
     ) -> None:
         self._context = StreamContext(context)
         self._call = call
+        self._is_user = caller is not None
         self._responses = responses
         self._unread = responses.stream(call, recipient_of(caller, context), self._end)
         self._is_late = False
 
     async def write(self, message: Any) -> None:
-        """Send a message. Raises LimitExceeded if the caller leaves too much unread."""
+        """Send a message. Raises LimitExceeded if a user leaves too much unread.
+
+        Health is told to everyone: what other callers leave unread must not make it look bad.
+        """
         unread, responses = self._unread, self._responses
-        responses.check(unread.recipient)
+        if self._is_user:
+            responses.check(unread.recipient)
         responses.hold(unread, len(message) if isinstance(message, bytes) else message.ByteSize())
         responses.writes(self._call, unread)
         try:

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from tasklogs_server.concurrency.stall_free_clock import StallFreeClock
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, RequestTooSlow
 from tasklogs_server.middleware.handlers import Call, Context
-from tasklogs_server.wire.fields import has_more_fields
+from tasklogs_server.wire.fields import has_more_fields, undecodable
 
 Deserialize = Callable[[bytes], Any]
 
@@ -186,12 +186,6 @@ def _decoded(raw: bytes, deserialize: Deserialize) -> Any:
         return deserialize(raw)
     except DecodeError:
         raise undecodable() from None
-
-
-def undecodable() -> InvalidFields:
-    """Return the error of a request that is malformed, nested too deep, or not in UTF-8."""
-    what = "cannot be decoded as a message of its type"
-    return InvalidFields([FieldViolation("request", what)])
 
 
 def undecoded(encoded: bytes) -> bytes:

@@ -14,15 +14,15 @@ from google.protobuf.message import DecodeError
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
-from tasklogs_server.middleware.requests import undecodable
 from tasklogs_server.services.agent_codec import check_entries
 from tasklogs_server.wire.deltas import check_pieces
-from tasklogs_server.wire.fields import fields
+from tasklogs_server.wire.fields import fields, undecodable
 
 MAX_HELLO_BYTES = 4096
-"""Of a first message. An agent's own has about a hundred."""
+"""Of a Hello, which has a list of features. An agent's own has about a hundred."""
 
 # Tags: field numbers and wire types.
+_HELLO = 0x0A  # AgentMessage.hello
 _APPEND = 0x12  # AgentMessage.append
 _TAIL = 0x22  # LogAppend.tail
 _ENTRIES = 0x2A  # LogAppend.entries
@@ -39,9 +39,7 @@ _OTHER_FIELDS = 1000
 
 def first_message(encoded: bytes) -> pb.AgentMessage:
     """Decode the first message of a stream. Raises InvalidFields."""
-    if len(encoded) > MAX_HELLO_BYTES:
-        what = f"the first one must have at most {MAX_HELLO_BYTES} bytes"
-        raise InvalidFields([FieldViolation("request", what)])
+    _check_hello(len(encoded))
     return _decoded(encoded)
 
 
@@ -66,10 +64,14 @@ async def _count(encoded: bytes, share: LoopShare) -> None:
 
 
 class _Parts:
-    """How many parts an encoded AgentMessage has. All appends in it are one, as for protobuf."""
+    """How many parts an encoded AgentMessage has. All appends in it are one, as for protobuf.
+
+    All Hellos are one, too.
+    """
 
     def __init__(self, encoded: bytes) -> None:
         self._encoded = encoded
+        self._hello_bytes = 0
         self._entries = 0
         self._pieces = 0
         self._others = 0
@@ -79,6 +81,9 @@ class _Parts:
         for tag, _, begin, end in fields(self._encoded, 0, len(self._encoded)):
             self._count_other()
             yield
+            if tag == _HELLO:
+                self._hello_bytes += end - begin
+                _check_hello(self._hello_bytes)
             if tag == _APPEND:
                 yield from self._append(begin, end)
 
@@ -113,6 +118,12 @@ class _Parts:
         self._others += 1
         if self._others > _OTHER_FIELDS:
             raise InvalidFields([FieldViolation("request", f"has over {_OTHER_FIELDS} fields")])
+
+
+def _check_hello(size_bytes: int) -> None:
+    if size_bytes > MAX_HELLO_BYTES:
+        what = f"a Hello must have at most {MAX_HELLO_BYTES} bytes"
+        raise InvalidFields([FieldViolation("request", what)])
 
 
 def _decoded(encoded: bytes) -> pb.AgentMessage:

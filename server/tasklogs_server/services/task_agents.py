@@ -73,11 +73,11 @@ class TaskAgentsService:
         self, encoded: bytes, _: Context, agent: Agent
     ) -> pb.UploadLogSnapshotResponse:
         """Store a whole conversation, an encoded UploadLogSnapshotRequest."""
-        async with self._uploads.turn(agent.task_id, len(encoded)) as received_at:
+        async with self._uploads.turn(agent.task_id, len(encoded)) as turn:
             stored = await self._uploads.upload(
                 agent.task_id,
                 await upload_codec.snapshot_entries(encoded, self._uploads.share),
-                received_at=received_at,
+                turn=turn,
                 still_opens=lambda: self._tokens.still_opens(agent),
             )
         return pb.UploadLogSnapshotResponse(

@@ -24,9 +24,8 @@ from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields, LimitExceeded
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.domain.upload_limits import MAX_UPLOAD_ENTRIES
-from tasklogs_server.middleware.requests import undecodable
 from tasklogs_server.services.agent_codec import MAX_ENTRIES, MAX_VIOLATIONS, entry_of
-from tasklogs_server.wire.fields import Runs, fields, varint
+from tasklogs_server.wire.fields import Runs, fields, undecodable, varint
 
 # Tags: field numbers and wire types.
 _FORMAT = 0x08  # UploadLogSnapshotRequest.format

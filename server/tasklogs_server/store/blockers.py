@@ -9,6 +9,7 @@ import asyncpg
 import structlog
 
 from tasklogs_server.store.connect import close, connect
+from tasklogs_server.store.errors import STORE_ERRORS
 
 # A wait that is shorter is not worth a connection.
 _LOOK_EVERY_SECONDS = 1.0
@@ -37,7 +38,7 @@ class Blockers:
         while True:
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
             # What it tells is only for people: an error must not end the work that is watched.
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*STORE_ERRORS):
                 await self._look(session)
 
     async def _look(self, session: int) -> None:

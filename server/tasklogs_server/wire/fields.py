@@ -12,6 +12,8 @@ from itertools import islice
 
 from google.protobuf.message import DecodeError
 
+from tasklogs_server.domain.errors import FieldViolation, InvalidFields
+
 Field = tuple[int, int, int, int]
 """The tag with its wire type; where the field begins, its value begins, and both end."""
 
@@ -78,6 +80,12 @@ def varint(encoded: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
     raise DecodeError("a varint has more than ten bytes")
+
+
+def undecodable() -> InvalidFields:
+    """Return the error of a request that is malformed, nested too deep, or not in UTF-8."""
+    what = "cannot be decoded as a message of its type"
+    return InvalidFields([FieldViolation("request", what)])
 
 
 class Runs:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 
+from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.ingest import upload
@@ -309,6 +313,71 @@ async def test_a_large_upload_does_not_wait_for_another_one_whose_head_is_held(
             await until(lambda: store._large_write_connections.in_use > 0)
             await desk.uploads.upload(other, [entry(0)])
             assert not late.done()
+        await late
+
+
+async def uploaded(desk: Desk, task: UUID, count: int) -> None:
+    """Upload in one message, as the service does it."""
+    async with desk.uploads.turn(task, 100) as turn:
+        entries = [entry(id_) for id_ in range(count)]
+        await desk.uploads.upload(task, entries, turn=turn)
+
+
+async def uploaded_in_parts(desk: Desk, task: UUID, count: int) -> None:
+    """Upload in parts, as the service does it."""
+    with desk.uploads.in_parts(task) as parts:
+        parts.add([entry(id_) for id_ in range(count)])
+        await desk.uploads.upload_parts(task, parts)
+
+
+@pytest.mark.parametrize("how", [uploaded, uploaded_in_parts])
+async def test_uploads_of_held_tasks_leave_their_turns_and_places_to_others(
+    store: Store, sql: Connection, how: Callable[[Desk, UUID, int], Coroutine[Any, Any, None]]
+) -> None:
+    # The desk has two turns, and four places.
+    other, *held = [await new_task(store, f"t{number}") for number in range(6)]
+    async with Desk.open(store) as desk:
+        for task in (other, *held):
+            await how(desk, task, 1)
+        key = _HOLD["the key of the next entry"].replace("= $1", "= ANY ($1)")
+        async with holding(sql, key, held):
+            late: list[asyncio.Task[None]] = []
+            for task in held:
+                late.append(asyncio.create_task(how(desk, task, 2)))
+                await until(lambda: desk.group_commit.held_tasks == len(late))
+            for count in (2, 3):
+                await how(desk, other, count)
+            assert not any(one.done() for one in late)
+        await asyncio.gather(*late)
+
+
+async def test_an_upload_that_is_held_keeps_only_what_is_new_in_memory(
+    store: Store, sql: Connection
+) -> None:
+    class Watched(Entry):
+        """An entry that can be referred to weakly."""
+
+        __slots__ = ("__weakref__",)
+
+    watched: list[weakref.ref[Entry]] = []
+
+    def conversation() -> Sequence[Entry]:
+        first = Watched(0, EntryType.OUTPUT, Time(0, 0), b"x")
+        watched.append(weakref.ref(first))
+        return [first, entry(1)]
+
+    async def upload() -> None:
+        async with desk.uploads.turn(task, 100) as turn:
+            await desk.uploads.upload(task, conversation(), turn=turn)
+
+    task = await new_task(store)
+    async with Desk.open(store) as desk:
+        await uploaded(desk, task, 1)
+        async with holding(sql, _HOLD["the key of the next entry"], task):
+            late = asyncio.create_task(upload())
+            await until(lambda: desk.group_commit.held_tasks == 1)
+            gc.collect()
+            assert [one() for one in watched] == [None]
         await late
 
 

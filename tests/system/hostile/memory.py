@@ -31,10 +31,13 @@ SMALL = {
 }
 
 
-def ceiling(settings: ServerSettings, *, sending_agents: int, streams: int) -> int:
+def ceiling(
+    settings: ServerSettings, *, sending_agents: int, streams: int, large_appends: int = 0
+) -> int:
     """Return the sum of the table of memory in docs/design.md, in bytes.
 
-    `sending_agents`: agents that send appends. `streams`: open agent streams, follows, watches and
+    `sending_agents`: agents that send appends. `large_appends`: those of them that send thousands
+    of entries at once; no behaviour here does. `streams`: open agent streams, follows, watches and
     streams of reflection, of all callers.
     """
     reads = settings.reads * (settings.page_bytes + MIB)
@@ -44,6 +47,7 @@ def ceiling(settings: ServerSettings, *, sending_agents: int, streams: int) -> i
             _IDLE_BYTES,
             3 * settings.ingest_bytes,
             sending_agents * (256 * 1024 + 2 * settings.append_bytes),
+            large_appends * MAX_ENTRIES * _ENTRY_BYTES,
             settings.uploads * parts,
             settings.queued_upload_bytes,
             settings.uploads_at_work
