@@ -289,6 +289,11 @@ class Session:
 
     # The group commit calls these: a session is a Writer.
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of content and text that were received and are in no commit."""
+        return self._draft.size_bytes
+
     def next_commit(self) -> Commit | None:
         """Return a commit with everything that was received."""
         if self._window.in_flight is not None or self._error is not None:

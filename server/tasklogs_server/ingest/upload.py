@@ -295,6 +295,10 @@ class _UploadWriter:
         self._draft = _draft_after(opening)
         self._draft.apply(append)
 
+    @property
+    def pending_bytes(self) -> int:
+        return self._draft.size_bytes
+
     def next_commit(self) -> Commit | None:
         return self._draft.next_commit(self._task_id, self._fence, self._received_at)
 
