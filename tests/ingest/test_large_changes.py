@@ -43,6 +43,11 @@ class Gate:
         """The tasks of the large commits, in the order in which they began."""
         return [one.task_id for batch in self.batches for one in batch if _is_large(one)]
 
+    @property
+    def most_bytes(self) -> int:
+        """Bytes of content of the largest commit."""
+        return max(_content_bytes(one) for batch in self.batches for one in batch)
+
     async def _gated(self, commits: Sequence[Commit], *how: Any) -> Mapping[UUID, Outcome]:
         self.batches.append(commits)
         if not any(map(_is_large, commits)):
@@ -59,8 +64,12 @@ class Gate:
             self.at_work -= 1
 
 
+def _content_bytes(commit: Commit) -> int:
+    return sum(len(row.content) for row in commit.rows)
+
+
 def _is_large(commit: Commit) -> bool:
-    return sum(len(row.content) for row in commit.rows) > _LARGE_BYTES
+    return _content_bytes(commit) > _LARGE_BYTES
 
 
 @pytest.fixture
@@ -236,16 +245,30 @@ async def test_a_goodbye_waits_for_the_large_change_before_it(desk: Desk, gate: 
 
 
 async def test_an_epoch_that_opens_with_a_long_list_leaves_the_batches(
-    desk: Desk, gate: Gate
+    desk: Desk, gate: Gate, store: Store
 ) -> None:
     async with agents_of(desk, 2) as (other, opening):
         gate.open.clear()
-        await opening.append([entry(id_, "x" * 3_000) for id_ in range(1000)], open_epoch=True)
+        entries = [entry(id_, "x" * 3_000) for id_ in range(1000)]
+        sending = asyncio.create_task(opening.append(entries, open_epoch=True))
         await until(lambda: gate.at_work == 1)
         await other.append([entry(1)])
         await other.all_acked()
+        assert opening.acked == 1, "I3"
         gate.open.set()
+        await sending
         await opening.all_acked()
+        assert (await store.tasks.get(opening.session.task_id)).head.entries == 1000
+    assert gate.most_bytes <= 1024 * 1024
+
+
+async def test_new_entries_wait_while_a_megabyte_of_others_does(desk: Desk, gate: Gate) -> None:
+    async with agents_of(desk, 1) as (agent,):
+        for id_ in range(1, 6):
+            for _ in range(3):
+                await agent.append([entry(id_, LARGE)])
+        await agent.all_acked()
+    assert gate.most_bytes <= 1024 * 1024
 
 
 async def test_a_large_change_of_a_held_task_waits_for_its_rows_and_delays_no_large_one(

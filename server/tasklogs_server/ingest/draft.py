@@ -97,8 +97,13 @@ class Draft:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of content and text in the changes."""
+        """About how many bytes of content and text the changes have."""
         return self._changes.size_bytes
+
+    def size_bytes_after(self, append: Append) -> int:
+        """Return the most that `size_bytes` is after this append."""
+        replaced = self._replaced_bytes(append.entries[0]) if append.entries else 0
+        return self._changes.size_bytes + append.content_bytes - replaced
 
     @property
     def has_stored_parts(self) -> bool:
@@ -267,6 +272,7 @@ class Draft:
         if len(entry.content) > MAX_CONTENT_BYTES:
             raise _too_long(entry.id)
         tail = self._tail
+        self._changes.size_bytes += len(entry.content) - self._replaced_bytes(entry)
         if tail is not None and entry.id == tail.id:
             self._replace_tail(tail, entry)
         elif entry.id < (self._lowest_next_id if tail is None else tail.id):
@@ -286,7 +292,14 @@ class Draft:
             self.total_rows += 1
             self.total_bytes += len(entry.content)
             self._changes.ordered.append(_Change(self._epoch, entry=self._tail))
-        self._changes.size_bytes += len(entry.content)
+
+    def _replaced_bytes(self, entry: Entry) -> int:
+        """Return how many bytes of the changes `entry` replaces: those of the same whole tail."""
+        tail = self._tail
+        if tail is None or tail.id != entry.id or tail.kept_bytes is not None:
+            return 0
+        # The tail may have copied parts of itself, which were not counted.
+        return min(len(tail.content), self.size_bytes) if self._is_last_change(tail) else 0
 
     def _replace_tail(self, tail: GrowingEntry, entry: Entry) -> None:
         if entry.type != tail.type:
