@@ -202,6 +202,7 @@ async def test_more_bytes_than_may_wait_are_refused_and_stored_later(
 async def test_the_request_of_an_upload_that_is_refused_anyway_is_not_read(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    [token] = await tokens_of(server, 1)
     read_bytes: list[int] = []
     read = RequestBodies.read
 
@@ -211,7 +212,6 @@ async def test_the_request_of_an_upload_that_is_refused_anyway_is_not_read(
         return got
 
     monkeypatch.setattr(RequestBodies, "read", noted)
-    [token] = await tokens_of(server, 1)
     raw: Any = server.channel
     parts = raw.stream_unary("/tasklogs.v1.TaskAgents/UploadLogSnapshotInParts")
     under_way = parts(metadata=bearing(token))
