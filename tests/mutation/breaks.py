@@ -574,7 +574,7 @@ BREAKS = (
         "I11",
         "large rows of small changes stay in the batches",
         f"{_SERVER}/ingest/group_commit.py",
-        "            elif _stored_bytes(commit) > LARGE_BYTES:",
+        "            elif commit.size_bytes > LARGE_BYTES:",
         "            elif False:",
         "tests/ingest/test_large_changes.py::test_a_small_change_that_writes_a_large_row_is_large",
     ),

@@ -169,6 +169,7 @@ class Draft:
             return None
         base_revision = self._revision
         rows: list[EntryRow] = [tail.row(epoch) for epoch, tail in changes.sealed_with_parts]
+        folded_bytes = sum(len(row.content) for row in rows)
         events: list[EpochOpened | TailWithdrawn] = []
         part: TailPart | None = None
         for change in changes.ordered:
@@ -182,12 +183,15 @@ class Draft:
                 entry.revision = self._revision
                 grown = entry.take_part() if entry is self._tail else None
                 if grown is None:
-                    changes.drops_parts |= entry.part_bytes > 0
+                    if entry.part_bytes:
+                        changes.drops_parts = True
+                        folded_bytes += len(entry.content)
                     entry.parts = entry.part_bytes = 0
                     rows.append(entry.row(change.epoch))
                 elif entry.folded is not None:
                     changes.drops_parts = True
                     rows.append(entry.folded)
+                    folded_bytes += len(entry.folded.content)
                 part, entry.folded = grown or part, None
                 entry.is_stored = True
         head = LogHead(
@@ -211,7 +215,7 @@ class Draft:
             part=part,
             drops_parts=changes.drops_parts,
             events=events,
-            size_bytes=changes.size_bytes,
+            size_bytes=changes.size_bytes + folded_bytes,
         )
 
     def fold(self) -> tuple[int, EntryRow] | None:
@@ -272,8 +276,9 @@ class Draft:
         if len(entry.content) > MAX_CONTENT_BYTES:
             raise _too_long(entry.id)
         tail = self._tail
-        self._changes.size_bytes += len(entry.content) - self._replaced_bytes(entry)
+        self._changes.size_bytes += len(entry.content)
         if tail is not None and entry.id == tail.id:
+            self._changes.size_bytes -= self._replaced_bytes(entry)
             self._replace_tail(tail, entry)
         elif entry.id < (self._lowest_next_id if tail is None else tail.id):
             raise ProtocolViolation(f"entry {entry.id} is out of order or sealed")

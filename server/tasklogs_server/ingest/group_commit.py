@@ -101,7 +101,7 @@ class GroupCommit:
                 self._large.add(writer)
             elif (commit := next_commit_of(writer)) is None:
                 continue
-            elif _stored_bytes(commit) > LARGE_BYTES:
+            elif commit.size_bytes > LARGE_BYTES:  # it folds a long tail
                 self._large.add(writer, commit)
             elif self._add(batch, tasks, writer, commit):
                 size_bytes += _cost_bytes(commit)
@@ -145,12 +145,6 @@ class GroupCommit:
         if writer in self._parked:
             self._parked.discard(writer)
             self.submit(writer)
-
-
-def _stored_bytes(commit: Commit) -> int:
-    """Return what the commit writes. A small change may fold a tail, which is written as a row."""
-    part_bytes = 0 if commit.part is None else commit.part.delta.cost_bytes
-    return part_bytes + sum(len(row.content) for row in commit.rows)
 
 
 def _cost_bytes(commit: Commit) -> int:

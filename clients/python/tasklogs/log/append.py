@@ -55,6 +55,8 @@ class Append:
         Each has at most `most_entries` entries, and at most `most_bytes` of their content unless it
         has one entry only.
         """
+        if len(self.entries) <= most_entries and self.content_bytes <= most_bytes:
+            return [self]
         cuts = self._cuts(most_entries, most_bytes)
         if not cuts:
             return [self]
