@@ -363,8 +363,8 @@ class ServerSettings(BaseSettings):
         8,
         ge=1,
         description="Maximum connections to Postgres for reads and for changes of tasks. The server"
-        " opens up to eight more: three for commits, one for large uploads, one for evictions, two"
-        " to delete tasks, one for its monitor.",
+        " opens up to nine more: four for commits, one for large uploads, one for evictions, two to"
+        " delete tasks, one for its monitor.",
     )
     store_wait: Seconds = Field(
         timedelta(seconds=2),

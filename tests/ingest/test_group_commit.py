@@ -22,7 +22,7 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.ingest.group_commit import GroupCommit
 from tasklogs_server.store import Store
-from tasklogs_server.store.log_writes import LogWrites, Outcome
+from tasklogs_server.store.log_writes import Lane, LogWrites, Outcome
 from tasklogs_server.store.records import Commit
 from tests.store.logs import Connection, Log, entry_row, new_task
 from tests.support.fixtures.conditions import until
@@ -36,6 +36,10 @@ class ScriptedWriter:
         self.commits = deque(commits)
         self.committed_: list[Commit] = []
         self.errors: list[Exception] = []
+
+    @property
+    def pending_bytes(self) -> int:
+        return self.commits[0].size_bytes if self.commits else 0
 
     def next_commit(self) -> Commit | None:
         return self.commits.popleft() if self.commits else None
@@ -214,9 +218,9 @@ class NotedWrites(LogWrites):
         self.looked = 0
 
     async def commit(
-        self, commits: Sequence[Commit], *, aside: bool = False
+        self, commits: Sequence[Commit], lane: Lane = Lane.BATCHES
     ) -> Mapping[UUID, Outcome]:
-        outcomes = await self._writes.commit(commits, aside=aside)
+        outcomes = await self._writes.commit(commits, lane)
         self.batches.append([one.fence for one in commits])
         return outcomes
 

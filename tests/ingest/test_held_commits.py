@@ -15,7 +15,7 @@ from tasklogs_server.domain.errors import LogCorrupt
 from tasklogs_server.ingest.batches import Batches
 from tasklogs_server.ingest.held_commits import HeldCommits
 from tasklogs_server.limits.ingest_budget import IngestBudget
-from tasklogs_server.store.log_writes import LogWrites, Outcome
+from tasklogs_server.store.log_writes import Lane, LogWrites, Outcome
 from tasklogs_server.store.records import Commit, LogHead
 from tasklogs_server.telemetry.observer import Observer
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
@@ -37,7 +37,7 @@ class Writes:
         return self.locked
 
     async def commit(
-        self, commits: Sequence[Commit], *, aside: bool = False
+        self, commits: Sequence[Commit], lane: Lane = Lane.BATCHES
     ) -> Mapping[UUID, Outcome]:
         return {
             one.task_id: Outcome.CORRUPT if one.task_id == self.unreadable else Outcome.COMMITTED
@@ -51,6 +51,7 @@ class Writer:
 
     on_lost: Callable[[], None] = lambda: None
     told: list[object] = field(default_factory=list)
+    pending_bytes: int = 0
 
     def next_commit(self) -> Commit | None:
         return None

@@ -15,6 +15,7 @@ from tasklogs.log.entry import Entry
 from tasklogs_server.domain.errors import ProtocolViolation, SessionSuperseded
 from tasklogs_server.ingest.group_commit import BATCH_BYTES
 from tasklogs_server.store import Store
+from tasklogs_server.store.log_writes import Lane
 from tasklogs_server.store.records import Commit
 from tests.ingest.desk import Desk, entry, grown
 from tests.store.logs import new_task
@@ -30,9 +31,9 @@ def batches(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Commit
     written: list[Sequence[Commit]] = []
     commit = desk.store.writes.commit
 
-    async def noted(commits: Sequence[Commit], *, aside: bool = False) -> object:
+    async def noted(commits: Sequence[Commit], lane: Lane = Lane.BATCHES) -> object:
         written.append(commits)
-        return await commit(commits, aside=aside)
+        return await commit(commits, lane)
 
     monkeypatch.setattr(desk.store.writes, "commit", noted)
     return written

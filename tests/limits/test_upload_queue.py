@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 
@@ -97,3 +98,17 @@ async def test_one_that_leaves_the_queue_gives_its_bytes_back() -> None:
 async def hold(uploads: UploadQueue, size_bytes: int) -> None:
     async with uploads.turn(size_bytes):
         pass
+
+
+async def test_one_upload_of_a_task_at_a_time() -> None:
+    uploads, task_id = queue(), uuid4()
+    with uploads.only_one(task_id):
+        uploads.check(uuid4())
+        with pytest.raises(LimitExceeded) as refused:
+            uploads.check(task_id)
+        with pytest.raises(LimitExceeded), uploads.only_one(task_id):
+            pass
+        with pytest.raises(LimitExceeded):
+            uploads.check(task_id)
+    assert refused.value.limit is Limit.UPLOADS
+    uploads.check(task_id)

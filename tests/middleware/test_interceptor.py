@@ -20,6 +20,7 @@ from tasklogs_server.domain.caller import LOCAL, Caller
 from tasklogs_server.domain.errors import ServerDraining, TaskNotFound
 from tasklogs_server.limits.admission import Admission
 from tasklogs_server.limits.caller_limits import Allowance, CallerLimits
+from tasklogs_server.limits.upload_queue import UploadQueue
 from tasklogs_server.middleware import failures
 from tasklogs_server.middleware.authentication import Authenticate
 from tasklogs_server.middleware.failures import Failures
@@ -112,6 +113,7 @@ def interceptor_of(
         anyone,
         calls=calls,
         admission=Admission(),
+        uploads=UploadQueue(at_work=1, queued_bytes=1, max_wait=minute),
         bodies=bodies,
         responses=responses,
         operations=OperationStreams(limits, bodies, responses),

@@ -563,6 +563,32 @@ BREAKS = (
     ),
     Break(
         "I11",
+        "large changes stay in the batches",
+        f"{_SERVER}/ingest/group_commit.py",
+        "            elif writer.pending_bytes > LARGE_BYTES:",
+        "            elif False:",
+        "tests/ingest/test_large_changes.py::"
+        "test_large_senders_take_turns_and_what_waits_coalesces",
+    ),
+    Break(
+        "I11",
+        "large rows of small changes stay in the batches",
+        f"{_SERVER}/ingest/group_commit.py",
+        "            elif commit.size_bytes > LARGE_BYTES:",
+        "            elif False:",
+        "tests/ingest/test_large_changes.py::test_a_small_change_that_writes_a_large_row_is_large",
+    ),
+    Break(
+        "I4",
+        "a session has changes in two transactions at once",
+        f"{_SERVER}/ingest/group_commit.py",
+        "if self._held.has(writer) or self._large.has(writer):",
+        "if self._held.has(writer):",
+        "tests/ingest/test_large_changes.py::"
+        "test_a_writer_with_a_large_commit_under_way_is_not_asked_again",
+    ),
+    Break(
+        "I11",
         "a batch in which a row is held fails as a whole",
         f"{_SERVER}/store/log_writes.py",
         "                if is_row_held(error):\n                    waits_left -= 1",

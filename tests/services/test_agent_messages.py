@@ -161,6 +161,17 @@ async def test_as_many_entries_as_an_agent_packs_are_accepted() -> None:
     assert share.pieces > MOST_OF_AN_AGENT / 150, "other calls go on meanwhile"
 
 
+async def test_long_entries_are_decoded_one_by_one() -> None:
+    entries = [log_entry(id_, "x" * 900_000) for id_ in range(4)]
+    message = pb.AgentMessage(append=pb.LogAppend(sequence=1, open_epoch=True, entries=entries))
+    share = Counted()
+
+    append = await agent_codec.append(message.append, share)
+
+    assert append == agent_codec.append_at_once(message.append)
+    assert share.pieces == 3, "the first one needs no turn"
+
+
 async def test_as_many_pieces_as_a_delta_may_have_are_accepted() -> None:
     append = pb.LogAppend(sequence=1)
     append.tail.time.seconds = 1
@@ -178,13 +189,23 @@ def test_an_append_splits_into_parts_that_apply_in_order() -> None:
     entries = [Entry(id_, EntryType.OUTPUT, Time(1, 0), b"") for id_ in range(25)]
     append = Append(sequence=3, open_epoch=True, entries=entries, waited_seconds=2.0)
 
-    parts = append.parts(10)
+    parts = append.parts(10, 1000)
 
     assert [entry for part in parts for entry in part.entries] == entries
     assert [len(part.entries) for part in parts] == [10, 10, 5]
     assert [part.open_epoch for part in parts] == [True, False, False]
     assert {part.sequence for part in parts} == {3}
-    assert append.parts(25) == [append]
+    assert append.parts(25, 1000) == [append]
+
+
+def test_parts_of_an_append_have_few_bytes_or_one_entry() -> None:
+    sizes = [10, 10, 30, 5, 10, 5, 1]
+    entries = [Entry(id_, EntryType.OUTPUT, Time(1, 0), b"x" * n) for id_, n in enumerate(sizes)]
+
+    parts = Append(entries=entries).parts(10, 20)
+
+    split = [[len(entry.content) for entry in part.entries] for part in parts]
+    assert split == [[10, 10], [30], [5, 10, 5], [1]]
 
 
 def _append(count: int) -> pb.AgentMessage:

@@ -17,6 +17,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import tasks_pb2
+from tasklogs_server.middleware.requests import RequestBodies
 from tests.support.fixtures.authenticated import bearing
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.refusals import Refusal, refusal_of
@@ -196,3 +197,33 @@ async def test_more_bytes_than_may_wait_are_refused_and_stored_later(
             assert "bytes of uploads wait" in refusal.message
             assert refusal.retry_seconds is not None
         assert await entries_of(server, SMALL) == [5000] * SMALL
+
+
+async def test_the_request_of_an_upload_that_is_refused_anyway_is_not_read(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [token] = await tokens_of(server, 1)
+    read_bytes: list[int] = []
+    read = RequestBodies.read
+
+    async def noted(*of: Any, **how: Any) -> Any:
+        got = await read(*of, **how)
+        read_bytes.append(len(got) if isinstance(got, bytes) else 0)
+        return got
+
+    monkeypatch.setattr(RequestBodies, "read", noted)
+    raw: Any = server.channel
+    parts = raw.stream_unary("/tasklogs.v1.TaskAgents/UploadLogSnapshotInParts")
+    under_way = parts(metadata=bearing(token))
+    part = pb.UploadLogSnapshotInPartsRequest()
+    part.entries.add(id=0, type=1, content="x").time.seconds = 1
+    await under_way.write(part.SerializeToString())
+    await until(lambda: bool(read_bytes))
+    read_bytes.clear()
+
+    refusals = [await upload(server, token, entries(MESSAGES)) for _ in range(3)]
+
+    under_way.cancel()
+    assert [one and one.code for one in refusals] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 3
+    assert all(one and "another upload is under way" in str(one) for one in refusals)
+    assert read_bytes == []

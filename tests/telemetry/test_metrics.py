@@ -117,6 +117,7 @@ async def test_sessions_followers_commits_and_lag_are_shown(make_server: MakeSer
     assert seen("tasklogs_sync_duration_seconds_count", outcome="done") >= 1
     assert seen("tasklogs_rpcs_under_way", method="/tasklogs.v1.TaskAgents/Connect") == 1
     assert seen("tasklogs_unacknowledged_bytes") == 0
+    assert seen("tasklogs_upload_bytes") == 0
     assert seen("tasklogs_store_up") == 1
     assert seen("tasklogs_draining") == 0
     assert seen("process_resident_memory_bytes") > 0

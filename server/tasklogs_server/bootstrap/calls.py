@@ -76,6 +76,7 @@ def call_path_of(
         responses=responses,
         operations=OperationStreams(caller_limits, bodies, responses),
         admission=limits.admission,
+        uploads=limits.uploads,
         failures=Failures(telemetry.observer),
         default_deadline=settings.default_deadline,
     )

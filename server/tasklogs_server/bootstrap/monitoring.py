@@ -52,6 +52,7 @@ def state_of(
         handshakes=lambda: limits.handshakes.wanted,
         held_commits=lambda: service.group_commit.held_tasks,
         unacknowledged_bytes=lambda: limits.budget.held_bytes,
+        upload_bytes=lambda: limits.uploads.held_bytes,
         untaken_bytes=lambda: calls.responses.held_bytes,
         waiting_follows=lambda: calls.unsent.waiting,
         tail_bytes=lambda: service.tails.held_bytes,

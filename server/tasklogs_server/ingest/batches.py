@@ -20,7 +20,7 @@ from tasklogs_server.domain.errors import (
     TaskNotFound,
 )
 from tasklogs_server.store.errors import concerns_one_task
-from tasklogs_server.store.log_writes import LogWrites, Outcome
+from tasklogs_server.store.log_writes import Lane, LogWrites, Outcome
 from tasklogs_server.store.records import Commit
 from tasklogs_server.telemetry.observer import Observer
 
@@ -33,6 +33,10 @@ _log = structlog.get_logger(__name__)
 
 class Writer(Protocol):
     """A source of changes to commit. At most one commit of a writer is under way."""
+
+    @property
+    def pending_bytes(self) -> int:
+        """About how many bytes of content and text the next commit has."""
 
     def next_commit(self) -> Commit | None:
         """Return a commit with all changes since the last one; None: there are none."""
@@ -56,13 +60,10 @@ class Batches:
         self._observer = observer
 
     async def write(
-        self, batch: Sequence[tuple[Writer, Commit]], *, aside: bool = False
+        self, batch: Sequence[tuple[Writer, Commit]], lane: Lane = Lane.BATCHES
     ) -> Sequence[tuple[Writer, Commit, Outcome]]:
-        """Write a batch. Return the commits to try again: they are LOCKED or POSTPONED.
-
-        `aside`: the next batch does not wait for this one.
-        """
-        outcomes = await self._outcomes(batch, aside=aside)
+        """Write a batch. Return the commits to try again: they are LOCKED or POSTPONED."""
+        outcomes = await self._outcomes(batch, lane)
         again: list[tuple[Writer, Commit, Outcome]] = []
         for writer, commit in batch:
             match outcomes.get(commit.task_id):
@@ -88,14 +89,14 @@ class Batches:
             return frozenset()
 
     async def _outcomes(
-        self, batch: Sequence[tuple[Writer, Commit]], *, aside: bool
+        self, batch: Sequence[tuple[Writer, Commit]], lane: Lane
     ) -> Mapping[UUID, Outcome]:
         """Return the outcomes by task; nothing if it is unknown what was stored."""
         try:
             with self._observer.committing(
                 tasks=len(batch), size_bytes=sum(commit.size_bytes for _, commit in batch)
             ):
-                outcomes = await self._writes.commit([one for _, one in batch], aside=aside)
+                outcomes = await self._writes.commit([one for _, one in batch], lane)
         except StoreUnavailable:
             # The commit may or may not have succeeded. Nothing is acknowledged. The next Welcome
             # says which.

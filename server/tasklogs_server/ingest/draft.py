@@ -97,8 +97,13 @@ class Draft:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of content and text in the changes."""
+        """About how many bytes of content and text the changes have."""
         return self._changes.size_bytes
+
+    def size_bytes_after(self, append: Append) -> int:
+        """Return the most that `size_bytes` is after this append."""
+        replaced = self._replaced_bytes(append.entries[0]) if append.entries else 0
+        return self._changes.size_bytes + append.content_bytes - replaced
 
     @property
     def has_stored_parts(self) -> bool:
@@ -164,6 +169,7 @@ class Draft:
             return None
         base_revision = self._revision
         rows: list[EntryRow] = [tail.row(epoch) for epoch, tail in changes.sealed_with_parts]
+        folded_bytes = sum(len(row.content) for row in rows)
         events: list[EpochOpened | TailWithdrawn] = []
         part: TailPart | None = None
         for change in changes.ordered:
@@ -177,12 +183,15 @@ class Draft:
                 entry.revision = self._revision
                 grown = entry.take_part() if entry is self._tail else None
                 if grown is None:
-                    changes.drops_parts |= entry.part_bytes > 0
+                    if entry.part_bytes:
+                        changes.drops_parts = True
+                        folded_bytes += len(entry.content)
                     entry.parts = entry.part_bytes = 0
                     rows.append(entry.row(change.epoch))
                 elif entry.folded is not None:
                     changes.drops_parts = True
                     rows.append(entry.folded)
+                    folded_bytes += len(entry.folded.content)
                 part, entry.folded = grown or part, None
                 entry.is_stored = True
         head = LogHead(
@@ -206,7 +215,7 @@ class Draft:
             part=part,
             drops_parts=changes.drops_parts,
             events=events,
-            size_bytes=changes.size_bytes,
+            size_bytes=changes.size_bytes + folded_bytes,
         )
 
     def fold(self) -> tuple[int, EntryRow] | None:
@@ -267,7 +276,9 @@ class Draft:
         if len(entry.content) > MAX_CONTENT_BYTES:
             raise _too_long(entry.id)
         tail = self._tail
+        self._changes.size_bytes += len(entry.content)
         if tail is not None and entry.id == tail.id:
+            self._changes.size_bytes -= self._replaced_bytes(entry)
             self._replace_tail(tail, entry)
         elif entry.id < (self._lowest_next_id if tail is None else tail.id):
             raise ProtocolViolation(f"entry {entry.id} is out of order or sealed")
@@ -286,7 +297,14 @@ class Draft:
             self.total_rows += 1
             self.total_bytes += len(entry.content)
             self._changes.ordered.append(_Change(self._epoch, entry=self._tail))
-        self._changes.size_bytes += len(entry.content)
+
+    def _replaced_bytes(self, entry: Entry) -> int:
+        """Return how many bytes of the changes `entry` replaces: those of the same whole tail."""
+        tail = self._tail
+        if tail is None or tail.id != entry.id or tail.kept_bytes is not None:
+            return 0
+        # The tail may have copied parts of itself, which were not counted.
+        return min(len(tail.content), self.size_bytes) if self._is_last_change(tail) else 0
 
     def _replace_tail(self, tail: GrowingEntry, entry: Entry) -> None:
         if entry.type != tail.type:

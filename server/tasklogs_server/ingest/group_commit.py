@@ -10,12 +10,11 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-import structlog
-
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.concurrency.background import background
-from tasklogs_server.ingest.batches import Batches, Writer, lose
+from tasklogs_server.ingest.batches import Batches, Writer
 from tasklogs_server.ingest.held_commits import HeldCommits
+from tasklogs_server.ingest.large_changes import LARGE_BYTES, LargeChanges, next_commit_of
 from tasklogs_server.limits.ingest_budget import IngestBudget
 from tasklogs_server.store.log_writes import LogWrites, Outcome
 from tasklogs_server.store.records import Commit
@@ -27,14 +26,12 @@ BATCH_COMMITS = 500
 # other calls would wait for it.
 _ROW_COST_BYTES = 4096
 
-_log = structlog.get_logger(__name__)
-
 
 class GroupCommit:
     """Commits the changes of writers, batch after batch.
 
     A commit of a task whose rows another transaction holds leaves the batches, and counts against
-    none, until it is settled. `budget`: see HeldCommits.
+    none, until it is settled. So does a large one. `budget`: see HeldCommits.
     """
 
     def __init__(
@@ -50,8 +47,9 @@ class GroupCommit:
         self._again: list[tuple[Writer, Commit]] = []
         """Commits of the next batch: postponed, or behind another commit of their task."""
         self._parked: set[Writer] = set()
-        """Writers that have more to commit, and a commit that is held."""
+        """Writers that have more to commit, and a commit that is held or large."""
         self._held = HeldCommits(self._batches, budget, on_settled=self._unpark)
+        self._large = LargeChanges(self._batches, on_held=self._held.add, on_settled=self._unpark)
         self._wake = asyncio.Event()
 
     @property
@@ -68,10 +66,11 @@ class GroupCommit:
         """Ask `writer` for no more commits. It still gets the outcome of its current one."""
         self._waiting.pop(writer, None)
         self._parked.discard(writer)
+        self._large.withdraw(writer)
 
     async def run(self) -> None:
         """Commit batches until cancelled. It must run as long as there are writers."""
-        async with background(self._held.run()):
+        async with background(self._held.run()), background(self._large.run()):
             while True:
                 await self._wake.wait()
                 batch = self._gather()
@@ -96,16 +95,15 @@ class GroupCommit:
             if writer in busy:
                 continue
             del self._waiting[writer]
-            if self._held.has(writer):
+            if self._held.has(writer) or self._large.has(writer):
                 self._parked.add(writer)
+            elif writer.pending_bytes > LARGE_BYTES:
+                self._large.add(writer)
+            elif (commit := next_commit_of(writer)) is None:
                 continue
-            try:
-                commit = writer.next_commit()
-            except Exception as error:  # only this writer fails: the other commits continue
-                _log.exception("writer.failed")
-                lose(writer, error)
-                continue
-            if commit is not None and self._add(batch, tasks, writer, commit):
+            elif commit.size_bytes > LARGE_BYTES:  # it folds a long tail
+                self._large.add(writer, commit)
+            elif self._add(batch, tasks, writer, commit):
                 size_bytes += _cost_bytes(commit)
         return batch
 

@@ -15,7 +15,7 @@ import structlog
 from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.ingest.batches import Batches, Writer, lose
 from tasklogs_server.limits.ingest_budget import IngestBudget
-from tasklogs_server.store.log_writes import Outcome
+from tasklogs_server.store.log_writes import Lane, Outcome
 from tasklogs_server.store.records import Commit
 
 # Handshakes, evictions and folds of the task itself hold its head for a few milliseconds.
@@ -165,7 +165,7 @@ class HeldCommits:
             await self._try([one])
 
     async def _try(self, batch: Sequence[_Held]) -> None:
-        again = await self._batches.write([(one.writer, one.commit) for one in batch], aside=True)
+        again = await self._batches.write([(one.writer, one.commit) for one in batch], Lane.ASIDE)
         outcomes = {commit.task_id: outcome for _, commit, outcome in again}
         for one in batch:
             outcome = outcomes.get(one.commit.task_id)

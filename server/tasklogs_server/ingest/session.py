@@ -36,9 +36,12 @@ from tasklogs_server.store.records import Commit, EntryRow, LogHead
 from tasklogs_server.store.sessions import Opening
 from tasklogs_server.telemetry.observer import Observer
 
-# To apply so many entries takes a millisecond; to make a commit of a part takes ten.
+# To apply this takes a millisecond; to make a commit of a part, and to send it, takes a few. Other
+# calls wait meanwhile.
 _AT_ONCE_ENTRIES = 150
+_AT_ONCE_BYTES = 256 * 1024
 _PART_ENTRIES = 1000
+_PART_BYTES = 1024 * 1024
 
 _utc_now = partial(datetime.now, UTC)
 
@@ -167,7 +170,7 @@ class Session:
         if append.open_epoch:
             await self.flush()  # the limit counts committed epochs
             await self._resources.epoch_limiter.check(self.task_id)
-        *parts, last = append.parts(_PART_ENTRIES)
+        *parts, last = append.parts(_PART_ENTRIES, _PART_BYTES)
         for part in parts:
             # Each is a commit of its own: other calls wait while the rows of one are made.
             await self._receive(part, append.sequence - 1, received_at)
@@ -177,6 +180,8 @@ class Session:
     async def _receive(self, append: Append, sequence: int, received_at: datetime) -> None:
         """Receive a part of an append; after it, `sequence` is the last whole one."""
         resources = self._resources
+        if not self._draft.is_empty and self._draft.size_bytes_after(append) > _PART_BYTES:
+            await self.flush()
         await self._evict_for(append)
         size_bytes = cost_bytes(append)
         await resources.budget.acquire(size_bytes)
@@ -199,7 +204,7 @@ class Session:
         try:
             if self._draft.lacks_tail:
                 await self._supply_tail()
-            if len(append.entries) <= _AT_ONCE_ENTRIES:
+            if len(append.entries) <= _AT_ONCE_ENTRIES and append.content_bytes <= _AT_ONCE_BYTES:
                 self._apply_now(append)
             else:
                 await self._resources.share.run(lambda: self._apply_now(append))
@@ -289,6 +294,11 @@ class Session:
             self._draft.release_tail()
 
     # The group commit calls these: a session is a Writer.
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of content and text that were received and are in no commit."""
+        return self._draft.size_bytes
 
     def next_commit(self) -> Commit | None:
         """Return a commit with everything that was received."""

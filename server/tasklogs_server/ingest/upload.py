@@ -15,7 +15,6 @@ from tasklogs.log.append import Append
 from tasklogs.log.continuation import Verdict, compare
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import truncate
-from tasklogs_server.concurrency.jitter import spread
 from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.concurrency.slices import slices
 from tasklogs_server.domain.errors import LimitExceeded, SessionOpen, StoreUnavailable
@@ -74,8 +73,6 @@ class Uploads:
         self._places = places
         self.share: LoopShare = resources.share
         """Whole conversations are handled in pieces under this share, which sessions use too."""
-        self._under_way: set[UUID] = set()
-        """The tasks of which an upload is under way."""
 
     @asynccontextmanager
     async def turn(self, task_id: UUID, size_bytes: int) -> AsyncIterator[Turn]:
@@ -104,14 +101,8 @@ class Uploads:
     def _only_one(self, task_id: UUID) -> Iterator[None]:
         if self._sessions.find(task_id) is not None:
             raise SessionOpen
-        if task_id in self._under_way:
-            what = "another upload is under way"
-            raise LimitExceeded(Limit.UPLOADS, "task", what, spread(0.5, 2.0))
-        self._under_way.add(task_id)
-        try:
+        with self._queue.only_one(task_id):
             yield
-        finally:
-            self._under_way.discard(task_id)
 
     async def upload_parts(
         self,
@@ -316,6 +307,10 @@ class _UploadWriter:
         self._received_at = received_at
         self._draft = _draft_after(opening)
         self._draft.apply(append)
+
+    @property
+    def pending_bytes(self) -> int:
+        return self._draft.size_bytes
 
     def next_commit(self) -> Commit | None:
         return self._draft.next_commit(self._task_id, self._fence, self._received_at)

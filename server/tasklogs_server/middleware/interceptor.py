@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 from google.rpc.status_pb2 import Status
 
-from tasklogs_server.domain.caller import Caller
+from tasklogs_server.domain.caller import Agent, Caller
 from tasklogs_server.limits.admission import Admission, Kind
+from tasklogs_server.limits.upload_queue import UploadQueue
 from tasklogs_server.middleware.authentication import Authenticate
 from tasklogs_server.middleware.deadlines import until_the_token_expires, within
 from tasklogs_server.middleware.error_table import status_of
@@ -61,6 +62,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         responses: Responses,
         operations: OperationStreams,
         admission: Admission,
+        uploads: UploadQueue,
         failures: Failures,
         default_deadline: timedelta,
     ) -> None:
@@ -71,6 +73,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._responses = responses
         self._operations = operations
         self._admission = admission
+        self._uploads = uploads
         self._failures = failures
         self._default_deadline = default_deadline
         self._wrapped: dict[str, MethodHandler] = {}
@@ -97,7 +100,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Return the function that gRPC calls: the steps around a handler, and the exit."""
         calls, bodies, responses = self._calls, self._bodies, self._responses
         admission, default_deadline = self._admission, self._default_deadline
-        operations = self._operations
+        operations, uploads = self._operations, self._uploads
         kind, is_read = method.kind, method.kind is Kind.READ
         is_operation = kind is Kind.OPERATIONS
         streams_requests = handler.request_streaming
@@ -127,7 +130,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             context.set_trailing_metadata(metadata_of(current()))
             # 2. The caller, and whether they may call this method.
             caller = await authenticate(context)
-            # 3. The request. It is not decoded for callers who may not call.
+            # 3. The request. It is not read for an upload that is refused anyway, and not decoded
+            # for callers who may not call.
+            if kind is Kind.UPLOAD and is_unary and isinstance(caller, Agent):
+                uploads.check(caller.task_id)
             request: Any
             if streams_requests and is_operation:
                 request = operations.requests(call, context, caller, deserialize)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import assert_never
 
 from tasklogs.features import AGENT_STREAM
@@ -29,8 +28,9 @@ _HELLO_CHARACTERS = 100
 # A message of 4 MiB can hold two million empty entries, with three violations each. To handle them
 # would take 2 GB and half a minute, in which no other call is served. No agent sends so many.
 MAX_ENTRIES = 50_000
-# They take a millisecond.
+# They take a millisecond, and so does an entry of 1 MiB.
 _AT_ONCE = 150
+_AT_ONCE_BYTES = 256 * 1024
 MAX_VIOLATIONS = 20
 
 
@@ -54,19 +54,18 @@ async def append(message: pb.LogAppend, share: LoopShare) -> Append:
 
     Raises InvalidFields, LimitExceeded, Unsupported.
     """
-    count = len(message.entries)
-    if count <= _AT_ONCE:
-        return append_at_once(message)
     decoded = _DecodedAppend(message)
-    for first in range(0, count, _AT_ONCE):
-        await share.run(partial(decoded.add, first, first + _AT_ONCE))
+    decoded.add_some()
+    while not decoded.is_whole:
+        await share.run(decoded.add_some)
     return decoded.whole()
 
 
 def append_at_once(message: pb.LogAppend) -> Append:
     """Do the same in one go."""
     decoded = _DecodedAppend(message)
-    decoded.add(0, len(message.entries))
+    while not decoded.is_whole:
+        decoded.add_some()
     return decoded.whole()
 
 
@@ -90,12 +89,25 @@ class _DecodedAppend:
         self._violations: list[FieldViolation] = []
         self._tail = _tail(message.tail, self._violations) if message.HasField("tail") else None
 
-    def add(self, first: int, end: int) -> None:
-        """Decode these entries. Raises Unsupported, and InvalidFields after many bad fields."""
-        for entry in self._message.entries[first:end]:
+    @property
+    def is_whole(self) -> bool:
+        """Whether all entries are decoded."""
+        return len(self._entries) == len(self._message.entries)
+
+    def add_some(self) -> None:
+        """Decode the next entries: as many as take about a millisecond.
+
+        Raises Unsupported, and InvalidFields after many bad fields.
+        """
+        first = len(self._entries)
+        size_bytes = 0
+        for entry in self._message.entries[first : first + _AT_ONCE]:
             self._entries.append(entry_of(entry, "append.entries", self._violations))
             if len(self._violations) >= MAX_VIOLATIONS:
                 raise InvalidFields(self._violations)
+            size_bytes += len(self._entries[-1].content)
+            if size_bytes >= _AT_ONCE_BYTES:
+                return
 
     def whole(self) -> Append:
         """Return the append. Raises InvalidFields."""

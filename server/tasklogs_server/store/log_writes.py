@@ -37,6 +37,16 @@ _PARTS = 8
 _LOCK_WAITS = 20
 
 
+class Lane(enum.Enum):
+    """The connection that writes a batch. No lane waits for the batches of another one."""
+
+    BATCHES = "batches"
+    ASIDE = "aside"
+    """For commits of tasks whose rows are held."""
+    LARGE = "large"
+    """For commits that take long."""
+
+
 class Outcome(enum.Enum):
     """The outcome of one task's commit."""
 
@@ -190,22 +200,29 @@ class LogWrites:
     executed.
     """
 
-    def __init__(self, connections: Connections, *, aside: Connections, large: Connections) -> None:
-        """`aside`: for what must not delay the batches. `large`: for commits that take long."""
-        self._connections = connections
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        aside: Connections,
+        large: Connections,
+        together: Connections,
+    ) -> None:
+        """`aside`: for what must not delay the batches. `together`: for `commit_together`."""
         self._aside = aside
-        self._large = large
+        self._together = together
+        self._lanes = {Lane.BATCHES: connections, Lane.ASIDE: aside, Lane.LARGE: large}
 
     async def commit(
-        self, commits: Sequence[Commit], *, aside: bool = False
+        self, commits: Sequence[Commit], lane: Lane = Lane.BATCHES
     ) -> Mapping[UUID, Outcome]:
-        """Write all commits in one transaction; at most one per task. `aside`: beside the batches.
+        """Write all commits in one transaction; at most one per task.
 
         If a row is held, the batch is tried again in parts, so that the other commits go on. If
         Postgres refuses a row, or cannot read its block, each commit is tried alone. So a bad
         commit does not stop the others.
         """
-        connections = self._aside if aside else self._connections
+        connections = self._lanes[lane]
         outcomes: dict[UUID, Outcome] = {}
         parts: deque[Sequence[Commit]] = deque([commits])
         waits_left = _LOCK_WAITS
@@ -267,7 +284,7 @@ class LogWrites:
         """
         try:
             async with (
-                self._large.use() as connection,
+                self._together.use() as connection,
                 asyncio.timeout(_TOGETHER_SECONDS),
                 connection.transaction(),
             ):

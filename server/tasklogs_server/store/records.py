@@ -207,4 +207,4 @@ class Commit:
     """Delete the stored parts: their content is in a row of `rows`, or was withdrawn."""
     events: Sequence[EpochOpened | TailWithdrawn] = ()
     size_bytes: int = field(default=0)
-    """Content and text that this commit carries."""
+    """About how many bytes of content and text it carries. A folded tail counts as a whole."""

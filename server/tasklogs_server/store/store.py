@@ -33,10 +33,10 @@ _SHARED_LOCK_TIMEOUT = timedelta(milliseconds=50)
 
 
 class Store:
-    """The parts of the store, over seven sets of connections.
+    """The parts of the store, over eight sets of connections.
 
-    One is for commits, one for what must not delay them, one for large commits, one for evictions,
-    one for purges, one for retirements, one for the rest.
+    One is for commits, one for what must not delay them, one for large commits, one for uploads of
+    large conversations, one for evictions, one for purges, one for retirements, one for the rest.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Store:
         writes: Connections,
         writes_aside: Connections,
         large_writes: Connections,
+        large_uploads: Connections,
         evictions: Connections,
         purging: Connections,
         retiring: Connections,
@@ -58,6 +59,7 @@ class Store:
         self._write_connections = writes
         self._aside_connections = writes_aside
         self._large_write_connections = large_writes
+        self._large_upload_connections = large_uploads
         self._eviction_connections = evictions
         self._purging_connections = purging
         self._retiring_connections = retiring
@@ -74,7 +76,9 @@ class Store:
         self.evictions = Evictions(evictions)
         self.purges = Purges(purging)
         self.retirements = Retirements(retiring, lease_terms)
-        self.writes = LogWrites(writes, aside=writes_aside, large=large_writes)
+        self.writes = LogWrites(
+            writes, aside=writes_aside, large=large_writes, together=large_uploads
+        )
 
     @classmethod
     async def open(
@@ -96,13 +100,15 @@ class Store:
         connections = connect(size=read_connections, acquire_timeout=acquire_timeout)
         process_id = uuid.uuid4()
         up_since = await register(connections, process_id)
-        # One for the current batch, and nothing else waits for it or takes it.
-        writes, writes_aside = (
-            connect(size=size, lock_timeout=_BATCH_LOCK_TIMEOUT) for size in (1, _ASIDE_CONNECTIONS)
+        # One for the current batch, and nothing else waits for it or takes it. One for large
+        # commits of agent streams: they are written one at a time, and wait for no upload.
+        writes, large_writes, writes_aside = (
+            connect(size=size, lock_timeout=_BATCH_LOCK_TIMEOUT)
+            for size in (1, 1, _ASIDE_CONNECTIONS)
         )
         # One, so that uploads of large conversations are written one at a time. One, so that
         # evictions run one at a time and occupy no connection of readers.
-        large_writes, evictions = (
+        large_uploads, evictions = (
             connect(size=1, lock_timeout=_SHARED_LOCK_TIMEOUT) for _ in range(2)
         )
         # One each: a purge goes on where its last chunk ended only on the same connection.
@@ -117,6 +123,7 @@ class Store:
             writes,
             writes_aside,
             large_writes,
+            large_uploads,
             evictions,
             purging,
             retiring,
@@ -157,6 +164,7 @@ class Store:
         await self._retiring_connections.close()
         await self._purging_connections.close()
         await self._eviction_connections.close()
+        await self._large_upload_connections.close()
         await self._large_write_connections.close()
         await self._aside_connections.close()
         await self._write_connections.close()

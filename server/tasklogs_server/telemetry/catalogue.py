@@ -78,6 +78,7 @@ def _nothing() -> State:
         handshakes=none,
         held_commits=none,
         unacknowledged_bytes=none,
+        upload_bytes=none,
         untaken_bytes=none,
         purge_backlog=none,
         purge_set_aside=none,

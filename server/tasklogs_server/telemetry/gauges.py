@@ -42,6 +42,12 @@ class LiveMetrics(Collector):
             state.unacknowledged_bytes(),
         )
         yield _gauge(
+            "tasklogs_upload_bytes",
+            "Bytes of requests of uploads that the server works on, or that wait for their turn."
+            " An upload in parts has none",
+            state.upload_bytes(),
+        )
+        yield _gauge(
             "tasklogs_untaken_answer_bytes",
             "Bytes of responses, and of messages of follows, that callers have not read yet",
             state.untaken_bytes(),

@@ -32,6 +32,7 @@ class State:
     handshakes: Callable[[], int]
     held_commits: Callable[[], int]
     unacknowledged_bytes: Callable[[], int]
+    upload_bytes: Callable[[], int]
     untaken_bytes: Callable[[], int]
     waiting_follows: Callable[[], int]
     tail_bytes: Callable[[], int]

@@ -14,7 +14,7 @@ from tasklogs.v1 import task_logs_pb2
 from tasklogs_server.domain.errors import SessionSuperseded, StoreUnavailable
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.store.evictions import EvictionOutcome, Holding, LogLimits
-from tasklogs_server.store.log_writes import Outcome
+from tasklogs_server.store.log_writes import Lane, Outcome
 from tasklogs_server.store.records import Commit, EntryRow, EpochOpened, Evicted, LogHead
 from tasklogs_server.store.session_audit import AuditedTask, HeldSession
 from tasklogs_server.store.sessions import Opening
@@ -136,7 +136,7 @@ class MemoryStore:
         return ()
 
     async def commit(
-        self, commits: Sequence[Commit], *, aside: bool = False
+        self, commits: Sequence[Commit], lane: Lane = Lane.BATCHES
     ) -> dict[UUID, Outcome]:
         await asyncio.sleep(0)
         trouble = self.troubles.popleft() if self.troubles else None

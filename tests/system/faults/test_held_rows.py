@@ -310,7 +310,7 @@ async def test_a_large_upload_does_not_wait_for_another_one_whose_head_is_held(
         await is_open.wait()
         async with holding(sql, _HOLD["the head"], held):
             go_on.set()
-            await until(lambda: store._large_write_connections.in_use > 0)
+            await until(lambda: store._large_upload_connections.in_use > 0)
             await desk.uploads.upload(other, [entry(0)])
             assert not late.done()
         await late

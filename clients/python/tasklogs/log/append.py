@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import Entry, Time
@@ -48,17 +49,34 @@ class Append:
         """The most rows that it adds to the stored log."""
         return len(self.entries) + self.open_epoch + self.withdraw_tail
 
-    def parts(self, most_entries: int) -> Sequence[Append]:
-        """Split it into appends with at most so many entries each, which apply in this order."""
-        if len(self.entries) <= most_entries:
+    def parts(self, most_entries: int, most_bytes: int) -> Sequence[Append]:
+        """Split it into appends which apply in this order.
+
+        Each has at most `most_entries` entries, and at most `most_bytes` of their content unless it
+        has one entry only.
+        """
+        if len(self.entries) <= most_entries and self.content_bytes <= most_bytes:
             return [self]
-        first = replace(self, entries=self.entries[:most_entries])
+        cuts = self._cuts(most_entries, most_bytes)
+        if not cuts:
+            return [self]
+        first = replace(self, entries=self.entries[: cuts[0]])
         others = (
             Append(
                 sequence=self.sequence,
-                entries=self.entries[begin : begin + most_entries],
+                entries=self.entries[begin:end],
                 waited_seconds=self.waited_seconds,
             )
-            for begin in range(most_entries, len(self.entries), most_entries)
+            for begin, end in pairwise([*cuts, len(self.entries)])
         )
         return [first, *others]
+
+    def _cuts(self, most_entries: int, most_bytes: int) -> Sequence[int]:
+        cuts: list[int] = []
+        begin = size_bytes = 0
+        for index, entry in enumerate(self.entries):
+            size_bytes += len(entry.content)
+            if index - begin == most_entries or (size_bytes > most_bytes and index > begin):
+                cuts.append(index)
+                begin, size_bytes = index, len(entry.content)
+        return cuts
