@@ -152,9 +152,9 @@ async def test_a_large_append_is_of_the_time_at_which_it_was_received(
 ) -> None:
     commit, received_at = desk.store.writes.commit, desk.clock.now
 
-    async def slow(commits: Sequence[Commit], *, aside: bool = False) -> object:
+    async def slow(commits: Sequence[Commit], *lane: Lane) -> object:
         desk.clock.advance(1)
-        return await commit(commits, aside=aside)
+        return await commit(commits, *lane)
 
     monkeypatch.setattr(desk.store.writes, "commit", slow)
     async with desk.agent(task) as agent:
