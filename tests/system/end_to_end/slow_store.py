@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from tasklogs.cli.main import main
-from tasklogs_server.store.log_writes import LogWrites, Outcome
+from tasklogs_server.store.log_writes import Lane, LogWrites, Outcome
 from tasklogs_server.store.records import Commit
 
 
@@ -20,10 +20,10 @@ def slow_down(seconds: float) -> None:
     commit = LogWrites.commit
 
     async def commit_slowly(
-        self: LogWrites, commits: Sequence[Commit], *, aside: bool = False
+        self: LogWrites, commits: Sequence[Commit], *lane: Lane
     ) -> Mapping[UUID, Outcome]:
         await asyncio.sleep(seconds)
-        return await commit(self, commits, aside=aside)
+        return await commit(self, commits, *lane)
 
     LogWrites.commit = commit_slowly  # type: ignore[method-assign]
 
