@@ -77,7 +77,7 @@ async def test_a_proxy_that_checks_tokens_gets_the_new_one(app: FakeTaskApp) -> 
     class Gateway(FakeServer):
         """A proxy that refuses the old token in its own words, before a server."""
 
-        async def Connect(self, messages: Any, context: Any) -> None:
+        async def Connect(self, messages: Any, context: Any) -> None:  # type: ignore[override]
             if dict(context.invocation_metadata())["authorization"] != "Bearer new":
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token has expired")
             await super().Connect(messages, context)

@@ -20,10 +20,10 @@ def slow_down(seconds: float) -> None:
     commit = LogWrites.commit
 
     async def commit_slowly(
-        self: LogWrites, commits: Sequence[Commit], *lane: Lane
+        self: LogWrites, commits: Sequence[Commit], lane: Lane = Lane.BATCHES
     ) -> Mapping[UUID, Outcome]:
         await asyncio.sleep(seconds)
-        return await commit(self, commits, *lane)
+        return await commit(self, commits, lane)
 
     LogWrites.commit = commit_slowly  # type: ignore[method-assign]
 
