@@ -559,7 +559,7 @@ BREAKS = (
         f"{_SERVER}/ingest/group_commit.py",
         "            else:\n                self._held.add(writer, commit)",
         "            else:\n                self._again.append((writer, commit)); self._wake.set()",
-        f"{_HELD_ROWS}::test_large_commits_that_are_held_leave_the_batches_to_others",
+        "tests/ingest/test_group_commit.py::test_followers_hear_of_a_commit_only_after_it",
     ),
     Break(
         "I11",
