@@ -95,7 +95,7 @@ async def _check_pooling(connection: Connection, open_one: _Open) -> None:
     except TooFewConnections as error:
         raise _Unusable(
             f"only {error.working} connections to it work at a time: raise pool_size in PgBouncer"
-            " to TASKLOGS_READ_CONNECTIONS plus 8 or more"
+            " to TASKLOGS_READ_CONNECTIONS plus 9 or more"
         ) from error
 
 
