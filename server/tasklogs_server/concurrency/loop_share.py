@@ -18,7 +18,7 @@ _LONGEST_REST_SECONDS = 0.1
 
 
 class LoopShare:
-    """Runs pieces of work one at a time, each followed by a rest that is twice as long.
+    """Runs pieces of work one at a time. After each comes a rest twice as long, at most 0.1 s.
 
     All work under one share together uses at most a third of the loop's time, however many callers
     it has. A piece should take about a millisecond: every other call waits until it ends.
