@@ -64,18 +64,21 @@ class LargeChanges:
             if not self._waiting:
                 self._wake.clear()
                 continue
-            writer = next(iter(self._waiting))
-            commit = self._waiting.pop(writer)
-            self._writing = writer
-            try:
-                if commit is None:
-                    commit = next_commit_of(writer)
-                if commit is not None:
-                    await self._write(writer, commit)
-            finally:
-                self._writing = None
-            del commit  # it must not be held until the next one comes
-            self._on_settled(writer)
+            # A method of its own: the last writer must not be held until the next one comes.
+            await self._write_next()
+
+    async def _write_next(self) -> None:
+        writer = next(iter(self._waiting))
+        commit = self._waiting.pop(writer)
+        self._writing = writer
+        try:
+            if commit is None:
+                commit = next_commit_of(writer)
+            if commit is not None:
+                await self._write(writer, commit)
+        finally:
+            self._writing = None
+        self._on_settled(writer)
 
     async def _write(self, writer: Writer, commit: Commit) -> None:
         # A commit that is alone is never postponed: its rows are held.
