@@ -45,7 +45,7 @@ from tasklogs_server.middleware.requests import (
     of_at_most,
     undecoded,
 )
-from tasklogs_server.middleware.responses import Responses
+from tasklogs_server.middleware.responses import Responses, recipient_of
 from tasklogs_server.telemetry.calls import Call as OneCall
 from tasklogs_server.telemetry.calls import current
 
@@ -127,9 +127,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def steps(call: Call, context: Context) -> Any:
             # 1. The call is known: a drain waits for it, and ends it. Refused while draining.
             calls.begin(call, kind)
-            context.set_trailing_metadata(metadata_of(current()))
+            this_call = current()
+            context.set_trailing_metadata(metadata_of(this_call))
             # 2. The caller, and whether they may call this method.
             caller = await authenticate(context)
+            recipient = recipient_of(caller, context)
+            if this_call is not None:
+                this_call.caller = recipient
             # 3. The request. It is not read for an upload that is refused anyway, and not decoded
             # for callers who may not call.
             if kind is Kind.UPLOAD and is_unary and isinstance(caller, Agent):
@@ -145,7 +149,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 is_known = caller is not None
                 request = await bodies.receive(call, context, deserialize, is_known=is_known)
             # 4. Refused if this caller, or all callers together, leave too many bytes unread.
-            recipient = responses.admit(caller, context) if limits_unread else None
+            if limits_unread:
+                responses.admit(recipient)
             # 5. A place among the calls of this kind. It is not held while a request or a response
             # is on its way: slow peers must not hold what other callers wait for.
             turn = admission.enter(kind)

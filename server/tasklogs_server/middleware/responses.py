@@ -82,12 +82,10 @@ class Responses:
         """Return the bytes of the unread responses to one caller."""
         return self._held_by.get(recipient, 0)
 
-    def admit(self, caller: Caller | None, context: Context) -> Hashable:
-        """Return the recipient of the response that a call will get. Raises LimitExceeded."""
-        recipient = recipient_of(caller, context)
+    def admit(self, recipient: Hashable) -> None:
+        """Raise LimitExceeded if the recipient may not have one more unread response."""
         if self._held:
             self.check(recipient)
-        return recipient
 
     def check(self, recipient: Hashable) -> None:
         """Raise LimitExceeded if the recipient may not have one more unread response."""

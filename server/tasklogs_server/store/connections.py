@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import MappingProxyType
 
 import asyncpg
 
+from tasklogs_server.concurrency.fair_turns import FairTurns
 from tasklogs_server.concurrency.jitter import spread
 from tasklogs_server.domain.errors import (
     LogCorrupt,
@@ -33,14 +34,18 @@ from tasklogs_server.store.errors import (
     is_connection_lost,
 )
 from tasklogs_server.store.generations import Generations, read_generation
+from tasklogs_server.telemetry.calls import current_caller
 
 _STILL_USABLE_AFTER = (asyncpg.PostgresError, TaskLogsError)
+# A statement that Postgres does not end in this time holds no connection of others.
+_SETTLE_SECONDS = 2.0
 
 
 class Connections:
     """At most `size` connections, opened when needed. Further callers wait in line.
 
-    They wait at most `acquire_timeout`, and not at all while Postgres is away. `settings`: what
+    The current call's caller has half of them at most, and the line is in turns by caller. A wait
+    takes at most `acquire_timeout`, and there is none while Postgres is away. `settings`: what
     these connections set in Postgres, in addition to the settings of all connections.
     """
 
@@ -67,11 +72,11 @@ class Connections:
         self._acquire_timeout_seconds = (
             None if acquire_timeout is None else acquire_timeout.total_seconds()
         )
-        self._waiting = 0
-        self._slots = asyncio.Semaphore(size)
+        self._turns = FairTurns(size, of_one=(size + 1) // 2)
         self._idle: deque[Connection] = deque()
         self._lent: dict[asyncio.Timeout, Connection | None] = {}
         """The connection of each user, by the user's time-out. None while it is being opened."""
+        self._settling: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @asynccontextmanager
@@ -86,10 +91,10 @@ class Connections:
         again.
         """
         self._circuit_breaker.check()
-        if self._slots.locked():
-            await self._wait_for_a_turn()
-        else:
-            await self._slots.acquire()
+        caller = current_caller()
+        if not self._turns.take_at_once(caller):
+            await self._wait_for_a_turn(caller)
+        settles = False
         try:
             # Without a deadline: `_cut` sets one.
             async with asyncio.timeout(None) as limit:
@@ -107,18 +112,23 @@ class Connections:
                     # cancellation or another failure an answer may still be on its way, which
                     # the next user must not read.
                     if connection is not None and not isinstance(error, _STILL_USABLE_AFTER):
-                        connection.terminate()
+                        settles = _may_settle(connection, error)
+                        if settles:
+                            self._settle_later(connection, caller)
+                        else:
+                            connection.terminate()
                     raise
                 finally:
                     del self._lent[limit]
-                    if connection is not None:
+                    if connection is not None and not settles:
                         self._give_back(connection)
         except CORRUPT as error:
             raise LogCorrupt from error
         except UNAVAILABLE as error:
             raise StoreUnavailable(RETRY_AFTER) from error
         finally:
-            self._slots.release()
+            if not settles:
+                self._turns.give_back(caller)
 
     @property
     def in_use(self) -> int:
@@ -128,28 +138,25 @@ class Connections:
     @property
     def waiting(self) -> int:
         """How many callers wait in line."""
-        return self._waiting
+        return self._turns.waiting
 
     async def close(self) -> None:
         """Close the idle connections now, and the lent ones when they are returned."""
         self._closed = True
         idle = list(self._idle)
         self._idle.clear()
-        await asyncio.gather(*map(close, idle))
+        await asyncio.gather(*self._settling, *map(close, idle))
 
-    async def _wait_for_a_turn(self) -> None:
-        self._waiting += 1
+    async def _wait_for_a_turn(self, caller: Hashable) -> None:
         try:
             async with asyncio.timeout(self._acquire_timeout_seconds):
-                await self._slots.acquire()
+                await self._turns.take(caller)
         except TimeoutError:
             raise StoreBusy(spread(0.5, 2.0)) from None
-        finally:
-            self._waiting -= 1
         try:
             self._circuit_breaker.check()  # Postgres may have gone away meanwhile
         except StoreUnavailable:
-            self._slots.release()
+            self._turns.give_back(caller)
             raise
 
     async def _open(self) -> Connection:
@@ -203,6 +210,33 @@ class Connections:
         if not limit.expired():
             limit.reschedule(asyncio.get_running_loop().time())
 
+    def _settle_later(self, connection: Connection, caller: Hashable) -> None:
+        settling = asyncio.create_task(self._settle(connection, caller))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+
+    async def _settle(self, connection: Connection, caller: Hashable) -> None:
+        """Make a connection usable whose statement was cancelled. Its caller holds it until then.
+
+        To open another one takes longer: those who call and leave would delay all others.
+        """
+        try:
+            async with asyncio.timeout(_SETTLE_SECONDS) as limit:
+                self._lent[limit] = connection
+                try:
+                    # The driver has asked Postgres to end the statement, and waits for that first.
+                    await connection.execute("")
+                finally:
+                    del self._lent[limit]
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection.terminate()
+        except BaseException:
+            connection.terminate()
+            raise
+        finally:
+            self._give_back(connection)
+            self._turns.give_back(caller)
+
     def _pop_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
@@ -215,3 +249,12 @@ class Connections:
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
+
+
+def _may_settle(connection: Connection, error: BaseException) -> bool:
+    """Whether nothing but the answer to a cancelled statement keeps a connection from its next use.
+
+    It is closed if Postgres went away, and in a transaction if its rollback was cancelled too.
+    """
+    is_cancelled = isinstance(error, asyncio.CancelledError)
+    return is_cancelled and not connection.is_closed() and not connection.is_in_transaction()

@@ -1,11 +1,11 @@
-"""The current call: its request id and its task."""
+"""The current call: its request id, its caller and its task."""
 
 from __future__ import annotations
 
 import random
 import re
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Hashable, Iterable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -23,7 +23,7 @@ _current: ContextVar[Call | None] = ContextVar("tasklogs_call", default=None)
 class Call:
     """One RPC. It is current in the asyncio task that serves it, and in tasks that this starts."""
 
-    __slots__ = ("_request_id", "began", "method", "span", "task_id", "traceparent")
+    __slots__ = ("_request_id", "began", "caller", "method", "span", "task_id", "traceparent")
 
     def __init__(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         self.method = method
@@ -31,6 +31,8 @@ class Call:
         self._request_id = ""
         self.traceparent = ""
         self.task_id: UUID | None = None
+        self.caller: Hashable = None
+        """Who shares turns with others under this name; None until the caller is known."""
         self.span: Any = None
         """The call's span, if it is traced."""
         for key, value in metadata:
@@ -54,6 +56,12 @@ class Call:
 def current() -> Call | None:
     """Return the call that the current asyncio task is part of."""
     return _current.get()
+
+
+def current_caller() -> Hashable:
+    """Return who made the current call; None for what the server does by itself."""
+    call = _current.get()
+    return None if call is None else call.caller
 
 
 def concerns(task_id: UUID) -> None:
