@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import MappingProxyType
@@ -37,8 +37,8 @@ from tasklogs_server.store.generations import Generations, read_generation
 from tasklogs_server.telemetry.calls import current_caller
 
 _STILL_USABLE_AFTER = (asyncpg.PostgresError, TaskLogsError)
-# A statement that Postgres does not end in this time holds no connection of others.
-_SETTLE_SECONDS = 2.0
+# For a statement to end that was cancelled, or a connection to open whose user has left.
+_SETTLE_SECONDS = 5.0
 
 
 class Connections:
@@ -94,13 +94,16 @@ class Connections:
         caller = current_caller()
         if not self._turns.take_at_once(caller):
             await self._wait_for_a_turn(caller)
-        settles = False
+        unfinished: Awaitable[Connection] | None = None
         try:
             # Without a deadline: `_cut` sets one.
             async with asyncio.timeout(None) as limit:
-                self._lent[limit] = connection = None
+                self._lent[limit] = connection = opening = None
                 try:
-                    connection = self._pop_idle() or await self._open()
+                    connection = self._pop_idle()
+                    if connection is None:
+                        opening = asyncio.create_task(self._open())
+                        connection = await asyncio.shield(opening)
                     self._lent[limit] = connection
                     if generation not in (None, connection.generation):
                         raise StoreUnavailable(RETRY_AFTER)
@@ -108,27 +111,21 @@ class Connections:
                 except BaseException as error:
                     if is_connection_lost(error):
                         self._circuit_breaker.suspect()
-                    # After an error of Postgres or the domain the connection is usable. After a
-                    # cancellation or another failure an answer may still be on its way, which
-                    # the next user must not read.
-                    if connection is not None and not isinstance(error, _STILL_USABLE_AFTER):
-                        settles = _may_settle(connection, error)
-                        if settles:
-                            self._settle_later(connection, caller)
-                        else:
-                            connection.terminate()
+                    unfinished = _unfinished(error, connection, opening)
                     raise
                 finally:
                     del self._lent[limit]
-                    if connection is not None and not settles:
+                    if connection is not None and unfinished is None:
                         self._give_back(connection)
         except CORRUPT as error:
             raise LogCorrupt from error
         except UNAVAILABLE as error:
             raise StoreUnavailable(RETRY_AFTER) from error
         finally:
-            if not settles:
+            if unfinished is None:
                 self._turns.give_back(caller)
+            else:
+                self._settle_later(unfinished, caller)
 
     @property
     def in_use(self) -> int:
@@ -145,7 +142,9 @@ class Connections:
         self._closed = True
         idle = list(self._idle)
         self._idle.clear()
-        await asyncio.gather(*self._settling, *map(close, idle))
+        for settling in self._settling:
+            settling.cancel()
+        await asyncio.gather(*self._settling, *map(close, idle), return_exceptions=True)
 
     async def _wait_for_a_turn(self, caller: Hashable) -> None:
         try:
@@ -210,31 +209,29 @@ class Connections:
         if not limit.expired():
             limit.reschedule(asyncio.get_running_loop().time())
 
-    def _settle_later(self, connection: Connection, caller: Hashable) -> None:
-        settling = asyncio.create_task(self._settle(connection, caller))
+    def _settle_later(self, unfinished: Awaitable[Connection], caller: Hashable) -> None:
+        settling = asyncio.create_task(self._settle(unfinished, caller))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
 
-    async def _settle(self, connection: Connection, caller: Hashable) -> None:
-        """Make a connection usable whose statement was cancelled. Its caller holds it until then.
+    async def _settle(self, unfinished: Awaitable[Connection], caller: Hashable) -> None:
+        """Keep a connection whose user has left. It counts as the user's until it is usable.
 
-        To open another one takes longer: those who call and leave would delay all others.
+        To end it and open another one costs more than most statements: callers who leave early
+        would delay all others.
         """
         try:
             async with asyncio.timeout(_SETTLE_SECONDS) as limit:
-                self._lent[limit] = connection
+                self._lent[limit] = None
                 try:
-                    # The driver has asked Postgres to end the statement, and waits for that first.
-                    await connection.execute("")
+                    self._give_back(await unfinished)
                 finally:
                     del self._lent[limit]
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            connection.terminate()
-        except BaseException:
-            connection.terminate()
-            raise
+            pass  # the connection is closed
+        except StoreUnavailable:
+            pass  # it could not be opened
         finally:
-            self._give_back(connection)
             self._turns.give_back(caller)
 
     def _pop_idle(self) -> Connection | None:
@@ -251,10 +248,31 @@ class Connections:
             self._idle.append(connection)
 
 
-def _may_settle(connection: Connection, error: BaseException) -> bool:
-    """Whether nothing but the answer to a cancelled statement keeps a connection from its next use.
+def _unfinished(
+    error: BaseException, connection: Connection | None, opening: asyncio.Task[Connection] | None
+) -> Awaitable[Connection] | None:
+    """Return what has to end before a connection can be used after `error`, if anything.
 
-    It is closed if Postgres went away, and in a transaction if its rollback was cancelled too.
+    It is terminated if that is not known: an answer may still be on its way, which the next user
+    must not read.
     """
     is_cancelled = isinstance(error, asyncio.CancelledError)
-    return is_cancelled and not connection.is_closed() and not connection.is_in_transaction()
+    if connection is None:
+        return opening if is_cancelled else None
+    if isinstance(error, _STILL_USABLE_AFTER):
+        return None
+    # It is in a transaction if its rollback was cancelled too.
+    if is_cancelled and not connection.is_closed() and not connection.is_in_transaction():
+        return _statement_ended(connection)
+    connection.terminate()
+    return None
+
+
+async def _statement_ended(connection: Connection) -> Connection:
+    try:
+        # The driver has asked Postgres to end the statement. It waits for that first.
+        await connection.execute("")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
