@@ -271,7 +271,7 @@ def _unfinished(
 async def _statement_ended(connection: Connection) -> Connection:
     try:
         # The driver has asked Postgres to end the statement. It waits for that first.
-        await connection.execute("")
+        await connection.execute("SELECT 1")
     except BaseException:
         connection.terminate()
         raise
