@@ -20,6 +20,8 @@ class Limit(StrEnum):
 
     READS = "reads"
     """All read slots are in use, and the queue is full or the call waited in it too long."""
+    LISTS = "lists"
+    """Lists of tasks at the same time, of one caller or of all: this one waited too long."""
     WAITING_READS = "waiting_reads"
     WRITES = "writes"
     FOLLOWS = "follows"
@@ -43,6 +45,7 @@ class Limit(StrEnum):
 
 FIXED = frozenset(
     {
+        Limit.LISTS,
         Limit.REFLECTION_STREAMS,
         Limit.LOG,
         Limit.APPEND_ENTRIES,

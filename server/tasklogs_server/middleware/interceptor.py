@@ -101,13 +101,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         calls, bodies, responses = self._calls, self._bodies, self._responses
         admission, default_deadline = self._admission, self._default_deadline
         operations, uploads = self._operations, self._uploads
-        kind, is_read = method.kind, method.kind is Kind.READ
+        kind, is_read = method.kind, method.kind in (Kind.READ, Kind.LIST)
         is_operation = kind is Kind.OPERATIONS
         streams_requests = handler.request_streaming
         streams_responses = handler.response_streaming
         is_unary = not streams_requests and not streams_responses
         # A stream's handler waits while its caller does not read. Health checks are never refused.
-        limits_unread = kind in (Kind.READ, Kind.WRITE, Kind.UPLOAD)
+        limits_unread = is_read or kind in (Kind.WRITE, Kind.UPLOAD)
         authenticate = self._authentication(method.rule, is_stream=streams_responses)
         deserialize = of_at_most(
             method.request_bytes,
@@ -153,7 +153,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 responses.admit(recipient)
             # 5. A place among the calls of this kind. It is not held while a request or a response
             # is on its way: slow peers must not hold what other callers wait for.
-            turn = admission.enter(kind)
+            turn = admission.enter(kind, recipient)
             if turn is not None:
                 await turn
             try:
@@ -163,7 +163,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     answering = within(default_deadline, answering)
                 response = await answering
             finally:
-                admission.leave(kind)
+                admission.leave(kind, recipient)
             # 7. The response, which counts as unread until gRPC has sent it. Thousands of reads may
             # have passed step 4 before one of them was answered. The result of a write is sent
             # whatever is unread.

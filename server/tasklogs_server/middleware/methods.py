@@ -91,7 +91,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "/tasklogs.v1.TaskLogs/GetServerInfo": _small(Rule.USER_OR_AGENT, Kind.READ),
         "/tasklogs.v1.Tasks/CreateTask": _with_labels(Rule.OWN_NAME),
         "/tasklogs.v1.Tasks/GetTask": _small(Rule.OWN_TASK, Kind.READ),
-        "/tasklogs.v1.Tasks/ListTasks": _small(Rule.OWN_NAME, Kind.READ),
+        "/tasklogs.v1.Tasks/ListTasks": _small(Rule.OWN_NAME, Kind.LIST),
         "/tasklogs.v1.Tasks/UpdateTask": _with_labels(Rule.OWN_TASK),
         "/tasklogs.v1.Tasks/DeleteTask": _small(Rule.OWN_TASK, Kind.WRITE),
         "/tasklogs.v1.Tasks/ReportBuild": _small(Rule.OWN_TASK, Kind.WRITE),
