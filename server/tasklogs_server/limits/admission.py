@@ -84,7 +84,6 @@ class Admission:
         """Reads that have waited for their agent: they go before the queue."""
         self._aside = 0
 
-    @property
     def is_quiet(self) -> bool:
         """Whether no read and no write is handled, and none waits."""
         return not (self._handled[Kind.READ] or self._handled[Kind.WRITE])

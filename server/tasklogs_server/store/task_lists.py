@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from typing import overload
 from uuid import UUID
 
 import asyncpg
@@ -36,6 +37,25 @@ ListPosition = tuple[datetime, UUID]
 
 NEWEST: ListPosition = (datetime.max, UUID(int=2**128 - 1))
 """The position before the first task of a list."""
+
+
+class Tasks(Sequence[Task]):
+    """Tasks that are decoded each time they are taken. To decode all takes tens of milliseconds."""
+
+    def __init__(self, rows: Sequence[asyncpg.Record]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        if isinstance(index, slice):
+            return Tasks(self._rows[index])
+        return task_of(self._rows[index])
 
 
 async def read_page(
@@ -79,6 +99,6 @@ async def read_page(
 
 
 def _page(rows: Sequence[asyncpg.Record], limit: int) -> tuple[Sequence[Task], ListPosition | None]:
-    page = [task_of(row) for row in rows[:limit]]
+    page = rows[:limit]
     has_more = bool(rows) and rows[0]["found"] > len(page)
-    return page, (page[-1].created_at, page[-1].task_id) if has_more else None
+    return Tasks(page), (page[-1]["created_at"], page[-1]["task_id"]) if has_more else None
