@@ -7,6 +7,7 @@ from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 import grpc
@@ -17,6 +18,7 @@ from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.limits.admission import Admission, Capacity, Kind
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.authenticated import guarded
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import TASK, get_task, make_active
@@ -184,6 +186,90 @@ async def test_a_call_that_leaves_the_queue_gives_its_place_to_the_next() -> Non
     await asyncio.wait_for(turns[1], DEADLINE_SECONDS)
     admission.leave(Kind.READ)
     assert admission.enter(Kind.READ) is None
+
+
+async def test_one_callers_lists_wait_and_another_callers_list_does_not() -> None:
+    admission = Admission(Capacity(lists=4, lists_of_one=2, queued_lists_of_one=1))
+    assert [admission.enter(Kind.LIST, "a") for _ in range(2)] == [None, None]
+    third = admission.enter(Kind.LIST, "a")
+    assert third is not None
+    waiting = asyncio.ensure_future(third)
+    await asyncio.sleep(0)
+    with pytest.raises(LimitExceeded, match="2 lists of one caller"):
+        await (admission.enter(Kind.LIST, "a") or nothing())
+
+    assert admission.enter(Kind.LIST, "b") is None
+    assert admission.enter(Kind.READ, "a") is None
+    assert not waiting.done()
+    admission.leave(Kind.LIST, "a")
+    await asyncio.wait_for(waiting, DEADLINE_SECONDS)
+
+
+async def nothing() -> None:
+    pass
+
+
+async def test_a_list_whose_turn_does_not_come_in_time_is_refused() -> None:
+    capacity = Capacity(lists=1, lists_of_one=1, queue_time=timedelta(seconds=0.05))
+    admission = Admission(capacity)
+    assert admission.enter(Kind.LIST, "a") is None
+    with pytest.raises(LimitExceeded):
+        await (admission.enter(Kind.LIST, "b") or nothing())
+    admission.leave(Kind.LIST, "a")
+    assert admission.enter(Kind.LIST, "b") is None
+
+
+async def test_queued_reads_take_turns_by_caller() -> None:
+    admission = Admission(Capacity(reads=1))
+    assert admission.enter(Kind.READ, "a") is None
+    order: list[str] = []
+
+    async def wait(caller: str) -> None:
+        await (admission.enter(Kind.READ, caller) or nothing())
+        order.append(caller)
+
+    waiting = [asyncio.ensure_future(wait(caller)) for caller in "aaaab"]
+    await all_had_a_turn()
+    for _ in waiting:
+        admission.leave(Kind.READ, "a")
+        await all_had_a_turn()
+    assert "".join(order) == "abaaa"
+
+
+async def test_one_users_reads_leave_a_connection_to_another_user(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    async with guarded(make_server, tmp_path, read_connections=2) as guard:
+        server = guard.server
+        for user in ("mallory", "alice"):
+            await guard.create(user)
+
+        def read_as_mallory(tail: int) -> asyncio.Task[logs_pb.GetTaskLogsResponse]:
+            request = logs_pb.GetTaskLogsRequest(
+                task="mallory/demo", tail=tail, source=logs_pb.LOG_SOURCE_SNAPSHOT
+            )
+            metadata, stub = guard.as_("mallory"), server.logs
+
+            async def call() -> logs_pb.GetTaskLogsResponse:
+                return await stub.GetTaskLogs(request, metadata=metadata, timeout=DEADLINE_SECONDS)
+
+            return asyncio.create_task(call())
+
+        connection = await asyncpg.connect(server.dsn)
+        try:
+            async with connection.transaction():
+                # Reads of logs wait for this, and no other calls do.
+                await connection.execute("LOCK TABLE log_entries IN ACCESS EXCLUSIVE MODE")
+                reads = [read_as_mallory(tail) for tail in range(1, 5)]
+                await until(lambda: are_held_up(server, 1))
+                listed = await server.tasks.ListTasks(
+                    pb.ListTasksRequest(), metadata=guard.as_("alice"), timeout=DEADLINE_SECONDS
+                )
+                assert [task.name for task in listed.tasks] == ["demo"]
+                assert await are_held_up(server, 1)
+        finally:
+            await connection.close()
+        await asyncio.gather(*reads)
 
 
 async def test_a_call_whose_time_ends_as_its_turn_comes_is_refused_and_holds_no_place() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import pytest
@@ -10,6 +10,8 @@ import pytest
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
+from tasklogs_server.concurrency.loop_share import LoopShare
+from tasklogs_server.services import tasks
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import report_build
@@ -293,3 +295,26 @@ async def _token(server: Server) -> str:
     page = await server.tasks.ListTasks(pb.ListTasksRequest(page_size=1))
     assert page.next_page_token
     return page.next_page_token
+
+
+async def test_other_calls_have_turns_while_a_long_list_is_encoded(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        labels = {f"label-{one}": f"{number}" for one in range(64)}
+        await server.tasks.CreateTask(pb.CreateTaskRequest(name=f"t{number}", labels=labels))
+    pieces = 0
+    run = LoopShare.run
+
+    async def counted(share: LoopShare, piece: Callable[[], object]) -> object:
+        nonlocal pieces
+        pieces += 1
+        return await run(share, piece)
+
+    monkeypatch.setattr(LoopShare, "run", counted)
+    # Each piece ends after one task, as on a slow machine.
+    monkeypatch.setattr(tasks, "_PIECE_SECONDS", 1e-9)
+    listed = await server.tasks.ListTasks(pb.ListTasksRequest())
+    assert [task.name for task in listed.tasks] == [f"t{29 - number}" for number in range(30)]
+    assert all(len(task.labels) == 64 for task in listed.tasks)
+    assert pieces >= 30

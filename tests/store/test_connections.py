@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import timedelta
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -12,11 +13,16 @@ import pytest
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskLogsError, TaskNotFound
 from tasklogs_server.store import Store
+from tasklogs_server.store import connections as connections_module
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
+from tasklogs_server.store.connect import connect
 from tasklogs_server.store.connections import Connections
+from tasklogs_server.telemetry.calls import Call
 from tests.store.logs import Connection, new_task
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.postgres import PostgresServer
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -92,6 +98,96 @@ async def test_the_next_caller_never_reads_the_response_of_a_cancelled_one(
             await task
     async with connections.use() as connection:
         assert await connection.fetchval("SELECT 7") == 7
+
+
+async def test_a_cancelled_statement_ends_and_its_connection_is_used_again(
+    connections: Connections, sql: Connection
+) -> None:
+    pid = await backend(connections)
+    running = asyncio.create_task(sleep_long(connections))
+    await until(lambda: is_active(sql, pid))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    await until(lambda: connections.in_use == 0)
+    assert not await is_active(sql, pid)
+    assert [await backend(connections) for _ in range(3)] == [pid] * 3
+
+
+async def test_a_connection_is_opened_once_when_those_who_want_it_leave(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = 0
+    may_open = asyncio.Event()
+
+    async def slow(*args: Any, **kwargs: Any) -> Connection:
+        nonlocal opened
+        opened += 1
+        await may_open.wait()
+        return await connect(*args, **kwargs)
+
+    monkeypatch.setattr(connections_module, "connect", slow)
+    connections = Connections(database, size=1)
+    first = asyncio.create_task(backend(connections))
+    await until(lambda: opened == 1)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    for _ in range(5):
+        impatient = asyncio.create_task(backend(connections))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await asyncio.wait([impatient])
+    may_open.set()
+    assert await asyncio.wait_for(backend(connections), DEADLINE_SECONDS)
+    assert opened == 1
+    await connections.close()
+
+
+async def test_connections_are_closed_while_a_cancelled_statement_settles(database: str) -> None:
+    connections = Connections(database, size=1)
+    await backend(connections)
+    running = asyncio.create_task(sleep_long(connections))
+    await until(lambda: connections.in_use == 1)
+    running.cancel()
+    await asyncio.wait([running])
+    await asyncio.wait_for(connections.close(), DEADLINE_SECONDS)
+    assert connections.in_use == 0
+
+
+async def sleep_long(connections: Connections) -> None:
+    async with connections.use() as connection:
+        await connection.execute("SELECT pg_sleep(600)")
+
+
+async def is_active(sql: Connection, pid: int) -> bool:
+    state = await sql.fetchval("SELECT state FROM pg_stat_activity WHERE pid = $1", pid)
+    return bool(state == "active")
+
+
+async def test_one_callers_statements_leave_a_connection_to_others(
+    connections: Connections, sql: Connection
+) -> None:
+    greedy = [asyncio.create_task(as_caller("a", sleep_long(connections))) for _ in range(5)]
+    await until(lambda: connections.waiting == 4)
+    other = as_caller("b", backend(connections))
+    assert await asyncio.wait_for(other, DEADLINE_SECONDS)
+    for one in greedy:
+        one.cancel()
+    await asyncio.wait(greedy)
+
+
+async def as_caller(name: str, work: Coroutine[Any, Any, T]) -> T:
+    """Do something for a call of this caller."""
+    call = Call("/test/Method", ())
+    call.caller = name
+
+    async def within_call() -> T:
+        call.make_current()
+        return await work
+
+    return await asyncio.create_task(within_call())
 
 
 @pytest.mark.parametrize("error", [TaskNotFound("x"), asyncpg.UniqueViolationError("x")])

@@ -117,7 +117,7 @@ class TasksService:
             nonlocal count, size_bytes, is_full
             part = pb.ListTasksResponse()
             until = time.perf_counter() + _PIECE_SECONDS
-            while count < len(tasks) and time.perf_counter() < until:
+            while count < len(tasks):
                 encoded = encode_task(tasks[count])
                 size_bytes += encoded.ByteSize()
                 is_full = count > 0 and size_bytes > _PAGE_BYTES
@@ -125,6 +125,8 @@ class TasksService:
                     break
                 part.tasks.append(encoded)
                 count += 1
+                if time.perf_counter() >= until:
+                    break
             parts.append(part.SerializeToString())
 
         while count < len(tasks) and not is_full:

@@ -142,6 +142,7 @@ class Connections:
         self._closed = True
         idle = list(self._idle)
         self._idle.clear()
+        await asyncio.sleep(0)  # one that has not begun would not end its connection
         for settling in self._settling:
             settling.cancel()
         await asyncio.gather(*self._settling, *map(close, idle), return_exceptions=True)
