@@ -205,6 +205,14 @@ async def test_one_callers_lists_wait_and_another_callers_list_does_not() -> Non
     await asyncio.wait_for(waiting, DEADLINE_SECONDS)
 
 
+async def test_it_is_quiet_while_only_lists_come() -> None:
+    admission = Admission()
+    assert admission.enter(Kind.LIST, "a") is None
+    assert admission.is_quiet()
+    assert admission.enter(Kind.READ, "b") is None
+    assert not admission.is_quiet()
+
+
 async def nothing() -> None:
     pass
 

@@ -12,7 +12,7 @@ Turn = asyncio.Future[None]
 class FairLine:
     """Who waits, by caller. The callers take turns, so a thousand calls of one count as one.
 
-    Whoever waits awaits a `Turn`.
+    Each call that waits awaits a `Turn`.
     """
 
     def __init__(self) -> None:

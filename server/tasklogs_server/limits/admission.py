@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Hashable
 from contextlib import asynccontextmanager
@@ -19,6 +21,9 @@ from tasklogs_server.concurrency.fair_turns import FairLine, FairTurns, Turn
 from tasklogs_server.concurrency.jitter import spread
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.domain.limits import Limit
+
+# Callers who come several times a second are there all the time.
+_MOMENTS_SECONDS = 0.2
 
 
 class Kind(enum.Enum):
@@ -83,10 +88,17 @@ class Admission:
         self._returning: deque[Turn] = deque()
         """Reads that have waited for their agent: they go before the queue."""
         self._aside = 0
+        self._came_at = -math.inf
+        """When the last call came that is not a list."""
 
     def is_quiet(self) -> bool:
-        """Whether no read and no write is handled, and none waits."""
-        return not (self._handled[Kind.READ] or self._handled[Kind.WRITE])
+        """Whether no call but lists is handled now, or came in the last moments.
+
+        Follows and agent streams do not count: they are open all the time.
+        """
+        if self._handled[Kind.READ] or self._handled[Kind.WRITE]:
+            return False
+        return time.monotonic() - self._came_at > _MOMENTS_SECONDS
 
     def enter(self, kind: Kind, caller: Hashable = None) -> Awaitable[None] | None:
         """Count a call; `leave` must follow.
@@ -96,6 +108,7 @@ class Admission:
         """
         if kind is Kind.LIST:
             return None if self._lists.take_at_once(caller) else self._wait_for_a_list(caller)
+        self._came_at = time.monotonic()
         if self._handled[kind] < self._limits[kind]:
             self._handled[kind] += 1
             return None
