@@ -20,7 +20,6 @@ from tasklogs_server.bootstrap.monitoring import metrics_of, state_of, telemetry
 from tasklogs_server.bootstrap.security import Security, prepare
 from tasklogs_server.bootstrap.service import Service, service_of
 from tasklogs_server.concurrency.background import background
-from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
 from tasklogs_server.ingest.sessions import Sessions
 from tasklogs_server.middleware.failures import is_disconnect
@@ -167,9 +166,7 @@ async def run(
             task_logs=TaskLogsService(
                 service.reader, service.follows, calls.unsent, server_info(settings)
             ),
-            tasks=TasksService(
-                service.directory, share=LoopShare(is_quiet=limits.admission.is_quiet)
-            ),
+            tasks=TasksService(service.directory),
             task_agents=TaskAgentsService(service.agent_tokens, service.sessions, service.uploads),
             channelz=settings.channelz,
         )

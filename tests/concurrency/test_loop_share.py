@@ -59,23 +59,3 @@ async def test_a_piece_that_fails_ends_only_its_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         await share.run(lambda: 1 // 0)
     assert await share.run(lambda: 7) == 7
-
-
-async def test_where_nothing_else_needs_the_loop_there_is_no_rest(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rests: list[float] = []
-
-    async def rest(seconds: float) -> None:
-        rests.append(seconds)
-
-    now = [0.0]
-    share = LoopShare(clock=lambda: now[0], is_quiet=lambda: True)
-
-    def piece() -> None:
-        now[0] += 1.0
-
-    monkeypatch.setattr(asyncio, "sleep", rest)
-    for _ in range(3):
-        await share.run(piece)
-    assert rests == [0.0, 0.0, 0.0]

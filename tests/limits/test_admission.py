@@ -178,7 +178,7 @@ async def test_a_call_that_leaves_the_queue_gives_its_place_to_the_next() -> Non
     turns = [asyncio.ensure_future(waited(admission)) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(LimitExceeded):
-        admission.enter(Kind.READ)
+        await waited(admission)
 
     turns[0].cancel()
     await asyncio.wait([turns[0]])
@@ -188,42 +188,49 @@ async def test_a_call_that_leaves_the_queue_gives_its_place_to_the_next() -> Non
     assert admission.enter(Kind.READ) is None
 
 
-async def test_one_callers_lists_wait_and_another_callers_list_does_not() -> None:
-    admission = Admission(Capacity(lists=4, lists_of_one=2, queued_lists_of_one=1))
-    assert [admission.enter(Kind.LIST, "a") for _ in range(2)] == [None, None]
-    third = admission.enter(Kind.LIST, "a")
-    assert third is not None
-    waiting = asyncio.ensure_future(third)
-    await asyncio.sleep(0)
-    with pytest.raises(LimitExceeded, match="2 lists of one caller"):
-        await (admission.enter(Kind.LIST, "a") or nothing())
-
-    assert admission.enter(Kind.LIST, "b") is None
-    assert admission.enter(Kind.READ, "a") is None
-    assert not waiting.done()
-    admission.leave(Kind.LIST, "a")
-    await asyncio.wait_for(waiting, DEADLINE_SECONDS)
-
-
-async def test_it_is_quiet_while_only_lists_come() -> None:
-    admission = Admission()
+async def test_callers_of_lists_take_turns_and_leave_reads_alone() -> None:
+    admission = Admission(Capacity(lists=1))
     assert admission.enter(Kind.LIST, "a") is None
-    assert admission.is_quiet()
-    assert admission.enter(Kind.READ, "b") is None
-    assert not admission.is_quiet()
+    order: list[str] = []
+
+    async def list_as(caller: str) -> None:
+        await (admission.enter(Kind.LIST, caller) or nothing())
+        order.append(caller)
+
+    waiting = [asyncio.ensure_future(list_as(caller)) for caller in "aaab"]
+    await all_had_a_turn()
+    assert admission.enter(Kind.READ, "a") is None
+    assert order == []
+    for _ in waiting:
+        admission.leave(Kind.LIST)
+        await all_had_a_turn()
+    assert "".join(order) == "abaa"
 
 
 async def nothing() -> None:
     pass
 
 
+async def test_a_caller_that_fills_the_queue_makes_room_for_others() -> None:
+    admission = Admission(Capacity(reads=1, queued_reads=2))
+    assert admission.enter(Kind.READ, "a") is None
+    waiting = [asyncio.ensure_future(admission.enter(Kind.READ, "a") or nothing()) for _ in "12"]
+    await all_had_a_turn()
+    other = asyncio.ensure_future(admission.enter(Kind.READ, "b") or nothing())
+    with pytest.raises(LimitExceeded, match="1 reads at the same time"):
+        await waiting[1]
+    for one in (waiting[0], other):
+        admission.leave(Kind.READ)
+        await asyncio.wait_for(one, DEADLINE_SECONDS)
+
+
 async def test_a_list_whose_turn_does_not_come_in_time_is_refused() -> None:
-    capacity = Capacity(lists=1, lists_of_one=1, queue_time=timedelta(seconds=0.05))
+    capacity = Capacity(lists=1, queue_time=timedelta(seconds=0.05))
     admission = Admission(capacity)
     assert admission.enter(Kind.LIST, "a") is None
-    with pytest.raises(LimitExceeded):
+    with pytest.raises(LimitExceeded, match="1 lists at the same time"):
         await (admission.enter(Kind.LIST, "b") or nothing())
-    admission.leave(Kind.LIST, "a")
+    admission.leave(Kind.LIST)
     assert admission.enter(Kind.LIST, "b") is None
 
 
@@ -239,12 +246,12 @@ async def test_queued_reads_take_turns_by_caller() -> None:
     waiting = [asyncio.ensure_future(wait(caller)) for caller in "aaaab"]
     await all_had_a_turn()
     for _ in waiting:
-        admission.leave(Kind.READ, "a")
+        admission.leave(Kind.READ)
         await all_had_a_turn()
     assert "".join(order) == "abaaa"
 
 
-async def test_one_users_reads_leave_a_connection_to_another_user(
+async def test_the_lists_of_one_user_leave_connections_to_reads(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
     async with guarded(make_server, tmp_path, read_connections=2) as guard:
@@ -252,32 +259,32 @@ async def test_one_users_reads_leave_a_connection_to_another_user(
         for user in ("mallory", "alice"):
             await guard.create(user)
 
-        def read_as_mallory(tail: int) -> asyncio.Task[logs_pb.GetTaskLogsResponse]:
-            request = logs_pb.GetTaskLogsRequest(
-                task="mallory/demo", tail=tail, source=logs_pb.LOG_SOURCE_SNAPSHOT
+        async def list_as_mallory() -> pb.ListTasksResponse:
+            return await server.tasks.ListTasks(
+                pb.ListTasksRequest(),
+                metadata=guard.as_("mallory"),
+                timeout=DEADLINE_SECONDS,
             )
-            metadata, stub = guard.as_("mallory"), server.logs
 
-            async def call() -> logs_pb.GetTaskLogsResponse:
-                return await stub.GetTaskLogs(request, metadata=metadata, timeout=DEADLINE_SECONDS)
-
-            return asyncio.create_task(call())
+        async def read_as_alice() -> logs_pb.GetTaskLogsResponse:
+            return await server.logs.GetTaskLogs(
+                logs_pb.GetTaskLogsRequest(task="alice/demo"),
+                metadata=guard.as_("alice"),
+                timeout=DEADLINE_SECONDS,
+            )
 
         connection = await asyncpg.connect(server.dsn)
         try:
             async with connection.transaction():
-                # Reads of logs wait for this, and no other calls do.
-                await connection.execute("LOCK TABLE log_entries IN ACCESS EXCLUSIVE MODE")
-                reads = [read_as_mallory(tail) for tail in range(1, 5)]
+                await connection.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+                lists = [asyncio.create_task(list_as_mallory()) for _ in range(5)]
+                await until(lambda: are_held_up(server, 1, "AS found"))
+                read = asyncio.create_task(read_as_alice())
                 await until(lambda: are_held_up(server, 1))
-                listed = await server.tasks.ListTasks(
-                    pb.ListTasksRequest(), metadata=guard.as_("alice"), timeout=DEADLINE_SECONDS
-                )
-                assert [task.name for task in listed.tasks] == ["demo"]
-                assert await are_held_up(server, 1)
+                assert await are_held_up(server, 1, "AS found")
         finally:
             await connection.close()
-        await asyncio.gather(*reads)
+        await asyncio.gather(read, *lists)
 
 
 async def test_a_call_whose_time_ends_as_its_turn_comes_is_refused_and_holds_no_place() -> None:

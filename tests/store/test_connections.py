@@ -145,7 +145,7 @@ async def test_a_connection_is_opened_once_when_those_who_want_it_leave(
     await connections.close()
 
 
-async def test_connections_are_closed_while_a_cancelled_statement_settles(database: str) -> None:
+async def test_connections_are_closed_while_a_cancelled_statement_ends(database: str) -> None:
     connections = Connections(database, size=1)
     await backend(connections)
     running = asyncio.create_task(sleep_long(connections))
@@ -166,16 +166,22 @@ async def is_active(sql: Connection, pid: int) -> bool:
     return bool(state == "active")
 
 
-async def test_one_callers_statements_leave_a_connection_to_others(
-    connections: Connections, sql: Connection
-) -> None:
-    greedy = [asyncio.create_task(as_caller("a", sleep_long(connections))) for _ in range(5)]
-    await until(lambda: connections.waiting == 4)
-    other = as_caller("b", backend(connections))
-    assert await asyncio.wait_for(other, DEADLINE_SECONDS)
-    for one in greedy:
-        one.cancel()
-    await asyncio.wait(greedy)
+async def test_callers_take_turns_for_a_connection(database: str) -> None:
+    connections = Connections(database, size=1)
+    order: list[str] = []
+
+    async def use_as(caller: str) -> None:
+        await as_caller(caller, backend(connections))
+        order.append(caller)
+
+    async with connections.use():
+        users = []
+        for caller in "aaaab":
+            users.append(asyncio.create_task(use_as(caller)))
+            await until(lambda: connections.waiting == len(users))
+    await asyncio.gather(*users)
+    assert "".join(order) == "abaaa"
+    await connections.close()
 
 
 async def as_caller(name: str, work: Coroutine[Any, Any, T]) -> T:

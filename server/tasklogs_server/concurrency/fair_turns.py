@@ -3,56 +3,78 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Hashable
 
-Turn = asyncio.Future[None]
+_Turn = asyncio.Future[bool]
+
+
+class LineFull(Exception):
+    """There is no room in the line for one more call of this caller."""
 
 
 class FairLine:
-    """Who waits, by caller. The callers take turns, so a thousand calls of one count as one.
+    """Calls that wait. Their callers take turns, so a thousand calls of one count as one.
 
-    Each call that waits awaits a `Turn`.
+    At most `at_most` calls wait. In a full line the caller with the most calls makes room: its last
+    call is refused.
     """
 
-    def __init__(self) -> None:
-        self._turns: dict[Hashable, deque[Turn]] = {}
-        """The caller whose turn is next comes first."""
+    def __init__(self, at_most: float = math.inf) -> None:
+        self._at_most = at_most
+        self._turns: dict[Hashable, deque[_Turn]] = {}
+        """The caller whose turn is next comes first. Each turn says whether the call may go on."""
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def length_of(self, caller: Hashable) -> int:
-        """Return how many calls of one caller wait."""
-        return len(self._turns.get(caller, ()))
+    async def wait(self, caller: Hashable, *, missed: Callable[[], None]) -> None:
+        """Wait until `call_next` calls this call. Raises LineFull.
 
-    def add(self, caller: Hashable) -> Turn:
-        """Wait in line."""
-        turn: Turn = asyncio.get_running_loop().create_future()
+        `missed` is called if that happened, but the wait was cancelled at the same moment.
+        """
+        if self._length >= self._at_most:
+            self._make_room_for(caller)
+        turn: _Turn = asyncio.get_running_loop().create_future()
         self._turns.setdefault(caller, deque()).append(turn)
         self._length += 1
-        return turn
+        try:
+            may_go = await turn
+        except BaseException:
+            if not turn.done() or turn.cancelled():
+                self._leave(caller, turn)
+            elif turn.result():
+                missed()
+            raise
+        if not may_go:
+            raise LineFull
 
-    def take(self, may_go: Callable[[Hashable], bool]) -> tuple[Hashable, Turn] | None:
-        """Remove who is next among the callers that may go. None: nobody."""
+    def call_next(self) -> bool:
+        """End the wait of the call that is next. False: there is none."""
         while self._length:
-            for caller in self._turns:
-                if may_go(caller):
-                    break
-            else:
-                return None
+            caller = next(iter(self._turns))
             turns = self._turns.pop(caller)
             turn = turns.popleft()
             self._length -= 1
             if turns:
                 self._turns[caller] = turns  # behind all others
             if not turn.done():  # one that was cancelled has not run since
-                return caller, turn
-        return None
+                turn.set_result(True)
+                return True
+        return False
 
-    def leave(self, caller: Hashable, turn: Turn) -> None:
-        """Remove a turn, if it is still in the line."""
+    def _make_room_for(self, caller: Hashable) -> None:
+        longest: deque[_Turn] = max(self._turns.values(), key=len, default=deque())
+        if len(longest) <= len(self._turns.get(caller, ())) + 1:
+            raise LineFull
+        turn = longest.pop()
+        self._length -= 1
+        if not turn.done():
+            turn.set_result(False)
+
+    def _leave(self, caller: Hashable, turn: _Turn) -> None:
         turns = self._turns.get(caller, deque())
         if turn in turns:
             turns.remove(turn)
@@ -62,66 +84,31 @@ class FairLine:
 
 
 class FairTurns:
-    """`places` that are taken and given back. Callers wait for them in a FairLine.
+    """A number of places that are taken and given back. Callers wait for them in a FairLine."""
 
-    One caller holds at most `of_one` places. None is nobody's caller: the server's own work, which
-    only `places` bounds.
-    """
-
-    def __init__(self, places: int, *, of_one: int) -> None:
+    def __init__(self, places: int, *, waiting_at_most: float = math.inf) -> None:
         self._free = places
-        self._of_one = of_one
-        self._held: dict[Hashable, int] = {}
-        self._line = FairLine()
+        self._line = FairLine(waiting_at_most)
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many calls wait."""
         return len(self._line)
 
-    def waiting_of(self, caller: Hashable) -> int:
-        """Return how many calls of one caller wait."""
-        return self._line.length_of(caller)
-
-    def take_at_once(self, caller: Hashable) -> bool:
-        """Take a place if `caller` need not wait for it. `give_back` must follow then."""
-        # While places are free, only callers wait that hold as many as they may.
-        if not self._free or not self._may_have_more(caller):
+    def take_at_once(self) -> bool:
+        """Take a place if one is free. `give_back` must follow then."""
+        # While one is free, nobody waits.
+        if not self._free:
             return False
-        self._take(caller)
+        self._free -= 1
         return True
 
     async def take(self, caller: Hashable) -> None:
-        """Wait for a place. `give_back` must follow, unless this raises."""
-        if self.take_at_once(caller):
-            return
-        turn = self._line.add(caller)
-        try:
-            await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():
-                self.give_back(caller)  # its turn came at the same moment
-            else:
-                self._line.leave(caller, turn)
-            raise
+        """Wait for a place. `give_back` must follow, unless this raises. Raises LineFull."""
+        if not self.take_at_once():
+            await self._line.wait(caller, missed=self.give_back)
 
-    def give_back(self, caller: Hashable) -> None:
+    def give_back(self) -> None:
         """Free a place."""
-        self._free += 1
-        left = self._held[caller] - 1
-        if left:
-            self._held[caller] = left
-        else:
-            del self._held[caller]
-        goes = self._line.take(self._may_have_more) if self._line else None
-        if goes is not None:
-            caller, turn = goes
-            self._take(caller)
-            turn.set_result(None)
-
-    def _take(self, caller: Hashable) -> None:
-        self._free -= 1
-        self._held[caller] = self._held.get(caller, 0) + 1
-
-    def _may_have_more(self, caller: Hashable) -> bool:
-        return caller is None or self._held.get(caller, 0) < self._of_one
+        if not self._line.call_next():
+            self._free += 1

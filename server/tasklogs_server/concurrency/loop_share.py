@@ -24,23 +24,16 @@ class LoopShare:
     it has. A piece should take about a millisecond: every other call waits until it ends.
     """
 
-    def __init__(
-        self,
-        *,
-        clock: Callable[[], float] = time.perf_counter,
-        is_quiet: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """`clock`: in seconds; `is_quiet`: whether nothing else needs the loop, so no rest does."""
+    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        """`clock`: in seconds."""
         self._clock = clock
-        self._is_quiet = is_quiet
         self._turn = asyncio.Lock()
         self._rested_at = 0.0
 
     async def run(self, piece: Callable[[], T]) -> T:
         """Return what `piece` returns, after the pieces that came before it."""
         async with self._turn:
-            rest = 0.0 if self._is_quiet() else self._rested_at - self._clock()
-            await asyncio.sleep(max(0.0, rest))
+            await asyncio.sleep(max(0.0, self._rested_at - self._clock()))
             began = self._clock()
             try:
                 return piece()

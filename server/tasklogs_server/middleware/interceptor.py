@@ -163,7 +163,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     answering = within(default_deadline, answering)
                 response = await answering
             finally:
-                admission.leave(kind, recipient)
+                admission.leave(kind)
             # 7. The response, which counts as unread until gRPC has sent it. Thousands of reads may
             # have passed step 4 before one of them was answered. The result of a write is sent
             # whatever is unread.

@@ -54,10 +54,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TasksService:
     """The handlers of `tasklogs.v1.Tasks`."""
 
-    def __init__(self, directory: TaskDirectory, *, share: LoopShare | None = None) -> None:
-        """`share`: the part of the loop's time that is for encoding lists."""
+    def __init__(self, directory: TaskDirectory) -> None:
         self._directory = directory
-        self._share = share or LoopShare()
+        self._share = LoopShare()
+        """The part of the loop's time that is for encoding lists."""
 
     async def create_task(
         self, request: pb.CreateTaskRequest, _: Context, caller: User

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import MappingProxyType
@@ -30,6 +30,7 @@ from tasklogs_server.store.connect import Connection as Connection
 from tasklogs_server.store.errors import (
     CORRUPT,
     RETRY_AFTER,
+    STORE_ERRORS,
     UNAVAILABLE,
     is_connection_lost,
 )
@@ -38,15 +39,15 @@ from tasklogs_server.telemetry.calls import current_caller
 
 _STILL_USABLE_AFTER = (asyncpg.PostgresError, TaskLogsError)
 # For a statement to end that was cancelled, or a connection to open whose user has left.
-_SETTLE_SECONDS = 5.0
+_FINISH_SECONDS = 5.0
 
 
 class Connections:
     """At most `size` connections, opened when needed. Further callers wait in line.
 
-    The current call's caller has half of them at most, and the line is in turns by caller. A wait
-    takes at most `acquire_timeout`, and there is none while Postgres is away. `settings`: what
-    these connections set in Postgres, in addition to the settings of all connections.
+    They take turns by who made the current call. They wait at most `acquire_timeout`, and not at
+    all while Postgres is away. `settings`: what these connections set in Postgres, in addition to
+    the settings of all connections.
     """
 
     def __init__(
@@ -72,11 +73,12 @@ class Connections:
         self._acquire_timeout_seconds = (
             None if acquire_timeout is None else acquire_timeout.total_seconds()
         )
-        self._turns = FairTurns(size, of_one=(size + 1) // 2)
+        self._turns = FairTurns(size)
         self._idle: deque[Connection] = deque()
         self._lent: dict[asyncio.Timeout, Connection | None] = {}
         """The connection of each user, by the user's time-out. None while it is being opened."""
-        self._settling: set[asyncio.Task[None]] = set()
+        self._finishing: set[asyncio.Task[None]] = set()
+        """Ends what a user has left unfinished, and keeps the user's connection until then."""
         self._closed = False
 
     @asynccontextmanager
@@ -91,9 +93,8 @@ class Connections:
         again.
         """
         self._circuit_breaker.check()
-        caller = current_caller()
-        if not self._turns.take_at_once(caller):
-            await self._wait_for_a_turn(caller)
+        if not self._turns.take_at_once():
+            await self._wait_for_a_turn()
         unfinished: Awaitable[Connection] | None = None
         try:
             # Without a deadline: `_cut` sets one.
@@ -102,8 +103,9 @@ class Connections:
                 try:
                     connection = self._pop_idle()
                     if connection is None:
-                        opening = asyncio.create_task(self._open())
-                        connection = await asyncio.shield(opening)
+                        opening = self._start_opening()
+                        await asyncio.wait([opening])
+                        connection = opening.result()
                     self._lent[limit] = connection
                     if generation not in (None, connection.generation):
                         raise StoreUnavailable(RETRY_AFTER)
@@ -111,7 +113,10 @@ class Connections:
                 except BaseException as error:
                     if is_connection_lost(error):
                         self._circuit_breaker.suspect()
-                    unfinished = _unfinished(error, connection, opening)
+                    if opening is not None and limit.expired():
+                        opening.cancel()  # `_cut` has ended the wait: Postgres is away
+                    else:
+                        unfinished = _unfinished(error, connection, opening)
                     raise
                 finally:
                     del self._lent[limit]
@@ -123,9 +128,9 @@ class Connections:
             raise StoreUnavailable(RETRY_AFTER) from error
         finally:
             if unfinished is None:
-                self._turns.give_back(caller)
+                self._turns.give_back()
             else:
-                self._settle_later(unfinished, caller)
+                self._finish_later(unfinished)
 
     @property
     def in_use(self) -> int:
@@ -142,22 +147,27 @@ class Connections:
         self._closed = True
         idle = list(self._idle)
         self._idle.clear()
-        await asyncio.sleep(0)  # one that has not begun would not end its connection
-        for settling in self._settling:
-            settling.cancel()
-        await asyncio.gather(*self._settling, *map(close, idle), return_exceptions=True)
+        for finishing in self._finishing:
+            finishing.cancel()
+        await asyncio.gather(*self._finishing, *map(close, idle), return_exceptions=True)
 
-    async def _wait_for_a_turn(self, caller: Hashable) -> None:
+    async def _wait_for_a_turn(self) -> None:
         try:
             async with asyncio.timeout(self._acquire_timeout_seconds):
-                await self._turns.take(caller)
+                await self._turns.take(current_caller())
         except TimeoutError:
             raise StoreBusy(spread(0.5, 2.0)) from None
         try:
             self._circuit_breaker.check()  # Postgres may have gone away meanwhile
         except StoreUnavailable:
-            self._turns.give_back(caller)
+            self._turns.give_back()
             raise
+
+    def _start_opening(self) -> asyncio.Task[Connection]:
+        opening = asyncio.create_task(self._open())
+        # Its user may have left: then asyncio would report an error that nobody has asked for.
+        opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return opening
 
     async def _open(self) -> Connection:
         try:
@@ -210,30 +220,28 @@ class Connections:
         if not limit.expired():
             limit.reschedule(asyncio.get_running_loop().time())
 
-    def _settle_later(self, unfinished: Awaitable[Connection], caller: Hashable) -> None:
-        settling = asyncio.create_task(self._settle(unfinished, caller))
-        self._settling.add(settling)
-        settling.add_done_callback(self._settling.discard)
+    def _finish_later(self, unfinished: Awaitable[Connection]) -> None:
+        finishing = asyncio.create_task(self._finish(unfinished))
+        self._finishing.add(finishing)
+        finishing.add_done_callback(self._finishing.discard)
 
-    async def _settle(self, unfinished: Awaitable[Connection], caller: Hashable) -> None:
-        """Keep a connection whose user has left. It counts as the user's until it is usable.
+    async def _finish(self, unfinished: Awaitable[Connection]) -> None:
+        """Keep a connection whose user has left. It is in use until it can be lent again.
 
         To end it and open another one costs more than most statements: callers who leave early
         would delay all others.
         """
         try:
-            async with asyncio.timeout(_SETTLE_SECONDS) as limit:
+            async with asyncio.timeout(_FINISH_SECONDS) as limit:
                 self._lent[limit] = None
                 try:
                     self._give_back(await unfinished)
                 finally:
                     del self._lent[limit]
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            pass  # the connection is closed
-        except StoreUnavailable:
-            pass  # it could not be opened
+        except (*STORE_ERRORS, StoreUnavailable):
+            pass  # the connection is closed, or could not be opened
         finally:
-            self._turns.give_back(caller)
+            self._turns.give_back()
 
     def _pop_idle(self) -> Connection | None:
         while self._idle:
@@ -243,7 +251,7 @@ class Connections:
         return None
 
     def _give_back(self, connection: Connection) -> None:
-        if self._closed:
+        if self._closed or connection.generation != self._generations.current:
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
