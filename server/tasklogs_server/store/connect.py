@@ -115,6 +115,8 @@ async def _open(
             command_timeout=answer_seconds,
             # A named statement would stay in a server that a pooler gives to others.
             statement_cache_size=100 if caches_statements else 0,
+            # A list by a status is a statement of 16 KB, which would be planned each time.
+            max_cacheable_statement_size=0,
             server_settings={"application_name": APPLICATION_NAME},
         )
         try:

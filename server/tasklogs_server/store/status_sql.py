@@ -56,6 +56,7 @@ class StatusClass:
         return f"{self.status} {'held' if self.is_held else 'lost'}"
 
 
+@cache
 def classes(status: TaskStatus) -> Sequence[StatusClass]:
     """Return the classes whose tasks have this status, now or when their lease is over."""
     pairs = sorted({_pair(facts) for facts in _all_facts()})
