@@ -224,7 +224,10 @@ class ServerSettings(BaseSettings):
         " reads wait in a queue.",
     )
     queued_reads: int = Field(
-        2000, ge=0, description="Maximum reads in that queue. The server refuses further reads."
+        2000,
+        ge=0,
+        description="Maximum reads in that queue, and lists of tasks in theirs. In a full queue the"
+        " caller with the most calls makes room; the server refuses other calls.",
     )
     waiting_reads: int = Field(
         10_000,
