@@ -156,6 +156,27 @@ async def test_connections_are_closed_while_a_cancelled_statement_ends(database:
     assert connections.in_use == 0
 
 
+async def test_a_transaction_whose_begin_was_cancelled_reaches_no_later_user(
+    connections: Connections,
+) -> None:
+    """Postgres may have begun it all the same. Later reads would see what was stored then."""
+
+    async def begin() -> None:
+        async with connections.use() as connection, connection.transaction():
+            await asyncio.Event().wait()
+
+    await backend(connections)
+    for turns in range(8):
+        beginning = asyncio.create_task(begin())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        beginning.cancel()
+        await asyncio.wait([beginning])
+        await until(lambda: connections.in_use == 0)
+        async with connections.use() as connection:
+            assert not connection.is_in_transaction()
+
+
 async def sleep_long(connections: Connections) -> None:
     async with connections.use() as connection:
         await connection.execute("SELECT pg_sleep(600)")

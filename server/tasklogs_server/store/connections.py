@@ -270,8 +270,7 @@ def _unfinished(
         return opening if is_cancelled else None
     if isinstance(error, _STILL_USABLE_AFTER):
         return None
-    # It is in a transaction if its rollback was cancelled too.
-    if is_cancelled and not connection.is_closed() and not connection.is_in_transaction():
+    if is_cancelled and not connection.is_closed():
         return _statement_ended(connection)
     connection.terminate()
     return None
@@ -281,6 +280,9 @@ async def _statement_ended(connection: Connection) -> Connection:
     try:
         # The driver has asked Postgres to end the statement. It waits for that first.
         await connection.execute("SELECT 1")
+        # The statement may have begun a transaction, or have been the end of one.
+        if connection.is_in_transaction():
+            connection.terminate()
     except BaseException:
         connection.terminate()
         raise
