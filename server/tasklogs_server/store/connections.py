@@ -147,6 +147,7 @@ class Connections:
         self._closed = True
         idle = list(self._idle)
         self._idle.clear()
+        await asyncio.sleep(0)  # one that has not begun would not end its connection
         for finishing in self._finishing:
             finishing.cancel()
         await asyncio.gather(*self._finishing, *map(close, idle), return_exceptions=True)
