@@ -1,6 +1,7 @@
 """`python -m bench [--quick] [--only NAME ...] [--rounds N] [--checkout DIR]`: print the table.
 
-Exit code 0: everything was measured, whether or not targets were met. 1: a measurement failed.
+Exit code 0: everything was measured, whether or not targets were met. 1: a measurement failed; the
+others were measured.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ import asyncio
 import os
 import signal
 import sys
-import time
-import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import (
@@ -28,11 +27,10 @@ from bench import (
     telemetry,
     writes,
 )
-from bench.result import Result
-from bench.stage import Stage, open_stage
+from bench.run import Measurement, run
 from tests.support.fixtures import reaper
 
-MEASUREMENTS: Mapping[str, Callable[[Stage], Awaitable[list[Result]]]] = {
+MEASUREMENTS: Mapping[str, Measurement] = {
     "snapshot-many": reads.snapshot_of_many,
     "snapshot-one": reads.snapshot_of_one,
     "live-one": reads.live_of_one,
@@ -42,25 +40,29 @@ MEASUREMENTS: Mapping[str, Callable[[Stage], Awaitable[list[Result]]]] = {
     "commit": writes.committed_entries,
     "grow": writes.growing_answer,
     "memory": footprint.idle_streams,
-    "follow-latency": follow_latency.change_to_follower,
-    "follow-fan-out": follow_fan_out.fan_out,
+    "follow-typing": follow_latency.typing,
+    "follow-redraws": follow_latency.redrawing,
+    "follow-fan-out": follow_fan_out.one_task,
+    "follow-many": follow_fan_out.many_tasks,
     "follow-bytes": follow_bytes.growing_answer,
     "follow-memory": follow_footprint.idle_followers,
     "telemetry": telemetry.cost_of_a_read,
     "large": large.large_store,
     "help": footprint.help_page,
 }
-# Many short rounds: other load on the machine then affects both sides of most rounds equally.
-_ROUNDS, _QUICK_ROUNDS = 11, 2
+# Many short rounds: other load on the machine then affects both sides of most rounds equally. In
+# 12 rounds, two or three contestants run in each order equally often.
+_ROUNDS, _QUICK_ROUNDS = 12, 2
 
 
-def main() -> int:
-    # Like Ctrl-C: stop every process that was started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def main(
+    words: Sequence[str] | None = None, measurements: Mapping[str, Measurement] = MEASUREMENTS
+) -> int:
+    """Measure what the command line says, and print the table. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure TaskLogs.")
     parser.add_argument("--quick", action="store_true", help="take about a minute; write nothing")
     parser.add_argument(
-        "--only", nargs="+", choices=list(MEASUREMENTS), help="measure these; write nothing"
+        "--only", nargs="+", choices=list(measurements), help="measure these; write nothing"
     )
     parser.add_argument(
         "--checkout",
@@ -68,19 +70,19 @@ def main() -> int:
         help="measure the server of this checkout, to compare two versions; write nothing",
     )
     parser.add_argument("--rounds", type=int, help=f"default {_ROUNDS}")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
     if arguments.checkout is not None:
         _serve_from(arguments.checkout)
-    chosen = arguments.only or list(MEASUREMENTS)
-    results, failures = asyncio.run(_measure(chosen, quick=arguments.quick, rounds=rounds))
+    chosen = {name: measurements[name] for name in arguments.only or measurements}
+    outcome = asyncio.run(run(chosen, quick=arguments.quick, rounds=rounds))
     about = table.about(rounds=rounds, quick=arguments.quick)
-    print(table.markdown(results, about))
-    for name, failure in failures.items():
-        print(f"FAILED: {name}\n{failure}", file=sys.stderr)
+    print(table.markdown(outcome, about))
+    for name, failure in outcome.failures.items():
+        print(f"FAILED: {name}: {failure.reason}\n{failure.details}", file=sys.stderr)
     if not (arguments.quick or arguments.only or arguments.checkout):
-        print(f"written: {table.write(results, about, failures)}")
-    return 1 if failures else 0
+        print(f"written: {table.write(outcome, about)}")
+    return 1 if outcome.failures else 0
 
 
 def _serve_from(checkout: Path) -> None:
@@ -92,22 +94,8 @@ def _serve_from(checkout: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, packages))
 
 
-async def _measure(
-    names: list[str], *, quick: bool, rounds: int
-) -> tuple[list[Result], dict[str, str]]:
-    results: list[Result] = []
-    failures: dict[str, str] = {}
-    async with open_stage(quick=quick, rounds=rounds) as stage:
-        for name in names:
-            began = time.perf_counter()
-            try:
-                results += await MEASUREMENTS[name](stage)
-            except Exception:  # one failed measurement must not lose the figures of the others
-                failures[name] = traceback.format_exc()
-            print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return results, failures
-
-
 if __name__ == "__main__":
+    # Like Ctrl-C: stop every process that was started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     reaper.start()
     sys.exit(main())

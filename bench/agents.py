@@ -6,6 +6,7 @@ Each has its own channel and so its own connection, like a real agent.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -70,6 +71,8 @@ class Agent:
         self.sent_bytes += len(message)
         await self._call.write(message)
         while self._acked < self.sequence:
+            if self._reading is None or self._reading.done():
+                raise RuntimeError("an agent stream ended")
             self._progress.clear()
             await self._progress.wait()
 
@@ -83,12 +86,16 @@ class Agent:
         await self._call.write(message.SerializeToString())
 
     async def _read(self) -> None:
-        while (message := await self._call.read()) is not grpc.aio.EOF:
-            if message.HasField("sync"):
-                await self._send(pb.AgentMessage(sync_done=pb.SyncDone(id=message.sync.id)))
-            elif message.HasField("ack"):
-                self._acked = message.ack.sequence
-                self._progress.set()
+        try:
+            while (message := await self._call.read()) is not grpc.aio.EOF:
+                if message.HasField("sync"):
+                    await self._send(pb.AgentMessage(sync_done=pb.SyncDone(id=message.sync.id)))
+                elif message.HasField("ack"):
+                    self._acked = message.ack.sequence
+                    self._progress.set()
+        finally:
+            # Whoever waits for an ack sees that none will come.
+            self._progress.set()
 
 
 class Agents:
@@ -125,13 +132,17 @@ class Agents:
         return len(self._idle)
 
     async def flood(
-        self, seconds: float, entries_per_append: int, content_bytes: int
+        self,
+        entries_per_append: int,
+        content_bytes: int,
+        seconds: float = math.inf,
+        appends_each: float = math.inf,
     ) -> dict[str, Any]:
-        """Let every agent append as fast as its acks come, for this long."""
+        """Let every agent append as fast as its acks come, for this long, or so often."""
         began = time.perf_counter()
         sent = await asyncio.gather(
             *(
-                self._flood(agent, began + seconds, entries_per_append, content_bytes)
+                self._flood(agent, began + seconds, appends_each, entries_per_append, content_bytes)
                 for agent in self._agents
             )
         )
@@ -146,9 +157,11 @@ class Agents:
         self._agents, self._idle = [], []
         return 0
 
-    async def _flood(self, agent: Agent, until: float, entries: int, content_bytes: int) -> int:
+    async def _flood(
+        self, agent: Agent, until: float, appends: float, entries: int, content_bytes: int
+    ) -> int:
         committed = 0
-        while time.perf_counter() < until:
+        while committed < appends * entries and time.perf_counter() < until:
             sequence = agent.sequence + 1
             block = self._block(sequence, entries, content_bytes)
             message = append_bytes(sequence, open_epoch=sequence == 1, entries=block)

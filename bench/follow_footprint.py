@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 
+from bench.clients import together
 from bench.follow_latency import follow_request
 from bench.followers import CAUGHT_UP, FOLLOW
 from bench.footprint import _settled_bytes
@@ -41,8 +41,8 @@ async def _cost(stage: Stage, server: Server, count: int, *, channels: int) -> f
 
     async def follow(first: int, end: int) -> None:
         requests = [follow_request(task) for task in tasks[first:end]]
-        await asyncio.gather(
-            *(
+        await together(
+            [
                 side.do(
                     "follow",
                     address=server.address,
@@ -52,7 +52,7 @@ async def _cost(stage: Stage, server: Server, count: int, *, channels: int) -> f
                     channels=channels,
                 )
                 for number, side in enumerate(sides)
-            )
+            ]
         )
 
     try:

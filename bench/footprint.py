@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.clients import together
 from bench.processes import Server, bare_server, our_server
 from bench.result import Result
 from bench.rounds import interleave
@@ -52,13 +53,13 @@ async def help_page(stage: Stage) -> list[Result]:
     command = str(Path(sys.executable).with_name("tasklogs"))
 
     async def ours() -> float:
-        return await _wall_seconds(command, "--help")
+        return 1 / await _wall_seconds(command, "--help")
 
     async def bare() -> float:
-        return await _wall_seconds(sys.executable, "-c", "pass")
+        return 1 / await _wall_seconds(sys.executable, "-c", "pass")
 
     rounds = await interleave({"ours": ours, "bare": bare}, 3 if stage.quick else 15)
-    comparison = rounds.compare("ours", "bare")
+    comparison = rounds.compare_times("ours", "bare", per_second=1)
     return [
         Result(
             what="`tasklogs --help`, against `python -c pass`",
@@ -66,7 +67,7 @@ async def help_page(stage: Stage) -> list[Result]:
             bare=comparison.bare,
             unit="s",
             ratio=None,
-            ratios=rounds.figures["ours"],
+            ratios=[1 / rate for rate in rounds.rates("ours")],
             target=0.3,
             target_text="<= 0.3 s",
             prototype="-",
@@ -82,11 +83,11 @@ async def _agents_cost(stage: Stage, server: Server, count: int) -> float:
 
     async def connect(first: int, end: int) -> None:
         tokens = [task.token for task in tasks[first:end]]
-        await asyncio.gather(
-            *(
+        await together(
+            [
                 client.do("open_agents", address=server.address, tokens=tokens[number::CLIENTS])
                 for number, client in enumerate(stage.clients)
-            )
+            ]
         )
 
     try:

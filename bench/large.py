@@ -56,7 +56,8 @@ async def large_store(stage: Stage) -> list[Result]:
     """Starts, lists, reads, a deletion and two purges."""
     size = QUICK if stage.quick else FULL
     rows: list[Result] = []
-    async with open_postgres() as dsn:
+    async with open_postgres() as postgres:
+        dsn = postgres.dsn
         rows.append(_row("fill", await _seconds(lambda: fill_large(dsn, size)), "s"))
         rows.append(_row("first start, with the newer migrations", await _start(dsn, size), "s"))
         starts = [await _start(dsn, size) for _ in range(3)]

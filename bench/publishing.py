@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -136,11 +137,16 @@ class Publishing:
         """Listen for followers of other processes. Returns the port for their receipts."""
         return await self._receivers.listen()
 
-    async def publish_to_all(self, seconds: float, window: int, processes: int) -> dict[str, Any]:
-        """Publish with at most `window` changes that have not arrived at every follower."""
+    async def publish_to_all(
+        self, window: int, processes: int, seconds: float = math.inf, changes: float = math.inf
+    ) -> dict[str, Any]:
+        """Publish for this long, or so many changes.
+
+        At most `window` changes have not arrived at every follower.
+        """
         (publisher,) = self._publishers
         began, first = time.perf_counter(), self._published
-        while time.perf_counter() < began + seconds:
+        while self._published < first + changes and time.perf_counter() < began + seconds:
             await self._receivers.have(self._published + 1 - window, processes)
             self._published += 1
             async with asyncio.timeout(_DEADLINE_SECONDS):
@@ -148,23 +154,27 @@ class Publishing:
         await self._receivers.have(self._published, processes)
         return {"seconds": time.perf_counter() - began, "changes": self._published - first}
 
-    async def publish_in_pairs(self, seconds: float) -> dict[str, Any]:
+    async def publish_in_pairs(
+        self, seconds: float = math.inf, changes_each: float = math.inf
+    ) -> dict[str, Any]:
         """Let each publisher send its next change when its own follower in this process has it.
 
-        A publisher and its follower were opened at the same index.
+        It ends after this long, or so many changes of each. A publisher and its follower were
+        opened at the same index.
         """
         began = time.perf_counter()
         until = began + seconds
 
         async def one(number: int, publisher: Publisher) -> None:
             follower = self._followers.streams[number]
-            while time.perf_counter() < until:
+            last = follower.number + changes_each
+            while follower.number < last and time.perf_counter() < until:
                 change = follower.number + 1
                 under_way[number] = f"change {change} is not acknowledged"
                 await publisher.publish(change)
                 under_way[number] = f"change {change} did not arrive"
                 await follower.reaches(change)
-            del under_way[number]
+            under_way.pop(number, None)
 
         under_way: dict[int, str] = {}
         try:

@@ -8,7 +8,7 @@ import struct
 import grpc
 
 from bench.result import Result, compared
-from bench.rounds import Comparison, Contestant, interleave
+from bench.rounds import Comparison, interleave
 from bench.stage import (
     GET_TASK_LOGS,
     LOG_BYTES,
@@ -39,7 +39,7 @@ async def snapshot_of_many(stage: Stage) -> list[Result]:
             "constant": stage.load(stage.bare, _CONSTANT, ours),
         },
         stage.rounds,
-        stage.cpu_seconds,
+        stage.cpu,
     )
     what = "snapshot read, 30 entries, 64 KB, 32 callers on 32 tasks"
     return [
@@ -107,21 +107,20 @@ async def short_tail(stage: Stage) -> list[Result]:
     await stage.fill([of_long], entries=long, content_bytes=content_bytes)
     rounds = await interleave(
         {
-            name: _milliseconds(
-                stage.load(
-                    stage.ours,
-                    GET_TASK_LOGS,
-                    [[read_request(task, source=pb.LOG_SOURCE_SNAPSHOT, tail=30)]],
-                )
+            name: stage.load(
+                stage.ours,
+                GET_TASK_LOGS,
+                [[read_request(task, source=pb.LOG_SOURCE_SNAPSHOT, tail=30)]],
             )
             for name, task in (("short", of_short), ("long", of_long))
         },
         stage.rounds,
+        stage.cpu,
     )
     return [
         compared(
             f"tail=30 of {long:,} entries (ours) and of 1,000 (bare)",
-            rounds.compare("long", "short"),
+            rounds.compare_times("long", "short", per_second=1000),
             unit="ms/call",
             target=1.1,
             prototype="1.0",
@@ -144,7 +143,7 @@ async def whole_log(stage: Stage) -> list[Result]:
             "bare": stage.load(stage.bare, _PAGE, [bare], count="bytes", seconds=seconds),
         },
         stage.rounds,
-        stage.cpu_seconds,
+        stage.cpu,
     )
     return [
         compared(
@@ -184,18 +183,9 @@ async def _against_constant(stage: Stage, request: bytes) -> Comparison:
             "constant": stage.load(stage.bare, _CONSTANT, callers),
         },
         stage.rounds,
-        stage.cpu_seconds,
+        stage.cpu,
     )
     return rounds.compare("ours", "constant")
-
-
-def _milliseconds(calls_per_second: Contestant) -> Contestant:
-    """Convert the rate of a single caller into the time of one call."""
-
-    async def run() -> float:
-        return 1000 / await calls_per_second()
-
-    return run
 
 
 async def _until_active(stage: Stage, task: NewTask) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.cpu import CpuCost
 from bench.rounds import Comparison
 
 
@@ -12,7 +13,9 @@ class Result:
     """Our figure, the bare one, their ratio, and the target.
 
     `at_most`: the ratio (or, without one, our figure) must not be above the target; otherwise it
-    must not be below. `target` None: no target. `per_cpu`: see bench.rounds.Comparison.
+    must not be below. `target` None: no target. `per_cpu`: see bench.rounds.Comparison. `cpu` is
+    what one call (entry, message, change; or MB, for rates in bytes) costs, and `bare_cpu` the same
+    for the bare side.
     """
 
     what: str
@@ -27,6 +30,8 @@ class Result:
     at_most: bool = False
     note: str = ""
     per_cpu: float | None = None
+    cpu: CpuCost | None = None
+    bare_cpu: CpuCost | None = None
 
     @property
     def met(self) -> bool | None:
@@ -60,4 +65,10 @@ def compared(
         at_most=at_most,
         note=note,
         per_cpu=comparison.per_cpu,
+        cpu=_of_unit(comparison.cpu, unit),
+        bare_cpu=_of_unit(comparison.bare_cpu, unit),
     )
+
+
+def _of_unit(cost: CpuCost | None, unit: str) -> CpuCost | None:
+    return cost if cost is None or unit != "bytes/s" else cost.of(1_000_000)

@@ -1,5 +1,7 @@
 """A client process: reads commands from stdin, one JSON line each, and answers on stdout.
 
+An answer is a JSON object with `result`, or with `failure` and the error.
+
 Each worker is a process, because one Python client would be the bottleneck. A run starts several.
 End of input ends the worker.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -35,7 +38,13 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command, arguments = json.loads(line)
-        print(json.dumps(await commands[command](**arguments)), flush=True)
+        answer: dict[str, Any]
+        try:
+            answer = {"result": await commands[command](**arguments)}
+        except Exception as error:  # fails this command; the next row needs this process
+            traceback.print_exc()
+            answer = {"failure": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
     await agents.close()
     await load.close()
 
