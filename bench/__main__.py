@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import (
+    changing_reads,
     follow_bytes,
     follow_fan_out,
     follow_footprint,
@@ -34,6 +35,8 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "snapshot-many": reads.snapshot_of_many,
     "snapshot-one": reads.snapshot_of_one,
     "live-one": reads.live_of_one,
+    "mix": changing_reads.mix,
+    "written": changing_reads.written_task,
     "tail": reads.short_tail,
     "pages": reads.whole_log,
     "purge": purges.reads_during_a_purge,

@@ -45,6 +45,8 @@ class Agent:
             CONNECT, response_deserializer=pb.ServerMessage.FromString
         )
         self._call = StreamCall(connect(metadata=(("authorization", f"Bearer {token}"),)))
+        # gRPC takes one write at a time: a sync is answered while an append may be under way.
+        self._writing = asyncio.Lock()
         self._acked = 0
         self._progress = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
@@ -69,7 +71,7 @@ class Agent:
         """Send the append with the next sequence number and wait for its ack."""
         self.sequence += 1
         self.sent_bytes += len(message)
-        await self._call.write(message)
+        await self._write(message)
         while self._acked < self.sequence:
             if self._reading is None or self._reading.done():
                 raise RuntimeError("an agent stream ended")
@@ -83,7 +85,11 @@ class Agent:
         await self._channel.close()
 
     async def _send(self, message: pb.AgentMessage) -> None:
-        await self._call.write(message.SerializeToString())
+        await self._write(message.SerializeToString())
+
+    async def _write(self, message: bytes) -> None:
+        async with self._writing:
+            await self._call.write(message)
 
     async def _read(self) -> None:
         try:
@@ -98,6 +104,17 @@ class Agent:
             self._progress.set()
 
 
+async def connect_all(address: str, tokens: list[str]) -> list[Agent]:
+    """Connect one agent per token."""
+    turn = asyncio.Semaphore(_HANDSHAKES)
+
+    async def one(token: str) -> Agent:
+        async with turn:
+            return await Agent.connect(address, token)
+
+    return list(await asyncio.gather(*(one(token) for token in tokens)))
+
+
 class Agents:
     """The agents of one client process."""
 
@@ -108,13 +125,7 @@ class Agents:
 
     async def open(self, address: str, tokens: list[str]) -> int:
         """Connect one agent per token. Returns their number."""
-        turn = asyncio.Semaphore(_HANDSHAKES)
-
-        async def one(token: str) -> Agent:
-            async with turn:
-                return await Agent.connect(address, token)
-
-        self._agents += await asyncio.gather(*(one(token) for token in tokens))
+        self._agents += await connect_all(address, tokens)
         return len(self._agents)
 
     async def open_idle(self, address: str, method: str, count: int) -> int:

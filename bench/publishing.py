@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from bench.agents import Agent, own_channel
+from bench.agents import Agent, connect_all, own_channel
 from bench.bare_fan_out import PUBLISH, TOPIC
 from bench.followers import Followers
 from bench.stamp import stamp
@@ -18,8 +18,6 @@ from bench.typing_agents import TypingAgent, entry_append
 from tasklogs.agent.stream.stream_status import StreamCall
 
 _DEADLINE_SECONDS = 20
-# The server admits a few at a time; the others would only wait there.
-_HANDSHAKES = 32
 
 
 class Publisher(Protocol):
@@ -116,7 +114,7 @@ class Publishing:
 
     async def open_ours(self, address: str, tokens: list[str], content_bytes: int) -> int:
         """Connect one agent per token. Each publishes one entry per change."""
-        agents = await _connect(address, tokens)
+        agents = await connect_all(address, tokens)
         self._publishers = [OurPublisher(agent, content_bytes) for agent in agents]
         self._published = 0
         return len(agents)
@@ -129,7 +127,7 @@ class Publishing:
 
     async def open_typing(self, address: str, tokens: list[str]) -> int:
         """Connect one agent per token, for `type`."""
-        self._typing_agents = await _connect(address, tokens)
+        self._typing_agents = await connect_all(address, tokens)
         self._typing = [TypingAgent(*one[::-1]) for one in enumerate(self._typing_agents)]
         return len(tokens)
 
@@ -230,13 +228,3 @@ def _orders() -> dict[str, Callable[..., Awaitable[Any]]]:
         "type": publishing.type,
         "close": publishing.close,
     }
-
-
-async def _connect(address: str, tokens: list[str]) -> list[Agent]:
-    turn = asyncio.Semaphore(_HANDSHAKES)
-
-    async def one(token: str) -> Agent:
-        async with turn:
-            return await Agent.connect(address, token)
-
-    return list(await asyncio.gather(*(one(token) for token in tokens)))

@@ -83,7 +83,7 @@ async def live_of_one(stage: Stage) -> list[Result]:
     agent = stage.clients[-1]
     await agent.do("open_agents", address=stage.ours.address, tokens=[task.token])
     try:
-        await _until_active(stage, task)
+        await until_active(stage, task)
         comparison = await _against_constant(stage, read_request(task, source=pb.LOG_SOURCE_LIVE))
     finally:
         await agent.do("close_agents")
@@ -188,7 +188,7 @@ async def _against_constant(stage: Stage, request: bytes) -> Comparison:
     return rounds.compare("ours", "constant")
 
 
-async def _until_active(stage: Stage, task: NewTask) -> None:
+async def until_active(stage: Stage, task: NewTask) -> None:
     """Wait until the agent's health report has arrived. Before that, live reads are refused."""
     async with asyncio.timeout(10), open_channel(stage.ours.address) as channel:
         while True:

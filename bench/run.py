@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from bench.clients import ClientError
+from bench.reason import reason
 from bench.result import Result
 from bench.stage import Stage, open_stage
 
@@ -43,13 +45,13 @@ async def run(measurements: Mapping[str, Measurement], *, quick: bool, rounds: i
             async with open_stage(quick=quick, rounds=rounds) as stage:
                 outcome.results += await measurement(stage)
         except Exception as error:
-            outcome.failures[name] = Failure(_reason(error), traceback.format_exc())
+            outcome.failures[name] = Failure(_first_reason(error), traceback.format_exc())
         print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     return outcome
 
 
-def _reason(error: BaseException) -> str:
+def _first_reason(error: BaseException) -> str:
     """Return the first error: what follows it is often a clean-up that failed too."""
     while (before := error.__context__) is not None and not error.__suppress_context__:
         error = before
-    return str(error) or type(error).__name__
+    return str(error) if isinstance(error, ClientError) else reason(error)

@@ -99,8 +99,8 @@ class Stage:
         seconds: float | None = None,
     ) -> Contestant:
         """Return a contestant: `callers`, spread over the client processes."""
-        encoded = [[base64.b64encode(one).decode() for one in requests] for requests in callers]
-        shares = [share for n in range(CLIENTS) if (share := encoded[n::CLIENTS])]
+        texts = [encoded(requests) for requests in callers]
+        shares = [share for n in range(CLIENTS) if (share := texts[n::CLIENTS])]
 
         async def run(**until: float) -> float:
             results = await together(
@@ -121,6 +121,11 @@ class Stage:
 def read_request(task: NewTask, **fields: Any) -> bytes:
     """Encode a GetTaskLogsRequest."""
     return task_logs_pb2.GetTaskLogsRequest(task=str(task.id), **fields).SerializeToString()
+
+
+def encoded(requests: list[bytes]) -> list[str]:
+    """Encode requests (base64) for a client process."""
+    return [base64.b64encode(request).decode() for request in requests]
 
 
 @asynccontextmanager

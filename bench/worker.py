@@ -20,11 +20,13 @@ import uvloop
 from bench.agents import Agents
 from bench.load import Load
 from bench.publishing import Sides
+from bench.reason import reason
 from bench.upsert import Upserts
+from bench.writers import Writers
 
 
 async def main() -> None:
-    load, agents, upserts = Load(), Agents(), Upserts()
+    load, agents, upserts, writers = Load(), Agents(), Upserts(), Writers()
     commands: dict[str, Callable[..., Awaitable[Any]]] = {
         "load": load.run,
         "open_agents": agents.open,
@@ -33,6 +35,11 @@ async def main() -> None:
         "close_agents": agents.close,
         "open_upserts": upserts.open,
         "upsert": upserts.run,
+        "open_writers": writers.open,
+        "write": writers.write,
+        "mix": writers.mix,
+        "mix_bare": writers.mix_bare,
+        "close_writers": writers.close,
         "side": Sides().do,
     }
     loop = asyncio.get_running_loop()
@@ -43,9 +50,10 @@ async def main() -> None:
             answer = {"result": await commands[command](**arguments)}
         except Exception as error:  # fails this command; the next row needs this process
             traceback.print_exc()
-            answer = {"failure": f"{type(error).__name__}: {error}"}
+            answer = {"failure": reason(error)}
         print(json.dumps(answer), flush=True)
     await agents.close()
+    await writers.close()
     await load.close()
 
 
