@@ -22,6 +22,7 @@ from bench import (
     follow_latency,
     footprint,
     large,
+    plot,
     purges,
     reads,
     table,
@@ -84,7 +85,7 @@ def main(
     for name, failure in outcome.failures.items():
         print(f"FAILED: {name}: {failure.reason}\n{failure.details}", file=sys.stderr)
     if not (arguments.quick or arguments.only or arguments.checkout):
-        print(f"written: {table.write(outcome, about)}")
+        print(f"written: {table.write(outcome, about)} and {plot.draw()}")
     return 1 if outcome.failures else 0
 
 

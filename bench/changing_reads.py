@@ -65,16 +65,12 @@ async def mix(stage: Stage) -> list[Result]:
             f"{what}, against one query and one update",
             rounds.compare("mix", "bare"),
             unit="calls/s",
-            target=None,
-            prototype="-",
             note=note,
         ),
         compared(
             f"{what}, against reads without changes",
             rounds.compare("mix", "repeated"),
             unit="calls/s",
-            target=None,
-            prototype="-",
             note=note,
         ),
     ]
@@ -125,8 +121,6 @@ async def written_task(stage: Stage) -> list[Result]:
             " second, against a quiet one",
             rounds.compare(f"{name} written", f"{name} quiet"),
             unit="calls/s",
-            target=None,
-            prototype="-",
         )
         for name in sources
     ]

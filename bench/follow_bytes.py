@@ -107,8 +107,6 @@ def _row(
         ratio=ratio,
         ratios=[ratio],
         target=target,
-        target_text="-" if target is None else f"<= {target:g}",
-        prototype="-",
         at_most=True,
         note="serialized messages of one follow, without HTTP/2 frames; CPU per change for both",
         cpu=cost,

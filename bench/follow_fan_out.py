@@ -98,7 +98,6 @@ async def one_task(stage: Stage) -> list[Result]:
         rounds.compare("ours", "bare"),
         unit="messages/s",
         target=0.85,
-        prototype="0.95",
         note=f"{ours.message_bytes} bytes a message, to a connection each;"
         f" at most {_WINDOW} changes under way, and ours are committed first",
     )
@@ -173,8 +172,6 @@ async def many_tasks(stage: Stage) -> list[Result]:
         f"{count} followers of {count} tasks, against the same without a store",
         rounds.compare("ours", "bare"),
         unit="messages/s",
-        target=None,
-        prototype="-",
         note="each task's next change when its follower has the one before",
     )
     return [row]

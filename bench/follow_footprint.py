@@ -31,7 +31,11 @@ async def idle_followers(stage: Stage) -> list[Result]:
             shared.append(await _cost(stage, server, count, channels=_SHARED_CHANNELS))
     return [
         _row(f"server memory per idle follower ({count} of {count} tasks, a connection each)", own),
-        _row(f"the same over {_SHARED_CHANNELS * len(stage.clients)} connections", shared),
+        _row(
+            f"server memory per idle follower ({count} of {count} tasks, over"
+            f" {_SHARED_CHANNELS * len(stage.clients)} connections)",
+            shared,
+        ),
     ]
 
 
@@ -68,13 +72,9 @@ def _row(what: str, figures: list[float]) -> Result:
     return Result(
         what=what,
         ours=statistics.median(figures),
-        bare=None,
         unit="KB",
-        ratio=None,
         ratios=figures,
         target=60,
-        target_text="<= 60 KB",
-        prototype="38",
         at_most=True,
         note="plain; the spread is of our KB",
     )

@@ -300,9 +300,10 @@ def _reads_meanwhile(what: str, milliseconds: list[float]) -> list[Result]:
     if len(milliseconds) < 2:
         return []
     slowest = statistics.quantiles(milliseconds, n=100)[-1]
+    meanwhile = f"tail=30 of another task meanwhile ({what})"
     return [
-        _row(f"tail=30 of another task meanwhile ({what}): median", _median(milliseconds), "ms"),
-        _row("the same: 99th percentile", slowest, "ms"),
+        _row(f"{meanwhile}: median", _median(milliseconds), "ms"),
+        _row(f"{meanwhile}: 99th percentile", slowest, "ms"),
     ]
 
 
@@ -310,13 +311,8 @@ def _row(what: str, figure: float, unit: str, figures: list[float] | None = None
     return Result(
         what=what,
         ours=figure,
-        bare=None,
         unit=unit,
-        ratio=None,
         ratios=figures or [figure],
-        target=None,
-        target_text="-",
-        prototype="-",
     )
 
 

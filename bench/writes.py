@@ -30,6 +30,7 @@ _STEPS = 100
 # Each step, and the one that seals.
 _CHANGES = _STEPS + 1
 _ANSWER_BYTES = _STEP_BYTES * _STEPS
+_GROWING = "an answer that grows to 100 KB in 1 KB steps"
 
 
 async def committed_entries(stage: Stage) -> list[Result]:
@@ -83,8 +84,7 @@ async def committed_entries(stage: Stage) -> list[Result]:
             "committed entries, 500 bytes, 100 sessions, against an upsert of 1,000 rows",
             rounds.compare("ours", "bare"),
             unit="entries/s",
-            target=0.4,
-            prototype="0.51",
+            target=0.45,
         )
     ]
 
@@ -110,7 +110,7 @@ async def growing_answer(stage: Stage) -> list[Result]:
     cost = used.per(stage.rounds * len(answers) * _CHANGES)
     return [
         _wire(measured["prose"], cost),
-        *(_wal(f"the same: WAL, {name}", growths) for name, growths in measured.items()),
+        *(_wal(f"{_GROWING}: WAL, {name}", growths) for name, growths in measured.items()),
     ]
 
 
@@ -191,15 +191,13 @@ def _wire(growths: list[_Growth], cost: CpuCost) -> Result:
     figures = [growth.stream for growth in growths]
     ours = statistics.median(figures)
     return Result(
-        what="an answer that grows to 100 KB in 1 KB steps: bytes on the agent stream",
+        what=f"{_GROWING}: bytes on the agent stream",
         ours=ours,
         bare=_ANSWER_BYTES,
         unit="bytes",
         ratio=ours / _ANSWER_BYTES,
         ratios=[figure / _ANSWER_BYTES for figure in figures],
-        target=1.2,
-        target_text="<= 1.2",
-        prototype="-",
+        target=1.1,
         at_most=True,
         note="serialized AgentMessages, without HTTP/2 frames; CPU per change",
         cpu=cost,
@@ -207,7 +205,6 @@ def _wire(growths: list[_Growth], cost: CpuCost) -> Result:
 
 
 def _wal(what: str, growths: list[_Growth]) -> Result:
-    allowed = 2.5 + 500 * _CHANGES / _ANSWER_BYTES
     figures = [growth.wal for growth in growths]
     ours = statistics.median(figures)
     pages = statistics.median(growth.full_pages for growth in growths) / 1000
@@ -218,9 +215,7 @@ def _wal(what: str, growths: list[_Growth]) -> Result:
         unit="bytes",
         ratio=ours / _ANSWER_BYTES,
         ratios=[figure / _ANSWER_BYTES for figure in figures],
-        target=allowed,
-        target_text=f"<= {allowed:.2f} (2.5, and 500 bytes a change)",
-        prototype="1.7 to 2.4",
+        target=2.5,
         at_most=True,
         note=f"begun after a CHECKPOINT; {pages:.1f} KB of it are images of full pages",
     )

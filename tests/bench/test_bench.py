@@ -96,7 +96,7 @@ def test_a_call_costs_what_its_server_and_postgres_used_for_it() -> None:
     comparison = rounds.compare("ours", "bare")
     assert comparison.cpu == CpuCost(server_us=1000.0, postgres_us=100.0)  # 400 calls
     assert comparison.bare_cpu is None
-    of_megabytes = compared("a log", comparison, unit="bytes/s", target=None, prototype="-")
+    of_megabytes = compared("a log", comparison, unit="bytes/s")
     assert of_megabytes.cpu == CpuCost(server_us=1e9, postgres_us=1e8)
 
 
@@ -135,7 +135,7 @@ def _used_by_ended_children(process: psutil.Process) -> float:
 def test_the_table_says_whether_a_target_is_met(ratio: float, at_most: bool, met: str) -> None:
     comparison = Comparison(ours=ratio, bare=1, ratio=ratio, ratios=[ratio])
     result = compared(
-        "a read", comparison, unit="calls/s", target=0.95, prototype="1.02", at_most=at_most
+        "a read", comparison, unit="calls/s", target=0.95, shown="1.02", at_most=at_most
     )
     line = markdown(Outcome([result]), "about").splitlines()[-2]
     assert line.split("|")[1].strip() == "a read"
@@ -153,7 +153,7 @@ def test_a_quick_run_of_one_measurement_prints_its_row_and_writes_nothing() -> N
         timeout=50,
     )
     assert run.returncode == 0, run.stderr
-    assert "| the same on one task, against a constant" in run.stdout
+    assert "32 callers on one task, against a constant" in run.stdout
     after = sorted((path, path.stat().st_mtime_ns) for path in (ROOT / "bench/results").iterdir())
     assert after == before
 
