@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import (
+    agent_lists,
     changing_reads,
     follow_bytes,
     follow_fan_out,
@@ -27,6 +28,7 @@ from bench import (
     reads,
     table,
     telemetry,
+    unread_follows,
     writes,
 )
 from bench.run import Measurement, run
@@ -35,10 +37,12 @@ from tests.support.fixtures import reaper
 MEASUREMENTS: Mapping[str, Measurement] = {
     "snapshot-many": reads.snapshot_of_many,
     "snapshot-one": reads.snapshot_of_one,
+    "snapshot-alone": reads.one_caller,
     "live-one": reads.live_of_one,
     "mix": changing_reads.mix,
     "written": changing_reads.written_task,
     "tail": reads.short_tail,
+    "tail-evicted": reads.evicted_tail,
     "pages": reads.whole_log,
     "purge": purges.reads_during_a_purge,
     "commit": writes.committed_entries,
@@ -50,6 +54,8 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "follow-many": follow_fan_out.many_tasks,
     "follow-bytes": follow_bytes.growing_answer,
     "follow-memory": follow_footprint.idle_followers,
+    "follow-unread": unread_follows.unread_follows,
+    "agent-lists": agent_lists.long_lists,
     "telemetry": telemetry.cost_of_a_read,
     "large": large.large_store,
     "help": footprint.help_page,

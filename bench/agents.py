@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ import grpc
 from bench.text import words
 from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.connection import channel as client_channel
+from tasklogs.connection.tls import Tls
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.wire.entries import encode_fields
@@ -25,9 +27,13 @@ _HANDSHAKES = 32
 _APPEND_TAG = 0x12  # AgentMessage.append: field 2, length-delimited
 
 
-def own_channel(address: str) -> grpc.aio.Channel:
-    """Open a channel that shares its connection with no other."""
-    return client_channel.open_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+def own_channel(address: str, ca: str = "") -> grpc.aio.Channel:
+    """Open a channel that shares its connection with no other. `ca`: its file; empty: no TLS."""
+    return client_channel.open_channel(
+        address,
+        tls=Tls(ca=Path(ca)) if ca else None,
+        options=[("grpc.use_local_subchannel_pool", 1)],
+    )
 
 
 def append_bytes(sequence: int, *, open_epoch: bool, entries: bytes) -> bytes:
@@ -54,8 +60,8 @@ class Agent:
         self.sent_bytes = 0
 
     @classmethod
-    async def connect(cls, address: str, token: str) -> Agent:
-        agent = cls(own_channel(address), token)
+    async def connect(cls, address: str, token: str, ca: str = "") -> Agent:
+        agent = cls(own_channel(address, ca), token)
         await agent._send(pb.AgentMessage(hello=pb.Hello(agent_version="bench")))
         welcome = await agent._call.read()
         assert isinstance(welcome, pb.ServerMessage), "the stream ended"
@@ -104,13 +110,13 @@ class Agent:
             self._progress.set()
 
 
-async def connect_all(address: str, tokens: list[str]) -> list[Agent]:
+async def connect_all(address: str, tokens: list[str], ca: str = "") -> list[Agent]:
     """Connect one agent per token."""
     turn = asyncio.Semaphore(_HANDSHAKES)
 
     async def one(token: str) -> Agent:
         async with turn:
-            return await Agent.connect(address, token)
+            return await Agent.connect(address, token, ca)
 
     return list(await asyncio.gather(*(one(token) for token in tokens)))
 
@@ -123,9 +129,9 @@ class Agents:
         self._idle: list[tuple[grpc.aio.Channel, Any]] = []
         self._blocks: dict[int, bytes] = {}
 
-    async def open(self, address: str, tokens: list[str]) -> int:
+    async def open(self, address: str, tokens: list[str], ca: str = "") -> int:
         """Connect one agent per token. Returns their number."""
-        self._agents += await connect_all(address, tokens)
+        self._agents += await connect_all(address, tokens, ca)
         return len(self._agents)
 
     async def open_idle(self, address: str, method: str, count: int) -> int:

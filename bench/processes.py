@@ -85,7 +85,7 @@ async def _address_in(log: Path, process: asyncio.subprocess.Process) -> str:
             if found := _SERVING.search(line.strip()):
                 return found.group(1) or found.group(2)
         if process.returncode is not None:
-            raise RuntimeError(f"a server did not start: {said}")
+            raise RuntimeError("a server did not start: " + " ".join(said.split()))
         await asyncio.sleep(_LOOK_SECONDS)
 
 
@@ -95,7 +95,7 @@ async def _address(lines: asyncio.StreamReader) -> str:
         said.append(line)
         if found := _SERVING.search(line.strip()):
             return found.group(1) or found.group(2)
-    raise RuntimeError("a server did not start: " + "".join(said))
+    raise RuntimeError("a server did not start: " + " ".join("".join(said).split()))
 
 
 async def _forward(lines: asyncio.StreamReader) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import struct
 
+import asyncpg
 import grpc
 
+from bench.processes import our_server
 from bench.result import Result, compared
 from bench.rounds import Comparison, interleave
 from bench.stage import (
@@ -22,6 +24,8 @@ from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1.task_logs_pb2_grpc import TaskLogsStub
 
 _CALLERS = 32
+_KEPT_ENTRIES = 10_000
+_PER_APPEND = 100
 _CONSTANT = "/bench.Bare/Constant"
 _LOG = "/bench.Bare/Log"
 _PAGE = "/bench.Bare/Page"
@@ -76,6 +80,29 @@ async def snapshot_of_one(stage: Stage) -> list[Result]:
     ]
 
 
+async def one_caller(stage: Stage) -> list[Result]:
+    """One caller, one call at a time: the server has nothing else to do."""
+    (task,) = await stage.create_tasks(1)
+    await stage.fill([task], entries=LOG_ENTRIES, content_bytes=LOG_BYTES // LOG_ENTRIES)
+    request = read_request(task, source=pb.LOG_SOURCE_SNAPSHOT)
+    rounds = await interleave(
+        {
+            "ours": stage.load(stage.ours, GET_TASK_LOGS, [[request]]),
+            "query": stage.load(stage.bare, _LOG, [[task.id.bytes]]),
+        },
+        stage.rounds,
+        stage.cpu,
+    )
+    return [
+        compared(
+            "snapshot read, 30 entries, 64 KB, one call at a time, against one query",
+            rounds.compare_times("ours", "query", per_second=1000),
+            unit="ms/call",
+            at_most=True,
+        )
+    ]
+
+
 async def live_of_one(stage: Stage) -> list[Result]:
     """32 callers on one task whose agent, in a client process, answers each sync at once."""
     (task,) = await stage.create_tasks(1, standalone=True)
@@ -124,6 +151,50 @@ async def short_tail(stage: Stage) -> list[Result]:
             unit="ms/call",
             target=1.1,
             at_most=True,
+        )
+    ]
+
+
+async def evicted_tail(stage: Stage) -> list[Result]:
+    """`tail=30` of a log that has just lost 100,000 entries to its limits, and of a short one."""
+    lost = 5_000 if stage.quick else 100_000
+    appends, short_appends = (lost + _KEPT_ENTRIES) // _PER_APPEND, 10
+    settings = {"TASKLOGS_LOG_ENTRIES": str(_KEPT_ENTRIES), "TASKLOGS_MIN_RETENTION": "0"}
+    agent, sql = stage.clients[0], await asyncpg.connect(stage.dsn)
+    try:
+        # Dead rows are what is measured.
+        await sql.execute("ALTER TABLE log_entries SET (autovacuum_enabled = false)")
+    finally:
+        await sql.close()
+    async with our_server(stage.dsn, variables=settings) as server:
+        tasks = await stage.create_tasks(2, standalone=True, server=server)
+        for task, count in zip(tasks, (appends, short_appends), strict=True):
+            await agent.do("open_agents", address=server.address, tokens=[task.token])
+            await agent.do(
+                "flood", entries_per_append=_PER_APPEND, content_bytes=100, appends_each=count
+            )
+            await agent.do("close_agents")
+        rounds = await interleave(
+            {
+                name: stage.load(
+                    server,
+                    GET_TASK_LOGS,
+                    [[read_request(task, source=pb.LOG_SOURCE_SNAPSHOT, tail=30)]],
+                )
+                for name, task in zip(("evicted", "short"), tasks, strict=True)
+            },
+            stage.rounds,
+            stage.cpu,
+        )
+    return [
+        compared(
+            f"tail=30 of a log that has just lost {lost:,} entries to its limits (ours) and of"
+            " 1,000 entries (bare)",
+            rounds.compare_times("evicted", "short", per_second=1000),
+            unit="ms/call",
+            target=1.5,
+            at_most=True,
+            note=f"{_KEPT_ENTRIES:,} entries are left; nothing has been vacuumed",
         )
     ]
 
