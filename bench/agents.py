@@ -57,7 +57,6 @@ class Agent:
         self._progress = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self.sequence = 0
-        self.sent_bytes = 0
 
     @classmethod
     async def connect(cls, address: str, token: str, ca: str = "") -> Agent:
@@ -76,7 +75,6 @@ class Agent:
     async def append(self, message: bytes) -> None:
         """Send the append with the next sequence number and wait for its ack."""
         self.sequence += 1
-        self.sent_bytes += len(message)
         await self._write(message)
         while self._acked < self.sequence:
             if self._reading is None or self._reading.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ from bench.agents import Agent, append_bytes, own_channel
 from bench.cpu import CpuCost
 from bench.follow_latency import follow_request
 from bench.followers import CAUGHT_UP, FOLLOW, Follower
+from bench.processes import port_of
 from bench.result import Result
-from bench.stage import Stage
+from bench.stage import NewTask, Stage
 from bench.stamp import stamp
 from bench.text import words
 from tasklogs import delta_codec
@@ -19,13 +21,14 @@ from tasklogs.log.content import Content
 from tasklogs.log.delta import Delta
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
+from tests.support.fakes.faulty_proxy import Direction, FaultyProxy
 
 _STEP_BYTES = 1000
 
 
 @dataclass(frozen=True)
 class _Growth:
-    """The bytes of all messages of a follow with deltas and of one without, and a change's CPU."""
+    """The bytes on the wire of a follow with deltas and of one without, and a change's CPU."""
 
     with_deltas: int
     without: int
@@ -47,29 +50,36 @@ async def growing_answer(stage: Stage) -> list[Result]:
 
 async def _grow(stage: Stage, steps: int) -> _Growth:
     (task,) = await stage.create_tasks(1, standalone=True)
-    agent = await Agent.connect(stage.ours.address, task.token)
-    channel = own_channel(stage.ours.address)
-    call: Any = channel.unary_stream(FOLLOW)
-    followers = [
-        Follower(call(base64.b64decode(follow_request(task, deltas=deltas))))
-        for deltas in (True, False)
-    ]
-    try:
-        for follower in followers:
-            await follower.ready(CAUGHT_UP)
-        content, before = Content(b""), stage.cpu(stage.ours)
+    port = port_of(stage.ours)
+    async with FaultyProxy(port) as deltas, FaultyProxy(port) as whole, AsyncExitStack() as stack:
+        agent = await Agent.connect(stage.ours.address, task.token)
+        stack.push_async_callback(agent.close)
+        followers = [
+            await _following(stack, wire, task, deltas=wire is deltas) for wire in (deltas, whole)
+        ]
+        before = [_received(wire) for wire in (deltas, whole)]
+        content, used = Content(b""), stage.cpu(stage.ours)
         for step in range(1, steps + 1):
             await agent.append(_step(step, content))
             for follower in followers:
                 await follower.reaches(step)
-        with_deltas, without = (follower.received_bytes for follower in followers)
-        cost = (stage.cpu(stage.ours) - before).per(steps)
-        return _Growth(with_deltas, without, cost)
-    finally:
-        for follower in followers:
-            follower.close()
-        await channel.close()
-        await agent.close()
+        cost = (stage.cpu(stage.ours) - used).per(steps)
+        return _Growth(_received(deltas) - before[0], _received(whole) - before[1], cost)
+
+
+async def _following(
+    stack: AsyncExitStack, wire: FaultyProxy, task: NewTask, *, deltas: bool
+) -> Follower:
+    channel = await stack.enter_async_context(own_channel(wire.address))
+    call: Any = channel.unary_stream(FOLLOW)
+    follower = Follower(call(base64.b64decode(follow_request(task, deltas=deltas))))
+    stack.callback(follower.close)
+    await follower.ready(CAUGHT_UP)
+    return follower
+
+
+def _received(wire: FaultyProxy) -> int:
+    return wire.passed_bytes[Direction.TO_CALLER]
 
 
 def _step(step: int, content: Content) -> bytes:
@@ -108,6 +118,6 @@ def _row(
         ratios=[ratio],
         target=target,
         at_most=True,
-        note="serialized messages of one follow, without HTTP/2 frames; CPU per change for both",
+        note="all that the server sends to one follow, as HTTP/2; CPU per change for both",
         cpu=cost,
     )

@@ -26,6 +26,11 @@ class Server:
         self.address = address
 
 
+def port_of(server: Server) -> int:
+    """Return the loopback port that a server has."""
+    return int(server.address.rpartition(":")[2])
+
+
 @asynccontextmanager
 async def our_server(
     dsn: str, *, log: Path | None = None, variables: Mapping[str, str] | None = None

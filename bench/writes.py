@@ -11,7 +11,7 @@ import asyncpg
 from bench.agents import Agent, append_bytes
 from bench.clients import together
 from bench.cpu import NOTHING, CpuCost
-from bench.processes import Server
+from bench.processes import Server, port_of
 from bench.result import Result, compared
 from bench.rounds import Contestant, interleave
 from bench.stage import CLIENTS, NewTask, Stage
@@ -20,6 +20,7 @@ from tasklogs import delta_codec
 from tasklogs.log import delta
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
+from tests.support.fakes.faulty_proxy import Direction, FaultyProxy
 
 _SESSIONS = 100
 _ENTRY_BYTES = 500
@@ -124,27 +125,31 @@ class _Growth:
 
 
 async def _grow(server: Server, observer: Any, task: NewTask, answer: str) -> _Growth:
-    agent = await Agent.connect(server.address, task.token)
-    try:
-        prompt = pb.LogAppend()
-        _add(prompt, 0, types.TASK_LOG_TYPE_INPUT, "go")
-        message = append_bytes(1, open_epoch=True, entries=prompt.SerializeToString())
+    async with FaultyProxy(port_of(server)) as wire:
+        agent = await Agent.connect(wire.address, task.token)
+        try:
+            return await _grow_through(wire, agent, observer, answer)
+        finally:
+            await agent.close()
+
+
+async def _grow_through(wire: FaultyProxy, agent: Agent, observer: Any, answer: str) -> _Growth:
+    prompt = pb.LogAppend()
+    _add(prompt, 0, types.TASK_LOG_TYPE_INPUT, "go")
+    message = append_bytes(1, open_epoch=True, entries=prompt.SerializeToString())
+    await agent.append(message)
+    await observer.execute("CHECKPOINT")
+    before = await _wal_position(observer)
+    sent_before = wire.passed_bytes[Direction.TO_TARGET]
+    for message in _steps(answer):
         await agent.append(message)
-        await observer.execute("CHECKPOINT")
-        before, sent_before = await _wal_position(observer), agent.sent_bytes
-        for message in _steps(answer):
-            await agent.append(message)
-        seal = pb.LogAppend()
-        _add(seal, 2, types.TASK_LOG_TYPE_INPUT, "thanks")
-        message = append_bytes(
-            agent.sequence + 1, open_epoch=False, entries=seal.SerializeToString()
-        )
-        await agent.append(message)
-        after = await _wal_position(observer)
-        stream = agent.sent_bytes - sent_before
-        return _Growth(stream, *await _wal_between(observer, before, after))
-    finally:
-        await agent.close()
+    seal = pb.LogAppend()
+    _add(seal, 2, types.TASK_LOG_TYPE_INPUT, "thanks")
+    message = append_bytes(agent.sequence + 1, open_epoch=False, entries=seal.SerializeToString())
+    await agent.append(message)
+    after = await _wal_position(observer)
+    stream = wire.passed_bytes[Direction.TO_TARGET] - sent_before
+    return _Growth(stream, *await _wal_between(observer, before, after))
 
 
 def _steps(answer: str) -> list[bytes]:
@@ -199,7 +204,7 @@ def _wire(growths: list[_Growth], cost: CpuCost) -> Result:
         ratios=[figure / _ANSWER_BYTES for figure in figures],
         target=1.1,
         at_most=True,
-        note="serialized AgentMessages, without HTTP/2 frames; CPU per change",
+        note="all that the agent sends, as HTTP/2; CPU per change",
         cpu=cost,
     )
 
