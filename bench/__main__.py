@@ -1,4 +1,6 @@
-"""`python -m bench [--quick] [--only NAME ...] [--rounds N] [--checkout DIR]`: print the table.
+"""`python -m bench [--quick] [--only NAME ...] [--rounds N]`: print the table.
+
+`--checkout DIR` measures another checkout; `--beside DIR` measures it and this one in turns.
 
 Exit code 0: everything was measured, whether or not targets were met. 1: a measurement failed; the
 others were measured.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
+import functools
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,7 +34,8 @@ from bench import (
     unread_follows,
     writes,
 )
-from bench.run import Measurement, run
+from bench.run import Measurement, Outcome, run
+from bench.turns import Turns, in_turns, serving_from
 from tests.support.fixtures import reaper
 
 MEASUREMENTS: Mapping[str, Measurement] = {
@@ -65,6 +68,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
 # Many short rounds: other load on the machine then affects both sides of most rounds equally. In
 # 12 rounds, two or three contestants run in each order equally often.
 _ROUNDS, _QUICK_ROUNDS = 12, 2
+_TURNS = 4
 
 
 def main(
@@ -81,29 +85,29 @@ def main(
         type=Path,
         help="measure the server of this checkout, to compare two versions; write nothing",
     )
+    parser.add_argument(
+        "--beside", type=Path, help="compare with this checkout, in turns; write nothing"
+    )
+    parser.add_argument("--turns", type=int, default=_TURNS, help=f"default {_TURNS}")
     parser.add_argument("--rounds", type=int, help=f"default {_ROUNDS}")
     arguments = parser.parse_args(words)
     rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
-    if arguments.checkout is not None:
-        _serve_from(arguments.checkout)
     chosen = {name: measurements[name] for name in arguments.only or measurements}
-    outcome = asyncio.run(run(chosen, quick=arguments.quick, rounds=rounds))
+    measure = functools.partial(run, quick=arguments.quick, rounds=rounds)
     about = table.about(rounds=rounds, quick=arguments.quick)
-    print(table.markdown(outcome, about))
+    outcome: Outcome | Turns
+    if arguments.beside is not None:
+        outcome = asyncio.run(in_turns(chosen, arguments.beside, measure, turns=arguments.turns))
+        print(outcome.markdown(about))
+    else:
+        with serving_from(arguments.checkout):
+            outcome = asyncio.run(measure(chosen))
+        print(table.markdown(outcome, about))
+        if not (arguments.quick or arguments.only or arguments.checkout):
+            print(f"written: {table.write(outcome, about)} and {plot.draw()}")
     for name, failure in outcome.failures.items():
         print(f"FAILED: {name}: {failure.reason}\n{failure.details}", file=sys.stderr)
-    if not (arguments.quick or arguments.only or arguments.checkout):
-        print(f"written: {table.write(outcome, about)} and {plot.draw()}")
     return 1 if outcome.failures else 0
-
-
-def _serve_from(checkout: Path) -> None:
-    """Make all child processes import the server and the client of another checkout."""
-    packages = [checkout.resolve() / "server", checkout.resolve() / "clients/python"]
-    for package in packages:
-        if not package.is_dir():
-            raise SystemExit(f"no checkout: {package} is missing")
-    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, packages))
 
 
 if __name__ == "__main__":

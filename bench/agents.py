@@ -104,7 +104,7 @@ class Agent:
                     self._acked = message.ack.sequence
                     self._progress.set()
         finally:
-            # Whoever waits for an ack sees that none will come.
+            # A caller that waits for an ack sees that none will come.
             self._progress.set()
 
 

@@ -6,6 +6,7 @@ It has a Postgres and servers of its own. Reads come from one caller, one call a
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,10 +18,11 @@ from typing import Any
 import asyncpg
 import psutil
 
+from bench.cpu import used
 from bench.large_fill import LARGE, OWNER, fill_large
 from bench.processes import Server, our_server
 from bench.result import Result
-from bench.stage import Stage, open_postgres
+from bench.stage import Postgres, Stage, open_postgres
 from tasklogs.connection.channel import open_channel
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 from tasklogs.v1.task_logs_pb2_grpc import TaskLogsStub
@@ -63,7 +65,7 @@ async def large_store(stage: Stage) -> list[Result]:
         starts = [await _start(dsn, size) for _ in range(3)]
         rows.append(_row("start", statistics.median(starts), "s", starts))
         async with _serving(dsn, size) as server, _calls(server) as calls:
-            store = _Large(dsn, size, calls)
+            store = _Large(postgres, size, server, calls)
             memory = psutil.Process(server.pid)
             rows.append(_row("server memory after the start", _megabytes(memory), "MB"))
             for measure in (store.lists, store.tasks, store.pages, store.follows):
@@ -85,9 +87,11 @@ class _Calls:
 class _Large:
     """The measurements on a running server."""
 
-    def __init__(self, dsn: str, size: Size, calls: _Calls) -> None:
-        self._dsn = dsn
+    def __init__(self, postgres: Postgres, size: Size, server: Server, calls: _Calls) -> None:
+        self._dsn = postgres.dsn
+        self._postgres = postgres
         self._size = size
+        self._server = server
         self._calls = calls
 
     async def lists(self) -> list[Result]:
@@ -250,8 +254,10 @@ class _Large:
 
     async def _timed(self, what: str, call: Callable[..., Awaitable[Any]], **fields: Any) -> Result:
         await call(**fields)  # warms up
+        before = used(self._server, self._postgres.pid)
         took = [1000 * await _seconds(lambda: call(**fields)) for _ in range(_CALLS)]
-        return _row(what, _median(took), "ms", took)
+        cost = (used(self._server, self._postgres.pid) - before).per(_CALLS)
+        return dataclasses.replace(_row(what, _median(took), "ms", took), cpu=cost)
 
     async def _list(self, **fields: Any) -> tasks_pb2.ListTasksResponse:
         request = tasks_pb2.ListTasksRequest(**fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,15 +35,19 @@ _PACKAGES = ["tasklogs", "grpcio", "protobuf", "asyncpg", "uvloop", "embedded-po
 
 def markdown(outcome: Outcome, about: str) -> str:
     """Return the table in Markdown, the notes, and what failed."""
-    rows = [_cells(result) for result in outcome.results]
-    widths = [max(len(row[n]) for row in [_HEADER, *rows]) for n in range(len(_HEADER))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in [_HEADER, ["-" * width for width in widths], *rows]
-    ]
+    lines = grid([_HEADER, *(_cells(result) for result in outcome.results)])
     notes = [f"- {result.what}: {result.note}" for result in outcome.results if result.note]
     failed = [f"- FAILED: {name}: {one.reason}" for name, one in outcome.failures.items()]
     return "\n".join([about, "", *lines, "", *notes, *failed, ""])
+
+
+def grid(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown. The first row is the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in [rows[0], ["-" * width for width in widths], *rows[1:]]
+    ]
 
 
 def about(*, rounds: int, quick: bool) -> str:
@@ -74,20 +79,21 @@ def write(outcome: Outcome, about: str) -> Path:
 def _cells(result: Result) -> list[str]:
     return [
         result.what,
-        _figure(result.ours, result.unit),
-        "" if result.bare is None else _figure(result.bare, result.unit),
+        figure(result.ours, result.unit),
+        "" if result.bare is None else figure(result.bare, result.unit),
         "" if result.ratio is None else f"{result.ratio:.2f}",
         "" if not result.ratios else f"{min(result.ratios):.2f} to {max(result.ratios):.2f}",
         "" if result.per_cpu is None else f"{result.per_cpu:.2f}",
-        _microseconds(result.cpu),
-        _microseconds(result.bare_cpu),
+        _cost(result.cpu),
+        _cost(result.bare_cpu),
         result.target_text,
         result.shown,
         {None: "-", True: "yes", False: "NO"}[result.met],
     ]
 
 
-def _figure(value: float, unit: str) -> str:
+def figure(value: float, unit: str) -> str:
+    """Return a figure with its unit, in few digits."""
     if unit == "bytes/s":
         return f"{value / 1e6:,.0f} MB/s"
     if unit == "bytes":
@@ -95,6 +101,10 @@ def _figure(value: float, unit: str) -> str:
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
-def _microseconds(cost: CpuCost | None) -> str:
+def microseconds(server_us: float, postgres_us: float) -> str:
     """Return what the server and what Postgres used."""
-    return "" if cost is None else f"{cost.server_us:,.0f} + {cost.postgres_us:,.0f} us"
+    return f"{server_us:,.0f} + {postgres_us:,.0f} us"
+
+
+def _cost(cost: CpuCost | None) -> str:
+    return "" if cost is None else microseconds(cost.server_us, cost.postgres_us)
