@@ -142,7 +142,7 @@ def test_the_table_says_whether_a_target_is_met(ratio: float, at_most: bool, met
     assert line.split("|")[-2].strip() == met
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_a_quick_run_of_one_measurement_prints_its_row_and_writes_nothing() -> None:
     before = sorted((path, path.stat().st_mtime_ns) for path in (ROOT / "bench/results").iterdir())
     run = subprocess.run(
@@ -150,7 +150,7 @@ def test_a_quick_run_of_one_measurement_prints_its_row_and_writes_nothing() -> N
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=200,
     )
     assert run.returncode == 0, run.stderr
     assert "32 callers on one task, against a constant" in run.stdout

@@ -32,7 +32,7 @@ async def _loses_a_client(stage: Stage) -> list[Result]:
     return []
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_row_that_fails_says_why_and_costs_no_other_row(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
