@@ -77,7 +77,9 @@ class Agent:
         self.sequence += 1
         await self._write(message)
         while self._acked < self.sequence:
-            if self._reading is None or self._reading.done():
+            assert self._reading is not None
+            if self._reading.done():
+                self._reading.result()  # raises what the server said
                 raise RuntimeError("an agent stream ended")
             self._progress.clear()
             await self._progress.wait()
