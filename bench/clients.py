@@ -56,6 +56,7 @@ class Worker:
     async def _ask(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        line: bytes | None
         try:
             async with asyncio.timeout(_COMMAND_TIMEOUT_SECONDS):
                 self._process.stdin.write(json.dumps([command, arguments]).encode() + b"\n")
@@ -64,8 +65,10 @@ class Worker:
         except ConnectionError:
             line = b""
         except TimeoutError:
+            line = None
+        if line is None:
             limit = f"{_COMMAND_TIMEOUT_SECONDS} s"
-            raise ClientError(f"a client process did not answer {command} in {limit}") from None
+            raise ClientError(f"a client process did not answer {command} in {limit}")
         if not line:
             raise ClientError(f"a client process ended during {command}: {await self._how()}")
         answer: dict[str, Any] = json.loads(line)
@@ -81,11 +84,15 @@ async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
     Nobody would wait for the others: a `gather` would leave them in the middle of an answer.
     """
+    failed: Exception | None = None
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]
     except* Exception as failures:
-        raise failures.exceptions[0] from None
+        failed = failures.exceptions[0]
+    if failed is not None:
+        # Not in the `except`: its context is then the error that a clean-up follows, if any.
+        raise failed
     return [task.result() for task in tasks]
 
 

@@ -89,7 +89,11 @@ async def one_task(stage: Stage) -> list[Result]:
         try:
             await ours.open_ours(stage.ours.address, task)
             await bare.open_bare(stage.bare.address, ours.message_bytes)
-            rounds = await interleave({"ours": ours.run, "bare": bare.run}, stage.rounds, stage.cpu)
+            rounds = await interleave(
+                {"ours": ours.contestant(stage.ours), "bare": bare.contestant(stage.bare)},
+                stage.rounds,
+                stage.cpu,
+            )
         finally:
             await ours.close()
             await bare.close()
@@ -164,7 +168,11 @@ async def many_tasks(stage: Stage) -> list[Result]:
     try:
         await ours.open_ours(stage.ours.address)
         await bare.open_bare(stage.bare.address, ours.message_bytes)
-        rounds = await interleave({"ours": ours.run, "bare": bare.run}, stage.rounds, stage.cpu)
+        rounds = await interleave(
+            {"ours": ours.contestant(stage.ours), "bare": bare.contestant(stage.bare)},
+            stage.rounds,
+            stage.cpu,
+        )
     finally:
         await ours.close()
         await bare.close()

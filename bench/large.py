@@ -75,7 +75,7 @@ async def large_store(stage: Stage) -> list[Result]:
                 rows += await measure()
             rows.append(_row("server memory after the purges", _megabytes(memory), "MB"))
             rows.append(_row("the highest server memory", _peak_megabytes(server.pid), "MB"))
-    return rows
+    return [dataclasses.replace(row, what=f"large store: {row.what}") for row in rows]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,8 @@ class _Large:
         rate = (self._size.entries - left) / purged
         return [
             _row("DeleteTask of the large log", 1000 * took, "ms"),
-            _row(f"the large log: rows left after {purged:.0f} s", left, "rows"),
+            _row("the large log: rows left at the end of the wait", left, "rows"),
+            _row("the large log: the wait for its purge", purged, "s"),
             _row("the large log: purged per second", rate, "rows/s"),
             *_reads_meanwhile("the large log", reads),
         ]
@@ -184,7 +185,8 @@ class _Large:
         rate = (self._size.deletions - left) / (answered + purged)
         return [
             _row(f"DeleteTask, {count}, {_DELETIONS_AT_ONCE} at once", _median(took), "ms", took),
-            _row(f"{count}: left after {answered + purged:.0f} s", left, "tasks"),
+            _row(f"{count}: left at the end of the wait", left, "tasks"),
+            _row(f"{count}: the wait for their purge", answered + purged, "s"),
             _row(f"{count}: purged per second", rate, "tasks/s"),
             *_reads_meanwhile(count, reads),
         ]
