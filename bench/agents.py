@@ -6,7 +6,9 @@ Each has its own channel and so its own connection, like a real agent.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +16,7 @@ import grpc
 from bench.text import words
 from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.connection import channel as client_channel
+from tasklogs.connection.tls import Tls
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.wire.entries import encode_fields
@@ -24,9 +27,13 @@ _HANDSHAKES = 32
 _APPEND_TAG = 0x12  # AgentMessage.append: field 2, length-delimited
 
 
-def own_channel(address: str) -> grpc.aio.Channel:
-    """Open a channel that shares its connection with no other."""
-    return client_channel.open_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+def own_channel(address: str, ca: str = "") -> grpc.aio.Channel:
+    """Open a channel that shares its connection with no other. `ca`: its file; empty: no TLS."""
+    return client_channel.open_channel(
+        address,
+        tls=Tls(ca=Path(ca)) if ca else None,
+        options=[("grpc.use_local_subchannel_pool", 1)],
+    )
 
 
 def append_bytes(sequence: int, *, open_epoch: bool, entries: bytes) -> bytes:
@@ -44,15 +51,16 @@ class Agent:
             CONNECT, response_deserializer=pb.ServerMessage.FromString
         )
         self._call = StreamCall(connect(metadata=(("authorization", f"Bearer {token}"),)))
+        # gRPC takes one write at a time: a sync is answered while an append may be under way.
+        self._writing = asyncio.Lock()
         self._acked = 0
         self._progress = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self.sequence = 0
-        self.sent_bytes = 0
 
     @classmethod
-    async def connect(cls, address: str, token: str) -> Agent:
-        agent = cls(own_channel(address), token)
+    async def connect(cls, address: str, token: str, ca: str = "") -> Agent:
+        agent = cls(own_channel(address, ca), token)
         await agent._send(pb.AgentMessage(hello=pb.Hello(agent_version="bench")))
         welcome = await agent._call.read()
         assert isinstance(welcome, pb.ServerMessage), "the stream ended"
@@ -67,9 +75,12 @@ class Agent:
     async def append(self, message: bytes) -> None:
         """Send the append with the next sequence number and wait for its ack."""
         self.sequence += 1
-        self.sent_bytes += len(message)
-        await self._call.write(message)
+        await self._write(message)
         while self._acked < self.sequence:
+            assert self._reading is not None
+            if self._reading.done():
+                self._reading.result()  # raises what the server said
+                raise RuntimeError("an agent stream ended")
             self._progress.clear()
             await self._progress.wait()
 
@@ -80,15 +91,34 @@ class Agent:
         await self._channel.close()
 
     async def _send(self, message: pb.AgentMessage) -> None:
-        await self._call.write(message.SerializeToString())
+        await self._write(message.SerializeToString())
+
+    async def _write(self, message: bytes) -> None:
+        async with self._writing:
+            await self._call.write(message)
 
     async def _read(self) -> None:
-        while (message := await self._call.read()) is not grpc.aio.EOF:
-            if message.HasField("sync"):
-                await self._send(pb.AgentMessage(sync_done=pb.SyncDone(id=message.sync.id)))
-            elif message.HasField("ack"):
-                self._acked = message.ack.sequence
-                self._progress.set()
+        try:
+            while (message := await self._call.read()) is not grpc.aio.EOF:
+                if message.HasField("sync"):
+                    await self._send(pb.AgentMessage(sync_done=pb.SyncDone(id=message.sync.id)))
+                elif message.HasField("ack"):
+                    self._acked = message.ack.sequence
+                    self._progress.set()
+        finally:
+            # A caller that waits for an ack sees that none will come.
+            self._progress.set()
+
+
+async def connect_all(address: str, tokens: list[str], ca: str = "") -> list[Agent]:
+    """Connect one agent per token."""
+    turn = asyncio.Semaphore(_HANDSHAKES)
+
+    async def one(token: str) -> Agent:
+        async with turn:
+            return await Agent.connect(address, token, ca)
+
+    return list(await asyncio.gather(*(one(token) for token in tokens)))
 
 
 class Agents:
@@ -99,15 +129,9 @@ class Agents:
         self._idle: list[tuple[grpc.aio.Channel, Any]] = []
         self._blocks: dict[int, bytes] = {}
 
-    async def open(self, address: str, tokens: list[str]) -> int:
+    async def open(self, address: str, tokens: list[str], ca: str = "") -> int:
         """Connect one agent per token. Returns their number."""
-        turn = asyncio.Semaphore(_HANDSHAKES)
-
-        async def one(token: str) -> Agent:
-            async with turn:
-                return await Agent.connect(address, token)
-
-        self._agents += await asyncio.gather(*(one(token) for token in tokens))
+        self._agents += await connect_all(address, tokens, ca)
         return len(self._agents)
 
     async def open_idle(self, address: str, method: str, count: int) -> int:
@@ -125,13 +149,17 @@ class Agents:
         return len(self._idle)
 
     async def flood(
-        self, seconds: float, entries_per_append: int, content_bytes: int
+        self,
+        entries_per_append: int,
+        content_bytes: int,
+        seconds: float = math.inf,
+        appends_each: float = math.inf,
     ) -> dict[str, Any]:
-        """Let every agent append as fast as its acks come, for this long."""
+        """Let every agent append as fast as its acks come, for this long, or so often."""
         began = time.perf_counter()
         sent = await asyncio.gather(
             *(
-                self._flood(agent, began + seconds, entries_per_append, content_bytes)
+                self._flood(agent, began + seconds, appends_each, entries_per_append, content_bytes)
                 for agent in self._agents
             )
         )
@@ -146,9 +174,11 @@ class Agents:
         self._agents, self._idle = [], []
         return 0
 
-    async def _flood(self, agent: Agent, until: float, entries: int, content_bytes: int) -> int:
+    async def _flood(
+        self, agent: Agent, until: float, appends: float, entries: int, content_bytes: int
+    ) -> int:
         committed = 0
-        while time.perf_counter() < until:
+        while committed < appends * entries and time.perf_counter() < until:
             sequence = agent.sequence + 1
             block = self._block(sequence, entries, content_bytes)
             message = append_bytes(sequence, open_epoch=sequence == 1, entries=block)

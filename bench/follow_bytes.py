@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from bench.agents import Agent, append_bytes, own_channel
+from bench.cpu import CpuCost
 from bench.follow_latency import follow_request
 from bench.followers import CAUGHT_UP, FOLLOW, Follower
+from bench.processes import port_of
 from bench.result import Result
-from bench.stage import Stage
+from bench.stage import NewTask, Stage
 from bench.stamp import stamp
 from bench.text import words
 from tasklogs import delta_codec
@@ -17,54 +21,65 @@ from tasklogs.log.content import Content
 from tasklogs.log.delta import Delta
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
+from tests.support.fakes.faulty_proxy import Direction, FaultyProxy
 
 _STEP_BYTES = 1000
 
 
+@dataclass(frozen=True)
+class _Growth:
+    """The bytes on the wire of a follow with deltas and of one without, and a change's CPU."""
+
+    with_deltas: int
+    without: int
+    cost: CpuCost
+
+
 async def growing_answer(stage: Stage) -> list[Result]:
     """An answer grows to 100 KB, and one to 1 MB, in 1 KB steps; every step reaches both."""
-    small_with, small_without = await _grow(stage, 100)
-    steps = 200 if stage.quick else 1000
-    large_with, large_without = await _grow(stage, steps)
-    what = f"an answer that grows to {steps} KB in 1 KB steps: bytes on the follow"
-    return [
-        _row(
-            "an answer that grows to 100 KB in 1 KB steps: bytes on the follow with deltas",
-            small_with,
-            100,
-            target=1.2,
-        ),
-        _row("the same without deltas", small_without, 100),
-        _row(f"{what} with deltas", large_with, steps),
-        _row("the same without deltas", large_without, steps),
-    ]
+    rows: list[Result] = []
+    for steps, target in ((100, 1.1), (200 if stage.quick else 1000, None)):
+        growth = await _grow(stage, steps)
+        what = f"an answer that grows to {steps} KB in 1 KB steps: bytes on the follow"
+        rows += [
+            _row(f"{what} with deltas", growth.with_deltas, steps, growth.cost, target=target),
+            _row(f"{what} without deltas", growth.without, steps, growth.cost),
+        ]
+    return rows
 
 
-async def _grow(stage: Stage, steps: int) -> tuple[int, int]:
-    """Return the bytes of all messages of a follow with deltas, and of one without."""
+async def _grow(stage: Stage, steps: int) -> _Growth:
     (task,) = await stage.create_tasks(1, standalone=True)
-    agent = await Agent.connect(stage.ours.address, task.token)
-    channel = own_channel(stage.ours.address)
-    call: Any = channel.unary_stream(FOLLOW)
-    followers = [
-        Follower(call(base64.b64decode(follow_request(task, deltas=deltas))))
-        for deltas in (True, False)
-    ]
-    try:
-        for follower in followers:
-            await follower.ready(CAUGHT_UP)
-        content = Content(b"")
+    port = port_of(stage.ours)
+    async with FaultyProxy(port) as deltas, FaultyProxy(port) as whole, AsyncExitStack() as stack:
+        agent = await Agent.connect(stage.ours.address, task.token)
+        stack.push_async_callback(agent.close)
+        followers = [
+            await _following(stack, wire, task, deltas=wire is deltas) for wire in (deltas, whole)
+        ]
+        before = [_received(wire) for wire in (deltas, whole)]
+        content, used = Content(b""), stage.cpu(stage.ours)
         for step in range(1, steps + 1):
             await agent.append(_step(step, content))
             for follower in followers:
                 await follower.reaches(step)
-        with_deltas, without = (follower.received_bytes for follower in followers)
-        return with_deltas, without
-    finally:
-        for follower in followers:
-            follower.close()
-        await channel.close()
-        await agent.close()
+        cost = (stage.cpu(stage.ours) - used).per(steps)
+        return _Growth(_received(deltas) - before[0], _received(whole) - before[1], cost)
+
+
+async def _following(
+    stack: AsyncExitStack, wire: FaultyProxy, task: NewTask, *, deltas: bool
+) -> Follower:
+    channel = await stack.enter_async_context(own_channel(wire.address))
+    call: Any = channel.unary_stream(FOLLOW)
+    follower = Follower(call(base64.b64decode(follow_request(task, deltas=deltas))))
+    stack.callback(follower.close)
+    await follower.ready(CAUGHT_UP)
+    return follower
+
+
+def _received(wire: FaultyProxy) -> int:
+    return wire.passed_bytes[Direction.TO_CALLER]
 
 
 def _step(step: int, content: Content) -> bytes:
@@ -89,7 +104,9 @@ def _step(step: int, content: Content) -> bytes:
     return pb.AgentMessage(append=append).SerializeToString()
 
 
-def _row(what: str, received: int, steps: int, *, target: float | None = None) -> Result:
+def _row(
+    what: str, received: int, steps: int, cost: CpuCost, *, target: float | None = None
+) -> Result:
     length = steps * _STEP_BYTES
     ratio = received / length
     return Result(
@@ -100,8 +117,7 @@ def _row(what: str, received: int, steps: int, *, target: float | None = None) -
         ratio=ratio,
         ratios=[ratio],
         target=target,
-        target_text="-" if target is None else f"<= {target:g}",
-        prototype="-",
         at_most=True,
-        note="serialized messages of one follow, without HTTP/2 frames",
+        note="all that the server sends to one follow, as HTTP/2; CPU per change for both",
+        cpu=cost,
     )

@@ -6,11 +6,12 @@ import base64
 
 from bench import bare_fan_out
 from bench.bare_fan_out import READY
+from bench.clients import Worker, workers
 from bench.follow_latency import follow_request
 from bench.followers import CAUGHT_UP, FOLLOW
-from bench.processes import Worker, workers
+from bench.processes import Server
 from bench.result import Result, compared
-from bench.rounds import interleave
+from bench.rounds import Contestant, interleave
 from bench.side import Side, all_do
 from bench.stage import NewTask, Stage
 
@@ -18,11 +19,8 @@ _FOLLOWERS, _QUICK_FOLLOWERS = 300, 60
 _CONTENT_BYTES = 500
 # One change is sent to the followers while the next one is committed.
 _WINDOW = 2
-
-
-async def fan_out(stage: Stage) -> list[Result]:
-    """300 followers of one task, then 300 of 300 tasks; each has its own connection."""
-    return [await _one_task(stage), await _many_tasks(stage)]
+# Before each slice.
+_WARM_UP_CHANGES = 10
 
 
 class _OneTask:
@@ -41,7 +39,7 @@ class _OneTask:
         )
         await self._follow(address, FOLLOW, follow_request(task), CAUGHT_UP)
         # Our messages are known now: make the bare ones as long.
-        await self.run()
+        await self.run(changes=1)
 
     async def open_bare(self, address: str, message_bytes: int) -> None:
         await self._publisher.do(
@@ -50,13 +48,18 @@ class _OneTask:
         request = base64.b64encode(b"one").decode()
         await self._follow(address, bare_fan_out.FOLLOW, request, READY)
 
-    async def run(self) -> float:
+    def contestant(self, server: Server) -> Contestant:
+        """Return what is measured: the messages that arrive per second."""
+        return Contestant(
+            run=lambda: self.run(seconds=self._seconds),
+            warm_up=lambda: self.run(changes=_WARM_UP_CHANGES),
+            server=server,
+        )
+
+    async def run(self, **until: float) -> float:
         """Return the messages that arrived per second."""
         done = await self._publisher.do(
-            "publish_to_all",
-            seconds=self._seconds,
-            window=_WINDOW,
-            processes=len(self._followers),
+            "publish_to_all", window=_WINDOW, processes=len(self._followers), **until
         )
         counts = await all_do(self._followers, "counts")
         self.message_bytes = counts[0]["message_bytes"]
@@ -78,7 +81,8 @@ class _OneTask:
         )
 
 
-async def _one_task(stage: Stage) -> Result:
+async def one_task(stage: Stage) -> list[Result]:
+    """300 followers of one task, each with its own connection."""
     (task,) = await stage.create_tasks(1, standalone=True)
     async with workers(1) as (publisher,):
         ours, bare = (_OneTask(stage, publisher, name) for name in ("one", "bare one"))
@@ -86,20 +90,22 @@ async def _one_task(stage: Stage) -> Result:
             await ours.open_ours(stage.ours.address, task)
             await bare.open_bare(stage.bare.address, ours.message_bytes)
             rounds = await interleave(
-                {"ours": ours.run, "bare": bare.run}, stage.rounds, stage.cpu_seconds
+                {"ours": ours.contestant(stage.ours), "bare": bare.contestant(stage.bare)},
+                stage.rounds,
+                stage.cpu,
             )
         finally:
             await ours.close()
             await bare.close()
-    return compared(
+    row = compared(
         f"fan-out to {_count(stage)} followers of one task, against a bare fan-out",
         rounds.compare("ours", "bare"),
         unit="messages/s",
         target=0.85,
-        prototype="0.95",
         note=f"{ours.message_bytes} bytes a message, to a connection each;"
         f" at most {_WINDOW} changes under way, and ours are committed first",
     )
+    return [row]
 
 
 class _ManyTasks:
@@ -121,7 +127,7 @@ class _ManyTasks:
             )
             requests = [follow_request(task) for task in tasks]
             await _follow(side, address, FOLLOW, requests, CAUGHT_UP)
-        await self.run()
+        await self.run(changes_each=1)
 
     async def open_bare(self, address: str, message_bytes: int) -> None:
         for side, tasks in zip(self._sides, self._shares, strict=True):
@@ -130,9 +136,17 @@ class _ManyTasks:
             requests = [base64.b64encode(topic.encode()).decode() for topic in topics]
             await _follow(side, address, bare_fan_out.FOLLOW, requests, READY)
 
-    async def run(self) -> float:
+    def contestant(self, server: Server) -> Contestant:
+        """Return what is measured: the messages that arrive per second."""
+        return Contestant(
+            run=lambda: self.run(seconds=self._seconds),
+            warm_up=lambda: self.run(changes_each=1),
+            server=server,
+        )
+
+    async def run(self, **until: float) -> float:
         """Return the messages that arrived per second."""
-        done = await all_do(self._sides, "publish_in_pairs", seconds=self._seconds)
+        done = await all_do(self._sides, "publish_in_pairs", **until)
         counts = await all_do(self._sides, "counts")
         self.message_bytes = counts[0]["message_bytes"]
         both = zip(counts, done, strict=True)
@@ -143,8 +157,11 @@ class _ManyTasks:
         await all_do(self._sides, "close")
 
 
-async def _many_tasks(stage: Stage) -> Result:
-    """Each publisher sends its next change when its follower has the one before."""
+async def many_tasks(stage: Stage) -> list[Result]:
+    """300 tasks with one follower each, on its own connection.
+
+    Each publisher sends its next change when its follower has the one before.
+    """
     count = _count(stage)
     tasks = await stage.create_tasks(count, standalone=True)
     ours, bare = (_ManyTasks(stage, name, tasks) for name in ("many", "bare many"))
@@ -152,19 +169,20 @@ async def _many_tasks(stage: Stage) -> Result:
         await ours.open_ours(stage.ours.address)
         await bare.open_bare(stage.bare.address, ours.message_bytes)
         rounds = await interleave(
-            {"ours": ours.run, "bare": bare.run}, stage.rounds, stage.cpu_seconds
+            {"ours": ours.contestant(stage.ours), "bare": bare.contestant(stage.bare)},
+            stage.rounds,
+            stage.cpu,
         )
     finally:
         await ours.close()
         await bare.close()
-    return compared(
+    row = compared(
         f"{count} followers of {count} tasks, against the same without a store",
         rounds.compare("ours", "bare"),
         unit="messages/s",
-        target=None,
-        prototype="-",
         note="each task's next change when its follower has the one before",
     )
+    return [row]
 
 
 def _count(stage: Stage) -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import statistics
-
+from bench.clients import together
 from bench.follow_latency import follow_request
 from bench.followers import CAUGHT_UP, FOLLOW
-from bench.footprint import _settled_bytes
+from bench.footprint import idle_count, memory_row, settled_bytes, tls_server
 from bench.processes import Server, our_server
 from bench.result import Result
 from bench.side import Side, all_do
@@ -21,28 +19,36 @@ async def idle_followers(stage: Stage) -> list[Result]:
 
     Each measurement has a new server: memory that earlier load has freed would hide the growth.
     """
-    count = 60 if stage.quick else 500
+    count = idle_count(stage)
     own: list[float] = []
     shared: list[float] = []
+    tls: list[float] = []
     for _ in range(1 if stage.quick else 2):
         async with our_server(stage.dsn) as server:
-            own.append(await _cost(stage, server, count, channels=0))
+            own.append(await _cost(stage, server, count))
         async with our_server(stage.dsn) as server:
             shared.append(await _cost(stage, server, count, channels=_SHARED_CHANNELS))
+        async with tls_server(stage.dsn) as (server, ca):
+            tls.append(await _cost(stage, server, count, ca=ca))
+    what = f"server memory per idle follower ({count} of {count} tasks, {{}})"
+    connections = f"over {_SHARED_CHANNELS * len(stage.clients)} connections"
     return [
-        _row(f"server memory per idle follower ({count} of {count} tasks, a connection each)", own),
-        _row(f"the same over {_SHARED_CHANNELS * len(stage.clients)} connections", shared),
+        memory_row(what.format("a connection each"), own, target=60),
+        memory_row(what.format(connections), shared, target=60),
+        memory_row(what.format("a TLS connection each"), tls, target=100),
     ]
 
 
-async def _cost(stage: Stage, server: Server, count: int, *, channels: int) -> float:
+async def _cost(
+    stage: Stage, server: Server, count: int, *, channels: int = 0, ca: str = ""
+) -> float:
     warm, sides = count // 5, [Side(client, "idle") for client in stage.clients]
-    tasks = await stage.create_tasks(warm + count, server=server)
+    tasks = await stage.create_tasks(warm + count)
 
     async def follow(first: int, end: int) -> None:
         requests = [follow_request(task) for task in tasks[first:end]]
-        await asyncio.gather(
-            *(
+        await together(
+            [
                 side.do(
                     "follow",
                     address=server.address,
@@ -50,31 +56,16 @@ async def _cost(stage: Stage, server: Server, count: int, *, channels: int) -> f
                     requests=requests[number :: len(sides)],
                     ready=CAUGHT_UP.hex(),
                     channels=channels,
+                    ca=ca,
                 )
                 for number, side in enumerate(sides)
-            )
+            ]
         )
 
     try:
         await follow(0, warm)
-        before = await _settled_bytes(server.pid)
+        before = await settled_bytes(server.pid)
         await follow(warm, warm + count)
-        return (await _settled_bytes(server.pid) - before) / count / 1000
+        return (await settled_bytes(server.pid) - before) / count / 1000
     finally:
         await all_do(sides, "leave")
-
-
-def _row(what: str, figures: list[float]) -> Result:
-    return Result(
-        what=what,
-        ours=statistics.median(figures),
-        bare=None,
-        unit="KB",
-        ratio=None,
-        ratios=figures,
-        target=60,
-        target_text="<= 60 KB",
-        prototype="38",
-        at_most=True,
-        note="plain; the spread is of our KB",
-    )

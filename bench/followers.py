@@ -132,12 +132,13 @@ class Followers:
         ready: str,
         channels: int = 0,
         receipts_port: int = 0,
+        ca: str = "",
     ) -> int:
         """Follow each request (base64), and wait for the message that ends with `ready` (hex).
 
         With 0 channels, each follow has its own. Returns the number of follows.
         """
-        opened = [own_channel(address) for _ in range(channels or len(requests))]
+        opened = [own_channel(address, ca) for _ in range(channels or len(requests))]
         self._channels += opened
         turn = asyncio.Semaphore(_HANDSHAKES)
 

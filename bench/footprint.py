@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
 
+from bench.clients import together
 from bench.processes import Server, bare_server, our_server
 from bench.result import Result
 from bench.rounds import interleave
 from bench.stage import CLIENTS, Stage
+from tests.support.fixtures.certificates import Authority
 
 
 async def idle_streams(stage: Stage) -> list[Result]:
@@ -21,30 +26,58 @@ async def idle_streams(stage: Stage) -> list[Result]:
 
     Uses servers of its own: memory that earlier load has freed would hide the growth.
     """
-    count = 60 if stage.quick else 500
-    ours: list[float] = []
+    count = idle_count(stage)
+    plain: list[float] = []
+    tls: list[float] = []
     bare: list[float] = []
     for _ in range(1 if stage.quick else 3):
         async with our_server(stage.dsn) as server:
-            ours.append(await _agents_cost(stage, server, count))
+            plain.append(await _agents_cost(stage, server, count))
+        async with tls_server(stage.dsn) as (server, ca):
+            tls.append(await _agents_cost(stage, server, count, ca=ca))
         async with bare_server(stage.dsn, constant_bytes=1) as server:
             bare.append(await _bare_cost(stage, server, count))
-    figure = statistics.median(ours)
+    what = f"server memory per idle agent stream ({count} streams, {{}})"
     return [
-        Result(
-            what=f"server memory per idle agent stream ({count} streams, plain)",
-            ours=figure,
-            bare=statistics.median(bare),
-            unit="KB",
-            ratio=None,
-            ratios=ours,
-            target=60,
-            target_text="<= 60 KB",
-            prototype="38",
-            at_most=True,
-            note="bare: a handler that only awaits; the spread is of our KB",
-        )
+        memory_row(what.format("plain"), plain, target=60, bare=statistics.median(bare)),
+        memory_row(what.format("TLS"), tls, target=100),
     ]
+
+
+def idle_count(stage: Stage) -> int:
+    """Return how many idle streams are measured, beside a fifth as many that warm up."""
+    return 60 if stage.quick else 500
+
+
+def memory_row(
+    what: str, figures: list[float], *, target: float, bare: float | None = None
+) -> Result:
+    """Make a row of KB per stream."""
+    return Result(
+        what=what,
+        ours=statistics.median(figures),
+        bare=bare,
+        unit="KB",
+        ratios=figures,
+        target=target,
+        at_most=True,
+        note=("" if bare is None else "bare: a handler that only awaits; ")
+        + "the spread is of our KB",
+    )
+
+
+@asynccontextmanager
+async def tls_server(dsn: str) -> AsyncIterator[tuple[Server, str]]:
+    """Run a server with TLS. Yields it, and the file of the authority of its certificate."""
+    with tempfile.TemporaryDirectory(prefix="tasklogs-bench-") as directory:
+        authority = Authority(Path(directory))
+        pair = authority.issue("server")
+        variables = {
+            "TASKLOGS_TLS_CERT": str(pair.certificate),
+            "TASKLOGS_TLS_KEY": str(pair.key),
+        }
+        async with our_server(dsn, variables=variables) as server:
+            yield server, str(authority.ca)
 
 
 async def help_page(stage: Stage) -> list[Result]:
@@ -52,48 +85,47 @@ async def help_page(stage: Stage) -> list[Result]:
     command = str(Path(sys.executable).with_name("tasklogs"))
 
     async def ours() -> float:
-        return await _wall_seconds(command, "--help")
+        return 1 / await _wall_seconds(command, "--help")
 
     async def bare() -> float:
-        return await _wall_seconds(sys.executable, "-c", "pass")
+        return 1 / await _wall_seconds(sys.executable, "-c", "pass")
 
     rounds = await interleave({"ours": ours, "bare": bare}, 3 if stage.quick else 15)
-    comparison = rounds.compare("ours", "bare")
+    comparison = rounds.compare_times("ours", "bare", per_second=1)
     return [
         Result(
             what="`tasklogs --help`, against `python -c pass`",
             ours=comparison.ours,
             bare=comparison.bare,
             unit="s",
-            ratio=None,
-            ratios=rounds.figures["ours"],
+            ratios=[1 / rate for rate in rounds.rates("ours")],
             target=0.3,
-            target_text="<= 0.3 s",
-            prototype="-",
             at_most=True,
             note=f"{comparison.ratio:.1f} times; the spread is of our seconds",
         )
     ]
 
 
-async def _agents_cost(stage: Stage, server: Server, count: int) -> float:
+async def _agents_cost(stage: Stage, server: Server, count: int, *, ca: str = "") -> float:
     warm = count // 5
-    tasks = await stage.create_tasks(warm + count, standalone=True, server=server)
+    tasks = await stage.create_tasks(warm + count, standalone=True)
 
     async def connect(first: int, end: int) -> None:
         tokens = [task.token for task in tasks[first:end]]
-        await asyncio.gather(
-            *(
-                client.do("open_agents", address=server.address, tokens=tokens[number::CLIENTS])
+        await together(
+            [
+                client.do(
+                    "open_agents", address=server.address, tokens=tokens[number::CLIENTS], ca=ca
+                )
                 for number, client in enumerate(stage.clients)
-            )
+            ]
         )
 
     try:
         await connect(0, warm)
-        before = await _settled_bytes(server.pid)
+        before = await settled_bytes(server.pid)
         await connect(warm, warm + count)
-        return (await _settled_bytes(server.pid) - before) / count / 1000
+        return (await settled_bytes(server.pid) - before) / count / 1000
     finally:
         for client in stage.clients:
             await client.do("close_agents")
@@ -104,14 +136,14 @@ async def _bare_cost(stage: Stage, server: Server, count: int) -> float:
     arguments = {"address": server.address, "method": "/bench.Bare/Idle"}
     try:
         await client.do("open_idle", count=warm, **arguments)
-        before = await _settled_bytes(server.pid)
+        before = await settled_bytes(server.pid)
         await client.do("open_idle", count=count, **arguments)
-        return (await _settled_bytes(server.pid) - before) / count / 1000
+        return (await settled_bytes(server.pid) - before) / count / 1000
     finally:
         await client.do("close_agents")
 
 
-async def _settled_bytes(pid: int) -> int:
+async def settled_bytes(pid: int) -> int:
     """Wait until resident memory stops growing, and return it."""
     process = psutil.Process(pid)
     seen = -1

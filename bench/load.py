@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import math
 import time
 from typing import Any
 
@@ -20,9 +21,16 @@ class Load:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def run(
-        self, address: str, method: str, callers: list[list[str]], seconds: float
+        self,
+        address: str,
+        method: str,
+        callers: list[list[str]],
+        seconds: float = math.inf,
+        calls_each: float = math.inf,
     ) -> dict[str, Any]:
-        """Run `callers` for this long. Each sends a cycle of requests (base64).
+        """Run `callers` for this long, or for so many calls each, whichever ends first.
+
+        Each sends a cycle of requests (base64).
 
         Returns the calls, the bytes and the seconds that it took.
         """
@@ -32,7 +40,7 @@ class Load:
         cycles = [[base64.b64decode(request) for request in caller] for caller in callers]
         began = time.perf_counter()
         counts = await asyncio.gather(
-            *(_caller(call, requests, began + seconds) for requests in cycles)
+            *(_caller(call, requests, began + seconds, calls_each) for requests in cycles)
         )
         return {
             "seconds": time.perf_counter() - began,
@@ -45,11 +53,13 @@ class Load:
             await channel.close()
 
 
-async def _caller(call: Any, requests: list[bytes], until: float) -> tuple[int, int]:
+async def _caller(
+    call: Any, requests: list[bytes], until: float, at_most: float
+) -> tuple[int, int]:
     calls = received = 0
     for request in itertools.cycle(requests):
         received += len(await call(request))
         calls += 1
-        if time.perf_counter() >= until:
+        if calls >= at_most or time.perf_counter() >= until:
             break
     return calls, received

@@ -1,22 +1,20 @@
-"""Child processes of a run: servers that print their address, and workers that take commands."""
+"""Child processes of a run: servers that print their address. bench/clients.py has the clients."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 _START_TIMEOUT_SECONDS = 60
 _END_TIMEOUT_SECONDS = 20
 _LOOK_SECONDS = 0.05
-_LINE_BYTES = 16 * 1024 * 1024
 _SERVING = re.compile(r"serving on (\S+?);?$|serving on (\S+?);")
 
 
@@ -26,6 +24,11 @@ class Server:
     def __init__(self, pid: int, address: str) -> None:
         self.pid = pid
         self.address = address
+
+
+def port_of(server: Server) -> int:
+    """Return the loopback port that a server has."""
+    return int(server.address.rpartition(":")[2])
 
 
 @asynccontextmanager
@@ -61,7 +64,7 @@ async def _server(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=said,
-            env=_environment() | dict(variables or {}),
+            env=environment() | dict(variables or {}),
         )
     try:
         async with asyncio.timeout(_START_TIMEOUT_SECONDS):
@@ -77,7 +80,7 @@ async def _server(
             if rest is not None:
                 rest.cancel()
     finally:
-        await _end(process)
+        await end(process)
 
 
 async def _address_in(log: Path, process: asyncio.subprocess.Process) -> str:
@@ -87,7 +90,7 @@ async def _address_in(log: Path, process: asyncio.subprocess.Process) -> str:
             if found := _SERVING.search(line.strip()):
                 return found.group(1) or found.group(2)
         if process.returncode is not None:
-            raise RuntimeError(f"a server did not start: {said}")
+            raise RuntimeError("a server did not start: " + " ".join(said.split()))
         await asyncio.sleep(_LOOK_SECONDS)
 
 
@@ -97,7 +100,7 @@ async def _address(lines: asyncio.StreamReader) -> str:
         said.append(line)
         if found := _SERVING.search(line.strip()):
             return found.group(1) or found.group(2)
-    raise RuntimeError("a server did not start: " + "".join(said))
+    raise RuntimeError("a server did not start: " + " ".join("".join(said).split()))
 
 
 async def _forward(lines: asyncio.StreamReader) -> None:
@@ -107,48 +110,11 @@ async def _forward(lines: asyncio.StreamReader) -> None:
             sys.stderr.write(line.decode(errors="replace"))
 
 
-class Worker:
-    """A client process; it runs one command at a time. See bench/worker.py."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def do(self, command: str, **arguments: Any) -> Any:
-        """Run one command in the worker. Returns the result of the command."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([command, arguments]).encode() + b"\n")
-        await self._process.stdin.drain()
-        answer = await self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"a client process ended during {command}")
-        return json.loads(answer)
-
-
-@asynccontextmanager
-async def workers(count: int) -> AsyncIterator[list[Worker]]:
-    """Run client processes."""
-    processes: list[asyncio.subprocess.Process] = []
-    try:
-        for _ in range(count):
-            processes.append(
-                await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "bench.worker"),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    limit=_LINE_BYTES,
-                    env=_environment(),
-                )
-            )
-        yield [Worker(process) for process in processes]
-    finally:
-        for process in processes:
-            await _end(process)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def end(process: asyncio.subprocess.Process) -> None:
+    """End a child process, and wait for it."""
     if process.returncode is None:
-        process.send_signal(signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
     try:
         async with asyncio.timeout(_END_TIMEOUT_SECONDS):
             await process.wait()
@@ -157,6 +123,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return the environment of a child process."""
     # Otherwise gRPC would print the end of each stream on stderr.
     return {**os.environ, "GRPC_VERBOSITY": "NONE"}

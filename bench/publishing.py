@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import grpc
 
-from bench.agents import Agent, own_channel
+from bench.agents import Agent, connect_all, own_channel
 from bench.bare_fan_out import PUBLISH, TOPIC
 from bench.followers import Followers
 from bench.stamp import stamp
@@ -17,8 +18,6 @@ from bench.typing_agents import TypingAgent, entry_append
 from tasklogs.agent.stream.stream_status import StreamCall
 
 _DEADLINE_SECONDS = 20
-# The server admits a few at a time; the others would only wait there.
-_HANDSHAKES = 32
 
 
 class Publisher(Protocol):
@@ -115,7 +114,7 @@ class Publishing:
 
     async def open_ours(self, address: str, tokens: list[str], content_bytes: int) -> int:
         """Connect one agent per token. Each publishes one entry per change."""
-        agents = await _connect(address, tokens)
+        agents = await connect_all(address, tokens)
         self._publishers = [OurPublisher(agent, content_bytes) for agent in agents]
         self._published = 0
         return len(agents)
@@ -128,7 +127,7 @@ class Publishing:
 
     async def open_typing(self, address: str, tokens: list[str]) -> int:
         """Connect one agent per token, for `type`."""
-        self._typing_agents = await _connect(address, tokens)
+        self._typing_agents = await connect_all(address, tokens)
         self._typing = [TypingAgent(*one[::-1]) for one in enumerate(self._typing_agents)]
         return len(tokens)
 
@@ -136,11 +135,16 @@ class Publishing:
         """Listen for followers of other processes. Returns the port for their receipts."""
         return await self._receivers.listen()
 
-    async def publish_to_all(self, seconds: float, window: int, processes: int) -> dict[str, Any]:
-        """Publish with at most `window` changes that have not arrived at every follower."""
+    async def publish_to_all(
+        self, window: int, processes: int, seconds: float = math.inf, changes: float = math.inf
+    ) -> dict[str, Any]:
+        """Publish for this long, or so many changes.
+
+        At most `window` changes have not arrived at every follower.
+        """
         (publisher,) = self._publishers
         began, first = time.perf_counter(), self._published
-        while time.perf_counter() < began + seconds:
+        while self._published < first + changes and time.perf_counter() < began + seconds:
             await self._receivers.have(self._published + 1 - window, processes)
             self._published += 1
             async with asyncio.timeout(_DEADLINE_SECONDS):
@@ -148,23 +152,27 @@ class Publishing:
         await self._receivers.have(self._published, processes)
         return {"seconds": time.perf_counter() - began, "changes": self._published - first}
 
-    async def publish_in_pairs(self, seconds: float) -> dict[str, Any]:
+    async def publish_in_pairs(
+        self, seconds: float = math.inf, changes_each: float = math.inf
+    ) -> dict[str, Any]:
         """Let each publisher send its next change when its own follower in this process has it.
 
-        A publisher and its follower were opened at the same index.
+        It ends after this long, or so many changes of each. A publisher and its follower were
+        opened at the same index.
         """
         began = time.perf_counter()
         until = began + seconds
 
         async def one(number: int, publisher: Publisher) -> None:
             follower = self._followers.streams[number]
-            while time.perf_counter() < until:
+            last = follower.number + changes_each
+            while follower.number < last and time.perf_counter() < until:
                 change = follower.number + 1
                 under_way[number] = f"change {change} is not acknowledged"
                 await publisher.publish(change)
                 under_way[number] = f"change {change} did not arrive"
                 await follower.reaches(change)
-            del under_way[number]
+            under_way.pop(number, None)
 
         under_way: dict[int, str] = {}
         try:
@@ -220,13 +228,3 @@ def _orders() -> dict[str, Callable[..., Awaitable[Any]]]:
         "type": publishing.type,
         "close": publishing.close,
     }
-
-
-async def _connect(address: str, tokens: list[str]) -> list[Agent]:
-    turn = asyncio.Semaphore(_HANDSHAKES)
-
-    async def one(token: str) -> Agent:
-        async with turn:
-            return await Agent.connect(address, token)
-
-    return list(await asyncio.gather(*(one(token) for token in tokens)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
+import itertools
 
 import asyncpg
 
 from bench.result import Result, compared
-from bench.rounds import Rounds
+from bench.rounds import Figure, Rounds, measure, orders
 from bench.stage import GET_TASK_LOGS, LOG_BYTES, LOG_ENTRIES, NewTask, Stage, read_request
 from tasklogs.connection.channel import open_channel
 from tasklogs.v1 import task_logs_pb2 as pb
@@ -32,31 +32,28 @@ async def reads_during_a_purge(stage: Stage) -> list[Result]:
         GET_TASK_LOGS,
         [[read_request(task, source=pb.LOG_SOURCE_SNAPSHOT)] for task in readers],
     )
-    figures: dict[str, list[float]] = {"alone": [], "purge": []}
-    cores: dict[str, list[float]] = {"alone": [], "purge": []}
+    figures: dict[str, list[Figure]] = {"alone": [], "purge": []}
     sql = await asyncpg.connect(stage.dsn)
 
     async def is_purged() -> bool:
         return bool(await sql.fetchval(_LEFT) == 0)
 
-    async def measure(name: str) -> None:
+    async def measure_one(name: str) -> None:
         if name == "purge":
             await _delete(stage, to_delete.pop())
-        began, used = time.perf_counter(), stage.cpu_seconds()
-        figures[name].append(await reads())
-        cores[name].append((stage.cpu_seconds() - used) / (time.perf_counter() - began))
+        figures[name].append(await measure(reads, stage.cpu))
         if name == "purge":
             if await is_purged():
                 raise RuntimeError("the purge ended before the reads did")
             await until(is_purged)
 
     try:
-        for number in range(stage.rounds):
-            for name in list(figures) if number % 2 else reversed(figures):
-                await measure(name)
+        for order in itertools.islice(orders(list(figures)), stage.rounds):
+            for name in order:
+                await measure_one(name)
     finally:
         await sql.close()
-    rounds = Rounds(figures, cores)
+    rounds = Rounds(figures)
     return [
         compared(
             "snapshot read, 30 entries, 64 KB, 32 callers, while a deleted log is purged, against"
@@ -64,7 +61,6 @@ async def reads_during_a_purge(stage: Stage) -> list[Result]:
             rounds.compare("purge", "alone"),
             unit="calls/s",
             target=0.85,
-            prototype="-",
         )
     ]
 

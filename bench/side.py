@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.processes import Worker
+from bench.clients import Worker, together
 
 
 @dataclass(frozen=True)
@@ -24,4 +23,4 @@ class Side:
 
 async def all_do(sides: Sequence[Side], order: str, **arguments: Any) -> list[Any]:
     """Send an order to all of them at once."""
-    return list(await asyncio.gather(*(side.do(order, **arguments) for side in sides)))
+    return await together([side.do(order, **arguments) for side in sides])

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psutil
-
+from bench.clients import Worker, together, workers
+from bench.cpu import CpuSeconds, Measured, used
 from bench.fill import fill
-from bench.processes import Server, Worker, bare_server, our_server, workers
+from bench.processes import Server, bare_server, our_server
+from bench.rounds import Contestant
 from tasklogs.connection.channel import open_channel
 from tasklogs.v1 import task_logs_pb2, tasks_pb2
 from tasklogs.v1.tasks_pb2_grpc import TasksStub
@@ -25,6 +25,8 @@ from tasklogs_server.postgres import EmbeddedPostgres
 GET_TASK_LOGS = "/tasklogs.v1.TaskLogs/GetTaskLogs"
 CLIENTS = 2
 LOG_ENTRIES, LOG_BYTES = 30, 64 * 1024
+# Before each slice, over all callers.
+_WARM_UP_CALLS = 64
 # The size of a GetTaskLogs response without its entries, to make the constant as long as ours.
 _BESIDE_BYTES = 150 + 40 * LOG_ENTRIES
 
@@ -37,11 +39,19 @@ class NewTask:
     token: str
 
 
-@dataclass
-class Stage:
-    """The processes of one run. `quick` runs take seconds, and their figures have no meaning."""
+@dataclass(frozen=True)
+class Postgres:
+    """A Postgres of this run. `pid` is that of its postmaster."""
 
     dsn: str
+    pid: int
+
+
+@dataclass
+class Stage:
+    """The processes of one measurement. Figures of `quick` runs have no meaning."""
+
+    postgres: Postgres
     ours: Server
     bare: Server
     clients: list[Worker]
@@ -52,14 +62,14 @@ class Stage:
         """How long one contestant runs in one round."""
         return 0.15 if self.quick else 0.5
 
-    def cpu_seconds(self) -> float:
-        """Return the CPU seconds that all processes of this run have used so far."""
-        used = 0.0
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                used += times.user + times.system
-        return used
+    @property
+    def dsn(self) -> str:
+        """The database of both servers."""
+        return self.postgres.dsn
+
+    def cpu(self, server: Measured | None) -> CpuSeconds:
+        """Return the CPU time used so far by all processes, by `server` and by Postgres."""
+        return used(server, self.postgres.pid)
 
     async def create_tasks(
         self, count: int, *, standalone: bool = False, server: Server | None = None
@@ -87,27 +97,25 @@ class Stage:
         *,
         count: str = "calls",
         seconds: float | None = None,
-    ) -> Callable[[], Awaitable[float]]:
-        """Return a contestant: `callers`, spread over the client processes. Figure: per second."""
-        encoded = [[base64.b64encode(one).decode() for one in requests] for requests in callers]
-        shares = [share for n in range(CLIENTS) if (share := encoded[n::CLIENTS])]
+    ) -> Contestant:
+        """Return a contestant: `callers`, spread over the client processes."""
+        texts = [encoded(requests) for requests in callers]
+        shares = [share for n in range(CLIENTS) if (share := texts[n::CLIENTS])]
 
-        async def run() -> float:
-            results = await asyncio.gather(
-                *(
-                    client.do(
-                        "load",
-                        address=server.address,
-                        method=method,
-                        callers=share,
-                        seconds=seconds or self.slice_seconds(),
-                    )
+        async def run(**until: float) -> float:
+            results = await together(
+                [
+                    client.do("load", address=server.address, method=method, callers=share, **until)
                     for client, share in zip(self.clients, shares, strict=False)
-                )
+                ]
             )
             return float(sum(result[count] / result["seconds"] for result in results))
 
-        return run
+        return Contestant(
+            run=lambda: run(seconds=seconds or self.slice_seconds()),
+            warm_up=lambda: run(calls_each=max(2, _WARM_UP_CALLS // len(callers))),
+            server=server,
+        )
 
 
 def read_request(task: NewTask, **fields: Any) -> bytes:
@@ -115,21 +123,26 @@ def read_request(task: NewTask, **fields: Any) -> bytes:
     return task_logs_pb2.GetTaskLogsRequest(task=str(task.id), **fields).SerializeToString()
 
 
+def encoded(requests: list[bytes]) -> list[str]:
+    """Encode requests (base64) for a client process."""
+    return [base64.b64encode(request).decode() for request in requests]
+
+
 @asynccontextmanager
 async def open_stage(*, quick: bool, rounds: int) -> AsyncIterator[Stage]:
     """Start everything. Stop it at the end of the block."""
     async with (
-        open_postgres() as dsn,
-        our_server(dsn) as ours,
-        bare_server(dsn, constant_bytes=LOG_BYTES + _BESIDE_BYTES) as bare,
+        open_postgres() as postgres,
+        our_server(postgres.dsn) as ours,
+        bare_server(postgres.dsn, constant_bytes=LOG_BYTES + _BESIDE_BYTES) as bare,
         workers(CLIENTS) as clients,
     ):
-        yield Stage(dsn, ours, bare, clients, quick, rounds)
+        yield Stage(postgres, ours, bare, clients, quick, rounds)
 
 
 @asynccontextmanager
-async def open_postgres() -> AsyncIterator[str]:
-    """Run a separate Postgres with the settings of `tasklogs serve`; yield its DSN."""
+async def open_postgres() -> AsyncIterator[Postgres]:
+    """Run a separate Postgres with the settings of `tasklogs serve`."""
     with tempfile.TemporaryDirectory(prefix="tasklogs-bench-") as directory:
         async with EmbeddedPostgres(Path(directory) / "data") as postgres:
-            yield postgres.dsn()
+            yield Postgres(postgres.dsn(), postgres.pid)

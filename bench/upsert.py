@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 from uuid import UUID
@@ -36,12 +37,17 @@ class Upserts:
         return 0
 
     async def run(
-        self, seconds: float, rows: int, tasks: int, content_bytes: int
+        self,
+        rows: int,
+        tasks: int,
+        content_bytes: int,
+        seconds: float = math.inf,
+        batches: float = math.inf,
     ) -> dict[str, Any]:
-        """Upsert batches of `rows`, spread evenly over `tasks`, for this long."""
+        """Upsert batches of `rows`, spread evenly over `tasks`, for this long, or this many."""
         began = time.perf_counter()
         committed = 0
-        while time.perf_counter() < began + seconds:
+        while committed < batches * rows and time.perf_counter() < began + seconds:
             await self._connection.execute(_UPSERT, *self._batch(rows, tasks, content_bytes))
             committed += rows
         return {"seconds": time.perf_counter() - began, "entries": committed}
