@@ -20,7 +20,10 @@ from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.reads.follower import Follows
+from tasklogs_server.reads.pages import PageCache
 from tasklogs_server.reads.reader import LogReader
+from tasklogs_server.reads.state_checks import StateChecks
+from tasklogs_server.services.task_logs import encode_answer
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
@@ -43,6 +46,7 @@ class Service:
     reader: LogReader
     follows: Follows
     tails: TailBudget
+    pages: PageCache
     directory: TaskDirectory
     purge: Purge
     agent_tokens: AgentTokens
@@ -85,6 +89,7 @@ def service_of(
     )
     pace = Pace(lambda: store.connections["reads"].in_use)
     purge = Purge(store.purges, sessions, bus, pace=pace)
+    pages = PageCache(settings.page_cache_bytes)
     syncs = Syncs(sessions, agent_wait=settings.agent_wait, sync_timeout=settings.sync_timeout)
     return Service(
         store=store,
@@ -100,11 +105,13 @@ def service_of(
         ),
         reader=LogReader(
             store.reads,
+            StateChecks(store.states),
+            pages,
             sync=syncs.request,
             aside=limits.admission.aside,
             confirmed_at=resources.write_behind.confirmed_at,
             evicted=store.evictions.evicted,
-            page_bytes=settings.page_bytes,
+            encode=encode_answer,
         ),
         follows=Follows(
             store.changes,
@@ -115,6 +122,7 @@ def service_of(
             tails=tails,
         ),
         tails=tails,
+        pages=pages,
         directory=TaskDirectory(store.tasks, sessions, bus, purge=purge),
         purge=purge,
         agent_tokens=AgentTokens(store.tasks, limits.handshakes),

@@ -19,6 +19,7 @@ from tasklogs_server.store.purges import Purges
 from tasklogs_server.store.retirements import Retirements
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import LeaseTerms
+from tasklogs_server.store.task_states import TaskStates
 from tasklogs_server.store.task_transactions import TaskTransactions
 from tasklogs_server.store.tasks import TaskStore
 
@@ -71,6 +72,7 @@ class Store:
         transactions = TaskTransactions(connections)
         self.tasks = TaskStore(connections, transactions, lease_terms)
         self.reads = LogReads(connections, lease_terms)
+        self.states = TaskStates(connections, lease_terms)
         self.changes = LogChanges(connections, lease_terms)
         self.sessions = SessionStore(connections, transactions, lease_terms)
         self.evictions = Evictions(evictions)
