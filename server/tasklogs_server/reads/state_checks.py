@@ -8,19 +8,52 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from contextvars import Context
 
 from tasklogs_server.domain.names import TaskRef
 from tasklogs_server.store.errors import concerns_one_task
 from tasklogs_server.store.task_states import AskedState, Found, TaskState, TaskStates
 
-# If a check had so many callers, the next one begins no earlier than this after it. A statement
-# costs as much as a dozen of the tasks that it asks for, so a busy server asks for many at once.
-# With fewer callers nobody waits.
-_BUSY_CALLERS = 8
-_INTERVAL_SECONDS = 0.004
+# A statement costs as much as a dozen of the tasks that it asks for. So when many callers come at
+# once, a check waits for them: until as many wait as came together lately, but no longer than this
+# after the first of them. It is worth it for so many callers.
+_WAIT_SECONDS = 0.004
+_MANY = 4
+# With fewer callers no check waits. But whether there are more shows only after a wait: their calls
+# may be anywhere in the process. So one of so many checks waits, if callers came during the check
+# before it; fewer and fewer while that gathers nobody.
+_FIRST_TRIAL, _LAST_TRIAL = 16, 1024
 
 _Waiting = tuple[TaskState | None, list[asyncio.Future[TaskState]]]
+
+
+class _Pace:
+    """When the next check begins."""
+
+    def __init__(self) -> None:
+        self.target = 1
+        """So many callers at once are enough to begin."""
+        self._waits = False
+        self._pause = _FIRST_TRIAL
+        self._until_trial = _FIRST_TRIAL
+
+    def waits(self, callers: int) -> bool:
+        """Whether a check for so many callers waits for more."""
+        return self._waits and callers < self.target
+
+    def checked(self, callers: int, waiting: int) -> None:
+        """A check for so many callers is over, and so many came meanwhile."""
+        self.target = max(callers, self.target - 1, _MANY)
+        if callers >= _MANY:
+            self._waits, self._pause = True, _FIRST_TRIAL
+        elif self._waits:
+            self._waits = False
+            self._until_trial = self._pause
+            self._pause = min(2 * self._pause, _LAST_TRIAL)
+        elif waiting:
+            self._until_trial -= 1
+            self._waits = self._until_trial <= 0
 
 
 class StateChecks:
@@ -29,10 +62,13 @@ class StateChecks:
     def __init__(self, states: TaskStates) -> None:
         self._states = states
         self._waiting: dict[TaskRef, _Waiting] = {}
-        self._run: asyncio.Task[None] | None = None
         self._callers = 0
-        """How many the last statement had."""
-        self._not_before = 0.0
+        """How many wait."""
+        self._first_came = 0.0
+        """When the first of them came, by the loop's clock."""
+        self._enough = asyncio.Event()
+        self._pace = _Pace()
+        self._run: asyncio.Task[None] | None = None
 
     async def state(self, ref: TaskRef, known: TaskState | None = None) -> TaskState:
         """Return the state of a task, by a statement that begins after this call.
@@ -45,30 +81,38 @@ class StateChecks:
         waiting = self._waiting.get(ref)
         if waiting is None:
             self._waiting[ref] = (known, [found])
-            if self._run is None:
-                # In an empty context: the statement is part of no call, and counts for no caller.
-                self._run = loop.create_task(self._check(), context=Context())
         else:
             waiting[1].append(found)
+        if not self._callers:
+            self._first_came = loop.time()
+        self._callers += 1
+        if self._run is None:
+            # In an empty context: the statement is part of no call, and counts for no caller.
+            self._run = loop.create_task(self._check(), context=Context())
+        elif self._callers >= self._pace.target:
+            self._enough.set()
         return await found
 
     async def _check(self) -> None:
         """Read states as long as somebody waits for one."""
-        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                if self._callers >= _BUSY_CALLERS:
-                    await asyncio.sleep(self._not_before - loop.time())
-                await self._read_all()
-                self._not_before = loop.time() + _INTERVAL_SECONDS
+                if self._pace.waits(self._callers):
+                    self._enough.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout_at(self._first_came + _WAIT_SECONDS):
+                            await self._enough.wait()
+                callers = await self._read_all()
+                self._pace.checked(callers, self._callers)
         finally:
             self._run = None
 
     def _take(self) -> dict[TaskRef, _Waiting]:
-        taken, self._waiting = self._waiting, {}
+        taken, self._waiting, self._callers = self._waiting, {}, 0
         return taken
 
-    async def _read_all(self) -> None:
+    async def _read_all(self) -> int:
+        """Read the states that are asked for, and return how many callers asked."""
         taken: dict[TaskRef, _Waiting] = {}
 
         def take() -> Sequence[AskedState]:
@@ -83,14 +127,15 @@ class StateChecks:
                 _cancel(taken)  # the server stops
                 raise
             if len(taken) == 1 or not concerns_one_task(error):
-                _fail(taken, error)
-                return
-            # One task's rows are bad. Each is read alone, so that the others are answered.
-            found = [await self._read_one(ref, known) for ref, (known, _) in taken.items()]
-        self._callers = 0
+                found = [error] * len(taken)
+            else:
+                # One task's rows are bad. Each is read alone, so that the others are answered.
+                found = [await self._read_one(ref, known) for ref, (known, _) in taken.items()]
+        callers = 0
         for one, (_, futures) in zip(found, taken.values(), strict=True):
-            self._callers += len(futures)
+            callers += len(futures)
             _settle(futures, one)
+        return callers
 
     async def _read_one(self, ref: TaskRef, known: TaskState | None) -> Found:
         try:
@@ -108,11 +153,6 @@ def _settle(futures: Sequence[asyncio.Future[TaskState]], found: Found) -> None:
             future.set_exception(found)
         else:
             future.set_result(found)
-
-
-def _fail(taken: Mapping[TaskRef, _Waiting], error: Exception) -> None:
-    for _, futures in taken.values():
-        _settle(futures, error)
 
 
 def _cancel(taken: Mapping[TaskRef, _Waiting]) -> None:
