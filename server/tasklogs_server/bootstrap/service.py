@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import assert_never
 
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bootstrap.limits import ServerLimits
 from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Deleted, Moved, Note
 from tasklogs_server.ingest.group_commit import GroupCommit
 from tasklogs_server.ingest.large_commits import LargeCommits
 from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
@@ -89,7 +91,7 @@ def service_of(
     )
     pace = Pace(lambda: store.connections["reads"].in_use)
     purge = Purge(store.purges, sessions, bus, pace=pace)
-    pages = PageCache(settings.page_cache_bytes)
+    pages = page_cache(settings.page_cache_bytes, store, bus)
     syncs = Syncs(sessions, agent_wait=settings.agent_wait, sync_timeout=settings.sync_timeout)
     return Service(
         store=store,
@@ -112,6 +114,7 @@ def service_of(
             confirmed_at=resources.write_behind.confirmed_at,
             evicted=store.evictions.evicted,
             encode=encode_answer,
+            is_current=store.is_current,
         ),
         follows=Follows(
             store.changes,
@@ -136,3 +139,24 @@ def service_of(
             pace=pace,
         ),
     )
+
+
+def page_cache(limit_bytes: int, store: Store, bus: LocalBus) -> PageCache:
+    """Build the cache of pages. The store decides: what it is told only spares questions."""
+    pages = PageCache(limit_bytes)
+
+    def note(note: Note) -> None:
+        match note:
+            case Moved(task_id, commit):
+                if commit is not None:
+                    pages.changed(task_id, commit.head.revision)
+            case Deleted(task_id):
+                pages.forget(task_id)
+            case _:
+                assert_never(note)
+
+    bus.listen(note)
+    # Another Postgres may answer next. Its versions are others; but no page of it is here.
+    store.circuit_breaker.on_loss(pages.clear)
+    store.generations.on_change(pages.clear)
+    return pages

@@ -43,6 +43,7 @@ class Page:
         "epoch",
         "first_id",
         "has_tail_parts",
+        "is_known_old",
         "is_steady",
         "key",
         "lost_after",
@@ -77,7 +78,9 @@ class Page:
             self.lost_after is None,
         )
         self.is_steady = True
-        """Whether the log had this version when it was read before."""
+        """Whether it is worth to ask if the log still has this version, before it is read again."""
+        self.is_known_old = False
+        """Whether this process has changed the log since."""
         self.questions: set[Question] = set()
         """What this page is the answer to, as long as the log has this version."""
         self._body = entries.encoded
@@ -91,16 +94,25 @@ class Page:
         return self._entries_bytes + _PAGE_COST_BYTES + _QUESTION_COST_BYTES * len(self.questions)
 
     @property
+    def revision(self) -> int:
+        """The log's revision."""
+        return self.version.revision
+
+    @property
     def has_next(self) -> bool:
         """Whether another page follows."""
         return self.next_ordinal < self.end
+
+    def is_of(self, state: TaskState) -> bool:
+        """Whether the log still is as this page shows it."""
+        return state.version == self.version and state.task_id == self.task_id
 
     def has_lost(self, revision: int) -> bool:
         """Whether the revision of a page token is of a history that the store has lost.
 
         Call it only for later pages: the first one has not read what was lost.
         """
-        return is_lost(revision, self.version.revision, self.lost_after or ())
+        return is_lost(revision, self.revision, self.lost_after or ())
 
     def response(
         self, decided: Decided, query: object, encode: Callable[[Page, Decided], bytes]
@@ -128,8 +140,7 @@ class PageCache:
         self._limit = limit_bytes
         self._pages: OrderedDict[tuple[object, ...], Page] = OrderedDict()
         self._by_question: dict[Question, Page] = {}
-        self._tails: dict[UUID, Page] = {}
-        """Of each task the one page whose tail was put together from parts."""
+        self._of_tasks: dict[UUID, set[Page]] = {}
         self.held_bytes = 0
         self.hits = 0
         self.misses = 0
@@ -144,13 +155,13 @@ class PageCache:
     def put(self, question: Question, page: Page) -> Page:
         """Keep a page that was just read. Return it, or the same page if it is held already."""
         former = self._by_question.get(question)
-        is_steady = former is None or former.version == page.version
+        is_steady = former is None or former.is_known_old or former.revision == page.revision
         held = self._pages.get(page.key)
         if held is None or held.version != page.version:
             self._replace(page)
             held = page
         else:
-            held.state = page.state
+            held.state, held.is_known_old = page.state, False
         if held.key in self._pages:
             self._move(question, held)
             self._pages.move_to_end(held.key)
@@ -158,18 +169,41 @@ class PageCache:
         self._trim()
         return held
 
+    def changed(self, task_id: UUID, revision: int) -> None:
+        """The log has this revision now: no earlier page of it is worth a question any more."""
+        for page in self._of_tasks.get(task_id, ()):
+            if page.revision < revision:
+                page.is_steady, page.is_known_old = False, True
+
+    def forget(self, task_id: UUID) -> None:
+        """Drop the pages of a task, which was deleted."""
+        for page in list(self._of_tasks.get(task_id, ())):
+            self._drop(page)
+
+    def clear(self) -> None:
+        """Drop all pages."""
+        self._pages.clear()
+        self._by_question.clear()
+        self._of_tasks.clear()
+        self.held_bytes = 0
+
     def _replace(self, page: Page) -> None:
-        """Hold a page instead of an earlier version of it, and of another with the same tail."""
+        """Hold a page instead of an earlier version of it, and of another with the same tail.
+
+        A tail may have a megabyte, and every read that reaches the end of a log has it. While it
+        grows, one of them is held.
+        """
         if page.key in self._pages:
             self._drop(self._pages[page.key])
-        if page.has_tail_parts and page.task_id in self._tails:
-            self._drop(self._tails[page.task_id])
+        if page.has_tail_parts:
+            for other in list(self._of_tasks.get(page.task_id, ())):
+                if other.has_tail_parts:
+                    self._drop(other)
         if page.size_bytes > self._limit:
             return
         self._pages[page.key] = page
+        self._of_tasks.setdefault(page.task_id, set()).add(page)
         self.held_bytes += page.size_bytes
-        if page.has_tail_parts:
-            self._tails[page.task_id] = page
 
     def _move(self, question: Question, page: Page) -> None:
         """Let a page be the answer to a question, instead of the one that was."""
@@ -190,8 +224,10 @@ class PageCache:
         self.held_bytes -= page.size_bytes
         for question in page.questions:
             del self._by_question[question]
-        if self._tails.get(page.task_id) is page:
-            del self._tails[page.task_id]
+        of_task = self._of_tasks[page.task_id]
+        of_task.discard(page)
+        if not of_task:
+            del self._of_tasks[page.task_id]
 
     def _trim(self) -> None:
         while self.held_bytes > self._limit:

@@ -110,7 +110,8 @@ class LogReader:
     `sync` brings tasks' stored logs up to date. A read waits for it within `aside`, where it does
     not count as an active read. `confirmed_at` returns the time up to which a log at a revision is
     known to be complete, if that is not in the store yet. `evicted` reads what was evicted.
-    `encode` returns the encoded response without the entries.
+    `encode` returns the encoded response without the entries. `is_current` tells whether the store
+    is there, and has the history in which a state was found.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class LogReader:
         confirmed_at: Callable[[UUID, int], datetime | None],
         evicted: Callable[[UUID], Awaitable[Evicted]],
         encode: Callable[[LogAnswer], bytes],
+        is_current: Callable[[TaskState], bool],
     ) -> None:
         self._reads = reads
         self._checks = checks
@@ -133,6 +135,7 @@ class LogReader:
         self._confirmed_at = confirmed_at
         self._evicted = evicted
         self._encode = encode
+        self._is_current = is_current
         self._shared: Singleflight[Page] = Singleflight()
 
     async def read(self, query: LogQuery, *, time_left: timedelta | None) -> bytes:
@@ -153,10 +156,11 @@ class LogReader:
         if plan is ReadPlan.SYNC_THEN_READ:
             if time_left is not None:
                 time_left -= timedelta(seconds=loop.time() - began)
-            task_id, known = state.task_id, state.stored
             del page  # it may hold megabytes, and thousands of reads may wait for their agents
-            request = self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
-            state, page, unreachable = await self._live_page(question, request, known)
+            request = self._sync(
+                state.task_id, max_staleness=query.max_staleness, time_left=time_left
+            )
+            state, page, unreachable = await self._live_page(question, request, state)
             if unreachable is not None:
                 # If the task was deleted, was paused or failed meanwhile, its new status decides
                 # the response.
@@ -172,19 +176,29 @@ class LogReader:
         return self._respond(page, query, decided)
 
     async def _live_page(
-        self, question: Question, request: SyncRequest, known: StoredState
+        self, question: Question, request: SyncRequest, known: TaskState
     ) -> tuple[TaskState, Page, AgentUnreachable | None]:
-        """Return a page that holds what a sync brought, or any page and why there was no sync."""
+        """Return a page that holds what a sync brought, or any page and why there was no sync.
+
+        `known`: the state that was found after the call came. If the sync brought nothing that it
+        lacks, the page of that state is the answer: the store is not asked again.
+        """
         while True:
             try:
                 async with self._aside():
-                    synced = await request.done(known)
+                    synced = await request.done(known.stored)
             except AgentUnreachable as error:
                 return *await self._page(question), error
-            state, page = await self._page(question)
+            has_all = synced.is_held_by(known.stored)
+            if has_all and self._is_current(known):
+                held = self._cache.find(question)
+                if held is not None and held.is_of(known):
+                    self._cache.hits += 1
+                    return known, held, None
+            state, page = await self._page(question, has_changed=not has_all)
             if synced.is_held_by(state.stored):
                 return state, page, None
-            known = state.stored
+            known = state
             del page
             await request.refute(synced)
 
@@ -227,13 +241,18 @@ class LogReader:
         evicted = await self._evicted(task_id)
         return CursorExpired(Cursor(task_id, evicted.revision).encode())
 
-    async def _page(self, question: Question) -> tuple[TaskState, Page]:
-        """Return the task's state and the page, as the store had both after this call began."""
-        page = self._cache.find(question)
+    async def _page(
+        self, question: Question, *, has_changed: bool = False
+    ) -> tuple[TaskState, Page]:
+        """Return the task's state and the page, as the store had both after this call began.
+
+        `has_changed`: the log is known to have changed since the page was read.
+        """
+        page = None if has_changed else self._cache.find(question)
         if page is not None and page.is_steady:
             state = await self._checks.state(question[0], page.state)
             concerns(state.task_id)
-            if state.version == page.version and state.task_id == page.task_id:
+            if page.is_of(state):
                 page.state = state
                 self._cache.hits += 1
                 return state, page
@@ -270,7 +289,7 @@ class LogReader:
                 snapshot_at=decided.snapshot_at,
                 status=decided.status,
                 epoch=page.epoch,
-                revision=page.version.revision,
+                revision=page.revision,
                 first_id=page.first_id,
                 # A follow from this cursor sends what changed since the first page.
                 cursor=Cursor(page.task_id, decided.revision).encode(),

@@ -20,12 +20,13 @@ from tasklogs_server.store.task_rows import FACT_COLUMNS, LEASE_OVER, LeaseTerms
 if TYPE_CHECKING:
     import asyncpg
 
-# Postgres may not tell its generation. After a failover or a restored backup, another Postgres
-# process answers: its start time tells that, too.
+# `xmin`: the transaction that wrote this version of the head. It is what tells whether a page is
+# still true: see LogVersion. Postgres may not tell its generation. After a failover or a restored
+# backup another Postgres process answers, and its start time tells that, too.
 STATE_COLUMNS = f"""
     t.task_id, {FACT_COLUMNS},
     CASE WHEN t.standalone THEN ({LEASE_OVER}) ELSE false END AS lease_over,
-    h.epoch, h.revision, h.fence, h.snapshot_at, h.generation, h.evicted_epoch, h.evicted_ordinal,
+    h.epoch, h.revision, h.fence, h.snapshot_at, h.xmin AS head_xmin,
     pg_postmaster_start_time() AS serves_since"""
 
 # One statement for the tasks of many reads. It returns a row for each, with NULLs if there is no
@@ -46,7 +47,7 @@ SELECT {STATE_COLUMNS}
     OFFSET 0
   ) t ON true
   LEFT JOIN LATERAL (
-    SELECT * FROM log_heads h WHERE h.task_id = t.task_id
+    SELECT h.*, h.xmin FROM log_heads h WHERE h.task_id = t.task_id
     OFFSET 0
   ) h ON true
  ORDER BY asked.number"""
@@ -55,18 +56,19 @@ SELECT {STATE_COLUMNS}
 class LogVersion(NamedTuple):
     """What the content of every page of a log depends on.
 
-    If two reads of a task find the same version, a range of its log has the same entries. Every
-    statement that changes what a read returns changes one of these: docs/design.md lists them.
+    If two reads of a task find the same version, a range of its log has the same entries: each
+    statement that writes rows of a log writes its head, too, in the same transaction. The list of
+    them is in docs/design.md.
     """
 
     generation: str
     """That of the connection."""
     serves_since: datetime
-    head_generation: str
+    """When this Postgres process was started."""
+    head_xmin: int
+    """The transaction that wrote the head last."""
     epoch: int
     revision: int
-    evicted_epoch: int
-    evicted_ordinal: int
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,9 @@ def state_of(row: asyncpg.Record, generation: str, *, keep: bool = False) -> Tas
         LogVersion(
             generation,
             row["serves_since"],
-            row["generation"],
+            row["head_xmin"],
             row["epoch"],
             row["revision"],
-            row["evicted_epoch"],
-            row["evicted_ordinal"],
         ),
         row if keep else None,
     )
