@@ -17,6 +17,7 @@ from tasklogs_server.domain.synced import StoredState, Synced
 from tasklogs_server.reads.pages import PageCache
 from tasklogs_server.reads.reader import LogQuery, LogReader
 from tasklogs_server.reads.state_checks import StateChecks
+from tasklogs_server.reads.tokens import fingerprint
 from tasklogs_server.services.task_logs import encode_answer
 from tasklogs_server.store import Store
 from tests.reads.written_log import WrittenLog
@@ -74,7 +75,7 @@ class PageReads:
             page_token=page_token,
             epoch=epoch,
             max_staleness=None,
-            fingerprint=lambda: bytes(8),
+            fingerprint=lambda: fingerprint(repr((ref, source, tail, epoch, types)).encode()),
             types=types,
         )
         body = await self.reader.read(query, time_left=None)

@@ -22,6 +22,7 @@ from tasklogs_server.domain.status import NO_FACTS, Facts
 from tasklogs_server.domain.synced import StoredState, Synced
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
+from tasklogs_server.store.task_states import AskedState
 from tests.reads.page_reads import PageReads, page_reads
 from tests.reads.written_log import WrittenLog, entry, many
 from tests.store.logs import Connection
@@ -243,7 +244,7 @@ async def test_after_a_restored_backup_a_revision_with_other_entries_is_not_answ
     assert await reads.settled(log) == ["a", "b", "c", "lost"]
     for table, records in saved.items():
         await sql.execute(f"DELETE FROM {table} WHERE task_id = $1", log.task_id)
-        await sql.copy_records_to_table(table, records=records)
+        await sql.copy_records_to_table(table, records=map(tuple, records))
     await log.reopen()
     await log.entries(entry(3, "another"))
     assert await reads.contents(log) == ["a", "b", "c", "another"]
@@ -361,7 +362,8 @@ async def test_the_facts_of_a_state_are_those_of_the_store(
     reads: PageReads, log: WrittenLog
 ) -> None:
     await reads.settled(log)
-    [state] = await reads.store.states.read(lambda: [(TaskId(log.task_id), None)])  # type: ignore
+    asked = [AskedState(TaskId(log.task_id), None)]
+    [state] = await reads.store.states.read(lambda: asked)
     assert not isinstance(state, Exception)
     assert state.detail.facts == NO_FACTS
     assert state.stored == StoredState(log.fence, log.revision, None)

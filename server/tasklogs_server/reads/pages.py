@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
@@ -144,6 +144,11 @@ class PageCache:
         self.held_bytes = 0
         self.hits = 0
         self.misses = 0
+
+    @property
+    def pages(self) -> Collection[Page]:
+        """All pages, the one that was used least recently first."""
+        return self._pages.values()
 
     def find(self, question: Question) -> Page | None:
         """Return the page that was the last answer to a question."""

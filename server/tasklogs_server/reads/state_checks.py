@@ -28,7 +28,7 @@ _FIRST_TRIAL, _LAST_TRIAL = 16, 1024
 _Waiting = tuple[TaskState | None, list[asyncio.Future[TaskState]]]
 
 
-class _Pace:
+class Pace:
     """When the next check begins."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class StateChecks:
         self._first_came = 0.0
         """When the first of them came, by the loop's clock."""
         self._enough = asyncio.Event()
-        self._pace = _Pace()
+        self._pace = Pace()
         self._run: asyncio.Task[None] | None = None
 
     async def state(self, ref: TaskRef, known: TaskState | None = None) -> TaskState:
