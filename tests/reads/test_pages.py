@@ -11,7 +11,7 @@ import pytest
 
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Deleted
-from tasklogs_server.domain.names import TaskId, TaskName
+from tasklogs_server.domain.names import TaskId, TaskName, TaskRef
 from tasklogs_server.store import Store
 from tests.reads.page_reads import PageReads, page_reads
 from tests.reads.written_log import WrittenLog, entry, many
@@ -89,7 +89,7 @@ async def test_requests_that_share_a_page_do_not_share_the_token_of_the_next_one
     reads: PageReads,
 ) -> None:
     log = await written(reads)
-    refs = TaskId(log.task_id), TaskName("local", str(log.task_id))
+    refs: list[TaskRef] = [TaskId(log.task_id), TaskName("local", str(log.task_id))]
     for _ in range(3):
         first, second = [await reads.read(ref, page_rows=2) for ref in refs]
         for ref, token in zip(refs, (first.next_page_token, second.next_page_token), strict=True):

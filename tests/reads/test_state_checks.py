@@ -128,7 +128,7 @@ async def test_a_caller_that_leaves_ends_no_check_of_others() -> None:
     assert (await checks.state(REFS[0])).fence == 2
 
 
-async def test_if_the_check_is_cancelled_nobody_waits_for_ever() -> None:
+async def test_if_the_check_is_cancelled_nobody_keeps_waiting() -> None:
     states = ScriptedStates()
     checks = checks_over(states)
     waiting = asyncio.create_task(checks.state(REFS[0]))
