@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -61,6 +62,13 @@ async def test_a_page_is_of_a_state_only_if_all_of_its_version_is_the_same(
     assert page.is_of(page.state)
     version = page.state.version._replace(**{what: OTHERS[what]})
     assert not page.is_of(dataclasses.replace(page.state, version=version))
+
+
+async def test_a_page_of_another_task_is_none_of_this_one(reads: PageReads) -> None:
+    log = await written(reads)
+    await reads.settled(log)
+    [page] = reads.cache.pages
+    assert not page.is_of(dataclasses.replace(page.state, task_id=uuid.uuid4()))
 
 
 async def test_ids_names_and_ranges_with_the_same_entries_share_a_page(reads: PageReads) -> None:

@@ -63,6 +63,7 @@ async def test_a_caller_joins_only_a_statement_that_begins_after_its_call() -> N
     await asyncio.sleep(0)
     states.go_on.set()
     assert (await first).fence == 1
+    assert (await later[0]).fence == 2
     assert [(await one).fence for one in later] == [2] * 5
     assert states.asked == [REFS[:1], REFS[:5]]
 
