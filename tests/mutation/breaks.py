@@ -225,6 +225,14 @@ BREAKS = (
         "test_a_state_and_a_page_that_are_read_together_have_one_version",
     ),
     Break(
+        "I11",
+        "a task whose rows are slow delays every check",
+        f"{_SERVER}/reads/reader.py",
+        "                page.is_steady = False",
+        "                pass",
+        "tests/reads/test_stale_pages.py::test_a_task_whose_rows_are_slow_delays_others_once",
+    ),
+    Break(
         "I9",
         "a version does not tell which Postgres process answers",
         f"{_SERVER}/store/task_states.py",
@@ -245,9 +253,9 @@ BREAKS = (
         "I6",
         "a caller joins a check of states that began before its call",
         f"{_SERVER}/reads/state_checks.py",
-        "            found = await self._states.read(take)",
-        "            found = await self._states.read(take)\n"
-        "            for ref, (_, late) in self._take().items(): taken[ref][1].extend(late)",
+        "                found = await self._states.read(take)",
+        "                found = await self._states.read(take)\n"
+        "                for ref, (_, late) in self._take().items(): taken[ref][1].extend(late)",
         "tests/reads/test_state_checks.py::"
         "test_a_caller_joins_only_a_statement_that_begins_after_its_call",
     ),
@@ -288,8 +296,8 @@ BREAKS = (
         "I11",
         "a task whose rows are corrupt fails the reads of all",
         f"{_SERVER}/reads/state_checks.py",
-        "            if len(taken) == 1 or not concerns_one_task(error):",
-        "            if True:",
+        "            is_of_one = isinstance(error, TimeoutError) or concerns_one_task(error)",
+        "            is_of_one = False",
         "tests/reads/test_state_checks.py::"
         "test_a_task_whose_rows_are_corrupt_fails_no_reader_of_another",
     ),

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
 from tasklogs_server.domain.description import NewTask
-from tasklogs_server.domain.errors import CursorExpired, TaskNotFound
-from tasklogs_server.domain.names import TaskId, TaskName
+from tasklogs_server.domain.errors import CursorExpired, StoreUnavailable, TaskNotFound
+from tasklogs_server.domain.names import TaskId, TaskName, TaskRef
 from tasklogs_server.domain.read_plan import Source
 from tasklogs_server.domain.status import NO_FACTS, Facts
 from tasklogs_server.domain.synced import StoredState, Synced
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
+from tasklogs_server.store.log_reads import PageQuery
 from tasklogs_server.store.task_states import AskedState
 from tests.reads.page_reads import PageReads, page_reads
 from tests.reads.written_log import WrittenLog, entry, many
@@ -345,7 +346,7 @@ async def test_a_live_read_whose_store_changed_during_its_sync_asks_it_again(
 
     async def again(*_: object, **__: object) -> None:
         read.append(None)
-        raise TaskNotFound("asked again")
+        raise StoreUnavailable(timedelta(seconds=1))
 
     async def meanwhile_then(known: StoredState) -> Synced:
         synced = await meanwhile(known)
@@ -353,9 +354,45 @@ async def test_a_live_read_whose_store_changed_during_its_sync_asks_it_again(
         return synced
 
     reads.syncs.answer = meanwhile_then
-    with pytest.raises(TaskNotFound, match="asked again"):
+    with pytest.raises(StoreUnavailable):
         await reads.contents(log, source=Source.LIVE)
     assert read
+
+
+async def test_a_task_whose_rows_are_slow_delays_others_once(
+    reads: PageReads, log: WrittenLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await WrittenLog.open(log.store)
+    await other.entries(entry(0, "x"), open_epoch=True)
+    await reads.settled(log)
+    await reads.settled(other)
+    states, page = reads.store.states.read, reads.store.reads.page
+    asked: list[set[object]] = []
+
+    async def slow_states(take: Callable[[], Sequence[AskedState]]) -> object:
+        taken = take()
+        refs: set[object] = {one.ref for one in taken}
+        asked.append(refs)
+        if TaskId(log.task_id) in refs:
+            await asyncio.Event().wait()
+        return await states(lambda: taken)
+
+    async def slow_page(ref: TaskRef, query: PageQuery) -> object:
+        if ref == TaskId(log.task_id):
+            await asyncio.Event().wait()
+        return await page(ref, query)
+
+    monkeypatch.setattr(reads.store.states, "read", slow_states)
+    monkeypatch.setattr(reads.store.reads, "page", slow_page)
+    stuck = [asyncio.create_task(reads.contents(log))]
+    # This read is in the same statement, and then reads for itself.
+    assert await reads.contents(other) == ["x"]
+    stuck.append(asyncio.create_task(reads.contents(log)))
+    assert await reads.settled(other) == ["x"]
+    assert asked == [{TaskId(log.task_id), TaskId(other.task_id)}, {TaskId(other.task_id)}]
+    for one in stuck:
+        one.cancel()
+    await asyncio.wait(stuck)
 
 
 async def test_the_facts_of_a_state_are_those_of_the_store(

@@ -25,7 +25,10 @@ _MANY = 4
 # before it; fewer and fewer while that gathers nobody.
 _FIRST_TRIAL, _LAST_TRIAL = 16, 1024
 
-_Waiting = tuple[TaskState | None, list[asyncio.Future[TaskState]]]
+# A statement that takes longer is given up: the rows of one of its tasks may be slow.
+_STATEMENT_SECONDS = 0.5
+
+_Waiting = tuple[TaskState | None, list[asyncio.Future[TaskState | None]]]
 
 
 class Pace:
@@ -70,14 +73,15 @@ class StateChecks:
         self._pace = Pace()
         self._run: asyncio.Task[None] | None = None
 
-    async def state(self, ref: TaskRef, known: TaskState | None = None) -> TaskState:
+    async def state(self, ref: TaskRef, known: TaskState | None = None) -> TaskState | None:
         """Return the state of a task, by a statement that begins after this call.
 
         `known`: the last state that the caller found; it is returned again if nothing has changed.
-        Raises TaskNotFound, StoreUnavailable, LogCorrupt.
+        None: the rows of one task of the statement are bad or slow. It is unknown which, so each
+        caller reads its own task. Raises TaskNotFound, StoreUnavailable.
         """
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[TaskState] = loop.create_future()
+        found: asyncio.Future[TaskState | None] = loop.create_future()
         waiting = self._waiting.get(ref)
         if waiting is None:
             self._waiting[ref] = (known, [found])
@@ -114,38 +118,32 @@ class StateChecks:
     async def _read_all(self) -> int:
         """Read the states that are asked for, and return how many callers asked."""
         taken: dict[TaskRef, _Waiting] = {}
+        limit = asyncio.timeout(None)
 
         def take() -> Sequence[AskedState]:
+            limit.reschedule(asyncio.get_running_loop().time() + _STATEMENT_SECONDS)
             taken.update(self._take())
             return [AskedState(ref, known) for ref, (known, _) in taken.items()]
 
+        found: Sequence[Found | None]
         try:
-            found = await self._states.read(take)
+            async with limit:
+                found = await self._states.read(take)
         except BaseException as error:
             taken = taken or self._take()
             if not isinstance(error, Exception):
                 _cancel(taken)  # the server stops
                 raise
-            if len(taken) == 1 or not concerns_one_task(error):
-                found = [error] * len(taken)
-            else:
-                # One task's rows are bad. Each is read alone, so that the others are answered.
-                found = [await self._read_one(ref, known) for ref, (known, _) in taken.items()]
+            is_of_one = isinstance(error, TimeoutError) or concerns_one_task(error)
+            found = [None if is_of_one else error] * len(taken)
         callers = 0
         for one, (_, futures) in zip(found, taken.values(), strict=True):
             callers += len(futures)
             _settle(futures, one)
         return callers
 
-    async def _read_one(self, ref: TaskRef, known: TaskState | None) -> Found:
-        try:
-            [found] = await self._states.read(lambda: [AskedState(ref, known)])
-        except Exception as error:
-            return error
-        return found
 
-
-def _settle(futures: Sequence[asyncio.Future[TaskState]], found: Found) -> None:
+def _settle(futures: Sequence[asyncio.Future[TaskState | None]], found: Found | None) -> None:
     for future in futures:
         if future.done():
             continue  # the caller has left
