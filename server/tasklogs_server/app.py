@@ -164,7 +164,11 @@ async def run(
         health = register(
             server,
             task_logs=TaskLogsService(
-                service.reader, service.follows, calls.unsent, server_info(settings)
+                service.reader,
+                service.follows,
+                calls.unsent,
+                server_info(settings),
+                page_bytes=settings.page_bytes,
             ),
             tasks=TasksService(service.directory),
             task_agents=TaskAgentsService(service.agent_tokens, service.sessions, service.uploads),

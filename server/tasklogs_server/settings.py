@@ -182,6 +182,13 @@ class ServerSettings(BaseSettings):
         " removes those that have been idle longest, within 5 s. When a removed tail grows again,"
         " the server reads it from Postgres.",
     )
+    page_cache_bytes: int = Field(
+        64 * _MIB,
+        ge=0,
+        description="Memory for pages of logs that were read, in the form in which they are sent."
+        " Every read checks in Postgres that its page has not changed since. Pages that were not"
+        " read for longest are removed first. 0: no page is kept.",
+    )
     handshakes: int = Field(
         4,
         ge=1,

@@ -45,7 +45,7 @@ def registered_methods() -> set[str]:
     recorded = Recorded()
     register(
         cast("grpc.aio.Server", recorded),
-        task_logs=TaskLogsService(nothing, nothing, nothing, nothing),
+        task_logs=TaskLogsService(nothing, nothing, nothing, nothing, page_bytes=0),
         tasks=TasksService(nothing),
         task_agents=TaskAgentsService(nothing, nothing, nothing),
         channelz=True,

@@ -106,7 +106,7 @@ async def test_a_withdrawn_only_entry_leaves_an_empty_epoch(log: Log) -> None:
     await log.write(log.commit([b"a"], open_epoch=True))
     await log.write(log.commit(withdraw=True))
     page = await log.page()
-    assert (page.entries, page.epoch, page.end) == ((b"", 0), 1, 0)
+    assert (page.entries, page.epoch, page.end) == ((b"", 0, False), 1, 0)
 
 
 async def test_earlier_epochs_stay_readable(log: Log) -> None:

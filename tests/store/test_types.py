@@ -64,7 +64,7 @@ def entries_of(read: Sequence[LogPage]) -> list[types_pb2.TaskLogEntry]:
 
 
 def state_of(page: LogPage) -> tuple[object, ...]:
-    return page.revision, page.current_epoch, page.epoch, page.first_id, page.snapshot_at, page.end
+    return page.revision, page.state.epoch, page.epoch, page.first_id, page.snapshot_at, page.end
 
 
 @HISTORIES
@@ -73,7 +73,7 @@ async def test_pages_of_some_types_are_the_pages_of_all_types_filtered(
     store: Store, operations: list[Operation]
 ) -> None:
     log = (await written(await WrittenLog.open(store), operations)).log
-    current = (await pages(log, PageQuery()))[0].current_epoch
+    current = (await pages(log, PageQuery()))[0].state.epoch
     for epoch in (None, *range(max(1, current - 1), current + 2)):
         read = await pages(log, PageQuery(epoch=epoch))
         for types in FILTERS:

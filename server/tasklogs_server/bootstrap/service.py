@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import assert_never
 
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bootstrap.limits import ServerLimits
 from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.notes import Deleted, Moved, Note
 from tasklogs_server.ingest.group_commit import GroupCommit
 from tasklogs_server.ingest.large_commits import LargeCommits
 from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
@@ -20,7 +22,10 @@ from tasklogs_server.ingest.upload import Uploads
 from tasklogs_server.ingest.write_behind import WriteBehind
 from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.reads.follower import Follows
+from tasklogs_server.reads.pages import PageCache
 from tasklogs_server.reads.reader import LogReader
+from tasklogs_server.reads.state_checks import StateChecks
+from tasklogs_server.services.task_logs import encode_answer
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
@@ -43,6 +48,7 @@ class Service:
     reader: LogReader
     follows: Follows
     tails: TailBudget
+    pages: PageCache
     directory: TaskDirectory
     purge: Purge
     agent_tokens: AgentTokens
@@ -85,6 +91,7 @@ def service_of(
     )
     pace = Pace(lambda: store.connections["reads"].in_use)
     purge = Purge(store.purges, sessions, bus, pace=pace)
+    pages = page_cache(settings.page_cache_bytes, store, bus)
     syncs = Syncs(sessions, agent_wait=settings.agent_wait, sync_timeout=settings.sync_timeout)
     return Service(
         store=store,
@@ -100,11 +107,14 @@ def service_of(
         ),
         reader=LogReader(
             store.reads,
+            StateChecks(store.states),
+            pages,
             sync=syncs.request,
             aside=limits.admission.aside,
             confirmed_at=resources.write_behind.confirmed_at,
             evicted=store.evictions.evicted,
-            page_bytes=settings.page_bytes,
+            encode=encode_answer,
+            is_current=store.is_current,
         ),
         follows=Follows(
             store.changes,
@@ -115,6 +125,7 @@ def service_of(
             tails=tails,
         ),
         tails=tails,
+        pages=pages,
         directory=TaskDirectory(store.tasks, sessions, bus, purge=purge),
         purge=purge,
         agent_tokens=AgentTokens(store.tasks, limits.handshakes),
@@ -128,3 +139,24 @@ def service_of(
             pace=pace,
         ),
     )
+
+
+def page_cache(limit_bytes: int, store: Store, bus: LocalBus) -> PageCache:
+    """Build the cache of pages. The store decides: what it is told only spares questions."""
+    pages = PageCache(limit_bytes)
+
+    def note(note: Note) -> None:
+        match note:
+            case Moved(task_id, commit):
+                if commit is not None:
+                    pages.changed(task_id, commit.head.revision)
+            case Deleted(task_id):
+                pages.forget(task_id)
+            case _:
+                assert_never(note)
+
+    bus.listen(note)
+    # Another Postgres may answer next. Its versions are others; but no page of it is here.
+    store.circuit_breaker.on_loss(pages.clear)
+    store.generations.on_change(pages.clear)
+    return pages

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 from uuid import UUID
 
@@ -20,17 +20,20 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_earlier_epoch, plan_read
-from tasklogs_server.domain.status import StatusDetail, TaskStatus, derive
+from tasklogs_server.domain.status import TaskStatus
 from tasklogs_server.domain.synced import StoredState, Synced
+from tasklogs_server.reads.pages import Decided, Page, PageCache, Question
+from tasklogs_server.reads.state_checks import StateChecks
 from tasklogs_server.reads.tokens import Cursor, PageToken
-from tasklogs_server.store.log_reads import LogPage, LogReads, PageQuery
+from tasklogs_server.store.log_reads import LogReads, PageQuery
 from tasklogs_server.store.records import Evicted
+from tasklogs_server.store.task_states import TaskState
 from tasklogs_server.telemetry.calls import concerns
 
 MAX_PAGE_ROWS = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LogQuery:
     """What a caller asks for. `tail` None: all entries; `epoch` None: the current one."""
 
@@ -40,6 +43,7 @@ class LogQuery:
     source: Source
     tail: int | None
     page_rows: int
+    page_bytes: int
     page_token: str
     epoch: int | None
     max_staleness: timedelta | None
@@ -48,12 +52,23 @@ class LogQuery:
     types: tuple[int, ...] = ()
     """Only entries of these types; empty: all."""
 
+    @cached_property
+    def question(self) -> Question:
+        """What the first page answers."""
+        wanted = PageQuery(
+            epoch=self.epoch,
+            tail=self.tail,
+            rows=self.page_rows,
+            page_bytes=self.page_bytes,
+            types=self.types,
+        )
+        return self.ref, wanted
+
 
 @dataclass(frozen=True, slots=True)
 class LogAnswer:
-    """A page and its response fields. `encoded` is the encoded field `logs`."""
+    """The fields of a response, without the entries."""
 
-    encoded: bytes
     snapshot: bool
     snapshot_at: datetime | None
     status: TaskStatus
@@ -95,99 +110,109 @@ class LogReader:
     `sync` brings tasks' stored logs up to date. A read waits for it within `aside`, where it does
     not count as an active read. `confirmed_at` returns the time up to which a log at a revision is
     known to be complete, if that is not in the store yet. `evicted` reads what was evicted.
+    `encode` returns the encoded response without the entries. `is_current` tells whether the store
+    is there, and has the history in which a state was found.
     """
 
     def __init__(
         self,
         reads: LogReads,
+        checks: StateChecks,
+        cache: PageCache,
         *,
         sync: Sync,
         aside: Callable[[], AbstractAsyncContextManager[None]],
         confirmed_at: Callable[[UUID, int], datetime | None],
         evicted: Callable[[UUID], Awaitable[Evicted]],
-        page_bytes: int,
+        encode: Callable[[LogAnswer], bytes],
+        is_current: Callable[[TaskState], bool],
     ) -> None:
         self._reads = reads
+        self._checks = checks
+        self._cache = cache
         self._sync = sync
         self._aside = aside
         self._confirmed_at = confirmed_at
         self._evicted = evicted
-        self._page_bytes = page_bytes
-        self._shared: Singleflight[LogPage] = Singleflight()
+        self._encode = encode
+        self._is_current = is_current
+        self._shared: Singleflight[Page] = Singleflight()
 
-    async def read(self, query: LogQuery, *, time_left: timedelta | None) -> LogAnswer:
-        """Read one page; `time_left` is the time until the caller's deadline.
+    async def read(self, query: LogQuery, *, time_left: timedelta | None) -> bytes:
+        """Read one page, and return the encoded response.
 
-        Raises TaskNotFound, TaskStateConflict, AgentUnreachable, TaskAppFailed, InvalidFields,
-        CursorExpired, StoreUnavailable, LogCorrupt.
+        `time_left` is the time until the caller's deadline. Raises TaskNotFound, TaskStateConflict,
+        AgentUnreachable, TaskAppFailed, InvalidFields, CursorExpired, StoreUnavailable, LogCorrupt.
         """
         if query.page_token:
             return await self._next_page(query)
-        wanted = PageQuery(
-            epoch=query.epoch,
-            tail=query.tail,
-            rows=query.page_rows,
-            page_bytes=self._page_bytes,
-            types=query.types,
-        )
+        question = query.question
         loop = asyncio.get_running_loop()
         began = loop.time()
-        page = await self._page(query.ref, wanted)
-        detail = derive(page.facts)
-        plan = _plan(page, query, detail)
-        if page.first_id is None and page.epoch < page.current_epoch:
+        state, page = await self._page(question)
+        plan, status = _plan(state, query), state.detail.status
+        if page.first_id is None and page.epoch < state.epoch:
             await self._refuse_evicted(page)
         if plan is ReadPlan.SYNC_THEN_READ:
             if time_left is not None:
                 time_left -= timedelta(seconds=loop.time() - began)
-            task_id, known = page.task_id, page.stored
             del page  # it may hold megabytes, and thousands of reads may wait for their agents
-            request = self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
-            page, unreachable = await self._live_page(query, wanted, request, known)
+            request = self._sync(
+                state.task_id, max_staleness=query.max_staleness, time_left=time_left
+            )
+            state, page, unreachable = await self._live_page(question, request, state)
             if unreachable is not None:
                 # If the task was deleted, was paused or failed meanwhile, its new status decides
                 # the response.
-                detail = derive(page.facts)
-                plan = _plan(page, query, detail)
+                plan, status = _plan(state, query), state.detail.status
                 if plan is ReadPlan.SYNC_THEN_READ:
                     raise unreachable
-        return self._answer(
-            page,
-            query,
-            snapshot=plan is ReadPlan.READ_SNAPSHOT,
-            snapshot_at=self._snapshot_at(page),
-            status=detail.status,
-            revision=page.revision,
+        decided = Decided(
+            plan is ReadPlan.READ_SNAPSHOT,
+            self._snapshot_at(state),
+            status,
+            state.revision,
         )
+        return self._respond(page, query, decided)
 
     async def _live_page(
-        self, query: LogQuery, wanted: PageQuery, request: SyncRequest, known: StoredState
-    ) -> tuple[LogPage, AgentUnreachable | None]:
-        """Return a page that holds what a sync brought, or any page and why there was no sync."""
+        self, question: Question, request: SyncRequest, known: TaskState
+    ) -> tuple[TaskState, Page, AgentUnreachable | None]:
+        """Return a page that holds what a sync brought, or any page and why there was no sync.
+
+        `known`: the state that was found after the call came. If the sync brought nothing that it
+        lacks, the page of that state is the answer: the store is not asked again.
+        """
         while True:
             try:
                 async with self._aside():
-                    synced = await request.done(known)
+                    synced = await request.done(known.stored)
             except AgentUnreachable as error:
-                return await self._page(query.ref, wanted), error
-            page = await self._page(query.ref, wanted)
-            if synced.is_held_by(page.stored):
-                return page, None
-            known = page.stored
+                return *await self._page(question), error
+            has_all = synced.is_held_by(known.stored)
+            if has_all and self._is_current(known):
+                held = self._cache.find(question)
+                if held is not None and held.is_of(known):
+                    self._cache.hits += 1
+                    return known, held, None
+            state, page = await self._page(question, has_changed=not has_all)
+            if synced.is_held_by(state.stored):
+                return state, page, None
+            known = state
             del page
             await request.refute(synced)
 
-    async def _next_page(self, query: LogQuery) -> LogAnswer:
+    async def _next_page(self, query: LogQuery) -> bytes:
         token = PageToken.decode(query.page_token, fingerprint=query.fingerprint())
         wanted = PageQuery(
             epoch=token.epoch,
             start=token.start,
             end=token.end,
             rows=query.page_rows,
-            page_bytes=self._page_bytes,
+            page_bytes=query.page_bytes,
             types=query.types,
         )
-        page = await self._page(query.ref, wanted)
+        _, page = await self._page((query.ref, wanted))
         if page.task_id != token.task_id:
             await self._refuse_other_task(token.task_id, query)
         if page.has_lost(token.revision):
@@ -196,25 +221,19 @@ class LogReader:
         is_evicted = page.start > token.start or page.first_id is None
         if is_evicted:
             raise await self._expired(page.task_id)
-        return self._answer(
-            page,
-            query,
-            snapshot=token.snapshot,
-            snapshot_at=token.snapshot_at,
-            status=token.status,
-            revision=token.revision,
-        )
+        decided = Decided(token.snapshot, token.snapshot_at, token.status, token.revision)
+        return self._respond(page, query, decided)
 
     async def _refuse_other_task(self, task_id: UUID, query: LogQuery) -> None:
         """Raise TaskNotFound if there is no such task for the caller, else InvalidFields.
 
         Names are reused: the page token's task may not exist any more.
         """
-        nothing = PageQuery(epoch=None, tail=0, rows=1, page_bytes=self._page_bytes)
+        nothing = PageQuery(epoch=None, tail=0, rows=1)
         await self._reads.page(TaskId(task_id, query.sees_only), nothing)
         raise InvalidFields([FieldViolation("page_token", "is of another task")])
 
-    async def _refuse_evicted(self, page: LogPage) -> None:
+    async def _refuse_evicted(self, page: Page) -> None:
         # An earlier epoch without entries was always empty, or its entries were evicted.
         if page.epoch <= (await self._evicted(page.task_id)).epoch:
             raise await self._expired(page.task_id)
@@ -223,62 +242,75 @@ class LogReader:
         evicted = await self._evicted(task_id)
         return CursorExpired(Cursor(task_id, evicted.revision).encode())
 
-    async def _page(self, ref: TaskRef, wanted: PageQuery) -> LogPage:
-        page = await self._shared.run((ref, wanted), partial(self._reads.page, ref, wanted))
-        concerns(page.task_id)
-        return page
+    async def _page(
+        self, question: Question, *, has_changed: bool = False
+    ) -> tuple[TaskState, Page]:
+        """Return the task's state and the page, as the store had both after this call began.
 
-    def _answer(
-        self,
-        page: LogPage,
-        query: LogQuery,
-        *,
-        snapshot: bool,
-        snapshot_at: datetime | None,
-        status: TaskStatus,
-        revision: int,
-    ) -> LogAnswer:
-        """Return the response for this page, with what the first page decided.
-
-        `revision` is the log's revision at the first page.
+        `has_changed`: the log is known to have changed since the page was read.
         """
-        encoded, next_ordinal = page.entries
+        page = None if has_changed else self._cache.find(question)
+        if page is not None and page.is_steady:
+            state = await self._checks.state(question[0], page.state)
+            if state is None:
+                # If this task is the slow one, it delays no other check until it was read.
+                page.is_steady = False
+            elif page.is_of(state):
+                concerns(state.task_id)
+                page.state = state
+                self._cache.hits += 1
+                return state, page
+        self._cache.misses += 1
+        page = await self._shared.run(question, partial(self._read, question))
+        concerns(page.task_id)
+        return page.state, page
+
+    async def _read(self, question: Question) -> Page:
+        ref, wanted = question
+        page = Page(await self._reads.page(ref, wanted), wanted.types)
+        return self._cache.put(question, page)
+
+    def _respond(self, page: Page, query: LogQuery, decided: Decided) -> bytes:
+        return page.response(decided, query, partial(self._encode_rest, query))
+
+    def _encode_rest(self, query: LogQuery, page: Page, decided: Decided) -> bytes:
         next_page_token = ""
-        if next_ordinal < page.end:
+        if page.has_next:
             next_page_token = PageToken(
                 task_id=page.task_id,
                 epoch=page.epoch,
-                start=next_ordinal,
+                start=page.next_ordinal,
                 end=page.end,
-                revision=revision,
-                snapshot=snapshot,
-                snapshot_at=snapshot_at,
-                status=status,
+                revision=decided.revision,
+                snapshot=decided.snapshot,
+                snapshot_at=decided.snapshot_at,
+                status=decided.status,
                 fingerprint=query.fingerprint(),
             ).encode()
-        return LogAnswer(
-            encoded=encoded,
-            snapshot=snapshot,
-            snapshot_at=snapshot_at,
-            status=status,
-            epoch=page.epoch,
-            revision=page.revision,
-            first_id=page.first_id,
-            # A follow from this cursor sends what changed since the first page.
-            cursor=Cursor(page.task_id, revision).encode(),
-            next_page_token=next_page_token,
-            task_id=str(page.task_id),
+        return self._encode(
+            LogAnswer(
+                snapshot=decided.snapshot,
+                snapshot_at=decided.snapshot_at,
+                status=decided.status,
+                epoch=page.epoch,
+                revision=page.revision,
+                first_id=page.first_id,
+                # A follow from this cursor sends what changed since the first page.
+                cursor=Cursor(page.task_id, decided.revision).encode(),
+                next_page_token=next_page_token,
+                task_id=str(page.task_id),
+            )
         )
 
-    def _snapshot_at(self, page: LogPage) -> datetime | None:
-        known = (page.snapshot_at, self._confirmed_at(page.task_id, page.revision))
+    def _snapshot_at(self, state: TaskState) -> datetime | None:
+        known = (state.snapshot_at, self._confirmed_at(state.task_id, state.revision))
         return max((at for at in known if at is not None), default=None)
 
 
-def _plan(page: LogPage, query: LogQuery, detail: StatusDetail) -> ReadPlan:
-    current = page.current_epoch
+def _plan(state: TaskState, query: LogQuery) -> ReadPlan:
+    current = state.epoch
     if query.epoch is not None and query.epoch > max(current, 1):
         raise InvalidFields([FieldViolation("epoch", f"the task has {current} epochs")])
     if query.epoch is not None and query.epoch < current:
-        return plan_earlier_epoch(detail, query.source)
-    return plan_read(detail, query.source)
+        return plan_earlier_epoch(state.detail, query.source)
+    return plan_read(state.detail, query.source)

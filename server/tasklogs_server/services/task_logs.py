@@ -53,8 +53,11 @@ class TaskLogsService:
         follows: Follows,
         unsent: UnsentMessages,
         server_info: pb.GetServerInfoResponse,
+        *,
+        page_bytes: int,
     ) -> None:
         self._reader = reader
+        self._page_bytes = page_bytes
         self._follows = follows
         self._unsent = unsent
         self._server_info = server_info
@@ -68,8 +71,7 @@ class TaskLogsService:
     ) -> bytes:
         """Read one page. The response is encoded already: entries are sent as they are stored."""
         query = self._query(request, caller.sees_only)
-        answer = await self._reader.read(query, time_left=_time_left(context))
-        return answer.encoded + _response_of(answer).SerializeToString()
+        return await self._reader.read(query, time_left=_time_left(context))
 
     async def follow_task_logs(
         self,
@@ -96,8 +98,9 @@ class TaskLogsService:
 
     def _query(self, request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
         if request.page_token or request.ByteSize() > _KNOWN_REQUEST_BYTES:
-            return _query_of(request, sees_only)  # sent once, or too long to be cached
-        return self._known_query(request.SerializeToString(), sees_only)
+            # Sent once, or too long to be cached.
+            return _query_of(request, sees_only, self._page_bytes)
+        return self._known_query(request.SerializeToString(), sees_only, self._page_bytes)
 
 
 def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -> FollowQuery:
@@ -183,11 +186,11 @@ def _types_of(wanted: Sequence[int], violations: list[FieldViolation]) -> tuple[
     return tuple(sorted(set(wanted)))
 
 
-def _decoded_query(request: bytes, sees_only: str | None) -> LogQuery:
-    return _query_of(pb.GetTaskLogsRequest.FromString(request), sees_only)
+def _decoded_query(request: bytes, sees_only: str | None, page_bytes: int) -> LogQuery:
+    return _query_of(pb.GetTaskLogsRequest.FromString(request), sees_only, page_bytes)
 
 
-def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
+def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None, page_bytes: int) -> LogQuery:
     violations: list[FieldViolation] = []
     ref, source, tail = _task_source_and_tail(request, violations)
     if request.page_size < 0:
@@ -206,6 +209,7 @@ def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery
         source=source,
         tail=tail,
         page_rows=min(request.page_size, MAX_PAGE_ROWS) or MAX_PAGE_ROWS,
+        page_bytes=page_bytes,
         page_token=request.page_token,
         epoch=request.epoch if request.HasField("epoch") else None,
         max_staleness=max_staleness,
@@ -236,7 +240,8 @@ def _time_left(context: grpc.aio.ServicerContext[Any, Any]) -> timedelta | None:
     return timedelta(seconds=max(0.0, seconds - ahead))
 
 
-def _response_of(answer: LogAnswer) -> pb.GetTaskLogsResponse:
+def encode_answer(answer: LogAnswer) -> bytes:
+    """Return the encoded response without its entries, which are stored as they are sent."""
     return pb.GetTaskLogsResponse(
         snapshot=answer.snapshot,
         snapshot_at=None if answer.snapshot_at is None else timestamp(answer.snapshot_at),
@@ -247,4 +252,4 @@ def _response_of(answer: LogAnswer) -> pb.GetTaskLogsResponse:
         cursor=answer.cursor,
         next_page_token=answer.next_page_token,
         task_id=answer.task_id,
-    )
+    ).SerializeToString()

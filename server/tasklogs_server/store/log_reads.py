@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -10,20 +11,10 @@ from uuid import UUID
 
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
-from tasklogs_server.domain.reports import expire_lease
-from tasklogs_server.domain.status import Facts
-from tasklogs_server.domain.synced import StoredState
 from tasklogs_server.store.connections import Connection, Connections
-from tasklogs_server.store.records import is_lost
 from tasklogs_server.store.tail_parts import folded
-from tasklogs_server.store.task_rows import (
-    FACT_COLUMNS,
-    LEASE_OVER,
-    LeaseTerms,
-    facts_of,
-    lost_ordinal,
-    tail_of,
-)
+from tasklogs_server.store.task_rows import LeaseTerms, lost_ordinal, tail_of
+from tasklogs_server.store.task_states import STATE_COLUMNS, TaskState, state_of
 from tasklogs_server.wire.entries import encode_head
 
 if TYPE_CHECKING:
@@ -50,11 +41,9 @@ if TYPE_CHECKING:
 def _statement(encoded: str, page: str) -> str:
     """Return a read with this array of encoded entries, and this definition of r and c."""
     return f"""
-SELECT t.task_id, t.owner, {FACT_COLUMNS},
-       CASE WHEN t.standalone THEN ({LEASE_OVER}) ELSE false END AS lease_over,
-       h.epoch, h.entries, h.revision, h.fence, h.snapshot_at,
-       h.tail_id, h.tail_type, h.tail_seconds, h.tail_nanos, h.tail_revision, h.tail_dropped,
-       h.tail_part_bytes, h.tail_names,
+SELECT {STATE_COLUMNS},
+       h.entries, h.tail_id, h.tail_type, h.tail_seconds, h.tail_nanos, h.tail_revision,
+       h.tail_dropped, h.tail_part_bytes, h.tail_names,
        CASE WHEN $7::int IS NOT NULL THEN h.lost_after END AS lost_after,
        c.read_epoch, c.range_start, c.range_end, c.cut, c.first_id,
        {encoded} AS encoded,
@@ -244,46 +233,47 @@ class PageEntries(NamedTuple):
     """The entries of a page.
 
     `encoded`: the entries, encoded as the field `logs`. `next_ordinal`: where the next page begins;
-    on the last page it equals the page's `end`.
+    on the last page it equals the page's `end`. `has_tail_parts`: the last one was put together
+    from parts.
     """
 
     encoded: bytes
     next_ordinal: int
+    has_tail_parts: bool = False
 
 
 @dataclass(frozen=True)
 class LogPage:
     """A task's state and one page of its log, from one snapshot."""
 
-    task_id: UUID
-    owner: str
-    facts: Facts
-    current_epoch: int
-    fence: int
-    revision: int
-    snapshot_at: datetime | None
+    state: TaskState
     epoch: int
     first_id: int | None
     start: int
     end: int
+    lost_after: Sequence[int] | None
+    """As in LogHead. None: it was not read, because this is no later page."""
     _row: asyncpg.Record = field(repr=False)
     _query: PageQuery = field(repr=False)
 
     @property
-    def stored(self) -> StoredState:
-        """What the task's rows said, to compare with a sync."""
-        return StoredState(self.fence, self.revision, self.facts.start_build)
+    def task_id(self) -> UUID:
+        """The task."""
+        return self.state.task_id
 
-    def has_lost(self, revision: int) -> bool:
-        """Whether the revision of a page token is of a history that the store has lost.
+    @property
+    def revision(self) -> int:
+        """The log's revision."""
+        return self.state.revision
 
-        Call it only for later pages: the first one has not read what was lost.
-        """
-        return is_lost(revision, self.revision, self._row["lost_after"])
+    @property
+    def snapshot_at(self) -> datetime | None:
+        """The stored time of which the log is a true picture."""
+        return self.state.snapshot_at
 
     @cached_property
     def entries(self) -> PageEntries:
-        """The entries, joined when they are first asked for: most live reads drop their first page.
+        """The entries, joined when they are first asked for.
 
         Raises LogCorrupt if stored bytes do not fit together.
         """
@@ -292,7 +282,7 @@ class LogPage:
         encoded = b"".join(rows)
         next_ordinal: int = row["cut"] if query.types else self.start + len(rows)
         if row["tail_is_next"] and len(rows) < query.rows and len(encoded) < query.page_bytes:
-            return PageEntries(encoded + _encoded_tail(row), next_ordinal + 1)
+            return PageEntries(encoded + _encoded_tail(row), next_ordinal + 1, True)
         # No entry where there should be one: it was withdrawn, and nothing follows it.
         return PageEntries(encoded, next_ordinal if rows else self.end)
 
@@ -324,9 +314,10 @@ class LogReads:
                 None if isinstance(ref, TaskId) else ref.name,
                 *((query.types,) if query.types else ()),
             )
+            generation = connection.generation
         if row is None:
             raise TaskNotFound(str(ref))
-        return _page_of(row, query)
+        return _page_of(row, query, generation)
 
 
 async def read_tail(connection: Connection, task_id: UUID) -> tuple[bytes, int]:
@@ -341,20 +332,14 @@ async def read_tail(connection: Connection, task_id: UUID) -> tuple[bytes, int]:
     return folded(row["content"], keeps, row["texts"] or ()), len(keeps)
 
 
-def _page_of(row: asyncpg.Record, query: PageQuery) -> LogPage:
-    facts = facts_of(row)
+def _page_of(row: asyncpg.Record, query: PageQuery, generation: str) -> LogPage:
     return LogPage(
-        task_id=row["task_id"],
-        owner=row["owner"],
-        facts=expire_lease(facts) if row["lease_over"] else facts,
-        current_epoch=row["epoch"],
-        fence=row["fence"],
-        revision=row["revision"],
-        snapshot_at=row["snapshot_at"],
+        state=state_of(row, generation),
         epoch=row["read_epoch"],
         first_id=row["first_id"],
         start=row["range_start"],
         end=row["range_end"],
+        lost_after=row["lost_after"],
         _row=row,
         _query=query,
     )

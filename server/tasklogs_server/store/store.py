@@ -19,6 +19,7 @@ from tasklogs_server.store.purges import Purges
 from tasklogs_server.store.retirements import Retirements
 from tasklogs_server.store.sessions import SessionStore
 from tasklogs_server.store.task_rows import LeaseTerms
+from tasklogs_server.store.task_states import TaskState, TaskStates
 from tasklogs_server.store.task_transactions import TaskTransactions
 from tasklogs_server.store.tasks import TaskStore
 
@@ -71,6 +72,7 @@ class Store:
         transactions = TaskTransactions(connections)
         self.tasks = TaskStore(connections, transactions, lease_terms)
         self.reads = LogReads(connections, lease_terms)
+        self.states = TaskStates(connections, lease_terms)
         self.changes = LogChanges(connections, lease_terms)
         self.sessions = SessionStore(connections, transactions, lease_terms)
         self.evictions = Evictions(evictions)
@@ -136,6 +138,13 @@ class Store:
     def connections(self) -> Mapping[str, Connections]:
         """The connections of reads and of commits, for metrics."""
         return {"reads": self._connections, "commits": self._write_connections}
+
+    def is_current(self, state: TaskState) -> bool:
+        """Whether Postgres is there, and has the history in which this state was found."""
+        return (
+            not self.circuit_breaker.is_away
+            and state.version.generation == self.generations.current
+        )
 
     async def watch(self, report: Callable[[bool], Awaitable[None]]) -> None:
         """Monitor the store until cancelled; `report` is called when it begins or ceases to work.

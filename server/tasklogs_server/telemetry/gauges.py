@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tasklogs_server.telemetry.state import State
@@ -64,6 +64,12 @@ class LiveMetrics(Collector):
             state.tail_bytes(),
         )
         yield _gauge(
+            "tasklogs_page_cache_bytes",
+            "Bytes of pages of logs that the server keeps in memory",
+            state.page_cache_bytes(),
+        )
+        yield self._page_cache_reads()
+        yield _gauge(
             "tasklogs_purge_backlog_tasks",
             "Deleted tasks in the database whose rows the servers still have to delete. Counted"
             " every 10 s while the server deletes rows, and up to 100,000",
@@ -106,6 +112,17 @@ class LiveMetrics(Collector):
         )
         build.add_metric([version("tasklogs")], 1)
         yield build
+
+    def _page_cache_reads(self) -> Metric:
+        family = CounterMetricFamily(
+            "tasklogs_page_cache_reads",
+            "Pages that reads of logs needed, by where they came from: from memory (hit), after a"
+            " check that the log had not changed, or from the database (miss)",
+            labels=["result"],
+        )
+        family.add_metric(["hit"], self._state.page_cache_hits())
+        family.add_metric(["miss"], self._state.page_cache_misses())
+        return family
 
     def _connections(self) -> Metric:
         family = GaugeMetricFamily(

@@ -23,6 +23,7 @@ _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 SMALL = {
     "ingest_bytes": 32 * MIB,
     "tail_bytes": 32 * MIB,
+    "page_cache_bytes": 8 * MIB,
     "answer_bytes": 64 * MIB,
     "reads": 32,
     "uploads": 1,
@@ -53,6 +54,7 @@ def ceiling(
             settings.uploads_at_work
             * (settings.message_bytes + MAX_ENTRIES * _UPLOADED_ENTRY_BYTES),
             settings.tail_bytes,
+            settings.page_cache_bytes,
             settings.pending_calls * _PENDING_CALL_BYTES,
             _FULL_REQUESTS * settings.message_bytes,
             reads,

@@ -55,7 +55,7 @@ def test_an_honest_call_that_failed_is_bad() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "times"),
-    [("ingest_bytes", 3), ("tail_bytes", 1), ("answer_bytes", 2)],
+    [("ingest_bytes", 3), ("tail_bytes", 1), ("page_cache_bytes", 1), ("answer_bytes", 2)],
 )
 def test_the_ceiling_grows_with_each_setting_as_the_table_says(setting: str, times: int) -> None:
     def with_bytes(bytes_: int) -> int:
