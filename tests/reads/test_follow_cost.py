@@ -29,7 +29,10 @@ async def test_a_change_costs_a_follower_few_calls(world: World) -> None:
         calls: Counter[str] = Counter()
 
         def count(frame: FrameType, event: str, _: object) -> None:
-            if event == "call" and "/tasklogs_server/" in frame.f_code.co_filename:
+            where = frame.f_code.co_filename
+            if event == "call" and (
+                "/tasklogs_server/" in where or where.endswith("asyncio/locks.py")
+            ):
                 calls[frame.f_code.co_name] += 1
 
         await world.log.entries(entry(1, "y"))
@@ -41,7 +44,7 @@ async def test_a_change_costs_a_follower_few_calls(world: World) -> None:
         finally:
             sys.setprofile(None)
         paid_by_all = {name: number for name, number in calls.items() if number >= 100}
-        assert sum(paid_by_all.values()) <= 100 * 20, paid_by_all
+        assert sum(paid_by_all.values()) <= 100 * 16, paid_by_all
     finally:
         for one in followers:
             one.cancel()

@@ -346,8 +346,9 @@ class _Follower:
 
     def _ready(self, due: Step | _Lag) -> _Ready:
         ready = _Ready([], due.revision, self._last_sent)
+        types = self._query.types
         for each in due.messages:
-            message = each.of_types(self._query.types)
+            message = each.of_types(types) if types else each
             if message is not None:
                 ready.messages.append(self._wire(message, ready))
         ready.messages.reverse()
