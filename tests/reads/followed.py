@@ -143,7 +143,12 @@ class World:
             progress_interval=query.pop("progress_interval", None),
         )
         assert not query
-        return self.follows.follow(asked)
+        return self._messages(asked)
+
+    async def _messages(self, asked: FollowQuery) -> AsyncGenerator[bytes, None]:
+        async with self.follows.following(asked) as messages:
+            async for message in messages:
+                yield message
 
     @property
     def open_feeds(self) -> int:

@@ -90,6 +90,27 @@ async def test_a_page_ends_after_the_entry_that_reaches_its_bytes(log: Log, part
 
 
 @WITH_PARTS
+@pytest.mark.parametrize("page_bytes", [1_000, 10_000, 100_000])
+async def test_pages_of_entries_of_all_sizes_hold_each_entry_once(
+    log: Log, page_bytes: int, parts: bool
+) -> None:
+    """The average size is no guide here: it is far from that of the first half, and the second."""
+    sizes = [*[1] * 400, *[300] * 200, *[2_000] * 100, *[60_000, 1] * 10, *[5] * 300]
+    contents = [f"{number}".ljust(size, ".") for number, size in enumerate(sizes)]
+    await log.write(log.commit([one.encode() for one in contents], open_epoch=True))
+    if parts:
+        await log.write(log.commit(grow=b" and more", keep=len(contents[-1])))
+        contents[-1] += " and more"
+    read = await pages(log, PageQuery(page_bytes=page_bytes))
+    assert [one for page in read for one in page] == contents
+    sent = [sum(40 + len(one) for one in page) for page in read]
+    # No page but the last, and the one before a tail with parts, is much shorter than asked for.
+    short = [size for size, page in zip(sent[:-2], read, strict=False) if len(page) < 1000]
+    assert min(short) > page_bytes / 3
+    assert max(sent) < page_bytes + 61_000
+
+
+@WITH_PARTS
 @pytest.mark.parametrize("tail", [0, 1, 2, 6, 7, 2**31 - 1])
 async def test_the_last_n_entries(log: Log, tail: int, parts: bool) -> None:
     contents = await fill(log, 6, parts=parts)

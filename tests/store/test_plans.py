@@ -14,6 +14,7 @@ from tasklogs_server.domain.description import TaskView
 from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.status import TaskStatus
 from tasklogs_server.store import Store
+from tasklogs_server.store.later_pages import READ_LATER, later_page_of
 from tasklogs_server.store.list_statements import ListFilter, page_statement
 from tasklogs_server.store.log_changes import _CHANGES_OF_TYPES, _START_OF_TYPES
 from tasklogs_server.store.log_reads import _READ, _READ_OF_TYPES, PageQuery
@@ -171,6 +172,37 @@ async def test_a_read_scans_no_table_and_reads_few_pages(
         assert buffers < 60, (name, buffers)
         rows = [node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan)]
         assert max(rows) <= 31, (name, rows)
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_a_later_page_reads_each_of_its_entries_once(
+    big: Log, sql: Connection, mode: str
+) -> None:
+    """And about an eighth more, where its end is looked for."""
+    await sql.execute(f"SET plan_cache_mode = {mode}")
+    await sql.execute("SET jit = off")
+    await sql.execute("UPDATE log_heads SET bytes = entries * 80 WHERE entries = $1", ENTRIES)
+    wanted = (*big.store._lease_terms, big.task_id, 1, 50_000, ENTRIES, 1000, 60_000, None, None)
+    page = later_page_of(await sql.fetch(READ_LATER, *wanted))
+    assert page is not None
+    assert page.is_whole(1000, 60_000)
+    count = len(page.encoded)
+    assert sum(map(len, page.encoded[:-1])) < 60_000 <= sum(map(len, page.encoded))
+    plan = await explain(sql, READ_LATER, *wanted)
+    scans = [node for node in nodes(plan) if node.get("Relation Name") == "log_entries"]
+    rows = [node["Actual Rows"] * node["Actual Loops"] for node in scans]
+    assert count < sum(rows) < count * 1.6 + 32, (count, rows)
+    bare = await explain(
+        sql,
+        "SELECT head || content FROM log_entries WHERE task_id = $1 AND epoch = 1"
+        " AND ordinal >= 50000 AND ordinal < 50000 + $2::int ORDER BY ordinal",
+        big.task_id,
+        count,
+    )
+    assert buffers_of(plan) < buffers_of(bare) * 1.6 + 32
+    kinds = [(node["Node Type"], node.get("Relation Name")) for node in nodes(plan)]
+    assert ("Seq Scan", "log_entries") not in kinds
+    assert ("Sort", None) not in kinds
 
 
 async def read_ids(log: Log, query: Query, types: tuple[int, ...]) -> list[int]:

@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import partial
 from operator import attrgetter
 
+from tasklogs_server.concurrency.wake import Settable
 from tasklogs_server.domain.caller import Caller
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.domain.limits import Limit
@@ -143,7 +144,7 @@ class SendingStream:
         self._responses = responses
         self._call = call
         self._unread = responses.stream(call, recipient, self._end)
-        self._woken: asyncio.Event | None = None
+        self._woken: Settable | None = None
         self._is_granted = False
         self._is_late = False
 
@@ -152,7 +153,7 @@ class SendingStream:
         """Whether its turn has not come yet."""
         return self._woken is not None
 
-    def acquire(self, size_bytes: int, woken: asyncio.Event) -> bool:
+    def acquire(self, size_bytes: int, woken: Settable) -> bool:
         """See SendBudget."""
         if self._woken is not None:
             return False

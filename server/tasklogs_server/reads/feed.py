@@ -24,6 +24,7 @@ from uuid import UUID
 
 import structlog
 
+from tasklogs_server.concurrency.wake import Settable
 from tasklogs_server.domain.errors import (
     CursorExpired,
     StoreUnavailable,
@@ -137,11 +138,11 @@ class Feed:
         self._changed_at = time.monotonic()
         self._is_reading = False
         self._woken = asyncio.Event()
-        self._followers: set[asyncio.Event] = set()
+        self._followers: set[Settable] = set()
         self._refreshers: list[asyncio.Future[int]] = []
 
     @contextmanager
-    def wakes(self, follower: asyncio.Event) -> Iterator[None]:
+    def wakes(self, follower: Settable) -> Iterator[None]:
         """Within the block, set `follower` at every change of revision, status or error."""
         self._followers.add(follower)
         try:

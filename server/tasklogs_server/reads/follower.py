@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from uuid import UUID
 from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import Deleted, Note
 from tasklogs_server.concurrency.singleflight import Singleflight
+from tasklogs_server.concurrency.wake import Wake
 from tasklogs_server.domain.errors import (
     CursorExpired,
     FieldViolation,
@@ -91,7 +91,8 @@ class _Lag:
 class _Ready:
     """Encoded messages up to `revision`; `last_sent` as in _Follower once they are sent."""
 
-    messages: deque[bytes]
+    messages: list[bytes]
+    """The next one is the last."""
     revision: int
     last_sent: tuple[int, int, int] | None
 
@@ -131,10 +132,11 @@ class Follows:
         """How many streams are open. Thread-safe."""
         return sum(feed.followers for feed, _ in list(self._feeds.values()))
 
-    async def follow(
+    @asynccontextmanager
+    async def following(
         self, query: FollowQuery, budget: SendBudget | None = None
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield the encoded messages of a follow until it ends with an error.
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Begin a follow. Its encoded messages come until it ends with an error.
 
         `budget`: it waits for room there before it makes the next messages of the log. None: it
         does not wait.
@@ -151,16 +153,13 @@ class Follows:
         plan_read(detail, query.source)
         if self._draining is not None:  # the drain may have begun while the task was read
             raise self._draining
-        woken = asyncio.Event()
+        woken = Wake()
         async with self._feed(task, detail, woken) as feed:
             if feed.detail != detail:
                 await feed.refresh()  # the feed may not have read these facts yet
-            messages = _Follower(
-                self, feed, query, revision, woken, budget or Unlimited()
-            ).messages()
-            async with aclosing(messages):
-                async for message in messages:
-                    yield message
+            follower = _Follower(self, feed, query, revision, woken, budget or Unlimited())
+            async with aclosing(follower.messages()) as messages:
+                yield messages
 
     def drain(self, error: ServerDraining) -> None:
         """End all follows, and refuse new ones."""
@@ -206,9 +205,7 @@ class Follows:
         return _Lag(messages, read.revision)
 
     @asynccontextmanager
-    async def _feed(
-        self, task: Task, detail: StatusDetail, follower: asyncio.Event
-    ) -> AsyncIterator[Feed]:
+    async def _feed(self, task: Task, detail: StatusDetail, follower: Wake) -> AsyncIterator[Feed]:
         """Lend the task's feed. The first follower opens it, the last one closes it."""
         feed, running = self._feeds.get(task.task_id) or self._open(task, detail)
         if feed.error is not None:  # its followers are ending, perhaps slowly
@@ -257,7 +254,7 @@ class _Follower:
         feed: Feed,
         query: FollowQuery,
         revision: int,
-        woken: asyncio.Event,
+        woken: Wake,
         budget: SendBudget,
     ) -> None:
         self._follows = follows
@@ -285,7 +282,8 @@ class _Follower:
                     raise self._feed.error
                 if finding.done():
                     finding.result()  # an unexpected failure ends the stream
-                if self._sent_detail != self._feed.detail:
+                detail = self._feed.detail
+                if self._sent_detail is not detail and self._sent_detail != detail:
                     yield self._own(self._status())
                     self._silence.wrote()
                 # One step per turn, so that a follower that never keeps up gets the status, too.
@@ -309,7 +307,7 @@ class _Follower:
                         self._last_sent = ready.last_sent
                         while ready.messages:
                             self._may_begin_later = False
-                            yield ready.messages.popleft()
+                            yield ready.messages.pop()
                             self._silence.wrote()
                         self._revision = ready.revision
                         self._budget.release()
@@ -347,11 +345,13 @@ class _Follower:
             return _Lag((), Cursor.decode(error.oldest).revision)
 
     def _ready(self, due: Step | _Lag) -> _Ready:
-        ready = _Ready(deque(), due.revision, self._last_sent)
+        ready = _Ready([], due.revision, self._last_sent)
+        types = self._query.types
         for each in due.messages:
-            message = each.of_types(self._query.types)
+            message = each.of_types(types) if types else each
             if message is not None:
                 ready.messages.append(self._wire(message, ready))
+        ready.messages.reverse()
         return ready
 
     def _has_room_for(self, ready: _Ready) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
+
+from tasklogs_server.concurrency.wake import Settable
 
 
 class SendBudget(Protocol):
@@ -13,7 +14,7 @@ class SendBudget(Protocol):
     def is_waiting(self) -> bool:
         """Whether an `acquire` was refused, and its turn has not come yet."""
 
-    def acquire(self, size_bytes: int, woken: asyncio.Event) -> bool:
+    def acquire(self, size_bytes: int, woken: Settable) -> bool:
         """Hold `size_bytes`, in place of what is held now. Return whether there is room.
 
         If there is none, nothing is held, and `woken` is set when it is this follow's turn: the
@@ -29,7 +30,7 @@ class Unlimited:
 
     is_waiting = False
 
-    def acquire(self, size_bytes: int, woken: asyncio.Event) -> bool:
+    def acquire(self, size_bytes: int, woken: Settable) -> bool:
         """There is always room."""
         return True
 

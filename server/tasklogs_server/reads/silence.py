@@ -6,6 +6,8 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+from tasklogs_server.concurrency.wake import Settable
+
 
 class Silence:
     """Sets `woken` when nothing was written for `limit`.
@@ -14,7 +16,7 @@ class Silence:
     wait.
     """
 
-    def __init__(self, limit: timedelta, woken: asyncio.Event) -> None:
+    def __init__(self, limit: timedelta, woken: Settable) -> None:
         self._limit = limit.total_seconds()
         self._woken = woken
         self._loop = asyncio.get_running_loop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from datetime import timedelta
 from functools import lru_cache, partial
 from typing import Any, cast
@@ -85,8 +84,7 @@ class TaskLogsService:
         """
         query = _follow_query_of(request, caller.sees_only)
         with self._unsent.stream(caller, context) as stream:
-            messages = self._follows.follow(query, stream)
-            async with aclosing(messages):
+            async with self._follows.following(query, stream) as messages:
                 async for message in messages:
                     await stream.write(context, message)
 

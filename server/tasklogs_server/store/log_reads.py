@@ -12,6 +12,7 @@ from uuid import UUID
 from tasklogs_server.domain.errors import LogCorrupt, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.later_pages import READ_LATER, later_page_of, search_rows
 from tasklogs_server.store.tail_parts import folded
 from tasklogs_server.store.task_rows import LeaseTerms, lost_ordinal, tail_of
 from tasklogs_server.store.task_states import STATE_COLUMNS, TaskState, state_of
@@ -89,6 +90,26 @@ SELECT {STATE_COLUMNS},
    AND t.deleted_at IS NULL"""
 
 
+def _end_of_page(rows: str) -> str:
+    """Return a query for the ordinal after a page that ends within so many rows.
+
+    It has a WHERE clause to which a condition on the entry that ends the page can be added.
+    """
+    return f"""SELECT max(w.ordinal) + 1
+                                 FROM (SELECT e.ordinal,
+                                              octet_length(e.head) + octet_length(e.content)
+                                                  AS size,
+                                              sum(octet_length(e.head) + octet_length(e.content))
+                                                  OVER (ORDER BY e.ordinal
+                                                         ROWS UNBOUNDED PRECEDING) AS running
+                                         FROM log_entries e
+                                        WHERE e.task_id = t.task_id AND e.epoch = g.read_epoch
+                                          AND e.ordinal >= r.range_start
+                                          AND e.ordinal < least(r.rows_end,
+                                                                r.range_start + {rows})) w
+                                WHERE w.running - w.size < $10"""
+
+
 _READ = _statement(
     """ARRAY(
            SELECT e.head || e.content FROM log_entries e
@@ -96,7 +117,7 @@ _READ = _statement(
               AND e.ordinal >= c.range_start AND e.ordinal < c.cut
             ORDER BY e.ordinal
        )""",
-    """  CROSS JOIN LATERAL (
+    f"""  CROSS JOIN LATERAL (
     SELECT greatest(coalesce($7::int, g.entries - $6::int), first.ordinal, 0) AS range_start,
            coalesce($8::int, g.entries) AS range_end,
            -- Each entry before this ordinal is exactly its row.
@@ -110,17 +131,10 @@ _READ = _statement(
                AND b.cut >= g.entries - 1 AS tail_is_next
       FROM (SELECT CASE WHEN h.bytes <= $10
                         THEN least(r.rows_end, r.range_start + $9)
-                        ELSE coalesce((
-                            SELECT max(w.ordinal) + 1
-                              FROM (SELECT e.ordinal,
-                                           octet_length(e.head) + octet_length(e.content) AS size,
-                                           sum(octet_length(e.head) + octet_length(e.content))
-                                               OVER (ORDER BY e.ordinal) AS running
-                                      FROM log_entries e
-                                     WHERE e.task_id = t.task_id AND e.epoch = g.read_epoch
-                                       AND e.ordinal >= r.range_start
-                                       AND e.ordinal < least(r.rows_end, r.range_start + $9)) w
-                             WHERE w.running - w.size < $10), r.rows_end)
+                        ELSE coalesce(
+                            ({_end_of_page(search_rows("$9", "$10"))} AND w.running >= $10),
+                            ({_end_of_page("$9")}),
+                            r.rows_end)
                    END AS cut) b
     OFFSET 0
   ) c""",
@@ -228,6 +242,11 @@ class PageQuery:
     page_bytes: int = 1_000_000
     types: tuple[int, ...] = ()
 
+    @property
+    def is_later(self) -> bool:
+        """Whether it has the whole range of a page after the first, as page tokens have it."""
+        return None not in (self.epoch, self.start, self.end)
+
 
 class PageEntries(NamedTuple):
     """The entries of a page.
@@ -254,6 +273,7 @@ class LogPage:
     lost_after: Sequence[int] | None
     """As in LogHead. None: it was not read, because this is no later page."""
     _row: asyncpg.Record = field(repr=False)
+    _rows: Sequence[bytes] = field(repr=False)
     _query: PageQuery = field(repr=False)
 
     @property
@@ -277,8 +297,7 @@ class LogPage:
 
         Raises LogCorrupt if stored bytes do not fit together.
         """
-        row, query = self._row, self._query
-        rows: list[bytes] = row["encoded"]
+        row, rows, query = self._row, self._rows, self._query
         encoded = b"".join(rows)
         next_ordinal: int = row["cut"] if query.types else self.start + len(rows)
         if row["tail_is_next"] and len(rows) < query.rows and len(encoded) < query.page_bytes:
@@ -299,25 +318,29 @@ class LogReads:
 
     async def page(self, ref: TaskRef, query: PageQuery) -> LogPage:
         """Read one page. Raises TaskNotFound."""
+        values = (
+            *self._lease_terms,
+            ref.id if isinstance(ref, TaskId) else None,
+            query.epoch,
+            query.tail,
+            query.start,
+            query.end,
+            query.rows,
+            query.page_bytes,
+            ref.owner,
+            None if isinstance(ref, TaskId) else ref.name,
+            *((query.types,) if query.types else ()),
+        )
         async with self._connections.use() as connection:
-            row = await connection.fetchrow(
-                _READ_OF_TYPES if query.types else _READ,
-                *self._lease_terms,
-                ref.id if isinstance(ref, TaskId) else None,
-                query.epoch,
-                query.tail,
-                query.start,
-                query.end,
-                query.rows,
-                query.page_bytes,
-                ref.owner,
-                None if isinstance(ref, TaskId) else ref.name,
-                *((query.types,) if query.types else ()),
-            )
             generation = connection.generation
+            if query.is_later and not query.types:
+                later = later_page_of(await connection.fetch(READ_LATER, *values[:5], *values[6:]))
+                if later is not None and later.is_whole(query.rows, query.page_bytes):
+                    return _page_of(later.row, later.encoded, query, generation)
+            row = await connection.fetchrow(_READ_OF_TYPES if query.types else _READ, *values)
         if row is None:
             raise TaskNotFound(str(ref))
-        return _page_of(row, query, generation)
+        return _page_of(row, row["encoded"], query, generation)
 
 
 async def read_tail(connection: Connection, task_id: UUID) -> tuple[bytes, int]:
@@ -332,7 +355,9 @@ async def read_tail(connection: Connection, task_id: UUID) -> tuple[bytes, int]:
     return folded(row["content"], keeps, row["texts"] or ()), len(keeps)
 
 
-def _page_of(row: asyncpg.Record, query: PageQuery, generation: str) -> LogPage:
+def _page_of(
+    row: asyncpg.Record, rows: Sequence[bytes], query: PageQuery, generation: str
+) -> LogPage:
     return LogPage(
         state=state_of(row, generation),
         epoch=row["read_epoch"],
@@ -341,6 +366,7 @@ def _page_of(row: asyncpg.Record, query: PageQuery, generation: str) -> LogPage:
         end=row["range_end"],
         lost_after=row["lost_after"],
         _row=row,
+        _rows=rows,
         _query=query,
     )
 

@@ -9,24 +9,21 @@ the stubs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from tasklogs.log.entry import NO_NAMES, Names, Time
+from tasklogs.v1.types_pb2 import TaskLogEntry
+
+if TYPE_CHECKING:
+    from tasklogs.v1.types_pb2 import TaskLogType
 
 # Field numbers and wire types, as protobuf puts them in front of a value.
 _LOGS = 0x0A  # field 1, length-delimited
 _ID = 0x08  # field 1, varint
 _TYPE = 0x10  # field 2, varint
-_TIME = 0x1A  # field 3, length-delimited
 _REVISION = 0x20  # field 4, varint
-_DROPPED_BYTES = 0x28  # field 5, varint
-_SOURCE_ID = 0x32  # field 6, length-delimited
-_NAME = 0x3A  # field 7, length-delimited
-_CALL_ID = 0x42  # field 8, length-delimited
 _CONTENT = 0x7A  # field 15, length-delimited
 _LENGTH_DELIMITED = 2  # wire type: the lowest three bits of a tag
-_SECONDS = 0x08  # field 1 of a Timestamp, varint
-_NANOS = 0x10  # field 2 of a Timestamp, varint
 
 
 class EncodedEntry(NamedTuple):
@@ -67,30 +64,32 @@ def encode_head(
     names: Names = NO_NAMES,
 ) -> bytes:
     """Encode everything of an entry that comes before its content of `content_bytes` bytes."""
-    seconds, nanos = time
-    fields = encode_fields(
-        (_ID, entry_id),
-        (_TYPE, type_),
-        (_TIME, encode_fields((_SECONDS, seconds or None), (_NANOS, nanos or None))),
-        (_REVISION, revision),
-        (_DROPPED_BYTES, dropped_bytes or None),
-        *(() if names == NO_NAMES else _fields_of(names)),
-        (_CONTENT, content_bytes),
-    )
-    return encode_fields((_LOGS, len(fields) + content_bytes)) + fields
+    message = TaskLogEntry(id=entry_id, revision=revision)
+    message.type = cast("TaskLogType.ValueType", type_)
+    message.time.seconds, message.time.nanos = time
+    if dropped_bytes:
+        message.dropped_bytes = dropped_bytes
+    if names is not NO_NAMES:
+        message.source_id, message.name, message.call_id = names
+    # protobuf writes these fields four times as fast as a loop in Python.
+    fields = message.SerializeToString() + _begin(_CONTENT, content_bytes)
+    return _begin(_LOGS, len(fields) + content_bytes) + fields
 
 
-def _fields_of(names: Names) -> Iterator[tuple[int, bytes | None]]:
-    for tag, name in zip((_SOURCE_ID, _NAME, _CALL_ID), names, strict=True):
-        yield tag, name.encode() or None
+def _begin(tag: int, length: int) -> bytes:
+    """Encode a tag and the length of what follows."""
+    if length < 0x80:
+        return bytes((tag, length))
+    if length < 0x4000:
+        return bytes((tag, length & 0x7F | 0x80, length >> 7))
+    return encode_fields((tag, length))
 
 
 def encode_fields(*fields: tuple[int, int | bytes | None]) -> bytes:
     """Encode tags, each with its value. None is left out.
 
     An int is an int64, or the length of what follows. Bytes are written with their length. A varint
-    has seven bits in each byte; a negative one has ten bytes. One loop encodes all fields, because
-    a commit or a read encodes a dozen of them for each entry.
+    has seven bits in each byte; a negative one has ten bytes.
     """
     out = bytearray()
     append = out.append
