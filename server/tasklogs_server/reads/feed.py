@@ -18,7 +18,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -59,30 +59,29 @@ class Message:
 
     cursor: str
     event: LogEvent
-    _whole: bytes | None = None
-    _delta: bytes | None = None
+    _encoded: dict[tuple[bool, bool], bytes] = field(default_factory=dict)
     _of_types: dict[tuple[int, ...], Message | None] | None = None
 
     @property
     def size_bytes(self) -> int:
         """About how many bytes it holds."""
-        encoded = (self._whole or b"", self._delta or b"")
-        of_types = list((self._of_types or {}).values())  # a scrape reads this in its own thread
+        encoded = list(self._encoded.values())  # a scrape reads this in its own thread
+        of_types = list((self._of_types or {}).values())
         return (
             content_bytes(self.event)
             + sum(map(len, encoded))
             + sum(one.size_bytes for one in of_types if one is not None)
         )
 
-    def encoded(self, *, as_delta: bool) -> bytes:
+    def encoded(self, *, as_delta: bool, compressed: bool = False) -> bytes:
         """Return the encoded message; see encode_event."""
-        if as_delta:
-            if self._delta is None:
-                self._delta = encode_event(self.cursor, self.event, as_delta=True)
-            return self._delta
-        if self._whole is None:
-            self._whole = encode_event(self.cursor, self.event, as_delta=False)
-        return self._whole
+        form = (as_delta, compressed)
+        encoded = self._encoded.get(form)
+        if encoded is None:
+            encoded = self._encoded[form] = encode_event(
+                self.cursor, self.event, as_delta=as_delta, compressed=compressed
+            )
+        return encoded
 
     def of_types(self, types: tuple[int, ...]) -> Message | None:
         """Return this message for followers of these types; None: they do not get it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from typing import assert_never
 
+from tasklogs import compression
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.reads.follow_events import (
     CaughtUp,
@@ -26,18 +27,28 @@ from tasklogs_server.wire.times import timestamp_of
 _ENTRIES = 0x1A  # FollowTaskLogsResponse.entries: field 3, length-delimited
 
 
-def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
+def encode_event(
+    cursor: str, event: FollowEvent, *, as_delta: bool, compressed: bool = False
+) -> bytes:
     """Return the encoded message with this cursor and event.
 
     `as_delta`: a change of the tail that has a delta is sent as that delta, not as the whole entry.
+    `compressed`: a large event that becomes much shorter is compressed.
     """
-    message = pb.FollowTaskLogsResponse(cursor=cursor)
+    encoded = _event(event, as_delta)
+    short = compression.compressed(encoded) if compressed else None
+    message = pb.FollowTaskLogsResponse(cursor=cursor, compressed=short)
+    return message.SerializeToString() + (encoded if short is None else b"")
+
+
+def _event(event: FollowEvent, as_delta: bool) -> bytes:
+    message = pb.FollowTaskLogsResponse()
     match event:
         case EntriesChanged(epoch, encoded):
-            return _with_entries(message, epoch, encoded)
+            return _entries(epoch, encoded)
         case TailSent():
             if not as_delta or event.delta is None:
-                return _with_entries(message, event.epoch, event.encoded)
+                return _entries(event.epoch, event.encoded)
             message.delta.epoch = event.epoch
             message.delta.id = event.head.id
             message.delta.base_revision = event.base_revision or 0
@@ -66,6 +77,6 @@ def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
     return message.SerializeToString()
 
 
-def _with_entries(message: pb.FollowTaskLogsResponse, epoch: int, encoded: bytes) -> bytes:
+def _entries(epoch: int, encoded: bytes) -> bytes:
     entries = encoded + pb.Entries(epoch=epoch).SerializeToString()
-    return message.SerializeToString() + encode_fields((_ENTRIES, len(entries))) + entries
+    return encode_fields((_ENTRIES, len(entries))) + entries
