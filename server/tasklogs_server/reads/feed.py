@@ -30,7 +30,7 @@ from tasklogs_server.domain.errors import (
     TaskNotFound,
 )
 from tasklogs_server.domain.status import StatusDetail, derive
-from tasklogs_server.reads.follow_encoding import encode_event
+from tasklogs_server.reads.follow_encoding import encode_compressed, encode_event
 from tasklogs_server.reads.follow_events import (
     LogEvent,
     TailSent,
@@ -57,7 +57,7 @@ _log = structlog.get_logger(__name__)
 class Message:
     """One message to followers of a task, encoded when the first of them needs it."""
 
-    cursor: str
+    cursor: Cursor
     event: LogEvent
     _encoded: dict[tuple[bool, bool], bytes] = field(default_factory=dict)
     _of_types: dict[tuple[int, ...], Message | None] | None = None
@@ -74,13 +74,15 @@ class Message:
         )
 
     def encoded(self, *, as_delta: bool, compressed: bool = False) -> bytes:
-        """Return the encoded message; see encode_event."""
+        """Return the encoded message; see encode_event and encode_compressed."""
         form = (as_delta, compressed)
         encoded = self._encoded.get(form)
         if encoded is None:
-            encoded = self._encoded[form] = encode_event(
-                self.cursor, self.event, as_delta=as_delta, compressed=compressed
-            )
+            if compressed:
+                encoded = encode_compressed(self.cursor, self.event, as_delta=as_delta)
+            else:
+                encoded = encode_event(self.cursor.encode(), self.event, as_delta=as_delta)
+            self._encoded[form] = encoded
         return encoded
 
     def of_types(self, types: tuple[int, ...]) -> Message | None:
@@ -341,7 +343,7 @@ def messages_of(
 ) -> Sequence[Message]:
     """Return the messages for `changes`, each with its cursor; see TailFold.events."""
     return [
-        Message(Cursor(task_id, event.revision).encode(), event)
+        Message(Cursor(task_id, event.revision), event)
         for event in fold.events(changes, tail)
     ]
 

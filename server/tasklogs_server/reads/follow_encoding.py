@@ -17,6 +17,7 @@ from tasklogs_server.reads.follow_events import (
     StatusChanged,
     TailSent,
 )
+from tasklogs_server.reads.tokens import Cursor
 from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailWithdrawn
 from tasklogs_server.wire.deltas import content_delta
@@ -27,17 +28,26 @@ from tasklogs_server.wire.times import timestamp_of
 _ENTRIES = 0x1A  # FollowTaskLogsResponse.entries: field 3, length-delimited
 
 
-def encode_event(
-    cursor: str, event: FollowEvent, *, as_delta: bool, compressed: bool = False
-) -> bytes:
+def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
     """Return the encoded message with this cursor and event.
 
     `as_delta`: a change of the tail that has a delta is sent as that delta, not as the whole entry.
-    `compressed`: a large event that becomes much shorter is compressed.
+    """
+    return pb.FollowTaskLogsResponse(cursor=cursor).SerializeToString() + _event(event, as_delta)
+
+
+def encode_compressed(cursor: Cursor, event: FollowEvent, *, as_delta: bool) -> bytes:
+    """Return the message for followers that set `compressed`.
+
+    The event is compressed if that makes it much shorter. The cursor is an end. So this cannot be
+    the first message of a stream.
     """
     encoded = _event(event, as_delta)
-    short = compression.compressed(encoded) if compressed else None
-    message = pb.FollowTaskLogsResponse(cursor=cursor, compressed=short)
+    short = compression.compressed(encoded)
+    end = cursor.end
+    message = pb.FollowTaskLogsResponse(
+        cursor="" if end else cursor.encode(), cursor_end=end, compressed=short
+    )
     return message.SerializeToString() + (encoded if short is None else b"")
 
 

@@ -78,10 +78,18 @@ class Assembly:
 
         Raises WrongDelta, and then changes nothing.
         """
-        cursor = message.cursor or self.cursor or ""
+        cursor = self._cursor_of(message)
         event = self._event(_expanded(message), cursor)
         self.cursor = cursor or None
         return event
+
+    def _cursor_of(self, message: Response) -> str:
+        known, end = self.cursor or "", message.cursor_end
+        if message.cursor or not end:
+            return message.cursor or known
+        if len(end) > len(known):
+            raise WrongDelta("a cursor is only an end, and none came before")
+        return known[: len(known) - len(end)] + end
 
     def _event(
         self, message: Response, cursor: str

@@ -240,8 +240,8 @@ class FollowTaskLogsRequest(_message.Message):
     delta builds on.
     """
     compressed: _builtins.bool
-    """Send large messages as `compressed`, if they become much shorter. A server that does not have
-    the feature `compressed_messages` ignores this.
+    """Send messages as `compressed` if they become much shorter, and cursors as `cursor_end`. A server
+    that does not have the feature `compressed_messages` ignores this.
     """
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskLogType.ValueType]:
@@ -284,6 +284,7 @@ class FollowTaskLogsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CURSOR_FIELD_NUMBER: _builtins.int
+    CURSOR_END_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
@@ -294,6 +295,10 @@ class FollowTaskLogsResponse(_message.Message):
     COMPRESSED_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Use this cursor to resume after this message."""
+    cursor_end: _builtins.str
+    """The end of the cursor, if `cursor` is empty: the cursor is that of the stream's previous
+    message, with its last characters replaced by these. Only if the request set `compressed`.
+    """
     @_builtins.property
     def status(self) -> Global___StatusChanged:
         """The status. Sent first, and whenever the status or a fact behind it changes."""
@@ -331,14 +336,15 @@ class FollowTaskLogsResponse(_message.Message):
 
     @_builtins.property
     def compressed(self) -> _types_pb2.CompressedMessage:
-        """A FollowTaskLogsResponse with one of the other events, compressed. It has no cursor: the one
-        here counts. Only if the request set `compressed`.
+        """A FollowTaskLogsResponse with one of the other events, compressed. It has no cursor: that of
+        the message outside counts. Only if the request set `compressed`.
         """
 
     def __init__(
         self,
         *,
         cursor: _builtins.str = ...,
+        cursor_end: _builtins.str = ...,
         status: Global___StatusChanged | None = ...,
         entries: Global___Entries | None = ...,
         delta: Global___EntryDelta | None = ...,
@@ -350,7 +356,7 @@ class FollowTaskLogsResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "compressed", b"compressed", "delta", b"delta", "entries", b"entries", "entry_withdrawn", b"entry_withdrawn", "epoch_started", b"epoch_started", "event", b"event", "progress", b"progress", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "compressed", b"compressed", "cursor", b"cursor", "delta", b"delta", "entries", b"entries", "entry_withdrawn", b"entry_withdrawn", "epoch_started", b"epoch_started", "event", b"event", "progress", b"progress", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "compressed", b"compressed", "cursor", b"cursor", "cursor_end", b"cursor_end", "delta", b"delta", "entries", b"entries", "entry_withdrawn", b"entry_withdrawn", "epoch_started", b"epoch_started", "event", b"event", "progress", b"progress", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["status", "entries", "delta", "entry_withdrawn", "epoch_started", "caught_up", "progress", "compressed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
