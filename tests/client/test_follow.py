@@ -128,7 +128,9 @@ async def test_every_event_has_its_type_and_cursor(
     assert contents(events) == [(0, "hello"), (1, "hi")]
     assert events[3] == EntryWithdrawn(cursor="c4", epoch=1, id=1, revision=4)
     assert events[4] == EpochStarted(cursor="c5", epoch=2, revision=5)
-    assert server.follows == [task_logs_pb2.FollowTaskLogsRequest(task=TASK, tail=5, deltas=True)]
+    assert server.follows == [
+        task_logs_pb2.FollowTaskLogsRequest(task=TASK, tail=5, deltas=True, compressed=True)
+    ]
 
 
 async def test_an_entry_that_grows_keeps_its_names(

@@ -112,7 +112,11 @@ def old(server: FakeServer) -> FakeServer:
 
 async def test_hello_names_what_the_agent_understands(server: FakeServer) -> None:
     async with session_of(server, ScriptedSource([])) as session:
-        assert list(session.hello.features) == ["content_delta_pieces", "entry_names"]
+        assert list(session.hello.features) == [
+            "content_delta_pieces",
+            "entry_names",
+            "compressed_messages",
+        ]
 
 
 async def test_a_server_that_names_everything_gets_everything(server: FakeServer) -> None:

@@ -132,7 +132,7 @@ def _of_ranges(base: bytes, content: bytes, ranges: Sequence[Kept]) -> Delta:
     """Return the delta that keeps these ranges, and what adjoins them and is the same, too."""
     pieces: list[Piece] = []
     start = length = at = 0  # the last range that is kept, and where `content` goes on
-    for kept in (*ranges, Kept(len(base), len(content), 0)):
+    for kept in (*ranges, Kept(0, len(content), 0)):
         text = content[at : kept.at]
         grown = common_text(base[start + length : start + length + len(text)], text) if at else 0
         length, text = length + grown, text[grown:]
