@@ -148,6 +148,23 @@ async def test_a_server_that_does_not_name_deltas_gets_whole_entries(server: Fak
     assert not any(one.HasField("tail") for one in appends)
 
 
+async def test_only_a_server_that_names_it_gets_compressed_messages(server: FakeServer) -> None:
+    screen = "$ make\n" + "\n".join([" " * 80] * 100)
+    source = ScriptedSource([entry(0, EntryType.OUTPUT, screen)])
+    sent = []
+    for features in ((), ("compressed_messages",)):
+        server.store.epochs.clear()
+        server.store.features = features
+        async with session_of(server, source) as session:
+            await session.sync(1)
+            assert server.store.contents == [screen]
+            sent.append((session.compressed, session.appended_bytes))
+    (none, all_bytes), (one, few_bytes) = sent
+    assert (none, one) == (0, 1)
+    assert all_bytes > 8000
+    assert few_bytes < 200
+
+
 async def test_the_epoch_of_a_server_without_names_goes_on(server: FakeServer) -> None:
     """The digest is that of the entries as they were sent."""
     source, sent_tails = ScriptedSource(CONVERSATION), SentTails()
