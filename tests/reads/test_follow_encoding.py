@@ -71,9 +71,7 @@ def test_a_small_event_is_not_compressed_and_its_cursor_is_an_end(
     kind: str, event: FollowEvent
 ) -> None:
     cursor = Cursor(UUID(int=7), 9)
-    message = pb.FollowTaskLogsResponse.FromString(
-        encode_compressed(cursor, event, as_delta=False)
-    )
+    message = pb.FollowTaskLogsResponse.FromString(encode_compressed(cursor, event, as_delta=False))
     assert (message.cursor, message.WhichOneof("event")) == ("", kind)
     assert cursor.encode().endswith(message.cursor_end)
     assert len(message.cursor_end) == 14

@@ -342,10 +342,7 @@ def messages_of(
     fold: TailFold, task_id: UUID, changes: Sequence[Change], tail: TailHead | None
 ) -> Sequence[Message]:
     """Return the messages for `changes`, each with its cursor; see TailFold.events."""
-    return [
-        Message(Cursor(task_id, event.revision), event)
-        for event in fold.events(changes, tail)
-    ]
+    return [Message(Cursor(task_id, event.revision), event) for event in fold.events(changes, tail)]
 
 
 def _poll_seconds(task: Task, lease: timedelta) -> float:

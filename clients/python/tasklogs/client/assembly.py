@@ -91,9 +91,7 @@ class Assembly:
             raise WrongDelta("a cursor is only an end, and none came before")
         return known[: len(known) - len(end)] + end
 
-    def _event(
-        self, message: Response, cursor: str
-    ) -> FollowEvent | None:
+    def _event(self, message: Response, cursor: str) -> FollowEvent | None:
         match message.WhichOneof("event"):
             case "status":
                 return self._status_changed(message.status, cursor)
