@@ -904,8 +904,10 @@ def _bad(**fields: bytes | int) -> task_logs_pb2.FollowTaskLogsResponse:
 async def test_what_cannot_be_expanded_is_read_again_uncompressed(
     server: LogServer, client: TaskLogsClient, bad: Step
 ) -> None:
-    again = [status("c0", ACTIVE), entries("c1", entry(1, "a", 1)), HOLD]
-    server.streams = [[status("c0", ACTIVE), bad, HOLD], again]
+    server.streams = [
+        [status("c0", ACTIVE), bad, HOLD],
+        [status("c0", ACTIVE), entries("c1", entry(1, "a", 1)), HOLD],
+    ]
 
     events = await take(client.follow(TASK), 2)
 

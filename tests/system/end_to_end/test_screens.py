@@ -64,8 +64,9 @@ async def wires(server: Server, tmp_path: Path) -> AsyncIterator[Wires]:
     port = int(server.address.rsplit(":", 1)[1])
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(FakeTaskApp(interval_seconds=0.005))
-        proxies = [await stack.enter_async_context(FaultyProxy(port)) for _ in range(2)]
-        wires = Wires(app, *proxies)
+        to_server = await stack.enter_async_context(FaultyProxy(port))
+        to_follower = await stack.enter_async_context(FaultyProxy(port))
+        wires = Wires(app, to_server, to_follower)
         client = await stack.enter_async_context(TaskLogsClient(wires.to_follower.address))
         command = agent_command(wires.to_server.address, app.url)
         await stack.enter_async_context(

@@ -30,8 +30,8 @@ class Kept(NamedTuple):
 def kept_lines(base: bytes, content: bytes, *, least_bytes: int) -> Sequence[Kept]:
     """Return runs of whole lines that both have, in the order of the content.
 
-    A run has at least `least_bytes` bytes. There are at most 200, which do not overlap in `content`.
-    In `base` no two begin in the same line.
+    A run has at least `least_bytes` bytes. There are at most 200. They do not overlap in `content`,
+    and no two begin in the same line of `base`.
     """
     old, new = base.splitlines(keepends=True), content.splitlines(keepends=True)
     if max(len(old), len(new)) > _MOST_LINES:
@@ -46,7 +46,7 @@ class _Search:
         self._first: dict[bytes, int] = {}
         """The first place of each line in `old`."""
         self._is_kept = bytearray(len(old))
-        """A line that is kept twice would cost more than it saves: repeated text compresses well."""
+        """A line that is kept twice would cost more than it saves: repetition compresses well."""
         self._next = [0] * len(old)
         """For each place the next one with the same line; `len(old)` if there is none."""
         for place in range(len(old) - 1, -1, -1):

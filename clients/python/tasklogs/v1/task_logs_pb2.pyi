@@ -240,8 +240,8 @@ class FollowTaskLogsRequest(_message.Message):
     delta builds on.
     """
     compressed: _builtins.bool
-    """Send messages as `compressed` if they become much shorter, and cursors as `cursor_end`. A server
-    that does not have the feature `compressed_messages` ignores this.
+    """Send messages as `compressed` if they become much shorter, and cursors as `cursor_end`. A
+    server that does not have the feature `compressed_messages` ignores this.
     """
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskLogType.ValueType]:
