@@ -128,7 +128,9 @@ async def test_every_event_has_its_type_and_cursor(
     assert contents(events) == [(0, "hello"), (1, "hi")]
     assert events[3] == EntryWithdrawn(cursor="c4", epoch=1, id=1, revision=4)
     assert events[4] == EpochStarted(cursor="c5", epoch=2, revision=5)
-    assert server.follows == [task_logs_pb2.FollowTaskLogsRequest(task=TASK, tail=5, deltas=True)]
+    assert server.follows == [
+        task_logs_pb2.FollowTaskLogsRequest(task=TASK, tail=5, deltas=True, compressed=True)
+    ]
 
 
 async def test_an_entry_that_grows_keeps_its_names(
@@ -847,3 +849,68 @@ async def test_the_first_status_has_the_tasks_uuid(
         first.status.task_id,
         None,
     ]
+
+
+def compressed(cursor: str, inside: task_logs_pb2.FollowTaskLogsResponse) -> Step:
+    event = task_logs_pb2.FollowTaskLogsResponse()
+    event.CopyFrom(inside)
+    event.ClearField("cursor")
+    encoded = event.SerializeToString()
+    outside = task_logs_pb2.FollowTaskLogsResponse(cursor_end=cursor)
+    outside.compressed.zlib, outside.compressed.size_bytes = zlib.compress(encoded), len(encoded)
+    return outside
+
+
+async def test_compressed_messages_and_ends_of_cursors_are_what_they_stand_for(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    grown = delta("", 1, 1, 2, keep=1, text="b", crc32=zlib.crc32(b"ab"))
+    grown.cursor_end = "c2"
+    server.streams = [
+        [
+            status("task-c0", ACTIVE),
+            compressed("c1", entries("", entry(1, "a", 1))),
+            grown,
+            compressed("ask-c3", withdrawn("", 1, 3)),
+            END,
+        ]
+    ]
+
+    events = await take(client.follow(TASK), 4)
+
+    assert [event.cursor for event in events] == ["task-c0", "task-c1", "task-c2", "task-c3"]
+    assert contents(events) == [(1, "a"), (1, "ab")]
+    assert isinstance(events[3], EntryWithdrawn)
+
+
+def _bad(**fields: bytes | int) -> task_logs_pb2.FollowTaskLogsResponse:
+    message = task_logs_pb2.FollowTaskLogsResponse(cursor="c1")
+    message.compressed.MergeFrom(types_pb2.CompressedMessage(**fields))  # type: ignore[arg-type]
+    return message
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        _bad(zlib=zlib.compress(b"\x3a\x00"), size_bytes=3),
+        _bad(zlib=b"?", size_bytes=1),
+        _bad(zlib=zlib.compress(bytes(1 << 25)), size_bytes=1 << 20),
+        _bad(zlib=zlib.compress(b"\x3a\xff"), size_bytes=2),
+        compressed("", _bad(zlib=zlib.compress(b"\x3a\x00"), size_bytes=2)),
+        task_logs_pb2.FollowTaskLogsResponse(cursor_end="longer than the cursor"),
+    ],
+    ids=["too short", "not zlib", "a bomb", "no message", "compressed twice", "an end alone"],
+)
+async def test_what_cannot_be_expanded_is_read_again_uncompressed(
+    server: LogServer, client: TaskLogsClient, bad: Step
+) -> None:
+    server.streams = [
+        [status("c0", ACTIVE), bad, HOLD],
+        [status("c0", ACTIVE), entries("c1", entry(1, "a", 1)), HOLD],
+    ]
+
+    events = await take(client.follow(TASK), 2)
+
+    assert contents(events) == [(1, "a")]
+    assert [one.compressed for one in server.follows] == [True, False]
+    assert [one.cursor for one in server.follows] == ["", "c0"]

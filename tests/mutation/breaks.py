@@ -430,6 +430,40 @@ BREAKS = (
         "tests/client/test_follow.py::test_a_delta_that_does_not_fit_is_never_applied",
     ),
     Break(
+        "I8",
+        "a follower that did not ask for it gets messages compressed",
+        f"{_SERVER}/reads/follower.py",
+        "compressed=self._query.compressed)",
+        "compressed=True)",
+        "tests/system/end_to_end/test_screens.py::"
+        "test_a_follower_that_does_not_ask_for_it_gets_nothing_compressed",
+    ),
+    Break(
+        "I8",
+        "the end of a cursor leaves out what may differ",
+        f"{_SERVER}/reads/tokens.py",
+        'if self.revision < _HIGH_HALF else ""',
+        "if True else None",
+        "tests/reads/test_follow_encoding.py::test_a_cursor_is_its_end_behind_any_earlier_cursor",
+    ),
+    Break(
+        "I7",
+        "a compressed message is expanded as far as it goes",
+        f"{_CLIENTS}/compression.py",
+        "            part = self._zlib.decompress(self._rest, most_bytes)",
+        "            part = self._zlib.decompress(self._rest)",
+        "tests/client/test_compression.py::test_a_bomb_is_expanded_no_further_than_it_claims",
+    ),
+    Break(
+        "I3",
+        "an agent compresses for a server that does not name it",
+        f"{_CLIENTS}/agent/stream/session.py",
+        "        if is_append and self._features.compressed_messages:",
+        "        if is_append:",
+        "tests/agent/stream/test_features.py::"
+        "test_only_a_server_that_names_it_gets_compressed_messages",
+    ),
+    Break(
         "I3",
         "a change of the tail in an unknown form is acknowledged, and empties the tail",
         f"{_SERVER}/services/agent_codec.py",

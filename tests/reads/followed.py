@@ -27,7 +27,7 @@ from tasklogs_server.domain.status import (
 from tasklogs_server.domain.synced import StoredState, Synced
 from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.reads import feed
-from tasklogs_server.reads.follow_encoding import encode_event
+from tasklogs_server.reads.follow_encoding import encode_compressed, encode_event
 from tasklogs_server.reads.follow_events import FollowEvent
 from tasklogs_server.reads.follower import FollowQuery, Follows
 from tasklogs_server.reads.tokens import Cursor
@@ -168,7 +168,12 @@ async def followed(database: str, *, progress_after: timedelta) -> AsyncIterator
             encoded.append(event)
             return encode_event(cursor, event, as_delta=as_delta)
 
+        def compress(cursor: Cursor, event: FollowEvent, *, as_delta: bool) -> bytes:
+            encoded.append(event)
+            return encode_compressed(cursor, event, as_delta=as_delta)
+
         counting.setattr(feed, "encode_event", encode)
+        counting.setattr(feed, "encode_compressed", compress)
 
         changes, sync, tails = WatchedChanges(store), ScriptedSync(), TailBudget(256 << 20)
         follows = Follows(

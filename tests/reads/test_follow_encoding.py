@@ -8,11 +8,12 @@ from uuid import UUID
 import pytest
 
 from tasklogs import delta_codec
+from tasklogs.compression import expanded
 from tasklogs.log.delta import Delta
 from tasklogs.log.entry import EntryType, Time
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.domain.status import NO_FACTS, derive
-from tasklogs_server.reads.follow_encoding import encode_event
+from tasklogs_server.reads.follow_encoding import encode_compressed, encode_event
 from tasklogs_server.reads.follow_events import (
     CaughtUp,
     FollowEvent,
@@ -20,6 +21,7 @@ from tasklogs_server.reads.follow_events import (
     StatusChanged,
     TailSent,
 )
+from tasklogs_server.reads.tokens import Cursor
 from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailHead, TailWithdrawn
 
@@ -59,3 +61,44 @@ def test_a_change_of_the_tail_is_sent_whole_or_as_its_delta() -> None:
 def test_a_change_without_a_delta_is_sent_whole() -> None:
     new = TailSent(2, HEAD, b"abcdef", base_revision=None, delta=None)
     assert decoded(new, as_delta=True) == decoded(GROWN)
+
+
+SCREEN = b"$ make\n" + (b" " * 80 + b"\n") * 200
+
+
+@pytest.mark.parametrize(("kind", "event"), EVENTS.items(), ids=EVENTS.keys())
+def test_a_small_event_is_not_compressed_and_its_cursor_is_an_end(
+    kind: str, event: FollowEvent
+) -> None:
+    cursor = Cursor(UUID(int=7), 9)
+    message = pb.FollowTaskLogsResponse.FromString(encode_compressed(cursor, event, as_delta=False))
+    assert (message.cursor, message.WhichOneof("event")) == ("", kind)
+    assert cursor.encode().endswith(message.cursor_end)
+    assert len(message.cursor_end) == 14
+
+
+def test_a_screen_is_compressed_with_its_cursor_outside() -> None:
+    head = TailHead(7, EntryType.OUTPUT, Time(5, 6), revision=9, dropped_bytes=0, part_bytes=3)
+    event = TailSent(2, head, SCREEN, base_revision=None, delta=None)
+    encoded = encode_compressed(Cursor(UUID(int=7), 9), event, as_delta=True)
+    assert len(encoded) < 300
+    message = pb.FollowTaskLogsResponse.FromString(encoded)
+    assert message.WhichOneof("event") == "compressed"
+    assert len(message.cursor_end) == 14
+    inside = pb.FollowTaskLogsResponse.FromString(expanded(message.compressed))
+    assert inside == pb.FollowTaskLogsResponse(entries=decoded(event).entries)
+
+
+@pytest.mark.parametrize("earlier", [0, 1, 2**16, 2**32 - 1, 2**32, 2**40])
+@pytest.mark.parametrize("later", [2**16, 2**32 - 1, 2**32, 2**32 + 5, 2**62])
+def test_a_cursor_is_its_end_behind_any_earlier_cursor(earlier: int, later: int) -> None:
+    before, cursor = Cursor(UUID(int=2**127 + 3), earlier), Cursor(UUID(int=2**127 + 3), later)
+    message = pb.FollowTaskLogsResponse.FromString(
+        encode_compressed(cursor, CaughtUp(), as_delta=False)
+    )
+    if message.cursor:
+        assert message.cursor == cursor.encode()
+        assert not message.cursor_end
+    elif earlier <= later:
+        end = message.cursor_end
+        assert before.encode()[: -len(end)] + end == cursor.encode()

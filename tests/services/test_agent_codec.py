@@ -105,7 +105,11 @@ def test_welcome_names_the_features_and_the_types_and_the_names_of_the_tail() ->
     tail = StoredTail(3, EntryType.TOOL_CALL, Time(1, 2), 0, bytes(32), 0, Names("m", "bash", "c"))
     said = messages.Welcome(1, messages.Limits(1, 2, 3), 4, Position(1, 1, bytes(32), tail))
     welcome = codec.welcome(said).welcome
-    assert list(welcome.features) == ["content_delta_pieces", "entry_names"]
+    assert list(welcome.features) == [
+        "content_delta_pieces",
+        "entry_names",
+        "compressed_messages",
+    ]
     assert list(welcome.entry_types) == types.TaskLogType.values()[1:]
     assert (welcome.tail.source_id, welcome.tail.name, welcome.tail.call_id) == tail.names
 

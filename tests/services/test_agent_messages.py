@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tasklogs.log.append import Append
 from tasklogs.log.delta import MAX_PIECES
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1.types_pb2 import CompressedMessage
 from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.domain.errors import InvalidFields, LimitExceeded
 from tasklogs_server.services import agent_codec, agent_messages
@@ -214,3 +216,64 @@ def _append(count: int) -> pb.AgentMessage:
             sequence=1, open_epoch=True, entries=[log_entry(id_, "") for id_ in range(count)]
         )
     )
+
+
+def _compressed(encoded: bytes, *, size_bytes: int | None = None) -> bytes:
+    compressed = CompressedMessage(
+        zlib=zlib.compress(encoded), size_bytes=len(encoded) if size_bytes is None else size_bytes
+    )
+    return pb.AgentMessage(compressed=compressed).SerializeToString()
+
+
+async def test_a_compressed_message_is_the_message_inside() -> None:
+    whole = _append(9000)
+    share = Counted()
+
+    assert await agent_messages.message(_compressed(whole.SerializeToString()), share) == whole
+    assert share.pieces >= 2, "other calls go on meanwhile"
+
+
+async def test_the_parts_of_a_compressed_message_are_counted_before_it_is_decoded(
+    never_decoded_inside: list[bytes],
+) -> None:
+    with pytest.raises(LimitExceeded, match="at most 50000 entries"):
+        await agent_messages.message(_compressed(nested(APPEND, ENTRY * 60_000)), Counted())
+
+    assert len(never_decoded_inside) == 1, "only the message outside"
+
+
+@pytest.fixture
+def never_decoded_inside(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    decode, seen = agent_messages._decoded, list[bytes]()
+
+    def decode_seen(encoded: bytes) -> pb.AgentMessage:
+        seen.append(encoded)
+        return decode(encoded)
+
+    monkeypatch.setattr(agent_messages, "_decoded", decode_seen)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        _compressed(b"\x12\x00", size_bytes=3),
+        _compressed(bytes(1 << 26), size_bytes=1 << 20),
+        _compressed(bytes(1 << 26)),
+        _compressed(b"", size_bytes=0),
+        pb.AgentMessage(compressed=CompressedMessage(zlib=b"?", size_bytes=1)).SerializeToString(),
+        _compressed(_compressed(b"\x12\x00")),
+        b"\x3a\x00",
+    ],
+    ids=["too short", "a bomb", "too long", "empty", "not zlib", "compressed twice", "unset"],
+)
+async def test_a_message_that_cannot_be_expanded_is_refused(encoded: bytes) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        await agent_messages.message(encoded, Counted())
+
+    assert [one.field for one in refused.value.violations] == ["compressed"]
+
+
+async def test_what_is_inside_must_be_a_message() -> None:
+    with pytest.raises(InvalidFields, match="cannot be decoded"):
+        await agent_messages.message(_compressed(b"\x12\xff"), Counted())

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 CONTENT_DELTA_PIECES = "content_delta_pieces"
 ENTRY_NAMES = "entry_names"
+COMPRESSED_MESSAGES = "compressed_messages"
 TYPES_FILTER = "types_filter"
 TASK_LABELS = "task_labels"
 CREATE_REQUEST_ID = "create_request_id"
@@ -18,13 +19,16 @@ UPLOAD_ENTRIES = "upload_entries"
 UPLOAD_PARTS = "upload_parts"
 PROGRESS_INTERVAL = "progress_interval"
 
-AGENT_STREAM: Sequence[str] = (CONTENT_DELTA_PIECES, ENTRY_NAMES)
+AGENT_STREAM: Sequence[str] = (CONTENT_DELTA_PIECES, ENTRY_NAMES, COMPRESSED_MESSAGES)
 """What `Welcome.features` and the `Hello.features` of this agent have."""
 
 ALL: Mapping[str, str] = MappingProxyType(
     {
         CONTENT_DELTA_PIECES: "The tail may change by a `ContentDelta`, of one or more pieces.",
         ENTRY_NAMES: "Entries have `source_id`, `name` and `call_id`.",
+        COMPRESSED_MESSAGES: (
+            "Agents may send messages as `CompressedMessage`, and follows may ask for them."
+        ),
         TYPES_FILTER: "GetTaskLogs and FollowTaskLogs accept `types`.",
         TASK_LABELS: "Tasks have `labels`, ListTasks filters by them, and UpdateTask changes them.",
         CREATE_REQUEST_ID: "CreateTask accepts `request_id`: a repeat returns the same task.",

@@ -18,7 +18,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -31,7 +31,7 @@ from tasklogs_server.domain.errors import (
     TaskNotFound,
 )
 from tasklogs_server.domain.status import StatusDetail, derive
-from tasklogs_server.reads.follow_encoding import encode_event
+from tasklogs_server.reads.follow_encoding import encode_compressed, encode_event
 from tasklogs_server.reads.follow_events import (
     LogEvent,
     TailSent,
@@ -58,32 +58,33 @@ _log = structlog.get_logger(__name__)
 class Message:
     """One message to followers of a task, encoded when the first of them needs it."""
 
-    cursor: str
+    cursor: Cursor
     event: LogEvent
-    _whole: bytes | None = None
-    _delta: bytes | None = None
+    _encoded: dict[tuple[bool, bool], bytes] = field(default_factory=dict)
     _of_types: dict[tuple[int, ...], Message | None] | None = None
 
     @property
     def size_bytes(self) -> int:
         """About how many bytes it holds."""
-        encoded = (self._whole or b"", self._delta or b"")
-        of_types = list((self._of_types or {}).values())  # a scrape reads this in its own thread
+        encoded = list(self._encoded.values())  # a scrape reads this in its own thread
+        of_types = list((self._of_types or {}).values())
         return (
             content_bytes(self.event)
             + sum(map(len, encoded))
             + sum(one.size_bytes for one in of_types if one is not None)
         )
 
-    def encoded(self, *, as_delta: bool) -> bytes:
-        """Return the encoded message; see encode_event."""
-        if as_delta:
-            if self._delta is None:
-                self._delta = encode_event(self.cursor, self.event, as_delta=True)
-            return self._delta
-        if self._whole is None:
-            self._whole = encode_event(self.cursor, self.event, as_delta=False)
-        return self._whole
+    def encoded(self, *, as_delta: bool, compressed: bool = False) -> bytes:
+        """Return the encoded message; see encode_event and encode_compressed."""
+        form = (as_delta, compressed)
+        encoded = self._encoded.get(form)
+        if encoded is None:
+            if compressed:
+                encoded = encode_compressed(self.cursor, self.event, as_delta=as_delta)
+            else:
+                encoded = encode_event(self.cursor.encode(), self.event, as_delta=as_delta)
+            self._encoded[form] = encoded
+        return encoded
 
     def of_types(self, types: tuple[int, ...]) -> Message | None:
         """Return this message for followers of these types; None: they do not get it.
@@ -342,10 +343,7 @@ def messages_of(
     fold: TailFold, task_id: UUID, changes: Sequence[Change], tail: TailHead | None
 ) -> Sequence[Message]:
     """Return the messages for `changes`, each with its cursor; see TailFold.events."""
-    return [
-        Message(Cursor(task_id, event.revision).encode(), event)
-        for event in fold.events(changes, tail)
-    ]
+    return [Message(Cursor(task_id, event.revision), event) for event in fold.events(changes, tail)]
 
 
 def _poll_seconds(task: Task, lease: timedelta) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from typing import assert_never
 
+from tasklogs import compression
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.reads.follow_events import (
     CaughtUp,
@@ -16,6 +17,7 @@ from tasklogs_server.reads.follow_events import (
     StatusChanged,
     TailSent,
 )
+from tasklogs_server.reads.tokens import Cursor
 from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailWithdrawn
 from tasklogs_server.wire.deltas import content_delta
@@ -31,13 +33,32 @@ def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
 
     `as_delta`: a change of the tail that has a delta is sent as that delta, not as the whole entry.
     """
-    message = pb.FollowTaskLogsResponse(cursor=cursor)
+    return pb.FollowTaskLogsResponse(cursor=cursor).SerializeToString() + _event(event, as_delta)
+
+
+def encode_compressed(cursor: Cursor, event: FollowEvent, *, as_delta: bool) -> bytes:
+    """Return the message for followers that set `compressed`.
+
+    The event is compressed if that makes it much shorter. The cursor is an end. So this cannot be
+    the first message of a stream.
+    """
+    encoded = _event(event, as_delta)
+    short = compression.compressed(encoded)
+    end = cursor.end
+    message = pb.FollowTaskLogsResponse(
+        cursor="" if end else cursor.encode(), cursor_end=end, compressed=short
+    )
+    return message.SerializeToString() + (encoded if short is None else b"")
+
+
+def _event(event: FollowEvent, as_delta: bool) -> bytes:
+    message = pb.FollowTaskLogsResponse()
     match event:
         case EntriesChanged(epoch, encoded):
-            return _with_entries(message, epoch, encoded)
+            return _entries(epoch, encoded)
         case TailSent():
             if not as_delta or event.delta is None:
-                return _with_entries(message, event.epoch, event.encoded)
+                return _entries(event.epoch, event.encoded)
             message.delta.epoch = event.epoch
             message.delta.id = event.head.id
             message.delta.base_revision = event.base_revision or 0
@@ -66,6 +87,6 @@ def encode_event(cursor: str, event: FollowEvent, *, as_delta: bool) -> bytes:
     return message.SerializeToString()
 
 
-def _with_entries(message: pb.FollowTaskLogsResponse, epoch: int, encoded: bytes) -> bytes:
+def _entries(epoch: int, encoded: bytes) -> bytes:
     entries = encoded + pb.Entries(epoch=epoch).SerializeToString()
-    return message.SerializeToString() + encode_fields((_ENTRIES, len(entries))) + entries
+    return encode_fields((_ENTRIES, len(entries))) + entries

@@ -72,6 +72,7 @@ class FollowQuery:
     tail: int | None
     cursor: Cursor | None
     deltas: bool
+    compressed: bool = False
     types: tuple[int, ...] = ()
     progress_interval: timedelta | None = None
 
@@ -367,7 +368,7 @@ class _Follower:
             ready.last_sent = (event.epoch, event.head.id, event.revision)
         elif isinstance(event, EntriesChanged):
             ready.last_sent = (event.epoch, event.last_id, event.revision)
-        return message.encoded(as_delta=as_delta)
+        return message.encoded(as_delta=as_delta, compressed=self._query.compressed)
 
     def _own(self, event: FollowEvent) -> bytes:
         cursor = Cursor(self._feed.task_id, self._revision).encode()

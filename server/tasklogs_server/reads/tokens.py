@@ -59,6 +59,9 @@ class TokenLayout:
 
 
 _CURSOR = TokenLayout(b"c", "16sq")
+# The kind, the task and the high half of the revision are 21 bytes: exactly 28 characters.
+_CURSOR_BEGIN_CHARACTERS = 28
+_HIGH_HALF = 1 << 32
 _PAGE = TokenLayout(b"p", "16siiiqBBqB8s")
 
 
@@ -72,6 +75,14 @@ class Cursor:
     def encode(self) -> str:
         """Return the token."""
         return _CURSOR.seal(self.task_id.bytes, self.revision)
+
+    @property
+    def end(self) -> str:
+        """In what the token differs from that of an earlier revision of the task.
+
+        Empty if it may differ in more.
+        """
+        return self.encode()[_CURSOR_BEGIN_CHARACTERS:] if self.revision < _HIGH_HALF else ""
 
     @classmethod
     def decode(cls, token: str, *, field: str = "cursor") -> Cursor:

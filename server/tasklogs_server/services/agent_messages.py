@@ -11,7 +11,9 @@ from itertools import islice
 
 from google.protobuf.message import DecodeError
 
+from tasklogs.compression import CannotExpand, Expansion
 from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1.types_pb2 import CompressedMessage
 from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.services.agent_codec import check_entries
@@ -44,7 +46,36 @@ def first_message(encoded: bytes) -> pb.AgentMessage:
 
 
 async def message(encoded: bytes, share: LoopShare) -> pb.AgentMessage:
-    """Decode a message. Raises InvalidFields, and LimitExceeded for too many entries."""
+    """Decode a message, and the one inside if it is compressed.
+
+    Raises InvalidFields, and LimitExceeded for too many entries.
+    """
+    decoded = await _message(encoded, share)
+    if not decoded.HasField("compressed"):
+        return decoded
+    inside = await _message(await _expanded(decoded.compressed, share), share)
+    if inside.HasField("compressed"):
+        raise _not_expanded("has a compressed message inside")
+    return inside
+
+
+async def _expanded(compressed: CompressedMessage, share: LoopShare) -> bytes:
+    """Expand a message within its limit, in pieces that let other calls go on."""
+    try:
+        expansion = Expansion(compressed)
+        expansion.step()
+        while not expansion.is_whole:
+            await share.run(expansion.step)
+        return expansion.result()
+    except CannotExpand as error:
+        raise _not_expanded(str(error)) from None
+
+
+def _not_expanded(why: str) -> InvalidFields:
+    return InvalidFields([FieldViolation("compressed", why)])
+
+
+async def _message(encoded: bytes, share: LoopShare) -> pb.AgentMessage:
     if len(encoded) > _SMALL_BYTES:
         try:
             await _count(encoded, share)

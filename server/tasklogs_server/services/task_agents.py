@@ -179,7 +179,7 @@ class TaskAgentsService:
                 return True
             case "hello":
                 raise ProtocolViolation("Hello must be sent once, as the first message")
-            case None:
+            case "compressed" | None:  # what was compressed is expanded already
                 raise Unsupported("messages without a case that it knows")
         return False
 

@@ -123,6 +123,7 @@ def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -
         tail=tail,
         cursor=cursor,
         deltas=request.deltas,
+        compressed=request.compressed,
         types=types,
         progress_interval=progress_interval,
     )

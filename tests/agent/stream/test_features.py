@@ -112,7 +112,11 @@ def old(server: FakeServer) -> FakeServer:
 
 async def test_hello_names_what_the_agent_understands(server: FakeServer) -> None:
     async with session_of(server, ScriptedSource([])) as session:
-        assert list(session.hello.features) == ["content_delta_pieces", "entry_names"]
+        assert list(session.hello.features) == [
+            "content_delta_pieces",
+            "entry_names",
+            "compressed_messages",
+        ]
 
 
 async def test_a_server_that_names_everything_gets_everything(server: FakeServer) -> None:
@@ -142,6 +146,23 @@ async def test_a_server_that_does_not_name_deltas_gets_whole_entries(server: Fak
         appends = [one.append for one in session.messages if one.HasField("append")]
     assert len(appends) == len(shown)
     assert not any(one.HasField("tail") for one in appends)
+
+
+async def test_only_a_server_that_names_it_gets_compressed_messages(server: FakeServer) -> None:
+    screen = "$ make\n" + "\n".join([" " * 80] * 100)
+    source = ScriptedSource([entry(0, EntryType.OUTPUT, screen)])
+    sent = []
+    for features in ((), ("compressed_messages",)):
+        server.store.epochs.clear()
+        server.store.features = features
+        async with session_of(server, source) as session:
+            await session.sync(1)
+            assert server.store.contents == [screen]
+            sent.append((session.compressed, session.appended_bytes))
+    (none, all_bytes), (one, few_bytes) = sent
+    assert (none, one) == (0, 1)
+    assert all_bytes > 8000
+    assert few_bytes < 200
 
 
 async def test_the_epoch_of_a_server_without_names_goes_on(server: FakeServer) -> None:

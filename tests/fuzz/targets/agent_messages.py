@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
+from google.protobuf.message import DecodeError
+
 from tasklogs.log.digest import content_hash
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs.v1 import task_agents_pb2 as pb
+from tasklogs.v1.types_pb2 import CompressedMessage
 from tasklogs_server.domain.errors import StoreUnavailable, TaskLogsError, TaskNotFound
 from tasklogs_server.domain.status import BuildTransition, Facts
 from tasklogs_server.ingest.messages import Hello
@@ -74,7 +78,9 @@ class AgentMessages(Target):
         append = pb.AgentMessage(
             append=pb.LogAppend(sequence=1, open_epoch=True, withdraw_tail=True)
         )
-        for raw in (hello, append.SerializeToString(), b"", b"\xff\xff"):
+        twice = _compressed(_compressed(hello))
+        cut_off = _compressed(append.SerializeToString())[:-1]
+        for raw in (hello, append.SerializeToString(), b"", b"\xff\xff", twice, cut_off):
             yield bytes([1, 0, 0, len(raw)]) + raw
 
     def run(self, data: bytes) -> None:
@@ -89,6 +95,21 @@ async def _within_reason(data: bytes) -> None:
                 await _Stream(server, script).serve()
                 if script.is_done:
                     break
+
+
+def _inside(message: pb.AgentMessage) -> pb.AgentMessage:
+    """Return the message inside a compressed one. A bad one has none."""
+    if not message.HasField("compressed"):
+        return message
+    try:
+        return pb.AgentMessage.FromString(zlib.decompress(message.compressed.zlib))
+    except (zlib.error, DecodeError):
+        return pb.AgentMessage()
+
+
+def _compressed(encoded: bytes) -> bytes:
+    message = CompressedMessage(zlib=zlib.compress(encoded), size_bytes=len(encoded))
+    return pb.AgentMessage(compressed=message).SerializeToString()
 
 
 class _Stream:
@@ -142,6 +163,12 @@ class _Stream:
         raise StopAsyncIteration
 
     def _noted(self, message: pb.AgentMessage) -> bytes:
+        self._note(_inside(message))
+        encoded = message.SerializeToString()
+        is_compressed = self._steps > 1 and len(encoded) % 3 == 0
+        return _compressed(encoded) if is_compressed else encoded
+
+    def _note(self, message: pb.AgentMessage) -> None:
         match message.WhichOneof("message"):
             case "append":
                 after = self._log.after(message.append)
@@ -151,7 +178,6 @@ class _Stream:
                 self._answered[message.sync_done.id].append(max(self._expected, default=0))
             case "goodbye":
                 self._said_goodbye = True
-        return message.SerializeToString()
 
     def _check_bounds(self) -> None:
         session = self._server.sessions.find(TASK)

@@ -88,6 +88,8 @@ class FollowEvents(Target):
         yield joined([*said[:5], unavailable, said[0], said[4], *said[3:]])
         yield joined([*said[:4], b"\xff\xff", *said])
         yield joined([*said[:3], unauthenticated, said[0], unauthenticated, *said])
+        yield joined([said[0], *(_compressed(one) for one in grows[1:])])
+        yield joined([*said[:3], _compressed(grows[3], cut=3), said[0], *map(_compressed, grows)])
         wrong = delta("d", 1, 3, 4, 0, text, crc32=1), delta("d", 1, 3, 4, 1, "x"), *grows[5:]
         yield joined([*said[:3], *(one.SerializeToString() for one in wrong)])
         lost = entries(
@@ -206,13 +208,14 @@ class _Stream:
         if piece[:1] == _BREAK:
             raise _error(_CODES[piece[1] % len(_CODES) if piece[1:] else 0], piece[2:])
         try:
-            self._last = pb.FollowTaskLogsResponse.FromString(piece)
+            message = pb.FollowTaskLogsResponse.FromString(piece)
         except DecodeError:
             return None
+        self._last = _inside(message)
         for one in self._last.entries.logs:
             key = (self._last.entries.epoch, one.id, one.revision)
             self._sent[key].append(one.content.encode())
-        return self._last
+        return message
 
     def explains(self, event: EntriesChanged) -> None:
         said = self._last
@@ -229,6 +232,24 @@ class _Stream:
         assert sent.content.HasField("crc32")
         assert zlib.crc32(content) == sent.content.crc32
         self._sent[sent.epoch, sent.id, sent.revision].append(content)
+
+
+def _inside(message: pb.FollowTaskLogsResponse) -> pb.FollowTaskLogsResponse:
+    """Return what a client finds inside a compressed message. A bad one has no event."""
+    if not message.HasField("compressed"):
+        return message
+    try:
+        return pb.FollowTaskLogsResponse.FromString(zlib.decompress(message.compressed.zlib))
+    except (zlib.error, DecodeError):
+        return pb.FollowTaskLogsResponse()
+
+
+def _compressed(message: pb.FollowTaskLogsResponse, cut: int = 0) -> bytes:
+    encoded = message.SerializeToString()
+    outside = pb.FollowTaskLogsResponse(cursor_end="z")
+    outside.compressed.zlib = zlib.compress(encoded)[: -cut or None]
+    outside.compressed.size_bytes = len(encoded)
+    return outside.SerializeToString()
 
 
 def _error(code: grpc.StatusCode, details: bytes) -> grpc.aio.AioRpcError:

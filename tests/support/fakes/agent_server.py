@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from tasklogs.compression import expanded
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2
 from tasklogs.v1.task_agents_pb2_grpc import (
@@ -59,6 +60,8 @@ class FakeSession:
     messages: list[pb.AgentMessage] = field(default_factory=list)
     appended_bytes: int = 0
     received_bytes: int = 0
+    compressed: int = 0
+    """How many messages came compressed. `messages` has what was inside."""
     is_over: bool = False
     _out: asyncio.Queue[pb.ServerMessage | Refusal] = field(default_factory=asyncio.Queue)
 
@@ -196,8 +199,12 @@ class FakeServer(TaskAgentsServicer):
             if self.stream_bytes is not None and session.received_bytes > self.stream_bytes:
                 session.end(Refusal(grpc.StatusCode.INTERNAL, message="RST_STREAM"))
                 await asyncio.Event().wait()
+            size_bytes = message.ByteSize()
+            if message.HasField("compressed"):
+                session.compressed += 1
+                message = pb.AgentMessage.FromString(expanded(message.compressed))
             if message.HasField("append"):
-                session.appended_bytes += message.ByteSize()
+                session.appended_bytes += size_bytes
                 sequence += 1
                 try:
                     assert message.append.sequence == sequence, "sequence"

@@ -162,6 +162,14 @@ class FakeTaskApp:
         at = self.tail.time if self._acp else self._now()
         self.messages[-1] = replace(self.tail, content=content, time=at)
 
+    def show(self, message: Message) -> None:
+        """Show a message as it is: the next one, or one that is shown already."""
+        if message.id == len(self.messages):
+            self.messages.append(message)
+        else:
+            self.messages[message.id] = message
+        self._next_id = len(self.messages)
+
     def withdraw(self) -> None:
         """Remove the last message, as a failed prompt over ACP does. No event reports it."""
         self.messages.pop()

@@ -6,8 +6,11 @@ Pure: no connection, no waiting.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from tasklogs import delta_codec
+from google.protobuf.message import DecodeError
+
+from tasklogs import compression, delta_codec
 from tasklogs.client import decode
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import (
@@ -27,12 +30,17 @@ from tasklogs.log.delta import MAX_PIECES, Delta, DeltaError, common_text
 from tasklogs.log.text import is_boundary
 from tasklogs.v1 import task_logs_pb2, types_pb2
 
+Response: TypeAlias = task_logs_pb2.FollowTaskLogsResponse
+
 _MAX_ENTRY_BYTES = MAX_MESSAGE_BYTES
 """The limit of an entry: a stream that makes it grow without end must not fill the memory."""
 
 
 class WrongDelta(Exception):
-    """A delta does not fit what this stream sent, so the stream cannot be trusted."""
+    """A delta does not fit what this stream sent, or a compressed message cannot be expanded.
+
+    So the stream cannot be trusted.
+    """
 
 
 @dataclass(slots=True)
@@ -65,19 +73,25 @@ class Assembly:
         if self._tail is not None:
             self._tail.sent_by_stream = False
 
-    def apply(self, message: task_logs_pb2.FollowTaskLogsResponse) -> FollowEvent | None:
+    def apply(self, message: Response) -> FollowEvent | None:
         """Return the event of `message`; None if it has nothing new.
 
         Raises WrongDelta, and then changes nothing.
         """
-        cursor = message.cursor or self.cursor or ""
-        event = self._event(message, cursor)
+        cursor = self._cursor_of(message)
+        event = self._event(_expanded(message), cursor)
         self.cursor = cursor or None
         return event
 
-    def _event(
-        self, message: task_logs_pb2.FollowTaskLogsResponse, cursor: str
-    ) -> FollowEvent | None:
+    def _cursor_of(self, message: Response) -> str:
+        known, end = self.cursor or "", message.cursor_end
+        if message.cursor or not end:
+            return message.cursor or known
+        if len(end) > len(known):
+            raise WrongDelta("a cursor is only an end, and none came before")
+        return known[: len(known) - len(end)] + end
+
+    def _event(self, message: Response, cursor: str) -> FollowEvent | None:
         match message.WhichOneof("event"):
             case "status":
                 return self._status_changed(message.status, cursor)
@@ -101,7 +115,7 @@ class Assembly:
                 return CaughtUp(cursor=cursor)
             case "progress":
                 return Progress(cursor=cursor)
-            case None:
+            case "compressed" | None:
                 # An event of a newer server. Its cursor is used all the same.
                 return None
 
@@ -206,6 +220,19 @@ class Assembly:
             return False
         self._revision = revision
         return True
+
+
+def _expanded(message: Response) -> Response:
+    """Return the message that `message` has inside, or `message`. Raises WrongDelta."""
+    if not message.HasField("compressed"):
+        return message
+    try:
+        inside = Response.FromString(compression.expanded(message.compressed))
+    except (compression.CannotExpand, DecodeError) as error:
+        raise WrongDelta(f"a compressed message {error}") from None
+    if inside.HasField("compressed"):
+        raise WrongDelta("a compressed message has a compressed message inside")
+    return inside
 
 
 def _content_delta(message: task_logs_pb2.EntryDelta) -> tuple[Delta, int]:

@@ -242,6 +242,7 @@ class TaskLogsClient:
             cursor=cursor or "",
             deltas=deltas,
             types=_types(types),
+            compressed=True,
         )
         needs: list[Need] = [_TYPES] if request.types else []
         if progress_interval is not None:

@@ -215,7 +215,7 @@ class Follow:
             request.ClearField("tail")
             request.cursor = self._assembly.cursor
         if self._whole_entries:
-            request.deltas = False
+            request.deltas = request.compressed = False
         if self._snapshot_only:
             request.source = task_logs_pb2.LOG_SOURCE_SNAPSHOT
         if self._require is not None:
@@ -276,7 +276,7 @@ class Follow:
         self._drop_stream()
         if not self._may_go_on(error):
             raise error
-        # The next stream sends whole entries, and no delta that could fail again.
+        # The next stream sends whole entries as they are: nothing that could fail again.
         self._whole_entries = isinstance(error, StreamInconsistent)
         # The status does not allow a new follow, but does not end a running one either. To its
         # reader this follow is running, so it continues from the store.

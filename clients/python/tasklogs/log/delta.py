@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
+from tasklogs.log.line_diff import Kept, kept_lines
 from tasklogs.log.text import boundary_before, is_boundary
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 
@@ -16,8 +17,10 @@ _MAX_COMPOSED_STEPS = 2 * MAX_PIECES
 """A step takes about half a microsecond. Two deltas that are valid can need a million: the second
 one repeats all pieces of the first."""
 _PIECE_COST_BYTES = 64
-_MIN_SUFFIX_BYTES = 64
-"""A shorter suffix is sent as text: another piece costs as much."""
+_MIN_KEPT_BYTES = 64
+"""A shorter range is sent as text: another piece costs as much."""
+_MIN_SEARCHED_BYTES = 256
+"""In a shorter text between prefix and suffix no lines are searched."""
 
 
 class DeltaError(ValueError):
@@ -97,20 +100,61 @@ class Delta(NamedTuple):
 
 
 def diff(base: bytes, content: bytes) -> Delta:
-    """Return the delta from `base` to `content`.
+    """Return a delta from `base` to `content`.
 
-    It keeps the longest common prefix, and the longest common suffix if that pays.
+    It keeps the longest common prefix, the longest common suffix if that pays, and between them
+    lines that both have.
     """
     keep = common_text(base, content)
+    stays = _common_end(base, content, keep)
+    base_end, end = len(base) - stays, len(content) - stays
+    ranges = [Kept(0, 0, keep)] if keep else []
+    if end - keep >= _MIN_SEARCHED_BYTES and base_end - keep >= _MIN_KEPT_BYTES:
+        found = kept_lines(base[keep:base_end], content[keep:end], least_bytes=_MIN_KEPT_BYTES)
+        ranges += (Kept(start + keep, at + keep, length) for start, at, length in found)
+    if stays:
+        ranges.append(Kept(base_end, end, stays))
+    return _of_ranges(base, content, ranges)
+
+
+def _common_end(base: bytes, content: bytes, keep: int) -> int:
+    """Return how many last bytes both share after the first `keep`; 0 if they do not pay."""
     most = min(len(base), len(content)) - keep
-    if most >= _MIN_SUFFIX_BYTES:
-        stays = common_suffix(base[len(base) - most :], content[len(content) - most :])
-        while not is_boundary(base, len(base) - stays):
-            stays -= 1
-        if stays >= _MIN_SUFFIX_BYTES:
-            text = content[keep : len(content) - stays]
-            return Delta((Piece(0, keep, text), Piece(len(base) - stays, stays)))
-    return Delta.keeping(keep, content[keep:])
+    if most < _MIN_KEPT_BYTES:
+        return 0
+    stays = common_suffix(base[len(base) - most :], content[len(content) - most :])
+    while not is_boundary(base, len(base) - stays):
+        stays -= 1
+    return stays if stays >= _MIN_KEPT_BYTES else 0
+
+
+def _of_ranges(base: bytes, content: bytes, ranges: Sequence[Kept]) -> Delta:
+    """Return the delta that keeps these ranges, and what adjoins them and is the same, too."""
+    pieces: list[Piece] = []
+    start = length = at = 0  # the last range that is kept, and where `content` goes on
+    for kept in (*ranges, Kept(0, len(content), 0)):
+        text = content[at : kept.at]
+        grown = common_text(base[start + length : start + length + len(text)], text) if at else 0
+        length, text = length + grown, text[grown:]
+        earlier = _same_before(base, kept.start, text) if kept.length else 0
+        text = text[: len(text) - earlier]
+        if text or start + length != kept.start - earlier:
+            if text or length:
+                pieces.append(Piece(start, length, text))
+            start, length = kept.start - earlier, 0
+        length, at = length + earlier + kept.length, kept.at + kept.length
+    if length or not pieces:
+        pieces.append(Piece(start, length))
+    return Delta(tuple(pieces))
+
+
+def _same_before(base: bytes, end: int, text: bytes) -> int:
+    """Return how many last bytes of `text` are the bytes of `base` before `end`."""
+    most = min(end, len(text))
+    same = common_suffix(base[end - most : end], text[len(text) - most :])
+    while not is_boundary(base, end - same):
+        same -= 1
+    return same
 
 
 def beginning(delta: Delta, limit_bytes: int) -> Delta:

@@ -62,6 +62,7 @@ class AgentMessage(_message.Message):
     SYNC_DONE_FIELD_NUMBER: _builtins.int
     SYNC_FAILED_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    COMPRESSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """The first message, sent once, of at most 4 KiB."""
@@ -86,6 +87,12 @@ class AgentMessage(_message.Message):
     def goodbye(self) -> Global___Goodbye:
         """The last message. Optional."""
 
+    @_builtins.property
+    def compressed(self) -> _types_pb2.CompressedMessage:
+        """An AgentMessage, compressed. Not a Hello. Only if Welcome names `compressed_messages`. If it
+        cannot be decompressed, the server ends the stream with INVALID_ARGUMENT (`INVALID_FIELDS`).
+        """
+
     def __init__(
         self,
         *,
@@ -95,12 +102,13 @@ class AgentMessage(_message.Message):
         sync_done: Global___SyncDone | None = ...,
         sync_failed: Global___SyncFailed | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        compressed: _types_pb2.CompressedMessage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "state", b"state", "sync_done", b"sync_done", "sync_failed", b"sync_failed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "compressed", b"compressed", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "state", b"state", "sync_done", b"sync_done", "sync_failed", b"sync_failed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "state", b"state", "sync_done", b"sync_done", "sync_failed", b"sync_failed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "compressed", b"compressed", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "state", b"state", "sync_done", b"sync_done", "sync_failed", b"sync_failed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "append", "state", "sync_done", "sync_failed", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "append", "state", "sync_done", "sync_failed", "goodbye", "compressed"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tasklogs.v1 import types_pb2 as tasklogs_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btasklogs/v1/task_logs.proto\x12\x0btasklogs.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tasklogs/v1/types.proto\"\x8c\x02\n\x12GetTaskLogsRequest\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x06source\x18\x02 \x01(\x0e\x32\x16.tasklogs.v1.LogSource\x12\x11\n\x04tail\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x12\n\x05\x65poch\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x30\n\rmax_staleness\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x05types\x18\x08 \x03(\x0e\x32\x18.tasklogs.v1.TaskLogTypeB\x07\n\x05_tailB\x08\n\x06_epoch\"\xbb\x02\n\x13GetTaskLogsResponse\x12\'\n\x04logs\x18\x01 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\x12\x15\n\x08snapshot\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12/\n\x0bsnapshot_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06status\x18\x04 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12\x10\n\x08revision\x18\x06 \x01(\x03\x12\x15\n\x08\x66irst_id\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x08 \x01(\t\x12\x17\n\x0fnext_page_token\x18\t \x01(\t\x12\x0f\n\x07task_id\x18\n \x01(\tB\x0b\n\t_snapshotB\x0b\n\t_first_id\"\xee\x01\n\x15\x46ollowTaskLogsRequest\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x06source\x18\x02 \x01(\x0e\x32\x16.tasklogs.v1.LogSource\x12\x11\n\x04tail\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65ltas\x18\x05 \x01(\x08\x12\'\n\x05types\x18\x06 \x03(\x0e\x32\x18.tasklogs.v1.TaskLogType\x12\x34\n\x11progress_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x07\n\x05_tail\"\xf5\x02\n\x16\x46ollowTaskLogsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0b\x32\x1a.tasklogs.v1.StatusChangedH\x00\x12\'\n\x07\x65ntries\x18\x03 \x01(\x0b\x32\x14.tasklogs.v1.EntriesH\x00\x12(\n\x05\x64\x65lta\x18\x04 \x01(\x0b\x32\x17.tasklogs.v1.EntryDeltaH\x00\x12\x36\n\x0f\x65ntry_withdrawn\x18\x05 \x01(\x0b\x32\x1b.tasklogs.v1.EntryWithdrawnH\x00\x12\x32\n\repoch_started\x18\x06 \x01(\x0b\x32\x19.tasklogs.v1.EpochStartedH\x00\x12*\n\tcaught_up\x18\x07 \x01(\x0b\x32\x15.tasklogs.v1.CaughtUpH\x00\x12)\n\x08progress\x18\x08 \x01(\x0b\x32\x15.tasklogs.v1.ProgressH\x00\x42\x07\n\x05\x65vent\"{\n\rStatusChanged\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\x30\n\rstatus_detail\x18\x02 \x01(\x0b\x32\x19.tasklogs.v1.StatusDetail\x12\x0f\n\x07task_id\x18\x03 \x01(\t\"A\n\x07\x45ntries\x12\'\n\x04logs\x18\x01 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"\xbc\x01\n\nEntryDelta\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x02id\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\rbase_revision\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07\x63ontent\x18\x06 \x01(\x0b\x32\x19.tasklogs.v1.ContentDeltaH\x00\x42\x06\n\x04\x66ormB\x05\n\x03_id\"I\n\x0e\x45ntryWithdrawn\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x02id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08revision\x18\x03 \x01(\x03\x42\x05\n\x03_id\"/\n\x0c\x45pochStarted\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\n\n\x08\x43\x61ughtUp\"\n\n\x08Progress\"\x16\n\x14GetServerInfoRequest\"\xd0\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12-\n\x0b\x65ntry_types\x18\x03 \x03(\x0e\x32\x18.tasklogs.v1.TaskLogType\x12\x39\n\x06limits\x18\x04 \x01(\x0b\x32).tasklogs.v1.GetServerInfoResponse.Limits\x1a\xa9\x01\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\x03\x12\x13\n\x0b\x65ntry_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cpage_entries\x18\x03 \x01(\x05\x12\x12\n\npage_tasks\x18\x04 \x01(\x05\x12\x14\n\x0cupload_bytes\x18\x05 \x01(\x03\x12\x33\n\x10\x64\x65\x66\x61ult_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration*U\n\tLogSource\x12\x1a\n\x16LOG_SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_SOURCE_LIVE\x10\x01\x12\x17\n\x13LOG_SOURCE_SNAPSHOT\x10\x02\x32\xf9\x02\n\x08TaskLogs\x12u\n\x0bGetTaskLogs\x12\x1f.tasklogs.v1.GetTaskLogsRequest\x1a .tasklogs.v1.GetTaskLogsResponse\"#\x90\x02\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/tasks/{task=**}:logs\x12\x82\x01\n\x0e\x46ollowTaskLogs\x12\".tasklogs.v1.FollowTaskLogsRequest\x1a#.tasklogs.v1.FollowTaskLogsResponse\"%\x90\x02\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/tasks/{task=**}:follow0\x01\x12q\n\rGetServerInfo\x12!.tasklogs.v1.GetServerInfoRequest\x1a\".tasklogs.v1.GetServerInfoResponse\"\x19\x90\x02\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/serverInfoBM\n\x0f\x63om.tasklogs.v1P\x01Z*tasklogs/clients/go/tasklogs/v1;tasklogsv1\xaa\x02\x0bTaskLogs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btasklogs/v1/task_logs.proto\x12\x0btasklogs.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tasklogs/v1/types.proto\"\x8c\x02\n\x12GetTaskLogsRequest\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x06source\x18\x02 \x01(\x0e\x32\x16.tasklogs.v1.LogSource\x12\x11\n\x04tail\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x12\n\x05\x65poch\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x30\n\rmax_staleness\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x05types\x18\x08 \x03(\x0e\x32\x18.tasklogs.v1.TaskLogTypeB\x07\n\x05_tailB\x08\n\x06_epoch\"\xbb\x02\n\x13GetTaskLogsResponse\x12\'\n\x04logs\x18\x01 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\x12\x15\n\x08snapshot\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12/\n\x0bsnapshot_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06status\x18\x04 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12\x10\n\x08revision\x18\x06 \x01(\x03\x12\x15\n\x08\x66irst_id\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x08 \x01(\t\x12\x17\n\x0fnext_page_token\x18\t \x01(\t\x12\x0f\n\x07task_id\x18\n \x01(\tB\x0b\n\t_snapshotB\x0b\n\t_first_id\"\x82\x02\n\x15\x46ollowTaskLogsRequest\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x06source\x18\x02 \x01(\x0e\x32\x16.tasklogs.v1.LogSource\x12\x11\n\x04tail\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65ltas\x18\x05 \x01(\x08\x12\'\n\x05types\x18\x06 \x03(\x0e\x32\x18.tasklogs.v1.TaskLogType\x12\x34\n\x11progress_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ncompressed\x18\x08 \x01(\x08\x42\x07\n\x05_tail\"\xbf\x03\n\x16\x46ollowTaskLogsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x12\n\ncursor_end\x18\n \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0b\x32\x1a.tasklogs.v1.StatusChangedH\x00\x12\'\n\x07\x65ntries\x18\x03 \x01(\x0b\x32\x14.tasklogs.v1.EntriesH\x00\x12(\n\x05\x64\x65lta\x18\x04 \x01(\x0b\x32\x17.tasklogs.v1.EntryDeltaH\x00\x12\x36\n\x0f\x65ntry_withdrawn\x18\x05 \x01(\x0b\x32\x1b.tasklogs.v1.EntryWithdrawnH\x00\x12\x32\n\repoch_started\x18\x06 \x01(\x0b\x32\x19.tasklogs.v1.EpochStartedH\x00\x12*\n\tcaught_up\x18\x07 \x01(\x0b\x32\x15.tasklogs.v1.CaughtUpH\x00\x12)\n\x08progress\x18\x08 \x01(\x0b\x32\x15.tasklogs.v1.ProgressH\x00\x12\x34\n\ncompressed\x18\t \x01(\x0b\x32\x1e.tasklogs.v1.CompressedMessageH\x00\x42\x07\n\x05\x65vent\"{\n\rStatusChanged\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.tasklogs.v1.TaskStatus\x12\x30\n\rstatus_detail\x18\x02 \x01(\x0b\x32\x19.tasklogs.v1.StatusDetail\x12\x0f\n\x07task_id\x18\x03 \x01(\t\"A\n\x07\x45ntries\x12\'\n\x04logs\x18\x01 \x03(\x0b\x32\x19.tasklogs.v1.TaskLogEntry\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"\xbc\x01\n\nEntryDelta\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x02id\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\rbase_revision\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07\x63ontent\x18\x06 \x01(\x0b\x32\x19.tasklogs.v1.ContentDeltaH\x00\x42\x06\n\x04\x66ormB\x05\n\x03_id\"I\n\x0e\x45ntryWithdrawn\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x02id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08revision\x18\x03 \x01(\x03\x42\x05\n\x03_id\"/\n\x0c\x45pochStarted\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\n\n\x08\x43\x61ughtUp\"\n\n\x08Progress\"\x16\n\x14GetServerInfoRequest\"\xd0\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12-\n\x0b\x65ntry_types\x18\x03 \x03(\x0e\x32\x18.tasklogs.v1.TaskLogType\x12\x39\n\x06limits\x18\x04 \x01(\x0b\x32).tasklogs.v1.GetServerInfoResponse.Limits\x1a\xa9\x01\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\x03\x12\x13\n\x0b\x65ntry_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cpage_entries\x18\x03 \x01(\x05\x12\x12\n\npage_tasks\x18\x04 \x01(\x05\x12\x14\n\x0cupload_bytes\x18\x05 \x01(\x03\x12\x33\n\x10\x64\x65\x66\x61ult_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration*U\n\tLogSource\x12\x1a\n\x16LOG_SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_SOURCE_LIVE\x10\x01\x12\x17\n\x13LOG_SOURCE_SNAPSHOT\x10\x02\x32\xf9\x02\n\x08TaskLogs\x12u\n\x0bGetTaskLogs\x12\x1f.tasklogs.v1.GetTaskLogsRequest\x1a .tasklogs.v1.GetTaskLogsResponse\"#\x90\x02\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/tasks/{task=**}:logs\x12\x82\x01\n\x0e\x46ollowTaskLogs\x12\".tasklogs.v1.FollowTaskLogsRequest\x1a#.tasklogs.v1.FollowTaskLogsResponse\"%\x90\x02\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/tasks/{task=**}:follow0\x01\x12q\n\rGetServerInfo\x12!.tasklogs.v1.GetServerInfoRequest\x1a\".tasklogs.v1.GetServerInfoResponse\"\x19\x90\x02\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/serverInfoBM\n\x0f\x63om.tasklogs.v1P\x01Z*tasklogs/clients/go/tasklogs/v1;tasklogsv1\xaa\x02\x0bTaskLogs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,36 +47,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKLOGS'].methods_by_name['FollowTaskLogs']._serialized_options = b'\220\002\001\202\323\344\223\002\034\022\032/v1/tasks/{task=**}:follow'
   _globals['_TASKLOGS'].methods_by_name['GetServerInfo']._loaded_options = None
   _globals['_TASKLOGS'].methods_by_name['GetServerInfo']._serialized_options = b'\220\002\001\202\323\344\223\002\020\022\016/v1/serverInfo'
-  _globals['_LOGSOURCE']._serialized_start=2297
-  _globals['_LOGSOURCE']._serialized_end=2382
+  _globals['_LOGSOURCE']._serialized_start=2391
+  _globals['_LOGSOURCE']._serialized_end=2476
   _globals['_GETTASKLOGSREQUEST']._serialized_start=198
   _globals['_GETTASKLOGSREQUEST']._serialized_end=466
   _globals['_GETTASKLOGSRESPONSE']._serialized_start=469
   _globals['_GETTASKLOGSRESPONSE']._serialized_end=784
   _globals['_FOLLOWTASKLOGSREQUEST']._serialized_start=787
-  _globals['_FOLLOWTASKLOGSREQUEST']._serialized_end=1025
-  _globals['_FOLLOWTASKLOGSRESPONSE']._serialized_start=1028
-  _globals['_FOLLOWTASKLOGSRESPONSE']._serialized_end=1401
-  _globals['_STATUSCHANGED']._serialized_start=1403
-  _globals['_STATUSCHANGED']._serialized_end=1526
-  _globals['_ENTRIES']._serialized_start=1528
-  _globals['_ENTRIES']._serialized_end=1593
-  _globals['_ENTRYDELTA']._serialized_start=1596
-  _globals['_ENTRYDELTA']._serialized_end=1784
-  _globals['_ENTRYWITHDRAWN']._serialized_start=1786
-  _globals['_ENTRYWITHDRAWN']._serialized_end=1859
-  _globals['_EPOCHSTARTED']._serialized_start=1861
-  _globals['_EPOCHSTARTED']._serialized_end=1908
-  _globals['_CAUGHTUP']._serialized_start=1910
-  _globals['_CAUGHTUP']._serialized_end=1920
-  _globals['_PROGRESS']._serialized_start=1922
-  _globals['_PROGRESS']._serialized_end=1932
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1934
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1956
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1959
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=2295
-  _globals['_GETSERVERINFORESPONSE_LIMITS']._serialized_start=2126
-  _globals['_GETSERVERINFORESPONSE_LIMITS']._serialized_end=2295
-  _globals['_TASKLOGS']._serialized_start=2385
-  _globals['_TASKLOGS']._serialized_end=2762
+  _globals['_FOLLOWTASKLOGSREQUEST']._serialized_end=1045
+  _globals['_FOLLOWTASKLOGSRESPONSE']._serialized_start=1048
+  _globals['_FOLLOWTASKLOGSRESPONSE']._serialized_end=1495
+  _globals['_STATUSCHANGED']._serialized_start=1497
+  _globals['_STATUSCHANGED']._serialized_end=1620
+  _globals['_ENTRIES']._serialized_start=1622
+  _globals['_ENTRIES']._serialized_end=1687
+  _globals['_ENTRYDELTA']._serialized_start=1690
+  _globals['_ENTRYDELTA']._serialized_end=1878
+  _globals['_ENTRYWITHDRAWN']._serialized_start=1880
+  _globals['_ENTRYWITHDRAWN']._serialized_end=1953
+  _globals['_EPOCHSTARTED']._serialized_start=1955
+  _globals['_EPOCHSTARTED']._serialized_end=2002
+  _globals['_CAUGHTUP']._serialized_start=2004
+  _globals['_CAUGHTUP']._serialized_end=2014
+  _globals['_PROGRESS']._serialized_start=2016
+  _globals['_PROGRESS']._serialized_end=2026
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2028
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2050
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=2053
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=2389
+  _globals['_GETSERVERINFORESPONSE_LIMITS']._serialized_start=2220
+  _globals['_GETSERVERINFORESPONSE_LIMITS']._serialized_end=2389
+  _globals['_TASKLOGS']._serialized_start=2479
+  _globals['_TASKLOGS']._serialized_end=2856
 # @@protoc_insertion_point(module_scope)

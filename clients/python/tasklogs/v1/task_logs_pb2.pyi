@@ -220,6 +220,7 @@ class FollowTaskLogsRequest(_message.Message):
     DELTAS_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
     PROGRESS_INTERVAL_FIELD_NUMBER: _builtins.int
+    COMPRESSED_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """The task: a UUID, or `owner/name`."""
     source: Global___LogSource.ValueType
@@ -237,6 +238,10 @@ class FollowTaskLogsRequest(_message.Message):
     deltas: _builtins.bool
     """Send a change of the tail as `delta`, if this stream has already sent the content that the
     delta builds on.
+    """
+    compressed: _builtins.bool
+    """Send messages as `compressed` if they become much shorter, and cursors as `cursor_end`. A
+    server that does not have the feature `compressed_messages` ignores this.
     """
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskLogType.ValueType]:
@@ -260,10 +265,11 @@ class FollowTaskLogsRequest(_message.Message):
         deltas: _builtins.bool = ...,
         types: _abc.Iterable[_types_pb2.TaskLogType.ValueType] | None = ...,
         progress_interval: _duration_pb2.Duration | None = ...,
+        compressed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "progress_interval", b"progress_interval", "tail", b"tail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "cursor", b"cursor", "deltas", b"deltas", "progress_interval", b"progress_interval", "source", b"source", "tail", b"tail", "task", b"task", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail", b"_tail", "compressed", b"compressed", "cursor", b"cursor", "deltas", b"deltas", "progress_interval", b"progress_interval", "source", b"source", "tail", b"tail", "task", b"task", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tail: _TypeAlias = _typing.Literal["tail"]  # noqa: Y015
     _WhichOneofArgType__tail: _TypeAlias = _typing.Literal["_tail", b"_tail"]  # noqa: Y015
@@ -278,6 +284,7 @@ class FollowTaskLogsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CURSOR_FIELD_NUMBER: _builtins.int
+    CURSOR_END_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
@@ -285,8 +292,13 @@ class FollowTaskLogsResponse(_message.Message):
     EPOCH_STARTED_FIELD_NUMBER: _builtins.int
     CAUGHT_UP_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    COMPRESSED_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Use this cursor to resume after this message."""
+    cursor_end: _builtins.str
+    """The end of the cursor, if `cursor` is empty: the cursor is that of the stream's previous
+    message, with its last characters replaced by these. Only if the request set `compressed`.
+    """
     @_builtins.property
     def status(self) -> Global___StatusChanged:
         """The status. Sent first, and whenever the status or a fact behind it changes."""
@@ -322,10 +334,17 @@ class FollowTaskLogsResponse(_message.Message):
         the cursor, and the connection is alive.
         """
 
+    @_builtins.property
+    def compressed(self) -> _types_pb2.CompressedMessage:
+        """A FollowTaskLogsResponse with one of the other events, compressed. It has no cursor: that of
+        the message outside counts. Only if the request set `compressed`.
+        """
+
     def __init__(
         self,
         *,
         cursor: _builtins.str = ...,
+        cursor_end: _builtins.str = ...,
         status: Global___StatusChanged | None = ...,
         entries: Global___Entries | None = ...,
         delta: Global___EntryDelta | None = ...,
@@ -333,12 +352,13 @@ class FollowTaskLogsResponse(_message.Message):
         epoch_started: Global___EpochStarted | None = ...,
         caught_up: Global___CaughtUp | None = ...,
         progress: Global___Progress | None = ...,
+        compressed: _types_pb2.CompressedMessage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "delta", b"delta", "entries", b"entries", "entry_withdrawn", b"entry_withdrawn", "epoch_started", b"epoch_started", "event", b"event", "progress", b"progress", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "compressed", b"compressed", "delta", b"delta", "entries", b"entries", "entry_withdrawn", b"entry_withdrawn", "epoch_started", b"epoch_started", "event", b"event", "progress", b"progress", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "cursor", b"cursor", "delta", b"delta", "entries", b"entries", "entry_withdrawn", b"entry_withdrawn", "epoch_started", b"epoch_started", "event", b"event", "progress", b"progress", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "compressed", b"compressed", "cursor", b"cursor", "cursor_end", b"cursor_end", "delta", b"delta", "entries", b"entries", "entry_withdrawn", b"entry_withdrawn", "epoch_started", b"epoch_started", "event", b"event", "progress", b"progress", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["status", "entries", "delta", "entry_withdrawn", "epoch_started", "caught_up", "progress"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["status", "entries", "delta", "entry_withdrawn", "epoch_started", "caught_up", "progress", "compressed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -536,3 +536,31 @@ class ContentDelta(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__crc32) -> _WhichOneofReturnType__crc32 | None: ...
 
 Global___ContentDelta: _TypeAlias = ContentDelta  # noqa: Y015
+
+@_typing.final
+class CompressedMessage(_message.Message):
+    """A message that is compressed. The message inside is not of this kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ZLIB_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    zlib: _builtins.bytes
+    """The encoded message in the format zlib (RFC 1950)."""
+    size_bytes: _builtins.int
+    """The length of the encoded message in bytes, before it was compressed: from 1 to 1 MiB. The
+    receiver refuses a message that has another length.
+    """
+    def __init__(
+        self,
+        *,
+        zlib: _builtins.bytes = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["size_bytes", b"size_bytes", "zlib", b"zlib"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompressedMessage: _TypeAlias = CompressedMessage  # noqa: Y015

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from tasklogs.features import CONTENT_DELTA_PIECES, ENTRY_NAMES
+from tasklogs.features import COMPRESSED_MESSAGES, CONTENT_DELTA_PIECES, ENTRY_NAMES
 from tasklogs.log.entry import NO_NAMES, Entry, EntryType
 from tasklogs.v1 import task_agents_pb2 as pb
 
@@ -18,6 +18,7 @@ class ServerFeatures:
 
     content_delta_pieces: bool = False
     entry_names: bool = False
+    compressed_messages: bool = False
     entry_types: frozenset[EntryType] = _DEFAULT_TYPES
 
     @classmethod
@@ -28,6 +29,7 @@ class ServerFeatures:
         return cls(
             content_delta_pieces=CONTENT_DELTA_PIECES in named,
             entry_names=ENTRY_NAMES in named,
+            compressed_messages=COMPRESSED_MESSAGES in named,
             entry_types=types if welcome.entry_types else _DEFAULT_TYPES,
         )
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tasklogs import delta_codec
+from tasklogs import compression, delta_codec
 from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position, StoredTail
 from tasklogs.log.entry import Entry, Names, Time
@@ -52,6 +52,14 @@ def log_append(append: Append) -> pb.AgentMessage:
         message.tail.time.CopyFrom(_timestamp(append.tail.time))
         message.tail.content.CopyFrom(delta_codec.encode(append.tail.delta, append.tail.crc32))
     return pb.AgentMessage(append=message)
+
+
+def shortened(message: pb.AgentMessage) -> pb.AgentMessage:
+    """Return `message` compressed, if that makes it much shorter."""
+    if message.ByteSize() < compression.LEAST_BYTES:
+        return message
+    short = compression.compressed(message.SerializeToString())
+    return message if short is None else pb.AgentMessage(compressed=short)
 
 
 def _stored_tail(tail: pb.Welcome.Tail) -> StoredTail:

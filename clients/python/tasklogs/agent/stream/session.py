@@ -357,7 +357,10 @@ class Session:
         return message if isinstance(message, pb.ServerMessage) else None
 
     async def _write(self, message: pb.AgentMessage) -> None:
-        self._carried.count(message.ByteSize(), is_append=message.HasField("append"))
+        is_append = message.HasField("append")
+        if is_append and self._features.compressed_messages:
+            message = messages.shortened(message)
+        self._carried.count(message.ByteSize(), is_append=is_append)
         await self._call.write(message)
 
 
