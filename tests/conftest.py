@@ -9,6 +9,7 @@ import pytest
 from tests.support.fixtures import plain_logs
 
 pytest_plugins = [
+    "tests.support.fixtures.order",
     "tests.support.fixtures.reaper",
     "tests.support.fixtures.postgres",
     "tests.support.fixtures.standby",
