@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -26,10 +27,10 @@ main()
 
 
 @pytest.fixture
-async def serving(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def serving(data_dir: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A server and its address."""
     async with started(
-        *("serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")),
+        *("serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir)),
         env={"PATH": os.defpath},
     ) as process:
         yield process, await address_of(process)
@@ -70,9 +71,9 @@ def test_the_hints_never_name_an_unspecified_address(bound: str, typed: str) -> 
     assert _to_connect_to(bound) == typed
 
 
-async def test_with_json_logs_there_are_no_hints(tmp_path: Path) -> None:
+async def test_with_json_logs_there_are_no_hints(data_dir: Path) -> None:
     async with started(
-        *("serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")),
+        *("serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir)),
         *("--log-format", "json"),
         env={"PATH": os.defpath},
     ) as process:
@@ -136,11 +137,12 @@ async def test_the_log_goes_to_stderr_and_stdout_stays_empty(
 
 
 async def test_an_address_in_use_is_reported_in_one_line(
-    serving: tuple[asyncio.subprocess.Process, str], tmp_path: Path
+    serving: tuple[asyncio.subprocess.Process, str], migrated_data_dir: Path, tmp_path: Path
 ) -> None:
     _, address = serving
+    other = shutil.copytree(migrated_data_dir, tmp_path / "other")
 
-    second = await run("serve", "--listen", address, "--data-dir", str(tmp_path / "other"))
+    second = await run("serve", "--listen", address, "--data-dir", str(other))
 
     assert second.code == 1
     assert address in second.stderr.splitlines()[-1]
@@ -148,10 +150,8 @@ async def test_an_address_in_use_is_reported_in_one_line(
 
 
 async def test_a_data_directory_in_use_is_reported_in_one_line(
-    serving: tuple[asyncio.subprocess.Process, str], tmp_path: Path
+    serving: tuple[asyncio.subprocess.Process, str], data_dir: Path
 ) -> None:
-    data_dir = tmp_path / "data"
-
     second = await run("serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir))
 
     assert second.code == 1

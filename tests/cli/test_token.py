@@ -29,10 +29,9 @@ class Secured:
 
 
 @pytest.fixture
-async def secured(tmp_path: Path) -> AsyncIterator[Secured]:
+async def secured(data_dir: Path, tmp_path: Path) -> AsyncIterator[Secured]:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
-    data_dir = tmp_path / "data"
     async with started(
         *("serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir), "--auth", "dev"),
         *("--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)),

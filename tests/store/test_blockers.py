@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from tasklogs_server.store import SchemaRefused, blockers, migrate
 from tasklogs_server.store.errors import STORE_ERRORS
+from tasklogs_server.store.upgrade import LOCK_KEY
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.postgres import PostgresServer
 
@@ -33,7 +34,7 @@ def old_database(shared_postgres: PostgresServer) -> str:
 @pytest.mark.parametrize(
     "held",
     [
-        pytest.param(f"SELECT pg_advisory_lock({MODULE.LOCK_KEY})", id="another migration"),
+        pytest.param(f"SELECT pg_advisory_lock({LOCK_KEY})", id="another migration"),
         pytest.param("BEGIN; LOCK TABLE tasks IN ACCESS SHARE MODE", id="a long transaction"),
     ],
 )

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from alembic.script import ScriptDirectory
 
 from tasklogs.log.delta import Delta, Piece
 from tasklogs.log.entry import EntryType
+from tasklogs_server import store as store_package
 from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
 from tasklogs_server.store.generations import read_generation
 from tasklogs_server.store.log_writes import Outcome
-from tasklogs_server.store.migrate import OUR_TABLES
+from tasklogs_server.store.migrate import OUR_TABLES, newest_schema
 from tests.store.logs import ENTRY_COLUMNS, Connection, Log, entry_record, entry_row, new_task
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.postgres import PostgresServer
@@ -49,6 +53,27 @@ async def test_a_new_database_gets_the_schema_and_a_second_migration_changes_not
         await connection.close()
     logs = {"log_heads", "log_entries", "log_tail_parts", "log_events"}
     assert {row["relname"] for row in tables} >= {"tasks", "task_names", "processes"} | logs
+
+
+def test_the_newest_schema_is_the_last_migration() -> None:
+    scripts = ScriptDirectory(str(Path(store_package.__file__).with_name("migrations")))
+    assert scripts.get_heads() == [newest_schema()]
+
+
+async def test_a_start_with_the_newest_schema_loads_no_migrations(database: str) -> None:
+    """They need Alembic and SQLAlchemy, which take most of the time of an import of the server."""
+    program = (
+        "import asyncio, sys\n"
+        "from tasklogs_server import app\n"
+        "from tasklogs_server.store import migrate\n"
+        "asyncio.run(migrate(sys.argv[1]))\n"
+        "print(sorted({'alembic', 'sqlalchemy'} & sys.modules.keys()))\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, database, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert (out, process.returncode) == (b"[]\n", 0)
 
 
 async def test_a_user_without_the_right_to_create_tables_gets_a_hint(

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 from tasklogs_server.app import StartupError
 from tasklogs_server.settings import ServerSettings
+from tasklogs_server.tasks import purge
 from tests.store.logs import ENTRY_COLUMNS, entry_record, entry_row
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.certificates import Authority
@@ -128,7 +129,11 @@ async def _is_active(server: Server) -> bool:
     return task.status == types_pb2.TASK_STATUS_ACTIVE
 
 
-async def test_the_backlog_of_deletions_is_shown(make_server: MakeServer, database: str) -> None:
+async def test_the_backlog_of_deletions_is_shown(
+    make_server: MakeServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge, "_COUNT_EVERY_SECONDS", 0.2)
+    monkeypatch.setattr(purge, "_SWEEP_EVERY_SECONDS", 0.2)
     async with make_server(metrics_listen="0") as server:
         task_id = UUID((await server.create_task("demo")).task.id)
         sql = await asyncpg.connect(database)

@@ -3,7 +3,8 @@
 No gRPC and no messages of the API.
 """
 
-from tasklogs_server.store.migrate import SchemaRefused, UnknownSchema, migrate
+from tasklogs_server.store.errors import SchemaRefused, UnknownSchema
+from tasklogs_server.store.migrate import migrate
 from tasklogs_server.store.store import Store
 
 __all__ = ["SchemaRefused", "Store", "UnknownSchema", "migrate"]

@@ -12,6 +12,14 @@ from tasklogs_server.domain.errors import StoreUnavailable
 RETRY_AFTER = timedelta(seconds=1)
 
 
+class UnknownSchema(Exception):
+    """The schema was made by a newer version of the server."""
+
+
+class SchemaRefused(Exception):
+    """The schema cannot be brought up to date. One line that says why."""
+
+
 class NoHostUsable(ConnectionError):
     """The database URL names several hosts, and none of them can be used now.
 

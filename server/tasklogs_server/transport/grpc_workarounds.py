@@ -70,7 +70,8 @@ def reset_calls(calls: Collection[Call]) -> None:
     When both the handler's task and the one that waits for the call's end are cancelled, gRPC
     resets the stream. It lets go of the last call of a server only when the next one comes.
     """
-    wanted = frozenset(calls)
+    # When a call has just ended, gRPC's task may not have seen it yet, and would log an error.
+    wanted = frozenset(call for call in calls if not call.done())
     for task in asyncio.all_tasks():
         coroutine = task.get_coro()
         if getattr(coroutine, "__name__", None) != _WAITS_FOR_THE_END:
@@ -79,7 +80,7 @@ def reset_calls(calls: Collection[Call]) -> None:
         held = gc.get_referents(*gc.get_referents(coroutine))
         if any(one in wanted for one in held if isinstance(one, asyncio.Task)):
             task.cancel()
-    for call in calls:
+    for call in wanted:
         call.cancel()
 
 
