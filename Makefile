@@ -14,8 +14,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # Directories that this checkout has: mypy refuses a path that does not exist.
 TYPED := $(wildcard clients/python server tests bench demo tools)
 # For all of the tests. A few tests are easier to read when they run one after the other.
-# Two processes for each core, because many tests wait for a time to pass.
-WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 2)))
+# One process more than there are cores, because many tests wait for a time to pass.
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 IN_PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
 # From 3.12 on Python counts lines itself, at a fraction of the C tracer's cost.
 COVERAGE_CORE := import sys; print('sysmon' if sys.version_info >= (3, 12) else 'ctrace')
