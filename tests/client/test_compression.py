@@ -111,7 +111,7 @@ def test_a_bomb_is_expanded_no_further_than_it_claims(claimed: int) -> None:
     try:
         with pytest.raises(CannotExpand):
             expanded(bomb)
-        assert tracemalloc.get_traced_memory()[1] < 3 * claimed + 1_000_000
+        assert tracemalloc.get_traced_memory()[1] < 3 * claimed + 700_000
     finally:
         tracemalloc.stop()
 
@@ -125,5 +125,5 @@ def test_a_long_message_is_expanded_in_steps() -> None:
     while not expansion.is_whole:
         expansion.step()
         steps += 1
-    assert steps >= 16
+    assert steps >= 4
     assert expansion.result() == whole

@@ -894,7 +894,7 @@ def _bad(**fields: bytes | int) -> task_logs_pb2.FollowTaskLogsResponse:
     [
         _bad(zlib=zlib.compress(b"\x3a\x00"), size_bytes=3),
         _bad(zlib=b"?", size_bytes=1),
-        _bad(zlib=zlib.compress(bytes(1 << 25)), size_bytes=1 << 20),
+        _bad(zlib=zlib.compress(bytes(1 << 25)), size_bytes=1 << 18),
         _bad(zlib=zlib.compress(b"\x3a\xff"), size_bytes=2),
         compressed("", _bad(zlib=zlib.compress(b"\x3a\x00"), size_bytes=2)),
         task_logs_pb2.FollowTaskLogsResponse(cursor_end="longer than the cursor"),

@@ -226,7 +226,7 @@ def _compressed(encoded: bytes, *, size_bytes: int | None = None) -> bytes:
 
 
 async def test_a_compressed_message_is_the_message_inside() -> None:
-    whole = _append(9000)
+    whole = _append(6000)
     share = Counted()
 
     assert await agent_messages.message(_compressed(whole.SerializeToString()), share) == whole
@@ -258,7 +258,7 @@ def never_decoded_inside(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     "encoded",
     [
         _compressed(b"\x12\x00", size_bytes=3),
-        _compressed(bytes(1 << 26), size_bytes=1 << 20),
+        _compressed(bytes(1 << 26), size_bytes=1 << 18),
         _compressed(bytes(1 << 26)),
         _compressed(b"", size_bytes=0),
         pb.AgentMessage(compressed=CompressedMessage(zlib=b"?", size_bytes=1)).SerializeToString(),

@@ -10,12 +10,11 @@ import zlib
 
 from tasklogs.v1 import types_pb2
 
-MAX_EXPANDED_BYTES = 1024 * 1024
-"""The longest message that a receiver expands."""
+MAX_EXPANDED_BYTES = 256 * 1024
+"""The longest message that is compressed, and that a receiver expands: a peer can make it hold so
+much with a kilobyte. To compress a longer one could take its sender 10 ms in one go."""
 LEAST_BYTES = 256
 """A shorter message is never compressed."""
-_MOST_BYTES = 256 * 1024
-"""A longer message is sent as it is: it would delay everything else of its sender by 10 ms."""
 _SAMPLE_BYTES = 1024
 _WORTHWHILE = 0.5
 """Screens, which are mostly blank, shrink to a fiftieth. Prose shrinks by half, which takes ten
@@ -32,7 +31,7 @@ class CannotExpand(ValueError):
 def compressed(encoded: bytes) -> types_pb2.CompressedMessage | None:
     """Compress an encoded message. None: it is not worthwhile."""
     size_bytes = len(encoded)
-    if not LEAST_BYTES <= size_bytes <= _MOST_BYTES:
+    if not LEAST_BYTES <= size_bytes <= MAX_EXPANDED_BYTES:
         return None
     if size_bytes > 2 * _SAMPLE_BYTES:
         begin = (size_bytes - _SAMPLE_BYTES) // 2

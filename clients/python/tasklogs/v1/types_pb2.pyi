@@ -548,8 +548,8 @@ class CompressedMessage(_message.Message):
     zlib: _builtins.bytes
     """The encoded message in the format zlib (RFC 1950)."""
     size_bytes: _builtins.int
-    """The length of the encoded message in bytes, before it was compressed: from 1 to 1 MiB. The
-    receiver refuses a message that has another length.
+    """The length of the encoded message in bytes, before it was compressed: from 1 to 256 KiB.
+    The receiver refuses a message that has another length.
     """
     def __init__(
         self,
