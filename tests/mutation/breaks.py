@@ -216,6 +216,15 @@ BREAKS = (
         "tests/reads/test_stale_pages.py::test_an_eviction_is_in_the_next_read",
     ),
     Break(
+        "I6",
+        "a read gets the state that another caller has noted",
+        f"{_SERVER}/reads/reader.py",
+        "        concerns(page.task_id)\n        return state, page",
+        "        concerns(page.task_id)\n        return page.state, page",
+        "tests/reads/test_stale_pages.py::"
+        "test_a_read_gets_no_state_that_a_caller_with_an_earlier_check_has_noted",
+    ),
+    Break(
         "I9",
         "a version does not tell the generation",
         f"{_SERVER}/store/task_states.py",

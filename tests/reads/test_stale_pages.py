@@ -14,12 +14,14 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from tasklogs.v1 import types_pb2
 from tasklogs_server.domain.description import NewTask
 from tasklogs_server.domain.errors import CursorExpired, StoreUnavailable, TaskNotFound
 from tasklogs_server.domain.names import TaskId, TaskName, TaskRef
 from tasklogs_server.domain.read_plan import Source
 from tasklogs_server.domain.status import NO_FACTS, Facts
 from tasklogs_server.domain.synced import StoredState, Synced
+from tasklogs_server.reads.pages import Page, Question
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
 from tasklogs_server.store.log_reads import PageQuery
@@ -213,6 +215,25 @@ async def test_a_status_that_changed_is_in_the_next_read(reads: PageReads, log: 
     assert list(before.logs) == list(after.logs)
 
 
+async def test_a_read_gets_no_state_that_a_caller_with_an_earlier_check_has_noted(
+    reads: PageReads, log: WrittenLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await reads.settled(log)
+    [earlier] = [page.state for page in reads.cache.pages]
+    await log.report(PAUSED)
+    put = reads.cache.put
+
+    def and_noted(question: Question, page: Page) -> Page:
+        kept = put(question, page)
+        kept.state = earlier
+        return kept
+
+    monkeypatch.setattr(reads.cache, "put", and_noted)
+    reads.cache.clear()
+    answer = await reads.read(TaskId(log.task_id))
+    assert answer.status == types_pb2.TASK_STATUS_PAUSED
+
+
 async def test_a_later_snapshot_at_is_in_the_next_read(reads: PageReads, log: WrittenLog) -> None:
     await reads.settled(log)
     at = datetime(2100, 1, 1, tzinfo=UTC)
@@ -293,6 +314,22 @@ async def test_a_live_read_with_nothing_new_asks_the_store_once(
     reads.syncs.answer = nothing_new
     assert await live(reads, log, hits=2) == ["a", "b", "c"]
     assert len(asked) == 1
+
+
+async def test_the_time_of_a_live_read_is_no_earlier_than_its_sync(
+    reads: PageReads, log: WrittenLog
+) -> None:
+    """Also if a later sync has found more by then, and confirmed that."""
+    await log.report(ACTIVE)
+    await reads.settled(log)
+    began_at = datetime(2100, 1, 1, tzinfo=UTC)
+
+    async def nothing_new(_: StoredState) -> Synced:
+        return Synced(began_at, log.fence, log.revision)
+
+    reads.syncs.answer = nothing_new
+    answer = await reads.read(TaskId(log.task_id), source=Source.LIVE)
+    assert answer.snapshot_at.ToDatetime(UTC) == began_at
 
 
 async def test_a_live_read_has_what_its_sync_brought(reads: PageReads, log: WrittenLog) -> None:

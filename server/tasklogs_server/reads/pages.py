@@ -60,7 +60,7 @@ class Page:
         self.task_id = page.state.task_id
         self.version: LogVersion = page.state.version
         self.state: TaskState = page.state
-        """The last state in which the log had this version."""
+        """A state in which the log had this version, to compare with the next one."""
         self.epoch = page.epoch
         self.first_id = page.first_id
         self.start = page.start

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property, partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from tasklogs_server.concurrency.singleflight import Singleflight
@@ -104,6 +104,15 @@ class Sync(Protocol):
         """Begin one: its limits of time are counted from now."""
 
 
+class _LivePage(NamedTuple):
+    """A page after a sync that began at `synced_at`; or why there was none."""
+
+    state: TaskState
+    page: Page
+    synced_at: datetime | None
+    unreachable: AgentUnreachable | None = None
+
+
 class LogReader:
     """Answers reads of logs.
 
@@ -136,7 +145,7 @@ class LogReader:
         self._evicted = evicted
         self._encode = encode
         self._is_current = is_current
-        self._shared: Singleflight[Page] = Singleflight()
+        self._shared: Singleflight[tuple[TaskState, Page]] = Singleflight()
 
     async def read(self, query: LogQuery, *, time_left: timedelta | None) -> bytes:
         """Read one page, and return the encoded response.
@@ -150,7 +159,7 @@ class LogReader:
         loop = asyncio.get_running_loop()
         began = loop.time()
         state, page = await self._page(question)
-        plan, status = _plan(state, query), state.detail.status
+        plan, status, synced_at = _plan(state, query), state.detail.status, None
         if page.first_id is None and page.epoch < state.epoch:
             await self._refuse_evicted(page)
         if plan is ReadPlan.SYNC_THEN_READ:
@@ -160,7 +169,7 @@ class LogReader:
             request = self._sync(
                 state.task_id, max_staleness=query.max_staleness, time_left=time_left
             )
-            state, page, unreachable = await self._live_page(question, request, state)
+            state, page, synced_at, unreachable = await self._live_page(question, request, state)
             if unreachable is not None:
                 # If the task was deleted, was paused or failed meanwhile, its new status decides
                 # the response.
@@ -169,7 +178,7 @@ class LogReader:
                     raise unreachable
         decided = Decided(
             plan is ReadPlan.READ_SNAPSHOT,
-            self._snapshot_at(state),
+            self._snapshot_at(state, synced_at),
             status,
             state.revision,
         )
@@ -177,7 +186,7 @@ class LogReader:
 
     async def _live_page(
         self, question: Question, request: SyncRequest, known: TaskState
-    ) -> tuple[TaskState, Page, AgentUnreachable | None]:
+    ) -> _LivePage:
         """Return a page that holds what a sync brought, or any page and why there was no sync.
 
         `known`: the state that was found after the call came. If the sync brought nothing that it
@@ -188,16 +197,16 @@ class LogReader:
                 async with self._aside():
                     synced = await request.done(known.stored)
             except AgentUnreachable as error:
-                return *await self._page(question), error
+                return _LivePage(*await self._page(question), None, error)
             has_all = synced.is_held_by(known.stored)
             if has_all and self._is_current(known):
                 held = self._cache.find(question)
                 if held is not None and held.is_of(known):
                     self._cache.hits += 1
-                    return known, held, None
+                    return _LivePage(known, held, synced.began_at)
             state, page = await self._page(question, has_changed=not has_all)
             if synced.is_held_by(state.stored):
-                return state, page, None
+                return _LivePage(state, page, synced.began_at)
             known = state
             del page
             await request.refute(synced)
@@ -261,14 +270,15 @@ class LogReader:
                 self._cache.hits += 1
                 return state, page
         self._cache.misses += 1
-        page = await self._shared.run(question, partial(self._read, question))
+        state, page = await self._shared.run(question, partial(self._read, question))
         concerns(page.task_id)
-        return page.state, page
+        return state, page
 
-    async def _read(self, question: Question) -> Page:
+    async def _read(self, question: Question) -> tuple[TaskState, Page]:
         ref, wanted = question
-        page = Page(await self._reads.page(ref, wanted), wanted.types)
-        return self._cache.put(question, page)
+        read = await self._reads.page(ref, wanted)
+        # Not the state of the page: a caller whose check was earlier may note its own there.
+        return read.state, self._cache.put(question, Page(read, wanted.types))
 
     def _respond(self, page: Page, query: LogQuery, decided: Decided) -> bytes:
         return page.response(decided, query, partial(self._encode_rest, query))
@@ -302,8 +312,10 @@ class LogReader:
             )
         )
 
-    def _snapshot_at(self, state: TaskState) -> datetime | None:
-        known = (state.snapshot_at, self._confirmed_at(state.task_id, state.revision))
+    def _snapshot_at(self, state: TaskState, synced_at: datetime | None) -> datetime | None:
+        # A later sync may have found more: what it confirmed is not this state.
+        confirmed_at = self._confirmed_at(state.task_id, state.revision)
+        known = (state.snapshot_at, confirmed_at, synced_at)
         return max((at for at in known if at is not None), default=None)
 
 
