@@ -37,8 +37,6 @@ def limits_of(settings: ServerSettings) -> ServerLimits:
         queued_reads=settings.queued_reads,
         queue_time=settings.store_wait,
         waiting_reads=settings.waiting_reads,
-        # The other half of the connections is for reads.
-        lists=max(1, settings.read_connections // 2),
         writes=settings.writes,
         follows=settings.follows,
         agents=settings.agents,

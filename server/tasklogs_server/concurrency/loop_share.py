@@ -18,14 +18,18 @@ _LONGEST_REST_SECONDS = 0.1
 
 
 class LoopShare:
-    """Runs pieces of work one at a time. After each comes a rest twice as long, at most 0.1 s.
+    """Runs pieces of work one at a time. After each comes a rest, of at most 0.1 s.
 
-    All work under one share together uses at most a third of the loop's time, however many callers
-    it has. A piece should take about a millisecond: every other call waits until it ends.
+    So all work under one share together uses at most a third of the loop's time by default,
+    however many callers it has. A piece should take about a millisecond: every other call waits
+    until it ends.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`clock`: in seconds."""
+    def __init__(
+        self, *, rest: float = _REST, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """`rest`: how many times as long as its piece; `clock`: in seconds."""
+        self._rest = rest
         self._clock = clock
         self._turn = asyncio.Lock()
         self._rested_at = 0.0
@@ -39,7 +43,7 @@ class LoopShare:
                 return piece()
             finally:
                 ended = self._clock()
-                self._rested_at = ended + min(_REST * (ended - began), _LONGEST_REST_SECONDS)
+                self._rested_at = ended + min(self._rest * (ended - began), _LONGEST_REST_SECONDS)
 
     async def take(self, items: Iterator[T], count: int) -> AsyncIterator[list[T]]:
         """Yield all of `items`, which are taken `count` at a time: each time is a piece."""

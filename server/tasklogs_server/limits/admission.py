@@ -52,7 +52,8 @@ class Capacity:
 
     reads: int = 128
     """Each may hold a page. A live read that waits for its agent does not count here."""
-    lists: int = 4
+    lists: int = 1
+    """The work of Postgres for two at once doubled the time of other callers' reads."""
     queued_reads: int = 2000
     """And as many lists."""
     queue_time: timedelta = timedelta(seconds=2)

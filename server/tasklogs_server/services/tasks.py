@@ -45,6 +45,9 @@ _PAGE_BYTES = 1_000_000
 
 # How long other calls wait while a piece of a list is encoded.
 _PIECE_SECONDS = 0.0005
+# A task with the longest prompt and labels takes 1 to 2 ms. With a rest twice as long, other
+# callers' slowest calls took more than twice their time.
+_REST = 4.0
 
 _PAGE_TOKEN = TokenLayout(b"t", "q16s8s")
 
@@ -56,7 +59,7 @@ class TasksService:
 
     def __init__(self, directory: TaskDirectory) -> None:
         self._directory = directory
-        self._share = LoopShare()
+        self._share = LoopShare(rest=_REST)
         """The part of the loop's time that is for encoding lists."""
 
     async def create_task(
