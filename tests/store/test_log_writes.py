@@ -130,7 +130,7 @@ def with_row(commit: Commit, row: EntryRow) -> Commit:
 
 
 BAD_ROWS = {
-    "an id that is no int32": entry_row(1, 1, 3, b"x", id_=2**31),
+    "an id that is no int32": replace(entry_row(1, 1, 3, b"x"), id=2**31),
     "the same place twice": entry_row(1, 0, 3, b"x"),
     "a content that is no bytes": replace(entry_row(1, 1, 3, b"x"), content="x"),  # type: ignore[arg-type]
 }
