@@ -222,6 +222,7 @@ async def test_a_follow_with_a_cursor_continues_after_it(server: LogServer) -> N
             deltas=True,
             source=task_logs_pb2.LOG_SOURCE_SNAPSHOT,
             types=[types_pb2.TASK_LOG_TYPE_INPUT],
+            compressed=True,
         )
     ]
 

@@ -130,7 +130,7 @@ async def test_each_refusal_concerns_one_writer_only(
     a.commits[0] = replace(a.commits[0], base_revision=7)
     await Log.open(store, fenced.task_id)
     await store.tasks.delete(gone.task_id)
-    d.commits[0] = replace(d.commits[0], rows=[entry_row(1, 0, 1, b"x", id_=2**40)])
+    d.commits[0] = replace(d.commits[0], rows=[replace(entry_row(1, 0, 1, b"x"), id=2**40)])
     for _, writer in made:
         group_commit.submit(writer)
     await until(lambda: all(writer.is_settled for _, writer in made))

@@ -169,6 +169,9 @@ async def test_a_live_read_is_refused_when_the_store_fails_during_it(
             logs_pb.GetTaskLogsRequest(task=TASK), timeout=DEADLINE_SECONDS
         )
         await agent.heard(lambda: bool(agent.syncs))
+        # It is not in what the read has found before the sync.
+        await agent.append(entries=[log_entry(1, "new")])
+        await agent.acked()
         postgres_server.stop()
         await agent.sync_done(agent.syncs[0].id)
 

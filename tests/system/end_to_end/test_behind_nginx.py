@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -50,6 +52,11 @@ def nginx(server: Server, tmp_path: Path) -> Iterator[Nginx]:
         yield running
 
 
+def prose(number: int, characters: int) -> str:
+    """Return a text of its own that cannot be compressed by half, so it is sent as it is."""
+    return base64.b64encode(random.Random(number).randbytes(characters * 3 // 4)).decode()
+
+
 @asynccontextmanager
 async def agent_through(
     address: str, server: Server, app: FakeTaskApp
@@ -84,7 +91,7 @@ async def test_a_conversation_larger_than_the_body_limit_is_stored(
     app: FakeTaskApp, server: Server, nginx: Nginx
 ) -> None:
     for number in range(102):
-        app.say("user" if number % 2 else "agent", f"{number} " + "x" * 30_000)
+        app.say("user" if number % 2 else "agent", prose(number, 30_000))
     async with agent_through(nginx.address, server, app) as agent:
         await until_stored(server, app, agent)
     # An append of 2 MiB broke the first stream. Half of that may be too much for the second one.
@@ -97,7 +104,7 @@ async def test_small_changes_that_add_up_to_the_body_limit_break_two_streams_and
     async with agent_through(nginx.address, server, app) as agent:
         await until_stored(server, app, agent)
         for number in range(60):
-            app.say("user" if number % 2 else "agent", f"{number} " + "x" * 100_000)
+            app.say("user" if number % 2 else "agent", prose(number, 100_000))
             if number % 3 == 2:
                 # A live read waits for the next stream, if one ends meanwhile.
                 shown = [message.content for message in app.messages]
@@ -235,7 +242,7 @@ async def test_the_settings_of_the_docs_carry_everything_on_one_stream(
     assert len(settings) == 5
     made = await server.create_task("demo", standalone=True)
     for number in range(102):
-        app.say("user" if number % 2 else "agent", f"{number} " + "x" * 30_000)
+        app.say("user" if number % 2 else "agent", prose(number, 30_000))
     with Nginx(server.address, tmp_path, settings) as nginx:
         agent = asyncio.create_task(
             Agent(Options(nginx.address, made.agent_token, app.url), FAST).run()

@@ -21,7 +21,7 @@ from typing import Any
 
 import grpc
 
-from tasklogs import delta_codec
+from tasklogs import compression, delta_codec
 from tasklogs.agent import run
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
@@ -62,6 +62,8 @@ class _RecordedCall:
 
 
 def _sent(message: pb.AgentMessage) -> dict[str, Any] | None:
+    if message.HasField("compressed"):
+        message = pb.AgentMessage.FromString(compression.expanded(message.compressed))
     kind = message.WhichOneof("message")
     if kind in ("sync_done", "sync_failed"):
         return {"kind": kind, "id": getattr(message, kind).id}

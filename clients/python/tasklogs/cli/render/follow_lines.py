@@ -26,8 +26,10 @@ class FollowLines:
     """Prints events as they come."""
 
     def show(self, event: FollowEvent) -> None:
-        """Print `event` as one line."""
-        write_line(to_line(to_dict(_message(event))))
+        """Print `event` as one line, with its whole cursor."""
+        fields = to_dict(_message(event))
+        del fields["cursorEnd"]
+        write_line(to_line(fields))
 
     def notice(self, message: str) -> None:
         """Print a line on stderr that is not an event."""
