@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import uuid
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -26,19 +25,6 @@ OTHERS: dict[str, Any] = {
     "epoch": 9,
     "revision": 9,
 }
-
-
-@pytest.fixture
-async def store(database: str) -> AsyncIterator[Store]:
-    opened = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def reads(store: Store) -> AsyncIterator[PageReads]:
-    async with page_reads(store, LocalBus()) as made:
-        yield made
 
 
 async def written(reads: PageReads, *, bytes_: int = 100) -> WrittenLog:
