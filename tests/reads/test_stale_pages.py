@@ -381,6 +381,7 @@ async def test_a_task_whose_rows_are_slow_delays_others_once(
     other = await WrittenLog.open(log.store)
     await other.entries(entry(0, "x"), open_epoch=True)
     await reads.settled(log)
+    await reads.settled(log, tail=1)
     await reads.settled(other)
     states, page = reads.store.states.read, reads.store.reads.page
     asked: list[set[object]] = []
@@ -404,6 +405,7 @@ async def test_a_task_whose_rows_are_slow_delays_others_once(
     # This read is in the same statement, and then reads for itself.
     assert await reads.contents(other) == ["x"]
     stuck.append(asyncio.create_task(reads.contents(log)))
+    stuck.append(asyncio.create_task(reads.contents(log, tail=1)))
     assert await reads.settled(other) == ["x"]
     assert asked == [{TaskId(log.task_id), TaskId(other.task_id)}, {TaskId(other.task_id)}]
     for one in stuck:

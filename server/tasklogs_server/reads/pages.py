@@ -185,6 +185,11 @@ class PageCache:
             if page.revision < revision:
                 page.is_steady, page.is_known_old = False, True
 
+    def suspect(self, task_id: UUID) -> None:
+        """Each page of a task is to be read again before it is worth a question."""
+        for page in self._of_tasks.get(task_id, ()):
+            page.is_steady = False
+
     def forget(self, task_id: UUID) -> None:
         """Drop the pages of a task, which was deleted."""
         for page in list(self._of_tasks.get(task_id, ())):

@@ -256,8 +256,8 @@ class LogReader:
         if page is not None and page.is_steady:
             state = await self._checks.state(question[0], page.state)
             if state is None:
-                # If this task is the slow one, it delays no other check until it was read.
-                page.is_steady = False
+                # If this task is the slow one, no page of it delays a check until it was read.
+                self._cache.suspect(page.task_id)
             elif page.is_of(state):
                 concerns(state.task_id)
                 page.state = state
