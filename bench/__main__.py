@@ -76,7 +76,7 @@ def main(
 ) -> int:
     """Measure what the command line says, and print the table. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure TaskLogs.")
-    parser.add_argument("--quick", action="store_true", help="take about a minute; write nothing")
+    parser.add_argument("--quick", action="store_true", help="take a few minutes; write nothing")
     parser.add_argument(
         "--only", nargs="+", choices=list(measurements), help="measure these; write nothing"
     )
@@ -88,7 +88,7 @@ def main(
     parser.add_argument(
         "--beside", type=Path, help="compare with this checkout, in turns; write nothing"
     )
-    parser.add_argument("--turns", type=int, default=_TURNS, help=f"default {_TURNS}")
+    parser.add_argument("--turns", type=int, default=_TURNS, help=f"of --beside; default {_TURNS}")
     parser.add_argument("--rounds", type=int, help=f"default {_ROUNDS}")
     arguments = parser.parse_args(words)
     rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)

@@ -7,14 +7,11 @@ the server makes of it. Each wire is a proxy that counts bytes in both direction
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.cpu import CpuCost
 from bench.processes import end, environment, port_of
@@ -24,11 +21,11 @@ from tasklogs.client.client import TaskLogsClient
 from tasklogs.client.events import EntriesChanged
 from tasklogs.enums import LogSource
 from tests.support.fakes.faulty_proxy import Direction, FaultyProxy
+from tests.support.fakes.recording import TERMINAL_AGENT_1, TERMINAL_AGENT_2, replay
 from tests.support.fakes.task_app import FakeTaskApp
 from tests.support.fixtures.conditions import until
 
-_RECORDING = "tests.support.fakes.recording"
-_TARGET_KB = {1: 16, 2: 8}
+_TARGET_KB = {TERMINAL_AGENT_1: 16, TERMINAL_AGENT_2: 8}
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,9 @@ class _Replay:
 
 async def recorded_screens(stage: Stage) -> list[Result]:
     """Both recordings, at the speed at which they were recorded."""
-    if importlib.util.find_spec(_RECORDING) is None:
-        return []
     rows: list[Result] = []
-    for number, target in _TARGET_KB.items():
-        done = await _replay(stage, number)
+    for number, (recording, target) in enumerate(_TARGET_KB.items(), 1):
+        done = await _replay(stage, recording)
         what = f"recorded screens of terminal agent {number}: bytes"
         note = f"all of HTTP/2, and its start; {done.changes:,} changes; CPU per change"
         rows += [
@@ -57,8 +52,7 @@ async def recorded_screens(stage: Stage) -> list[Result]:
     return rows
 
 
-async def _replay(stage: Stage, number: int) -> _Replay:
-    recording: Any = importlib.import_module(_RECORDING)
+async def _replay(stage: Stage, recording: Path) -> _Replay:
     (task,) = await stage.create_tasks(1, standalone=True)
     port = port_of(stage.ours)
     async with (
@@ -70,11 +64,7 @@ async def _replay(stage: Stage, number: int) -> _Replay:
     ):
         await until(lambda: app.subscriptions > 0)
         before = stage.cpu(stage.ours)
-        await recording.replay(
-            app,
-            getattr(recording, f"TERMINAL_AGENT_{number}"),
-            speed=None if stage.quick else 1.0,
-        )
+        await replay(app, recording, speed=None if stage.quick else 1.0)
         await until(lambda: shown.contents == {one.id: one.content for one in app.messages})
         return _Replay(
             agent_wire.passed_bytes[Direction.TO_TARGET],

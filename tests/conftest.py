@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.support.fixtures.reaper",
     "tests.support.fixtures.postgres",
     "tests.support.fixtures.standby",
+    "tests.support.fixtures.store",
     "tests.support.fixtures.server",
 ]
 

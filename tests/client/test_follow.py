@@ -47,6 +47,7 @@ from tests.support.fakes.log_server import (
     Step,
     caught_up,
     change,
+    compressed,
     delta,
     entries,
     entry,
@@ -851,16 +852,6 @@ async def test_the_first_status_has_the_tasks_uuid(
     ]
 
 
-def compressed(cursor: str, inside: task_logs_pb2.FollowTaskLogsResponse) -> Step:
-    event = task_logs_pb2.FollowTaskLogsResponse()
-    event.CopyFrom(inside)
-    event.ClearField("cursor")
-    encoded = event.SerializeToString()
-    outside = task_logs_pb2.FollowTaskLogsResponse(cursor_end=cursor)
-    outside.compressed.zlib, outside.compressed.size_bytes = zlib.compress(encoded), len(encoded)
-    return outside
-
-
 async def test_compressed_messages_and_ends_of_cursors_are_what_they_stand_for(
     server: LogServer, client: TaskLogsClient
 ) -> None:
@@ -869,9 +860,9 @@ async def test_compressed_messages_and_ends_of_cursors_are_what_they_stand_for(
     server.streams = [
         [
             status("task-c0", ACTIVE),
-            compressed("c1", entries("", entry(1, "a", 1))),
+            compressed(entries("", entry(1, "a", 1)), cursor_end="c1"),
             grown,
-            compressed("ask-c3", withdrawn("", 1, 3)),
+            compressed(withdrawn("", 1, 3), cursor_end="ask-c3"),
             END,
         ]
     ]
@@ -896,7 +887,7 @@ def _bad(**fields: bytes | int) -> task_logs_pb2.FollowTaskLogsResponse:
         _bad(zlib=b"?", size_bytes=1),
         _bad(zlib=zlib.compress(bytes(1 << 25)), size_bytes=1 << 18),
         _bad(zlib=zlib.compress(b"\x3a\xff"), size_bytes=2),
-        compressed("", _bad(zlib=zlib.compress(b"\x3a\x00"), size_bytes=2)),
+        compressed(_bad(zlib=zlib.compress(b"\x3a\x00"), size_bytes=2)),
         task_logs_pb2.FollowTaskLogsResponse(cursor_end="longer than the cursor"),
     ],
     ids=["too short", "not zlib", "a bomb", "no message", "compressed twice", "an end alone"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -55,6 +56,12 @@ class AgentOfTomorrow:
     async def send(self, **case: Any) -> None:
         """Send an AgentMessage of tomorrow with this case."""
         await self._call.write(tomorrow.make("AgentMessage", tomorrow="new", **case))
+
+    async def send_compressed(self, **case: Any) -> None:
+        """Send the same message compressed."""
+        inside = tomorrow.make("AgentMessage", tomorrow="new", **case).SerializeToString()
+        compressed = types_pb2.CompressedMessage(zlib=zlib.compress(inside), size_bytes=len(inside))
+        await self.send(compressed=tomorrow.grown(compressed))
 
     async def append(self, append: pb.LogAppend) -> None:
         """Send an append that is known today, with new fields in all of its messages."""

@@ -42,7 +42,7 @@ async def test_the_welcome_names_what_the_server_knows_and_no_more(
     server: Server, agent: AgentOfTomorrow
 ) -> None:
     features = agent.welcome.features
-    assert {"content_delta_pieces", "entry_names"} <= set(features)
+    assert {"content_delta_pieces", "entry_names", "compressed_messages"} <= set(features)
     assert "a_feature_of_tomorrow" not in features
     assert list(agent.welcome.entry_types) == [
         types_pb2.TASK_LOG_TYPE_INPUT,
@@ -58,6 +58,14 @@ async def test_an_unknown_message_is_refused_and_earlier_appends_stay(
     server: Server, agent: AgentOfTomorrow
 ) -> None:
     await agent.send(whisper=THING)
+    await refused_and_unchanged(server, agent)
+
+
+@pytest.mark.parametrize("case", [{"whisper": THING}, {}], ids=["an unknown one", "no case"])
+async def test_an_unknown_message_is_refused_also_if_it_was_compressed(
+    server: Server, agent: AgentOfTomorrow, case: dict[str, Any]
+) -> None:
+    await agent.send_compressed(**case)
     await refused_and_unchanged(server, agent)
 
 
@@ -117,7 +125,8 @@ async def test_unknown_fields_inside_known_parts_hinder_nothing(
     delta.content.crc32 = 0x3A771143  # of "world"
     await agent.append(pb.LogAppend(sequence=2, tail=delta, entries=[log_entry(2, "next")]))
     await agent.append(pb.LogAppend(sequence=3, withdraw_tail=True))
-    await agent.append(pb.LogAppend(sequence=4, entries=[log_entry(3, "other")]))
+    other = pb.LogAppend(sequence=4, entries=[log_entry(3, "other")])
+    await agent.send_compressed(append=tomorrow.grown(other))
     await agent.until_acked(4)
     assert await stored(server) == ["hello", "world", "other"]
 

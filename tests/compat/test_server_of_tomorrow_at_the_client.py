@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from tests.support.fakes.log_server import (
     Response,
     Step,
     caught_up,
+    compressed,
     delta,
     entries,
     entry,
@@ -127,6 +129,49 @@ async def test_the_cursor_of_an_unknown_event_is_taken_and_the_follow_goes_on(
     assert len(server.follows) == 2
 
 
+async def test_the_cursor_of_an_unknown_event_is_taken_also_if_it_is_compressed(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    server.streams = [
+        [status("a1", ACTIVE), compressed(pinned(""), cursor_end="2"), END],
+        [status("a2", ACTIVE), compressed(entries("", entry(0, "one", 3)), cursor="a3"), END],
+        [status("a3", ACTIVE), caught_up("a4"), HOLD],
+    ]
+    seen = await followed(client)
+
+    assert contents(seen) == {0: "one"}
+    assert [request.cursor for request in server.follows] == ["", "a2", "a3"]
+
+
+async def test_a_follow_goes_on_at_an_older_server_that_compresses_nothing(
+    server: LogServer, client: TaskLogsClient
+) -> None:
+    """An update that is taken back: the older server ignores `compressed`."""
+    newer: list[Step] = [
+        status("task-1", ACTIVE),
+        compressed(entries("", entry(0, "one", 2)), cursor_end="2"),
+        END,
+    ]
+    older: list[Step] = [
+        status("task-2", ACTIVE),
+        entries("task-3", entry(1, "two", 3)),
+        delta("task-4", 1, 3, 4, 3, "!", crc32=zlib.crc32(b"two!")),
+        END,
+    ]
+    newer_again: list[Step] = [
+        status("task-4", ACTIVE),
+        compressed(entries("", entry(2, "three", 5)), cursor_end="5"),
+        compressed(caught_up(""), cursor_end="5"),
+        HOLD,
+    ]
+    server.streams = [newer, older, newer_again]
+    seen = await followed(client)
+
+    assert contents(seen) == {0: "one", 1: "two!", 2: "three"}
+    assert [request.cursor for request in server.follows] == ["", "task-2", "task-4"]
+    assert all(request.compressed for request in server.follows)
+
+
 async def test_the_cursor_after_an_unknown_event_is_the_events(
     server: LogServer, client: TaskLogsClient
 ) -> None:
@@ -193,12 +238,19 @@ async def test_unknown_fields_in_every_event_change_nothing(
         caught_up("i"),
         HOLD,
     ]
+    of_tomorrow = [grown(step) if isinstance(step, Response) else step for step in plain]
     server.streams = [
         plain,
-        [grown(step) if isinstance(step, Response) else step for step in plain],
+        of_tomorrow,
+        [
+            grown(compressed(step, cursor=step.cursor)) if isinstance(step, Response) else step
+            for step in of_tomorrow
+        ],
     ]
-    assert await followed(client) == await followed(client)
-    assert len(server.follows) == 2
+    first = await followed(client)
+    assert await followed(client) == first
+    assert await followed(client) == first
+    assert len(server.follows) == 3
 
 
 async def test_unknown_enum_values_of_a_follow_keep_their_numbers(

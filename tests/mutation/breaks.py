@@ -235,10 +235,10 @@ BREAKS = (
     ),
     Break(
         "I11",
-        "a task whose rows are slow delays every check",
+        "a task whose rows are slow delays a check for each of its pages",
         f"{_SERVER}/reads/reader.py",
+        "                self._cache.suspect(page.task_id)",
         "                page.is_steady = False",
-        "                pass",
         "tests/reads/test_stale_pages.py::test_a_task_whose_rows_are_slow_delays_others_once",
     ),
     Break(
@@ -292,6 +292,14 @@ BREAKS = (
         "        while self.held_bytes > self._limit:",
         "        while False:",
         "tests/reads/test_pages.py::test_the_limit_in_bytes_holds_and_the_page_used_last_stays",
+    ),
+    Break(
+        "I7",
+        "a page in memory holds the request that it answered",
+        f"{_SERVER}/reads/pages.py",
+        "weakref.ref(query)",
+        "lambda: query",
+        "tests/reads/test_pages.py::test_a_page_in_memory_holds_no_request",
     ),
     Break(
         "I7",

@@ -29,7 +29,8 @@ from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.reads import feed
 from tasklogs_server.reads.follow_encoding import encode_compressed, encode_event
 from tasklogs_server.reads.follow_events import FollowEvent
-from tasklogs_server.reads.follower import FollowQuery, Follows
+from tasklogs_server.reads.follow_query import FollowQuery
+from tasklogs_server.reads.follower import Follows
 from tasklogs_server.reads.tokens import Cursor
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_changes import Changes, LogChanges

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -25,13 +24,6 @@ from tests.store.test_log_changes import Scribe, histories
 async def world(world: World) -> World:
     world.log.hands_on_commits = True
     return world
-
-
-@pytest.fixture
-async def store(database: str) -> AsyncIterator[Store]:
-    opened = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
-    yield opened
-    await opened.close()
 
 
 @settings(

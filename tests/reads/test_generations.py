@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import grpc
 import pytest
 
@@ -23,13 +21,6 @@ from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.server import Server
 
 FORMER = "1/00000001"
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def go_back(sql: Connection, *, entries: int) -> None:

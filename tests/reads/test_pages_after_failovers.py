@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
@@ -18,14 +21,43 @@ from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.standby import Standby, socket_of
 
 
-async def written_and_lost(store: Store, reads: PageReads, standby: Standby) -> WrittenLog:
-    """A log in memory whose last entry the standby lacks."""
-    log = await WrittenLog.open(store)
-    await log.entries(entry(0, "a"), open_epoch=True)
+@dataclass
+class World:
+    """A process that reads and writes through a network which may lead to a standby."""
+
+    standby: Standby
+    network: FaultyProxy
+    store: Store
+    reads: PageReads
+
+    async def fail_over(self) -> None:
+        await asyncio.to_thread(self.standby.promote)
+        self.network.target = self.standby.socket
+        self.network.cut()
+
+
+@asynccontextmanager
+async def world_of(primary: PostgresServer, standby: Standby) -> AsyncIterator[World]:
+    await migrate(primary.dsn())
     await asyncio.to_thread(standby.catch_up)
-    await asyncio.to_thread(standby.fall_behind)
+    async with FaultyProxy(socket_of(primary.dsn())) as network:
+        dsn = f"postgresql://postgres@127.0.0.1:{network.port}/tasklogs?sslmode=disable"
+        store = await Store.open(dsn, read_connections=2, lease=timedelta(seconds=30))
+        try:
+            async with page_reads(store) as reads:
+                yield World(standby, network, store, reads)
+        finally:
+            await store.close()
+
+
+async def written_and_lost(world: World) -> WrittenLog:
+    """A log in memory whose last entry the standby lacks."""
+    log = await WrittenLog.open(world.store)
+    await log.entries(entry(0, "a"), open_epoch=True)
+    await asyncio.to_thread(world.standby.catch_up)
+    await asyncio.to_thread(world.standby.fall_behind)
     await log.entries(entry(1, "lost"))
-    assert await reads.settled(log) == ["a", "lost"]
+    assert await world.reads.settled(log) == ["a", "lost"]
     return log
 
 
@@ -50,25 +82,15 @@ async def test_what_a_standby_lacks_is_not_answered_after_its_promotion(
     """
     if not tells:
         monkeypatch.setattr(generations, "GENERATION", "SELECT ''")
-    await migrate(postgres_server.dsn())
-    await asyncio.to_thread(standby.catch_up)
-    async with FaultyProxy(socket_of(postgres_server.dsn())) as network:
-        dsn = f"postgresql://postgres@127.0.0.1:{network.port}/tasklogs?sslmode=disable"
-        store = await Store.open(dsn, read_connections=2, lease=timedelta(seconds=30))
-        try:
-            async with page_reads(store) as reads:
-                log = await written_and_lost(store, reads, standby)
-                lost_revision = log.revision
-                await asyncio.to_thread(standby.promote)
-                network.target = standby.socket
-                network.cut()
-                await until(lambda: answers(reads, log, ["a"]))
-                await log.reopen()
-                await log.entries(entry(1, "another"))
-                assert (log.revision == lost_revision) is not tells
-                assert await reads.contents(log) == ["a", "another"]
-        finally:
-            await store.close()
+    async with world_of(postgres_server, standby) as world:
+        reads, log = world.reads, await written_and_lost(world)
+        lost_revision = log.revision
+        await world.fail_over()
+        await until(lambda: answers(reads, log, ["a"]))
+        await log.reopen()
+        await log.entries(entry(1, "another"))
+        assert (log.revision == lost_revision) is not tells
+        assert await reads.contents(log) == ["a", "another"]
 
 
 async def test_a_page_of_a_lost_history_that_was_not_asked_for_meanwhile_is_read_anew(
@@ -76,29 +98,19 @@ async def test_a_page_of_a_lost_history_that_was_not_asked_for_meanwhile_is_read
 ) -> None:
     """Nothing is told, no read notices the failover, and another process writes the log."""
     monkeypatch.setattr(generations, "GENERATION", "SELECT ''")
-    await migrate(postgres_server.dsn())
-    await asyncio.to_thread(standby.catch_up)
-    async with FaultyProxy(socket_of(postgres_server.dsn())) as network:
-        dsn = f"postgresql://postgres@127.0.0.1:{network.port}/tasklogs?sslmode=disable"
-        store = await Store.open(dsn, read_connections=2, lease=timedelta(seconds=30))
+    async with world_of(postgres_server, standby) as world:
+        reads, log = world.reads, await written_and_lost(world)
+        lost = log.revision
+        await world.fail_over()
+        log.store = await Store.open(
+            standby.server.dsn(), read_connections=1, lease=timedelta(seconds=30)
+        )
         try:
-            async with page_reads(store) as reads:
-                log = await written_and_lost(store, reads, standby)
-                lost = log.revision
-                await asyncio.to_thread(standby.promote)
-                network.target = standby.socket
-                network.cut()
-                log.store = await Store.open(
-                    standby.server.dsn(), read_connections=1, lease=timedelta(seconds=30)
-                )
-                try:
-                    await log.reopen()
-                    await log.entries(entry(1, "another"))
-                finally:
-                    await log.store.close()
-                assert log.revision == lost
-                assert reads.cache.held_bytes
-                await until(lambda: answers(reads, log, ["a", "another"]))
-                assert await reads.contents(log) == ["a", "another"]
+            await log.reopen()
+            await log.entries(entry(1, "another"))
         finally:
-            await store.close()
+            await log.store.close()
+        assert log.revision == lost
+        assert reads.cache.held_bytes
+        await until(lambda: answers(reads, log, ["a", "another"]))
+        assert await reads.contents(log) == ["a", "another"]

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 import pytest
 
 from tasklogs.v1 import types_pb2
@@ -26,7 +25,7 @@ from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import EvictionOutcome, LogLimits
 from tasklogs_server.store.log_reads import PageQuery
 from tasklogs_server.store.task_states import AskedState
-from tests.reads.page_reads import PageReads, page_reads
+from tests.reads.page_reads import PageReads
 from tests.reads.written_log import WrittenLog, entry, many
 from tests.store.logs import Connection
 
@@ -35,31 +34,11 @@ PAUSED = Facts(2, "STOP", "SUCCEEDED", None, None)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-async def store(database: str) -> AsyncIterator[Store]:
-    opened = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 async def other(database: str) -> AsyncIterator[Store]:
     """The store of another process on the same database."""
     opened = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
     yield opened
     await opened.close()
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def reads(store: Store) -> AsyncIterator[PageReads]:
-    async with page_reads(store) as made:
-        yield made
 
 
 @pytest.fixture
@@ -402,6 +381,7 @@ async def test_a_task_whose_rows_are_slow_delays_others_once(
     other = await WrittenLog.open(log.store)
     await other.entries(entry(0, "x"), open_epoch=True)
     await reads.settled(log)
+    await reads.settled(log, tail=1)
     await reads.settled(other)
     states, page = reads.store.states.read, reads.store.reads.page
     asked: list[set[object]] = []
@@ -425,6 +405,7 @@ async def test_a_task_whose_rows_are_slow_delays_others_once(
     # This read is in the same statement, and then reads for itself.
     assert await reads.contents(other) == ["x"]
     stuck.append(asyncio.create_task(reads.contents(log)))
+    stuck.append(asyncio.create_task(reads.contents(log, tail=1)))
     assert await reads.settled(other) == ["x"]
     assert asked == [{TaskId(log.task_id), TaskId(other.task_id)}, {TaskId(other.task_id)}]
     for one in stuck:

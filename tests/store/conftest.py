@@ -1,31 +1,13 @@
-"""A store on a database of the test's own, and a task in it."""
+"""A task in the store of the test, and its log."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from datetime import timedelta
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from tasklogs_server.store import Store
 from tests.store.logs import Connection, Log, new_task
-
-
-@pytest.fixture
-async def store(database: str) -> AsyncIterator[Store]:
-    opened = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    """A connection that is not the store's, to read and change rows."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture
@@ -37,3 +19,11 @@ async def task(store: Store) -> UUID:
 async def log(store: Store, task: UUID) -> Log:
     """The task's log, with its fence raised."""
     return await Log.open(store, task)
+
+
+@pytest.fixture(params=["force_custom_plan", "force_generic_plan"])
+async def planned(sql: Connection, request: pytest.FixtureRequest) -> Connection:
+    """The connection `sql` in each of the ways in which Postgres plans prepared statements."""
+    await sql.execute(f"SET plan_cache_mode = {request.param}")
+    await sql.execute("SET jit = off")
+    return sql

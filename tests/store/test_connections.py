@@ -177,6 +177,35 @@ async def test_a_transaction_whose_begin_was_cancelled_reaches_no_later_user(
             assert not connection.is_in_transaction()
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_that_opens_while_postgres_goes_away_is_closed(
+    database: str, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """So many turns of the event loop after it was opened: it may be on its way to its user."""
+    circuit_breaker = CircuitBreaker()
+    connections = Connections(database, size=1, circuit_breaker=circuit_breaker)
+    opened: list[Connection] = []
+
+    async def connect_and_lose(*args: Any, **kwargs: Any) -> Connection:
+        opened.append(await connect(*args, **kwargs))
+        lose_after(turns)
+        return opened[0]
+
+    def lose_after(turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(lose_after, turns - 1)
+        else:
+            circuit_breaker.lost()
+
+    monkeypatch.setattr(connections_module, "connect", connect_and_lose)
+    with pytest.raises(StoreUnavailable):
+        async with connections.use():
+            await asyncio.Event().wait()
+    await until(opened[0].is_closed)
+    assert connections.in_use == 0
+    await connections.close()
+
+
 async def sleep_long(connections: Connections) -> None:
     async with connections.use() as connection:
         await connection.execute("SELECT pg_sleep(600)")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -40,13 +39,6 @@ def _folds_early() -> Iterator[None]:
         patch.setattr(growing_module, "_FOLD_AT_PARTS", 2)
         patch.setattr(growing_module, "_CONTENT_BYTES_PER_PART", 10)
         yield
-
-
-@pytest.fixture
-async def store(database: str) -> AsyncIterator[Store]:
-    opened = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
-    yield opened
-    await opened.close()
 
 
 @dataclass

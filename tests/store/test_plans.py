@@ -153,12 +153,8 @@ async def explain_read(
     )
 
 
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-async def test_a_read_scans_no_table_and_reads_few_pages(
-    big: Log, sql: Connection, mode: str
-) -> None:
-    await sql.execute(f"SET plan_cache_mode = {mode}")
-    await sql.execute("SET jit = off")
+@pytest.mark.usefixtures("planned")
+async def test_a_read_scans_no_table_and_reads_few_pages(big: Log, sql: Connection) -> None:
     for name, query in QUERIES.items():
         plan = await explain_read(sql, big, query, rows=30)
         scans = {
@@ -174,13 +170,9 @@ async def test_a_read_scans_no_table_and_reads_few_pages(
         assert max(rows) <= 31, (name, rows)
 
 
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-async def test_a_later_page_reads_each_of_its_entries_once(
-    big: Log, sql: Connection, mode: str
-) -> None:
+@pytest.mark.usefixtures("planned")
+async def test_a_later_page_reads_each_of_its_entries_once(big: Log, sql: Connection) -> None:
     """And about an eighth more, where its end is looked for."""
-    await sql.execute(f"SET plan_cache_mode = {mode}")
-    await sql.execute("SET jit = off")
     await sql.execute("UPDATE log_heads SET bytes = entries * 80 WHERE entries = $1", ENTRIES)
     wanted = (*big.store._lease_terms, big.task_id, 1, 50_000, ENTRIES, 1000, 60_000, None, None)
     page = later_page_of(await sql.fetch(READ_LATER, *wanted))
@@ -211,12 +203,10 @@ async def read_ids(log: Log, query: Query, types: tuple[int, ...]) -> list[int]:
     return [one.id for one in decoded(page)]
 
 
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.usefixtures("planned")
 async def test_a_read_of_some_types_reads_few_pages_however_rare_these_are(
-    big: Log, sql: Connection, mode: str
+    big: Log, sql: Connection
 ) -> None:
-    await sql.execute(f"SET plan_cache_mode = {mode}")
-    await sql.execute("SET jit = off")
     for name, (query, types, count) in TYPED.items():
         plan = await explain_read(sql, big, query, rows=30, types=types)
         scans = [(node["Node Type"], node.get("Relation Name")) for node in nodes(plan)]
@@ -231,12 +221,10 @@ async def test_a_read_of_some_types_reads_few_pages_however_rare_these_are(
         assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 1200, types
 
 
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.usefixtures("planned")
 async def test_a_follow_of_a_rare_type_reads_few_pages_of_a_long_history(
-    big: Log, sql: Connection, mode: str
+    big: Log, sql: Connection
 ) -> None:
-    await sql.execute(f"SET plan_cache_mode = {mode}")
-    await sql.execute("SET jit = off")
     lease, task_id = big.store._lease_terms, big.task_id
     for revision in (0, 1, 50_000, ENTRIES - 1):
         plan = await explain(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -39,13 +38,6 @@ def database(make_database: MakeDatabase) -> Iterator[str]:
     """One database for all tests, because each test writes a task of its own."""
     with make_database() as dsn:
         yield dsn
-
-
-@pytest.fixture
-async def store(database: str) -> AsyncIterator[Store]:
-    opened = await Store.open(database, read_connections=4, lease=timedelta(seconds=30))
-    yield opened
-    await opened.close()
 
 
 async def pages(log: WrittenLog, query: PageQuery) -> list[LogPage]:

@@ -24,8 +24,8 @@ from tasklogs_server.domain.errors import (
     TaskLogsError,
     TaskNotFound,
 )
-from tasklogs_server.domain.names import TaskId, TaskRef
-from tasklogs_server.domain.read_plan import ReadPlan, Source, plan_read
+from tasklogs_server.domain.names import TaskId
+from tasklogs_server.domain.read_plan import ReadPlan, plan_read
 from tasklogs_server.domain.status import StatusDetail, derive
 from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.reads.feed import Feed, Message, Step, expired, messages_of
@@ -37,6 +37,7 @@ from tasklogs_server.reads.follow_events import (
     StatusChanged,
     TailSent,
 )
+from tasklogs_server.reads.follow_query import FollowQuery
 from tasklogs_server.reads.reader import Sync, SyncRequest
 from tasklogs_server.reads.send_budget import SendBudget, Unlimited
 from tasklogs_server.reads.silence import Silence
@@ -55,26 +56,6 @@ _STORE_RETRY_SECONDS = 0.5
 _READ_BYTES = 64 * 1024
 # A message is in memory twice: here, and as gRPC's copy.
 _COPIES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class FollowQuery:
-    """What a caller asks to follow; `tail` and `cursor` exclude each other.
-
-    `types`: only entries of these types; empty: all.
-    `progress_interval`: the longest time without a message. None: the server's default.
-    """
-
-    ref: TaskRef
-    sees_only: str | None
-    """The only owner whose tasks the caller may see; None: the tasks of all owners."""
-    source: Source
-    tail: int | None
-    cursor: Cursor | None
-    deltas: bool
-    compressed: bool = False
-    types: tuple[int, ...] = ()
-    progress_interval: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
@@ -86,7 +87,8 @@ class Page:
         self._body = entries.encoded
         self._entries_bytes = len(entries.encoded)
         self._decided: Decided | None = None
-        self._made_for: object = None
+        self._made_for: Callable[[], object] | None = None
+        """Returns the query of the last response. A request may have 256 KB: it is not held."""
 
     @property
     def size_bytes(self) -> int:
@@ -122,12 +124,15 @@ class Page:
         It is made once for callers who are told the same. The token of a next page is for one
         `query`.
         """
-        if decided == self._decided and (query is self._made_for or not self.has_next):
+        if decided == self._decided and (not self.has_next or self._is_made_for(query)):
             return self._body
         with memoryview(self._body)[: self._entries_bytes] as entries:
             body = b"".join((entries, encode(self, decided)))
-        self._body, self._decided, self._made_for = body, decided, query
+        self._body, self._decided, self._made_for = body, decided, weakref.ref(query)
         return body
+
+    def _is_made_for(self, query: object) -> bool:
+        return self._made_for is not None and self._made_for() is query
 
 
 class PageCache:
@@ -179,6 +184,11 @@ class PageCache:
         for page in self._of_tasks.get(task_id, ()):
             if page.revision < revision:
                 page.is_steady, page.is_known_old = False, True
+
+    def suspect(self, task_id: UUID) -> None:
+        """Each page of a task is to be read again before it is worth a question."""
+        for page in self._of_tasks.get(task_id, ()):
+            page.is_steady = False
 
     def forget(self, task_id: UUID) -> None:
         """Drop the pages of a task, which was deleted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import NamedTuple, Protocol
@@ -213,15 +213,9 @@ class LogReader:
 
     async def _next_page(self, query: LogQuery) -> bytes:
         token = PageToken.decode(query.page_token, fingerprint=query.fingerprint())
-        wanted = PageQuery(
-            epoch=token.epoch,
-            start=token.start,
-            end=token.end,
-            rows=query.page_rows,
-            page_bytes=query.page_bytes,
-            types=query.types,
-        )
-        _, page = await self._page((query.ref, wanted))
+        ref, first = query.question
+        wanted = replace(first, epoch=token.epoch, tail=None, start=token.start, end=token.end)
+        _, page = await self._page((ref, wanted))
         if page.task_id != token.task_id:
             await self._refuse_other_task(token.task_id, query)
         if page.has_lost(token.revision):
@@ -262,8 +256,8 @@ class LogReader:
         if page is not None and page.is_steady:
             state = await self._checks.state(question[0], page.state)
             if state is None:
-                # If this task is the slow one, it delays no other check until it was read.
-                page.is_steady = False
+                # If this task is the slow one, no page of it delays a check until it was read.
+                self._cache.suspect(page.task_id)
             elif page.is_of(state):
                 concerns(state.task_id)
                 page.state = state

@@ -17,7 +17,8 @@ from tasklogs_server.domain.errors import FieldViolation, InvalidFields
 from tasklogs_server.domain.names import TaskRef, parse_task_ref
 from tasklogs_server.domain.read_plan import Source
 from tasklogs_server.middleware.unsent_messages import UnsentMessages
-from tasklogs_server.reads.follower import FollowQuery, Follows
+from tasklogs_server.reads.follow_query import FollowQuery
+from tasklogs_server.reads.follower import Follows
 from tasklogs_server.reads.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
 from tasklogs_server.reads.tokens import Cursor, fingerprint
 from tasklogs_server.wire.enums import TASK_STATUS

@@ -114,7 +114,10 @@ class Connections:
                     if is_connection_lost(error):
                         self._circuit_breaker.suspect()
                     if opening is not None and limit.expired():
-                        opening.cancel()  # `_cut` has ended the wait: Postgres is away
+                        # `_cut` has ended the wait: Postgres is away. The connection may just have
+                        # been opened, and `_cut` has not seen it.
+                        opening.cancel()
+                        opening.add_done_callback(_terminate_opened)
                     else:
                         unfinished = _unfinished(error, connection, opening)
                     raise
@@ -275,6 +278,11 @@ def _unfinished(
         return _statement_ended(connection)
     connection.terminate()
     return None
+
+
+def _terminate_opened(opening: asyncio.Task[Connection]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().terminate()
 
 
 async def _statement_ended(connection: Connection) -> Connection:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tasklogs.tracing.base import Tracing
 from tasklogs.tracing.opening import TracingUnavailable, open_tracing
-from tasklogs_server.settings import host_and_port
+from tasklogs_server.domain.listen_address import host_and_port
 from tasklogs_server.telemetry.call_log import CallLog
 from tasklogs_server.telemetry.observer import Observer
 from tasklogs_server.telemetry.recorder import Recorder

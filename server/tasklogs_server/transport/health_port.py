@@ -8,8 +8,9 @@ from datetime import timedelta
 
 import grpc
 
+from tasklogs_server.domain.listen_address import host_and_port
 from tasklogs_server.process.lifecycle import StartupError
-from tasklogs_server.settings import ServerSettings, host_and_port
+from tasklogs_server.settings import ServerSettings
 from tasklogs_server.transport.health import FewWatches, Health
 from tasklogs_server.transport.listener import Options, bind
 from tasklogs_server.transport.registration import register_health

@@ -249,6 +249,14 @@ def change(
     )
 
 
+def compressed(event: Response | Raw, *, cursor: str = "", cursor_end: str = "") -> Response:
+    """Return `event` as a follow that asked for compressed messages gets it."""
+    inside = _encode(event)
+    message = Response(cursor=cursor, cursor_end=cursor_end)
+    message.compressed.zlib, message.compressed.size_bytes = zlib.compress(inside), len(inside)
+    return message
+
+
 def withdrawn(cursor: str, entry_id: int, revision: int, epoch: int = 1) -> Response:
     """Return the withdrawal of the tail."""
     return Response(

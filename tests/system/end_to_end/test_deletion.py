@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
 
-import asyncpg
 import grpc
 import pytest
 
@@ -22,13 +20,6 @@ from tests.system.end_to_end.programs import Program, lasting_port, program, ser
 ROWS = 100_000
 CALL_SECONDS = 10.0
 PURGED_WITHIN_SECONDS = 90.0
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def fill(sql: Connection, task_id: UUID) -> None:

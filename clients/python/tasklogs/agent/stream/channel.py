@@ -25,7 +25,7 @@ def open_channel(address: str, settings: Settings, tls: Tls | None = None) -> gr
         options=[
             # An agent may have nothing to send for days.
             ("grpc.http2.max_pings_without_data", 0),
-            # It receives little, so the window needs no probes: a ping for every few messages.
+            # A ping for every few messages would measure how much it can receive. That is little.
             ("grpc.http2.bdp_probe", 0),
         ],
     )
