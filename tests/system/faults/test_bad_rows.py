@@ -23,11 +23,8 @@ from tasklogs_server.ingest import sessions
 from tasklogs_server.ingest.messages import GoodbyeReason
 from tasklogs_server.store import Store
 from tests.ingest.desk import Desk, DeskAgent, entry
-from tests.store.conftest import sql, store
 from tests.store.logs import Connection, Log, new_task
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
-
-__all__ = ["sql", "store"]
 
 
 async def refuse(sql: Connection, task: UUID, code: str) -> None:

@@ -22,12 +22,9 @@ from tasklogs_server.ingest.messages import GoodbyeReason
 from tasklogs_server.store import Store
 from tasklogs_server.store.evictions import LogLimits
 from tests.ingest.desk import Desk, DeskAgent, entry, grown
-from tests.store.conftest import sql, store
 from tests.store.logs import Connection, Log, new_task
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.pace import pace_of
-
-__all__ = ["sql", "store"]
 
 _LATE_SECONDS = 0.5
 """How late other tasks' acks may be, by the contract."""

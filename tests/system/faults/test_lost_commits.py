@@ -17,13 +17,10 @@ import pytest
 from tasklogs_server.domain.errors import SessionLost, StoreUnavailable
 from tasklogs_server.store import Store
 from tests.ingest.desk import HELLO, Desk, entry, grown
-from tests.store.conftest import sql
 from tests.store.logs import Connection, Log, new_task
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.system.faults.database_network import database_network
-
-__all__ = ["sql"]
 
 
 @dataclass
