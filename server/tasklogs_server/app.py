@@ -33,7 +33,8 @@ from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
 from tasklogs_server.settings import ServerSettings
-from tasklogs_server.transport import grpc_workarounds
+from tasklogs_server.transport import call_acceptor, grpc_workarounds
+from tasklogs_server.transport.call_acceptor import CallAcceptor
 from tasklogs_server.transport.health import Health
 from tasklogs_server.transport.health_port import probes
 from tasklogs_server.transport.listener import bind, options
@@ -161,7 +162,7 @@ async def run(
         server = grpc.aio.server(
             interceptors=calls.interceptors, options=options(settings, connections)
         )
-        health = register(
+        registered = register(
             server,
             task_logs=TaskLogsService(
                 service.reader,
@@ -174,6 +175,7 @@ async def run(
             task_agents=TaskAgentsService(service.agent_tokens, service.sessions, service.uploads),
             channelz=settings.channelz,
         )
+        health = registered.health
         bound = bind(server, host, port, security.certificate)
         grpc_workarounds.check(bound)
         state = state_of(limits, service, calls, security.certificate)
@@ -197,6 +199,8 @@ async def run(
             await stack.enter_async_context(background(work()))
         await set_serving(health, serving=True)
         await server.start()
+        if call_acceptor.is_possible():
+            CallAcceptor(server, registered.handlers, calls.interceptors).start()
         stack.push_async_callback(_stop, server, bound, service, calls)
         yield Running(
             address=f"{host}:{bound}",

@@ -16,6 +16,7 @@ import pytest
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb
 from tasklogs_server.domain.errors import LimitExceeded
+from tasklogs_server.domain.limits import Limit
 from tasklogs_server.limits.admission import Admission, Capacity, Kind
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.authenticated import guarded
@@ -361,3 +362,20 @@ async def all_had_a_turn() -> None:
     """Let the loop run everything that is ready."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+async def test_of_too_many_calls_that_wait_to_begin_the_caller_with_the_most_loses_one() -> None:
+    admission = Admission(Capacity(begin_per_turn=1, beginning=2))
+
+    async def begin(caller: str) -> str:
+        turn = admission.begin(caller)
+        if turn is not None:
+            await turn
+        return caller
+
+    *a_calls, b_call = await asyncio.gather(*map(begin, "aaab"), return_exceptions=True)
+
+    assert b_call == "b"
+    assert a_calls[:2] == ["a", "a"]
+    assert isinstance(a_calls[2], LimitExceeded)
+    assert a_calls[2].limit is Limit.BEGINNING

@@ -18,6 +18,8 @@ class Limit(StrEnum):
     REFLECTION_STREAMS = "reflection_streams"
     """Streams of server reflection at the same time, of one caller or of all."""
 
+    BEGINNING = "beginning"
+    """Calls that wait for their turn to begin: there are too many, and this caller has the most."""
     READS = "reads"
     """All read slots are in use, and the queue is full or the call waited in it too long."""
     LISTS = "lists"
@@ -45,6 +47,7 @@ class Limit(StrEnum):
 
 FIXED = frozenset(
     {
+        Limit.BEGINNING,
         Limit.LISTS,
         Limit.REFLECTION_STREAMS,
         Limit.LOG,

@@ -1,4 +1,4 @@
-"""How many calls are handled at the same time. Beyond its capacity the server refuses early.
+"""How many calls begin, and how many are handled at the same time. Beyond that they are refused.
 
 A call that is admitted late is answered late, and so are all calls behind it. So a limited number
 of each kind is handled. Reads and lists beyond that number wait for a short time, and their callers
@@ -18,6 +18,7 @@ from functools import partial
 
 from tasklogs_server.concurrency.fair_turns import FairLine, FairTurns, LineFull
 from tasklogs_server.concurrency.jitter import spread
+from tasklogs_server.concurrency.per_turn import PerTurn
 from tasklogs_server.domain.errors import LimitExceeded
 from tasklogs_server.domain.limits import Limit
 
@@ -50,6 +51,10 @@ _LIMITS = {
 class Capacity:
     """How many calls of each kind may be handled at the same time."""
 
+    begin_per_turn: int = 4
+    """How many calls of all kinds may begin in one turn of the event loop."""
+    beginning: int = 2000
+    """Calls that wait to begin. Each takes 25 KB."""
     reads: int = 128
     """Each may hold a page. A live read that waits for its agent does not count here."""
     lists: int = 1
@@ -78,6 +83,9 @@ class Admission:
             Kind.UPLOAD: math.inf,
             Kind.OPERATIONS: math.inf,
         }
+        self._beginning = PerTurn(
+            self._capacity.begin_per_turn, waiting_at_most=self._capacity.beginning
+        )
         self._handled = dict.fromkeys(Kind, 0)
         queued = self._capacity.queued_reads
         self._lists = FairTurns(self._capacity.lists, waiting_at_most=queued)
@@ -85,6 +93,21 @@ class Admission:
         self._returning = FairLine()
         """Reads that have waited for their agent: they go before the queue."""
         self._aside = 0
+
+    def begin(self, caller: Hashable) -> Awaitable[None] | None:
+        """Let a call begin, before anything is done that costs more than to know its caller.
+
+        If something is returned, the call has to wait: it may go on once that was awaited. Callers
+        take turns. Raises LimitExceeded, and so may the wait.
+        """
+        return None if self._beginning.begin_at_once() else self._begin_later(caller)
+
+    async def _begin_later(self, caller: Hashable) -> None:
+        try:
+            await self._beginning.begin(caller)
+        except LineFull:
+            at_most = self._capacity.beginning
+            raise _too_many(Limit.BEGINNING, "calls that wait to begin", at_most) from None
 
     def enter(self, kind: Kind, caller: Hashable = None) -> Awaitable[None] | None:
         """Count a call; `leave` must follow.

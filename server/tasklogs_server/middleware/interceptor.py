@@ -134,7 +134,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             recipient = recipient_of(caller, context)
             if this_call is not None:
                 this_call.caller = recipient
-            # 3. The request. It is not read for an upload that is refused anyway, and not decoded
+            # 3. Its turn to begin. Probes do not wait for others.
+            if not is_operation and (turn := admission.begin(recipient)) is not None:
+                await turn
+            # 4. The request. It is not read for an upload that is refused anyway, and not decoded
             # for callers who may not call.
             if kind is Kind.UPLOAD and is_unary and isinstance(caller, Agent):
                 uploads.check(caller.task_id)
@@ -148,24 +151,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             else:
                 is_known = caller is not None
                 request = await bodies.receive(call, context, deserialize, is_known=is_known)
-            # 4. Refused if this caller, or all callers together, leave too many bytes unread.
+            # 5. Refused if this caller, or all callers together, leave too many bytes unread.
             if limits_unread:
                 responses.admit(recipient)
-            # 5. A place among the calls of this kind. It is not held while a request or a response
+            # 6. A place among the calls of this kind. It is not held while a request or a response
             # is on its way: slow peers must not hold what other callers wait for.
             turn = admission.enter(kind, recipient)
             if turn is not None:
                 await turn
             try:
-                # 6. The handler. A unary call whose caller set no deadline gets one.
+                # 7. The handler. A unary call whose caller set no deadline gets one.
                 answering = function(request, context_of(call, context, caller), caller)
                 if is_unary and context.time_remaining() is None:
                     answering = within(default_deadline, answering)
                 response = await answering
             finally:
                 admission.leave(kind)
-            # 7. The response, which counts as unread until gRPC has sent it. Thousands of reads may
-            # have passed step 4 before one of them was answered. The result of a write is sent
+            # 8. The response, which counts as unread until gRPC has sent it. Thousands of reads may
+            # have passed step 5 before one of them was answered. The result of a write is sent
             # whatever is unread.
             if is_read:
                 responses.check(recipient)
@@ -214,7 +217,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _function(handler: Any, method: Method) -> Handler:
-    """Return a handler's function as step 6 calls it: with the caller, bounded by their token."""
+    """Return a handler's function as step 7 calls it: with the caller, bounded by their token."""
     function = function_of(handler)
     if method.kind is Kind.OPERATIONS:  # libraries' handlers: they know no caller
         function = without_caller(function)

@@ -52,6 +52,8 @@ class Method:
     """A request with more fields is refused, and not decoded. Each label counts as a field."""
     is_decoded_by_handler: bool = False
     """The handler gets the request as bytes. It is so large that its turn comes first."""
+    has_own_queue: bool = False
+    """Until they are accepted, its calls wait in a queue of their own (`CallAcceptor`)."""
 
 
 # A valid request has a sixth of it.
@@ -71,8 +73,8 @@ _WITH_LABELS_FIELDS = 1000
 _SMALL_BYTES = 256 * 1024
 
 
-def _small(rule: Rule, kind: Kind) -> Method:
-    return Method(rule, kind, request_bytes=_SMALL_BYTES)
+def _small(rule: Rule, kind: Kind, *, has_own_queue: bool = False) -> Method:
+    return Method(rule, kind, request_bytes=_SMALL_BYTES, has_own_queue=has_own_queue)
 
 
 def _with_labels(rule: Rule) -> Method:
@@ -86,8 +88,10 @@ def _with_labels(rule: Rule) -> Method:
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "/tasklogs.v1.TaskLogs/GetTaskLogs": _small(Rule.OWN_TASK, Kind.READ),
-        "/tasklogs.v1.TaskLogs/FollowTaskLogs": _small(Rule.OWN_TASK, Kind.FOLLOW),
+        "/tasklogs.v1.TaskLogs/GetTaskLogs": _small(Rule.OWN_TASK, Kind.READ, has_own_queue=True),
+        "/tasklogs.v1.TaskLogs/FollowTaskLogs": _small(
+            Rule.OWN_TASK, Kind.FOLLOW, has_own_queue=True
+        ),
         "/tasklogs.v1.TaskLogs/GetServerInfo": _small(Rule.USER_OR_AGENT, Kind.READ),
         "/tasklogs.v1.Tasks/CreateTask": _with_labels(Rule.OWN_NAME),
         "/tasklogs.v1.Tasks/GetTask": _small(Rule.OWN_TASK, Kind.READ),
@@ -98,7 +102,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "/tasklogs.v1.Tasks/ReportAgent": _small(Rule.OWN_TASK, Kind.WRITE),
         "/tasklogs.v1.Tasks/RotateAgentToken": _small(Rule.OWN_TASK, Kind.WRITE),
         "/tasklogs.v1.TaskAgents/Connect": Method(
-            Rule.AGENT, Kind.AGENT, is_decoded_by_handler=True
+            Rule.AGENT, Kind.AGENT, is_decoded_by_handler=True, has_own_queue=True
         ),
         "/tasklogs.v1.TaskAgents/UploadLogSnapshot": Method(
             Rule.AGENT, Kind.UPLOAD, is_decoded_by_handler=True
@@ -124,6 +128,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
     }
 )
+
+OWN_QUEUES: Sequence[str] = tuple(name for name, row in METHODS.items() if row.has_own_queue)
+"""The methods that are called all the time. Each queue costs as much memory as another one."""
 
 CLOSED = Method(Rule.CLOSED, Kind.WRITE)
 """The row of every method that has none."""

@@ -3,6 +3,8 @@
 `check` says at start which of these do not work in this process. The server goes on without them.
 grpcio is held to the minor versions that were tested (pyproject.toml).
 
+`CallAcceptor` (`transport/call_acceptor.py`)
+    grpc.aio accepts one call after the other, whoever makes them.
 `reset_calls`
     grpc.aio cannot reset a stream whose response is being sent. To cancel the handler leaves call,
     response and stream to the peer, for as long as its connection lasts. (Read in the source of
@@ -30,6 +32,7 @@ from pathlib import Path
 import structlog
 
 from tasklogs_server.middleware.handlers import Call
+from tasklogs_server.transport import call_acceptor
 
 # The coroutine function of grpc.aio's task that waits for the end of a call.
 _WAITS_FOR_THE_END = "_schedule_rpc_coro"
@@ -51,6 +54,10 @@ def check(port: int) -> None:
 
 def _missing(port: int) -> Mapping[str, str]:
     found = {}
+    if not call_acceptor.is_possible():
+        found["CallAcceptor"] = (
+            "new calls wait in one line, so that one caller can delay all others"
+        )
     cygrpc = importlib.import_module("grpc._cython.cygrpc")
     if not hasattr(cygrpc, _WAITS_FOR_THE_END):
         found["reset_calls"] = (

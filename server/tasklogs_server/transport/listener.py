@@ -104,17 +104,18 @@ def _against_half_open_connections(settings: ServerSettings, connections: int) -
 
 
 def _queue(settings: ServerSettings) -> Options:
-    """Return how many calls may wait until gRPC hands them to a handler.
+    """Return how many calls may wait in a queue until they are accepted.
 
-    All connections share one queue. A call that was reset stays in it until we have taken it out,
-    which takes a fifth of a millisecond each. (To close the connections of a peer that resets calls
-    does not help: its calls stay in the queue, and it comes back with more.) A connection can have
-    no more calls in the queue than streams, including those that it has reset.
+    All connections share the queues: one for each method of `OWN_QUEUES`, and one for all other
+    methods. A call that was reset stays in its queue until we have taken it out. (To close the
+    connections of a peer that resets calls does not help: its calls stay in the queue, and it comes
+    back with more.) A connection can have no more calls in the queues than streams, including those
+    that it has reset.
 
     By default gRPC drops calls at random from 1,000 on, and all from 3,000 on. A few connections
     can fill that, and all other callers are then answered CANCELLED, which clients do not retry. No
-    option chooses another status. So the queue is as long as its memory allows, and calls wait. The
-    two limits are the same: to drop some calls earlier helps nobody.
+    option chooses another status. So each queue is as long as its memory allows, and calls wait.
+    The two limits are the same: to drop some calls earlier helps nobody.
     """
     return [
         ("grpc.server.max_pending_requests", settings.pending_calls),

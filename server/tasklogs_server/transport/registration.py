@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
@@ -13,11 +14,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2
-from tasklogs_server.middleware.methods import without_row
+from tasklogs_server.middleware.handlers import MethodHandler
+from tasklogs_server.middleware.methods import OWN_QUEUES, without_row
 from tasklogs_server.process.lifecycle import StartupError
 from tasklogs_server.services.task_agents import TaskAgentsService
 from tasklogs_server.services.task_logs import TaskLogsService
 from tasklogs_server.services.tasks import TasksService
+from tasklogs_server.transport import call_acceptor
 from tasklogs_server.transport.health import Health
 from tasklogs_server.transport.reflection import CHANNELZ, REFLECTION_V1, Reflection
 
@@ -34,6 +37,16 @@ OWN_SERVICES: Sequence[ServiceDescriptor] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What was registered on a server."""
+
+    health: Health
+    """It begins NOT_SERVING."""
+    handlers: Mapping[str, MethodHandler]
+    """The handlers of the methods with a queue of their own, by the whole names of the methods."""
+
+
 def register(
     server: grpc.aio.Server,
     *,
@@ -41,8 +54,8 @@ def register(
     tasks: TasksService,
     task_agents: TaskAgentsService,
     channelz: bool = False,
-) -> Health:
-    """Register all services, health and reflection. Returns health, which begins NOT_SERVING.
+) -> Registered:
+    """Register all services, health and reflection.
 
     `channelz` adds grpc.channelz, which shows every caller's address to admins. Raises
     ModuleNotFoundError if the extra `telemetry` is not installed, and StartupError if a method has
@@ -61,7 +74,7 @@ def register(
             f"{name} is registered and has no row in tasklogs_server/middleware/methods.py:"
             " add one that says who may call it"
         )
-    return servicer
+    return Registered(servicer, registry.handlers)
 
 
 class _Registry:
@@ -73,26 +86,34 @@ class _Registry:
     def __init__(self, server: grpc.aio.Server) -> None:
         self._server = server
         self.methods: set[str] = set()
+        self.handlers: dict[str, MethodHandler] = {}
+        """See `Registered`."""
 
-    def add(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
+    def add(self, service: str, handlers: Mapping[str, MethodHandler]) -> None:
         """Register a service."""
         generic = grpc.method_handlers_generic_handler(service, dict(handlers))
         self.add_generic_rpc_handlers([generic])
         self.add_registered_method_handlers(service, handlers)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Register handlers. Each call is followed by one that names their methods."""
+        """Register the handlers of a service. The next call names their methods."""
         self._server.add_generic_rpc_handlers(handlers)
 
     def add_registered_method_handlers(
-        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+        self, service: str, handlers: Mapping[str, MethodHandler]
     ) -> None:
-        """Keep the names of the methods that were registered.
+        """Name the methods of handlers.
 
-        grpc.aio does not get them: it would wait for the next call of each method separately, and a
-        read took 12 % more CPU (grpcio 1.85).
+        gRPC makes a queue for each method that it is told. If grpc.aio itself accepts their calls,
+        it waits for the next one of each queue: with all methods, a read took 12 % more CPU (grpcio
+        1.85). So it is told those that CallAcceptor accepts.
         """
-        self.methods |= {f"/{service}/{name}" for name in handlers}
+        named = {f"/{service}/{name}": (name, handler) for name, handler in handlers.items()}
+        self.methods |= named.keys()
+        if call_acceptor.is_possible():
+            own = {path: one for path, one in named.items() if path in OWN_QUEUES}
+            self.handlers |= {path: handler for path, (_, handler) in own.items()}
+            self._server.add_registered_method_handlers(service, dict(own.values()))
 
 
 def register_health(server: grpc.aio.Server, servicer: health_pb2_grpc.HealthServicer) -> None:
@@ -107,9 +128,7 @@ async def set_serving(servicer: Health, *, serving: bool) -> None:
         servicer.set(name, serving=serving)
 
 
-def _handlers(
-    descriptor: ServiceDescriptor, service: object
-) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
+def _handlers(descriptor: ServiceDescriptor, service: object) -> Mapping[str, MethodHandler]:
     # Every method of the descriptor must have its handler: a missing one fails at start.
     return {
         method.name: _maker(method)(

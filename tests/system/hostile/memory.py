@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from tasklogs_server.domain.upload_limits import MAX_UPLOAD_BYTES, MAX_UPLOAD_ENTRIES
+from tasklogs_server.limits.admission import Capacity
+from tasklogs_server.middleware.methods import OWN_QUEUES
 from tasklogs_server.services.agent_codec import MAX_ENTRIES
 from tasklogs_server.settings import ServerSettings
 
@@ -13,7 +15,9 @@ MIB = 1024 * 1024
 _IDLE_BYTES = 120_000_000
 _STREAM_BYTES = 75_000
 _ENTRY_BYTES = 400
-_PENDING_CALL_BYTES = 17_000 + 32 * 1024
+_HEADERS_BYTES = 32 * 1024
+_PENDING_CALL_BYTES = 17_000 + _HEADERS_BYTES
+_BEGINNING_CALL_BYTES = 25_000 + _HEADERS_BYTES
 _UPLOADED_ENTRY_BYTES = 600
 _FULL_REQUESTS = 128
 """How many requests gRPC holds at most, in full, before they are handled."""
@@ -55,7 +59,8 @@ def ceiling(
             * (settings.message_bytes + MAX_ENTRIES * _UPLOADED_ENTRY_BYTES),
             settings.tail_bytes,
             settings.page_cache_bytes,
-            settings.pending_calls * _PENDING_CALL_BYTES,
+            settings.pending_calls * (len(OWN_QUEUES) + 1) * _PENDING_CALL_BYTES,
+            Capacity().beginning * _BEGINNING_CALL_BYTES,
             _FULL_REQUESTS * settings.message_bytes,
             reads,
             2 * (settings.answer_bytes + reads),
