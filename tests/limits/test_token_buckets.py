@@ -52,6 +52,14 @@ def test_the_time_until_a_token_is_returned_and_asking_spends_none(clock: Clock)
     assert buckets.spend("a") == 0.0
 
 
+def test_tokens_that_are_not_there_yet_can_be_charged(clock: Clock) -> None:
+    buckets = TokenBuckets[str](1, 3, clock=clock)
+    buckets.charge("a", 5)
+    assert buckets.wait_seconds("a") == 3
+    clock.now += 3
+    assert taken(buckets, "a") == 1
+
+
 def test_each_key_has_a_bucket_of_its_own(clock: Clock) -> None:
     buckets = TokenBuckets[str](1, 2, clock=clock)
     assert taken(buckets, "a") == 2

@@ -113,6 +113,21 @@ async def test_all_callers_together_have_few_streams(server: Server, method: str
     await until(lambda: _is_answered(server, method, ()))
 
 
+async def test_a_request_that_is_far_too_large_counts_as_the_calls_that_it_delays(
+    make_server: MakeServer, tmp_path: Path, method: str
+) -> None:
+    huge = reflection_pb2.ServerReflectionRequest(file_by_filename="f" * 1024 * 1024)
+    async with guarded(make_server, tmp_path, calls_at_once=40, calls_per_second=0.01) as served:
+        mallory = served.as_("mallory")
+        refusals = [
+            await refused_stream(opened(served.server, method, mallory), huge) for _ in range(2)
+        ]
+        async with answered(served.server, method, 1, served.as_("alice")):
+            pass
+
+    assert [one.reason for one in refusals] == ["INVALID_FIELDS", "TOO_MANY_REQUESTS"]
+
+
 async def test_each_request_of_a_stream_counts_as_a_call(
     make_server: MakeServer, tmp_path: Path, method: str
 ) -> None:

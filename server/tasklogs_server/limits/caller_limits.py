@@ -19,6 +19,9 @@ _StreamKey = tuple[Limit, _Key]
 
 _PUBLIC: _Key = ""  # no subject is empty
 
+# Four megabytes arrive in the time of some hundred calls.
+_BYTES_OF_A_CALL = 16 * 1024
+
 # When more refused agents than this are remembered, all are forgotten. Each of them then costs one
 # look at the store to be known again.
 _REFUSED = 10_000
@@ -72,6 +75,11 @@ class CallerLimits:
             what = f"more than {self._allowance.calls_per_second:g} calls a second"
             later = retry_after(wait_seconds)
             raise LimitExceeded(Limit.CALLS_PER_SECOND, "caller", what, later)
+
+    def count_bytes(self, caller: Caller, received: int) -> None:
+        """Count a message that is too large for what it asks, in calls. Later calls are refused."""
+        if caller is not LOCAL:
+            self._calls.charge(_key(caller), received / _BYTES_OF_A_CALL)
 
     def count_stream(self, caller: Caller) -> None:
         """Count a stream, until the task that runs this ends. Raises LimitExceeded."""

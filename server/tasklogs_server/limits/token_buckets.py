@@ -45,6 +45,10 @@ class TokenBuckets(Generic[K]):
             return 0.0
         return self._wait_seconds(bucket.tokens)
 
+    def charge(self, key: K, tokens: float) -> None:
+        """Spend tokens, also ones that are not there yet."""
+        self._filled(key).tokens -= tokens
+
     def wait_seconds(self, key: K) -> float:
         """Return the seconds until there is a token; 0 if there is one."""
         bucket = self._buckets.get(key)

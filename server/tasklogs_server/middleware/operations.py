@@ -15,7 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from tasklogs_server.domain.caller import Caller
-from tasklogs_server.domain.errors import LimitExceeded, RequestTooSlow
+from tasklogs_server.domain.errors import InvalidFields, LimitExceeded, RequestTooSlow
 from tasklogs_server.domain.limits import Limit
 from tasklogs_server.limits.caller_limits import CallerLimits
 from tasklogs_server.middleware.handlers import Call, Context
@@ -60,6 +60,10 @@ class OperationStreams:
             is_first = False
             try:
                 request = deserialize(raw)
+            except InvalidFields:  # too large
+                if caller is not None:
+                    self._limits.count_bytes(caller, len(raw))
+                raise
             except DecodeError:
                 raise undecodable() from None
             yield request

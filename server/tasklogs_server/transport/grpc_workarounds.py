@@ -4,7 +4,7 @@
 grpcio is held to the minor versions that were tested (pyproject.toml).
 
 `CallAcceptor` (`transport/call_acceptor.py`)
-    grpc.aio accepts one call after the other, whoever makes them.
+    grpc.aio accepts one call after the other, and does not know their callers.
 `reset_calls`
     grpc.aio cannot reset a stream whose response is being sent. To cancel the handler leaves call,
     response and stream to the peer, for as long as its connection lasts. (Read in the source of
