@@ -15,7 +15,7 @@ from tasklogs_server.domain.caller import Agent, Caller
 from tasklogs_server.limits.admission import Admission, Kind
 from tasklogs_server.limits.upload_queue import UploadQueue
 from tasklogs_server.middleware.authentication import Authenticate
-from tasklogs_server.middleware.deadlines import until_the_token_expires, within
+from tasklogs_server.middleware.deadlines import DefaultDeadline, until_the_token_expires
 from tasklogs_server.middleware.error_table import status_of
 from tasklogs_server.middleware.failures import (
     UNKNOWN_METHOD,
@@ -43,6 +43,7 @@ from tasklogs_server.middleware.requests import (
     Deserialize,
     RequestBodies,
     of_at_most,
+    only_request,
     undecoded,
 )
 from tasklogs_server.middleware.responses import Responses, recipient_of
@@ -75,7 +76,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._admission = admission
         self._uploads = uploads
         self._failures = failures
-        self._default_deadline = default_deadline
+        self._default_deadline = DefaultDeadline(default_deadline)
         self._wrapped: dict[str, MethodHandler] = {}
 
     async def intercept_service(
@@ -147,7 +148,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 request = bodies.stream(call, context, deserialize)
             else:
                 is_known = caller is not None
-                request = await bodies.receive(call, context, deserialize, is_known=is_known)
+                request = only_request(
+                    await bodies.read(call, context, is_known=is_known), deserialize
+                )
             # 4. Refused if this caller, or all callers together, leave too many bytes unread.
             if limits_unread:
                 responses.admit(recipient)
@@ -160,7 +163,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # 6. The handler. A unary call whose caller set no deadline gets one.
                 answering = function(request, context_of(call, context, caller), caller)
                 if is_unary and context.time_remaining() is None:
-                    answering = within(default_deadline, answering)
+                    answering = default_deadline.within(call, answering)
                 response = await answering
             finally:
                 admission.leave(kind)

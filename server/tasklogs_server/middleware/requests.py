@@ -54,18 +54,6 @@ class RequestBodies:
         self._unknown: dict[Call, float] = {}
         """Those of them whose callers have no credentials."""
 
-    async def receive(
-        self, call: Call, context: Context, deserialize: Deserialize, *, is_known: bool = True
-    ) -> Any:
-        """Return the one request of a call. Raises RequestTooSlow, InvalidFields.
-
-        `is_known`: the caller has credentials.
-        """
-        raw = await self.read(call, context, is_known=is_known)
-        if raw is grpc.aio.EOF:
-            raise InvalidFields([FieldViolation("request", "is missing")])
-        return _decoded(raw, deserialize)
-
     def stream(self, call: Call, context: Context, deserialize: Deserialize) -> BoundedStream:
         """Return the requests of a call that is answered after the last of them."""
         began, limit = self._clock.begin_at, self._stream_within
@@ -81,7 +69,10 @@ class RequestBodies:
         return BoundedStream(read)
 
     async def read(self, call: Call, context: Context, *, is_known: bool = True) -> Any:
-        """Return the next request as bytes, or EOF. Raises RequestTooSlow."""
+        """Return the next request as bytes, or EOF. Raises RequestTooSlow.
+
+        `is_known`: the caller has credentials.
+        """
         began = self._waiting[call] = self._clock.begin_at
         if not is_known:
             self._unknown[call] = began
@@ -95,7 +86,8 @@ class RequestBodies:
             raise RequestTooSlow(timedelta(seconds=waited)) from None
         finally:
             self._waiting.pop(call, None)
-            self._unknown.pop(call, None)
+            if not is_known:
+                self._unknown.pop(call, None)
 
     async def cut_off(self) -> None:
         """End the waiting of those who take too long, until cancelled."""
@@ -179,6 +171,13 @@ def of_at_most(
         return deserialize(raw)
 
     return deserialize_within
+
+
+def only_request(raw: Any, deserialize: Deserialize) -> Any:
+    """Return the one request of a call, given what was read. Raises InvalidFields."""
+    if raw is grpc.aio.EOF:
+        raise InvalidFields([FieldViolation("request", "is missing")])
+    return _decoded(raw, deserialize)
 
 
 def _decoded(raw: bytes, deserialize: Deserialize) -> Any:

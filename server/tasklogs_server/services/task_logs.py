@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from tasklogs.log.entry import EntryType
 from tasklogs.v1 import task_logs_pb2 as pb
@@ -22,6 +23,7 @@ from tasklogs_server.reads.follower import Follows
 from tasklogs_server.reads.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
 from tasklogs_server.reads.tokens import Cursor, fingerprint
 from tasklogs_server.wire.enums import TASK_STATUS
+from tasklogs_server.wire.fields import undecodable
 from tasklogs_server.wire.times import length_of, timestamp
 
 _SOURCES: dict[int, Source] = {
@@ -38,8 +40,8 @@ _MOST_AHEAD_SECONDS = 1.0
 _MOST_AHEAD = 1 / 3
 _SHORTEST_PROGRESS_SECONDS = 1
 _LONGEST_PROGRESS_SECONDS = 3600
-# A client that polls a log sends the same request again and again. So many decoded requests are
-# cached, if they have at most so many bytes.
+# A client that polls a log sends the same request again and again. So many queries are kept by the
+# bytes of their requests, if these have at most so many bytes.
 _KNOWN_REQUESTS = 1024
 _KNOWN_REQUEST_BYTES = 512
 
@@ -61,15 +63,19 @@ class TaskLogsService:
         self._follows = follows
         self._unsent = unsent
         self._server_info = server_info
-        self._known_query = lru_cache(maxsize=_KNOWN_REQUESTS)(_decoded_query)
+        self._known: dict[tuple[bytes, str | None], LogQuery] = {}
+        """By request and by the owner whose tasks the caller may see; the oldest comes first."""
 
     async def get_task_logs(
         self,
-        request: pb.GetTaskLogsRequest,
+        request: bytes,
         context: grpc.aio.ServicerContext[Any, Any],
         caller: User,
     ) -> bytes:
-        """Read one page. The response is encoded already: entries are sent as they are stored."""
+        """Read one page. The response is encoded already: entries are sent as they are stored.
+
+        The request is encoded still: most are known.
+        """
         query = self._query(request, caller.sees_only)
         return await self._reader.read(query, time_left=_time_left(context))
 
@@ -95,11 +101,21 @@ class TaskLogsService:
         """Say what this server is."""
         return self._server_info
 
-    def _query(self, request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
-        if request.page_token or request.ByteSize() > _KNOWN_REQUEST_BYTES:
-            # Sent once, or too long to be cached.
-            return _query_of(request, sees_only, self._page_bytes)
-        return self._known_query(request.SerializeToString(), sees_only, self._page_bytes)
+    def _query(self, encoded: bytes, sees_only: str | None) -> LogQuery:
+        known = self._known.get((encoded, sees_only))
+        if known is not None:
+            return known
+        try:
+            request = pb.GetTaskLogsRequest.FromString(encoded)
+        except DecodeError:
+            raise undecodable() from None
+        query = _query_of(request, sees_only, self._page_bytes)
+        # A page token is sent once.
+        if len(encoded) <= _KNOWN_REQUEST_BYTES and not request.page_token:
+            if len(self._known) >= _KNOWN_REQUESTS:
+                del self._known[next(iter(self._known))]
+            self._known[encoded, sees_only] = query
+        return query
 
 
 def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -> FollowQuery:
@@ -184,10 +200,6 @@ def _types_of(wanted: Sequence[int], violations: list[FieldViolation]) -> tuple[
         for one in sorted(set(wanted) - _ENTRY_TYPES)
     ]
     return tuple(sorted(set(wanted)))
-
-
-def _decoded_query(request: bytes, sees_only: str | None, page_bytes: int) -> LogQuery:
-    return _query_of(pb.GetTaskLogsRequest.FromString(request), sees_only, page_bytes)
 
 
 def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None, page_bytes: int) -> LogQuery:
