@@ -7,6 +7,7 @@ like every other call, and nothing is decoded for callers who may not call.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from itertools import islice, takewhile
@@ -54,7 +55,7 @@ class RequestBodies:
         self._unknown: dict[Call, float] = {}
         """Those of them whose callers have no credentials."""
 
-    def stream(self, call: Call, context: Context, deserialize: Deserialize) -> BoundedStream:
+    def stream(self, call: Call, context: Context, decode: Deserialize) -> BoundedStream:
         """Return the requests of a call that is answered after the last of them."""
         began, limit = self._clock.begin_at, self._stream_within
 
@@ -64,7 +65,7 @@ class RequestBodies:
             raw = await self.read(call, context)
             if raw is grpc.aio.EOF:
                 raise StopAsyncIteration
-            return _decoded(raw, deserialize)
+            return decode(raw)
 
         return BoundedStream(read)
 
@@ -137,9 +138,10 @@ class DecodedStream:
     next garbage collection.
     """
 
-    def __init__(self, context: Context, deserialize: Deserialize) -> None:
+    def __init__(self, context: Context, decode: Deserialize) -> None:
+        """`decode`: see `decoder_of`."""
         self._context = context
-        self._deserialize = deserialize
+        self._decode = decode
 
     def __aiter__(self) -> DecodedStream:
         return self
@@ -148,45 +150,38 @@ class DecodedStream:
         raw = await self._context.read()
         if raw is grpc.aio.EOF:
             raise StopAsyncIteration
-        return _decoded(raw, self._deserialize)
+        return self._decode(raw)
 
 
-def of_at_most(
-    limit_bytes: int | None, deserialize: Deserialize, *, most_fields: int | None = None
+def decoder_of(
+    deserialize: Deserialize | None,
+    *,
+    limit_bytes: int | None = None,
+    most_fields: int | None = None,
 ) -> Deserialize:
     """Return what decodes requests of at most `limit_bytes`, with at most `most_fields` fields.
 
-    It raises InvalidFields for others, and does not decode them. None: no limit.
+    It raises InvalidFields for others, which it does not decode, and for what cannot be decoded.
+    None: no limit. Without `deserialize` a request is returned as it is: its handler decodes it
+    (`Method.is_decoded_by_handler`).
     """
-    if limit_bytes is None and most_fields is None:
-        return deserialize
+    largest = math.inf if limit_bytes is None else limit_bytes
 
-    def deserialize_within(raw: bytes) -> Any:
-        if limit_bytes is not None and len(raw) > limit_bytes:
+    def decode(raw: bytes) -> Any:
+        if len(raw) > largest:
             what = f"must have at most {limit_bytes} bytes"
             raise InvalidFields([FieldViolation("request", what)])
-        if most_fields is not None and has_more_fields(raw, most_fields):
-            what = f"must have at most {most_fields} fields"
-            raise InvalidFields([FieldViolation("request", what)])
-        return deserialize(raw)
+        try:
+            if most_fields is not None and has_more_fields(raw, most_fields):
+                what = f"must have at most {most_fields} fields"
+                raise InvalidFields([FieldViolation("request", what)])
+            return raw if deserialize is None else deserialize(raw)
+        except DecodeError:
+            raise undecodable() from None
 
-    return deserialize_within
-
-
-def only_request(raw: Any, deserialize: Deserialize) -> Any:
-    """Return the one request of a call, given what was read. Raises InvalidFields."""
-    if raw is grpc.aio.EOF:
-        raise InvalidFields([FieldViolation("request", "is missing")])
-    return _decoded(raw, deserialize)
+    return decode
 
 
-def _decoded(raw: bytes, deserialize: Deserialize) -> Any:
-    try:
-        return deserialize(raw)
-    except DecodeError:
-        raise undecodable() from None
-
-
-def undecoded(encoded: bytes) -> bytes:
-    """Return a request as it is: its handler decodes it (`Method.is_decoded_by_handler`)."""
-    return encoded
+def missing_request() -> InvalidFields:
+    """Return what a unary call is refused with that has no request."""
+    return InvalidFields([FieldViolation("request", "is missing")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -242,7 +242,7 @@ def _fingerprint(request: pb.GetTaskLogsRequest, types: Sequence[int]) -> bytes:
 
 def _time_left(context: grpc.aio.ServicerContext[Any, Any]) -> timedelta | None:
     # The stubs leave out that a caller may have no deadline.
-    seconds = cast("float | None", context.time_remaining())
+    seconds: Any = context.time_remaining()
     if seconds is None:
         return None
     seconds = min(seconds, 86_400.0)
