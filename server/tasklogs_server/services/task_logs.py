@@ -22,6 +22,7 @@ from tasklogs_server.reads.follow_query import FollowQuery
 from tasklogs_server.reads.follower import Follows
 from tasklogs_server.reads.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
 from tasklogs_server.reads.tokens import Cursor, fingerprint
+from tasklogs_server.services.known_queries import KnownQueries
 from tasklogs_server.wire.enums import TASK_STATUS
 from tasklogs_server.wire.fields import undecodable
 from tasklogs_server.wire.times import length_of, timestamp
@@ -40,10 +41,6 @@ _MOST_AHEAD_SECONDS = 1.0
 _MOST_AHEAD = 1 / 3
 _SHORTEST_PROGRESS_SECONDS = 1
 _LONGEST_PROGRESS_SECONDS = 3600
-# A client that polls a log sends the same request again and again. So many queries are kept by the
-# bytes of their requests, if these have at most so many bytes.
-_KNOWN_REQUESTS = 1024
-_KNOWN_REQUEST_BYTES = 512
 
 
 class TaskLogsService:
@@ -63,8 +60,7 @@ class TaskLogsService:
         self._follows = follows
         self._unsent = unsent
         self._server_info = server_info
-        self._known: dict[tuple[bytes, str | None], LogQuery] = {}
-        """By request and by the owner whose tasks the caller may see; the oldest comes first."""
+        self._known = KnownQueries()
 
     async def get_task_logs(
         self,
@@ -102,7 +98,7 @@ class TaskLogsService:
         return self._server_info
 
     def _query(self, encoded: bytes, sees_only: str | None) -> LogQuery:
-        known = self._known.get((encoded, sees_only))
+        known = self._known.find(encoded, sees_only)
         if known is not None:
             return known
         try:
@@ -110,11 +106,7 @@ class TaskLogsService:
         except DecodeError:
             raise undecodable() from None
         query = _query_of(request, sees_only, self._page_bytes)
-        # A page token is sent once.
-        if len(encoded) <= _KNOWN_REQUEST_BYTES and not request.page_token:
-            if len(self._known) >= _KNOWN_REQUESTS:
-                del self._known[next(iter(self._known))]
-            self._known[encoded, sees_only] = query
+        self._known.keep(encoded, query)
         return query
 
 
