@@ -87,4 +87,6 @@ def _code_of(error: BaseException, context: Context) -> str:
 
 def _chosen(context: Context) -> str:
     code: Any = context.code()
+    if code is None:
+        return "OK"
     return _NAMES.get(code, "OK") if isinstance(code, int) else getattr(code, "name", "OK")
