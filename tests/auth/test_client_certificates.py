@@ -43,6 +43,14 @@ def test_the_subject_is_the_alternative_name(peer_of: PeerOf, names: Names, subj
     assert (user.subject, user.is_admin, user.expires_at) == (subject, False, None)
 
 
+def test_each_certificate_has_its_own_subject_also_when_it_is_seen_again(peer_of: PeerOf) -> None:
+    alice, bob = peer_of([URI(ALICE)]), peer_of([DNS("bob.example")])
+    seen = [user_of_certificate(peer, ()).subject for peer in (alice, bob, alice, bob)]
+    assert seen == [ALICE, "bob.example"] * 2
+    assert user_of_certificate(alice, {ALICE}).is_admin
+    assert not user_of_certificate(alice, ()).is_admin
+
+
 def test_only_listed_subjects_are_admins(peer_of: PeerOf) -> None:
     assert user_of_certificate(peer_of([URI(ALICE)]), {ALICE}).is_admin
 

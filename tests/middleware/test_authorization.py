@@ -124,6 +124,21 @@ async def test_another_users_task_looks_exactly_like_no_task(
     assert still == made.task
 
 
+async def test_a_request_that_is_known_from_one_caller_is_decided_anew_for_each_other(
+    guard: Guarded,
+) -> None:
+    made = await guard.create("alice")
+    request = logs_pb.GetTaskLogsRequest(task=made.task.id, source=logs_pb.LOG_SOURCE_SNAPSHOT)
+    alice, bob, root = (guard.as_(one) for one in ("alice", "bob", "root"))
+    admin = guard.as_("root", scope=ADMIN)
+    for _ in range(2):
+        for metadata in (admin, alice):
+            await guard.server.logs.GetTaskLogs(request, metadata=metadata)
+        for metadata in (bob, root):
+            refusal = await refused(guard.server.logs.GetTaskLogs(request, metadata=metadata))
+            assert (refusal.code, refusal.reason) == (CODE.NOT_FOUND, "TASK_NOT_FOUND")
+
+
 @pytest.mark.parametrize("method", OWN_TASK)
 async def test_admins_may_use_every_task_and_owners_their_own(guard: Guarded, method: str) -> None:
     made = await guard.create("alice")

@@ -15,10 +15,12 @@ import structlog
 
 from tasklogs_server.domain.errors import TaskNotFound
 from tasklogs_server.middleware import failures
+from tasklogs_server.middleware.authentication import bearer_of
 from tasklogs_server.middleware.interceptor import CallInterceptor
 from tasklogs_server.middleware.observation import CallObserver
 from tasklogs_server.middleware.open_calls import OpenCalls
 from tasklogs_server.process import log_output
+from tasklogs_server.telemetry.calls import Call
 from tasklogs_server.telemetry.observer import Observer
 from tests.middleware.test_interceptor import METHODS, SERVICE, interceptor_of, serving
 from tests.support.fixtures import plain_logs
@@ -168,6 +170,23 @@ async def test_a_method_that_does_not_exist_is_refused_with_details() -> None:
     refusal = refusal_of(error)
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
     assert refusal.request_id == "mine"
+
+
+async def test_a_server_in_the_context_of_another_call_takes_no_id_and_no_token_from_it() -> None:
+    tokens: list[str | None] = []
+
+    async def note(context: Any) -> None:
+        tokens.append(bearer_of(context))
+
+    Call("/another/call", ((KEY, "another"), ("authorization", "Bearer another"))).make_current()
+    async with serving(note) as (channel, _, _server):
+        for token in ("one", "two"):
+            call = begun(channel, "unary", (KEY, token), ("authorization", f"Bearer {token}"))
+            await call
+            assert ids_in(await call.trailing_metadata()) == [token]
+        await begun(channel, "unary")
+
+    assert tokens == ["one", "two", None]
 
 
 @dataclass

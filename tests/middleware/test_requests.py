@@ -172,4 +172,4 @@ async def message(bodies: RequestBodies, comes: asyncio.Event) -> bytes:
     context: Any = Context()
     call = asyncio.current_task()
     assert call is not None
-    return bytes(await bodies.receive(call, context, bytes))
+    return bytes(await bodies.read(call, context))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
 from cryptography import x509
 
@@ -13,6 +14,8 @@ from tasklogs_server.domain.names import owner_violations
 # gRPC's name for the whole certificate. gRPC also offers the names in it, but in Python those end
 # at the first NUL byte: `root\0.evil.example` would be `root`.
 _CERTIFICATE = "x509_pem_cert"
+# Certificates of a few kilobytes each, which our own authorities have signed.
+_REMEMBERED = 1024
 
 
 def user_of_certificate(peer: Mapping[str, Iterable[bytes]], admins: Collection[str]) -> User:
@@ -24,7 +27,15 @@ def user_of_certificate(peer: Mapping[str, Iterable[bytes]], admins: Collection[
     certificates = list(peer.get(_CERTIFICATE, ()))
     if len(certificates) != 1:
         raise CertificateInvalid("certificate missing")
-    uris, dns_names = _names(certificates[0])
+    subject = _subject(certificates[0])
+    return User(subject, is_admin=subject in admins)
+
+
+# A connection has the same certificate in each of its calls. The handshake has verified it: nothing
+# that may change is decided here.
+@lru_cache(maxsize=_REMEMBERED)
+def _subject(pem: bytes) -> str:
+    uris, dns_names = _names(pem)
     names = uris or dns_names
     if not names:
         raise CertificateInvalid("certificate missing")
@@ -33,7 +44,7 @@ def user_of_certificate(peer: Mapping[str, Iterable[bytes]], admins: Collection[
     [subject] = names
     if owner_violations(subject):
         raise CertificateInvalid("certificate invalid")
-    return User(subject, is_admin=subject in admins)
+    return subject
 
 
 def _names(pem: bytes) -> tuple[list[str], list[str]]:

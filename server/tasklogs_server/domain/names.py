@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from tasklogs_server.domain.errors import FieldViolation, InvalidFields
@@ -31,6 +31,13 @@ class TaskId:
 
     id: UUID
     owner: str | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.id.int, self.owner)))
+
+    def __hash__(self) -> int:
+        return self._hash  # to compute it anew costs as much as all else of a look-up
 
     def __str__(self) -> str:
         return str(self.id)

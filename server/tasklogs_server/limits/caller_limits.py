@@ -77,7 +77,7 @@ class CallerLimits:
             raise LimitExceeded(Limit.CALLS_PER_SECOND, "caller", what, later)
 
     def count_bytes(self, caller: Caller, received: int) -> None:
-        """Count a message that is too large for what it asks, in calls. Later calls are refused."""
+        """Count a message that was refused, in calls by its size. It may have come in already."""
         if caller is not LOCAL:
             self._calls.charge(_key(caller), received / _BYTES_OF_A_CALL)
 

@@ -39,11 +39,17 @@ class TokenBuckets(Generic[K]):
 
     def spend(self, key: K) -> float:
         """Spend one token. If there is none, return the seconds until there is one, otherwise 0."""
-        bucket = self._filled(key)
-        if bucket.tokens >= 1:
-            bucket.tokens -= 1
+        now = self._clock()
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._add(key, now)
+        tokens = self._tokens(bucket, now)
+        bucket.filled_at = now
+        if tokens >= 1:
+            bucket.tokens = tokens - 1
             return 0.0
-        return self._wait_seconds(bucket.tokens)
+        bucket.tokens = tokens
+        return self._wait_seconds(tokens)
 
     def charge(self, key: K, tokens: float) -> None:
         """Spend tokens, also ones that are not there yet."""
@@ -57,19 +63,15 @@ class TokenBuckets(Generic[K]):
     def _wait_seconds(self, tokens: float) -> float:
         return max(0.0, (1 - tokens) / self._per_second)
 
-    def _filled(self, key: K) -> _Bucket:
-        now = self._clock()
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            if len(self._buckets) >= self._forget_beyond:
-                self._forget_full_ones(now)
-            bucket = self._buckets[key] = _Bucket(self._at_once, now)
-        bucket.tokens = min(self._at_once, self._tokens(bucket, now))
-        bucket.filled_at = now
+    def _add(self, key: K, now: float) -> _Bucket:
+        if len(self._buckets) >= self._forget_beyond:
+            self._forget_full_ones(now)
+        bucket = self._buckets[key] = _Bucket(self._at_once, now)
         return bucket
 
     def _tokens(self, bucket: _Bucket, now: float) -> float:
-        return bucket.tokens + (now - bucket.filled_at) * self._per_second
+        tokens = bucket.tokens + (now - bucket.filled_at) * self._per_second
+        return tokens if tokens < self._at_once else self._at_once
 
     def _forget_full_ones(self, now: float) -> None:
         self._buckets = {

@@ -17,7 +17,7 @@ from tasklogs_server.limits.caller_limits import CallerLimits
 from tasklogs_server.middleware.handlers import Context
 from tasklogs_server.middleware.methods import Rule
 from tasklogs_server.tasks.agent_tokens import AgentTokens, claimed_by, looks_like_an_agent_token
-from tasklogs_server.telemetry.calls import concerns
+from tasklogs_server.telemetry.calls import concerns, current
 
 Authenticate = Callable[[Context], Awaitable[Caller | None]]
 """Returns the caller, None where the method does not ask. Raises what the call is refused with."""
@@ -150,7 +150,10 @@ def bearer_of(context: Context) -> str | None:
     Raises Unauthenticated where there are two, because a proxy might have checked the other one,
     and for a token that is too long. gRPC itself refuses calls with too much metadata.
     """
-    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    call = current()
+    # gRPC makes the metadata anew each time that it is asked for it.
+    metadata = call.metadata if call is not None else context.invocation_metadata() or ()
+    values = [value for key, value in metadata if key == "authorization"]
     if not values:
         return None
     scheme, _, token = str(values[0]).partition(" ")

@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 from google.rpc.status_pb2 import Status
 
-from tasklogs_server.domain.caller import Agent, Caller
+from tasklogs_server.domain.caller import Agent
 from tasklogs_server.limits.admission import Admission, Kind
 from tasklogs_server.limits.upload_queue import UploadQueue
 from tasklogs_server.middleware.authentication import Authenticate
-from tasklogs_server.middleware.deadlines import until_the_token_expires, within
+from tasklogs_server.middleware.deadlines import DefaultDeadline, until_the_token_expires
 from tasklogs_server.middleware.error_table import status_of
 from tasklogs_server.middleware.failures import (
     UNKNOWN_METHOD,
@@ -40,14 +40,15 @@ from tasklogs_server.middleware.operations import OperationStreams
 from tasklogs_server.middleware.request_ids import StreamContext, current_request_id, metadata_of
 from tasklogs_server.middleware.requests import (
     DecodedStream,
-    Deserialize,
     RequestBodies,
-    of_at_most,
-    undecoded,
+    decoder_of,
+    missing_request,
 )
 from tasklogs_server.middleware.responses import Responses, recipient_of
 from tasklogs_server.telemetry.calls import Call as OneCall
 from tasklogs_server.telemetry.calls import current
+
+EOF = grpc.aio.EOF
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -75,7 +76,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._admission = admission
         self._uploads = uploads
         self._failures = failures
-        self._default_deadline = default_deadline
+        self._default_deadline = DefaultDeadline(default_deadline)
         self._wrapped: dict[str, MethodHandler] = {}
 
     async def intercept_service(
@@ -85,8 +86,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> MethodHandler | None:
         """Return the method's handler, wrapped. It is wrapped once: handlers do not change."""
         name = str(handler_call_details.method)
-        if current() is None:  # telemetry is off
-            OneCall(name, handler_call_details.invocation_metadata or ()).make_current()
+        metadata = handler_call_details.invocation_metadata
+        this_call = current()
+        # Telemetry may have made it. Any other one is not this call: it has another token.
+        if this_call is None or this_call.metadata is not metadata:
+            OneCall(name, metadata).make_current()
         wrapped = self._wrapped.get(name)
         if wrapped is None:
             handler = await continuation(handler_call_details)
@@ -109,20 +113,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # A stream's handler waits while its caller does not read. Health checks are never refused.
         limits_unread = is_read or kind in (Kind.WRITE, Kind.UPLOAD)
         authenticate = self._authentication(method.rule, is_stream=streams_responses)
-        deserialize = of_at_most(
-            method.request_bytes,
-            _deserializer(handler, method),
+        decode = decoder_of(
+            None if method.is_decoded_by_handler else handler.request_deserializer,
+            limit_bytes=method.request_bytes,
             most_fields=method.request_fields,
         )
         serialize = handler.response_serializer
         function = _function(handler, method)
-
-        def context_of(call: Call, context: Context, caller: Caller | None) -> Any:
-            if not streams_responses:
-                return context
-            if is_operation:
-                return operations.context(call, context, caller)
-            return StreamContext(context)
 
         async def steps(call: Call, context: Context) -> Any:
             # 1. The call is known: a drain waits for it, and ends it. Refused while draining.
@@ -143,14 +140,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 uploads.check(caller.task_id)
             request: Any
             if streams_requests and is_operation:
-                request = operations.requests(call, context, caller, deserialize)
+                request = operations.requests(call, context, caller, decode)
             elif streams_requests and streams_responses:
-                request = DecodedStream(context, deserialize)
+                request = DecodedStream(context, decode)
             elif streams_requests:
-                request = bodies.stream(call, context, deserialize)
+                request = bodies.stream(call, context, decode)
             else:
-                is_known = caller is not None
-                request = await bodies.receive(call, context, deserialize, is_known=is_known)
+                request = await bodies.read(call, context, is_known=caller is not None)
+                if request is EOF:
+                    raise missing_request()
+                request = decode(request)
             # 5. Refused if this caller, or all callers together, leave too many bytes unread.
             if limits_unread:
                 responses.admit(recipient)
@@ -161,9 +160,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await turn
             try:
                 # 7. The handler. A unary call whose caller set no deadline gets one.
-                answering = function(request, context_of(call, context, caller), caller)
+                handled: Any = context
+                if streams_responses and is_operation:
+                    handled = operations.context(call, context, caller)
+                elif streams_responses:
+                    handled = StreamContext(context)
+                answering = function(request, handled, caller)
                 if is_unary and context.time_remaining() is None:
-                    answering = within(default_deadline, answering)
+                    answering = default_deadline.within(call, answering)
                 response = await answering
             finally:
                 admission.leave(kind)
@@ -226,10 +230,6 @@ def _function(handler: Any, method: Method) -> Handler:
     if handler.response_streaming and method.rule is not Rule.AGENT:  # agents' tokens do not expire
         function = until_the_token_expires(function)
     return function
-
-
-def _deserializer(handler: Any, method: Method) -> Deserialize:
-    return undecoded if method.is_decoded_by_handler else handler.request_deserializer
 
 
 def _has_failed(context: Any) -> bool:

@@ -51,7 +51,8 @@ class Method:
     request_fields: int | None = None
     """A request with more fields is refused, and not decoded. Each label counts as a field."""
     is_decoded_by_handler: bool = False
-    """The handler gets the request as bytes. It is so large that its turn comes first."""
+    """The handler gets the request as bytes. It is so large that its turn comes first; or most
+    requests are repeated, and known by their bytes."""
     has_own_queue: bool = False
     """Until they are accepted, its calls wait in a queue of their own (`CallAcceptor`)."""
 
@@ -73,8 +74,8 @@ _WITH_LABELS_FIELDS = 1000
 _SMALL_BYTES = 256 * 1024
 
 
-def _small(rule: Rule, kind: Kind, *, has_own_queue: bool = False) -> Method:
-    return Method(rule, kind, request_bytes=_SMALL_BYTES, has_own_queue=has_own_queue)
+def _small(rule: Rule, kind: Kind) -> Method:
+    return Method(rule, kind, request_bytes=_SMALL_BYTES)
 
 
 def _with_labels(rule: Rule) -> Method:
@@ -88,9 +89,15 @@ def _with_labels(rule: Rule) -> Method:
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "/tasklogs.v1.TaskLogs/GetTaskLogs": _small(Rule.OWN_TASK, Kind.READ, has_own_queue=True),
-        "/tasklogs.v1.TaskLogs/FollowTaskLogs": _small(
-            Rule.OWN_TASK, Kind.FOLLOW, has_own_queue=True
+        "/tasklogs.v1.TaskLogs/GetTaskLogs": Method(
+            Rule.OWN_TASK,
+            Kind.READ,
+            request_bytes=_SMALL_BYTES,
+            is_decoded_by_handler=True,
+            has_own_queue=True,
+        ),
+        "/tasklogs.v1.TaskLogs/FollowTaskLogs": Method(
+            Rule.OWN_TASK, Kind.FOLLOW, request_bytes=_SMALL_BYTES, has_own_queue=True
         ),
         "/tasklogs.v1.TaskLogs/GetServerInfo": _small(Rule.USER_OR_AGENT, Kind.READ),
         "/tasklogs.v1.Tasks/CreateTask": _with_labels(Rule.OWN_NAME),

@@ -34,7 +34,7 @@ class CallObserver(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         # A call's handler runs in the task that looked it up. The metadata is read here: to ask the
         # context for it again costs a tenth of a small read.
-        Call(method, handler_call_details.invocation_metadata or ()).make_current()
+        Call(method, handler_call_details.invocation_metadata).make_current()
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
@@ -87,4 +87,6 @@ def _code_of(error: BaseException, context: Context) -> str:
 
 def _chosen(context: Context) -> str:
     code: Any = context.code()
+    if code is None:
+        return "OK"
     return _NAMES.get(code, "OK") if isinstance(code, int) else getattr(code, "name", "OK")

@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from tasklogs_server.domain.caller import Caller
 from tasklogs_server.domain.errors import InvalidFields, LimitExceeded, RequestTooSlow
@@ -22,7 +21,6 @@ from tasklogs_server.middleware.handlers import Call, Context
 from tasklogs_server.middleware.request_ids import StreamContext
 from tasklogs_server.middleware.requests import Deserialize, RequestBodies
 from tasklogs_server.middleware.responses import Responses, recipient_of
-from tasklogs_server.wire.fields import undecodable
 
 _RETRY_AFTER = timedelta(seconds=1)
 
@@ -36,7 +34,7 @@ class OperationStreams:
         self._responses = responses
 
     async def requests(
-        self, call: Call, context: Context, caller: Caller | None, deserialize: Deserialize
+        self, call: Call, context: Context, caller: Caller | None, decode: Deserialize
     ) -> AsyncIterator[Any]:
         """Yield the requests of a stream of reflection.
 
@@ -59,13 +57,12 @@ class OperationStreams:
                 self._limits.count_call(caller)
             is_first = False
             try:
-                request = deserialize(raw)
-            except InvalidFields:  # too large
+                request = decode(raw)
+            except InvalidFields:
+                # It may be large.
                 if caller is not None:
                     self._limits.count_bytes(caller, len(raw))
                 raise
-            except DecodeError:
-                raise undecodable() from None
             yield request
 
     def context(self, call: Call, context: Context, caller: Caller | None) -> OperationContext:

@@ -7,6 +7,7 @@ like every other call, and nothing is decoded for callers who may not call.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from itertools import islice, takewhile
@@ -54,19 +55,7 @@ class RequestBodies:
         self._unknown: dict[Call, float] = {}
         """Those of them whose callers have no credentials."""
 
-    async def receive(
-        self, call: Call, context: Context, deserialize: Deserialize, *, is_known: bool = True
-    ) -> Any:
-        """Return the one request of a call. Raises RequestTooSlow, InvalidFields.
-
-        `is_known`: the caller has credentials.
-        """
-        raw = await self.read(call, context, is_known=is_known)
-        if raw is grpc.aio.EOF:
-            raise InvalidFields([FieldViolation("request", "is missing")])
-        return _decoded(raw, deserialize)
-
-    def stream(self, call: Call, context: Context, deserialize: Deserialize) -> BoundedStream:
+    def stream(self, call: Call, context: Context, decode: Deserialize) -> BoundedStream:
         """Return the requests of a call that is answered after the last of them."""
         began, limit = self._clock.begin_at, self._stream_within
 
@@ -76,12 +65,15 @@ class RequestBodies:
             raw = await self.read(call, context)
             if raw is grpc.aio.EOF:
                 raise StopAsyncIteration
-            return _decoded(raw, deserialize)
+            return decode(raw)
 
         return BoundedStream(read)
 
     async def read(self, call: Call, context: Context, *, is_known: bool = True) -> Any:
-        """Return the next request as bytes, or EOF. Raises RequestTooSlow."""
+        """Return the next request as bytes, or EOF. Raises RequestTooSlow.
+
+        `is_known`: the caller has credentials.
+        """
         began = self._waiting[call] = self._clock.begin_at
         if not is_known:
             self._unknown[call] = began
@@ -95,7 +87,8 @@ class RequestBodies:
             raise RequestTooSlow(timedelta(seconds=waited)) from None
         finally:
             self._waiting.pop(call, None)
-            self._unknown.pop(call, None)
+            if not is_known:
+                self._unknown.pop(call, None)
 
     async def cut_off(self) -> None:
         """End the waiting of those who take too long, until cancelled."""
@@ -145,9 +138,10 @@ class DecodedStream:
     next garbage collection.
     """
 
-    def __init__(self, context: Context, deserialize: Deserialize) -> None:
+    def __init__(self, context: Context, decode: Deserialize) -> None:
+        """`decode`: see `decoder_of`."""
         self._context = context
-        self._deserialize = deserialize
+        self._decode = decode
 
     def __aiter__(self) -> DecodedStream:
         return self
@@ -156,38 +150,38 @@ class DecodedStream:
         raw = await self._context.read()
         if raw is grpc.aio.EOF:
             raise StopAsyncIteration
-        return _decoded(raw, self._deserialize)
+        return self._decode(raw)
 
 
-def of_at_most(
-    limit_bytes: int | None, deserialize: Deserialize, *, most_fields: int | None = None
+def decoder_of(
+    deserialize: Deserialize | None,
+    *,
+    limit_bytes: int | None = None,
+    most_fields: int | None = None,
 ) -> Deserialize:
     """Return what decodes requests of at most `limit_bytes`, with at most `most_fields` fields.
 
-    It raises InvalidFields for others, and does not decode them. None: no limit.
+    It raises InvalidFields for others, which it does not decode, and for what cannot be decoded.
+    None: no limit. Without `deserialize` a request is returned as it is: its handler decodes it
+    (`Method.is_decoded_by_handler`).
     """
-    if limit_bytes is None and most_fields is None:
-        return deserialize
+    largest = math.inf if limit_bytes is None else limit_bytes
 
-    def deserialize_within(raw: bytes) -> Any:
-        if limit_bytes is not None and len(raw) > limit_bytes:
+    def decode(raw: bytes) -> Any:
+        if len(raw) > largest:
             what = f"must have at most {limit_bytes} bytes"
             raise InvalidFields([FieldViolation("request", what)])
-        if most_fields is not None and has_more_fields(raw, most_fields):
-            what = f"must have at most {most_fields} fields"
-            raise InvalidFields([FieldViolation("request", what)])
-        return deserialize(raw)
+        try:
+            if most_fields is not None and has_more_fields(raw, most_fields):
+                what = f"must have at most {most_fields} fields"
+                raise InvalidFields([FieldViolation("request", what)])
+            return raw if deserialize is None else deserialize(raw)
+        except DecodeError:
+            raise undecodable() from None
 
-    return deserialize_within
-
-
-def _decoded(raw: bytes, deserialize: Deserialize) -> Any:
-    try:
-        return deserialize(raw)
-    except DecodeError:
-        raise undecodable() from None
+    return decode
 
 
-def undecoded(encoded: bytes) -> bytes:
-    """Return a request as it is: its handler decodes it (`Method.is_decoded_by_handler`)."""
-    return encoded
+def missing_request() -> InvalidFields:
+    """Return what a unary call is refused with that has no request."""
+    return InvalidFields([FieldViolation("request", "is missing")])

@@ -8,7 +8,6 @@ not wait for those who do not.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,9 +56,10 @@ class Responses:
     ) -> None:
         """`within`: how long one response may stay unread; `reset` ends calls at once."""
         self.limit_bytes = limit_bytes
+        self._caller_limit_bytes = limit_bytes * _SHARE
         self.on_look: Callable[[], None] = lambda: None
         """Called several times a second."""
-        self.on_release: Callable[[], None] = lambda: None
+        self.on_release: Callable[[], None] | None = None
         """Called when bytes are free again."""
         self._within = within.total_seconds()
         self._clock = StallFreeClock(min(self._within, _SLOW_SECONDS))
@@ -71,7 +71,7 @@ class Responses:
         self._held = 0
         self.stream_bytes = 0
         """Those of the bytes that streams hold."""
-        self._held_by: dict[Hashable, int] = defaultdict(int)
+        self._held_by: dict[Hashable, int] = {}
 
     @property
     def held_bytes(self) -> int:
@@ -89,7 +89,7 @@ class Responses:
 
     def check(self, recipient: Hashable) -> None:
         """Raise LimitExceeded if the recipient may not have one more unread response."""
-        if self.held_by(recipient) >= self.limit_bytes * _SHARE:
+        if self._held_by.get(recipient, 0) >= self._caller_limit_bytes:
             what = f"more than {self.limit_bytes * _SHARE:.0f} bytes of unread responses"
             raise LimitExceeded(Limit.ANSWER_BYTES, "caller", what, _RETRY_AFTER)
         if self._held >= self.limit_bytes:
@@ -103,9 +103,12 @@ class Responses:
         """A call is given its response. It counts as unread until the call's task ends."""
         if call in self._unread:
             return  # the status of a stream whose last message is still being sent
-        unread = self._of_calls.get(call) or self._count(call, Unread(recipient, 0, None))
+        unread = self._of_calls.get(call)
+        if unread is None:
+            unread = self._count(call, Unread(recipient, 0, None))
         self.hold(unread, size_bytes)
-        self.writes(call, unread)
+        self._unread[call] = unread
+        unread.since = self._clock.begin_at
 
     def stream(self, call: Call, recipient: Hashable, is_late: Callable[[], None]) -> Unread:
         """Begin to count what a call with many messages holds: nothing yet.
@@ -123,10 +126,13 @@ class Responses:
         self._held += more
         if unread.is_stream:
             self.stream_bytes += more
-        self._held_by[unread.recipient] += more
-        if not self._held_by[unread.recipient]:
-            del self._held_by[unread.recipient]
-        if more < 0:
+        recipient = unread.recipient
+        held_by_recipient = self._held_by.get(recipient, 0) + more
+        if held_by_recipient:
+            self._held_by[recipient] = held_by_recipient
+        else:
+            del self._held_by[recipient]
+        if more < 0 and self.on_release is not None:
             self.on_release()
 
     def writes(self, call: Call, unread: Unread) -> None:

@@ -46,7 +46,6 @@ class UnsentMessages:
         self._small_waiting = 0
         self._waiting: dict[Hashable, OrderedDict[SendingStream, None]] = {}
         """By recipient, so that no caller waits behind the streams of another."""
-        responses.on_release = self._grant
         responses.on_look = self._make_room
 
     @property
@@ -78,6 +77,7 @@ class UnsentMessages:
     def wait(self, stream: SendingStream) -> None:
         """Queue a stream behind those of the same recipient."""
         self._waiting.setdefault(stream.recipient, OrderedDict())[stream] = None
+        self._responses.on_release = self._grant
         self._small_waiting += stream.wanted_bytes <= _SMALL_BYTES
 
     def is_first(self, recipient: Hashable, size_bytes: int) -> bool:
@@ -91,6 +91,8 @@ class UnsentMessages:
         self._small_waiting -= stream.wanted_bytes <= _SMALL_BYTES
         if not streams:
             del self._waiting[stream.recipient]
+        if not self._waiting:
+            self._responses.on_release = None
 
     def _grant(self) -> None:
         """Give what is free to streams that wait: first to the recipient that holds least."""

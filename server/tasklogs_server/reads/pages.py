@@ -69,14 +69,17 @@ class Page:
         self.next_ordinal = entries.next_ordinal
         self.lost_after: Sequence[int] | None = page.lost_after
         self.has_tail_parts = entries.has_tail_parts
-        self.key = (
-            self.task_id,
-            self.epoch,
-            self.start,
-            self.next_ordinal,
-            self.end,
-            types,
-            self.lost_after is None,
+        # As text: its hash is computed once.
+        self.key = str(
+            (
+                self.task_id.hex,
+                self.epoch,
+                self.start,
+                self.next_ordinal,
+                self.end,
+                types,
+                self.lost_after is None,
+            )
         )
         self.is_steady = True
         """Whether it is worth to ask if the log still has this version, before it is read again."""
@@ -107,6 +110,8 @@ class Page:
 
     def is_of(self, state: TaskState) -> bool:
         """Whether the log still is as this page shows it."""
+        if state is self.state:
+            return True
         return state.version == self.version and state.task_id == self.task_id
 
     def has_lost(self, revision: int) -> bool:
@@ -143,7 +148,7 @@ class PageCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._pages: OrderedDict[tuple[object, ...], Page] = OrderedDict()
+        self._pages: OrderedDict[str, Page] = OrderedDict()
         self._by_question: dict[Question, Page] = {}
         self._of_tasks: dict[UUID, set[Page]] = {}
         self.held_bytes = 0

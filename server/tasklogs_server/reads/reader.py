@@ -308,9 +308,11 @@ class LogReader:
 
     def _snapshot_at(self, state: TaskState, synced_at: datetime | None) -> datetime | None:
         # A later sync may have found more: what it confirmed is not this state.
-        confirmed_at = self._confirmed_at(state.task_id, state.revision)
-        known = (state.snapshot_at, confirmed_at, synced_at)
-        return max((at for at in known if at is not None), default=None)
+        latest = state.snapshot_at
+        for at in (self._confirmed_at(state.task_id, state.revision), synced_at):
+            if at is not None and (latest is None or at > latest):
+                latest = at
+        return latest
 
 
 def _plan(state: TaskState, query: LogQuery) -> ReadPlan:

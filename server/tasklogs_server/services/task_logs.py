@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import lru_cache, partial
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from tasklogs.log.entry import EntryType
 from tasklogs.v1 import task_logs_pb2 as pb
@@ -21,7 +22,9 @@ from tasklogs_server.reads.follow_query import FollowQuery
 from tasklogs_server.reads.follower import Follows
 from tasklogs_server.reads.reader import MAX_PAGE_ROWS, LogAnswer, LogQuery, LogReader
 from tasklogs_server.reads.tokens import Cursor, fingerprint
+from tasklogs_server.services.known_queries import KnownQueries
 from tasklogs_server.wire.enums import TASK_STATUS
+from tasklogs_server.wire.fields import undecodable
 from tasklogs_server.wire.times import length_of, timestamp
 
 _SOURCES: dict[int, Source] = {
@@ -38,10 +41,6 @@ _MOST_AHEAD_SECONDS = 1.0
 _MOST_AHEAD = 1 / 3
 _SHORTEST_PROGRESS_SECONDS = 1
 _LONGEST_PROGRESS_SECONDS = 3600
-# A client that polls a log sends the same request again and again. So many decoded requests are
-# cached, if they have at most so many bytes.
-_KNOWN_REQUESTS = 1024
-_KNOWN_REQUEST_BYTES = 512
 
 
 class TaskLogsService:
@@ -61,15 +60,18 @@ class TaskLogsService:
         self._follows = follows
         self._unsent = unsent
         self._server_info = server_info
-        self._known_query = lru_cache(maxsize=_KNOWN_REQUESTS)(_decoded_query)
+        self._known = KnownQueries()
 
     async def get_task_logs(
         self,
-        request: pb.GetTaskLogsRequest,
+        request: bytes,
         context: grpc.aio.ServicerContext[Any, Any],
         caller: User,
     ) -> bytes:
-        """Read one page. The response is encoded already: entries are sent as they are stored."""
+        """Read one page. The response is encoded already: entries are sent as they are stored.
+
+        The request is encoded still: most are known.
+        """
         query = self._query(request, caller.sees_only)
         return await self._reader.read(query, time_left=_time_left(context))
 
@@ -95,11 +97,17 @@ class TaskLogsService:
         """Say what this server is."""
         return self._server_info
 
-    def _query(self, request: pb.GetTaskLogsRequest, sees_only: str | None) -> LogQuery:
-        if request.page_token or request.ByteSize() > _KNOWN_REQUEST_BYTES:
-            # Sent once, or too long to be cached.
-            return _query_of(request, sees_only, self._page_bytes)
-        return self._known_query(request.SerializeToString(), sees_only, self._page_bytes)
+    def _query(self, encoded: bytes, sees_only: str | None) -> LogQuery:
+        known = self._known.find(encoded, sees_only)
+        if known is not None:
+            return known
+        try:
+            request = pb.GetTaskLogsRequest.FromString(encoded)
+        except DecodeError:
+            raise undecodable() from None
+        query = _query_of(request, sees_only, self._page_bytes)
+        self._known.keep(encoded, query)
+        return query
 
 
 def _follow_query_of(request: pb.FollowTaskLogsRequest, sees_only: str | None) -> FollowQuery:
@@ -186,10 +194,6 @@ def _types_of(wanted: Sequence[int], violations: list[FieldViolation]) -> tuple[
     return tuple(sorted(set(wanted)))
 
 
-def _decoded_query(request: bytes, sees_only: str | None, page_bytes: int) -> LogQuery:
-    return _query_of(pb.GetTaskLogsRequest.FromString(request), sees_only, page_bytes)
-
-
 def _query_of(request: pb.GetTaskLogsRequest, sees_only: str | None, page_bytes: int) -> LogQuery:
     violations: list[FieldViolation] = []
     ref, source, tail = _task_source_and_tail(request, violations)
@@ -230,7 +234,7 @@ def _fingerprint(request: pb.GetTaskLogsRequest, types: Sequence[int]) -> bytes:
 
 def _time_left(context: grpc.aio.ServicerContext[Any, Any]) -> timedelta | None:
     # The stubs leave out that a caller may have no deadline.
-    seconds = cast("float | None", context.time_remaining())
+    seconds: Any = context.time_remaining()
     if seconds is None:
         return None
     seconds = min(seconds, 86_400.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Hashable, Iterable, MutableMapping
+from collections.abc import Hashable, MutableMapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -17,18 +17,31 @@ _SANE_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
 # Agent tokens and JWTs: a token in the wrong header must not be logged.
 _SECRETS = ("tla_", "eyJ")
 
+Metadata = Sequence[tuple[str, str | bytes]]
+
 _current: ContextVar[Call | None] = ContextVar("tasklogs_call", default=None)
 
 
 class Call:
     """One RPC. It is current in the asyncio task that serves it, and in tasks that this starts."""
 
-    __slots__ = ("_request_id", "began", "caller", "method", "span", "task_id", "traceparent")
+    __slots__ = (
+        "began",
+        "caller",
+        "metadata",
+        "method",
+        "request_id",
+        "span",
+        "task_id",
+        "traceparent",
+    )
 
-    def __init__(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    def __init__(self, method: str, metadata: Metadata) -> None:
         self.method = method
+        self.metadata = metadata
+        """What the caller sent. It has the caller's token: none of it is logged as it is."""
         self.began = time.perf_counter()
-        self._request_id = ""
+        given = ""
         self.traceparent = ""
         self.task_id: UUID | None = None
         self.caller: Hashable = None
@@ -37,16 +50,11 @@ class Call:
         """The call's span, if it is traced."""
         for key, value in metadata:
             if key == REQUEST_ID and _is_sane(value):
-                self._request_id = str(value)
+                given = str(value)
             elif key == "traceparent" and isinstance(value, str):
                 self.traceparent = value
-
-    @property
-    def request_id(self) -> str:
+        self.request_id = given or f"{random.getrandbits(64):016x}"
         """`x-request-id` if the caller sent a valid one, else 16 hexadecimal digits."""
-        if not self._request_id:
-            self._request_id = f"{random.getrandbits(64):016x}"
-        return self._request_id
 
     def make_current(self) -> None:
         """Make everything that this asyncio task does from now on part of the call."""

@@ -25,12 +25,14 @@ class Recorder(Observer):
         self._metrics = metrics
         self._call_log = call_log
         self._tracing = tracing
+        self._traces = type(tracing) is not Tracing
 
     def began(self, call: Call) -> None:
         """Begin the call's span, and count the call."""
         if self._metrics is not None:
             self._metrics.calls.began(call)
-        call.span = self._tracing.begin(call.method.lstrip("/"), call.traceparent)
+        if self._traces:
+            call.span = self._tracing.begin(call.method.lstrip("/"), call.traceparent)
 
     def ended(self, call: Call, code: str) -> None:
         """End the span, count the call, write its line."""
