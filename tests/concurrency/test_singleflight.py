@@ -208,6 +208,15 @@ async def test_a_run_that_finishes_goes_on_without_its_caller_and_the_next_one_w
     assert work.most_at_once == 1
 
 
+async def test_callers_that_come_in_the_same_turn_share_the_first_run_that_finishes() -> None:
+    shared, work = Singleflight[int](finishes=True), Work()
+    work.finish(1)
+    work.finish(2)
+    callers = [asyncio.create_task(shared.run("key", work)) for _ in range(20)]
+    assert await asyncio.gather(*callers) == [1] * 20
+    assert not await is_under_way(shared)
+
+
 async def test_a_next_run_that_finishes_goes_on_once_it_has_begun() -> None:
     shared, work = Singleflight[int](finishes=True), Work()
     first = asyncio.create_task(shared.run("key", work))

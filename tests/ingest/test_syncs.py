@@ -47,6 +47,17 @@ async def test_fifty_readers_cause_two_syncs_at_most(desk: Desk, task: UUID) -> 
         assert len(agent.syncs) == 2
 
 
+async def test_readers_that_one_statement_has_answered_cause_one_sync(
+    desk: Desk, task: UUID
+) -> None:
+    async with desk.agent(task) as agent:
+        agent.answers_syncs = True
+        for number in range(1, 4):
+            readers = [asyncio.create_task(desk.sync(task)) for _ in range(50)]
+            assert len(set(await asyncio.gather(*readers))) == 1
+            assert len(agent.syncs) == number
+
+
 async def test_a_reader_that_comes_during_a_sync_sees_what_was_shown_when_it_came(
     desk: Desk, task: UUID
 ) -> None:

@@ -187,6 +187,22 @@ def test_when_a_wait_gathered_nobody_the_next_check_begins_at_once() -> None:
     assert not pace.waits(1)
 
 
+def test_among_many_a_wait_or_two_for_few_change_nothing() -> None:
+    pace = Pace()
+    checked(pace, callers=20, waiting=0, times=3)
+    for _ in range(100):  # calls come by chance: a wait gathers few of them now and then
+        checked(pace, callers=1, waiting=1, times=2)
+        assert pace.waits(1)
+        checked(pace, callers=5, waiting=1, times=2)
+
+
+def test_after_some_waits_for_few_checks_begin_at_once_however_many_came_before() -> None:
+    pace = Pace()
+    checked(pace, callers=20, waiting=0, times=1000)
+    checked(pace, callers=1, waiting=0, times=4)
+    assert not pace.waits(1)
+
+
 def test_two_callers_wait_once_in_a_while_and_more_and_more_seldom() -> None:
     pace, waited = Pace(), []
     for number in range(5000):

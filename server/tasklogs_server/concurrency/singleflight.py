@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 # So many turns of the event loop pass before the next run begins. Calls that already arrived on the
-# sockets can join it then. The first run of a key is never delayed.
+# sockets can join it then. The first run of a key waits for none of them.
 _SETTLE_TURNS = 3
 
 
@@ -40,7 +40,8 @@ class Singleflight(Generic[T]):
     """Runs of `work`, at most two per key: one under way and one next.
 
     `finishes`: a run that has begun goes on when all its callers have left. `work` must end by
-    itself then.
+    itself then. The first run of a key begins in the next turn of the event loop, so that callers
+    that were woken together share it.
     """
 
     def __init__(self, *, finishes: bool = False) -> None:
@@ -55,10 +56,11 @@ class Singleflight(Generic[T]):
         """
         current = self._under_way.get(key)
         if current is None:
-            if self._finishes:
-                return await self._run_in_a_task(key, work)
-            # No caller can join it later, so it needs no task.
-            return await self._run_now(key, work)
+            if not self._finishes:
+                # No caller can join it later, so it needs no task.
+                return await self._run_now(key, work)
+            current = self._under_way[key] = _UnderWay[T]()
+            current.over.set()  # there is none: the next one begins at once
         if current.next is None:
             current.next = _Next(asyncio.create_task(self._run_after(key, current, work)))
             current.next.task.add_done_callback(_retrieve)
@@ -74,19 +76,13 @@ class Singleflight(Generic[T]):
                     joined.task.cancel()
                     self._forget_next(key, current, joined)
 
-    async def _run_in_a_task(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
-        # The key is taken at once: callers that come before the task begins join the next run.
-        run = self._under_way[key] = _UnderWay[T]()
-        run.task = asyncio.create_task(self._finish(key, run, work))
-        run.task.add_done_callback(_retrieve)
-        return await asyncio.shield(run.task)
-
     async def _run_after(
         self, key: Hashable, current: _UnderWay[T], work: Callable[[], Awaitable[T]]
     ) -> T:
-        await current.over.wait()
-        for _ in range(_SETTLE_TURNS):
-            await asyncio.sleep(0)
+        if not current.over.is_set():
+            await current.over.wait()
+            for _ in range(_SETTLE_TURNS):
+                await asyncio.sleep(0)
         return await self._run_now(key, work)
 
     async def _run_now(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:

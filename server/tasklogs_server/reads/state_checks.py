@@ -24,6 +24,9 @@ _MANY = 4
 # may be anywhere in the process. So one of so many checks waits, if callers came during the check
 # before it; fewer and fewer while that gathers nobody.
 _FIRST_TRIAL, _LAST_TRIAL = 16, 1024
+# Callers come by chance. After each check for many of them, one more wait may gather few, up to so
+# many: otherwise the checks would mostly be for one caller each until the next trial.
+_MOST_CREDIT = 4
 
 # A statement that takes longer is given up: the rows of one of its tasks may be slow.
 _STATEMENT_SECONDS = 0.5
@@ -37,26 +40,30 @@ class Pace:
     def __init__(self) -> None:
         self.target = 1
         """So many callers at once are enough to begin."""
-        self._waits = False
+        self._credit = 0
+        """So many waits may gather few callers before checks begin at once again."""
         self._pause = _FIRST_TRIAL
         self._until_trial = _FIRST_TRIAL
 
     def waits(self, callers: int) -> bool:
         """Whether a check for so many callers waits for more."""
-        return self._waits and callers < self.target
+        return self._credit > 0 and callers < self.target
 
     def checked(self, callers: int, waiting: int) -> None:
         """A check for so many callers is over, and so many came meanwhile."""
         self.target = max(callers, self.target - 1, _MANY)
         if callers >= _MANY:
-            self._waits, self._pause = True, _FIRST_TRIAL
-        elif self._waits:
-            self._waits = False
+            self._credit = min(self._credit + 1, _MOST_CREDIT)
+            self._pause = _FIRST_TRIAL
+        elif self._credit > 1:
+            self._credit -= 1
+        elif self._credit:
+            self._credit = 0
             self._until_trial = self._pause
             self._pause = min(2 * self._pause, _LAST_TRIAL)
         elif waiting:
             self._until_trial -= 1
-            self._waits = self._until_trial <= 0
+            self._credit = 1 if self._until_trial <= 0 else 0
 
 
 class StateChecks:
