@@ -293,6 +293,8 @@ class _Follower:
                             self._silence.wrote()
                         self._revision = ready.revision
                         self._budget.release()
+                    # One that waits for room encodes its messages again when its turn comes.
+                    ready = None
                 if self._caught_up_at is not None and self._revision >= self._caught_up_at:
                     self._caught_up_at = None
                     yield self._own(CaughtUp())
