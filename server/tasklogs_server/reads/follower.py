@@ -77,6 +77,8 @@ class _Ready:
     """The next one is the last."""
     revision: int
     last_sent: tuple[int, int, int] | None
+    size_bytes: int = 0
+    """Of all messages together."""
 
 
 _RunningFeed = tuple[Feed, asyncio.Task[None]]
@@ -303,7 +305,6 @@ class _Follower:
                     yield self._own(Progress())
                     self._silence.wrote()
                 elif self._revision >= self._feed.revision or self._budget.is_waiting:
-                    self._silence.watch()
                     await self._woken.wait()
         finally:
             self._silence.stop()
@@ -334,12 +335,14 @@ class _Follower:
         for each in due.messages:
             message = each.of_types(types) if types else each
             if message is not None:
-                ready.messages.append(self._wire(message, ready))
+                encoded = self._wire(message, ready)
+                ready.messages.append(encoded)
+                ready.size_bytes += len(encoded)
         ready.messages.reverse()
         return ready
 
     def _has_room_for(self, ready: _Ready) -> bool:
-        size_bytes = sum(map(len, ready.messages))
+        size_bytes = ready.size_bytes
         return not size_bytes or self._budget.acquire(_COPIES * size_bytes, self._woken)
 
     def _wire(self, message: Message, ready: _Ready) -> bytes:
