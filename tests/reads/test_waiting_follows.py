@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from tasklogs_server.concurrency.wake import Settable
-from tests.reads.followed import World
+from tests.reads.followed import PAUSED, World
 from tests.reads.written_log import entry
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 
@@ -22,18 +22,33 @@ class NoRoom:
 
     def __init__(self) -> None:
         self.waits = asyncio.Event()
+        self.asked = 0
+        """How often the follow asked whether its turn had come."""
+        self.is_granted = False
+        self._woken: Settable | None = None
 
     @property
     def is_waiting(self) -> bool:
+        self.asked += 1
         return self.waits.is_set()
 
+    def grant(self) -> None:
+        """Give room for anything."""
+        self.waits.clear()
+        self.is_granted = True
+        assert self._woken is not None
+        self._woken.set()
+
     def acquire(self, size_bytes: int, woken: Settable) -> bool:
+        if self.is_granted:
+            return True
+        self._woken = woken
         if size_bytes > _READ_BYTES:
             self.waits.set()
         return not self.is_waiting
 
     def release(self) -> None:
-        raise AssertionError("nothing was sent")
+        assert self.is_granted, "nothing may be sent"
 
 
 @pytest.mark.parametrize("kept_up", [False, True])
@@ -67,3 +82,34 @@ async def test_follows_that_wait_for_room_hold_no_message(world: World, *, kept_
         await asyncio.gather(*follows, return_exceptions=True)
     # The feed has the tail, its last change and that change's message.
     assert held - before < 6 * MIB
+
+
+async def test_follows_that_wait_for_room_are_not_woken_by_changes(world: World) -> None:
+    await world.log.entries(entry(0, "x" * 2 * _READ_BYTES), open_epoch=True)
+    budget = NoRoom()
+    async with world.following() as keeps_up, world.following(budget=budget) as waits:
+        await keeps_up.heard("caught_up")
+        await asyncio.wait_for(budget.waits.wait(), DEADLINE_SECONDS)
+        await until(lambda: not any(map(_finds_its_start, asyncio.all_tasks())))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        asked = budget.asked
+        for hands_on_commits in (True, False):
+            world.log.hands_on_commits = hands_on_commits
+            for number in range(1, 11):
+                await world.log.entries(entry(world.log.revision, str(number)))
+                await keeps_up.reached(world.log.revision)
+        assert budget.asked == asked
+
+        await world.log.report(PAUSED)  # but by a change of the status
+        await waits.heard("status", 2)
+        assert budget.asked > asked
+
+        budget.grant()
+        await waits.reached(world.log.revision)
+        assert waits.view.entries == keeps_up.view.entries
+
+
+def _finds_its_start(task: asyncio.Task[object]) -> bool:
+    """Whether a follow finds out what was there when it began: that wakes it once."""
+    return task.get_name() == "follow catches up"

@@ -287,7 +287,7 @@ class _Follower:
                     # A caller that does not read stops this here: it holds the encoded messages
                     # that it was given, and nothing else.
                     due = None
-                    if ready is not None and self._has_room_for(ready):
+                    if ready is not None and self._may_send(ready.size_bytes):
                         self._last_sent = ready.last_sent
                         while ready.messages:
                             self._may_begin_later = False
@@ -304,7 +304,10 @@ class _Follower:
                 if self._silence.is_over:
                     yield self._own(Progress())
                     self._silence.wrote()
-                elif self._revision >= self._feed.revision or self._budget.is_waiting:
+                elif self._budget.is_waiting:
+                    with self._feed.wakes_less(self._woken):
+                        await self._woken.wait()
+                elif self._revision >= self._feed.revision:
                     await self._woken.wait()
         finally:
             self._silence.stop()
@@ -341,8 +344,7 @@ class _Follower:
         ready.messages.reverse()
         return ready
 
-    def _has_room_for(self, ready: _Ready) -> bool:
-        size_bytes = ready.size_bytes
+    def _may_send(self, size_bytes: int) -> bool:
         return not size_bytes or self._budget.acquire(_COPIES * size_bytes, self._woken)
 
     def _wire(self, message: Message, ready: _Ready) -> bytes:
