@@ -354,6 +354,23 @@ BREAKS = (
     ),
     Break(
         "I7",
+        "a follow that waits for room keeps the messages that it made",
+        f"{_SERVER}/reads/follower.py",
+        "                    ready = None\n",
+        "",
+        "tests/reads/test_waiting_follows.py::test_follows_that_wait_for_room_hold_no_message",
+    ),
+    Break(
+        "I7",
+        "every change wakes the follows that wait for room",
+        f"{_SERVER}/reads/follower.py",
+        "                    with self._feed.wakes_less(self._woken):",
+        "                    if True:",
+        "tests/reads/test_waiting_follows.py::"
+        "test_follows_that_wait_for_room_are_not_woken_by_changes",
+    ),
+    Break(
+        "I7",
         "followers that do not read hold messages without a limit",
         f"{_SERVER}/middleware/unsent_messages.py",
         "        return of_all < limit * _SHARE and of_caller < limit * _CALLER_SHARE",

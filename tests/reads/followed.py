@@ -31,6 +31,7 @@ from tasklogs_server.reads.follow_encoding import encode_compressed, encode_even
 from tasklogs_server.reads.follow_events import FollowEvent
 from tasklogs_server.reads.follow_query import FollowQuery
 from tasklogs_server.reads.follower import Follows
+from tasklogs_server.reads.send_budget import SendBudget
 from tasklogs_server.reads.tokens import Cursor
 from tasklogs_server.store import Store
 from tasklogs_server.store.log_changes import Changes, LogChanges
@@ -132,7 +133,7 @@ class World:
 
     def stream(self, log: WrittenLog | None = None, **query: Any) -> AsyncGenerator[bytes, None]:
         """Begin a follow. The default source is SNAPSHOT."""
-        cursor = query.pop("cursor", None)
+        cursor, budget = query.pop("cursor", None), query.pop("budget", None)
         asked = FollowQuery(
             ref=TaskId((log or self.log).task_id),
             sees_only=None,
@@ -144,10 +145,12 @@ class World:
             progress_interval=query.pop("progress_interval", None),
         )
         assert not query
-        return self._messages(asked)
+        return self._messages(asked, budget)
 
-    async def _messages(self, asked: FollowQuery) -> AsyncGenerator[bytes, None]:
-        async with self.follows.following(asked) as messages:
+    async def _messages(
+        self, asked: FollowQuery, budget: SendBudget | None
+    ) -> AsyncGenerator[bytes, None]:
+        async with self.follows.following(asked, budget) as messages:
             async for message in messages:
                 yield message
 

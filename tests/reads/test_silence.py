@@ -10,31 +10,47 @@ from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 LIMIT = timedelta(seconds=0.1)
 HOUR = timedelta(hours=1)
+# A loop may fire a timer a moment early.
+EARLY_SECONDS = 0.002
 
 
 async def test_it_is_over_after_its_limit_and_then_wakes() -> None:
     woken, loop = asyncio.Event(), asyncio.get_running_loop()
-    began = loop.time()
     silence = Silence(LIMIT, woken)
-    silence.watch()
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not silence.is_over:  # a loop may fire a timer a moment early
-            silence.watch()
-            await woken.wait()
-            woken.clear()
-    assert loop.time() - began >= LIMIT.total_seconds()
+    began = loop.time()
+    silence.wrote()
+    seen = [silence.is_over]
+
+    await asyncio.wait_for(woken.wait(), DEADLINE_SECONDS)
+
+    assert loop.time() - began >= LIMIT.total_seconds() - EARLY_SECONDS
+    seen.append(silence.is_over)
+    silence.wrote()
+    assert [*seen, silence.is_over] == [False, True, False]
     silence.stop()
 
 
 async def test_a_message_begins_it_again_with_the_same_timer() -> None:
-    woken = asyncio.Event()
-    silence = Silence(LIMIT, woken)
-    silence.watch()
+    silence = Silence(HOUR, asyncio.Event())
+    silence.wrote()
     timer = silence._timer
     for _ in range(3):
         silence.wrote()
-        silence.watch()
         assert silence._timer is timer
+    silence.stop()
+
+
+async def test_a_message_postpones_the_end() -> None:
+    woken, loop = asyncio.Event(), asyncio.get_running_loop()
+    silence = Silence(LIMIT, woken)
+    silence.wrote()
+    await asyncio.sleep(LIMIT.total_seconds() / 2)
+    last = loop.time()
+    silence.wrote()
+
+    await asyncio.wait_for(woken.wait(), DEADLINE_SECONDS)
+
+    assert loop.time() - last >= LIMIT.total_seconds() - EARLY_SECONDS
     silence.stop()
 
 

@@ -77,6 +77,8 @@ class _Ready:
     """The next one is the last."""
     revision: int
     last_sent: tuple[int, int, int] | None
+    size_bytes: int = 0
+    """Of all messages together."""
 
 
 _RunningFeed = tuple[Feed, asyncio.Task[None]]
@@ -285,7 +287,7 @@ class _Follower:
                     # A caller that does not read stops this here: it holds the encoded messages
                     # that it was given, and nothing else.
                     due = None
-                    if ready is not None and self._has_room_for(ready):
+                    if ready is not None and self._may_send(ready.size_bytes):
                         self._last_sent = ready.last_sent
                         while ready.messages:
                             self._may_begin_later = False
@@ -293,6 +295,8 @@ class _Follower:
                             self._silence.wrote()
                         self._revision = ready.revision
                         self._budget.release()
+                    # One that waits for room encodes its messages again when its turn comes.
+                    ready = None
                 if self._caught_up_at is not None and self._revision >= self._caught_up_at:
                     self._caught_up_at = None
                     yield self._own(CaughtUp())
@@ -300,8 +304,10 @@ class _Follower:
                 if self._silence.is_over:
                     yield self._own(Progress())
                     self._silence.wrote()
-                elif self._revision >= self._feed.revision or self._budget.is_waiting:
-                    self._silence.watch()
+                elif self._budget.is_waiting:
+                    with self._feed.wakes_less(self._woken):
+                        await self._woken.wait()
+                elif self._revision >= self._feed.revision:
                     await self._woken.wait()
         finally:
             self._silence.stop()
@@ -332,12 +338,13 @@ class _Follower:
         for each in due.messages:
             message = each.of_types(types) if types else each
             if message is not None:
-                ready.messages.append(self._wire(message, ready))
+                encoded = self._wire(message, ready)
+                ready.messages.append(encoded)
+                ready.size_bytes += len(encoded)
         ready.messages.reverse()
         return ready
 
-    def _has_room_for(self, ready: _Ready) -> bool:
-        size_bytes = sum(map(len, ready.messages))
+    def _may_send(self, size_bytes: int) -> bool:
         return not size_bytes or self._budget.acquire(_COPIES * size_bytes, self._woken)
 
     def _wire(self, message: Message, ready: _Ready) -> bytes:

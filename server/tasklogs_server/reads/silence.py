@@ -10,30 +10,24 @@ from tasklogs_server.concurrency.wake import Settable
 
 
 class Silence:
-    """Sets `woken` when nothing was written for `limit`.
+    """Sets `woken` when nothing was written for `limit`. It begins with the first message.
 
-    One timer is re-armed when it fires. A timer for each wait would cost more: each message has a
-    wait.
+    One timer is re-armed when it fires. A timer or a look at the clock for each wait would cost
+    more: each message has a wait.
     """
 
     def __init__(self, limit: timedelta, woken: Settable) -> None:
+        self.is_over = False
+        """Whether a message is due."""
         self._limit = limit.total_seconds()
         self._woken = woken
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def is_over(self) -> bool:
-        """Whether a message is due."""
-        return self._loop.time() >= self._began + self._limit
-
     def wrote(self) -> None:
         """A message was written: the time in which its reader did not read does not count."""
         self._began = self._loop.time()
-
-    def watch(self) -> None:
-        """Set `woken` once a message is due."""
         if self._timer is None:
             self._arm()
 
@@ -49,6 +43,7 @@ class Silence:
             self._timer.cancel()
 
     def _arm(self) -> None:
+        self.is_over = False
         due = self._began + self._limit
         self._timer = self._loop.call_at(due, self._look, due)
 
@@ -57,4 +52,5 @@ class Silence:
             self._arm()
             return
         self._timer = None
+        self.is_over = True
         self._woken.set()
