@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import structlog
 
-from tasklogs import features
+from tasklogs import compression, features
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream import messages
 from tasklogs.agent.stream.departure import Departure
@@ -42,6 +42,7 @@ _log = structlog.get_logger(__name__)
 Call = grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ServerMessage]
 
 _MAX_APPEND_BYTES = 3 * 1024 * 1024  # with one more entry of 1 MiB, still below gRPC's 4 MiB
+_MAX_COMPRESSED_BYTES = compression.MAX_EXPANDED_BYTES - 1024  # what is around the entries is less
 _MAX_UNANSWERED = 100
 """The most Syncs without an answer. A server sends one or two."""
 
@@ -82,6 +83,8 @@ class Session:
         """Where the shown list has its first entry of a type that the server does not store."""
         self._said_omitted = False
         self._limit_bytes = _MAX_APPEND_BYTES
+        """How much may wait for one ack, in one append or in several."""
+        self._append_bytes = _MAX_APPEND_BYTES
         self._sequence = 0
         self._acknowledged = 0
         self._goes_on_elsewhere = False
@@ -197,6 +200,9 @@ class Session:
         limits = (welcome.limits.append_bytes, welcome.limits.window_bytes, _MAX_APPEND_BYTES)
         self._limit_bytes = min(limit for limit in limits if limit > 0)
         self._features = ServerFeatures.of(welcome)
+        self._append_bytes = self._limit_bytes
+        if self._features.compressed_messages:
+            self._append_bytes = min(self._limit_bytes, _MAX_COMPRESSED_BYTES)
         stored = messages.position(welcome)
         self._differ = Differ(
             stored,
@@ -279,6 +285,7 @@ class Session:
         self._acknowledged = sequence
         if sequence == self._sequence:
             self._carried.acknowledged()
+            self._sent_tails.acknowledged()
         self._wake.set()
 
     def _start_sync(self, sync: pb.Sync) -> None:
@@ -332,23 +339,37 @@ class Session:
             self._reported = health
             yield _state(health)
         if self._acknowledged == self._sequence:
-            append = self._differ.next_append(
-                self._carried.append_bytes(self._limit_bytes),
-                splits_entries=self._carried.is_limited,
-            )
-            if append is not None:
-                self._sequence += 1
-                self._sent_tails.note(self._differ.tail_sent)
-                numbered = replace(
-                    append, sequence=self._sequence, waited_seconds=self._waited_seconds()
-                )
-                yield messages.log_append(numbered)
+            yield from self._appends()
         # An answer is sent once all that its fetch showed is sent.
         while self._answers and (self._answers[0].reason or not self._differ.has_changes):
             yield _answer(self._answers.popleft())
         if self._is_ready_to_leave and not self._answers and not self._differ.has_changes:
             self._said_goodbye = True
             yield pb.AgentMessage(goodbye=pb.Goodbye(reason=self._departure.reason))
+
+    def _appends(self) -> Iterator[pb.AgentMessage]:
+        """Yield what differs now. If it is long, these are several appends, and one ack ends them.
+
+        What the task app shows meanwhile coalesces, and waits for the ack.
+        """
+        left_bytes, is_whole = self._limit_bytes, False
+        while not is_whole and left_bytes >= self._append_bytes:
+            most_bytes = self._carried.append_bytes(self._limit_bytes)
+            append = self._differ.next_append(
+                min(most_bytes, self._append_bytes),
+                split_bytes=most_bytes if self._carried.is_limited else None,
+            )
+            if append is None:
+                return
+            is_whole = not self._differ.has_changes
+            self._sequence += 1
+            self._sent_tails.note(self._differ.tail_sent)
+            message = messages.log_append(
+                replace(append, sequence=self._sequence, waited_seconds=self._waited_seconds())
+            )
+            left_bytes -= message.ByteSize()
+            yield message
+            is_whole = is_whole or self._carried.is_used_up(for_append=True)
 
     async def _read(self) -> pb.ServerMessage | None:
         message: Any = await self._call.read()
