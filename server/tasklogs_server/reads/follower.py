@@ -331,8 +331,10 @@ class _Follower:
         types = self._query.types
         for each in due.messages:
             message = each.of_types(types) if types else each
-            if message is not None:
-                ready.messages.append(self._wire(message, ready))
+            if message is None:
+                continue
+            for part in message.parts() if self._query.compressed else (message,):
+                ready.messages.append(self._wire(part, ready))
         ready.messages.reverse()
         return ready
 
