@@ -19,7 +19,6 @@ _SAMPLE_BYTES = 1024
 _WORTHWHILE = 0.5
 """Screens, which are mostly blank, shrink to a fiftieth. Prose shrinks by half, which takes ten
 times as long as to send it."""
-_REPETITIVE = 0.25
 _LEVEL = 6
 """Of a screen, level 6 makes 500 bytes instead of 1,200, and needs 500 instead of 80 us."""
 _STEP_BYTES = 64 * 1024
@@ -45,15 +44,14 @@ def compressed(encoded: bytes) -> types_pb2.CompressedMessage | None:
     return types_pb2.CompressedMessage(zlib=short, size_bytes=size_bytes)
 
 
-def is_repetitive(encoded: bytes) -> bool:
-    """Whether a long message consists of what zlib shortens much, and quickly, such as blanks.
+def shrinks(encoded: bytes, to: float = _WORTHWHILE) -> bool:
+    """Whether samples of a long message shrink to this part of their length.
 
-    A sender then makes several messages of it, each short enough to be compressed: it takes a
-    millisecond for 300 KB.
+    A sender then makes several messages of it, each short enough to be compressed.
     """
     begins = [len(encoded) * part // 8 for part in (1, 3, 5, 7)]
     samples = [zlib.compress(encoded[at : at + _SAMPLE_BYTES], 1) for at in begins]
-    return sum(map(len, samples)) <= len(samples) * _SAMPLE_BYTES * _REPETITIVE
+    return sum(map(len, samples)) <= len(samples) * _SAMPLE_BYTES * to
 
 
 class Expansion:

@@ -53,6 +53,9 @@ from tasklogs_server.store.records import Commit, TailHead, Task
 
 # An event of this length fits into a compressed message. What is around its entries takes less.
 _COMPRESSED_BYTES = compression.MAX_EXPANDED_BYTES - 1024
+# To compress what shrinks so much, such as screens, takes a millisecond for 300 KB. Other texts
+# take ten times as long, and other calls wait meanwhile.
+_REPETITIVE = 0.25
 _POLL_SECONDS = 10.0
 _STORE_RETRY_SECONDS = 0.5
 
@@ -106,7 +109,7 @@ class Message:
         return self._parts or (self,)
 
     def _split(self, event: EntriesChanged) -> Sequence[Message]:
-        if not compression.is_repetitive(event.encoded):
+        if not compression.shrinks(event.encoded, to=_REPETITIVE):
             return ()
         parts = parts_of(event, _COMPRESSED_BYTES)
         if len(parts) == 1:

@@ -448,7 +448,7 @@ def test_an_entry_that_is_too_long_is_sent_in_parts_that_the_store_can_join(char
     long = entry(0, character * 2500)
     differ.show_list([long, entry(1, "next")], process=1)
     sizes = []
-    while (append := differ.next_append(1024, split_bytes=1024)) is not None:
+    while (append := differ.next_append(1024, splits_entries=True)) is not None:
         message = messages.log_append(append).append
         store.apply(message)
         sizes.append(message.ByteSize())
@@ -462,7 +462,7 @@ def test_a_rewritten_tail_that_is_too_long_is_sent_in_parts() -> None:
     differ, store = differ_at(entry(0, "a" * 5000))
     rewritten = entry(0, "b" * 3000 + "a" * 2000, seconds=1)
     differ.show_list([rewritten], process=1)
-    while (append := differ.next_append(1024, split_bytes=1024)) is not None:
+    while (append := differ.next_append(1024, splits_entries=True)) is not None:
         message = messages.log_append(append).append
         store.apply(message)
         assert message.ByteSize() <= 1024
@@ -474,12 +474,12 @@ def test_an_entry_that_grows_while_its_parts_are_sent_arrives_whole() -> None:
     content = "x" * 3000
     differ.show_list([entry(0, content)], process=1)
     for number in range(5):
-        append = differ.next_append(1024, split_bytes=1024)
+        append = differ.next_append(1024, splits_entries=True)
         assert append is not None
         store.apply(messages.log_append(append).append)
         content += str(number) * 100
         differ.show_entry(entry(0, content, seconds=number + 1), process=1)
-    while (append := differ.next_append(1024, split_bytes=1024)) is not None:
+    while (append := differ.next_append(1024, splits_entries=True)) is not None:
         store.apply(messages.log_append(append).append)
     assert store.contents == [content]
 
@@ -488,7 +488,7 @@ def test_without_deltas_an_entry_is_sent_whole_however_long_it_is() -> None:
     store = ReferenceStore()
     differ = Differ(messages.position(store.welcome()), process=1, makes_deltas=False)
     differ.show_list([entry(0, "x" * 5000)], process=1)
-    append = differ.next_append(1024, split_bytes=1024)
+    append = differ.next_append(1024, splits_entries=True)
     assert append is not None
     assert len(append.entries[0].content) == 5000
 
@@ -498,7 +498,7 @@ def test_the_next_session_continues_where_the_parts_ended() -> None:
     shown = [entry(0, "first"), entry(1, "y" * 3000)]
     differ.show_list(shown, process=1)
     for _ in range(2):
-        append = differ.next_append(1024, split_bytes=1024)
+        append = differ.next_append(1024, splits_entries=True)
         assert append is not None
         store.apply(messages.log_append(append).append)
     assert store.contents[0] == "first"

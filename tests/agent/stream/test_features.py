@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -192,6 +193,16 @@ async def test_a_long_history_travels_compressed_and_waits_for_few_acks(
         assert 1024 * 1024 - 256 * 1024 < sum(sizes[:4]) <= 1024 * 1024
         assert session.compressed == len(sizes) == 7
         assert session.received_bytes < 15_000
+
+
+async def test_a_long_history_that_does_not_shrink_is_not_split(server: FakeServer) -> None:
+    noise = random.Random(1)
+    texts = [entry(id_, EntryType.OUTPUT, noise.randbytes(20_000).hex()) for id_ in range(20)]
+    server.store.features = AGENT_STREAM
+    server.append_bytes = 1024 * 1024
+    async with session_of(server, ScriptedSource(texts)) as session:
+        await until(lambda: server.store.entries == texts)
+    assert (len(session.appends), session.compressed) == (1, 0)
 
 
 async def test_an_old_server_gets_a_long_history_in_long_appends(server: FakeServer) -> None:

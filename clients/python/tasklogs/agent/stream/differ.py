@@ -16,7 +16,7 @@ from tasklogs.agent.task_app.source import Effect
 from tasklogs.log.append import Append, TailChange
 from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
 from tasklogs.log.delta import Delta, beginning, diff
-from tasklogs.log.entry import NO_NAMES, Entry
+from tasklogs.log.entry import Entry
 from tasklogs.log.text import boundary_before
 
 # So an append of 3 MiB has fewer than 50,000 empty entries, the most that a server accepts.
@@ -140,11 +140,11 @@ class Differ:
             self._held_bytes += _size(self._live[-2])
         return effect
 
-    def next_append(self, limit_bytes: int, *, split_bytes: int | None = None) -> Append | None:
+    def next_append(self, limit_bytes: int, *, splits_entries: bool = False) -> Append | None:
         """Return what to send next, at most `limit_bytes` or one entry; None when all is sent.
 
-        split_bytes: of an entry that is longer than this, send only the beginning, as a tail that
-        grows later, if the server accepts deltas.
+        splits_entries: of a longer entry send only the beginning, as a tail that grows later, if
+        the server accepts deltas.
 
         The session numbers it.
         """
@@ -155,17 +155,16 @@ class Differ:
         self._epoch += open_epoch
         if withdraw_tail:
             self._base = None
-        if not self._makes_deltas:
-            split_bytes = None
-        tail = self._tail_change(split_bytes)
+        splits = splits_entries and self._makes_deltas
+        tail = self._tail_change(limit_bytes if splits else None)
         used = tail.delta.cost_bytes if tail else 0
         entries: list[Entry] = []
         is_whole = tail is None or self._base is self._live[0]
         while is_whole and (entry := self._next_entry()) is not None:
-            used += _size(entry)
+            used += len(entry.content) + _ENTRY_OVERHEAD_BYTES
             if used > limit_bytes and (entries or tail):
                 break
-            sent = entry if split_bytes is None else _beginning(entry, split_bytes)
+            sent = _beginning(entry, limit_bytes) if splits else entry
             is_whole = sent is entry
             entries.append(sent)
             self._mark_sent(entry, sent)
@@ -282,10 +281,7 @@ class Differ:
 
 
 def _size(entry: Entry) -> int:
-    size_bytes = len(entry.content) + _ENTRY_OVERHEAD_BYTES
-    if entry.names != NO_NAMES:
-        size_bytes += sum(len(name.encode()) for name in entry.names)
-    return size_bytes
+    return len(entry.content) + _ENTRY_OVERHEAD_BYTES
 
 
 def _beginning(entry: Entry, limit_bytes: int) -> Entry:

@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import structlog
 
-from tasklogs import compression, features
+from tasklogs import features
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.stream import messages
 from tasklogs.agent.stream.departure import Departure
@@ -42,7 +42,6 @@ _log = structlog.get_logger(__name__)
 Call = grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ServerMessage]
 
 _MAX_APPEND_BYTES = 3 * 1024 * 1024  # with one more entry of 1 MiB, still below gRPC's 4 MiB
-_MAX_COMPRESSED_BYTES = compression.MAX_EXPANDED_BYTES - 1024  # what is around the entries is less
 _MAX_UNANSWERED = 100
 """The most Syncs without an answer. A server sends one or two."""
 
@@ -83,8 +82,6 @@ class Session:
         """Where the shown list has its first entry of a type that the server does not store."""
         self._said_omitted = False
         self._limit_bytes = _MAX_APPEND_BYTES
-        """How much may wait for one ack, in one append or in several."""
-        self._append_bytes = _MAX_APPEND_BYTES
         self._sequence = 0
         self._acknowledged = 0
         self._goes_on_elsewhere = False
@@ -200,9 +197,6 @@ class Session:
         limits = (welcome.limits.append_bytes, welcome.limits.window_bytes, _MAX_APPEND_BYTES)
         self._limit_bytes = min(limit for limit in limits if limit > 0)
         self._features = ServerFeatures.of(welcome)
-        self._append_bytes = self._limit_bytes
-        if self._features.compressed_messages:
-            self._append_bytes = min(self._limit_bytes, _MAX_COMPRESSED_BYTES)
         stored = messages.position(welcome)
         self._differ = Differ(
             stored,
@@ -348,28 +342,21 @@ class Session:
             yield pb.AgentMessage(goodbye=pb.Goodbye(reason=self._departure.reason))
 
     def _appends(self) -> Iterator[pb.AgentMessage]:
-        """Yield what differs now. If it is long, these are several appends, and one ack ends them.
-
-        What the task app shows meanwhile coalesces, and waits for the ack.
-        """
-        left_bytes, is_whole = self._limit_bytes, False
-        while not is_whole and left_bytes >= self._append_bytes:
-            most_bytes = self._carried.append_bytes(self._limit_bytes)
-            append = self._differ.next_append(
-                min(most_bytes, self._append_bytes),
-                split_bytes=most_bytes if self._carried.is_limited else None,
-            )
-            if append is None:
-                return
-            is_whole = not self._differ.has_changes
+        """Yield what differs now: one append, or its parts. What is shown meanwhile waits."""
+        append = self._differ.next_append(
+            self._carried.append_bytes(self._limit_bytes), splits_entries=self._carried.is_limited
+        )
+        sent = self._differ.tail_sent
+        if append is None:
+            return
+        append = replace(append, waited_seconds=self._waited_seconds())
+        for part in self._features.compressible(append):
             self._sequence += 1
-            self._sent_tails.note(self._differ.tail_sent)
-            message = messages.log_append(
-                replace(append, sequence=self._sequence, waited_seconds=self._waited_seconds())
-            )
-            left_bytes -= message.ByteSize()
-            yield message
-            is_whole = is_whole or self._carried.is_used_up(for_append=True)
+            # If the stream breaks, the store may have this part and no later one.
+            if sent is not None and part.entries:
+                sent = part.entries[-1], sent[1]
+            self._sent_tails.note(sent)
+            yield messages.log_append(replace(part, sequence=self._sequence))
 
     async def _read(self) -> pb.ServerMessage | None:
         message: Any = await self._call.read()
