@@ -21,10 +21,13 @@ from tasklogs.client.client import TaskLogsClient
 from tasklogs.client.events import EntriesChanged
 from tasklogs.enums import LogSource
 from tests.support.fakes.faulty_proxy import Direction, FaultyProxy
-from tests.support.fakes.recording import TERMINAL_AGENT_1, TERMINAL_AGENT_2, replay
-from tests.support.fakes.task_app import FakeTaskApp
+from tests.support.fakes.recording import TERMINAL_AGENT_1, TERMINAL_AGENT_2, events_of, replay
+from tests.support.fakes.task_app import FakeTaskApp, Message
 from tests.support.fixtures.conditions import until
 
+_HISTORY = 40
+_SCREEN = 60
+"""A full one of the first recording, by its number."""
 _TARGET_KB = {TERMINAL_AGENT_1: 16, TERMINAL_AGENT_2: 8}
 
 
@@ -49,7 +52,33 @@ async def recorded_screens(stage: Stage) -> list[Result]:
             _row(f"{what} from the agent to the server", done.sent, target, done.cost, note),
             _row(f"{what} from the server to a follower", done.received, target, done.cost, note),
         ]
-    return rows
+    return [*rows, *await _history(stage)]
+
+
+async def _history(stage: Stage) -> list[Result]:
+    """A task app that already has a long conversation when the agent connects."""
+    (task,) = await stage.create_tasks(1, standalone=True)
+    port = port_of(stage.ours)
+    screen = [event.content for event in events_of(TERMINAL_AGENT_1) if isinstance(event, Message)][
+        _SCREEN
+    ]
+    async with FaultyProxy(port) as agent_wire, FaultyProxy(port) as follow_wire:
+        async with FakeTaskApp() as app, _Shown(follow_wire.address, task) as shown:
+            for number in range(_HISTORY):
+                app.say("agent" if number % 2 else "user", f"{number}\n{screen}")
+            app.become_ready()
+            before = stage.cpu(stage.ours)
+            async with _agent(agent_wire, task, app):
+                await until(lambda: shown.contents == {one.id: one.content for one in app.messages})
+                cost = (stage.cpu(stage.ours) - before).per(_HISTORY)
+        what = f"a conversation of {_HISTORY} screens of 80 KB that is there at the start: bytes"
+        sent = agent_wire.passed_bytes[Direction.TO_TARGET]
+        received = follow_wire.passed_bytes[Direction.TO_CALLER]
+    note = "all of HTTP/2; CPU per screen"
+    return [
+        _row(f"{what} from the agent to the server", sent, None, cost, note),
+        _row(f"{what} from the server to a follower", received, None, cost, note),
+    ]
 
 
 async def _replay(stage: Stage, recording: Path) -> _Replay:
@@ -119,7 +148,7 @@ class _Shown:
                     self.changes += 1
 
 
-def _row(what: str, size: int, target: float, cost: CpuCost, note: str) -> Result:
+def _row(what: str, size: int, target: float | None, cost: CpuCost, note: str) -> Result:
     return Result(
         what=what,
         ours=size / 1000,

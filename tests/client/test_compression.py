@@ -41,6 +41,16 @@ def test_what_would_not_become_much_shorter_stays_as_it_is(encoded: bytes) -> No
     assert compressed(encoded) is None
 
 
+@pytest.mark.parametrize(
+    ("encoded", "shrinks_to"),
+    [(SCREEN * 4, 0.1), (b"ab" * 200_000, 0.1), (HEX * 20, 1.0), (HEX * 20 + SCREEN * 5, 0.5)],
+    ids=["screens", "repetitions", "hexadecimal", "half and half"],
+)
+def test_samples_say_whether_a_long_message_shrinks(encoded: bytes, shrinks_to: float) -> None:
+    assert compression.shrinks(encoded, to=shrinks_to)
+    assert not compression.shrinks(encoded, to=shrinks_to / 10)
+
+
 def test_only_a_sample_is_compressed_of_what_does_not_shrink(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -507,6 +507,24 @@ BREAKS = (
         "test_only_a_server_that_names_it_gets_compressed_messages",
     ),
     Break(
+        "I1",
+        "the agent forgets tails that the store may still hold, and so opens a new epoch",
+        f"{_CLIENTS}/agent/stream/sent_tails.py",
+        "= deque(maxlen=_MOST_TAILS)",
+        "= deque(maxlen=2)",
+        "tests/agent/stream/test_sent_tails.py::"
+        "test_the_store_may_hold_any_tail_of_the_appends_that_wait_for_one_ack",
+    ),
+    Break(
+        "I8",
+        "all parts of a long message have its last cursor",
+        f"{_SERVER}/reads/feed.py",
+        "        return [Message(Cursor(task_id, part.revision), part) for part in parts]",
+        "        return [Message(self.cursor, part) for part in parts]",
+        "tests/reads/test_follow_encoding.py::"
+        "test_a_long_history_of_screens_becomes_messages_that_can_be_compressed",
+    ),
+    Break(
         "I3",
         "a change of the tail in an unknown form is acknowledged, and empties the tail",
         f"{_SERVER}/services/agent_codec.py",

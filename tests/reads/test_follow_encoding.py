@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import zlib
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -13,6 +15,7 @@ from tasklogs.log.delta import Delta
 from tasklogs.log.entry import EntryType, Time
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.domain.status import NO_FACTS, derive
+from tasklogs_server.reads.feed import Message
 from tasklogs_server.reads.follow_encoding import encode_compressed, encode_event
 from tasklogs_server.reads.follow_events import (
     CaughtUp,
@@ -87,6 +90,47 @@ def test_a_screen_is_compressed_with_its_cursor_outside() -> None:
     assert len(message.cursor_end) == 14
     inside = pb.FollowTaskLogsResponse.FromString(expanded(message.compressed))
     assert inside == pb.FollowTaskLogsResponse(entries=decoded(event).entries)
+
+
+def screens(count: int, text: bytes) -> EntriesChanged:
+    heads = [replace(HEAD, id=id_, revision=id_ + 3) for id_ in range(count)]
+    entries = [TailSent(2, head, text, None, None).encoded for head in heads]
+    return EntriesChanged(2, b"".join(entries), count - 1, count + 2, text)
+
+
+def test_a_long_history_of_screens_becomes_messages_that_can_be_compressed() -> None:
+    event = screens(100, SCREEN)
+    message = Message(Cursor(UUID(int=7), 102), event)
+    parts = message.parts()
+    assert len(parts) == 7
+    assert parts is message.parts()
+    found: list[int] = []
+    for part in parts:
+        outside = pb.FollowTaskLogsResponse.FromString(part.encoded(as_delta=True, compressed=True))
+        inside = pb.FollowTaskLogsResponse.FromString(expanded(outside.compressed))
+        assert part.cursor == Cursor(UUID(int=7), inside.entries.logs[-1].revision)
+        assert inside.entries.epoch == 2
+        found += [entry.id for entry in inside.entries.logs]
+    assert found == list(range(100))
+    sent = [len(part.encoded(as_delta=True, compressed=True)) for part in parts]
+    assert sum(sent) < len(event.encoded) / 50
+    assert message.size_bytes == 2 * len(event.encoded) + len(SCREEN) + sum(sent)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        screens(3, SCREEN),
+        screens(1, SCREEN * 20),
+        screens(1000, random.Random(1).randbytes(500).hex().encode()),
+    ],
+    ids=["short", "one entry", "hexadecimal"],
+)
+def test_a_message_that_cannot_become_much_shorter_in_parts_stays_one(
+    event: EntriesChanged,
+) -> None:
+    message = Message(Cursor(UUID(int=7), event.revision), event)
+    assert list(message.parts()) == [message]
 
 
 @pytest.mark.parametrize("earlier", [0, 1, 2**16, 2**32 - 1, 2**32, 2**40])

@@ -44,6 +44,16 @@ def compressed(encoded: bytes) -> types_pb2.CompressedMessage | None:
     return types_pb2.CompressedMessage(zlib=short, size_bytes=size_bytes)
 
 
+def shrinks(encoded: bytes, to: float = _WORTHWHILE) -> bool:
+    """Whether samples of a long message shrink to this part of their length.
+
+    A sender then makes several messages of it, each short enough to be compressed.
+    """
+    begins = [len(encoded) * part // 8 for part in (1, 3, 5, 7)]
+    samples = [zlib.compress(encoded[at : at + _SAMPLE_BYTES], 1) for at in begins]
+    return sum(map(len, samples)) <= len(samples) * _SAMPLE_BYTES * to
+
+
 class Expansion:
     """Expands a message step by step. Each step takes about a millisecond at most."""
 

@@ -40,9 +40,7 @@ class TokenBuckets(Generic[K]):
     def spend(self, key: K) -> float:
         """Spend one token. If there is none, return the seconds until there is one, otherwise 0."""
         now = self._clock()
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            bucket = self._add(key, now)
+        bucket = self._buckets.get(key) or self._add(key, now)
         tokens = self._tokens(bucket, now)
         bucket.filled_at = now
         if tokens >= 1:
@@ -53,7 +51,10 @@ class TokenBuckets(Generic[K]):
 
     def charge(self, key: K, tokens: float) -> None:
         """Spend tokens, also ones that are not there yet."""
-        self._filled(key).tokens -= tokens
+        now = self._clock()
+        bucket = self._buckets.get(key) or self._add(key, now)
+        bucket.tokens = self._tokens(bucket, now) - tokens
+        bucket.filled_at = now
 
     def wait_seconds(self, key: K) -> float:
         """Return the seconds until there is a token; 0 if there is one."""

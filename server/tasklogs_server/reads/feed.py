@@ -24,6 +24,7 @@ from uuid import UUID
 
 import structlog
 
+from tasklogs import compression
 from tasklogs_server.concurrency.wake import Settable
 from tasklogs_server.domain.errors import (
     CursorExpired,
@@ -37,17 +38,24 @@ from tasklogs_server.reads.follow_events import (
     TailSent,
     content_bytes,
     event_of_types,
+    parts_of,
 )
 from tasklogs_server.reads.growth import Growth
 from tasklogs_server.reads.tail_fold import TailFold
 from tasklogs_server.reads.tokens import Cursor
 from tasklogs_server.store.log_changes import (
     Change,
+    EntriesChanged,
     LogChanges,
     changes_of,
 )
 from tasklogs_server.store.records import Commit, TailHead, Task
 
+# An event of this length fits into a compressed message. What is around its entries takes less.
+_COMPRESSED_BYTES = compression.MAX_EXPANDED_BYTES - 1024
+# To compress what shrinks so much, such as screens, takes a millisecond for 300 KB. Other texts
+# take ten times as long, and other calls wait meanwhile.
+_REPETITIVE = 0.25
 _POLL_SECONDS = 10.0
 _STORE_RETRY_SECONDS = 0.5
 
@@ -62,16 +70,17 @@ class Message:
     event: LogEvent
     _encoded: dict[tuple[bool, bool], bytes] = field(default_factory=dict)
     _of_types: dict[tuple[int, ...], Message | None] | None = None
+    _parts: Sequence[Message] | None = None
 
     @property
     def size_bytes(self) -> int:
         """About how many bytes it holds."""
         encoded = list(self._encoded.values())  # a scrape reads this in its own thread
-        of_types = list((self._of_types or {}).values())
+        made = [*(self._of_types or {}).values(), *(self._parts or ())]
         return (
             content_bytes(self.event)
             + sum(map(len, encoded))
-            + sum(one.size_bytes for one in of_types if one is not None)
+            + sum(one.size_bytes for one in made if one is not None)
         )
 
     def encoded(self, *, as_delta: bool, compressed: bool = False) -> bytes:
@@ -85,6 +94,28 @@ class Message:
                 encoded = encode_event(self.cursor.encode(), self.event, as_delta=as_delta)
             self._encoded[form] = encoded
         return encoded
+
+    def parts(self) -> Sequence[Message]:
+        """Return the messages that carry this one to followers that set `compressed`.
+
+        If it has entries that are too long to be compressed together, these are several, each with
+        the cursor of its last entry.
+        """
+        event = self.event
+        if not isinstance(event, EntriesChanged) or len(event.encoded) <= _COMPRESSED_BYTES:
+            return (self,)
+        if self._parts is None:
+            self._parts = self._split(event)
+        return self._parts or (self,)
+
+    def _split(self, event: EntriesChanged) -> Sequence[Message]:
+        if not compression.shrinks(event.encoded, to=_REPETITIVE):
+            return ()
+        parts = parts_of(event, _COMPRESSED_BYTES)
+        if len(parts) == 1:
+            return ()
+        task_id = self.cursor.task_id
+        return [Message(Cursor(task_id, part.revision), part) for part in parts]
 
     def of_types(self, types: tuple[int, ...]) -> Message | None:
         """Return this message for followers of these types; None: they do not get it.

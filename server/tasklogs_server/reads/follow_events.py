@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from tasklogs_server.domain.errors import LogCorrupt
 from tasklogs_server.domain.status import StatusDetail
 from tasklogs_server.store.log_changes import EntriesChanged
 from tasklogs_server.store.records import EpochOpened, TailHead, TailWithdrawn
-from tasklogs_server.wire.entries import encode_head, split_entries
+from tasklogs_server.wire.entries import EncodedEntry, encode_head, split_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +104,42 @@ def event_of_types(event: LogEvent, types: Collection[int]) -> LogEvent | None:
             return event
 
 
-def _entries_of_types(event: EntriesChanged, types: Collection[int]) -> EntriesChanged | None:
+def parts_of(event: EntriesChanged, most_bytes: int) -> Sequence[EntriesChanged]:
+    """Split `event` into events of about `most_bytes` bytes at most, or one entry.
+
+    Raises LogCorrupt if an entry cannot be decoded.
+    """
+    event = replace(event, tail_content=None)
+    parts: list[EntriesChanged] = []
+    run: list[EncodedEntry] = []
+    size_bytes = 0
+    for entry in _split(event):
+        size_bytes += len(entry.encoded)
+        if run and size_bytes > most_bytes:
+            parts.append(_joined(event, run))
+            run, size_bytes = [], len(entry.encoded)
+        run.append(entry)
+    return [*parts, _joined(event, run)]
+
+
+def _split(event: EntriesChanged) -> Sequence[EncodedEntry]:
     try:
-        entries = list(split_entries(event.encoded))
+        return list(split_entries(event.encoded))
     except IndexError as error:
         raise LogCorrupt from error
+
+
+def _joined(event: EntriesChanged, entries: Sequence[EncodedEntry]) -> EntriesChanged:
+    last = entries[-1]
+    encoded = b"".join(one.encoded for one in entries)
+    return replace(event, encoded=encoded, last_id=last.id, revision=last.revision)
+
+
+def _entries_of_types(event: EntriesChanged, types: Collection[int]) -> EntriesChanged | None:
+    entries = _split(event)
     of_types = [one for one in entries if one.type in types]
     if len(of_types) == len(entries):
         return event  # not a copy
     if not of_types:
         return None
-    return replace(
-        event,
-        encoded=b"".join(one.encoded for one in of_types),
-        last_id=of_types[-1].id,
-        revision=of_types[-1].revision,
-    )
+    return _joined(event, of_types)

@@ -337,8 +337,10 @@ class _Follower:
         types = self._query.types
         for each in due.messages:
             message = each.of_types(types) if types else each
-            if message is not None:
-                encoded = self._wire(message, ready)
+            if message is None:
+                continue
+            for part in message.parts() if self._query.compressed else (message,):
+                encoded = self._wire(part, ready)
                 ready.messages.append(encoded)
                 ready.size_bytes += len(encoded)
         ready.messages.reverse()

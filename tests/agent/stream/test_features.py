@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from tasklogs.agent.stream.sent_tails import SentTails
 from tasklogs.agent.stream.session import Session
 from tasklogs.agent.task_app.source import Effect, Listener, Shown
 from tasklogs.enums import AppHealth
+from tasklogs.features import AGENT_STREAM
 from tasklogs.log import digest
 from tasklogs.log.append import Append
 from tasklogs.log.continuation import StoredTail
@@ -163,6 +165,52 @@ async def test_only_a_server_that_names_it_gets_compressed_messages(server: Fake
     assert (none, one) == (0, 1)
     assert all_bytes > 8000
     assert few_bytes < 200
+
+
+async def test_a_long_history_travels_compressed_and_waits_for_few_acks(
+    server: FakeServer,
+) -> None:
+    screens = [
+        entry(id_, EntryType.OUTPUT, f"$ make {id_}\n" + "\n".join([" " * 80] * 1000))
+        for id_ in range(20)
+    ]
+    source = ScriptedSource(screens)
+    server.store.features = AGENT_STREAM
+    server.acknowledges = False
+    server.append_bytes = 1024 * 1024
+    async with session_of(server, source) as session:
+        await until(lambda: len(session.appends) == 4)
+        source.show_event(entry(20, EntryType.OUTPUT, "done"))
+        session.ack(3)
+        reports = len(session.messages)
+        session.send(pb.ServerMessage(report_state=pb.ReportState()))
+        await until(lambda: len(session.messages) > reports)
+        assert len(session.appends) == 4, "they wait for the ack of all"
+        session.ack(4)
+        await until(lambda: server.store.contents[-1] == "done")
+        sizes = [one.ByteSize() for one in session.appends]
+        assert max(sizes) <= 256 * 1024
+        assert 1024 * 1024 - 256 * 1024 < sum(sizes[:4]) <= 1024 * 1024
+        assert session.compressed == len(sizes) == 7
+        assert session.received_bytes < 15_000
+
+
+async def test_a_long_history_that_does_not_shrink_is_not_split(server: FakeServer) -> None:
+    noise = random.Random(1)
+    texts = [entry(id_, EntryType.OUTPUT, noise.randbytes(20_000).hex()) for id_ in range(20)]
+    server.store.features = AGENT_STREAM
+    server.append_bytes = 1024 * 1024
+    async with session_of(server, ScriptedSource(texts)) as session:
+        await until(lambda: server.store.entries == texts)
+    assert (len(session.appends), session.compressed) == (1, 0)
+
+
+async def test_an_old_server_gets_a_long_history_in_long_appends(server: FakeServer) -> None:
+    screens = [entry(id_, EntryType.OUTPUT, " " * 80_000) for id_ in range(20)]
+    server.append_bytes = 1024 * 1024
+    async with session_of(old(server), ScriptedSource(screens)) as session:
+        await until(lambda: server.store.entries == screens)
+    assert len(session.appends) == 2
 
 
 async def test_the_epoch_of_a_server_without_names_goes_on(server: FakeServer) -> None:

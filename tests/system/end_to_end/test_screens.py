@@ -19,8 +19,8 @@ from tasklogs import EntriesChanged, LogSource, TaskLogsClient
 from tasklogs.v1 import task_logs_pb2 as pb
 from tests.reads.follow_view import View
 from tests.support.fakes.faulty_proxy import Direction, FaultyProxy
-from tests.support.fakes.recording import TERMINAL_AGENT_1, TERMINAL_AGENT_2, replay
-from tests.support.fakes.task_app import FakeTaskApp
+from tests.support.fakes.recording import TERMINAL_AGENT_1, TERMINAL_AGENT_2, events_of, replay
+from tests.support.fakes.task_app import FakeTaskApp, Message
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.reports import TASK
 from tests.support.fixtures.server import Server
@@ -101,6 +101,41 @@ async def test_screens_that_change_as_fast_as_possible_arrive_as_they_are(wires:
     for recording in (TERMINAL_AGENT_1, TERMINAL_AGENT_2):
         await replay(wires.app, recording, speed=None)
         await until(lambda: wires.seen == wires.shown)
+
+
+async def test_a_history_of_screens_costs_little_of_its_length_on_both_wires(
+    wires: Wires,
+) -> None:
+    show_history(wires.app)
+    await until(lambda: wires.seen == wires.shown)
+
+    assert sum(map(len, wires.shown.values())) > 3_000_000
+    assert wires.agent_bytes < 50_000
+    assert wires.follower_bytes < 50_000
+
+
+@pytest.mark.parametrize("passed_bytes", [7_000, 12_000, 17_000])
+async def test_a_history_whose_stream_breaks_goes_on_in_the_same_epoch(
+    wires: Wires, server: Server, passed_bytes: int
+) -> None:
+    """The store holds some of the appends that waited for one ack."""
+    wires.to_server.cut_after(passed_bytes, Direction.TO_TARGET)
+    show_history(wires.app)
+    await until(lambda: wires.seen == wires.shown)
+
+    assert wires.to_server.cuts == 1
+    wires.app.say("user", "and now?")
+    await until(lambda: wires.seen == wires.shown)
+    request = pb.GetTaskLogsRequest(task=TASK, source=pb.LOG_SOURCE_SNAPSHOT, tail=1)
+    assert (await server.logs.GetTaskLogs(request)).epoch == 1
+
+
+def show_history(app: FakeTaskApp) -> None:
+    """Let a conversation of 40 screens be there at once."""
+    events = [one.content for one in events_of(TERMINAL_AGENT_1) if isinstance(one, Message)]
+    for number in range(40):
+        app.say("agent" if number % 2 else "user", f"{number}\n{events[60]}")
+    app.become_ready()
 
 
 async def test_an_answer_that_grows_costs_its_length_on_both_wires(wires: Wires) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from tasklogs import compression
 from tasklogs.features import COMPRESSED_MESSAGES, CONTENT_DELTA_PIECES, ENTRY_NAMES
+from tasklogs.log.append import Append
 from tasklogs.log.entry import NO_NAMES, Entry, EntryType
 from tasklogs.v1 import task_agents_pb2 as pb
 
+# With what is around the entries, this is shorter than what may be compressed.
+_PART_BYTES = 240 * 1024
+_PART_ENTRIES = 200
 _DEFAULT_TYPES = frozenset({EntryType.INPUT, EntryType.OUTPUT})
 
 
@@ -32,6 +37,17 @@ class ServerFeatures:
             compressed_messages=COMPRESSED_MESSAGES in named,
             entry_types=types if welcome.entry_types else _DEFAULT_TYPES,
         )
+
+    def compressible(self, append: Append) -> Sequence[Append]:
+        """Return the parts of `append` that can be compressed, or `append` if it is not worthwhile.
+
+        One ack is for all parts.
+        """
+        if not self.compressed_messages or append.content_bytes <= _PART_BYTES:
+            return [append]
+        if not compression.shrinks(b"".join(entry.content for entry in append.entries)):
+            return [append]
+        return append.parts(_PART_ENTRIES, _PART_BYTES)
 
     def accepts(self, entry: Entry) -> bool:
         """Whether the server stores entries of this type."""

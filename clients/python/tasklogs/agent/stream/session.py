@@ -279,6 +279,7 @@ class Session:
         self._acknowledged = sequence
         if sequence == self._sequence:
             self._carried.acknowledged()
+            self._sent_tails.acknowledged()
         self._wake.set()
 
     def _start_sync(self, sync: pb.Sync) -> None:
@@ -332,23 +333,30 @@ class Session:
             self._reported = health
             yield _state(health)
         if self._acknowledged == self._sequence:
-            append = self._differ.next_append(
-                self._carried.append_bytes(self._limit_bytes),
-                splits_entries=self._carried.is_limited,
-            )
-            if append is not None:
-                self._sequence += 1
-                self._sent_tails.note(self._differ.tail_sent)
-                numbered = replace(
-                    append, sequence=self._sequence, waited_seconds=self._waited_seconds()
-                )
-                yield messages.log_append(numbered)
+            yield from self._appends()
         # An answer is sent once all that its fetch showed is sent.
         while self._answers and (self._answers[0].reason or not self._differ.has_changes):
             yield _answer(self._answers.popleft())
         if self._is_ready_to_leave and not self._answers and not self._differ.has_changes:
             self._said_goodbye = True
             yield pb.AgentMessage(goodbye=pb.Goodbye(reason=self._departure.reason))
+
+    def _appends(self) -> Iterator[pb.AgentMessage]:
+        """Yield what differs now: one append, or its parts. What is shown meanwhile waits."""
+        append = self._differ.next_append(
+            self._carried.append_bytes(self._limit_bytes), splits_entries=self._carried.is_limited
+        )
+        sent = self._differ.tail_sent
+        if append is None:
+            return
+        append = replace(append, waited_seconds=self._waited_seconds())
+        for part in self._features.compressible(append):
+            self._sequence += 1
+            # If the stream breaks, the store may have this part and no later one.
+            if sent is not None and part.entries:
+                sent = part.entries[-1], sent[1]
+            self._sent_tails.note(sent)
+            yield messages.log_append(replace(part, sequence=self._sequence))
 
     async def _read(self) -> pb.ServerMessage | None:
         message: Any = await self._call.read()
