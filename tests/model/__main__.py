@@ -84,7 +84,7 @@ def explore(name: str, macros: Mapping[str, int]) -> Explored:
             shutil.copy(source, directory)
         defined = [f"-D{macro}={value}" for macro, value in macros.items()]
         _run(directory, "spin", "-a", *defined, f"{name}.pml")
-        options = ("-O2", "-w", "-DSAFETY", "-DCOLLAPSE", f"-DMEMLIM={_MEMORY_MIB}")
+        options = ("-O1", "-w", "-DSAFETY", "-DCOLLAPSE", f"-DMEMLIM={_MEMORY_MIB}")
         _run(directory, "cc", *options, "-o", "pan", "pan.c")
         report = _run(directory, "./pan", f"-m{_DEPTH}")
     return Explored(
