@@ -50,7 +50,9 @@ def main(names: list[str]) -> int:
         wrong += sum(not _whole_holds(model, size) for size in model.sizes)
         guards = [one for one in GUARDS if one.model == model.name]
         wrong += sum(not _guard_matters(model, guard) for guard in guards)
-    print(f"model: {wrong} of the runs differ from what is expected" if wrong else "model: all well")
+    print(
+        f"model: {wrong} of the runs differ from what is expected" if wrong else "model: all well"
+    )
     return 1 if wrong else 0
 
 

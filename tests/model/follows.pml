@@ -260,7 +260,7 @@ inline committed() {
 
 /* Everything up to `reached` that is in the log must be what the client holds. */
 #define HOLDS(history, reached, number) \
-    (logs[history].changed[number] == 0 || logs[history].changed[number] > (reached) || \
+    (logs[history].changed[number] > (reached) || \
      (logs[history].changed[number] == held_changed[number] && \
       logs[history].content[number] == held_content[number]))
 #if ENTRIES == 2
@@ -390,6 +390,11 @@ end:
     :: atomic { POLLS && has_feed && !is_ended && !is_reading && !is_woken &&
                 feed_revision != logs[current].revision -> is_woken = true }
     :: atomic { has_feed && stream == AWAY -> close_feed() }
+
+    /* Another follower begins meanwhile, and opens the feed. */
+    :: atomic { stream == STARTING && (!has_feed || is_ended) ->
+        if :: has_feed -> close_feed() :: else fi;
+        has_feed = true; is_woken = true; feed_revision = logs[current].revision }
 
     /* Follows.following and _start: the statement, then its result. */
     :: atomic { stream == AWAY ->

@@ -74,20 +74,20 @@ MODELS = (
 )
 
 GUARDS = (
-    Guard("sessions", "RAISES_FENCE", "I4", _STORE_SESSIONS, "SET fence = fence + CASE"),
+    Guard("sessions", "RAISES_FENCE", "I4", _STORE_SESSIONS, "SET fence = fence +"),
     Guard(
         "sessions",
         "FENCE_JUMPS",
         "I4",
         _STORE_SESSIONS,
-        "SET fence = fence + CASE WHEN generation = $2 THEN 1 ELSE {GENERATION_GAP} * {_GAPS} END,",
+        "SET fence = fence + greatest({GENERATION_GAP} * {_GAPS}, 1),",
     ),
     Guard(
         "sessions",
         "REVISION_JUMPS",
         "I9",
         _STORE_SESSIONS,
-        "revision = revision + CASE WHEN generation = $2 THEN 0 ELSE {GENERATION_GAP} * {_GAPS} END",
+        "revision = revision + {GENERATION_GAP} * {_GAPS},",
     ),
     Guard("sessions", "COMPARES_FENCE", "I4", _LOG_WRITES, "AND h.fence = :fence"),
     Guard(
@@ -184,7 +184,7 @@ GUARDS = (
         "GAP_PER_TIMELINE",
         "I4",
         _STORE_SESSIONS,
-        "ELSE least(greatest({_TIMELINE",
+        "ELSE least(greatest({_TIMELINES}, 1), 100)",
         {"FAILOVERS": 2},
     ),
     Guard(
@@ -199,14 +199,14 @@ GUARDS = (
         "REVISION_JUMPS",
         "I9",
         _STORE_SESSIONS,
-        "revision = revision + CASE WHEN generation = $2 THEN 0",
+        "revision = revision + {GENERATION_GAP} * {_GAPS},",
     ),
     Guard(
         "follows",
         "GAP_PER_TIMELINE",
         "I9",
         _STORE_SESSIONS,
-        "ELSE least(greatest({_TIMELINE",
+        "ELSE least(greatest({_TIMELINES}, 1), 100)",
         {"FAILOVERS": 2},
     ),
     Guard(
@@ -227,14 +227,14 @@ GUARDS = (
     Guard(
         "follows",
         "EXPIRES_ABOVE_HEAD",
-        "I8",
+        "I9",
         _RECORDS,
         "return revision > head_revision or any(",
     ),
     Guard(
         "follows",
         "CHECKS_CURSOR_AT_START",
-        "I8",
+        "I9",
         _FOLLOWER,
         "if task.head.has_lost(query.cursor.revision):",
     ),
@@ -264,10 +264,9 @@ GUARDS = (
     Guard(
         "follows",
         "CHECKS_GENERATION_AT_START",
-        "I9",
+        "I8",
         _FOLLOWER,
         "if self._generations.current != generation:",
-        {"CHANGES": 3},
     ),
     Guard(
         "follows",
@@ -344,7 +343,7 @@ GUARDS = (
     Guard(
         "live_reads",
         "SYNCED_HAS_FENCE",
-        "I6",
+        "I10",
         _SYNCED,
         "stored.fence == self.fence",
     ),
@@ -358,7 +357,7 @@ GUARDS = (
     Guard(
         "live_reads",
         "KNOWN_HAS_ALL",
-        "I6",
+        "I10",
         _READER,
         "has_all = synced.is_held_by(known.stored)",
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.model.guards import GUARDS, MODELS, Guard
+from tests.model.guards import GUARDS, MODELS, Guard, Model
 
 _ROOT = Path(__file__).parents[2]
 
@@ -18,8 +18,7 @@ def test_the_line_that_a_guard_names_exists(guard: Guard) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda one: one.name)
-def test_each_guard_of_a_model_is_in_the_table(model: object) -> None:
-    name = getattr(model, "name")
-    source = Path(__file__).with_name(f"{name}.pml").read_text()
+def test_each_guard_of_a_model_is_in_the_table(model: Model) -> None:
+    source = Path(__file__).with_name(f"{model.name}.pml").read_text()
     guards = re.findall(r"^#ifndef (\w+)\n#define \1 1$", source, re.MULTILINE)
-    assert sorted(guards) == sorted(one.macro for one in GUARDS if one.model == name)
+    assert sorted(guards) == sorted(one.macro for one in GUARDS if one.model == model.name)

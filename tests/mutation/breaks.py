@@ -571,7 +571,7 @@ BREAKS = (
         "I9",
         "the first writer of a generation uses the revisions of the lost history again",
         f"{_SERVER}/store/sessions.py",
-        "revision = revision + CASE WHEN generation = $2 THEN 0 ELSE {GENERATION_GAP} * {_GAPS} END,",
+        "revision = revision + {GENERATION_GAP} * {_GAPS},",
         "revision = revision,",
         "tests/store/test_generations.py::"
         "test_the_first_writer_of_a_generation_jumps_the_revision_and_later_ones_do_not",
@@ -580,7 +580,7 @@ BREAKS = (
         "I9",
         "the fences of a lost history are given out again",
         f"{_SERVER}/store/sessions.py",
-        "SET fence = fence + CASE WHEN generation = $2 THEN 1 ELSE {GENERATION_GAP} * {_GAPS} END,",
+        "SET fence = fence + greatest({GENERATION_GAP} * {_GAPS}, 1),",
         "SET fence = fence + 1,",
         "tests/ingest/test_generations.py::"
         "test_a_session_is_not_superseded_by_one_of_the_lost_history_that_is_still_leaving",
@@ -589,9 +589,8 @@ BREAKS = (
         "I9",
         "the first writer of a generation uses the revisions of one that its store never had",
         f"{_SERVER}/store/sessions.py",
-        """         ELSE least(greatest({_TIMELINE.format("$2")} - {_TIMELINE.format("generation")}, 1), 100)
-""",
-        "         ELSE 1\n",
+        "                ELSE least(greatest({_TIMELINES}, 1), 100)\n",
+        "                ELSE 1\n",
         "tests/store/test_generations.py::"
         "test_the_jump_also_passes_the_revisions_of_generations_that_the_store_never_had",
     ),

@@ -40,14 +40,16 @@ _LOCK_TASK = f"""
       FROM tasks t
      WHERE t.task_id = $4 AND t.deleted_at IS NULL FOR UPDATE"""
 
-# By how many gaps the numbers jump. A standby that is promoted may never have had a generation
-# between the log's and its own. The first writer of that one jumped too, from a revision that is
-# not known here. So there is one gap for each timeline. More than 100 in a row are not counted.
+# By how many gaps the numbers jump in another generation. A standby that is promoted may never have
+# had a generation between the log's and its own. The first writer of that one jumped, too, from a
+# revision that is not known here. So there is one gap for each timeline, and at most 100.
 _TIMELINE = "('x' || split_part({}, '/', 2))::bit(32)::int"
+_TIMELINES = f"{_TIMELINE.format('$2')} - {_TIMELINE.format('generation')}"
 _GAPS = f"""
-    CASE WHEN split_part(generation, '/', 1) <> split_part($2, '/', 1) THEN 1
-         ELSE least(greatest({_TIMELINE.format("$2")} - {_TIMELINE.format("generation")}, 1), 100)
-    END"""
+           CASE WHEN generation = $2 THEN 0
+                WHEN split_part(generation, '/', 1) <> split_part($2, '/', 1) THEN 1
+                ELSE least(greatest({_TIMELINES}, 1), 100)
+           END"""
 
 # A log whose last writer knew another generation may lack changes that were acknowledged, and
 # fences that were given out. So both numbers jump, which leaves the lost ones unused, and
@@ -56,9 +58,9 @@ _GAPS = f"""
 # bytes. If there are ever more than 1,000, the oldest go.
 _RAISE_FENCE = f"""
     UPDATE log_heads h
-       SET fence = fence + CASE WHEN generation = $2 THEN 1 ELSE {GENERATION_GAP} * {_GAPS} END,
+       SET fence = fence + greatest({GENERATION_GAP} * {_GAPS}, 1),
            generation = $2,
-           revision = revision + CASE WHEN generation = $2 THEN 0 ELSE {GENERATION_GAP} * {_GAPS} END,
+           revision = revision + {GENERATION_GAP} * {_GAPS},
            lost_after = CASE WHEN generation = $2 THEN lost_after ELSE ARRAY(
                SELECT kept.last
                  FROM (SELECT last
