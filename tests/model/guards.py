@@ -62,6 +62,7 @@ MODELS = (
         (
             {"CHANGES": 2, "RESUMES": 1, "FAILOVERS": 1},
             {"CHANGES": 2, "RESUMES": 1, "FAILOVERS": 2},
+            {"CHANGES": 4, "RESUMES": 1, "FAILOVERS": 0},
         ),
     ),
     Model(
@@ -69,6 +70,7 @@ MODELS = (
         (
             {"READS": 1, "SHOWN": 1, "FAILOVERS": 1},
             {"READS": 2, "SHOWN": 1, "FAILOVERS": 0, "OPENS": 1},
+            {"READS": 1, "SHOWN": 2, "FAILOVERS": 0, "ENDS": 1},
         ),
     ),
 )
