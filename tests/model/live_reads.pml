@@ -215,6 +215,7 @@ inline find_state() {
 
 inline answer() {
     KEEPS(I10, known_history == current[process]);
+    /* What the sync was committed to is in the answer, or at least in the store that it is from. */
     KEEPS(I10, known_has[results[one].session] >= results[one].has ||
                heads[known_history].has[results[one].session] >= results[one].has);
     KEEPS(I6, known_has[known_writer] >= must_have[known_writer]);
@@ -253,6 +254,7 @@ waits:
         results[one].fence = results[1 - one].fence;
         results[one].revision = results[1 - one].revision;
         results[one].has = results[1 - one].has }
+    :: atomic { !results[one].is_there && !sessions[asked[one]].is_open -> goto again }
     :: atomic { goto failed }  /* a time-out, or a note was lost */
     od;
     /* KNOWN: the page of the state that was found before the sync is still in memory. */
