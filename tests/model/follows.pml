@@ -456,8 +456,8 @@ end:
         stream_revision = ready.revision;
         clear(ready);
         stream = FOLLOWING }
-    /* CaughtUp and Progress carry the stream's own revision. */
-    :: atomic { stream == FOLLOWING && !is_ended && cursor != stream_revision ->
+    /* CaughtUp and Progress carry the stream's own revision. The feed's end is noticed later. */
+    :: atomic { stream == FOLLOWING && cursor != stream_revision ->
         KEEPS(I8, stream_revision > cursor);
         cursor = stream_revision }
     /* The client is cut off. Another follower may keep the feed. */

@@ -243,10 +243,9 @@ GUARDS = (
     Guard(
         "follows",
         "CHECKS_CURSOR_OF_LAG",
-        "I8",
+        "I9",
         _FOLLOWER,
         "if read.task.head.has_lost(revision):",
-        {"CHANGES": 3},
     ),
     Guard(
         "follows",
