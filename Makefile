@@ -1,6 +1,6 @@
 # The same commands for people and CI. Each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-serve run test coverage breaks demo soak fuzz bench ci lint prose types \
+.PHONY: help setup setup-serve run test coverage breaks model demo soak fuzz bench ci lint prose types \
         imports protos check-protos docs check-docs buf release-api foreign-stubs lock agentapi format \
         clean
 
@@ -49,6 +49,9 @@ coverage: setup ## Run the tests, and print how many lines of server/ and client
 breaks: setup ## Break each rule in a copy of the code; its test must fail
 	@$(BIN)/python -m tests.mutation $(ARGS)
 
+model: setup ## Explore the models of the protocol with spin, whole and without each guard
+	@$(BIN)/python -m tests.model $(ARGS)
+
 demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refused read
 	@exec demo/run
 
@@ -63,7 +66,7 @@ fuzz: setup ## Search for inputs that break a decoder; ARGS="cursors --seconds 6
 bench: setup ## Run the measurements and write bench/results/
 	@exec $(BIN)/python -m bench $(ARGS)
 
-ci: lint imports buf check-protos check-docs types coverage ## Run all checks, then the tests
+ci: lint imports buf check-protos check-docs types model coverage ## Run all checks, then the tests
 
 lint: setup prose ## ruff: rules and format; the check of prose
 	@$(BIN)/ruff check

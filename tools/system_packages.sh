@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs the programs that some tests run and that no wheel has, where Debian's packages can be
-# installed. Elsewhere it says what is missing; the tests that need it say so, too, and are skipped.
+# Installs the programs that some tests and `make model` run and that no wheel has, where Debian's
+# packages can be installed. Elsewhere it says what is missing; what needs it says so, too, and is
+# left out.
 set -eu
 
-programs="nginx pgbouncer" # each comes in the package of its name
+programs="nginx pgbouncer spin" # each comes in the package of its name
 
 is_there() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
 

@@ -606,7 +606,7 @@ BREAKS = (
         "I9",
         "the first writer of a generation uses the revisions of the lost history again",
         f"{_SERVER}/store/sessions.py",
-        "revision = CASE WHEN generation = $2 THEN revision ELSE revision + {GENERATION_GAP} END,",
+        "revision = revision + {GENERATION_GAP} * {_GAPS},",
         "revision = revision,",
         "tests/store/test_generations.py::"
         "test_the_first_writer_of_a_generation_jumps_the_revision_and_later_ones_do_not",
@@ -615,10 +615,28 @@ BREAKS = (
         "I9",
         "the fences of a lost history are given out again",
         f"{_SERVER}/store/sessions.py",
-        "SET fence = fence + CASE WHEN generation = $2 THEN 1 ELSE {GENERATION_GAP} END,",
+        "SET fence = fence + greatest({GENERATION_GAP} * {_GAPS}, 1),",
         "SET fence = fence + 1,",
         "tests/ingest/test_generations.py::"
         "test_a_session_is_not_superseded_by_one_of_the_lost_history_that_is_still_leaving",
+    ),
+    Break(
+        "I9",
+        "the first writer of a generation uses the revisions of one that its store never had",
+        f"{_SERVER}/store/sessions.py",
+        "                ELSE least(greatest({_TIMELINES}, 1), 100)\n",
+        "                ELSE 1\n",
+        "tests/store/test_generations.py::"
+        "test_the_jump_also_passes_the_revisions_of_generations_that_the_store_never_had",
+    ),
+    Break(
+        "I9",
+        "a cursor where two gaps meet is valid",
+        f"{_SERVER}/store/sessions.py",
+        "generate_series(0, least(number, 1))",
+        "generate_series(0, 0)",
+        "tests/store/test_generations.py::"
+        "test_the_jump_also_passes_the_revisions_of_generations_that_the_store_never_had",
     ),
     Break(
         "I9",

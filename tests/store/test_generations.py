@@ -14,6 +14,7 @@ import pytest
 from tasklogs.log.entry import Entry, EntryType, Time
 from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.store import Store, monitor
+from tasklogs_server.store import connections as connections_module
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.generations import UNKNOWN, Generations, read_generation
 from tasklogs_server.store.log_writes import Outcome
@@ -211,6 +212,30 @@ async def test_the_first_writer_of_a_generation_jumps_the_revision_and_later_one
     assert third.head.lost_after == (3, 4 + GENERATION_GAP)
     assert third.head.revision == 4 + 2 * GENERATION_GAP
     assert await third.contents() == ["a", "b", "c"]
+
+
+async def test_the_jump_also_passes_the_revisions_of_generations_that_the_store_never_had(
+    log: Log, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failovers in a row. The last standby has nothing of the generations between."""
+    await log.write(log.commit([b"a", b"b"], open_epoch=True))
+    system, _ = log.store.generations.current.split("/")
+    latest = f"{system}/0000000C"
+
+    async def promoted(_: object) -> str:
+        return latest
+
+    monkeypatch.setattr(connections_module, "read_generation", promoted)
+    log.store.generations.observe(latest)
+    await sql.execute("UPDATE log_heads SET generation = $1", f"{system}/00000009")
+    again = await Log.open(log.store, log.task_id)
+    assert again.head.revision == 3 + 3 * GENERATION_GAP
+    assert again.fence > log.fence + 3 * GENERATION_GAP - 1
+    assert not any(again.head.has_lost(kept) for kept in (0, 3, again.head.revision))
+    borders = [3 + number * GENERATION_GAP for number in (1, 2)]
+    lost = [4, *(near + by for near in borders for by in (-1, 0, 1)), again.head.revision - 1]
+    assert all(again.head.has_lost(revision) for revision in lost)
+    assert await again.write(again.commit([b"c"])) is Outcome.COMMITTED
 
 
 async def test_gaps_that_eviction_has_passed_are_forgotten(log: Log, sql: Connection) -> None:

@@ -69,8 +69,9 @@ class LogHead:
     counts the entries, epoch openings and withdrawals of all epochs. All three include what was
     evicted. `digest` covers the current epoch's sealed entries.
 
-    `generation` is that of the log's last writer; see store/generations.py. `lost_after` has the
-    revisions from which the revision jumped by GENERATION_GAP, in ascending order.
+    `generation` is that of the log's last writer; see store/generations.py. After each revision in
+    `lost_after`, GENERATION_GAP - 1 revisions are lost: those that a jump of the revision has left
+    out. They are in ascending order.
     """
 
     epoch: int

@@ -40,19 +40,35 @@ _LOCK_TASK = f"""
       FROM tasks t
      WHERE t.task_id = $4 AND t.deleted_at IS NULL FOR UPDATE"""
 
+# By how many gaps the numbers jump in another generation. A standby that is promoted may never have
+# had a generation between the log's and its own. The first writer of that one jumped, too, from a
+# revision that is not known here. So there is one gap for each timeline, and at most 100.
+_TIMELINE = "('x' || split_part({}, '/', 2))::bit(32)::int"
+_TIMELINES = f"{_TIMELINE.format('$2')} - {_TIMELINE.format('generation')}"
+_GAPS = f"""
+           CASE WHEN generation = $2 THEN 0
+                WHEN split_part(generation, '/', 1) <> split_part($2, '/', 1) THEN 1
+                ELSE least(greatest({_TIMELINES}, 1), 100)
+           END"""
+
 # A log whose last writer knew another generation may lack changes that were acknowledged, and
 # fences that were given out. So both numbers jump, which leaves the lost ones unused, and
-# `lost_after` gets the gap. Gaps below the last evicted revision are dropped: a cursor there has
-# expired anyway. A gap has 8 bytes, and each change of the generation adds one at most. If there
-# are ever more than 1,000, the oldest go.
+# `lost_after` gets the gaps. Where two gaps meet, a third one covers the revision between them.
+# Gaps below the last evicted revision are dropped: a cursor there has expired anyway. A gap has 8
+# bytes. If there are ever more than 1,000, the oldest go.
 _RAISE_FENCE = f"""
     UPDATE log_heads h
-       SET fence = fence + CASE WHEN generation = $2 THEN 1 ELSE {GENERATION_GAP} END,
+       SET fence = fence + greatest({GENERATION_GAP} * {_GAPS}, 1),
            generation = $2,
-           revision = CASE WHEN generation = $2 THEN revision ELSE revision + {GENERATION_GAP} END,
+           revision = revision + {GENERATION_GAP} * {_GAPS},
            lost_after = CASE WHEN generation = $2 THEN lost_after ELSE ARRAY(
                SELECT kept.last
-                 FROM (SELECT last FROM unnest(h.lost_after || h.revision) AS gap (last)
+                 FROM (SELECT last
+                         FROM unnest(h.lost_after || ARRAY(
+                             SELECT h.revision + number * {GENERATION_GAP} - below
+                               FROM generate_series(0, {_GAPS} - 1) AS gap (number)
+                              CROSS JOIN generate_series(0, least(number, 1)) AS edge (below)
+                         )) AS gap (last)
                         WHERE last + {GENERATION_GAP} > h.evicted_revision
                         ORDER BY last DESC LIMIT 1000) kept
                 ORDER BY kept.last) END

@@ -1,0 +1,1 @@
+"""The protocol as models that spin explores exhaustively. `make model` runs them."""
