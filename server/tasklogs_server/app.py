@@ -183,6 +183,7 @@ async def run(
         # They end in reverse order, after `_stop`: the calls first, then what the calls need. The
         # last session still commits, so the group commit ends last.
         for work in (
+            service.bus.run,
             service.group_commit.run,
             service.purge.run,
             service.retention.run,

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.interface import Bus
 from tasklogs_server.bus.notes import Moved
 from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.concurrency.retry_when_busy import retry_when_busy
@@ -54,7 +54,7 @@ class Sessions:
         *,
         store: SessionStore,
         tasks: TaskStore,
-        bus: LocalBus,
+        bus: Bus,
         handshakes: HandshakeQueue,
         tails: TailBudget,
         generations: Generations,

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.interface import Bus
 from tasklogs_server.bus.notes import Moved
 from tasklogs_server.domain.description import DescriptionChange, NewTask, TaskView
 from tasklogs_server.domain.errors import (
@@ -33,9 +33,7 @@ _OTHER_ARGUMENTS = "a task was created with this id and other arguments: use a n
 class TaskDirectory:
     """Changes tasks in the store, and notifies this process's sessions and followers."""
 
-    def __init__(
-        self, tasks: TaskStore, sessions: Sessions, bus: LocalBus, *, purge: Purge
-    ) -> None:
+    def __init__(self, tasks: TaskStore, sessions: Sessions, bus: Bus, *, purge: Purge) -> None:
         self._tasks = tasks
         self._bus = bus
         self._sessions = sessions
