@@ -184,6 +184,7 @@ async def run(
         # last session still commits, so the group commit ends last.
         for work in (
             service.bus.run,
+            service.syncs_for_others.run,
             service.group_commit.run,
             service.purge.run,
             service.retention.run,

@@ -20,6 +20,7 @@ from tasklogs_server.bus.notes import (
     SessionDoubted,
 )
 from tasklogs_server.bus.shared import SharedBus
+from tasklogs_server.ingest.elsewhere import Elsewhere, SyncsForOthers
 from tasklogs_server.ingest.group_commit import GroupCommit
 from tasklogs_server.ingest.large_commits import LargeCommits
 from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
@@ -54,6 +55,7 @@ class Service:
     bus: SharedBus
     group_commit: GroupCommit
     sessions: Sessions
+    syncs_for_others: SyncsForOthers
     uploads: Uploads
     reader: LogReader
     follows: Follows
@@ -102,12 +104,23 @@ def service_of(
     pace = Pace(lambda: store.connections["reads"].in_use)
     purge = Purge(store.purges, sessions, bus, pace=pace)
     pages = page_cache(settings.page_cache_bytes, store, bus)
-    syncs = Syncs(sessions, agent_wait=settings.agent_wait, sync_timeout=settings.sync_timeout)
+    syncs = Syncs(
+        sessions,
+        agent_wait=settings.agent_wait,
+        sync_timeout=settings.sync_timeout,
+        elsewhere=Elsewhere(
+            bus,
+            sessions,
+            process_of=store.sessions.process_of,
+            sync_timeout=settings.sync_timeout,
+        ),
+    )
     return Service(
         store=store,
         bus=bus,
         group_commit=resources.group_commit,
         sessions=sessions,
+        syncs_for_others=SyncsForOthers(bus, sessions, sync=syncs.run, recent=syncs.recent_of),
         uploads=Uploads(
             resources,
             store=store.sessions,

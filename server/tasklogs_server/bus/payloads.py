@@ -36,6 +36,11 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Welcomed:
+    """The sender has heard that the receiver joined."""
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """The sender ends."""
 
@@ -73,12 +78,13 @@ class FollowsAll:
     is_last: bool
 
 
-Control: TypeAlias = Joined | Left | SayFollows | LookAtAll | Beat | Follows | FollowsAll
+Control: TypeAlias = Joined | Welcomed | Left | SayFollows | LookAtAll | Beat | Follows | FollowsAll
 WireNote: TypeAlias = HeardNote | Control
 
 # A process decides by this kind how to read the rest.
-_PLAIN: dict[str, type[Joined | Left | SayFollows | LookAtAll]] = {
+_PLAIN: dict[str, type[Joined | Welcomed | Left | SayFollows | LookAtAll]] = {
     "joined": Joined,
+    "welcome": Welcomed,
     "left": Left,
     "say": SayFollows,
     "all": LookAtAll,

@@ -30,7 +30,9 @@ from tasklogs_server.bus.payloads import (
     Left,
     LookAtAll,
     MalformedPayload,
+    Payload,
     SayFollows,
+    Welcomed,
     WireNote,
 )
 from tasklogs_server.bus.peers import Peer, Peers
@@ -206,9 +208,7 @@ class SharedBus:
         if is_connected:
             self._joined.set()
             self._outbox.add(Joined())
-            self._outbox.say_follows(list(self._followed))
-            self._outbox.beats = True
-            self._due.set()
+            self._say_follows(None)
         self._gap(None)
 
     def _take(self, text: str) -> None:
@@ -223,10 +223,11 @@ class SharedBus:
             return
         peer = self._peers.get(payload.sender)
         if peer is None:
-            peer = self._meet(payload.sender, begins=Joined() in payload.notes)
+            peer = self._meet(payload)
         elif Joined() in payload.notes:
-            peer.to_all = peer.to_this = None  # it lost the way to here; its numbers go on
-            self._introduce(payload.sender)
+            # It did not hear this process for a while, and what it sent meanwhile may be lost.
+            peer.to_all = peer.to_this = None
+            self._welcome(payload.sender)
             self._gap(payload.sender)
         peer.heard_at = self._clock.begin_at
         is_missing = peer.arrived(payload.number, is_direct=payload.is_direct)
@@ -251,33 +252,41 @@ class SharedBus:
                 self._interests.said(sender, tasks, is_last=is_last)
                 self._tell_recent(sender, tasks)
             case SayFollows():
-                self._outbox.say_follows(list(self._followed), sender)
-                self._due.set()
+                self._say_follows(sender)
             case LookAtAll():
                 self._tell(sender, PeerEvent.MOVED)
             case Left():
                 self._lose(sender)
                 self._tell(sender, PeerEvent.LEFT)
-            case Joined():
-                pass
+            case Joined() | Welcomed():
+                pass  # see `_meet`
             case _:
                 for hearer in self._hearers:
                     hearer(sender, note)
 
-    def _meet(self, process_id: UUID, *, begins: bool) -> Peer:
-        """Add a process that was not heard lately. `begins`: it knows that it hears others."""
-        peer = self._peers.add(process_id, self._clock.begin_at)
-        if not begins:
-            self._outbox.add(Joined(), process_id)
-        self._introduce(process_id)
-        if begins:
-            self._tell(process_id, PeerEvent.JOINED)
+    def _meet(self, payload: Payload) -> Peer:
+        """Add a process that was not heard lately."""
+        sender = payload.sender
+        peer = self._peers.add(sender, self._clock.begin_at)
+        if Joined() in payload.notes:
+            self._welcome(sender)
+            self._tell(sender, PeerEvent.JOINED)
+        elif Welcomed() in payload.notes:
+            self._interests.unknown(sender)
+            self._tell(sender, PeerEvent.JOINED)
         else:
-            self._gap(process_id)
+            self._interests.unknown(sender)
+            self._outbox.add(Joined(), sender)
+            self._say_follows(sender)
+            self._gap(sender)
         return peer
 
-    def _introduce(self, process_id: UUID) -> None:
+    def _welcome(self, process_id: UUID) -> None:
         self._interests.unknown(process_id)
+        self._outbox.add(Welcomed(), process_id)
+        self._say_follows(process_id)
+
+    def _say_follows(self, process_id: UUID | None) -> None:
         self._outbox.say_follows(list(self._followed), process_id)
         self._outbox.beats = True
         self._due.set()

@@ -8,15 +8,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 
+import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
+from tasklogs.v1 import task_agents_pb2 as agent_pb
 from tasklogs.v1 import task_logs_pb2 as pb
+from tasklogs.v1 import tasks_pb2, types_pb2
 from tasklogs_server.ingest import session_audit
 from tasklogs_server.reads import feed
-from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.agent_stream import Ended, ScriptedAgent, log_entry
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
-from tests.support.fixtures.reports import TASK, make_active
+from tests.support.fixtures.refusals import refused
+from tests.support.fixtures.reports import TASK, make_active, report_agent, report_build
 from tests.support.fixtures.server import MakeServer, Server
+
+NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +75,201 @@ async def test_a_follow_gets_what_an_agent_sends_to_another_process(
                 await read_until(follow, f"entry {number}")
         finally:
             follow.cancel()
+
+
+async def test_a_follow_is_caught_up_through_an_agent_at_another_process(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+
+        async def show_more(sync: agent_pb.Sync) -> None:
+            await agent.append(open_epoch=True, entries=[log_entry(0, "shown")])
+            await agent.sync_done(sync.id)
+
+        agent.answer_syncs(show_more)
+        follow = here.logs.FollowTaskLogs(pb.FollowTaskLogsRequest(task=TASK))
+        try:
+            contents: list[str] = []
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                async for message in follow:
+                    contents += [one.content for one in message.entries.logs]
+                    if message.HasField("caught_up"):
+                        break
+            assert contents == ["shown"]
+        finally:
+            follow.cancel()
+
+
+async def test_a_live_read_has_what_an_agent_at_another_process_shows(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        shown = 0
+
+        async def show_more(sync: agent_pb.Sync) -> None:
+            nonlocal shown
+            await agent.append(open_epoch=not shown, entries=[log_entry(shown, f"entry {shown}")])
+            shown += 1
+            await agent.sync_done(sync.id)
+
+        agent.answer_syncs(show_more)
+        for reads in range(1, 10):
+            answer = await read_live(here)
+            assert [one.content for one in answer.logs] == [f"entry {n}" for n in range(reads)]
+            assert not answer.snapshot
+            assert answer.HasField("snapshot_at")
+
+
+async def test_a_live_read_waits_for_an_agent_that_connects_to_another_process(
+    make_server: MakeServer, there: Server
+) -> None:
+    async with make_server(agent_wait="60") as here:
+        token = (await here.create_task()).agent_token
+        await make_active(here)
+        reading = asyncio.create_task(read_live(here))
+        async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+            agent.answer_syncs()
+            assert not (await reading).snapshot
+
+
+async def test_what_the_task_app_says_at_another_process_is_told(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        agent.answer_syncs(lambda sync: agent.sync_failed(sync.id, "out of \u00fcrgs"))
+        refusal = await refused(read_live(here))
+        assert refusal.reason == "TASK_APP_ERROR"
+        assert "out of \u00fcrgs" in refusal.message
+
+
+async def test_an_agent_leaves_when_its_task_is_deleted_at_another_process(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        follow = there.logs.FollowTaskLogs(pb.FollowTaskLogsRequest(task=TASK))
+        await next_status(follow)
+        await here.tasks.DeleteTask(tasks_pb2.DeleteTaskRequest(task=TASK))
+        assert how(await agent.ended()) == NOT_FOUND
+        assert (await refused(read_until(follow, "nothing"))).code is NOT_FOUND[0]
+
+
+async def test_a_token_that_is_rotated_at_another_process_opens_nothing_any_more(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        await here.tasks.RotateAgentToken(tasks_pb2.RotateAgentTokenRequest(task=TASK))
+        assert how(await agent.ended()) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
+
+
+async def test_a_second_agent_at_another_process_supersedes_the_first(
+    here: Server, there: Server, token: str
+) -> None:
+    async with (
+        ScriptedAgent.connect(there, token, build_number=1) as first,
+        ScriptedAgent.connect(here, token, build_number=1) as second,
+    ):
+        assert how(await first.ended()) == (grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED")
+
+        async def show(sync: agent_pb.Sync) -> None:
+            await second.append(open_epoch=True, entries=[log_entry(0, "by the second")])
+            await second.sync_done(sync.id)
+
+        second.answer_syncs(show)
+        assert [one.content for one in (await read_live(there)).logs] == ["by the second"]
+
+
+async def test_a_newer_build_that_is_reported_at_another_process_ends_the_older_agent(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        await report_build(here, 2)
+        assert how(await agent.ended()) == (grpc.StatusCode.FAILED_PRECONDITION, "STALE_REPORT")
+
+
+async def test_an_agent_is_asked_for_its_state_after_a_report_at_another_process(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token) as agent:
+        await report_build(here, 2)
+        await agent.heard(lambda: agent.report_states == 1)
+        assert not agent.has_ended
+
+
+async def test_a_follow_gets_a_status_that_is_reported_at_another_process(
+    here: Server, there: Server, token: str
+) -> None:
+    assert token
+    follow = here.logs.FollowTaskLogs(
+        pb.FollowTaskLogsRequest(task=TASK, source=pb.LOG_SOURCE_SNAPSHOT)
+    )
+    try:
+        for health, status in (
+            (types_pb2.APP_HEALTH_UNHEALTHY, types_pb2.TASK_STATUS_ERROR),
+            (types_pb2.APP_HEALTH_HEALTHY, types_pb2.TASK_STATUS_ACTIVE),
+        ) * 3:
+            await report_agent(there, app_health=health)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while (await next_status(follow)) != status:
+                    pass
+    finally:
+        follow.cancel()
+
+
+async def test_a_follow_gets_what_is_uploaded_at_another_process(
+    here: Server, there: Server, token: str
+) -> None:
+    follow = here.logs.FollowTaskLogs(
+        pb.FollowTaskLogsRequest(task=TASK, source=pb.LOG_SOURCE_SNAPSHOT)
+    )
+    try:
+        await next_status(follow)
+        message: dict[str, str | int] = {
+            "id": 0,
+            "role": "agent",
+            "content": "up",
+            "time": "2026-01-01T00:00:00Z",
+        }
+        request = agent_pb.UploadLogSnapshotRequest(format=agent_pb.SNAPSHOT_FORMAT_AGENTAPI)
+        request.data.get_or_create_list("messages").add_struct().update(message)
+        await there.agents.UploadLogSnapshot(
+            request, metadata=(("authorization", f"Bearer {token}"),)
+        )
+        await read_until(follow, "up")
+    finally:
+        follow.cancel()
+
+
+async def test_a_recent_sync_of_another_process_is_enough(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        agent.answer_syncs()
+        first = await read_live(here)
+        again = await read_live(here, max_staleness=Duration(seconds=600))
+        assert again.snapshot_at == first.snapshot_at
+        assert len(agent.syncs) == 1
+        assert (await read_live(here)).snapshot_at.ToNanoseconds() > (
+            first.snapshot_at.ToNanoseconds()
+        )
+
+
+async def next_status(
+    follow: AsyncIterable[pb.FollowTaskLogsResponse],
+) -> types_pb2.TaskStatus.ValueType:
+    async for message in follow:
+        if message.HasField("status"):
+            return message.status.status
+    raise AssertionError("the follow ended")
+
+
+def how(ended: Ended) -> tuple[grpc.StatusCode, str | None]:
+    return ended.code, ended.reason
+
+
+async def read_live(
+    server: Server, max_staleness: Duration | None = None
+) -> pb.GetTaskLogsResponse:
+    request = pb.GetTaskLogsRequest(
+        task=TASK, source=pb.LOG_SOURCE_LIVE, max_staleness=max_staleness
+    )
+    return await server.logs.GetTaskLogs(request, timeout=DEADLINE_SECONDS)
