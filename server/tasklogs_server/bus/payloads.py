@@ -167,7 +167,9 @@ def _synced_fields(synced: Synced) -> list[Any]:
     return [synced.began_at.isoformat(), synced.fence, synced.revision, synced.build_number]
 
 
-def _note(fields: list[Any]) -> WireNote | None:
+def _note(fields: object) -> WireNote | None:
+    if not isinstance(fields, list):
+        raise MalformedPayload
     kind = fields[0]
     if kind in _PLAIN:
         return _PLAIN[kind]()

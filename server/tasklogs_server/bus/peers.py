@@ -35,7 +35,8 @@ class Peer:
     def told(self, number: int) -> bool:
         """Note which payload to this process was the last; return whether any are missing."""
         last, self.to_this = self.to_this, max(number, self.to_this or 0)
-        return last is not None and number > last
+        # Only new numbers are told. So if none has arrived, this one is missing.
+        return last is None or number > last
 
 
 class Peers:

@@ -52,6 +52,9 @@ GAP_PAUSE_SECONDS = 1.0
 # before the change.
 RECENT_SECONDS = 3.0
 
+# A transport that hangs must not delay the end of this process.
+_LEAVE_SECONDS = 0.5
+
 _log = structlog.get_logger(__name__)
 
 
@@ -82,6 +85,9 @@ class SharedBus:
         self._due = asyncio.Event()
         self._urgent = asyncio.Event()
         self._joined = asyncio.Event()
+        self._is_leaving = False
+        self._left = asyncio.Event()
+        """Set when the last payload was sent."""
         self._refused = False
 
     @property
@@ -141,14 +147,20 @@ class SharedBus:
     async def run(self) -> None:
         """Send and receive until cancelled. At the end, the other processes are told."""
         receiver = Receiver(self._take, self._connection_changed)
-        async with background(self._transport.run(self.process_id, receiver)):
+        async with (
+            background(self._transport.run(self.process_id, receiver)),
+            background(self._send_all()),
+        ):
             try:
-                async with background(self._send_all()):
-                    await self._beat()
+                await self._beat()
             finally:
                 self._outbox.add(Left())
-                with suppress(BusUnavailable):
-                    await self._transport.send(self._outbox.take())
+                self._is_leaving = True
+                self._due.set()
+                self._urgent.set()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LEAVE_SECONDS):
+                        await self._left.wait()
 
     # Sending
 
@@ -167,7 +179,7 @@ class SharedBus:
         """Send what waits: at once, then not before a pause, and urgent notes without it."""
         loop = asyncio.get_running_loop()
         next_at = loop.time()
-        while True:
+        while not self._left.is_set():
             await self._due.wait()
             if not self._urgent.is_set() and loop.time() < next_at:
                 with suppress(TimeoutError):
@@ -175,11 +187,12 @@ class SharedBus:
                         await self._urgent.wait()
             self._due.clear()
             self._urgent.clear()
-            messages = self._outbox.take()
-            if not messages:
-                continue
-            with suppress(BusUnavailable):  # receivers notice by the numbers
-                await self._transport.send(messages)
+            is_last, messages = self._is_leaving, self._outbox.take()
+            if messages:
+                with suppress(BusUnavailable):  # receivers notice by the numbers
+                    await self._transport.send(messages)
+            if is_last:
+                self._left.set()
             next_at = loop.time() + GATHER_SECONDS
 
     async def _beat(self) -> None:
