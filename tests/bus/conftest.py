@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import cast
+from typing import Any, cast
 
 import asyncpg
 import pytest
 
 from tasklogs_server.bus import shared
+from tasklogs_server.bus.nats import NatsTransport
 from tasklogs_server.bus.postgres import PostgresTransport
 from tasklogs_server.store.connect import connect
 from tasklogs_server.store.connections import Connection
 from tests.bus.hub import Hub, HubTransport
 from tests.bus.processes import Process, World
+from tests.support.fixtures.nats_cluster import Cluster, nats_cluster
 
 
 @pytest.fixture
@@ -59,9 +61,30 @@ def over_postgres(dsn: str) -> World:
     return World(make, cut)
 
 
-@pytest.fixture(params=["memory", "postgres"])
+def over_nats(cluster: Cluster) -> World:
+    """Each process prefers another node."""
+    made = 0
+
+    def make() -> NatsTransport:
+        nonlocal made
+        made += 1
+        return NatsTransport([cluster.urls[made % 3]])
+
+    async def cut(process: Process) -> None:
+        transport = cast("NatsTransport", process.faults.transport)
+        assert transport._client is not None
+        writer = cast("Any", transport._client)._transport._io_writer
+        writer.transport.abort()
+
+    return World(make, cut)
+
+
+@pytest.fixture(params=["memory", "postgres", "nats"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     if request.param == "memory":
         yield in_memory()
+    elif request.param == "nats":
+        async with nats_cluster() as cluster:
+            yield over_nats(cluster)
     else:
         yield over_postgres(request.getfixturevalue("database"))

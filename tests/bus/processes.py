@@ -80,7 +80,8 @@ class World:
     cut: Callable[[Process], Awaitable[None]]
 
     @asynccontextmanager
-    async def process(self) -> AsyncIterator[Process]:
+    async def process(self, *, waits: bool = True) -> AsyncIterator[Process]:
+        """Run a process. `waits`: until notes of others arrive."""
         faults = Faults(self.transport())
         bus = SharedBus(uuid.uuid4(), faults)
         process = Process(bus, faults)
@@ -88,7 +89,8 @@ class World:
         bus.watch(lambda of, event: process.events.append((of, event)))
         running = asyncio.create_task(bus.run())
         try:
-            await bus.joined()
+            if waits:
+                await bus.joined()
             yield process
             assert not running.done(), running.exception()
         finally:

@@ -76,7 +76,7 @@ def service_of(
     clock: Callable[[], datetime],
 ) -> Service:
     """Build the parts on an open store. Nothing runs yet."""
-    bus = bus_of(store)
+    bus = bus_of(settings, store)
     log_limits = LogLimits(settings.log_entries, settings.log_bytes, settings.min_retention)
     log_limiter = LogLimiter(store.evictions, log_limits)
     resources = SessionResources(

@@ -19,6 +19,8 @@ class PeerEvent(Enum):
     """It has ended in order: it told others all that it had to tell."""
     MOVED = auto()
     """So many tasks changed there that it does not name them."""
+    MISSED = auto()
+    """It misses notes of this process, and knows that."""
     GAP = auto()
     """Notes of it, or to it, may be lost."""
 

@@ -46,8 +46,8 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
-class SayFollows:
-    """The receiver shall say which tasks it follows."""
+class Missed:
+    """The sender misses notes of the receiver, which says again which tasks it follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +78,15 @@ class FollowsAll:
     is_last: bool
 
 
-Control: TypeAlias = Joined | Welcomed | Left | SayFollows | LookAtAll | Beat | Follows | FollowsAll
+Control: TypeAlias = Joined | Welcomed | Left | Missed | LookAtAll | Beat | Follows | FollowsAll
 WireNote: TypeAlias = HeardNote | Control
 
 # A process decides by this kind how to read the rest.
-_PLAIN: dict[str, type[Joined | Welcomed | Left | SayFollows | LookAtAll]] = {
+_PLAIN: dict[str, type[Joined | Welcomed | Left | Missed | LookAtAll]] = {
     "joined": Joined,
     "welcome": Welcomed,
     "left": Left,
-    "say": SayFollows,
+    "missed": Missed,
     "all": LookAtAll,
 }
 _OF_A_TASK: dict[str, type[Deleted | SessionDoubted | BuildReported]] = {

@@ -30,8 +30,8 @@ from tasklogs_server.bus.payloads import (
     Left,
     LookAtAll,
     MalformedPayload,
+    Missed,
     Payload,
-    SayFollows,
     Welcomed,
     WireNote,
 )
@@ -264,8 +264,9 @@ class SharedBus:
             case FollowsAll(tasks, is_last):
                 self._interests.said(sender, tasks, is_last=is_last)
                 self._tell_recent(sender, tasks)
-            case SayFollows():
+            case Missed():
                 self._say_follows(sender)
+                self._tell(sender, PeerEvent.MISSED)
             case LookAtAll():
                 self._tell(sender, PeerEvent.MOVED)
             case Left():
@@ -306,7 +307,7 @@ class SharedBus:
 
     def _missed(self, peer: Peer) -> None:
         self._interests.unknown(peer.process_id)
-        self._outbox.add(SayFollows(), peer.process_id)
+        self._outbox.add(Missed(), peer.process_id)
         self._due.set()
         self._gap(peer.process_id)
 

@@ -138,7 +138,7 @@ class Elsewhere:
         self._sessions.began_elsewhere(task_id, holder)
 
     def _peers_changed(self, process_id: UUID | None, event: PeerEvent) -> None:
-        if event in (PeerEvent.GAP, PeerEvent.LEFT):
+        if event in (PeerEvent.GAP, PeerEvent.LEFT, PeerEvent.MISSED):
             for process, answer in self._asked.values():
                 if process_id in (None, process) and not answer.done():
                     answer.set_exception(AgentUnreachable(timedelta(0), _RETRY_AFTER))

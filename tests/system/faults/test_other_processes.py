@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
+from uuid import UUID
 
 import grpc
 import pytest
@@ -15,10 +16,14 @@ from google.protobuf.duration_pb2 import Duration
 from tasklogs.v1 import task_agents_pb2 as agent_pb
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import tasks_pb2, types_pb2
+from tasklogs_server.bus.notes import HeardNote, SyncAsked
+from tasklogs_server.bus.outbox import Outbox
+from tasklogs_server.bus.payloads import Control
 from tasklogs_server.ingest import session_audit
 from tasklogs_server.reads import feed
 from tests.support.fixtures.agent_stream import Ended, ScriptedAgent, log_entry
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.nats_cluster import nats_cluster
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import TASK, make_active, report_agent, report_build
 from tests.support.fixtures.server import MakeServer, Server
@@ -32,15 +37,25 @@ def notes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "_POLL_SECONDS", 3600)
 
 
+@pytest.fixture(params=["postgres", "nats"])
+async def bus(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    if request.param == "postgres":
+        yield "postgres"
+    else:
+        async with nats_cluster() as cluster:
+            yield ",".join(cluster.urls)
+
+
 @pytest.fixture
-async def here(make_server: MakeServer) -> AsyncIterator[Server]:
-    async with make_server(agent_wait="0.3") as running:
+async def here(make_server: MakeServer, bus: str) -> AsyncIterator[Server]:
+    async with make_server(bus=bus, agent_wait="60") as running:
         yield running
 
 
 @pytest.fixture
-async def there(make_server: MakeServer, here: Server) -> AsyncIterator[Server]:
-    async with make_server() as running:
+async def there(make_server: MakeServer, here: Server, bus: str) -> AsyncIterator[Server]:
+    del here  # it is there first
+    async with make_server(bus=bus, agent_wait="60") as running:
         yield running
 
 
@@ -121,15 +136,47 @@ async def test_a_live_read_has_what_an_agent_at_another_process_shows(
 
 
 async def test_a_live_read_waits_for_an_agent_that_connects_to_another_process(
-    make_server: MakeServer, there: Server
+    here: Server, there: Server, token: str
 ) -> None:
-    async with make_server(agent_wait="60") as here:
-        token = (await here.create_task()).agent_token
-        await make_active(here)
+    reading = asyncio.create_task(read_live(here))
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        agent.answer_syncs()
+        assert not (await reading).snapshot
+
+
+async def test_a_live_read_goes_on_when_the_process_of_the_agent_ends(
+    make_server: MakeServer, here: Server, bus: str, token: str
+) -> None:
+    async with make_server(bus=bus) as there:
+        agent = ScriptedAgent.connect(there, token, build_number=1)
+        first = await agent.__aenter__()
         reading = asyncio.create_task(read_live(here))
-        async with ScriptedAgent.connect(there, token, build_number=1) as agent:
-            agent.answer_syncs()
-            assert not (await reading).snapshot
+        await first.heard(lambda: bool(first.syncs))  # it gets no answer
+    await agent.__aexit__(None, None, None)
+    async with ScriptedAgent.connect(here, token, build_number=1) as second:
+        second.answer_syncs()
+        assert not (await reading).snapshot
+
+
+async def test_a_read_that_lost_its_note_asks_again(
+    here: Server, there: Server, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next beat tells the other process of the loss. It tells this one."""
+    add, lost = Outbox.add, 0
+
+    def lose_the_first(self: Outbox, note: HeardNote | Control, to: UUID | None = None) -> None:
+        nonlocal lost
+        if isinstance(note, SyncAsked) and not lost:
+            lost += 1
+            self._queue(to).number += 1
+        else:
+            add(self, note, to)
+
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        agent.answer_syncs()
+        monkeypatch.setattr(Outbox, "add", lose_the_first)
+        assert not (await read_live(here)).snapshot
+        assert lost
 
 
 async def test_what_the_task_app_says_at_another_process_is_told(
