@@ -380,8 +380,8 @@ class ServerSettings(BaseSettings):
         8,
         ge=1,
         description="Maximum connections to Postgres for reads and for changes of tasks. The server"
-        " opens up to nine more: four for commits, one for large uploads, one for evictions, two to"
-        " delete tasks, one for its monitor.",
+        " opens up to ten more: four for commits, one for large uploads, one for evictions, two to"
+        " delete tasks, one for its monitor, one for notes to other servers.",
     )
     store_wait: Seconds = Field(
         timedelta(seconds=2),

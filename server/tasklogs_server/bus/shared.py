@@ -89,6 +89,8 @@ class SharedBus:
         self._left = asyncio.Event()
         """Set when the last payload was sent."""
         self._refused = False
+        self.gaps = 0
+        """How often the watchers were told of a gap."""
 
     @property
     def processes(self) -> int:
@@ -333,6 +335,7 @@ class SharedBus:
         self._due_gaps.discard(process_id)
         self._gaps = {one: at for one, at in self._gaps.items() if at > now}
         self._gaps[process_id] = now + GAP_PAUSE_SECONDS
+        self.gaps += 1
         self._tell(process_id, PeerEvent.GAP)
 
     def _tell(self, process_id: UUID | None, event: PeerEvent) -> None:
