@@ -202,7 +202,7 @@ class SharedBus:
         while True:
             now = await self._clock.next_look()
             for process_id in self._peers.silent(now):
-                _log.info("bus.process_silent", process=str(process_id))
+                _log.info("bus.process_lost", process=str(process_id))
                 self._lose(process_id)
                 self._gap(process_id)
             for due in list(self._due_gaps):

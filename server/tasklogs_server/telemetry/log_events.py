@@ -38,7 +38,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " This is logged once. Find the sender.",
     ),
     LogEvent(
-        "bus.process_silent",
+        "bus.process_lost",
         "info",
         ("process",),
         "Another server process was not heard for 3 s: it was killed, hangs, or is cut off.",
