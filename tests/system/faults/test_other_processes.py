@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from uuid import UUID
 
+import asyncpg
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -187,6 +188,50 @@ async def test_what_the_task_app_says_at_another_process_is_told(
         refusal = await refused(read_live(here))
         assert refusal.reason == "TASK_APP_ERROR"
         assert "out of \u00fcrgs" in refusal.message
+
+
+async def test_a_live_read_does_not_rest_on_a_session_elsewhere_that_the_store_does_not_name(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        agent.answer_syncs()
+        assert not (await read_live(here)).snapshot
+        connection = await asyncpg.connect(here.dsn)
+        try:
+            await connection.execute("UPDATE log_heads SET fence = fence + 1")
+        finally:
+            await connection.close()
+        reading = asyncio.create_task(read_live(here))
+        assert how(await agent.ended()) == (grpc.StatusCode.ABORTED, "SESSION_LOST")
+        async with ScriptedAgent.connect(there, token, build_number=1) as again:
+
+            async def show(sync: agent_pb.Sync) -> None:
+                await again.append(open_epoch=True, entries=[log_entry(0, "shown")])
+                await again.sync_done(sync.id)
+
+            again.answer_syncs(show)
+            assert [one.content for one in (await reading).logs] == ["shown"]
+
+
+async def test_a_live_read_does_not_rest_on_what_a_process_has_lost(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        agent.answer_syncs()
+        await agent.append(open_epoch=True, entries=[log_entry(0, "shown")])
+        await agent.acked()
+        assert [one.content for one in (await read_live(here)).logs] == ["shown"]
+        connection = await asyncpg.connect(here.dsn)
+        try:  # what a failover to an asynchronous standby does
+            await connection.execute("UPDATE log_heads SET revision = 1, entries = 0, bytes = 0")
+            await connection.execute("UPDATE log_heads SET tail_id = NULL, total_rows = 0")
+            await connection.execute("DELETE FROM log_entries")
+        finally:
+            await connection.close()
+        reading = asyncio.create_task(read_live(here))
+        assert how(await agent.ended()) == (grpc.StatusCode.ABORTED, "SESSION_LOST")
+        reading.cancel()
+        await asyncio.wait([reading])
 
 
 async def test_an_agent_leaves_when_its_task_is_deleted_at_another_process(
