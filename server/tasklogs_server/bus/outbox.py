@@ -17,6 +17,8 @@ MAX_MOVED = 200
 MAX_NOTES = 10_000
 # So that a note stays well below the size of a payload.
 _TASKS_PER_NOTE = 150
+# Processes that ended leave a number behind.
+_MAX_RECEIVERS = 1_000
 # A payload begins with about 60 bytes.
 _HEAD_BYTES = 100
 
@@ -89,10 +91,12 @@ class Outbox:
         self.add(FollowsAll(parts[-1], is_last=True), to)
 
     def forget(self, process_id: UUID) -> None:
-        """Drop what waits for a process. The numbers of its payloads go on."""
+        """Drop what waits for a process. The numbers of its payloads go on if it comes back."""
         queue = self._direct.get(process_id)
         if queue is not None:
             queue.take()
+            if len(self._direct) > _MAX_RECEIVERS:
+                del self._direct[process_id]
 
     def take(self) -> Sequence[Outgoing]:
         """Return all that waits, as payloads."""
