@@ -185,6 +185,8 @@ async def run(
         # They end in reverse order, after `_stop`: the calls first, then what the calls need. The
         # last session still commits, so the group commit ends last.
         for work in (
+            service.bus.run,
+            service.syncs_for_others.run,
             service.group_commit.run,
             service.purge.run,
             service.retention.run,

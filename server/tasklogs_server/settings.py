@@ -29,6 +29,13 @@ def _with_clear_subjects(text: str) -> str:
     return text
 
 
+def _with_known_bus(text: str) -> str:
+    urls = text.split(",")
+    if text != "postgres" and not all(url.startswith(("nats://", "tls://")) for url in urls):
+        raise ValueError("must be postgres, or URLs that begin with nats:// or tls://")
+    return text
+
+
 Seconds = Annotated[timedelta, Ge(timedelta(0)), BeforeValidator(_from_seconds)]
 
 
@@ -48,6 +55,14 @@ class ServerSettings(BaseSettings):
         description="URL of your own Postgres server, version 15 or newer, with the encoding UTF8."
         " It may name several hosts. Unset: the server runs an embedded Postgres in the data"
         " directory.",
+    )
+    # It may hold a password, too.
+    bus: Annotated[str, AfterValidator(_with_known_bus)] = Field(
+        "postgres",
+        repr=False,
+        description="How the server processes on one database tell each other what changed."
+        " `postgres`: by notifications of the database. Or the URLs of the nodes of a NATS"
+        " cluster, separated by commas: nats://HOST:4222. All processes need the same.",
     )
     data_dir: Path = Field(
         Path("tasklogs-data"),
@@ -366,8 +381,8 @@ class ServerSettings(BaseSettings):
         8,
         ge=1,
         description="Maximum connections to Postgres for reads and for changes of tasks. The server"
-        " opens up to nine more: four for commits, one for large uploads, one for evictions, two to"
-        " delete tasks, one for its monitor.",
+        " opens up to ten more: four for commits, one for large uploads, one for evictions, two to"
+        " delete tasks, one for its monitor, one for notes to other servers.",
     )
     store_wait: Seconds = Field(
         timedelta(seconds=2),

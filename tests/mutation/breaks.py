@@ -761,6 +761,40 @@ BREAKS = (
     ),
     Break(
         "I10",
+        "a session of another process goes on although the store lacks what it committed",
+        f"{_SERVER}/ingest/syncs.py",
+        "            self._syncs.elsewhere.doubt(self._task_id, self._found_in)",
+        "            pass",
+        "tests/system/faults/test_other_processes.py::"
+        "test_a_live_read_does_not_rest_on_what_a_process_has_lost",
+    ),
+    Break(
+        "I8",
+        "a lost note between processes is not noticed",
+        f"{_SERVER}/bus/peers.py",
+        "return last is not None and number > last + 1",
+        "return False",
+        "tests/bus/test_conformance.py::test_a_lost_payload_is_a_gap_also_where_no_other_follows",
+    ),
+    Break(
+        "I8",
+        "the loss of the last note to a process is not noticed",
+        f"{_SERVER}/bus/peers.py",
+        "return last is None or number > last",
+        "return False",
+        "tests/bus/test_conformance.py::test_a_lost_payload_is_a_gap_also_where_no_other_follows",
+    ),
+    Break(
+        "I8",
+        "a process is told nothing of changes just before it follows a task",
+        f"{_SERVER}/bus/shared.py",
+        "                if task_id in recent:",
+        "                if False:",
+        "tests/bus/test_conformance.py::"
+        "test_a_process_that_follows_a_task_hears_of_a_change_just_before",
+    ),
+    Break(
+        "I10",
         "the audit misses a fence that was raised elsewhere",
         f"{_SERVER}/store/session_audit.py",
         "        OR head.fence IS DISTINCT FROM held.fence\n",

@@ -421,4 +421,4 @@ async def test_the_facts_of_a_state_are_those_of_the_store(
     [state] = await reads.store.states.read(lambda: asked)
     assert not isinstance(state, Exception)
     assert state.detail.facts == NO_FACTS
-    assert state.stored == StoredState(log.fence, log.revision, None)
+    assert state.stored == StoredState(log.fence, log.revision, None, log.store.process_id)

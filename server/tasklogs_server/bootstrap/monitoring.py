@@ -64,6 +64,8 @@ def state_of(
         retirement_backlog=lambda: service.retention.backlog,
         store_is_up=lambda: service.store.works,
         is_draining=lambda: service.sessions.is_draining,
+        bus_processes=lambda: service.bus.processes,
+        bus_gaps=lambda: service.bus.gaps,
         connections=service.store.connections,
         certificate_expires_at=lambda: None if certificate is None else certificate.expires_at,
     )

@@ -9,8 +9,18 @@ from typing import assert_never
 
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bootstrap.limits import ServerLimits
-from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.bus.notes import Deleted, Moved, Note
+from tasklogs_server.bootstrap.processes import bus_of
+from tasklogs_server.bus.interface import Bus
+from tasklogs_server.bus.notes import (
+    BuildReported,
+    Deleted,
+    Moved,
+    Note,
+    SessionBegan,
+    SessionDoubted,
+)
+from tasklogs_server.bus.shared import SharedBus
+from tasklogs_server.ingest.elsewhere import Elsewhere, SyncsForOthers
 from tasklogs_server.ingest.group_commit import GroupCommit
 from tasklogs_server.ingest.large_commits import LargeCommits
 from tasklogs_server.ingest.log_limits import EpochLimiter, LogLimiter
@@ -42,8 +52,10 @@ class Service:
     """The parts of one server. The composition root runs those that have work of their own."""
 
     store: Store
+    bus: SharedBus
     group_commit: GroupCommit
     sessions: Sessions
+    syncs_for_others: SyncsForOthers
     uploads: Uploads
     reader: LogReader
     follows: Follows
@@ -64,7 +76,7 @@ def service_of(
     clock: Callable[[], datetime],
 ) -> Service:
     """Build the parts on an open store. Nothing runs yet."""
-    bus = LocalBus()
+    bus = bus_of(settings, store)
     log_limits = LogLimits(settings.log_entries, settings.log_bytes, settings.min_retention)
     log_limiter = LogLimiter(store.evictions, log_limits)
     resources = SessionResources(
@@ -92,11 +104,23 @@ def service_of(
     pace = Pace(lambda: store.connections["reads"].in_use)
     purge = Purge(store.purges, sessions, bus, pace=pace)
     pages = page_cache(settings.page_cache_bytes, store, bus)
-    syncs = Syncs(sessions, agent_wait=settings.agent_wait, sync_timeout=settings.sync_timeout)
+    syncs = Syncs(
+        sessions,
+        agent_wait=settings.agent_wait,
+        sync_timeout=settings.sync_timeout,
+        elsewhere=Elsewhere(
+            bus,
+            sessions,
+            process_of=store.sessions.process_of,
+            sync_timeout=settings.sync_timeout,
+        ),
+    )
     return Service(
         store=store,
+        bus=bus,
         group_commit=resources.group_commit,
         sessions=sessions,
+        syncs_for_others=SyncsForOthers(bus, sessions, sync=syncs.run, recent=syncs.recent_of),
         uploads=Uploads(
             resources,
             store=store.sessions,
@@ -141,7 +165,7 @@ def service_of(
     )
 
 
-def page_cache(limit_bytes: int, store: Store, bus: LocalBus) -> PageCache:
+def page_cache(limit_bytes: int, store: Store, bus: Bus) -> PageCache:
     """Build the cache of pages. The store decides: what it is told only spares questions."""
     pages = PageCache(limit_bytes)
 
@@ -152,6 +176,8 @@ def page_cache(limit_bytes: int, store: Store, bus: LocalBus) -> PageCache:
                     pages.changed(task_id, commit.head.revision)
             case Deleted(task_id):
                 pages.forget(task_id)
+            case SessionBegan() | SessionDoubted() | BuildReported():
+                pass
             case _:
                 assert_never(note)
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 
 class StoredState(NamedTuple):
-    """What a task's rows say. `start_build` is the latest build's number, if it is a START."""
+    """What a task's rows say. `start_build` is the latest build's number, if it is a START.
+
+    `process`: the server process whose session they name. None: none, or it was lost.
+    """
 
     fence: int
     revision: int
     start_build: int | None
+    process: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.interface import Bus
 from tasklogs_server.bus.notes import Moved
 from tasklogs_server.domain.errors import (
     CommitRefused,
@@ -54,7 +54,7 @@ class Writer(Protocol):
 class Batches:
     """Writes batches of commits, at most one commit per task, and tells the writers."""
 
-    def __init__(self, writes: LogWrites, bus: LocalBus, observer: Observer) -> None:
+    def __init__(self, writes: LogWrites, bus: Bus, observer: Observer) -> None:
         self._writes = writes
         self._bus = bus
         self._observer = observer

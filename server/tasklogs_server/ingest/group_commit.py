@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.interface import Bus
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.ingest.batches import Batches, Writer
 from tasklogs_server.ingest.held_commits import HeldCommits
@@ -37,7 +37,7 @@ class GroupCommit:
     def __init__(
         self,
         writes: LogWrites,
-        bus: LocalBus,
+        bus: Bus,
         *,
         budget: IngestBudget | None = None,
         observer: Observer | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
-from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.interface import Bus
 from tasklogs_server.bus.notes import Moved
 from tasklogs_server.ingest.batches import error_of
 from tasklogs_server.store.errors import row_held
@@ -18,9 +18,7 @@ from tasklogs_server.telemetry.observer import Observer
 class LargeCommits:
     """Writes many commits of one task together, on a connection of their own."""
 
-    def __init__(
-        self, writes: LogWrites, bus: LocalBus, *, observer: Observer | None = None
-    ) -> None:
+    def __init__(self, writes: LogWrites, bus: Bus, *, observer: Observer | None = None) -> None:
         self._writes = writes
         self._bus = bus
         self._observer = observer or Observer()

@@ -7,7 +7,7 @@ build, or the store may have gone back in time. A commit would find out, but a q
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -50,21 +50,49 @@ class SessionAudit:
         self._open_sessions = open_sessions
         self._forget = forget
         self._due = asyncio.Event()
-        circuit_breaker.on_return(self._due.set)
+        self._all_due = False
+        self._doubted: dict[Session, bool] = {}
+        """Sessions that a note concerns, and whether to ask their agents for their state."""
+        circuit_breaker.on_return(self.doubt_all)
+
+    def doubt(self, session: Session, *, asks_state: bool = False) -> None:
+        """Examine a session soon: another process says that it may have ended.
+
+        `asks_state`: then ask its agent for its state, if it is still open.
+        """
+        self._doubted[session] = asks_state or self._doubted.get(session, False)
+        self._due.set()
+
+    def doubt_all(self) -> None:
+        """Examine all sessions soon."""
+        self._all_due = True
+        self._due.set()
 
     async def run(self) -> None:
-        """Audit all sessions every 5 s, and when the store comes back, until cancelled."""
+        """Audit all sessions every 5 s, and when the store comes back, until cancelled.
+
+        Those that another process doubts are examined at once.
+        """
+        loop = asyncio.get_running_loop()
+        next_at = loop.time() + AUDIT_SECONDS
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(AUDIT_SECONDS):
+                async with asyncio.timeout_at(next_at):
                     await self._due.wait()
             self._due.clear()
+            is_whole = self._all_due or loop.time() >= next_at
+            if is_whole:
+                self._all_due, next_at = False, loop.time() + AUDIT_SECONDS
+            doubted, self._doubted = self._doubted, {}
             try:
-                await self.examine(list(self._open_sessions()))
+                await self.examine(list(self._open_sessions() if is_whole else doubted))
             except StoreUnavailable:
-                pass  # the next audit comes when the store is back
+                # The next audit comes when the store is back.
+                self._doubted = doubted | self._doubted
             except Exception:
                 _log.exception("session_audit.failed")
+            else:
+                _ask_for_state(doubted)
 
     async def examine(self, sessions: Sequence[Session]) -> None:
         """End those of these sessions that the rows do not name. Raises StoreUnavailable."""
@@ -89,6 +117,12 @@ class SessionAudit:
                 session.end(error)
             if task.is_behind:
                 self._forget(task.task_id)
+
+
+def _ask_for_state(doubted: Mapping[Session, bool]) -> None:
+    for session, asks_state in doubted.items():
+        if asks_state and session.is_open:
+            session.outbox.report_state()
 
 
 def _reason(session: Session, task: AuditedTask) -> TaskLogsError:

@@ -6,29 +6,35 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeAlias
 from uuid import UUID
 
 from tasklogs_server.domain.errors import AgentUnreachable, TaskLogsError
+from tasklogs_server.ingest.holders import Holder
 from tasklogs_server.ingest.session import Session
 
 _RETRY_AFTER = timedelta(seconds=1)
+
+# None: the session may have begun in another process.
+Arrival: TypeAlias = Session | Holder | None
 
 
 class SessionWaiters:
     """The readers that wait, by task."""
 
     def __init__(self) -> None:
-        self._waiting: dict[UUID, set[asyncio.Future[Session]]] = defaultdict(set)
+        self._waiting: dict[UUID, set[asyncio.Future[Arrival]]] = defaultdict(set)
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    async def wait_for(self, task_id: UUID, timeout: timedelta) -> Session:
-        """Wait for the task's next session.
+    async def wait_for(self, task_id: UUID, timeout: timedelta) -> Arrival:
+        """Wait for the task's next session, here or in another process.
 
-        Raises AgentUnreachable after `timeout`, and the error of `fail_all`.
+        None: the store may know of one. Raises AgentUnreachable after `timeout`, and the error of
+        `fail_all`.
         """
-        arrival: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+        arrival: asyncio.Future[Arrival] = asyncio.get_running_loop().create_future()
         waiting = self._waiting[task_id]
         waiting.add(arrival)
         try:
@@ -43,9 +49,21 @@ class SessionWaiters:
 
     def arrived(self, session: Session) -> None:
         """Give the session to all readers that wait for its task."""
-        for arrival in self._waiting.get(session.task_id, ()):
+        self._give(session.task_id, session)
+
+    def arrived_elsewhere(self, task_id: UUID, holder: Holder) -> None:
+        """Tell all readers that wait for this task which process has its session."""
+        self._give(task_id, holder)
+
+    def look_elsewhere(self) -> None:
+        """Let all readers that wait look which process has the session of their task."""
+        for task_id in list(self._waiting):
+            self._give(task_id, None)
+
+    def _give(self, task_id: UUID, arrived: Arrival) -> None:
+        for arrival in self._waiting.get(task_id, ()):
             if not arrival.done():
-                arrival.set_result(session)
+                arrival.set_result(arrived)
 
     def fail_all(self, error: Callable[[], TaskLogsError]) -> None:
         """End all waits, each with an error of its own."""

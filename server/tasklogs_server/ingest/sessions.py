@@ -10,8 +10,8 @@ from uuid import UUID
 
 import structlog
 
-from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.bus.notes import Moved
+from tasklogs_server.bus.interface import Bus
+from tasklogs_server.bus.notes import Moved, SessionBegan
 from tasklogs_server.concurrency.loop_share import LoopShare
 from tasklogs_server.concurrency.retry_when_busy import retry_when_busy
 from tasklogs_server.domain.errors import (
@@ -25,11 +25,12 @@ from tasklogs_server.domain.errors import (
 from tasklogs_server.domain.reports import connect_standalone, observe_agent, pause_standalone
 from tasklogs_server.domain.status import Facts
 from tasklogs_server.domain.synced import is_older_build
+from tasklogs_server.ingest.holders import Holder
 from tasklogs_server.ingest.lost_sessions import Losses
 from tasklogs_server.ingest.messages import AgentState, GoodbyeReason, Hello
 from tasklogs_server.ingest.session import Session, SessionResources
 from tasklogs_server.ingest.session_audit import SessionAudit
-from tasklogs_server.ingest.session_waiters import SessionWaiters
+from tasklogs_server.ingest.session_waiters import Arrival, SessionWaiters
 from tasklogs_server.limits.handshake_queue import HandshakeQueue
 from tasklogs_server.limits.tail_budget import TailBudget
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
@@ -54,7 +55,7 @@ class Sessions:
         *,
         store: SessionStore,
         tasks: TaskStore,
-        bus: LocalBus,
+        bus: Bus,
         handshakes: HandshakeQueue,
         tails: TailBudget,
         generations: Generations,
@@ -115,11 +116,11 @@ class Sessions:
         session = self._open.get(task_id)
         return session if session is not None and session.is_open else None
 
-    async def wait_for(self, task_id: UUID, timeout: timedelta) -> Session:
-        """Wait for the task's next session.
+    async def wait_for(self, task_id: UUID, timeout: timedelta) -> Arrival:
+        """Wait for the task's next session, here or in another process.
 
-        Raises AgentUnreachable. Raises StoreUnavailable or ServerDraining at once if no agent can
-        connect.
+        None: the store may know of one in another process. Raises AgentUnreachable. Raises
+        StoreUnavailable or ServerDraining at once if no agent can connect.
         """
         self._circuit_breaker.check()
         if self._draining:
@@ -140,6 +141,30 @@ class Sessions:
                 await self._audit.examine([session])  # it ends the session, and tells why
         finally:
             session.end(SessionLost())
+
+    def doubt(self, task_id: UUID, *, asks_state: bool = False) -> None:
+        """Examine the task's session soon: it may have ended elsewhere.
+
+        `asks_state`: then ask its agent for its state, if it is still open.
+        """
+        session = self.find(task_id)
+        if session is not None:
+            self._audit.doubt(session, asks_state=asks_state)
+
+    def doubt_all(self) -> None:
+        """Examine all sessions soon."""
+        self._audit.doubt_all()
+
+    def began_elsewhere(self, task_id: UUID, holder: Holder) -> None:
+        """Note that a session began in another process. One with a lower fence is over."""
+        session = self.find(task_id)
+        if session is not None and session.fence < holder.fence:
+            self._audit.doubt(session)
+        self._waiters.arrived_elsewhere(task_id, holder)
+
+    def look_elsewhere(self) -> None:
+        """Let readers that wait for an agent look whether another process has its session."""
+        self._waiters.look_elsewhere()
 
     async def report(self, session: Session, state: AgentState) -> None:
         """Store the agent's own report, if it concerns the latest build.
@@ -255,6 +280,7 @@ class Sessions:
         session.token_hash = token_hash
         self._replace(session)
         self._bus.publish(Moved(task_id))
+        self._bus.publish(SessionBegan(task_id, session.fence))
         return session
 
     async def _in_turn(self, task_id: UUID, hello: Hello) -> Session:

@@ -14,7 +14,10 @@ from uuid import UUID
 from tasklogs_server.concurrency.singleflight import Singleflight
 from tasklogs_server.domain.errors import AgentUnreachable, TaskAppFailed
 from tasklogs_server.domain.synced import StoredState, Synced
+from tasklogs_server.ingest.elsewhere import Elsewhere, SessionGone
+from tasklogs_server.ingest.holders import Holder
 from tasklogs_server.ingest.session import Session
+from tasklogs_server.ingest.session_waiters import Arrival
 from tasklogs_server.ingest.sessions import Sessions
 
 
@@ -27,9 +30,12 @@ class Syncs:
         *,
         agent_wait: timedelta,
         sync_timeout: timedelta,
+        elsewhere: Elsewhere | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`elsewhere`: sessions of other processes, if there are others."""
         self._sessions = sessions
+        self.elsewhere = elsewhere
         self._agent_wait = agent_wait
         self._sync_timeout = sync_timeout
         self._monotonic = monotonic
@@ -62,6 +68,22 @@ class Syncs:
         Raises AgentUnreachable if there is no session, or it ends; TaskAppFailed.
         """
         return await self._shared.run(task_id, partial(self._sync, task_id))
+
+    async def run_elsewhere(
+        self, task_id: UUID, holder: Holder, max_staleness: timedelta | None
+    ) -> Synced:
+        """Return the result of a sync in another process that begins no earlier than this call.
+
+        Raises what `Elsewhere.sync` raises.
+        """
+        assert self.elsewhere is not None
+        work = partial(self.elsewhere.sync, task_id, holder, max_staleness)
+        return await self._shared.run((task_id, holder, max_staleness), work)
+
+    def recent_of(self, task_id: UUID, max_staleness: timedelta) -> Synced | None:
+        """Return the last sync of a task's session in this process; see `recent`."""
+        session = self._sessions.find(task_id)
+        return None if session is None else self.recent(session, max_staleness)
 
     def recent(self, session: Session, max_staleness: timedelta) -> Synced | None:
         """Return the session's last sync, if it began at most `max_staleness` ago."""
@@ -125,6 +147,10 @@ class SyncRequest:
         self._waits = waits
         self._syncing = syncing
         self._answer_by = answer_by
+        self._over: set[Holder] = set()
+        """Sessions of other processes that have ended."""
+        self._found_in: Holder | None = None
+        """The other process whose sync was the last result."""
 
     async def done(self, known: StoredState) -> Synced:
         """Wait until the store has everything that the task app showed when this was called.
@@ -135,27 +161,48 @@ class SyncRequest:
         """
         while True:
             session = await self._session(known)
-            if self._max_staleness is not None:
+            self._found_in = session if isinstance(session, Holder) else None
+            if self._max_staleness is not None and not isinstance(session, Holder):
                 recent = self._syncs.recent(session, self._max_staleness)
                 if recent is not None:
                     return recent
             try:
                 return await self._sync()
+            except SessionGone:
+                if self._found_in is not None:
+                    self._over.add(self._found_in)
             except AgentUnreachable:
                 continue  # the stream ended during the sync: another one may connect in time
 
     async def refute(self, synced: Synced) -> None:
         """End the session of a sync that the store does not hold."""
-        await self._sessions.refute(self._task_id, synced.fence)
+        if self._found_in is None:
+            await self._sessions.refute(self._task_id, synced.fence)
+        elif self._syncs.elsewhere is not None:
+            self._over.add(self._found_in)
+            self._syncs.elsewhere.doubt(self._task_id, self._found_in)
 
-    async def _session(self, known: StoredState) -> Session:
-        """Return the session of the task, or the next one."""
+    async def _session(self, known: StoredState) -> Session | Holder:
+        """Return the session of the task, or the next one, here or in another process."""
         session = self._sessions.find(self._task_id)
         if session is not None and session.is_outdated_by(known):
             await self._sessions.refute(self._task_id, session.fence)
             session = self._sessions.find(self._task_id)
         if session is not None:
             return session
+        elsewhere = self._syncs.elsewhere
+        holder = None if elsewhere is None else elsewhere.holder(self._task_id, known)
+        while holder is None or holder in self._over:
+            arrived = await self._next_session()
+            if isinstance(arrived, Holder):
+                holder = arrived
+            elif arrived is not None:
+                return arrived
+            elif elsewhere is not None:
+                holder = await elsewhere.find(self._task_id)
+        return holder
+
+    async def _next_session(self) -> Arrival:
         with self._waits.spent() as left_seconds:
             left_seconds = max(0.0, min(left_seconds, self._answer_by - _now()))
             try:
@@ -168,7 +215,11 @@ class SyncRequest:
         with self._syncing.spent() as left_seconds:
             try:
                 async with asyncio.timeout_at(min(_now() + left_seconds, self._answer_by)):
-                    return await self._syncs.run(self._task_id)
+                    if self._found_in is None:
+                        return await self._syncs.run(self._task_id)
+                    return await self._syncs.run_elsewhere(
+                        self._task_id, self._found_in, self._max_staleness
+                    )
             except TimeoutError:
                 seconds = self._syncing.whole.total_seconds()
                 raise TaskAppFailed(

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.bus.notes import Deleted, Note
+from tasklogs_server.bus.interface import Bus, PeerEvent
+from tasklogs_server.bus.notes import Deleted, HeardNote, Moved, Note
 from tasklogs_server.concurrency.singleflight import Singleflight
 from tasklogs_server.concurrency.wake import Wake
 from tasklogs_server.domain.errors import (
@@ -90,7 +90,7 @@ class Follows:
     def __init__(
         self,
         changes: LogChanges,
-        bus: LocalBus,
+        bus: Bus,
         *,
         sync: Sync,
         lease: timedelta,
@@ -107,7 +107,10 @@ class Follows:
         self._draining: ServerDraining | None = None
         self._generations = generations
         generations.on_change(self._generation_changed)
+        self._bus = bus
         bus.listen(self._noted)
+        bus.hear(self._heard)
+        bus.watch(self._peers_changed)
         if tails is not None:
             tails.add(lambda: [feed for feed, _ in list(self._feeds.values())])
 
@@ -201,6 +204,7 @@ class Follows:
             if not feed.is_followed:
                 if self._feeds.get(task.task_id) == (feed, running):
                     del self._feeds[task.task_id]
+                    self._bus.unfollow(task.task_id)
                 running.cancel()
                 with suppress(asyncio.CancelledError):
                     await running
@@ -209,6 +213,7 @@ class Follows:
         feed = Feed(task, detail, self._changes, lease=self._lease)
         running = asyncio.create_task(feed.run(), name=f"feed {task.task_id}")
         self._feeds[task.task_id] = feed, running
+        self._bus.follow(task.task_id)
         return feed, running
 
     def _generation_changed(self) -> None:
@@ -223,10 +228,27 @@ class Follows:
         feed = followed[0]
         if isinstance(note, Deleted):
             feed.end(TaskNotFound(str(note.task_id)))
-        elif note.commit is not None:
+        elif isinstance(note, Moved) and note.commit is not None:
             feed.committed(note.commit)
-        else:
+        elif isinstance(note, Moved):
             feed.wake()
+
+    def _heard(self, _: UUID, note: HeardNote) -> None:
+        """Read what another process has changed. Its note alone ends no follow."""
+        if not isinstance(note, Moved | Deleted):
+            return
+        followed = self._feeds.get(note.task_id)
+        if followed is None:
+            return
+        feed = followed[0]
+        revision = note.revision if isinstance(note, Moved) else None
+        if revision is None or revision > feed.revision:
+            feed.wake()
+
+    def _peers_changed(self, _: UUID | None, event: PeerEvent) -> None:
+        if event in (PeerEvent.GAP, PeerEvent.MOVED):
+            for followed in list(self._feeds.values()):
+                followed[0].wake()
 
 
 class _Follower:

@@ -121,11 +121,15 @@ class Task:
     agent_connected: bool
     fence: int
     head: LogHead
+    session_process: UUID | None = None
+    """The process whose session the rows name. None: none, or it was lost."""
 
     @property
     def stored(self) -> StoredState:
         """What the task's rows said, to compare with a sync."""
-        return StoredState(self.fence, self.head.revision, self.facts.start_build)
+        return StoredState(
+            self.fence, self.head.revision, self.facts.start_build, self.session_process
+        )
 
     @property
     def etag(self) -> str | None:

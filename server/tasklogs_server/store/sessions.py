@@ -107,6 +107,11 @@ _LOSE = """
 
 _TASK_OF = "SELECT task_id FROM tasks WHERE session_process = $1 AND session_serial = $2"
 
+_PROCESS_OF = """
+    SELECT session_process, session_fence FROM tasks
+     WHERE task_id = $1 AND session_process IS NOT NULL AND session_lost_at IS NULL
+       AND deleted_at IS NULL"""
+
 _EPOCHS_SINCE = """
     SELECT count(*) FROM log_events
      WHERE task_id = $1 AND id IS NULL AND committed_at > clock_timestamp() - interval '1 hour'"""
@@ -306,6 +311,15 @@ class SessionStore:
         """Count the epochs that were opened in the last hour."""
         async with self._connections.use() as connection:
             return int(await connection.fetchval(_EPOCHS_SINCE, task_id))
+
+    async def process_of(self, task_id: UUID) -> tuple[UUID, int] | None:
+        """Read which process has the task's session, and its fence. None: none has.
+
+        The process may have died. Raises StoreUnavailable.
+        """
+        async with self._connections.use() as connection:
+            row = await connection.fetchrow(_PROCESS_OF, task_id)
+        return None if row is None else (row["session_process"], row["session_fence"])
 
     async def tail_content(self, task_id: UUID) -> bytes:
         """Read the content of the tail, into which its parts are folded."""

@@ -6,11 +6,13 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
+from tasklogs_server.store.connect import SESSION_SETTINGS, connect
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.evictions import Evictions
-from tasklogs_server.store.generations import Generations
+from tasklogs_server.store.generations import Generations, read_generation
 from tasklogs_server.store.log_changes import LogChanges
 from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
@@ -27,6 +29,7 @@ from tasklogs_server.store.tasks import TaskStore
 _ASIDE_CONNECTIONS = 2
 # For purges and retirements. Neither waits for the other, or occupies a connection of readers. What
 # a crash of Postgres undoes of their work is done again, so their commits do not wait for the disk.
+_BUS_SETTINGS = SESSION_SETTINGS | {"synchronous_commit": "off"}
 _CLEANUP_SETTINGS = {"synchronous_commit": "off"}
 # How long a batch waits for a lock, and how long other work waits on the only connection for it.
 _BATCH_LOCK_TIMEOUT = timedelta(milliseconds=10)
@@ -67,6 +70,8 @@ class Store:
         self.circuit_breaker = circuit_breaker
         self.generations = generations
         self._lease_terms = lease_terms
+        self._bus_connection: Connection | None = None
+        generations.on_change(self._cut_bus)
         self.works = True
         """Whether the store worked when the monitor last checked."""
         transactions = TaskTransactions(connections)
@@ -96,26 +101,23 @@ class Store:
         `acquire_timeout`: how long a caller waits for one of the `read_connections`.
         """
         circuit_breaker, generations = CircuitBreaker(), Generations()
-        connect = partial(
-            Connections, dsn, circuit_breaker=circuit_breaker, generations=generations
-        )
-        connections = connect(size=read_connections, acquire_timeout=acquire_timeout)
+        pool = partial(Connections, dsn, circuit_breaker=circuit_breaker, generations=generations)
+        connections = pool(size=read_connections, acquire_timeout=acquire_timeout)
         process_id = uuid.uuid4()
         up_since = await register(connections, process_id)
         # One for the current batch, and nothing else waits for it or takes it. One for large
         # commits of agent streams: they are written one at a time, and wait for no upload.
         writes, large_writes, writes_aside = (
-            connect(size=size, lock_timeout=_BATCH_LOCK_TIMEOUT)
-            for size in (1, 1, _ASIDE_CONNECTIONS)
+            pool(size=size, lock_timeout=_BATCH_LOCK_TIMEOUT) for size in (1, 1, _ASIDE_CONNECTIONS)
         )
         # One, so that uploads of large conversations are written one at a time. One, so that
         # evictions run one at a time and occupy no connection of readers.
         large_uploads, evictions = (
-            connect(size=1, lock_timeout=_SHARED_LOCK_TIMEOUT) for _ in range(2)
+            pool(size=1, lock_timeout=_SHARED_LOCK_TIMEOUT) for _ in range(2)
         )
         # One each: a purge goes on where its last chunk ended only on the same connection.
         purging, retiring = (
-            connect(size=1, lock_timeout=_SHARED_LOCK_TIMEOUT, settings=_CLEANUP_SETTINGS)
+            pool(size=1, lock_timeout=_SHARED_LOCK_TIMEOUT, settings=_CLEANUP_SETTINGS)
             for _ in range(2)
         )
         lease_terms = LeaseTerms(process_id, up_since, lease)
@@ -167,6 +169,29 @@ class Store:
             record_and_report,
             generations=self.generations,
         ).run()
+
+    @property
+    def process_id(self) -> UUID:
+        """The id of this process in the rows of its sessions."""
+        return self._lease_terms.process_id
+
+    async def open_bus_connection(self) -> Connection:
+        """Open a connection for notes, which the caller closes. It ends with its generation.
+
+        Raises StoreUnavailable, and the driver's errors.
+        """
+
+        async def check(connection: Connection) -> None:
+            self.generations.observe(await read_generation(connection))
+            connection.generation = self.generations.current
+
+        connection = await connect(self._dsn, _BUS_SETTINGS, check=check)
+        self._bus_connection = connection
+        return connection
+
+    def _cut_bus(self) -> None:
+        if self._bus_connection is not None:
+            self._bus_connection.terminate()
 
     async def close(self) -> None:
         """Close all connections."""

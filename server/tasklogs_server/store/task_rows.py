@@ -68,10 +68,14 @@ LEASE_OVER = f"""
 SESSION_COLUMNS = f"""
     ({AGENT_CONNECTED}) AS agent_connected, ({LEASE_OVER}) AS lease_over"""
 
+# The process whose session the rows name.
+SESSION_PROCESS = "CASE WHEN t.session_lost_at IS NULL THEN t.session_process END"
+
 # What reads of logs need. Labels have up to 70 KB, prompts 64 KiB.
 TASK_COLUMNS = f"""
     t.task_id, t.owner, t.name, t.display_name, t.standalone, t.created_at,
-    {FACT_COLUMNS}, {SESSION_COLUMNS}, h.fence, {HEAD_COLUMNS}"""
+    {FACT_COLUMNS}, {SESSION_COLUMNS}, {SESSION_PROCESS} AS session_process, h.fence,
+    {HEAD_COLUMNS}"""
 
 VIEW_COLUMNS = {
     TaskView.BASIC: f"{TASK_COLUMNS}, t.labels",
@@ -177,4 +181,5 @@ def task_of(row: asyncpg.Record) -> Task:
         agent_connected=bool(row["agent_connected"]),
         fence=row["fence"],
         head=head_of(row),
+        session_process=row["session_process"],
     )

@@ -15,7 +15,13 @@ from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import StatusDetail, derive
 from tasklogs_server.domain.synced import StoredState
 from tasklogs_server.store.connections import Connections
-from tasklogs_server.store.task_rows import FACT_COLUMNS, LEASE_OVER, LeaseTerms, facts_of
+from tasklogs_server.store.task_rows import (
+    FACT_COLUMNS,
+    LEASE_OVER,
+    SESSION_PROCESS,
+    LeaseTerms,
+    facts_of,
+)
 
 if TYPE_CHECKING:
     import asyncpg
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 STATE_COLUMNS = f"""
     t.task_id, {FACT_COLUMNS},
     CASE WHEN t.standalone THEN ({LEASE_OVER}) ELSE false END AS lease_over,
+    {SESSION_PROCESS} AS session_process,
     h.epoch, h.revision, h.fence, h.snapshot_at, h.xmin AS head_xmin,
     pg_postmaster_start_time() AS serves_since"""
 
@@ -80,6 +87,8 @@ class TaskState:
     fence: int
     snapshot_at: datetime | None
     version: LogVersion
+    session_process: UUID | None = None
+    """The process whose session the task's row names. None: none, or it was lost."""
     row: asyncpg.Record | None = field(default=None, repr=False)
     """What all of this was made from, if it was read without a page."""
 
@@ -96,7 +105,9 @@ class TaskState:
     @cached_property
     def stored(self) -> StoredState:
         """What the task's rows said, to compare with a sync."""
-        return StoredState(self.fence, self.revision, self.detail.facts.start_build)
+        return StoredState(
+            self.fence, self.revision, self.detail.facts.start_build, self.session_process
+        )
 
 
 def state_of(row: asyncpg.Record, generation: str, *, keep: bool = False) -> TaskState:
@@ -117,6 +128,7 @@ def state_of(row: asyncpg.Record, generation: str, *, keep: bool = False) -> Tas
             row["epoch"],
             row["revision"],
         ),
+        row["session_process"],
         row if keep else None,
     )
 

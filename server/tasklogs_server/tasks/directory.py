@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from tasklogs_server.bus.local import LocalBus
-from tasklogs_server.bus.notes import Moved
+from tasklogs_server.bus.interface import Bus
+from tasklogs_server.bus.notes import BuildReported, Moved, SessionDoubted
 from tasklogs_server.domain.description import DescriptionChange, NewTask, TaskView
 from tasklogs_server.domain.errors import (
     FieldViolation,
@@ -33,9 +33,7 @@ _OTHER_ARGUMENTS = "a task was created with this id and other arguments: use a n
 class TaskDirectory:
     """Changes tasks in the store, and notifies this process's sessions and followers."""
 
-    def __init__(
-        self, tasks: TaskStore, sessions: Sessions, bus: LocalBus, *, purge: Purge
-    ) -> None:
+    def __init__(self, tasks: TaskStore, sessions: Sessions, bus: Bus, *, purge: Purge) -> None:
         self._tasks = tasks
         self._bus = bus
         self._sessions = sessions
@@ -106,6 +104,7 @@ class TaskDirectory:
         """Do as `report` does, and ask the agent for its state if it is connected."""
         task = await self.report(ref, change)
         self._sessions.build_reported(task.task_id, task.facts)
+        self._bus.publish(BuildReported(task.task_id))
         return task
 
     async def rotate_agent_token(self, ref: TaskRef) -> str:
@@ -121,6 +120,7 @@ class TaskDirectory:
         # returns. In this case, too, the stream must end with the reason that is given here.
         with self._sessions.ending(task_id, Unauthenticated("the agent token was rotated")):
             await self._tasks.rotate_token(task_id, token_hash)
+        self._bus.publish(SessionDoubted(task_id))
         return token
 
     async def delete(self, ref: TaskRef) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 
-from tasklogs_server.bus.local import LocalBus
+from tasklogs_server.bus.interface import Bus
 from tasklogs_server.bus.notes import Deleted
 from tasklogs_server.domain.errors import StoreUnavailable, TaskNotFound
 from tasklogs_server.ingest.sessions import Sessions
@@ -54,7 +54,7 @@ class Purge:
         self,
         purges: Purges,
         sessions: Sessions,
-        bus: LocalBus,
+        bus: Bus,
         *,
         pace: Pace,
         clock: Callable[[], float] = time.monotonic,

@@ -88,6 +88,8 @@ def _nothing() -> State:
         retirement_backlog=none,
         store_is_up=no,
         is_draining=no,
+        bus_processes=none,
+        bus_gaps=none,
         connections={"": _NoConnections()},
         certificate_expires_at=once,
     )

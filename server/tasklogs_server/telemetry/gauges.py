@@ -98,6 +98,17 @@ class LiveMetrics(Collector):
             "1 while the server drains, else 0",
             int(state.is_draining()),
         )
+        yield _gauge(
+            "tasklogs_bus_processes",
+            "Other server processes on the same database whose notes arrive here",
+            state.bus_processes(),
+        )
+        yield CounterMetricFamily(
+            "tasklogs_bus_gaps",
+            "Times when notes of other server processes may have been lost. The server then looks"
+            " at the database",
+            value=state.bus_gaps(),
+        )
         expires_at = state.certificate_expires_at()
         if expires_at is not None:
             yield _gauge(

@@ -16,6 +16,34 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " what Welcome does not name.",
     ),
     LogEvent(
+        "bus.found",
+        "info",
+        (),
+        "Notes of other server processes arrive again.",
+    ),
+    LogEvent(
+        "bus.lost",
+        "warning",
+        ("reason",),
+        "The connection to the bus (Postgres or NATS) ended, or could not be opened. The server"
+        " tries again every 0.5 s. Until then it hears of other server processes within 10 s only,"
+        " and refuses live reads of tasks whose agents are connected to them. One server alone"
+        " needs no bus.",
+    ),
+    LogEvent(
+        "bus.payload_refused",
+        "warning",
+        ("size_bytes",),
+        "Something other than a server process sends on the channel or the subject of the bus."
+        " This is logged once. Find the sender.",
+    ),
+    LogEvent(
+        "bus.process_lost",
+        "info",
+        ("process",),
+        "Another server process was not heard for 3 s: it was killed, hangs, or is cut off.",
+    ),
+    LogEvent(
         "certificate.expired",
         "warning",
         ("expired_at",),

@@ -44,6 +44,8 @@ class State:
     retirement_backlog: Callable[[], int]
     store_is_up: Callable[[], bool]
     is_draining: Callable[[], bool]
+    bus_processes: Callable[[], int]
+    bus_gaps: Callable[[], int]
     connections: Mapping[str, ConnectionCounts]
     certificate_expires_at: Callable[[], datetime | None]
     """None: no TLS."""

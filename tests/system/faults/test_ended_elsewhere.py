@@ -1,7 +1,7 @@
 """Sessions that another server process ended: the process that has the stream finds out.
 
-Two servers use one database. The agent's stream is at `one`. What ends its session happens at
-`other`, or in the store itself.
+Two servers use one database, and no notes pass between them. The agent's stream is at `one`. What
+ends its session happens at `other`, or in the store itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from tests.support.fixtures.reports import (
     report_build,
 )
 from tests.support.fixtures.server import MakeServer, Server
+
+pytestmark = pytest.mark.usefixtures("no_notes")
 
 SUPERSEDED = (grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED")
 STALE = (grpc.StatusCode.FAILED_PRECONDITION, "STALE_REPORT")

@@ -1,4 +1,4 @@
-"""Two servers, or two agents, that both believe they own the same task."""
+"""Two servers, or two agents, that both believe they own the same task. No notes pass."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from tests.support.fixtures.agent_stream import Ended, ScriptedAgent, log_entry
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.reports import TASK, report_agent, report_build
 from tests.support.fixtures.server import MakeServer, Server
+
+pytestmark = pytest.mark.usefixtures("no_notes")
 
 SUPERSEDED = (grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED")
 

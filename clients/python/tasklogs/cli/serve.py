@@ -82,6 +82,15 @@ def serve(
             help="The directory of the embedded Postgres and of the key for --auth dev.",
         ),
     ] = None,
+    bus: Annotated[
+        str,
+        typer.Option(
+            envvar="TASKLOGS_BUS",
+            metavar="BUS",
+            help="How several servers on one database tell each other what changed: postgres, or"
+            " the URLs of a NATS cluster's nodes (nats://HOST:4222,nats://...).",
+        ),
+    ] = "postgres",
     tls_cert: Annotated[
         Path | None,
         typer.Option(
@@ -192,6 +201,7 @@ def serve(
         listen=listen,
         database_url=database_url,
         data_dir=data_dir or default_data_dir(),
+        bus=bus,
         tls_cert=tls_cert,
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,

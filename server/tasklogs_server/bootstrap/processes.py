@@ -1,0 +1,30 @@
+"""The bus to the other server processes, as the settings say."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from tasklogs_server.bus.postgres import PostgresTransport
+from tasklogs_server.bus.shared import SharedBus
+from tasklogs_server.bus.transport import Transport
+from tasklogs_server.process.lifecycle import StartupError
+from tasklogs_server.settings import ServerSettings
+from tasklogs_server.store import Store
+
+
+def bus_of(settings: ServerSettings, store: Store) -> SharedBus:
+    """Build the bus. It does nothing until it runs. Raises StartupError if an extra is missing."""
+    return SharedBus(store.process_id, _transport(settings, store))
+
+
+def _transport(settings: ServerSettings, store: Store) -> Transport:
+    if settings.bus == "postgres":
+        return PostgresTransport(store.open_bus_connection)
+    if importlib.util.find_spec("nats") is None:
+        raise StartupError(
+            "TASKLOGS_BUS names NATS, but the module nats is missing;"
+            " install it with: pip install 'tasklogs[nats]'"
+        )
+    from tasklogs_server.bus.nats import NatsTransport
+
+    return NatsTransport(settings.bus.split(","))
