@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.model.guards import GUARDS, MODELS, Guard, Model
@@ -26,6 +28,8 @@ _MEMORY_MIB = 2000
 # Deeper than any run of the models: spin says so if it is not.
 _DEPTH = 1_000_000
 _SECONDS = 300
+# Each may take 1.3 GB.
+_AT_ONCE = 2
 _INCOMPLETE = ("max search depth too small", "out of memory", "hash-table full", "Search not")
 
 
@@ -45,11 +49,16 @@ def main(names: list[str]) -> int:
         print(f"model: left out, because of missing programs: {', '.join(missing)}")
         return 0
     models = [one for one in MODELS if not names or one.name in names]
-    wrong = 0
-    for model in models:
-        wrong += sum(not _whole_holds(model, size) for size in model.sizes)
-        guards = [one for one in GUARDS if one.model == model.name]
-        wrong += sum(not _guard_matters(model, guard) for guard in guards)
+    runs = [
+        run
+        for model in models
+        for run in (
+            *(partial(_whole_holds, model, size) for size in model.sizes),
+            *(partial(_guard_matters, model, one) for one in GUARDS if one.model == model.name),
+        )
+    ]
+    with ThreadPoolExecutor(_AT_ONCE) as executor:
+        wrong = sum(not is_as_expected for is_as_expected in executor.map(lambda run: run(), runs))
     print(
         f"model: {wrong} of the runs differ from what is expected" if wrong else "model: all well"
     )
