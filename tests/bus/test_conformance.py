@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from tasklogs_server.bus import shared
 from tasklogs_server.bus.interface import PeerEvent
 from tasklogs_server.bus.notes import (
     BuildReported,
@@ -183,6 +184,25 @@ async def test_a_silent_process_is_not_reached_until_it_is_heard_again(world: Wo
         await met(one, other)
         one.bus.publish(Deleted(A))
         await other.hears(Deleted(A))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_quiet_processes_go_on_reaching_each_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "LONELY_BEAT_SECONDS", 3600)
+    async with world.process() as one:
+        await until(lambda: any("beat" in sent.payload for sent in one.faults.sent))
+        await asyncio.sleep(shared.SILENCE_SECONDS / 4)  # it beats alone, and will for an hour
+        async with world.process() as other:
+            await met(one, other)
+            one.events.clear()
+            other.events.clear()
+            for process in (one, other):
+                sent = len(process.faults.sent)
+                # Beats, for three times the silence.
+                await until(lambda: len(process.faults.sent) >= sent + 15)  # noqa: B023
+            assert one.events == other.events == []
 
 
 @pytest.mark.usefixtures("quick")

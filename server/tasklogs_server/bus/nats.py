@@ -70,8 +70,11 @@ class NatsTransport:
         async def closed() -> None:
             lost.set()
 
+        reason = "the connection to NATS ended"
+
         async def failed(error: Exception) -> None:
-            self._note_loss(str(error) or type(error).__name__)
+            nonlocal reason  # the connection may go on
+            reason = str(error) or type(error).__name__
 
         try:
             async with asyncio.timeout(_ATTEMPT_SECONDS):
@@ -100,7 +103,7 @@ class NatsTransport:
             receiver.connection_changed(True)
             try:
                 await lost.wait()
-                self._note_loss("the connection to NATS ended")
+                self._note_loss(reason)
             finally:
                 self._client = None
                 receiver.connection_changed(False)

@@ -198,7 +198,7 @@ class SharedBus:
             next_at = loop.time() + GATHER_SECONDS
 
     async def _beat(self) -> None:
-        beat_at = recent_at = 0.0
+        beaten_at, recent_at = -LONELY_BEAT_SECONDS, 0.0
         while True:
             now = await self._clock.next_look()
             for process_id in self._peers.silent(now):
@@ -207,8 +207,9 @@ class SharedBus:
                 self._gap(process_id)
             for due in list(self._due_gaps):
                 self._gap(due)
-            if now >= beat_at:
-                beat_at = now + (BEAT_SECONDS if self._peers else LONELY_BEAT_SECONDS)
+            # Not a time that was set before: another process may have come since the last beat.
+            if now - beaten_at >= (BEAT_SECONDS if self._peers else LONELY_BEAT_SECONDS):
+                beaten_at = now
                 self._outbox.beats = True
                 self._due.set()
             if now >= recent_at:
