@@ -129,6 +129,30 @@ async def test_a_process_that_comes_later_follows_what_it_follows(world: World) 
             await one.hears(Moved(A, revision=1))
 
 
+async def test_what_a_process_did_before_it_joined_is_not_missed(world: World) -> None:
+    async with world.process() as one:
+        one.bus.follow(A)
+        async with world.process(waits=False) as other:
+            other.bus.publish(Moved(A, revision=1))
+            other.bus.publish(Deleted(B))
+            await one.sees(PeerEvent.GAP, other)
+            await until(lambda: Moved(A, revision=1) in one.notes)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_a_process_did_while_it_was_not_heard_is_not_missed(world: World) -> None:
+    async with world.two() as (one, other):
+        await one.sees(PeerEvent.JOINED, other)
+        other.faults.loses = lambda _: True
+        await until(lambda: not one.bus.reaches(other.id))
+        await world.cut(other)
+        other.bus.publish(Deleted(A))  # after the gap of the silence
+        await until(lambda: len(one.bus._due_gaps) == 0)
+        one.events.clear()
+        other.faults.loses = lambda _: False
+        await one.sees(PeerEvent.GAP, other)
+
+
 async def test_a_process_that_ends_is_not_reached(world: World) -> None:
     async with world.process() as one:
         async with world.process() as other:

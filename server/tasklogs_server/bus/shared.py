@@ -86,6 +86,9 @@ class SharedBus:
         self._urgent = asyncio.Event()
         self._joined = asyncio.Event()
         self._is_leaving = False
+        self._has_published = False
+        self._alone_from = 0.0
+        """Until then, processes may be there that have not answered yet."""
         self._left = asyncio.Event()
         """Set when the last payload was sent."""
         self._refused = False
@@ -112,12 +115,11 @@ class SharedBus:
     def publish(self, note: Note) -> None:
         """Tell the listeners of this process now, and the processes that it concerns soon."""
         self._local.publish(note)
-        if not self._peers:
-            return
+        self._has_published = True
         if isinstance(note, Moved):
             commit = note.commit
             self._moved(note.task_id, note.revision if commit is None else commit.head.revision)
-        else:
+        elif self._peers or self._clock.begin_at < self._alone_from:
             self._outbox.add(note)
             self._due.set()
 
@@ -223,7 +225,8 @@ class SharedBus:
             self._lose(process_id)
         if is_connected:
             self._joined.set()
-            self._outbox.add(Joined())
+            self._alone_from = self._clock.begin_at + SILENCE_SECONDS
+            self._outbox.add(Joined(is_fresh=not self._has_published))
             self._say_follows(None)
         self._gap(None)
 
@@ -240,7 +243,7 @@ class SharedBus:
         peer = self._peers.get(payload.sender)
         if peer is None:
             peer = self._meet(payload)
-        elif Joined() in payload.notes:
+        elif _joined(payload) is not None:
             # It did not hear this process for a while, and what it sent meanwhile may be lost.
             peer.to_all = peer.to_this = None
             self._welcome(payload.sender)
@@ -285,9 +288,13 @@ class SharedBus:
         """Add a process that was not heard lately."""
         sender = payload.sender
         peer = self._peers.add(sender, self._clock.begin_at)
-        if Joined() in payload.notes:
+        joined = _joined(payload)
+        if joined is not None:
             self._welcome(sender)
-            self._tell(sender, PeerEvent.JOINED)
+            if joined.is_fresh:
+                self._tell(sender, PeerEvent.JOINED)
+            else:
+                self._gap(sender)
         elif Welcomed() in payload.notes:
             self._interests.unknown(sender)
             self._tell(sender, PeerEvent.JOINED)
@@ -342,3 +349,7 @@ class SharedBus:
     def _tell(self, process_id: UUID | None, event: PeerEvent) -> None:
         for watcher in self._watchers:
             watcher(process_id, event)
+
+
+def _joined(payload: Payload) -> Joined | None:
+    return next((note for note in payload.notes if isinstance(note, Joined)), None)
