@@ -48,6 +48,8 @@ _QUIET_WITHIN_SECONDS = 1.0
 _ACCEPTED_SECONDS = 0.05
 # For the statuses of the ended calls to be sent. A peer that does not read delays no longer.
 _ENDED_SECONDS = 0.5
+# For the bus. Without it the server starts, too: then it hears of other servers later.
+_JOIN_SECONDS = 2.0
 # For the cleanup of calls and the last writes of sessions. The store may hang.
 _CLEANUP_SECONDS = 3.0
 
@@ -199,6 +201,9 @@ async def run(
             *([] if security.key_ring is None else [security.key_ring.run]),
         ):
             await stack.enter_async_context(background(work()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_JOIN_SECONDS):
+                await service.bus.joined()
         await set_serving(health, serving=True)
         await server.start()
         if call_acceptor.is_possible():

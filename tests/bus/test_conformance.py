@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from tasklogs_server.bus import shared
 from tasklogs_server.bus.interface import PeerEvent
 from tasklogs_server.bus.notes import (
     BuildReported,
@@ -128,6 +129,30 @@ async def test_a_process_that_comes_later_follows_what_it_follows(world: World) 
             await one.hears(Moved(A, revision=1))
 
 
+async def test_what_a_process_did_before_it_joined_is_not_missed(world: World) -> None:
+    async with world.process() as one:
+        one.bus.follow(A)
+        async with world.process(waits=False) as other:
+            other.bus.publish(Moved(A, revision=1))
+            other.bus.publish(Deleted(B))
+            await one.sees(PeerEvent.GAP, other)
+            await until(lambda: Moved(A, revision=1) in one.notes)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_a_process_did_while_it_was_not_heard_is_not_missed(world: World) -> None:
+    async with world.two() as (one, other):
+        await one.sees(PeerEvent.JOINED, other)
+        other.faults.loses = lambda _: True
+        await until(lambda: not one.bus.reaches(other.id))
+        await world.cut(other)
+        other.bus.publish(Deleted(A))  # after the gap of the silence
+        await until(lambda: len(one.bus._due_gaps) == 0)
+        one.events.clear()
+        other.faults.loses = lambda _: False
+        await one.sees(PeerEvent.GAP, other)
+
+
 async def test_a_process_that_ends_is_not_reached(world: World) -> None:
     async with world.process() as one:
         async with world.process() as other:
@@ -183,6 +208,25 @@ async def test_a_silent_process_is_not_reached_until_it_is_heard_again(world: Wo
         await met(one, other)
         one.bus.publish(Deleted(A))
         await other.hears(Deleted(A))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_quiet_processes_go_on_reaching_each_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "LONELY_BEAT_SECONDS", 3600)
+    async with world.process() as one:
+        await until(lambda: any("beat" in sent.payload for sent in one.faults.sent))
+        await asyncio.sleep(shared.SILENCE_SECONDS / 4)  # it beats alone, and will for an hour
+        async with world.process() as other:
+            await met(one, other)
+            one.events.clear()
+            other.events.clear()
+            for process in (one, other):
+                sent = len(process.faults.sent)
+                # Beats, for three times the silence.
+                await until(lambda: len(process.faults.sent) >= sent + 15)  # noqa: B023
+            assert one.events == other.events == []
 
 
 @pytest.mark.usefixtures("quick")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 import structlog
@@ -20,8 +21,9 @@ _MAX_PAYLOAD_BYTES = 32 * 1024
 _CONNECT_SECONDS = 2
 _ATTEMPT_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
-# A frozen node is left after two pings without an answer.
+# A frozen node, and a connection that was cut, are left after this time.
 _PING_SECONDS = 1
+_ANSWER_SECONDS = 2
 _LEAVE_SECONDS = 0.5
 
 _log = structlog.get_logger(__name__)
@@ -70,8 +72,11 @@ class NatsTransport:
         async def closed() -> None:
             lost.set()
 
+        reason = "the connection to NATS ended"
+
         async def failed(error: Exception) -> None:
-            self._note_loss(str(error) or type(error).__name__)
+            nonlocal reason  # the connection may go on
+            reason = str(error) or type(error).__name__
 
         try:
             async with asyncio.timeout(_ATTEMPT_SECONDS):
@@ -99,8 +104,8 @@ class NatsTransport:
             self._client = client
             receiver.connection_changed(True)
             try:
-                await lost.wait()
-                self._note_loss("the connection to NATS ended")
+                await _ended(client, lost)
+                self._note_loss(reason)
             finally:
                 self._client = None
                 receiver.connection_changed(False)
@@ -111,6 +116,19 @@ class NatsTransport:
         if not self._is_lost:
             self._is_lost = True
             _log.warning("bus.lost", reason=reason)
+
+
+async def _ended(client: Client, lost: asyncio.Event) -> None:
+    """Wait for the end of the connection. Raises Error, or OSError, if the node does not answer.
+
+    The client does not always tell that its connection was cut, so this asks the node.
+    """
+    while not lost.is_set() and client.is_connected:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PING_SECONDS):
+                await lost.wait()
+        if not lost.is_set():
+            await client.flush(timeout=_ANSWER_SECONDS)
 
 
 async def _close(client: Client) -> None:

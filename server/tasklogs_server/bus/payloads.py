@@ -32,7 +32,12 @@ class MalformedPayload(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The sender begins to hear others. What they sent before is lost to it."""
+    """The sender begins to hear others. What they sent before is lost to it.
+
+    `is_fresh`: it has published nothing yet, so that nobody missed anything of it.
+    """
+
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +87,7 @@ Control: TypeAlias = Joined | Welcomed | Left | Missed | LookAtAll | Beat | Foll
 WireNote: TypeAlias = HeardNote | Control
 
 # A process decides by this kind how to read the rest.
-_PLAIN: dict[str, type[Joined | Welcomed | Left | Missed | LookAtAll]] = {
-    "joined": Joined,
+_PLAIN: dict[str, type[Welcomed | Left | Missed | LookAtAll]] = {
     "welcome": Welcomed,
     "left": Left,
     "missed": Missed,
@@ -145,6 +149,8 @@ def _fields(note: WireNote) -> list[Any]:
     match note:
         case Moved(task_id, commit, revision):
             return ["moved", task_id.hex, revision if commit is None else commit.head.revision]
+        case Joined(is_fresh):
+            return ["joined", is_fresh]
         case SessionBegan(task_id, fence):
             return ["session", task_id.hex, fence]
         case Deleted(task_id) | SessionDoubted(task_id) | BuildReported(task_id):
@@ -176,6 +182,8 @@ def _note(fields: object) -> WireNote | None:
     if kind in _OF_A_TASK:
         return _OF_A_TASK[kind](UUID(hex=fields[1]))
     match kind:
+        case "joined":
+            return Joined(fields[1] is True)
         case "moved":
             return Moved(UUID(hex=fields[1]), revision=fields[2])
         case "session":

@@ -86,6 +86,9 @@ class SharedBus:
         self._urgent = asyncio.Event()
         self._joined = asyncio.Event()
         self._is_leaving = False
+        self._has_published = False
+        self._alone_from = 0.0
+        """Until then, processes may be there that have not answered yet."""
         self._left = asyncio.Event()
         """Set when the last payload was sent."""
         self._refused = False
@@ -112,12 +115,11 @@ class SharedBus:
     def publish(self, note: Note) -> None:
         """Tell the listeners of this process now, and the processes that it concerns soon."""
         self._local.publish(note)
-        if not self._peers:
-            return
+        self._has_published = True
         if isinstance(note, Moved):
             commit = note.commit
             self._moved(note.task_id, note.revision if commit is None else commit.head.revision)
-        else:
+        elif self._peers or self._clock.begin_at < self._alone_from:
             self._outbox.add(note)
             self._due.set()
 
@@ -198,7 +200,7 @@ class SharedBus:
             next_at = loop.time() + GATHER_SECONDS
 
     async def _beat(self) -> None:
-        beat_at = recent_at = 0.0
+        beaten_at, recent_at = -LONELY_BEAT_SECONDS, 0.0
         while True:
             now = await self._clock.next_look()
             for process_id in self._peers.silent(now):
@@ -207,8 +209,9 @@ class SharedBus:
                 self._gap(process_id)
             for due in list(self._due_gaps):
                 self._gap(due)
-            if now >= beat_at:
-                beat_at = now + (BEAT_SECONDS if self._peers else LONELY_BEAT_SECONDS)
+            # Not a time that was set before: another process may have come since the last beat.
+            if now - beaten_at >= (BEAT_SECONDS if self._peers else LONELY_BEAT_SECONDS):
+                beaten_at = now
                 self._outbox.beats = True
                 self._due.set()
             if now >= recent_at:
@@ -222,7 +225,8 @@ class SharedBus:
             self._lose(process_id)
         if is_connected:
             self._joined.set()
-            self._outbox.add(Joined())
+            self._alone_from = self._clock.begin_at + SILENCE_SECONDS
+            self._outbox.add(Joined(is_fresh=not self._has_published))
             self._say_follows(None)
         self._gap(None)
 
@@ -239,7 +243,7 @@ class SharedBus:
         peer = self._peers.get(payload.sender)
         if peer is None:
             peer = self._meet(payload)
-        elif Joined() in payload.notes:
+        elif _joined(payload) is not None:
             # It did not hear this process for a while, and what it sent meanwhile may be lost.
             peer.to_all = peer.to_this = None
             self._welcome(payload.sender)
@@ -284,9 +288,13 @@ class SharedBus:
         """Add a process that was not heard lately."""
         sender = payload.sender
         peer = self._peers.add(sender, self._clock.begin_at)
-        if Joined() in payload.notes:
+        joined = _joined(payload)
+        if joined is not None:
             self._welcome(sender)
-            self._tell(sender, PeerEvent.JOINED)
+            if joined.is_fresh:
+                self._tell(sender, PeerEvent.JOINED)
+            else:
+                self._gap(sender)
         elif Welcomed() in payload.notes:
             self._interests.unknown(sender)
             self._tell(sender, PeerEvent.JOINED)
@@ -341,3 +349,7 @@ class SharedBus:
     def _tell(self, process_id: UUID | None, event: PeerEvent) -> None:
         for watcher in self._watchers:
             watcher(process_id, event)
+
+
+def _joined(payload: Payload) -> Joined | None:
+    return next((note for note in payload.notes if isinstance(note, Joined)), None)

@@ -38,6 +38,7 @@ from tasklogs_server.reads.follow_events import (
     TailSent,
 )
 from tasklogs_server.reads.follow_query import FollowQuery
+from tasklogs_server.reads.paced_wakes import PacedWakes
 from tasklogs_server.reads.reader import Sync, SyncRequest
 from tasklogs_server.reads.send_budget import SendBudget, Unlimited
 from tasklogs_server.reads.silence import Silence
@@ -111,6 +112,7 @@ class Follows:
         bus.listen(self._noted)
         bus.hear(self._heard)
         bus.watch(self._peers_changed)
+        self._wakes = PacedWakes(self._wake)
         if tails is not None:
             tails.add(lambda: [feed for feed, _ in list(self._feeds.values())])
 
@@ -247,8 +249,12 @@ class Follows:
 
     def _peers_changed(self, _: UUID | None, event: PeerEvent) -> None:
         if event in (PeerEvent.GAP, PeerEvent.MOVED):
-            for followed in list(self._feeds.values()):
-                followed[0].wake()
+            self._wakes.add(self._feeds)
+
+    def _wake(self, task_id: UUID) -> None:
+        followed = self._feeds.get(task_id)
+        if followed is not None:
+            followed[0].wake()
 
 
 class _Follower:
