@@ -221,6 +221,7 @@ async def test_progress_is_sent_after_a_quiet_time_with_a_valid_cursor(
     async with followed(database, progress_after=timedelta(milliseconds=50)) as world:
         await world.log.entries(entry(0, "a"), open_epoch=True)
         async with world.following() as reader:
+            await reader.heard("caught_up")
             await reader.heard("progress", 3)
             assert reader.but_progress == ["status", "entries", "caught_up"]
             assert reader.messages[-1].cursor == Cursor(world.log.task_id, 2).encode()
@@ -247,6 +248,7 @@ SOON = timedelta(milliseconds=50)
 
 async def test_the_caller_chooses_after_which_time_progress_is_sent(world: World) -> None:
     async with world.following(progress_interval=SOON) as reader:
+        await reader.heard("caught_up")
         await reader.heard("progress", 3)
         assert reader.but_progress == ["status", "caught_up"]
 
