@@ -186,8 +186,12 @@ async def run(
 
         # They end in reverse order, after `_stop`: the calls first, then what the calls need. The
         # last session still commits, so the group commit ends last.
+        await stack.enter_async_context(background(service.bus.run()))
+        # Before the monitor says that this server serves.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_JOIN_SECONDS):
+                await service.bus.joined()
         for work in (
-            service.bus.run,
             service.syncs_for_others.run,
             service.group_commit.run,
             service.purge.run,
@@ -201,9 +205,6 @@ async def run(
             *([] if security.key_ring is None else [security.key_ring.run]),
         ):
             await stack.enter_async_context(background(work()))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_JOIN_SECONDS):
-                await service.bus.joined()
         await set_serving(health, serving=True)
         await server.start()
         if call_acceptor.is_possible():

@@ -320,11 +320,11 @@ class ServerSettings(BaseSettings):
         " stream count as a call.",
     )
     pending_calls: int = Field(
-        5000,
+        3000,
         ge=1,
         description="Maximum calls that have arrived and that the server has not accepted yet, over"
-        " all connections: of GetTaskLogs, of FollowTaskLogs, of Connect, and of all other methods"
-        " together. Cancelled calls count too. Each call takes 17 KB. Further calls end as"
+        " all connections: of each of the seven methods that are called the most, and of all other"
+        " methods together. Cancelled calls count too. Each call takes 17 KB. Further calls end as"
         " CANCELLED.",
     )
     handshake_timeout: Annotated[Seconds, Gt(timedelta(0))] = Field(

@@ -72,6 +72,14 @@ async def test_many_notes_arrive_in_order(world: World) -> None:
         assert (one.id, PeerEvent.GAP) not in other.events
 
 
+async def test_what_a_process_follows_before_others_have_answered_it_is_told(world: World) -> None:
+    async with world.process() as one, world.process() as other:
+        other.bus.follow(A)
+        await follows(one, other, A)
+        one.bus.publish(Moved(A, revision=1))
+        await other.hears(Moved(A, revision=1))
+
+
 async def test_only_a_process_that_follows_a_task_hears_of_its_changes(world: World) -> None:
     async with world.two() as (one, other):
         other.bus.follow(A)

@@ -38,8 +38,11 @@ async def held_up(server: Server) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def are_held_up(server: Server, count: int, statement: str = "range_start") -> bool:
-    """Whether `count` statements with this text wait. The server sends others by itself."""
+async def are_held_up(server: Server, count: int, statement: str = "h.tail_part_bytes") -> bool:
+    """Whether `count` statements with this text wait. The server sends others by itself.
+
+    Postgres shows the first 1,023 bytes of a statement.
+    """
     connection = await asyncpg.connect(server.dsn)
     try:
         waiting = await connection.fetchval(

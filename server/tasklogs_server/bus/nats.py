@@ -48,7 +48,7 @@ class NatsTransport:
         while True:
             try:
                 await self._subscribe(process_id, receiver)
-            except (Error, OSError) as error:  # a time-out is an OSError
+            except (Error, OSError, ValueError) as error:  # a time-out is an OSError
                 self._note_loss(str(error) or type(error).__name__)
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -75,8 +75,11 @@ class NatsTransport:
         reason = "the connection to NATS ended"
 
         async def failed(error: Exception) -> None:
-            nonlocal reason  # the connection may go on
+            nonlocal reason
             reason = str(error) or type(error).__name__
+            # The connection goes on. But a process that may not subscribe must not count as heard.
+            if "permissions violation" in reason.lower():
+                lost.set()
 
         try:
             async with asyncio.timeout(_ATTEMPT_SECONDS):
@@ -98,6 +101,9 @@ class NatsTransport:
                 # `flush` sends its PING ahead of what is pending, unless the loop has had a turn.
                 await asyncio.sleep(0)
                 await client.flush()
+            if lost.is_set():
+                self._note_loss(reason)
+                return
             if self._is_lost:
                 self._is_lost = False
                 _log.info("bus.found")

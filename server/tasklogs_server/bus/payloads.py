@@ -141,7 +141,10 @@ def decode(payload: str) -> Payload:
         sender, stream, number, rest = payload.split(" ", 3)
         notes = [note for one in json.loads(rest) if (note := _note(one)) is not None]
         return Payload(UUID(hex=sender), stream == "d", int(number), notes)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (
+        *(ValueError, TypeError, KeyError, IndexError, AttributeError),
+        *(OverflowError, RecursionError),
+    ) as error:
         raise MalformedPayload from error
 
 
@@ -185,13 +188,15 @@ def _note(fields: object) -> WireNote | None:
         case "joined":
             return Joined(fields[1] is True)
         case "moved":
-            return Moved(UUID(hex=fields[1]), revision=fields[2])
+            revision = fields[2]
+            return Moved(UUID(hex=fields[1]), revision=None if revision is None else int(revision))
         case "session":
             return SessionBegan(UUID(hex=fields[1]), int(fields[2]))
         case "sync":
-            return SyncAsked(fields[1], UUID(hex=fields[2]), int(fields[3]), fields[4])
+            seconds = None if fields[4] is None else float(fields[4])
+            return SyncAsked(int(fields[1]), UUID(hex=fields[2]), int(fields[3]), seconds)
         case "synced":
-            return SyncAnswered(fields[1], _synced(fields[2]), fields[3])
+            return SyncAnswered(int(fields[1]), _synced(fields[2]), fields[3])
         case "beat":
             return Beat({UUID(hex=process): int(n) for process, n in fields[1].items()})
         case "follows":

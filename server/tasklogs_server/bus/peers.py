@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
+# Payloads to all processes, and those to one, may overtake each other.
+_ON_ITS_WAY_SECONDS = 0.2
+
 
 @dataclass(slots=True)
 class Peer:
@@ -17,6 +20,9 @@ class Peer:
     """The number of its last payload to all processes. None: unknown."""
     to_this: int | None = None
     """The number of its last payload to this process. None: unknown."""
+    told_number: int | None = None
+    """The number that its last beat told, if that payload has not arrived yet."""
+    told_at: float = 0.0
 
     def arrived(self, number: int, *, is_direct: bool) -> bool | None:
         """Note the number of a payload; return whether any are missing before it.
@@ -32,11 +38,24 @@ class Peer:
             self.to_all = number
         return last is not None and number > last + 1
 
-    def told(self, number: int) -> bool:
-        """Note which payload to this process was the last; return whether any are missing."""
-        last, self.to_this = self.to_this, max(number, self.to_this or 0)
-        # Only new numbers are told. So if none has arrived, this one is missing.
-        return last is None or number > last
+    def told(self, number: int, now: float) -> None:
+        """Note which payload to this process was the last. It may still be on its way."""
+        if self.to_this is None or number > self.to_this:
+            self.told_number, self.told_at = number, now
+
+    def is_missing(self, before: float) -> bool:
+        """Whether a payload is missing of which a beat told before this time.
+
+        It is missing once: later ones follow it.
+        """
+        number = self.told_number
+        if number is None or self.told_at >= before:
+            return False
+        self.told_number = None
+        if self.to_this is not None and number <= self.to_this:
+            return False
+        self.to_this = number
+        return True
 
 
 class Peers:
@@ -75,6 +94,11 @@ class Peers:
     def clear(self) -> None:
         """Forget all processes."""
         self._peers.clear()
+
+    def with_missing(self, now: float) -> Iterator[Peer]:
+        """Return the processes of which a payload has not arrived in time."""
+        before = now - _ON_ITS_WAY_SECONDS
+        return (peer for peer in list(self._peers.values()) if peer.is_missing(before))
 
     def silent(self, now: float) -> Iterator[UUID]:
         """Return the processes that were not heard for too long."""

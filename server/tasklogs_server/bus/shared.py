@@ -1,8 +1,9 @@
 """The bus of several processes: notes between them, and how a loss of notes is noticed.
 
 Each process numbers its payloads: those to all processes, and those to each one. It sends a beat
-every second, which tells the numbers to each one. So a receiver finds a missing payload by the next
-one, or by the next beat. A process that is silent for 3 s counts as gone.
+every second, and every 5 s while it is alone, which tells the numbers to each one. So a receiver
+finds a missing payload by the next one, or soon after the next beat: payloads to all and to one may
+overtake each other. A process that is silent for 3 s counts as gone.
 
 What was missed is not sent again. Both sides are told of a gap, and look at the store.
 """
@@ -209,6 +210,8 @@ class SharedBus:
                 self._gap(process_id)
             for due in list(self._due_gaps):
                 self._gap(due)
+            for peer in self._peers.with_missing(now):
+                self._missed(peer)
             # Not a time that was set before: another process may have come since the last beat.
             if now - beaten_at >= (BEAT_SECONDS if self._peers else LONELY_BEAT_SECONDS):
                 beaten_at = now
@@ -256,14 +259,16 @@ class SharedBus:
             self._missed(peer)
         for note in payload.notes:
             self._took(peer, note)
+            if isinstance(note, Left):
+                return
 
     def _took(self, peer: Peer, note: WireNote) -> None:
         sender = peer.process_id
         match note:
             case Beat(direct):
                 number = direct.get(self.process_id)
-                if number is not None and peer.told(number):
-                    self._missed(peer)
+                if number is not None:
+                    peer.told(number, self._clock.begin_at)
             case Follows(more, no_longer):
                 self._interests.changed(sender, more, no_longer)
                 self._tell_recent(sender, more)
@@ -297,6 +302,8 @@ class SharedBus:
                 self._gap(sender)
         elif Welcomed() in payload.notes:
             self._interests.unknown(sender)
+            # What was followed since this process joined was told to nobody.
+            self._say_follows(sender)
             self._tell(sender, PeerEvent.JOINED)
         else:
             self._interests.unknown(sender)

@@ -25,11 +25,14 @@ from tasklogs_server.bus.notes import (
 from tasklogs_server.domain.errors import AgentUnreachable, TaskAppFailed, TaskLogsError
 from tasklogs_server.domain.synced import StoredState, Synced
 from tasklogs_server.ingest.holders import Holder
+from tasklogs_server.ingest.session import Session
 from tasklogs_server.ingest.sessions import Sessions
 
 _RETRY_AFTER = timedelta(seconds=1)
 # The rows of the task name the process, too. This is for readers that read them before.
 _MAX_BEGUN = 10_000
+# A session's row is committed some turns of the loop before it is open.
+_BEGINNING = timedelta(seconds=0.5)
 # The other process gives up a sync by itself. This is for an answer that is on its way.
 _ANSWER_SECONDS = 1.0
 
@@ -188,9 +191,10 @@ class SyncsForOthers:
     async def _answer(self, sender: UUID, asked: SyncAsked) -> None:
         synced, failure = None, None
         session = self._sessions.find(asked.task_id)
-        if session is not None and session.fence < asked.fence:
+        if session is None or session.fence < asked.fence:
             self._sessions.doubt(asked.task_id)
-        elif session is not None:
+            session = await self._beginning(asked)
+        if session is not None:
             try:
                 synced = await self._synced(asked)
             except TaskAppFailed as error:
@@ -198,6 +202,14 @@ class SyncsForOthers:
             except TaskLogsError:
                 pass  # the session has ended
         self._bus.send(sender, SyncAnswered(asked.id, synced, failure))
+
+    async def _beginning(self, asked: SyncAsked) -> Session | None:
+        """Wait for a session whose row was committed a moment ago. None: there is none."""
+        try:
+            arrived = await self._sessions.wait_for(asked.task_id, _BEGINNING)
+        except TaskLogsError:
+            return None
+        return arrived if isinstance(arrived, Session) and arrived.fence >= asked.fence else None
 
     async def _synced(self, asked: SyncAsked) -> Synced:
         if asked.max_staleness_seconds is not None:

@@ -127,7 +127,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             this_call = current()
             context.set_trailing_metadata(metadata_of(this_call))
             # 2. The caller, and whether they may call this method.
-            caller = await authenticate(context)
+            try:
+                caller = await authenticate(context)
+            finally:
+                if this_call is not None:  # tasks that this call starts may outlive it
+                    this_call.metadata = ()
             recipient = recipient_of(caller, context)
             if this_call is not None:
                 this_call.caller = recipient

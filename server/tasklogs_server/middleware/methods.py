@@ -74,8 +74,8 @@ _WITH_LABELS_FIELDS = 1000
 _SMALL_BYTES = 256 * 1024
 
 
-def _small(rule: Rule, kind: Kind) -> Method:
-    return Method(rule, kind, request_bytes=_SMALL_BYTES)
+def _small(rule: Rule, kind: Kind, *, has_own_queue: bool = False) -> Method:
+    return Method(rule, kind, request_bytes=_SMALL_BYTES, has_own_queue=has_own_queue)
 
 
 def _with_labels(rule: Rule) -> Method:
@@ -96,17 +96,17 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             is_decoded_by_handler=True,
             has_own_queue=True,
         ),
-        "/tasklogs.v1.TaskLogs/FollowTaskLogs": Method(
-            Rule.OWN_TASK, Kind.FOLLOW, request_bytes=_SMALL_BYTES, has_own_queue=True
+        "/tasklogs.v1.TaskLogs/FollowTaskLogs": _small(
+            Rule.OWN_TASK, Kind.FOLLOW, has_own_queue=True
         ),
         "/tasklogs.v1.TaskLogs/GetServerInfo": _small(Rule.USER_OR_AGENT, Kind.READ),
         "/tasklogs.v1.Tasks/CreateTask": _with_labels(Rule.OWN_NAME),
-        "/tasklogs.v1.Tasks/GetTask": _small(Rule.OWN_TASK, Kind.READ),
-        "/tasklogs.v1.Tasks/ListTasks": _small(Rule.OWN_NAME, Kind.LIST),
+        "/tasklogs.v1.Tasks/GetTask": _small(Rule.OWN_TASK, Kind.READ, has_own_queue=True),
+        "/tasklogs.v1.Tasks/ListTasks": _small(Rule.OWN_NAME, Kind.LIST, has_own_queue=True),
         "/tasklogs.v1.Tasks/UpdateTask": _with_labels(Rule.OWN_TASK),
         "/tasklogs.v1.Tasks/DeleteTask": _small(Rule.OWN_TASK, Kind.WRITE),
-        "/tasklogs.v1.Tasks/ReportBuild": _small(Rule.OWN_TASK, Kind.WRITE),
-        "/tasklogs.v1.Tasks/ReportAgent": _small(Rule.OWN_TASK, Kind.WRITE),
+        "/tasklogs.v1.Tasks/ReportBuild": _small(Rule.OWN_TASK, Kind.WRITE, has_own_queue=True),
+        "/tasklogs.v1.Tasks/ReportAgent": _small(Rule.OWN_TASK, Kind.WRITE, has_own_queue=True),
         "/tasklogs.v1.Tasks/RotateAgentToken": _small(Rule.OWN_TASK, Kind.WRITE),
         "/tasklogs.v1.TaskAgents/Connect": Method(
             Rule.AGENT, Kind.AGENT, is_decoded_by_handler=True, has_own_queue=True
@@ -137,7 +137,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 )
 
 OWN_QUEUES: Sequence[str] = tuple(name for name, row in METHODS.items() if row.has_own_queue)
-"""The methods that are called all the time. Each queue costs as much memory as another one."""
+"""The methods that are called all the time. Each queue may take as much memory as another one."""
 
 CLOSED = Method(Rule.CLOSED, Kind.WRITE)
 """The row of every method that has none."""

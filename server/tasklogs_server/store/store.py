@@ -8,9 +8,11 @@ from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
+from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connect import SESSION_SETTINGS, connect
 from tasklogs_server.store.connections import Connection, Connections
+from tasklogs_server.store.errors import RETRY_AFTER
 from tasklogs_server.store.evictions import Evictions
 from tasklogs_server.store.generations import Generations, read_generation
 from tasklogs_server.store.log_changes import LogChanges
@@ -186,6 +188,9 @@ class Store:
             connection.generation = self.generations.current
 
         connection = await connect(self._dsn, _BUS_SETTINGS, check=check)
+        if connection.generation != self.generations.current:
+            connection.terminate()
+            raise StoreUnavailable(RETRY_AFTER)
         self._bus_connection = connection
         return connection
 

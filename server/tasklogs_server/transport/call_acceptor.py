@@ -22,8 +22,11 @@ import grpc
 
 from tasklogs_server.middleware.handlers import MethodHandler
 
-ACCEPTS = 32
-"""How many calls of each method may be accepted in one turn of the loop."""
+ACCEPTS = 8
+"""How many calls of each method may be accepted in one turn of the loop.
+
+Those that are refused at once end in that turn, and the calls of all others wait for it.
+"""
 
 _NEEDED = ("_MethodResolver", "_RequestCallError", "_handle_rpc", "_schedule_rpc_coro")
 
@@ -65,13 +68,13 @@ class CallAcceptor:
 
     async def _accept(self, method: str) -> None:
         encoded = method.encode()
-        # A server that has stopped must not be asked: gRPC would read freed memory.
+        # A server that has stopped must not be asked: gRPC would use freed memory.
         while self._server.is_running():
             try:
                 # What is returned gets no name here: it would keep its call until the next one.
                 self._begin(method, await self._server._request_registered_call(encoded))
             except self._stopped:
-                return
+                continue  # the server stops, or this one call has ended too early
 
     def _begin(self, method: str, call: Any) -> None:
         loop = asyncio.get_running_loop()

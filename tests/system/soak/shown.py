@@ -98,12 +98,13 @@ class Shown:
         return max((one for one in tails if self._times[one] <= before), default=-1)
 
     def is_later(self, entry_id: int, earlier: str, later: str) -> bool:
-        """Whether `later` is `earlier` or grew from it. Both are marks of contents of `entry_id`.
+        """Whether `later` is `earlier`, grew from it, or has its id because it was withdrawn.
 
-        A message of another process with the same id counts only if its content continues the
-        earlier one. An older save that is shown again does not count.
+        Both are marks of contents of `entry_id`. A message of another process with the same id
+        counts only if its content continues the earlier one. An older save that is shown again does
+        not count.
         """
-        if earlier == later:
+        if earlier == later or self._is_withdrawn_between(entry_id, earlier, later):
             return True
         before, after = (self._indexes.get((entry_id, one), {}) for one in (earlier, later))
         if messages := before.keys() & after.keys():
@@ -111,6 +112,13 @@ class Shown:
         if not before or not after:
             return False
         return self.content(entry_id, later).startswith(self.content(entry_id, earlier))
+
+    def _is_withdrawn_between(self, entry_id: int, earlier: str, later: str) -> bool:
+        keys = (entry_id, earlier), (entry_id, later)
+        if not all(key in self._first_shown for key in keys):
+            return False
+        first, then = (self._times[self._first_shown[key].index] for key in keys)
+        return any(first <= t < then for t in self.withdrawn.get(entry_id, ()))
 
     def add(self, t: float, tail: Message | None, *, is_ready: bool) -> None:
         """Add a state. `note` was called before for the content that is new in it."""

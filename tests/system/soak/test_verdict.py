@@ -85,6 +85,19 @@ def test_a_missing_answer_is_lost_unless_it_was_withdrawn(run: SmallRun) -> None
     assert kinds(run) == set()
 
 
+def test_the_id_of_a_withdrawn_answer_may_be_used_again(run: SmallRun) -> None:
+    run.entries[2] = StoredEntry(2, 9, mark("again"))
+    run.shown += [
+        {"t": 16.0, "kind": "start", "number": 2},
+        {"t": 16.0, "kind": "list", "messages": [[0, "agent", "hello"]]},
+        {"t": 16.1, "kind": "ready"},
+        {"t": 16.2, "kind": "say", "message": [2, "user", "again"]},
+    ]
+    assert Kind.LOST in kinds(run)
+    run.shown.insert(-4, {"t": 15.0, "kind": "withdraw"})
+    assert Kind.LOST not in kinds(run)
+
+
 def test_an_acknowledged_entry_missing_from_the_next_welcome_is_lost(run: SmallRun) -> None:
     welcome = {"kind": "welcome", "epoch": 1, "entries": 3, "revision": 6}
     tail = [2, 7, hashlib.sha256(grown(2).encode()).hexdigest()]
