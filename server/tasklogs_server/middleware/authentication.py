@@ -152,7 +152,7 @@ def bearer_of(context: Context) -> str | None:
     """
     call = current()
     # gRPC makes the metadata anew each time that it is asked for it.
-    metadata = call.metadata if call is not None else context.invocation_metadata() or ()
+    metadata = (call is not None and call.metadata) or context.invocation_metadata() or ()
     values = [value for key, value in metadata if key == "authorization"]
     if not values:
         return None
