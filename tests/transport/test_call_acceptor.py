@@ -29,9 +29,10 @@ async def test_a_call_does_not_wait_for_hundreds_that_another_caller_has_begun(
                 busy.call(REQUEST)
             other.call(REQUEST)
             await asyncio.to_thread(other.streams_of, Kind.HEADERS, 1)
-            answered_before = busy.received(Kind.HEADERS)
+            headers_before = busy.received(Kind.HEADERS)
 
-    assert answered_before < MANY / 2
+    # Each answer has two of them: fewer than half of the calls were answered before.
+    assert headers_before < MANY
 
 
 async def test_with_another_grpc_calls_are_answered_and_the_log_says_what_follows(
