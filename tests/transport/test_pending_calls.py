@@ -22,7 +22,7 @@ WITH_US = ACCEPTS + 2
 
 
 async def test_calls_behind_thousands_of_reset_calls_are_answered(make_server: MakeServer) -> None:
-    async with make_server(streams_per_connection=MANY, pending_calls=MANY) as server:
+    async with make_server(streams_per_connection=MANY, pending_calls=2 * MANY) as server:
         await server.create_task()
         with RawPeer.connected(server) as peer:
             peer.reset_calls(MANY)
