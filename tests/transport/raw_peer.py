@@ -36,6 +36,10 @@ class RawPeer:
         """Begin calls and reset them. Returns when gRPC has all of them."""
         for _ in range(count):
             self.reset_call()
+        self.has_arrived()
+
+    def has_arrived(self) -> None:
+        """Wait until gRPC has all that was sent."""
         self._connection.sendall(frame(Kind.PING, b"all said"))
         self.streams_of(Kind.PING, 1)
 
