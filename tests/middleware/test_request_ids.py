@@ -20,7 +20,7 @@ from tasklogs_server.middleware.interceptor import CallInterceptor
 from tasklogs_server.middleware.observation import CallObserver
 from tasklogs_server.middleware.open_calls import OpenCalls
 from tasklogs_server.process import log_output
-from tasklogs_server.telemetry.calls import Call
+from tasklogs_server.telemetry.calls import Call, current
 from tasklogs_server.telemetry.observer import Observer
 from tests.middleware.test_interceptor import METHODS, SERVICE, interceptor_of, serving
 from tests.support.fixtures import plain_logs
@@ -187,6 +187,21 @@ async def test_a_server_in_the_context_of_another_call_takes_no_id_and_no_token_
         await begun(channel, "unary")
 
     assert tokens == ["one", "two", None]
+
+
+async def test_a_call_lets_go_of_its_token_as_soon_as_its_caller_is_known() -> None:
+    """Tasks and connections that begin in a call keep its context, and may outlive it."""
+    kept: list[object] = []
+
+    async def note(_: Any) -> None:
+        call = current()
+        assert call is not None
+        kept.append(call.metadata)
+
+    async with serving(note) as (channel, _, _server):
+        await begun(channel, "unary", ("authorization", "Bearer secret"))
+
+    assert kept == [()]
 
 
 @dataclass

@@ -14,7 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tasklogs.v1 import tasks_pb2, tasks_pb2_grpc
 from tasklogs_server.app import StartupError
+from tasklogs_server.bus.shared import SharedBus
 from tasklogs_server.settings import ServerSettings
+from tasklogs_server.store import Store
 from tasklogs_server.transport.health import Health
 from tasklogs_server.transport.health_port import probes
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
@@ -62,6 +64,27 @@ async def test_without_its_database_a_server_is_alive_and_not_ready(
             assert living.status == SERVING
             postgres_server.start()
             await until(is_ready)
+
+
+async def test_nothing_says_that_a_server_is_ready_before_it_has_joined_the_bus(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monitor of the store says so. It begins after that, and calls are accepted at once."""
+    happened: list[str] = []
+
+    async def watch(_: Store, __: Any) -> None:
+        happened.append("monitor began")
+        await asyncio.Event().wait()
+
+    async def joined(_: SharedBus) -> None:
+        for _turn in range(20):
+            await asyncio.sleep(0)
+        happened.append("joined")
+
+    monkeypatch.setattr(Store, "watch", watch)
+    monkeypatch.setattr(SharedBus, "joined", joined)
+    async with make_server():
+        await until(lambda: happened == ["joined", "monitor began"])
 
 
 @pytest.mark.parametrize("listen", ["x", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:²"])

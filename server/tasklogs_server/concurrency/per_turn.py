@@ -10,7 +10,7 @@ from tasklogs_server.concurrency.fair_turns import FairLine
 
 
 class PerTurn:
-    """At most `at_most` calls begin in each turn of the loop.
+    """At most `at_most` of the calls that ask here begin in each turn of the loop.
 
     A turn of the loop is as long as the work in it: if all calls that have arrived began at once,
     those of one caller would make it long for all others. No call waits while fewer arrive than may

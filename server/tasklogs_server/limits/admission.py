@@ -98,10 +98,10 @@ class Admission:
         self._aside = 0
 
     def begin(self, caller: Hashable) -> Awaitable[None] | None:
-        """Let a call begin, before anything is done that costs more than to know its caller.
+        """Let a call begin, as soon as its caller is known.
 
         If something is returned, the call has to wait: it may go on once that was awaited. Callers
-        take turns. Raises LimitExceeded, and so may the wait.
+        take turns. The wait may raise LimitExceeded.
         """
         return None if self._beginning.begin_at_once() else self._begin_later(caller)
 

@@ -135,7 +135,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             recipient = recipient_of(caller, context)
             if this_call is not None:
                 this_call.caller = recipient
-            # 3. Its turn to begin. Probes do not wait for others.
+            # 3. Its turn to begin. Health and reflection do not wait for one.
             if not is_operation and (turn := admission.begin(recipient)) is not None:
                 await turn
             # 4. The request. It is not read for an upload that is refused anyway, and not decoded

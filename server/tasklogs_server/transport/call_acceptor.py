@@ -2,10 +2,10 @@
 
 In grpc.aio, each call that is accepted takes three turns of the event loop, and all methods share
 them. So in a busy server new calls stand in a line of gRPC's, which does not know who calls: one
-caller with a thousand calls delays all others. Here calls of the methods that are called all the
-time (`OWN_QUEUES`) are accepted as soon as they have arrived, and where they have to wait, callers
-take turns (`limits/admission.py`). It is cheaper, too: a read of 64 KB took 0.7 of the CPU time
-(grpcio 1.85).
+caller with a thousand calls delays all others. Here each turn accepts several calls of each of the
+methods that are called all the time (`OWN_QUEUES`). Calls that were accepted wait in turns by
+caller (`limits/admission.py`). It is cheaper, too: a read of 64 KB took 0.7 of the CPU time (grpcio
+1.85).
 
 This calls what grpc.aio's own loop calls, which is not public: `grpc_workarounds.check` says so at
 start if it is gone, and grpc.aio goes on alone.
