@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from tasklogs_server.bus.interface import PeerEvent
 from tasklogs_server.bus.nats import NatsTransport
 from tasklogs_server.bus.notes import Deleted
+from tasklogs_server.bus.transport import Receiver
 from tests.bus.processes import Process, World, met
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.nats_cluster import Cluster, Node, nats_cluster
+from tests.system.end_to_end.programs import lasting_port
 
 A = uuid.uuid4()
 
@@ -85,3 +90,30 @@ async def test_a_process_joins_when_the_first_node_comes() -> None:
                 await met(one, other)
     finally:
         await cluster.nodes[2].kill()
+
+
+async def test_a_user_who_may_not_subscribe_is_reported_and_does_not_join(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.conf"
+    rules.write_text(
+        'authorization { users = [{ user: "a", password: "b",'
+        ' permissions: { subscribe: { deny: ">" } } }] }'
+    )
+    node = Node(lasting_port(), lasting_port())
+    changes: list[bool] = []
+    transport = NatsTransport([f"nats://a:b@127.0.0.1:{node.port}"])
+    try:
+        await node.start(f"nats://127.0.0.1:{node.cluster_port}", "--config", str(rules))
+        with capture_logs() as logged:
+            running = asyncio.create_task(
+                transport.run(uuid.uuid4(), Receiver(lambda _: None, changes.append))
+            )
+            await until(lambda: bool(logged))
+            running.cancel()
+            await asyncio.wait([running])
+    finally:
+        await node.kill()
+
+    [entry] = logged
+    assert (entry["event"], entry["log_level"]) == ("bus.lost", "warning")
+    assert "permissions violation" in entry["reason"].lower()
+    assert True not in changes
