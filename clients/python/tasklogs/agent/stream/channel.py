@@ -25,8 +25,8 @@ def open_channel(address: str, settings: Settings, tls: Tls | None = None) -> gr
         options=[
             # An agent may have nothing to send for days.
             ("grpc.http2.max_pings_without_data", 0),
-            # By default gRPC measures the bandwidth with a ping every few messages. An agent receives
-            # little, so it does not need that.
+            # By default gRPC measures the bandwidth with a ping every few messages. An agent
+            # receives little, so it does not need that.
             ("grpc.http2.bdp_probe", 0),
         ],
     )
