@@ -19,7 +19,7 @@ from tasklogs_server.bus.transport import Receiver
 from tests.bus.processes import Process, World, met
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.nats_cluster import Cluster, Node, nats_cluster
-from tests.system.end_to_end.programs import lasting_port
+from tests.support.fixtures.ports import lasting_port
 
 A = uuid.uuid4()
 

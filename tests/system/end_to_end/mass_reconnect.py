@@ -31,10 +31,11 @@ from tasklogs.agent.stream.reconnect import Backoff, StreamEnded
 from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_agents_pb2_grpc, task_logs_pb2, task_logs_pb2_grpc, types_pb2
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.server import Server
 from tests.system.end_to_end.load import reached, reconnecting_channel
-from tests.system.end_to_end.programs import Program, lasting_port, program, serve_command
+from tests.system.end_to_end.programs import Program, program, serve_command
 
 _ROOT = Path(__file__).parents[3]
 _CREATE_AT_ONCE = 50

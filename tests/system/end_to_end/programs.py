@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +14,6 @@ from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 _ROOT = Path(__file__).parents[3]
 _SUPERVISE_SECONDS = 0.1
-_PORTS = range(20_000, 30_000)
 
 
 class Program:
@@ -130,20 +126,3 @@ def task_app_command(port: int, state_file: Path) -> tuple[str, ...]:
         *(sys.executable, "-m", "tests.support.fakes.task_app"),
         *(f"--port={port}", f"--state-file={state_file}"),
     )
-
-
-def lasting_port() -> int:
-    """Return a port of the loopback interface that stays free while nothing listens on it.
-
-    A port from the kernel's ephemeral range could meanwhile become the local port of any
-    connection, even of a connection to itself.
-    """
-    own = random.Random(os.urandom(8))
-    while True:
-        port = own.choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

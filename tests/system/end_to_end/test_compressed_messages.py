@@ -15,7 +15,8 @@ import pytest
 
 from tasklogs.v1 import tasks_pb2, tasks_pb2_grpc
 from tests.support.fixtures.conditions import until
-from tests.system.end_to_end.programs import Program, lasting_port, program, serve_command
+from tests.support.fixtures.ports import lasting_port
+from tests.system.end_to_end.programs import Program, program, serve_command
 
 MIB = 1024 * 1024
 BOMB_BYTES = 64 * MIB

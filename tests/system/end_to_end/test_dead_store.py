@@ -24,6 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.pace import pace_of
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.postgres import PostgresServer
 from tests.system.end_to_end.load import (
     Load,
@@ -32,7 +33,7 @@ from tests.system.end_to_end.load import (
     nothing_is_lost,
     reached,
 )
-from tests.system.end_to_end.programs import lasting_port, program, serve_command
+from tests.system.end_to_end.programs import program, serve_command
 
 AWAY_SECONDS = float(os.environ.get("TASKLOGS_TEST_AWAY_SECONDS", "5"))
 # The server asks Postgres at least every 0.5 s and gives it up after 2.2 s without an answer. The

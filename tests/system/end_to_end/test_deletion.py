@@ -14,8 +14,9 @@ from tasklogs.v1 import task_logs_pb2, task_logs_pb2_grpc, tasks_pb2, tasks_pb2_
 from tests.store.logs import ENTRY_COLUMNS, Connection, entry_record, entry_row
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.conditions import until
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.server import Server
-from tests.system.end_to_end.programs import Program, lasting_port, program, serve_command
+from tests.system.end_to_end.programs import Program, program, serve_command
 
 ROWS = 100_000
 CALL_SECONDS = 10.0

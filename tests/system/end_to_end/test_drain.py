@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.refusals import Refusal
 from tests.system.end_to_end.load import (
@@ -23,7 +24,7 @@ from tests.system.end_to_end.load import (
     nothing_is_lost,
     reached,
 )
-from tests.system.end_to_end.programs import lasting_port, program, serve_command
+from tests.system.end_to_end.programs import program, serve_command
 
 RESTARTS = int(os.environ.get("TASKLOGS_TEST_RESTARTS", "3"))
 DRAIN_SECONDS = 3.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from tests.reads.follow_reader import reading
 from tests.reads.follow_view import Key, View
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.server import Server
 
@@ -55,9 +55,7 @@ class Process:
 
 @asynccontextmanager
 async def serving(dsn: str) -> AsyncIterator[tuple[Process, Server]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = lasting_port()
     process = Process(dsn, port)
     await process.start()
     options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]

@@ -24,12 +24,12 @@ import httpx
 from tasklogs import BuildTransition, JobStatus, LogEntry, LogSource, TaskLogsClient, TaskLogType
 from tests.support.fakes.task_app import BANNER
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.postgres import PostgresServer
 from tests.system.end_to_end.followed_events import Followed, following
 from tests.system.end_to_end.programs import (
     Program,
     agent_command,
-    lasting_port,
     program,
     serve_command,
     task_app_command,

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,6 +21,7 @@ import pytest
 from tasklogs.agent.run import Agent, Options
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2, types_pb2
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.server import Server
 
 _ROOT = Path(__file__).parents[3]
@@ -38,9 +38,7 @@ class AgentApi:
     """An AgentAPI server that keeps its port over restarts."""
 
     def __init__(self, state_file: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = lasting_port()
         self._state_file = state_file
         self._process: asyncio.subprocess.Process | None = None
         self._client = httpx.AsyncClient(base_url=self.url, timeout=60, trust_env=False)

@@ -22,10 +22,11 @@ import psutil
 from tasklogs import LogSource, TaskLogsClient
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry, tail_delta
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.reports import TASK, make_active
 from tests.support.fixtures.server import Server
 from tests.system.end_to_end.followed_events import following
-from tests.system.end_to_end.programs import lasting_port, program, serve_command
+from tests.system.end_to_end.programs import program, serve_command
 
 STALL_SECONDS = float(os.environ.get("SLOW_FOLLOWER_SECONDS", "3"))
 STALL_BYTES = 64 * 1024 * 1024

@@ -20,11 +20,12 @@ from tasklogs.v1 import task_logs_pb2 as pb
 from tests.cli.command import TASKLOGS
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.conditions import until
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.server import Server
 from tests.system.end_to_end.load import reached
 from tests.system.end_to_end.mass_reconnect import create_tasks
-from tests.system.end_to_end.programs import lasting_port, program, serve_command
+from tests.system.end_to_end.programs import program, serve_command
 from tests.system.end_to_end.pushers import pushers
 
 AGENTS = 100

@@ -19,13 +19,8 @@ from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import task_logs_pb2_grpc, tasks_pb2, tasks_pb2_grpc
 from tests.support.fakes.task_app import FakeTaskApp
 from tests.support.fixtures.conditions import until
-from tests.system.end_to_end.programs import (
-    Program,
-    agent_command,
-    lasting_port,
-    program,
-    serve_command,
-)
+from tests.support.fixtures.ports import lasting_port
+from tests.system.end_to_end.programs import Program, agent_command, program, serve_command
 from tests.telemetry.collector import Collector, collecting
 
 CONTENT = "xyzzy-what-a-person-wrote"

@@ -17,15 +17,10 @@ from tasklogs.v1 import task_logs_pb2 as pb
 from tests.support.fakes.task_app import FakeTaskApp
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.nats_cluster import nats_cluster
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.reports import TASK, make_active
 from tests.support.fixtures.server import Server
-from tests.system.end_to_end.programs import (
-    Program,
-    agent_command,
-    lasting_port,
-    program,
-    serve_command,
-)
+from tests.system.end_to_end.programs import Program, agent_command, program, serve_command
 
 
 @dataclass

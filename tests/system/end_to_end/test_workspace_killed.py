@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import random
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -27,6 +26,7 @@ import pytest
 from tasklogs.v1 import task_logs_pb2, tasks_pb2, types_pb2
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.pace import pace_of
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.server import Server
 
 _ROOT = Path(__file__).parents[3]
@@ -69,13 +69,6 @@ class Ledger:
         return since if state is None else since | {state}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @asynccontextmanager
 async def process(*command: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a command until the block ends."""
@@ -107,7 +100,7 @@ async def test_the_snapshot_has_what_was_shown_250_ms_before_a_sigkill_of_both(
 ) -> None:
     chance = random.Random(seed)
     made = await server.create_task()
-    port = free_port()
+    port = lasting_port()
     url = f"http://127.0.0.1:{port}"
     ledger = Ledger()
     async with (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tests.support.fixtures.authenticated import ADMIN
-from tests.system.end_to_end.programs import lasting_port
+from tests.support.fixtures.ports import lasting_port
 from tests.system.endurance.callers import OK, Callers, Who
 from tests.system.endurance.calls import (
     ROTATED,

@@ -21,7 +21,8 @@ from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
 from tests.support.fixtures.authenticated import ADMIN
 from tests.support.fixtures.certificates import Authority
 from tests.support.fixtures.issuer import AUDIENCE, ISSUER, SigningKey, claims, new_key, publish
-from tests.system.end_to_end.programs import Program, lasting_port, program
+from tests.support.fixtures.ports import lasting_port
+from tests.system.end_to_end.programs import Program, program
 from tests.system.hostile.target import AGENT_TOKENS, LABELS, PROMPT, Target
 
 _READY_SECONDS = 60.0

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 
 from tests.support.fakes.http_server import HttpServer, Request, Response
-from tests.system.end_to_end.programs import lasting_port
+from tests.support.fixtures.ports import lasting_port
 from tests.system.soak.journal import Journal
 from tests.system.soak.spawner import die_with_parent
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tests.system.end_to_end.programs import lasting_port
+from tests.support.fixtures.ports import lasting_port
 from tests.system.soak.agent_process import CLOCK, DIRECTORY_VARIABLE
 from tests.system.soak.child import Child, Spawner
 

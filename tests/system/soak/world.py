@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tasklogs import BuildTransition, JobStatus, TaskLogsClient
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fixtures.conditions import until
-from tests.system.end_to_end.programs import lasting_port
+from tests.support.fixtures.ports import lasting_port
 from tests.system.soak.child import Child, Spawner
 from tests.system.soak.database import Database
 from tests.system.soak.journal import Journal
