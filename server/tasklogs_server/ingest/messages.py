@@ -28,7 +28,7 @@ class Hello:
 
 
 def cost_bytes(append: Append) -> int:
-    """Return what an append costs in memory: its content and names, and a fixed cost for each entry.
+    """Return what an append costs in memory: content, names, and a fixed cost for each entry.
 
     The first piece of a delta is in the fixed cost of the append.
     """
