@@ -32,9 +32,10 @@ def is_one_line(type_: int) -> bool:
 
 
 def short(type_: int, heading: str, content: str, columns: int) -> str:
-    """Return `content` as a terminal of `columns` shows it: escaped, and of some types shortened.
+    """Return a call, a result or a notice as a terminal shows it: short, and escaped.
 
-    A tool call begins with its heading. Growth of the content is growth of the result, if possible.
+    Other content is returned as it is. A call begins with its heading. If the content grows, what
+    is shown grows too, or stays the same.
     """
     columns = max(columns, _LEAST_COLUMNS)
     match type_:
