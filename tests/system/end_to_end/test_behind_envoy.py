@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -141,6 +142,17 @@ async def test_a_killed_server_is_replaced_by_the_other_one(scene: Scene) -> Non
         await scene.both_serve()
     await scene.nothing_lost_or_twice()
     assert not scene.refused_reads()
+
+
+async def test_a_frozen_server_is_left_and_comes_back(scene: Scene) -> None:
+    one = scene.servers[0]
+    one.signal(signal.SIGSTOP)
+    try:
+        await scene.works()
+    finally:
+        one.signal(signal.SIGCONT)
+    await scene.both_serve()
+    await scene.nothing_lost_or_twice()
 
 
 async def test_a_rolling_restart_refuses_no_read(scene: Scene) -> None:
