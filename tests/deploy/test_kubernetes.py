@@ -15,6 +15,7 @@ from tasklogs.agent.settings import Settings
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.transport.registration import LIVENESS
 from tests.deploy.known import DEPLOY, documents, variables_of
+from tests.system.hostile.memory import ceiling
 
 OLDEST = "1.30"
 """The first version with preStop's `sleep`."""
@@ -112,6 +113,19 @@ def test_servers_are_replaced_one_by_one_by_servers_that_are_ready() -> None:
     assert deployment["progressDeadlineSeconds"] > (
         startup["periodSeconds"] * startup["failureThreshold"] + deployment["minReadySeconds"]
     )
+
+
+def test_no_caller_can_make_a_server_exceed_its_memory_limit(server: dict[str, Any]) -> None:
+    numbers = {
+        name.removeprefix("TASKLOGS_").lower(): int(value)
+        for name, value in variables(server).items()
+        if isinstance(value, str) and value.isdecimal()
+    }
+    limit = server["resources"]["limits"]["memory"]
+    assert limit.endswith("Gi")
+
+    most = ceiling(ServerSettings.model_validate(numbers), sending_agents=200, streams=4000)
+    assert most <= int(limit.removesuffix("Gi")) * 1024**3
 
 
 def test_servers_spread_over_machines_and_zones(pod: dict[str, Any]) -> None:
