@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 from tasklogs.agent.settings import Settings
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.transport.registration import LIVENESS
-from tests.deploy.known import DEPLOY, documents, variables_of
+from tests.deploy.known import DEPLOY, ROOT, documents, variables_of
 from tests.system.hostile.memory import ceiling
 
 OLDEST = "1.30"
@@ -38,7 +39,7 @@ def pod_specs() -> list[dict[str, Any]]:
     return [deployment["spec"]["template"]["spec"], workspace["spec"]]
 
 
-def kustomized(directory: str) -> dict[tuple[str, str], dict[str, Any]]:
+def kustomized(directory: str | Path) -> dict[tuple[str, str], dict[str, Any]]:
     built = subprocess.run(
         ["kubectl", "kustomize", str(KUBERNETES / directory)],
         capture_output=True,
@@ -98,6 +99,27 @@ def test_kustomize_builds_each_directory(directory: str) -> None:
     assert deployment["replicas"] == (1 if directory.endswith("single") else 2)
     assert ("TASKLOGS_BUS" in variables(container)) == directory.endswith("nats")
     assert set(variables(container)) >= set(variables(base_container()))
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_the_overlay_of_the_docs_sets_image_namespace_and_number(tmp_path: Path) -> None:
+    section = (ROOT / "docs/operations.md").read_text().partition("### On Kubernetes")[2]
+    overlay = section.partition("```yaml")[2].partition("```")[0]
+    base = "../tasklogs/deploy/kubernetes/base"
+    assert base in overlay
+    directory = tmp_path / "overlay"
+    directory.mkdir()
+    # kustomize takes relative paths only.
+    relative = os.path.relpath((KUBERNETES / "base").resolve(), directory.resolve())
+    (directory / "kustomization.yaml").write_text(overlay.replace(base, relative))
+
+    built = kustomized(directory)
+
+    deployment = built["Deployment", "tasklogs"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"].startswith("registry.example.org/tasklogs:")
+    assert deployment["spec"]["replicas"] == 3
+    assert {one["metadata"]["namespace"] for one in built.values()} == {"tasklogs"}
 
 
 def test_servers_are_replaced_one_by_one_by_servers_that_are_ready() -> None:
