@@ -13,8 +13,8 @@ import pytest
 from tests.deploy.known import DEPLOY, ROOT, documents, help_of, variables_in, variables_of
 
 DOCKERFILE = DEPLOY / "Dockerfile"
-# [REGISTRY/]NAME[:TAG]: a registry has a dot or a port before the first slash.
-_PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]*(:[A-Za-z0-9._-]+)?")
+# [REGISTRY/][OWNER/]NAME[:TAG]: a registry has a dot or a port before the first slash.
+_PLAIN = re.compile(r"([a-z0-9]+/)?[a-z0-9][a-z0-9._-]*(:[A-Za-z0-9._-]+)?")
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -27,9 +27,17 @@ def of(name: str) -> list[str]:
     return [rest for one, rest in instructions() if one == name]
 
 
-@pytest.fixture(scope="module")
-def compose() -> dict[str, Any]:
-    [found] = documents(DEPLOY / "compose/compose.yaml")
+@pytest.fixture(scope="module", params=["compose", "replicas"])
+def compose(request: pytest.FixtureRequest) -> dict[str, Any]:
+    [found] = documents(DEPLOY / f"compose/{request.param}.yaml")
+    return found
+
+
+def servers(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found = {
+        name: one for name, one in compose["services"].items() if one.get("command") == ["serve"]
+    }
+    assert found
     return found
 
 
@@ -120,9 +128,10 @@ def test_images_name_no_registry(compose: dict[str, Any]) -> None:
 
 
 def test_variables_in_compose_are_settings(compose: dict[str, Any]) -> None:
-    for name, command in (("server", "serve"), ("agent", "agent")):
-        service = compose["services"][name]
-        assert service["command"] == [command]
+    agent = compose["services"]["agent"]
+    assert agent["command"] == ["agent"]
+    for service in (*servers(compose).values(), agent):
+        [command] = service["command"]
         assert {one for one in service["environment"] if one.startswith("TASKLOGS_")} <= (
             variables_of(command)
         )
@@ -132,22 +141,46 @@ def test_compose_builds_from_the_root_and_defines_its_networks_and_volumes(
     compose: dict[str, Any],
 ) -> None:
     here = DEPLOY / "compose"
-    build = compose["services"]["server"]["build"]
-    context = (here / build["context"]).resolve()
-    assert context == ROOT
-    assert (context / build["dockerfile"]).samefile(DOCKERFILE)
+    for server in servers(compose).values():
+        context = (here / server["build"]["context"]).resolve()
+        assert context == ROOT
+        assert (context / server["build"]["dockerfile"]).samefile(DOCKERFILE)
     for service in compose["services"].values():
         assert set(service["networks"]) <= set(compose["networks"])
         assert set(service.get("depends_on", [])) <= set(compose["services"])
         for volume in service.get("volumes", []):
-            assert volume.partition(":")[0] in compose["volumes"]
+            source = volume.partition(":")[0]
+            assert source in compose["volumes"] or (here / source).is_file()
 
 
 def test_ports_in_compose_are_open_to_this_machine_only(compose: dict[str, Any]) -> None:
-    server = compose["services"]["server"]
-    assert server["environment"]["TASKLOGS_INSECURE"] == "true"
-    for port in server["ports"]:
-        assert port.startswith("127.0.0.1:")
+    for server in servers(compose).values():
+        assert server["environment"]["TASKLOGS_INSECURE"] == "true"
+    for service in compose["services"].values():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+
+
+def test_envoy_balances_the_servers_of_its_compose_file_only() -> None:
+    [compose] = documents(DEPLOY / "compose/replicas.yaml")
+    [config] = documents(DEPLOY / "compose/envoy.yaml")
+    [cluster] = config["static_resources"]["clusters"]
+    [group] = cluster["load_assignment"]["endpoints"]
+    addresses = [one["endpoint"]["address"]["socket_address"] for one in group["lb_endpoints"]]
+    [listener] = config["static_resources"]["listeners"]
+    balancer = compose["services"]["balancer"]
+
+    assert {one["address"] for one in addresses} == set(servers(compose))
+    assert {str(one["port_value"]) for one in addresses} == {
+        one["environment"]["TASKLOGS_LISTEN"].rpartition(":")[2]
+        for one in servers(compose).values()
+    }
+    assert len(servers(compose)) == 2
+    assert set(balancer["depends_on"]) == set(servers(compose))
+    [port] = balancer["ports"]
+    assert int(port.rpartition(":")[2]) == listener["address"]["socket_address"]["port_value"]
+    agent = compose["services"]["agent"]["environment"]
+    assert agent["TASKLOGS_SERVER"].partition(":")[0] in compose["services"]
 
 
 def test_nothing_in_deploy_names_a_path_of_one_machine() -> None:

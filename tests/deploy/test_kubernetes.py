@@ -1,18 +1,28 @@
-"""The manifests: one server with gRPC probes, and an agent that has time for its goodbye."""
+"""The manifests: servers that are replaced one by one; an agent that has time for its goodbye."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
+import yaml
 
 from tasklogs.agent.settings import Settings
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.transport.registration import LIVENESS
-from tests.deploy.known import DEPLOY, documents, variables_of
+from tests.deploy.known import DEPLOY, ROOT, documents, variables_of
+from tests.system.hostile.memory import ceiling
 
+OLDEST = "1.30"
+"""The first version with preStop's `sleep`."""
 KUBERNETES = DEPLOY / "kubernetes"
-FILES = sorted(KUBERNETES.glob("*.yaml"))
+# Those of the overlays are patches, and no complete documents.
+FILES = sorted([*KUBERNETES.glob("*.yaml"), *KUBERNETES.glob("base/*.yaml")])
 DRAIN_SECONDS = ServerSettings.model_fields["drain_timeout"].default.total_seconds()
 
 
@@ -24,9 +34,26 @@ def objects(file: str) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def pod_specs() -> list[dict[str, Any]]:
-    deployment = objects("server")["Deployment", "tasklogs"]
+    deployment = objects("base/server")["Deployment", "tasklogs"]
     workspace = objects("workspace.example")["Pod", "demo-workspace"]
     return [deployment["spec"]["template"]["spec"], workspace["spec"]]
+
+
+def kustomized(directory: str | Path) -> dict[tuple[str, str], dict[str, Any]]:
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(KUBERNETES / directory)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(built.stdout)}
+
+
+def base_container() -> dict[str, Any]:
+    [container] = pod_specs()[0]["containers"]
+    assert isinstance(container, dict)
+    return container
 
 
 def variables(container: dict[str, Any]) -> dict[str, Any]:
@@ -39,10 +66,8 @@ def pod() -> dict[str, Any]:
 
 
 @pytest.fixture
-def server(pod: dict[str, Any]) -> dict[str, Any]:
-    [container] = pod["containers"]
-    found: dict[str, Any] = container
-    return found
+def server() -> dict[str, Any]:
+    return base_container()
 
 
 @pytest.fixture
@@ -53,22 +78,103 @@ def agent() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_document_has_a_kind_a_version_and_a_name(file: Any) -> None:
+def test_every_document_is_valid_in_all_versions_that_the_docs_name(file: Path) -> None:
     for one in documents(file):
-        assert one["apiVersion"]
-        assert one["kind"]
-        assert one["metadata"]["name"]
+        if one["kind"] == "Kustomization":
+            continue
+        for version in (OLDEST, kubernetes_validate.latest_version()):
+            kubernetes_validate.validate(one, version, strict=True)
 
 
-def test_there_is_one_server_at_a_time() -> None:
-    spec = objects("server")["Deployment", "tasklogs"]["spec"]
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize("directory", ["base", "overlays/nats", "overlays/single"])
+def test_kustomize_builds_each_directory(directory: str) -> None:
+    built = kustomized(directory)
 
-    assert spec["replicas"] == 1
-    assert spec["strategy"] == {"type": "Recreate"}
+    for one in built.values():
+        kubernetes_validate.validate(one, OLDEST, strict=True)
+    assert set(built) == set(objects("base/server"))
+    deployment = built["Deployment", "tasklogs"]["spec"]
+    [container] = deployment["template"]["spec"]["containers"]
+    assert deployment["replicas"] == (1 if directory.endswith("single") else 2)
+    assert ("TASKLOGS_BUS" in variables(container)) == directory.endswith("nats")
+    assert set(variables(container)) >= set(variables(base_container()))
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_the_overlay_of_the_docs_sets_image_namespace_and_number(tmp_path: Path) -> None:
+    section = (ROOT / "docs/operations.md").read_text().partition("### On Kubernetes")[2]
+    overlay = section.partition("```yaml")[2].partition("```")[0]
+    base = "../tasklogs/deploy/kubernetes/base"
+    assert base in overlay
+    directory = tmp_path / "overlay"
+    directory.mkdir()
+    # kustomize takes relative paths only.
+    relative = os.path.relpath((KUBERNETES / "base").resolve(), directory.resolve())
+    (directory / "kustomization.yaml").write_text(overlay.replace(base, relative))
+
+    built = kustomized(directory)
+
+    deployment = built["Deployment", "tasklogs"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"].startswith("registry.example.org/tasklogs:")
+    assert deployment["spec"]["replicas"] == 3
+    assert {one["metadata"]["namespace"] for one in built.values()} == {"tasklogs"}
+
+
+def test_servers_are_replaced_one_by_one_by_servers_that_are_ready() -> None:
+    deployment = objects("base/server")["Deployment", "tasklogs"]["spec"]
+    startup = base_container()["startupProbe"]
+
+    assert deployment["replicas"] >= 2
+    assert deployment["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+    # A migration may take as long as the probe allows.
+    assert deployment["progressDeadlineSeconds"] > (
+        startup["periodSeconds"] * startup["failureThreshold"] + deployment["minReadySeconds"]
+    )
+
+
+def test_no_caller_can_make_a_server_exceed_its_memory_limit(server: dict[str, Any]) -> None:
+    numbers = {
+        name.removeprefix("TASKLOGS_").lower(): int(value)
+        for name, value in variables(server).items()
+        if isinstance(value, str) and value.isdecimal()
+    }
+    limit = server["resources"]["limits"]["memory"]
+    assert limit.endswith("Gi")
+
+    most = ceiling(ServerSettings.model_validate(numbers), sending_agents=200, streams=4000)
+    assert most <= int(limit.removesuffix("Gi")) * 1024**3
+
+
+def test_servers_spread_over_machines_and_zones(pod: dict[str, Any]) -> None:
+    labels = objects("base/server")["Deployment", "tasklogs"]["spec"]["template"]["metadata"]
+    constraints = pod["topologySpreadConstraints"]
+
+    assert [one["topologyKey"].rpartition("/")[2] for one in constraints] == ["hostname", "zone"]
+    for one in constraints:
+        assert one["labelSelector"]["matchLabels"] == labels["labels"]
+        assert one["matchLabelKeys"] == ["pod-template-hash"]
+
+
+def test_clients_spread_again_after_a_rolling_update(server: dict[str, Any]) -> None:
+    assert float(variables(server)["TASKLOGS_CONNECTION_AGE"]) > 0
+
+
+def test_one_service_balances_connections_and_one_names_all_servers() -> None:
+    found = objects("base/server")
+    one, every = (found["Service", name]["spec"] for name in ("tasklogs", "tasklogs-headless"))
+
+    assert "clusterIP" not in one
+    assert every["clusterIP"] == "None"
+    assert (one["selector"], one["ports"]) == (every["selector"], every["ports"])
 
 
 def test_selectors_match_their_pods() -> None:
-    found = objects("server")
+    found = objects("base/server")
     deployment = found["Deployment", "tasklogs"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
 
@@ -79,10 +185,11 @@ def test_selectors_match_their_pods() -> None:
 
 
 def test_a_node_can_be_drained() -> None:
-    budget = objects("server")["PodDisruptionBudget", "tasklogs"]["spec"]
+    budget = objects("base/server")["PodDisruptionBudget", "tasklogs"]["spec"]
 
     assert budget["maxUnavailable"] == 1
     assert "minAvailable" not in budget
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 def test_probes_use_grpc_on_the_health_port(server: dict[str, Any]) -> None:
@@ -102,8 +209,8 @@ def test_ports_are_those_in_the_settings(server: dict[str, Any], pod: Any) -> No
     names = {one["name"] for one in server["ports"]}
 
     assert {str(one["containerPort"]) for one in server["ports"]} == listening
-    assert objects("server")["Service", "tasklogs"]["spec"]["ports"][0]["targetPort"] in names
-    annotations = objects("server")["Deployment", "tasklogs"]["spec"]["template"]["metadata"][
+    assert objects("base/server")["Service", "tasklogs"]["spec"]["ports"][0]["targetPort"] in names
+    annotations = objects("base/server")["Deployment", "tasklogs"]["spec"]["template"]["metadata"][
         "annotations"
     ]
     assert annotations["prometheus.io/port"] in listening
@@ -155,8 +262,16 @@ def test_no_container_runs_as_root_or_can_become_root() -> None:
                 assert container["resources"]["limits"]["memory"]
 
 
-def test_the_server_has_more_time_to_end_than_its_drain_takes(pod: dict[str, Any]) -> None:
-    assert pod["terminationGracePeriodSeconds"] > DRAIN_SECONDS + 5
+def test_the_server_has_more_time_to_end_than_its_drain_takes(
+    pod: dict[str, Any], server: dict[str, Any]
+) -> None:
+    serves_on = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+
+    assert pod["terminationGracePeriodSeconds"] > serves_on + DRAIN_SECONDS + 5
+
+
+def test_the_server_serves_until_nodes_know_that_it_stops(server: dict[str, Any]) -> None:
+    assert server["lifecycle"]["preStop"]["sleep"]["seconds"] >= 5
 
 
 def test_the_task_app_outlives_the_agents_last_sync(agent: dict[str, Any]) -> None:
