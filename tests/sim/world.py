@@ -67,12 +67,13 @@ class World:
 
     async def begin(self) -> None:
         """Start all processes, with all agents connected, and let the followers begin."""
+        gc.disable()  # it would look at a million sessions again and again
         servers = [self.fleet.add() for _ in range(self.size.processes)]
         for number, task_id in enumerate(self._tasks):
             self.primary.rows[task_id] = Row()
             self.agents.place(task_id, servers[number % len(servers)])
-        gc.collect()
         gc.freeze()
+        gc.enable()
         for server in servers:
             server.start()
         await asyncio.sleep(2.0)

@@ -114,11 +114,11 @@ class Outbox:
         # After the direct ones: a beat tells their numbers.
         return [*outgoing, *self._payloads(self._to_all, None)]
 
-    def _numbers_to_tell(self) -> dict[UUID, int]:
-        told: dict[UUID, int] = {}
+    def _numbers_to_tell(self) -> dict[str, int]:
+        told: dict[str, int] = {}
         for process_id, queue in self._direct.items():
             if queue.number > queue.told_number and len(told) < _TASKS_PER_NOTE:
-                told[process_id] = queue.told_number = queue.number
+                told[process_id.hex] = queue.told_number = queue.number
         return told
 
     def _queue(self, to: UUID | None) -> _Queue:
