@@ -21,7 +21,7 @@ class Costs:
     # A server process
     payload: float = 25e-6
     """To receive a payload of the bus and to decode what is around its notes."""
-    payload_byte: float = 0.06e-6
+    payload_byte: float = 0.045e-6
     """For each byte of its notes."""
     append: float = 160e-6
     """To receive an append and to send its ack."""
@@ -49,9 +49,9 @@ class Costs:
     """The transaction that raises a fence."""
     audit_row: float = 5e-6
     """For each session in an audit: 24 to 40 ms for 5,000."""
-    notify: float = 60e-6
+    notify: float = 70e-6
     """A NOTIFY in a transaction of its own. One at a time: it holds a lock of the database."""
-    notify_listener: float = 15e-6
+    notify_listener: float = 12e-6
     """For each connection that listens: Postgres wakes all, whatever their channels are."""
 
     # A NATS node

@@ -23,7 +23,7 @@ def run(size: Size) -> dict[str, Any]:
 def test_nothing_is_lost_whatever_happens_and_no_gap_is_seen_where_there_is_none(
     bus: BusKind,
 ) -> None:
-    found = run(Size(5, 1000, appends=200, followers=60, reads=50, bus=bus))
+    found = run(Size(5, 500, appends=100, followers=50, reads=20, bus=bus))
     gaps = {phase["name"]: phase["gaps"] for phase in found["phases"]}
     assert gaps["steady"] == 0
     assert gaps["all followed tasks change at once"] == 0
