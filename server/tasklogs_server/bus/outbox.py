@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tasklogs_server.bus import payloads
 from tasklogs_server.bus.notes import HeardNote, Moved
-from tasklogs_server.bus.payloads import Beat, Control, Follows, FollowsAll, Joined, LookAtAll
+from tasklogs_server.bus.payloads import Beat, Control, Follows, FollowsAll, LookAtAll
 from tasklogs_server.bus.transport import Outgoing
 
 # If more tasks changed, the receiver looks at all that it follows.
@@ -58,15 +58,12 @@ class Outbox:
         self._due: dict[UUID, None] = {}
         """The processes for which something may wait."""
         self._follow_changes: dict[UUID, bool] = {}
-        self._joins = False
-        """Whether the next payload to all says that this process joins."""
         self.beats = False
         """Whether the next payload tells that this process lives."""
 
     def add(self, note: HeardNote | Control, to: UUID | None = None) -> None:
         """Add a note for one process; None: for all."""
         queue = self._queue(to)
-        self._joins |= to is None and isinstance(note, Joined)
         if len(queue.notes) >= MAX_NOTES:
             queue.notes.clear()
             queue.number += 1  # receivers see that a payload is missing
@@ -106,11 +103,6 @@ class Outbox:
     def take(self) -> Sequence[Outgoing]:
         """Return all that waits, as payloads."""
         outgoing: list[Outgoing] = []
-        if self._joins:
-            # Before the answers to others that join: by these it would be known already, and would
-            # seem to join a second time.
-            self._joins = False
-            outgoing += self._payloads(self._to_all, None)
         for process_id in self._due:
             queue = self._direct.get(process_id)
             if queue is not None:
