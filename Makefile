@@ -1,6 +1,6 @@
 # The same commands for people and CI. Each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-serve run test coverage breaks model demo soak fuzz bench ci lint prose types \
+.PHONY: help setup setup-serve run test coverage breaks model sim demo soak fuzz bench ci lint prose types \
         imports protos check-protos docs check-docs buf release-api foreign-stubs lock agentapi format \
         clean
 
@@ -51,6 +51,9 @@ breaks: setup ## Break each rule in a copy of the code; its test must fail
 
 model: setup ## Explore the models of the protocol with spin, whole and without each guard
 	@$(BIN)/python -m tests.model $(ARGS)
+
+sim: setup ## Simulate 100 processes and 1,000,000 tasks; ARGS="--processes 10 --tasks 10000"
+	@$(BIN)/python -m tests.sim $(ARGS)
 
 demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refused read
 	@exec demo/run
@@ -113,5 +116,5 @@ agentapi: ## Try again to build the real AgentAPI with Go
 	@sh tools/agentapi.sh force
 
 clean: ## Remove everything that these commands made, including .venv
-	@rm -rf .venv .coverage .coverage.* .tools .fuzz dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .coverage .coverage.* .tools .fuzz .sim dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

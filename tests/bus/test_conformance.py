@@ -137,6 +137,24 @@ async def test_a_process_that_comes_later_follows_what_it_follows(world: World) 
             await one.hears(Moved(A, revision=1))
 
 
+async def test_a_process_that_joins_says_what_it_follows_to_all_and_not_to_each(
+    world: World,
+) -> None:
+    """With 100 processes that follow 1,000 tasks each, each way takes 350 MB."""
+    async with world.process() as one, world.process(waits=False) as other:
+        for _ in range(300):
+            other.bus.follow(uuid.uuid4())
+        other.bus.follow(A)
+        await met(one, other)
+        await other.sees(PeerEvent.JOINED, one)
+        other.bus.publish(Deleted(B))
+        await one.hears(Deleted(B))
+        told = [message for message in other.faults.sent if "follows_all" in message.payload]
+        assert [message.to for message in told if message.to is not None] == []
+        assert told
+        await follows(one, other, A)
+
+
 async def test_what_a_process_did_before_it_joined_is_not_missed(world: World) -> None:
     async with world.process() as one:
         one.bus.follow(A)

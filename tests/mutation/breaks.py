@@ -811,6 +811,15 @@ BREAKS = (
     ),
     Break(
         "I8",
+        "what a process follows while it joins is told to nobody",
+        f"{_SERVER}/bus/shared.py",
+        "        if self._may_be_heard:\n            self._outbox.follow_changed",
+        "        if self._peers:\n            self._outbox.follow_changed",
+        "tests/bus/test_conformance.py::"
+        "test_what_a_process_follows_before_others_have_answered_it_is_told",
+    ),
+    Break(
+        "I8",
         "a process is told nothing of changes just before it follows a task",
         f"{_SERVER}/bus/shared.py",
         "                if task_id in recent:",

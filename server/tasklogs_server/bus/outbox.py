@@ -55,6 +55,8 @@ class Outbox:
         self._list_bytes = max_payload_bytes - _HEAD_BYTES
         self._to_all = _Queue()
         self._direct: dict[UUID, _Queue] = {}
+        self._due: dict[UUID, None] = {}
+        """The processes for which something may wait."""
         self._follow_changes: dict[UUID, bool] = {}
         self.beats = False
         """Whether the next payload tells that this process lives."""
@@ -101,8 +103,11 @@ class Outbox:
     def take(self) -> Sequence[Outgoing]:
         """Return all that waits, as payloads."""
         outgoing: list[Outgoing] = []
-        for process_id, queue in self._direct.items():
-            outgoing += self._payloads(queue, process_id)
+        for process_id in self._due:
+            queue = self._direct.get(process_id)
+            if queue is not None:
+                outgoing += self._payloads(queue, process_id)
+        self._due.clear()
         for part in _parts(list(self._follow_changes)):
             more = [one for one in part if self._follow_changes[one]]
             no_longer = [one for one in part if not self._follow_changes[one]]
@@ -114,15 +119,21 @@ class Outbox:
         # After the direct ones: a beat tells their numbers.
         return [*outgoing, *self._payloads(self._to_all, None)]
 
-    def _numbers_to_tell(self) -> dict[UUID, int]:
-        told: dict[UUID, int] = {}
+    def _numbers_to_tell(self) -> dict[str, int]:
+        told: dict[str, int] = {}
         for process_id, queue in self._direct.items():
             if queue.number > queue.told_number and len(told) < _TASKS_PER_NOTE:
-                told[process_id] = queue.told_number = queue.number
+                told[process_id.hex] = queue.told_number = queue.number
         return told
 
     def _queue(self, to: UUID | None) -> _Queue:
-        return self._to_all if to is None else self._direct.setdefault(to, _Queue())
+        if to is None:
+            return self._to_all
+        self._due[to] = None
+        queue = self._direct.get(to)
+        if queue is None:
+            queue = self._direct[to] = _Queue()
+        return queue
 
     def _payloads(self, queue: _Queue, to: UUID | None) -> Iterator[Outgoing]:
         for part in payloads.joined(queue.take(), self._list_bytes):

@@ -7,7 +7,7 @@ more fields. Both are no error.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
@@ -62,9 +62,13 @@ class LookAtAll:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The sender lives. `direct`: the number of its last payload to each of some processes."""
+    """The sender lives. `direct`: the number of its last payload to each of some processes.
 
-    direct: dict[UUID, int]
+    The keys are the processes' ids in hexadecimal: every process gets the beats of all others, and
+    looks for itself only.
+    """
+
+    direct: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,7 @@ def _fields(note: WireNote) -> list[Any]:
         case SyncAnswered(id_, synced, failure):
             return ["synced", id_, None if synced is None else _synced_fields(synced), failure]
         case Beat(direct):
-            return ["beat", {process.hex: number for process, number in direct.items()}]
+            return ["beat", direct]
         case Follows(more, no_longer):
             return ["follows", [one.hex for one in more], [one.hex for one in no_longer]]
         case FollowsAll(tasks, is_last):
@@ -198,12 +202,19 @@ def _note(fields: object) -> WireNote | None:
         case "synced":
             return SyncAnswered(int(fields[1]), _synced(fields[2]), fields[3])
         case "beat":
-            return Beat({UUID(hex=process): int(n) for process, n in fields[1].items()})
+            return Beat(_numbers(fields[1]))
         case "follows":
             return Follows(_tasks(fields[1]), _tasks(fields[2]))
         case "follows_all":
             return FollowsAll(_tasks(fields[1]), bool(fields[2]))
     return None
+
+
+def _numbers(fields: dict[str, int]) -> dict[str, int]:
+    for number in fields.values():
+        if type(number) is not int:
+            raise MalformedPayload
+    return fields
 
 
 def _tasks(fields: list[str]) -> Sequence[UUID]:

@@ -120,7 +120,7 @@ class SharedBus:
         if isinstance(note, Moved):
             commit = note.commit
             self._moved(note.task_id, note.revision if commit is None else commit.head.revision)
-        elif self._peers or self._clock.begin_at < self._alone_from:
+        elif self._may_be_heard:
             self._outbox.add(note)
             self._due.set()
 
@@ -175,8 +175,12 @@ class SharedBus:
             self._outbox.moved(task_id, revision, process_id)
             self._due.set()
 
+    @property
+    def _may_be_heard(self) -> bool:
+        return bool(self._peers) or self._clock.begin_at < self._alone_from
+
     def _follow_changed(self, task_id: UUID, *, follows: bool) -> None:
-        if self._peers:
+        if self._may_be_heard:
             self._outbox.follow_changed(task_id, follows=follows)
             self._due.set()
 
@@ -266,7 +270,7 @@ class SharedBus:
         sender = peer.process_id
         match note:
             case Beat(direct):
-                number = direct.get(self.process_id)
+                number = direct.get(self._own_head)
                 if number is not None:
                     peer.told(number, self._clock.begin_at)
             case Follows(more, no_longer):
@@ -302,8 +306,10 @@ class SharedBus:
                 self._gap(sender)
         elif Welcomed() in payload.notes:
             self._interests.unknown(sender)
-            # What was followed since this process joined was told to nobody.
-            self._say_follows(sender)
+            # It has heard the list that went to all. To send that to each one would take a hundred
+            # times as much where there are a hundred processes.
+            if self._clock.begin_at >= self._alone_from:
+                self._say_follows(sender)  # what was followed lately was told to nobody
             self._tell(sender, PeerEvent.JOINED)
         else:
             self._interests.unknown(sender)

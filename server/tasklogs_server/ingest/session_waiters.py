@@ -23,7 +23,8 @@ class SessionWaiters:
     """The readers that wait, by task."""
 
     def __init__(self) -> None:
-        self._waiting: dict[UUID, set[asyncio.Future[Arrival]]] = defaultdict(set)
+        # Those that came first are told first, so that a simulation can repeat a run.
+        self._waiting: dict[UUID, dict[asyncio.Future[Arrival], None]] = defaultdict(dict)
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -36,14 +37,14 @@ class SessionWaiters:
         """
         arrival: asyncio.Future[Arrival] = asyncio.get_running_loop().create_future()
         waiting = self._waiting[task_id]
-        waiting.add(arrival)
+        waiting[arrival] = None
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 return await arrival
         except TimeoutError:
             raise AgentUnreachable(timeout, _RETRY_AFTER) from None
         finally:
-            waiting.discard(arrival)
+            del waiting[arrival]
             if not waiting:
                 self._waiting.pop(task_id, None)
 
