@@ -142,11 +142,12 @@ async def run(
     security: Security | None = None,
     *,
     clock: Callable[[], datetime] = utc_now,
+    does_retention: bool = True,
 ) -> AsyncIterator[Running]:
     """Serve on a database as long as the block lasts. Raises StartupError.
 
     `security` is what `prepare` made of the settings, where that was done before. `clock` tells the
-    time that logs, sessions and tokens go by.
+    time that logs, sessions and tokens go by. `does_retention`: of several workers, one is enough.
     """
     host, port = listen_address(settings)
     async with AsyncExitStack() as stack:
@@ -178,11 +179,11 @@ async def run(
             channelz=settings.channelz,
         )
         health = registered.health
-        bound = bind(server, host, port, security.certificate)
-        grpc_workarounds.check(bound)
         state = state_of(limits, service, calls, security.certificate)
         metrics_address = stack.enter_context(metrics_of(telemetry, settings, state))
-        health_address = await stack.enter_async_context(probes(settings, health))
+        if not settings.is_worker:
+            health_address = await stack.enter_async_context(probes(settings, health))
+            bound = bind(server, host, port, security.certificate)
 
         # They end in reverse order, after `_stop`: the calls first, then what the calls need. The
         # last session still commits, so the group commit ends last.
@@ -195,7 +196,6 @@ async def run(
             service.syncs_for_others.run,
             service.group_commit.run,
             service.purge.run,
-            service.retention.run,
             lambda: _persist(service.sessions),
             service.sessions.run_audit,
             service.tails.run,
@@ -203,10 +203,17 @@ async def run(
             calls.responses.cut_off,
             lambda: store.watch(lambda works: set_serving(health, serving=works)),
             *([] if security.key_ring is None else [security.key_ring.run]),
+            *([service.retention.run] if does_retention else []),
         ):
             await stack.enter_async_context(background(work()))
+        if settings.is_worker:
+            # From here on the port deals connections to this worker, and others could take them.
+            bound = bind(server, host, port, security.certificate)
+        grpc_workarounds.check(bound)
         await set_serving(health, serving=True)
         await server.start()
+        if settings.is_worker:
+            health_address = await stack.enter_async_context(probes(settings, health))
         if call_acceptor.is_possible():
             CallAcceptor(server, registered.handlers, calls.interceptors).start()
         stack.push_async_callback(_stop, server, bound, service, calls)
