@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
+from typing import Any
 
 import grpc
 import structlog
@@ -115,6 +116,8 @@ class Running:
     address: str
     metrics_address: str | None
     health_address: str | None
+    collect_metrics: Callable[[], Sequence[Any]]
+    """Returns all metrics, for the supervisor of workers."""
     _service: Service
     _calls: CallPath
     _health: Health
@@ -142,17 +145,17 @@ async def run(
     security: Security | None = None,
     *,
     clock: Callable[[], datetime] = utc_now,
-    does_retention: bool = True,
+    worker: int | None = None,
 ) -> AsyncIterator[Running]:
     """Serve on a database as long as the block lasts. Raises StartupError.
 
     `security` is what `prepare` made of the settings, where that was done before. `clock` tells the
-    time that logs, sessions and tokens go by. `does_retention`: of several workers, one is enough.
+    time that logs, sessions and tokens go by. `worker`: which of several workers this is, from 1.
     """
     host, port = listen_address(settings)
     async with AsyncExitStack() as stack:
         security = security or await prepare(settings)
-        telemetry = stack.enter_context(telemetry_of(settings))
+        telemetry = stack.enter_context(telemetry_of(settings, worker))
         store = await open_store(settings, dsn)
         stack.push_async_callback(store.close)
 
@@ -181,7 +184,7 @@ async def run(
         health = registered.health
         state = state_of(limits, service, calls, security.certificate)
         metrics_address = stack.enter_context(metrics_of(telemetry, settings, state))
-        if not settings.is_worker:
+        if worker is None:
             health_address = await stack.enter_async_context(probes(settings, health))
             bound = bind(server, host, port, security.certificate)
 
@@ -203,16 +206,17 @@ async def run(
             calls.responses.cut_off,
             lambda: store.watch(lambda works: set_serving(health, serving=works)),
             *([] if security.key_ring is None else [security.key_ring.run]),
-            *([service.retention.run] if does_retention else []),
+            # All workers would look at the same tables.
+            *([service.retention.run] if worker in (None, 1) else []),
         ):
             await stack.enter_async_context(background(work()))
-        if settings.is_worker:
+        if worker is not None:
             # From here on the port deals connections to this worker, and others could take them.
             bound = bind(server, host, port, security.certificate)
         grpc_workarounds.check(bound)
         await set_serving(health, serving=True)
         await server.start()
-        if settings.is_worker:
+        if worker is not None:
             health_address = await stack.enter_async_context(probes(settings, health))
         if call_acceptor.is_possible():
             CallAcceptor(server, registered.handlers, calls.interceptors).start()
@@ -221,6 +225,7 @@ async def run(
             address=f"{host}:{bound}",
             metrics_address=metrics_address,
             health_address=health_address,
+            collect_metrics=telemetry.collect,
             _service=service,
             _calls=calls,
             _health=health,

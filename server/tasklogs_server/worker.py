@@ -62,18 +62,13 @@ async def _serve(link: SupervisorLink) -> None:
                 security = await prepare(settings)
                 assert settings.database_url is not None
                 running = await stack.enter_async_context(
-                    app.run(
-                        settings,
-                        settings.database_url,
-                        security,
-                        # All look at the same tables.
-                        does_retention=link.worker == 1,
-                    )
+                    app.run(settings, settings.database_url, security, worker=link.worker)
                 )
         except StoppedEarly:
             return
         freeze_garbage_collection()
-        link.serves(running.health_address)
+        link.collect = running.collect_metrics
+        link.serves()
         await signals.stop.wait()
         await running.drain()
     _log.info("server.stopped")

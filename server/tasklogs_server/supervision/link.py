@@ -52,9 +52,9 @@ class SupervisorLink:
                 group.create_task(self._answer(message["ask"]))
             on_stop()
 
-    def serves(self, health_address: str | None) -> None:
+    def serves(self) -> None:
         """Say that this worker takes calls."""
-        self._channel.send({"serves": True, "health_address": health_address})
+        self._channel.send({"serves": True})
 
     async def failed(self, reason: str) -> None:
         """Say why this worker cannot start."""

@@ -38,7 +38,6 @@ class WorkerProcess:
         self._frozen = False
         self.serves = asyncio.Event()
         """Set when the worker takes calls."""
-        self.health_address: str | None = None
         self.refusal: str | None = None
         """Why it cannot start, in its own words."""
         self.is_asked_to_end = False
@@ -116,7 +115,6 @@ class WorkerProcess:
 
     def _take(self, message: Message) -> None:
         if "serves" in message:
-            self.health_address = message["health_address"]
             self.serves.set()
         elif "failed" in message:
             self.refusal = message["failed"]

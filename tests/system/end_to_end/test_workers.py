@@ -112,6 +112,10 @@ class Conversation:
             view.check(stored)
 
 
+def has_seen(view: View, goal: list[int]) -> Callable[[], bool]:
+    return lambda: bool(goal) and view.revision >= goal[0]
+
+
 @asynccontextmanager
 async def conversation(service: Service) -> AsyncIterator[Conversation]:
     async with AsyncExitStack() as stack:
@@ -120,20 +124,10 @@ async def conversation(service: Service) -> AsyncIterator[Conversation]:
         writer, goal = Writer(servers[0], token), list[int]()
         views = [View() for _ in servers[1:]]
 
-        def done(view: View) -> Callable[[], bool]:
-            return lambda: bool(goal) and view.revision >= goal[0]
-
         tasks: list[asyncio.Task[object]] = [
             asyncio.create_task(writer.run()),
             *(
-                asyncio.create_task(
-                    follow(
-                        one,
-                        view,
-                        lambda view=view: bool(goal) and view.revision >= goal[0],
-                        deltas=index == 0,
-                    )
-                )
+                asyncio.create_task(follow(one, view, has_seen(view, goal), deltas=index == 0))
                 for index, (one, view) in enumerate(zip(servers[1:], views, strict=True))
             ),
         ]
