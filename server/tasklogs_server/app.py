@@ -99,6 +99,7 @@ def _log_started(settings: ServerSettings, running: Running) -> None:
         address=running.address,
         health_address=running.health_address,
         metrics_address=running.metrics_address,
+        workers=1,
         auth=settings.auth,
         tls=settings.tls_cert is not None,
         database="embedded" if settings.database_url is None else "external",

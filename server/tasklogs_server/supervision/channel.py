@@ -27,16 +27,21 @@ class Channel:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._has_ended = False
 
     @classmethod
     async def open(cls, end: socket.socket) -> Self:
         """Use this end from now on. It is closed with the channel."""
         return cls(*await asyncio.open_unix_connection(sock=end, limit=_MAX_LINE_BYTES))
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the peer has not read yet, without what the kernel holds."""
+        return self._writer.transport.get_write_buffer_size()
+
     def send(self, message: Message) -> None:
         """Send soon. What the peer does not read is dropped; so is what no peer is there for."""
-        transport = self._writer.transport
-        if not transport.is_closing() and transport.get_write_buffer_size() < _MAX_UNSENT_BYTES:
+        if not self._is_closed and self.unsent_bytes < _MAX_UNSENT_BYTES:
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> Message | None:
@@ -52,8 +57,13 @@ class Channel:
 
     def end(self) -> None:
         """Send no more. The peer reads the end of the input."""
-        if not self._writer.transport.is_closing():
+        if not self._is_closed:
+            self._has_ended = True
             self._writer.write_eof()
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._has_ended or self._writer.transport.is_closing()
 
     def close(self) -> None:
         """Close the socket."""

@@ -29,7 +29,8 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
                 raise StartupError(
                     f"cannot listen on {host}:{port}: is another server there?"
                 ) from error
-            raise StartupError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            reason = (error.strerror or str(error)).lower()
+            raise StartupError(f"cannot listen on {host}:{port}: {reason}") from error
         yield port
 
 

@@ -135,7 +135,9 @@ def _metrics(settings: ServerSettings, slots: Sequence[Slot]) -> AbstractContext
 
     def ask_all() -> Mapping[str, Sequence[Any]]:
         # In the thread of a scrape.
-        return asyncio.run_coroutine_threadsafe(_metrics_of(slots), loop).result(_SCRAPE_SECONDS + 1)
+        return asyncio.run_coroutine_threadsafe(_metrics_of(slots), loop).result(
+            _SCRAPE_SECONDS + 1
+        )
 
     return metrics_of_workers(
         settings,

@@ -84,6 +84,8 @@ class Slot:
             await asyncio.wait({announcing})
         if process.refusal is not None:
             how = process.refusal
+        elif not self._has_served:
+            how = f"worker {self.worker} did not start: {how}"
         if not self._ending.is_set() and self._has_served:
             _log.warning("worker.ended", worker=self.worker, pid=process.pid, how=how)
         elif process.is_asked_to_end and how != "exit status 0":

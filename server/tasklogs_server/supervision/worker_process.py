@@ -14,6 +14,8 @@ from tasklogs_server.settings import ServerSettings
 from tasklogs_server.supervision.channel import Channel, Message
 from tasklogs_server.supervision.link import END_SECONDS
 
+# -P: no module of the working directory takes the place of an installed one.
+_PROGRAM = ("-P", "-m", "tasklogs_server.worker")
 # Until the first beat, a worker loads its program: a second of CPU. The machine may be busy.
 _FIRST_BEAT_SECONDS = 60.0
 
@@ -49,7 +51,7 @@ class WorkerProcess:
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", "tasklogs_server.worker", str(theirs.fileno())),
+                    *(sys.executable, *_PROGRAM, str(theirs.fileno())),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     # A Ctrl-C at the terminal is for the supervisor, which lets workers drain.
@@ -66,6 +68,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.returncode is not None
 
     async def run(self) -> str:
         """Watch it until it has ended, and return how. Kills it if it freezes, or if cancelled."""

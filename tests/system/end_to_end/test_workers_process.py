@@ -27,14 +27,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from tasklogs.v1 import tasks_pb2
 from tests.cli.command import TASKLOGS, environment, run
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
+from tests.support.fixtures.certificates import Authority
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.issuer import claims, new_key, publish
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import get_task
 from tests.support.fixtures.server import Server
+from tests.transport.test_tls import der, seen_by_a_new_connection
 
 SERVING = re.compile(r"serving on (\S+);")
 WORKERS = 2
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+SERVES = health_pb2.HealthCheckResponse.SERVING
 
 
 @dataclass
@@ -63,6 +67,9 @@ class Service:
         started = [one for one in self.events if one["event"] == "worker.started"]
         return {one["worker"]: one["pid"] for one in started}
 
+    def ended_workers(self) -> list[dict[str, Any]]:
+        return [one for one in self.events if one["event"] == "worker.ended"]
+
     def keys_loaded(self) -> Counter[int]:
         """Return how often each worker has read its keys."""
         return Counter(one["worker"] for one in self.events if one["event"] == "keys.loaded")
@@ -76,8 +83,7 @@ class Service:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Server]:
         """Connect anew: the kernel deals connections to the workers at random."""
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(self.address, options=options) as channel:
+        async with grpc.aio.insecure_channel(self.address, options=OWN_CONNECTION) as channel:
             yield Server(self.address, "", channel)
 
     async def scraped(self) -> dict[tuple[str, str | None], float]:
@@ -209,7 +215,7 @@ async def test_a_worker_that_gets_sigterm_drains_and_is_replaced(
         former = service.pids()[2]
         os.kill(former, signal.SIGTERM)
         await service.replaced(2, former)
-        [told] = [one for one in service.events if one["event"] == "worker.ended"]
+        [told] = service.ended_workers()
         assert (told["worker"], told["pid"], told["how"]) == (2, former, "exit status 0")
 
 
@@ -257,35 +263,66 @@ async def test_the_health_port_answers_while_a_worker_is_replaced(
         while service.pids()[1] == former:
             answers.append(await health(service.event["health_address"]))
         assert answers
-        assert set(answers) == {health_pb2.HealthCheckResponse.SERVING}
+        assert set(answers) == {SERVES}
 
 
 async def health(address: str) -> Any:
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
+    async with grpc.aio.insecure_channel(address, options=OWN_CONNECTION) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         # A connection that was waiting at the worker that died is made again.
         request = stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=60)
         return (await request).status
 
 
-async def test_changed_keys_are_used_by_all_workers(database: str, tmp_path: Path) -> None:
+async def test_changed_keys_and_certificates_are_used_by_all_workers(
+    database: str, tmp_path: Path
+) -> None:
     old, new = new_key("old"), new_key("new")
     keys = tmp_path / "keys.json"
     publish(keys, old)
+    authority = Authority(tmp_path)
+    pair = authority.issue("server")
     mine = claims("alice", iss="https://issuer.example", aud="tasklogs")
     async with serving(
         *(tmp_path, "--database-url", database, "--auth", "jwt", "--jwks-file", str(keys)),
         *("--jwt-issuer", "https://issuer.example", "--jwt-audience", "tasklogs"),
+        *("--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)),
     ) as service:
         publish(keys, new)
+        pair.replace_by(authority.issue("renewed"))
         await until(lambda: service.keys_loaded() == {1: 2, 2: 2})
+        root = grpc.ssl_channel_credentials(authority.ca.read_bytes())
         metadata = (("authorization", f"Bearer {new.sign(mine)}"),)
-        for _ in range(8):
-            async with service.connected() as api:
+        for _ in range(8):  # the kernel deals them to both
+            shown = await seen_by_a_new_connection(service.address, authority.ca)
+            assert shown == der(pair.certificate)
+            async with grpc.aio.secure_channel(service.address, root, OWN_CONNECTION) as channel:
+                stub = Server(service.address, "", channel).tasks
                 request = tasks_pb2.GetTaskRequest(task="alice/none")
-                error = await refused(api.tasks.GetTask(request, metadata=metadata))
+                error = await refused(stub.GetTask(request, metadata=metadata))
                 assert error.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_worker_that_cannot_start_again_is_tried_again_and_the_others_serve(
+    database: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.json"
+    publish(keys, new_key("first"))
+    async with serving(
+        *(tmp_path, "--database-url", database, "--auth", "jwt", "--jwks-file", str(keys)),
+        *("--jwt-issuer", "i", "--jwt-audience", "a"),
+        TASKLOGS_HEALTH_LISTEN="0",
+    ) as service:
+        keys.unlink()
+        former = service.pids()[1]
+        os.kill(former, signal.SIGKILL)
+        await until(lambda: len(service.ended_workers()) >= 3)
+        assert await health(service.event["health_address"]) == SERVES
+        publish(keys, new_key("second"))
+        await service.replaced(1, former)
+    assert service.ended_workers()[0]["how"] == "signal SIGKILL"
+    assert "cannot load keys" in service.ended_workers()[1]["how"]
+    assert {one["worker"] for one in service.ended_workers()} == {1}
 
 
 @pytest.fixture
