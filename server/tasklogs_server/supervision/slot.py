@@ -89,7 +89,7 @@ class Slot:
         if not self._ending.is_set() and self._has_served:
             _log.warning("worker.ended", worker=self.worker, pid=process.pid, how=how)
         elif process.is_asked_to_end and how != "exit status 0":
-            _log.warning("worker.cut_off", worker=self.worker, pid=process.pid, how=how)
+            _log.warning("worker.aborted", worker=self.worker, pid=process.pid, how=how)
         return how
 
     async def _announce(self, process: WorkerProcess, served: asyncio.Event) -> None:

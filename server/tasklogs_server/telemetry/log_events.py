@@ -408,7 +408,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "The server refused a bearer token. The caller gets UNAUTHENTICATED without the reason.",
     ),
     LogEvent(
-        "worker.cut_off",
+        "worker.aborted",
         "warning",
         ("worker", "pid", "how"),
         "A worker did not end in time after the drain, and the supervisor killed it. Or it died in"
