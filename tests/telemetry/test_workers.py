@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.parser import text_string_to_metric_families
 
 from tasklogs_server.telemetry.families import families_of
-from tasklogs_server.telemetry.workers import WorkersMetrics, WorkersState
+from tasklogs_server.telemetry.workers import WorkersState, registry_of
 
 
 def registry_of_a_worker(count: int) -> CollectorRegistry:
@@ -23,11 +23,9 @@ def test_each_sample_is_there_once_for_each_worker() -> None:
         str(worker): json.loads(json.dumps(families_of(registry_of_a_worker(worker))))
         for worker in (1, 2)
     }
-    registry = CollectorRegistry()
     state = WorkersState(3, lambda: 2, lambda: {1: 0, 2: 5, 3: 1}, lambda: families)
-    registry.register(WorkersMetrics(state))
 
-    text = generate_latest(registry).decode()
+    text = generate_latest(registry_of(state)).decode()
 
     samples = {
         (one.name, one.labels.get("worker"), one.labels.get("le")): one

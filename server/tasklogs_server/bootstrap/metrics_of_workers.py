@@ -33,16 +33,12 @@ def metrics_of_workers(
         return
     try:
         with needs_prometheus():
-            from prometheus_client import CollectorRegistry
-
             from tasklogs_server.telemetry.metrics_port import served
-            from tasklogs_server.telemetry.workers import WorkersMetrics, WorkersState
+            from tasklogs_server.telemetry.workers import WorkersState, registry_of
         host, port = metrics_address(listen)
     except TelemetryUnavailable as error:
         raise StartupError(str(error)) from error
-    registry = CollectorRegistry()
-    state = WorkersState(settings.workers, serving, restarts, families)
-    registry.register(WorkersMetrics(state))
+    registry = registry_of(WorkersState(settings.workers, serving, restarts, families))
     with ExitStack() as stack:
         try:
             address = stack.enter_context(served(registry, host, port))

@@ -31,7 +31,14 @@ class WorkersState:
     """The metrics of the workers that answered in time, by their numbers."""
 
 
-class WorkersMetrics(Collector):
+def registry_of(state: WorkersState) -> CollectorRegistry:
+    """Return what the supervisor's port serves."""
+    registry = CollectorRegistry()
+    registry.register(_WorkersMetrics(state))
+    return registry
+
+
+class _WorkersMetrics(Collector):
     """The supervisor's gauges, and the metrics of all workers with a label `worker`."""
 
     def __init__(self, state: WorkersState) -> None:
