@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from datetime import timedelta
 
 import pytest
@@ -41,7 +42,7 @@ async def test_if_the_first_worker_does_not_start_no_other_is_tried(
 
 
 async def test_a_worker_that_ends_is_replaced_also_if_its_successors_cannot_start(
-    scripted: Scripted,
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot, served = Slot(1, SETTINGS), asyncio.Event()
     scripted("serve,exit")
@@ -51,6 +52,10 @@ async def test_a_worker_that_ends_is_replaced_also_if_its_successors_cannot_star
         scripted("fail,exit")
         await until(lambda: slot.restarts >= 3)
         assert slot.process is None
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", "/no/such/python")
+            now = slot.restarts
+            await until(lambda: slot.restarts >= now + 2)
         scripted("serve,beat")
         await until(lambda: slot.process is not None)
         slot.end()
@@ -58,6 +63,7 @@ async def test_a_worker_that_ends_is_replaced_also_if_its_successors_cannot_star
     hows = [one["how"] for one in logged if one["event"] == "worker.ended"]
     assert hows[0] == "exit status 3"
     assert "the keys are broken" in hows
+    assert "it cannot be started: No such file or directory" in hows
     assert [one["event"] for one in logged][-1] == "worker.started"
 
 

@@ -72,7 +72,11 @@ class Slot:
 
     async def _run_one(self, served: asyncio.Event) -> str:
         """Run one worker to its end; return why it ended."""
-        process = self._process = await WorkerProcess.start(self.worker, self._settings)
+        try:
+            process = await WorkerProcess.start(self.worker, self._settings)
+        except OSError as error:  # no memory, too many processes, or the interpreter is gone
+            return self._ended(None, f"it cannot be started: {error.strerror}")
+        self._process = process
         if self._ending.is_set():  # meanwhile
             process.ask_to_end()
         announcing = asyncio.create_task(self._announce(process, served), name="worker serves")
@@ -82,14 +86,17 @@ class Slot:
             self._process = None
             announcing.cancel()
             await asyncio.wait({announcing})
-        if process.refusal is not None:
-            how = process.refusal
-        elif not self._has_served:
-            how = f"worker {self.worker} did not start: {how}"
-        if not self._ending.is_set() and self._has_served:
-            _log.warning("worker.ended", worker=self.worker, pid=process.pid, how=how)
-        elif process.is_asked_to_end and how != "exit status 0":
+        if process.refusal is not None and not self._has_served:
+            return process.refusal
+        if process.is_asked_to_end and how != "exit status 0":
             _log.warning("worker.aborted", worker=self.worker, pid=process.pid, how=how)
+        return self._ended(process.pid, process.refusal or how)
+
+    def _ended(self, pid: int | None, how: str) -> str:
+        if not self._has_served:
+            return f"worker {self.worker} did not start: {how}"
+        if not self._ending.is_set():
+            _log.warning("worker.ended", worker=self.worker, pid=pid, how=how)
         return how
 
     async def _announce(self, process: WorkerProcess, served: asyncio.Event) -> None:
