@@ -21,7 +21,7 @@ from tasklogs_server.process import log_output
 from tasklogs_server.process.event_loop import loop_factory
 from tasklogs_server.process.lifecycle import StartupError, StoppedEarly, StopSignals
 from tasklogs_server.process.tuning import freeze_garbage_collection
-from tasklogs_server.supervision.link import SupervisorLink
+from tasklogs_server.supervision.link import SupervisorLink, end_without
 
 _log = structlog.get_logger(__name__)
 
@@ -37,14 +37,18 @@ def main() -> int:
 
 
 async def _work(end: socket.socket) -> int:
+    watched = end.dup()
     link = await SupervisorLink.open(end)
     if link is None:
         return 0
+    end_without(watched, link.settings)
     try:
         await _serve(link)
     except StartupError as error:
         await link.failed(str(error))
         return 1
+    finally:
+        link.close()
     return 0
 
 

@@ -105,7 +105,7 @@ async def test_the_end_does_not_wait_for_a_pause(
 
 
 async def test_a_cancelled_slot_leaves_no_worker(scripted: Scripted) -> None:
-    scripted("serve,beat")
+    scripted("serve,hang")
     slot, served = Slot(1, SETTINGS), asyncio.Event()
     running = asyncio.create_task(slot.run(served))
     await served.wait()

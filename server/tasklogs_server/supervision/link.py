@@ -34,14 +34,12 @@ class SupervisorLink:
     @classmethod
     async def open(cls, end: socket.socket) -> Self | None:
         """Read the first message. None: the supervisor has ended meanwhile."""
-        watched = end.dup()
         channel = await Channel.open(end)
         order = await channel.receive()
         if order is None:
+            channel.close()
             return None
         settings = ServerSettings.model_validate(order["settings"])
-        seconds = settings.drain_timeout.total_seconds() + END_SECONDS
-        Thread(target=_end_without, args=(watched, seconds), name="end", daemon=True).start()
         return cls(channel, order["worker"], settings)
 
     async def run(self, on_stop: Callable[[], None]) -> None:
@@ -65,6 +63,10 @@ class SupervisorLink:
             async with asyncio.timeout(BEAT_SECONDS):
                 await self._channel.receive()
 
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+
     async def _beat(self) -> None:
         while True:
             self._channel.send({"beat": True})
@@ -75,10 +77,15 @@ class SupervisorLink:
         self._channel.send({"answer": question, "families": families})
 
 
-def _end_without(supervisor: socket.socket, seconds: float) -> None:
+def end_without(supervisor: socket.socket, settings: ServerSettings) -> None:
     """End this process some time after the supervisor has gone, whatever the event loop does."""
-    waiting = select.poll()
-    waiting.register(supervisor, select.POLLRDHUP)
-    waiting.poll()
-    time.sleep(seconds)
-    os._exit(1)
+    seconds = settings.drain_timeout.total_seconds() + END_SECONDS
+
+    def wait_and_end() -> None:
+        waiting = select.poll()
+        waiting.register(supervisor, select.POLLRDHUP)
+        waiting.poll()
+        time.sleep(seconds)
+        os._exit(1)
+
+    Thread(target=wait_and_end, name="supervisor's end", daemon=True).start()
