@@ -58,7 +58,7 @@ class ServerSettings(BaseSettings):
         " times as much.",
     )
     worker_timeout: Annotated[Seconds, Ge(timedelta(seconds=1))] = Field(
-        timedelta(seconds=5),
+        timedelta(seconds=4),
         description="With several workers: how long the event loop of a worker may stand still."
         " After that, the supervisor kills the worker and starts another one.",
     )

@@ -18,9 +18,10 @@ import pytest
 from tests.reads.follow_view import View
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.server import Server
-from tests.system.end_to_end.programs import Program, lasting_port, program, serve_command
+from tests.system.end_to_end.programs import Program, program, serve_command
 from tests.system.end_to_end.test_follow_restarts import Writer, follow, whole_log
 
+SERVING = re.compile(r"serving on (\S+);")
 STARTED = re.compile(r"worker\.started .*pid=(\d+) worker=(\d+)")
 RECONNECTS_SOON = [
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own
@@ -56,15 +57,15 @@ class Service:
 async def serving(
     directory: Path, dsn: str, *options: str, **variables: str
 ) -> AsyncIterator[Service]:
-    port = lasting_port()
-    command = (*serve_command(port, dsn), "--workers=2", *options)
+    command = (*serve_command(0, dsn), "--workers=2", *options)
     async with program(directory / "service", *command, **variables) as running:
         children: list[psutil.Process] = []
         try:
-            await until(lambda: "serving on" in running.said or not running.is_running)
-            assert running.is_running, running.said
+            await until(lambda: bool(SERVING.search(running.said)) or not running.is_running)
+            found = SERVING.search(running.said)
+            assert found is not None, running.said
             children = psutil.Process(running.pid).children(recursive=True)
-            yield Service(running, f"127.0.0.1:{port}", dsn)
+            yield Service(running, found[1], dsn)
         finally:
             if running.is_running:
                 children += psutil.Process(running.pid).children(recursive=True)
