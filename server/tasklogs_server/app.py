@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
+from typing import Any
 
 import grpc
 import structlog
@@ -98,6 +99,7 @@ def _log_started(settings: ServerSettings, running: Running) -> None:
         address=running.address,
         health_address=running.health_address,
         metrics_address=running.metrics_address,
+        workers=1,
         auth=settings.auth,
         tls=settings.tls_cert is not None,
         database="embedded" if settings.database_url is None else "external",
@@ -115,6 +117,8 @@ class Running:
     address: str
     metrics_address: str | None
     health_address: str | None
+    collect_metrics: Callable[[], Sequence[Any]]
+    """Returns all metrics, for the supervisor of workers."""
     _service: Service
     _calls: CallPath
     _health: Health
@@ -142,16 +146,17 @@ async def run(
     security: Security | None = None,
     *,
     clock: Callable[[], datetime] = utc_now,
+    worker: int | None = None,
 ) -> AsyncIterator[Running]:
     """Serve on a database as long as the block lasts. Raises StartupError.
 
     `security` is what `prepare` made of the settings, where that was done before. `clock` tells the
-    time that logs, sessions and tokens go by.
+    time that logs, sessions and tokens go by. `worker`: which of several workers this is, from 1.
     """
     host, port = listen_address(settings)
     async with AsyncExitStack() as stack:
         security = security or await prepare(settings)
-        telemetry = stack.enter_context(telemetry_of(settings))
+        telemetry = stack.enter_context(telemetry_of(settings, worker))
         store = await open_store(settings, dsn)
         stack.push_async_callback(store.close)
 
@@ -178,11 +183,11 @@ async def run(
             channelz=settings.channelz,
         )
         health = registered.health
-        bound = bind(server, host, port, security.certificate)
-        grpc_workarounds.check(bound)
         state = state_of(limits, service, calls, security.certificate)
         metrics_address = stack.enter_context(metrics_of(telemetry, settings, state))
-        health_address = await stack.enter_async_context(probes(settings, health))
+        if worker is None:
+            health_address = await stack.enter_async_context(probes(settings, health))
+            bound = bind(server, host, port, security.certificate)
 
         # They end in reverse order, after `_stop`: the calls first, then what the calls need. The
         # last session still commits, so the group commit ends last.
@@ -195,7 +200,6 @@ async def run(
             service.syncs_for_others.run,
             service.group_commit.run,
             service.purge.run,
-            service.retention.run,
             lambda: _persist(service.sessions),
             service.sessions.run_audit,
             service.tails.run,
@@ -203,10 +207,18 @@ async def run(
             calls.responses.cut_off,
             lambda: store.watch(lambda works: set_serving(health, serving=works)),
             *([] if security.key_ring is None else [security.key_ring.run]),
+            # All workers would look at the same tables.
+            *([service.retention.run] if worker in (None, 1) else []),
         ):
             await stack.enter_async_context(background(work()))
+        if worker is not None:
+            # From here on the port deals connections to this worker, and others could take them.
+            bound = bind(server, host, port, security.certificate)
+        grpc_workarounds.check(bound)
         await set_serving(health, serving=True)
         await server.start()
+        if worker is not None:
+            health_address = await stack.enter_async_context(probes(settings, health))
         if call_acceptor.is_possible():
             CallAcceptor(server, registered.handlers, calls.interceptors).start()
         stack.push_async_callback(_stop, server, bound, service, calls)
@@ -214,6 +226,7 @@ async def run(
             address=f"{host}:{bound}",
             metrics_address=metrics_address,
             health_address=health_address,
+            collect_metrics=telemetry.collect,
             _service=service,
             _calls=calls,
             _health=health,

@@ -48,6 +48,20 @@ class ServerSettings(BaseSettings):
         "127.0.0.1:50051",
         description="Address to listen on: HOST:PORT. With port 0, the server picks a free port.",
     )
+    workers: int = Field(
+        1,
+        ge=0,
+        le=256,
+        description="Processes that serve the same port. 0: one per processor core. With several,"
+        " a supervisor starts them and replaces those that end or freeze. Every other setting of"
+        " memory, limits and connections applies to each worker: the service may use so many"
+        " times as much.",
+    )
+    worker_timeout: Annotated[Seconds, Ge(timedelta(seconds=1))] = Field(
+        timedelta(seconds=4),
+        description="With several workers: how long the event loop of a worker may stand still."
+        " After that, the supervisor kills the worker and starts another one.",
+    )
     # `repr=False` keeps it out of what is printed of the settings: it may hold a password.
     database_url: str | None = Field(
         None,
@@ -365,7 +379,8 @@ class ServerSettings(BaseSettings):
     connection_age: Seconds | None = Field(
         None,
         description="Maximum age of a connection. After that, the client must connect again and"
-        " present its certificate again. Unset: no limit.",
+        " present its certificate again. Unset: no limit, or 30 minutes with several workers, so"
+        " that connections spread over them again.",
     )
     connection_age_grace: Seconds = Field(
         timedelta(seconds=30),
@@ -415,3 +430,8 @@ class ServerSettings(BaseSettings):
     loop: Literal["uvloop", "asyncio"] = Field(
         "uvloop", description="Event loop. If uvloop is not installed, the server uses asyncio."
     )
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether these are the settings of one of several workers."""
+        return self.workers > 1

@@ -17,7 +17,8 @@ DASHBOARD = json.loads((DEPLOY / "grafana/tasklogs.json").read_text())
 _NAME = re.compile(r"\b(?:tasklogs|process|python)_\w+")
 _SELECTED = re.compile(r"(\w+)\{([^}]*)\}")
 _GROUPED = re.compile(r"\bby \(([^)]*)\)")
-_FROM_PROMETHEUS = {"instance", "le"}
+# `worker` is on every series if there are several workers.
+_FROM_PROMETHEUS = {"instance", "le", "worker"}
 
 
 def expressions() -> Iterator[str]:

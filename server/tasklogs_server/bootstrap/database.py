@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 
@@ -16,6 +16,11 @@ from tasklogs_server.settings import ServerSettings
 from tasklogs_server.store import SchemaRefused, Store, UnknownSchema, migrate
 from tasklogs_server.store.errors import STORE_ERRORS, in_words
 from tasklogs_server.store.preflight import why_unusable
+
+# Beside those for reads, a process has up to ten. `_SPARE`: psql, backups, those of the superuser.
+_OTHER_CONNECTIONS = 10
+_SPARE = 20
+_LEAST_CONNECTIONS = 100
 
 _log = structlog.get_logger(__name__)
 
@@ -31,7 +36,9 @@ async def database(
     if settings.database_url is not None:
         yield settings.database_url
         return
-    postgres = EmbeddedPostgres(settings.data_dir, on_progress=on_progress)
+    postgres = EmbeddedPostgres(
+        settings.data_dir, settings=_room_for(settings), on_progress=on_progress
+    )
     signals.on_abort(postgres.abandon)
     try:
         await postgres.start()
@@ -48,6 +55,12 @@ async def database(
         await postgres.stop()
 
 
+def _room_for(settings: ServerSettings) -> Mapping[str, str]:
+    """Let the embedded Postgres have the connections of all workers."""
+    needed = settings.workers * (settings.read_connections + _OTHER_CONNECTIONS) + _SPARE
+    return {"max_connections": str(max(_LEAST_CONNECTIONS, needed))}
+
+
 async def _watch(
     postgres: EmbeddedPostgres, stop: asyncio.Event, died: asyncio.Future[str]
 ) -> None:
@@ -60,17 +73,29 @@ async def _watch(
 
 async def open_store(settings: ServerSettings, dsn: str) -> Store:
     """Bring the schema up to date and connect. Raises StartupError."""
-    reason = await why_unusable(dsn)
-    if reason is not None:
-        raise StartupError(f"the database cannot be used: {reason}")
-    try:
-        await migrate(dsn)
+    await ready_schema(dsn)
+    with _as_startup_error():
         return await Store.open(
             dsn,
             read_connections=settings.read_connections,
             acquire_timeout=settings.store_wait,
             lease=settings.lease,
         )
+
+
+async def ready_schema(dsn: str) -> None:
+    """Bring the schema up to date, if the database can be used. Raises StartupError."""
+    reason = await why_unusable(dsn)
+    if reason is not None:
+        raise StartupError(f"the database cannot be used: {reason}")
+    with _as_startup_error():
+        await migrate(dsn)
+
+
+@contextmanager
+def _as_startup_error() -> Iterator[None]:
+    try:
+        yield
     except (SchemaRefused, UnknownSchema) as error:
         raise StartupError(f"the database cannot be used: {error}") from error
     except (StoreUnavailable, *STORE_ERRORS) as error:

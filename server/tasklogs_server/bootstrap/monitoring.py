@@ -18,14 +18,18 @@ from tasklogs_server.telemetry.state import State
 
 
 @contextmanager
-def telemetry_of(settings: ServerSettings) -> Iterator[Telemetry]:
-    """Open the telemetry that the settings ask for. Raises StartupError if an extra is missing."""
+def telemetry_of(settings: ServerSettings, worker: int | None = None) -> Iterator[Telemetry]:
+    """Open the telemetry that the settings ask for. Raises StartupError if an extra is missing.
+
+    `worker`: the number of this worker; None: there is only one process.
+    """
     wanted = Wanted(
         metrics_listen=settings.metrics_listen,
         log_calls=settings.log_calls,
         log_format=settings.log_format,
         traces=settings.traces,
         limits=[limit.value for limit in Limit],
+        worker=worker,
     )
     if settings.channelz and importlib.util.find_spec("grpc_channelz") is None:
         raise StartupError(

@@ -58,6 +58,11 @@ class StopSignals:
         """Run `action` before a second signal ends the process. It must not wait for anything."""
         self._abort_actions.append(action)
 
+    def request(self) -> None:
+        """Ask the server to stop, as the first signal does. It is no second signal."""
+        if not self.stop.is_set():
+            self._received()
+
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

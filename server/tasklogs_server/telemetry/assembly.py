@@ -18,6 +18,7 @@ from tasklogs_server.telemetry.recorder import Recorder
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from tasklogs_server.telemetry.families import Family
     from tasklogs_server.telemetry.metrics_port import Exposition
     from tasklogs_server.telemetry.state import State
 
@@ -40,14 +41,19 @@ class Wanted:
     traces: bool
     limits: Sequence[str] = ()
     """The names of the limits that calls may hit."""
+    worker: int | None = None
+    """The number of this worker: its supervisor serves the metrics. None: there is one process."""
 
 
 class Telemetry:
     """The telemetry of one server."""
 
-    def __init__(self, observer: Observer, exposition: Exposition | None) -> None:
+    def __init__(
+        self, observer: Observer, exposition: Exposition | None, *, has_port: bool = True
+    ) -> None:
         self.observer = observer
         self._exposition = exposition
+        self._has_port = has_port
 
     @property
     def is_on(self) -> bool:
@@ -61,7 +67,14 @@ class Telemetry:
         """
         if self._exposition is None:
             return nullcontext()
+        if not self._has_port:
+            self._exposition.read_from(state)
+            return nullcontext()
         return self._exposition.serving(state)
+
+    def collect(self) -> Sequence[Family]:
+        """Return all metrics as they are now; none if they are off."""
+        return () if self._exposition is None else self._exposition.collect()
 
 
 @contextmanager
@@ -70,7 +83,12 @@ def opened(wanted: Wanted) -> Iterator[Telemetry]:
     exposition = _exposition(wanted.metrics_listen, wanted.limits)
     call_log = None
     if wanted.log_calls != "none":
-        call_log = CallLog(sys.stderr, wanted.log_format, only_failed=wanted.log_calls == "failed")
+        call_log = CallLog(
+            sys.stderr,
+            wanted.log_format,
+            only_failed=wanted.log_calls == "failed",
+            worker=wanted.worker,
+        )
     tracing = _tracing() if wanted.traces else None
     try:
         if exposition is None and call_log is None and tracing is None:
@@ -81,7 +99,7 @@ def opened(wanted: Wanted) -> Iterator[Telemetry]:
             call_log=call_log,
             tracing=tracing or Tracing(),
         )
-        yield Telemetry(recorder, exposition)
+        yield Telemetry(recorder, exposition, has_port=wanted.worker is None)
     finally:
         if call_log is not None:
             call_log.flush()
@@ -99,15 +117,27 @@ def _tracing() -> Tracing:
 def _exposition(listen: str | None, limits: Sequence[str]) -> Exposition | None:
     if listen is None:
         return None
-    try:
+    with needs_prometheus():
         from tasklogs_server.telemetry.metrics_port import Exposition
+    return Exposition(*metrics_address(listen), limits)
+
+
+@contextmanager
+def needs_prometheus() -> Iterator[None]:
+    """Turn the failure to import it into TelemetryUnavailable."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise TelemetryUnavailable(
             f"TASKLOGS_METRICS_LISTEN is set, but the module {error.name} is missing;"
             " install it with: pip install 'tasklogs[telemetry]'"
         ) from error
+
+
+def metrics_address(listen: str) -> tuple[str, int]:
+    """Return host and port of TASKLOGS_METRICS_LISTEN. Raises TelemetryUnavailable."""
     try:
         host, port = host_and_port(listen)
     except ValueError as error:
         raise TelemetryUnavailable(f"TASKLOGS_METRICS_LISTEN={listen}: {error}") from error
-    return Exposition(host.strip("[]"), port, limits)
+    return host.strip("[]"), port

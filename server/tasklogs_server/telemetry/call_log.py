@@ -18,13 +18,23 @@ _FULL_LINES = 1000
 
 
 class CallLog:
-    """Writes the lines. `only_failed` leaves out calls that ended OK or CANCELLED."""
+    """Writes the lines. `only_failed` leaves out calls that ended OK or CANCELLED.
+
+    `worker`: the number of this worker, for each line; None: there is only one process.
+    """
 
     def __init__(
-        self, out: TextIO, log_format: Literal["console", "json"], *, only_failed: bool
+        self,
+        out: TextIO,
+        log_format: Literal["console", "json"],
+        *,
+        only_failed: bool,
+        worker: int | None = None,
     ) -> None:
         self._out = out
         self._format = _json if log_format == "json" else _console
+        field = f', "worker": {worker}}}\n' if log_format == "json" else f" worker={worker}\n"
+        self._end = field if worker is not None else "}\n" if log_format == "json" else "\n"
         self._only_failed = only_failed
         self._lines: list[str] = []
         self._second = 0
@@ -36,7 +46,7 @@ class CallLog:
             return
         if not self._lines:
             asyncio.get_running_loop().call_later(_GATHER_SECONDS, self.flush)
-        self._lines.append(self._format(call, code, self._now()))
+        self._lines.append(self._format(call, code, self._now()) + self._end)
         if len(self._lines) >= _FULL_LINES:
             self.flush()
 
@@ -66,7 +76,7 @@ def _json(call: Call, code: str, now: str) -> str:
     return (
         f'{{"event": "rpc.ended", "level": "info", "timestamp": "{now}", "request_id":'
         f' {request_id}, "method": "{call.method}", "task": {task}, "code": "{code}",'
-        f' "duration_ms": {(time.perf_counter() - call.began) * 1000:.3f}}}\n'
+        f' "duration_ms": {(time.perf_counter() - call.began) * 1000:.3f}'
     )
 
 
@@ -74,5 +84,5 @@ def _console(call: Call, code: str, now: str) -> str:
     return (
         f"{now} [info     ] rpc.ended                      code={code}"
         f" duration_ms={(time.perf_counter() - call.began) * 1000:.3f} method={call.method}"
-        f" request_id={call.request_id} task={call.task_id or '-'}\n"
+        f" request_id={call.request_id} task={call.task_id or '-'}"
     )

@@ -13,6 +13,7 @@ from tasklogs_server.telemetry.calls import Call
 from tasklogs_server.telemetry.gauges import LiveMetrics
 from tasklogs_server.telemetry.metrics import Metrics
 from tasklogs_server.telemetry.state import State
+from tasklogs_server.telemetry.workers import WorkersState, supervisor_metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,9 @@ def catalogue() -> list[Described]:
     registry = CollectorRegistry()
     _observe_all(Metrics(registry, [""]))
     registry.register(LiveMetrics(_nothing()))
-    return sorted((_described(one) for one in registry.collect()), key=lambda one: one.name)
+    workers = supervisor_metrics(WorkersState(0, lambda: 0, lambda: {1: 0}, dict), 0)
+    found = [*registry.collect(), *workers]
+    return sorted((_described(one) for one in found), key=lambda one: one.name)
 
 
 def _described(metric: Metric) -> Described:

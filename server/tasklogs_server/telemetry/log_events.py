@@ -286,6 +286,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
             "address",
             "health_address",
             "metrics_address",
+            "workers",
             "auth",
             "tls",
             "database",
@@ -295,7 +296,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
             "agents",
         ),
         "The server is ready. `read_connections`, `reads`, `follows` and `agents` are the values"
-        " of the settings.",
+        " of the settings, for each of the `workers`.",
     ),
     LogEvent(
         "server.stopped",
@@ -405,6 +406,27 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "debug",
         ("reason",),
         "The server refused a bearer token. The caller gets UNAUTHENTICATED without the reason.",
+    ),
+    LogEvent(
+        "worker.aborted",
+        "warning",
+        ("worker", "pid", "how"),
+        "A worker did not end in time after the drain, and the supervisor killed it. Or it died in"
+        " the drain.",
+    ),
+    LogEvent(
+        "worker.ended",
+        "warning",
+        ("worker", "pid", "how"),
+        "A worker ended by itself, could not start again, or was killed because its event loop"
+        " stood still. `how` says which. The supervisor starts another one: at once after a worker"
+        " that served for 10 s, else after a pause of up to 30 s.",
+    ),
+    LogEvent(
+        "worker.started",
+        "info",
+        ("worker", "pid"),
+        "A worker takes calls.",
     ),
     LogEvent(
         "writer.failed",

@@ -17,6 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, make_wsgi_app
 
+from tasklogs_server.telemetry.families import Family, families_of
 from tasklogs_server.telemetry.gauges import LiveMetrics
 from tasklogs_server.telemetry.metrics import Metrics
 from tasklogs_server.telemetry.state import State
@@ -45,14 +46,31 @@ class Exposition:
 
         Raises OSError where it cannot listen there.
         """
+        self.read_from(state)
+        with served(self._registry, self._host, self._port) as address:
+            yield address
+
+    def read_from(self, state: State) -> None:
+        """Take the gauges from this server."""
         self._registry.register(LiveMetrics(state))
-        app = make_wsgi_app(self._registry)
-        with _served(app, self._host, self._port) as port:
-            yield f"{self._host}:{port}"
+
+    def collect(self) -> list[Family]:
+        """Return all metrics as they are now."""
+        return families_of(self._registry)
 
 
 @contextmanager
-def _served(app: Callable[..., Any], host: str, port: int) -> Iterator[int]:
+def served(registry: CollectorRegistry, host: str, port: int) -> Iterator[str]:
+    """Answer `GET /metrics` in threads as long as the block lasts; lend the address.
+
+    Raises OSError where it cannot listen there.
+    """
+    with _listening(make_wsgi_app(registry), host, port) as bound:
+        yield f"{host}:{bound}"
+
+
+@contextmanager
+def _listening(app: Callable[..., Any], host: str, port: int) -> Iterator[int]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
     server = _Server(family, (str(address[0]), port))

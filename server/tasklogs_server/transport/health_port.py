@@ -40,7 +40,7 @@ async def probes(
         host, port = host_and_port(listen)
     except ValueError as error:
         raise StartupError(f"TASKLOGS_HEALTH_LISTEN={listen}: {error}") from error
-    server = grpc.aio.server(options=_options(connection_lasts))
+    server = grpc.aio.server(options=_options(settings, connection_lasts))
     register_health(server, FewWatches(servicer, _WATCHES))
     bound = bind(server, host, port, None)
     await server.start()
@@ -50,10 +50,10 @@ async def probes(
         await server.stop(grace=None)
 
 
-def _options(connection_lasts: timedelta) -> Options:
+def _options(settings: ServerSettings, connection_lasts: timedelta) -> Options:
     # Its callers are not authenticated, so they get only what a probe needs.
     return [
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(settings.is_worker)),
         ("grpc.max_allowed_incoming_connections", _CONNECTIONS),
         ("grpc.max_receive_message_length", 4096),
         # The same: between the two limits gRPC refuses calls at random.

@@ -20,6 +20,9 @@ from tasklogs_server.settings import ServerSettings
 _STREAM_BYTES = 256 * 1024
 # A peer that does not acknowledge our SETTINGS within this time does not speak HTTP/2.
 _SETTINGS_MS = 10_000
+# Connections stay at the worker that accepted them. A worker that was replaced would get none of
+# those that are open for hours, such as agent streams.
+_WORKERS_AGE = timedelta(minutes=30)
 
 Options = list[tuple[str, int]]
 
@@ -79,8 +82,9 @@ def options(settings: ServerSettings, connections: int) -> Options:
         # speed: agents that sent faster than the store could commit cost 5 MB each.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _STREAM_BYTES),
-        # On by default: a second server would silently share the port.
-        ("grpc.so_reuseport", 0),
+        # On by default: a second server would silently share the port. Workers share it, and their
+        # supervisor has made sure that nobody else does.
+        ("grpc.so_reuseport", int(settings.is_worker)),
         # A peer that vanishes is noticed within 20 s. Agents may ping as often as every 5 s.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 10_000),
@@ -124,10 +128,13 @@ def _queue(settings: ServerSettings) -> Options:
 
 
 def _ages(settings: ServerSettings) -> Options:
-    if settings.connection_age is None:
+    age = settings.connection_age
+    if age is None and settings.is_worker:
+        age = _WORKERS_AGE
+    if age is None:
         return []
     return [
-        ("grpc.max_connection_age_ms", _ms(settings.connection_age)),
+        ("grpc.max_connection_age_ms", _ms(age)),
         ("grpc.max_connection_age_grace_ms", _ms(settings.connection_age_grace)),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,8 +26,6 @@ from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.terminal_text import visible_name
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
     from tasklogs_server.settings import ServerSettings
 
 
@@ -62,6 +60,17 @@ def serve(
             " --auth mtls. With port 0, the server picks a free port.",
         ),
     ] = DEFAULT_SERVER,
+    workers: Annotated[
+        int,
+        typer.Option(
+            envvar="TASKLOGS_WORKERS",
+            metavar="N",
+            min=0,
+            max=256,
+            help="How many processes serve the port. 0: one per processor core. The limits below"
+            " apply to each of them.",
+        ),
+    ] = 1,
     database_url: Annotated[
         str | None,
         typer.Option(
@@ -186,10 +195,8 @@ def serve(
     SIGTERM or Ctrl-C it refuses new calls, waits for open calls, and exits. A second signal ends it
     at once. Flags override environment variables.
     """
-    from asyncio import Runner
-
     try:
-        from tasklogs_server import app
+        from tasklogs_server import entry
         from tasklogs_server.settings import ServerSettings
     except ModuleNotFoundError as error:
         raise CommandFailed(
@@ -199,6 +206,7 @@ def serve(
     settings = _settings(
         ServerSettings,
         listen=listen,
+        workers=workers,
         database_url=database_url,
         data_dir=data_dir or default_data_dir(),
         bus=bus,
@@ -216,15 +224,12 @@ def serve(
     )
     spinner = Spinner("starting")
     try:
-        with Runner(loop_factory=_loop_factory(settings.loop)) as runner:
-            runner.run(
-                app.serve(
-                    settings,
-                    on_progress=lambda step: _say_progress(spinner, step),
-                    on_ready=lambda address: _say_ready(spinner, address, settings),
-                )
-            )
-    except app.StartupError as error:
+        entry.serve(
+            settings,
+            on_progress=lambda step: _say_progress(spinner, step),
+            on_ready=lambda address: _say_ready(spinner, address, settings),
+        )
+    except entry.StartupError as error:
         raise CommandFailed(str(error)) from error
     finally:
         spinner.stop()
@@ -242,18 +247,6 @@ def _settings(settings: type[ServerSettings], **given: Any) -> ServerSettings:
             for problem in error.errors()
         )
         raise typer.BadParameter(problems, param_hint="settings") from error
-
-
-def _loop_factory(loop: str) -> Callable[[], AbstractEventLoop] | None:
-    if loop != "uvloop":
-        return None
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        # uvloop does not exist for every platform. asyncio's loop makes some 10 % fewer calls a
-        # second.
-        return None
-    return uvloop.new_event_loop
 
 
 def _say_progress(spinner: Spinner, step: str) -> None:

@@ -1,0 +1,45 @@
+"""A worker that does what its script says: `python -m tests.supervision.scripted_worker SCRIPT FD`.
+
+Steps, separated by commas: `serve` says that it serves; `beat` beats until the supervisor sends no
+more; `answer` answers one question for metrics; `fail` refuses to start; `hang` does nothing more;
+`exit` ends with status 3. After the last step it ends with status 0.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import time
+from typing import Any
+
+
+def main() -> None:
+    script, descriptor = sys.argv[1:]
+    supervisor = socket.socket(fileno=int(descriptor))
+    lines = supervisor.makefile("r")
+    order = json.loads(lines.readline())
+
+    def send(**message: Any) -> None:
+        supervisor.sendall(json.dumps(message).encode() + b"\n")
+
+    for step in script.split(","):
+        match step:
+            case "serve":
+                send(serves=True)
+            case "beat":
+                while not select.select([supervisor], [], [], 0.05)[0]:
+                    send(beat=True)
+            case "answer":
+                send(answer=json.loads(lines.readline())["ask"], families=[order["worker"]])
+            case "fail":
+                send(failed="the keys are broken")
+            case "hang":
+                time.sleep(600)
+            case "exit":
+                sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()
