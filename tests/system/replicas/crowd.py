@@ -63,7 +63,7 @@ class TalkingAgent:
             try:
                 await self._serve()
             except StreamEnded as ended:
-                say("agent_lost", self._number, f"{ended.code.name}/{ended.info or '-'}")
+                say("agent_lost", self._number, f"{ended.code.name}/{ended.info or ended.reason}")
                 await asyncio.sleep(self._backoff.wait_seconds(ended))
 
     async def _serve(self) -> None:

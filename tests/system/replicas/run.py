@@ -6,8 +6,10 @@ import asyncio
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc.aio
@@ -19,7 +21,7 @@ from tasklogs.v1 import task_logs_pb2_grpc
 from tests.support.fixtures.nats_cluster import nats_cluster
 from tests.system.end_to_end.load import reached
 from tests.system.end_to_end.mass_reconnect import create_tasks
-from tests.system.end_to_end.programs import lasting_port, program, serve_command
+from tests.system.end_to_end.programs import Program, lasting_port, program, serve_command
 from tests.system.replicas.record import Outcome, Read, Record
 
 _ROOT = Path(__file__).parents[3]
@@ -48,20 +50,8 @@ async def lose_a_replica(  # noqa: PLR0913 -- the options of the command
     """
     record = Record()
     async with AsyncExitStack() as stack:
-        ports = lasting_port(), lasting_port()
-        servers = ",".join((await stack.enter_async_context(nats_cluster())).urls) if (
-            bus == "nats"
-        ) else bus
-        replicas = [
-            await stack.enter_async_context(
-                program(
-                    directory / f"replica-{number}.log",
-                    *serve_command(port, dsn),
-                    TASKLOGS_BUS=servers,
-                )
-            )
-            for number, port in enumerate(ports)
-        ]
+        replicas = await stack.enter_async_context(two_replicas(directory, dsn, bus))
+        ports = [one.port for one in replicas]
         for port in ports:
             server = await stack.enter_async_context(reached(f"127.0.0.1:{port}", dsn))
         tokens = await create_tasks(server, tasks)
@@ -77,19 +67,21 @@ async def lose_a_replica(  # noqa: PLR0913 -- the options of the command
         for number in range(_READERS):
             reading = asyncio.create_task(_read(record, address, number, tasks))
             stack.callback(reading.cancel)
-        await _until(
-            lambda: len(record.welcomes) == len(record.followed) == tasks, patience_seconds
-        )
-        tell(f"{tasks} agents and followers are there")
+        try:
+            await _until(
+                lambda: len(record.welcomes) == len(record.followed) == tasks, patience_seconds
+            )
+        finally:
+            tell(f"{len(record.welcomes)} agents and {len(record.followed)} followers are there: {Counter(one[3] for one in record.losses)}")
         await asyncio.sleep(before_seconds)
 
         gone_at = time.monotonic()
         if is_killed:
-            await replicas[0].kill()
+            await replicas[0].program.kill()
         else:
             assert balancer.stdin is not None
             balancer.stdin.write(f"out {ports[0]}\n".encode())
-            await replicas[0].end()
+            await replicas[0].program.end()
         tell(f"the replica is gone after {time.monotonic() - gone_at:.2f} s")
         await asyncio.sleep(after_seconds)
         for crowd in crowds:
@@ -98,6 +90,43 @@ async def lose_a_replica(  # noqa: PLR0913 -- the options of the command
         await asyncio.sleep(0.5)
         await _until(lambda: record.all_have_all(tasks), patience_seconds)
         return Outcome.of(record, gone_at)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A server process."""
+
+    port: int
+    program: Program
+
+
+@asynccontextmanager
+async def two_replicas(directory: Path, dsn: str, bus: str) -> AsyncIterator[Sequence[Replica]]:
+    """Start two servers on one database. `bus`: `postgres` or `nats`."""
+    async with AsyncExitStack() as stack:
+        if bus == "nats":
+            bus = ",".join((await stack.enter_async_context(nats_cluster())).urls)
+        ports = lasting_port(), lasting_port()
+        yield [
+            Replica(
+                port,
+                await stack.enter_async_context(
+                    program(
+                        directory / f"replica-{number}.log",
+                        *serve_command(port, dsn),
+                        TASKLOGS_BUS=bus,
+                    )
+                ),
+            )
+            for number, port in enumerate(ports)
+        ]
+
+
+@asynccontextmanager
+async def crowd_at(address: str, tokens: Sequence[str]) -> AsyncIterator[None]:
+    """Run agents that say nothing, and their followers, at one server."""
+    async with _crowd(Record(), address, tokens, 0, 1e9):
+        yield
 
 
 @asynccontextmanager
