@@ -29,11 +29,19 @@ class ScriptedSyncs:
 
     answer: Callable[[StoredState], Awaitable[Synced]] | None = None
     refuted: list[Synced] = field(default_factory=list)
+    task_id: UUID = UUID(int=0)
 
     def __call__(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
     ) -> ScriptedSyncs:
+        self.task_id = task_id
         return self
+
+    def begin(self, known: StoredState) -> None:
+        """There is no other process."""
+
+    def close(self) -> None:
+        """Nothing was begun."""
 
     async def done(self, known: StoredState) -> Synced:
         assert self.answer is not None

@@ -23,7 +23,9 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=2000, help="agents, and followers")
     parser.add_argument("--bus", choices=("postgres", "nats"), default="postgres")
     parser.add_argument("--how", choices=("killed", "drained"), nargs="*")
-    parser.add_argument("--say", type=float, default=10.0, help="seconds between an agent's entries")
+    parser.add_argument(
+        "--say", type=float, default=10.0, help="seconds between an agent's entries"
+    )
     options = parser.parse_args()
     is_good = True
     for how in options.how or ("killed", "drained"):

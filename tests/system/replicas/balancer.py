@@ -80,9 +80,7 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     listen, *replicas = (int(one) for one in sys.argv[1:])
     balancer = Balancer(replicas)
-    await loop.create_server(
-        lambda: _End(balancer.accepted), "127.0.0.1", listen, backlog=4096
-    )
+    await loop.create_server(lambda: _End(balancer.accepted), "127.0.0.1", listen, backlog=4096)
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     while line := await commands.readline():

@@ -117,9 +117,7 @@ class TalkingAgent:
         while isinstance(message := await call.read(), pb.ServerMessage):
             if message.HasField("drain"):
                 after = message.drain.retry_after.ToTimedelta().total_seconds()
-                raise StreamEnded(
-                    grpc.StatusCode.UNAVAILABLE, "", "DRAIN", after, was_welcome=True
-                )
+                raise StreamEnded(grpc.StatusCode.UNAVAILABLE, "", "DRAIN", after, was_welcome=True)
             if message.HasField("sync"):
                 done = pb.SyncDone(id=message.sync.id)
                 await call.write(pb.AgentMessage(sync_done=done))

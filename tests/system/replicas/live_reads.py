@@ -57,7 +57,7 @@ async def measure(directory: Path, dsn: str, bus: str, pairs: int) -> tuple[floa
         return statistics.median(here), statistics.median(away), statistics.median(ratios)
 
 
-async def _until_live(stub: task_logs_pb2_grpc.TaskLogsAsyncStub) -> None:
+async def _until_live(stub: task_logs_pb2_grpc.TaskLogsStub) -> None:
     async with asyncio.timeout(30):
         while True:
             try:

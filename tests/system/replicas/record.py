@@ -120,9 +120,7 @@ class Outcome:
             changes_before=Rank.of(_latencies(record, gone_at, is_after=False)),
             changes=Rank.of(_latencies(record, gone_at, is_after=True)),
             lost_streams=Counter(f"{what} {detail}" for _, what, _, detail in lost),
-            reads=Counter(
-                f"{'live' if one.is_live else 'stored'} {one.ended}" for one in after
-            ),
+            reads=Counter(f"{'live' if one.is_live else 'stored'} {one.ended}" for one in after),
             refused_until=max(refused, default=gone_at) - gone_at,
             slowest_read=max((one.seconds for one in after), default=0.0),
             wrong=record.wrong(),

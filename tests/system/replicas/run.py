@@ -31,7 +31,7 @@ _READ_EVERY_SECONDS = 0.1
 _READ_SECONDS = 20.0
 
 
-async def lose_a_replica(  # noqa: PLR0913 -- the options of the command
+async def lose_a_replica(
     directory: Path,
     dsn: str,
     *,
@@ -72,7 +72,9 @@ async def lose_a_replica(  # noqa: PLR0913 -- the options of the command
                 lambda: len(record.welcomes) == len(record.followed) == tasks, patience_seconds
             )
         finally:
-            tell(f"{len(record.welcomes)} agents and {len(record.followed)} followers are there: {Counter(one[3] for one in record.losses)}")
+            tell(
+                f"{len(record.welcomes)} agents and {len(record.followed)} followers are there: {Counter(one[3] for one in record.losses)}"
+            )
         await asyncio.sleep(before_seconds)
 
         gone_at = time.monotonic()
@@ -123,10 +125,11 @@ async def two_replicas(directory: Path, dsn: str, bus: str) -> AsyncIterator[Seq
 
 
 @asynccontextmanager
-async def crowd_at(address: str, tokens: Sequence[str]) -> AsyncIterator[None]:
-    """Run agents that say nothing, and their followers, at one server."""
-    async with _crowd(Record(), address, tokens, 0, 1e9):
-        yield
+async def crowd_at(address: str, tokens: Sequence[str]) -> AsyncIterator[Record]:
+    """Run agents that say one thing, and their followers, at one server."""
+    record = Record()
+    async with _crowd(record, address, tokens, 0, 1e9):
+        yield record
 
 
 @asynccontextmanager
