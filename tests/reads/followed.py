@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -84,7 +84,7 @@ class ScriptedSync:
     calls: int = 0
     failures: list[Exception] = field(default_factory=list)
     log: WrittenLog | None = None
-    task_id: UUID = UUID(int=0)
+    task_id: UUID = field(default_factory=uuid4)
     held: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:

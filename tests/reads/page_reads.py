@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.bootstrap.service import page_cache
@@ -29,7 +29,7 @@ class ScriptedSyncs:
 
     answer: Callable[[StoredState], Awaitable[Synced]] | None = None
     refuted: list[Synced] = field(default_factory=list)
-    task_id: UUID = UUID(int=0)
+    task_id: UUID = field(default_factory=uuid4)
 
     def __call__(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None

@@ -87,7 +87,8 @@ def main() -> int:
                         measure(directory, postgres.dsn(), bus, options.pairs)
                     )
             print(  # noqa: T201
-                f"{bus}: {here * 1000:.2f} ms here, {away * 1000:.2f} ms elsewhere, ratio {ratio:.2f}",
+                f"{bus}: {here * 1000:.2f} ms here, {away * 1000:.2f} ms elsewhere,"
+                f" ratio {ratio:.2f}",
                 flush=True,
             )
     return 0

@@ -6,7 +6,6 @@ import asyncio
 import random
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -72,9 +71,7 @@ async def lose_a_replica(
                 lambda: len(record.welcomes) == len(record.followed) == tasks, patience_seconds
             )
         finally:
-            tell(
-                f"{len(record.welcomes)} agents and {len(record.followed)} followers are there: {Counter(one[3] for one in record.losses)}"
-            )
+            tell(f"{len(record.welcomes)} agents and {len(record.followed)} followers are there")
         await asyncio.sleep(before_seconds)
 
         gone_at = time.monotonic()
