@@ -38,6 +38,7 @@ _MAX_BEGUN = 10_000
 _BEGINNING = timedelta(seconds=0.5)
 # The other process gives up a sync by itself. This is for an answer that is on its way.
 _ANSWER_SECONDS = 1.0
+_MAX_ANSWERING = 10_000
 
 
 class SessionGone(AgentUnreachable):
@@ -225,7 +226,8 @@ class SyncsForOthers:
             await asyncio.gather(*self._answering, return_exceptions=True)
 
     def _heard(self, sender: UUID, note: HeardNote) -> None:
-        if isinstance(note, SyncAsked):
+        # Readers of another process share syncs, so only a broken one asks for so many.
+        if isinstance(note, SyncAsked) and len(self._answering) < _MAX_ANSWERING:
             answering = asyncio.create_task(self._answer(sender, note), name="sync for another")
             self._answering.add(answering)
             answering.add_done_callback(self._answering.discard)
