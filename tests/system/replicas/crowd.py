@@ -50,6 +50,8 @@ class TalkingAgent:
         self._backoff = Backoff(settings, random.Random(f"agent {number}"))
         self._said = 0
         self._more = asyncio.Event()
+        # gRPC fails a write that begins during another one.
+        self._writing = asyncio.Lock()
 
     def speak(self) -> None:
         """Add an entry to the conversation."""
@@ -94,11 +96,15 @@ class TalkingAgent:
             finally:
                 call.cancel()
 
+    async def _write(self, call: StreamCall, message: pb.AgentMessage) -> None:
+        async with self._writing:
+            await call.write(message)
+
     async def _send(self, call: StreamCall, welcome: pb.Welcome) -> None:
         state = pb.StateReport(
             lifecycle=types_pb2.AGENT_LIFECYCLE_READY, app_health=types_pb2.APP_HEALTH_HEALTHY
         )
-        await call.write(pb.AgentMessage(state=state))
+        await self._write(call, pb.AgentMessage(state=state))
         sequence, sent, opens = 0, welcome.entries, welcome.epoch == 0
         while True:
             if sent < self._said:
@@ -109,7 +115,7 @@ class TalkingAgent:
                     entries=[_entry(number) for number in range(sent, self._said)],
                 )
                 sent, opens = self._said, False
-                await call.write(pb.AgentMessage(append=append))
+                await self._write(call, pb.AgentMessage(append=append))
             self._more.clear()
             await self._more.wait()
 
@@ -120,7 +126,7 @@ class TalkingAgent:
                 raise StreamEnded(grpc.StatusCode.UNAVAILABLE, "", "DRAIN", after, was_welcome=True)
             if message.HasField("sync"):
                 done = pb.SyncDone(id=message.sync.id)
-                await call.write(pb.AgentMessage(sync_done=done))
+                await self._write(call, pb.AgentMessage(sync_done=done))
 
 
 def _entry(number: int) -> types_pb2.TaskLogEntry:
