@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from tasklogs_server.bus.notes import HeardNote, SyncAnswered, SyncAsked
-from tasklogs_server.ingest.elsewhere import SyncsForOthers
+import pytest
+
+from tasklogs_server.bus.interface import PeerListener
+from tasklogs_server.bus.notes import HeardNote, Note, SessionBegan, SyncAnswered, SyncAsked
+from tasklogs_server.domain.errors import AgentUnreachable
+from tasklogs_server.ingest.elsewhere import Elsewhere, SyncsForOthers
+from tasklogs_server.ingest.holders import Holder
 from tests.ingest.desk import Desk
 from tests.support.fixtures.conditions import until
 
@@ -37,6 +43,32 @@ class OneOther:
     async def answer(self) -> SyncAnswered:
         await until(lambda: bool(self.sent))
         return self.sent.pop()
+
+
+class SilentOther(OneOther):
+    """A bus to another process that was heard lately, and answers nothing: it was killed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listeners: list[Callable[[Note], None]] = []
+
+    def listen(self, listener: Callable[[Note], None]) -> None:
+        self._listeners.append(listener)
+
+    def watch(self, listener: PeerListener) -> None:
+        pass
+
+    def reaches(self, process_id: UUID) -> bool:
+        return process_id == OTHER
+
+    def send(self, process_id: UUID, note: object) -> None:
+        assert process_id == OTHER
+
+    def began(self, began: SessionBegan, *, here: bool) -> None:
+        for listener in self._listeners if here else ():
+            listener(began)
+        for hearer in () if here else self._hearers:
+            hearer(uuid.uuid4(), began)
 
 
 def bus_of(desk: Desk) -> OneOther:
@@ -68,3 +100,26 @@ async def test_without_such_a_session_the_answer_says_so(desk: Desk, task: UUID)
         bus.ask(task, fence=agent.session.fence + 1)
         assert await bus.answer() == SyncAnswered(1)
         assert agent.syncs == []
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["here", "in a third process"])
+async def test_a_sync_at_a_killed_process_ends_as_soon_as_a_later_session_begins(
+    desk: Desk, task: UUID, here: bool
+) -> None:
+    bus: Any = SilentOther()
+
+    async def process_of(_: UUID) -> None:
+        return None
+
+    elsewhere = Elsewhere(
+        bus, desk.sessions, process_of=process_of, sync_timeout=timedelta(seconds=3600)
+    )
+    asking = asyncio.create_task(elsewhere.sync(task, Holder(OTHER, 7), None))
+    await asyncio.sleep(0)
+    for no_later in (SessionBegan(task, 7), SessionBegan(uuid.uuid4(), 8)):
+        bus.began(no_later, here=here)
+    await asyncio.sleep(0)
+    assert not asking.done()
+    bus.began(SessionBegan(task, 8), here=here)
+    with pytest.raises(AgentUnreachable):
+        await asking

@@ -788,7 +788,7 @@ BREAKS = (
         "I10",
         "a session of another process goes on although the store lacks what it committed",
         f"{_SERVER}/ingest/syncs.py",
-        "            self._syncs.elsewhere.doubt(self._task_id, self._found_in)",
+        "            self._syncs.elsewhere.doubt(self.task_id, self._found_in)",
         "            pass",
         "tests/system/faults/test_other_processes.py::"
         "test_a_live_read_does_not_rest_on_what_a_process_has_lost",

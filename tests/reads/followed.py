@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -84,6 +84,7 @@ class ScriptedSync:
     calls: int = 0
     failures: list[Exception] = field(default_factory=list)
     log: WrittenLog | None = None
+    task_id: UUID = field(default_factory=uuid4)
     held: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -93,7 +94,15 @@ class ScriptedSync:
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
     ) -> ScriptedSync:
         """Begin a request: all share this script."""
+        self.task_id = task_id
         return self
+
+    def begin(self, known: StoredState) -> None:
+        """Fail: a follow begins no sync ahead."""
+        raise AssertionError
+
+    def close(self) -> None:
+        """Nothing was begun."""
 
     async def done(self, known: StoredState) -> Synced:
         """Raise each of the failures once, then return what the store holds."""

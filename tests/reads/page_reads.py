@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs_server.bootstrap.service import page_cache
@@ -29,11 +29,19 @@ class ScriptedSyncs:
 
     answer: Callable[[StoredState], Awaitable[Synced]] | None = None
     refuted: list[Synced] = field(default_factory=list)
+    task_id: UUID = field(default_factory=uuid4)
 
     def __call__(
         self, task_id: UUID, *, max_staleness: timedelta | None, time_left: timedelta | None
     ) -> ScriptedSyncs:
+        self.task_id = task_id
         return self
+
+    def begin(self, known: StoredState) -> None:
+        """There is no other process."""
+
+    def close(self) -> None:
+        """Nothing was begun."""
 
     async def done(self, known: StoredState) -> Synced:
         assert self.answer is not None

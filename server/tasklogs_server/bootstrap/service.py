@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import assert_never
+from uuid import UUID
 
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
 from tasklogs_server.bootstrap.limits import ServerLimits
@@ -20,6 +22,8 @@ from tasklogs_server.bus.notes import (
     SessionDoubted,
 )
 from tasklogs_server.bus.shared import SharedBus
+from tasklogs_server.domain.errors import TaskNotFound
+from tasklogs_server.domain.names import TaskId
 from tasklogs_server.ingest.elsewhere import Elsewhere, SyncsForOthers
 from tasklogs_server.ingest.group_commit import GroupCommit
 from tasklogs_server.ingest.large_commits import LargeCommits
@@ -104,6 +108,7 @@ def service_of(
     pace = Pace(lambda: store.connections["reads"].in_use)
     purge = Purge(store.purges, sessions, bus, pace=pace)
     pages = page_cache(settings.page_cache_bytes, store, bus)
+    checks = StateChecks(store.states)
     syncs = Syncs(
         sessions,
         agent_wait=settings.agent_wait,
@@ -111,7 +116,7 @@ def service_of(
         elsewhere=Elsewhere(
             bus,
             sessions,
-            process_of=store.sessions.process_of,
+            process_of=partial(process_of, checks, store),
             sync_timeout=settings.sync_timeout,
         ),
     )
@@ -131,7 +136,7 @@ def service_of(
         ),
         reader=LogReader(
             store.reads,
-            StateChecks(store.states),
+            checks,
             pages,
             sync=syncs.request,
             aside=limits.admission.aside,
@@ -163,6 +168,22 @@ def service_of(
             pace=pace,
         ),
     )
+
+
+async def process_of(checks: StateChecks, store: Store, task_id: UUID) -> tuple[UUID, int] | None:
+    """Read which process has the task's session, and its fence. None: none has.
+
+    After a gap of the bus all readers that wait for an agent ask this: one statement answers them.
+    Raises StoreUnavailable.
+    """
+    try:
+        state = await checks.state(TaskId(task_id, None))
+    except TaskNotFound:
+        return None
+    if state is None:  # the rows of one of the tasks are bad or slow
+        return await store.sessions.process_of(task_id)
+    process, fence = state.stored.process, state.stored.fence
+    return None if process is None else (process, fence)
 
 
 def page_cache(limit_bytes: int, store: Store, bus: Bus) -> PageCache:

@@ -6,11 +6,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from uuid import UUID
 
+# A process with this many tasks costs no more if it is told of every task.
+MAX_TASKS = 100_000
+
 
 class Interests:
     """The tasks that each of the other processes follows.
 
-    A process that has not said so yet, or whose notes were lost, is told of every task.
+    A process that has not said so yet, whose notes were lost, or that follows very many tasks, is
+    told of every task.
     """
 
     def __init__(self) -> None:
@@ -26,6 +30,12 @@ class Interests:
         followers = self._followers.get(task_id)
         return self._all if not followers else self._all | followers
 
+    @property
+    def task_count(self) -> int:
+        """How many tasks are remembered, each once for each process."""
+        known = (*self._said.values(), *self._tasks.values())
+        return sum(len(tasks) for tasks in known)
+
     def unknown(self, process_id: UUID) -> None:
         """Tell the process of every task from now on."""
         self.forget(process_id)
@@ -35,7 +45,9 @@ class Interests:
         """Note a part of all tasks that the process follows."""
         so_far = self._said.setdefault(process_id, set())
         so_far.update(tasks)
-        if is_last:
+        if len(so_far) > MAX_TASKS:
+            self.unknown(process_id)
+        elif is_last:
             self.forget(process_id)
             self._tasks[process_id] = so_far
             for task_id in so_far:
@@ -55,6 +67,8 @@ class Interests:
             self._followers[task_id].add(process_id)
         for task_id in no_longer:
             self._unfollow(task_id, process_id)
+        if len(self._tasks[process_id]) > MAX_TASKS:
+            self.unknown(process_id)
 
     def forget(self, process_id: UUID) -> None:
         """Tell the process of nothing."""

@@ -25,6 +25,11 @@ from tasklogs_server.bus.notes import (
 )
 from tasklogs_server.domain.synced import Synced
 
+_INT64_MAX = 2**63 - 1
+_INT32_MAX = 2**31 - 1
+# A staleness that a caller may ask for: protobuf's longest duration is about as long.
+_LONGEST_SECONDS = 315_576_000_000.0
+
 
 class MalformedPayload(Exception):
     """The text is no payload of a process of this service."""
@@ -144,7 +149,7 @@ def decode(payload: str) -> Payload:
     try:
         sender, stream, number, rest = payload.split(" ", 3)
         notes = [note for one in json.loads(rest) if (note := _note(one)) is not None]
-        return Payload(UUID(hex=sender), stream == "d", int(number), notes)
+        return Payload(UUID(hex=sender), stream == "d", _count(int(number)), notes)
     except (
         *(ValueError, TypeError, KeyError, IndexError, AttributeError),
         *(OverflowError, RecursionError),
@@ -193,14 +198,16 @@ def _note(fields: object) -> WireNote | None:
             return Joined(fields[1] is True)
         case "moved":
             revision = fields[2]
-            return Moved(UUID(hex=fields[1]), revision=None if revision is None else int(revision))
+            return Moved(
+                UUID(hex=fields[1]), revision=None if revision is None else _count(revision)
+            )
         case "session":
-            return SessionBegan(UUID(hex=fields[1]), int(fields[2]))
+            return SessionBegan(UUID(hex=fields[1]), _count(fields[2]))
         case "sync":
-            seconds = None if fields[4] is None else float(fields[4])
-            return SyncAsked(int(fields[1]), UUID(hex=fields[2]), int(fields[3]), seconds)
+            seconds = None if fields[4] is None else _seconds(fields[4])
+            return SyncAsked(_count(fields[1]), UUID(hex=fields[2]), _count(fields[3]), seconds)
         case "synced":
-            return SyncAnswered(int(fields[1]), _synced(fields[2]), fields[3])
+            return SyncAnswered(_count(fields[1]), _synced(fields[2]), _text(fields[3]))
         case "beat":
             return Beat(_numbers(fields[1]))
         case "follows":
@@ -212,7 +219,7 @@ def _note(fields: object) -> WireNote | None:
 
 def _numbers(fields: dict[str, int]) -> dict[str, int]:
     for number in fields.values():
-        if type(number) is not int:
+        if type(number) is not int or not 0 <= number <= _INT64_MAX:
             raise MalformedPayload
     return fields
 
@@ -225,4 +232,34 @@ def _synced(fields: list[Any] | None) -> Synced | None:
     if fields is None:
         return None
     began_at, fence, revision, build_number = fields[:4]
-    return Synced(datetime.fromisoformat(began_at), int(fence), int(revision), build_number)
+    at = datetime.fromisoformat(began_at)
+    if at.tzinfo is None:
+        raise MalformedPayload
+    return Synced(
+        at,
+        _count(fence),
+        _count(revision),
+        None if build_number is None else _count(build_number, _INT32_MAX),
+    )
+
+
+# Nothing that gets the notes looks at their values again. So what no server sends is refused here.
+
+
+def _count(field: object, most: int = _INT64_MAX) -> int:
+    if not isinstance(field, int) or not 0 <= field <= most:
+        raise MalformedPayload
+    return field
+
+
+def _seconds(field: float) -> float:
+    seconds = float(field)
+    if not 0 <= seconds <= _LONGEST_SECONDS:  # NaN neither
+        raise MalformedPayload
+    return seconds
+
+
+def _text(field: object) -> str | None:
+    if field is not None and not isinstance(field, str):
+        raise MalformedPayload
+    return field

@@ -53,6 +53,11 @@ GAP_PAUSE_SECONDS = 1.0
 # before the change.
 RECENT_SECONDS = 3.0
 
+# Each process costs a few KB. There are never so many: more are senders that are no servers.
+MAX_PROCESSES = 1_000
+# A server's payload is a little longer only if a single note is.
+_LONGEST_PAYLOADS = 4
+
 # A transport that hangs must not delay the end of this process.
 _LEAVE_SECONDS = 0.5
 
@@ -241,7 +246,7 @@ class SharedBus:
         if text.startswith(self._own_head):
             return
         try:
-            payload = payloads.decode(text)
+            payload = self._decoded(text)
         except MalformedPayload:
             if not self._refused:
                 self._refused = True
@@ -265,6 +270,15 @@ class SharedBus:
             self._took(peer, note)
             if isinstance(note, Left):
                 return
+
+    def _decoded(self, text: str) -> Payload:
+        """Return a payload. Raises MalformedPayload if no server of this service can send it."""
+        if len(text) > _LONGEST_PAYLOADS * self._transport.max_payload_bytes:
+            raise MalformedPayload
+        payload = payloads.decode(text)
+        if len(self._peers) >= MAX_PROCESSES and payload.sender not in self._peers:
+            raise MalformedPayload
+        return payload
 
     def _took(self, peer: Peer, note: WireNote) -> None:
         sender = peer.process_id

@@ -8,7 +8,9 @@ process counts only if the reader then finds its fence and its revision in the s
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from tasklogs_server.bus.notes import (
     BuildReported,
     Deleted,
     HeardNote,
+    Note,
     SessionBegan,
     SessionDoubted,
     SyncAnswered,
@@ -35,10 +38,28 @@ _MAX_BEGUN = 10_000
 _BEGINNING = timedelta(seconds=0.5)
 # The other process gives up a sync by itself. This is for an answer that is on its way.
 _ANSWER_SECONDS = 1.0
+_MAX_ANSWERING = 10_000
 
 
 class SessionGone(AgentUnreachable):
     """The other process has no session with this fence."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A sync that another process was asked for."""
+
+    holder: Holder
+    answer: asyncio.Future[SyncAnswered]
+
+    def answered(self, note: SyncAnswered) -> None:
+        if not self.answer.done():
+            self.answer.set_result(note)
+
+    def failed(self) -> None:
+        """Let the reader try again, perhaps with another session."""
+        if not self.answer.done():
+            self.answer.set_exception(AgentUnreachable(timedelta(0), _RETRY_AFTER))
 
 
 class Elsewhere:
@@ -61,9 +82,12 @@ class Elsewhere:
         self._answer_seconds = sync_timeout.total_seconds() + _ANSWER_SECONDS
         self._begun: dict[UUID, Holder] = {}
         """The sessions that began last. It may have ended since."""
-        self._asked: dict[int, tuple[UUID, asyncio.Future[SyncAnswered]]] = {}
-        """The syncs that are under way, with their processes."""
+        self._asked: dict[int, _Asked] = {}
+        """The syncs that are under way."""
+        self._asked_of: dict[UUID, set[int]] = defaultdict(set)
+        """Those of each task."""
         self._last_id = 0
+        bus.listen(self._listen)
         bus.hear(self._heard)
         bus.watch(self._peers_changed)
 
@@ -103,7 +127,8 @@ class Elsewhere:
             None if max_staleness is None else max_staleness.total_seconds(),
         )
         answer: asyncio.Future[SyncAnswered] = asyncio.get_running_loop().create_future()
-        self._asked[asked.id] = holder.process, answer
+        self._asked[asked.id] = _Asked(holder, answer)
+        self._asked_of[task_id].add(asked.id)
         try:
             self._bus.send(holder.process, asked)
             async with asyncio.timeout(self._answer_seconds):
@@ -111,7 +136,7 @@ class Elsewhere:
         except TimeoutError:
             raise AgentUnreachable(timedelta(0), _RETRY_AFTER) from None
         finally:
-            del self._asked[asked.id]
+            self._forget(task_id, asked.id)
         if answered.synced is not None:
             return answered.synced
         if answered.failure is not None:
@@ -121,9 +146,9 @@ class Elsewhere:
     def _heard(self, sender: UUID, note: HeardNote) -> None:
         match note:
             case SyncAnswered(id_):
-                process, answer = self._asked.get(id_, (None, None))
-                if process == sender and answer is not None and not answer.done():
-                    answer.set_result(note)
+                asked = self._asked.get(id_)
+                if asked is not None and asked.holder.process == sender:
+                    asked.answered(note)
             case SessionBegan(task_id, fence):
                 self._begin(task_id, Holder(sender, fence))
             case Deleted(task_id) | SessionDoubted(task_id):
@@ -139,12 +164,30 @@ class Elsewhere:
         if len(self._begun) > _MAX_BEGUN:
             del self._begun[next(iter(self._begun))]
         self._sessions.began_elsewhere(task_id, holder)
+        self._ended(task_id, holder.fence)
+
+    def _listen(self, note: Note) -> None:
+        if isinstance(note, SessionBegan):
+            self._ended(note.task_id, note.fence)
+
+    def _ended(self, task_id: UUID, fence: int) -> None:
+        """Wait no longer for sessions below this fence: their process may not live any more."""
+        for id_ in self._asked_of.get(task_id, ()):
+            if self._asked[id_].holder.fence < fence:
+                self._asked[id_].failed()
+
+    def _forget(self, task_id: UUID, id_: int) -> None:
+        del self._asked[id_]
+        of_task = self._asked_of[task_id]
+        of_task.discard(id_)
+        if not of_task:
+            del self._asked_of[task_id]
 
     def _peers_changed(self, process_id: UUID | None, event: PeerEvent) -> None:
         if event in (PeerEvent.GAP, PeerEvent.LEFT, PeerEvent.MISSED):
-            for process, answer in self._asked.values():
-                if process_id in (None, process) and not answer.done():
-                    answer.set_exception(AgentUnreachable(timedelta(0), _RETRY_AFTER))
+            for asked in self._asked.values():
+                if process_id in (None, asked.holder.process):
+                    asked.failed()
         if event is PeerEvent.GAP:
             self._sessions.doubt_all()
         if event in (PeerEvent.GAP, PeerEvent.JOINED):
@@ -183,7 +226,8 @@ class SyncsForOthers:
             await asyncio.gather(*self._answering, return_exceptions=True)
 
     def _heard(self, sender: UUID, note: HeardNote) -> None:
-        if isinstance(note, SyncAsked):
+        # Readers of another process share syncs, so only a broken one asks for so many.
+        if isinstance(note, SyncAsked) and len(self._answering) < _MAX_ANSWERING:
             answering = asyncio.create_task(self._answer(sender, note), name="sync for another")
             self._answering.add(answering)
             answering.add_done_callback(self._answering.discard)

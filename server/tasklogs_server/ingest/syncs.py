@@ -142,7 +142,7 @@ class SyncRequest:
     ) -> None:
         self._syncs = syncs
         self._sessions = sessions
-        self._task_id = task_id
+        self.task_id = task_id
         self._max_staleness = max_staleness
         self._waits = waits
         self._syncing = syncing
@@ -151,6 +151,29 @@ class SyncRequest:
         """Sessions of other processes that have ended."""
         self._found_in: Holder | None = None
         """The other process whose sync was the last result."""
+        self._ahead: tuple[Holder, asyncio.Task[Synced]] | None = None
+        """The sync that `begin` began, and where."""
+
+    def begin(self, known: StoredState) -> None:
+        """Begin a sync now if `done` is likely to want one in another process.
+
+        `known`: what an earlier reader has found in the store. `done` uses the sync only if the
+        session is there.
+        """
+        elsewhere = self._syncs.elsewhere
+        if elsewhere is None or self._sessions.find(self.task_id) is not None:
+            return
+        holder = elsewhere.holder(self.task_id, known)
+        if holder is not None:
+            sync = self._syncs.run_elsewhere(self.task_id, holder, self._max_staleness)
+            self._ahead = holder, asyncio.ensure_future(sync)
+
+    def close(self) -> None:
+        """Wait no longer for what `begin` began."""
+        if self._ahead is not None:
+            (_, sync), self._ahead = self._ahead, None
+            sync.add_done_callback(_retrieve)
+            sync.cancel()
 
     async def done(self, known: StoredState) -> Synced:
         """Wait until the store has everything that the task app showed when this was called.
@@ -177,21 +200,21 @@ class SyncRequest:
     async def refute(self, synced: Synced) -> None:
         """End the session of a sync that the store does not hold."""
         if self._found_in is None:
-            await self._sessions.refute(self._task_id, synced.fence)
+            await self._sessions.refute(self.task_id, synced.fence)
         elif self._syncs.elsewhere is not None:
             self._over.add(self._found_in)
-            self._syncs.elsewhere.doubt(self._task_id, self._found_in)
+            self._syncs.elsewhere.doubt(self.task_id, self._found_in)
 
     async def _session(self, known: StoredState) -> Session | Holder:
         """Return the session of the task, or the next one, here or in another process."""
-        session = self._sessions.find(self._task_id)
+        session = self._sessions.find(self.task_id)
         if session is not None and session.is_outdated_by(known):
-            await self._sessions.refute(self._task_id, session.fence)
-            session = self._sessions.find(self._task_id)
+            await self._sessions.refute(self.task_id, session.fence)
+            session = self._sessions.find(self.task_id)
         if session is not None:
             return session
         elsewhere = self._syncs.elsewhere
-        holder = None if elsewhere is None else elsewhere.holder(self._task_id, known)
+        holder = None if elsewhere is None else elsewhere.holder(self.task_id, known)
         while holder is None or holder in self._over:
             arrived = await self._next_session()
             if isinstance(arrived, Holder):
@@ -199,14 +222,14 @@ class SyncRequest:
             elif arrived is not None:
                 return arrived
             elif elsewhere is not None:
-                holder = await elsewhere.find(self._task_id)
+                holder = await elsewhere.find(self.task_id)
         return holder
 
     async def _next_session(self) -> Arrival:
         with self._waits.spent() as left_seconds:
             left_seconds = max(0.0, min(left_seconds, self._answer_by - _now()))
             try:
-                return await self._sessions.wait_for(self._task_id, timedelta(seconds=left_seconds))
+                return await self._sessions.wait_for(self.task_id, timedelta(seconds=left_seconds))
             except AgentUnreachable as error:
                 raise AgentUnreachable(self._waits.whole, error.retry_after) from None
 
@@ -216,15 +239,28 @@ class SyncRequest:
             try:
                 async with asyncio.timeout_at(min(_now() + left_seconds, self._answer_by)):
                     if self._found_in is None:
-                        return await self._syncs.run(self._task_id)
-                    return await self._syncs.run_elsewhere(
-                        self._task_id, self._found_in, self._max_staleness
-                    )
+                        return await self._syncs.run(self.task_id)
+                    return await self._synced_in(self._found_in)
             except TimeoutError:
                 seconds = self._syncing.whole.total_seconds()
                 raise TaskAppFailed(
                     f"the task app did not answer within {round(seconds, 2):g} s"
                 ) from None
+
+    async def _synced_in(self, holder: Holder) -> Synced:
+        """Return the result of a sync there that began no earlier than this request."""
+        if self._ahead is not None and self._ahead[0] == holder:
+            (_, sync), self._ahead = self._ahead, None
+            try:
+                return await sync
+            finally:
+                sync.cancel()  # if this call is cancelled
+        return await self._syncs.run_elsewhere(self.task_id, holder, self._max_staleness)
+
+
+def _retrieve(sync: asyncio.Task[Synced]) -> None:
+    if not sync.cancelled():
+        sync.exception()
 
 
 def _now() -> float:

@@ -83,6 +83,19 @@ class LogAnswer:
 class SyncRequest(Protocol):
     """Brings the store up to date with the task app, for one call."""
 
+    @property
+    def task_id(self) -> UUID:
+        """The task whose log is brought up to date."""
+
+    def begin(self, known: StoredState) -> None:
+        """Begin a sync now if `done` is likely to want one in another process.
+
+        `known`: what an earlier call has found in the store.
+        """
+
+    def close(self) -> None:
+        """Wait no longer for what `begin` began."""
+
     def done(self, known: StoredState) -> Awaitable[Synced]:
         """Wait until the store has everything that the task app showed when this was called.
 
@@ -155,6 +168,17 @@ class LogReader:
         """
         if query.page_token:
             return await self._next_page(query)
+        # The way to another process takes as long as the question to the store, or longer.
+        ahead = self._sync_ahead(query, time_left)
+        try:
+            return await self._first_page(query, time_left, ahead)
+        finally:
+            if ahead is not None:
+                ahead.close()
+
+    async def _first_page(
+        self, query: LogQuery, time_left: timedelta | None, ahead: SyncRequest | None
+    ) -> bytes:
         question = query.question
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -166,9 +190,9 @@ class LogReader:
             if time_left is not None:
                 time_left -= timedelta(seconds=loop.time() - began)
             del page  # it may hold megabytes, and thousands of reads may wait for their agents
-            request = self._sync(
-                state.task_id, max_staleness=query.max_staleness, time_left=time_left
-            )
+            request = ahead
+            if request is None or request.task_id != state.task_id:  # the name was reused
+                request = self._request(state.task_id, query, time_left)
             state, page, synced_at, unreachable = await self._live_page(question, request, state)
             if unreachable is not None:
                 # If the task was deleted, was paused or failed meanwhile, its new status decides
@@ -183,6 +207,20 @@ class LogReader:
             state.revision,
         )
         return self._respond(page, query, decided)
+
+    def _request(self, task_id: UUID, query: LogQuery, time_left: timedelta | None) -> SyncRequest:
+        return self._sync(task_id, max_staleness=query.max_staleness, time_left=time_left)
+
+    def _sync_ahead(self, query: LogQuery, time_left: timedelta | None) -> SyncRequest | None:
+        """Begin the sync that the last answer to this question suggests. It proves nothing."""
+        held = self._cache.find(query.question)
+        if held is None or query.epoch is not None or query.source is Source.SNAPSHOT:
+            return None
+        if held.state.detail.status is not TaskStatus.ACTIVE:
+            return None
+        request = self._request(held.task_id, query, time_left)
+        request.begin(held.state.stored)
+        return request
 
     async def _live_page(
         self, question: Question, request: SyncRequest, known: TaskState

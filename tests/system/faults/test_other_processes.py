@@ -6,7 +6,8 @@ No feed polls and no audit runs by itself: what another process did is known by 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -21,12 +22,15 @@ from tasklogs_server.bus.notes import HeardNote, SyncAsked
 from tasklogs_server.bus.outbox import Outbox
 from tasklogs_server.bus.payloads import Control
 from tasklogs_server.ingest import session_audit
+from tasklogs_server.ingest.session_waiters import Arrival, SessionWaiters
 from tasklogs_server.reads import feed
+from tasklogs_server.store.sessions import SessionStore
+from tasklogs_server.store.task_states import AskedState, Found, TaskStates
 from tests.support.fixtures.agent_stream import Ended, ScriptedAgent, log_entry
-from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
 from tests.support.fixtures.nats_cluster import nats_cluster
 from tests.support.fixtures.refusals import refused
-from tests.support.fixtures.reports import TASK, make_active, report_agent, report_build
+from tests.support.fixtures.reports import STOP, TASK, make_active, report_agent, report_build
 from tests.support.fixtures.server import MakeServer, Server
 
 NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
@@ -331,6 +335,38 @@ async def test_a_follow_gets_what_is_uploaded_at_another_process(
         follow.cancel()
 
 
+async def test_readers_that_wait_for_an_agent_look_for_it_together(
+    make_server: MakeServer, here: Server, bus: str, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers, waits, statements = 40, 0, 0
+    wait_for, ask = SessionWaiters.wait_for, TaskStates.read
+
+    async def waiting(self: SessionWaiters, task_id: UUID, timeout: timedelta) -> Arrival:
+        nonlocal waits
+        waits += 1
+        return await wait_for(self, task_id, timeout)
+
+    async def asking(self: TaskStates, take: Callable[[], Sequence[AskedState]]) -> Sequence[Found]:
+        nonlocal statements
+        statements += 1
+        return await ask(self, take)
+
+    async def alone(_: SessionStore, task_id: UUID) -> None:
+        raise AssertionError(f"a statement for one reader of {task_id}")
+
+    monkeypatch.setattr(SessionWaiters, "wait_for", waiting)
+    monkeypatch.setattr(SessionStore, "process_of", alone)
+    readings = [asyncio.create_task(read_live(here)) for _ in range(readers)]
+    await until(lambda: waits == readers)
+    monkeypatch.setattr(TaskStates, "read", asking)
+    async with make_server(bus=bus) as there:
+        await until(lambda: waits == 2 * readers)  # they have looked, and wait again
+        assert 1 <= statements < readers / 4
+        async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+            agent.answer_syncs()
+            await asyncio.gather(*readings)
+
+
 async def test_a_recent_sync_of_another_process_is_enough(
     here: Server, there: Server, token: str
 ) -> None:
@@ -365,3 +401,42 @@ async def read_live(
         task=TASK, source=pb.LOG_SOURCE_LIVE, max_staleness=max_staleness
     )
     return await server.logs.GetTaskLogs(request, timeout=DEADLINE_SECONDS)
+
+
+async def test_a_sync_at_another_process_begins_while_the_store_is_asked(
+    here: Server, there: Server, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_ask = asyncio.Event()
+    ask = TaskStates.read
+
+    async def ask_later(
+        self: TaskStates, take: Callable[[], Sequence[AskedState]]
+    ) -> Sequence[Found]:
+        await may_ask.wait()
+        return await ask(self, take)
+
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        agent.answer_syncs()
+        await read_live(here)  # the page in memory tells where the session is
+        synced = len(agent.syncs)
+        monkeypatch.setattr(TaskStates, "read", ask_later)
+        reading = asyncio.create_task(read_live(here))
+        await agent.heard(lambda: len(agent.syncs) > synced)
+        assert not reading.done()
+        may_ask.set()
+        assert not (await reading).snapshot
+        assert len(agent.syncs) == synced + 1
+
+
+async def test_a_task_that_is_active_no_longer_is_refused_whatever_its_agent_says(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        agent.answer_syncs()
+        await read_live(here)
+        await report_build(here, 2, STOP)
+        refusal = await refused(read_live(here))
+        assert (refusal.code, refusal.reason) == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "TASK_STATE_CONFLICT",
+        )
