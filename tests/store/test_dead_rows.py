@@ -117,7 +117,7 @@ class Costs:
 
     async def read(self, types: tuple[int, ...] = (), **query: Any) -> int:
         return await self.of(
-            _READ_OF_TYPES if types else _READ,
+            (_READ_OF_TYPES if types else _READ)[False],
             *self.log.store._lease_terms,
             self.log.task_id,
             query.get("epoch"),
@@ -127,18 +127,16 @@ class Costs:
             query.get("rows", 30),
             1_000_000,
             None,
-            None,
             *([types] if types else []),
         )
 
     async def start(self, tail: int | None, types: tuple[int, ...] = ()) -> int:
         return await self.of(
-            _START_OF_TYPES if types else _START,
+            (_START_OF_TYPES if types else _START)[False],
             *self.log.store._lease_terms,
             self.log.task_id,
             None,
             tail,
-            None,
             *([types] if types else []),
         )
 

@@ -78,10 +78,16 @@ class Outcome(enum.Enum):
 # failed. Parts are deleted up to the base revision, so the part that this commit adds stays. They
 # are later than the tail's row was, so those that were deleted earlier, and are only still in the
 # index, are not visited again.
+#
+# Citus executes these queries one after the other. So what one needs of rows that another one
+# changes is read before: `tail`.
 _COMMIT = NamedStatement("""
 WITH locked AS MATERIALIZED (
-    SELECT task_id, fence, generation FROM log_heads
+    SELECT task_id, fence, generation, epoch, entries FROM log_heads
      WHERE task_id = :task_id FOR UPDATE SKIP LOCKED
+), tail AS MATERIALIZED (
+    SELECT e.revision FROM locked JOIN log_entries e USING (epoch)
+     WHERE e.task_id = :task_id AND e.ordinal = locked.entries - 1
 ), written AS (
     UPDATE log_heads h
        SET epoch = :epoch, entries = :entries, revision = :revision, bytes = :bytes,
@@ -91,14 +97,15 @@ WITH locked AS MATERIALIZED (
            tail_part_bytes = :tail_part_bytes, tail_names = :tail_names,
            total_rows = :total_rows
       FROM locked
-     WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision
-       AND h.generation = :generation
+     WHERE h.task_id = :task_id AND h.task_id = locked.task_id
+       AND h.fence = :fence AND h.revision = :base_revision AND h.generation = :generation
     RETURNING h.task_id
 ), withdrawn AS (
     DELETE FROM log_entries e
      USING written, unnest(:withdrawn_epochs::int[], :withdrawn_ordinals::int[])
                     AS w (epoch, ordinal)
      WHERE e.task_id = :task_id AND e.epoch = w.epoch AND e.ordinal = w.ordinal
+    RETURNING e.task_id
 ), whole AS (
     INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content, type)
     SELECT :task_id, e.*
@@ -109,40 +116,41 @@ WITH locked AS MATERIALIZED (
     ON CONFLICT (task_id, epoch, ordinal) DO UPDATE
        SET id = excluded.id, revision = excluded.revision, head = excluded.head,
            content = excluded.content, committed_at = excluded.committed_at, type = excluded.type
+    RETURNING task_id
 ), folded AS (
     DELETE FROM log_tail_parts p USING written
      WHERE :drops_parts::boolean AND p.task_id = :task_id AND p.revision <= :base_revision
-       AND p.revision > (SELECT e.revision
-                           FROM log_heads h JOIN log_entries e USING (task_id, epoch)
-                          WHERE h.task_id = :task_id AND e.ordinal = h.entries - 1)
+       AND p.revision > (SELECT revision FROM tail)
+    RETURNING p.task_id
 ), grown AS (
     INSERT INTO log_tail_parts (task_id, revision, keep_bytes, text)
     SELECT :task_id, :part_revision::bigint, :part_keep_bytes::int, :part_text::bytea
       FROM written WHERE :part_revision IS NOT NULL
+    RETURNING task_id
 ), noted AS (
     INSERT INTO log_events (task_id, revision, epoch, ordinal, id, type)
     SELECT :task_id, v.*
       FROM written, unnest(:event_revisions::bigint[], :event_epochs::int[],
                            :event_ordinals::int[], :event_ids::int[], :event_types::smallint[])
                     AS v (revision, epoch, ordinal, id, type)
+    RETURNING task_id
 )
 SELECT :task_id AS task_id,
-       CASE WHEN EXISTS (SELECT FROM written) THEN 'committed'
-            WHEN EXISTS (SELECT FROM locked WHERE generation <> :generation) THEN 'moved'
-            WHEN EXISTS (SELECT FROM locked WHERE fence <> :fence) THEN 'fenced'
-            WHEN EXISTS (SELECT FROM locked) THEN 'moved'
-            WHEN EXISTS (SELECT FROM log_heads WHERE task_id = :task_id) THEN 'locked'
+       CASE WHEN EXISTS (SELECT 1 FROM written) THEN 'committed'
+            WHEN EXISTS (SELECT 1 FROM locked WHERE generation <> :generation) THEN 'moved'
+            WHEN EXISTS (SELECT 1 FROM locked WHERE fence <> :fence) THEN 'fenced'
+            WHEN EXISTS (SELECT 1 FROM locked) THEN 'moved'
+            WHEN EXISTS (SELECT 1 FROM log_heads WHERE task_id = :task_id) THEN 'locked'
             ELSE 'gone'
        END AS outcome
 """)
 
-# Of these heads, those that another transaction has locked. A task that is gone is not one.
-_LOCKED_HEADS = """
+# The task, if another transaction has locked its head. A task that is gone has none.
+_LOCKED_HEAD = """
     WITH unlocked AS MATERIALIZED (
-        SELECT task_id FROM log_heads WHERE task_id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED
+        SELECT task_id FROM log_heads WHERE task_id = $1 FOR UPDATE SKIP LOCKED
     )
-    SELECT task_id FROM log_heads
-     WHERE task_id = ANY ($1::uuid[]) AND task_id NOT IN (SELECT task_id FROM unlocked)"""
+    SELECT task_id FROM log_heads WHERE task_id = $1 AND NOT EXISTS (SELECT 1 FROM unlocked)"""
 
 # Waits for a batch that has the lock; `lock_timeout` limits the wait.
 _LOCK_HEAD = "SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE"
@@ -156,39 +164,37 @@ WITH locked AS MATERIALIZED (
 ), written AS (
     UPDATE log_heads h SET tail_part_bytes = 0
       FROM locked
-     WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :revision
-       AND h.tail_part_bytes > 0
+     WHERE h.task_id = :task_id AND h.task_id = locked.task_id
+       AND h.fence = :fence AND h.revision = :revision AND h.tail_part_bytes > 0
     RETURNING h.task_id
 ), whole AS (
     UPDATE log_entries e
        SET revision = :row_revision, head = :head, content = :content,
-           committed_at = clock_timestamp()
+           committed_at = statement_timestamp()
       FROM written
      WHERE e.task_id = :task_id AND e.epoch = :epoch AND e.ordinal = :ordinal
+    RETURNING e.task_id
 ), folded AS (
     DELETE FROM log_tail_parts p USING written
      WHERE p.task_id = :task_id AND p.revision <= :revision
+    RETURNING p.task_id
 )
-SELECT NOT EXISTS (SELECT FROM locked)
-   AND EXISTS (SELECT FROM log_heads WHERE task_id = :task_id)
+SELECT NOT EXISTS (SELECT 1 FROM locked)
+   AND EXISTS (SELECT 1 FROM log_heads WHERE task_id = :task_id)
 """)
 
 # The time of an earlier session may arrive after a later session has raised the fence. It is stored
 # too, unless a later time is stored already. SKIP LOCKED: a head that is held delays no other time.
 _CONFIRM = """
     WITH unlocked AS MATERIALIZED (
-        SELECT task_id, g.fence, g.confirmed_at
-          FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[])
-               AS g (task_id, fence, confirmed_at)
-          JOIN log_heads h USING (task_id)
-           FOR UPDATE OF h SKIP LOCKED
+        SELECT task_id FROM log_heads WHERE task_id = $1 FOR UPDATE SKIP LOCKED
     ), written AS (
-        UPDATE log_heads h SET snapshot_at = greatest(h.snapshot_at, u.confirmed_at)
-          FROM unlocked u
-         WHERE h.task_id = u.task_id AND h.fence >= u.fence
+        UPDATE log_heads h SET snapshot_at = greatest(h.snapshot_at, $3::timestamptz)
+          FROM unlocked
+         WHERE h.task_id = $1 AND h.task_id = unlocked.task_id AND h.fence >= $2
+        RETURNING h.task_id
     )
-    SELECT task_id FROM log_heads
-     WHERE task_id = ANY ($1::uuid[]) AND task_id NOT IN (SELECT task_id FROM unlocked)"""
+    SELECT task_id FROM log_heads WHERE task_id = $1 AND NOT EXISTS (SELECT 1 FROM unlocked)"""
 # Commits skip the heads that are locked here.
 _CONFIRMED_AT_ONCE = 200
 
@@ -273,7 +279,8 @@ class LogWrites:
     async def locked_heads(self, task_ids: Sequence[UUID]) -> Collection[UUID]:
         """Return the tasks whose heads another transaction has locked now. It waits for none."""
         async with self._aside.use() as connection:
-            return {row["task_id"] for row in await connection.fetch(_LOCKED_HEADS, task_ids)}
+            rows = await connection.fetchmany(_LOCKED_HEAD, [(one,) for one in task_ids])
+        return {row["task_id"] for row in rows}
 
     async def commit_together(self, task_id: UUID, commits: Iterable[Commit]) -> Outcome:
         """Write all these commits of one task in one transaction, or none.
@@ -354,7 +361,7 @@ class LogWrites:
         self, part: Sequence[tuple[UUID, int, datetime]], generation: str
     ) -> Collection[UUID]:
         async with self._aside.use(generation=generation) as connection:
-            rows = await connection.fetch(_CONFIRM, *map(list, zip(*part, strict=True)))
+            rows = await connection.fetchmany(_CONFIRM, part)
         return [row["task_id"] for row in rows]
 
     async def _confirm_each(

@@ -82,7 +82,7 @@ _FENCE = "SELECT fence FROM log_heads WHERE task_id = $1"
 _STORE_FACTS = """
     UPDATE tasks SET build_number = $2, transition = $3, job_status = $4, lifecycle = $5,
                      health = $6, start_build = coalesce($7, start_build),
-                     changed_at = clock_timestamp()
+                     changed_at = statement_timestamp()
      WHERE task_id = $1"""
 
 _TOKEN_HASH = "SELECT agent_token_hash FROM tasks WHERE task_id = $1 AND deleted_at IS NULL"
@@ -100,13 +100,14 @@ _ROTATE_TOKEN = """
 # After this, no session can write (there is no head), no token is valid, and the name is free.
 MARK_DELETED = """
     WITH marked AS (
-        UPDATE tasks SET deleted_at = clock_timestamp(), agent_token_hash = ''
+        UPDATE tasks SET deleted_at = statement_timestamp(), agent_token_hash = ''
          WHERE task_id = ANY ($1::uuid[]) AND deleted_at IS NULL RETURNING task_id, owner, name
     ), freed AS (
         DELETE FROM task_names n USING marked
-         WHERE n.owner = marked.owner AND n.name = marked.name
+         WHERE n.owner = marked.owner AND n.name = marked.name RETURNING n.task_id
     ), ended AS (
         DELETE FROM log_heads h USING marked WHERE h.task_id = marked.task_id
+        RETURNING h.task_id
     )
     SELECT task_id FROM marked"""
 
@@ -211,6 +212,7 @@ class TaskStore:
                 limit=limit,
                 labels=labels,
                 view=view,
+                sharded=self._connections.sharded,
             )
 
     async def update(self, task_id: UUID, change: Callable[[Description], Description]) -> Task:
