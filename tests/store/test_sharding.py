@@ -15,8 +15,9 @@ import asyncpg
 import pytest
 
 from tasklogs_server.domain.description import TaskView
+from tasklogs_server.store.connect import Connection as StoreConnection
+from tasklogs_server.store.connect import connect
 from tasklogs_server.store.sharding import SHARDED_SETTINGS, is_sharded
-from tests.store.logs import Connection
 from tests.store.sharded_rules import RULES, all_refused, queries, refused
 from tests.store.statements import statements
 from tests.support.fixtures.citus import needs_citus
@@ -106,13 +107,15 @@ def test_a_statement_is_read_as_a_tree_of_queries() -> None:
     assert refused("-- EXISTS (SELECT FROM x)\nSELECT 'EXISTS (SELECT FROM x)'") == []
 
 
-async def test_a_postgres_without_citus_is_not_sharded(sql: Connection) -> None:
-    assert not await is_sharded(sql)
+async def test_a_postgres_without_citus_is_not_sharded(database: str) -> None:
+    connection = await asyncpg.connect(database, connection_class=StoreConnection)
+    assert not await is_sharded(connection)
+    await connection.close()
 
 
 @pytest.fixture
-async def citus(citus_database: str) -> AsyncIterator[Connection]:
-    connection = await asyncpg.connect(citus_database, server_settings=dict(SHARDED_SETTINGS))
+async def citus(citus_database: str) -> AsyncIterator[StoreConnection]:
+    connection = await connect(citus_database, SHARDED_SETTINGS)
     yield connection
     await connection.close()
 
@@ -143,7 +146,7 @@ def value_of(parameter: asyncpg.Type) -> object:
 
 
 @needs_citus
-async def test_citus_executes_every_statement(citus: Connection) -> None:
+async def test_citus_executes_every_statement(citus: StoreConnection) -> None:
     assert await is_sharded(citus)
     answers = {}
     for name, statement in used_where_sharded().items():
@@ -163,7 +166,7 @@ async def test_citus_executes_every_statement(citus: Connection) -> None:
 
 
 @needs_citus
-async def test_citus_needs_the_ids_of_tasks_to_plan(citus: Connection) -> None:
+async def test_citus_needs_the_ids_of_tasks_to_plan(citus: StoreConnection) -> None:
     """So the server leaves `plan_cache_mode` as it is by default."""
     await citus.execute("SET plan_cache_mode = force_generic_plan")
     refusals = 0
