@@ -113,7 +113,7 @@ BREAKS = (
     Break(
         "I4",
         "a commit does not check the fence",
-        f"{_SERVER}/store/log_writes.py",
+        f"{_SERVER}/store/commit_statements.py",
         "AND h.fence = :fence AND h.revision = :base_revision AND h.generation = :generation",
         "AND h.revision = :base_revision AND h.generation = :generation",
         "tests/store/test_log_writes.py::test_a_commit_below_the_fence_writes_nothing",
@@ -121,7 +121,7 @@ BREAKS = (
     Break(
         "I4",
         "a commit does not check the revision",
-        f"{_SERVER}/store/log_writes.py",
+        f"{_SERVER}/store/commit_statements.py",
         "AND h.fence = :fence AND h.revision = :base_revision AND h.generation = :generation",
         "AND h.fence = :fence AND h.generation = :generation",
         "tests/store/test_log_writes.py::test_a_commit_on_another_revision_writes_nothing",
@@ -157,11 +157,11 @@ BREAKS = (
         "I5",
         "the head is written before the entries",
         f"{_SERVER}/store/log_writes.py",
-        "                rows = await connection.fetchmany(_COMMIT",
+        "                rows = await write_commits(connection, writable",
         "                await connection.executemany("
         "'UPDATE log_heads SET epoch = $2 WHERE task_id = $1',"
         " [(one.task_id, one.head.epoch) for one in ordered])\n"
-        "                rows = await connection.fetchmany(_COMMIT",
+        "                rows = await write_commits(connection, writable",
         "tests/store/test_log_writes.py::test_nothing_is_visible_before_the_commit",
     ),
     Break(
@@ -596,9 +596,9 @@ BREAKS = (
     Break(
         "I8",
         "an entry keeps the type of the withdrawn entry in whose place it is",
-        f"{_SERVER}/store/log_writes.py",
-        "committed_at = excluded.committed_at, type = excluded.type",
-        "committed_at = excluded.committed_at",
+        f"{_SERVER}/store/commit_statements.py",
+        "committed_at = excluded.committed_at, type = excluded.type\n    RETURNING",
+        "committed_at = excluded.committed_at\n    RETURNING",
         "tests/store/test_types.py::"
         "test_an_entry_of_another_type_takes_the_place_of_a_withdrawn_one",
     ),
@@ -677,7 +677,7 @@ BREAKS = (
     Break(
         "I9",
         "a commit does not compare the generation of the head",
-        f"{_SERVER}/store/log_writes.py",
+        f"{_SERVER}/store/commit_statements.py",
         "h.revision = :base_revision AND h.generation = :generation",
         "h.revision = :base_revision AND :generation::text IS NOT NULL",
         "tests/store/test_generations.py::"
@@ -687,8 +687,8 @@ BREAKS = (
         "I9",
         "a writer of a former generation commits to the new one",
         f"{_SERVER}/store/log_writes.py",
-        "[_arguments(one) for one in ordered if one.head.generation == current]",
-        "[_arguments(one) for one in ordered if current is not None]",
+        "[one for one in ordered if one.head.generation == current]",
+        "[one for one in ordered if current is not None]",
         "tests/store/test_generations.py::"
         "test_a_writer_of_a_former_generation_writes_nothing_and_others_do",
     ),

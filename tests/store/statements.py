@@ -22,7 +22,7 @@ from tasklogs_server.store.named_parameters import NamedStatement
 
 _BEGINS = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|TRUNCATE)\b")
 # Constants that are parts of statements: not one of them is executed as it is.
-_PARTS: set[str] = {"list_statements._LISTED", "list_statements._LISTED_SHARDED"}
+_PARTS = {"list_statements._LISTED", "list_statements._LISTED_SHARDED", "commit_statements._CHANGE"}
 
 
 def statements() -> Mapping[str, str]:

@@ -18,6 +18,7 @@ import pytest
 
 from tasklogs.log.entry import EntryType
 from tasklogs_server.store import Store
+from tasklogs_server.store.commit_statements import COMMIT, arguments_of
 from tasklogs_server.store.evictions import _NEXT_IS_OLD_IN, EvictionOutcome, LogLimits
 from tasklogs_server.store.log_changes import (
     _CHANGES,
@@ -26,7 +27,6 @@ from tasklogs_server.store.log_changes import (
     _START_OF_TYPES,
 )
 from tasklogs_server.store.log_reads import _READ, _READ_OF_TYPES, _TAIL
-from tasklogs_server.store.log_writes import _COMMIT, _arguments
 from tasklogs_server.store.sessions import _EPOCHS_SINCE
 from tests.store.logs import (
     ENTRY_COLUMNS,
@@ -242,7 +242,7 @@ async def test_parts_that_were_folded_cost_readers_and_commits_nothing(
         costs = Costs(planned, log)
         transaction = planned.transaction()
         await transaction.start()
-        commit = await costs.of(_COMMIT.sql, *_arguments(log.commit([b"the next"])))
+        commit = await costs.of(COMMIT.sql, *arguments_of(log.commit([b"the next"])))
         await transaction.rollback()
         found.append(
             {

@@ -14,11 +14,12 @@ from tasklogs_server.domain.description import TaskView
 from tasklogs_server.domain.labels import LabelSelector
 from tasklogs_server.domain.status import TaskStatus
 from tasklogs_server.store import Store
+from tasklogs_server.store.commit_statements import COMMIT, arguments_of
 from tasklogs_server.store.later_pages import READ_LATER, later_page_of
 from tasklogs_server.store.list_statements import ListFilter, page_statement
 from tasklogs_server.store.log_changes import _CHANGES_OF_TYPES, _START_OF_TYPES
 from tasklogs_server.store.log_reads import _READ, _READ_OF_TYPES, PageQuery
-from tasklogs_server.store.log_writes import _COMMIT, _CONFIRM, _LOCKED_HEAD, _arguments
+from tasklogs_server.store.log_writes import _CONFIRM, _LOCKED_HEAD
 from tasklogs_server.store.sessions import _HELD, _OPEN_SERIALS
 from tasklogs_server.store.task_lists import LIST_BYTES, NEWEST, SCAN_BYTES, SCAN_ROWS
 from tests.store.logs import (
@@ -264,7 +265,7 @@ async def test_a_commit_touches_its_own_rows(big: Log, sql: Connection) -> None:
     await log.write(log.commit(grow=b"b", keep=1))
     await sql.execute("SET enable_seqscan = off")
     async with sql.transaction():
-        plan = await explain(sql, _COMMIT.sql, *_arguments(log.commit([b"c"])))
+        plan = await explain(sql, COMMIT.sql, *arguments_of(log.commit([b"c"])))
     kinds = {node["Node Type"] for node in nodes(plan)}
     assert "Seq Scan" not in kinds
     assert plan["Shared Hit Blocks"] < 150

@@ -16,6 +16,7 @@ import asyncpg
 import structlog
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskLogsError
+from tasklogs_server.store.commit_statements import write_commits
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.errors import (
     concerns_one_task,
@@ -25,8 +26,7 @@ from tasklogs_server.store.errors import (
     row_held,
 )
 from tasklogs_server.store.named_parameters import NamedStatement
-from tasklogs_server.store.records import Commit, EntryRow, EpochOpened, TailHead
-from tasklogs_server.store.tail_parts import columns_of
+from tasklogs_server.store.records import Commit, EntryRow
 
 _log = structlog.get_logger(__name__)
 
@@ -70,80 +70,6 @@ class Outcome(enum.Enum):
     UNAVAILABLE = "unavailable"
     """Postgres accepts no writes now. For example, it is read-only, or its disk is full."""
 
-
-# One statement per task. The statements of a batch are pipelined. Each statement accesses rows of
-# one task only, and writes nothing if the task's head does not match. SKIP LOCKED: a batch waits
-# for no head. It waits for other rows of a task, up to `lock_timeout`: this service locks them only
-# together with the head. The inserts join `written`, so nothing is inserted if the compare-and-set
-# failed. Parts are deleted up to the base revision, so the part that this commit adds stays. They
-# are later than the tail's row was, so those that were deleted earlier, and are only still in the
-# index, are not visited again.
-#
-# Citus executes these queries one after the other. So what one needs of rows that another one
-# changes is read before: `tail`.
-_COMMIT = NamedStatement("""
-WITH locked AS MATERIALIZED (
-    SELECT task_id, fence, generation, epoch, entries FROM log_heads
-     WHERE task_id = :task_id FOR UPDATE SKIP LOCKED
-), tail AS MATERIALIZED (
-    SELECT e.revision FROM locked JOIN log_entries e USING (epoch)
-     WHERE e.task_id = :task_id AND e.ordinal = locked.entries - 1
-), written AS (
-    UPDATE log_heads h
-       SET epoch = :epoch, entries = :entries, revision = :revision, bytes = :bytes,
-           digest = :digest, snapshot_at = greatest(h.snapshot_at, :snapshot_at),
-           tail_id = :tail_id, tail_type = :tail_type, tail_seconds = :tail_seconds,
-           tail_nanos = :tail_nanos, tail_revision = :tail_revision, tail_dropped = :tail_dropped,
-           tail_part_bytes = :tail_part_bytes, tail_names = :tail_names,
-           total_rows = :total_rows
-      FROM locked
-     WHERE h.task_id = :task_id AND h.task_id = locked.task_id
-       AND h.fence = :fence AND h.revision = :base_revision AND h.generation = :generation
-    RETURNING h.task_id
-), withdrawn AS (
-    DELETE FROM log_entries e
-     USING written, unnest(:withdrawn_epochs::int[], :withdrawn_ordinals::int[])
-                    AS w (epoch, ordinal)
-     WHERE e.task_id = :task_id AND e.epoch = w.epoch AND e.ordinal = w.ordinal
-    RETURNING e.task_id
-), whole AS (
-    INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content, type)
-    SELECT :task_id, e.*
-      FROM written, unnest(:row_epochs::int[], :row_ordinals::int[], :row_ids::int[],
-                           :row_revisions::bigint[], :row_heads::bytea[], :row_contents::bytea[],
-                           :row_types::smallint[])
-                    AS e (epoch, ordinal, id, revision, head, content, type)
-    ON CONFLICT (task_id, epoch, ordinal) DO UPDATE
-       SET id = excluded.id, revision = excluded.revision, head = excluded.head,
-           content = excluded.content, committed_at = excluded.committed_at, type = excluded.type
-    RETURNING task_id
-), folded AS (
-    DELETE FROM log_tail_parts p USING written
-     WHERE :drops_parts::boolean AND p.task_id = :task_id AND p.revision <= :base_revision
-       AND p.revision > (SELECT revision FROM tail)
-    RETURNING p.task_id
-), grown AS (
-    INSERT INTO log_tail_parts (task_id, revision, keep_bytes, text)
-    SELECT :task_id, :part_revision::bigint, :part_keep_bytes::int, :part_text::bytea
-      FROM written WHERE :part_revision IS NOT NULL
-    RETURNING task_id
-), noted AS (
-    INSERT INTO log_events (task_id, revision, epoch, ordinal, id, type)
-    SELECT :task_id, v.*
-      FROM written, unnest(:event_revisions::bigint[], :event_epochs::int[],
-                           :event_ordinals::int[], :event_ids::int[], :event_types::smallint[])
-                    AS v (revision, epoch, ordinal, id, type)
-    RETURNING task_id
-)
-SELECT :task_id AS task_id,
-       CASE WHEN EXISTS (SELECT 1 FROM written) THEN 'committed'
-            WHEN EXISTS (SELECT 1 FROM locked WHERE generation <> :generation) THEN 'moved'
-            WHEN EXISTS (SELECT 1 FROM locked WHERE fence <> :fence) THEN 'fenced'
-            WHEN EXISTS (SELECT 1 FROM locked) THEN 'moved'
-            WHEN EXISTS (SELECT 1 FROM log_heads WHERE task_id = :task_id) THEN 'locked'
-            ELSE 'gone'
-       END AS outcome
-""")
 
 # The task, if another transaction has locked its head. A task that is gone has none.
 _LOCKED_HEAD = """
@@ -215,6 +141,7 @@ class LogWrites:
         together: Connections,
     ) -> None:
         """`aside`: for what must not delay the batches. `together`: for `commit_together`."""
+        self._is_sharded = connections.sharded
         self._aside = aside
         self._together = together
         self._lanes = {Lane.BATCHES: connections, Lane.ASIDE: aside, Lane.LARGE: large}
@@ -265,9 +192,9 @@ class LogWrites:
             async with connections.use() as connection:
                 # A writer of a former generation builds on a history that may be lost.
                 current = connection.generation
-                arguments = [_arguments(one) for one in ordered if one.head.generation == current]
+                writable = [one for one in ordered if one.head.generation == current]
                 is_sent = True
-                rows = await connection.fetchmany(_COMMIT.sql, arguments) if arguments else ()
+                rows = await write_commits(connection, writable, self._is_sharded)
         except StoreUnavailable:
             if is_sent:
                 raise
@@ -299,7 +226,7 @@ class LogWrites:
                 for commit in commits:
                     if commit.head.generation != connection.generation:
                         raise _RolledBack(Outcome.MOVED)
-                    [row] = await connection.fetch(_COMMIT.sql, *_arguments(commit))
+                    [row] = await write_commits(connection, [commit], self._is_sharded)
                     outcome = Outcome(row["outcome"])
                     if outcome is not Outcome.COMMITTED:
                         raise _RolledBack(outcome)
@@ -403,10 +330,6 @@ def _may_concern_one_task(error: Exception) -> bool:
     return may_concern_one_block(error.__cause__)
 
 
-def _names(tail: TailHead) -> list[bytes] | None:
-    return [name.encode() for name in tail.names] if any(tail.names) else None
-
-
 @dataclass(eq=False)
 class _RolledBack(TaskLogsError):
     """Ends the transaction, and leaves the connection usable."""
@@ -418,58 +341,3 @@ def _refused(task_id: UUID, error: Exception) -> Outcome:
     cause = error.__cause__ or error
     _log.error("commit.refused", task=str(task_id), error=type(cause).__name__)
     return Outcome.CORRUPT if isinstance(error, LogCorrupt) else Outcome.REFUSED
-
-
-def _arguments(commit: Commit) -> tuple[object, ...]:
-    head, tail, part = commit.head, commit.head.tail, commit.part
-    rows, events = commit.rows, commit.events
-    # A statement must not write a row twice. A new row of the same ordinal overwrites the withdrawn
-    # one.
-    withdrawn = [event for event in events if not isinstance(event, EpochOpened)]
-    if withdrawn:
-        taken = {(row.epoch, row.ordinal) for row in rows}
-        withdrawn = [event for event in withdrawn if (event.epoch, event.ordinal) not in taken]
-    keep_bytes, text = (None, None) if part is None else columns_of(part.delta)
-    return _COMMIT.arguments(
-        {
-            "task_id": commit.task_id,
-            "fence": commit.fence,
-            "base_revision": commit.base_revision,
-            "generation": head.generation,
-            "epoch": head.epoch,
-            "entries": head.entries,
-            "revision": head.revision,
-            "bytes": head.bytes,
-            "digest": head.digest,
-            "snapshot_at": head.snapshot_at,
-            "total_rows": head.rows,
-            "tail_id": None if tail is None else tail.id,
-            "tail_type": None if tail is None else int(tail.type),
-            "tail_seconds": None if tail is None else tail.time.seconds,
-            "tail_nanos": None if tail is None else tail.time.nanos,
-            "tail_revision": None if tail is None else tail.revision,
-            "tail_dropped": None if tail is None else tail.dropped_bytes,
-            "tail_part_bytes": 0 if tail is None else tail.part_bytes,
-            "tail_names": None if tail is None else _names(tail),
-            "withdrawn_epochs": [event.epoch for event in withdrawn],
-            "withdrawn_ordinals": [event.ordinal for event in withdrawn],
-            "row_epochs": [row.epoch for row in rows],
-            "row_ordinals": [row.ordinal for row in rows],
-            "row_ids": [row.id for row in rows],
-            "row_revisions": [row.revision for row in rows],
-            "row_heads": [row.head for row in rows],
-            "row_contents": [row.content for row in rows],
-            "row_types": [row.type for row in rows],
-            "drops_parts": commit.drops_parts,
-            "part_revision": None if part is None else part.revision,
-            "part_keep_bytes": keep_bytes,
-            "part_text": text,
-            "event_revisions": [event.revision for event in events],
-            "event_epochs": [event.epoch for event in events],
-            "event_ordinals": [
-                None if isinstance(one, EpochOpened) else one.ordinal for one in events
-            ],
-            "event_ids": [None if isinstance(one, EpochOpened) else one.id for one in events],
-            "event_types": [None if isinstance(one, EpochOpened) else one.type for one in events],
-        }
-    )

@@ -130,21 +130,28 @@ class TaskStore:
         Return the earlier creation if the owner has a task with this request id. Raises
         TaskNameTaken.
         """
+        if self._connections.sharded and new.request_id is not None:
+            # There the index of request ids is not unique.
+            found = await self._in_the_way(new)
+            if found["task_id"] is not None:
+                return EarlierCreation(found["task_id"], found["request_hash"])
         for _ in range(_CREATION_ATTEMPTS):
             try:
                 return await self._insert(task_id, new, agent_token_hash)
             except asyncpg.UniqueViolationError as error:
-                async with self._connections.use() as connection:
-                    found = await connection.fetchrow(
-                        _IN_THE_WAY, new.owner, new.request_id, new.name
-                    )
-                assert found is not None
+                found = await self._in_the_way(new)
                 if found["task_id"] is not None:
                     return EarlierCreation(found["task_id"], found["request_hash"])
                 if found["named"] is not None:
                     raise TaskNameTaken(new.owner, new.name) from error
             # What was in the way has been deleted meanwhile.
         raise StoreUnavailable(RETRY_AFTER)
+
+    async def _in_the_way(self, new: NewTask) -> asyncpg.Record:
+        async with self._connections.use() as connection:
+            found = await connection.fetchrow(_IN_THE_WAY, new.owner, new.request_id, new.name)
+        assert found is not None
+        return found
 
     async def _insert(self, task_id: UUID, new: NewTask, agent_token_hash: bytes) -> Task:
         async def insert(connection: Connection) -> Task:
