@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.support.fixtures.order",
     "tests.support.fixtures.reaper",
     "tests.support.fixtures.postgres",
+    "tests.support.fixtures.citus",
     "tests.support.fixtures.standby",
     "tests.support.fixtures.store",
     "tests.support.fixtures.server",

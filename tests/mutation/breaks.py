@@ -113,17 +113,17 @@ BREAKS = (
     Break(
         "I4",
         "a commit does not check the fence",
-        f"{_SERVER}/store/log_writes.py",
-        "WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision",
-        "WHERE h.task_id = locked.task_id AND h.revision = :base_revision",
+        f"{_SERVER}/store/commit_statements.py",
+        "AND h.fence = :fence AND h.revision = :base_revision AND h.generation = :generation",
+        "AND h.revision = :base_revision AND h.generation = :generation",
         "tests/store/test_log_writes.py::test_a_commit_below_the_fence_writes_nothing",
     ),
     Break(
         "I4",
         "a commit does not check the revision",
-        f"{_SERVER}/store/log_writes.py",
-        "WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision",
-        "WHERE h.task_id = locked.task_id AND h.fence = :fence",
+        f"{_SERVER}/store/commit_statements.py",
+        "AND h.fence = :fence AND h.revision = :base_revision AND h.generation = :generation",
+        "AND h.fence = :fence AND h.generation = :generation",
         "tests/store/test_log_writes.py::test_a_commit_on_another_revision_writes_nothing",
     ),
     Break(
@@ -157,11 +157,11 @@ BREAKS = (
         "I5",
         "the head is written before the entries",
         f"{_SERVER}/store/log_writes.py",
-        "            rows = await connection.fetchmany(",
-        "            await connection.executemany("
+        "                rows = await write_commits(connection, writable",
+        "                await connection.executemany("
         "'UPDATE log_heads SET epoch = $2 WHERE task_id = $1',"
         " [(one.task_id, one.head.epoch) for one in ordered])\n"
-        "            rows = await connection.fetchmany(",
+        "                rows = await write_commits(connection, writable",
         "tests/store/test_log_writes.py::test_nothing_is_visible_before_the_commit",
     ),
     Break(
@@ -621,9 +621,9 @@ BREAKS = (
     Break(
         "I8",
         "an entry keeps the type of the withdrawn entry in whose place it is",
-        f"{_SERVER}/store/log_writes.py",
-        "committed_at = excluded.committed_at, type = excluded.type",
-        "committed_at = excluded.committed_at",
+        f"{_SERVER}/store/commit_statements.py",
+        "committed_at = excluded.committed_at, type = excluded.type\n    RETURNING",
+        "committed_at = excluded.committed_at\n    RETURNING",
         "tests/store/test_types.py::"
         "test_an_entry_of_another_type_takes_the_place_of_a_withdrawn_one",
     ),
@@ -702,9 +702,9 @@ BREAKS = (
     Break(
         "I9",
         "a commit does not compare the generation of the head",
-        f"{_SERVER}/store/log_writes.py",
-        "       AND h.generation = :generation\n",
-        "",
+        f"{_SERVER}/store/commit_statements.py",
+        "h.revision = :base_revision AND h.generation = :generation",
+        "h.revision = :base_revision AND :generation::text IS NOT NULL",
         "tests/store/test_generations.py::"
         "test_a_commit_on_a_head_of_another_generation_writes_nothing",
     ),
@@ -712,8 +712,8 @@ BREAKS = (
         "I9",
         "a writer of a former generation commits to the new one",
         f"{_SERVER}/store/log_writes.py",
-        "[_arguments(one) for one in ordered if one.head.generation == current]",
-        "[_arguments(one) for one in ordered if current is not None]",
+        "[one for one in ordered if one.head.generation == current]",
+        "[one for one in ordered if current is not None]",
         "tests/store/test_generations.py::"
         "test_a_writer_of_a_former_generation_writes_nothing_and_others_do",
     ),
@@ -916,8 +916,8 @@ BREAKS = (
         "I11",
         "confirmed times wait for a held head",
         f"{_SERVER}/store/log_writes.py",
-        "FOR UPDATE OF h SKIP LOCKED",
-        "FOR UPDATE OF h",
+        "SELECT task_id FROM log_heads WHERE task_id = $1 FOR UPDATE SKIP LOCKED\n    ), written",
+        "SELECT task_id FROM log_heads WHERE task_id = $1 FOR UPDATE\n    ), written",
         f"{_HELD_ROWS}::test_a_held_head_delays_no_other_confirmed_time_and_no_release_of_tails",
     ),
     Break(
@@ -974,8 +974,8 @@ BREAKS = (
         "I11",
         "a retirement waits for a commit",
         f"{_SERVER}/store/retirements.py",
-        "FOR UPDATE OF t, h, n SKIP LOCKED",
-        "FOR UPDATE OF t, h, n",
+        "FROM log_heads WHERE task_id = $1 FOR UPDATE SKIP LOCKED",
+        "FROM log_heads WHERE task_id = $1 FOR UPDATE",
         "tests/store/test_retirements.py::"
         "test_a_commit_under_way_keeps_the_task_and_nothing_waits_for_it",
     ),

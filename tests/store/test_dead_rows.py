@@ -18,6 +18,7 @@ import pytest
 
 from tasklogs.log.entry import EntryType
 from tasklogs_server.store import Store
+from tasklogs_server.store.commit_statements import COMMIT, arguments_of
 from tasklogs_server.store.evictions import _NEXT_IS_OLD_IN, EvictionOutcome, LogLimits
 from tasklogs_server.store.log_changes import (
     _CHANGES,
@@ -26,7 +27,6 @@ from tasklogs_server.store.log_changes import (
     _START_OF_TYPES,
 )
 from tasklogs_server.store.log_reads import _READ, _READ_OF_TYPES, _TAIL
-from tasklogs_server.store.log_writes import _COMMIT, _arguments
 from tasklogs_server.store.sessions import _EPOCHS_SINCE
 from tests.store.logs import (
     ENTRY_COLUMNS,
@@ -117,7 +117,7 @@ class Costs:
 
     async def read(self, types: tuple[int, ...] = (), **query: Any) -> int:
         return await self.of(
-            _READ_OF_TYPES if types else _READ,
+            (_READ_OF_TYPES if types else _READ)[False],
             *self.log.store._lease_terms,
             self.log.task_id,
             query.get("epoch"),
@@ -127,18 +127,16 @@ class Costs:
             query.get("rows", 30),
             1_000_000,
             None,
-            None,
             *([types] if types else []),
         )
 
     async def start(self, tail: int | None, types: tuple[int, ...] = ()) -> int:
         return await self.of(
-            _START_OF_TYPES if types else _START,
+            (_START_OF_TYPES if types else _START)[False],
             *self.log.store._lease_terms,
             self.log.task_id,
             None,
             tail,
-            None,
             *([types] if types else []),
         )
 
@@ -244,7 +242,7 @@ async def test_parts_that_were_folded_cost_readers_and_commits_nothing(
         costs = Costs(planned, log)
         transaction = planned.transaction()
         await transaction.start()
-        commit = await costs.of(_COMMIT.sql, *_arguments(log.commit([b"the next"])))
+        commit = await costs.of(COMMIT.sql, *arguments_of(log.commit([b"the next"])))
         await transaction.rollback()
         found.append(
             {

@@ -7,7 +7,7 @@ import pytest
 
 from tasklogs_server.domain.status import BuildTransition, Facts, JobStatus
 from tasklogs_server.store import Store
-from tasklogs_server.store.retirements import _COUNT, _LOOK_AT_NEXT, COUNTED_TASKS, OLDEST, Looked
+from tasklogs_server.store.retirements import _COUNT, _LIST, COUNTED_TASKS, OLDEST, Looked
 from tests.store.logs import Connection, Log
 from tests.store.test_plans import buffers_of, explain
 from tests.tasks.keeper import DELETED, WEEK, age, is_there, paused
@@ -50,9 +50,8 @@ async def test_tasks_that_were_written_to_lately_are_looked_at_once(
     assert await store.retirements.count(WEEK) == 0
     # A vacuum comes when it comes. An index scan notices by itself which rows are dead.
     assert await look_at_all(store) == 1
-    process_id = store.tasks._lease_terms.process_id
     for statement, arguments in (
-        (_LOOK_AT_NEXT, (process_id, WEEK, *OLDEST, LOOK_TASKS)),
+        (_LIST, (WEEK, *OLDEST, LOOK_TASKS)),
         (_COUNT, (WEEK, COUNTED_TASKS)),
     ):
         plan = await explain(sql, statement, *arguments)
@@ -68,8 +67,7 @@ async def test_a_look_reads_no_task_that_was_paused_lately(store: Store, sql: Co
     )
     await sql.execute("ANALYZE")
     await sql.execute("SET plan_cache_mode = force_generic_plan")
-    process_id = store.tasks._lease_terms.process_id
-    plan = await explain(sql, _LOOK_AT_NEXT, process_id, WEEK, *OLDEST, LOOK_TASKS)
+    plan = await explain(sql, _LIST, WEEK, *OLDEST, LOOK_TASKS)
     assert buffers_of(plan) < 20
 
 

@@ -35,6 +35,7 @@ from tasklogs_server.store.errors import (
     is_connection_lost,
 )
 from tasklogs_server.store.generations import Generations, read_generation
+from tasklogs_server.store.sharding import SHARDED_SETTINGS
 from tasklogs_server.telemetry.calls import current_caller
 
 _STILL_USABLE_AFTER = (asyncpg.PostgresError, TaskLogsError)
@@ -60,10 +61,17 @@ class Connections:
         acquire_timeout: timedelta | None = None,
         lock_timeout: timedelta | None = None,
         settings: Mapping[str, str] = MappingProxyType({}),
+        sharded: bool = False,
     ) -> None:
-        """`lock_timeout`: how long a statement waits for a lock of another transaction."""
+        """`lock_timeout`: how long a statement waits for a lock of another transaction.
+
+        `sharded`: Citus has distributed the tables.
+        """
         self._dsn = dsn
+        self.sharded = sharded
         self._settings = {**SESSION_SETTINGS, **settings}
+        if sharded:
+            self._settings |= SHARDED_SETTINGS
         if lock_timeout is not None:
             self._settings["lock_timeout"] = f"{lock_timeout / timedelta(milliseconds=1):.0f}ms"
         self._circuit_breaker = circuit_breaker or CircuitBreaker()

@@ -46,7 +46,7 @@ WITH locked AS MATERIALIZED (
            CASE WHEN over_rows > 0 THEN over_rows + $4::bigint / 16 ELSE 0 END AS rows_to_go,
            CASE WHEN over_bytes > 0 THEN over_bytes + $5::bigint / 16 ELSE 0 END AS bytes_to_go,
            CASE WHEN $6::interval = interval '0' THEN 'infinity'
-                ELSE clock_timestamp() - $6::interval END AS old_enough
+                ELSE statement_timestamp() - $6::interval END AS old_enough
       FROM log_heads h
       JOIN locked USING (task_id, revision, evicted_revision)
      CROSS JOIN LATERAL (
@@ -70,7 +70,7 @@ WITH locked AS MATERIALIZED (
      WHERE e.epoch < head.epoch OR e.ordinal < head.entries - 2
     WINDOW prefix AS (ORDER BY e.epoch, e.ordinal)
 ), gone AS (
-    DELETE FROM log_entries WHERE ctid = ANY (ARRAY(
+    DELETE FROM log_entries WHERE task_id = $1 AND ctid = ANY (ARRAY(
         SELECT o.row_id FROM oldest o
          WHERE (o.number <= o.rows_to_go OR o.running - o.size < o.bytes_to_go)
            AND o.running - o.size < $8 AND o.is_old))
@@ -84,11 +84,11 @@ WITH locked AS MATERIALIZED (
      GROUP BY head.evicted_revision, head.evicted_epoch
     HAVING head.evicted_revision > 0 OR count(gone.revision) > 0
 ), forgotten AS (
-    DELETE FROM log_events WHERE ctid = ANY (ARRAY(
+    DELETE FROM log_events WHERE task_id = $1 AND ctid = ANY (ARRAY(
         SELECT v.ctid FROM log_events v
          WHERE v.task_id = $1 AND v.revision <= (SELECT revision FROM lost)
            AND (v.id IS NOT NULL OR v.epoch < (SELECT epoch FROM lost))
-           AND v.committed_at < clock_timestamp() - interval '1 hour'
+           AND v.committed_at < statement_timestamp() - interval '1 hour'
          ORDER BY v.revision LIMIT $7))
     RETURNING revision
 ), written AS (
@@ -107,9 +107,9 @@ WITH locked AS MATERIALIZED (
     RETURNING h.total_rows, h.bytes, h.evicted_revision, h.evicted_epoch, h.evicted_ordinal,
               h.evicted_rows, h.evicted_bytes
 )
-SELECT CASE WHEN EXISTS (SELECT FROM written) THEN 'evicted'
-            WHEN EXISTS (SELECT FROM head) THEN 'nothing'
-            WHEN EXISTS (SELECT FROM log_heads WHERE task_id = $1) THEN 'locked'
+SELECT CASE WHEN EXISTS (SELECT 1 FROM written) THEN 'evicted'
+            WHEN EXISTS (SELECT 1 FROM head) THEN 'nothing'
+            WHEN EXISTS (SELECT 1 FROM log_heads WHERE task_id = $1) THEN 'locked'
             ELSE 'gone'
        END AS outcome,
        now.*
@@ -119,19 +119,19 @@ SELECT CASE WHEN EXISTS (SELECT FROM written) THEN 'evicted'
     UNION ALL
     SELECT h.total_rows, h.bytes, h.evicted_revision, h.evicted_epoch, h.evicted_ordinal,
            h.evicted_rows, h.evicted_bytes
-      FROM log_heads h WHERE h.task_id = $1 AND NOT EXISTS (SELECT FROM written)
+      FROM log_heads h WHERE h.task_id = $1 AND NOT EXISTS (SELECT 1 FROM written)
   ) now ON true
 """
 
 _NEXT_IS_OLD_IN = """
-    SELECT oldest.committed_at + $2::interval - clock_timestamp()
+    SELECT oldest.committed_at + $2::interval - statement_timestamp()
       FROM log_heads h
      CROSS JOIN LATERAL (
         SELECT e.committed_at FROM log_entries e
          WHERE e.task_id = $1 AND (e.epoch, e.ordinal) > (h.evicted_epoch, h.evicted_ordinal)
          ORDER BY e.epoch, e.ordinal LIMIT 1
      ) oldest
-     WHERE h.task_id = $1 AND oldest.committed_at > clock_timestamp() - $2::interval"""
+     WHERE h.task_id = $1 AND oldest.committed_at > statement_timestamp() - $2::interval"""
 
 _PAST_LIMITS = """
     SELECT task_id, total_rows - evicted_rows > $3 OR bytes - evicted_bytes > $4 AS is_past

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from tasklogs_server.store.task_rows import lost_ordinal
+from tasklogs_server.store.task_rows import TASK, lost_ordinal, which_task
 from tasklogs_server.store.task_states import STATE_COLUMNS
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def search_rows(rows: str, page_bytes: str) -> str:
 #
 # ORDER BY would let Postgres copy all of it to sort it. It comes in order, because it is found in
 # order, but UNION ALL does not promise that. So the rows are sorted here, which costs nothing then.
-READ_LATER = f"""
+def _read_later(task: str) -> str:
+    page_task = task if task == TASK[False] else "page.task_id"
+    return f"""
 WITH page AS MATERIALIZED (
     SELECT {STATE_COLUMNS}, h.lost_after,
            $5::int AS read_epoch, r.range_start, $7::int AS range_end,
@@ -45,7 +47,7 @@ WITH page AS MATERIALIZED (
            s.search_end < least(s.rows_end, r.range_start + $8::int) AS goes_on,
            s.rows_end < $7 AND s.search_end = s.rows_end AS reaches_tail
       FROM tasks t
-      JOIN log_heads h ON h.task_id = t.task_id
+      JOIN log_heads h ON h.task_id = {task}
      CROSS JOIN LATERAL (
         SELECT {lost_ordinal("$5::int")} AS lost_ordinal,
                -- Each entry before this ordinal is exactly its row.
@@ -56,7 +58,7 @@ WITH page AS MATERIALIZED (
       ) g
       LEFT JOIN LATERAL (
         SELECT e.ordinal, e.id FROM log_entries e
-         WHERE e.task_id = t.task_id AND e.epoch = $5 AND e.ordinal > g.lost_ordinal
+         WHERE e.task_id = {task} AND e.epoch = $5 AND e.ordinal > g.lost_ordinal
          ORDER BY e.ordinal LIMIT 1
       ) first ON true
      CROSS JOIN LATERAL (
@@ -65,11 +67,7 @@ WITH page AS MATERIALIZED (
      CROSS JOIN LATERAL (
         SELECT g.rows_end, least(g.rows_end, r.range_start + g.search_rows) AS search_end OFFSET 0
       ) s
-     WHERE t.task_id = coalesce(
-               $4::uuid,
-               (SELECT n.task_id FROM task_names n WHERE n.owner = $10 AND n.name = $11))
-       AND t.owner = coalesce($10, t.owner)
-       AND t.deleted_at IS NULL
+     WHERE {which_task(task, "$10", "$11")}
 )
 SELECT page.*, -1 AS ordinal, NULL::bytea AS encoded FROM page
 UNION ALL
@@ -81,11 +79,14 @@ SELECT none.*, found.ordinal, found.encoded
                    sum(octet_length(e.head) + octet_length(e.content))
                        OVER (ORDER BY e.ordinal ROWS UNBOUNDED PRECEDING) AS running
               FROM log_entries e
-             WHERE e.task_id = page.task_id AND e.epoch = page.read_epoch
+             WHERE e.task_id = {page_task} AND e.epoch = page.read_epoch
                AND e.ordinal >= page.range_start AND e.ordinal < page.search_end) w
      WHERE w.running - octet_length(w.head) - octet_length(w.content) < $9
   ) found
   LEFT JOIN page none ON false"""
+
+
+READ_LATER = {by_name: _read_later(task) for by_name, task in TASK.items()}
 
 
 class LaterPage(NamedTuple):

@@ -14,12 +14,15 @@ from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.records import Commit, EpochOpened, TailHead, TailWithdrawn, Task
 from tasklogs_server.store.tail_parts import deltas_of
+from tasklogs_server.store.task_names import id_of
 from tasklogs_server.store.task_rows import (
+    TASK,
     TASK_COLUMNS,
     TASK_TABLES,
     LeaseTerms,
     lost_ordinal,
     task_of,
+    which_task,
 )
 
 if TYPE_CHECKING:
@@ -29,37 +32,38 @@ if TYPE_CHECKING:
 # Where a follow without a cursor begins: after the entry that precedes the last $6 entries, or else
 # after the opening of the current epoch. In both cases it does not begin before the last evicted
 # revision.
-def _start(first: str) -> str:
+def _start(task: str, first: str) -> str:
     return f"""
     SELECT {TASK_COLUMNS},
            CASE WHEN $6 = 0 THEN h.revision
                 ELSE greatest(h.evicted_revision, coalesce(
                     (SELECT e.revision FROM log_entries e
-                      WHERE e.task_id = h.task_id AND e.epoch = h.epoch
+                      WHERE e.task_id = {task} AND e.epoch = h.epoch
                         AND e.ordinal = {first} - 1),
                     (SELECT max(v.revision) FROM log_events v
-                      WHERE v.task_id = h.task_id AND v.id IS NULL),
+                      WHERE v.task_id = {task} AND v.id IS NULL),
                     0))
            END AS start_revision
-      FROM {TASK_TABLES}
-     WHERE t.task_id = coalesce(
-               $4::uuid,
-               (SELECT n.task_id FROM task_names n WHERE n.owner = $5 AND n.name = $7))
-       AND t.owner = coalesce($5, t.owner)
-       AND t.deleted_at IS NULL"""
+      FROM tasks t JOIN log_heads h ON h.task_id = {task}
+     WHERE {which_task(task, "$5", "$7")}"""
 
 
-_START = _start("h.entries - $6::int")
+_START = {by_name: _start(task, "h.entries - $6::int") for by_name, task in TASK.items()}
 
-# The last $6 entries of the types $8. Without so many in the epoch, `n` is empty.
-_START_OF_TYPES = _start(f"""(
+
+# The last $6 entries of some types. Without so many in the epoch, `n` is empty.
+def _start_of_types(task: str) -> str:
+    types = "$8" if task == TASK[True] else "$7"
+    return _start(
+        task,
+        f"""(
                     CASE WHEN $6::int < h.entries THEN (
                         SELECT min(n.ordinal)
                           FROM (SELECT m.ordinal
-                                  FROM unnest($8::smallint[]) AS wanted (type)
+                                  FROM unnest({types}::smallint[]) AS wanted (type)
                                  CROSS JOIN LATERAL (
                                     SELECT o.ordinal FROM log_entries o
-                                     WHERE o.task_id = h.task_id
+                                     WHERE o.task_id = {task}
                                        AND (o.type, o.epoch, o.ordinal)
                                            > (wanted.type, h.epoch, {lost_ordinal("h.epoch")})
                                        AND (o.type, o.epoch, o.ordinal)
@@ -68,7 +72,11 @@ _START_OF_TYPES = _start(f"""(
                                  ) m
                                  ORDER BY m.ordinal DESC LIMIT $6) n
                         HAVING count(*) = $6
-                    ) END)""")
+                    ) END)""",
+    )
+
+
+_START_OF_TYPES = {by_name: _start_of_types(task) for by_name, task in TASK.items()}
 
 
 # Revisions grow with (epoch, ordinal), so the first entry that changed after $5 follows the last
@@ -212,7 +220,7 @@ _CHANGES_OF_TYPES = _changes(
                      ) m
                      ORDER BY m.epoch, m.ordinal LIMIT $6) k
              CROSS JOIN LATERAL (
-                SELECT * FROM log_entries o WHERE o.ctid = k.row_id
+                SELECT * FROM log_entries o WHERE o.task_id = $4 AND o.ctid = k.row_id
                 OFFSET 0
              ) e""",
     """
@@ -285,17 +293,17 @@ class LogChanges:
         `tail` None: all entries of the current epoch. `types`: the last entries of these types;
         empty: of all. Raises TaskNotFound.
         """
-        task_id, owner, name = (
-            (ref.id, ref.owner, None) if isinstance(ref, TaskId) else (None, ref.owner, ref.name)
-        )
         async with self._connections.use() as connection:
+            if self._connections.sharded:
+                ref = await id_of(connection, ref)
+            statements = _START_OF_TYPES if types else _START
             row = await connection.fetchrow(
-                _START_OF_TYPES if types else _START,
+                statements[not isinstance(ref, TaskId)],
                 *self._lease_terms,
-                task_id,
-                owner,
+                ref.id if isinstance(ref, TaskId) else None,
+                ref.owner,
                 tail,
-                name,
+                *(() if isinstance(ref, TaskId) else (ref.name,)),
                 *((types,) if types else ()),
             )
         if row is None:

@@ -14,7 +14,8 @@ from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.later_pages import READ_LATER, later_page_of, search_rows
 from tasklogs_server.store.tail_parts import folded
-from tasklogs_server.store.task_rows import LeaseTerms, lost_ordinal, tail_of
+from tasklogs_server.store.task_names import id_of
+from tasklogs_server.store.task_rows import TASK, LeaseTerms, lost_ordinal, tail_of, which_task
 from tasklogs_server.store.task_states import STATE_COLUMNS, TaskState, state_of
 from tasklogs_server.wire.entries import encode_head
 
@@ -39,7 +40,10 @@ if TYPE_CHECKING:
 # Deleted rows are in the indexes until a vacuum. So no scan begins before the first entry that is
 # not evicted (`lost_ordinal`), or before the first part that is not folded: parts are later than
 # their entry's row.
-def _statement(encoded: str, page: str) -> str:
+#
+# `task` is how the conditions name the task. In a read by id it is the id, so that Citus knows the
+# server of each table. A read by name finds the id in `task_names`.
+def _statement(task: str, encoded: str, page: str) -> str:
     """Return a read with this array of encoded entries, and this definition of r and c."""
     return f"""
 SELECT {STATE_COLUMNS},
@@ -52,19 +56,19 @@ SELECT {STATE_COLUMNS},
        tail.content AS tail_content,
        CASE WHEN c.tail_is_next THEN ARRAY(
            SELECT p.keep_bytes FROM log_tail_parts p
-            WHERE p.task_id = t.task_id AND p.revision > tail.revision ORDER BY p.revision
+            WHERE p.task_id = {task} AND p.revision > tail.revision ORDER BY p.revision
        ) END AS tail_keeps,
        CASE WHEN c.tail_is_next THEN ARRAY(
            SELECT p.text FROM log_tail_parts p
-            WHERE p.task_id = t.task_id AND p.revision > tail.revision ORDER BY p.revision
+            WHERE p.task_id = {task} AND p.revision > tail.revision ORDER BY p.revision
        ) END AS tail_texts
   FROM tasks t
-  JOIN log_heads h ON h.task_id = t.task_id
+  JOIN log_heads h ON h.task_id = {task}
   CROSS JOIN LATERAL (
     SELECT coalesce($5::int, h.epoch) AS read_epoch,
            CASE WHEN coalesce($5, h.epoch) = h.epoch THEN h.entries
                 ELSE coalesce((SELECT max(e.ordinal) + 1 FROM log_entries e
-                                WHERE e.task_id = t.task_id AND e.epoch = $5
+                                WHERE e.task_id = {task} AND e.epoch = $5
                                   AND e.ordinal > {lost_ordinal("$5")}), 0)
            END AS entries,
            {lost_ordinal("coalesce($5, h.epoch)")} AS lost_ordinal,
@@ -73,24 +77,20 @@ SELECT {STATE_COLUMNS},
   ) g
   LEFT JOIN LATERAL (
     SELECT e.ordinal, e.id FROM log_entries e
-     WHERE e.task_id = t.task_id AND e.epoch = g.read_epoch AND e.ordinal > g.lost_ordinal
+     WHERE e.task_id = {task} AND e.epoch = g.read_epoch AND e.ordinal > g.lost_ordinal
      ORDER BY e.ordinal LIMIT 1
   ) first ON true
 {page}
   LEFT JOIN LATERAL (
     SELECT e.revision, e.content FROM log_entries e
      WHERE c.tail_is_next
-       AND e.task_id = t.task_id AND e.epoch = h.epoch AND e.ordinal = h.entries - 1
+       AND e.task_id = {task} AND e.epoch = h.epoch AND e.ordinal = h.entries - 1
     OFFSET 0
   ) tail ON true
- WHERE t.task_id = coalesce(
-           $4::uuid,
-           (SELECT n.task_id FROM task_names n WHERE n.owner = $11 AND n.name = $12))
-   AND t.owner = coalesce($11, t.owner)
-   AND t.deleted_at IS NULL"""
+ WHERE {which_task(task, "$11", "$12")}"""
 
 
-def _end_of_page(rows: str) -> str:
+def _end_of_page(task: str, rows: str) -> str:
     """Return a query for the ordinal after a page that ends within so many rows.
 
     It has a WHERE clause to which a condition on the entry that ends the page can be added.
@@ -103,21 +103,23 @@ def _end_of_page(rows: str) -> str:
                                                   OVER (ORDER BY e.ordinal
                                                          ROWS UNBOUNDED PRECEDING) AS running
                                          FROM log_entries e
-                                        WHERE e.task_id = t.task_id AND e.epoch = g.read_epoch
+                                        WHERE e.task_id = {task} AND e.epoch = g.read_epoch
                                           AND e.ordinal >= r.range_start
                                           AND e.ordinal < least(r.rows_end,
                                                                 r.range_start + {rows})) w
                                 WHERE w.running - w.size < $10"""
 
 
-_READ = _statement(
-    """ARRAY(
+def _read(task: str) -> str:
+    return _statement(
+        task,
+        f"""ARRAY(
            SELECT e.head || e.content FROM log_entries e
-            WHERE e.task_id = t.task_id AND e.epoch = c.read_epoch
+            WHERE e.task_id = {task} AND e.epoch = c.read_epoch
               AND e.ordinal >= c.range_start AND e.ordinal < c.cut
             ORDER BY e.ordinal
        )""",
-    f"""  CROSS JOIN LATERAL (
+        f"""  CROSS JOIN LATERAL (
     SELECT greatest(coalesce($7::int, g.entries - $6::int), first.ordinal, 0) AS range_start,
            coalesce($8::int, g.entries) AS range_end,
            -- Each entry before this ordinal is exactly its row.
@@ -132,15 +134,16 @@ _READ = _statement(
       FROM (SELECT CASE WHEN h.bytes <= $10
                         THEN least(r.rows_end, r.range_start + $9)
                         ELSE coalesce(
-                            ({_end_of_page(search_rows("$9", "$10"))} AND w.running >= $10),
-                            ({_end_of_page("$9")}),
+                            ({_end_of_page(task, search_rows("$9", "$10"))} AND w.running >= $10),
+                            ({_end_of_page(task, "$9")}),
                             r.rows_end)
                    END AS cut) b
     OFFSET 0
   ) c""",
-)
+    )
 
-# The same read, of entries of the types $13 only. It is a statement of its own, so that the hottest
+
+# The same read, of entries of some types only. It is a statement of its own, so that the hottest
 # one stays as it is. For each type an index has the ordinals in order: they are merged before an
 # entry is read, by its place in the table. So the cost depends on the entries of these types that
 # are on the page (or among the last $6), and not on those of other types between them.
@@ -148,9 +151,12 @@ _READ = _statement(
 # With `e.type = wanted.type` the planner may prefer the primary key, which has the same order, and
 # filter: it does not know how rare this type is in this log. So the type is in the comparisons and
 # in the order.
-_READ_OF_TYPES = _statement(
-    "c.encoded",
-    """  CROSS JOIN LATERAL (
+def _read_of_types(task: str) -> str:
+    types = "$13" if task == TASK[True] else "$12"
+    return _statement(
+        task,
+        "c.encoded",
+        f"""  CROSS JOIN LATERAL (
     SELECT greatest(coalesce($7::int, last.ordinal), first.ordinal, 0) AS range_start,
            coalesce($8::int, g.entries) AS range_end,
            CASE WHEN g.tail_in_parts THEN least(coalesce($8, g.entries), g.entries - 1)
@@ -158,10 +164,10 @@ _READ_OF_TYPES = _statement(
       FROM (SELECT CASE WHEN $7::int IS NULL AND $6::int < g.entries THEN coalesce((
                        SELECT min(n.ordinal)
                          FROM (SELECT m.ordinal
-                                 FROM unnest($13::smallint[]) AS wanted (type)
+                                 FROM unnest({types}::smallint[]) AS wanted (type)
                                 CROSS JOIN LATERAL (
                                    SELECT e.ordinal FROM log_entries e
-                                    WHERE e.task_id = t.task_id
+                                    WHERE e.task_id = {task}
                                       AND (e.type, e.epoch, e.ordinal)
                                           > (wanted.type, g.read_epoch, g.lost_ordinal)
                                       AND (e.type, e.epoch, e.ordinal)
@@ -189,10 +195,10 @@ _READ_OF_TYPES = _statement(
                                        OVER (ORDER BY k.ordinal)
                                    - octet_length(e.head) - octet_length(e.content) < $10 AS fits
                       FROM (SELECT m.*, row_number() OVER (ORDER BY m.ordinal) AS number
-                              FROM unnest($13::smallint[]) AS wanted (type)
+                              FROM unnest({types}::smallint[]) AS wanted (type)
                              CROSS JOIN LATERAL (
                                 SELECT e.ordinal, e.ctid AS row_id FROM log_entries e
-                                 WHERE e.task_id = t.task_id
+                                 WHERE e.task_id = {task}
                                    AND (e.type, e.epoch, e.ordinal)
                                        >= (wanted.type, g.read_epoch, r.range_start)
                                    AND (e.type, e.epoch, e.ordinal)
@@ -202,16 +208,20 @@ _READ_OF_TYPES = _statement(
                              ORDER BY m.ordinal LIMIT $9 + 1) k
                      CROSS JOIN LATERAL (
                         SELECT e.head, e.content FROM log_entries e
-                         WHERE e.ctid = k.row_id
+                         WHERE e.task_id = {task} AND e.ctid = k.row_id
                         OFFSET 0
                      ) e) w) p
      CROSS JOIN LATERAL (
-        SELECT NOT p.more AND g.tail_in_parts AND h.tail_type = ANY ($13)
+        SELECT NOT p.more AND g.tail_in_parts AND h.tail_type = ANY ({types})
                AND r.range_start < g.entries AND r.range_end >= g.entries AS tail_is_next
      ) n
     OFFSET 0
   ) c""",
-)
+    )
+
+
+_READ = {by_name: _read(task) for by_name, task in TASK.items()}
+_READ_OF_TYPES = {by_name: _read_of_types(task) for by_name, task in TASK.items()}
 
 _TAIL = """
     SELECT e.content,
@@ -318,26 +328,32 @@ class LogReads:
 
     async def page(self, ref: TaskRef, query: PageQuery) -> LogPage:
         """Read one page. Raises TaskNotFound."""
-        values = (
-            *self._lease_terms,
-            ref.id if isinstance(ref, TaskId) else None,
-            query.epoch,
-            query.tail,
-            query.start,
-            query.end,
-            query.rows,
-            query.page_bytes,
-            ref.owner,
-            None if isinstance(ref, TaskId) else ref.name,
-            *((query.types,) if query.types else ()),
-        )
         async with self._connections.use() as connection:
             generation = connection.generation
+            if self._connections.sharded:
+                ref = await id_of(connection, ref)
+            by_name = not isinstance(ref, TaskId)
+            values = (
+                *self._lease_terms,
+                ref.id if isinstance(ref, TaskId) else None,
+                query.epoch,
+                query.tail,
+                query.start,
+                query.end,
+                query.rows,
+                query.page_bytes,
+                ref.owner,
+                *(() if isinstance(ref, TaskId) else (ref.name,)),
+                *((query.types,) if query.types else ()),
+            )
             if query.is_later and not query.types:
-                later = later_page_of(await connection.fetch(READ_LATER, *values[:5], *values[6:]))
+                later = later_page_of(
+                    await connection.fetch(READ_LATER[by_name], *values[:5], *values[6:])
+                )
                 if later is not None and later.is_whole(query.rows, query.page_bytes):
                     return _page_of(later.row, later.encoded, query, generation)
-            row = await connection.fetchrow(_READ_OF_TYPES if query.types else _READ, *values)
+            statements = _READ_OF_TYPES if query.types else _READ
+            row = await connection.fetchrow(statements[by_name], *values)
         if row is None:
             raise TaskNotFound(str(ref))
         return _page_of(row, row["encoded"], query, generation)

@@ -16,6 +16,7 @@ import asyncpg
 import structlog
 
 from tasklogs_server.domain.errors import LogCorrupt, StoreUnavailable, TaskLogsError
+from tasklogs_server.store.commit_statements import write_commits
 from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.errors import (
     concerns_one_task,
@@ -25,8 +26,7 @@ from tasklogs_server.store.errors import (
     row_held,
 )
 from tasklogs_server.store.named_parameters import NamedStatement
-from tasklogs_server.store.records import Commit, EntryRow, EpochOpened, TailHead
-from tasklogs_server.store.tail_parts import columns_of
+from tasklogs_server.store.records import Commit, EntryRow
 
 _log = structlog.get_logger(__name__)
 
@@ -71,78 +71,12 @@ class Outcome(enum.Enum):
     """Postgres accepts no writes now. For example, it is read-only, or its disk is full."""
 
 
-# One statement per task. The statements of a batch are pipelined. Each statement accesses rows of
-# one task only, and writes nothing if the task's head does not match. SKIP LOCKED: a batch waits
-# for no head. It waits for other rows of a task, up to `lock_timeout`: this service locks them only
-# together with the head. The inserts join `written`, so nothing is inserted if the compare-and-set
-# failed. Parts are deleted up to the base revision, so the part that this commit adds stays. They
-# are later than the tail's row was, so those that were deleted earlier, and are only still in the
-# index, are not visited again.
-_COMMIT = NamedStatement("""
-WITH locked AS MATERIALIZED (
-    SELECT task_id, fence, generation FROM log_heads
-     WHERE task_id = :task_id FOR UPDATE SKIP LOCKED
-), written AS (
-    UPDATE log_heads h
-       SET epoch = :epoch, entries = :entries, revision = :revision, bytes = :bytes,
-           digest = :digest, snapshot_at = greatest(h.snapshot_at, :snapshot_at),
-           tail_id = :tail_id, tail_type = :tail_type, tail_seconds = :tail_seconds,
-           tail_nanos = :tail_nanos, tail_revision = :tail_revision, tail_dropped = :tail_dropped,
-           tail_part_bytes = :tail_part_bytes, tail_names = :tail_names,
-           total_rows = :total_rows
-      FROM locked
-     WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :base_revision
-       AND h.generation = :generation
-    RETURNING h.task_id
-), withdrawn AS (
-    DELETE FROM log_entries e
-     USING written, unnest(:withdrawn_epochs::int[], :withdrawn_ordinals::int[])
-                    AS w (epoch, ordinal)
-     WHERE e.task_id = :task_id AND e.epoch = w.epoch AND e.ordinal = w.ordinal
-), whole AS (
-    INSERT INTO log_entries (task_id, epoch, ordinal, id, revision, head, content, type)
-    SELECT :task_id, e.*
-      FROM written, unnest(:row_epochs::int[], :row_ordinals::int[], :row_ids::int[],
-                           :row_revisions::bigint[], :row_heads::bytea[], :row_contents::bytea[],
-                           :row_types::smallint[])
-                    AS e (epoch, ordinal, id, revision, head, content, type)
-    ON CONFLICT (task_id, epoch, ordinal) DO UPDATE
-       SET id = excluded.id, revision = excluded.revision, head = excluded.head,
-           content = excluded.content, committed_at = excluded.committed_at, type = excluded.type
-), folded AS (
-    DELETE FROM log_tail_parts p USING written
-     WHERE :drops_parts::boolean AND p.task_id = :task_id AND p.revision <= :base_revision
-       AND p.revision > (SELECT e.revision
-                           FROM log_heads h JOIN log_entries e USING (task_id, epoch)
-                          WHERE h.task_id = :task_id AND e.ordinal = h.entries - 1)
-), grown AS (
-    INSERT INTO log_tail_parts (task_id, revision, keep_bytes, text)
-    SELECT :task_id, :part_revision::bigint, :part_keep_bytes::int, :part_text::bytea
-      FROM written WHERE :part_revision IS NOT NULL
-), noted AS (
-    INSERT INTO log_events (task_id, revision, epoch, ordinal, id, type)
-    SELECT :task_id, v.*
-      FROM written, unnest(:event_revisions::bigint[], :event_epochs::int[],
-                           :event_ordinals::int[], :event_ids::int[], :event_types::smallint[])
-                    AS v (revision, epoch, ordinal, id, type)
-)
-SELECT :task_id AS task_id,
-       CASE WHEN EXISTS (SELECT FROM written) THEN 'committed'
-            WHEN EXISTS (SELECT FROM locked WHERE generation <> :generation) THEN 'moved'
-            WHEN EXISTS (SELECT FROM locked WHERE fence <> :fence) THEN 'fenced'
-            WHEN EXISTS (SELECT FROM locked) THEN 'moved'
-            WHEN EXISTS (SELECT FROM log_heads WHERE task_id = :task_id) THEN 'locked'
-            ELSE 'gone'
-       END AS outcome
-""")
-
-# Of these heads, those that another transaction has locked. A task that is gone is not one.
-_LOCKED_HEADS = """
+# The task, if another transaction has locked its head. A task that is gone has none.
+_LOCKED_HEAD = """
     WITH unlocked AS MATERIALIZED (
-        SELECT task_id FROM log_heads WHERE task_id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED
+        SELECT task_id FROM log_heads WHERE task_id = $1 FOR UPDATE SKIP LOCKED
     )
-    SELECT task_id FROM log_heads
-     WHERE task_id = ANY ($1::uuid[]) AND task_id NOT IN (SELECT task_id FROM unlocked)"""
+    SELECT task_id FROM log_heads WHERE task_id = $1 AND NOT EXISTS (SELECT 1 FROM unlocked)"""
 
 # Waits for a batch that has the lock; `lock_timeout` limits the wait.
 _LOCK_HEAD = "SELECT FROM log_heads WHERE task_id = $1 FOR UPDATE"
@@ -156,39 +90,37 @@ WITH locked AS MATERIALIZED (
 ), written AS (
     UPDATE log_heads h SET tail_part_bytes = 0
       FROM locked
-     WHERE h.task_id = locked.task_id AND h.fence = :fence AND h.revision = :revision
-       AND h.tail_part_bytes > 0
+     WHERE h.task_id = :task_id AND h.task_id = locked.task_id
+       AND h.fence = :fence AND h.revision = :revision AND h.tail_part_bytes > 0
     RETURNING h.task_id
 ), whole AS (
     UPDATE log_entries e
        SET revision = :row_revision, head = :head, content = :content,
-           committed_at = clock_timestamp()
+           committed_at = statement_timestamp()
       FROM written
      WHERE e.task_id = :task_id AND e.epoch = :epoch AND e.ordinal = :ordinal
+    RETURNING e.task_id
 ), folded AS (
     DELETE FROM log_tail_parts p USING written
      WHERE p.task_id = :task_id AND p.revision <= :revision
+    RETURNING p.task_id
 )
-SELECT NOT EXISTS (SELECT FROM locked)
-   AND EXISTS (SELECT FROM log_heads WHERE task_id = :task_id)
+SELECT NOT EXISTS (SELECT 1 FROM locked)
+   AND EXISTS (SELECT 1 FROM log_heads WHERE task_id = :task_id)
 """)
 
 # The time of an earlier session may arrive after a later session has raised the fence. It is stored
 # too, unless a later time is stored already. SKIP LOCKED: a head that is held delays no other time.
 _CONFIRM = """
     WITH unlocked AS MATERIALIZED (
-        SELECT task_id, g.fence, g.confirmed_at
-          FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[])
-               AS g (task_id, fence, confirmed_at)
-          JOIN log_heads h USING (task_id)
-           FOR UPDATE OF h SKIP LOCKED
+        SELECT task_id FROM log_heads WHERE task_id = $1 FOR UPDATE SKIP LOCKED
     ), written AS (
-        UPDATE log_heads h SET snapshot_at = greatest(h.snapshot_at, u.confirmed_at)
-          FROM unlocked u
-         WHERE h.task_id = u.task_id AND h.fence >= u.fence
+        UPDATE log_heads h SET snapshot_at = greatest(h.snapshot_at, $3::timestamptz)
+          FROM unlocked
+         WHERE h.task_id = $1 AND h.task_id = unlocked.task_id AND h.fence >= $2
+        RETURNING h.task_id
     )
-    SELECT task_id FROM log_heads
-     WHERE task_id = ANY ($1::uuid[]) AND task_id NOT IN (SELECT task_id FROM unlocked)"""
+    SELECT task_id FROM log_heads WHERE task_id = $1 AND NOT EXISTS (SELECT 1 FROM unlocked)"""
 # Commits skip the heads that are locked here.
 _CONFIRMED_AT_ONCE = 200
 
@@ -209,6 +141,7 @@ class LogWrites:
         together: Connections,
     ) -> None:
         """`aside`: for what must not delay the batches. `together`: for `commit_together`."""
+        self._is_sharded = connections.sharded
         self._aside = aside
         self._together = together
         self._lanes = {Lane.BATCHES: connections, Lane.ASIDE: aside, Lane.LARGE: large}
@@ -259,9 +192,9 @@ class LogWrites:
             async with connections.use() as connection:
                 # A writer of a former generation builds on a history that may be lost.
                 current = connection.generation
-                arguments = [_arguments(one) for one in ordered if one.head.generation == current]
+                writable = [one for one in ordered if one.head.generation == current]
                 is_sent = True
-                rows = await connection.fetchmany(_COMMIT.sql, arguments) if arguments else ()
+                rows = await write_commits(connection, writable, self._is_sharded)
         except StoreUnavailable:
             if is_sent:
                 raise
@@ -273,7 +206,8 @@ class LogWrites:
     async def locked_heads(self, task_ids: Sequence[UUID]) -> Collection[UUID]:
         """Return the tasks whose heads another transaction has locked now. It waits for none."""
         async with self._aside.use() as connection:
-            return {row["task_id"] for row in await connection.fetch(_LOCKED_HEADS, task_ids)}
+            rows = await connection.fetchmany(_LOCKED_HEAD, [(one,) for one in task_ids])
+        return {row["task_id"] for row in rows}
 
     async def commit_together(self, task_id: UUID, commits: Iterable[Commit]) -> Outcome:
         """Write all these commits of one task in one transaction, or none.
@@ -292,7 +226,7 @@ class LogWrites:
                 for commit in commits:
                     if commit.head.generation != connection.generation:
                         raise _RolledBack(Outcome.MOVED)
-                    [row] = await connection.fetch(_COMMIT.sql, *_arguments(commit))
+                    [row] = await write_commits(connection, [commit], self._is_sharded)
                     outcome = Outcome(row["outcome"])
                     if outcome is not Outcome.COMMITTED:
                         raise _RolledBack(outcome)
@@ -354,7 +288,7 @@ class LogWrites:
         self, part: Sequence[tuple[UUID, int, datetime]], generation: str
     ) -> Collection[UUID]:
         async with self._aside.use(generation=generation) as connection:
-            rows = await connection.fetch(_CONFIRM, *map(list, zip(*part, strict=True)))
+            rows = await connection.fetchmany(_CONFIRM, part)
         return [row["task_id"] for row in rows]
 
     async def _confirm_each(
@@ -396,10 +330,6 @@ def _may_concern_one_task(error: Exception) -> bool:
     return may_concern_one_block(error.__cause__)
 
 
-def _names(tail: TailHead) -> list[bytes] | None:
-    return [name.encode() for name in tail.names] if any(tail.names) else None
-
-
 @dataclass(eq=False)
 class _RolledBack(TaskLogsError):
     """Ends the transaction, and leaves the connection usable."""
@@ -411,58 +341,3 @@ def _refused(task_id: UUID, error: Exception) -> Outcome:
     cause = error.__cause__ or error
     _log.error("commit.refused", task=str(task_id), error=type(cause).__name__)
     return Outcome.CORRUPT if isinstance(error, LogCorrupt) else Outcome.REFUSED
-
-
-def _arguments(commit: Commit) -> tuple[object, ...]:
-    head, tail, part = commit.head, commit.head.tail, commit.part
-    rows, events = commit.rows, commit.events
-    # A statement must not write a row twice. A new row of the same ordinal overwrites the withdrawn
-    # one.
-    withdrawn = [event for event in events if not isinstance(event, EpochOpened)]
-    if withdrawn:
-        taken = {(row.epoch, row.ordinal) for row in rows}
-        withdrawn = [event for event in withdrawn if (event.epoch, event.ordinal) not in taken]
-    keep_bytes, text = (None, None) if part is None else columns_of(part.delta)
-    return _COMMIT.arguments(
-        {
-            "task_id": commit.task_id,
-            "fence": commit.fence,
-            "base_revision": commit.base_revision,
-            "generation": head.generation,
-            "epoch": head.epoch,
-            "entries": head.entries,
-            "revision": head.revision,
-            "bytes": head.bytes,
-            "digest": head.digest,
-            "snapshot_at": head.snapshot_at,
-            "total_rows": head.rows,
-            "tail_id": None if tail is None else tail.id,
-            "tail_type": None if tail is None else int(tail.type),
-            "tail_seconds": None if tail is None else tail.time.seconds,
-            "tail_nanos": None if tail is None else tail.time.nanos,
-            "tail_revision": None if tail is None else tail.revision,
-            "tail_dropped": None if tail is None else tail.dropped_bytes,
-            "tail_part_bytes": 0 if tail is None else tail.part_bytes,
-            "tail_names": None if tail is None else _names(tail),
-            "withdrawn_epochs": [event.epoch for event in withdrawn],
-            "withdrawn_ordinals": [event.ordinal for event in withdrawn],
-            "row_epochs": [row.epoch for row in rows],
-            "row_ordinals": [row.ordinal for row in rows],
-            "row_ids": [row.id for row in rows],
-            "row_revisions": [row.revision for row in rows],
-            "row_heads": [row.head for row in rows],
-            "row_contents": [row.content for row in rows],
-            "row_types": [row.type for row in rows],
-            "drops_parts": commit.drops_parts,
-            "part_revision": None if part is None else part.revision,
-            "part_keep_bytes": keep_bytes,
-            "part_text": text,
-            "event_revisions": [event.revision for event in events],
-            "event_epochs": [event.epoch for event in events],
-            "event_ordinals": [
-                None if isinstance(one, EpochOpened) else one.ordinal for one in events
-            ],
-            "event_ids": [None if isinstance(one, EpochOpened) else one.id for one in events],
-            "event_types": [None if isinstance(one, EpochOpened) else one.type for one in events],
-        }
-    )

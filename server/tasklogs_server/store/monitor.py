@@ -17,6 +17,7 @@ from tasklogs_server.domain.errors import StoreUnavailable
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connect import SESSION_SETTINGS, Connection, connect
 from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.dead_processes import forget_dead
 from tasklogs_server.store.errors import in_words, is_unavailable
 from tasklogs_server.store.generations import Generations, read_generation
 
@@ -43,30 +44,6 @@ _REGISTER = """
 _HEARTBEAT = """
     INSERT INTO processes (process_id, heartbeat_at, up_since) VALUES ($1, clock_timestamp(), $2)
     ON CONFLICT (process_id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at"""
-
-# Before the row of a process is deleted, its last heartbeat is copied to its sessions. If the
-# process was killed, leases and the retention of paused tasks are counted from that time. SKIP
-# LOCKED: a task whose row is held does not prevent the start. Until a later start can mark it, the
-# row of the process stays.
-_FORGET = """
-    WITH dead AS MATERIALIZED (
-        SELECT process_id, heartbeat_at FROM processes
-         WHERE process_id <> $1 AND heartbeat_at < clock_timestamp() - interval '1 day'
-           FOR UPDATE SKIP LOCKED
-    ), unlocked AS MATERIALIZED (
-        SELECT t.task_id, d.heartbeat_at
-          FROM tasks t JOIN dead d ON d.process_id = t.session_process
-         WHERE t.session_lost_at IS NULL
-           FOR UPDATE OF t SKIP LOCKED
-    ), lost AS (
-        UPDATE tasks t SET session_lost_at = u.heartbeat_at
-          FROM unlocked u WHERE t.task_id = u.task_id
-    )
-    DELETE FROM processes p USING dead d
-     WHERE p.process_id = d.process_id AND NOT EXISTS (
-        SELECT FROM tasks t
-         WHERE t.session_process = d.process_id AND t.session_lost_at IS NULL
-           AND t.task_id NOT IN (SELECT task_id FROM unlocked))"""
 
 # Those of files and processes differ each time.
 _NUMBERS = re.compile(r"\d+")
@@ -219,7 +196,7 @@ class Monitor:
 async def register(connections: Connections, process_id: UUID) -> datetime:
     """Add this process. Return the time since which servers have been up without a gap."""
     async with connections.use() as connection:
-        await connection.execute(_FORGET, process_id)
+        await forget_dead(connection, process_id)
         up_since: datetime = await connection.fetchval(_REGISTER, process_id)
         return up_since
 

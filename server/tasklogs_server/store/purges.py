@@ -87,26 +87,27 @@ progress AS MATERIALIZED (
     SELECT (SELECT count(*) FROM log_tail_parts_sized) >= $2
            OR (SELECT count(*) FROM log_entries_sized) >= $2
            OR (SELECT count(*) FROM log_events_sized) >= $2
-           OR EXISTS (SELECT FROM log_tail_parts_sized WHERE before >= $9::bigint)
-           OR EXISTS (SELECT FROM log_entries_sized WHERE before >= $9::bigint) AS has_more,
-           EXISTS (SELECT FROM log_tail_parts_left)
-           OR EXISTS (SELECT FROM log_entries_left)
-           OR EXISTS (SELECT FROM log_events_left) AS leaves_rows
+           OR EXISTS (SELECT 1 FROM log_tail_parts_sized WHERE before >= $9::bigint)
+           OR EXISTS (SELECT 1 FROM log_entries_sized WHERE before >= $9::bigint) AS has_more,
+           EXISTS (SELECT 1 FROM log_tail_parts_left)
+           OR EXISTS (SELECT 1 FROM log_entries_left)
+           OR EXISTS (SELECT 1 FROM log_events_left) AS leaves_rows,
+           {_BACKEND} AS backend
 ), done AS (
     DELETE FROM tasks t USING task, progress
-     WHERE t.task_id = task.task_id AND NOT has_more AND NOT leaves_rows
-       AND NOT $8::boolean AND coalesce($7::text = {_BACKEND}, true)
+     WHERE t.task_id = $1 AND t.task_id = task.task_id AND NOT has_more AND NOT leaves_rows
+       AND NOT $8::boolean AND ($7::text IS NULL OR $7 = backend)
     RETURNING t.task_id
 )
-SELECT CASE WHEN EXISTS (SELECT FROM done) THEN 'gone'
-            WHEN EXISTS (SELECT FROM task) THEN 'deleted'
-            WHEN EXISTS (SELECT FROM tasks WHERE task_id = $1 AND deleted_at IS NOT NULL)
+SELECT CASE WHEN EXISTS (SELECT 1 FROM done) THEN 'gone'
+            WHEN EXISTS (SELECT 1 FROM task) THEN 'deleted'
+            WHEN EXISTS (SELECT 1 FROM tasks WHERE task_id = $1 AND deleted_at IS NOT NULL)
             THEN 'held'
             ELSE 'gone'
        END AS outcome,{_ends_of("log_tail_parts", "revision")}
 {_ends_of("log_entries", "epoch", "ordinal")}
 {_ends_of("log_events", "revision")}
-       has_more, {_BACKEND} AS backend
+       has_more, backend
   FROM progress"""
 
 _DELETED = """
@@ -115,7 +116,7 @@ _DELETED = """
      ORDER BY deleted_at, task_id LIMIT $3"""
 
 _COUNT = """
-    SELECT count(*) FROM (SELECT FROM tasks WHERE deleted_at IS NOT NULL LIMIT $1) counted"""
+    SELECT count(*) FROM (SELECT 1 FROM tasks WHERE deleted_at IS NOT NULL LIMIT $1) counted"""
 
 DeletedPosition = tuple[datetime, UUID]
 OLDEST: DeletedPosition = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from tasklogs_server.domain.status import Facts
-from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.task_rows import (
     AGENT_CONNECTED,
     FACT_COLUMNS,
@@ -46,62 +46,60 @@ def _next_paused(age: str, changed_at: str, task_id: str, limit: str) -> str:
 # The last sign of life of a task: a report that changed its facts, a stream, a commit. Tail parts
 # have no commit time, but only a connected stream writes parts. Revisions grow with every commit,
 # so the last row of each table is the youngest.
-_ACTIVITY = f"""
+def _activity(task: str) -> str:
+    return f"""
     SELECT greatest(
                t.changed_at,
                CASE WHEN {AGENT_CONNECTED} THEN clock_timestamp()
                     ELSE coalesce(t.session_lost_at, {HEARTBEAT}) END,
-               (SELECT v.committed_at FROM log_events v WHERE v.task_id = t.task_id
+               (SELECT v.committed_at FROM log_events v WHERE v.task_id = {task}
                  ORDER BY v.revision DESC LIMIT 1),
-               (SELECT e.committed_at FROM log_entries e WHERE e.task_id = t.task_id
+               (SELECT e.committed_at FROM log_entries e WHERE e.task_id = {task}
                  ORDER BY e.epoch DESC, e.ordinal DESC LIMIT 1)
            ) AS active_at
     OFFSET 0"""
 
-# Looks at the longest paused tasks and returns which are to be retired. Of the others, it moves
-# `changed_at` to their last sign of life, so that no later look reads their logs until they can be
-# due. Without this, every look would read the log of each task that was paused long ago and written
-# to lately. Nothing but the retention uses `changed_at`.
+
+# Looks at one of the longest paused tasks, unless it is locked, and returns whether it is to be
+# retired. If not, `changed_at` becomes its last sign of life, so that no later look reads its log
+# until it can be due. Without this, every look would read the log of each task that was paused long
+# ago and written to lately. Nothing but the retention uses `changed_at`.
 _LOOK = f"""
     WITH seen AS MATERIALIZED (
         SELECT t.task_id, t.changed_at FROM tasks t
-        {{which}} FOR UPDATE SKIP LOCKED
+         WHERE t.task_id = $3 AND {_paused("$2")} FOR UPDATE SKIP LOCKED
     ), looked AS MATERIALIZED (
         SELECT seen.*, a.active_at
-          FROM seen JOIN tasks t USING (task_id) CROSS JOIN LATERAL ({_ACTIVITY}) a
+          FROM seen JOIN tasks t ON t.task_id = $3 CROSS JOIN LATERAL ({_activity("$3")}) a
     ), moved AS (
         UPDATE tasks t SET changed_at = greatest(t.changed_at, looked.active_at) FROM looked
-         WHERE t.task_id = looked.task_id
-           AND looked.active_at >= clock_timestamp() - $2::interval
+         WHERE t.task_id = $3 AND t.task_id = looked.task_id
+           AND looked.active_at >= statement_timestamp() - $2::interval
         RETURNING t.task_id
     )
-    SELECT changed_at, task_id, task_id NOT IN (SELECT task_id FROM moved) AS is_due
-      FROM looked ORDER BY changed_at, task_id"""
-_LOOK_AT_NEXT = _LOOK.format(which=_next_paused("$2", "$3", "$4", "$5"))
-_LOOK_AT_ONE = _LOOK.format(which=f"WHERE t.task_id = $3 AND {_paused('$2')}")
+    SELECT task_id, NOT EXISTS (SELECT 1 FROM moved) AS is_due FROM looked"""
 
 _LIST = f"SELECT t.changed_at, t.task_id FROM tasks t {_next_paused('$1', '$2', '$3', '$4')}"
 
 # The locks that reports, sessions, commits and deletions take. Tasks that another transaction has
 # locked are not returned, and nothing waits for them. A separate, later statement checks the
 # condition. So it sees what the earlier holders of these locks committed.
-_LOCK = """
-    SELECT t.task_id
-      FROM tasks t
-      JOIN log_heads h ON h.task_id = t.task_id
-      JOIN task_names n ON n.owner = t.owner AND n.name = t.name AND n.task_id = t.task_id
-     WHERE t.task_id = ANY ($1::uuid[]) AND t.deleted_at IS NULL
-     ORDER BY t.task_id
-       FOR UPDATE OF t, h, n SKIP LOCKED"""
+_LOCK_TASK = """
+    SELECT task_id, owner, name FROM tasks
+     WHERE task_id = $1 AND deleted_at IS NULL FOR UPDATE SKIP LOCKED"""
+_LOCK_HEAD = "SELECT task_id FROM log_heads WHERE task_id = $1 FOR UPDATE SKIP LOCKED"
+_LOCK_NAME = """
+    SELECT task_id FROM task_names
+     WHERE owner = $1 AND name = $2 AND task_id = $3 FOR UPDATE SKIP LOCKED"""
 
 _STILL_TO_RETIRE = f"""
     SELECT t.task_id, {FACT_COLUMNS}
-      FROM tasks t CROSS JOIN LATERAL ({_ACTIVITY}) a
-     WHERE {_paused("$2")} AND t.task_id = ANY ($3::uuid[])
+      FROM tasks t CROSS JOIN LATERAL ({_activity("$3")}) a
+     WHERE t.task_id = $3 AND {_paused("$2")}
        AND a.active_at < clock_timestamp() - $2::interval"""
 
 _COUNT = f"""
-    SELECT count(*) FROM (SELECT FROM tasks t WHERE {_paused("$1")} LIMIT $2) counted"""
+    SELECT count(*) FROM (SELECT 1 FROM tasks t WHERE {_paused("$1")} LIMIT $2) counted"""
 
 PausedPosition = tuple[datetime, UUID]
 OLDEST: PausedPosition = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
@@ -133,14 +131,18 @@ class Retirements:
     async def look(self, age: timedelta, after: PausedPosition = OLDEST, *, limit: int) -> Looked:
         """Look at the next `limit` tasks that are not locked, the longest paused first."""
         async with self._connections.use() as connection:
-            rows = await connection.fetch(_LOOK_AT_NEXT, self._process_id, age, *after, limit)
-        last = (rows[-1]["changed_at"], rows[-1]["task_id"]) if len(rows) == limit else None
-        return Looked([row["task_id"] for row in rows if row["is_due"]], last)
+            next_ = await connection.fetch(_LIST, age, *after, limit)
+            tasks = sorted(row["task_id"] for row in next_)
+            arguments = [(self._process_id, age, one) for one in tasks]
+            rows = await connection.fetchmany(_LOOK, arguments) if tasks else ()
+        due = {row["task_id"] for row in rows if row["is_due"]}
+        last = (next_[-1]["changed_at"], next_[-1]["task_id"]) if len(next_) == limit else None
+        return Looked([row["task_id"] for row in next_ if row["task_id"] in due], last)
 
     async def look_at(self, task_id: UUID, age: timedelta) -> bool:
         """Look at one task as `look` does. Return whether it is to be retired."""
         async with self._connections.use() as connection:
-            row = await connection.fetchrow(_LOOK_AT_ONE, self._process_id, age, task_id)
+            row = await connection.fetchrow(_LOOK, self._process_id, age, task_id)
         return row is not None and row["is_due"]
 
     async def list_(
@@ -159,8 +161,9 @@ class Retirements:
         Return which were deleted. Locked tasks are not.
         """
         async with self._connections.use() as connection, connection.transaction():
-            locked = [row["task_id"] for row in await connection.fetch(_LOCK, tasks)]
-            rows = await connection.fetch(_STILL_TO_RETIRE, self._process_id, age, locked)
+            locked = await _lock(connection, tasks)
+            arguments = [(self._process_id, age, one) for one in locked]
+            rows = await connection.fetchmany(_STILL_TO_RETIRE, arguments) if locked else ()
             due = [row["task_id"] for row in rows if is_paused(facts_of(row))]
             if due:
                 await connection.execute(MARK_DELETED, due)
@@ -171,3 +174,16 @@ class Retirements:
         async with self._connections.use() as connection:
             count: int = await connection.fetchval(_COUNT, age, COUNTED_TASKS)
             return count
+
+
+async def _lock(connection: Connection, tasks: Sequence[UUID]) -> Sequence[UUID]:
+    """Lock the rows of those tasks that no other transaction has locked, in the order of ids."""
+    found = await connection.fetchmany(_LOCK_TASK, [(one,) for one in sorted(tasks)])
+    if not found:
+        return ()
+    heads = await connection.fetchmany(_LOCK_HEAD, [(row["task_id"],) for row in found])
+    names = await connection.fetchmany(
+        _LOCK_NAME, [(row["owner"], row["name"], row["task_id"]) for row in found]
+    )
+    both = {row["task_id"] for row in heads} & {row["task_id"] for row in names}
+    return [row["task_id"] for row in found if row["task_id"] in both]

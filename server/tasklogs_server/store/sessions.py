@@ -18,7 +18,7 @@ from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.errors import concerns_one_task, is_row_held
 from tasklogs_server.store.log_reads import read_tail
 from tasklogs_server.store.records import GENERATION_GAP, LogHead
-from tasklogs_server.store.session_audit import AuditedTask, HeldSession, audit
+from tasklogs_server.store.session_audit import AuditedTask, HeldSession, audit, audit_sharded
 from tasklogs_server.store.task_rows import (
     HEAD_COLUMNS,
     SESSION_COLUMNS,
@@ -88,22 +88,27 @@ _OPEN_SERIALS = """
      WHERE session_process = $1 AND session_lost_at IS NULL AND session_serial BETWEEN 1 AND $2
        AND session_serial NOT IN (SELECT unnest($3::bigint[]))"""
 
-# SKIP LOCKED: a row that another transaction holds does not delay the other losses.
+_HELD = """
+    SELECT task_id, session_process, session_serial FROM tasks
+     WHERE session_process = $1 AND session_lost_at IS NULL AND session_serial = ANY ($2::bigint[])
+     ORDER BY task_id"""
+
+# The serial, if another transaction has locked the row. SKIP LOCKED: it does not delay the other
+# losses.
 _LOSE = """
-    WITH gone AS MATERIALIZED (
-        SELECT task_id, session_serial FROM tasks
-         WHERE session_process = $1 AND session_lost_at IS NULL
-           AND session_serial = ANY ($2::bigint[])
-    ), unlocked AS MATERIALIZED (
+    WITH unlocked AS MATERIALIZED (
         SELECT task_id FROM tasks
-         WHERE session_process = $1 AND session_lost_at IS NULL
-           AND session_serial = ANY ($2::bigint[])
+         WHERE task_id = $1 AND session_process = $2 AND session_serial = $3
+           AND session_lost_at IS NULL
            FOR UPDATE SKIP LOCKED
     ), lost AS (
-        UPDATE tasks t SET session_lost_at = clock_timestamp()
-          FROM unlocked WHERE t.task_id = unlocked.task_id
+        UPDATE tasks t SET session_lost_at = statement_timestamp()
+          FROM unlocked WHERE t.task_id = $1 AND t.task_id = unlocked.task_id
+        RETURNING t.task_id
     )
-    SELECT session_serial FROM gone WHERE task_id NOT IN (SELECT task_id FROM unlocked)"""
+    SELECT session_serial FROM tasks
+     WHERE task_id = $1 AND session_process = $2 AND session_serial = $3
+       AND session_lost_at IS NULL AND NOT EXISTS (SELECT 1 FROM unlocked)"""
 
 _TASK_OF = "SELECT task_id FROM tasks WHERE session_process = $1 AND session_serial = $2"
 
@@ -268,7 +273,8 @@ class SessionStore:
         """
         try:
             async with self._connections.use() as connection:
-                return await audit(connection, held)
+                read = audit_sharded if self._connections.sharded else audit
+                return await read(connection, held)
         except Exception as error:
             if not concerns_one_task(error):
                 raise
@@ -291,7 +297,8 @@ class SessionStore:
 
     async def _lose(self, serials: Collection[int]) -> Collection[int]:
         async with self._connections.use() as connection:
-            rows = await connection.fetch(_LOSE, self._lease_terms.process_id, list(serials))
+            held = await connection.fetch(_HELD, self._lease_terms.process_id, list(serials))
+            rows = await connection.fetchmany(_LOSE, held) if held else ()
         return {row["session_serial"] for row in rows}
 
     async def _task_of(self, serial: int) -> UUID | None:

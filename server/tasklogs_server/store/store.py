@@ -22,6 +22,7 @@ from tasklogs_server.store.monitor import Monitor, heartbeat, register
 from tasklogs_server.store.purges import Purges
 from tasklogs_server.store.retirements import Retirements
 from tasklogs_server.store.sessions import SessionStore
+from tasklogs_server.store.sharding import is_sharded
 from tasklogs_server.store.task_rows import LeaseTerms
 from tasklogs_server.store.task_states import TaskState, TaskStates
 from tasklogs_server.store.task_transactions import TaskTransactions
@@ -105,6 +106,12 @@ class Store:
         circuit_breaker, generations = CircuitBreaker(), Generations()
         pool = partial(Connections, dsn, circuit_breaker=circuit_breaker, generations=generations)
         connections = pool(size=read_connections, acquire_timeout=acquire_timeout)
+        async with connections.use() as connection:
+            sharded = await is_sharded(connection)
+        if sharded:
+            await connections.close()
+            pool = partial(pool, sharded=True)
+            connections = pool(size=read_connections, acquire_timeout=acquire_timeout)
         process_id = uuid.uuid4()
         up_since = await register(connections, process_id)
         # One for the current batch, and nothing else waits for it or takes it. One for large

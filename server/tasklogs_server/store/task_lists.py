@@ -68,6 +68,7 @@ async def read_page(
     limit: int,
     labels: Sequence[LabelSelector],
     view: TaskView,
+    sharded: bool = False,
 ) -> tuple[Sequence[Task], ListPosition | None]:
     """Read up to `limit` tasks, newest first, after a position: those with `status` and `labels`.
 
@@ -83,7 +84,7 @@ async def read_page(
     with_value = [one for one in labels if one.value is not None]
     values["pairs"] = [json.dumps({one.key: one.value}) for one in with_value]
     values["keys"] = [one.key for one in labels if one.value is None]
-    statement = page_statement(view, by)
+    statement = page_statement(view, by, sharded=sharded)
     if not by.needs_search:
         return _page(await connection.fetch(statement.sql, *statement.some_of(values)), limit)
     # At one moment. A deletion between the two statements would move the end of the search past a

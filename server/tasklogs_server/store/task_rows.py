@@ -42,6 +42,20 @@ def lost_ordinal(epoch: str) -> str:
                 ELSE 2147483647 END"""
 
 
+# How conditions name the task of a statement about one task, whose id is $4. Such a statement has a
+# text for ids and a text for names. In the text for ids each table has `task_id = $4`, so that
+# Citus knows its server. The text for names finds the id in `task_names`: see `task_names.py`.
+TASK = {False: "$4::uuid", True: "t.task_id"}
+"""By whether the task is named by its name."""
+
+
+def which_task(task: str, owner: str, name: str) -> str:
+    """Return the condition on `t`; `task` is one of TASK, `owner` may be NULL."""
+    named = f"(SELECT n.task_id FROM task_names n WHERE n.owner = {owner} AND n.name = {name})"
+    id_ = task if task == TASK[False] else f"coalesce($4::uuid, {named})"
+    return f"t.task_id = {id_} AND t.owner = coalesce({owner}, t.owner) AND t.deleted_at IS NULL"
+
+
 FACT_COLUMNS = """
     t.build_number, t.transition, t.job_status, t.lifecycle, t.health"""
 

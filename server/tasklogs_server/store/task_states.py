@@ -14,7 +14,7 @@ from tasklogs_server.domain.names import TaskId, TaskRef
 from tasklogs_server.domain.reports import expire_lease
 from tasklogs_server.domain.status import StatusDetail, derive
 from tasklogs_server.domain.synced import StoredState
-from tasklogs_server.store.connections import Connections
+from tasklogs_server.store.connections import Connection, Connections
 from tasklogs_server.store.task_rows import (
     FACT_COLUMNS,
     LEASE_OVER,
@@ -58,6 +58,16 @@ SELECT {STATE_COLUMNS}
     OFFSET 0
   ) h ON true
  ORDER BY asked.number"""
+
+# The same where names and tasks are on different servers. It has a row for each task that exists.
+_NAMED = """
+    SELECT n.owner, n.name, n.task_id
+      FROM unnest($1::text[], $2::text[]) AS asked (owner, name)
+      JOIN task_names n ON n.owner = asked.owner AND n.name = asked.name"""
+_STATES_SHARDED = f"""
+SELECT {STATE_COLUMNS}, t.owner
+  FROM tasks t JOIN log_heads h ON h.task_id = t.task_id
+ WHERE t.task_id = ANY ($4::uuid[]) AND t.deleted_at IS NULL"""
 
 
 class LogVersion(NamedTuple):
@@ -162,6 +172,8 @@ class TaskStates:
         """
         async with self._connections.use() as connection:
             asked = take()
+            if self._connections.sharded:
+                return await self._read_sharded(connection, asked)
             ids: list[UUID | None] = []
             owners: list[str | None] = []
             names: list[str | None] = []
@@ -172,6 +184,32 @@ class TaskStates:
             rows = await connection.fetch(_STATES, *self._lease_terms, ids, owners, names)
             generation = connection.generation
         return [_found(one, row, generation) for one, row in zip(asked, rows, strict=True)]
+
+    async def _read_sharded(
+        self, connection: Connection, asked: Sequence[AskedState]
+    ) -> Sequence[Found]:
+        names = {(ref.owner, ref.name): None for ref, _ in asked if not isinstance(ref, TaskId)}
+        named: dict[tuple[str, str], UUID] = {}
+        if names:
+            found = await connection.fetch(_NAMED, *map(list, zip(*names, strict=True)))
+            named = {(row["owner"], row["name"]): row["task_id"] for row in found}
+        ids = [
+            ref.id if isinstance(ref, TaskId) else named.get((ref.owner, ref.name))
+            for ref, _ in asked
+        ]
+        rows = await connection.fetch(_STATES_SHARDED, *self._lease_terms, ids)
+        by_id = {row["task_id"]: row for row in rows}
+        return [
+            _found_sharded(one, None if id_ is None else by_id.get(id_), connection.generation)
+            for one, id_ in zip(asked, ids, strict=True)
+        ]
+
+
+def _found_sharded(asked: AskedState, row: asyncpg.Record | None, generation: str) -> Found:
+    owner = asked.ref.owner
+    if row is None or (owner is not None and row["owner"] != owner):
+        return TaskNotFound(str(asked.ref))
+    return _found(asked, row, generation)
 
 
 def _found(asked: AskedState, row: asyncpg.Record, generation: str) -> Found:

@@ -82,7 +82,7 @@ _FENCE = "SELECT fence FROM log_heads WHERE task_id = $1"
 _STORE_FACTS = """
     UPDATE tasks SET build_number = $2, transition = $3, job_status = $4, lifecycle = $5,
                      health = $6, start_build = coalesce($7, start_build),
-                     changed_at = clock_timestamp()
+                     changed_at = statement_timestamp()
      WHERE task_id = $1"""
 
 _TOKEN_HASH = "SELECT agent_token_hash FROM tasks WHERE task_id = $1 AND deleted_at IS NULL"
@@ -100,13 +100,14 @@ _ROTATE_TOKEN = """
 # After this, no session can write (there is no head), no token is valid, and the name is free.
 MARK_DELETED = """
     WITH marked AS (
-        UPDATE tasks SET deleted_at = clock_timestamp(), agent_token_hash = ''
+        UPDATE tasks SET deleted_at = statement_timestamp(), agent_token_hash = ''
          WHERE task_id = ANY ($1::uuid[]) AND deleted_at IS NULL RETURNING task_id, owner, name
     ), freed AS (
         DELETE FROM task_names n USING marked
-         WHERE n.owner = marked.owner AND n.name = marked.name
+         WHERE n.owner = marked.owner AND n.name = marked.name RETURNING n.task_id
     ), ended AS (
         DELETE FROM log_heads h USING marked WHERE h.task_id = marked.task_id
+        RETURNING h.task_id
     )
     SELECT task_id FROM marked"""
 
@@ -129,21 +130,28 @@ class TaskStore:
         Return the earlier creation if the owner has a task with this request id. Raises
         TaskNameTaken.
         """
+        if self._connections.sharded and new.request_id is not None:
+            # There the index of request ids is not unique.
+            found = await self._in_the_way(new)
+            if found["task_id"] is not None:
+                return EarlierCreation(found["task_id"], found["request_hash"])
         for _ in range(_CREATION_ATTEMPTS):
             try:
                 return await self._insert(task_id, new, agent_token_hash)
             except asyncpg.UniqueViolationError as error:
-                async with self._connections.use() as connection:
-                    found = await connection.fetchrow(
-                        _IN_THE_WAY, new.owner, new.request_id, new.name
-                    )
-                assert found is not None
+                found = await self._in_the_way(new)
                 if found["task_id"] is not None:
                     return EarlierCreation(found["task_id"], found["request_hash"])
                 if found["named"] is not None:
                     raise TaskNameTaken(new.owner, new.name) from error
             # What was in the way has been deleted meanwhile.
         raise StoreUnavailable(RETRY_AFTER)
+
+    async def _in_the_way(self, new: NewTask) -> asyncpg.Record:
+        async with self._connections.use() as connection:
+            found = await connection.fetchrow(_IN_THE_WAY, new.owner, new.request_id, new.name)
+        assert found is not None
+        return found
 
     async def _insert(self, task_id: UUID, new: NewTask, agent_token_hash: bytes) -> Task:
         async def insert(connection: Connection) -> Task:
@@ -211,6 +219,7 @@ class TaskStore:
                 limit=limit,
                 labels=labels,
                 view=view,
+                sharded=self._connections.sharded,
             )
 
     async def update(self, task_id: UUID, change: Callable[[Description], Description]) -> Task:
