@@ -104,6 +104,39 @@ class TaskLedger:
     """When an agent or a task app started."""
 
 
+@dataclass(frozen=True)
+class Sessions:
+    """Where the agents' sessions are in the end."""
+
+    tasks: int
+    """How many tasks have an agent that is connected."""
+    held: Sequence[int]
+    """How many sessions each server has."""
+    named: Sequence[int]
+    """How many sessions the store names of each process that has one."""
+
+    @property
+    def agree(self) -> bool:
+        """Whether each task has one session, where the store says."""
+        held = sorted(one for one in self.held if one)
+        return held == sorted(self.named) and sum(held) == self.tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a server held at a time."""
+
+    t: float
+    pid: int
+    tasks: int
+    """Of asyncio."""
+    files: int
+    threads: int
+    rss_bytes: int
+    names: Mapping[str, int] = field(default_factory=dict)
+    """The most frequent tasks."""
+
+
 @dataclass
 class Ending:
     """What was seen after everything had ended."""
@@ -113,6 +146,9 @@ class Ending:
     unsettled: list[str] = field(default_factory=list)
     """What did not agree in time."""
     settled_after_seconds: float = 0.0
+    sessions: Sessions = field(default_factory=lambda: Sessions(0, [], []))
+    idle_since: float = math.inf
+    """From then on the servers had no call."""
 
 
 # asyncio prints the result of a finished task on its own; a whole ledger would be too much.
@@ -127,6 +163,8 @@ class Ledger:
     ending: Ending = field(default_factory=Ending)
     failovers: list[Failover] = field(default_factory=list)
     """Oldest first."""
+    held: Mapping[str, Sequence[Held]] = field(default_factory=dict)
+    """What each server held, over time."""
 
     def is_excused(self, append: Append, by: float = math.inf) -> bool:
         """Whether a failover before `by` may have lost an acknowledged append."""
@@ -198,7 +236,17 @@ def read_ledger(directory: Path, tasks: Iterable[tuple[str, Path]], ending: Endi
         )
     reads = [_read(record) for record in read_journal(directory / "reads.jsonl")]
     windows = _windows(read_journal(directory / "faults.jsonl"))
-    return Ledger(found, reads, windows, ending, _failovers(processes))
+    return Ledger(found, reads, windows, ending, _failovers(processes), _held(directory))
+
+
+def _held(directory: Path) -> dict[str, list[Held]]:
+    return {
+        path.stem: [
+            Held(**{name: value for name, value in one.items() if name != "kind"})
+            for one in read_journal(path)
+        ]
+        for path in sorted(directory.glob("server-*.jsonl"))
+    }
 
 
 def _failovers(processes: Iterable[Record]) -> list[Failover]:

@@ -6,6 +6,9 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.system.soak.meeting import BUSES
+from tests.system.soak.plants import PLANTS
+
 
 @dataclass(frozen=True)
 class Options:
@@ -13,6 +16,11 @@ class Options:
 
     seconds: float = 60.0
     tasks: int = 6
+    servers: int = 1
+    bus: str = "postgres"
+    """Over what several servers meet: tests.system.soak.meeting."""
+    plant: str | None = None
+    """A mistake in every server: tests.system.soak.plants."""
     seed: int = 1
     least_faults: int = 0
     """If the time is over before so many faults were injected, the run goes on: on a busy machine
@@ -54,6 +62,20 @@ def parse(arguments: list[str]) -> Options:
     length.add_argument("--minutes", type=float, help="how long faults are injected")
     length.add_argument("--seconds", type=float, default=Options.seconds)
     parser.add_argument("--tasks", type=int, default=Options.tasks)
+    parser.add_argument(
+        "--servers",
+        type=int,
+        default=Options.servers,
+        help="how many servers there are, behind a balancer, on one database",
+    )
+    parser.add_argument(
+        "--bus", choices=BUSES, default=Options.bus, help="over what several servers meet"
+    )
+    parser.add_argument(
+        "--plant",
+        choices=sorted(PLANTS),
+        help="run servers with a mistake: the run must then be BAD",
+    )
     parser.add_argument("--seed", type=int, default=Options.seed)
     parser.add_argument(
         "--only",
@@ -98,6 +120,9 @@ def parse(arguments: list[str]) -> Options:
     return Options(
         seconds=got.seconds if got.minutes is None else got.minutes * 60,
         tasks=got.tasks,
+        servers=got.servers,
+        bus=got.bus,
+        plant=got.plant,
         seed=got.seed,
         only=tuple(got.only),
         quiet_seconds=got.quiet_seconds,

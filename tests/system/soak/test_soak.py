@@ -56,12 +56,12 @@ def test_no_fault_is_planned_past_the_end_or_beyond_the_longest_duration() -> No
 
 
 def test_kinds_are_chosen_by_prefixes_of_their_names() -> None:
-    assert {kind.name for kind in chosen(["server-killed", "postgres"])} == {
+    assert {kind.name for kind in chosen(Options(only=("server-killed", "postgres")))} == {
         "server-killed",
         "postgres-killed",
         "postgres-stopped",
     }
-    assert chosen(["none"]) == []
-    assert chosen([]) == all_faults()
+    assert chosen(Options(only=("none",))) == []
+    assert chosen(Options(servers=3, bus="nats")) == all_faults()
     with pytest.raises(ValueError, match="server-killed"):
-        chosen(["no-such"])
+        chosen(Options(only=("no-such",)))
