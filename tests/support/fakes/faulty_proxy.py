@@ -468,7 +468,7 @@ class _Way:
         if data is None:
             link.cut()
             return
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
         if not data:
             try:

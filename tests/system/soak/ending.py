@@ -13,24 +13,55 @@ from tasklogs.errors import StoreUnavailable, TaskLogsRpcError
 from tests.system.soak.contents import mark
 from tests.system.soak.followers import Follower
 from tests.system.soak.ledger import Ending, Sessions
-from tests.system.soak.server import Server
+from tests.system.soak.server import IDLE_SECONDS, Server
 from tests.system.soak.stored import Stored, StoredEntry, read_stored
 from tests.system.soak.workspace import Workspace
 from tests.system.soak.world import World
 
 _LOOK_EVERY_SECONDS = 0.2
 _TAIL_ENTRIES = 8
-# Longer than between two records of a server (server_process).
-_IDLE_SECONDS = 6.0
 _OPEN = ("tasklogs_rpcs_under_way", "tasklogs_sessions_open", "tasklogs_followers")
 _NAMED = """
     SELECT count(*) FROM tasks WHERE session_lost_at IS NULL AND session_process IS NOT NULL
      GROUP BY session_process ORDER BY 1"""
 
 
-async def settle(world: World, followers: Sequence[Follower], seconds: float) -> Ending:
+async def calm_down(world: World, seconds: float, recovery_seconds: float) -> Ending:
+    """Let the load go on without faults, for so long after all has recovered."""
+    ending = Ending(used_since=world.used_since)
+    began = time.monotonic()
+    deadline = began + recovery_seconds
+    ending.sessions = await _sessions(world, deadline)
+    for server in world.servers:
+        async with TaskLogsClient(server.address) as client:
+            live = [_is_live(client, one.task, deadline) for one in world.workspaces]
+            refused = [one for one in await asyncio.gather(*live) if one]
+            ending.unsettled += [f"{server.name} does not recover: {one}" for one in refused]
+    ending.recovered_after_seconds = time.monotonic() - began
+    if ending.sessions.agree and not ending.unsettled:
+        calm_since = time.monotonic()
+        await asyncio.sleep(seconds)
+        ending.calm = calm_since, time.monotonic()
+    return ending
+
+
+async def _is_live(client: TaskLogsClient, task: str, deadline: float) -> str:
+    """Wait until a live read is answered. Returns the last refusal, "" if it was."""
+    while True:
+        try:
+            await client.get(task, source=LogSource.LIVE, tail=0)
+        except TaskLogsRpcError as error:
+            if time.monotonic() > deadline:
+                return f"{task}: {error}"
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        else:
+            return ""
+
+
+async def settle(
+    world: World, ending: Ending, followers: Sequence[Follower], seconds: float
+) -> None:
     """Wait until every part agrees with the task apps, then read the store."""
-    ending = Ending()
     began = time.monotonic()
     deadline = began + seconds
     async with TaskLogsClient(world.servers[0].address) as client:
@@ -50,7 +81,6 @@ async def settle(world: World, followers: Sequence[Follower], seconds: float) ->
     ending.unsettled += await _answers_everywhere(world, ending, deadline)
     ending.sessions = await _sessions(world, deadline)
     ending.settled_after_seconds = time.monotonic() - began
-    return ending
 
 
 async def _answers_everywhere(world: World, ending: Ending, deadline: float) -> list[str]:
@@ -115,8 +145,8 @@ async def let_go(world: World, ending: Ending, seconds: float) -> None:
                 ending.unsettled.append(f"{server.name}: {open_calls:.0f} calls do not end")
                 break
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
-    await asyncio.sleep(_IDLE_SECONDS)
-    ending.idle_since = time.monotonic() - _IDLE_SECONDS / 2
+    ending.idle_since = time.monotonic() + IDLE_SECONDS  # what calls held is gone then
+    await asyncio.sleep(3 * IDLE_SECONDS)
 
 
 async def _stored(client: TaskLogsClient, world: World, task: str, deadline: float) -> Stored:

@@ -145,8 +145,14 @@ class Ending:
     """The stored log of each task."""
     unsettled: list[str] = field(default_factory=list)
     """What did not agree in time."""
+    recovered_after_seconds: float = 0.0
+    """From the last fault until all servers answered."""
     settled_after_seconds: float = 0.0
     sessions: Sessions = field(default_factory=lambda: Sessions(0, [], []))
+    used_since: float = -math.inf
+    """Until then the servers had no call."""
+    calm: tuple[float, float] | None = None
+    """When tasks were busy, no fault ran and all had recovered from the faults."""
     idle_since: float = math.inf
     """From then on the servers had no call."""
 

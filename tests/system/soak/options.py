@@ -34,6 +34,8 @@ class Options:
     """Between an answer and the next question. 0: suitable for this many tasks on two cores."""
     read_seconds: float = 0.0
     """Between two reads of a reader. 0: suitable for the number of tasks."""
+    calm_seconds: float = 5.0
+    """How long the load goes on after all has recovered from the last fault."""
     settle_seconds: float = 120.0
     """How long everything may take to agree after faults and questions have ended."""
     small_disk: bool = False

@@ -1,20 +1,91 @@
-"""Mistakes that are planted into a server, so that a run shows that its checks find them."""
+"""Mistakes that are planted into every server of a run, to see that the checks find them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import NamedTuple
 
 
-def _loses_moved() -> None:
-    """Other processes are not told of commits, and their feeds do not look by themselves."""
-    from tasklogs_server.bus.shared import SharedBus
-    from tasklogs_server.reads import feed
+class Change(NamedTuple):
+    """A piece of a module's source, and what replaces it."""
 
-    def moved(*_: object) -> None:
-        pass
-
-    vars(feed)["_POLL_SECONDS"] = 3600.0
-    setattr(SharedBus, "_moved", moved)  # noqa: B010
+    module: str
+    old: str
+    new: str
 
 
-PLANTS: Mapping[str, Callable[[], None]] = {"loses-moved": _loses_moved}
+PLANTS: Mapping[str, Sequence[Change]] = {
+    # Other processes are not told of commits, and feeds look by themselves too rarely.
+    "loses-moved": (
+        Change(
+            "tasklogs_server.bus.shared",
+            "for process_id in self._interests.of(task_id):",
+            "for process_id in ():",
+        ),
+        Change("tasklogs_server.bus.shared", "for task_id in tasks:", "for task_id in ():"),
+        Change("tasklogs_server.reads.feed", "_POLL_SECONDS = 10.0", "_POLL_SECONDS = 3600.0"),
+    ),
+    # A live read is answered without a sync where another process has the session.
+    "answers-unsynced": (
+        Change(
+            "tasklogs_server.ingest.elsewhere",
+            "self._last_id += 1",
+            "import datetime as d; return Synced(d.datetime.now(d.UTC), holder.fence, 0)",
+        ),
+    ),
+    # A session that another process has superseded goes on: its appends are committed.
+    "ignores-fences": (
+        Change(
+            "tasklogs_server.store.log_writes",
+            "h.fence = :fence AND h.revision = :base_revision",
+            "h.revision = :base_revision",
+        ),
+        Change("tasklogs_server.ingest.session_audit", "if not held:", "if True:"),
+    ),
+    # Each sync for another process leaves a task behind.
+    "leaks-tasks": (
+        Change(
+            "tasklogs_server.ingest.elsewhere",
+            "answering.add_done_callback(self._answering.discard)",
+            "self._answering.add(asyncio.create_task(asyncio.Event().wait()))",
+        ),
+    ),
+}
+
+
+def plant(name: str) -> None:
+    """Change the source of this process's server. Call it before the server is imported."""
+    sys.meta_path.insert(0, _Finder(PLANTS[name]))
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, changes: Sequence[Change]) -> None:
+        self._changes = changes
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        changes = [one for one in self._changes if one.module == fullname]
+        spec = PathFinder.find_spec(fullname, path, target) if changes else None
+        if spec is not None and spec.origin is not None:
+            spec.loader = _Loader(fullname, spec.origin, changes)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    def __init__(self, fullname: str, path: str, changes: Sequence[Change]) -> None:
+        super().__init__(fullname, path)
+        self._changes = changes
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = Path(self.path).read_text()
+        for change in self._changes:
+            if change.old not in source:
+                raise ImportError(f"{fullname} has no {change.old!r} to change")
+            source = source.replace(change.old, change.new)
+        return compile(source, self.path, "exec")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.fixtures.conditions import until
-from tests.system.soak.ending import let_go, settle
+from tests.system.soak.ending import calm_down, let_go, settle
 from tests.system.soak.fault import Fault, Part
 from tests.system.soak.followers import Follower, following
 from tests.system.soak.injection import Injection
@@ -90,7 +90,9 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
             async with _running(readers.read_repeatedly()):
                 injection = Injection(world, faults, tell)
                 await injection.run(planned, options.seconds, options.least_faults)
-                ending = await settle(world, followers, options.settle_seconds)
+                ending = await calm_down(world, options.calm_seconds, options.settle_seconds)
+                tell(f"recovered after {ending.recovered_after_seconds:.1f} s")
+                await settle(world, ending, followers, options.settle_seconds)
         await let_go(world, ending, options.settle_seconds)
         tell(f"settled after {ending.settled_after_seconds:.1f} s")
     return read_ledger(directory, [(one.task, one.directory) for one in world.workspaces], ending)

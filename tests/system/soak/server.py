@@ -15,6 +15,8 @@ from tests.support.fixtures.ports import lasting_port
 from tests.system.soak.child import Child, Spawner
 from tests.system.soak.networks import is_serving
 
+IDLE_SECONDS = 2.0
+"""Longer than between two records of what a server holds (server_process)."""
 _CHECK_SECONDS = 2.0
 
 

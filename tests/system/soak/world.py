@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from tests.system.soak.fault import Server as AnyServer
 from tests.system.soak.journal import Journal
 from tests.system.soak.meeting import BusNode, Meeting, meeting
 from tests.system.soak.networks import Balancer, Networks
-from tests.system.soak.server import Server
+from tests.system.soak.server import IDLE_SECONDS, Server
 from tests.system.soak.workspace import Load, Workspace
 
 SERVING_SECONDS = 60.0
@@ -48,6 +50,7 @@ class World:
         meeting: Meeting,
         plant: str | None,
     ) -> None:
+        """`agent_network` and `reader_network` are set before the first workspace opens."""
         self.directory = directory
         self.spawner = spawner
         self.postgres = postgres
@@ -58,14 +61,15 @@ class World:
         self.workspaces: Sequence[Workspace] = ()
         self._meeting = meeting
         self._plant = plant
+        self.used_since = 0.0
+        """Until then the servers had no call of a client."""
         self._numbers = itertools.count(2)
+        self.agent_network: FaultyProxy
+        self.reader_network: FaultyProxy
         self.servers: Sequence[Server] = [
             self._server(index) for index in range(len(database_network.proxies))
         ]
         self.balancer = Balancer([server.port for server in self.servers])
-        self.agent_network = FaultyProxy(self.balancer.choose)
-        self.reader_network = FaultyProxy(self.balancer.choose)
-        self.balancer.networks = self.agent_network, self.reader_network
 
     def _server(self, index: int, number: int | None = None) -> Server:
         """`index`: of its networks."""
@@ -145,11 +149,17 @@ async def running_world(
         )
         spawner = await stack.enter_async_context(Spawner(journal))
         world = World(directory, spawner, postgres, database_network, meets, deployment.plant)
-        for server in world.servers:  # one after the other: the first one makes the tables
+        first, *others = world.servers
+        await first.start()
+        await world.serving(first)  # it makes the tables
+        for server in others:
             await server.start()
-            await world.serving(server)
+        await world.serving(*others)
         await stack.enter_async_context(world.balancer.running())
-        for network in world.balancer.networks:
-            await stack.enter_async_context(network)
+        world.agent_network, world.reader_network = world.balancer.networks = [
+            await stack.enter_async_context(FaultyProxy(world.balancer.choose)) for _ in range(2)
+        ]
+        await asyncio.sleep(IDLE_SECONDS)
+        world.used_since = time.monotonic()
         await world.open_workspaces(deployment.tasks, load)
         yield world
