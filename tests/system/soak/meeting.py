@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from tests.support.fakes.faulty_proxy import Address, FaultyProxy
+from tests.support.fakes.faulty_proxy import Address, FaultyProxy, Target
 from tests.support.fixtures.nats_cluster import Cluster, Node, nats_cluster
 from tests.system.soak.networks import Networks
 
@@ -19,25 +19,20 @@ BUSES = ("postgres", "nats")
 class Meeting:
     """What the servers need to meet, in the order of the servers."""
 
-    networks: Sequence[Networks]
-    """The networks of each server: to Postgres, or to each node."""
+    network: Networks
+    """From each server to Postgres, or to each node."""
     nodes: Sequence[BusNode] = ()
     """The nodes of the NATS cluster, if there is one."""
-
-    @property
-    def network(self) -> Networks:
-        """All networks together."""
-        return Networks([proxy for one in self.networks for proxy in one.proxies])
 
     def bus_of(self, index: int) -> str:
         """Return the setting `bus` of a server."""
         if not self.nodes:
             return "postgres"
-        return ",".join(f"nats://{proxy.address}" for proxy in self.networks[index].proxies)
+        return ",".join(f"nats://{proxy.address}" for proxy in self.network.of_servers[index])
 
     def port_of(self, index: int) -> int | None:
         """Return the port of a server's way to Postgres for notes. None: it uses none."""
-        return None if self.nodes else self.networks[index].proxies[0].port
+        return None if self.nodes else self.network.of_servers[index][0].port
 
 
 @dataclass
@@ -69,21 +64,26 @@ async def meeting(bus: str, servers: int, database: Networks) -> AsyncIterator[M
     """Prepare a bus for so many servers."""
     async with AsyncExitStack() as stack:
 
-        async def networks(*targets: int) -> Networks:
-            proxies = [FaultyProxy(target) for target in targets] or [FaultyProxy(_postgres)]
-            return Networks([await stack.enter_async_context(proxy) for proxy in proxies])
+        async def network(*targets: Target) -> Networks:
+            """`targets`: of each server."""
+            return Networks(
+                [
+                    [await stack.enter_async_context(FaultyProxy(target)) for target in targets]
+                    for _ in range(servers)
+                ]
+            )
 
-        def _postgres() -> Address:
+        def postgres() -> Address:
+            """Return where the servers find Postgres now."""
             target = database.target
             return target() if callable(target) else target
 
         if bus == "postgres":
-            yield Meeting([await networks() for _ in range(servers)])
+            yield Meeting(await network(postgres))
             return
         cluster: Cluster = await stack.enter_async_context(nats_cluster(*_OPTIONS))
         nodes = [
             BusNode(f"bus node {number}", node, cluster.routes)
             for number, node in enumerate(cluster.nodes, 1)
         ]
-        ports = [node.port for node in cluster.nodes]
-        yield Meeting([await networks(*ports) for _ in range(servers)], nodes)
+        yield Meeting(await network(*(node.port for node in cluster.nodes)), nodes)

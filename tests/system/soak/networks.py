@@ -19,10 +19,14 @@ _BACKOFF_MS = 500
 
 
 class Networks:
-    """One FaultyProxy for each server, used together as if they were one: a fault.Network."""
+    """The FaultyProxies of some servers, used together as if they were one: fault.ServerNetworks.
 
-    def __init__(self, proxies: Sequence[FaultyProxy]) -> None:
-        self.proxies = proxies
+    `of_servers`: those of each server.
+    """
+
+    def __init__(self, of_servers: Sequence[Sequence[FaultyProxy]]) -> None:
+        self.of_servers = of_servers
+        self.proxies = [proxy for one in of_servers for proxy in one]
 
     @property
     def target(self) -> Target:
@@ -41,9 +45,9 @@ class Networks:
 
     def some(self, chance: random.Random) -> Networks:
         """Return the networks of all servers, or of one."""
-        if len(self.proxies) == 1 or chance.random() < 0.5:
+        if len(self.of_servers) == 1 or chance.random() < 0.5:
             return self
-        return Networks([chance.choice(self.proxies)])
+        return Networks([chance.choice(self.of_servers)])
 
     def cut(self) -> None:
         for proxy in self.proxies:

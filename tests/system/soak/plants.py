@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
@@ -12,7 +13,10 @@ from typing import NamedTuple
 
 
 class Change(NamedTuple):
-    """A piece of a module's source, and what replaces it."""
+    """A piece of a module's source, and what replaces it.
+
+    `new` may call IS_UP(): whether the run is up.
+    """
 
     module: str
     old: str
@@ -25,9 +29,8 @@ PLANTS: Mapping[str, Sequence[Change]] = {
         Change(
             "tasklogs_server.bus.shared",
             "for process_id in self._interests.of(task_id):",
-            "for process_id in ():",
+            "for process_id in () if IS_UP() else self._interests.of(task_id):",
         ),
-        Change("tasklogs_server.bus.shared", "for task_id in tasks:", "for task_id in ():"),
         Change("tasklogs_server.reads.feed", "_POLL_SECONDS = 10.0", "_POLL_SECONDS = 3600.0"),
     ),
     # A live read is answered without a sync where another process has the session.
@@ -58,8 +61,13 @@ PLANTS: Mapping[str, Sequence[Change]] = {
 }
 
 
-def plant(name: str) -> None:
+UP = "up"
+"""The file that the run makes when it is up, beside the journals of the servers."""
+
+
+def plant(name: str, up: Path) -> None:
     """Change the source of this process's server. Call it before the server is imported."""
+    vars(builtins)["IS_UP"] = up.exists
     sys.meta_path.insert(0, _Finder(PLANTS[name]))
 
 

@@ -17,6 +17,7 @@ from tests.system.soak.injection import Injection
 from tests.system.soak.journal import Journal
 from tests.system.soak.ledger import Ledger, read_ledger
 from tests.system.soak.options import Options
+from tests.system.soak.plants import UP
 from tests.system.soak.readers import Readers
 from tests.system.soak.real_task_app import FAKES_ONLY
 from tests.system.soak.schedule import all_faults, plan
@@ -81,6 +82,7 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
     async with running_world(directory, deployment, load) as world:
         async with AsyncExitStack() as stack:
             followers = await _followers(world, stack)
+            (directory / UP).touch()
             tell(f"up after {time.monotonic() - began:.0f} s; in {directory}")
             faults = Journal(directory / "faults.jsonl")
             reads = Journal(directory / "reads.jsonl")

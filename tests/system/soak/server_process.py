@@ -44,7 +44,7 @@ def main() -> None:
     if given.bus_database_url is not None:
         _meet_over(given.bus_database_url)
     if given.plant is not None:
-        plants.plant(given.plant)
+        plants.plant(given.plant, given.journal.with_name(plants.UP))
     uvloop.run(_serve(given))
 
 

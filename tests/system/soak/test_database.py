@@ -19,7 +19,7 @@ async def test_the_network_leads_to_a_restarted_postgres_with_a_long_path(tmp_pa
         socket = postgres.socket
         assert not socket.is_relative_to(data_dir)  # such a path is too long for a socket
         async with FaultyProxy(socket) as network:
-            postgres.network = Networks([network])
+            postgres.network = Networks([[network]])
             await postgres.end()
             await postgres.start()
             assert postgres.socket != socket

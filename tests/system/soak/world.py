@@ -139,7 +139,7 @@ async def running_world(
         )
         database_network = Networks(
             [
-                await stack.enter_async_context(FaultyProxy(postgres.socket))
+                [await stack.enter_async_context(FaultyProxy(postgres.socket))]
                 for _ in range(deployment.servers)
             ]
         )
