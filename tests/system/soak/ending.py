@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import asyncpg
 
@@ -20,7 +20,6 @@ from tests.system.soak.world import World
 
 _LOOK_EVERY_SECONDS = 0.2
 _TAIL_ENTRIES = 8
-_OPEN = ("tasklogs_rpcs_under_way", "tasklogs_sessions_open", "tasklogs_followers")
 _NAMED = """
     SELECT count(*) FROM tasks WHERE session_lost_at IS NULL AND session_process IS NOT NULL
      GROUP BY session_process ORDER BY 1"""
@@ -119,7 +118,7 @@ async def _answers(client: TaskLogsClient, task: str, ending: Ending, deadline: 
 async def _sessions(world: World, deadline: float) -> Sessions:
     """Wait until the servers have the sessions that the store names. Returns what was last seen."""
     while True:
-        held = [int((await one.gauges())["tasklogs_sessions_open"]) for one in world.servers]
+        held = [count for one in world.servers for count in await one.sessions()]
         sessions = Sessions(len(world.workspaces), held, await _named(world))
         if sessions.agree or time.monotonic() > deadline:
             return sessions
@@ -140,9 +139,9 @@ async def let_go(world: World, ending: Ending, seconds: float) -> None:
     await asyncio.gather(*(one.agent.end() for one in world.workspaces))
     deadline = time.monotonic() + seconds
     for server in world.servers:
-        while open_calls := _open_calls(await server.gauges()):
+        while open_calls := await server.open_calls():
             if time.monotonic() > deadline:
-                ending.unsettled.append(f"{server.name}: {open_calls:.0f} calls do not end")
+                ending.unsettled.append(f"{server.name}: {open_calls} calls do not end")
                 break
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
     ending.idle_since = time.monotonic() + IDLE_SECONDS  # what calls held is gone then
@@ -186,7 +185,3 @@ async def _differs(client: TaskLogsClient, task: str, shown: list[tuple[int, str
     if stored == shown:
         return ""
     return f"shows {len(shown)} messages, the store has {len(stored)} in epoch {log.epoch}"
-
-
-def _open_calls(gauges: Mapping[str, float]) -> float:
-    return sum(gauges.get(name, 0.0) for name in _OPEN)

@@ -27,6 +27,8 @@ class Part(enum.Enum):
     CLOCKS = enum.auto()
     BUS_NETWORK = enum.auto()
     """Only where several servers meet."""
+    WORKERS = enum.auto()
+    """Only where the last server has several workers."""
     BUS_NODES = enum.auto()
     """Only where they meet over NATS."""
 

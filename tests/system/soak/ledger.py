@@ -111,7 +111,7 @@ class Sessions:
     tasks: int
     """How many tasks have an agent that is connected."""
     held: Sequence[int]
-    """How many sessions each server has."""
+    """How many sessions each process of the servers has."""
     named: Sequence[int]
     """How many sessions the store names of each process that has one."""
 

@@ -17,6 +17,8 @@ class Options:
     seconds: float = 60.0
     tasks: int = 6
     servers: int = 1
+    workers: int = 1
+    """How many workers the last server has."""
     bus: str = "postgres"
     """Over what several servers meet: tests.system.soak.meeting."""
     plant: str | None = None
@@ -71,6 +73,12 @@ def parse(arguments: list[str]) -> Options:
         help="how many servers there are, behind a balancer, on one database",
     )
     parser.add_argument(
+        "--workers",
+        type=int,
+        default=Options.workers,
+        help="how many workers the last server has",
+    )
+    parser.add_argument(
         "--bus", choices=BUSES, default=Options.bus, help="over what several servers meet"
     )
     parser.add_argument(
@@ -123,6 +131,7 @@ def parse(arguments: list[str]) -> Options:
         seconds=got.seconds if got.minutes is None else got.minutes * 60,
         tasks=got.tasks,
         servers=got.servers,
+        workers=got.workers,
         bus=got.bus,
         plant=got.plant,
         seed=got.seed,

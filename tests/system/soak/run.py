@@ -52,10 +52,13 @@ def chosen(options: Options) -> list[Fault]:
 def _missing(options: Options) -> set[Part]:
     """Return the parts that a run does not have."""
     missing = set()
-    if options.servers == 1:
+    processes = options.servers + options.workers - 1
+    if processes == 1:
         missing.add(Part.BUS_NETWORK)
-    if options.servers == 1 or options.bus != "nats":
+    if processes == 1 or options.bus != "nats":
         missing.add(Part.BUS_NODES)
+    if options.workers == 1:
+        missing.add(Part.WORKERS)
     return missing
 
 
@@ -77,7 +80,8 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
     load = Load(options.seed, options.pause, is_real=options.real_agentapi)
     began = time.monotonic()
     deployment = Deployment(
-        *(options.tasks, options.servers, options.bus, options.small_disk, options.plant)
+        *(options.tasks, options.servers, options.workers),
+        *(options.bus, options.small_disk, options.plant),
     )
     async with running_world(directory, deployment, load) as world:
         async with AsyncExitStack() as stack:

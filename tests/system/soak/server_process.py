@@ -2,9 +2,9 @@
 
     python -m tests.system.soak.server_process --clock FILE --journal FILE --listen=ADDRESS \\
         --metrics-listen=ADDRESS --database-url=URL --bus=BUS [--bus-database-url=URL] \\
-        [--plant=NAME]
+        [--plant=NAME] [--workers=N]
 
-Records of `server-N.jsonl`, one every second:
+Records of `server-N.jsonl`, and of `server-N-worker-M.jsonl` of a worker, one every second:
 
     held    pid, tasks, files, threads, rss_bytes, names: {task: how many of it}
 """
@@ -15,6 +15,10 @@ import argparse
 import asyncio
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,40 +35,64 @@ _NAMES = 12
 
 def main() -> None:
     """Serve as `tasklogs serve` does."""
-    parser = argparse.ArgumentParser(description="A server of the soak.")
-    parser.add_argument("--clock", type=Path, required=True)
-    parser.add_argument("--journal", type=Path, required=True)
+    parser = options("A server of the soak.")
     parser.add_argument("--listen", required=True)
     parser.add_argument("--database-url", required=True)
     parser.add_argument("--bus", required=True)
-    parser.add_argument("--bus-database-url")
     parser.add_argument("--metrics-listen", required=True)
-    parser.add_argument("--plant", choices=sorted(plants.PLANTS))
+    parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
-    if given.bus_database_url is not None:
-        _meet_over(given.bus_database_url)
-    if given.plant is not None:
-        plants.plant(given.plant, given.journal.with_name(plants.UP))
+    prepare(given)
     uvloop.run(_serve(given))
 
 
+def options(description: str) -> argparse.ArgumentParser:
+    """Return a parser of what a server and its workers are given."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--clock", type=Path, required=True)
+    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--bus-database-url")
+    parser.add_argument("--plant", choices=sorted(plants.PLANTS))
+    return parser
+
+
+def prepare(given: argparse.Namespace) -> None:
+    """Change this process as it was given, before the server is imported."""
+    if given.plant is not None:
+        plants.plant(given.plant, given.journal.with_name(plants.UP))
+    if given.bus_database_url is not None:
+        _meet_over(given.bus_database_url)
+
+
 async def _serve(given: argparse.Namespace) -> None:
-    from tasklogs_server import app
     from tasklogs_server.settings import ServerSettings
 
     names = ("listen", "database_url", "bus", "metrics_listen")
     settings: dict[str, Any] = {name: getattr(given, name) for name in names}
-    recording = asyncio.create_task(_record(Journal(given.journal)))
-    try:
-        await app.serve(
+    if given.workers > 1:
+        settings["workers"] = given.workers
+        serve = _with_workers(given)
+    else:
+        app = import_module("tasklogs_server.app")
+        serve = partial(app.serve, clock=MovedClock(given.clock).now)
+    async with recording(given.journal):
+        await serve(
             ServerSettings(**settings),
             on_progress=_say,
             on_ready=lambda address: _say(f"serving on {address}"),
-            clock=MovedClock(given.clock).now,
         )
-    finally:
-        recording.cancel()
-        await asyncio.wait({recording})
+
+
+def _with_workers(given: argparse.Namespace) -> Any:
+    """Return the supervisor's `serve`. It then starts workers of the soak: worker_process."""
+    program = ["-m", "tests.system.soak.worker_process", f"--clock={given.clock}"]
+    program.append(f"--journal={given.journal}")
+    for name in ("bus_database_url", "plant"):
+        if (value := getattr(given, name)) is not None:
+            program.append(f"--{name.replace('_', '-')}={value}")
+    of_workers = import_module("tasklogs_server.supervision.worker_process")
+    vars(of_workers)["_PROGRAM"] = tuple(program)
+    return import_module("tasklogs_server.supervision.service").serve
 
 
 def _meet_over(url: str) -> None:
@@ -79,6 +107,17 @@ def _meet_over(url: str) -> None:
         return await connect(url if is_bus else dsn, settings, **more)
 
     vars(store)["connect"] = connect_over
+
+
+@asynccontextmanager
+async def recording(file: Path) -> AsyncIterator[None]:
+    """Record within the block what this process holds."""
+    running = asyncio.create_task(_record(Journal(file)))
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
 
 
 async def _record(journal: Journal) -> None:

@@ -77,6 +77,6 @@ def test_kinds_are_chosen_by_prefixes_of_their_names() -> None:
         "postgres-stopped",
     }
     assert chosen(Options(only=("none",))) == []
-    assert chosen(Options(servers=3, bus="nats")) == all_faults()
+    assert chosen(Options(servers=3, workers=2, bus="nats")) == all_faults()
     with pytest.raises(ValueError, match="server-killed"):
         chosen(Options(only=("no-such",)))

@@ -33,6 +33,8 @@ class Deployment:
 
     tasks: int
     servers: int = 1
+    workers: int = 1
+    """Of the last server."""
     bus: str = "postgres"
     small_disk: bool = False
     plant: str | None = None
@@ -48,7 +50,7 @@ class World:
         postgres: Database,
         database_network: Networks,
         meeting: Meeting,
-        plant: str | None,
+        deployment: Deployment,
     ) -> None:
         """`agent_network` and `reader_network` are set before the first workspace opens."""
         self.directory = directory
@@ -60,7 +62,7 @@ class World:
         self.server_clock = directory / _SERVER_CLOCK
         self.workspaces: Sequence[Workspace] = ()
         self._meeting = meeting
-        self._plant = plant
+        self._deployment = deployment
         self.used_since = 0.0
         """Until then the servers had no call of a client."""
         self._numbers = itertools.count(2)
@@ -74,6 +76,7 @@ class World:
     def _server(self, index: int, number: int | None = None) -> Server:
         """`index`: of its networks."""
         port = self._meeting.port_of(index)
+        is_last = number is None and index == self._deployment.servers - 1
         return Server(
             self.spawner,
             f"server {number or index + 1}",
@@ -82,7 +85,8 @@ class World:
             bus=self._meeting.bus_of(index),
             bus_database=None if port is None else self.postgres.dsn_over(port),
             clock=self.server_clock,
-            plant=self._plant,
+            plant=self._deployment.plant,
+            workers=self._deployment.workers if is_last else 1,
         )
 
     async def serving(self, *servers: AnyServer) -> None:
@@ -148,7 +152,7 @@ async def running_world(
             meeting(deployment.bus, deployment.servers, database_network)
         )
         spawner = await stack.enter_async_context(Spawner(journal))
-        world = World(directory, spawner, postgres, database_network, meets, deployment.plant)
+        world = World(directory, spawner, postgres, database_network, meets, deployment)
         first, *others = world.servers
         await first.start()
         await world.serving(first)  # it makes the tables
