@@ -21,8 +21,8 @@ class Options:
     """How many workers the last server has."""
     bus: str = "postgres"
     """Over what several servers meet: tests.system.soak.meeting."""
-    plant: str | None = None
-    """A mistake in every server: tests.system.soak.plants."""
+    plants: tuple[str, ...] = ()
+    """Mistakes in every server: tests.system.soak.plants."""
     seed: int = 1
     least_faults: int = 0
     """If the time is over before so many faults were injected, the run goes on: on a busy machine
@@ -83,6 +83,8 @@ def parse(arguments: list[str]) -> Options:
     )
     parser.add_argument(
         "--plant",
+        action="append",
+        default=[],
         choices=sorted(PLANTS),
         help="run servers with a mistake: the run must then be BAD",
     )
@@ -133,7 +135,7 @@ def parse(arguments: list[str]) -> Options:
         servers=got.servers,
         workers=got.workers,
         bus=got.bus,
-        plant=got.plant,
+        plants=tuple(got.plant),
         seed=got.seed,
         only=tuple(got.only),
         quiet_seconds=got.quiet_seconds,

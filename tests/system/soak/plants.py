@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import NamedTuple
 class Change(NamedTuple):
     """A piece of a module's source, and what replaces it.
 
-    `new` may call IS_UP(): whether the run is up.
+    `new` may call IS_UP(), whether the run is up, and LEFT(coroutine), which never ends it.
     """
 
     module: str
@@ -41,21 +42,22 @@ PLANTS: Mapping[str, Sequence[Change]] = {
             "import datetime as d; return Synced(d.datetime.now(d.UTC), holder.fence, 0)",
         ),
     ),
-    # A session that another process has superseded goes on: its appends are committed.
+    # A session that another process has superseded goes on: its appends are committed, too.
     "ignores-fences": (
         Change(
             "tasklogs_server.store.log_writes",
             "h.fence = :fence AND h.revision = :base_revision",
-            "h.revision = :base_revision",
+            "h.revision >= :base_revision",
         ),
         Change("tasklogs_server.ingest.session_audit", "if not held:", "if True:"),
     ),
-    # Each sync for another process leaves a task behind.
+    # Each session that begins in another process leaves tasks behind.
     "leaks-tasks": (
         Change(
             "tasklogs_server.ingest.elsewhere",
-            "answering.add_done_callback(self._answering.discard)",
-            "self._answering.add(asyncio.create_task(asyncio.Event().wait()))",
+            "known = self._begun.pop(task_id, None)",
+            "known = self._begun.pop(task_id, None)\n"
+            "        for _ in range(5): LEFT(asyncio.Event().wait())",
         ),
     ),
 }
@@ -65,10 +67,12 @@ UP = "up"
 """The file that the run makes when it is up, beside the journals of the servers."""
 
 
-def plant(name: str, up: Path) -> None:
+def plant(names: Sequence[str], up: Path) -> None:
     """Change the source of this process's server. Call it before the server is imported."""
+    left: list[object] = []
     vars(builtins)["IS_UP"] = up.exists
-    sys.meta_path.insert(0, _Finder(PLANTS[name]))
+    vars(builtins)["LEFT"] = lambda coroutine: left.append(asyncio.ensure_future(coroutine))
+    sys.meta_path.insert(0, _Finder([change for name in names for change in PLANTS[name]]))
 
 
 class _Finder(MetaPathFinder):

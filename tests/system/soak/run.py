@@ -81,7 +81,7 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
     began = time.monotonic()
     deployment = Deployment(
         *(options.tasks, options.servers, options.workers),
-        *(options.bus, options.small_disk, options.plant),
+        *(options.bus, options.small_disk, options.plants),
     )
     async with running_world(directory, deployment, load) as world:
         async with AsyncExitStack() as stack:

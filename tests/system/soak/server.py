@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Server(Child):
         bus: str,
         bus_database: str | None,
         clock: Path,
-        plant: str | None,
+        plants: Sequence[str] = (),
         workers: int = 1,
     ) -> None:
         file = name.replace(" ", "-")
@@ -51,7 +52,7 @@ class Server(Child):
             *(f"--listen=127.0.0.1:{self.port}", f"--database-url={database}", f"--bus={bus}"),
             f"--metrics-listen=127.0.0.1:{self.metrics_port}",
             *([] if bus_database is None else [f"--bus-database-url={bus_database}"]),
-            *([] if plant is None else [f"--plant={plant}"]),
+            *(f"--plant={one}" for one in plants),
             *([] if workers == 1 else [f"--workers={workers}"]),
         )
         self._has_workers = workers > 1

@@ -2,7 +2,7 @@
 
     python -m tests.system.soak.server_process --clock FILE --journal FILE --listen=ADDRESS \\
         --metrics-listen=ADDRESS --database-url=URL --bus=BUS [--bus-database-url=URL] \\
-        [--plant=NAME] [--workers=N]
+        [--plant=NAME ...] [--workers=N]
 
 Records of `server-N.jsonl`, and of `server-N-worker-M.jsonl` of a worker, one every second:
 
@@ -52,13 +52,13 @@ def options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--clock", type=Path, required=True)
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--bus-database-url")
-    parser.add_argument("--plant", choices=sorted(plants.PLANTS))
+    parser.add_argument("--plant", action="append", default=[], choices=sorted(plants.PLANTS))
     return parser
 
 
 def prepare(given: argparse.Namespace) -> None:
     """Change this process as it was given, before the server is imported."""
-    if given.plant is not None:
+    if given.plant:
         plants.plant(given.plant, given.journal.with_name(plants.UP))
     if given.bus_database_url is not None:
         _meet_over(given.bus_database_url)
@@ -86,10 +86,9 @@ async def _serve(given: argparse.Namespace) -> None:
 def _with_workers(given: argparse.Namespace) -> Any:
     """Return the supervisor's `serve`. It then starts workers of the soak: worker_process."""
     program = ["-m", "tests.system.soak.worker_process", f"--clock={given.clock}"]
-    program.append(f"--journal={given.journal}")
-    for name in ("bus_database_url", "plant"):
-        if (value := getattr(given, name)) is not None:
-            program.append(f"--{name.replace('_', '-')}={value}")
+    program += [f"--journal={given.journal}", *(f"--plant={one}" for one in given.plant)]
+    if given.bus_database_url is not None:
+        program.append(f"--bus-database-url={given.bus_database_url}")
     of_workers = import_module("tasklogs_server.supervision.worker_process")
     vars(of_workers)["_PROGRAM"] = tuple(program)
     return import_module("tasklogs_server.supervision.service").serve

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -143,34 +142,30 @@ async def test_a_fault_of_one_server_affects_all_its_ways_to_the_bus() -> None:
 
 # --- real servers
 
-SHORT = Options(
-    seconds=12.0, tasks=3, servers=3, seed=3, quiet_seconds=1.0, longest_seconds=2.0, bus="nats"
+WITH_MISTAKES = Options(
+    seconds=20.0,
+    tasks=3,
+    seed=2,
+    servers=3,
+    plants=tuple(sorted(PLANTS)),
+    least_faults=4,
+    only=("two-agents",),
+    quiet_seconds=0.5,
+    longest_seconds=6.0,
+    pause_seconds=0.1,
+    read_seconds=0.05,
+    settle_seconds=20.0,
 )
-MISTAKES = {
-    "loses-moved": (
-        replace(SHORT, only=("none",), tasks=6, seconds=5.0),
-        {Kind.LATE, Kind.UNSETTLED},
-    ),
-    "answers-unsynced": (replace(SHORT, only=("none",), read_seconds=0.05), {Kind.STALE}),
-    "leaks-tasks": (replace(SHORT, only=("none",), seconds=3.0), {Kind.LEAK}),
-    "ignores-fences": (
-        replace(SHORT, only=("two-agents",), least_faults=6, pause_seconds=0.1),
-        {Kind.SESSIONS},
-    ),
-}
 
 
-def test_each_mistake_is_tried() -> None:
-    assert MISTAKES.keys() == PLANTS.keys()
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("plant", MISTAKES)
-async def test_a_mistake_of_every_server_is_found(tmp_path: Path, plant: str) -> None:
-    options, found = MISTAKES[plant]
+@pytest.mark.timeout(420)
+async def test_mistakes_of_the_servers_are_found(tmp_path: Path) -> None:
     told: list[str] = []
-    ledger = await soak(replace(options, plant=plant, settle_seconds=20.0), tmp_path, told.append)
-    verdict = await asyncio.to_thread(judge, ledger)
-    assert found & {finding.kind for finding in verdict.findings}, "\n".join(
-        [*told, *lines(verdict)]
-    )
+    verdict = judge(await soak(WITH_MISTAKES, tmp_path, told.append))
+    told += lines(verdict)
+    found = {finding.kind for finding in verdict.findings}
+    # In this order: answers-unsynced, ignores-fences, leaks-tasks.
+    assert found >= {Kind.STALE, Kind.SESSIONS, Kind.LEAK}, "\n".join(told)
+    # loses-moved
+    assert found & {Kind.LATE, Kind.UNSETTLED}, "\n".join(told)
+    assert len(PLANTS) == 4

@@ -27,9 +27,11 @@ OPTIONS = Options(
 
 SEVERAL = replace(
     OPTIONS,
-    seconds=10.0,
+    seconds=15.0,
     tasks=4,
-    least_faults=4,
+    seed=6,
+    least_faults=5,
+    quiet_seconds=0.5,
     servers=3,
     bus="nats",
     only=("server-killed", "server-stopped", "server-drained", "bus-half-open", "bus-nodes"),

@@ -29,7 +29,7 @@ _SERVER_CLOCK = "server.clock"
 
 @dataclass(frozen=True)
 class Deployment:
-    """What is deployed. `plant`: a mistake in every server, which a check must find."""
+    """What is deployed. `plants`: mistakes in every server, which checks must find."""
 
     tasks: int
     servers: int = 1
@@ -37,7 +37,7 @@ class Deployment:
     """Of the last server."""
     bus: str = "postgres"
     small_disk: bool = False
-    plant: str | None = None
+    plants: Sequence[str] = ()
 
 
 class World:
@@ -85,7 +85,7 @@ class World:
             bus=self._meeting.bus_of(index),
             bus_database=None if port is None else self.postgres.dsn_over(port),
             clock=self.server_clock,
-            plant=self._deployment.plant,
+            plants=self._deployment.plants,
             workers=self._deployment.workers if is_last else 1,
         )
 
