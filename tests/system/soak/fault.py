@@ -39,7 +39,7 @@ class Process(Protocol):
 
     @property
     def name(self) -> str:
-        """`server`, `postgres`, `agent 3`, `task app 3`."""
+        """`server 1`, `postgres`, `agent 3`, `task app 3`."""
         ...
 
     @property

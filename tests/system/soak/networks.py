@@ -93,13 +93,14 @@ class Balancer:
 
     def __init__(self, ports: Sequence[int]) -> None:
         self._ports = ports
-        self._serving = set(ports)
+        self.serving = set(ports)
+        """Those that said SERVING when they were last asked."""
         self.networks: Sequence[FaultyProxy] = ()
         """The networks that it chooses for."""
 
     def choose(self) -> int:
         """Return the port of the server."""
-        serving = [port for port in self._ports if port in self._serving] or self._ports
+        serving = [port for port in self._ports if port in self.serving] or self._ports
         return min(serving, key=lambda port: (self._open_to(port), random.random()))
 
     def _open_to(self, port: int) -> int:
@@ -124,9 +125,9 @@ class Balancer:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             while True:
                 if await is_serving(stub, _CHECK_SECONDS):
-                    self._serving.add(port)
+                    self.serving.add(port)
                 else:
-                    self._serving.discard(port)
+                    self.serving.discard(port)
                 await asyncio.sleep(_CHECK_EVERY_SECONDS)
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import pytest
 
-from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.system.soak.contents import mark
 from tests.system.soak.finding import Kind
 from tests.system.soak.ledger import Failover, Sessions
-from tests.system.soak.networks import Networks
 from tests.system.soak.options import Options
 from tests.system.soak.plants import PLANTS
 from tests.system.soak.report import lines
@@ -128,16 +124,6 @@ def test_the_bus_fails_only_where_servers_meet() -> None:
     assert names[1, "postgres"] == names[1, "nats"] == set()
     assert names[3, "postgres"] == ways
     assert names[3, "nats"] == {*ways, "bus-nodes-killed", "bus-nodes-stopped"}
-
-
-async def test_a_fault_of_one_server_affects_all_its_ways_to_the_bus() -> None:
-    async with AsyncExitStack() as stack:
-        proxies = [[await stack.enter_async_context(FaultyProxy(9)) for _ in "ab"] for _ in "abc"]
-        networks = Networks(proxies)
-        chosen_of = [networks.some(Random(seed)).of_servers for seed in range(20)]
-        assert proxies in chosen_of
-        assert all([one] in chosen_of for one in proxies)
-        assert all(len(one) in (1, 3) for one in chosen_of)
 
 
 # --- real servers
