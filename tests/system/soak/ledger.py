@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from tests.system.soak import shown, wire
 from tests.system.soak.fault import Part
 from tests.system.soak.followers import KINDS
@@ -215,6 +217,21 @@ class Ledger:
 
 
 _TOGETHER_SECONDS = 0.02
+_ENDING = "ending.json"
+_ENDINGS = TypeAdapter(Ending)
+
+
+def write_ending(directory: Path, ending: Ending) -> None:
+    """Keep the ending of a run beside its other files."""
+    (directory / _ENDING).write_bytes(_ENDINGS.dump_json(ending))
+
+
+def read_again(directory: Path) -> Ledger:
+    """Read the files of a run that is over. Raises FileNotFoundError if it did not come so far."""
+    ending = _ENDINGS.validate_json((directory / _ENDING).read_bytes())
+    return read_ledger(
+        directory, [(one, directory / one.split("/")[1]) for one in ending.stored], ending
+    )
 
 
 def read_ledger(directory: Path, tasks: Iterable[tuple[str, Path]], ending: Ending) -> Ledger:

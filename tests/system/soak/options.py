@@ -44,6 +44,8 @@ class Options:
     """Postgres gets a disk in memory (768 MB) that a fault really fills."""
     real_agentapi: bool = False
     """The task apps are real AgentAPI processes: tests.system.soak.real_task_app."""
+    judge: Path | None = None
+    """Run nothing, and judge the files in this directory."""
     keep: Path | None = None
     """The directory for all files of the run, kept. None: kept only if the run failed."""
 
@@ -127,6 +129,9 @@ def parse(arguments: list[str]) -> Options:
         help="task apps are real AgentAPI processes (.tools/bin/agentapi or TASKLOGS_AGENTAPI), and"
         " faults that only the fake one does are left out",
     )
+    parser.add_argument(
+        "--judge", type=Path, metavar="DIR", help="run nothing: judge the files of an earlier run"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all files of the run here")
     got = parser.parse_args(arguments)
     return Options(
@@ -145,5 +150,6 @@ def parse(arguments: list[str]) -> Options:
         settle_seconds=got.settle_seconds,
         small_disk=got.small_disk,
         real_agentapi=got.real_agentapi,
+        judge=got.judge,
         keep=got.keep,
     )

@@ -15,7 +15,7 @@ from tests.system.soak.fault import Fault, Part
 from tests.system.soak.followers import Follower, following
 from tests.system.soak.injection import Injection
 from tests.system.soak.journal import Journal
-from tests.system.soak.ledger import Ledger, read_ledger
+from tests.system.soak.ledger import Ledger, read_ledger, write_ending
 from tests.system.soak.options import Options
 from tests.system.soak.plants import UP
 from tests.system.soak.readers import Readers
@@ -100,6 +100,7 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
                 tell(f"recovered after {ending.recovered_after_seconds:.1f} s")
                 await settle(world, ending, followers, options.settle_seconds)
         await let_go(world, ending, options.settle_seconds)
+        write_ending(directory, ending)
         tell(f"settled after {ending.settled_after_seconds:.1f} s")
     return read_ledger(directory, [(one.task, one.directory) for one in world.workspaces], ending)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.soak.ledger import read_again
 from tests.system.soak.options import Options
 from tests.system.soak.report import lines
 from tests.system.soak.run import chosen, soak
@@ -54,6 +55,8 @@ async def test_nothing_acknowledged_is_lost_repeated_reordered_or_stale(
     assert verdict.is_good, "\n".join(told)
     assert verdict.figures.acknowledged > 100, "\n".join(told)
     assert len(ledger.faults) >= options.least_faults, "\n".join(told)
+    again = await asyncio.to_thread(read_again, tmp_path)
+    assert again.ending == ledger.ending
 
 
 def test_the_same_seed_plans_the_same_faults() -> None:
