@@ -13,6 +13,7 @@ from tasklogs.errors import StoreUnavailable, TaskLogsRpcError
 from tests.system.soak.contents import mark
 from tests.system.soak.followers import Follower
 from tests.system.soak.ledger import Ending, Sessions
+from tests.system.soak.readers import Readers
 from tests.system.soak.server import IDLE_SECONDS, Server
 from tests.system.soak.stored import Stored, StoredEntry, read_stored
 from tests.system.soak.workspace import Workspace
@@ -25,7 +26,13 @@ _NAMED = """
      GROUP BY session_process ORDER BY 1"""
 
 
-async def calm_down(world: World, seconds: float, recovery_seconds: float) -> Ending:
+async def calm_down(
+    world: World,
+    readers: Readers,
+    followers: Sequence[Follower],
+    seconds: float,
+    recovery_seconds: float,
+) -> Ending:
     """Let the load go on without faults, for so long after all has recovered."""
     ending = Ending(used_since=world.used_since)
     began = time.monotonic()
@@ -36,6 +43,12 @@ async def calm_down(world: World, seconds: float, recovery_seconds: float) -> En
             live = [_is_live(client, one.task, deadline) for one in world.workspaces]
             refused = [one for one in await asyncio.gather(*live) if one]
             ending.unsettled += [f"{server.name} does not recover: {one}" for one in refused]
+    # A client may wait for some seconds before it connects again.
+    while readers.answered_at < began or not all(one.is_connected for one in followers):
+        if time.monotonic() > deadline:
+            ending.unsettled.append("a reader or a follower does not connect again")
+            break
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
     ending.recovered_after_seconds = time.monotonic() - began
     if ending.sessions.agree and not ending.unsettled:
         calm_since = time.monotonic()

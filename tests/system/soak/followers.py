@@ -46,6 +46,7 @@ class Follower:
         self._journal = journal
         self.revision = 0
         self.is_over = False
+        self.is_connected = True
 
     async def follow(self, client: TaskLogsClient, task: str, *, deltas: bool) -> None:
         """Record every event until cancelled. Begins again when the cursor is refused."""
@@ -69,6 +70,7 @@ class Follower:
             return
 
     def _connection(self, change: Reconnecting | Reconnected) -> None:
+        self.is_connected = isinstance(change, Reconnected)
         if isinstance(change, Reconnecting):
             code, reason = change.error.code.name, change.error.reason
             self._journal.note(kind="reconnecting", code=code, reason=reason)

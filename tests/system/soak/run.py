@@ -96,7 +96,9 @@ async def soak(options: Options, directory: Path, tell: Tell) -> Ledger:
             async with _running(readers.read_repeatedly()):
                 injection = Injection(world, faults, tell)
                 await injection.run(planned, options.seconds, options.least_faults)
-                ending = await calm_down(world, options.calm_seconds, options.settle_seconds)
+                ending = await calm_down(
+                    *(world, readers, followers, options.calm_seconds, options.settle_seconds)
+                )
                 tell(f"recovered after {ending.recovered_after_seconds:.1f} s")
                 await settle(world, ending, followers, options.settle_seconds)
         await let_go(world, ending, options.settle_seconds)
