@@ -6,6 +6,7 @@
     epoch         epoch, revision
     caught_up
     reconnecting  code, reason;  reconnected
+    refused       code, reason: with a time to wait, before the first event; it begins again
     expired       the cursor was refused: the follow begins again, and may be at another revision
     end           error: the follow is over
 
@@ -51,15 +52,22 @@ class Follower:
     async def follow(self, client: TaskLogsClient, task: str, *, deltas: bool) -> None:
         """Record every event until cancelled. Begins again when the cursor is refused."""
         while True:
+            has_begun = False
             try:
                 async for event in client.follow(
                     task, deltas=deltas, on_reconnect=self._connection
                 ):
+                    has_begun = True
                     self._note(event)
             except TaskLogsRpcError as error:
                 if error.reason == "CURSOR_EXPIRED":
                     self._journal.note(kind="expired")
                     self.revision = 0
+                    continue
+                if not has_begun and error.retry_after is not None:
+                    # The client library leaves it to its caller to make the first call again.
+                    self._journal.note(kind="refused", code=error.code.name, reason=error.reason)
+                    await asyncio.sleep(error.retry_after.total_seconds())
                     continue
                 self._journal.note(kind="end", error=repr(error)[:500])
             except Exception as error:

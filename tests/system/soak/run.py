@@ -116,7 +116,9 @@ async def _followers(world: World, stack: AsyncExitStack) -> list[Follower]:
             following(world.reader_network.address, one.task, one.directory)
         )
     ]
-    await until(lambda: all(follower.revision for follower in followers), seconds=_WARM_UP_SECONDS)
+    await until(
+        lambda: all(one.revision or one.is_over for one in followers), seconds=_WARM_UP_SECONDS
+    )
     return followers
 
 
