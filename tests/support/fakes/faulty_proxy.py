@@ -31,6 +31,8 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 
 Address = int | Path
 """A loopback port, or the path of a unix socket."""
+Target = Address | Callable[[], Address]
+"""A function is called for each new connection."""
 
 
 class Direction(enum.Flag):
@@ -57,7 +59,7 @@ class _Cut:
 class FaultyProxy:
     """Listens on loopback and forwards to `target`. A new `target` is for new connections."""
 
-    def __init__(self, target: Address) -> None:
+    def __init__(self, target: Target) -> None:
         self.target = target
         self.port = 0
         self.connections = 0
@@ -98,6 +100,10 @@ class FaultyProxy:
     def open_connections(self) -> int:
         """How many connections are open now."""
         return len(self.links)
+
+    def open_to(self, target: Address) -> int:
+        """How many connections to a target are open now."""
+        return sum(link.dialed == target for link in self.links)
 
     def cut(self) -> None:
         """Reset every connection now."""
@@ -264,6 +270,7 @@ class _Link:
         self.target.incoming, self.target.outgoing = self.ways
         self.is_cut = False
         self.is_stranded = False
+        self.dialed: Address | None = None
         self._dialing: asyncio.Task[None] | None = None
 
     def accepted(self) -> None:
@@ -275,7 +282,8 @@ class _Link:
 
     async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
-        target = self.proxy.target
+        given = self.proxy.target
+        target = self.dialed = given() if callable(given) else given
         try:
             if isinstance(target, Path):
                 await loop.create_unix_connection(lambda: self.target, str(target))
@@ -460,7 +468,7 @@ class _Way:
         if data is None:
             link.cut()
             return
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
         if not data:
             try:

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import psutil
 
 from tasklogs_server.postgres.cluster import cluster_directory
-from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fakes.small_disk import SmallDisk
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.standby import Standby, socket_of
 from tests.system.soak.journal import Journal
+from tests.system.soak.networks import Networks
 
 _SMALL_BYTES = 768 * 1024 * 1024
 _SMALL_SETTINGS = {"max_wal_size": "256MB"}
@@ -40,7 +40,7 @@ class Database:
         self._disk: SmallDisk | None = None
         self._journal = journal
         self._is_running = False
-        self.network: FaultyProxy | None = None
+        self.network: Networks | None = None
         """The network between the servers and this Postgres, once there is one."""
 
     async def __aenter__(self) -> Database:

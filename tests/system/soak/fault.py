@@ -5,13 +5,13 @@ from __future__ import annotations
 import enum
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from tests.support.fakes.faulty_proxy import FaultyProxy
+    from tests.support.fakes.faulty_proxy import Direction, FaultyProxy, Target
 
 
 class Part(enum.Enum):
@@ -25,6 +25,12 @@ class Part(enum.Enum):
     READER_NETWORK = enum.auto()
     DATABASE_NETWORK = enum.auto()
     CLOCKS = enum.auto()
+    BUS_NETWORK = enum.auto()
+    """Only where several servers meet."""
+    WORKERS = enum.auto()
+    """Only where the last server has several workers."""
+    BUS_NODES = enum.auto()
+    """Only where they meet over NATS."""
 
 
 class Process(Protocol):
@@ -33,7 +39,7 @@ class Process(Protocol):
 
     @property
     def name(self) -> str:
-        """`server`, `postgres`, `agent 3`, `task app 3`."""
+        """`server 1`, `postgres`, `agent 3`, `task app 3`."""
         ...
 
     @property
@@ -57,6 +63,55 @@ class Process(Protocol):
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, for Postgres to all its processes at once. Does nothing if it is down."""
         ...
+
+
+class Network(Protocol):
+    """One or several networks that fail on command: tests.support.fakes.faulty_proxy."""
+
+    @property
+    def cuts(self) -> int: ...
+
+    def cut(self) -> None: ...
+
+    def cut_after(
+        self, byte_count: int, direction: Direction = ..., *, everyone: bool = ...
+    ) -> None: ...
+
+    def mute(self, directions: Direction = ..., *, swallow: bool = ...) -> None: ...
+
+    def delay(
+        self, seconds: float | Callable[[int], float], directions: Direction = ...
+    ) -> None: ...
+
+    async def refuse(self) -> None: ...
+
+    async def heal(self) -> None: ...
+
+
+class ServerNetworks(Network, Protocol):
+    """One network for each server."""
+
+    target: Target
+    """Where new connections lead."""
+
+    def some(self, chance: random.Random) -> ServerNetworks:
+        """Return the networks of all servers, or of one."""
+        ...
+
+
+class BusNode(Protocol):
+    """A node of the NATS cluster."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def kill(self) -> None: ...
+
+    async def start(self) -> None:
+        """Start it again. It must have been killed."""
+        ...
+
+    def signal(self, number: signal.Signals) -> None: ...
 
 
 class LaggingStandby(Protocol):
@@ -180,6 +235,10 @@ class Server(Process, Protocol):
         """The port that the server itself listens on."""
         ...
 
+    async def is_serving(self) -> bool:
+        """Whether it reports SERVING now."""
+        ...
+
 
 class World(Protocol):
     """Everything that faults may affect."""
@@ -190,8 +249,8 @@ class World(Protocol):
         ...
 
     @property
-    def server(self) -> Server:
-        """The server."""
+    def servers(self) -> Sequence[Server]:
+        """All servers. A fault of some of them chooses with faults.servers."""
         ...
 
     @property
@@ -220,20 +279,30 @@ class World(Protocol):
         ...
 
     @property
-    def database_network(self) -> FaultyProxy:
-        """From the server to Postgres. It accepts TCP and forwards to a unix socket."""
+    def database_network(self) -> ServerNetworks:
+        """From the servers to Postgres. It accepts TCP and forwards to a unix socket."""
         ...
 
-    def second_server(self) -> AbstractAsyncContextManager[Server]:
-        """Run another `tasklogs serve` on the same database, over the same database network.
+    @property
+    def bus_network(self) -> ServerNetworks:
+        """From the servers to where they meet: Postgres or the nodes of NATS."""
+        ...
 
-        Meanwhile a fault may set the `target` of a proxy to its `port`.
+    @property
+    def bus_nodes(self) -> Sequence[BusNode]:
+        """The nodes of the NATS cluster, if there is one."""
+        ...
+
+    def second_server(self, chance: random.Random) -> AbstractAsyncContextManager[Server]:
+        """Run another `tasklogs serve` on the same database. Where there are several, it is one of
+        them.
+
+        Meanwhile a fault may set the `target` of a proxy to its `port`, and end it.
         """
         ...
 
-    async def serving(self, port: int | None = None) -> None:
-        """Wait at most 60 s until the server on a port reports SERVING. None: the first
-        server."""
+    async def serving(self, *servers: Server) -> None:
+        """Wait at most 60 s until these servers report SERVING."""
         ...
 
 

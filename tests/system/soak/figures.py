@@ -7,10 +7,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tests.system.soak.checks.store import is_missing, was_steady
-from tests.system.soak.ledger import Ledger, TaskLedger
+from tests.system.soak.ledger import Ledger, Read, TaskLedger
 
 # After a fault an agent may wait this long before it connects again.
 _RECOVERY_SECONDS = 15.0
+_MB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Figures:
     """The task and the time of the longest delay."""
     longest_quiet_gap_seconds: float = 0.0
     """The longest delay while no fault was near."""
+    calm_reads: int = 0
+    """Reads while all was well: after everything had recovered from the last fault."""
+    servers: dict[str, tuple[float, float, int]] = field(default_factory=dict)
+    """By name: the most memory in MB, then memory and tasks in the end."""
 
 
 def figures_of(ledger: Ledger) -> Figures:
@@ -78,7 +83,22 @@ def figures_of(ledger: Ledger) -> Figures:
         longest_gap_seconds=0.0 if longest is None else longest.seconds,
         longest_gap="" if longest is None else f"{longest.task} at t={longest.shown_at:.3f}",
         longest_quiet_gap_seconds=max((gap.seconds for gap in quiet), default=0.0),
+        calm_reads=sum(_is_calm(ledger, one) for one in ledger.reads),
+        servers={
+            name: (
+                max(one.rss_bytes for one in held) / _MB,
+                held[-1].rss_bytes / _MB,
+                held[-1].tasks,
+            )
+            for name, held in ledger.held.items()
+            if held
+        },
     )
+
+
+def _is_calm(ledger: Ledger, read: Read) -> bool:
+    calm = ledger.ending.calm
+    return calm is not None and calm[0] <= read.began and read.ended <= calm[1]
 
 
 def _outcomes(ledger: Ledger) -> list[str]:

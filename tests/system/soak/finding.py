@@ -18,6 +18,9 @@ class Kind(enum.Enum):
     WRONG_ANSWER = "wrong answers"
     FOLLOW_DIFFERS = "follows that differ"
     DELAYED = "delays by held rows of another task"
+    SESSIONS = "sessions at several servers"
+    LATE = "late follows while all was well"
+    LEAK = "leaks"
     UNSETTLED = "not settled"
     FAULT_FAILED = "faults that could not be injected"
 

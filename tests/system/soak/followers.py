@@ -6,6 +6,7 @@
     epoch         epoch, revision
     caught_up
     reconnecting  code, reason;  reconnected
+    refused       code, reason: with a time to wait, before the first event; it begins again
     expired       the cursor was refused: the follow begins again, and may be at another revision
     end           error: the follow is over
 
@@ -46,19 +47,27 @@ class Follower:
         self._journal = journal
         self.revision = 0
         self.is_over = False
+        self.is_connected = True
 
     async def follow(self, client: TaskLogsClient, task: str, *, deltas: bool) -> None:
         """Record every event until cancelled. Begins again when the cursor is refused."""
         while True:
+            has_begun = False
             try:
                 async for event in client.follow(
                     task, deltas=deltas, on_reconnect=self._connection
                 ):
+                    has_begun = True
                     self._note(event)
             except TaskLogsRpcError as error:
                 if error.reason == "CURSOR_EXPIRED":
                     self._journal.note(kind="expired")
                     self.revision = 0
+                    continue
+                if not has_begun and error.retry_after is not None:
+                    # The client library leaves it to its caller to make the first call again.
+                    self._journal.note(kind="refused", code=error.code.name, reason=error.reason)
+                    await asyncio.sleep(error.retry_after.total_seconds())
                     continue
                 self._journal.note(kind="end", error=repr(error)[:500])
             except Exception as error:
@@ -69,6 +78,7 @@ class Follower:
             return
 
     def _connection(self, change: Reconnecting | Reconnected) -> None:
+        self.is_connected = isinstance(change, Reconnected)
         if isinstance(change, Reconnecting):
             code, reason = change.error.code.name, change.error.reason
             self._journal.note(kind="reconnecting", code=code, reason=reason)

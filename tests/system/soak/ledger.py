@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from tests.system.soak import shown, wire
 from tests.system.soak.fault import Part
 from tests.system.soak.followers import KINDS
@@ -104,6 +106,39 @@ class TaskLedger:
     """When an agent or a task app started."""
 
 
+@dataclass(frozen=True)
+class Sessions:
+    """Where the agents' sessions are in the end."""
+
+    tasks: int
+    """How many tasks have an agent that is connected."""
+    held: Sequence[int]
+    """How many sessions each process of the servers has."""
+    named: Sequence[int]
+    """How many sessions the store names of each process that has one."""
+
+    @property
+    def agree(self) -> bool:
+        """Whether each task has one session, where the store says."""
+        held = sorted(one for one in self.held if one)
+        return held == sorted(self.named) and sum(held) == self.tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a server held at a time."""
+
+    t: float
+    pid: int
+    tasks: int
+    """Of asyncio."""
+    files: int
+    threads: int
+    rss_bytes: int
+    names: Mapping[str, int] = field(default_factory=dict)
+    """The most frequent tasks."""
+
+
 @dataclass
 class Ending:
     """What was seen after everything had ended."""
@@ -112,7 +147,16 @@ class Ending:
     """The stored log of each task."""
     unsettled: list[str] = field(default_factory=list)
     """What did not agree in time."""
+    recovered_after_seconds: float = 0.0
+    """From the last fault until all servers answered."""
     settled_after_seconds: float = 0.0
+    sessions: Sessions = field(default_factory=lambda: Sessions(0, [], []))
+    used_since: float = -math.inf
+    """Until then the servers had no call."""
+    calm: tuple[float, float] | None = None
+    """When tasks were busy, no fault ran and all had recovered from the faults."""
+    idle_since: float = math.inf
+    """From then on the servers had no call."""
 
 
 # asyncio prints the result of a finished task on its own; a whole ledger would be too much.
@@ -127,6 +171,8 @@ class Ledger:
     ending: Ending = field(default_factory=Ending)
     failovers: list[Failover] = field(default_factory=list)
     """Oldest first."""
+    held: Mapping[str, Sequence[Held]] = field(default_factory=dict)
+    """What each server held, over time."""
 
     def is_excused(self, append: Append, by: float = math.inf) -> bool:
         """Whether a failover before `by` may have lost an acknowledged append."""
@@ -171,6 +217,21 @@ class Ledger:
 
 
 _TOGETHER_SECONDS = 0.02
+_ENDING = "ending.json"
+_ENDINGS = TypeAdapter(Ending)
+
+
+def write_ending(directory: Path, ending: Ending) -> None:
+    """Keep the ending of a run beside its other files."""
+    (directory / _ENDING).write_bytes(_ENDINGS.dump_json(ending))
+
+
+def read_again(directory: Path) -> Ledger:
+    """Read the files of a run that is over. Raises FileNotFoundError if it did not come so far."""
+    ending = _ENDINGS.validate_json((directory / _ENDING).read_bytes())
+    return read_ledger(
+        directory, [(one, directory / one.split("/")[1]) for one in ending.stored], ending
+    )
 
 
 def read_ledger(directory: Path, tasks: Iterable[tuple[str, Path]], ending: Ending) -> Ledger:
@@ -198,7 +259,17 @@ def read_ledger(directory: Path, tasks: Iterable[tuple[str, Path]], ending: Endi
         )
     reads = [_read(record) for record in read_journal(directory / "reads.jsonl")]
     windows = _windows(read_journal(directory / "faults.jsonl"))
-    return Ledger(found, reads, windows, ending, _failovers(processes))
+    return Ledger(found, reads, windows, ending, _failovers(processes), _held(directory))
+
+
+def _held(directory: Path) -> dict[str, list[Held]]:
+    return {
+        path.stem: [
+            Held(**{name: value for name, value in one.items() if name != "kind"})
+            for one in read_journal(path)
+        ]
+        for path in sorted(directory.glob("server-*.jsonl"))
+    }
 
 
 def _failovers(processes: Iterable[Record]) -> list[Failover]:

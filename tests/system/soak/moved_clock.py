@@ -1,21 +1,15 @@
 """A wall clock that a fault can shift: the real time plus the seconds in a file.
 
-    python -m tests.system.soak.moved_clock FILE --listen=ADDRESS --database-url=URL    # a server
-
-The server is given the clock as an argument. Its `time` module stays real: gRPC computes deadlines
+A server is given the clock as an argument. Its `time` module stays real: gRPC computes deadlines
 with it, and gRPC's core uses the real clock anyway. Monotonic clocks stay, as on any machine whose
 clock is set.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-
-import uvloop
 
 _NANOSECONDS = 1_000_000_000
 
@@ -61,33 +55,3 @@ def follow(file: Path) -> None:
     clock = MovedClock(file)
     vars(time)["time_ns"] = clock.time_ns
     vars(time)["time"] = clock.time
-
-
-def main() -> None:
-    """Serve on a clock that the file moves, as `tasklogs serve` does on the real one."""
-    from tasklogs_server import app
-    from tasklogs_server.settings import ServerSettings
-
-    parser = argparse.ArgumentParser(description="A server on a clock that a file moves.")
-    parser.add_argument("clock", type=Path)
-    parser.add_argument("--listen", required=True)
-    parser.add_argument("--database-url", required=True)
-    given = parser.parse_args()
-    given_settings = {"listen": given.listen, "database_url": given.database_url}
-    settings = ServerSettings(**given_settings)
-    uvloop.run(
-        app.serve(
-            settings,
-            on_progress=_say,
-            on_ready=lambda address: _say(f"serving on {address}"),
-            clock=MovedClock(given.clock).now,
-        )
-    )
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,9 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.system.soak.meeting import BUSES
+from tests.system.soak.plants import PLANTS
+
 
 @dataclass(frozen=True)
 class Options:
@@ -13,6 +16,13 @@ class Options:
 
     seconds: float = 60.0
     tasks: int = 6
+    servers: int = 1
+    workers: int = 1
+    """How many workers the last server has."""
+    bus: str = "postgres"
+    """Over what several servers meet: tests.system.soak.meeting."""
+    plants: tuple[str, ...] = ()
+    """Mistakes in every server: tests.system.soak.plants."""
     seed: int = 1
     least_faults: int = 0
     """If the time is over before so many faults were injected, the run goes on: on a busy machine
@@ -26,12 +36,16 @@ class Options:
     """Between an answer and the next question. 0: suitable for this many tasks on two cores."""
     read_seconds: float = 0.0
     """Between two reads of a reader. 0: suitable for the number of tasks."""
+    calm_seconds: float = 5.0
+    """How long the load goes on after all has recovered from the last fault."""
     settle_seconds: float = 120.0
     """How long everything may take to agree after faults and questions have ended."""
     small_disk: bool = False
     """Postgres gets a disk in memory (768 MB) that a fault really fills."""
     real_agentapi: bool = False
     """The task apps are real AgentAPI processes: tests.system.soak.real_task_app."""
+    judge: Path | None = None
+    """Run nothing, and judge the files in this directory."""
     keep: Path | None = None
     """The directory for all files of the run, kept. None: kept only if the run failed."""
 
@@ -54,6 +68,28 @@ def parse(arguments: list[str]) -> Options:
     length.add_argument("--minutes", type=float, help="how long faults are injected")
     length.add_argument("--seconds", type=float, default=Options.seconds)
     parser.add_argument("--tasks", type=int, default=Options.tasks)
+    parser.add_argument(
+        "--servers",
+        type=int,
+        default=Options.servers,
+        help="how many servers there are, behind a balancer, on one database",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=Options.workers,
+        help="how many workers the last server has",
+    )
+    parser.add_argument(
+        "--bus", choices=BUSES, default=Options.bus, help="over what several servers meet"
+    )
+    parser.add_argument(
+        "--plant",
+        action="append",
+        default=[],
+        choices=sorted(PLANTS),
+        help="run servers with a mistake: the run must then be BAD",
+    )
     parser.add_argument("--seed", type=int, default=Options.seed)
     parser.add_argument(
         "--only",
@@ -93,11 +129,18 @@ def parse(arguments: list[str]) -> Options:
         help="task apps are real AgentAPI processes (.tools/bin/agentapi or TASKLOGS_AGENTAPI), and"
         " faults that only the fake one does are left out",
     )
+    parser.add_argument(
+        "--judge", type=Path, metavar="DIR", help="run nothing: judge the files of an earlier run"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all files of the run here")
     got = parser.parse_args(arguments)
     return Options(
         seconds=got.seconds if got.minutes is None else got.minutes * 60,
         tasks=got.tasks,
+        servers=got.servers,
+        workers=got.workers,
+        bus=got.bus,
+        plants=tuple(got.plant),
         seed=got.seed,
         only=tuple(got.only),
         quiet_seconds=got.quiet_seconds,
@@ -107,5 +150,6 @@ def parse(arguments: list[str]) -> Options:
         settle_seconds=got.settle_seconds,
         small_disk=got.small_disk,
         real_agentapi=got.real_agentapi,
+        judge=got.judge,
         keep=got.keep,
     )

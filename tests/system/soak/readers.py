@@ -45,6 +45,12 @@ class Readers:
         self._journal = journal
         self._seed = seed
         self._pause_seconds = pause_seconds
+        self._answered_at = dict.fromkeys(tasks, 0.0)
+
+    @property
+    def answered_at(self) -> float:
+        """Since when every reader has had an answer that was no refusal."""
+        return min(self._answered_at.values())
 
     async def read_repeatedly(self) -> None:
         async with asyncio.TaskGroup() as readers:
@@ -68,6 +74,8 @@ class Readers:
                     tail=tail,
                     **result,
                 )
+                if result["code"] == "OK":
+                    self._answered_at[task] = time.monotonic()
                 # As RetryInfo says: a reader that retries at once keeps a server from draining.
                 await asyncio.sleep(result.get("retry") or 0.0)
 

@@ -34,6 +34,9 @@ def lines(verdict: Verdict) -> Iterator[str]:
         f" ({figures.longest_gap})"
     )
     yield f"{figures.longest_quiet_gap_seconds:8.2f} s the longest delay with no fault near"
+    yield f"{figures.calm_reads:8} reads while all was well"
+    for name, (most, last, tasks) in figures.servers.items():
+        yield f"{name}: at most {most:.0f} MB; when idle {last:.0f} MB and {tasks} tasks"
     yield ""
     for kind, count in verdict.counts().items():
         yield f"{count:8} {kind.value}"

@@ -9,7 +9,16 @@ from tests.system.soak import shown, wire
 from tests.system.soak.contents import mark
 from tests.system.soak.fault import Part
 from tests.system.soak.journal import Record
-from tests.system.soak.ledger import Failover, Ledger, Read, TaskLedger, Window
+from tests.system.soak.ledger import (
+    Ending,
+    Failover,
+    Held,
+    Ledger,
+    Read,
+    Sessions,
+    TaskLedger,
+    Window,
+)
 from tests.system.soak.stored import Row, Stored, StoredEntry
 from tests.system.soak.verdict import Verdict, judge
 
@@ -117,7 +126,17 @@ class SmallRun:
         ]
     )
     """The stored entries of the only epoch."""
-    unsettled: list[str] = field(default_factory=list)
+    ending: Ending = field(
+        default_factory=lambda: Ending(
+            sessions=Sessions(1, [0, 1], [1]), used_since=9.0, idle_since=30.0
+        )
+    )
+    held: dict[str, list[Held]] = field(
+        default_factory=lambda: {
+            "server-1": [Held(8.0, 7, 80, 30, 9, 100 << 20), Held(31.0, 7, 82, 40, 10, 120 << 20)],
+            "server-2": [Held(31.0, 8, 80, 31, 9, 101 << 20)],
+        }
+    )
     failovers: list[Failover] = field(default_factory=list)
 
     @property
@@ -130,7 +149,8 @@ class SmallRun:
             *({"deltas": self.follow}, self.kills, [10.0]),
         )
         ledger = Ledger([task], self.reads, self.faults, failovers=self.failovers)
-        ledger.ending.unsettled = self.unsettled
+        ledger.ending = self.ending
+        ledger.held = self.held
         return ledger
 
     def judged(self) -> Verdict:

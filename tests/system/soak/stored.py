@@ -41,6 +41,11 @@ class Stored:
     events: list[int] = field(default_factory=list)
     """The revisions of epoch openings and withdrawals."""
 
+    @property
+    def last_epoch(self) -> int:
+        """The current epoch."""
+        return max(self.epochs, default=0)
+
     def entry(self, epoch: int, entry_id: int) -> StoredEntry | None:
         """Return an entry. If several have the id, return one of them."""
         return self._by_id.get((epoch, entry_id))

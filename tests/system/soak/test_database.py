@@ -9,6 +9,7 @@ import asyncpg
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.system.soak.database import Database
 from tests.system.soak.journal import Journal
+from tests.system.soak.networks import Networks
 
 
 async def test_the_network_leads_to_a_restarted_postgres_with_a_long_path(tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ async def test_the_network_leads_to_a_restarted_postgres_with_a_long_path(tmp_pa
         socket = postgres.socket
         assert not socket.is_relative_to(data_dir)  # such a path is too long for a socket
         async with FaultyProxy(socket) as network:
-            postgres.network = network
+            postgres.network = Networks([[network]])
             await postgres.end()
             await postgres.start()
             assert postgres.socket != socket

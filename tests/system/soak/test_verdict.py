@@ -303,7 +303,7 @@ def test_an_ack_that_is_late_while_rows_of_another_task_are_held_is_found(
 
 
 def test_a_run_that_does_not_settle_is_bad_and_says_why(run: SmallRun) -> None:
-    run.unsettled = ["local/demo: shows 3 messages, the store has 2 in epoch 1"]
+    run.ending.unsettled = ["local/demo: shows 3 messages, the store has 2 in epoch 1"]
     verdict = run.judged()
     assert not verdict.is_good
     printed = list(lines(verdict))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.system.soak.checks import follows, held, reads, store
+from tests.system.soak.checks import follows, held, reads, servers, store
 from tests.system.soak.figures import Figures, figures_of
 from tests.system.soak.finding import Finding, Kind
 from tests.system.soak.ledger import Ledger
@@ -56,5 +56,9 @@ _CHECKS = (
     reads.answers,
     follows.follows,
     held.delayed,
+    servers.sessions,
+    servers.leaks,
+    servers.calm_reads,
+    servers.calm_follows,
     _ended_well,
 )

@@ -46,6 +46,8 @@ class Wire:
     welcomes: list[Welcome] = field(default_factory=list)
     sessions: list[tuple[float, float]] = field(default_factory=list)
     """From a Welcome to the end of its stream or the next Hello: a killed agent records no end."""
+    superseded: list[Append] = field(default_factory=list)
+    """Those that were sent after the Welcome of a later session."""
     unknown: list[str] = field(default_factory=list)
     """Stored tails that no task app ever showed."""
 
@@ -97,6 +99,8 @@ def replay(records: Iterable[Record], shown: Shown) -> Wire:
                 wire.end_session(record["t"])
             case "append":
                 append = _apply(record, stream)
+                if stream is not latest:
+                    wire.superseded.append(append)
                 stream.pending[record["sequence"]] = append
                 wire.appends.append(append)
             case "ack":

@@ -47,11 +47,12 @@ class DatabaseSlow:
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
         delay = chance.uniform(0.05, 0.2)
-        world.database_network.delay(delay)
+        network = world.database_network.some(chance)
+        network.delay(delay)
         try:
             await asyncio.sleep(seconds)
         finally:
-            await world.database_network.heal()
+            await network.heal()
         return f"{2 * delay * 1000:.0f} ms for each answer: {seconds:.1f} s"
 
 

@@ -1,4 +1,4 @@
-"""SIGKILL of the server, Postgres, agents, task apps, or an agent and its task app together."""
+"""SIGKILL of servers, Postgres, agents, task apps, or an agent and its task app together."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import random
 
 from tests.system.soak.fault import Fault, Part, World
+from tests.system.soak.faults.servers import names_of, some_servers
 from tests.system.soak.faults.task_apps import ordered, some, tasks_of
 
 _STEADY_SECONDS = 3.0
 
 
 class ServerKilled:
-    """The supervisor starts it again."""
+    """One server, rarely more. Each starts again after a time."""
 
     name = "server-killed"
     parts = frozenset({Part.SERVER})
@@ -20,13 +21,15 @@ class ServerKilled:
     lets_calls_finish = False
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
-        await world.server.kill()
+        chosen = some_servers(world.servers, chance)
+        await asyncio.gather(*(one.kill() for one in chosen))
         try:
             await asyncio.sleep(seconds)
         finally:
-            await world.server.start()
-        await world.serving()
-        return f"away for {seconds:.1f} s"
+            for one in chosen:
+                await one.start()
+        await world.serving(*chosen)
+        return f"{names_of(chosen)} away for {seconds:.1f} s"
 
 
 class PostgresKilled:

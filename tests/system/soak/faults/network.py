@@ -1,4 +1,4 @@
-"""Each of the three networks: cut inside messages, half-open, late, out of order, refused."""
+"""Each of the networks: cut inside messages, half-open, late, out of order, refused."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import random
 from dataclasses import dataclass
 
-from tests.support.fakes.faulty_proxy import Direction, FaultyProxy
-from tests.system.soak.fault import Fault, Part, World
+from tests.support.fakes.faulty_proxy import Direction
+from tests.system.soak.fault import Fault, Network, Part, World
 
 _NETWORKS = {
     "agents": Part.AGENT_NETWORK,
     "readers": Part.READER_NETWORK,
     "database": Part.DATABASE_NETWORK,
+    "bus": Part.BUS_NETWORK,
 }
 
 
@@ -27,14 +28,16 @@ class _NetworkFault:
     def parts(self) -> frozenset[Part]:
         return frozenset({_NETWORKS[self.whose]})
 
-    def _of(self, world: World) -> FaultyProxy:
+    def _of(self, world: World, chance: random.Random) -> Network:
         match _NETWORKS[self.whose]:
             case Part.AGENT_NETWORK:
                 return world.agent_network
             case Part.READER_NETWORK:
                 return world.reader_network
+            case Part.BUS_NETWORK:
+                return world.bus_network.some(chance)
             case _:
-                return world.database_network
+                return world.database_network.some(chance)
 
 
 class NetworkCut(_NetworkFault):
@@ -51,7 +54,7 @@ class NetworkCut(_NetworkFault):
         return f"{self.whose}-cut"
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
-        network = self._of(world)
+        network = self._of(world, chance)
         before = network.cuts
         try:
             async with asyncio.timeout(seconds):
@@ -78,7 +81,7 @@ class HalfOpen(_NetworkFault):
         return f"{self.whose}-half-open"
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
-        network = self._of(world)
+        network = self._of(world, chance)
         directions = chance.choice((Direction.TO_CALLER, Direction.TO_TARGET, Direction.BOTH))
         swallow = chance.random() < 0.5
         network.mute(directions, swallow=swallow)
@@ -102,7 +105,7 @@ class OutOfOrder(_NetworkFault):
         return f"{self.whose}-out-of-order"
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
-        network = self._of(world)
+        network = self._of(world, chance)
         longest = chance.uniform(0.1, 1.0)
         network.delay(lambda _: chance.uniform(0.0, longest))
         try:
@@ -122,7 +125,7 @@ class Refused(_NetworkFault):
         return f"{self.whose}-refused"
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
-        network = self._of(world)
+        network = self._of(world, chance)
         try:
             await network.refuse()
             network.cut()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.system.soak.fault import Fault, Part, Process, Workspace, World
+from tests.system.soak.faults.servers import names_of, some_servers
 from tests.system.soak.faults.task_apps import some, tasks_of
 
 
@@ -33,10 +34,11 @@ class ServerStopped:
     lets_calls_finish = False
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
-        with _stopped([world.server]):
+        chosen = some_servers(world.servers, chance)
+        with _stopped(chosen):
             await asyncio.sleep(seconds)
-        await world.serving()
-        return f"for {seconds:.1f} s"
+        await world.serving(*chosen)
+        return f"{names_of(chosen)} for {seconds:.1f} s"
 
 
 class PostgresStopped:

@@ -25,7 +25,8 @@ class TwoServers:
 
     async def inject(self, world: World, chance: random.Random, seconds: float) -> str:
         network = world.agent_network
-        async with world.second_server() as second:
+        before = network.target
+        async with world.second_server(chance) as second:
             try:
                 network.mute(Direction.TO_TARGET)
                 await asyncio.sleep(_HOLD_SECONDS)  # enough agents send something meanwhile
@@ -37,7 +38,7 @@ class TwoServers:
                 await asyncio.sleep(chance.uniform(0.5, 2.0))
             finally:
                 await network.heal()
-                network.target = world.server.port
+                network.target = before
                 if chance.random() < 0.5:
                     with contextlib.suppress(TimeoutError):
                         await second.end()

@@ -1,0 +1,40 @@
+"""A worker of a server of a run: the server's worker, changed as server_process changes a server.
+
+python -m tests.system.soak.worker_process --clock FILE --journal FILE ... DESCRIPTOR
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tests.system.soak.moved_clock import MovedClock
+from tests.system.soak.server_process import options, prepare, recording
+
+
+def main() -> int:
+    """Serve until the supervisor wants an end."""
+    parser = options("A worker of a server of the soak.")
+    parser.add_argument("descriptor")
+    given = parser.parse_args()
+    prepare(given)
+    worker = import_module("tasklogs_server.worker")
+    app = import_module("tasklogs_server.app")
+    vars(app)["run"] = partial(app.run, clock=MovedClock(given.clock).now)
+    serve = vars(worker)["_serve"]
+
+    async def recorded(link: Any) -> None:
+        journal: Path = given.journal
+        async with recording(journal.with_stem(f"{journal.stem}-worker-{link.worker}")):
+            await serve(link)
+
+    vars(worker)["_serve"] = recorded
+    sys.argv[1:] = [given.descriptor]
+    return int(worker.main())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
