@@ -321,10 +321,10 @@ BREAKS = (
     Break(
         "I6",
         "the agent answers a sync before it has sent what the task app showed",
-        f"{_CLIENTS}/agent/stream/session.py",
+        f"{_CLIENTS}/publish/session.py",
         "while self._answers and (self._answers[0].reason or not self._differ.has_changes):",
         "while self._answers:",
-        "tests/agent/stream/test_syncs.py::test_sync_done_comes_after_the_appends_that_it_rests_on",
+        "tests/publish/test_syncs.py::test_sync_done_comes_after_the_appends_that_it_rests_on",
     ),
     Break(
         "I7",
@@ -500,19 +500,19 @@ BREAKS = (
     Break(
         "I3",
         "an agent compresses for a server that does not name it",
-        f"{_CLIENTS}/agent/stream/session.py",
+        f"{_CLIENTS}/publish/session.py",
         "        if is_append and self._features.compressed_messages:",
         "        if is_append:",
-        "tests/agent/stream/test_features.py::"
+        "tests/publish/test_features.py::"
         "test_only_a_server_that_names_it_gets_compressed_messages",
     ),
     Break(
         "I1",
         "the agent forgets tails that the store may still hold, and so opens a new epoch",
-        f"{_CLIENTS}/agent/stream/sent_tails.py",
+        f"{_CLIENTS}/publish/sent_tails.py",
         "= deque(maxlen=_MOST_TAILS)",
         "= deque(maxlen=2)",
-        "tests/agent/stream/test_sent_tails.py::"
+        "tests/publish/test_sent_tails.py::"
         "test_the_store_may_hold_any_tail_of_the_appends_that_wait_for_one_ack",
     ),
     Break(

@@ -13,16 +13,16 @@ import grpc
 import structlog
 
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.stream.channel import open_channel
-from tasklogs.agent.stream.departure import Departure
-from tasklogs.agent.stream.own_token import OwnToken, Wait
-from tasklogs.agent.stream.reconnect import Backoff, StreamEnded, StreamUsedUp
-from tasklogs.agent.stream.sent_tails import SentTails
-from tasklogs.agent.stream.session import Session
-from tasklogs.agent.stream.stream_limit import StreamLimit
-from tasklogs.agent.task_app.client import TaskApp
-from tasklogs.agent.task_app.watch import Watch
+from tasklogs.agent.sources.agentapi.client import TaskApp
+from tasklogs.agent.sources.agentapi.watch import Watch
 from tasklogs.connection.tls import Tls, UnusableTls
+from tasklogs.publish.channel import open_channel
+from tasklogs.publish.departure import Departure
+from tasklogs.publish.own_token import OwnToken, Wait
+from tasklogs.publish.reconnect import Backoff, StreamEnded, StreamUsedUp
+from tasklogs.publish.sent_tails import SentTails
+from tasklogs.publish.session import Session
+from tasklogs.publish.stream_limit import StreamLimit
 from tasklogs.tracing.base import Tracing
 from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
 
