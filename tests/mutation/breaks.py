@@ -503,8 +503,7 @@ BREAKS = (
         f"{_CLIENTS}/publish/session.py",
         "        if is_append and self._features.compressed_messages:",
         "        if is_append:",
-        "tests/publish/test_features.py::"
-        "test_only_a_server_that_names_it_gets_compressed_messages",
+        "tests/publish/test_features.py::test_only_a_server_that_names_it_gets_compressed_messages",
     ),
     Break(
         "I1",

@@ -25,7 +25,7 @@ from tasklogs.publish.features import ServerFeatures
 from tasklogs.publish.reconnect import StreamEnded
 from tasklogs.publish.sent_tails import SentTails
 from tasklogs.publish.session import Session
-from tasklogs.publish.source import Effect, Listener, Shown
+from tasklogs.publish.source import Effect, Listener, Mark, Shown
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
 from tests.agent.conftest import FAST, until
@@ -54,6 +54,7 @@ class ScriptedSource:
     entries: Sequence[Entry]
     skips: bool = True
     health: AppHealth = AppHealth.HEALTHY
+    kind: str = "agentapi"
     listener: Listener | None = None
     skipped: list[int] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
@@ -64,6 +65,10 @@ class ScriptedSource:
 
     def detach(self) -> None:
         self.listener = None
+
+    def offer(self) -> None: ...
+
+    def committed(self, mark: Mark) -> None: ...
 
     async def refresh(self) -> None:
         self.show()

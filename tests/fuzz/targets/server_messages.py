@@ -21,7 +21,7 @@ from tasklogs.publish.messages import log_append
 from tasklogs.publish.reconnect import Backoff, Fatal, StreamEnded
 from tasklogs.publish.sent_tails import SentTails
 from tasklogs.publish.session import Session
-from tasklogs.publish.source import Listener, Shown
+from tasklogs.publish.source import Listener, Mark, Shown
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1.types_pb2 import TASK_LOG_TYPE_OUTPUT, TASK_LOG_TYPE_UNSPECIFIED
 from tasklogs_server.services import agent_codec
@@ -119,6 +119,7 @@ class _App:
     """A task app as a session sees it: a list that grows each time it is read."""
 
     health = AppHealth.HEALTHY
+    kind = "agentapi"
 
     def __init__(self) -> None:
         self.listener: Listener | None = None
@@ -130,6 +131,12 @@ class _App:
 
     def detach(self) -> None:
         self.listener = None
+
+    def offer(self) -> None:
+        pass
+
+    def committed(self, mark: Mark) -> None:
+        pass
 
     async def refresh(self) -> None:
         await asyncio.sleep(0)

@@ -6,12 +6,14 @@ from datetime import timedelta
 
 import grpc
 
-from tasklogs.agent.settings import Settings
 from tasklogs.connection import channel
 from tasklogs.connection.tls import Tls
+from tasklogs.publish.settings import StreamSettings
 
 
-def open_channel(address: str, settings: Settings, tls: Tls | None = None) -> grpc.aio.Channel:
+def open_channel(
+    address: str, settings: StreamSettings, tls: Tls | None = None
+) -> grpc.aio.Channel:
     """Open a channel to `address` (HOST:PORT) for one stream.
 
     A channel that is reused would add gRPC's backoff to the agent's, and would not read renewed

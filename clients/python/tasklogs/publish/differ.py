@@ -13,14 +13,16 @@ from collections.abc import Iterable, MutableSequence, Sequence
 from dataclasses import replace
 
 from tasklogs.log.append import Append, TailChange
-from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
+from tasklogs.log.continuation import Position, StoredTail, Verdict, compare, compare_rest
 from tasklogs.log.delta import Delta, beginning, diff
-from tasklogs.log.entry import Entry
+from tasklogs.log.entry import Entry, Time
 from tasklogs.log.text import boundary_before
-from tasklogs.publish.source import Effect
+from tasklogs.publish.source import Effect, Mark
 
 # So an append of 3 MiB has fewer than 50,000 empty entries, the most that a server accepts.
 _ENTRY_OVERHEAD_BYTES = 64
+_LATEST = Time(2**62, 0)
+"""Later than any time of an entry."""
 _MAX_HELD_BYTES = 64 * 1024 * 1024
 """The most content that is kept of what events showed and was not sent yet. The rest is read from a
 list when it can be sent: the task app has it."""
@@ -77,6 +79,16 @@ class Differ:
         return None
 
     @property
+    def sent(self) -> Mark | None:
+        """What the store has once all is committed; None if nothing can be named."""
+        if self._open_epoch or not isinstance(self._base, Entry) or not self._live:
+            return None
+        if self._live[0] is self._base or self._live[0] == self._base:
+            return Mark(len(self._sealed), self._base.time)
+        # Only the beginning of this version is sent.
+        return Mark(len(self._sealed) - 1, _LATEST) if self._sealed else None
+
+    @property
     def has_changes(self) -> bool:
         """Whether something shown is not sent yet."""
         if self._open_epoch:
@@ -95,6 +107,8 @@ class Differ:
         skipped: int = 0,
         newer: Iterable[Entry] = (),
         lags: bool = False,
+        skipped_digest: bytes | None = None,
+        opens_epoch: bool = False,
     ) -> Effect:
         """Apply a whole list that the task app showed.
 
@@ -102,6 +116,9 @@ class Differ:
         newer: the entries that events showed since the list was requested. The list may be older.
         lags: the list may be older than what is known (the burst of `/events` is up to 25 ms, or a
         POST, behind `/messages`).
+
+        skipped_digest: the running digest of the skipped entries, for a first list that skips some.
+        opens_epoch: the list is another conversation, also where it looks like the same.
 
         Returns STALE for a list that lags and ends before what may still change: nothing is new.
         Returns UNCERTAIN for a list that lags and contradicts what the same process showed: it must
@@ -115,7 +132,11 @@ class Differ:
             newer = [*self._live, *newer]
         whole = list(entries)
         effects = [apply(whole, entry, sealed=skipped) for entry in newer]
-        verdict = self._judge(whole, skipped, restarted=restarted)
+        verdict = (
+            Verdict.OPENS_EPOCH
+            if opens_epoch
+            else self._judge(whole, skipped, skipped_digest, restarted=restarted)
+        )
         contradicts = verdict is Verdict.OPENS_EPOCH or Effect.UNCERTAIN in effects
         if lags and not restarted and contradicts:
             return Effect.UNCERTAIN
@@ -233,9 +254,18 @@ class Differ:
         known = self._sealed[skipped:]
         return all(fingerprint(entry) == mark for entry, mark in zip(entries, known, strict=False))
 
-    def _judge(self, whole: Sequence[Entry], skipped: int, *, restarted: bool) -> Verdict:
+    def _judge(
+        self,
+        whole: Sequence[Entry],
+        skipped: int,
+        skipped_digest: bytes | None,
+        *,
+        restarted: bool,
+    ) -> Verdict:
         if self._stored is not None:
-            return compare(whole, self._stored, restarted=restarted)
+            if skipped_digest is None:
+                return compare(whole, self._stored, restarted=restarted)
+            return compare_rest(whole, self._stored, skipped, skipped_digest, restarted=restarted)
         if self._open_epoch:
             return Verdict.CONTINUES  # nothing of the new epoch is sent: any list continues it
         count = len(self._sealed) - skipped
@@ -252,7 +282,7 @@ class Differ:
             self._start_epoch(whole)
             return
         if self._stored is not None:
-            self._resume_at(self._stored, whole)
+            self._resume_at(self._stored, whole, skipped)
         self._live = deque(whole[len(self._sealed) - skipped :])
         self._withdraw_tail = verdict is Verdict.WITHDRAWS_TAIL
 
@@ -265,12 +295,15 @@ class Differ:
         self._withdraw_tail = False
         self._open_epoch = True
 
-    def _resume_at(self, stored: Position, whole: list[Entry]) -> None:
+    def _resume_at(self, stored: Position, whole: list[Entry], skipped: int) -> None:
         """Continue the stored epoch, which the list has confirmed."""
-        sealed = whole[: stored.sealed]
+        sealed = whole[: max(0, stored.sealed - skipped)]
         self._stored = None
-        self._sealed = array("q", map(fingerprint, sealed))
+        # A source that skips entries in its first list does not show them again.
+        self._sealed = array("q", bytes(8 * skipped)) + array("q", map(fingerprint, sealed))
         self._last_sealed_id = sealed[-1].id if sealed else -1
+        if skipped > stored.sealed:
+            return  # the list begins after the stored tail, which is sealed with its first entry
         self._base = stored.tail
         if stored.tail is None or len(whole) == len(sealed):
             return

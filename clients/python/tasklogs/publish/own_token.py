@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable
 from enum import Enum, auto
 
-from tasklogs.agent.settings import Settings
 from tasklogs.publish.departure import Departure
+from tasklogs.publish.settings import StreamSettings
 
 # The waits before two attempts with the same token differ by up to this factor of the setting.
 _SPREAD = (0.75, 1.25)
@@ -36,7 +36,7 @@ class OwnToken:
         token: str,
         read: Callable[[], str | None] | None = None,
         *,
-        settings: Settings,
+        settings: StreamSettings,
         rng: random.Random,
     ) -> None:
         self.value = token

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import grpc
 
-from tasklogs.agent.settings import Settings
-from tasklogs.agent.sources.agentapi.faults import one_line
 from tasklogs.connection import backoff
 from tasklogs.connection.failure import ConnectionFailure
 from tasklogs.errors import TaskLogsRpcError
+from tasklogs.publish.settings import StreamSettings
+from tasklogs.publish.source import one_line
 
 _REFUSALS = frozenset(
     {
@@ -25,7 +25,11 @@ _REFUSALS = frozenset(
 
 
 class Fatal(Exception):
-    """The agent cannot go on. `str()` is the line to print."""
+    """The agent cannot go on. `str()` is the line to print; `error` is what the server answered."""
+
+    def __init__(self, message: str, error: TaskLogsRpcError | None = None) -> None:
+        super().__init__(message)
+        self.error = error
 
 
 class StreamUsedUp(Exception):
@@ -49,6 +53,8 @@ class StreamEnded(Exception):
     """Whether the stream broke without a word of the server, and with no append under way."""
     failure: ConnectionFailure | None = None
     """Why there was no connection, where `reason` has only gRPC's words."""
+    error: TaskLogsRpcError | None = None
+    """The status that the stream ended with."""
 
     @classmethod
     def of(
@@ -74,6 +80,7 @@ class StreamEnded(Exception):
             was_acknowledged,
             not (under_append or parsed.is_from_the_server),
             _failure(parsed) if not was_welcome else None,
+            parsed,
         )
 
     @property
@@ -109,7 +116,7 @@ def _failure(error: TaskLogsRpcError) -> ConnectionFailure | None:
 class Backoff:
     """Counts failures in a row and computes the wait before the next attempt."""
 
-    def __init__(self, settings: Settings, rng: random.Random) -> None:
+    def __init__(self, settings: StreamSettings, rng: random.Random) -> None:
         self._settings = settings
         self._rng = rng
         self._failures = 0
@@ -148,17 +155,19 @@ def _raise_if_fatal(ended: StreamEnded) -> None:
         return  # a proxy knows neither the task nor its token, and may be changed at any time
     match ended.code:
         case grpc.StatusCode.NOT_FOUND:
-            raise Fatal("the task was deleted")
+            raise Fatal("the task was deleted", ended.error)
         case grpc.StatusCode.UNAUTHENTICATED:
             raise Fatal(
                 "the server refused the agent token: it was rotated, or belongs to another server"
-                " (`tasklogs task rotate-token TASK` gives a new one)"
+                " (`tasklogs task rotate-token TASK` gives a new one)",
+                ended.error,
             )
         case grpc.StatusCode.PERMISSION_DENIED:
-            raise Fatal(f"the server refused this agent: {ended.reason}")
+            raise Fatal(f"the server refused this agent: {ended.reason}", ended.error)
         case grpc.StatusCode.FAILED_PRECONDITION if ended.info == "STALE_REPORT":
             raise Fatal(
-                "a newer build of the workspace has started: this agent belongs to an old one"
+                "a newer build of the workspace has started: this agent belongs to an old one",
+                ended.error,
             )
         case _:
             return

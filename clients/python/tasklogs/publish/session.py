@@ -17,27 +17,27 @@ from importlib.metadata import version
 from typing import Any
 
 import grpc
-import structlog
 
 from tasklogs import features
-from tasklogs.agent.settings import Settings
-from tasklogs.agent.sources.agentapi.faults import TaskAppError
 from tasklogs.enums import AppHealth
+from tasklogs.log.continuation import Position
 from tasklogs.log.entry import Entry
 from tasklogs.publish import messages
 from tasklogs.publish.departure import Departure
 from tasklogs.publish.differ import Differ
+from tasklogs.publish.event_log import EventLog
 from tasklogs.publish.features import ServerFeatures
 from tasklogs.publish.reconnect import StreamEnded, StreamUsedUp
 from tasklogs.publish.sent_tails import SentTails
-from tasklogs.publish.source import Effect, Shown, Source
+from tasklogs.publish.settings import StreamSettings
+from tasklogs.publish.source import Effect, Mark, Shown, Source, SourceError
 from tasklogs.publish.stream_limit import StreamLimit
 from tasklogs.publish.stream_status import StreamCall
 from tasklogs.tracing.base import Tracing
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2
 
-_log = structlog.get_logger(__name__)
+_log = EventLog()
 
 Call = grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ServerMessage]
 
@@ -63,7 +63,7 @@ class Session:
         source: Source,
         departure: Departure,
         sent_tails: SentTails,
-        settings: Settings,
+        settings: StreamSettings,
         tracing: Tracing | None = None,
         stream_limit: StreamLimit | None = None,
     ) -> None:
@@ -77,6 +77,8 @@ class Session:
         self._settings = settings
         self._wake = asyncio.Event()
         self._differ: Differ
+        self._stored: Position
+        self._marks: deque[tuple[int, Mark]] = deque()  # what is stored once this append is
         self._features = ServerFeatures()
         self._first_omitted: int | None = None
         """Where the shown list has its first entry of a type that the server does not store."""
@@ -114,6 +116,11 @@ class Session:
             self._call.cancel()
 
     @property
+    def stored(self) -> Position:
+        """What `Welcome` said: see `Listener`."""
+        return self._stored
+
+    @property
     def sealed(self) -> int:
         """How many entries are sent and sealed, and were not omitted: see `Listener`."""
         # With an omitted entry among them, positions in the list would not be those of the differ.
@@ -136,6 +143,8 @@ class Session:
             skipped=shown.skipped,
             newer=self._features.fitted_all(newer),
             lags=shown.lags,
+            skipped_digest=shown.skipped_digest,
+            opens_epoch=shown.opens_epoch,
         )
         self._sent_tails.note(self._differ.tail_sent)
         if self._differ.has_changes:
@@ -153,6 +162,17 @@ class Session:
             self._note_change()
             self._wake.set()
         return effect
+
+    def fitted(self, entry: Entry) -> Entry | None:
+        """Return `entry` as the server can store it: see `Listener`."""
+        if self._features.accepts(entry):
+            return self._features.fitted(entry)
+        self._note_omitted([entry])
+        return None
+
+    def wake(self) -> None:
+        """Let the source offer what waits: see `Listener`."""
+        self._wake.set()
 
     def health_changed(self) -> None:
         """Report the health if it has changed."""
@@ -181,7 +201,9 @@ class Session:
 
     async def _open(self, build_number: int | None) -> None:
         hello = pb.Hello(
-            agent_version=version("tasklogs"), task_app="agentapi", features=features.AGENT_STREAM
+            agent_version=version("tasklogs"),
+            task_app=self._source.kind,
+            features=features.AGENT_STREAM,
         )
         if build_number is not None:
             hello.build_number = build_number
@@ -197,7 +219,7 @@ class Session:
         limits = (welcome.limits.append_bytes, welcome.limits.window_bytes, _MAX_APPEND_BYTES)
         self._limit_bytes = min(limit for limit in limits if limit > 0)
         self._features = ServerFeatures.of(welcome)
-        stored = messages.position(welcome)
+        stored = self._stored = messages.position(welcome)
         self._differ = Differ(
             stored,
             process=self._sent_tails.process_of(stored.tail),
@@ -277,6 +299,8 @@ class Session:
         if not self._acknowledged <= sequence <= self._sequence:
             raise messages.ProtocolError("the server acknowledged an append that was not sent")
         self._acknowledged = sequence
+        while self._marks and self._marks[0][0] <= sequence:
+            self._source.committed(self._marks.popleft()[1])
         if sequence == self._sequence:
             self._carried.acknowledged()
             self._sent_tails.acknowledged()
@@ -296,7 +320,7 @@ class Session:
         try:
             with fetch() if sync.traceparent else nullcontext():
                 await self._source.refresh()
-        except TaskAppError as error:
+        except SourceError as error:
             reason = str(error)
         self._answers.append(_Answer(sync.id, reason))
         self._wake.set()
@@ -306,7 +330,7 @@ class Session:
         try:
             async with asyncio.timeout(self._settings.goodbye_sync_seconds):
                 await self._source.refresh()
-        except (TaskAppError, TimeoutError) as error:
+        except (SourceError, TimeoutError) as error:
             _log.warning("last_sync.failed", reason=str(error) or "timeout")
         self._is_ready_to_leave = True
         self._wake.set()
@@ -324,6 +348,8 @@ class Session:
 
     def _due(self) -> Iterator[pb.AgentMessage]:
         """Yield what is to be written now. Each message is written before the next is asked for."""
+        if self._acknowledged == self._sequence:
+            self._source.offer()
         if self._acknowledged == self._sequence and self._carried.is_used_up(
             for_append=self._differ.has_changes
         ):
@@ -334,12 +360,18 @@ class Session:
             yield _state(health)
         if self._acknowledged == self._sequence:
             yield from self._appends()
+        if self._acknowledged == self._sequence and not self._differ.has_changes:
+            self._all_is_stored()
         # An answer is sent once all that its fetch showed is sent.
         while self._answers and (self._answers[0].reason or not self._differ.has_changes):
             yield _answer(self._answers.popleft())
         if self._is_ready_to_leave and not self._answers and not self._differ.has_changes:
             self._said_goodbye = True
             yield pb.AgentMessage(goodbye=pb.Goodbye(reason=self._departure.reason))
+
+    def _all_is_stored(self) -> None:
+        if (mark := self._differ.sent) is not None:
+            self._source.committed(mark)
 
     def _appends(self) -> Iterator[pb.AgentMessage]:
         """Yield what differs now: one append, or its parts. What is shown meanwhile waits."""
@@ -350,6 +382,7 @@ class Session:
         if append is None:
             return
         append = replace(append, waited_seconds=self._waited_seconds())
+        mark = self._differ.sent
         for part in self._features.compressible(append):
             self._sequence += 1
             # If the stream breaks, the store may have this part and no later one.
@@ -357,6 +390,8 @@ class Session:
                 sent = part.entries[-1], sent[1]
             self._sent_tails.note(sent)
             yield messages.log_append(replace(part, sequence=self._sequence))
+        if mark is not None:
+            self._marks.append((self._sequence, mark))
 
     async def _read(self) -> pb.ServerMessage | None:
         message: Any = await self._call.read()

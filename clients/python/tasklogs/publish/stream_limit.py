@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
+from tasklogs.publish.event_log import EventLog
 
-_log = structlog.get_logger(__name__)
+_log = EventLog()
 
 _LEAST_BYTES = 64 * 1024
 """The smallest limit. A stream that broke with fewer bytes says nothing about a limit."""

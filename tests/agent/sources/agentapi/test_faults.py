@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasklogs.agent.sources.agentapi.faults import one_line
+from tasklogs.publish.source import one_line
 
 
 @given(st.text(max_size=600))

@@ -13,12 +13,12 @@ import httpx
 
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.sources.agentapi import json as wire
+from tasklogs.agent.sources.agentapi.answer import Answer
 from tasklogs.agent.sources.agentapi.faults import Fault, TaskAppError
 from tasklogs.agent.sources.agentapi.listing import Prefix, read
 from tasklogs.agent.sources.agentapi.process import HasFileno, ProcessWitness, reason
 from tasklogs.agent.sources.agentapi.sse import EventStream
 from tasklogs.log.entry import Entry
-from tasklogs.publish.source import Shown
 
 _OFF_LOOP_BYTES = 256 * 1024
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -33,7 +33,7 @@ _WANTS_EVENTS = {"Accept": _EVENT_STREAM, "Cache-Control": "no-store"}
 class Burst:
     """The first event of a stream: the whole conversation."""
 
-    shown: Shown
+    shown: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class TaskApp:
         self._witness.close()
         await self._client.aclose()
 
-    async def messages(self, known: Prefix | None = None) -> Shown:
+    async def messages(self, known: Prefix | None = None) -> Answer:
         """Fetch the whole conversation. A torn response is fetched once more."""
         try:
             return await self._messages(known)
@@ -89,7 +89,7 @@ class TaskApp:
                 raise
         return await self._messages(known)
 
-    async def burst(self) -> Shown:
+    async def burst(self) -> Answer:
         """Return the whole conversation as a new event stream shows it."""
         async with self.events(is_witness=False) as events:
             async for event in events:
@@ -122,7 +122,7 @@ class TaskApp:
             if is_witness:
                 self._witness.watch_stream(None)
 
-    async def _messages(self, known: Prefix | None) -> Shown:
+    async def _messages(self, known: Prefix | None) -> Answer:
         process = await self._witness.number()
         try:
             async with self._client.stream("GET", "/messages") as response:
@@ -136,7 +136,7 @@ class TaskApp:
             listing = read(body, known)
         if not self._witness.still(process):
             raise TaskAppError(Fault.TORN, "/messages: the task app restarted during the request")
-        return Shown(
+        return Answer(
             listing.entries, process, lags=False, skipped=listing.skipped, prefix=listing.prefix
         )
 
@@ -184,7 +184,7 @@ async def _of_stream(pieces: AsyncIterator[bytes], process: int) -> AsyncGenerat
                     yield StatusChange(status, process)
                 else:
                     wire.check_order(burst, "/events")
-                    yield Burst(Shown(burst, process, lags=True, status=status))
+                    yield Burst(Answer(burst, process, lags=True, status=status))
                     burst = None
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import enum
-import re
 
-_MAX_REASON = 200
-_CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
+from tasklogs.publish.source import SourceError
 
 
 class Fault(enum.Enum):
@@ -25,15 +23,9 @@ class Fault(enum.Enum):
     before the saved state is loaded."""
 
 
-class TaskAppError(Exception):
+class TaskAppError(SourceError):
     """The task app could not be read. `str()` is one line without content of the conversation."""
 
     def __init__(self, fault: Fault, reason: str) -> None:
-        super().__init__(one_line(reason))
+        super().__init__(reason)
         self.fault = fault
-
-
-def one_line(text: str) -> str:
-    """Return `text` on one line of at most 200 characters."""
-    line = _CONTROL.sub(" ", text).strip()
-    return line if len(line) <= _MAX_REASON else line[: _MAX_REASON - 1] + "…"

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 from tasklogs.agent.settings import Settings
+from tasklogs.agent.sources.agentapi.answer import Answer
 from tasklogs.agent.sources.agentapi.faults import Fault, TaskAppError
-from tasklogs.publish.source import Shown
 
-Accept = Callable[[Shown], bool]
+Accept = Callable[[Answer], bool]
 """Receives a list; returns False if it is not enough and one from `/messages` is needed."""
 
 
@@ -22,8 +22,8 @@ class Refresher:
 
     def __init__(
         self,
-        messages: Callable[[], Coroutine[None, None, Shown]],
-        burst: Callable[[], Coroutine[None, None, Shown]],
+        messages: Callable[[], Coroutine[None, None, Answer]],
+        burst: Callable[[], Coroutine[None, None, Answer]],
         settings: Settings,
         *,
         begin: Callable[[], None],
@@ -118,7 +118,7 @@ class Refresher:
 
     async def _first_that_will_do(self) -> None:
         messages = asyncio.create_task(self._messages())
-        burst: asyncio.Task[Shown] | None = None
+        burst: asyncio.Task[Answer] | None = None
         try:
             await asyncio.wait({messages}, timeout=self._settings.fetch_fallback_seconds)
             if not messages.done():

@@ -9,6 +9,7 @@ from typing import assert_never
 import structlog
 
 from tasklogs.agent.settings import Settings
+from tasklogs.agent.sources.agentapi.answer import Answer
 from tasklogs.agent.sources.agentapi.client import Burst, Event, StatusChange, TaskApp, Update
 from tasklogs.agent.sources.agentapi.faults import Fault, TaskAppError
 from tasklogs.agent.sources.agentapi.health import Health
@@ -16,7 +17,7 @@ from tasklogs.agent.sources.agentapi.listing import Prefix
 from tasklogs.agent.sources.agentapi.refresh import Refresher
 from tasklogs.enums import AppHealth
 from tasklogs.log.entry import Entry, EntryType
-from tasklogs.publish.source import Effect, Listener, Shown
+from tasklogs.publish.source import Effect, Listener, Mark
 
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +59,11 @@ class Watch:
         self._known: tuple[Prefix, int] | None = None
 
     @property
+    def kind(self) -> str:
+        """Names the source for operators."""
+        return "agentapi"
+
+    @property
     def health(self) -> AppHealth:
         """The health to report now."""
         return self._health.value
@@ -72,6 +78,12 @@ class Watch:
         """Stop passing on."""
         self._listener = None
         self._known = None
+
+    def offer(self) -> None:
+        """Do nothing: what the task app shows is passed on at once."""
+
+    def committed(self, mark: Mark) -> None:
+        """Do nothing: the task app keeps the whole conversation."""
 
     async def refresh(self) -> None:
         """Read the whole list after this call, and pass it on. Raises TaskAppError."""
@@ -125,7 +137,7 @@ class Watch:
             case _:
                 assert_never(event)
 
-    def _begin_stream(self, shown: Shown) -> None:
+    def _begin_stream(self, shown: Answer) -> None:
         # AgentAPI says `stable` a moment before it shows what it loaded. So the first burst that
         # says `stable` may still have the banner; the fetch after it does not.
         was_ready = self._note_answer(shown)
@@ -172,7 +184,7 @@ class Watch:
             return False
         return self._listener.show_entry(entry, process) is Effect.UNCERTAIN
 
-    async def _messages(self) -> Shown:
+    async def _messages(self) -> Answer:
         if self._listener is None or self._known is None:
             return await self._app.messages()
         prefix, process = self._known
@@ -188,7 +200,7 @@ class Watch:
         last_id = -1 if self._listener is None else self._listener.last_id
         self._shown_before = (self._ready_process, last_id)
 
-    def _newer_than(self, shown: Shown) -> Iterable[Entry]:
+    def _newer_than(self, shown: Answer) -> Iterable[Entry]:
         """Return the entries that events showed since the list was requested and that may be newer.
 
         An entry that was known then and is not in the list was withdrawn. An event that shows it is
@@ -202,7 +214,7 @@ class Watch:
         last_id = shown.entries[-1].id if shown.entries else -1
         return [e for e in self._newer.values() if e.id <= last_id or e.id > known_id]
 
-    def _fetched(self, shown: Shown) -> bool:
+    def _fetched(self, shown: Answer) -> bool:
         was_ready_process, _ = self._shown_before
         is_ready = self._note_answer(shown)
         # A list that was requested before the process was ready may still show the banner. The next
@@ -223,7 +235,7 @@ class Watch:
             self._refresher.want()
         return effect is not Effect.UNCERTAIN or not shown.lags
 
-    def _note_answer(self, shown: Shown) -> bool:
+    def _note_answer(self, shown: Answer) -> bool:
         """Return whether the process that showed this list is ready."""
         if _has_input(shown):
             self._ready_process = shown.process
@@ -253,5 +265,5 @@ class Watch:
             self._listener.health_changed()
 
 
-def _has_input(shown: Shown) -> bool:
+def _has_input(shown: Answer) -> bool:
     return any(entry.type is EntryType.INPUT for entry in shown.entries)
