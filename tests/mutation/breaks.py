@@ -549,6 +549,31 @@ BREAKS = (
         "tests/store/test_evictions.py::test_nothing_younger_than_the_retention_is_evicted",
     ),
     Break(
+        "I7",
+        "the names of entries take no room in the window of a session",
+        f"{_SERVER}/ingest/messages.py",
+        "    return append.size_bytes + _COST_BYTES * (pieces + len(append.entries))",
+        "    return append.content_bytes + _COST_BYTES * (pieces + len(append.entries))",
+        "tests/ingest/test_messages.py::test_the_names_of_an_entry_take_room_in_the_window",
+    ),
+    Break(
+        "I7",
+        "the names of entries do not count in a conversation that is uploaded in parts",
+        f"{_SERVER}/ingest/upload.py",
+        "        self._size_bytes += sum(entry.size_bytes for entry in entries)",
+        "        self._size_bytes += sum(len(entry.content) for entry in entries)",
+        "tests/services/test_upload_parts.py::test_names_count_for_the_size_of_a_conversation",
+    ),
+    Break(
+        "I7",
+        "an append with long names is longer than its limit",
+        f"{_CLIENTS}/agent/stream/differ.py",
+        "    return entry.size_bytes + _ENTRY_OVERHEAD_BYTES",
+        "    return len(entry.content) + _ENTRY_OVERHEAD_BYTES",
+        "tests/agent/stream/test_differ.py::"
+        "test_no_message_with_several_entries_is_above_the_limit_because_of_their_names",
+    ),
+    Break(
         "I1",
         "the tail is evicted",
         f"{_SERVER}/store/evictions.py",

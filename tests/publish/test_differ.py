@@ -9,7 +9,7 @@ import pytest
 from tasklogs.log.append import Append
 from tasklogs.log.continuation import Position
 from tasklogs.log.delta import Delta, Piece
-from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.publish import differ as differ_module
 from tasklogs.publish import messages
 from tasklogs.publish.differ import Differ
@@ -371,6 +371,32 @@ def test_a_list_bigger_than_one_message_is_split() -> None:
     assert drain(differ, store, 1000) == 16
     assert store.entries == shown
     assert len(store.epochs) == 1
+
+
+def test_no_message_with_several_entries_is_above_the_limit_because_of_their_names() -> None:
+    names = Names("m" * 255, "é" * 127, "c" * 255)
+    named = [replace(entry(id_, "x" * (id_ % 7)), names=names) for id_ in range(200)]
+    differ, store = differ_at()
+    differ.show_list(named, process=1)
+    count = 0
+    while (append := differ.next_append(10_000)) is not None:
+        message = messages.log_append(append)
+        assert message.ByteSize() <= 10_000
+        store.apply(message.append)
+        count += 1
+    assert store.entries == named
+    assert count < 25
+
+
+def test_the_beginning_of_a_long_entry_leaves_room_for_its_names() -> None:
+    long = replace(entry(0, "x" * 20_000), names=Names("m" * 255, "bash", "c" * 255))
+    differ, store = differ_at()
+    differ.show_list([long], process=1)
+    while (append := differ.next_append(4096, splits_entries=True)) is not None:
+        message = messages.log_append(append)
+        assert message.ByteSize() <= 4096
+        store.apply(message.append)
+    assert store.entries == [long]
 
 
 def test_an_entry_bigger_than_the_limit_is_sent_alone() -> None:

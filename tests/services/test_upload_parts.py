@@ -236,6 +236,21 @@ async def test_a_conversation_past_the_limits_is_refused_at_once(
     assert exact.revision == 4
 
 
+async def test_names_count_for_the_size_of_a_conversation(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = (await server.create_task()).agent_token
+    monkeypatch.setattr(ingest_upload, "MAX_UPLOAD_BYTES", 1000)
+    named = [entry(index, "x") for index in range(4)]
+    for one in named:
+        one.call_id = "c" * 255
+
+    long = await refused(upload(server, token, part(*named, last=True)))
+
+    assert "1000 bytes of content and names" in long.message
+    assert (await upload(server, token, part(*named[:3], last=True))).revision == 4
+
+
 def test_the_limits_are_as_documented() -> None:
     assert (upload_limits.MAX_UPLOAD_BYTES, upload_limits.MAX_UPLOAD_ENTRIES) == (64 * MIB, 100_000)
 

@@ -182,7 +182,7 @@ class Differ:
         entries: list[Entry] = []
         is_whole = tail is None or self._base is self._live[0]
         while is_whole and (entry := self._next_entry()) is not None:
-            used += len(entry.content) + _ENTRY_OVERHEAD_BYTES
+            used += _size(entry)
             if used > limit_bytes and (entries or tail):
                 break
             sent = _beginning(entry, limit_bytes) if splits else entry
@@ -314,14 +314,15 @@ class Differ:
 
 
 def _size(entry: Entry) -> int:
-    return len(entry.content) + _ENTRY_OVERHEAD_BYTES
+    return entry.size_bytes + _ENTRY_OVERHEAD_BYTES
 
 
 def _beginning(entry: Entry, limit_bytes: int) -> Entry:
     """Return as much of `entry` as `limit_bytes` hold, but some of its content at least."""
     if _size(entry) <= limit_bytes:
         return entry
-    end = boundary_before(entry.content, limit_bytes - _ENTRY_OVERHEAD_BYTES)
+    most_bytes = limit_bytes - _ENTRY_OVERHEAD_BYTES - entry.names.size_bytes
+    end = boundary_before(entry.content, most_bytes)
     return replace(entry, content=entry.content[:end])
 
 

@@ -43,7 +43,7 @@ class ServerFeatures:
 
         One ack is for all parts.
         """
-        if not self.compressed_messages or append.content_bytes <= _PART_BYTES:
+        if not self.compressed_messages or append.size_bytes <= _PART_BYTES:
             return [append]
         if not compression.shrinks(b"".join(entry.content for entry in append.entries)):
             return [append]
