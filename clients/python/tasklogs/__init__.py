@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tasklogs.publish.errors import NotStored, PublisherClosed
     from tasklogs.publish.journal import EntrySealed, LogDiverged
     from tasklogs.publish.publisher import OpenEntry, Publisher, StoredLog
+    from tasklogs.publish.sync import SyncOpenEntry, SyncPublisher
 
 # Imported on first use: grpc and protobuf would slow down `tasklogs --help`.
 _HOMES = {
@@ -87,6 +88,7 @@ _HOMES = {
         "Publisher",
         "StoredLog",
     ),
+    "tasklogs.publish.sync": ("SyncOpenEntry", "SyncPublisher"),
     "tasklogs.publish.errors": (
         "NotStored",
         "PublisherClosed",
@@ -131,6 +133,8 @@ __all__ = [
     "StatusDetail",
     "StoredLog",
     "SyncFollow",
+    "SyncOpenEntry",
+    "SyncPublisher",
     "SyncTaskLog",
     "SyncTaskLogsClient",
     "Task",
