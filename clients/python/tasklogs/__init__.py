@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tasklogs.client.server_info import ServerInfo, ServerLimits
     from tasklogs.client.sync import SyncFollow, SyncTaskLog, SyncTaskLogsClient
     from tasklogs.client.task import CreatedTask, StatusDetail, Task
+    from tasklogs.client.upload import UploadedLog
     from tasklogs.connection.tls import Tls, UnusableTls
     from tasklogs.enums import (
         AgentLifecycle,
@@ -82,6 +83,7 @@ _HOMES = {
         "TaskView",
     ),
     "tasklogs.errors": ("TaskLogsRpcError",),
+    "tasklogs.client.upload": ("UploadedLog",),
     "tasklogs.client.new_entry": ("Entry",),
     "tasklogs.publish.publisher": (
         "OpenEntry",
@@ -146,6 +148,7 @@ __all__ = [
     "TaskView",
     "Tls",
     "UnusableTls",
+    "UploadedLog",
 ]
 
 
