@@ -506,6 +506,32 @@ BREAKS = (
         "tests/publish/test_features.py::test_only_a_server_that_names_it_gets_compressed_messages",
     ),
     Break(
+        "I4",
+        "a publisher continues a log that another program has changed",
+        f"{_CLIENTS}/publish/held_epoch.py",
+        "        return verdict is Verdict.CONTINUES",
+        "        return True",
+        "tests/publish/test_publisher_faults.py::"
+        "test_two_programs_with_one_token_do_not_mix_their_entries",
+    ),
+    Break(
+        "I6",
+        "a live read does not wait for the lines that are in the file",
+        f"{_CLIENTS}/agent/sources/transcript.py",
+        "        await request",
+        "        request.cancel()",
+        "tests/agent/sources/test_jsonl.py::test_a_live_read_has_every_line_that_was_in_the_file",
+    ),
+    Break(
+        "I7",
+        "a publisher holds whatever it is given",
+        f"{_CLIENTS}/publish/journal.py",
+        "        await self.until(lambda: self.held_bytes < self._most_bytes)",
+        "        await self.until(lambda: True)",
+        "tests/publish/test_publisher_faults.py::"
+        "test_what_waits_is_bounded_while_the_server_is_slow",
+    ),
+    Break(
         "I1",
         "the agent forgets tails that the store may still hold, and so opens a new epoch",
         f"{_CLIENTS}/publish/sent_tails.py",

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tasklogs import Publisher, SyncPublisher
 from tests.client.test_examples import run_examples
@@ -25,4 +26,5 @@ async def server(make_server: MakeServer) -> AsyncIterator[Server]:
 async def test_the_examples_work(server: Server, text: str) -> None:
     made = await server.create_task("demo", standalone=True)
     with_token = text.replace("=agent_token", f'="{made.agent_token}"')
-    await asyncio.to_thread(run_examples, with_token, "examples", server.address)
+    with structlog.testing.capture_logs():  # else it is printed among what the examples print
+        await asyncio.to_thread(run_examples, with_token, "examples", server.address)

@@ -230,11 +230,8 @@ async def test_what_happens_to_the_file_is_one_epoch_each(server: Server, path: 
         program.line("no JSON")
         program.line('{"type": "secret_request", "content": "x"}')
         assert await contents(server) == ["three"]
-    assert [await contents(server, number) for number in (1, 2, 3)] == [
-        ["one"],
-        ["two"],
-        ["three"],
-    ]
+        for number, expected in enumerate(("one", "two", "three"), start=1):
+            assert await contents(server, number) == [expected]
 
 
 async def test_what_is_left_out_is_logged_once_without_its_content(

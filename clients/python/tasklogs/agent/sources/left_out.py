@@ -18,7 +18,7 @@ class LeftOutCount:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._is_told = False
+        self._told = 0
 
     def add(self, kind: str, count: int = 1) -> None:
         """Count what was left out."""
@@ -29,11 +29,12 @@ class LeftOutCount:
 
     def tell(self) -> None:
         """Log what was left out so far, the first time there is something."""
-        if self.counts and not self._is_told:
-            self._is_told = True
-            _log.info("transcript.left_out", count=self.counts.total(), kinds=sorted(self.counts))
+        if not self._told:
+            self.tell_total()
 
     def tell_total(self) -> None:
-        """Log the totals, if there is something."""
-        if self.counts:
-            _log.info("transcript.left_out", count=self.counts.total(), kinds=sorted(self.counts))
+        """Log the totals, if there is something that was not told."""
+        total = self.counts.total()
+        if total > self._told:
+            self._told = total
+            _log.info("transcript.left_out", count=total, kinds=sorted(self.counts))
