@@ -508,9 +508,9 @@ BREAKS = (
     Break(
         "I4",
         "a publisher continues a log that another program has changed",
-        f"{_CLIENTS}/publish/held_epoch.py",
-        "        return verdict is Verdict.CONTINUES",
-        "        return True",
+        f"{_CLIENTS}/publish/journal.py",
+        "        if self._epochs and not self._epochs[0].begin_session(listener.stored):",
+        "        if self._epochs and self._epochs[0].begin_session(listener.stored) is None:",
         "tests/publish/test_publisher_faults.py::"
         "test_two_programs_with_one_token_do_not_mix_their_entries",
     ),
