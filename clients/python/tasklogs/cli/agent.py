@@ -166,7 +166,9 @@ def agent(
     tracing = _tracing() if traces else Tracing()
     try:
         program.run(options, tracing)
-    except (Fatal, LogDiverged, UnusableSource) as error:
+    except UnusableSource as error:
+        raise typer.BadParameter(str(error), param_hint="--source") from None
+    except (Fatal, LogDiverged) as error:
         raise CommandFailed(str(error)) from None
     except program.LeftWithoutGoodbye as error:
         raise CommandFailed(f"stopped without a confirmed goodbye: {error}") from None

@@ -46,7 +46,7 @@ class Resume:
 
     def __init__(self, stored: Position, fitted: Callable[[Entry], Entry | None]) -> None:
         """`fitted` returns an entry as the server stores it; None if it does not."""
-        self._stored = stored
+        self.stored = stored
         self._fitted = fitted
         self.seen = 0
         """How many entries were compared."""
@@ -66,7 +66,7 @@ class Resume:
         version of the entry before.
         """
         self.seen += 1
-        stored = self._stored.tail
+        stored = self.stored.tail
         if stored is not None and check == stored.time.nanos % _CHECKS:
             entry = replace(entry, time=stored.time)
         before = self._tail
@@ -81,7 +81,7 @@ class Resume:
             return None
         self._tail = fitted
         is_same = stored is not None and StoredTail.of(fitted) == stored
-        found = is_same and self._index == self._stored.sealed and self._has_digest(check)
+        found = is_same and self._index == self.stored.sealed and self._has_digest(check)
         self._is_exact = self._is_exact and check is None
         return fitted if found else None
 
@@ -90,4 +90,4 @@ class Resume:
         # clock's.
         if check is not None:
             return True
-        return self._is_exact and self._digest == self._stored.digest
+        return self._is_exact and self._digest == self.stored.digest

@@ -23,6 +23,7 @@ from tasklogs.agent.sources.resume import Chain, Resume
 from tasklogs.agent.sources.standard_input import OpenFile
 from tasklogs.agent.sources.watching import waking
 from tasklogs.enums import AppHealth
+from tasklogs.log.continuation import Position
 from tasklogs.log.entry import Entry, Names, Time
 from tasklogs.log.text import to_utf8
 from tasklogs.log.truncation import truncate
@@ -238,7 +239,7 @@ class Transcript(ABC):
             entry = Entry(0, record.type, when, kept, dropped, names)
             found = self._search.matches(entry, check, replaces=record.replaces)
             if found is not None:
-                await self._resume(found, content)
+                await self._resume(self._search.stored, found, content)
             return
         last = self._journal.last
         when = record.time or self._chain.time(time.time_ns(), last.time if last else None)
@@ -247,9 +248,10 @@ class Transcript(ABC):
         else:
             await self._journal.add(Draft(record.type, content, when, names))
 
-    async def _resume(self, found: Entry, content: bytes) -> None:
+    async def _resume(self, stored: Position, found: Entry, content: bytes) -> None:
         """Go on after an entry that is the stored tail."""
-        stored = await self._journal.position()
+        if await self._journal.position() != stored:
+            raise LogDiverged  # another program wrote while the file was compared
         self._search = None
         self._journal.begin_epoch().continue_with_tail(stored)
         await self._journal.add(Draft(found.type, content, found.time, found.names))
