@@ -184,7 +184,7 @@ async def test_the_start_event_has_what_was_started_and_no_secret(
         "server": server.address,
         "tls": False,
         "source": "agentapi",
-        "task_app": app.url.removeprefix("http://"),
+        "place": app.url.removeprefix("http://"),
         "build_number": 3,
     }
     for secret in ("a-password", "secret-token"):
@@ -226,3 +226,19 @@ async def test_help_names_every_variable() -> None:
         "LOG_LEVEL",
     ):
         assert f"TASKLOGS_{variable}]".encode() in out or f"TASKLOGS_{variable};".encode() in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--source=nothing"], "no source 'nothing': choose one of agentapi, jsonl"),
+        (["--source=jsonl"], "--source jsonl needs --transcript PATH"),
+        (["--redact=(?=a)b"], "--redact '(?=a)b': invalid perl operator: (?="),
+        (["--redact=a*"], "--redact 'a*': it matches the empty text"),
+        (["--redact=("], "--redact '(': missing ): ("),
+    ],
+)
+async def test_a_source_that_cannot_be_used_is_bad_usage(flags: list[str], said: str) -> None:
+    process = await start("--server=127.0.0.1:1", *flags, TASKLOGS_AGENT_TOKEN="tla_any")
+    code, printed = await ended(process)
+    assert (code, said in printed) == (2, True), printed

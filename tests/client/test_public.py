@@ -27,6 +27,9 @@ PUBLIC = (
     "tasklogs.connection.tls",
     "tasklogs.errors",
     "tasklogs.reasons",
+    "tasklogs.client.new_entry",
+    "tasklogs.client.upload",
+    "tasklogs.publish.publisher",
 )
 
 

@@ -321,10 +321,10 @@ BREAKS = (
     Break(
         "I6",
         "the agent answers a sync before it has sent what the task app showed",
-        f"{_CLIENTS}/agent/stream/session.py",
+        f"{_CLIENTS}/publish/session.py",
         "while self._answers and (self._answers[0].reason or not self._differ.has_changes):",
         "while self._answers:",
-        "tests/agent/stream/test_syncs.py::test_sync_done_comes_after_the_appends_that_it_rests_on",
+        "tests/publish/test_syncs.py::test_sync_done_comes_after_the_appends_that_it_rests_on",
     ),
     Break(
         "I7",
@@ -500,19 +500,44 @@ BREAKS = (
     Break(
         "I3",
         "an agent compresses for a server that does not name it",
-        f"{_CLIENTS}/agent/stream/session.py",
+        f"{_CLIENTS}/publish/session.py",
         "        if is_append and self._features.compressed_messages:",
         "        if is_append:",
-        "tests/agent/stream/test_features.py::"
-        "test_only_a_server_that_names_it_gets_compressed_messages",
+        "tests/publish/test_features.py::test_only_a_server_that_names_it_gets_compressed_messages",
+    ),
+    Break(
+        "I4",
+        "a publisher continues a log that another program has changed",
+        f"{_CLIENTS}/publish/journal.py",
+        "        if self._epochs and not self._epochs[0].begin_session(listener.stored):",
+        "        if self._epochs and self._epochs[0].begin_session(listener.stored) is None:",
+        "tests/publish/test_publisher_faults.py::"
+        "test_two_programs_with_one_token_do_not_mix_their_entries",
+    ),
+    Break(
+        "I6",
+        "a live read does not wait for the lines that are in the file",
+        f"{_CLIENTS}/agent/sources/transcript.py",
+        "        await request",
+        "        request.cancel()",
+        "tests/agent/sources/test_jsonl.py::test_a_live_read_has_every_line_that_was_in_the_file",
+    ),
+    Break(
+        "I7",
+        "a publisher holds whatever it is given",
+        f"{_CLIENTS}/publish/journal.py",
+        "        await self.until(lambda: self.held_bytes < self._most_bytes)",
+        "        await self.until(lambda: True)",
+        "tests/publish/test_publisher_faults.py::"
+        "test_what_waits_is_bounded_while_the_server_is_slow",
     ),
     Break(
         "I1",
         "the agent forgets tails that the store may still hold, and so opens a new epoch",
-        f"{_CLIENTS}/agent/stream/sent_tails.py",
+        f"{_CLIENTS}/publish/sent_tails.py",
         "= deque(maxlen=_MOST_TAILS)",
         "= deque(maxlen=2)",
-        "tests/agent/stream/test_sent_tails.py::"
+        "tests/publish/test_sent_tails.py::"
         "test_the_store_may_hold_any_tail_of_the_appends_that_wait_for_one_ack",
     ),
     Break(
@@ -568,10 +593,10 @@ BREAKS = (
     Break(
         "I7",
         "an append with long names is longer than its limit",
-        f"{_CLIENTS}/agent/stream/differ.py",
+        f"{_CLIENTS}/publish/differ.py",
         "    return entry.size_bytes + _ENTRY_OVERHEAD_BYTES",
         "    return len(entry.content) + _ENTRY_OVERHEAD_BYTES",
-        "tests/agent/stream/test_differ.py::"
+        "tests/publish/test_differ.py::"
         "test_no_message_with_several_entries_is_above_the_limit_because_of_their_names",
     ),
     Break(

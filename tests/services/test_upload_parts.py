@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from tasklogs.agent.stream.stream_status import StreamStatus
+from tasklogs.publish.stream_status import StreamStatus
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_agents_pb2_grpc, tasks_pb2
 from tasklogs.v1 import task_logs_pb2 as logs_pb

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     )
     from tasklogs.client.follow import Follow
     from tasklogs.client.log import TaskLog
+    from tasklogs.client.new_entry import Entry
     from tasklogs.client.server_info import ServerInfo, ServerLimits
     from tasklogs.client.sync import SyncFollow, SyncTaskLog, SyncTaskLogsClient
     from tasklogs.client.task import CreatedTask, StatusDetail, Task
+    from tasklogs.client.upload import UploadedLog
     from tasklogs.connection.tls import Tls, UnusableTls
     from tasklogs.enums import (
         AgentLifecycle,
@@ -43,6 +45,10 @@ if TYPE_CHECKING:
         TaskView,
     )
     from tasklogs.errors import TaskLogsRpcError
+    from tasklogs.publish.errors import NotStored, PublisherClosed
+    from tasklogs.publish.journal import EntrySealed, LogDiverged
+    from tasklogs.publish.publisher import OpenEntry, Publisher, StoredLog
+    from tasklogs.publish.sync import SyncOpenEntry, SyncPublisher
 
 # Imported on first use: grpc and protobuf would slow down `tasklogs --help`.
 _HOMES = {
@@ -77,6 +83,22 @@ _HOMES = {
         "TaskView",
     ),
     "tasklogs.errors": ("TaskLogsRpcError",),
+    "tasklogs.client.upload": ("UploadedLog",),
+    "tasklogs.client.new_entry": ("Entry",),
+    "tasklogs.publish.publisher": (
+        "OpenEntry",
+        "Publisher",
+        "StoredLog",
+    ),
+    "tasklogs.publish.sync": ("SyncOpenEntry", "SyncPublisher"),
+    "tasklogs.publish.errors": (
+        "NotStored",
+        "PublisherClosed",
+    ),
+    "tasklogs.publish.journal": (
+        "EntrySealed",
+        "LogDiverged",
+    ),
     "tasklogs.connection.tls": ("Tls", "UnusableTls"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -88,15 +110,22 @@ __all__ = [
     "CaughtUp",
     "CreatedTask",
     "EntriesChanged",
+    "Entry",
     "EntryChange",
+    "EntrySealed",
     "EntryWithdrawn",
     "EpochStarted",
     "Follow",
     "FollowEvent",
     "JobStatus",
+    "LogDiverged",
     "LogEntry",
     "LogSource",
+    "NotStored",
+    "OpenEntry",
     "Progress",
+    "Publisher",
+    "PublisherClosed",
     "ReconnectWaits",
     "Reconnected",
     "Reconnecting",
@@ -104,7 +133,10 @@ __all__ = [
     "ServerLimits",
     "StatusChanged",
     "StatusDetail",
+    "StoredLog",
     "SyncFollow",
+    "SyncOpenEntry",
+    "SyncPublisher",
     "SyncTaskLog",
     "SyncTaskLogsClient",
     "Task",
@@ -116,6 +148,7 @@ __all__ = [
     "TaskView",
     "Tls",
     "UnusableTls",
+    "UploadedLog",
 ]
 
 
