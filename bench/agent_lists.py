@@ -7,9 +7,9 @@ import time
 from bench.result import Result, compared
 from bench.rounds import Contestant, Slice, interleave
 from bench.stage import Stage
-from tasklogs.agent.stream.differ import Differ
 from tasklogs.log.continuation import Position
 from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.publish.differ import Differ
 
 _SHORT = 100_000
 _TIMES = 4

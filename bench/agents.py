@@ -14,9 +14,9 @@ from typing import Any
 import grpc
 
 from bench.text import words
-from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.connection import channel as client_channel
 from tasklogs.connection.tls import Tls
+from tasklogs.publish.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2 as types
 from tasklogs_server.wire.entries import encode_fields

@@ -15,7 +15,7 @@ from bench.bare_fan_out import PUBLISH, TOPIC
 from bench.followers import Followers
 from bench.stamp import stamp
 from bench.typing_agents import TypingAgent, entry_append
-from tasklogs.agent.stream.stream_status import StreamCall
+from tasklogs.publish.stream_status import StreamCall
 
 _DEADLINE_SECONDS = 20
 

@@ -9,7 +9,7 @@
 # Versions: grpcio 1.85.1.
 # Why it matters: the status tells a client that sends a log what to do: stop, wait, or send the log
 #   again. INTERNAL looks like a bug of the server, which no client can act on.
-# What we do: clients/python/tasklogs/agent/stream/stream_status.py keeps the first status that a
+# What we do: clients/python/tasklogs/publish/stream_status.py keeps the first status that a
 #   call gets, before the failed write replaces it.
 set -eu
 work=$(mktemp -d)

@@ -184,7 +184,7 @@ async def test_the_start_event_has_what_was_started_and_no_secret(
         "server": server.address,
         "tls": False,
         "source": "agentapi",
-        "task_app": app.url.removeprefix("http://"),
+        "place": app.url.removeprefix("http://"),
         "build_number": 3,
     }
     for secret in ("a-password", "secret-token"):

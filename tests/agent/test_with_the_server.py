@@ -14,7 +14,7 @@ import pytest
 
 from tasklogs.agent.run import Agent, Options
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.stream.reconnect import Fatal
+from tasklogs.publish.reconnect import Fatal
 from tasklogs.v1 import task_agents_pb2, task_logs_pb2, tasks_pb2, types_pb2
 from tests.agent.conftest import FAST, until
 from tests.support.fakes.faulty_proxy import FaultyProxy

@@ -70,6 +70,88 @@ async def test_headings_have_the_type_and_the_name(scripted: ScriptedServer, fol
         assert found.startswith(wanted.replace("#0", f"#{number}"))
 
 
+def conversation_with_a_tool() -> list[types_pb2.TaskLogEntry]:
+    made = [
+        entry(0, "Which files?"),
+        entry(1, '{\n  "command": "ls"\n}'),
+        entry(2, "".join(f"{number}\n" for number in range(100))),
+        entry(3, "99 files."),
+        entry(4, "compacted"),
+        entry(5, "hm"),
+    ]
+    made[1].type, made[1].name = types_pb2.TASK_LOG_TYPE_TOOL_CALL, "bash"
+    made[2].type, made[2].name = types_pb2.TASK_LOG_TYPE_TOOL_RESULT, "bash"
+    made[4].type, made[5].type = types_pb2.TASK_LOG_TYPE_NOTICE, types_pb2.TASK_LOG_TYPE_THOUGHT
+    return made
+
+
+async def printed(
+    scripted: ScriptedServer, follows: bool, *options: str, terminal: bool = True
+) -> str:
+    call = run_on_terminal if terminal else run
+    if follows:
+        async with log_server() as server:
+            server.streams = [
+                [status("a", ACTIVE), entries("b", *conversation_with_a_tool()), refusal()]
+            ]
+            arguments = ("logs", "-f", "local/demo", *options, "--server", server.address)
+            return (await call(*arguments, env=UTC)).stdout
+    scripted.script.append(page(*conversation_with_a_tool()))
+    arguments = ("logs", "local/demo", *options, "--server", scripted.address)
+    return (await call(*arguments, env=UTC)).stdout
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["read", "follow"])
+async def test_on_a_terminal_a_call_is_one_line_a_result_is_short_and_a_notice_is_dim(
+    scripted: ScriptedServer, follows: bool
+) -> None:
+    screen = await printed(scripted, follows)
+
+    assert (
+        "Which files?\n\n"
+        '#1 tool call bash, 2026-11-18 11:06:41+00:00: { "command": "ls" }\n\n'
+        "\x1b[1m#2 tool result bash, 2026-11-18 11:06:42+00:00\x1b[0m\n"
+        "0\n1\n2\n3\n4\n… (more with -v)\n\n"
+    ) in screen
+    assert (
+        "\x1b[2m#4 notice, 2026-11-18 11:06:44+00:00\x1b[0m\n\x1b[2mcompacted\x1b[0m\n\n"
+        "\x1b[2m#5 thought, 2026-11-18 11:06:45+00:00\x1b[0m\n\x1b[2mhm\x1b[0m\n\n"
+    ) in screen
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["read", "follow"])
+@pytest.mark.parametrize(
+    ("options", "terminal"), [(("-v",), True), (("--raw",), True), ((), False)]
+)
+async def test_all_of_a_call_and_a_result_is_shown_on_request_and_in_a_pipe(
+    scripted: ScriptedServer, follows: bool, options: tuple[str, ...], terminal: bool
+) -> None:
+    text = await printed(scripted, follows, *options, terminal=terminal)
+
+    text = text.replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert (
+        '#1 tool call bash, 2026-11-18 11:06:41+00:00\n{\n  "command": "ls"\n}\n\n'
+        "#2 tool result bash, 2026-11-18 11:06:42+00:00\n0\n1\n"
+    ) in text
+    assert "97\n98\n99\n\n" in text
+
+
+async def test_a_terminal_without_colours_dims_nothing(scripted: ScriptedServer) -> None:
+    scripted.script.append(page(*conversation_with_a_tool()))
+
+    arguments = ("logs", "local/demo", "--server", scripted.address)
+    screen = (await run_on_terminal(*arguments, env=UTC | {"NO_COLOR": "1"})).stdout
+
+    assert "\x1b" not in screen
+    assert "compacted" in screen
+
+
+async def test_verbose_needs_text_output(scripted: ScriptedServer) -> None:
+    finished = await run("logs", "local/demo", "-v", "-o", "json", "--server", scripted.address)
+    assert finished.code == 2
+    assert "only with -o text" in finished.stderr
+
+
 @pytest.mark.parametrize("follows", [False, True], ids=["read", "follow"])
 async def test_json_has_the_names_and_types(scripted: ScriptedServer, follows: bool) -> None:
     named = entry(0, "{}")

@@ -11,8 +11,8 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.errors import TaskLogsRpcError
+from tasklogs.publish.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tests.compat import tomorrow

@@ -11,7 +11,7 @@ from uuid import uuid4
 import grpc
 import pytest
 
-from tasklogs.agent.stream.stream_status import StreamCall
+from tasklogs.publish.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs_server.domain.errors import SessionSuperseded
 from tasklogs_server.limits.greetings import Greetings

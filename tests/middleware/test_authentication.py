@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from tasklogs import CaughtUp, ReconnectWaits, TaskLogsClient
-from tasklogs.agent.stream.stream_status import StreamCall
+from tasklogs.publish.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as agents_pb
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import tasks_pb2 as pb

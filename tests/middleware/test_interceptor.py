@@ -15,7 +15,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from tasklogs.agent.stream.stream_status import StreamCall, StreamStatus
+from tasklogs.publish.stream_status import StreamCall, StreamStatus
 from tasklogs_server.domain.caller import LOCAL, Caller
 from tasklogs_server.domain.errors import ServerDraining, TaskNotFound
 from tasklogs_server.limits.admission import Admission

@@ -322,7 +322,7 @@ GUARDS = (
         "live_reads",
         "AGENT_SENDS_BEFORE_ANSWER",
         "I6",
-        "clients/python/tasklogs/agent/stream/session.py",
+        "clients/python/tasklogs/publish/session.py",
         "while self._answers and (self._answers[0].reason or not self._differ.has_changes):",
     ),
     Guard(

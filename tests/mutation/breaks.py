@@ -321,10 +321,10 @@ BREAKS = (
     Break(
         "I6",
         "the agent answers a sync before it has sent what the task app showed",
-        f"{_CLIENTS}/agent/stream/session.py",
+        f"{_CLIENTS}/publish/session.py",
         "while self._answers and (self._answers[0].reason or not self._differ.has_changes):",
         "while self._answers:",
-        "tests/agent/stream/test_syncs.py::test_sync_done_comes_after_the_appends_that_it_rests_on",
+        "tests/publish/test_syncs.py::test_sync_done_comes_after_the_appends_that_it_rests_on",
     ),
     Break(
         "I7",
@@ -500,19 +500,18 @@ BREAKS = (
     Break(
         "I3",
         "an agent compresses for a server that does not name it",
-        f"{_CLIENTS}/agent/stream/session.py",
+        f"{_CLIENTS}/publish/session.py",
         "        if is_append and self._features.compressed_messages:",
         "        if is_append:",
-        "tests/agent/stream/test_features.py::"
-        "test_only_a_server_that_names_it_gets_compressed_messages",
+        "tests/publish/test_features.py::test_only_a_server_that_names_it_gets_compressed_messages",
     ),
     Break(
         "I1",
         "the agent forgets tails that the store may still hold, and so opens a new epoch",
-        f"{_CLIENTS}/agent/stream/sent_tails.py",
+        f"{_CLIENTS}/publish/sent_tails.py",
         "= deque(maxlen=_MOST_TAILS)",
         "= deque(maxlen=2)",
-        "tests/agent/stream/test_sent_tails.py::"
+        "tests/publish/test_sent_tails.py::"
         "test_the_store_may_hold_any_tail_of_the_appends_that_wait_for_one_ack",
     ),
     Break(
@@ -548,6 +547,31 @@ BREAKS = (
         "$8 AND o.is_old))",
         "$8))",
         "tests/store/test_evictions.py::test_nothing_younger_than_the_retention_is_evicted",
+    ),
+    Break(
+        "I7",
+        "the names of entries take no room in the window of a session",
+        f"{_SERVER}/ingest/messages.py",
+        "    return append.size_bytes + _COST_BYTES * (pieces + len(append.entries))",
+        "    return append.content_bytes + _COST_BYTES * (pieces + len(append.entries))",
+        "tests/ingest/test_messages.py::test_the_names_of_an_entry_take_room_in_the_window",
+    ),
+    Break(
+        "I7",
+        "the names of entries do not count in a conversation that is uploaded in parts",
+        f"{_SERVER}/ingest/upload.py",
+        "        self._size_bytes += sum(entry.size_bytes for entry in entries)",
+        "        self._size_bytes += sum(len(entry.content) for entry in entries)",
+        "tests/services/test_upload_parts.py::test_names_count_for_the_size_of_a_conversation",
+    ),
+    Break(
+        "I7",
+        "an append with long names is longer than its limit",
+        f"{_CLIENTS}/agent/stream/differ.py",
+        "    return entry.size_bytes + _ENTRY_OVERHEAD_BYTES",
+        "    return len(entry.content) + _ENTRY_OVERHEAD_BYTES",
+        "tests/agent/stream/test_differ.py::"
+        "test_no_message_with_several_entries_is_above_the_limit_because_of_their_names",
     ),
     Break(
         "I1",

@@ -11,11 +11,11 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.errors import TaskLogsRpcError
 from tasklogs.log import digest
 from tasklogs.log.delta import Delta, Piece
 from tasklogs.log.entry import Entry, EntryType, Names, Time
+from tasklogs.publish.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_logs_pb2 as logs_pb
 from tasklogs.v1 import types_pb2 as types

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from tasklogs.agent.stream.stream_status import StreamStatus
+from tasklogs.publish.stream_status import StreamStatus
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_agents_pb2_grpc, tasks_pb2
 from tasklogs.v1 import task_logs_pb2 as logs_pb
@@ -234,6 +234,21 @@ async def test_a_conversation_past_the_limits_is_refused_at_once(
     assert await stored(server) == ([], 0)
     exact = await upload(server, token, of_mib(0, 3), part(last=True))
     assert exact.revision == 4
+
+
+async def test_names_count_for_the_size_of_a_conversation(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = (await server.create_task()).agent_token
+    monkeypatch.setattr(ingest_upload, "MAX_UPLOAD_BYTES", 1000)
+    named = [entry(index, "x") for index in range(4)]
+    for one in named:
+        one.call_id = "c" * 255
+
+    long = await refused(upload(server, token, part(*named, last=True)))
+
+    assert "1000 bytes of content and names" in long.message
+    assert (await upload(server, token, part(*named[:3], last=True))).revision == 4
 
 
 def test_the_limits_are_as_documented() -> None:

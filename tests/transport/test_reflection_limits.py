@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tasklogs.agent.stream.stream_status import StreamCall
+from tasklogs.publish.stream_status import StreamCall
 from tests.middleware.unread_responses import Reader
 from tests.support.fixtures.authenticated import Metadata, guarded
 from tests.support.fixtures.conditions import until

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from tasklogs.client.follow import Follow
     from tasklogs.client.log import TaskLog
+    from tasklogs.client.new_entry import Entry
     from tasklogs.client.server_info import ServerInfo, ServerLimits
     from tasklogs.client.sync import SyncFollow, SyncTaskLog, SyncTaskLogsClient
     from tasklogs.client.task import CreatedTask, StatusDetail, Task
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
         TaskView,
     )
     from tasklogs.errors import TaskLogsRpcError
+    from tasklogs.publish.errors import NotStored, PublisherClosed
+    from tasklogs.publish.journal import EntrySealed, LogDiverged
+    from tasklogs.publish.publisher import OpenEntry, Publisher, StoredLog
 
 # Imported on first use: grpc and protobuf would slow down `tasklogs --help`.
 _HOMES = {
@@ -77,6 +81,20 @@ _HOMES = {
         "TaskView",
     ),
     "tasklogs.errors": ("TaskLogsRpcError",),
+    "tasklogs.client.new_entry": ("Entry",),
+    "tasklogs.publish.publisher": (
+        "OpenEntry",
+        "Publisher",
+        "StoredLog",
+    ),
+    "tasklogs.publish.errors": (
+        "NotStored",
+        "PublisherClosed",
+    ),
+    "tasklogs.publish.journal": (
+        "EntrySealed",
+        "LogDiverged",
+    ),
     "tasklogs.connection.tls": ("Tls", "UnusableTls"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -88,15 +106,22 @@ __all__ = [
     "CaughtUp",
     "CreatedTask",
     "EntriesChanged",
+    "Entry",
     "EntryChange",
+    "EntrySealed",
     "EntryWithdrawn",
     "EpochStarted",
     "Follow",
     "FollowEvent",
     "JobStatus",
+    "LogDiverged",
     "LogEntry",
     "LogSource",
+    "NotStored",
+    "OpenEntry",
     "Progress",
+    "Publisher",
+    "PublisherClosed",
     "ReconnectWaits",
     "Reconnected",
     "Reconnecting",
@@ -104,6 +129,7 @@ __all__ = [
     "ServerLimits",
     "StatusChanged",
     "StatusDetail",
+    "StoredLog",
     "SyncFollow",
     "SyncTaskLog",
     "SyncTaskLogsClient",

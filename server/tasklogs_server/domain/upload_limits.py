@@ -5,5 +5,5 @@ is complete.
 """
 
 MAX_UPLOAD_BYTES = 64 * 1024 * 1024
-"""Of content."""
+"""Of content and names."""
 MAX_UPLOAD_ENTRIES = 100_000

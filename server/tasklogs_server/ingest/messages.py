@@ -28,12 +28,12 @@ class Hello:
 
 
 def cost_bytes(append: Append) -> int:
-    """Return what an append costs in memory: its content, and a fixed cost for each entry.
+    """Return what an append costs in memory: content, names, and a fixed cost for each entry.
 
     The first piece of a delta is in the fixed cost of the append.
     """
     pieces = 1 if append.tail is None else len(append.tail.delta.pieces)
-    return append.content_bytes + _COST_BYTES * (pieces + len(append.entries))
+    return append.size_bytes + _COST_BYTES * (pieces + len(append.entries))
 
 
 @dataclass(frozen=True, slots=True)

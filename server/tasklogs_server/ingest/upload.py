@@ -241,7 +241,7 @@ class PartialUpload:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.entries: list[Entry] = []
-        self._content_bytes = 0
+        self._size_bytes = 0
 
     @property
     def last_id(self) -> int:
@@ -255,9 +255,9 @@ class PartialUpload:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Add a part. Raises LimitExceeded: the conversation is too long."""
-        self._content_bytes += sum(len(entry.content) for entry in entries)
-        if self._content_bytes > MAX_UPLOAD_BYTES:
-            raise _too_long(f"at most {MAX_UPLOAD_BYTES} bytes of content")
+        self._size_bytes += sum(entry.size_bytes for entry in entries)
+        if self._size_bytes > MAX_UPLOAD_BYTES:
+            raise _too_long(f"at most {MAX_UPLOAD_BYTES} bytes of content and names")
         if len(self.entries) + len(entries) > MAX_UPLOAD_ENTRIES:
             raise _too_long(f"at most {MAX_UPLOAD_ENTRIES} entries")
         self.entries += entries
@@ -281,7 +281,7 @@ def _commits_of(
 ) -> Iterator[Commit]:
     """Yield what stores `append`, in commits that each build on the one before."""
     open_epoch = append.open_epoch
-    for part in slices(append.entries, lambda entry: len(entry.content)):
+    for part in slices(append.entries, lambda entry: entry.size_bytes):
         draft.apply(Append(open_epoch=open_epoch, entries=part))
         open_epoch = False
         commit = draft.next_commit(task_id, fence, received_at)

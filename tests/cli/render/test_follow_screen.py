@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasklogs.cli.render import follow_screen, follow_text
+from tasklogs.cli.render.brief import short
 from tasklogs.cli.render.follow_screen import ScreenText, rows
 from tasklogs.cli.render.terminal_text import visible
 from tasklogs.client.assembly import Assembly
-from tasklogs.v1 import task_logs_pb2
+from tasklogs.enums import TaskLogType
+from tasklogs.v1 import task_logs_pb2, types_pb2
 from tests.support.fakes.log_server import (
     ACTIVE,
     PAUSED,
@@ -45,16 +47,29 @@ class Shown:
         if event is not None:
             self.screen.show(event)
 
-    def content(self, content: str, entry_id: int = 1, dropped_bytes: int = 0) -> None:
+    def content(
+        self,
+        content: str,
+        entry_id: int = 1,
+        dropped_bytes: int = 0,
+        type_: types_pb2.TaskLogType | None = None,
+        name: str = "",
+    ) -> None:
         self.revision += 1
-        self.send(entries("c", entry(entry_id, content, self.revision, dropped_bytes)))
+        sent = entry(entry_id, content, self.revision, dropped_bytes)
+        if type_ is not None:
+            sent.type = types_pb2.TaskLogType.ValueType(type_)
+        sent.name = name
+        self.send(entries("c", sent))
 
 
 class Show(Protocol):
     def __call__(self, columns: int, lines: int) -> Shown: ...
 
 
-def shown_on(columns: int, lines: int, monkeypatch: pytest.MonkeyPatch) -> Shown:
+def shown_on(
+    columns: int, lines: int, monkeypatch: pytest.MonkeyPatch, *, brief: bool = False
+) -> Shown:
     terminal = Terminal(columns, lines)
     clock = [0.0]
     for module in (follow_screen, follow_text):
@@ -68,7 +83,12 @@ def shown_on(columns: int, lines: int, monkeypatch: pytest.MonkeyPatch) -> Shown
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TZ", "UTC")
     size = os.terminal_size((columns, lines))
-    screen = ScreenText("local/demo", size=lambda: size, clock=lambda: clock[0])
+    screen = ScreenText(
+        "local/demo",
+        size=lambda: size,
+        clock=lambda: clock[0],
+        columns=columns if brief else None,
+    )
     return Shown(terminal, screen, clock)
 
 
@@ -231,7 +251,7 @@ def test_whatever_the_changes_the_screen_shows_the_last_content(
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         shown = shown_on(columns, 200, monkeypatch)
-        shown.screen._bold = shown.screen._plain = ""
+        shown.screen._coloured = False
         for content in contents:
             shown.content(content)
         shown.screen.finish()
@@ -240,6 +260,50 @@ def test_whatever_the_changes_the_screen_shows_the_last_content(
         expected.feed("\n" if contents[-1].endswith("\n") else "\n\n")
 
         assert shown.terminal.text() == expected.text()
+
+
+TOOL_TYPES = (TaskLogType.TOOL_CALL, TaskLogType.TOOL_RESULT, TaskLogType.NOTICE)
+HEADINGS = {
+    TaskLogType.TOOL_RESULT: "#1 tool result sh, 2026-11-18 11:06:41+00:00",
+    TaskLogType.NOTICE: "#1 notice sh, 2026-11-18 11:06:41+00:00",
+}
+
+
+@given(st.sampled_from(TOOL_TYPES), CONTENTS, st.integers(60, 90))
+def test_whatever_the_changes_a_short_entry_shows_what_a_read_would(
+    type_: TaskLogType, contents: list[str], columns: int
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shown = shown_on(columns, 200, monkeypatch, brief=True)
+        for content in contents:
+            shown.content(content, type_=type_, name="sh")
+        shown.screen.finish()
+        line = f"#1 tool call sh, {HEADING.removeprefix('#1 agent, ')}"
+        expected = Terminal(columns, 200)
+        if type_ in HEADINGS:
+            expected.feed(f"{HEADINGS[type_]}\n")
+        text = short(type_, line, contents[-1], columns)
+        expected.feed(visible(text))
+        expected.feed("\n" if text.endswith("\n") else "\n\n")
+
+        assert shown.terminal.text() == expected.text()
+
+
+def test_a_tool_call_that_grows_stays_one_row_and_the_next_entry_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = shown_on(60, 24, monkeypatch, brief=True)
+    for content in ('{"command":', '{"command":\n "ls -la', '{"command":\n "ls -la"}' + " x" * 99):
+        shown.content(content, type_=TaskLogType.TOOL_CALL, name="sh")
+    shown.content("1\n2\n3\n4\n5\n6\n", 2, type_=TaskLogType.TOOL_RESULT)
+    shown.content("1\n2\n3\n4\n5\n6\n7\n", 2, type_=TaskLogType.TOOL_RESULT)
+    shown.content("Done.", 3)
+
+    assert shown.terminal.text() == (
+        '#1 tool call sh, 2026-11-18 11:06:41+00:00: {"command": "ls…\n\n'
+        "#2 tool result, 2026-11-18 11:06:42+00:00\n1\n2\n3\n4\n5\n… (more with -v)\n\n"
+        "#3 agent, 2026-11-18 11:06:43+00:00\nDone."
+    )
 
 
 @given(st.text(alphabet="ab\n\t漢é", max_size=80), st.integers(2, 30))

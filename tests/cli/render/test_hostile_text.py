@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
 from tasklogs.cli.render.terminal_text import one_line, safe_json, visible, visible_name
-from tasklogs.v1 import tasks_pb2
+from tasklogs.v1 import tasks_pb2, types_pb2
 from tests.cli.command import Finished, run, run_on_terminal
 from tests.cli.samples import entry, page, task
 from tests.client.scripted_server import Refusal, ScriptedServer
@@ -27,8 +27,8 @@ HIDDEN = "a\u200bb\u2060\ufeff\U000e0041\U000e007f\xad\u3164c\ufe0fd\u200de"
 HOSTILE = (
     f"{CLIPBOARD}{HYPERLINK}\x9b2J\x9d0;owned\x9c\x00\x08\x7f\u202egnp\u2066\r{HIDDEN}{MARKUP}"
 )
-_OURS = re.compile(r"\x1b\[(?:[01]|0?1;?\d*)?m")
-"""Bold, which headings and tables use."""
+_OURS = re.compile(r"\x1b\[(?:[012]|0?1;?\d*)?m")
+"""Bold and dim, which headings and tables use."""
 _STEERING = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
     r"\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]"
@@ -61,6 +61,19 @@ def steering(screen: str) -> list[str]:
     return _STEERING.findall(_OURS.sub("", screen))
 
 
+def named(type_: types_pb2.TaskLogType.ValueType) -> types_pb2.TaskLogEntry:
+    made = entry(type_, HOSTILE)
+    made.type = type_
+    made.source_id = made.name = made.call_id = HOSTILE
+    return made
+
+
+TOOL_CALL = named(types_pb2.TASK_LOG_TYPE_TOOL_CALL)
+OF_TOOLS = [
+    TOOL_CALL,
+    named(types_pb2.TASK_LOG_TYPE_TOOL_RESULT),
+    named(types_pb2.TASK_LOG_TYPE_NOTICE),
+]
 LISTED = tasks_pb2.ListTasksResponse(tasks=[hostile_task()])
 CREATED = tasks_pb2.CreateTaskResponse(task=hostile_task(), agent_token=HOSTILE)
 BUILD = ("--build-number", "1", "--transition", "start", "--job-status", "running")
@@ -84,7 +97,9 @@ BUILD = ("--build-number", "1", "--transition", "start", "--job-status", "runnin
             tasks_pb2.RotateAgentTokenResponse(agent_token=HOSTILE),
         ),
         (("logs", "local/demo"), page(entry(0, HOSTILE))),
-        (("logs", "local/demo", "-o", "json"), page(entry(0, HOSTILE))),
+        (("logs", "local/demo", "-v"), page(*OF_TOOLS)),
+        (("logs", "local/demo"), page(*OF_TOOLS)),
+        (("logs", "local/demo", "-o", "json"), page(entry(0, HOSTILE), TOOL_CALL)),
         (("logs", "local/demo", "-o", "jsonl"), page(entry(0, HOSTILE))),
         *(((*call, "local/demo"), refusal()) for call in (("task", "get"), ("logs",))),
         (("task", "update", "local/demo", "--label", "a=b"), refusal()),
@@ -110,13 +125,17 @@ async def follow(server: LogServer, *options: str) -> Finished:
     return await run_on_terminal("logs", "-f", "local/demo", *options, "--server", server.address)
 
 
-@pytest.mark.parametrize("options", [(), ("-o", "jsonl"), ("--escaped",)])
+@pytest.mark.parametrize("options", [(), ("-o", "jsonl"), ("--escaped",), ("-v",)])
 async def test_a_follow_shows_hostile_text_without_steering_the_terminal(
     options: Iterable[str],
 ) -> None:
     async with log_server() as server:
         server.streams = [
-            [status("a", ACTIVE), entries("b", followed_entry(0, HOSTILE, 1)), refusal()]
+            [
+                status("a", ACTIVE),
+                entries("b", followed_entry(0, HOSTILE, 1), *OF_TOOLS),
+                refusal(),
+            ]
         ]
         finished = await follow(server, *options)
     assert finished.code == 1

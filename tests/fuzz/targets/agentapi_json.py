@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
-from tasklogs.agent.stream import messages
-from tasklogs.agent.task_app import json as wire
-from tasklogs.agent.task_app import listing
-from tasklogs.agent.task_app.faults import Fault, TaskAppError
+from tasklogs.agent.sources.agentapi import json as wire
+from tasklogs.agent.sources.agentapi import listing
+from tasklogs.agent.sources.agentapi.faults import Fault, TaskAppError
 from tasklogs.log.append import Append
 from tasklogs.log.entry import Entry
 from tasklogs.log.truncation import MAX_CONTENT_BYTES
+from tasklogs.publish import messages
 from tasklogs_server.services import agent_codec
 from tests.fuzz.pieces import joined, split
 from tests.fuzz.target import Target

@@ -7,10 +7,10 @@ import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from tasklogs.agent.task_app import json as wire
-from tasklogs.agent.task_app.client import Burst, StatusChange, Update, _events
-from tasklogs.agent.task_app.faults import Fault, TaskAppError
-from tasklogs.agent.task_app.sse import EventStream, ServerSentEvent
+from tasklogs.agent.sources.agentapi import json as wire
+from tasklogs.agent.sources.agentapi.client import Burst, StatusChange, Update, _events
+from tasklogs.agent.sources.agentapi.faults import Fault, TaskAppError
+from tasklogs.agent.sources.agentapi.sse import EventStream, ServerSentEvent
 from tests.fuzz.loop import Loop
 from tests.fuzz.target import Target
 from tests.fuzz.targets.agentapi_json import message

@@ -15,13 +15,13 @@ from google.rpc import error_details_pb2 as details_pb
 from google.rpc.status_pb2 import Status
 
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.stream.reconnect import Backoff, Fatal, StreamEnded
 from tasklogs.cli.render.terminal_text import one_line
 from tasklogs.cli.rpc_failure import describe
 from tasklogs.client.backoff import Backoff as FollowBackoff
 from tasklogs.client.backoff import ReconnectWaits
 from tasklogs.enums import TaskStatus
 from tasklogs.errors import CursorExpired, TaskLogsRpcError, TaskStateConflict
+from tasklogs.publish.reconnect import Backoff, Fatal, StreamEnded
 from tests.fuzz.target import Target
 
 _CODES = list(grpc.StatusCode)

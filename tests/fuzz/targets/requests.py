@@ -20,7 +20,7 @@ from grpc_channelz.v1 import channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tasklogs.agent.stream.stream_status import StreamCall
+from tasklogs.publish.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as agents
 from tasklogs.v1 import task_logs_pb2 as logs
 from tasklogs.v1 import tasks_pb2 as tasks

@@ -12,16 +12,16 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.stream.departure import Departure
-from tasklogs.agent.stream.messages import log_append
-from tasklogs.agent.stream.reconnect import Backoff, Fatal, StreamEnded
-from tasklogs.agent.stream.sent_tails import SentTails
-from tasklogs.agent.stream.session import Session
-from tasklogs.agent.task_app.faults import Fault, TaskAppError
-from tasklogs.agent.task_app.source import Listener, Shown
+from tasklogs.agent.sources.agentapi.faults import Fault, TaskAppError
 from tasklogs.enums import AppHealth
 from tasklogs.log.append import Append
 from tasklogs.log.entry import Entry, EntryType, Time
+from tasklogs.publish.departure import Departure
+from tasklogs.publish.messages import log_append
+from tasklogs.publish.reconnect import Backoff, Fatal, StreamEnded
+from tasklogs.publish.sent_tails import SentTails
+from tasklogs.publish.session import Session
+from tasklogs.publish.source import Listener, Mark, Shown
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1.types_pb2 import TASK_LOG_TYPE_OUTPUT, TASK_LOG_TYPE_UNSPECIFIED
 from tasklogs_server.services import agent_codec
@@ -119,6 +119,7 @@ class _App:
     """A task app as a session sees it: a list that grows each time it is read."""
 
     health = AppHealth.HEALTHY
+    kind = "agentapi"
 
     def __init__(self) -> None:
         self.listener: Listener | None = None
@@ -130,6 +131,12 @@ class _App:
 
     def detach(self) -> None:
         self.listener = None
+
+    def offer(self) -> None:
+        pass
+
+    def committed(self, mark: Mark) -> None:
+        pass
 
     async def refresh(self) -> None:
         await asyncio.sleep(0)

@@ -26,9 +26,9 @@ import grpc
 import grpc.aio
 
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.stream.channel import open_channel
-from tasklogs.agent.stream.reconnect import Backoff, StreamEnded
-from tasklogs.agent.stream.stream_status import StreamCall
+from tasklogs.publish.channel import open_channel
+from tasklogs.publish.reconnect import Backoff, StreamEnded
+from tasklogs.publish.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_agents_pb2_grpc, task_logs_pb2, task_logs_pb2_grpc, types_pb2
 from tests.support.fixtures.ports import lasting_port

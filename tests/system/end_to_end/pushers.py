@@ -17,7 +17,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from tasklogs.agent.stream.stream_status import StreamCall
+from tasklogs.publish.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_agents_pb2_grpc, types_pb2
 

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from tasklogs.agent.stream.stream_status import StreamStatus
+from tasklogs.publish.stream_status import StreamStatus
 
 CALL_SECONDS = 60.0
 OK = "OK"

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from tasklogs.agent.stream.stream_status import StreamCall
+from tasklogs.publish.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import tasks_pb2
 from tests.support.fixtures.agent_stream import log_entry

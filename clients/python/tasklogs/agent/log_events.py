@@ -10,8 +10,14 @@ LOG_EVENTS: Sequence[LogEvent] = (
     LogEvent(
         "agent.started",
         "info",
-        ("version", "server", "tls", "source", "task_app", "build_number"),
-        "The agent has started. It connects now.",
+        ("version", "server", "tls", "source", "place", "build_number"),
+        "The agent has started. It reads `source` at `place`, and connects now.",
+    ),
+    LogEvent(
+        "source.ended",
+        "info",
+        (),
+        "The source has ended: standard input was closed. The agent sends the rest and exits.",
     ),
     LogEvent(
         "agent.leaving",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from importlib.metadata import version
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -40,7 +39,7 @@ async def _run(agent: Agent, options: Options) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, leave, Goodbye.REASON_PAUSING)
     loop.add_signal_handler(signal.SIGINT, leave, Goodbye.REASON_STOPPING)
-    _say_start(options)
+    _say_start(agent, options)
     try:
         await running
     except TimeoutError as error:
@@ -49,14 +48,13 @@ async def _run(agent: Agent, options: Options) -> None:
         raise LeftWithoutGoodbye("a second signal came") from None
 
 
-def _say_start(options: Options) -> None:
+def _say_start(agent: Agent, options: Options) -> None:
     _log.info(
         "agent.started",
         version=version("tasklogs"),
         server=options.server,
         tls=options.tls is not None,
-        source="agentapi",
-        # A URL may hold a password.
-        task_app=urlsplit(options.agentapi_url).netloc.rpartition("@")[2],
+        source=options.source,
+        place=agent.source.place,
         build_number=options.build_number,
     )

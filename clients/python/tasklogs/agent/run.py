@@ -1,4 +1,4 @@
-"""The whole agent: watches the task app, keeps a session open, leaves when asked to."""
+"""The whole agent: reads its source, keeps a session open, leaves when asked to."""
 
 from __future__ import annotations
 
@@ -6,46 +6,49 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-import grpc
-import structlog
+from pathlib import Path
 
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.stream.channel import open_channel
-from tasklogs.agent.stream.departure import Departure
-from tasklogs.agent.stream.own_token import OwnToken, Wait
-from tasklogs.agent.stream.reconnect import Backoff, StreamEnded, StreamUsedUp
-from tasklogs.agent.stream.sent_tails import SentTails
-from tasklogs.agent.stream.session import Session
-from tasklogs.agent.stream.stream_limit import StreamLimit
-from tasklogs.agent.task_app.client import TaskApp
-from tasklogs.agent.task_app.watch import Watch
-from tasklogs.connection.tls import Tls, UnusableTls
+from tasklogs.agent.sources.options import DEFAULT_AGENTAPI_URL, SourceOptions
+from tasklogs.agent.sources.table import open_source
+from tasklogs.connection.tls import Tls
+from tasklogs.publish.carrier import Carrier, ServerPlace
+from tasklogs.publish.departure import Departure
+from tasklogs.publish.event_log import EventLog
+from tasklogs.publish.own_token import OwnToken
 from tasklogs.tracing.base import Tracing
-from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
+from tasklogs.v1.task_agents_pb2 import Goodbye
 
-_log = structlog.get_logger(__name__)
+_log = EventLog()
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The agent's task app, task and server. `server` is HOST:PORT."""
+    """The agent's source, task and server. `server` is HOST:PORT."""
 
     server: str
     token: str = field(repr=False)
     """The task's agent token."""
-    agentapi_url: str = "http://localhost:3284"
+    agentapi_url: str = DEFAULT_AGENTAPI_URL
     build_number: int | None = None
     tls: Tls | None = None
     """None: plain text."""
     read_token: Callable[[], str | None] | None = None
     """Reads the token again after it was rotated; None if it cannot be read again."""
+    source: str = "agentapi"
+    transcript: Path | None = None
+    redact: Sequence[str] = ()
+
+    @property
+    def of_source(self) -> SourceOptions:
+        """What concerns the source."""
+        return SourceOptions(self.source, self.agentapi_url, self.transcript, self.redact)
 
 
 class Agent:
-    """The work of one agent process."""
+    """The work of one agent process. Raises UnusableSource."""
 
     def __init__(
         self,
@@ -56,16 +59,21 @@ class Agent:
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._options = options
         self._settings = settings or Settings()
-        self._tracing = tracing or Tracing()
-        self._rng = rng or random.Random()
-        self._clock = clock
-        self._stream_limit = StreamLimit(clock)
-        self._token = OwnToken(
-            options.token, options.read_token, settings=self._settings, rng=self._rng
-        )
         self.departure = Departure()
+        self.source = open_source(options.of_source, self._settings, clock)
+        rng = rng or random.Random()
+        self._carrier = Carrier(
+            ServerPlace(options.server, options.tls),
+            OwnToken(options.token, options.read_token, settings=self._settings, rng=rng),
+            self.source,
+            self.departure,
+            self._settings,
+            build_number=options.build_number,
+            tracing=tracing,
+            rng=rng,
+            clock=clock,
+        )
 
     async def run(self) -> None:
         """Work until `departure` is wanted and the server has confirmed the goodbye.
@@ -73,105 +81,33 @@ class Agent:
         Raises Fatal if the agent cannot go on, TimeoutError if the goodbye was not confirmed in
         time.
         """
-        app = TaskApp(self._options.agentapi_url, self._settings)
-        watch = Watch(app, self._settings, self._clock)
         try:
             async with contextlib.AsyncExitStack() as stack:
-                watching = asyncio.create_task(watch.run())
-                stack.push_async_callback(_cancel, watching)
-                serving = asyncio.create_task(self._serve(watch))
-                stack.push_async_callback(_cancel, serving)
+                reading = asyncio.create_task(self._read())
+                stack.push_async_callback(_cancel, reading)
+                carrying = asyncio.create_task(self._carrier.run())
+                stack.push_async_callback(_cancel, carrying)
                 limit = asyncio.create_task(self._time_to_leave())
                 stack.push_async_callback(_cancel, limit)
                 done, _ = await asyncio.wait(
-                    {watching, serving, limit}, return_when=asyncio.FIRST_COMPLETED
+                    {reading, carrying, limit}, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
                     task.result()
         finally:
-            await app.aclose()
+            await self.source.aclose()
+
+    async def _read(self) -> None:
+        await self.source.run()
+        _log.info("source.ended")
+        self.departure.want(Goodbye.REASON_PAUSING)
+        await asyncio.Event().wait()  # the session says goodbye
 
     async def _time_to_leave(self) -> None:
         await self.departure.wanted()
         _log.info("agent.leaving", reason=self.departure.reason_name)
         await asyncio.sleep(self._settings.goodbye_timeout_seconds)
         raise TimeoutError("the server did not confirm the goodbye in time")
-
-    async def _serve(self, watch: Watch) -> None:
-        backoff = Backoff(self._settings, self._rng)
-        sent_tails = SentTails()
-        while True:
-            try:
-                await self._connect(watch, sent_tails)
-            except StreamUsedUp:
-                self._token.accepted()
-                backoff.succeeded()
-                _log.info("stream.used_up")
-            except StreamEnded as ended:
-                if await self._has_token_after(ended):
-                    continue
-                wait_seconds = backoff.wait_seconds(ended)
-                reason = ended.reason
-                if ended.failure is not None:
-                    reason = f"{self._options.server}: {ended.failure.in_words(self._options.tls)}"
-                _log.warning(
-                    "stream.ended",
-                    code=ended.code.name,
-                    reason=reason,
-                    info=ended.info,
-                    again_in_seconds=round(wait_seconds, 2),
-                )
-                await self._wait(wait_seconds)
-                if self.departure.is_wanted and ended.info == "SESSION_SUPERSEDED":
-                    return  # another agent has the session: a goodbye would end it
-            else:
-                return
-
-    async def _has_token_after(self, ended: StreamEnded) -> bool:
-        """Whether the server refused the token, and there is one now to dial with at once."""
-        if ended.was_welcome:
-            self._token.accepted()
-        if ended.code is grpc.StatusCode.UNAUTHENTICATED and not ended.is_from_the_server:
-            # A proxy may check tokens itself. Its answer is not final, but a rotation may be why.
-            if changed := self._token.take_another():
-                _log.info("token.changed")
-            return changed
-        if not (ended.is_refused_token and self._token.may_change):
-            return False
-        _log.warning("token.refused", reason=ended.reason)
-        result = await self._token.changed(self.departure)
-        if result is Wait.CHANGED:
-            _log.info("token.changed")
-        return result is not Wait.GIVE_UP
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait; only briefly once the agent is to leave, so that its goodbye is sent in time."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.departure.wanted()
-        if self.departure.is_wanted:
-            await asyncio.sleep(min(seconds, self._settings.backoff_first_seconds))
-
-    async def _connect(self, watch: Watch, sent_tails: SentTails) -> None:
-        try:
-            opened = open_channel(self._options.server, self._settings, self._options.tls)
-        except UnusableTls as error:  # usable at the start: they are being renewed
-            raise StreamEnded(grpc.StatusCode.UNAVAILABLE, str(error)) from None
-        async with opened as channel:
-            with self._tracing.span("session", root=True) as traceparent:
-                metadata = [("authorization", f"Bearer {self._token.value}")]
-                if traceparent:
-                    metadata.append(("traceparent", traceparent))
-                session = Session(
-                    TaskAgentsStub(channel).Connect(None, metadata=tuple(metadata)),
-                    watch,
-                    self.departure,
-                    sent_tails,
-                    self._settings,
-                    self._tracing,
-                    self._stream_limit,
-                )
-                await session.run(self._options.build_number)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -116,7 +116,7 @@ def agent(
     from tasklogs import log_output
     from tasklogs.agent import program
     from tasklogs.agent.run import Options
-    from tasklogs.agent.stream.reconnect import Fatal
+    from tasklogs.publish.reconnect import Fatal
     from tasklogs.tracing.base import Tracing
 
     found = _token(context, token, token_file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -55,6 +56,14 @@ def logs(
             show_default="all",
         ),
     ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Print all of tool calls, results and notices, also on a terminal.",
+        ),
+    ] = False,
     output: Annotated[
         LogOutput,
         typer.Option(
@@ -119,16 +128,23 @@ def logs(
     the content (\\x1b). In a pipe or a file, it prints them unchanged. --raw and --escaped override
     this. JSON has its own escapes.
 
+    On a terminal, a tool call is one line, and of a tool's result or a notice the first lines are
+    shown. -v and --raw show them whole. In a pipe or a file, they are always whole.
+
     With -f, the last entry grows in place on a terminal. In a pipe, the command appends growth. If
     the task app rewrites an entry, the command prints the whole entry again, marked, when the entry
     seems final. With -o jsonl, each line is an event with its cursor. Entries are always whole.
     """
     if raw is not None and output is not LogOutput.TEXT:
         raise typer.BadParameter("only with -o text", param_hint="--raw / --escaped")
+    if verbose and output is not LogOutput.TEXT:
+        raise typer.BadParameter("only with -o text", param_hint="--verbose")
+    printed_raw = _is_raw(raw)
+    columns = _columns() if not (printed_raw or verbose) else None
     wanted = [TaskLogType[name] for name in names_in(types)]
     if follow:
         _refuse_what_only_a_read_has(tail, output, epoch, max_staleness, cursor)
-        _follow(task, source, tail, cursor, wanted, output, raw, target)
+        _follow(task, source, tail, cursor, wanted, output, printed_raw, columns, target)
         return
     if cursor is not None:
         raise typer.BadParameter("needs -f", param_hint="--cursor")
@@ -152,7 +168,7 @@ def logs(
         log_text.print_notices(first, task, tail=tail, epoch=epoch, some_types=bool(wanted))
         match output:
             case LogOutput.TEXT:
-                log_text.print_text(first, pages, raw=_is_raw(raw))
+                log_text.print_text(first, pages, raw=printed_raw, columns=columns)
             case LogOutput.JSON:
                 log_text.print_object(first, pages)
             case LogOutput.JSONL:
@@ -183,7 +199,8 @@ def _follow(
     cursor: str | None,
     types: list[TaskLogType],
     output: LogOutput,
-    raw: bool | None,
+    raw: bool,
+    columns: int | None,
     target: Target,
 ) -> None:
     try:
@@ -196,7 +213,8 @@ def _follow(
             cursor=cursor,
             types=types,
             as_lines=output is LogOutput.JSONL,
-            raw=_is_raw(raw),
+            raw=raw,
+            columns=columns,
             target=target,
         )
     except KeyboardInterrupt:
@@ -206,3 +224,8 @@ def _follow(
 
 def _is_raw(raw: bool | None) -> bool:
     return not sys.stdout.isatty() if raw is None else raw
+
+
+def _columns() -> int | None:
+    """Return the width of the terminal; None: stdout is none, so nothing is shortened."""
+    return get_terminal_size().columns if sys.stdout.isatty() else None

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from tasklogs.log.delta import Delta
-from tasklogs.log.entry import Entry, Time
+from tasklogs.log.entry import NO_NAMES, Entry, Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,13 @@ class Append:
         added = 0 if self.tail is None else self.tail.delta.most_added_bytes
         return added + sum(len(entry.content) for entry in self.entries)
 
+    @cached_property
+    def size_bytes(self) -> int:
+        """Like `content_bytes`, with the names of the entries: what it takes to send and hold."""
+        return self.content_bytes + sum(
+            entry.names.size_bytes for entry in self.entries if entry.names is not NO_NAMES
+        )
+
     @property
     def most_rows(self) -> int:
         """The most rows that it adds to the stored log."""
@@ -52,10 +59,10 @@ class Append:
     def parts(self, most_entries: int, most_bytes: int) -> Sequence[Append]:
         """Split it into appends which apply in this order.
 
-        Each has at most `most_entries` entries, and at most `most_bytes` of their content unless it
-        has one entry only.
+        Each has at most `most_entries` entries, and at most `most_bytes` of their content and
+        names unless it has one entry only.
         """
-        if len(self.entries) <= most_entries and self.content_bytes <= most_bytes:
+        if len(self.entries) <= most_entries and self.size_bytes <= most_bytes:
             return [self]
         cuts = self._cuts(most_entries, most_bytes)
         if not cuts:
@@ -75,8 +82,8 @@ class Append:
         cuts: list[int] = []
         begin = size_bytes = 0
         for index, entry in enumerate(self.entries):
-            size_bytes += len(entry.content)
+            size_bytes += entry.size_bytes
             if index - begin == most_entries or (size_bytes > most_bytes and index > begin):
                 cuts.append(index)
-                begin, size_bytes = index, len(entry.content)
+                begin, size_bytes = index, entry.size_bytes
         return cuts

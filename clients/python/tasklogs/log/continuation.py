@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from tasklogs.log import digest
 from tasklogs.log.entry import NO_NAMES, Entry, Names, Time
@@ -109,6 +110,40 @@ def compare(
     if _is_tail(entries[sealed], tail, restarted=restarted):
         return Verdict.CONTINUES
     return Verdict.OPENS_EPOCH
+
+
+def compare_rest(
+    rest: Sequence[Entry],
+    stored: Position,
+    skipped: int,
+    skipped_digest: bytes,
+    *,
+    restarted: bool,
+) -> Verdict:
+    """Decide as `compare` does, on a list whose first `skipped` entries are known by their digest.
+
+    If these are all that is stored, the stored tail counts as sealed: the list goes on after it.
+    """
+    if skipped == stored.entries and stored.tail is not None:
+        stored = Position(stored.epoch, stored.entries, digest_with_tail(stored))
+    if stored.epoch == 0 or skipped > stored.sealed:
+        return Verdict.OPENS_EPOCH
+    return compare(
+        rest,
+        replace(stored, entries=stored.entries - skipped),
+        restarted=restarted,
+        seal_all=partial(digest.seal_on, skipped_digest),
+    )
+
+
+def digest_with_tail(stored: Position) -> bytes:
+    """Return the digest of all stored entries, the tail included."""
+    tail = stored.tail
+    if tail is None:
+        return stored.digest
+    return digest.advance(
+        stored.digest, tail.id, tail.type, tail.time, tail.content_sha256, tail.names
+    )
 
 
 def _is_tail(entry: Entry, tail: StoredTail, *, restarted: bool) -> bool:

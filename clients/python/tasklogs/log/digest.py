@@ -53,10 +53,14 @@ def seal(digest: bytes, entry: Entry) -> bytes:
 
 def seal_all(entries: Iterable[Entry]) -> bytes:
     """Return the digest of an epoch whose sealed entries are `entries`."""
-    value = EMPTY
+    return seal_on(EMPTY, entries)
+
+
+def seal_on(digest: bytes, entries: Iterable[Entry]) -> bytes:
+    """Return the digest with all of `entries` sealed as well."""
     for entry in entries:
-        value = seal(value, entry)
-    return value
+        digest = seal(digest, entry)
+    return digest
 
 
 def _encoded(names: Names) -> bytes:

@@ -42,6 +42,12 @@ class Names(NamedTuple):
     call_id: str = ""
     """Joins a tool's result to its call."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of UTF-8 of all three."""
+        # Nearly all are ASCII, and need not be encoded.
+        return sum(len(text) if text.isascii() else len(text.encode()) for text in self)
+
 
 NO_NAMES = Names()
 """Shared by all entries without names: most have none."""
@@ -60,3 +66,9 @@ class Entry:
     content: bytes
     dropped_bytes: int = 0
     names: Names = NO_NAMES
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the content and the names."""
+        names = self.names
+        return len(self.content) + (0 if names is NO_NAMES else names.size_bytes)

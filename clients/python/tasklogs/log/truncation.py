@@ -14,10 +14,20 @@ def truncate(content: bytes) -> tuple[int, bytes]:
     The front moves in steps of 128 KiB. So a growing answer moves it rarely, and between two steps
     its growth is still a delta.
     """
-    excess = len(content) - MAX_CONTENT_BYTES
+    return truncate_more(0, content)
+
+
+def truncate_more(dropped: int, content: bytes) -> tuple[int, bytes]:
+    """Truncate content whose first `dropped` bytes are removed already.
+
+    The result is that of `truncate` on the whole: a growing answer need not be kept whole.
+    """
+    excess = dropped + len(content) - MAX_CONTENT_BYTES
     if excess <= 0:
-        return 0, content
-    dropped = -(-excess // _STEP_BYTES) * _STEP_BYTES
-    while not is_boundary(content, dropped):
-        dropped += 1
-    return dropped, content[dropped:]
+        return dropped, content
+    cut = -(-excess // _STEP_BYTES) * _STEP_BYTES - dropped
+    if cut <= 0:
+        return dropped, content
+    while not is_boundary(content, cut):
+        cut += 1
+    return dropped + cut, content[cut:]

@@ -120,7 +120,7 @@ class TaskAgentsServicer:
 
         - INVALID_ARGUMENT (`INVALID_FIELDS`): the stream ended without a message that has `last` set.
         - RESOURCE_EXHAUSTED (`LIMIT_EXCEEDED`) with QuotaFailure: the conversation has more than
-        64 MiB of content, or more than 100,000 entries.
+        64 MiB of content and names, or more than 100,000 entries.
         - RESOURCE_EXHAUSTED (`TOO_MANY_REQUESTS`) with RetryInfo: the server receives as many uploads
         as it can, or this upload has sent less than 64 KiB per second and another one needs its
         place.

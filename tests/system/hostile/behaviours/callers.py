@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from tasklogs.agent.stream.stream_status import StreamStatus
+from tasklogs.publish.stream_status import StreamStatus
 from tests.system.hostile.peer import Tally
 from tests.system.hostile.target import Target
 

@@ -18,9 +18,15 @@ class AppendedText(FollowText):
     """`on_terminal`: stdout is a terminal that cannot redraw, or must not."""
 
     def __init__(
-        self, task: str, *, escaped: bool, on_terminal: bool, from_the_start: bool = True
+        self,
+        task: str,
+        *,
+        escaped: bool,
+        on_terminal: bool,
+        from_the_start: bool = True,
+        columns: int | None = None,
     ) -> None:
-        super().__init__(task, from_the_start=from_the_start)
+        super().__init__(task, from_the_start=from_the_start, columns=columns)
         self._escaped = escaped
         self._on_terminal = on_terminal
         self._printed = ""
@@ -65,16 +71,16 @@ class AppendedText(FollowText):
         self._end_paragraph()
 
     def _end_paragraph(self) -> None:
-        write(visible(self._recent, self._written))
+        self._write_content(visible(self._recent, self._written))
         self._recent, self._written = "", 0
         write("\n" if self._printed.endswith("\n") else "\n\n")
 
     def _write(self, text: str) -> None:
         if not self._escaped:
-            write(text)
+            self._write_content(text)
             return
         text, start = self._recent + text, self._written
         end = len(text) - undecided(text)
-        write(visible(text, start, end))
+        self._write_content(visible(text, start, end))
         context = max(0, end - CONTEXT)
         self._recent, self._written = text[context:], end - context

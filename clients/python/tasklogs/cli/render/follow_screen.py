@@ -35,8 +35,9 @@ class ScreenText(FollowText):
         size: Callable[[], os.terminal_size] | None = None,
         clock: Callable[[], float] = time.monotonic,
         from_the_start: bool = True,
+        columns: int | None = None,
     ) -> None:
-        super().__init__(task, from_the_start=from_the_start)
+        super().__init__(task, from_the_start=from_the_start, columns=columns)
         self._size = size or _size_of_stdout
         self._clock = clock
         self._entry: LogEntry | None = None
@@ -84,7 +85,7 @@ class ScreenText(FollowText):
         if not self._interrupted:
             # Nothing followed, so a carriage return at the end is a lone one: escape it.
             last = visible(self._content(), len(self._printed))
-            write(last)
+            self._write_content(last)
             if last or not self._printed.endswith("\n"):
                 write("\n")
         write("\n")
@@ -143,7 +144,7 @@ class ScreenText(FollowText):
     def _draw(self, content: str, start: int) -> None:
         # A carriage return at the end is kept back: growth may still bring its newline.
         end = len(content) - undecided(content)
-        write(visible(content, start, end))
+        self._write_content(visible(content, start, end))
         self._printed = content[:end]
         self._drawn_at = self._size()
 

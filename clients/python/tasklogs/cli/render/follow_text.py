@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from tasklogs.cli.render.brief import BriefFollow, is_one_line
 from tasklogs.cli.render.follow_lines import entry_message
-from tasklogs.cli.render.log_text import heading
+from tasklogs.cli.render.log_text import heading, styles
 from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write
 from tasklogs.cli.render.task_text import state
@@ -24,17 +25,23 @@ from tasklogs.client.events import (
 from tasklogs.enums import TaskStatus
 from tasklogs.v1 import types_pb2
 
-_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
-
 
 class FollowText(ABC):
     """Prints entries under headings. The last one stays open, because it may still change."""
 
-    def __init__(self, task: str, *, from_the_start: bool = True) -> None:
-        """`from_the_start`: the follow begins with all entries of the log."""
+    def __init__(
+        self, task: str, *, from_the_start: bool = True, columns: int | None = None
+    ) -> None:
+        """`from_the_start`: the follow begins with all entries of the log.
+
+        `columns`: shorten tool calls, results and notices for a terminal of this width.
+        """
         self._task = visible_name(task)
         self._from_the_start = from_the_start
-        self._bold, self._plain = (_BOLD, _PLAIN) if colours_wanted() else ("", "")
+        self._brief = None if columns is None else BriefFollow(columns)
+        self._coloured = colours_wanted()
+        self._style = self._plain = ""
+        """What begins and ends the style of the open entry's content."""
         self._status: TaskStatus | None = None
         self._any_entry = False
         self._open: tuple[int, int] | None = None
@@ -79,10 +86,14 @@ class FollowText(ABC):
     def _show_change(self, epoch: int, change: EntryChange) -> None:
         self._any_entry = True
         if self._open == (epoch, change.entry.id):
-            self._change(change)
+            self._change(change if self._brief is None else self._brief.next(change))
             return
         self._close()
         self._open = (epoch, change.entry.id)
+        if self._coloured:
+            _, self._style, self._plain = styles(change.entry.type)
+        if self._brief is not None:
+            change = self._brief.begin(change, _heading(change.entry))
         self._begin(change.entry)
 
     def _close(self) -> None:
@@ -91,8 +102,13 @@ class FollowText(ABC):
             self._open = None
 
     def _write_heading(self, entry: LogEntry, remark: str = "") -> None:
-        text = heading(entry_message(entry, content=False))
-        write(f"{self._bold}{text}{remark}{self._plain}\n")
+        if self._brief is not None and is_one_line(entry.type) and not remark:
+            return  # it is in the content
+        style, _, plain = styles(entry.type) if self._coloured else ("", "", "")
+        write(f"{style}{_heading(entry)}{remark}{plain}\n")
+
+    def _write_content(self, text: str) -> None:
+        write(f"{self._style}{text}{self._plain}" if self._style and text else text)
 
     @abstractmethod
     def _begin(self, entry: LogEntry) -> None:
@@ -109,3 +125,7 @@ class FollowText(ABC):
     @abstractmethod
     def _end(self) -> None:
         """End the open entry, which is final, with an empty line."""
+
+
+def _heading(entry: LogEntry) -> str:
+    return heading(entry_message(entry, content=False))

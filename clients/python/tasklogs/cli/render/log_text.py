@@ -6,11 +6,19 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TypeAlias
 
+from tasklogs.cli.render import brief
 from tasklogs.cli.render.protobuf_json import print_array, to_dict, to_line
 from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write, write_line
 from tasklogs.cli.render.task_text import moment, state
-from tasklogs.cli.render.terminal_text import colours_wanted, visible, visible_name
+from tasklogs.cli.render.terminal_text import (
+    BOLD,
+    DIM,
+    PLAIN,
+    colours_wanted,
+    visible,
+    visible_name,
+)
 from tasklogs.v1 import task_logs_pb2, types_pb2
 
 Page: TypeAlias = task_logs_pb2.GetTaskLogsResponse
@@ -23,7 +31,7 @@ _SPEAKERS = {
     types_pb2.TASK_LOG_TYPE_THOUGHT: "thought",
     types_pb2.TASK_LOG_TYPE_NOTICE: "notice",
 }
-_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+_DIM_TYPES = frozenset({types_pb2.TASK_LOG_TYPE_THOUGHT, types_pb2.TASK_LOG_TYPE_NOTICE})
 
 
 def print_notices(
@@ -46,12 +54,24 @@ def print_notices(
         print_notice(f"{name}: epoch {first.epoch}; earlier conversations with --epoch")
 
 
-def print_text(first: Page, pages: Iterable[Page], *, raw: bool) -> None:
-    """Print each entry under a heading. `raw`: print the content as it is."""
-    bold, plain = (_BOLD, _PLAIN) if colours_wanted() else ("", "")
+def print_text(
+    first: Page, pages: Iterable[Page], *, raw: bool, columns: int | None = None
+) -> None:
+    """Print each entry under a heading. `raw`: print the content as it is.
+
+    `columns`: shorten tool calls, results and notices for a terminal of this width.
+    """
+    coloured = colours_wanted()
     for entry in _entries(first, pages):
-        content = entry.content if raw else visible(entry.content)
-        write(f"{bold}{heading(entry)}{plain}\n{content}")
+        above, content = heading(entry), entry.content
+        if columns is not None:
+            content = brief.short(entry.type, above, content, columns)
+        content = content if raw else visible(content)
+        if columns is not None and brief.is_one_line(entry.type):
+            write(f"{content}\n\n")
+            continue
+        of_heading, of_content, plain = styles(entry.type) if coloured else ("", "", "")
+        write(f"{of_heading}{above}{plain}\n{of_content}{content}{of_content and plain}")
         write("\n" if content.endswith("\n") else "\n\n")
 
 
@@ -78,6 +98,11 @@ def print_object(first: Page, pages: Iterable[Page]) -> None:
 def _entries(first: Page, pages: Iterable[Page]) -> Iterator[types_pb2.TaskLogEntry]:
     for page in chain([first], pages):
         yield from page.logs
+
+
+def styles(type_: int) -> tuple[str, str, str]:
+    """Return what begins the style of an entry's heading, of its content, and what ends both."""
+    return (DIM, DIM, PLAIN) if type_ in _DIM_TYPES else (BOLD, "", PLAIN)
 
 
 def heading(entry: types_pb2.TaskLogEntry) -> str:

@@ -10,7 +10,10 @@ from tasklogs.visible import CONTEXT, undecided, visible, visible_name
 from tasklogs.visible import json_escaped as safe_json
 
 __all__ = [
+    "BOLD",
     "CONTEXT",
+    "DIM",
+    "PLAIN",
     "colours_wanted",
     "name_in_one_line",
     "one_line",
@@ -20,6 +23,7 @@ __all__ = [
     "visible_name",
 ]
 
+BOLD, DIM, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 _BREAK = re.compile(r"[\t\n\r]+")
 
 

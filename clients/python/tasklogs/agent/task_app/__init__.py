@@ -1,4 +1,0 @@
-"""Reads the task app beside the agent: its HTTP API, its events, its health.
-
-No gRPC here: `stream` sends the entries that this reads.
-"""
