@@ -567,10 +567,10 @@ BREAKS = (
     Break(
         "I7",
         "an append with long names is longer than its limit",
-        f"{_CLIENTS}/agent/stream/differ.py",
+        f"{_CLIENTS}/publish/differ.py",
         "    return entry.size_bytes + _ENTRY_OVERHEAD_BYTES",
         "    return len(entry.content) + _ENTRY_OVERHEAD_BYTES",
-        "tests/agent/stream/test_differ.py::"
+        "tests/publish/test_differ.py::"
         "test_no_message_with_several_entries_is_above_the_limit_because_of_their_names",
     ),
     Break(

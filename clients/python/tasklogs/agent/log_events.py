@@ -84,6 +84,38 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " reason changes.",
     ),
     LogEvent(
+        "transcript.changed",
+        "info",
+        ("change",),
+        "Something happened to the transcript. `missing`: there is no file yet; the agent waits."
+        " `refused`: it is no regular file, or a symbolic link that leads out of its directory."
+        " `moved`: another file has taken its place and begins with all that was read; the agent"
+        " reads on. `started_over`: it was truncated or replaced; the agent opens an epoch."
+        " `ended`: standard input was closed.",
+    ),
+    LogEvent(
+        "transcript.failed",
+        "warning",
+        ("reason",),
+        "The agent could not read the transcript. It keeps trying, and logs this again when the"
+        " reason changes.",
+    ),
+    LogEvent(
+        "transcript.left_out",
+        "info",
+        ("count", "kinds"),
+        "These lines of the transcript, or parts of lines, are not sent: the source does not know"
+        " their type, or they are no JSON, or longer than 8 MiB. The agent logs this once, and the"
+        " totals when it exits.",
+    ),
+    LogEvent(
+        "transcript.reread",
+        "warning",
+        ("reason",),
+        "The stored log is not what the agent has sent. The agent reads the transcript from its"
+        " start, and opens an epoch if the stored log does not match.",
+    ),
+    LogEvent(
         "last_sync.failed",
         "warning",
         ("reason",),

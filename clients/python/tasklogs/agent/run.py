@@ -66,7 +66,7 @@ class Agent:
         self._carrier = Carrier(
             ServerPlace(options.server, options.tls),
             OwnToken(options.token, options.read_token, settings=self._settings, rng=rng),
-            self.source,
+            self.source.feed,
             self.departure,
             self._settings,
             build_number=options.build_number,

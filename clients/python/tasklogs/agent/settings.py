@@ -21,3 +21,5 @@ class Settings(StreamSettings):
     """The task app is UNHEALTHY after this time of nothing but refused connections and 5xx."""
     connect_timeout_seconds: float = 5.0
     """The limit for one TCP connection to the task app."""
+    look_interval_seconds: float = 0.5
+    """The interval at which a transcript is looked at, also where the system reports changes."""

@@ -73,6 +73,32 @@ def agent(
             help="The URL of the task app (AgentAPI).",
         ),
     ] = "http://localhost:3284",
+    source: Annotated[
+        str,
+        typer.Option(
+            envvar="TASKLOGS_SOURCE",
+            metavar="NAME",
+            help="What the agent reads: agentapi, or jsonl (a file of JSON lines).",
+        ),
+    ] = "agentapi",
+    transcript: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TASKLOGS_TRANSCRIPT",
+            metavar="PATH",
+            show_default=False,
+            help="The file that the source reads. -: stdin.",
+        ),
+    ] = None,
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX",
+            show_default=False,
+            help="Replace what this regular expression (RE2) matches with [redacted] before"
+            " anything is sent. Can be repeated.",
+        ),
+    ] = None,
     build_number: Annotated[
         int | None,
         typer.Option(
@@ -99,9 +125,10 @@ def agent(
     log_format: LogFormatOption = LogFormat.CONSOLE,
     log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
-    """Send a task app's conversation to the server.
+    """Send an agent's conversation to the server.
 
-    The agent runs next to the task app. When its connection breaks, or a proxy refuses it (HTTP
+    The agent runs next to the task app, or reads the transcript that a program writes (--source,
+    --transcript). When its connection breaks, or a proxy refuses it (HTTP
     401, 403, 404 and others), it connects again. If the server says that the task was deleted, that
     the agent may not connect, or that a newer build has started, it exits with code 1. If the
     server refuses the token, the agent waits up to 150 s for a new token in --token-file, and tries
@@ -116,6 +143,8 @@ def agent(
     from tasklogs import log_output
     from tasklogs.agent import program
     from tasklogs.agent.run import Options
+    from tasklogs.agent.sources.options import UnusableSource
+    from tasklogs.publish.journal import LogDiverged
     from tasklogs.publish.reconnect import Fatal
     from tasklogs.tracing.base import Tracing
 
@@ -123,11 +152,21 @@ def agent(
     log_output.configure(log_format.value, log_level.value)
     chosen = chosen_tls(tls, tls_ca, tls_client_cert, tls_client_key)
     warn_of_plain_text(server, chosen)
-    options = Options(server, found, agentapi_url, build_number, chosen, rereading(token_file))
+    options = Options(
+        server,
+        found,
+        agentapi_url,
+        build_number,
+        chosen,
+        rereading(token_file),
+        source,
+        transcript,
+        tuple(redact or ()),
+    )
     tracing = _tracing() if traces else Tracing()
     try:
         program.run(options, tracing)
-    except Fatal as error:
+    except (Fatal, LogDiverged, UnusableSource) as error:
         raise CommandFailed(str(error)) from None
     except program.LeftWithoutGoodbye as error:
         raise CommandFailed(f"stopped without a confirmed goodbye: {error}") from None

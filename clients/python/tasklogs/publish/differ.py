@@ -13,7 +13,7 @@ from collections.abc import Iterable, MutableSequence, Sequence
 from dataclasses import replace
 
 from tasklogs.log.append import Append, TailChange
-from tasklogs.log.continuation import Position, StoredTail, Verdict, compare, compare_rest
+from tasklogs.log.continuation import Position, StoredTail, Verdict, compare
 from tasklogs.log.delta import Delta, beginning, diff
 from tasklogs.log.entry import Entry, Time
 from tasklogs.log.text import boundary_before
@@ -107,8 +107,7 @@ class Differ:
         skipped: int = 0,
         newer: Iterable[Entry] = (),
         lags: bool = False,
-        skipped_digest: bytes | None = None,
-        opens_epoch: bool = False,
+        verdict: Verdict | None = None,
     ) -> Effect:
         """Apply a whole list that the task app showed.
 
@@ -117,8 +116,7 @@ class Differ:
         lags: the list may be older than what is known (the burst of `/events` is up to 25 ms, or a
         POST, behind `/messages`).
 
-        skipped_digest: the running digest of the skipped entries, for a first list that skips some.
-        opens_epoch: the list is another conversation, also where it looks like the same.
+        verdict: what the source has found out about the list; None: it is compared here.
 
         Returns STALE for a list that lags and ends before what may still change: nothing is new.
         Returns UNCERTAIN for a list that lags and contradicts what the same process showed: it must
@@ -132,11 +130,7 @@ class Differ:
             newer = [*self._live, *newer]
         whole = list(entries)
         effects = [apply(whole, entry, sealed=skipped) for entry in newer]
-        verdict = (
-            Verdict.OPENS_EPOCH
-            if opens_epoch
-            else self._judge(whole, skipped, skipped_digest, restarted=restarted)
-        )
+        verdict = verdict or self._judge(whole, skipped, restarted=restarted)
         contradicts = verdict is Verdict.OPENS_EPOCH or Effect.UNCERTAIN in effects
         if lags and not restarted and contradicts:
             return Effect.UNCERTAIN
@@ -254,18 +248,9 @@ class Differ:
         known = self._sealed[skipped:]
         return all(fingerprint(entry) == mark for entry, mark in zip(entries, known, strict=False))
 
-    def _judge(
-        self,
-        whole: Sequence[Entry],
-        skipped: int,
-        skipped_digest: bytes | None,
-        *,
-        restarted: bool,
-    ) -> Verdict:
+    def _judge(self, whole: Sequence[Entry], skipped: int, *, restarted: bool) -> Verdict:
         if self._stored is not None:
-            if skipped_digest is None:
-                return compare(whole, self._stored, restarted=restarted)
-            return compare_rest(whole, self._stored, skipped, skipped_digest, restarted=restarted)
+            return compare(whole, self._stored, restarted=restarted)
         if self._open_epoch:
             return Verdict.CONTINUES  # nothing of the new epoch is sent: any list continues it
         count = len(self._sealed) - skipped

@@ -130,8 +130,7 @@ class HeldEpoch:
             _PROCESS,
             lags=False,
             skipped=self._first,
-            skipped_digest=self._digest,
-            opens_epoch=opens_epoch,
+            verdict=Verdict.OPENS_EPOCH if opens_epoch else Verdict.CONTINUES,
         )
 
     def committed(self, mark: Mark) -> bool:

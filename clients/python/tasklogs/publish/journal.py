@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from tasklogs.enums import AppHealth
 from tasklogs.log.continuation import Position
-from tasklogs.log.entry import Time
+from tasklogs.log.entry import Entry, Time
 from tasklogs.publish.draft import Draft
 from tasklogs.publish.held_epoch import HeldEpoch
 from tasklogs.publish.source import Listener, Mark, SourceError
@@ -57,6 +57,7 @@ class Journal:
         self._health = AppHealth.HEALTHY
         self._epochs: deque[HeldEpoch] = deque()
         self._listener: Listener | None = None
+        self._last_listener: Listener | None = None
         self._position: Position | None = None
         self._changed = asyncio.Event()
         self._failure: Exception | None = None
@@ -79,7 +80,7 @@ class Journal:
 
     def attach(self, listener: Listener) -> None:
         """Compare what is held with the stored log. `offer` passes on the rest."""
-        self._listener = listener
+        self._listener = self._last_listener = listener
         self._position = listener.stored
         if self._epochs and not self._epochs[0].begin_session(listener.stored):
             self.fail(LogDiverged())
@@ -133,6 +134,10 @@ class Journal:
         """The size of what is held, without the last entry."""
         held = sum(epoch.sealed_bytes + epoch.last_bytes for epoch in self._epochs)
         return held - (self._epochs[-1].last_bytes if self._epochs else 0)
+
+    def fitted(self, entry: Entry) -> Entry | None:
+        """Return `entry` as the last session's server stores it; None if it does not."""
+        return entry if self._last_listener is None else self._last_listener.fitted(entry)
 
     @property
     def is_attached(self) -> bool:

@@ -143,8 +143,7 @@ class Session:
             skipped=shown.skipped,
             newer=self._features.fitted_all(newer),
             lags=shown.lags,
-            skipped_digest=shown.skipped_digest,
-            opens_epoch=shown.opens_epoch,
+            verdict=shown.verdict,
         )
         self._sent_tails.note(self._differ.tail_sent)
         if self._differ.has_changes:

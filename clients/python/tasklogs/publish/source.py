@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tasklogs.enums import AppHealth
-from tasklogs.log.continuation import Position
+from tasklogs.log.continuation import Position, Verdict
 from tasklogs.log.entry import Entry, Time
 
 _MAX_REASON = 200
@@ -55,11 +55,9 @@ class Shown:
     lags: bool
     skipped: int = 0
     """How many messages precede `entries`, unchanged since the known prefix."""
-    skipped_digest: bytes | None = None
-    """The running digest of the skipped entries. A source that gives it may skip entries in its
-    first list, too."""
-    opens_epoch: bool = False
-    """Whether the source knows that this is another conversation than the stored one."""
+    verdict: Verdict | None = None
+    """How the list relates to the stored epoch, if the source has found out: it may skip entries in
+    its first list, too. None: the session compares them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -1,4 +1,4 @@
-"""What a source is to the agent: a session's source, and the work of reading it."""
+"""What a source is to the agent: what a session reads, and the work of reading."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from typing import Protocol
 from tasklogs.publish.source import Source
 
 
-class AgentSource(Source, Protocol):
-    """A source that the agent runs. A new source is one class with these methods."""
+class AgentSource(Protocol):
+    """A source that the agent runs."""
+
+    @property
+    def feed(self) -> Source:
+        """What a session reads."""
+        ...
 
     @property
     def place(self) -> str:
@@ -16,7 +21,7 @@ class AgentSource(Source, Protocol):
         ...
 
     async def run(self) -> None:
-        """Read until cancelled. An end, for example of standard input, lets the agent leave."""
+        """Read until cancelled. An end (of standard input) lets the agent leave."""
         ...
 
     async def aclose(self) -> None:

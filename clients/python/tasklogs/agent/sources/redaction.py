@@ -1,0 +1,65 @@
+"""Removes what regular expressions match, before anything is hashed or sent.
+
+RE2 takes time in proportion to the text, whatever the expression: a bad one cannot hold up the
+agent. It refuses what it cannot bound (backreferences, look-around).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tasklogs.agent.sources.options import UnusableSource
+
+REDACTED = "[redacted]"
+_MAX_PATTERNS = 100
+_MAX_PATTERN_CHARACTERS = 1000
+
+
+class Redactor:
+    """Replaces each match of any of the expressions with `[redacted]`."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """Raises UnusableSource for expressions that cannot be used."""
+        if len(patterns) > _MAX_PATTERNS:
+            raise UnusableSource(f"--redact: more than {_MAX_PATTERNS} expressions")
+        self._patterns = [_compiled(pattern) for pattern in patterns]
+
+    def __bool__(self) -> bool:
+        """Whether there are any expressions."""
+        return bool(self._patterns)
+
+    def text(self, text: str) -> str:
+        """Return `text` without what matches."""
+        if not self._patterns:
+            return text
+        return self.utf8(text.encode(errors="replace")).decode()
+
+    def utf8(self, content: bytes) -> bytes:
+        """Return UTF-8 without what matches."""
+        for pattern in self._patterns:
+            if pattern.search(content) is not None:
+                content = pattern.sub(REDACTED.encode(), content)
+        return content
+
+
+def _compiled(pattern: str) -> Any:
+    try:
+        import re2  # type: ignore[import-untyped]
+    except ImportError:
+        raise UnusableSource(
+            "--redact needs google-re2: pip install 'tasklogs[transcripts]'"
+        ) from None
+    if len(pattern) > _MAX_PATTERN_CHARACTERS:
+        raise UnusableSource(f"--redact: longer than {_MAX_PATTERN_CHARACTERS} characters")
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        compiled = re2.compile(pattern.encode(errors="replace"), options=options)
+    except re2.error as error:
+        said = error.args[0] if error.args else ""
+        said = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        raise UnusableSource(f"--redact {pattern!r}: {said}") from None
+    if compiled.search(b"") is not None:
+        raise UnusableSource(f"--redact {pattern!r}: it matches the empty text")
+    return compiled

@@ -1,0 +1,93 @@
+"""Where in a transcript the stored log ends, so that an agent that restarts goes on there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from tasklogs.log import digest
+from tasklogs.log.continuation import Position, StoredTail
+from tasklogs.log.entry import Entry, Time
+from tasklogs.publish.draft import next_time
+
+_CHECKS = 1_000_000
+"""An entry that has no time in the transcript gets the agent's clock to the millisecond. The digits
+below hold a check of all lines up to its own, which shows after a restart whether it is stored."""
+
+
+class Chain:
+    """A running hash of an epoch's lines."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, line: bytes) -> None:
+        """Add a line, or a part of one."""
+        self._hash.update(line + b"\n")
+
+    @property
+    def check(self) -> int:
+        """A number below a million that depends on all lines so far."""
+        return int.from_bytes(self._hash.digest()[:8], "big") % _CHECKS
+
+    def time(self, now_ns: int, after: Time | None) -> Time:
+        """Return a time for an entry without one: now, with the check, and later than `after`."""
+        seconds, nanos = divmod(now_ns, 1_000_000_000)
+        time = Time(seconds, nanos // _CHECKS * _CHECKS + self.check)
+        if after is None or time > after:
+            return time
+        milliseconds = after.seconds * 1000 + after.nanos // _CHECKS + 1
+        return Time(milliseconds // 1000, milliseconds % 1000 * _CHECKS + self.check)
+
+
+class Resume:
+    """Compares a transcript from its start with the stored log, without keeping any of it."""
+
+    def __init__(self, stored: Position, fitted: Callable[[Entry], Entry | None]) -> None:
+        """`fitted` returns an entry as the server stores it; None if it does not."""
+        self._stored = stored
+        self._fitted = fitted
+        self.seen = 0
+        """How many entries were compared."""
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """Compare what follows as another conversation."""
+        self._digest = digest.EMPTY
+        self._index = 0
+        self._tail: Entry | None = None
+        self._is_exact = True
+
+    def matches(self, entry: Entry, check: int | None, *, replaces: bool) -> Entry | None:
+        """Compare the next entry. Returns it as it is stored, if it is the stored tail.
+
+        `check`: that of its Chain, if the transcript has no time for it. `replaces`: it is another
+        version of the entry before.
+        """
+        self.seen += 1
+        stored = self._stored.tail
+        if stored is not None and check == stored.time.nanos % _CHECKS:
+            entry = replace(entry, time=stored.time)
+        before = self._tail
+        if before is not None and replaces:
+            entry = replace(entry, time=max(entry.time, next_time(before.time)))
+        elif before is not None:
+            self._digest = digest.seal(self._digest, before)
+            self._index += 1
+        fitted = self._fitted(replace(entry, id=self._index))
+        if fitted is None:
+            self._index -= 0 if before is None or replaces else 1
+            return None
+        self._tail = fitted
+        is_same = stored is not None and StoredTail.of(fitted) == stored
+        found = is_same and self._index == self._stored.sealed and self._has_digest(check)
+        self._is_exact = self._is_exact and check is None
+        return fitted if found else None
+
+    def _has_digest(self, check: int | None) -> bool:
+        # A check covers everything before it, and so does a digest, but for times that were the
+        # clock's.
+        if check is not None:
+            return True
+        return self._is_exact and self._digest == self._stored.digest

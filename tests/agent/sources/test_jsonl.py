@@ -1,0 +1,196 @@
+"""A program that writes JSON lines, an agent that reads them, a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tasklogs import LogSource, TaskLogsClient, TaskLogType
+from tasklogs.agent.run import Agent, Options
+from tasklogs.client.entry import LogEntry
+from tasklogs.errors import TaskStateConflict, Unavailable
+from tasklogs.v1.task_agents_pb2 import Goodbye
+from tests.agent.conftest import FAST
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.server import MakeServer, Server
+
+SOON = timedelta(seconds=DEADLINE_SECONDS)
+QUICK = replace(FAST, look_interval_seconds=0.02)
+
+
+@pytest.fixture
+async def server(make_server: MakeServer) -> AsyncIterator[Server]:
+    async with make_server() as running:
+        yield running
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.jsonl"
+
+
+class Program:
+    """Writes lines, as an agent would."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, kind: str, content: str, **fields: object) -> None:
+        self.line(json.dumps({"type": kind, "content": content, **fields}))
+
+    def line(self, text: str) -> None:
+        with self.path.open("a") as file:
+            file.write(text + "\n")
+
+
+@asynccontextmanager
+async def agent_on(
+    server: Server, token: str, path: Path, **options: object
+) -> AsyncIterator[Agent]:
+    """Run an agent; at the end it is cancelled, as by SIGKILL."""
+    agent = Agent(
+        Options(server.address, token, source="jsonl", transcript=path, **options),  # type: ignore[arg-type]
+        QUICK,
+    )
+    task = asyncio.create_task(agent.run())
+    try:
+        yield agent
+    finally:
+        if not agent.departure.is_wanted:
+            task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+
+async def entries(server: Server, epoch: int | None = None, *, live: bool = True) -> list[LogEntry]:
+    """Read. `live`: wait until the current epoch can be read live."""
+    source = LogSource.LIVE if live and epoch is None else None
+    async with (
+        TaskLogsClient(server.address, timeout=SOON) as client,
+        asyncio.timeout(DEADLINE_SECONDS),
+    ):
+        while True:
+            try:
+                return await (await client.get("local/demo", epoch=epoch, source=source)).all()
+            except (TaskStateConflict, Unavailable):  # the agent has not connected yet
+                await asyncio.sleep(0.01)
+
+
+async def contents(server: Server, epoch: int | None = None, *, live: bool = True) -> list[str]:
+    return [entry.content for entry in await entries(server, epoch, live=live)]
+
+
+async def token_of(server: Server) -> str:
+    return (await server.create_task("demo", standalone=True)).agent_token
+
+
+async def test_a_live_read_has_every_line_that_was_in_the_file(server: Server, path: Path) -> None:
+    program = Program(path)
+    program.write("input", "0")
+    async with agent_on(server, await token_of(server), path):
+        for number in range(1, 50):
+            program.write("output", str(number))
+            assert await contents(server) == [str(n) for n in range(number + 1)]
+
+
+async def test_an_entry_has_what_its_line_says(server: Server, path: Path) -> None:
+    program = Program(path)
+    program.write("input", "漢 \x00 🎈", time="2026-11-30T12:00:00.123456789Z", id="m1")
+    program.write("tool_call", "", name="sh", call_id="c1")
+    program.line('{"type": "tool_result", "content": {"a": ["b"]}, "name": "sh", "call_id": "c1"}')
+    program.write("notice", "compacted")
+    async with agent_on(server, await token_of(server), path):
+        said, call, result, notice = await entries(server)
+    assert (said.content, said.source_id) == ("漢 \x00 🎈", "m1")
+    assert said.time_ns % 10**9 == 123456789
+    assert (call.type, call.name, call.call_id) == (TaskLogType.TOOL_CALL, "sh", "c1")
+    assert (result.content, result.call_id) == ('{"a": ["b"]}', "c1")
+    assert notice.type is TaskLogType.NOTICE
+
+
+async def test_the_same_id_again_replaces_the_last_entry(server: Server, path: Path) -> None:
+    program = Program(path)
+    async with agent_on(server, await token_of(server), path):
+        program.write("output", "a draft that is long", id="1")
+        assert await contents(server) == ["a draft that is long"]
+        program.write("output", "short", id="1")
+        assert await contents(server) == ["short"]
+        program.write("output", "next", id="2")
+        program.write("output", "not the last one's id", id="1")
+        assert await contents(server) == ["short", "next", "not the last one's id"]
+
+
+async def test_a_line_may_begin_another_conversation(server: Server, path: Path) -> None:
+    program = Program(path)
+    program.write("input", "one")
+    program.write("input", "two", epoch="new")
+    program.line('{"epoch": "new"}')
+    program.write("input", "three")
+    async with agent_on(server, await token_of(server), path):
+        assert await contents(server) == ["three"]
+        assert await contents(server, 1) == ["one"]
+        assert await contents(server, 2) == ["two"]
+
+
+@pytest.mark.parametrize("timed", [True, False])
+async def test_an_agent_that_was_killed_goes_on_where_the_log_ends(
+    server: Server, path: Path, timed: bool
+) -> None:
+    program = Program(path)
+    token = await token_of(server)
+    expected: list[str] = []
+    for number in range(6):
+        fields = {"time": f"2026-11-30T12:00:{number:02}Z"} if timed else {}
+        program.write("output", str(number), **fields)
+        program.write("output", f"{number} again", id=f"i{number}", **fields)
+        async with agent_on(server, token, path):
+            assert await contents(server) == [*expected, str(number), f"{number} again"]
+        program.write("output", f"{number} over", id=f"i{number}", **fields)
+        expected += [str(number), f"{number} over"]
+    async with agent_on(server, token, path):
+        assert await contents(server) == expected
+    async with TaskLogsClient(server.address, timeout=SOON) as client:
+        assert (await client.get("local/demo", source=LogSource.SNAPSHOT)).epoch == 1
+
+
+async def test_another_file_is_another_conversation(server: Server, path: Path) -> None:
+    token = await token_of(server)
+    for text in ("one", "two"):
+        path.unlink(missing_ok=True)
+        program = Program(path)
+        program.write("output", text)
+        program.write("output", "done")
+        async with agent_on(server, token, path):
+            await entries(server)
+    async with agent_on(server, token, path):
+        assert await contents(server) == ["two", "done"]
+        assert await contents(server, 1) == ["one", "done"]
+
+
+async def test_a_goodbye_sends_what_was_written_before_it(server: Server, path: Path) -> None:
+    program = Program(path)
+    token = await token_of(server)
+    async with agent_on(server, token, path) as agent:
+        program.write("output", "one")
+        await entries(server)
+        program.write("output", "last words")
+        agent.departure.want(Goodbye.REASON_PAUSING)
+    assert await contents(server, live=False) == ["one", "last words"]
+
+
+async def test_what_is_redacted_is_nowhere(server: Server, path: Path) -> None:
+    program = Program(path)
+    program.write("tool_result", "key sk-0123456789abcdefghij!", name="sk-0123456789abcdefghij")
+    async with agent_on(
+        server, await token_of(server), path, redact=(r"sk-[a-z0-9]{20}", "nothing")
+    ):
+        (entry,) = await entries(server)
+    assert (entry.content, entry.name) == ("key [redacted]!", "[redacted]")
