@@ -23,6 +23,7 @@ from tasklogs.agent.sources.resume import Chain, Resume
 from tasklogs.agent.sources.standard_input import OpenFile
 from tasklogs.agent.sources.watching import waking
 from tasklogs.enums import AppHealth
+from tasklogs.log.continuation import Position
 from tasklogs.log.entry import Entry, Names, Time
 from tasklogs.log.text import to_utf8
 from tasklogs.log.truncation import truncate
@@ -38,12 +39,20 @@ _MOST_HELD_BYTES = 4 * 1024 * 1024
 """How much of a transcript waits in memory to be stored. The rest waits in the file."""
 
 
-class _Lines(Protocol):
-    def look(self) -> Look: ...
+class Lines(Protocol):
+    """Where lines come from. Blocking calls."""
 
-    def start_over(self) -> None: ...
+    def look(self) -> Look:
+        """Read on. Raises OSError."""
+        ...
 
-    def close(self) -> None: ...
+    def start_over(self) -> None:
+        """Let the next look begin at the start."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
 
 
 class Transcript(ABC):
@@ -66,7 +75,7 @@ class Transcript(ABC):
         self._search: Resume | None = None
         self._chain = Chain()
         self._told: Change | str | None = None
-        self._lines: _Lines = OpenFile(0) if self._path == STANDARD_INPUT else LineFile(self._path)
+        self._lines = self.opened(self._path)
         self._journal.health = AppHealth.INITIALIZING
 
     @abstractmethod
@@ -76,11 +85,18 @@ class Transcript(ABC):
     def begins(self) -> None:  # noqa: B027 (few sources remember anything)
         """Forget what `parse` remembers of lines before: another conversation begins."""
 
+    def starts(self, stored: Position) -> None:  # noqa: B027
+        """Prepare for a log that stands where `stored` says: the lines are read from the start."""
+
     def chosen(self, transcript: Path | None) -> Path:
         """Return the file to read. Raises UnusableSource."""
         if transcript is None:
             raise UnusableSource(f"--source {self.name} needs --transcript PATH")
         return transcript
+
+    def opened(self, path: Path) -> Lines:
+        """Return what reads the lines of `path`."""
+        return OpenFile(0) if path == STANDARD_INPUT else LineFile(path)
 
     @property
     def feed(self) -> Source:
@@ -122,6 +138,7 @@ class Transcript(ABC):
     async def _begin(self) -> None:
         """Begin at the file's start, and look for the place where the stored log ends."""
         stored = await self._journal.position()
+        self.starts(stored)
         self._rewind()
         if stored.epoch:
             self._search = Resume(stored, self._journal.fitted)
