@@ -80,6 +80,7 @@ def conversation_with_a_tool() -> list[types_pb2.TaskLogEntry]:
         entry(5, "hm"),
     ]
     made[1].type, made[1].name = types_pb2.TASK_LOG_TYPE_TOOL_CALL, "bash"
+    made[1].call_id = made[2].call_id = "c1"
     made[2].type, made[2].name = types_pb2.TASK_LOG_TYPE_TOOL_RESULT, "bash"
     made[4].type, made[5].type = types_pb2.TASK_LOG_TYPE_NOTICE, types_pb2.TASK_LOG_TYPE_THOUGHT
     return made
@@ -117,6 +118,24 @@ async def test_on_a_terminal_a_call_is_one_line_a_result_is_short_and_a_notice_i
         "\x1b[2m#4 notice, 2026-11-18 11:06:44+00:00\x1b[0m\n\x1b[2mcompacted\x1b[0m\n\n"
         "\x1b[2m#5 thought, 2026-11-18 11:06:45+00:00\x1b[0m\n\x1b[2mhm\x1b[0m\n\n"
     ) in screen
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["read", "follow"])
+async def test_a_result_that_does_not_follow_its_call_names_it(
+    scripted: ScriptedServer, follows: bool
+) -> None:
+    made = conversation_with_a_tool()
+    made[3].type, made[3].call_id = types_pb2.TASK_LOG_TYPE_TOOL_RESULT, "c1"
+    if follows:
+        async with log_server() as server:
+            server.streams = [[status("a", ACTIVE), entries("b", *made), refusal()]]
+            finished = await run("logs", "-f", "local/demo", "--server", server.address, env=UTC)
+    else:
+        scripted.script.append(page(*made))
+        finished = await run("logs", "local/demo", "--server", scripted.address, env=UTC)
+
+    assert "#2 tool result bash, 2026" in finished.stdout
+    assert "#3 tool result of #1, 2026" in finished.stdout
 
 
 @pytest.mark.parametrize("follows", [False, True], ids=["read", "follow"])

@@ -55,6 +55,28 @@ async def test_a_live_read_has_what_the_agent_appends_for_its_sync(server: Serve
         assert [one.content for one in (await read(server)).logs] == ["hello, world", "just now"]
 
 
+async def test_a_live_read_of_some_types_has_those_that_the_sync_brings(server: Server) -> None:
+    call, output = types_pb2.TASK_LOG_TYPE_TOOL_CALL, types_pb2.TASK_LOG_TYPE_OUTPUT
+    newer = iter([log_entry(1, "ls", type_=call), log_entry(2, "files", type_=output)])
+    async with active(server) as agent:
+
+        async def answer(sync: task_agents_pb2.Sync) -> None:
+            if (one := next(newer, None)) is not None:
+                await agent.append(entries=[one])
+            await agent.sync_done(sync.id)
+
+        agent.answer_syncs(answer)
+
+        # All pages may be in memory: of all types, and of each filter.
+        seen = [
+            [one.content for one in (await read(server, types=types)).logs]
+            for types in ([call], [call], [output], [], [call], [output, call])
+        ]
+
+    assert seen[:2] == [["ls"], ["ls"]]
+    assert seen[2:] == [["hello", "files"], ["hello", "ls", "files"], ["ls"], seen[3]]
+
+
 async def test_readers_who_come_while_a_sync_is_under_way_wait_for_the_next_one(
     server: Server,
 ) -> None:

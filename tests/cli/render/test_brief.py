@@ -25,6 +25,7 @@ def test_a_tool_call_is_one_line_with_its_heading() -> None:
 def test_a_line_that_is_too_long_is_cut_and_marked() -> None:
     assert short(CALL, "#1", "x" * 100, 30) == "#1: " + "x" * 25 + "…"
     assert short(RESULT, "#1", "漢" * 100, 30) == "漢" * 14 + "…"
+    assert cell_len(short(RESULT, "#1", "1\ufe0f\u20e3" * 100, 30)) <= 30
 
 
 @pytest.mark.parametrize(

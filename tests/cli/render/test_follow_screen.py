@@ -52,7 +52,7 @@ class Shown:
         content: str,
         entry_id: int = 1,
         dropped_bytes: int = 0,
-        type_: types_pb2.TaskLogType | None = None,
+        type_: TaskLogType | None = None,
         name: str = "",
     ) -> None:
         self.revision += 1

@@ -10,6 +10,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+from rich.cells import cell_len
+
+from tasklogs.cli.render.brief import LINES, short
 from tasklogs.cli.render.follow_append import AppendedText
 from tasklogs.cli.render.terminal_text import one_line, safe_json, visible
 from tasklogs.client.entry import LogEntry
@@ -24,6 +27,7 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 _LONG = 8_000
 _CUTS = 4
+_COLUMNS = 40
 _TOKENS = (
     *(b"\x1b]0;x\x07", b"\x1b[2J", b"\xc2\x9b", b"\xe2\x80\xae", b"\xe2\x80\xa8", b"\r", b"\n"),
     *(b"\xe2\x80\x8b", b"\xe2\x80\x8d", b"\xef\xb8\x8f", b"\xcc\x81", b"\xf3\xa0\x81\xa7", b"1"),
@@ -84,6 +88,12 @@ class TerminalText(Target):
             for make_safe in (visible, one_line, in_one_line, safe_json):
                 make_safe(long)
         _check_pieces(text, cuts)
+        for type_ in (TaskLogType.TOOL_CALL, TaskLogType.TOOL_RESULT, TaskLogType.NOTICE):
+            brief = short(type_, "#1", text, _COLUMNS)
+            assert visible(brief) == brief
+            rows = brief.split("\n")
+            assert len(rows) <= LINES + 1
+            assert all(cell_len(row.replace("\t", "")) <= _COLUMNS for row in rows)
 
 
 def _check_pieces(text: str, cuts: bytes) -> None:

@@ -10,7 +10,7 @@ from tasklogs.log.text import boundary_before, to_utf8
 _MARK_CHARACTERS = 16
 
 
-def names_of(source_id: str = "", name: str = "", call_id: str = "") -> Names:
+def fitted_names(source_id: str = "", name: str = "", call_id: str = "") -> Names:
     """Return the names of an entry. Lone surrogates become U+FFFD, as in content.
 
     A name of more than 255 bytes keeps its beginning, and ends with `~` and 16 characters of the

@@ -261,7 +261,9 @@ class _TaskLogTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskLogTy
     TASK_LOG_TYPE_THOUGHT: _TaskLogType.ValueType  # 5
     """What the AI agent thought before it acted or answered."""
     TASK_LOG_TYPE_NOTICE: _TaskLogType.ValueType  # 6
-    """Information about the conversation, for example that the AI agent compacted its context."""
+    """What was neither said nor done, for example that the AI agent compacted its context, that the
+    user cleared it, or that something is missing here.
+    """
 
 class TaskLogType(_TaskLogType, metaclass=_TaskLogTypeEnumTypeWrapper):
     """What an entry is. Later versions may add types. If you do not know an entry's type, show the
@@ -281,7 +283,9 @@ TASK_LOG_TYPE_TOOL_RESULT: TaskLogType.ValueType  # 4
 TASK_LOG_TYPE_THOUGHT: TaskLogType.ValueType  # 5
 """What the AI agent thought before it acted or answered."""
 TASK_LOG_TYPE_NOTICE: TaskLogType.ValueType  # 6
-"""Information about the conversation, for example that the AI agent compacted its context."""
+"""What was neither said nor done, for example that the AI agent compacted its context, that the
+user cleared it, or that something is missing here.
+"""
 Global___TaskLogType: _TypeAlias = TaskLogType  # noqa: Y015
 
 @_typing.final

@@ -61,10 +61,20 @@ def _fitted(line: str, columns: int) -> str:
     """Return what fits in a row; of a longer line the beginning, and a mark."""
     left = columns - 1
     for index, character in enumerate(line):
-        left -= _TAB_CELLS if character == "\t" else get_character_cell_size(character)
+        left -= _cells(character)
         if left < 0:
             return line[:index] + _CUT
     return line
+
+
+def _cells(character: str) -> int:
+    """Return the most cells that a terminal needs for it."""
+    match character:
+        case "\t":
+            return _TAB_CELLS
+        case "\ufe0f":  # it can make the character before it an emoji, of two cells
+            return 1
+    return get_character_cell_size(character)
 
 
 class BriefFollow:

@@ -77,7 +77,7 @@ class AppendedText(FollowText):
 
     def _write(self, text: str) -> None:
         if not self._escaped:
-            self._write_content(text)
+            write(text)
             return
         text, start = self._recent + text, self._written
         end = len(text) - undecided(text)

@@ -11,6 +11,7 @@ from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write
 from tasklogs.cli.render.task_text import state
 from tasklogs.cli.render.terminal_text import colours_wanted, visible_name
+from tasklogs.cli.render.tool_calls import ToolCalls
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import (
     CaughtUp,
@@ -39,6 +40,9 @@ class FollowText(ABC):
         self._task = visible_name(task)
         self._from_the_start = from_the_start
         self._brief = None if columns is None else BriefFollow(columns)
+        self._calls = ToolCalls()
+        self._call: int | None = None
+        """The tool call that the open entry is the result of, if its heading names it."""
         self._coloured = colours_wanted()
         self._style = self._plain = ""
         """What begins and ends the style of the open entry's content."""
@@ -60,6 +64,7 @@ class FollowText(ABC):
                 self.notice(f"#{event.id} was withdrawn: it is no longer part of the conversation")
             case EpochStarted():
                 self._close()
+                self._calls.forget()
                 self.notice(f"{self._task}: epoch {event.epoch}, a new conversation begins")
             case CaughtUp():
                 if self._from_the_start and not self._any_entry:
@@ -89,11 +94,13 @@ class FollowText(ABC):
             self._change(change if self._brief is None else self._brief.next(change))
             return
         self._close()
-        self._open = (epoch, change.entry.id)
+        entry = change.entry
+        self._open = (epoch, entry.id)
+        self._call = self._calls.call_of(entry.id, entry.type, entry.call_id)
         if self._coloured:
-            _, self._style, self._plain = styles(change.entry.type)
+            _, self._style, self._plain = styles(entry.type)
         if self._brief is not None:
-            change = self._brief.begin(change, _heading(change.entry))
+            change = self._brief.begin(change, self._heading(entry))
         self._begin(change.entry)
 
     def _close(self) -> None:
@@ -105,7 +112,10 @@ class FollowText(ABC):
         if self._brief is not None and is_one_line(entry.type) and not remark:
             return  # it is in the content
         style, _, plain = styles(entry.type) if self._coloured else ("", "", "")
-        write(f"{style}{_heading(entry)}{remark}{plain}\n")
+        write(f"{style}{self._heading(entry)}{remark}{plain}\n")
+
+    def _heading(self, entry: LogEntry) -> str:
+        return heading(entry_message(entry, content=False), self._call)
 
     def _write_content(self, text: str) -> None:
         write(f"{self._style}{text}{self._plain}" if self._style and text else text)
@@ -125,7 +135,3 @@ class FollowText(ABC):
     @abstractmethod
     def _end(self) -> None:
         """End the open entry, which is final, with an empty line."""
-
-
-def _heading(entry: LogEntry) -> str:
-    return heading(entry_message(entry, content=False))

@@ -19,6 +19,7 @@ from tasklogs.cli.render.terminal_text import (
     visible,
     visible_name,
 )
+from tasklogs.cli.render.tool_calls import ToolCalls
 from tasklogs.v1 import task_logs_pb2, types_pb2
 
 Page: TypeAlias = task_logs_pb2.GetTaskLogsResponse
@@ -61,9 +62,10 @@ def print_text(
 
     `columns`: shorten tool calls, results and notices for a terminal of this width.
     """
-    coloured = colours_wanted()
+    coloured, calls = colours_wanted(), ToolCalls()
     for entry in _entries(first, pages):
-        above, content = heading(entry), entry.content
+        call = calls.call_of(entry.id, entry.type, entry.call_id)
+        above, content = heading(entry, call), entry.content
         if columns is not None:
             content = brief.short(entry.type, above, content, columns)
         content = content if raw else visible(content)
@@ -71,7 +73,8 @@ def print_text(
             write(f"{content}\n\n")
             continue
         of_heading, of_content, plain = styles(entry.type) if coloured else ("", "", "")
-        write(f"{of_heading}{above}{plain}\n{of_content}{content}{of_content and plain}")
+        write(f"{of_heading}{above}{plain}\n")
+        write(f"{of_content}{content}{plain}" if of_content and not raw else content)
         write("\n" if content.endswith("\n") else "\n\n")
 
 
@@ -105,10 +108,15 @@ def styles(type_: int) -> tuple[str, str, str]:
     return (DIM, DIM, PLAIN) if type_ in _DIM_TYPES else (BOLD, "", PLAIN)
 
 
-def heading(entry: types_pb2.TaskLogEntry) -> str:
-    """Return the heading of an entry: its id, its author or type, its name and its time."""
+def heading(entry: types_pb2.TaskLogEntry, call: int | None = None) -> str:
+    """Return the heading of an entry: its id, its author or type, its name and its time.
+
+    `call`: the id of the tool call that it is the result of, if the heading names it.
+    """
     speaker = _SPEAKERS.get(entry.type, f"type {entry.type}")
     if entry.name:
         speaker = f"{speaker} {visible_name(entry.name)}"
+    if call is not None:
+        speaker = f"{speaker} of #{call}"
     dropped = f", without its first {entry.dropped_bytes:,} bytes" if entry.dropped_bytes else ""
     return f"#{entry.id} {speaker}, {moment(entry.time)}{dropped}"
