@@ -81,7 +81,7 @@ class Recorder:
         phase = Phase(name)
         for path in sorted(self._directory.rglob("*.jsonl"), key=lambda path: path.stat().st_ctime):
             said = path.read_bytes()
-            known = self._names.setdefault(str(path), f"session-{len(self._names) + 1}.jsonl")
+            known = self._names.setdefault(str(path), path.name)
             new = said[self._read.get(known, 0) :]
             self._read[known] = len(said)
             if new:

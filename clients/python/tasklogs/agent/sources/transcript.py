@@ -24,7 +24,8 @@ from tasklogs.agent.sources.standard_input import OpenFile
 from tasklogs.agent.sources.watching import waking
 from tasklogs.enums import AppHealth
 from tasklogs.log.continuation import Position
-from tasklogs.log.entry import Entry, Names, Time
+from tasklogs.log.entry import Entry, Time
+from tasklogs.log.names import fitted_names
 from tasklogs.log.text import to_utf8
 from tasklogs.log.truncation import truncate
 from tasklogs.publish.draft import Draft
@@ -247,7 +248,7 @@ class Transcript(ABC):
 
     async def _write(self, record: Record) -> None:
         content = to_utf8(self._redactor.text(record.content))
-        names = Names(*(self._redactor.text(name) for name in record.names))
+        names = fitted_names(*(self._redactor.text(name) for name in record.names))
         check = self._chain.check if record.time is None else None
         if self._search is not None:
             dropped, kept = truncate(content)
