@@ -7,7 +7,9 @@ screens, and no path of the machine that made the recording.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,14 @@ from typing import Any
 DIRECTORY = Path(__file__).parent / "recorded"
 WORKSPACE = "/workspace"
 STAND_IN = "(a stand-in)"
+
+DATABASE = "opencode.db"
+TABLES: Mapping[str, tuple[str, ...]] = {
+    "session": ("id", "parent_id", "time_created", "time_updated"),
+    "message": ("id", "session_id", "data"),
+    "part": ("id", "message_id", "session_id", "data"),
+}
+"""The columns that are read of OpenCode's tables."""
 
 Cut = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -96,13 +106,51 @@ class Recorder:
         return self._cut(json.loads(text))
 
 
+class DatabaseRecorder:
+    """Watches a database while OpenCode writes it. A line is a row that is new or has changed."""
+
+    def __init__(self, path: Path, workspace: Path) -> None:
+        self._path = path
+        self._workspace = str(workspace)
+        self._known: set[str] = set()
+        self.phases: list[Phase] = []
+
+    def phase(self, name: str) -> None:
+        """Keep the rows that were written since the last phase."""
+        rows = []
+        with closing(sqlite3.connect(self._path)) as connection:
+            for table, columns in TABLES.items():
+                for values in connection.execute(f"SELECT {', '.join(columns)} FROM {table}"):
+                    row = cut_opencode(table, dict(zip(columns, values, strict=True)))
+                    text = json.dumps(row).replace(self._workspace, WORKSPACE)
+                    if text not in self._known:
+                        self._known.add(text)
+                        rows.append(json.loads(text))
+        self.phases.append(Phase(name, {DATABASE: rows}))
+
+
 def replay(phase: Phase, directory: Path) -> None:
     """Write what the agent wrote in a phase."""
+    if DATABASE in phase.appended:
+        _replay_rows(phase.appended[DATABASE], directory / DATABASE)
+        return
     for name, lines in phase.appended.items():
         with (directory / name).open("a") as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     for name in phase.deleted:
         (directory / name).unlink()
+
+
+def _replay_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table, columns in TABLES.items():
+            listed = ", ".join(columns[1:])
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (id PRIMARY KEY, {listed})")
+        for row in rows:
+            columns = TABLES[row["table"]]
+            places = ", ".join("?" * len(columns))
+            values = [row[column] for column in columns]
+            connection.execute(f"REPLACE INTO {row['table']} VALUES ({places})", values)
 
 
 def kept(of: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -158,6 +206,20 @@ def cut_gemini(line: dict[str, Any]) -> dict[str, Any]:
     if "type" in line and "id" in line:
         return cut_message(line)
     return line
+
+
+def cut_opencode(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    if "data" in row:
+        data = json.loads(row["data"])
+        short = kept(data, "type", "role", "text", "time", "tool", "callID", "summary")
+        if "error" in data:
+            short["error"] = {}
+        if isinstance(state := data.get("state"), dict):
+            short["state"] = kept(state, "status", "input", "time")
+            if "output" in state:
+                short["state"]["output"] = "hello\n"
+        row = {**row, "data": json.dumps(short, ensure_ascii=False)}
+    return {"table": table, **row}
 
 
 CUTS: Mapping[str, Cut] = {

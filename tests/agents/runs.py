@@ -13,7 +13,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from tests.support.model_server import Call
 
@@ -51,24 +51,6 @@ class Home:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-class AgentRun(Protocol):
-    """One agent. A command is one turn: the prompt's answer with all its tool calls."""
-
-    name: ClassVar[str]
-
-    @property
-    def transcript(self) -> Path:
-        """Where it writes what was said: a directory or a file."""
-        ...
-
-    @staticmethod
-    def read_call(path: Path) -> Call:
-        """Return a call of its tool that reads a file."""
-        ...
-
-    async def start(self, prompt: str, *, resume: bool, fork: bool = False) -> Running: ...
 
 
 @dataclass(frozen=True)
@@ -276,6 +258,9 @@ class Aider:
         )
 
 
-AGENTS: Mapping[str, type[ClaudeCode | Codex | Gemini | OpenCode | Aider]] = {
+Run = ClaudeCode | Codex | Gemini | OpenCode | Aider
+"""One agent. A command is one turn: the prompt's answer, with all its tool calls."""
+
+AGENTS: Mapping[str, type[Run]] = {
     kind.name: kind for kind in (ClaudeCode, Codex, Gemini, OpenCode, Aider)
 }

@@ -15,6 +15,7 @@ SOURCES: Mapping[str, str] = {
     "claude-code": "tasklogs.agent.sources.claude_code:ClaudeCode",
     "codex": "tasklogs.agent.sources.codex:Codex",
     "gemini": "tasklogs.agent.sources.gemini:Gemini",
+    "opencode": "tasklogs.agent.sources.opencode:OpenCode",
     "jsonl": "tasklogs.agent.sources.jsonl:Jsonl",
 }
 

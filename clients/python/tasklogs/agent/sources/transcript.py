@@ -73,6 +73,7 @@ class Transcript(ABC):
         self._left_out = LeftOutCount()
         self._wake = asyncio.Event()
         self._requests: list[asyncio.Future[None]] = []
+        self._looking: asyncio.Task[Look] | None = None
         self._search: Resume | None = None
         self._chain = Chain()
         self._told: Change | str | None = None
@@ -129,6 +130,10 @@ class Transcript(ABC):
     async def aclose(self) -> None:
         """Close the file."""
         self._left_out.tell_total()
+        if self._looking is not None:
+            await asyncio.wait({self._looking})
+            if not self._looking.cancelled():
+                self._looking.exception()  # retrieved, so that asyncio does not report it
         self._lines.close()
         for request in self._requests:
             request.cancel()
@@ -171,7 +176,7 @@ class Transcript(ABC):
     async def _read_to_the_end(self) -> bool:
         """Read what there is now. Returns whether nothing more can come."""
         while True:
-            look = await asyncio.to_thread(self._lines.look)
+            look = await self._look()
             for line in look.lines:
                 await self._take(line)
             if look.too_long:
@@ -182,6 +187,11 @@ class Transcript(ABC):
             if look.is_end and not self._gives_up_the_search(look):
                 return False
             await asyncio.sleep(0)
+
+    async def _look(self) -> Look:
+        # A thread goes on after a cancellation; `aclose` must not close what it uses.
+        self._looking = asyncio.create_task(asyncio.to_thread(self._lines.look))
+        return await asyncio.shield(self._looking)
 
     def _gives_up_the_search(self, look: Look) -> bool:
         """Whether the whole file has been compared in vain: it is another conversation."""

@@ -63,4 +63,5 @@ async def _watch(
 
 
 def _is_of_interest(name: str | None, _: object, changed: str) -> bool:
-    return name is None or Path(changed).name == name
+    # A database writes beside its own file.
+    return name is None or Path(changed).name.startswith(name)
