@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tasklogs.client.server_info import ServerInfo, ServerLimits
     from tasklogs.client.sync import SyncFollow, SyncTaskLog, SyncTaskLogsClient
     from tasklogs.client.task import CreatedTask, StatusDetail, Task
+    from tasklogs.client.upload import UploadedLog
     from tasklogs.connection.tls import Tls, UnusableTls
     from tasklogs.enums import (
         AgentLifecycle,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from tasklogs.publish.errors import NotStored, PublisherClosed
     from tasklogs.publish.journal import EntrySealed, LogDiverged
     from tasklogs.publish.publisher import OpenEntry, Publisher, StoredLog
+    from tasklogs.publish.sync import SyncOpenEntry, SyncPublisher
 
 # Imported on first use: grpc and protobuf would slow down `tasklogs --help`.
 _HOMES = {
@@ -81,12 +83,14 @@ _HOMES = {
         "TaskView",
     ),
     "tasklogs.errors": ("TaskLogsRpcError",),
+    "tasklogs.client.upload": ("UploadedLog",),
     "tasklogs.client.new_entry": ("Entry",),
     "tasklogs.publish.publisher": (
         "OpenEntry",
         "Publisher",
         "StoredLog",
     ),
+    "tasklogs.publish.sync": ("SyncOpenEntry", "SyncPublisher"),
     "tasklogs.publish.errors": (
         "NotStored",
         "PublisherClosed",
@@ -131,6 +135,8 @@ __all__ = [
     "StatusDetail",
     "StoredLog",
     "SyncFollow",
+    "SyncOpenEntry",
+    "SyncPublisher",
     "SyncTaskLog",
     "SyncTaskLogsClient",
     "Task",
@@ -142,6 +148,7 @@ __all__ = [
     "TaskView",
     "Tls",
     "UnusableTls",
+    "UploadedLog",
 ]
 
 

@@ -11,11 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tasklogs import LogSource, TaskLogsClient, TaskLogType
 from tasklogs.agent.run import Agent, Options
 from tasklogs.client.entry import LogEntry
 from tasklogs.errors import TaskStateConflict, Unavailable
+from tasklogs.publish.journal import Journal
 from tasklogs.v1.task_agents_pb2 import Goodbye
 from tests.agent.conftest import FAST
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
@@ -55,10 +57,8 @@ async def agent_on(
     server: Server, token: str, path: Path, **options: object
 ) -> AsyncIterator[Agent]:
     """Run an agent; at the end it is cancelled, as by SIGKILL."""
-    agent = Agent(
-        Options(server.address, token, source="jsonl", transcript=path, **options),  # type: ignore[arg-type]
-        QUICK,
-    )
+    chosen: dict[str, object] = {"source": "jsonl", "transcript": path, **options}
+    agent = Agent(Options(server.address, token, **chosen), QUICK)  # type: ignore[arg-type]
     task = asyncio.create_task(agent.run())
     try:
         yield agent
@@ -194,3 +194,62 @@ async def test_what_is_redacted_is_nowhere(server: Server, path: Path) -> None:
     ):
         (entry,) = await entries(server)
     assert (entry.content, entry.name) == ("key [redacted]!", "[redacted]")
+
+
+async def test_a_long_file_is_stored_in_order_with_little_memory(
+    server: Server, path: Path
+) -> None:
+    """The agent holds what waits, however long the file is, also when it starts again."""
+    lines = [json.dumps({"type": "output", "content": f"{n} " + "x" * 80}) for n in range(20_000)]
+    path.write_text("\n".join(lines) + "\n" + json.dumps({"type": "output", "content": "half"}))
+    token = await token_of(server)
+    for _ in range(2):
+        async with agent_on(server, token, path) as agent:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                found = await contents(server)
+            journal = agent.source.feed
+            assert isinstance(journal, Journal)
+            assert journal.held_bytes < 5_000_000
+        assert len(found) == 20_000
+        assert [one.split()[0] for one in found] == [str(n) for n in range(20_000)]
+    async with TaskLogsClient(server.address, timeout=SOON) as client:
+        assert (await client.get("local/demo", source=LogSource.SNAPSHOT)).epoch == 1
+
+
+async def test_what_happens_to_the_file_is_one_epoch_each(server: Server, path: Path) -> None:
+    program = Program(path)
+    program.write("output", "one")
+    async with agent_on(server, await token_of(server), path):
+        assert await contents(server) == ["one"]
+        path.write_text("")
+        program.write("output", "two")
+        assert await contents(server) == ["two"]
+        path.unlink()
+        assert await contents(server) == ["two"]
+        program.write("output", "three")
+        program.line("no JSON")
+        program.line('{"type": "secret_request", "content": "x"}')
+        assert await contents(server) == ["three"]
+    assert [await contents(server, number) for number in (1, 2, 3)] == [
+        ["one"],
+        ["two"],
+        ["three"],
+    ]
+
+
+async def test_what_is_left_out_is_logged_once_without_its_content(
+    server: Server, path: Path
+) -> None:
+    program = Program(path)
+    with structlog.testing.capture_logs() as logged:
+        async with agent_on(server, await token_of(server), path):
+            for number in range(5):
+                program.line("a secret {")
+                program.line('{"type": "request", "content": "a secret"}')
+                program.line('{"type": "a secret type !", "content": "a secret"}')
+                program.write("output", str(number))
+                assert len(await contents(server)) == number + 1
+    told = [one for one in logged if one["event"] == "transcript.left_out"]
+    assert [one["count"] for one in told] == [3, 15]
+    assert told[1]["kinds"] == ["no_json", "other", "request"]
+    assert "secret" not in str(logged)

@@ -18,6 +18,7 @@ from tasklogs.cli.serve_help import ServeCommand
 from tasklogs.cli.server_info import server_info
 from tasklogs.cli.task import task_app
 from tasklogs.cli.token import token
+from tasklogs.cli.upload import upload
 
 # Typer has a copy of Click and does not export this class of it.
 _USAGE_ERROR: Any = next(
@@ -44,6 +45,7 @@ app.command(cls=ServeCommand)(serve)
 app.command()(agent)
 app.add_typer(task_app)
 app.command()(logs)
+app.command()(upload)
 app.command()(server_info)
 app.command()(token)
 

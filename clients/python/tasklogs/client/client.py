@@ -20,8 +20,10 @@ from tasklogs.client.calls import Calls
 from tasklogs.client.credentials import Credentials, Token
 from tasklogs.client.follow import Follow, OnReconnect
 from tasklogs.client.log import TaskLog
+from tasklogs.client.new_entry import Entry
 from tasklogs.client.server_info import Need, ServerFeatures, ServerInfo
 from tasklogs.client.task import CreatedTask, Task
+from tasklogs.client.upload import UploadedLog, Uploads
 from tasklogs.connection.channel import open_channel
 from tasklogs.connection.tls import Tls
 from tasklogs.enums import (
@@ -36,6 +38,7 @@ from tasklogs.enums import (
 )
 from tasklogs.errors import Unavailable, UnsupportedByServer
 from tasklogs.v1 import (
+    task_agents_pb2_grpc,
     task_logs_pb2,
     task_logs_pb2_grpc,
     tasks_pb2,
@@ -104,6 +107,8 @@ class TaskLogsClient:
         self._channel = open_channel(self._address, tls=self._tls)
         self._tasks = tasks_pb2_grpc.TasksStub(self._channel)
         self._logs = task_logs_pb2_grpc.TaskLogsStub(self._channel)
+        agents = task_agents_pb2_grpc.TaskAgentsStub(self._channel)
+        self._uploads = Uploads(agents, self._calls, self._credentials)
         return self
 
     async def __aexit__(
@@ -433,6 +438,20 @@ class TaskLogsClient:
         request = tasks_pb2.RotateAgentTokenRequest(task=task)
         response = await self._calls.call(self._opened()._tasks.RotateAgentToken, request)
         return response.agent_token
+
+    async def upload_log(
+        self, entries: Iterable[Entry], *, timeout: timedelta | None = None
+    ) -> UploadedLog:
+        """Store a whole conversation. The client's `token` must be the task's agent token.
+
+        If the conversation continues the current epoch, the server stores what is new. If it is an
+        earlier state of it, nothing changes. Otherwise it opens the next epoch. So give each entry
+        its own `time`: with the time of the call, two uploads are two conversations.
+
+        Raises FailedPrecondition (`SESSION_OPEN`) while an agent or a Publisher of the task is
+        connected, LimitExceeded for more than 100,000 entries or 64 MiB, and Unauthenticated.
+        """
+        return await self._opened()._uploads.upload(entries, timeout)
 
     async def server_info(self) -> ServerInfo:
         """Return the server's version, features and limits. An agent's token is accepted too.

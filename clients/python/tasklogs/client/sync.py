@@ -212,5 +212,8 @@ class SyncTaskLogsClient:
     rotate_agent_token = _derived(TaskLogsClient.rotate_agent_token, LoopThread.run)
     """Replace the agent's token."""
 
+    upload_log = _derived(TaskLogsClient.upload_log, LoopThread.run)
+    """Store a whole conversation, with the task's agent token."""
+
     server_info = _derived(TaskLogsClient.server_info, LoopThread.run)
     """Return the server's version, features and limits."""

@@ -87,6 +87,11 @@ class HeldEpoch:
         self._first, self._digest = stored.entries, digest_with_tail(stored)
         self._next_id = stored.tail.id + 1
 
+    def follow(self, before: HeldEpoch) -> None:
+        """Come after another epoch, all of which was stored in this session."""
+        if before._number is not None:
+            self._number = before._number if before._opens else before._number + 1
+
     def continue_with_tail(self, stored: Position) -> None:
         """Let the first entry that is added be the stored tail, as the writer has it."""
         self._opens = False

@@ -97,7 +97,8 @@ class Journal:
         if listener is None or self._failure is not None or not self._epochs:
             return
         if self._epochs[0].is_stored and len(self._epochs) > 1:
-            self._epochs.popleft()
+            before = self._epochs.popleft()
+            self._epochs[0].follow(before)
         epoch = self._epochs[0]
         if not epoch.is_settled:
             epoch.settle(listener.stored)

@@ -40,6 +40,21 @@ class Jsonl(Transcript):
         self, options: SourceOptions, settings: Settings, clock: Callable[[], float]
     ) -> None:
         super().__init__(options, settings, clock)
+        self._form = JsonLines()
+
+    def begins(self) -> None:
+        """Forget the last id."""
+        self._form.begins()
+
+    def parse(self, line: bytes) -> Iterable[Found]:
+        """Return what a line says."""
+        return self._form.parse(line)
+
+
+class JsonLines:
+    """Reads the lines' own form."""
+
+    def __init__(self) -> None:
         self._last_id = ""
 
     def begins(self) -> None:

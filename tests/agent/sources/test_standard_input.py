@@ -1,0 +1,62 @@
+"""`my-program | tasklogs agent --source jsonl --transcript -`, as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent.sources.test_jsonl import contents, token_of
+from tests.cli.command import TASKLOGS, environment
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.server import MakeServer, Server
+
+
+@pytest.fixture
+async def server(make_server: MakeServer) -> AsyncIterator[Server]:
+    async with make_server() as running:
+        yield running
+
+
+def line(content: str) -> bytes:
+    return json.dumps({"type": "output", "content": content}).encode() + b"\n"
+
+
+async def start(server: Server, token: str, stdin: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(str(TASKLOGS), "agent", f"--server={server.address}"),
+        *("--source=jsonl", "--transcript=-"),
+        env=environment({"TASKLOGS_AGENT_TOKEN": token}),
+        stdin=stdin,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+async def test_a_pipe_is_live_until_its_end(server: Server) -> None:
+    process = await start(server, await token_of(server), subprocess.PIPE)
+    assert process.stdin is not None
+    said: list[str] = []
+    for number in range(20):
+        said.append(str(number))
+        process.stdin.write(line(said[-1]))
+        await process.stdin.drain()
+        assert await contents(server) == said
+    process.stdin.write(line("last").rstrip())  # without a newline
+    process.stdin.close()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await process.wait() == 0
+    assert await contents(server, live=False) == [*said, "last"]
+
+
+async def test_a_file_as_standard_input_is_stored_whole(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"".join(line(str(number)) for number in range(2000)))
+    with path.open("rb") as file:
+        process = await start(server, await token_of(server), file.fileno())
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await process.wait() == 0
+    assert await contents(server, live=False) == [str(number) for number in range(2000)]
