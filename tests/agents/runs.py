@@ -27,7 +27,7 @@ class Home:
 
     root: Path
     installed: Path
-    """Directory of `make agents`: `node_modules`, and `bin` of a virtual environment."""
+    """Where `make agents` installs them: it has `node_modules`."""
     model_url: str
     home: Path = field(init=False)
     work: Path = field(init=False)
@@ -229,38 +229,9 @@ class OpenCode:
         (self.at.work / "opencode.json").write_text(json.dumps(configuration))
 
 
-@dataclass
-class Aider:
-    at: Home
-    name: ClassVar[str] = "aider"
-
-    @property
-    def transcript(self) -> Path:
-        return self.at.work / ".aider.chat.history.md"
-
-    @staticmethod
-    def read_call(path: Path) -> Call:
-        raise AssertionError("it calls no tools")
-
-    async def start(self, prompt: str, *, resume: bool, fork: bool = False) -> Running:
-        assert not fork, "it has no forks"
-        more = ["--restore-chat-history"] * resume
-        return Running(
-            await self.at.start(
-                str(self.at.installed / "aider" / "bin" / "aider"),
-                *("--model", "openai/scripted", "--no-git", "--no-check-update"),
-                *("--analytics-disable", "--no-show-model-warnings", "--no-show-release-notes"),
-                *more,
-                *("--message", prompt),
-                OPENAI_API_BASE=f"{self.at.model_url}/v1",
-                OPENAI_API_KEY="dummy",
-            )
-        )
-
-
-Run = ClaudeCode | Codex | Gemini | OpenCode | Aider
+Run = ClaudeCode | Codex | Gemini | OpenCode
 """One agent. A command is one turn: the prompt's answer, with all its tool calls."""
 
 AGENTS: Mapping[str, type[Run]] = {
-    kind.name: kind for kind in (ClaudeCode, Codex, Gemini, OpenCode, Aider)
+    kind.name: kind for kind in (ClaudeCode, Codex, Gemini, OpenCode)
 }

@@ -24,7 +24,6 @@ SAME = "The same answer."
 LINES = "\n".join(f"line {number}" for number in range(1, 3001))
 FENCED = "Here it is:\n\n```python\nprint('漢字 \N{GRINNING FACE}')\n```\n\nThat is all."
 LONG = "An answer that is cut short. " * 60
-SUMMARY = "The user looked at a file and counted."
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,10 @@ class Said:
     name: str = ""
 
 
-def script(call: Call | None) -> Script:
-    """Return what the model says. None: the agent calls no tools."""
-    look = say("It says hello.")
+def script(call: Call) -> Script:
+    """Return what the model says. `call` is one of a tool that the agent has."""
     return {
-        LOOK: [look] if call is None else [Reply((Text("I will look."), call)), look],
+        LOOK: [Reply((Text("I will look."), call)), say("It says hello.")],
         SAY: [say(SAME)],
         SAY_AGAIN: [say(SAME)],
         COUNT: [say(LINES)],

@@ -130,6 +130,7 @@ def _text_of(content: Any) -> str:
     """Return the text of a tool's result: a string, or blocks of which images are only named."""
     if isinstance(content, str):
         return content
-    parts = content if isinstance(content, list) else []
-    texts = [part.get("text") or f"[{_kind_of(part)}]" for part in parts if isinstance(part, dict)]
-    return "\n".join(texts)
+    parts = (
+        [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    )
+    return "\n".join(str(part.get("text", f"[{_kind_of(part)}]")) for part in parts)
