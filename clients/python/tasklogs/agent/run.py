@@ -40,11 +40,14 @@ class Options:
     source: str = "agentapi"
     transcript: Path | None = None
     redact: Sequence[str] = ()
+    thoughts: bool = False
 
     @property
     def of_source(self) -> SourceOptions:
         """What concerns the source."""
-        return SourceOptions(self.source, self.agentapi_url, self.transcript, self.redact)
+        return SourceOptions(
+            self.source, self.agentapi_url, self.transcript, self.redact, thoughts=self.thoughts
+        )
 
 
 class Agent:

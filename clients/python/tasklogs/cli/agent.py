@@ -78,7 +78,8 @@ def agent(
         typer.Option(
             envvar="TASKLOGS_SOURCE",
             metavar="NAME",
-            help="What the agent reads: agentapi, or jsonl (a file of JSON lines).",
+            help="What the agent reads: agentapi, a transcript of claude-code, codex or gemini, or"
+            " jsonl (a file of JSON lines).",
         ),
     ] = "agentapi",
     transcript: Annotated[
@@ -86,8 +87,8 @@ def agent(
         typer.Option(
             envvar="TASKLOGS_TRANSCRIPT",
             metavar="PATH",
-            show_default=False,
-            help="The file that the source reads. -: stdin.",
+            show_default="where the agent of the source writes",
+            help="The file or directory that the source reads. jsonl: -: stdin.",
         ),
     ] = None,
     redact: Annotated[
@@ -99,6 +100,14 @@ def agent(
             " anything is sent. Can be repeated.",
         ),
     ] = None,
+    thoughts: Annotated[
+        bool,
+        typer.Option(
+            "--thoughts",
+            envvar="TASKLOGS_THOUGHTS",
+            help="Send what the model thought, too, where a transcript has it.",
+        ),
+    ] = False,
     build_number: Annotated[
         int | None,
         typer.Option(
@@ -162,6 +171,7 @@ def agent(
         source,
         transcript,
         tuple(redact or ()),
+        thoughts,
     )
     tracing = _tracing() if traces else Tracing()
     try:

@@ -23,3 +23,5 @@ class SourceOptions:
     """A file or a directory; `-` is standard input."""
     redact: Sequence[str] = ()
     """Regular expressions. What they match is removed from each entry."""
+    thoughts: bool = False
+    """Whether to send what the model thought, where the transcript has it."""

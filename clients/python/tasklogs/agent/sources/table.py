@@ -12,6 +12,10 @@ from tasklogs.agent.sources.options import SourceOptions, UnusableSource
 # Imported on first use: one source must not need the libraries of another.
 SOURCES: Mapping[str, str] = {
     "agentapi": "tasklogs.agent.sources.agentapi.source:AgentApi",
+    "claude-code": "tasklogs.agent.sources.claude_code:ClaudeCode",
+    "codex": "tasklogs.agent.sources.codex:Codex",
+    "gemini": "tasklogs.agent.sources.gemini:Gemini",
+    "opencode": "tasklogs.agent.sources.opencode:OpenCode",
     "jsonl": "tasklogs.agent.sources.jsonl:Jsonl",
 }
 

@@ -24,7 +24,8 @@ from tasklogs.agent.sources.standard_input import OpenFile
 from tasklogs.agent.sources.watching import waking
 from tasklogs.enums import AppHealth
 from tasklogs.log.continuation import Position
-from tasklogs.log.entry import Entry, Names, Time
+from tasklogs.log.entry import Entry, Time
+from tasklogs.log.names import fitted_names
 from tasklogs.log.text import to_utf8
 from tasklogs.log.truncation import truncate
 from tasklogs.publish.draft import Draft
@@ -39,12 +40,20 @@ _MOST_HELD_BYTES = 4 * 1024 * 1024
 """How much of a transcript waits in memory to be stored. The rest waits in the file."""
 
 
-class _Lines(Protocol):
-    def look(self) -> Look: ...
+class Lines(Protocol):
+    """Where lines come from. Blocking calls."""
 
-    def start_over(self) -> None: ...
+    def look(self) -> Look:
+        """Read on. Raises OSError."""
+        ...
 
-    def close(self) -> None: ...
+    def start_over(self) -> None:
+        """Let the next look begin at the start."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
 
 
 class Transcript(ABC):
@@ -64,10 +73,11 @@ class Transcript(ABC):
         self._left_out = LeftOutCount()
         self._wake = asyncio.Event()
         self._requests: list[asyncio.Future[None]] = []
+        self._looking: asyncio.Task[Look] | None = None
         self._search: Resume | None = None
         self._chain = Chain()
         self._told: Change | str | None = None
-        self._lines: _Lines = OpenFile(0) if self._path == STANDARD_INPUT else LineFile(self._path)
+        self._lines = self.opened(self._path)
         self._journal.health = AppHealth.INITIALIZING
 
     @abstractmethod
@@ -77,11 +87,18 @@ class Transcript(ABC):
     def begins(self) -> None:  # noqa: B027 (few sources remember anything)
         """Forget what `parse` remembers of lines before: another conversation begins."""
 
+    def starts(self, stored: Position) -> None:  # noqa: B027
+        """Prepare for a log that stands where `stored` says: the lines are read from the start."""
+
     def chosen(self, transcript: Path | None) -> Path:
         """Return the file to read. Raises UnusableSource."""
         if transcript is None:
             raise UnusableSource(f"--source {self.name} needs --transcript PATH")
         return transcript
+
+    def opened(self, path: Path) -> Lines:
+        """Return what reads the lines of `path`."""
+        return OpenFile(0) if path == STANDARD_INPUT else LineFile(path)
 
     @property
     def feed(self) -> Source:
@@ -113,6 +130,10 @@ class Transcript(ABC):
     async def aclose(self) -> None:
         """Close the file."""
         self._left_out.tell_total()
+        if self._looking is not None:
+            await asyncio.wait({self._looking})
+            if not self._looking.cancelled():
+                self._looking.exception()  # retrieved, so that asyncio does not report it
         self._lines.close()
         for request in self._requests:
             request.cancel()
@@ -123,6 +144,7 @@ class Transcript(ABC):
     async def _begin(self) -> None:
         """Begin at the file's start, and look for the place where the stored log ends."""
         stored = await self._journal.position()
+        self.starts(stored)
         self._rewind()
         if stored.epoch:
             self._search = Resume(stored, self._journal.fitted)
@@ -154,7 +176,7 @@ class Transcript(ABC):
     async def _read_to_the_end(self) -> bool:
         """Read what there is now. Returns whether nothing more can come."""
         while True:
-            look = await asyncio.to_thread(self._lines.look)
+            look = await self._look()
             for line in look.lines:
                 await self._take(line)
             if look.too_long:
@@ -165,6 +187,11 @@ class Transcript(ABC):
             if look.is_end and not self._gives_up_the_search(look):
                 return False
             await asyncio.sleep(0)
+
+    async def _look(self) -> Look:
+        # A thread goes on after a cancellation; `aclose` must not close what it uses.
+        self._looking = asyncio.create_task(asyncio.to_thread(self._lines.look))
+        return await asyncio.shield(self._looking)
 
     def _gives_up_the_search(self, look: Look) -> bool:
         """Whether the whole file has been compared in vain: it is another conversation."""
@@ -231,7 +258,7 @@ class Transcript(ABC):
 
     async def _write(self, record: Record) -> None:
         content = to_utf8(self._redactor.text(record.content))
-        names = Names(*(self._redactor.text(name) for name in record.names))
+        names = fitted_names(*(self._redactor.text(name) for name in record.names))
         check = self._chain.check if record.time is None else None
         if self._search is not None:
             dropped, kept = truncate(content)

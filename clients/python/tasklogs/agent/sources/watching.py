@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 from tasklogs.agent.settings import Settings
@@ -17,7 +18,10 @@ _LOST_AFTER_MS = 5000
 
 @contextlib.asynccontextmanager
 async def waking(path: Path, wake: asyncio.Event, settings: Settings) -> AsyncIterator[None]:
-    """Set `wake` when something changes beside `path`, and from time to time in any case."""
+    """Set `wake` when something changes at `path`, and from time to time in any case.
+
+    In a directory all that is below it counts.
+    """
     async with asyncio.TaskGroup() as tasks:
         looking = tasks.create_task(_look(wake, settings))
         watching = tasks.create_task(_watch(path, wake, settings, looking))
@@ -43,14 +47,21 @@ async def _watch(
     except ImportError:
         return
     while True:
+        is_directory = await asyncio.to_thread(path.is_dir)
+        name = None if is_directory else path.name
         with contextlib.suppress(OSError):
             async for _ in watchfiles.awatch(
-                path.parent,
-                watch_filter=lambda _, changed: Path(changed).name == path.name,
+                path if is_directory else path.parent,
+                watch_filter=partial(_is_of_interest, name),
                 debounce=_DEBOUNCE_MS,
                 step=_STEP_MS,
                 rust_timeout=_LOST_AFTER_MS,
-                recursive=False,
+                recursive=is_directory,
             ):
                 wake.set()
         await asyncio.sleep(settings.look_interval_seconds)
+
+
+def _is_of_interest(name: str | None, _: object, changed: str) -> bool:
+    # A database writes beside its own file.
+    return name is None or Path(changed).name.startswith(name)

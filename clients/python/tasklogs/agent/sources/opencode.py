@@ -1,0 +1,226 @@
+"""What OpenCode's database says (seen with 1.18.33)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tasklogs.agent.sources.line_file import Change, Look
+from tasklogs.agent.sources.record import Found, LeftOut, Record
+from tasklogs.agent.sources.transcript import Lines, Transcript
+from tasklogs.log.continuation import Position
+from tasklogs.log.entry import EntryType, Names, Time
+
+_BUSY_SECONDS = 2.0
+_MOST_ROWS = 500
+_SESSIONS = """
+    SELECT id FROM session WHERE parent_id IS NULL AND time_updated >= :since
+    ORDER BY time_updated, id
+"""
+_PARTS = """
+    SELECT message.id, message.data, part.id, part.data,
+        EXISTS (
+            SELECT 1 FROM message AS later
+            WHERE later.session_id = :session AND later.id > message.id
+        )
+    FROM message JOIN part ON part.message_id = message.id
+    WHERE message.session_id = :session AND (message.id, part.id) > (:message, :part)
+    ORDER BY message.id, part.id LIMIT :most
+"""
+
+
+class OpenCode(Transcript):
+    """Reads the newest session of a database. A new session opens an epoch."""
+
+    name = "opencode"
+
+    def chosen(self, transcript: Path | None) -> Path:
+        """Return the database to read."""
+        if transcript is not None:
+            return transcript
+        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+        return Path(data) / "opencode" / "opencode.db"
+
+    def opened(self, path: Path) -> Lines:
+        """Return what reads the rows of the database."""
+        self._rows = SessionRows(path)
+        return self._rows
+
+    def starts(self, stored: Position) -> None:
+        """Begin with the session that the stored log can be of."""
+        self._rows.begin(None if stored.tail is None else stored.tail.time)
+
+    def parse(self, line: bytes) -> Iterable[Found]:
+        """Return what one part of a message says."""
+        return _found(json.loads(line))
+
+
+class SessionRows:
+    """The parts of one session after another, each as a line of JSON, as soon as it is complete.
+
+    A part is written empty and filled in place. So a part is passed on only when it does not change
+    any more, and none of the later ones before it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._since: Time | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._session: str | None = None
+        self._waiting: list[str] = []
+        self._known: set[str] = set()
+        self._begins_with(None)
+
+    def begin(self, since: Time | None) -> None:
+        """Start with the first session that changed after `since`; None: with the newest."""
+        self._since = since
+
+    def start_over(self) -> None:
+        """Choose again where to start."""
+        self.close()
+        self._session = None
+        self._known = set()
+        self._waiting = []
+
+    def close(self) -> None:
+        """Close the database."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def look(self) -> Look:
+        """Read on. STARTED_OVER: another session begins. Raises OSError."""
+        if not self._path.is_file():
+            self.close()
+            return Look([], Change.MISSING, is_end=True)
+        try:
+            return self._look()
+        except sqlite3.Error as error:
+            self.close()
+            raise OSError(f"{type(error).__name__}: {error}") from error
+
+    def _look(self) -> Look:
+        if self._connection is None:
+            uri = f"{self._path.absolute().as_uri()}?mode=ro"
+            self._connection = sqlite3.connect(
+                uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False
+            )
+        if self._session is None:
+            self._find_sessions(self._since)
+            self._since = None
+            if not self._waiting:
+                return Look([], is_end=True)
+            self._begins_with(self._waiting.pop(0))
+        lines = list(self._complete_parts())
+        if lines:
+            return Look(lines)
+        if not self._waiting:
+            self._find_new_sessions()
+        if self._waiting:
+            self._begins_with(self._waiting.pop(0))
+            return Look([], Change.STARTED_OVER)
+        return Look([], is_end=True)
+
+    def _begins_with(self, session: str | None) -> None:
+        self._session = session
+        self._place = ("", "")
+        self._called: set[str] = set()
+
+    def _find_sessions(self, since: Time | None) -> None:
+        """Choose where to start: the newest session, or the first that changed since."""
+        everything = self._sessions(0)
+        self._known = set(everything)
+        recent = [] if since is None else self._sessions((since.seconds - 1) * 1000)
+        self._waiting = recent or everything[-1:]
+
+    def _find_new_sessions(self) -> None:
+        found = [session for session in self._sessions(0) if session not in self._known]
+        self._known.update(found)
+        self._waiting += found
+
+    def _sessions(self, since_ms: int) -> list[str]:
+        assert self._connection is not None
+        with closing(self._connection.execute(_SESSIONS, {"since": since_ms})) as rows:
+            return [session for (session,) in rows]
+
+    def _complete_parts(self) -> Iterator[bytes]:
+        assert self._connection is not None
+        message, part = self._place
+        asked = {"session": self._session, "message": message, "part": part, "most": _MOST_ROWS}
+        with closing(self._connection.execute(_PARTS, asked)) as cursor:
+            rows = cursor.fetchall()
+        for message_id, message_data, part_id, part_data, has_later in rows:
+            said, held = json.loads(message_data), json.loads(part_data)
+            is_over = bool(has_later) or "error" in said or "completed" in said.get("time", {})
+            is_complete = is_over or said.get("role") == "user" or _is_complete(held)
+            # The call of a tool is shown while the tool runs.
+            begins = held.get("type") == "tool" and part_id not in self._called
+            if not (is_complete or (begins and held.get("state", {}).get("status") == "running")):
+                return
+            row = {"message": said, "id": part_id, "part": held, "call": begins}
+            self._called.add(part_id)
+            if not is_complete:
+                yield json.dumps({**row, "result": False}).encode()
+                return
+            self._place = (message_id, part_id)
+            yield json.dumps({**row, "result": True}).encode()
+
+
+def _is_complete(part: Mapping[str, Any]) -> bool:
+    match part:
+        case {"type": "text" | "reasoning", "time": {"end": _}}:
+            return True
+        case {"type": "text" | "reasoning"}:
+            return False
+        case {"type": "tool", "state": {"status": "completed" | "error"}}:
+            return True
+        case {"type": "tool"}:
+            return False
+    return True
+
+
+def _found(row: Mapping[str, Any]) -> Iterator[Found]:
+    message, part, own_id = row["message"], row["part"], row["id"]
+    time = _time(part, message, "start")
+    match part:
+        case {"type": "text", "text": str(text)}:
+            yield _text(text, message, time, Names(own_id))
+        case {"type": "reasoning"}:
+            yield LeftOut("reasoning")
+        case {"type": "tool", "tool": str(tool), "callID": str(call_id), "state": dict(state)}:
+            if row["call"]:
+                arguments = json.dumps(state.get("input"), ensure_ascii=False)
+                yield Record(EntryType.TOOL_CALL, arguments, time, Names(own_id, tool, call_id))
+            if row["result"]:
+                output = state.get("output", state.get("error", ""))
+                names = Names(f"{own_id}/result", tool, call_id)
+                ended = _time(part, message, "end")
+                yield Record(EntryType.TOOL_RESULT, str(output), ended, names)
+        case {"type": str(kind)}:
+            yield LeftOut(kind)
+
+
+def _text(text: str, message: Mapping[str, Any], time: Time | None, names: Names) -> Found:
+    if message.get("summary") is True:
+        return Record(EntryType.NOTICE, text, time, names)
+    if not text:
+        return LeftOut("empty")
+    said_by_user = message.get("role") == "user"
+    return Record(EntryType.INPUT if said_by_user else EntryType.OUTPUT, text, time, names)
+
+
+def _time(part: Mapping[str, Any], message: Mapping[str, Any], which: str) -> Time | None:
+    """Return when the part began or ended, else when its message began, to the millisecond."""
+    state, made = part.get("state"), message.get("time")
+    of_state = state.get("time") if isinstance(state, dict) else None
+    times = [one.get(which) for one in (part.get("time"), of_state) if isinstance(one, dict)]
+    times.append(made.get("created") if isinstance(made, dict) else None)
+    for time in times:
+        if isinstance(time, int):
+            return Time(time // 1000, time % 1000 * 1_000_000)
+    return None

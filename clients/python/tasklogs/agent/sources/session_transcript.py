@@ -1,0 +1,76 @@
+"""What the agents' own transcripts share: JSON lines, and a file for each session."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasklogs.agent.settings import Settings
+from tasklogs.agent.sources.options import SourceOptions
+from tasklogs.agent.sources.record import Found, LeftOut
+from tasklogs.agent.sources.session_files import SessionFiles
+from tasklogs.agent.sources.transcript import Lines, Transcript
+from tasklogs.log import rfc3339
+from tasklogs.log.continuation import Position
+from tasklogs.log.entry import Time
+
+
+class SessionTranscript(Transcript):
+    """Reads one session file, or the newest one of a directory. A new session opens an epoch."""
+
+    def __init__(
+        self, options: SourceOptions, settings: Settings, clock: Callable[[], float]
+    ) -> None:
+        """Raises UnusableSource."""
+        self._clock = clock
+        self._sessions: SessionFiles | None = None
+        super().__init__(options, settings, clock)
+
+    @abstractmethod
+    def default_place(self) -> Path:
+        """Return where the agent writes its sessions."""
+
+    @abstractmethod
+    def session_of(self, path: Path) -> str | None:
+        """Return the name of the session that a file belongs to; None if to none."""
+
+    @abstractmethod
+    def found(self, said: Mapping[str, Any]) -> Iterable[Found]:
+        """Return what the object of one line says."""
+
+    def chosen(self, transcript: Path | None) -> Path:
+        """Return the file or directory to read."""
+        return self.default_place() if transcript is None else transcript
+
+    def opened(self, path: Path) -> Lines:
+        """Return what reads a session file, or those of a directory."""
+        if path.suffix == ".jsonl" and not path.is_dir():
+            return super().opened(path)
+        self._sessions = SessionFiles(path, self.session_of, self._clock)
+        return self._sessions
+
+    def starts(self, stored: Position) -> None:
+        """Begin with the session that the stored log can be of."""
+        if self._sessions is not None:
+            self._sessions.begin(None if stored.tail is None else stored.tail.time)
+
+    def parse(self, line: bytes) -> Iterable[Found]:
+        """Return what a line says."""
+        if not line.strip():
+            return ()
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            return (LeftOut("no_json"),)
+        return self.found(said) if isinstance(said, dict) else (LeftOut("no_object"),)
+
+
+def time_of(value: object) -> Time | None:
+    """Return the time that a line has; None if it has none that can be read."""
+    try:
+        return rfc3339.parse(value) if isinstance(value, str) else None
+    except ValueError:
+        return None

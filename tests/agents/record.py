@@ -1,0 +1,47 @@
+"""Record what the real agents write: `python -m tests.agents.record INSTALLED [AGENT ...]`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.agents.play import play, script
+from tests.agents.recording import CUTS, DatabaseRecorder, Recorder, Recording
+from tests.agents.runs import AGENTS, Home, OpenCode, Run
+from tests.agents.versions import VERSIONS
+from tests.support.model_server import ModelServer
+
+
+async def record(name: str, installed: Path, directory: Path) -> Recording:
+    """Run the scenario with one real agent."""
+    async with ModelServer(script(name, directory / "work")) as model:
+        agent = AGENTS[name](Home(directory, installed, model.url))
+        recorder = _recorder(agent)
+
+        async def ended(phase: str) -> None:
+            recorder.phase(phase)
+
+        await play(agent, model, ended)
+    today = datetime.now(UTC).date().isoformat()
+    return Recording(name, VERSIONS[name], today, recorder.phases)
+
+
+def _recorder(agent: Run) -> Recorder | DatabaseRecorder:
+    if isinstance(agent, OpenCode):
+        return DatabaseRecorder(agent.transcript, agent.at.work)
+    agent.transcript.mkdir(parents=True, exist_ok=True)
+    return Recorder(agent.transcript, agent.at.work, CUTS[agent.name])
+
+
+async def main(installed: Path, names: list[str]) -> None:
+    for name in names or [*CUTS, OpenCode.name]:
+        with tempfile.TemporaryDirectory(prefix="agents-", dir=Path.home()) as directory:
+            (await record(name, installed, Path(directory) / name)).save()
+        sys.stdout.write(f"{name}: recorded\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]).absolute(), sys.argv[2:]))

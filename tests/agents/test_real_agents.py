@@ -1,0 +1,54 @@
+"""The real agents with the scripted model, the real `tasklogs agent` beside them, a real server.
+
+`make agents` installs them, and sets TASKLOGS_INSTALLED_AGENTS to where they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tasklogs import TaskLogType
+from tests.agents.expected import expected, last_said, without_tools
+from tests.agents.play import play, script
+from tests.agents.reading import Log
+from tests.agents.runs import AGENTS, Home
+from tests.support.fixtures.server import MakeServer
+from tests.support.model_server import ModelServer
+
+_INSTALLED = os.environ.get("TASKLOGS_INSTALLED_AGENTS")
+
+pytestmark = [
+    pytest.mark.skipif(not _INSTALLED, reason="the agents are not installed: run `make agents`"),
+    pytest.mark.timeout(900),
+]
+
+
+@pytest.fixture
+async def log(make_server: MakeServer) -> AsyncIterator[Log]:
+    async with make_server() as server, Log.open(server) as log:
+        yield log
+
+
+@pytest.mark.parametrize("name", ["claude-code", "codex", "gemini", "opencode"])
+async def test_the_log_is_what_the_model_said(log: Log, name: str, tmp_path: Path) -> None:
+    assert _INSTALLED is not None
+    directory = tmp_path / name
+    async with ModelServer(script(name, directory / "work")) as model:
+        agent = AGENTS[name](Home(directory, Path(_INSTALLED), model.url))
+
+        async def ended(phase: str) -> None:
+            assert (await log.live())[-1].content == last_said(name, phase)
+
+        async with log.agent(name, agent.transcript):
+            await play(agent, model, ended)
+        assert model.unknown == []
+    stored = [without_tools(epoch) for epoch in await log.epochs()]
+    # A summary is the agent's own text, with the model's answer in it.
+    notices = [one.content for one in stored[0] if one.type is TaskLogType.NOTICE]
+    summary = notices[0] if notices else ""
+    assert not notices or "Scripted summary." in summary
+    assert stored == expected(name, summary)
