@@ -19,6 +19,7 @@ from tasklogs.v1 import task_logs_pb2 as pb
 from tests.support.fixtures.certificates import Authority
 from tests.support.fixtures.conditions import until
 from tests.support.fixtures.envoy import BINARY, Envoy, envoy
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.refusals import refusal_of
 from tests.support.fixtures.server import MakeServer, Server
@@ -30,7 +31,6 @@ from tests.system.end_to_end.load import (
     nothing_is_lost,
     reached,
 )
-from tests.support.fixtures.ports import lasting_port
 from tests.system.end_to_end.programs import Program, program, serve_command
 
 pytestmark = [

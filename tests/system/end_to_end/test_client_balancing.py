@@ -14,11 +14,11 @@ import pytest
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import task_logs_pb2_grpc
 from tests.support.fixtures.conditions import DEADLINE_SECONDS, until
+from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.postgres import PostgresServer
 from tests.support.fixtures.refusals import refusal_of
 from tests.support.fixtures.server import Server
 from tests.system.end_to_end.load import reached
-from tests.support.fixtures.ports import lasting_port
 from tests.system.end_to_end.programs import program, serve_command
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"

@@ -22,10 +22,10 @@ import grpc.aio
 
 from tasklogs import TaskLogsClient
 from tasklogs.agent.settings import Settings
-from tasklogs.agent.stream.channel import open_channel
-from tasklogs.agent.stream.reconnect import Backoff, StreamEnded
-from tasklogs.agent.stream.stream_status import StreamCall
 from tasklogs.client.events import CaughtUp, EntriesChanged, Reconnected, Reconnecting
+from tasklogs.publish.channel import open_channel
+from tasklogs.publish.reconnect import Backoff, StreamEnded
+from tasklogs.publish.stream_status import StreamCall
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import task_agents_pb2_grpc, types_pb2
 

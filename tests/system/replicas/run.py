@@ -18,9 +18,9 @@ from tasklogs.errors import TaskLogsRpcError
 from tasklogs.v1 import task_logs_pb2 as pb
 from tasklogs.v1 import task_logs_pb2_grpc
 from tests.support.fixtures.nats_cluster import nats_cluster
+from tests.support.fixtures.ports import lasting_port
 from tests.system.end_to_end.load import reached
 from tests.system.end_to_end.mass_reconnect import create_tasks
-from tests.support.fixtures.ports import lasting_port
 from tests.system.end_to_end.programs import Program, program, serve_command
 from tests.system.replicas.record import Outcome, Read, Record
 
