@@ -128,8 +128,8 @@ def test_the_bus_fails_only_where_servers_meet() -> None:
 
 # --- real servers
 
-# With three tasks, the sessions and the readers of all are at the same servers one time in six. With
-# six, one time in ninety, and sessions move.
+# With three tasks, each reader is at the server of its session one time in six. With six tasks, it
+# is one time in ninety, and sessions move.
 WITH_MISTAKES = Options(
     seconds=20.0,
     tasks=6,
