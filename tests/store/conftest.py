@@ -42,8 +42,8 @@ _ON_CITUS = {
     "test_task_states",
     "test_tasks",
 }
-# They explain plans, look for locks, move times back or make triggers, which does not work there. Or they need several
-# creations within the two seconds that a caller waits.
+# They explain plans, look for locks, move times back or make triggers, which does not work there.
+# Or they need several creations within the two seconds that a caller waits.
 _NOT_ON_CITUS = {
     "test_a_check_reads_only_the_rows_of_its_tasks",
     "test_a_chunk_scans_no_table",
