@@ -42,12 +42,13 @@ _ON_CITUS = {
     "test_task_states",
     "test_tasks",
 }
-# They explain plans, move times back or make triggers, which Citus refuses. Or they need several
-# creations within the two seconds that a caller waits.
+# They explain plans, look for locks, move times back or make triggers, which does not work there.
+# Or they need several creations within the two seconds that a caller waits.
 _NOT_ON_CITUS = {
     "test_a_check_reads_only_the_rows_of_its_tasks",
     "test_a_chunk_scans_no_table",
     "test_a_loss_that_was_refused_is_tried_again_less_and_less_often",
+    "test_a_report_waits_for_a_rotation_and_then_sees_its_fence",
     "test_a_server_that_joins_another_shares_its_uptime",
     "test_an_update_that_fails_changes_nothing_and_updates_take_turns",
     "test_it_looks_up_each_task_by_its_key",

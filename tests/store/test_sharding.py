@@ -59,8 +59,7 @@ def test_each_statement_that_is_not_used_on_citus_has_another_one_instead() -> N
     # A list of one owner's tasks looks like a statement about one row: see `_OF_ONE_TASK`.
     lists = {name for name in everything if name.startswith("page_statement")}
     breaking = set(dict(all_refused(everything)))
-    # That one is only slow there.
-    assert breaking - lists == {*_ONLY_UNSHARDED} - {"commit_statements.COMMIT"}
+    assert breaking - lists == set(_ONLY_UNSHARDED)
     assert {f"page_statement[{view.name}]" for view in TaskView} <= dict(
         all_refused(everything)
     ).keys()

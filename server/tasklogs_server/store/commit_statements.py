@@ -21,11 +21,8 @@ from tasklogs_server.store.tail_parts import columns_of
 #
 _CHANGE = """
 WITH locked AS MATERIALIZED (
-    SELECT task_id, fence, generation, epoch, entries FROM log_heads
+    SELECT task_id, fence, generation FROM log_heads
      WHERE task_id = :task_id FOR UPDATE SKIP LOCKED
-), tail AS MATERIALIZED (
-    SELECT e.revision FROM locked JOIN log_entries e USING (epoch)
-     WHERE e.task_id = :task_id AND e.ordinal = locked.entries - 1
 ), written AS (
     UPDATE log_heads h
        SET epoch = :epoch, entries = :entries, revision = :revision, bytes = :bytes,
@@ -47,7 +44,10 @@ WITH locked AS MATERIALIZED (
 {whole}), folded AS (
     DELETE FROM log_tail_parts p USING written
      WHERE {dropped} AND p.task_id = :task_id
-       AND p.revision > (SELECT revision FROM tail)
+       AND p.revision > (SELECT e.revision
+                           FROM log_heads h JOIN log_entries e USING (epoch)
+                          WHERE h.task_id = :task_id AND e.task_id = :task_id
+                            AND e.ordinal = h.entries - 1)
     RETURNING p.task_id
 {grown}{noted})
 SELECT :task_id AS task_id,
@@ -76,7 +76,6 @@ _INSERT = {
     INSERT INTO log_tail_parts (task_id, revision, keep_bytes, text)
     SELECT :task_id, :part_revision::bigint, :part_keep_bytes::int, :part_text::bytea
       FROM written WHERE :part_revision IS NOT NULL
-    RETURNING task_id
 """,
     "noted": """), noted AS (
     INSERT INTO log_events (task_id, revision, epoch, ordinal, id, type)
@@ -84,7 +83,6 @@ _INSERT = {
       FROM written, unnest(:event_revisions::bigint[], :event_epochs::int[],
                            :event_ordinals::int[], :event_ids::int[], :event_types::smallint[])
                     AS v (revision, epoch, ordinal, id, type)
-    RETURNING task_id
 """,
 }
 COMMIT = NamedStatement(
