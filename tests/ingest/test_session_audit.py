@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import pairwise
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -18,7 +20,12 @@ from tasklogs_server.domain.errors import (
 )
 from tasklogs_server.domain.synced import Synced
 from tasklogs_server.ingest import session_audit
+from tasklogs_server.ingest.session import Session
+from tasklogs_server.ingest.session_audit import SessionAudit
+from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.session_audit import AuditedTask, HeldSession
+from tasklogs_server.store.sessions import SessionStore
+from tests.fuzz.virtual_time import VirtualTimeLoop
 from tests.ingest.desk import HELLO, Desk, entry
 from tests.store.logs import Connection, Log
 
@@ -67,6 +74,35 @@ async def test_it_goes_on_after_failures(
         await Log.open(desk.store, task)
         await asyncio.wait_for(agent.has_ended.wait(), 60)
     assert not failures
+
+
+def test_the_audits_of_several_processes_do_not_come_in_step() -> None:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        first, second = runner.run(_moments_of_audits()), runner.run(_moments_of_audits())
+    assert not set(first) & set(second)
+
+
+async def _moments_of_audits() -> list[float]:
+    """Return after how many seconds the first ten audits came."""
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    moments: list[float] = []
+    are_ten = asyncio.Event()
+
+    def no_sessions() -> list[Session]:
+        moments.append(loop.time() - began_at)
+        if len(moments) == 10:
+            are_ten.set()
+        return []
+
+    audit = SessionAudit(cast(SessionStore, None), no_sessions, lambda _: None, CircuitBreaker())
+    running = asyncio.create_task(audit.run())
+    await are_ten.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    pauses = [later - earlier for earlier, later in pairwise([0.0, *moments])]
+    assert all(0 < pause <= session_audit.AUDIT_SECONDS for pause in pauses)
+    return moments
 
 
 async def test_sessions_that_commit_meanwhile_are_left_alone(desk: Desk, task: UUID) -> None:

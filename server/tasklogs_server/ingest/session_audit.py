@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from tasklogs_server.concurrency.jitter import spread
 from tasklogs_server.domain.errors import (
     SessionLost,
     SessionSuperseded,
@@ -69,12 +70,12 @@ class SessionAudit:
         self._due.set()
 
     async def run(self) -> None:
-        """Audit all sessions every 5 s, and when the store comes back, until cancelled.
+        """Audit all sessions every 4 to 5 s, and when the store comes back, until cancelled.
 
         Those that another process doubts are examined at once.
         """
         loop = asyncio.get_running_loop()
-        next_at = loop.time() + AUDIT_SECONDS
+        next_at = loop.time() + _pause_seconds()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(next_at):
@@ -82,7 +83,7 @@ class SessionAudit:
             self._due.clear()
             is_whole = self._all_due or loop.time() >= next_at
             if is_whole:
-                self._all_due, next_at = False, loop.time() + AUDIT_SECONDS
+                self._all_due, next_at = False, loop.time() + _pause_seconds()
             doubted, self._doubted = self._doubted, {}
             try:
                 await self.examine(list(self._open_sessions() if is_whole else doubted))
@@ -117,6 +118,11 @@ class SessionAudit:
                 session.end(error)
             if task.is_behind:
                 self._forget(task.task_id)
+
+
+def _pause_seconds() -> float:
+    """Return a random wait: the audits of many processes must not come in step."""
+    return spread(0.8 * AUDIT_SECONDS, AUDIT_SECONDS).total_seconds()
 
 
 def _ask_for_state(doubted: Mapping[Session, bool]) -> None:
