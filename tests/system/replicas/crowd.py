@@ -23,6 +23,7 @@ import grpc.aio
 from tasklogs import TaskLogsClient
 from tasklogs.agent.settings import Settings
 from tasklogs.client.events import CaughtUp, EntriesChanged, Reconnected, Reconnecting
+from tasklogs.errors import TaskLogsRpcError
 from tasklogs.publish.channel import open_channel
 from tasklogs.publish.reconnect import Backoff, StreamEnded
 from tasklogs.publish.stream_status import StreamCall
@@ -146,12 +147,19 @@ async def follow(client: TaskLogsClient, number: int) -> None:
         else:
             say("follow_lost", number, f"{event.error.code.name}/{event.error.reason or '-'}")
 
-    async for event in client.follow(f"local/t{number}", on_reconnect=reconnect):
-        if isinstance(event, CaughtUp):
-            say("followed", number)
-        elif isinstance(event, EntriesChanged):
-            for entry in event.entries:
-                say("got", number, entry.id)
+    while True:
+        try:
+            async for event in client.follow(f"local/t{number}", on_reconnect=reconnect):
+                if isinstance(event, CaughtUp):
+                    say("followed", number)
+                elif isinstance(event, EntriesChanged):
+                    for entry in event.entries:
+                        say("got", number, entry.id)
+        except TaskLogsRpcError as error:
+            # The library leaves it to the program to repeat a first call that was refused.
+            if error.retry_after is None:
+                raise
+            await asyncio.sleep(error.retry_after.total_seconds())
 
 
 async def _speak_in_turn(agents: list[TalkingAgent], every_seconds: float) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from importlib.metadata import version
 
 import structlog
 
 from tasklogs.agent.run import Agent, Options
 from tasklogs.tracing.base import Tracing
 from tasklogs.v1.task_agents_pb2 import Goodbye
+from tasklogs.version import version
 
 _log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ async def _run(agent: Agent, options: Options) -> None:
 def _say_start(agent: Agent, options: Options) -> None:
     _log.info(
         "agent.started",
-        version=version("tasklogs"),
+        version=version(),
         server=options.server,
         tls=options.tls is not None,
         source=options.source,

@@ -52,9 +52,9 @@ app.command()(token)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from tasklogs.version import version
 
-        typer.echo(f"tasklogs {version('tasklogs')}")
+        typer.echo(f"tasklogs {version()}")
         raise typer.Exit
 
 

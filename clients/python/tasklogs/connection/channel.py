@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -11,6 +10,7 @@ import grpc.aio
 from tasklogs.connection.limits import METADATA_OPTIONS
 from tasklogs.connection.loopback import is_loopback_address
 from tasklogs.connection.tls import Tls
+from tasklogs.version import version
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """The largest message that a client accepts. The server keeps its pages under 3 MiB."""
@@ -44,7 +44,7 @@ def open_channel(
 
 def _options(address: str, keepalive: timedelta, timeout: timedelta) -> list[Option]:
     return [
-        ("grpc.primary_user_agent", f"tasklogs-python/{importlib.metadata.version('tasklogs')}"),
+        ("grpc.primary_user_agent", f"tasklogs-python/{version()}"),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         *METADATA_OPTIONS,
         # Pings are sent only while a call runs, so an idle channel costs nothing. Without

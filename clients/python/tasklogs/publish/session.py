@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import grpc
@@ -36,6 +35,7 @@ from tasklogs.publish.stream_status import StreamCall
 from tasklogs.tracing.base import Tracing
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1 import types_pb2
+from tasklogs.version import version
 
 _log = EventLog()
 
@@ -200,7 +200,7 @@ class Session:
 
     async def _open(self, build_number: int | None) -> None:
         hello = pb.Hello(
-            agent_version=version("tasklogs"),
+            agent_version=version(),
             task_app=self._source.kind,
             features=features.AGENT_STREAM,
         )
