@@ -22,7 +22,7 @@ from typing import Any
 import grpc
 
 from tasklogs import compression, delta_codec
-from tasklogs.agent import run
+from tasklogs.publish import carrier
 from tasklogs.v1 import task_agents_pb2 as pb
 from tasklogs.v1.task_agents_pb2_grpc import TaskAgentsStub
 from tests.system.soak import moved_clock
@@ -127,7 +127,8 @@ def main(argv: list[str]) -> int:
             return _RecordedCall(self._stub.Connect(*arguments, **options), journal, streams)
 
     # Apart from its clock, this is the only place where the agent differs from a deployed one.
-    vars(run)["TaskAgentsStub"] = RecordedStub
+    assert vars(carrier)["TaskAgentsStub"] is TaskAgentsStub, "nothing would be recorded"
+    vars(carrier)["TaskAgentsStub"] = RecordedStub
     from tasklogs.cli.main import main as command
 
     sys.argv = ["tasklogs", "agent", *argv]

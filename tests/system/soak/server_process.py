@@ -18,13 +18,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import psutil
 import uvloop
 
+from tasklogs_server.supervision import service, worker_process
 from tests.system.soak import plants
 from tests.system.soak.journal import Journal
 from tests.system.soak.moved_clock import MovedClock
@@ -73,7 +73,8 @@ async def _serve(given: argparse.Namespace) -> None:
         settings["workers"] = given.workers
         serve = _with_workers(given)
     else:
-        app = import_module("tasklogs_server.app")
+        from tasklogs_server import app  # a supervisor must not load it
+
         serve = partial(app.serve, clock=MovedClock(given.clock).now)
     async with recording(given.journal):
         await serve(
@@ -89,9 +90,8 @@ def _with_workers(given: argparse.Namespace) -> Any:
     program += [f"--journal={given.journal}", *(f"--plant={one}" for one in given.plant)]
     if given.bus_database_url is not None:
         program.append(f"--bus-database-url={given.bus_database_url}")
-    of_workers = import_module("tasklogs_server.supervision.worker_process")
-    vars(of_workers)["_PROGRAM"] = tuple(program)
-    return import_module("tasklogs_server.supervision.service").serve
+    vars(worker_process)["_PROGRAM"] = tuple(program)
+    return service.serve
 
 
 def _meet_over(url: str) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tasklogs_server import app, worker
 from tests.system.soak.moved_clock import MovedClock
 from tests.system.soak.server_process import options, prepare, recording
 
@@ -21,8 +21,6 @@ def main() -> int:
     parser.add_argument("descriptor")
     given = parser.parse_args()
     prepare(given)
-    worker = import_module("tasklogs_server.worker")
-    app = import_module("tasklogs_server.app")
     vars(app)["run"] = partial(app.run, clock=MovedClock(given.clock).now)
     serve = vars(worker)["_serve"]
 
