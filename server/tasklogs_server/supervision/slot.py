@@ -29,6 +29,7 @@ class Slot:
         self._process: WorkerProcess | None = None
         self._ending = asyncio.Event()
         self._has_served = False
+        self._serves_since: float | None = None
         self._pause_seconds = 0.0
         self.restarts = 0
         """How often a worker that had ended by itself was replaced."""
@@ -49,13 +50,14 @@ class Slot:
                 await self._pause()
                 if self._ending.is_set():
                     return
-            began = asyncio.get_running_loop().time()
+            self._serves_since = None
             how = await self._run_one(served)
             if self._ending.is_set():
                 return
             if not self._has_served:
                 raise StartupError(how)
-            if asyncio.get_running_loop().time() - began >= _GOOD_SECONDS:
+            since, now = self._serves_since, asyncio.get_running_loop().time()
+            if since is not None and now - since >= _GOOD_SECONDS:
                 self._pause_seconds = 0.0
             self.restarts += 1
 
@@ -102,6 +104,7 @@ class Slot:
     async def _announce(self, process: WorkerProcess, served: asyncio.Event) -> None:
         await process.serves.wait()
         self._has_served = True
+        self._serves_since = asyncio.get_running_loop().time()
         _log.info("worker.started", worker=self.worker, pid=process.pid)
         served.set()
 
