@@ -23,7 +23,8 @@ async def test_a_signal_after_a_request_to_stop_is_the_first_one(
         os.kill(os.getpid(), signal.SIGTERM)
         await until(lambda: signals._has_received)
         signals.request()
-        assert actions == ended == []
+        assert not actions
+        assert not ended
         os.kill(os.getpid(), signal.SIGTERM)
         await until(lambda: bool(ended))
     assert (actions, ended) == (["aborted"], [1])

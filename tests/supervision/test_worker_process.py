@@ -10,6 +10,7 @@ import pytest
 
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.supervision import worker_process
+from tasklogs_server.supervision.channel import Channel
 from tasklogs_server.supervision.worker_process import WorkerProcess
 from tests.supervision.conftest import Scripted
 
@@ -78,7 +79,7 @@ async def test_a_worker_is_ended_if_its_start_is_cancelled(
         reached.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(worker_process.Channel, "open", stuck)
+    monkeypatch.setattr(Channel, "open", stuck)
     starting = asyncio.create_task(WorkerProcess.start(7, SETTINGS))
     await reached.wait()
     [child] = [one for one in psutil.Process().children() if MODULE in one.cmdline()]

@@ -56,8 +56,7 @@ class Slot:
                 return
             if not self._has_served:
                 raise StartupError(how)
-            since, now = self._serves_since, asyncio.get_running_loop().time()
-            if since is not None and now - since >= _GOOD_SECONDS:
+            if self._was_good():
                 self._pause_seconds = 0.0
             self.restarts += 1
 
@@ -100,6 +99,11 @@ class Slot:
         if not self._ending.is_set():
             _log.warning("worker.ended", worker=self.worker, pid=pid, how=how)
         return how
+
+    def _was_good(self) -> bool:
+        """Whether the worker that has just ended served for long."""
+        since = self._serves_since
+        return since is not None and asyncio.get_running_loop().time() - since >= _GOOD_SECONDS
 
     async def _announce(self, process: WorkerProcess, served: asyncio.Event) -> None:
         await process.serves.wait()
