@@ -1,6 +1,7 @@
-"""The program of one worker: `python -P -m tasklogs_server.worker DESCRIPTOR`.
+"""The program of one worker: `python -P -m tasklogs_server.worker DESCRIPTOR LOOP`.
 
-Its supervisor starts it with one end of a socket pair. See `supervision`.
+Its supervisor starts it with one end of a socket pair, and the kind of event loop. See
+`supervision`.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _log = structlog.get_logger(__name__)
 
 def main() -> int:
     """Serve until the supervisor wants an end, or has ended. Return the exit code."""
-    descriptor = int(sys.argv[1])
+    descriptor, loop = int(sys.argv[1]), sys.argv[2]
     os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    with asyncio.Runner(loop_factory=loop_factory(os.environ.get("TASKLOGS_LOOP", "uvloop"))) as it:
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as it:
         return it.run(_work(socket.socket(fileno=descriptor)))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from tasklogs_server.bus.interface import PeerEvent
-from tasklogs_server.bus.notes import HeardNote
+from tasklogs_server.bus.notes import HeardNote, SessionDoubted
 from tasklogs_server.bus.shared import SharedBus
 from tasklogs_server.bus.transport import Outgoing, Receiver, Transport
 from tests.support.fixtures.conditions import until
@@ -65,6 +65,10 @@ class Process:
         await until(lambda: len(self.heard) >= len(notes))
         assert self.notes == list(notes)
 
+    async def has_heard(self, note: HeardNote) -> None:
+        """Wait until this note, and perhaps others, was heard."""
+        await until(lambda: note in self.notes)
+
     async def sees(self, event: PeerEvent, of: Process) -> None:
         await until(lambda: (of.id, event) in self.events)
 
@@ -99,9 +103,13 @@ class World:
 
     @asynccontextmanager
     async def two(self) -> AsyncIterator[tuple[Process, Process]]:
-        """Yield two processes that have met, and know what they follow: nothing."""
+        """Yield two processes that have met, and know what they follow: nothing.
+
+        What happened when they met is forgotten: that depends on whether a beat came first.
+        """
         async with self.process() as one, self.process() as other:
             await met(one, other)
+            await quiet(one, other)
             yield one, other
 
 
@@ -111,6 +119,18 @@ async def met(*processes: Process) -> None:
         for other in processes:
             if one is not other:
                 await until(lambda one=one, other=other: knows(one, other))  # type: ignore[misc]
+
+
+async def quiet(one: Process, other: Process) -> None:
+    """Wait until the two have answered all that they said when they met, and forget that."""
+    for sender, receiver in [(one, other), (other, one)] * 2:
+        last = SessionDoubted(uuid.uuid4())
+        sender.bus.send(receiver.id, last)
+        await receiver.has_heard(last)
+    await until(lambda: not one.bus._due_gaps and not other.bus._due_gaps)
+    for process in (one, other):
+        process.heard.clear()
+        process.events.clear()
 
 
 def knows(one: Process, other: Process) -> bool:

@@ -106,3 +106,36 @@ def test_a_process_that_follows_too_much_is_told_of_everything(
         assert known.task_count <= 111
     assert set(known.of(A)) == {greedy, honest}
     assert set(known.of(uuid.uuid4())) == {greedy}
+
+
+@pytest.mark.parametrize("also_known", [False, True], ids=["first list", "another list"])
+def test_the_end_of_a_list_that_is_too_long_is_not_taken_for_all_of_it(
+    monkeypatch: pytest.MonkeyPatch, also_known: bool
+) -> None:
+    monkeypatch.setattr(interests, "MAX_TASKS", 100)
+    known, greedy = Interests(), uuid.uuid4()
+    tasks = [uuid.uuid4() for _ in range(150)]
+    if also_known:
+        known.said(greedy, tasks[:90], is_last=True)
+    known.said(greedy, tasks[:60], is_last=False)
+    if also_known:
+        known.changed(greedy, tasks[100:120], [])
+    known.said(greedy, tasks[60:120], is_last=False)
+    known.changed(greedy, [], tasks[:90])
+    known.said(greedy, tasks[120:], is_last=True)
+    assert all(greedy in known.of(one) for one in tasks)
+    known.said(greedy, tasks[:30], is_last=True)
+    assert [greedy in known.of(one) for one in tasks] == [True] * 30 + [False] * 120
+
+
+def test_changes_to_a_list_that_never_ends_take_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interests, "MAX_TASKS", 100)
+    known, greedy = Interests(), uuid.uuid4()
+    known.unknown(greedy)
+    known.said(greedy, [A], is_last=False)
+    for _ in range(50):
+        known.changed(greedy, [uuid.uuid4() for _ in range(10)], [])
+        assert known.task_count <= 110
+    assert greedy in known.of(A)

@@ -14,7 +14,8 @@ import pytest
 from tasklogs_server.bus.interface import PeerListener
 from tasklogs_server.bus.notes import HeardNote, Note, SessionBegan, SyncAnswered, SyncAsked
 from tasklogs_server.domain.errors import AgentUnreachable
-from tasklogs_server.ingest.elsewhere import Elsewhere, SyncsForOthers
+from tasklogs_server.domain.synced import StoredState
+from tasklogs_server.ingest.elsewhere import Elsewhere, SessionGone, SyncsForOthers
 from tasklogs_server.ingest.holders import Holder
 from tests.ingest.desk import Desk
 from tests.support.fixtures.conditions import until
@@ -51,6 +52,7 @@ class SilentOther(OneOther):
     def __init__(self) -> None:
         super().__init__()
         self._listeners: list[Callable[[Note], None]] = []
+        self.reached = {OTHER}
 
     def listen(self, listener: Callable[[Note], None]) -> None:
         self._listeners.append(listener)
@@ -59,16 +61,32 @@ class SilentOther(OneOther):
         pass
 
     def reaches(self, process_id: UUID) -> bool:
-        return process_id == OTHER
+        return process_id in self.reached
 
     def send(self, process_id: UUID, note: object) -> None:
-        assert process_id == OTHER
+        assert process_id in self.reached
 
     def began(self, began: SessionBegan, *, here: bool) -> None:
         for listener in self._listeners if here else ():
             listener(began)
-        for hearer in () if here else self._hearers:
-            hearer(uuid.uuid4(), began)
+        if not here:
+            self.hear_of(uuid.uuid4(), began)
+
+    def hear_of(self, sender: UUID, note: HeardNote) -> None:
+        for hearer in self._hearers:
+            hearer(sender, note)
+
+
+def silent_other(desk: Desk) -> tuple[Any, Elsewhere]:
+    bus: Any = SilentOther()
+
+    async def process_of(_: UUID) -> None:
+        return None
+
+    elsewhere = Elsewhere(
+        bus, desk.sessions, process_of=process_of, sync_timeout=timedelta(seconds=3600)
+    )
+    return bus, elsewhere
 
 
 def bus_of(desk: Desk) -> OneOther:
@@ -106,14 +124,7 @@ async def test_without_such_a_session_the_answer_says_so(desk: Desk, task: UUID)
 async def test_a_sync_at_a_killed_process_ends_as_soon_as_a_later_session_begins(
     desk: Desk, task: UUID, here: bool
 ) -> None:
-    bus: Any = SilentOther()
-
-    async def process_of(_: UUID) -> None:
-        return None
-
-    elsewhere = Elsewhere(
-        bus, desk.sessions, process_of=process_of, sync_timeout=timedelta(seconds=3600)
-    )
+    bus, elsewhere = silent_other(desk)
     asking = asyncio.create_task(elsewhere.sync(task, Holder(OTHER, 7), None))
     await asyncio.sleep(0)
     for no_later in (SessionBegan(task, 7), SessionBegan(uuid.uuid4(), 8)):
@@ -123,3 +134,29 @@ async def test_a_sync_at_a_killed_process_ends_as_soon_as_a_later_session_begins
     bus.began(SessionBegan(task, 8), here=here)
     with pytest.raises(AgentUnreachable):
         await asking
+
+
+async def test_a_note_of_a_session_that_is_not_there_hides_no_other_for_long(
+    desk: Desk, task: UUID
+) -> None:
+    bus, elsewhere = silent_other(desk)
+    stranger, named = uuid.uuid4(), Holder(OTHER, 7)
+    known = StoredState(fence=7, revision=1, start_build=None, process=OTHER)
+    bus.reached |= {stranger}
+
+    # It goes away.
+    bus.hear_of(stranger, SessionBegan(task, 2**63 - 1))
+    assert elsewhere.holder(task, known) == Holder(stranger, 2**63 - 1)
+    bus.reached -= {stranger}
+    assert elsewhere.holder(task, known) == named
+    bus.reached |= {stranger}
+    assert elsewhere.holder(task, known) == named
+
+    # It says that it has no such session.
+    bus.hear_of(stranger, SessionBegan(task, 100))
+    asking = asyncio.create_task(elsewhere.sync(task, Holder(stranger, 100), None))
+    await asyncio.sleep(0)
+    bus.hear_of(stranger, SyncAnswered(1))
+    with pytest.raises(SessionGone):
+        await asking
+    assert elsewhere.holder(task, known) == named

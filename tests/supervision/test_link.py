@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+from structlog.testing import capture_logs
+
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.supervision.channel import Channel, Message
 from tasklogs_server.supervision.link import SupervisorLink
@@ -58,6 +60,29 @@ async def test_a_worker_beats_answers_and_stops_when_its_supervisor_sends_no_mor
         supervisor.end()
         await stopped.wait()
         await _next(supervisor, "beat")  # also while it drains
+    running.cancel()
+    await asyncio.wait({running})
+    supervisor.close()
+    link.close()
+
+
+async def test_metrics_that_cannot_be_collected_do_not_end_the_worker() -> None:
+    ours, theirs = socket.socketpair()
+    supervisor = await Channel.open(ours)
+    supervisor.send(ORDER)
+    link = await SupervisorLink.open(theirs)
+    assert link is not None
+    sizes: dict[str, int] = {}
+    link.collect = lambda: [sizes["none"]]
+    running = asyncio.create_task(link.run(lambda: None))
+    with capture_logs() as logged:
+        async with asyncio.timeout(60):
+            supervisor.send({"ask": 1})
+            assert await _next(supervisor, "answer") == {"answer": 1, "families": None}
+            link.collect = lambda: ["metrics"]
+            supervisor.send({"ask": 2})
+            assert await _next(supervisor, "answer") == {"answer": 2, "families": ["metrics"]}
+    assert [one["event"] for one in logged] == ["worker.metrics_failed"]
     running.cancel()
     await asyncio.wait({running})
     supervisor.close()

@@ -60,7 +60,7 @@ def test_a_port_can_be_reserved_again_right_after_its_connections_have_ended() -
         assert again == port
 
 
-@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", 64 * "x"])
 def test_an_address_that_is_not_here_is_refused_in_one_line(host: str) -> None:
     with (
         pytest.raises(StartupError, match=f"^cannot listen on {host}:1: .+"),

@@ -86,6 +86,8 @@ async def test_the_pauses_between_starts_grow_to_a_limit_and_begin_anew_after_a_
     assert pauses[:6] == [0.0, 1.0, 2.0, 4.0, 5.0, 5.0]
     monkeypatch.setattr(slots, "_GOOD_SECONDS", 0.0)
     await until(lambda: pauses[-1] == 0.0)
+    scripted("fail,exit")  # however long it took to fail
+    await until(lambda: pauses[-2:] == [5.0, 5.0])
     slot.end()
     await running
 

@@ -21,7 +21,7 @@ WRITTEN_OTHERWISE = {"rpc.ended", "library.logged"}
 NO_EVENTS = {
     *("grpc.aio", "grpc.channelz", "grpc.reflection", "grpc.use_local_subchannel_pool"),
     *("grpc.max_metadata_size", "grpc.absolute_max_metadata_size"),
-    *("log.cursor", "log.task_id"),
+    *("log.cursor", "log.last_error", "log.stored", "log.task_id"),
 }
 IRREGULAR_VERBS = {"found", "kept", "left", "lost", "read", "sent", "withheld"}
 

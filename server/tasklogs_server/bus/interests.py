@@ -20,8 +20,8 @@ class Interests:
     def __init__(self) -> None:
         self._all: set[UUID] = set()
         """Processes whose tasks are not known."""
-        self._said: dict[UUID, set[UUID]] = {}
-        """The parts that each process has said so far."""
+        self._said: dict[UUID, set[UUID] | None] = {}
+        """The parts that each process has said so far. None: too many tasks."""
         self._tasks: dict[UUID, set[UUID]] = {}
         self._followers: dict[UUID, set[UUID]] = defaultdict(set)
 
@@ -34,7 +34,7 @@ class Interests:
     def task_count(self) -> int:
         """How many tasks are remembered, each once for each process."""
         known = (*self._said.values(), *self._tasks.values())
-        return sum(len(tasks) for tasks in known)
+        return sum(len(tasks) for tasks in known if tasks is not None)
 
     def unknown(self, process_id: UUID) -> None:
         """Tell the process of every task from now on."""
@@ -44,14 +44,19 @@ class Interests:
     def said(self, process_id: UUID, tasks: Iterable[UUID], *, is_last: bool) -> None:
         """Note a part of all tasks that the process follows."""
         so_far = self._said.setdefault(process_id, set())
-        so_far.update(tasks)
-        if len(so_far) > MAX_TASKS:
+        if so_far is not None:
+            so_far.update(tasks)
+            self._bound(process_id)
+        if not is_last:
+            return
+        so_far = self._said[process_id]
+        if so_far is None:
             self.unknown(process_id)
-        elif is_last:
-            self.forget(process_id)
-            self._tasks[process_id] = so_far
-            for task_id in so_far:
-                self._followers[task_id].add(process_id)
+            return
+        self.forget(process_id)
+        self._tasks[process_id] = so_far
+        for task_id in so_far:
+            self._followers[task_id].add(process_id)
 
     def changed(
         self, process_id: UUID, more: Collection[UUID], no_longer: Collection[UUID]
@@ -61,14 +66,22 @@ class Interests:
             if tasks is not None:
                 tasks.update(more)
                 tasks.difference_update(no_longer)
-        if process_id not in self._tasks:
+        if process_id in self._tasks:
+            for task_id in more:
+                self._followers[task_id].add(process_id)
+            for task_id in no_longer:
+                self._unfollow(task_id, process_id)
+        self._bound(process_id)
+
+    def _bound(self, process_id: UUID) -> None:
+        """Forget the process's tasks if there are too many."""
+        known = (self._said.get(process_id), self._tasks.get(process_id))
+        if all(tasks is None or len(tasks) <= MAX_TASKS for tasks in known):
             return
-        for task_id in more:
-            self._followers[task_id].add(process_id)
-        for task_id in no_longer:
-            self._unfollow(task_id, process_id)
-        if len(self._tasks[process_id]) > MAX_TASKS:
-            self.unknown(process_id)
+        is_saying = process_id in self._said
+        self.unknown(process_id)
+        if is_saying:  # what it says until the last part is not all of it
+            self._said[process_id] = None
 
     def forget(self, process_id: UUID) -> None:
         """Tell the process of nothing."""

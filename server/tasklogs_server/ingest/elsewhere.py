@@ -97,11 +97,14 @@ class Elsewhere:
         `known`: what the caller has found in the store.
         """
         begun = self._begun.get(task_id)
-        if begun is None or begun.fence <= known.fence:
-            if known.process is None:
-                return None
-            begun = Holder(known.process, known.fence)
-        return begun if self._bus.reaches(begun.process) else None
+        if begun is not None and begun.fence > known.fence:
+            if self._bus.reaches(begun.process):
+                return begun
+            # It is only a hint, and must not go on hiding what the store says.
+            del self._begun[task_id]
+        if known.process is None or not self._bus.reaches(known.process):
+            return None
+        return Holder(known.process, known.fence)
 
     async def find(self, task_id: UUID) -> Holder | None:
         """Read which other process has the task's session. Raises StoreUnavailable."""
@@ -141,6 +144,8 @@ class Elsewhere:
             return answered.synced
         if answered.failure is not None:
             raise TaskAppFailed(answered.failure)
+        if self._begun.get(task_id) == holder:
+            del self._begun[task_id]
         raise SessionGone(timedelta(0), _RETRY_AFTER)
 
     def _heard(self, sender: UUID, note: HeardNote) -> None:

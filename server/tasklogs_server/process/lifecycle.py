@@ -35,6 +35,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
+        self._has_received = False
         self._abort_actions: list[Callable[[], None]] = []
         self._starting: asyncio.Timeout | None = None
 
@@ -59,9 +60,15 @@ class StopSignals:
         self._abort_actions.append(action)
 
     def request(self) -> None:
-        """Ask the server to stop, as the first signal does. It is no second signal."""
-        if not self.stop.is_set():
-            self._received()
+        """Ask the server to stop, as the first signal does.
+
+        It counts as no signal: the first one, which the same cause may have sent, ends nothing.
+        """
+        if self.stop.is_set():
+            return
+        self.stop.set()
+        if self._starting is not None:
+            self._starting.reschedule(asyncio.get_running_loop().time())
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -80,10 +87,9 @@ class StopSignals:
             loop.remove_signal_handler(number)
 
     def _received(self) -> None:
-        if not self.stop.is_set():
-            self.stop.set()
-            if self._starting is not None:
-                self._starting.reschedule(asyncio.get_running_loop().time())
+        if not self._has_received:
+            self._has_received = True
+            self.request()
             return
         _log.warning("server.aborted")
         for action in self._abort_actions:

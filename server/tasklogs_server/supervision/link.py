@@ -12,12 +12,16 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any, Self
 
+import structlog
+
 from tasklogs_server.settings import ServerSettings
 from tasklogs_server.supervision.channel import Channel
 
 BEAT_SECONDS = 0.25
 # In addition to the drain: the end of the calls, the last writes, and a busy machine.
 END_SECONDS = 20.0
+
+_log = structlog.get_logger(__name__)
 
 
 class SupervisorLink:
@@ -73,7 +77,11 @@ class SupervisorLink:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _answer(self, question: int) -> None:
-        families = await asyncio.to_thread(lambda: self.collect())
+        families: Sequence[Any] | None = None
+        try:
+            families = await asyncio.to_thread(lambda: self.collect())
+        except Exception:  # a scrape must not end the worker
+            _log.exception("worker.metrics_failed")
         self._channel.send({"answer": question, "families": families})
 
 

@@ -31,6 +31,8 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
                 ) from error
             reason = (error.strerror or str(error)).lower()
             raise StartupError(f"cannot listen on {host}:{port}: {reason}") from error
+        except UnicodeError as error:  # a label of more than 63 characters
+            raise StartupError(f"cannot listen on {host}:{port}: no such host") from error
         yield port
 
 

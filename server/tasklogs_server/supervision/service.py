@@ -53,7 +53,7 @@ async def serve(
             async with signals.while_starting():
                 port = stack.enter_context(reserved_port(host, port))
                 dsn = await stack.enter_async_context(database(settings, on_progress, signals))
-                # Once, and not by each worker.
+                # Each worker looks, too: there is nothing left to do for it.
                 await ready_schema(dsn)
                 address = f"{host}:{port}"
                 health_address = stack.enter_context(_reserved_health_port(settings))

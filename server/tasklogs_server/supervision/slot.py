@@ -29,6 +29,7 @@ class Slot:
         self._process: WorkerProcess | None = None
         self._ending = asyncio.Event()
         self._has_served = False
+        self._serves_since: float | None = None
         self._pause_seconds = 0.0
         self.restarts = 0
         """How often a worker that had ended by itself was replaced."""
@@ -49,13 +50,13 @@ class Slot:
                 await self._pause()
                 if self._ending.is_set():
                     return
-            began = asyncio.get_running_loop().time()
+            self._serves_since = None
             how = await self._run_one(served)
             if self._ending.is_set():
                 return
             if not self._has_served:
                 raise StartupError(how)
-            if asyncio.get_running_loop().time() - began >= _GOOD_SECONDS:
+            if self._was_good():
                 self._pause_seconds = 0.0
             self.restarts += 1
 
@@ -99,9 +100,15 @@ class Slot:
             _log.warning("worker.ended", worker=self.worker, pid=pid, how=how)
         return how
 
+    def _was_good(self) -> bool:
+        """Whether the worker that has just ended served for long."""
+        since = self._serves_since
+        return since is not None and asyncio.get_running_loop().time() - since >= _GOOD_SECONDS
+
     async def _announce(self, process: WorkerProcess, served: asyncio.Event) -> None:
         await process.serves.wait()
         self._has_served = True
+        self._serves_since = asyncio.get_running_loop().time()
         _log.info("worker.started", worker=self.worker, pid=process.pid)
         served.set()
 

@@ -16,8 +16,9 @@ from tasklogs_server.supervision.link import END_SECONDS
 
 # -P: no module of the working directory takes the place of an installed one.
 _PROGRAM = ("-P", "-m", "tasklogs_server.worker")
-# Until the first beat, a worker loads its program: a second of CPU. The machine may be busy.
-_FIRST_BEAT_SECONDS = 60.0
+# Until it serves, a worker loads its program and libraries: some seconds of CPU, in which its event
+# loop stands still. The machine may be busy.
+_START_SECONDS = 60.0
 
 
 class WorkerProcess:
@@ -51,7 +52,7 @@ class WorkerProcess:
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, *_PROGRAM, str(theirs.fileno())),
+                    *(sys.executable, *_PROGRAM, str(theirs.fileno()), settings.loop),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     # A Ctrl-C at the terminal is for the supervisor, which lets workers drain.
@@ -60,7 +61,13 @@ class WorkerProcess:
         except BaseException:
             ours.close()
             raise
-        channel = await Channel.open(ours)
+        try:
+            channel = await Channel.open(ours)
+        except BaseException:  # cancelled: nobody else knows of the process
+            ours.close()
+            process.kill()
+            await process.wait()
+            raise
         channel.send({"worker": worker, "settings": settings.model_dump(mode="json")})
         return cls(process, channel, worker, settings)
 
@@ -107,7 +114,7 @@ class WorkerProcess:
                 self._process.kill()
 
     async def ask_for_metrics(self) -> Any:
-        """Return its metrics. Raises ConnectionError if it ends before it answers."""
+        """Return its metrics. Raises ConnectionError if it has none, or ends before it answers."""
         self._questions += 1
         answer = self._answers[self._questions] = asyncio.get_running_loop().create_future()
         self._channel.send({"ask": self._questions})
@@ -128,7 +135,10 @@ class WorkerProcess:
         elif "answer" in message:
             answer = self._answers.get(message["answer"])
             if answer is not None and not answer.done():
-                answer.set_result(message["families"])
+                if message["families"] is None:
+                    answer.set_exception(ConnectionError("the worker has no metrics"))
+                else:
+                    answer.set_result(message["families"])
         self._beats.set()
 
     async def _watch_beats(self) -> None:
@@ -138,14 +148,14 @@ class WorkerProcess:
         """
         within = self._settings.worker_timeout.total_seconds()
         clock = StallFreeClock(within)
-        heard_at, is_first = clock.begin_at, True
+        heard_at = clock.begin_at
         asked_at: float | None = None
         while True:
             now = await clock.next_look()
             if self._beats.is_set():
                 self._beats.clear()
-                heard_at, is_first = clock.begin_at, False
-            if now - heard_at >= (_FIRST_BEAT_SECONDS if is_first else within):
+                heard_at = clock.begin_at
+            if now - heard_at >= (within if self.serves.is_set() else _START_SECONDS):
                 self._frozen = True
                 break
             if self.is_asked_to_end:

@@ -423,6 +423,12 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " that served for 10 s, else after a pause of up to 30 s.",
     ),
     LogEvent(
+        "worker.metrics_failed",
+        "error",
+        ("exception",),
+        "A worker could not collect its metrics: they are missing in one scrape. Report a bug.",
+    ),
+    LogEvent(
         "worker.started",
         "info",
         ("worker", "pid"),

@@ -440,3 +440,41 @@ async def test_a_task_that_is_active_no_longer_is_refused_whatever_its_agent_say
             grpc.StatusCode.FAILED_PRECONDITION,
             "TASK_STATE_CONFLICT",
         )
+
+
+def showing(agent: ScriptedAgent, content: str) -> None:
+    """Let the agent answer its next sync, and only that, with an entry that is new."""
+
+    async def show(sync: agent_pb.Sync) -> None:
+        await agent.append(open_epoch=True, entries=[log_entry(0, content)])
+        await agent.sync_done(sync.id)
+
+    agent.answer_syncs(show)
+
+
+async def test_a_task_that_was_pending_is_read_live_when_it_is_active_at_another_process(
+    here: Server, there: Server
+) -> None:
+    either = pb.GetTaskLogsRequest(task=TASK)
+    token = (await here.create_task()).agent_token
+    for _ in range(2):  # the page in memory says that it is pending
+        assert (await here.logs.GetTaskLogs(either)).snapshot
+    await make_active(there)
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        showing(agent, "shown")
+        answer = await here.logs.GetTaskLogs(either, timeout=DEADLINE_SECONDS)
+        assert not answer.snapshot
+        assert [one.content for one in answer.logs] == ["shown"]
+        assert len(agent.syncs) == 1
+
+
+async def test_a_read_has_what_the_later_agent_shows_whatever_it_asked_the_earlier_one(
+    here: Server, there: Server, token: str
+) -> None:
+    async with ScriptedAgent.connect(there, token, build_number=1) as agent:
+        agent.answer_syncs()
+        await read_live(here)  # the page in memory tells where the session is
+        async with ScriptedAgent.connect(here, token, build_number=1) as later:
+            showing(later, "shown")
+            answer = await read_live(here)
+            assert [one.content for one in answer.logs] == ["shown"]

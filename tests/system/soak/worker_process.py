@@ -1,6 +1,6 @@
 """A worker of a server of a run: the server's worker, changed as server_process changes a server.
 
-python -m tests.system.soak.worker_process --clock FILE --journal FILE ... DESCRIPTOR
+python -m tests.system.soak.worker_process --clock FILE --journal FILE ... DESCRIPTOR LOOP
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ def main() -> int:
     """Serve until the supervisor wants an end."""
     parser = options("A worker of a server of the soak.")
     parser.add_argument("descriptor")
+    parser.add_argument("loop")
     given = parser.parse_args()
     prepare(given)
     vars(app)["run"] = partial(app.run, clock=MovedClock(given.clock).now)
@@ -30,7 +31,7 @@ def main() -> int:
             await serve(link)
 
     vars(worker)["_serve"] = recorded
-    sys.argv[1:] = [given.descriptor]
+    sys.argv[1:] = [given.descriptor, given.loop]
     return int(worker.main())
 
 
