@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -47,7 +48,9 @@ class SessionTranscript(Transcript):
 
     def opened(self, path: Path) -> Lines:
         """Return what reads a session file, or those of a directory."""
-        if path.suffix == ".jsonl" and not path.is_dir():
+        # `Path.is_dir` raises what `os.path.isdir` does not.
+        is_directory, is_file = os.path.isdir(path), os.path.isfile(path)  # noqa: PTH112, PTH113
+        if is_file or (path.suffix == ".jsonl" and not is_directory):
             return super().opened(path)
         self._sessions = SessionFiles(path, self.session_of, self._clock)
         return self._sessions
