@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -104,6 +105,44 @@ async def test_a_live_read_has_every_line_that_was_in_the_file(server: Server, p
         for number in range(1, 50):
             program.write("output", str(number))
             assert await contents(server) == [str(n) for n in range(number + 1)]
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_live_read_at_any_moment_has_the_lines_before_it(
+    server: Server, path: Path, seed: int
+) -> None:
+    """A program writes all the time, also halves of lines."""
+    rng = random.Random(seed)
+    whole = 0
+
+    async def write() -> None:
+        nonlocal whole
+        with path.open("ab", buffering=0) as file:
+            while True:
+                lines = [
+                    json.dumps({"type": "output", "content": str(whole + n)}).encode() + b"\n"
+                    for n in range(rng.randrange(1, 20))
+                ]
+                written = b"".join(lines)
+                half = rng.randrange(len(written))
+                file.write(written[:half])
+                await asyncio.sleep(rng.choice([0.0, 0.001, 0.01]))
+                file.write(written[half:])
+                whole += len(lines)
+                await asyncio.sleep(rng.choice([0.0, 0.001, 0.02]))
+
+    writing = asyncio.create_task(write())
+    try:
+        async with agent_on(server, await token_of(server), path):
+            for _ in range(50):
+                before = whole
+                found = await contents(server)
+                assert len(found) >= before
+                assert found == [str(number) for number in range(len(found))]
+                await asyncio.sleep(rng.choice([0.0, 0.003, 0.01]))
+    finally:
+        writing.cancel()
+        await asyncio.wait({writing})
 
 
 async def test_an_entry_has_what_its_line_says(server: Server, path: Path) -> None:
