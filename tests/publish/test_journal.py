@@ -38,6 +38,14 @@ class OldSession:
         pass
 
 
+def test_many_small_pieces_are_put_together() -> None:
+    draft = Draft(EntryType.OUTPUT, b"", Time(0, 0))
+    for number in range(100_000):
+        draft.extend(b"%05d" % number, Time(number, 0))
+        assert len(draft._pieces) < 5000
+    assert draft.entry(0).content == b"".join(b"%05d" % number for number in range(100_000))
+
+
 async def test_epochs_that_the_server_does_not_store_delay_no_other() -> None:
     journal = Journal("test", most_bytes=1_000_000)
     session = OldSession()

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_DEPTH = 6
-_SETTLED_NS = 100_000_000
-"""A directory that changed within this time of a look may change again without another time."""
+_SETTLED_NS = 2_000_000_000
+"""A directory that changed within this time of a look may change again without another time: some
+file systems have whole seconds."""
 
 SessionOf = Callable[[Path], str | None]
 """Returns the name of the session that a file belongs to; None: of none."""
