@@ -15,7 +15,7 @@ from tasklogs.agent.sources.claude_code import ClaudeCode
 from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, Record
 from tasklogs.log.entry import EntryType, Names, Time
-from tests.agent.sources.test_jsonl import agent_on, contents, token_of
+from tests.agent.sources.test_jsonl import agent_on, contents, epoch_of, token_of
 from tests.support.fixtures.server import MakeServer, Server
 
 
@@ -154,3 +154,21 @@ async def test_sessions_that_came_while_no_agent_ran_are_read_also_if_the_old_on
     async with agent_on(server, token, tmp_path, source="claude-code"):
         assert await contents(server) == ["c"]
         assert [await contents(server, epoch) for epoch in (1, 2)] == [["one"], ["b"]]
+
+
+async def test_a_session_that_came_and_ended_before_the_old_one_went_on_is_read_after_it(
+    server: Server, tmp_path: Path
+) -> None:
+    token = await token_of(server)
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    old.write_text(lines("old", "one", "two"))
+    async with agent_on(server, token, tmp_path, source="claude-code"):
+        assert await contents(server) == ["one", "two"]
+    new.write_text(lines("new", "", "", "", "new")[len(lines("new", "", "", "")) :])
+    old.write_text(lines("old", "one", "two", "three", "four", "five"))
+    os.utime(new, (2e9, 2e9))
+    os.utime(old, (2e9 + 1, 2e9 + 1))
+    async with agent_on(server, token, tmp_path, source="claude-code"):
+        assert await contents(server) == ["new"]
+        assert await contents(server, 1) == ["one", "two", "three", "four", "five"]
+        assert await epoch_of(server) == 2

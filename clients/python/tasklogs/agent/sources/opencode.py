@@ -69,6 +69,15 @@ class OpenCode(Transcript):
         """Begin with the session that the stored log can be of."""
         self._rows.begin(None if stored.tail is None else stored.tail.time)
 
+    def left(self, *, is_newer: bool) -> None:
+        """Read a session later that is newer than the one that goes on."""
+        if is_newer:
+            self._rows.put_back()
+
+    def resumes(self) -> None:
+        """Read what was put back after this session."""
+        self._rows.take_up()
+
     def parse(self, line: bytes) -> Iterable[Found]:
         """Return what one part of a message says."""
         return _found(json.loads(line), thoughts=self._thoughts)
@@ -89,6 +98,9 @@ class SessionRows:
         """The file that is open."""
         self._session: str | None = None
         self._waiting: list[str] = []
+        self._put_back: list[str] = []
+        self._before: str | None = None
+        """The session that was read before this one."""
         self._known: set[str] = set()
         self._begins_with(None)
 
@@ -101,7 +113,17 @@ class SessionRows:
         self.close()
         self._session = None
         self._known = set()
-        self._waiting = []
+        self._waiting, self._put_back = [], []
+
+    def put_back(self) -> None:
+        """Keep the session before this one for later: see `take_up`."""
+        if self._before is not None:
+            self._put_back.append(self._before)
+
+    def take_up(self) -> None:
+        """Let the sessions that were put back follow this one."""
+        self._waiting = self._put_back + self._waiting
+        self._put_back = []
 
     def close(self) -> None:
         """Close the database."""
@@ -150,7 +172,7 @@ class SessionRows:
         return Look([], is_end=True)
 
     def _begins_with(self, session: str | None) -> None:
-        self._session = session
+        self._before, self._session = self._session, session
         self._place = ("", "")
         self._called: set[str] = set()
 

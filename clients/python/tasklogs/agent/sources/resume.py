@@ -63,7 +63,14 @@ class Resume:
         self._index = 0
         self._tail: Entry | None = None
         self._last: tuple[EntryType, Names] | None = None
+        self._first_time: Time | None = None
         self._is_exact = True
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether this conversation begins after the stored tail: none of it can be stored."""
+        tail = self.stored.tail
+        return tail is not None and self._first_time is not None and self._first_time > tail.time
 
     def matches(self, entry: Entry, check: int | None, *, replaces: bool) -> Entry | None:
         """Compare the next entry. Returns it as it is stored, if it is the stored tail.
@@ -72,6 +79,7 @@ class Resume:
         version of the entry before.
         """
         self.seen += 1
+        self._first_time = self._first_time or entry.time
         stored = self.stored.tail
         if stored is not None and check == stored.time.nanos % _CHECKS:
             entry = replace(entry, time=stored.time)

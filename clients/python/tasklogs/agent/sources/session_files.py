@@ -42,6 +42,9 @@ class SessionFiles:
         self._found_at = 0.0
         self._chooses = True
         self._waiting: list[str] = []
+        self._put_back: list[str] = []
+        self._before: str | None = None
+        """The session that was read before this one."""
         self._session: str | None = None
         self._files: dict[Path, LineFile] = {}
         self._heard_at = 0.0
@@ -54,7 +57,7 @@ class SessionFiles:
         """Choose again where to start, at the next look."""
         self.close()
         self._session = None
-        self._waiting = []
+        self._waiting, self._put_back = [], []
         self._chooses = True
 
     def _choose(self) -> None:
@@ -67,6 +70,16 @@ class SessionFiles:
         self._waiting = by_age if recent and since is not None else by_age[-1:]
         self._chooses = False
         self._open_next()
+
+    def put_back(self) -> None:
+        """Keep the session before this one for later: see `take_up`."""
+        if self._before is not None:
+            self._put_back.append(self._before)
+
+    def take_up(self) -> None:
+        """Let the sessions that were put back follow this one."""
+        self._waiting = self._put_back + self._waiting
+        self._put_back = []
 
     def close(self) -> None:
         """Close the files that are read."""
@@ -107,7 +120,7 @@ class SessionFiles:
         if not self._waiting:
             return False
         self.close()
-        self._session = self._waiting.pop(0)
+        self._before, self._session = self._session, self._waiting.pop(0)
         self._heard_at = self._clock()
         self._open_files()
         return True

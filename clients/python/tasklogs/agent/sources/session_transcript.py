@@ -60,6 +60,16 @@ class SessionTranscript(Transcript):
         if self._sessions is not None:
             self._sessions.begin(None if stored.tail is None else stored.tail.time)
 
+    def left(self, *, is_newer: bool) -> None:
+        """Read a session later that is newer than the one that goes on."""
+        if self._sessions is not None and is_newer:
+            self._sessions.put_back()
+
+    def resumes(self) -> None:
+        """Read what was put back after this session."""
+        if self._sessions is not None:
+            self._sessions.take_up()
+
     def parse(self, line: bytes) -> Iterable[Found]:
         """Return what a line says."""
         if not line.strip():

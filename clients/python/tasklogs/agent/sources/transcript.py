@@ -103,6 +103,15 @@ class Transcript(ABC):
     def starts(self, stored: Position) -> None:  # noqa: B027
         """Prepare for a log that stands where `stored` says: the lines are read from the start."""
 
+    def left(self, *, is_newer: bool) -> None:  # noqa: B027
+        """Another session begins, and the stored log did not end in the one before.
+
+        `is_newer`: all of that one is newer than the stored log.
+        """
+
+    def resumes(self) -> None:  # noqa: B027
+        """The stored log ends in the session that is read."""
+
     def chosen(self, transcript: Path | None) -> Path:
         """Return the file to read. Raises UnusableSource."""
         if transcript is None:
@@ -239,6 +248,7 @@ class Transcript(ABC):
             case Change.STARTED_OVER:
                 self._begins()
                 if self._search is not None:
+                    self.left(is_newer=self._search.is_newer)
                     self._search.begin_epoch()
                 else:
                     self._journal.begin_epoch()
@@ -310,6 +320,7 @@ class Transcript(ABC):
         if await self._journal.position() != stored:
             raise LogDiverged  # another program wrote while the file was compared
         self._search = None
+        self.resumes()
         self._journal.begin_epoch().continue_with_tail(stored)
         await self._journal.add(Draft(found.type, content, found.time, found.names))
 
