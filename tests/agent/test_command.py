@@ -231,7 +231,8 @@ async def test_help_names_every_variable() -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--source=nothing"], "no source 'nothing': choose one of agentapi, jsonl"),
+        (["--source=nothing"], "no source 'nothing': choose one of agentapi, claude-code"),
+        (["--transcript=/log"], "agentapi reads no --transcript: choose --source"),
         (["--source=jsonl"], "--source jsonl needs --transcript PATH"),
         (["--redact=(?=a)b"], "--redact '(?=a)b': invalid perl operator: (?="),
         (["--redact=a*"], "--redact 'a*': it matches the empty text"),

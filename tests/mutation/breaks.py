@@ -506,6 +506,15 @@ BREAKS = (
         "tests/publish/test_features.py::test_only_a_server_that_names_it_gets_compressed_messages",
     ),
     Break(
+        "I1",
+        "a restarted agent takes one conversation for another that begins alike",
+        f"{_CLIENTS}/agent/sources/transcript.py",
+        "                    self.begins()",
+        "                    self._begins()",
+        "tests/agent/sources/test_jsonl.py::"
+        "test_conversations_that_begin_alike_are_not_repeated_after_a_restart",
+    ),
+    Break(
         "I4",
         "a publisher continues a log that another program has changed",
         f"{_CLIENTS}/publish/journal.py",

@@ -11,7 +11,15 @@ from datetime import timedelta
 
 import pytest
 
-from tasklogs import Entry, LogDiverged, NotStored, Publisher, SyncPublisher, TaskLogsClient
+from tasklogs import (
+    Entry,
+    LogDiverged,
+    NotStored,
+    Publisher,
+    PublisherClosed,
+    SyncPublisher,
+    TaskLogsClient,
+)
 from tasklogs.errors import TaskNotFound, Unauthenticated, Unavailable
 from tasklogs.publish.settings import StreamSettings
 from tests.support.fakes.faulty_proxy import FaultyProxy
@@ -240,6 +248,29 @@ async def test_leaving_without_a_server_says_that_not_everything_is_stored(
         async with publisher(network.address, await token_of(server), close_timeout=short) as log:
             network.mute()
             await log.append(Entry.output("a"))
+
+
+async def test_who_still_waits_when_it_is_closed_is_told(
+    server: Server, network: FaultyProxy
+) -> None:
+    short = timedelta(milliseconds=50)
+    with pytest.raises(NotStored):
+        async with publisher(
+            network.address, await token_of(server), close_timeout=short, max_held_bytes=1
+        ) as log:
+            network.mute()
+            for _ in range(2):
+                await log.append(Entry.output("a"))
+            waiting = [
+                asyncio.create_task(log.append(Entry.output("b"))),
+                asyncio.create_task(log.flush()),
+            ]
+            await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await asyncio.wait(waiting)
+    for one in waiting:
+        with pytest.raises(PublisherClosed):
+            one.result()
 
 
 async def test_the_error_of_the_body_is_not_hidden(server: Server, network: FaultyProxy) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,14 @@ from tasklogs.agent.sources.claude_code import ClaudeCode
 from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, Record
 from tasklogs.log.entry import EntryType, Names, Time
+from tests.agent.sources.test_jsonl import agent_on, contents, epoch_of, token_of
+from tests.support.fixtures.server import MakeServer, Server
+
+
+@pytest.fixture
+async def server(make_server: MakeServer) -> AsyncIterator[Server]:
+    async with make_server() as running:
+        yield running
 
 
 def source(*, thoughts: bool = False) -> ClaudeCode:
@@ -114,3 +124,51 @@ def test_sub_agents_have_files_of_their_own() -> None:
     assert read.session_of(Path("p/abc/subagents/def.jsonl")) is None
     assert read.session_of(Path("p/agent-1.jsonl")) is None
     assert read.session_of(Path("p/notes.txt")) is None
+
+
+def lines(name: str, *contents: str) -> str:
+    return "".join(
+        json.dumps(user(text, uuid=f"{name}{at}", timestamp=f"2026-11-30T12:00:{at:02}Z")) + "\n"
+        for at, text in enumerate(contents)
+    )
+
+
+async def test_a_file_with_another_suffix_is_read(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "session.log"
+    path.write_text(lines("a", "one"))
+    async with agent_on(server, await token_of(server), path, source="claude-code"):
+        assert await contents(server) == ["one"]
+
+
+async def test_sessions_that_came_while_no_agent_ran_are_read_also_if_the_old_one_is_gone(
+    server: Server, tmp_path: Path
+) -> None:
+    token = await token_of(server)
+    (tmp_path / "a.jsonl").write_text(lines("a", "one"))
+    async with agent_on(server, token, tmp_path, source="claude-code"):
+        assert await contents(server) == ["one"]
+    (tmp_path / "a.jsonl").unlink()
+    for at, name in enumerate("bc"):
+        (tmp_path / f"{name}.jsonl").write_text(lines(name, name))
+        os.utime(tmp_path / f"{name}.jsonl", (2e9 + at, 2e9 + at))
+    async with agent_on(server, token, tmp_path, source="claude-code"):
+        assert await contents(server) == ["c"]
+        assert [await contents(server, epoch) for epoch in (1, 2)] == [["one"], ["b"]]
+
+
+async def test_a_session_that_came_and_ended_before_the_old_one_went_on_is_read_after_it(
+    server: Server, tmp_path: Path
+) -> None:
+    token = await token_of(server)
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    old.write_text(lines("old", "one", "two"))
+    async with agent_on(server, token, tmp_path, source="claude-code"):
+        assert await contents(server) == ["one", "two"]
+    new.write_text(lines("new", "", "", "", "new")[len(lines("new", "", "", "")) :])
+    old.write_text(lines("old", "one", "two", "three", "four", "five"))
+    os.utime(new, (2e9, 2e9))
+    os.utime(old, (2e9 + 1, 2e9 + 1))
+    async with agent_on(server, token, tmp_path, source="claude-code"):
+        assert await contents(server) == ["new"]
+        assert await contents(server, 1) == ["one", "two", "three", "four", "five"]
+        assert await epoch_of(server) == 2

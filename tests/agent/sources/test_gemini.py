@@ -84,3 +84,8 @@ def test_thoughts_are_sent_on_demand() -> None:
     assert said(line, thoughts=True) == [
         Record(EntryType.THOUGHT, "S\nD", None, Names("b/thoughts"))
     ]
+
+
+def test_messages_without_an_id_are_not_versions_of_each_other() -> None:
+    listed = [{"type": "user", "content": "one"}, {"type": "user", "content": "two"}]
+    assert said({"$set": {"messages": listed}}) == [LeftOut("message.no_id")] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -84,6 +85,11 @@ async def entries(server: Server, epoch: int | None = None, *, live: bool = True
                 await asyncio.sleep(0.01)
 
 
+async def epoch_of(server: Server) -> int:
+    async with TaskLogsClient(server.address, timeout=SOON) as client:
+        return (await client.get("local/demo", source=LogSource.SNAPSHOT)).epoch
+
+
 async def contents(server: Server, epoch: int | None = None, *, live: bool = True) -> list[str]:
     return [entry.content for entry in await entries(server, epoch, live=live)]
 
@@ -99,6 +105,44 @@ async def test_a_live_read_has_every_line_that_was_in_the_file(server: Server, p
         for number in range(1, 50):
             program.write("output", str(number))
             assert await contents(server) == [str(n) for n in range(number + 1)]
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_live_read_at_any_moment_has_the_lines_before_it(
+    server: Server, path: Path, seed: int
+) -> None:
+    """A program writes all the time, also halves of lines."""
+    rng = random.Random(seed)
+    whole = 0
+
+    async def write() -> None:
+        nonlocal whole
+        with path.open("ab", buffering=0) as file:
+            while True:
+                lines = [
+                    json.dumps({"type": "output", "content": str(whole + n)}).encode() + b"\n"
+                    for n in range(rng.randrange(1, 20))
+                ]
+                written = b"".join(lines)
+                half = rng.randrange(len(written))
+                file.write(written[:half])
+                await asyncio.sleep(rng.choice([0.0, 0.001, 0.01]))
+                file.write(written[half:])
+                whole += len(lines)
+                await asyncio.sleep(rng.choice([0.0, 0.001, 0.02]))
+
+    writing = asyncio.create_task(write())
+    try:
+        async with agent_on(server, await token_of(server), path):
+            for _ in range(50):
+                before = whole
+                found = await contents(server)
+                assert len(found) >= before
+                assert found == [str(number) for number in range(len(found))]
+                await asyncio.sleep(rng.choice([0.0, 0.003, 0.01]))
+    finally:
+        writing.cancel()
+        await asyncio.wait({writing})
 
 
 async def test_an_entry_has_what_its_line_says(server: Server, path: Path) -> None:
@@ -161,6 +205,77 @@ async def test_an_agent_that_was_killed_goes_on_where_the_log_ends(
         assert (await client.get("local/demo", source=LogSource.SNAPSHOT)).epoch == 1
 
 
+async def test_the_same_id_of_another_type_is_another_entry_also_after_a_restart(
+    server: Server, path: Path
+) -> None:
+    program = Program(path)
+    token = await token_of(server)
+    program.write("tool_call", "ls", id="1")
+    program.write("tool_result", "a file", id="1")
+    program.write("output", "done", id="2")
+    for _ in range(2):
+        async with agent_on(server, token, path):
+            assert await contents(server) == ["ls", "a file", "done"]
+    assert await epoch_of(server) == 1
+
+
+async def test_long_ids_that_differ_at_the_end_are_different(server: Server, path: Path) -> None:
+    program = Program(path)
+    for number in range(3):
+        program.write("output", str(number), id="漢" * 100 + str(number), name="\ud800")
+    async with agent_on(server, await token_of(server), path):
+        found = await entries(server)
+    assert [entry.content for entry in found] == ["0", "1", "2"]
+    assert len({entry.source_id for entry in found}) == 3
+    assert found[0].name == "\ufffd"
+
+
+@pytest.mark.parametrize("last_has_time", [True, False])
+async def test_lines_with_and_without_times_go_on_after_a_restart(
+    server: Server, path: Path, last_has_time: bool
+) -> None:
+    program = Program(path)
+    token = await token_of(server)
+    expected: list[str] = []
+    for number in range(6):
+        timed = (number % 2 == 0) == last_has_time
+        fields = {"time": f"2026-11-30T12:00:{number:02}Z"} if timed else {}
+        program.write("output", str(number), **fields)
+        expected.append(str(number))
+        async with agent_on(server, token, path):
+            assert await contents(server) == expected
+    assert await epoch_of(server) == 1
+
+
+async def test_conversations_that_begin_alike_are_not_repeated_after_a_restart(
+    server: Server, path: Path
+) -> None:
+    program = Program(path)
+    token = await token_of(server)
+    for number in range(1, 4):
+        program.write("input", "hello", epoch="new")
+        async with agent_on(server, token, path):
+            assert await contents(server) == ["hello"]
+            assert await epoch_of(server) == number
+    program.write("output", "hi")
+    async with agent_on(server, token, path):
+        assert await contents(server) == ["hello", "hi"]
+        assert await epoch_of(server) == 3
+
+
+@pytest.mark.parametrize("megabytes", [1, 9])
+async def test_a_long_line_does_not_stop_the_others(
+    server: Server, path: Path, megabytes: int
+) -> None:
+    program = Program(path)
+    program.write("input", "before")
+    program.write("output", "x" * (megabytes * 1024 * 1024))
+    program.write("input", "after")
+    async with agent_on(server, await token_of(server), path):
+        found = await contents(server)
+    assert (found[0], found[-1], len(found)) == ("before", "after", 3 if megabytes == 1 else 2)
+
+
 async def test_another_file_is_another_conversation(server: Server, path: Path) -> None:
     token = await token_of(server)
     for text in ("one", "two"):
@@ -194,6 +309,23 @@ async def test_what_is_redacted_is_nowhere(server: Server, path: Path) -> None:
     ):
         (entry,) = await entries(server)
     assert (entry.content, entry.name) == ("key [redacted]!", "[redacted]")
+
+
+async def test_a_secret_in_an_id_or_a_type_is_redacted_before_it_is_cut(
+    server: Server, path: Path
+) -> None:
+    secret = "sk-0123456789abcdefghij"
+    program = Program(path)
+    program.write("output", "one", id="x" * 245 + secret, call_id=secret)
+    program.write(secret, "not an entry")
+    program.write("output", "two")
+    with structlog.testing.capture_logs() as logged:
+        async with agent_on(server, await token_of(server), path, redact=(r"sk-[a-z0-9]{20}",)):
+            found = await entries(server)
+    assert [entry.content for entry in found] == ["one", "two"]
+    assert found[0].source_id == "x" * 245 + "[redacted]"
+    assert found[0].call_id == "[redacted]"
+    assert "sk-" not in str(logged)
 
 
 async def test_a_long_file_is_stored_in_order_with_little_memory(

@@ -156,3 +156,59 @@ def test_the_files_of_one_session_are_read_as_one(sessions: Directory) -> None:
     assert sessions.read() == ["four"]
     sessions.write("3-b.jsonl", "five", at=4)
     assert sessions.read() == ["---", "five"]
+
+
+def test_old_sessions_cost_nothing_at_a_look(tmp_path: Path) -> None:
+    root = tmp_path / "sessions"
+    for project in range(10):
+        (root / str(project)).mkdir(parents=True)
+        for number in range(100):
+            (root / str(project) / f"x-{project}.{number}.jsonl").write_text("old\n")
+        os.utime(root / str(project), (project, project))
+    os.utime(root, (1, 1))
+    asked: list[Path] = []
+
+    def counted(path: Path) -> str | None:
+        asked.append(path)
+        return session_of(path)
+
+    sessions = Directory(root)
+    sessions.files = SessionFiles(root, counted, lambda: sessions.now)
+    sessions.files.start_over()
+    sessions.read()
+    assert len(asked) == 1000
+    for _ in range(100):
+        assert sessions.read() == []
+    assert len(asked) == 1000
+    sessions.write("3/y-new.jsonl", "new", at=10**10)
+    assert sessions.read() == ["---", "new"]
+    assert len(asked) < 1500
+
+
+def test_a_session_that_is_empty_at_first_is_seen_at_once(sessions: Directory) -> None:
+    sessions.write("a/a.jsonl", "one", at=1)
+    sessions.files.start_over()
+    sessions.read()
+    sessions.write("a/b.jsonl", at=2)
+    os.utime(sessions.root / "a", (2, 2))
+    for _ in range(3):
+        assert sessions.read() == []
+    sessions.write("a/b.jsonl", "two", at=3)
+    assert sessions.read() == ["---", "two"]
+
+
+def test_a_directory_that_may_not_be_read_hides_no_other(
+    sessions: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions.write("a/a.jsonl", "one", at=1)
+    sessions.write("b/b.jsonl", "two", at=2)
+    scandir = os.scandir
+
+    def refusing(path: Path) -> object:
+        if Path(path).name == "b":
+            raise PermissionError
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    sessions.files.start_over()
+    assert sessions.read() == ["one"]

@@ -78,8 +78,8 @@ def agent(
         typer.Option(
             envvar="TASKLOGS_SOURCE",
             metavar="NAME",
-            help="What the agent reads: agentapi, a transcript of claude-code, codex or gemini, or"
-            " jsonl (a file of JSON lines).",
+            help="What the agent reads: agentapi, a transcript of claude-code, codex, gemini or"
+            " opencode, or jsonl (JSON lines).",
         ),
     ] = "agentapi",
     transcript: Annotated[
@@ -177,7 +177,8 @@ def agent(
     try:
         program.run(options, tracing)
     except UnusableSource as error:
-        raise typer.BadParameter(str(error), param_hint="--source") from None
+        hint = "--redact" if str(error).startswith("--redact") else "--source"
+        raise typer.BadParameter(str(error), param_hint=hint) from None
     except (Fatal, LogDiverged) as error:
         raise CommandFailed(str(error)) from None
     except program.LeftWithoutGoodbye as error:

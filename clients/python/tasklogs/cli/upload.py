@@ -88,12 +88,23 @@ def _entries(file: Path) -> list[Entry]:
                 case LeftOut():
                     left_out += 1
                 case Record():
-                    if found.replaces and entries:
+                    entry = _entry(found, written_at)
+                    if found.replaces and entries and _is_same(entries[-1], entry):
                         entries.pop()
-                    entries.append(_entry(found, written_at))
+                    entries.append(entry)
     if left_out:
         print_notice(f"{left_out} lines are no entries: they are left out")
     return entries
+
+
+def _is_same(one: Entry, other: Entry) -> bool:
+    """Whether both are versions of one entry, as the agent sees it."""
+    return (one.type, one.source_id, one.name, one.call_id) == (
+        other.type,
+        other.source_id,
+        other.name,
+        other.call_id,
+    )
 
 
 def _entry(record: Record, written_at: datetime) -> Entry:
@@ -101,16 +112,18 @@ def _entry(record: Record, written_at: datetime) -> Entry:
 
     from tasklogs.client.new_entry import Entry
     from tasklogs.enums import TaskLogType
+    from tasklogs.log.names import fitted_names
 
     time = written_at
     if record.time is not None:
         since = timedelta(seconds=record.time.seconds, microseconds=record.time.nanos // 1000)
         time = datetime(1970, 1, 1, tzinfo=UTC) + since
+    source_id, name, call_id = fitted_names(*record.names)
     return Entry(
         type=TaskLogType(int(record.type)),
         content=record.content,
         time=time,
-        source_id=record.names.source_id,
-        name=record.names.name,
-        call_id=record.names.call_id,
+        source_id=source_id,
+        name=name,
+        call_id=call_id,
     )

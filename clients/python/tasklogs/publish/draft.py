@@ -8,6 +8,9 @@ from tasklogs.log.truncation import truncate_more
 _MAX_LOOSE_BYTES = 1024 * 1024
 """With more in pieces, the content is put together, so that a long one is truncated in time."""
 
+_MAX_PIECES = 4096
+"""A piece of a few bytes takes ten times as much memory."""
+
 
 class Draft:
     """One entry. `time` is that of its last change; each change is later than the one before."""
@@ -42,7 +45,7 @@ class Draft:
         self._pieces.append(text)
         self._loose_bytes += len(text)
         self._changed(time)
-        if self._loose_bytes > _MAX_LOOSE_BYTES:
+        if self._loose_bytes > _MAX_LOOSE_BYTES or len(self._pieces) >= _MAX_PIECES:
             self._join()
 
     def replace(self, content: bytes, time: Time) -> None:

@@ -16,7 +16,7 @@ from tasklogs.log.continuation import Position
 from tasklogs.log.entry import Entry, Time
 from tasklogs.publish.draft import Draft
 from tasklogs.publish.held_epoch import HeldEpoch
-from tasklogs.publish.source import Listener, Mark, SourceError
+from tasklogs.publish.source import Listener, Mark, Shown, SourceError
 
 
 class LogDiverged(Exception):
@@ -96,15 +96,22 @@ class Journal:
         listener = self._listener
         if listener is None or self._failure is not None or not self._epochs:
             return
+        shown = self._take(listener)
+        # An epoch may have only entries that the server does not store: the next one's turn.
+        while shown is None and len(self._epochs) > 1 and self._epochs[0].is_stored:
+            shown = self._take(listener)
+        if shown is not None:
+            listener.show_list(shown, ())
+        self._tell()
+
+    def _take(self, listener: Listener) -> Shown | None:
         if self._epochs[0].is_stored and len(self._epochs) > 1:
             before = self._epochs.popleft()
             self._epochs[0].follow(before)
         epoch = self._epochs[0]
         if not epoch.is_settled:
             epoch.settle(listener.stored)
-        if (shown := epoch.take(listener.fitted)) is not None:
-            listener.show_list(shown, ())
-        self._tell()
+        return epoch.take(listener.fitted)
 
     def committed(self, mark: Mark) -> None:
         """Drop what is stored."""

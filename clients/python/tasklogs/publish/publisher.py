@@ -123,11 +123,12 @@ class Publisher:
     async def __aenter__(self) -> Self:
         if self._journal is not None or self._departure.is_wanted:
             raise PublisherClosed
+        token = self._own_token()
         self._journal = Journal(self._kind, most_bytes=self._max_held_bytes, sync=self._sync)
         self._journal.begin_epoch(continues=self._resume)
         self._carrier = Carrier(
             self._place,
-            self._own_token(),
+            token,
             self._journal,
             self._departure,
             self._settings,
@@ -269,7 +270,9 @@ class Publisher:
         return "the server did not answer in time" if ended is None else ended.reason
 
     async def _stop(self) -> None:
-        self._journal = None
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.fail(PublisherClosed())  # for those that still wait
         await _cancel(self._carrying)
 
 

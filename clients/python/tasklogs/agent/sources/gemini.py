@@ -95,7 +95,10 @@ class Gemini(SessionTranscript):
 
 def _records(message: Mapping[str, Any], *, thoughts: bool) -> Iterator[Found]:
     """Yield the entries of one message, in either of its forms."""
-    own_id, kind = str(message.get("id")), message.get("type")
+    own_id, kind = message.get("id"), message.get("type")
+    if not isinstance(own_id, str) or not own_id:
+        yield LeftOut("message.no_id")  # it would be taken for another version of the one before
+        return
     time = time_of(message.get("timestamp"))
     parts = _parts(message.get("content"))
     if kind == "gemini":

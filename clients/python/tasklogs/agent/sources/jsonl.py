@@ -16,8 +16,7 @@ from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, NewEpoch, Record
 from tasklogs.agent.sources.transcript import Transcript
 from tasklogs.log import rfc3339
-from tasklogs.log.entry import MAX_NAME_BYTES, EntryType, Names, Time
-from tasklogs.log.text import boundary_before, to_utf8
+from tasklogs.log.entry import EntryType, Names, Time
 
 _TYPES = {
     one.name.lower(): one
@@ -81,10 +80,10 @@ class JsonLines:
         if entry_type is None:
             yield LeftOut(str(kind))
             return
-        own_id = _name(said.get("id"))
+        own_id = _text(said.get("id"))
         replaces = own_id != "" and own_id == self._last_id
         self._last_id = own_id
-        names = Names(own_id, _name(said.get("name")), _name(said.get("call_id")))
+        names = Names(own_id, _text(said.get("name")), _text(said.get("call_id")))
         yield Record(
             entry_type, _text(said.get("content")), _time(said.get("time")), names, replaces
         )
@@ -94,13 +93,6 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _name(value: object) -> str:
-    if value is None:
-        return ""
-    utf8 = to_utf8(_text(value))
-    return utf8[: boundary_before(utf8, MAX_NAME_BYTES)].decode()
 
 
 def _time(value: object) -> Time | None:

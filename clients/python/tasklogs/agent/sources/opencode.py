@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasklogs.agent.sources.line_file import Change, Look
+from tasklogs.agent.settings import Settings
+from tasklogs.agent.sources.line_file import MAX_LINE_BYTES, Change, Look
+from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, Record
 from tasklogs.agent.sources.transcript import Lines, Transcript
 from tasklogs.log.continuation import Position
@@ -18,12 +22,16 @@ from tasklogs.log.entry import EntryType, Names, Time
 
 _BUSY_SECONDS = 2.0
 _MOST_ROWS = 500
+_MOST_BYTES = 1024 * 1024
+"""So much, and one more part, is read at once."""
+_YEAR_10000_MS = 253_402_300_800_000
 _SESSIONS = """
     SELECT id FROM session WHERE parent_id IS NULL AND time_updated >= :since
     ORDER BY time_updated, id
 """
 _PARTS = """
-    SELECT message.id, message.data, part.id, part.data,
+    SELECT message.id, iif(length(message.data) <= :longest, message.data, NULL),
+        part.id, iif(length(part.data) <= :longest, part.data, NULL),
         EXISTS (
             SELECT 1 FROM message AS later
             WHERE later.session_id = :session AND later.id > message.id
@@ -38,6 +46,12 @@ class OpenCode(Transcript):
     """Reads the newest session of a database. A new session opens an epoch."""
 
     name = "opencode"
+
+    def __init__(
+        self, options: SourceOptions, settings: Settings, clock: Callable[[], float]
+    ) -> None:
+        super().__init__(options, settings, clock)
+        self._thoughts = options.thoughts
 
     def chosen(self, transcript: Path | None) -> Path:
         """Return the database to read."""
@@ -55,9 +69,18 @@ class OpenCode(Transcript):
         """Begin with the session that the stored log can be of."""
         self._rows.begin(None if stored.tail is None else stored.tail.time)
 
+    def left(self, *, is_newer: bool) -> None:
+        """Read a session later that is newer than the one that goes on."""
+        if is_newer:
+            self._rows.put_back()
+
+    def resumes(self) -> None:
+        """Read what was put back after this session."""
+        self._rows.take_up()
+
     def parse(self, line: bytes) -> Iterable[Found]:
         """Return what one part of a message says."""
-        return _found(json.loads(line))
+        return _found(json.loads(line), thoughts=self._thoughts)
 
 
 class SessionRows:
@@ -71,8 +94,13 @@ class SessionRows:
         self._path = path
         self._since: Time | None = None
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        """The file that is open."""
         self._session: str | None = None
         self._waiting: list[str] = []
+        self._put_back: list[str] = []
+        self._before: str | None = None
+        """The session that was read before this one."""
         self._known: set[str] = set()
         self._begins_with(None)
 
@@ -85,7 +113,17 @@ class SessionRows:
         self.close()
         self._session = None
         self._known = set()
-        self._waiting = []
+        self._waiting, self._put_back = [], []
+
+    def put_back(self) -> None:
+        """Keep the session before this one for later: see `take_up`."""
+        if self._before is not None:
+            self._put_back.append(self._before)
+
+    def take_up(self) -> None:
+        """Let the sessions that were put back follow this one."""
+        self._waiting = self._put_back + self._waiting
+        self._put_back = []
 
     def close(self) -> None:
         """Close the database."""
@@ -95,9 +133,16 @@ class SessionRows:
 
     def look(self) -> Look:
         """Read on. STARTED_OVER: another session begins. Raises OSError."""
-        if not self._path.is_file():
+        try:
+            status = self._path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            status = None
+        if status is None or not stat.S_ISREG(status.st_mode):
             self.close()
             return Look([], Change.MISSING, is_end=True)
+        if self._identity != (status.st_dev, status.st_ino):
+            self.close()  # another file took its place
+            self._identity = status.st_dev, status.st_ino
         try:
             return self._look()
         except sqlite3.Error as error:
@@ -116,9 +161,9 @@ class SessionRows:
             if not self._waiting:
                 return Look([], is_end=True)
             self._begins_with(self._waiting.pop(0))
-        lines = list(self._complete_parts())
-        if lines:
-            return Look(lines)
+        lines = self._next_parts()
+        if lines is not None:
+            return lines
         if not self._waiting:
             self._find_new_sessions()
         if self._waiting:
@@ -127,7 +172,7 @@ class SessionRows:
         return Look([], is_end=True)
 
     def _begins_with(self, session: str | None) -> None:
-        self._session = session
+        self._before, self._session = self._session, session
         self._place = ("", "")
         self._called: set[str] = set()
 
@@ -148,27 +193,71 @@ class SessionRows:
         with closing(self._connection.execute(_SESSIONS, {"since": since_ms})) as rows:
             return [session for (session,) in rows]
 
-    def _complete_parts(self) -> Iterator[bytes]:
+    def _next_parts(self) -> Look | None:
+        """Return the next parts that are complete; None if there are none."""
         assert self._connection is not None
         message, part = self._place
         asked = {"session": self._session, "message": message, "part": part, "most": _MOST_ROWS}
-        with closing(self._connection.execute(_PARTS, asked)) as cursor:
-            rows = cursor.fetchall()
-        for message_id, message_data, part_id, part_data, has_later in rows:
-            said, held = json.loads(message_data), json.loads(part_data)
-            is_over = bool(has_later) or "error" in said or "completed" in said.get("time", {})
-            is_complete = is_over or said.get("role") == "user" or _is_complete(held)
-            # The call of a tool is shown while the tool runs.
-            begins = held.get("type") == "tool" and part_id not in self._called
-            if not (is_complete or (begins and held.get("state", {}).get("status") == "running")):
-                return
-            row = {"message": said, "id": part_id, "part": held, "call": begins}
+        asked["longest"] = MAX_LINE_BYTES
+        lines: list[bytes] = []
+        size = too_long = 0
+        with closing(self._connection.execute(_PARTS, asked)) as rows:
+            for message_id, message_data, part_id, part_data, has_later in rows:
+                if part_data is None or message_data is None:
+                    too_long += 1
+                    self._place = (message_id, part_id)
+                    continue
+                line = self._part(message_data, part_id, part_data, has_later=bool(has_later))
+                if line is None:
+                    break
+                lines.append(line.text)
+                size += len(line.text)
+                if not line.is_complete:
+                    break
+                self._place = (message_id, part_id)
+                if size > _MOST_BYTES:
+                    break
+        return Look(lines, too_long=too_long) if lines or too_long else None
+
+    def _part(
+        self, message_data: str, part_id: str, part_data: str, *, has_later: bool
+    ) -> _Part | None:
+        """Return what is shown of a part; None if nothing is shown of it yet."""
+        try:
+            said, held = _object(message_data), _object(part_data)
+        except ValueError:
+            return _Part(b"{}", is_complete=True)  # left out, when it is parsed
+        time, state = said.get("time"), held.get("state")
+        is_over = has_later or "error" in said or (isinstance(time, dict) and "completed" in time)
+        is_complete = is_over or said.get("role") == "user" or _is_complete(held)
+        # The call of a tool is shown while the tool runs.
+        begins = held.get("type") == "tool" and part_id not in self._called
+        is_running = isinstance(state, dict) and state.get("status") == "running"
+        if not (is_complete or (begins and is_running)):
+            return None
+        if begins:
             self._called.add(part_id)
-            if not is_complete:
-                yield json.dumps({**row, "result": False}).encode()
-                return
-            self._place = (message_id, part_id)
-            yield json.dumps({**row, "result": True}).encode()
+        row = {"message": said, "id": part_id, "part": held, "call": begins, "result": is_complete}
+        return _Part(json.dumps(row).encode(), is_complete)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One part of a message as a line. A part that is not complete comes again."""
+
+    text: bytes
+    is_complete: bool
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Return a JSON object. Raises ValueError for anything else."""
+    try:
+        found = json.loads(text)
+    except (RecursionError, TypeError):
+        raise ValueError from None
+    if not isinstance(found, dict):
+        raise ValueError
+    return found
 
 
 def _is_complete(part: Mapping[str, Any]) -> bool:
@@ -184,14 +273,14 @@ def _is_complete(part: Mapping[str, Any]) -> bool:
     return True
 
 
-def _found(row: Mapping[str, Any]) -> Iterator[Found]:
+def _found(row: Mapping[str, Any], *, thoughts: bool) -> Iterator[Found]:
     message, part, own_id = row["message"], row["part"], row["id"]
     time = _time(part, message, "start")
     match part:
         case {"type": "text", "text": str(text)}:
             yield _text(text, message, time, Names(own_id))
-        case {"type": "reasoning"}:
-            yield LeftOut("reasoning")
+        case {"type": "reasoning", "text": str(text)} if thoughts and text:
+            yield Record(EntryType.THOUGHT, text, time, Names(own_id))
         case {"type": "tool", "tool": str(tool), "callID": str(call_id), "state": dict(state)}:
             if row["call"]:
                 arguments = json.dumps(state.get("input"), ensure_ascii=False)
@@ -221,6 +310,6 @@ def _time(part: Mapping[str, Any], message: Mapping[str, Any], which: str) -> Ti
     times = [one.get(which) for one in (part.get("time"), of_state) if isinstance(one, dict)]
     times.append(made.get("created") if isinstance(made, dict) else None)
     for time in times:
-        if isinstance(time, int):
+        if isinstance(time, int) and 0 <= time < _YEAR_10000_MS:
             return Time(time // 1000, time % 1000 * 1_000_000)
     return None

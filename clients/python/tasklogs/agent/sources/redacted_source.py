@@ -9,6 +9,7 @@ from tasklogs.agent.sources.redaction import Redactor
 from tasklogs.enums import AppHealth
 from tasklogs.log.continuation import Position
 from tasklogs.log.entry import Entry
+from tasklogs.log.truncation import truncate_more
 from tasklogs.publish.source import Effect, Listener, Mark, Shown, Source
 
 
@@ -85,4 +86,8 @@ class _RedactingListener:
 
     def _redacted(self, entry: Entry) -> Entry:
         content = self._redactor.utf8(entry.content)
-        return entry if content is entry.content else replace(entry, content=content)
+        if content is entry.content:
+            return entry
+        # What takes the place of a match may be longer than it.
+        dropped, kept = truncate_more(entry.dropped_bytes, content)
+        return replace(entry, content=kept, dropped_bytes=dropped)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasklogs.agent.sources.options import UnusableSource
+from tasklogs.log.text import to_utf8
 
 REDACTED = "[redacted]"
 _MAX_PATTERNS = 100
@@ -33,7 +34,7 @@ class Redactor:
         """Return `text` without what matches."""
         if not self._patterns:
             return text
-        return self.utf8(text.encode(errors="replace")).decode()
+        return self.utf8(to_utf8(text)).decode()
 
     def utf8(self, content: bytes) -> bytes:
         """Return UTF-8 without what matches."""

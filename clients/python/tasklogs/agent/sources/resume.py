@@ -8,27 +8,32 @@ from dataclasses import replace
 
 from tasklogs.log import digest
 from tasklogs.log.continuation import Position, StoredTail
-from tasklogs.log.entry import Entry, Time
+from tasklogs.log.entry import Entry, EntryType, Names, Time
 from tasklogs.publish.draft import next_time
 
 _CHECKS = 1_000_000
 """An entry that has no time in the transcript gets the agent's clock to the millisecond. The digits
-below hold a check of all lines up to its own, which shows after a restart whether it is stored."""
+below hold a check of all entries up to its own. After a restart it shows whether that is stored."""
 
 
 class Chain:
-    """A running hash of an epoch's lines."""
+    """A running hash of what a file says."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, line: bytes) -> None:
-        """Add a line, or a part of one."""
-        self._hash.update(line + b"\n")
+    def add(self, kind: EntryType, content: bytes, names: Names) -> None:
+        """Add an entry, from which `--redact` has removed what matches."""
+        self._hash.update(repr((kind.value, len(content), tuple(names))).encode())
+        self._hash.update(content)
+
+    def begin_epoch(self) -> None:
+        """Add that another conversation begins: the same entries then have other checks."""
+        self._hash.update(b"epoch")
 
     @property
     def check(self) -> int:
-        """A number below a million that depends on all lines so far."""
+        """A number below a million that depends on all entries so far."""
         return int.from_bytes(self._hash.digest()[:8], "big") % _CHECKS
 
     def time(self, now_ns: int, after: Time | None) -> Time:
@@ -57,7 +62,15 @@ class Resume:
         self._digest = digest.EMPTY
         self._index = 0
         self._tail: Entry | None = None
+        self._last: tuple[EntryType, Names] | None = None
+        self._first_time: Time | None = None
         self._is_exact = True
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether this conversation begins after the stored tail: none of it can be stored."""
+        tail = self.stored.tail
+        return tail is not None and self._first_time is not None and self._first_time > tail.time
 
     def matches(self, entry: Entry, check: int | None, *, replaces: bool) -> Entry | None:
         """Compare the next entry. Returns it as it is stored, if it is the stored tail.
@@ -66,19 +79,24 @@ class Resume:
         version of the entry before.
         """
         self.seen += 1
+        self._first_time = self._first_time or entry.time
         stored = self.stored.tail
         if stored is not None and check == stored.time.nanos % _CHECKS:
             entry = replace(entry, time=stored.time)
-        before = self._tail
+        before, index = self._tail, self._index
+        # As `Transcript` writes it: another type or other names are another entry.
+        replaces = replaces and self._last == (entry.type, entry.names)
+        self._last = entry.type, entry.names
         if before is not None and replaces:
             entry = replace(entry, time=max(entry.time, next_time(before.time)))
         elif before is not None:
-            self._digest = digest.seal(self._digest, before)
-            self._index += 1
-        fitted = self._fitted(replace(entry, id=self._index))
+            index += 1
+        fitted = self._fitted(replace(entry, id=index))
         if fitted is None:
-            self._index -= 0 if before is None or replaces else 1
             return None
+        if before is not None and not replaces:
+            self._digest = digest.seal(self._digest, before)
+        self._index = index
         self._tail = fitted
         is_same = stored is not None and StoredTail.of(fitted) == stored
         found = is_same and self._index == self.stored.sealed and self._has_digest(check)
@@ -86,8 +104,6 @@ class Resume:
         return fitted if found else None
 
     def _has_digest(self, check: int | None) -> bool:
-        # A check covers everything before it, and so does a digest, but for times that were the
-        # clock's.
-        if check is not None:
-            return True
-        return self._is_exact and self._digest == self.stored.digest
+        # A check covers everything before it, and so does a digest. With times of the clock before
+        # it the digest is not known: then the tail's own time, content and place must do.
+        return check is not None or not self._is_exact or self._digest == self.stored.digest

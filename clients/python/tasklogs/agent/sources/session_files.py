@@ -5,31 +5,21 @@ Blocking calls: run them in a thread.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from tasklogs.agent.sources.line_file import Change, LineFile, Look
+from tasklogs.agent.sources.session_tree import Seen, SessionOf, SessionTree
 from tasklogs.log.entry import Time
 
 _QUIET_SECONDS = 30.0
 """An older session takes over again (it was resumed) only if the one that is read has said nothing
 for so long: each change is another epoch, and two agents at once would fight for the log."""
-_MAX_DEPTH = 6
-
-SessionOf = Callable[[Path], str | None]
-"""Returns the name of the session that a file belongs to; None: of none."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a file was at a look."""
-
-    session: str
-    changed_ns: int
-    size: int
+_ALL_EVERY_SECONDS = 5.0
+"""How often all files are looked at, to see which older session goes on. New files are seen at each
+look."""
 
 
 class SessionFiles:
@@ -43,11 +33,18 @@ class SessionFiles:
         self, root: Path, session_of: SessionOf, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.root = root
-        self._session_of = session_of
         self._clock = clock
         self._since: Time | None = None
-        self._seen: dict[Path, _Seen] = {}
+        self._tree = SessionTree(root, session_of)
+        self._seen: dict[Path, Seen] = {}
+        self._found: dict[Path, Seen] = {}
+        """What the last look around found; `_seen` lacks what is not taken up yet."""
+        self._found_at = 0.0
+        self._chooses = True
         self._waiting: list[str] = []
+        self._put_back: list[str] = []
+        self._before: str | None = None
+        """The session that was read before this one."""
         self._session: str | None = None
         self._files: dict[Path, LineFile] = {}
         self._heard_at = 0.0
@@ -57,16 +54,32 @@ class SessionFiles:
         self._since = since
 
     def start_over(self) -> None:
-        """Choose again where to start."""
+        """Choose again where to start, at the next look."""
         self.close()
         self._session = None
-        self._seen = self._look_around()
+        self._waiting, self._put_back = [], []
+        self._chooses = True
+
+    def _choose(self) -> None:
+        self._look_around(at_all_files=True)
+        self._seen = dict(self._found)
         since, self._since = self._since, None
         first_ns = (since.seconds - 1) * 1_000_000_000 if since is not None else 0
         recent = [path for path in self._seen if self._seen[path].changed_ns >= first_ns]
         by_age = self._by_age(recent or self._seen)
         self._waiting = by_age if recent and since is not None else by_age[-1:]
+        self._chooses = False
         self._open_next()
+
+    def put_back(self) -> None:
+        """Keep the session before this one for later: see `take_up`."""
+        if self._before is not None:
+            self._put_back.append(self._before)
+
+    def take_up(self) -> None:
+        """Let the sessions that were put back follow this one."""
+        self._waiting = self._put_back + self._waiting
+        self._put_back = []
 
     def close(self) -> None:
         """Close the files that are read."""
@@ -76,6 +89,8 @@ class SessionFiles:
 
     def look(self) -> Look:
         """Read on. STARTED_OVER: another session begins. Raises OSError."""
+        if self._chooses:
+            self._choose()
         look = self._look()
         if look.lines:
             self._heard_at = self._clock()
@@ -105,7 +120,7 @@ class SessionFiles:
         if not self._waiting:
             return False
         self.close()
-        self._session = self._waiting.pop(0)
+        self._before, self._session = self._session, self._waiting.pop(0)
         self._heard_at = self._clock()
         self._open_files()
         return True
@@ -120,7 +135,10 @@ class SessionFiles:
 
     def _successors(self) -> list[str]:
         """Return the sessions that are new, or that go on again while the other is quiet."""
-        known, self._seen = self._seen, self._look_around()
+        is_all_due = self._clock() - self._found_at >= _ALL_EVERY_SECONDS
+        if not self._look_around(at_all_files=is_all_due) and self._seen == self._found:
+            return []
+        known, self._seen = self._seen, dict(self._found)
         is_quiet = self._clock() - self._heard_at >= _QUIET_SECONDS
         known_sessions = {seen.session for seen in known.values()}
         found: list[Path] = []
@@ -150,29 +168,11 @@ class SessionFiles:
             changed[seen.session] = max(seen.changed_ns, changed.get(seen.session, 0))
         return sorted(changed, key=lambda session: (changed[session], session))
 
-    def _look_around(self) -> dict[Path, _Seen]:
-        found: dict[Path, _Seen] = {}
-        for path, status in _files(self.root, 0):
-            session = self._session_of(path)
-            if session is not None:
-                found[path] = _Seen(session, status.st_mtime_ns, status.st_size)
-        return found
-
-
-def _files(directory: Path, depth: int) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the regular files below a directory; symbolic links are not followed."""
-    try:
-        with os.scandir(directory) as entries:
-            found = list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in found:
-        path = directory / entry.name
-        if entry.is_dir(follow_symlinks=False):
-            if depth < _MAX_DEPTH:
-                yield from _files(path, depth + 1)
-        elif entry.is_file(follow_symlinks=False):
-            try:
-                yield path, entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
+    def _look_around(self, *, at_all_files: bool) -> bool:
+        """Look for files. Returns whether there may be any news."""
+        if at_all_files:
+            self._found_at = self._clock()
+        found = self._tree.look(at_all_files=at_all_files)
+        if found is not None:
+            self._found = found
+        return found is not None

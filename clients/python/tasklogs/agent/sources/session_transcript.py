@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -47,7 +48,9 @@ class SessionTranscript(Transcript):
 
     def opened(self, path: Path) -> Lines:
         """Return what reads a session file, or those of a directory."""
-        if path.suffix == ".jsonl" and not path.is_dir():
+        # `Path.is_dir` raises what `os.path.isdir` does not.
+        is_directory, is_file = os.path.isdir(path), os.path.isfile(path)  # noqa: PTH112, PTH113
+        if is_file or (path.suffix == ".jsonl" and not is_directory):
             return super().opened(path)
         self._sessions = SessionFiles(path, self.session_of, self._clock)
         return self._sessions
@@ -56,6 +59,16 @@ class SessionTranscript(Transcript):
         """Begin with the session that the stored log can be of."""
         if self._sessions is not None:
             self._sessions.begin(None if stored.tail is None else stored.tail.time)
+
+    def left(self, *, is_newer: bool) -> None:
+        """Read a session later that is newer than the one that goes on."""
+        if self._sessions is not None and is_newer:
+            self._sessions.put_back()
+
+    def resumes(self) -> None:
+        """Read what was put back after this session."""
+        if self._sessions is not None:
+            self._sessions.take_up()
 
     def parse(self, line: bytes) -> Iterable[Found]:
         """Return what a line says."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +38,17 @@ _log = EventLog()
 STANDARD_INPUT = Path("-")
 _MOST_HELD_BYTES = 4 * 1024 * 1024
 """How much of a transcript waits in memory to be stored. The rest waits in the file."""
+
+
+_UNEXPECTED = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+)
+"""What parsing raises for a line in which something has another type than it should."""
 
 
 class Lines(Protocol):
@@ -77,6 +88,8 @@ class Transcript(ABC):
         self._search: Resume | None = None
         self._chain = Chain()
         self._told: Change | str | None = None
+        self._has_ended = False
+        """Whether standard input has ended, and all of it is written."""
         self._lines = self.opened(self._path)
         self._journal.health = AppHealth.INITIALIZING
 
@@ -89,6 +102,15 @@ class Transcript(ABC):
 
     def starts(self, stored: Position) -> None:  # noqa: B027
         """Prepare for a log that stands where `stored` says: the lines are read from the start."""
+
+    def left(self, *, is_newer: bool) -> None:  # noqa: B027
+        """Another session begins, and the stored log did not end in the one before.
+
+        `is_newer`: all of that one is newer than the stored log.
+        """
+
+    def resumes(self) -> None:  # noqa: B027
+        """The stored log ends in the session that is read."""
 
     def chosen(self, transcript: Path | None) -> Path:
         """Return the file to read. Raises UnusableSource."""
@@ -117,6 +139,10 @@ class Transcript(ABC):
             self._journal.health = AppHealth.HEALTHY
             async with self._waking_by_descriptor():
                 await self._follow()
+            self._has_ended = True
+            self._answer_requests()
+            # What was read is nowhere else: the server may be away for a while.
+            await self._journal.stored()
             return
         async with waking(self._path, self._wake, self._settings):
             while True:
@@ -180,7 +206,7 @@ class Transcript(ABC):
             for line in look.lines:
                 await self._take(line)
             if look.too_long:
-                self._left_out.add("too_long", look.too_long)
+                self._leave_out("too_long", look.too_long)
             self._changed_to(look.change)
             if look.change is Change.ENDED:
                 return True
@@ -197,7 +223,8 @@ class Transcript(ABC):
         """Whether the whole file has been compared in vain: it is another conversation."""
         if self._search is None or not self._search.seen or look.change is not Change.NONE:
             return False
-        self._search = None
+        # Sessions may have come while no agent ran: these are read, too, and not only the newest.
+        self.starts(self._search.stored)
         self._rewind()
         self._journal.begin_epoch()
         return True
@@ -221,6 +248,7 @@ class Transcript(ABC):
             case Change.STARTED_OVER:
                 self._begins()
                 if self._search is not None:
+                    self.left(is_newer=self._search.is_newer)
                     self._search.begin_epoch()
                 else:
                     self._journal.begin_epoch()
@@ -240,25 +268,37 @@ class Transcript(ABC):
             _log.warning("transcript.failed", reason=one_line(told))
 
     async def _take(self, line: bytes) -> None:
-        is_first = True
-        for found in self.parse(line):
+        for found in self._parsed(line):
             match found:
                 case LeftOut(kind):
-                    self._left_out.add(kind)
+                    self._leave_out(kind)
                 case NewEpoch():
-                    self._begins()
+                    self.begins()
+                    self._chain.begin_epoch()
                     if self._search is not None:
                         self._search.begin_epoch()
                     else:
                         self._journal.begin_epoch()
                 case Record():
-                    self._chain.add(line if is_first else b"")
-                    is_first = False
                     await self._write(found)
+
+    def _leave_out(self, kind: str, count: int = 1) -> None:
+        # What is compared was counted by the agent that stored it, or is read again.
+        if self._search is None:
+            # A kind is the transcript's own text.
+            self._left_out.add(self._redactor.text(kind), count)
+
+    def _parsed(self, line: bytes) -> Iterator[Found]:
+        """Parse a line. One that is not as the source expects must not end the agent."""
+        try:
+            yield from self.parse(line)
+        except _UNEXPECTED:
+            yield LeftOut("unreadable")
 
     async def _write(self, record: Record) -> None:
         content = to_utf8(self._redactor.text(record.content))
         names = fitted_names(*(self._redactor.text(name) for name in record.names))
+        self._chain.add(record.type, content, names)
         check = self._chain.check if record.time is None else None
         if self._search is not None:
             dropped, kept = truncate(content)
@@ -280,11 +320,19 @@ class Transcript(ABC):
         if await self._journal.position() != stored:
             raise LogDiverged  # another program wrote while the file was compared
         self._search = None
+        self.resumes()
         self._journal.begin_epoch().continue_with_tail(stored)
         await self._journal.add(Draft(found.type, content, found.time, found.names))
 
+    def _answer_requests(self) -> None:
+        for request in self._requests:
+            if not request.done():
+                request.set_result(None)
+
     async def _read_now(self) -> None:
         """Read to the end that the file has now. Raises SourceError."""
+        if self._has_ended:
+            return
         request: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._requests.append(request)
         self._wake.set()

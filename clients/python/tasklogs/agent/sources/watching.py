@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -47,9 +48,11 @@ async def _watch(
     except ImportError:
         return
     while True:
-        is_directory = await asyncio.to_thread(path.is_dir)
+        is_directory = await asyncio.to_thread(os.path.isdir, path)
         name = None if is_directory else path.name
-        with contextlib.suppress(OSError):
+        # RuntimeError: the watcher itself failed, for example at the system's limit of watches. The
+        # timer still looks.
+        with contextlib.suppress(OSError, RuntimeError):
             async for _ in watchfiles.awatch(
                 path if is_directory else path.parent,
                 watch_filter=partial(_is_of_interest, name),
