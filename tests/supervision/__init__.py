@@ -1,1 +1,1 @@
-"""Tests of tasklogs_server.process."""
+"""Tests of tasklogs_server.supervision."""
