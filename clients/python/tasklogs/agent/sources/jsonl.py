@@ -1,8 +1,8 @@
 """One JSON object a line, from any program: a file, or standard input.
 
 `type` is `input`, `output`, `tool_call`, `tool_result` or `notice`; `content` a text (anything else
-is written as JSON). Optional: `time` (RFC 3339), `id` (the same one again replaces the last entry),
-`name`, `call_id`, and `"epoch": "new"` (another conversation begins with this line).
+is written as JSON). Optional: `time` (RFC 3339), `id` (the last entry's again, with its type and
+names, replaces it), `name`, `call_id`, and `"epoch": "new"` (another conversation begins here).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, NewEpoch, Record
 from tasklogs.agent.sources.transcript import Transcript
 from tasklogs.log import rfc3339
-from tasklogs.log.entry import MAX_NAME_BYTES, EntryType, Names, Time
-from tasklogs.log.text import boundary_before, to_utf8
+from tasklogs.log.entry import EntryType, Names, Time
 
 _TYPES = {
     one.name.lower(): one
@@ -43,7 +42,7 @@ class Jsonl(Transcript):
         self._form = JsonLines()
 
     def begins(self) -> None:
-        """Forget the last id."""
+        """Forget the last entry."""
         self._form.begins()
 
     def parse(self, line: bytes) -> Iterable[Found]:
@@ -55,11 +54,11 @@ class JsonLines:
     """Reads the lines' own form."""
 
     def __init__(self) -> None:
-        self._last_id = ""
+        self._last: tuple[EntryType, Names] | None = None
 
     def begins(self) -> None:
-        """Forget the last id."""
-        self._last_id = ""
+        """Forget the last entry."""
+        self._last = None
 
     def parse(self, line: bytes) -> Iterable[Found]:
         """Return what a line says."""
@@ -81,10 +80,9 @@ class JsonLines:
         if entry_type is None:
             yield LeftOut(str(kind))
             return
-        own_id = _name(said.get("id"))
-        replaces = own_id != "" and own_id == self._last_id
-        self._last_id = own_id
-        names = Names(own_id, _name(said.get("name")), _name(said.get("call_id")))
+        names = Names(_text(said.get("id")), _text(said.get("name")), _text(said.get("call_id")))
+        replaces = names.source_id != "" and self._last == (entry_type, names)
+        self._last = (entry_type, names)
         yield Record(
             entry_type, _text(said.get("content")), _time(said.get("time")), names, replaces
         )
@@ -94,13 +92,6 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _name(value: object) -> str:
-    if value is None:
-        return ""
-    utf8 = to_utf8(_text(value))
-    return utf8[: boundary_before(utf8, MAX_NAME_BYTES)].decode()
 
 
 def _time(value: object) -> Time | None:

@@ -73,6 +73,8 @@ class Transcript(ABC):
         self._left_out = LeftOutCount()
         self._wake = asyncio.Event()
         self._requests: list[asyncio.Future[None]] = []
+        self._has_ended = False
+        """Whether everything was read: standard input was closed."""
         self._looking: asyncio.Task[Look] | None = None
         self._search: Resume | None = None
         self._chain = Chain()
@@ -117,6 +119,8 @@ class Transcript(ABC):
             self._journal.health = AppHealth.HEALTHY
             async with self._waking_by_descriptor():
                 await self._follow()
+            self._has_ended = True
+            _answer(self._requests)  # what came during the last read
             return
         async with waking(self._path, self._wake, self._settings):
             while True:
@@ -163,9 +167,7 @@ class Transcript(ABC):
                 _fail(requests, SourceError(f"{self.name}: the transcript is read again"))
                 raise
             else:
-                for request in requests:
-                    if not request.done():
-                        request.set_result(None)
+                _answer(requests)
                 if has_ended:
                     return
             self._left_out.tell()
@@ -285,6 +287,8 @@ class Transcript(ABC):
 
     async def _read_now(self) -> None:
         """Read to the end that the file has now. Raises SourceError."""
+        if self._has_ended:
+            return
         request: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._requests.append(request)
         self._wake.set()
@@ -326,6 +330,12 @@ class _Readable:
                 loop.add_reader(self._descriptor, readable.set)
         finally:
             loop.remove_reader(self._descriptor)
+
+
+def _answer(requests: list[asyncio.Future[None]]) -> None:
+    for request in requests:
+        if not request.done():
+            request.set_result(None)
 
 
 def _fail(requests: list[asyncio.Future[None]], error: SourceError) -> None:
