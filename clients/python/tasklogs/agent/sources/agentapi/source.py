@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.sources.agentapi.client import TaskApp
 from tasklogs.agent.sources.agentapi.watch import Watch
-from tasklogs.agent.sources.options import SourceOptions
+from tasklogs.agent.sources.options import SourceOptions, UnusableSource
 from tasklogs.agent.sources.redacted_source import RedactedSource
 from tasklogs.agent.sources.redaction import Redactor
 from tasklogs.publish.source import Source
@@ -20,6 +20,9 @@ class AgentApi:
     def __init__(
         self, options: SourceOptions, settings: Settings, clock: Callable[[], float]
     ) -> None:
+        """Raises UnusableSource."""
+        if options.transcript is not None:
+            raise UnusableSource("agentapi reads no file: name the source of --transcript")
         self._url = options.agentapi_url
         self._task_app = TaskApp(options.agentapi_url, settings)
         self._watch = Watch(self._task_app, settings, clock)
