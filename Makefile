@@ -53,7 +53,7 @@ breaks: setup ## Break each rule in a copy of the code; its test must fail
 model: setup ## Explore the models of the protocol with spin, whole and without each guard
 	@$(BIN)/python -m tests.model $(ARGS)
 
-sim: setup ## Simulate 100 processes and 1,000,000 tasks; ARGS="--processes 10 --tasks 10000"
+sim: setup ## Simulate 100 processes and 1,000,000 tasks; ARGS="--help" for smaller runs
 	@$(BIN)/python -m tests.sim $(ARGS)
 
 demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refused read

@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tasklogs.agent.sources.table import SOURCES
 from tasklogs.v1 import task_agents_pb2 as pb
 from tests.agent.conftest import until
 from tests.support.fakes.agent_server import FakeServer, Refusal
@@ -231,7 +232,7 @@ async def test_help_names_every_variable() -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--source=nothing"], "no source 'nothing': choose one of agentapi, claude-code"),
+        (["--source=nothing"], f"no source 'nothing': choose one of {', '.join(SOURCES)}"),
         (["--transcript=/log"], "agentapi reads no --transcript: choose --source"),
         (["--source=jsonl"], "--source jsonl needs --transcript PATH"),
         (["--redact=(?=a)b"], "--redact '(?=a)b': invalid perl operator: (?="),
@@ -243,3 +244,18 @@ async def test_a_source_that_cannot_be_used_is_bad_usage(flags: list[str], said:
     process = await start("--server=127.0.0.1:1", *flags, TASKLOGS_AGENT_TOKEN="tla_any")
     code, printed = await ended(process)
     assert (code, said in printed) == (2, True), printed
+
+
+async def test_stdin_is_not_read_for_the_token_and_for_the_lines() -> None:
+    flags = ("--source=jsonl", "--transcript=-", "--token-file=-")
+    code, printed = await ended(await start("--server=127.0.0.1:1", *flags))
+    assert (code, "stdin is the token: it cannot be read twice" in printed) == (2, True), printed
+
+
+async def test_the_help_names_every_source() -> None:
+    process = await asyncio.create_subprocess_exec(
+        str(TASKLOGS), "agent", "--help", stdout=asyncio.subprocess.PIPE
+    )
+    shown, _ = await process.communicate()
+    for source in SOURCES:
+        assert source in shown.decode()

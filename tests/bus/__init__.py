@@ -1,1 +1,1 @@
-"""Tests of `bus`."""
+"""Tests of tasklogs_server.bus."""

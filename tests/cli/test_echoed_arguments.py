@@ -23,6 +23,7 @@ _HIDING = re.compile(
     r"\ud800-\udfff\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]|\u0301{7}"
 )
 BENIGN = {
+    "file": ["log.jsonl"],
     "task": ["local/demo"],
     "name": ["demo"],
     "build_number": ["--build-number", "1"],

@@ -26,6 +26,7 @@ COMMANDS = (
     ("serve",),
     ("agent",),
     ("logs",),
+    ("upload",),
     ("server-info",),
     ("task",),
     ("task", "create"),

@@ -172,6 +172,36 @@ async def test_the_same_id_again_replaces_the_last_entry(server: Server, path: P
         assert await contents(server) == ["short", "next", "not the last one's id"]
 
 
+async def test_ids_that_are_too_long_stay_different(server: Server, path: Path) -> None:
+    program = Program(path)
+    program.write("output", "a", id="x" * 300 + "a")
+    program.write("output", "b", id="x" * 300 + "b")
+    async with agent_on(server, await token_of(server), path):
+        assert await contents(server) == ["a", "b"]
+
+
+async def test_a_secret_in_a_long_name_is_redacted_before_it_is_cut(
+    server: Server, path: Path
+) -> None:
+    Program(path).write("tool_call", "", name="x" * 240 + "sk-0123456789abcdefghij")
+    async with agent_on(server, await token_of(server), path, redact=(r"sk-[a-z0-9]{20}",)):
+        (entry,) = await entries(server)
+    assert "sk-" not in entry.name
+
+
+async def test_the_same_id_of_another_type_is_another_entry(server: Server, path: Path) -> None:
+    """Also for an agent that starts again."""
+    program = Program(path)
+    program.write("tool_call", "ls", id="1")
+    program.write("tool_result", "log.jsonl", id="1")
+    token = await token_of(server)
+    for _ in range(2):
+        async with agent_on(server, token, path):
+            assert await contents(server) == ["ls", "log.jsonl"]
+    async with TaskLogsClient(server.address, timeout=SOON) as client:
+        assert (await client.get("local/demo", source=LogSource.SNAPSHOT)).epoch == 1
+
+
 async def test_a_line_may_begin_another_conversation(server: Server, path: Path) -> None:
     program = Program(path)
     program.write("input", "one")

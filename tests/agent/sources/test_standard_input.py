@@ -32,13 +32,15 @@ def line(content: str) -> bytes:
     return json.dumps({"type": "output", "content": content}).encode() + b"\n"
 
 
-async def start(server: Server, token: str, stdin: int) -> asyncio.subprocess.Process:
+async def start(
+    server: Server, token: str, stdin: int, stderr: int = subprocess.DEVNULL
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(str(TASKLOGS), "agent", f"--server={server.address}"),
         *("--source=jsonl", "--transcript=-"),
         env=environment({"TASKLOGS_AGENT_TOKEN": token}),
         stdin=stdin,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
     )
 
 
@@ -56,6 +58,17 @@ async def test_a_pipe_is_live_until_its_end(server: Server) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert await process.wait() == 0
     assert await contents(server, live=False) == [*said, "last"]
+
+
+async def test_nobody_waits_for_input_that_has_ended(server: Server) -> None:
+    """Neither the goodbye, which reads once more, nor a live read meanwhile."""
+    process = await start(server, await token_of(server), subprocess.PIPE, subprocess.PIPE)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        _, logged = await process.communicate(line("0"))
+    assert process.returncode == 0
+    assert b"source.ended" in logged
+    assert b"last_sync.failed" not in logged
+    assert await contents(server, live=False) == ["0"]
 
 
 async def test_a_file_as_standard_input_is_stored_whole(server: Server, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "agent.leaving",
         "info",
         ("reason",),
-        "A signal told the agent to stop: `PAUSING` (SIGTERM) or `STOPPING` (SIGINT).",
+        "The agent stops: `PAUSING` (SIGTERM, or its source has ended) or `STOPPING` (SIGINT).",
     ),
     LogEvent(
         "stream.opened",
@@ -119,8 +119,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "last_sync.failed",
         "warning",
         ("reason",),
-        "A signal told the agent to stop, and the agent could not read the task app once more. It"
-        " ends its session without that last read.",
+        "The agent stops, and could not read its source once more. It ends its session without that"
+        " last read.",
     ),
     LIBRARY_LOGGED,
 )

@@ -10,6 +10,11 @@ import typer
 if TYPE_CHECKING:
     from tasklogs.tracing.base import Tracing
 
+from tasklogs.cli.agent_token_option import (
+    AgentTokenFileOption,
+    AgentTokenOption,
+    given_token,
+)
 from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.options import (
     DEFAULT_SERVER,
@@ -24,9 +29,8 @@ from tasklogs.cli.options import (
     TlsOption,
     check_int32,
 )
-from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.target import chosen_tls, warn_of_plain_text
-from tasklogs.cli.token_text import checked_token, read_token, rereading
+from tasklogs.cli.token_text import STANDARD_INPUT, rereading
 
 
 def _check_url(value: str) -> str:
@@ -45,25 +49,8 @@ def _check_url(value: str) -> str:
 def agent(
     context: typer.Context,
     server: ServerOption = DEFAULT_SERVER,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TASKLOGS_AGENT_TOKEN",
-            show_default=False,
-            show_envvar=True,
-            help="The task's agent token. Use the variable or --token-file instead of this flag,"
-            " because `ps` shows a token on the command line.",
-        ),
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="TASKLOGS_AGENT_TOKEN_FILE",
-            metavar="FILE",
-            show_default=False,
-            help="A file with the agent token. -: read the token from stdin.",
-        ),
-    ] = None,
+    token: AgentTokenOption = None,
+    token_file: AgentTokenFileOption = None,
     agentapi_url: Annotated[
         str,
         typer.Option(
@@ -78,8 +65,8 @@ def agent(
         typer.Option(
             envvar="TASKLOGS_SOURCE",
             metavar="NAME",
-            help="What the agent reads: agentapi, a transcript of claude-code, codex, gemini or"
-            " opencode, or jsonl (JSON lines).",
+            help="What the agent reads: agentapi, the transcript of claude-code, codex, gemini or"
+            " opencode, or jsonl (JSON lines of any program).",
         ),
     ] = "agentapi",
     transcript: Annotated[
@@ -88,7 +75,7 @@ def agent(
             envvar="TASKLOGS_TRANSCRIPT",
             metavar="PATH",
             show_default="where the agent of the source writes",
-            help="The file or directory that the source reads. jsonl: -: stdin.",
+            help="The file or directory that the source reads. With jsonl, - is stdin.",
         ),
     ] = None,
     redact: Annotated[
@@ -134,20 +121,19 @@ def agent(
     log_format: LogFormatOption = LogFormat.CONSOLE,
     log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
-    """Send an agent's conversation to the server.
+    """Send the conversation of an AI agent to the server.
 
-    The agent runs next to the task app, or reads the transcript that a program writes (--source,
-    --transcript). When its connection breaks, or a proxy refuses it (HTTP
-    401, 403, 404 and others), it connects again. If the server says that the task was deleted, that
-    the agent may not connect, or that a newer build has started, it exits with code 1. If the
-    server refuses the token, the agent waits up to 150 s for a new token in --token-file, and tries
-    the refused one again about once a minute. If neither helps, or there is no such file, it exits
-    with code 1.
+    The agent runs next to the task app, or reads what another program writes (--source,
+    --transcript). When its connection breaks, or a proxy refuses it (HTTP 401, 403, 404 and
+    others), it connects again. If the server says that the task was deleted, that the agent may not
+    connect, or that a newer build has started, it exits with code 1. If the server refuses the
+    token, the agent waits up to 150 s for a new token in --token-file, and tries the refused one
+    again about once a minute. If neither helps, or there is no such file, it exits with code 1.
 
-    On SIGTERM or Ctrl-C the agent reads the task app once more, sends what is new, ends its session
+    On SIGTERM or Ctrl-C the agent reads its source once more, sends what is new, ends its session
     with the server (goodbye) and exits within 10 s. The exit code is 0 if the server confirmed the
     goodbye, else 1. SIGTERM tells the server that the workspace pauses. Ctrl-C (SIGINT) tells the
-    server that only the agent stops.
+    server that only the agent stops. At the end of stdin, the source jsonl does as on SIGTERM.
     """
     from tasklogs import log_output
     from tasklogs.agent import program
@@ -157,7 +143,11 @@ def agent(
     from tasklogs.publish.reconnect import Fatal
     from tasklogs.tracing.base import Tracing
 
-    found = _token(context, token, token_file)
+    if transcript == STANDARD_INPUT == token_file:
+        raise typer.BadParameter(
+            "stdin is the token: it cannot be read twice", param_hint="--transcript"
+        )
+    found = given_token(context, token, token_file)
     log_output.configure(log_format.value, log_level.value)
     chosen = chosen_tls(tls, tls_ca, tls_client_cert, tls_client_key)
     warn_of_plain_text(server, chosen)
@@ -195,27 +185,3 @@ def _tracing() -> Tracing:
         return open_tracing("tasklogs-agent", sampled=1.0)
     except TracingUnavailable as error:
         raise CommandFailed(str(error)) from None
-
-
-def _token(context: typer.Context, token: str | None, token_file: Path | None) -> str:
-    source = context.get_parameter_source("token")
-    is_in_ps = source is not None and source.name == "COMMANDLINE"
-    if token is not None and token_file is not None:
-        # --token-file on the command line overrides the variable of --token.
-        if is_in_ps:
-            raise typer.BadParameter("give one of --token and --token-file", param_hint="--token")
-        token = None
-    if is_in_ps:
-        print_notice("`ps` shows --token: use TASKLOGS_AGENT_TOKEN or --token-file instead")
-    found = (
-        read_token(token_file)
-        if token_file is not None
-        else checked_token((token or "").strip(), "TASKLOGS_AGENT_TOKEN or --token")
-    )
-    if not found:
-        raise typer.BadParameter(
-            "no agent token: give --token-file FILE or TASKLOGS_AGENT_TOKEN"
-            " (`tasklogs task create` shows the token)",
-            param_hint="--token-file",
-        )
-    return found

@@ -14,15 +14,29 @@ if TYPE_CHECKING:
     from tasklogs.client.new_entry import Entry
     from tasklogs.client.upload import UploadedLog
 
+from tasklogs.cli.agent_token_option import (
+    AgentTokenFileOption,
+    AgentTokenOption,
+    given_token,
+)
 from tasklogs.cli.failure import CommandFailed
+from tasklogs.cli.options import (
+    DEFAULT_SERVER,
+    DEFAULT_TIMEOUT_SECONDS,
+    ServerOption,
+    TimeoutOption,
+    TlsCaOption,
+    TlsClientCertOption,
+    TlsClientKeyOption,
+    TlsOption,
+)
 from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.stdout import write_line
-from tasklogs.cli.target import Target, connects
+from tasklogs.cli.target import Target, chosen_tls, warn_of_plain_text
 
 
-@connects
 def upload(
-    target: Target,
+    context: typer.Context,
     file: Annotated[
         Path,
         typer.Argument(
@@ -30,18 +44,32 @@ def upload(
             show_default=False,
         ),
     ],
+    server: ServerOption = DEFAULT_SERVER,
+    token: AgentTokenOption = None,
+    token_file: AgentTokenFileOption = None,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+    tls: TlsOption = False,
+    tls_ca: TlsCaOption = None,
+    tls_client_cert: TlsClientCertOption = None,
+    tls_client_key: TlsClientKeyOption = None,
 ) -> None:
-    """Store a whole conversation from a file of JSON lines. The token is the task's agent token.
+    """Store a whole conversation from a file of JSON lines.
 
     If the file continues the stored conversation, only what is new is stored. Otherwise it becomes
-    another epoch. Lines without a time get the time of the file. Only the last epoch of the file is
-    uploaded. It fails while an agent of the task is connected.
+    another epoch. Lines without a time get the time at which the file was changed last: a file that
+    has grown continues the stored conversation only if its lines have times. If the file has
+    several epochs, only the last one is uploaded. The command fails while an agent of the task is
+    connected.
     """
     import asyncio
 
     from tasklogs.cli.rpc_failure import describe
     from tasklogs.errors import TaskLogsRpcError
 
+    found = given_token(context, token, token_file)
+    chosen = chosen_tls(tls, tls_ca, tls_client_cert, tls_client_key)
+    warn_of_plain_text(server, chosen)
+    target = Target(server, timeout, chosen, lambda: found)
     entries = _entries(file)
     try:
         uploaded = asyncio.run(_upload(target, entries))
@@ -49,7 +77,8 @@ def upload(
         raise CommandFailed(
             describe(error, target.server, target.timeout_seconds, target.tls)
         ) from error
-    write_line(f"uploaded {len(entries)} entries: the log is at revision {uploaded.revision}")
+    count = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+    write_line(f"uploaded {count}: the log is at revision {uploaded.revision}")
 
 
 async def _upload(target: Target, entries: list[Entry]) -> UploadedLog:
@@ -88,23 +117,13 @@ def _entries(file: Path) -> list[Entry]:
                 case LeftOut():
                     left_out += 1
                 case Record():
-                    entry = _entry(found, written_at)
-                    if found.replaces and entries and _is_same(entries[-1], entry):
+                    if found.replaces and entries:
                         entries.pop()
-                    entries.append(entry)
+                    entries.append(_entry(found, written_at))
     if left_out:
-        print_notice(f"{left_out} lines are no entries: they are left out")
+        are = "line is no entry: it is" if left_out == 1 else "lines are no entries: they are"
+        print_notice(f"{left_out} {are} left out")
     return entries
-
-
-def _is_same(one: Entry, other: Entry) -> bool:
-    """Whether both are versions of one entry, as the agent sees it."""
-    return (one.type, one.source_id, one.name, one.call_id) == (
-        other.type,
-        other.source_id,
-        other.name,
-        other.call_id,
-    )
 
 
 def _entry(record: Record, written_at: datetime) -> Entry:
@@ -114,16 +133,16 @@ def _entry(record: Record, written_at: datetime) -> Entry:
     from tasklogs.enums import TaskLogType
     from tasklogs.log.names import fitted_names
 
+    names = fitted_names(*record.names)
     time = written_at
     if record.time is not None:
         since = timedelta(seconds=record.time.seconds, microseconds=record.time.nanos // 1000)
         time = datetime(1970, 1, 1, tzinfo=UTC) + since
-    source_id, name, call_id = fitted_names(*record.names)
     return Entry(
         type=TaskLogType(int(record.type)),
         content=record.content,
         time=time,
-        source_id=source_id,
-        name=name,
-        call_id=call_id,
+        source_id=names.source_id,
+        name=names.name,
+        call_id=names.call_id,
     )

@@ -1,8 +1,8 @@
 """One JSON object a line, from any program: a file, or standard input.
 
 `type` is `input`, `output`, `tool_call`, `tool_result` or `notice`; `content` a text (anything else
-is written as JSON). Optional: `time` (RFC 3339), `id` (the same one again replaces the last entry),
-`name`, `call_id`, and `"epoch": "new"` (another conversation begins with this line).
+is written as JSON). Optional: `time` (RFC 3339), `id` (the last entry's again, with its type and
+names, replaces it), `name`, `call_id`, and `"epoch": "new"` (another conversation begins here).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Jsonl(Transcript):
         self._form = JsonLines()
 
     def begins(self) -> None:
-        """Forget the last id."""
+        """Forget the last entry."""
         self._form.begins()
 
     def parse(self, line: bytes) -> Iterable[Found]:
@@ -54,11 +54,11 @@ class JsonLines:
     """Reads the lines' own form."""
 
     def __init__(self) -> None:
-        self._last_id = ""
+        self._last: tuple[EntryType, Names] | None = None
 
     def begins(self) -> None:
-        """Forget the last id."""
-        self._last_id = ""
+        """Forget the last entry."""
+        self._last = None
 
     def parse(self, line: bytes) -> Iterable[Found]:
         """Return what a line says."""
@@ -80,10 +80,9 @@ class JsonLines:
         if entry_type is None:
             yield LeftOut(str(kind))
             return
-        own_id = _text(said.get("id"))
-        replaces = own_id != "" and own_id == self._last_id
-        self._last_id = own_id
-        names = Names(own_id, _text(said.get("name")), _text(said.get("call_id")))
+        names = Names(_text(said.get("id")), _text(said.get("name")), _text(said.get("call_id")))
+        replaces = names.source_id != "" and self._last == (entry_type, names)
+        self._last = (entry_type, names)
         yield Record(
             entry_type, _text(said.get("content")), _time(said.get("time")), names, replaces
         )
