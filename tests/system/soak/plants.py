@@ -45,7 +45,7 @@ PLANTS: Mapping[str, Sequence[Change]] = {
     # A session that another process has superseded goes on: its appends are committed, too.
     "ignores-fences": (
         Change(
-            "tasklogs_server.store.log_writes",
+            "tasklogs_server.store.commit_statements",
             "h.fence = :fence AND h.revision = :base_revision",
             "h.revision >= :base_revision",
         ),
@@ -69,6 +69,8 @@ UP = "up"
 
 def plant(names: Sequence[str], up: Path) -> None:
     """Change the source of this process's server. Call it before the server is imported."""
+    changed = {change.module for name in names for change in PLANTS[name]}
+    assert not changed & sys.modules.keys(), "a module is imported before its mistake is planted"
     left: list[object] = []
     vars(builtins)["IS_UP"] = up.exists
     vars(builtins)["LEFT"] = lambda coroutine: left.append(asyncio.ensure_future(coroutine))

@@ -24,7 +24,6 @@ from typing import Any
 import psutil
 import uvloop
 
-from tasklogs_server.supervision import service, worker_process
 from tests.system.soak import plants
 from tests.system.soak.journal import Journal
 from tests.system.soak.moved_clock import MovedClock
@@ -90,6 +89,9 @@ def _with_workers(given: argparse.Namespace) -> Any:
     program += [f"--journal={given.journal}", *(f"--plant={one}" for one in given.plant)]
     if given.bus_database_url is not None:
         program.append(f"--bus-database-url={given.bus_database_url}")
+    # Not before the mistakes are planted.
+    from tasklogs_server.supervision import service, worker_process
+
     vars(worker_process)["_PROGRAM"] = tuple(program)
     return service.serve
 

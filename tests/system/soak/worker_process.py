@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasklogs_server import app, worker
 from tests.system.soak.moved_clock import MovedClock
 from tests.system.soak.server_process import options, prepare, recording
 
@@ -22,6 +21,9 @@ def main() -> int:
     parser.add_argument("loop")
     given = parser.parse_args()
     prepare(given)
+    # Not before the mistakes are planted.
+    from tasklogs_server import app, worker
+
     vars(app)["run"] = partial(app.run, clock=MovedClock(given.clock).now)
     serve = vars(worker)["_serve"]
 
