@@ -40,6 +40,7 @@ class Guard:
 _SERVER = "server/tasklogs_server"
 _SESSIONS = f"{_SERVER}/ingest/sessions.py"
 _STORE_SESSIONS = f"{_SERVER}/store/sessions.py"
+_COMMITS = f"{_SERVER}/store/commit_statements.py"
 _LOG_WRITES = f"{_SERVER}/store/log_writes.py"
 _RECORDS = f"{_SERVER}/store/records.py"
 _FEED = f"{_SERVER}/reads/feed.py"
@@ -91,12 +92,12 @@ GUARDS = (
         _STORE_SESSIONS,
         "revision = revision + {GENERATION_GAP} * {_GAPS},",
     ),
-    Guard("sessions", "COMPARES_FENCE", "I4", _LOG_WRITES, "AND h.fence = :fence"),
+    Guard("sessions", "COMPARES_FENCE", "I4", _COMMITS, "AND h.fence = :fence"),
     Guard(
         "sessions",
         "COMPARES_BASE_REVISION",
         "I4",
-        _LOG_WRITES,
+        _COMMITS,
         "AND h.revision = :base_revision",
         {"SESSIONS": 1, "WITHHELD": 1},
         "If the generation is told, a store that went back differs in it, too.",
@@ -105,7 +106,7 @@ GUARDS = (
         "sessions",
         "COMPARES_GENERATION_OF_HEAD",
         None,
-        _LOG_WRITES,
+        _COMMITS,
         "AND h.generation = :generation",
         why="The statement that changes the generation raises the fence. So the commit is refused"
         " anyway. The generation decides what the agent is told: SESSION_LOST, not"
@@ -116,7 +117,7 @@ GUARDS = (
         "COMPARES_GENERATION_OF_CONNECTION",
         "I9",
         _LOG_WRITES,
-        "[_arguments(one) for one in ordered if one.head.generation == current]",
+        "writable = [one for one in ordered if one.head.generation == current]",
     ),
     Guard(
         "sessions",

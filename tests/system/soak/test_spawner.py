@@ -74,7 +74,9 @@ async def test_nothing_outlives_a_killed_harness(tmp_path: Path) -> None:
                 assert harness.returncode is None
         below = psutil.Process(harness.pid).children(recursive=True)
         names = {one["name"] for one in read_journal(tmp_path / "processes.jsonl")}
-        assert names == {*("postgres", "server", "agent 1", "agent 2", "task app 1", "task app 2")}
+        assert names == {
+            *("postgres", "server 1", "agent 1", "agent 2", "task app 1", "task app 2")
+        }
         assert len(below) > len(names)
         assert os.getpid() not in {one.pid for one in below}
     finally:

@@ -199,10 +199,7 @@ def serve(
         from tasklogs_server import entry
         from tasklogs_server.settings import ServerSettings
     except ModuleNotFoundError as error:
-        raise CommandFailed(
-            f"the server is not installed here (no module {error.name});"
-            " install it with: pip install 'tasklogs[server]'"
-        ) from error
+        raise _not_installed(error) from error
     settings = _settings(
         ServerSettings,
         listen=listen,
@@ -229,10 +226,19 @@ def serve(
             on_progress=lambda step: _say_progress(spinner, step),
             on_ready=lambda address: _say_ready(spinner, address, settings),
         )
+    except ModuleNotFoundError as error:  # of what `entry` loads only now
+        raise _not_installed(error) from error
     except entry.StartupError as error:
         raise CommandFailed(str(error)) from error
     finally:
         spinner.stop()
+
+
+def _not_installed(error: ModuleNotFoundError) -> CommandFailed:
+    return CommandFailed(
+        f"the server is not installed here (no module {error.name});"
+        " install it with: pip install 'tasklogs[server]'"
+    )
 
 
 def _settings(settings: type[ServerSettings], **given: Any) -> ServerSettings:
