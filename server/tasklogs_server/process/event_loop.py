@@ -13,7 +13,7 @@ def loop_factory(loop: str) -> Callable[[], AbstractEventLoop] | None:
     try:
         import uvloop
     except ModuleNotFoundError:
-        # uvloop does not exist for every platform. asyncio's loop makes some 10 % fewer calls a
-        # second.
+        # Not all platforms have uvloop. With asyncio's loop the server answers about 10 % fewer
+        # calls per second.
         return None
     return uvloop.new_event_loop
