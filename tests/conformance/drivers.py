@@ -7,10 +7,29 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import grpc
+
+from tasklogs import (
+    CaughtUp,
+    EntriesChanged,
+    EntryChange,
+    EntryWithdrawn,
+    EpochStarted,
+    FollowEvent,
+    LogEntry,
+    Progress,
+    StatusChanged,
+    TaskLogsRpcError,
+    TaskLogType,
+    TaskStatus,
+)
+from tasklogs.client import decode
+from tasklogs.v1 import types_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("python", "go")
@@ -63,6 +82,63 @@ class Driver:
         """Return all that it prints for one follow."""
         await self.start(target, **order)
         return [line async for line in self.lines()]
+
+    async def events(
+        self, target: str, on_break: Callable[[bool], None], **order: Any
+    ) -> AsyncIterator[FollowEvent]:
+        """Yield what it prints for one follow as events. Raises the error that ends the follow.
+
+        `on_break` is called at each break, and with True when the follow continues.
+        """
+        await self.start(target, **order)
+        async for line in self.lines():
+            match line["event"]:
+                case "reconnecting" | "reconnected" as what:
+                    on_break(what == "reconnected")
+                case "error":
+                    code = next(one for one in grpc.StatusCode if one.value[0] == line["code"])
+                    raise TaskLogsRpcError(code=code, message=line["message"])
+                case "left":
+                    return
+                case _:
+                    yield event_of(line)
+
+
+def event_of(line: dict[str, Any]) -> FollowEvent:
+    """Return the event of a line. Without the facts of a status, which no driver prints."""
+    cursor = line["cursor"]
+    match line["event"]:
+        case "status":
+            nothing = decode.status_detail(types_pb2.StatusDetail())
+            return StatusChanged(cursor=cursor, status=TaskStatus[line["status"]], detail=nothing)
+        case "entries":
+            changes = tuple(map(_change_of, line["changes"]))
+            return EntriesChanged(cursor=cursor, epoch=line["epoch"], changes=changes)
+        case "withdrawn":
+            return EntryWithdrawn(
+                cursor=cursor, epoch=line["epoch"], id=line["id"], revision=line["revision"]
+            )
+        case "epoch":
+            return EpochStarted(cursor=cursor, epoch=line["epoch"], revision=line["revision"])
+        case "caught_up":
+            return CaughtUp(cursor=cursor)
+        case "progress":
+            return Progress(cursor=cursor)
+        case what:
+            raise AssertionError(f"an event of no kind: {what}")
+
+
+_ENTRY = ("id", "content", "time_ns", "revision", "dropped_bytes", "source_id", "name", "call_id")
+
+
+def _change_of(change: dict[str, Any]) -> EntryChange:
+    fields = {name: change[name] for name in _ENTRY}
+    return EntryChange(
+        entry=LogEntry(type=TaskLogType(change["type"]), **fields),
+        replaces=change["replaces"] or None,
+        kept=len(change["content"].encode()[: change["kept_bytes"]].decode()),
+        appended=change["appended"],
+    )
 
 
 @asynccontextmanager
