@@ -38,7 +38,7 @@ the client made it:
 """
 
 _GO_RETRIES = {Retry.NO: "RetryNo", Retry.NOW: "RetryNow", Retry.AFTER: "RetryAfter"}
-_GO_WIDTH = 95
+_GO_WIDTH = 93
 
 
 def section() -> str:

@@ -87,9 +87,9 @@ func WithTimeout(timeout time.Duration) Option {
 	return func(s *settings) { s.timeout = timeout }
 }
 
-// WithWaits sets the waits between attempts where the server does not say how long to wait: the n-th
-// in a row is first x 2^(n-1), at most most, less a random part up to half. The default is 200 ms
-// and 10 s.
+// WithWaits sets the waits between attempts where the server does not say how long to wait: the
+// n-th in a row is first x 2^(n-1), at most most, less a random part up to half. The default is
+// 200 ms and 10 s.
 func WithWaits(first, most time.Duration) Option {
 	return func(s *settings) { s.waits = waiting{first: first, most: most} }
 }
@@ -105,8 +105,8 @@ func WithConn(conn grpc.ClientConnInterface) Option {
 	return func(s *settings) { s.conn = conn }
 }
 
-// NewClient returns a client of the server at target, for instance "host:50051", or any other target
-// of gRPC. It connects when the first call is made.
+// NewClient returns a client of the server at target, for instance "host:50051", or any other
+// target of gRPC. It connects when the first call is made.
 func NewClient(target string, options ...Option) (*Client, error) {
 	s := settings{timeout: defaultTimeout, waits: waiting{first: firstWait, most: mostWait}}
 	for _, option := range options {
@@ -166,7 +166,8 @@ func (c *Client) Close() error {
 	return c.closeConn()
 }
 
-// whileOpen returns a context that ends with ctx, and with the client, then with the cause ErrClosed.
+// whileOpen returns a context that ends with ctx, and with the client, then with the cause
+// ErrClosed.
 func (c *Client) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
 	bound, cancel := context.WithCancelCause(ctx)
 	if c.open.Err() != nil {
@@ -197,7 +198,10 @@ func (c *Client) authorized(ctx context.Context) (context.Context, error) {
 // tokenFailed says that the caller's TokenSource returned an error.
 type tokenFailed struct{ err error }
 
-func (t *tokenFailed) Error() string { return "tasklogs: the token source failed: " + t.err.Error() }
+func (t *tokenFailed) Error() string {
+	return "tasklogs: the token source failed: " + t.err.Error()
+}
+
 func (t *tokenFailed) Unwrap() error { return t.err }
 
 // retried says whether a call may be repeated where its error says so.

@@ -56,7 +56,8 @@ func (c content) patched(delta *v1.ContentDelta) (content, bool, error) {
 	if appends {
 		// The growth of an entry in many steps must not copy it each time.
 		text := first.GetText()
-		next = content{data: append(c.data, text...), crc: crc32.Update(c.crc, crc32.IEEETable, []byte(text))}
+		next.data = append(c.data, text...)
+		next.crc = crc32.Update(c.crc, crc32.IEEETable, []byte(text))
 	} else {
 		data := make([]byte, 0, total)
 		for _, piece := range pieces {

@@ -19,7 +19,7 @@
 //
 // In every call, task is the UUID of a task or its "owner/name".
 //
-// A call that fails returns an [*Error]. Test it with [errors.Is] and a [Reason], or take its fields
-// with [errors.As]. If the caller's context ended the call, errors.Is also finds
+// A call that fails returns an [*Error]. Test it with [errors.Is] and a [Reason], or take its
+// fields with [errors.As]. If the caller's context ended the call, errors.Is also finds
 // [context.Canceled] or [context.DeadlineExceeded].
 package tasklogs

@@ -44,23 +44,24 @@ type FollowOptions struct {
 	// ReconnectTimeout is how long a follow that runs tries to reconnect, from the break on; 0:
 	// without a limit.
 	ReconnectTimeout time.Duration
-	// OnReconnect, if it is set, is called before each wait, and with nil when the follow continues.
+	// OnReconnect, if it is set, is called before each wait, and with nil when the follow
+	// continues.
 	OnReconnect func(*Reconnecting)
 }
 
 // Follow follows a task's log. It yields the status, then the stored entries, CaughtUp, and then
-// every change as it is committed. It continues through pauses, resumes, new epochs, and restarts of
-// agent and server, until the loop over it ends, ctx ends, or it yields an error, which is the last
-// thing that it yields. options may be nil.
+// every change as it is committed. It continues through pauses, resumes, new epochs, and restarts
+// of agent and server, until the loop over it ends, ctx ends, or it yields an error, which is the
+// last thing that it yields. options may be nil.
 //
 // An entry that changes is yielded again, whole, with the text that was appended. If it changes
 // faster than it is read, only its latest state is yielded. When its stream breaks, the follow
 // reconnects and continues: no event is missing, none is repeated. To continue in another process,
 // keep the cursor of the last event.
 //
-// The error is ErrTaskNotFound (also if the task is deleted), ErrTaskStateConflict, ErrInvalidFields (for
-// instance a cursor of another task), ErrCursorExpired (with [Error.OldestCursor]), or what the token
-// or the connection is refused for.
+// The error is ErrTaskNotFound (also if the task is deleted), ErrTaskStateConflict,
+// ErrInvalidFields (for instance a cursor of another task), ErrCursorExpired (with
+// [Error.OldestCursor]), or what the token or the connection is refused for.
 func (c *Client) Follow(
 	ctx context.Context, task string, options *FollowOptions,
 ) iter.Seq2[Event, error] {

@@ -24,7 +24,8 @@ type ReadOptions struct {
 	MaxStaleness time.Duration
 	// PageSize is the most entries of a page, 0: 1000. A page ends at about 1 MB in any case.
 	PageSize int32
-	// PageToken: begin with this page, [Log.NextPageToken] of an earlier read with the same options.
+	// PageToken: begin with this page, [Log.NextPageToken] of an earlier read with the same
+	// options.
 	PageToken string
 }
 
@@ -59,7 +60,8 @@ type Log struct {
 // Get reads a task's log: the live log if the task runs, else the stored one. options may be nil.
 //
 // The error is ErrTaskNotFound; ErrTaskStateConflict if the task's status allows neither;
-// ErrAgentUnreachable or ErrTaskAppError if a live read failed; ErrCursorExpired if the epoch was evicted.
+// ErrAgentUnreachable or ErrTaskAppError if a live read failed; ErrCursorExpired if the epoch was
+// evicted.
 func (c *Client) Get(ctx context.Context, task string, options *ReadOptions) (*Log, error) {
 	if options == nil {
 		options = &ReadOptions{}

@@ -6,8 +6,8 @@ const domain = "tasklogs.v1"
 
 // The reasons. Later servers may send others.
 const (
-	// ErrInvalidFields (INVALID_ARGUMENT): A field of the request is not valid. BadRequest names each
-	// such field.
+	// ErrInvalidFields (INVALID_ARGUMENT): A field of the request is not valid. BadRequest names
+	// each such field.
 	ErrInvalidFields Reason = "INVALID_FIELDS"
 	// ErrUnsupported (INVALID_ARGUMENT): The message has a part that this server does not know.
 	// Nothing of it was used.
@@ -21,8 +21,8 @@ const (
 	ErrServiceUnknown Reason = "SERVICE_UNKNOWN"
 	// ErrTaskNameTaken (ALREADY_EXISTS): The owner has a task of this name.
 	ErrTaskNameTaken Reason = "TASK_NAME_TAKEN"
-	// ErrEtagMismatch (ABORTED): The display name or the labels differ from those that you read. Read
-	// the task again, and decide again.
+	// ErrEtagMismatch (ABORTED): The display name or the labels differ from those that you read.
+	// Read the task again, and decide again.
 	ErrEtagMismatch Reason = "ETAG_MISMATCH"
 	// ErrTaskStateConflict (FAILED_PRECONDITION): The task's status does not allow the read. A
 	// snapshot read is possible. The metadata has `status`, `build`, `agent` and `app`.
@@ -33,19 +33,19 @@ const (
 	// ErrBuildNotReported (FAILED_PRECONDITION): The report is for a build that ReportBuild has not
 	// named yet. Report the build first.
 	ErrBuildNotReported Reason = "BUILD_NOT_REPORTED"
-	// ErrTaskStandalone (FAILED_PRECONDITION): The task is standalone: only its agent stream sets its
-	// status.
+	// ErrTaskStandalone (FAILED_PRECONDITION): The task is standalone: only its agent stream sets
+	// its status.
 	ErrTaskStandalone Reason = "TASK_STANDALONE"
 	// ErrSessionOpen (FAILED_PRECONDITION): A snapshot cannot be uploaded while an agent stream of
 	// the task is open.
 	ErrSessionOpen Reason = "SESSION_OPEN"
 	// ErrSessionSuperseded (ABORTED): Another agent stream of the task took over.
 	ErrSessionSuperseded Reason = "SESSION_SUPERSEDED"
-	// ErrSessionLost (ABORTED): The store changed under this agent stream, or the result of a commit
-	// is unknown. Open a new stream and start again from its Welcome.
+	// ErrSessionLost (ABORTED): The store changed under this agent stream, or the result of a
+	// commit is unknown. Open a new stream and start again from its Welcome.
 	ErrSessionLost Reason = "SESSION_LOST"
-	// ErrCursorExpired (OUT_OF_RANGE): The server does not have this position any more. The metadata
-	// has `oldest_cursor`.
+	// ErrCursorExpired (OUT_OF_RANGE): The server does not have this position any more. The
+	// metadata has `oldest_cursor`.
 	ErrCursorExpired Reason = "CURSOR_EXPIRED"
 	// ErrTokenMissing (UNAUTHENTICATED): The call has no token. Send `authorization: Bearer ...`.
 	ErrTokenMissing Reason = "TOKEN_MISSING"
@@ -74,21 +74,21 @@ const (
 	ErrStoreBusy Reason = "STORE_BUSY"
 	// ErrRequestTooSlow (DEADLINE_EXCEEDED): The request did not arrive in time.
 	ErrRequestTooSlow Reason = "REQUEST_TOO_SLOW"
-	// ErrDefaultDeadlineExceeded (DEADLINE_EXCEEDED): The call had no deadline, and took longer than
-	// the server's default. Set a deadline.
+	// ErrDefaultDeadlineExceeded (DEADLINE_EXCEEDED): The call had no deadline, and took longer
+	// than the server's default. Set a deadline.
 	ErrDefaultDeadlineExceeded Reason = "DEFAULT_DEADLINE_EXCEEDED"
 	// ErrMethodUnknown (UNIMPLEMENTED): This server does not have the method. A newer server may.
 	ErrMethodUnknown Reason = "METHOD_UNKNOWN"
 	// ErrAgentUnreachable (UNAVAILABLE): The task is ACTIVE, but no agent connected in time.
 	ErrAgentUnreachable Reason = "AGENT_UNREACHABLE"
-	// ErrTaskAppError (UNAVAILABLE): The task is ACTIVE, but the task app failed or did not answer in
-	// time. The metadata has `reason`, in the task app's words.
+	// ErrTaskAppError (UNAVAILABLE): The task is ACTIVE, but the task app failed or did not answer
+	// in time. The metadata has `reason`, in the task app's words.
 	ErrTaskAppError Reason = "TASK_APP_ERROR"
 	// ErrStoreUnavailable (UNAVAILABLE): The server cannot use its database now, or another
 	// transaction has held the task's rows for too long.
 	ErrStoreUnavailable Reason = "STORE_UNAVAILABLE"
-	// ErrDraining (UNAVAILABLE): The server shuts down. Another server, or the next one, will accept
-	// the call.
+	// ErrDraining (UNAVAILABLE): The server shuts down. Another server, or the next one, will
+	// accept the call.
 	ErrDraining Reason = "DRAINING"
 	// ErrCommitRefused (INTERNAL): The store refuses this task's rows and accepts those of others.
 	ErrCommitRefused Reason = "COMMIT_REFUSED"

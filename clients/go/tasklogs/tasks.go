@@ -133,9 +133,11 @@ type NewTask struct {
 	RequestID string
 }
 
-// CreateTask creates a task, and the token of its agent, which is shown only once. If the connection
-// breaks, the call is repeated once.
-func (c *Client) CreateTask(ctx context.Context, task NewTask) (_ *Task, agentToken string, _ error) {
+// CreateTask creates a task, and the token of its agent, which is shown only once. If the
+// connection breaks, the call is repeated once.
+func (c *Client) CreateTask(
+	ctx context.Context, task NewTask,
+) (_ *Task, agentToken string, _ error) {
 	request := &v1.CreateTaskRequest{
 		Name:        task.Name,
 		Owner:       task.Owner,
@@ -257,8 +259,8 @@ type TaskUpdate struct {
 	DisplayName *string
 	// Labels replaces all labels; an empty map removes them.
 	Labels map[string]string
-	// Etag is that of the task as you read it: an update in between fails with ErrEtagMismatch. Empty:
-	// any.
+	// Etag is that of the task as you read it: an update in between fails with ErrEtagMismatch.
+	// Empty: any.
 	Etag string
 }
 

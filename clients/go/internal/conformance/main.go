@@ -137,7 +137,8 @@ func eventLine(event tasklogs.Event) line {
 		}
 		l["event"], l["epoch"], l["changes"] = "entries", event.Epoch, changes
 	case tasklogs.EntryWithdrawn:
-		l["event"], l["epoch"], l["id"], l["revision"] = "withdrawn", event.Epoch, event.ID, event.Revision
+		l["event"], l["epoch"], l["id"] = "withdrawn", event.Epoch, event.ID
+		l["revision"] = event.Revision
 	case tasklogs.EpochStarted:
 		l["event"], l["epoch"], l["revision"] = "epoch", event.Epoch, event.Revision
 	case tasklogs.CaughtUp:
