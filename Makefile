@@ -75,7 +75,7 @@ fuzz: setup ## Search for inputs that break a decoder; ARGS="cursors --seconds 6
 bench: setup ## Run the measurements and write bench/results/
 	@exec $(BIN)/python -m bench $(ARGS)
 
-ci: lint imports buf check-protos check-docs check-go types model coverage ## Run all checks and tests
+ci: lint imports buf check-protos check-docs check-go types model coverage ## All checks and tests
 
 lint: setup prose ## ruff: rules and format; the check of prose
 	@$(BIN)/ruff check

@@ -33,7 +33,9 @@ from tasklogs.client import decode
 from tasklogs.v1 import types_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = ("python", "go")
+LANGUAGES = ("python", "go", "typescript")
+_TYPESCRIPT = ROOT / "clients/typescript"
+_TSC = _TYPESCRIPT / "node_modules/.bin/tsc"
 _LEAST_GO = (1, 25)
 _BUILD_SECONDS = 600
 _MOST_LINE_BYTES = 16 * 1024 * 1024
@@ -43,6 +45,8 @@ def missing(language: str) -> str | None:
     """Return why the driver of `language` cannot run here; None if it can."""
     if language == "go" and _go_version() < _LEAST_GO:
         return "no Go 1.25 or newer here: the Go client is not tested"
+    if language == "typescript" and not _TSC.exists():
+        return "`make setup-ts` was not run, or has no npm: the TypeScript client is not tested"
     return None
 
 
@@ -59,6 +63,12 @@ def command(language: str, directory: Path) -> Sequence[str]:
     """Return the command of a driver. If it must be built, it is built in `directory`."""
     if language == "python":
         return (sys.executable, "-m", "tests.conformance.python_driver")
+    if language == "typescript":
+        build = (str(_TSC), "-p", "tsconfig.test.json", "--outDir", str(directory))
+        subprocess.run(build, cwd=_TYPESCRIPT, check=True, timeout=_BUILD_SECONDS)
+        (directory / "package.json").write_text('{"type": "module"}')
+        (directory / "node_modules").symlink_to(_TYPESCRIPT / "node_modules")
+        return ("node", str(directory / "test/driver.js"))
     program = directory / "driver"
     build = ("go", "build", "-o", str(program), "./internal/conformance")
     subprocess.run(build, cwd=ROOT / "clients/go", check=True, timeout=_BUILD_SECONDS)
@@ -85,6 +95,9 @@ class Driver:
             text = await self._process.stdout.readline()
             assert text, "the driver ended"
             line: dict[str, Any] = json.loads(text)
+            for change in line.get("changes", ()):
+                # Text, where the language's JSON has no integers of this size.
+                change["time_ns"] = int(change["time_ns"])
             yield line
             if line["event"] in ("left", "error"):
                 return
