@@ -101,6 +101,7 @@ type follow struct {
 	messages     int  // of the current stream
 	started      bool // any stream has brought a message
 	broken       bool // the current or next stream continues one that broke
+	lastError    *Error
 	tokenRefused bool
 	wholeEntries bool
 	snapshotOnly bool
@@ -217,6 +218,9 @@ func (f *follow) read(ctx context.Context) (*v1.FollowTaskLogsResponse, error) {
 	case errors.Is(err, io.EOF):
 		return nil, &Error{Code: codes.Unavailable, Message: "the server ended the stream"}
 	case context.Cause(f.stream.Context()) == errSilence:
+		if f.messages == 0 && f.lastError != nil {
+			return nil, f.lastError // time is up: why the last attempt failed says more
+		}
 		message := fmt.Sprintf("the stream brought nothing for %s", limit.Round(time.Second))
 		return nil, &Error{Code: codes.Unavailable, Message: message}
 	default:
@@ -229,6 +233,7 @@ func (f *follow) read(ctx context.Context) (*v1.FollowTaskLogsResponse, error) {
 		return message, nil
 	}
 	f.tokenRefused, f.started, f.giveUpAt = false, true, time.Time{}
+	f.lastError = nil
 	if f.broken && f.options.OnReconnect != nil {
 		f.options.OnReconnect(nil)
 	}
@@ -259,7 +264,7 @@ func (f *follow) prepareRetry(ctx context.Context, err error) error {
 	f.wholeEntries = errors.As(err, &wrong)
 	// The status does not allow a new follow, but does not end a running one either.
 	f.snapshotOnly = failure.Reason == ErrTaskStateConflict
-	f.broken = true
+	f.broken, f.lastError = true, failure
 	f.resumeAt = now.Add(delay)
 	if f.options.OnReconnect != nil {
 		f.options.OnReconnect(&Reconnecting{Err: failure, Attempt: f.waits.failures, Delay: delay})

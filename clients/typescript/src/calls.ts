@@ -59,7 +59,8 @@ export class Calls {
     for (;;) {
       signal.throwIfAborted();
       const headers = await headersOf(this.token);
-      const limit = endsAt - performance.now();
+      // A fraction would make a header that gRPC does not allow.
+      const limit = Math.ceil(endsAt - performance.now());
       try {
         return await method({
           headers,

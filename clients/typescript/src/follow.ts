@@ -83,6 +83,7 @@ class Follow {
   #started = false;
   /** Whether the current or next stream continues one that broke. */
   #broken = false;
+  #lastError: TaskLogsError | undefined;
   #tokenRefused = false;
   #wholeEntries = false;
   #snapshotOnly = false;
@@ -186,7 +187,10 @@ class Follow {
     } catch (thrown) {
       if (silence.signal.aborted) {
         const seconds = Math.round(limit / 1000);
-        throw new TaskLogsError(`the stream brought nothing for ${seconds} s`, Code.Unavailable);
+        const message = `the stream brought nothing for ${seconds} s`;
+        // Time is up: why the last attempt failed says more.
+        const known = this.#messages === 0 ? this.#lastError : undefined;
+        throw known ?? new TaskLogsError(message, Code.Unavailable);
       }
       throw thrown;
     } finally {
@@ -202,6 +206,7 @@ class Follow {
       return;
     }
     this.#tokenRefused = false;
+    this.#lastError = undefined;
     this.#started = true;
     this.#giveUpAt = Infinity;
     if (this.#broken) {
@@ -229,6 +234,7 @@ class Follow {
     // The status does not allow a new follow, but does not end a running one either.
     this.#snapshotOnly = error.reason === "TASK_STATE_CONFLICT";
     this.#broken = true;
+    this.#lastError = error;
     this.#delayMs = delayMs;
     const attempt = this.#waiting.failures;
     this.options.onReconnect?.({ kind: "reconnecting", error, attempt, delayMs });
