@@ -46,7 +46,7 @@ def missing(language: str) -> str | None:
     if language == "go" and _go_version() < _LEAST_GO:
         return "no Go 1.25 or newer here: the Go client is not tested"
     if language == "typescript" and not _TSC.exists():
-        return "`make setup-ts` was not run, or has no npm: the TypeScript client is not tested"
+        return "`make check-ts` has installed nothing here: the TypeScript client is not tested"
     return None
 
 

@@ -88,10 +88,24 @@ export function parsed(thrown: unknown): TaskLogsError {
       }
     }
   }
-  const message = details.reason === undefined ? "" : ` (${details.reason})`;
-  return new TaskLogsError(
-    `${Code[error.code]}: ${error.rawMessage}${message}`, error.code, details, error,
-  );
+  const code = isFromTheNetwork(error) ? Code.Unavailable : error.code;
+  const reason = details.reason === undefined ? "" : ` (${details.reason})`;
+  const message = `${Code[code]}: ${error.rawMessage}${reason}`;
+  return new TaskLogsError(message, code, details, error);
+}
+
+/** Whether the connection broke. Connect calls such errors Aborted, Canceled or Internal. */
+function isFromTheNetwork(error: ConnectError): boolean {
+  // Node.js resets the streams of a connection that breaks like this, and so does a proxy. It was
+  // not the caller: then its signal is aborted.
+  if (error.rawMessage === "http/2 stream closed with error code CANCEL (0x8)") {
+    return true;
+  }
+  const cause = error.cause;
+  if (!(cause instanceof Error) || !("code" in cause) || typeof cause.code !== "string") {
+    return false;
+  }
+  return "syscall" in cause || cause.code.startsWith("ERR_HTTP2_");
 }
 
 // The messages of google.rpc, of which no well-kept package on npm has the stubs alone.

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createServer, type AddressInfo } from "node:net";
 import { test } from "node:test";
 
 import { Code } from "@connectrpc/connect";
@@ -67,6 +68,26 @@ void test("a follow without a server ends with the cause", LIMIT, async () => {
 
   await assert.rejects(follow.next(), { code: Code.Unavailable });
   assert.notEqual(told, 0);
+});
+
+void test("a connection that is reset is unavailable, and is tried again", LIMIT, async (context) => {
+  let connections = 0;
+  const server = createServer((socket) => {
+    connections += 1;
+    socket.on("error", () => undefined);
+    socket.once("data", () => socket.resetAndDestroy());
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  context.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  await using client = new TaskLogsClient(`http://127.0.0.1:${port}`, { waits: SOON });
+
+  await assert.rejects(client.get(TASK), { code: Code.Unavailable });
+  const before = connections;
+  const follow = client.follow(TASK, { connectTimeoutMs: 500 });
+
+  await assert.rejects(follow.next(), { code: Code.Unavailable });
+  assert(connections > before + 1);
 });
 
 void test("a follow gives up after its reconnect time-out", LIMIT, async (context) => {
