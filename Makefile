@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-serve run test coverage breaks model sim demo agents soak fuzz bench ci lint \
         prose types \
-        imports protos check-protos docs check-docs buf release-api foreign-stubs lock agentapi format \
+        imports protos check-protos go-protos check-go ts-protos check-ts docs check-docs buf release-api foreign-stubs lock agentapi format \
         clean
 
 BIN := .venv/bin
@@ -75,6 +75,7 @@ fuzz: setup ## Search for inputs that break a decoder; ARGS="cursors --seconds 6
 bench: setup ## Run the measurements and write bench/results/
 	@exec $(BIN)/python -m bench $(ARGS)
 
+ci: check-go check-ts
 ci: lint imports buf check-protos check-docs types model coverage ## Run all checks, then the tests
 
 lint: setup prose ## ruff: rules and format; the check of prose
@@ -99,6 +100,18 @@ protos: setup ## Generate the Python stubs from protos/
 
 check-protos: setup ## Fail if the committed stubs differ from protos/
 	@$(BIN)/python tools/generate_stubs.py --check
+
+go-protos: setup ## Generate the Go stubs from protos/, with Go
+	@$(BIN)/python tools/generate_go_stubs.py
+
+check-go: setup ## Check the Go client: stubs, gofmt, go vet, staticcheck, tests
+	@sh tools/check_go.sh
+
+ts-protos: setup ## Generate the TypeScript stubs from protos/, with npm
+	@sh tools/check_ts.sh install && $(BIN)/python tools/generate_ts_stubs.py
+
+check-ts: setup ## Check the TypeScript client: stubs, tsc, eslint, tests
+	@sh tools/check_ts.sh
 
 docs: setup ## Write docs/api.md, the tables in docs/operations.md and the tree of packages
 	@$(BIN)/python tools/generate_docs.py

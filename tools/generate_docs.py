@@ -2,6 +2,7 @@
 
 docs/api.md          the whole page, from the comments in protos/
 protos/tasklogs/v1/reasons.json  the reasons of errors, from tasklogs.reasons
+clients/go/tasklogs/reasons.go, clients/typescript/src/reasons.ts  the same for Go and TypeScript
 docs/agent-stream.md the session in bytes, between `<!-- NAME, by make docs -->` and `<!-- end -->`
 docs/operations.md   the tables, between the same comments
 docs/development.md  the tree of packages, between the same comments
@@ -20,6 +21,8 @@ from tools.docs import api, reasons, tables, transcript, tree  # noqa: E402 - th
 
 API = ROOT / "docs/api.md"
 REASONS = ROOT / "protos/tasklogs/v1/reasons.json"
+GO_REASONS = ROOT / "clients/go/tasklogs/reasons.go"
+TS_REASONS = ROOT / "clients/typescript/src/reasons.ts"
 IN_PART = (
     ROOT / "docs/agent-stream.md",
     ROOT / "docs/operations.md",
@@ -42,6 +45,8 @@ def pages() -> dict[Path, str]:
     return {
         API: api.reference(ROOT / "protos"),
         REASONS: reasons.data(),
+        GO_REASONS: reasons.go_source(),
+        TS_REASONS: reasons.ts_source(),
         **{page: _with_parts(page) for page in IN_PART},
     }
 

@@ -5,8 +5,6 @@ Python's own descriptors drop `json_name`.
 """
 
 import argparse
-import filecmp
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -16,7 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.proto_paths import proto_paths  # noqa: E402 - the path to it is set above
+from tools.committed import differences, replace  # noqa: E402 - the path is set above
+from tools.proto_paths import proto_paths  # noqa: E402
 
 PROTOS = ROOT / "protos"
 PACKAGE = Path("tasklogs/v1")
@@ -50,25 +49,6 @@ def generate(target: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def differences(generated: Path) -> list[str]:
-    """Name each file that is missing, different or left over in the committed package."""
-    fresh = {path.name for path in generated.iterdir()}
-    committed = {path.name for path in COMMITTED.iterdir() if path.is_file()}
-    names = sorted(fresh | committed)
-    _, changed, unreadable = filecmp.cmpfiles(generated, COMMITTED, names, shallow=False)
-    return sorted(changed + unreadable)
-
-
-def replace(generated: Path) -> None:
-    """Make the committed package equal to the generated one."""
-    COMMITTED.mkdir(exist_ok=True)
-    for name in differences(generated):
-        if (generated / name).exists():
-            shutil.copyfile(generated / name, COMMITTED / name)
-        else:
-            (COMMITTED / name).unlink()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Generate the Python stubs from protos/.")
     parser.add_argument("--check", action="store_true", help="fail if the stubs are stale")
@@ -80,10 +60,10 @@ def main() -> int:
         except subprocess.CalledProcessError as error:
             return error.returncode
         if not arguments.check:
-            replace(target / PACKAGE)
+            replace(target / PACKAGE, COMMITTED)
             print(f"wrote {COMMITTED.relative_to(ROOT)}")
             return 0
-        stale = differences(target / PACKAGE) if COMMITTED.is_dir() else [str(PACKAGE)]
+        stale = differences(target / PACKAGE, COMMITTED) if COMMITTED.is_dir() else [str(PACKAGE)]
     if stale:
         print(f"stale stubs, run `make protos`: {', '.join(stale)}", file=sys.stderr)
         return 1

@@ -23,6 +23,7 @@ from tasklogs import (
     TaskStatus,
 )
 from tasklogs.client.events import EntryChange
+from tests.conformance.drivers import Driver
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 
 Key = tuple[int, int]
@@ -51,7 +52,11 @@ class Followed:
 
     def connection(self, change: Reconnecting | Reconnected) -> None:
         """Count what `on_reconnect` is told."""
-        if isinstance(change, Reconnected):
+        self.broken(continues=isinstance(change, Reconnected))
+
+    def broken(self, *, continues: bool) -> None:
+        """Count a break, or that the follow continues after one."""
+        if continues:
             self.reconnects += 1
         else:
             self.breaks += 1
@@ -148,13 +153,36 @@ async def following(
 ) -> AsyncIterator[Followed]:
     """Follow a task in one call of the client library."""
     followed = Followed()
+    async with (
+        client.follow(task, deltas=deltas, on_reconnect=followed.connection) as events,
+        _reading(followed, events),
+    ):
+        yield followed
+
+
+@asynccontextmanager
+async def following_elsewhere(driver: Driver, address: str, task: str) -> AsyncIterator[Followed]:
+    """Follow a task in one call of the client library of another language."""
+    followed = Followed()
+    events = driver.events(
+        address,
+        lambda continues: followed.broken(continues=continues),
+        task=task,
+        first_wait_ms=200,
+        most_wait_ms=10_000,
+    )
+    async with _reading(followed, events):
+        yield followed
+
+
+@asynccontextmanager
+async def _reading(followed: Followed, events: AsyncIterator[FollowEvent]) -> AsyncIterator[None]:
     followed.reads_on.set()
-    async with client.follow(task, deltas=deltas, on_reconnect=followed.connection) as events:
-        reading = asyncio.create_task(followed.read(events), name="follow is read")
-        try:
-            yield followed
-        finally:
-            reading.cancel()
-            await asyncio.wait({reading})
+    reading = asyncio.create_task(followed.read(events), name="follow is read")
+    try:
+        yield
+    finally:
+        reading.cancel()
+        await asyncio.wait({reading})
     if followed.error is not None and not isinstance(followed.error, asyncio.CancelledError):
         raise AssertionError("the follow ended") from followed.error

@@ -12,8 +12,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,12 @@ import grpc
 import httpx
 
 from tasklogs import BuildTransition, JobStatus, LogEntry, LogSource, TaskLogsClient, TaskLogType
+from tests.conformance import drivers
 from tests.support.fakes.task_app import BANNER
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.ports import lasting_port
 from tests.support.fixtures.postgres import PostgresServer
-from tests.system.end_to_end.followed_events import Followed, following
+from tests.system.end_to_end.followed_events import Followed, following, following_elsewhere
 from tests.system.end_to_end.programs import (
     Program,
     agent_command,
@@ -160,11 +161,41 @@ async def deployed(
             yield Deployment(server, postgres, agent, task_app, user, chance), address
 
 
+def other_languages(directory: Path) -> list[Sequence[str]]:
+    """Return the drivers of the client libraries of other languages that can run here."""
+    found = []
+    for language in drivers.LANGUAGES:
+        why = drivers.missing(language)
+        if why is not None:
+            _log.warning(why)
+        elif language != "python":
+            (directory / language).mkdir()
+            found.append(drivers.command(language, directory / language))
+    return found
+
+
+@asynccontextmanager
+async def followed_by(
+    commands: Sequence[Sequence[str]], address: str
+) -> AsyncIterator[list[Followed]]:
+    """Follow the task with each of these drivers."""
+    async with AsyncExitStack() as stack:
+        running = [
+            await stack.enter_async_context(drivers.running(command)) for command in commands
+        ]
+        yield [
+            await stack.enter_async_context(following_elsewhere(driver, address, TASK))
+            for driver in running
+        ]
+
+
 async def test_the_follow_yields_every_entry_exactly_once(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
     chance = random.Random(SEED)
     began = time.monotonic()
+    # Built first: all follows begin before the first epoch does.
+    others = await asyncio.to_thread(other_languages, tmp_path)
     async with (
         deployed(postgres_server, tmp_path, chance) as (deployment, address),
         # A server that starts while Postgres is away reports that and exits.
@@ -172,7 +203,9 @@ async def test_the_follow_yields_every_entry_exactly_once(
         TaskLogsClient(address) as client,
         following(client, TASK, deltas=True) as with_deltas,
         following(client, TASK, deltas=False) as whole,
+        followed_by(others, address) as elsewhere,
     ):
+        all_followed = (with_deltas, whole, *elsewhere)
         for number in range(ROUNDS):
             talking = asyncio.create_task(deployment.talk(), name="a person asks")
             try:
@@ -185,7 +218,7 @@ async def test_the_follow_yields_every_entry_exactly_once(
                 await deployment.ask(mark)
             shown = await deployment.settled()
             restarted = time.monotonic()
-            for followed in (with_deltas, whole):
+            for followed in all_followed:
                 with suppress(TimeoutError):  # the assertion below says what is missing
                     await followed.wait_for(partial(_shows, followed, shown), seconds=AGREE_SECONDS)
                 assert _conversation(followed) == shown
@@ -197,13 +230,13 @@ async def test_the_follow_yields_every_entry_exactly_once(
                 sum(map(len, stored.values())),
                 *(with_deltas.events, whole.events, with_deltas.reconnects, whole.reconnects),
             )
-            for followed in (with_deltas, whole):
+            for followed in all_followed:
                 for epoch, entries in stored.items():
                     assert followed.of_epoch(epoch) == entries
                 _check_answers(followed)
                 assert followed.epochs == list(stored)
         assert len(stored) <= 1 + deployment.sudden_ends
-        for followed in (with_deltas, whole):
+        for followed in all_followed:
             assert followed.reconnects >= ROUNDS
     _log.info(
         "seed %d: %d rounds in %.0f s, %d questions, epochs %d, changes %d and %d, breaks %d, %d,"
