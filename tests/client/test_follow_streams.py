@@ -219,7 +219,7 @@ async def test_plain_text_to_a_tls_server_says_that_it_closed_the_connection(
             await anext(follow)
 
 
-async def test_a_follow_that_may_wait_for_ever_waits_for_whatever_keeps_it_from_the_server(
+async def test_a_follow_without_a_connect_timeout_waits_whatever_keeps_it_from_the_server(
     tmp_path: Path,
 ) -> None:
     authority, other, told = Authority(tmp_path), Authority(tmp_path, "other"), list[object]()

@@ -23,7 +23,7 @@ class Follow:
     """
 
     def __init__(self, streams: FollowStreams, reads: set[Read]) -> None:
-        """`reads` gets the tasks that read; whoever closes the client awaits what is left of it."""
+        """`reads` gets the tasks that read. The client awaits the rest of them when it is closed."""
         self._streams = streams
         self._reads = reads
         self._pending: Read | None = None
