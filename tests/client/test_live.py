@@ -126,7 +126,7 @@ async def test_one_follow_sees_a_task_from_before_its_first_build_through_a_paus
         assert started.epoch == 2
         assert (await next_change(follow)).entry.content == "hello"
     await client.delete_task(TASK)
-    with pytest.raises(errors.TaskNotFound):
+    with pytest.raises(errors.TaskNotFound, match=TASK):  # by the name that was asked for
         await until(follow, CaughtUp)
 
 

@@ -148,7 +148,10 @@ class Follows:
                 await feed.refresh()  # the feed may not have read these facts yet
             follower = _Follower(self, feed, query, revision, woken, budget or Unlimited())
             async with aclosing(follower.messages()) as messages:
-                yield messages
+                try:
+                    yield messages
+                except TaskNotFound:  # it was deleted; the feed knows only its UUID
+                    raise TaskNotFound(str(query.ref)) from None
 
     def drain(self, error: ServerDraining) -> None:
         """End all follows, and refuse new ones."""
