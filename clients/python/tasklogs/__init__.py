@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         TaskStatus,
         TaskView,
     )
-    from tasklogs.errors import TaskLogsRpcError
+    from tasklogs.errors import ClientClosed, TaskLogsRpcError
     from tasklogs.publish.errors import NotStored, PublisherClosed
     from tasklogs.publish.journal import EntrySealed, LogDiverged
     from tasklogs.publish.publisher import OpenEntry, Publisher, StoredLog
@@ -82,7 +82,7 @@ _HOMES = {
         "TaskStatus",
         "TaskView",
     ),
-    "tasklogs.errors": ("TaskLogsRpcError",),
+    "tasklogs.errors": ("ClientClosed", "TaskLogsRpcError"),
     "tasklogs.client.upload": ("UploadedLog",),
     "tasklogs.client.new_entry": ("Entry",),
     "tasklogs.publish.publisher": (
@@ -108,6 +108,7 @@ __all__ = [
     "AppHealth",
     "BuildTransition",
     "CaughtUp",
+    "ClientClosed",
     "CreatedTask",
     "EntriesChanged",
     "Entry",

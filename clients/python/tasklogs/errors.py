@@ -114,6 +114,13 @@ class TaskLogsRpcError(Exception):
         )
 
 
+class ClientClosed(RuntimeError):
+    """The client is not open: not yet, no longer, or it was closed during the call."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is not open: use it inside `with` or `async with`")
+
+
 class TaskNotFound(TaskLogsRpcError):
     """The task does not exist, was deleted, or is another owner's. All three look the same."""
 

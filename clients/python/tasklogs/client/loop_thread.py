@@ -8,14 +8,9 @@ import threading
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Generic, Self, TypeVar
 
+from tasklogs.errors import ClientClosed
+
 T = TypeVar("T")
-
-
-class ClientClosed(RuntimeError):
-    """The client is not open: not yet, no longer, or it was closed during the call."""
-
-    def __init__(self) -> None:
-        super().__init__("the client is not open: use it inside `with`")
 
 
 class LoopThread:

@@ -15,8 +15,9 @@ from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import FollowEvent
 from tasklogs.client.follow import Follow
 from tasklogs.client.log import TaskLog
-from tasklogs.client.loop_thread import ClientClosed, LoopThread, Steps
+from tasklogs.client.loop_thread import LoopThread, Steps
 from tasklogs.connection.tls import Tls
+from tasklogs.errors import ClientClosed
 
 
 class SyncFollow(Steps[FollowEvent]):

@@ -8,10 +8,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tasklogs.client.loop_thread import ClientClosed, LoopThread
+from tasklogs.client.loop_thread import LoopThread
 from tasklogs.client.new_entry import Entry
 from tasklogs.connection.tls import Tls
-from tasklogs.errors import TaskLogsRpcError
+from tasklogs.errors import ClientClosed, TaskLogsRpcError
 from tasklogs.publish.errors import PublisherClosed
 from tasklogs.publish.publisher import (
     DEFAULT_CLOSE_TIMEOUT,
