@@ -187,7 +187,7 @@ async def test_every_reason_becomes_an_error_of_its_code(
 ) -> None:
     info = error_details_pb2.ErrorInfo(reason=reason.name, domain="tasklogs.v1")
 
-    error = await failure(server, Refusal(reason.code, "no", [info]))
+    error = await failure(server, Refusal(grpc.StatusCode[reason.code.name], "no", [info]))
 
     assert (error.reason, error.code, error.retry) == (reason.name, reason.code, reason.retry)
 

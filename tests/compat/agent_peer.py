@@ -85,7 +85,7 @@ class AgentOfTomorrow:
         except grpc.aio.AioRpcError as error:
             status = error
         parsed = TaskLogsRpcError.from_rpc_error(status)
-        return Ended(parsed.code, parsed.reason, parsed.message)
+        return Ended(status.code(), parsed.reason, parsed.message)
 
     async def _read(self) -> pb.ServerMessage | None:
         async with asyncio.timeout(DEADLINE_SECONDS):

@@ -340,7 +340,7 @@ async def _is(server: Server, status: types.TaskStatus.ValueType) -> None:
     await until(has_it)
 
 
-async def _connection_refusal(server: Server, token: str) -> grpc.StatusCode:
+async def _connection_refusal(server: Server, token: str) -> object:
     with pytest.raises(TaskLogsRpcError) as error:
         async with ScriptedAgent.connect(server, token):
             pass

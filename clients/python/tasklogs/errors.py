@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -22,6 +22,37 @@ from grpc_status import rpc_status
 
 from tasklogs.enums import TaskStatus
 from tasklogs.reasons import DOMAIN, REASONS, Retry
+from tasklogs.status_code import StatusCode
+
+__all__ = [
+    "AgentUnreachable",
+    "AnswerUnreadable",
+    "BuildNotReported",
+    "CursorExpired",
+    "DeadlineExceeded",
+    "EtagMismatch",
+    "FailedPrecondition",
+    "FieldViolation",
+    "InvalidArgument",
+    "LimitExceeded",
+    "LogCorrupt",
+    "PermissionDenied",
+    "QuotaViolation",
+    "ServerDraining",
+    "StaleReport",
+    "StatusCode",
+    "StoreUnavailable",
+    "StreamInconsistent",
+    "TaskAppFailed",
+    "TaskLogsRpcError",
+    "TaskNameTaken",
+    "TaskNotFound",
+    "TaskStandalone",
+    "TaskStateConflict",
+    "Unauthenticated",
+    "Unavailable",
+    "UnsupportedByServer",
+]
 
 # gRPC turns such an answer into a status: 401 into UNAUTHENTICATED, 404 into UNIMPLEMENTED.
 _HTTP_ANSWER = re.compile(r"Received http2 header with status: (\d{3})")
@@ -51,7 +82,8 @@ class TaskLogsRpcError(Exception):
     If the server cannot be reached, or is not a TaskLogs server, there are only code and message.
     """
 
-    code: grpc.StatusCode
+    code: StatusCode | Any
+    """A `grpc.StatusCode`. `Any` lets programs that have stubs of grpcio compare it with theirs."""
     message: str
     reason: str | None = None
     """`ErrorInfo.reason`, for instance `TASK_NOT_FOUND`: stable, for programs."""

@@ -10,8 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 import grpc
+
+from tasklogs.status_code import StatusCode
+
+__all__ = ["DOMAIN", "REASONS", "Reason", "Retry"]
 
 DOMAIN = "tasklogs.v1"
 """`ErrorInfo.domain` of these reasons. A proxy may add details of another domain."""
@@ -33,7 +38,7 @@ class Reason:
     """One reason. Its name and its code never change."""
 
     name: str
-    code: grpc.StatusCode
+    code: StatusCode | Any
     retry: Retry
     meaning: str
     """What happened, in one or two sentences."""

@@ -61,6 +61,8 @@ class LogServer:
         self.requests: list[Message] = []
         self.tokens: list[str | None] = []
         """The `authorization` header of each call."""
+        self.metadata: list[dict[str, str | bytes]] = []
+        """All metadata of each call."""
         self.called = asyncio.Event()
         """Set at each call with one answer."""
         self.left = asyncio.Event()
@@ -117,6 +119,7 @@ class LogServer:
     def _note(self, context: Context) -> None:
         context.set_compression(self.compression)
         metadata = dict(context.invocation_metadata() or ())
+        self.metadata.append(metadata)
         token = metadata.get("authorization")
         self.tokens.append(token.decode() if isinstance(token, bytes) else token)
 

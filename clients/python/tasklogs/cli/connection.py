@@ -85,7 +85,7 @@ class Connection:
             return decode.server_info(await self._call(self.task_logs.GetServerInfo, request))
 
         try:
-            self._runner.run(ServerFeatures(ask).require([(feature, option)]))
+            self._runner.run(ServerFeatures().require([(feature, option)], ask))
         except TaskLogsRpcError as error:
             raise self._failure(error) from error
 

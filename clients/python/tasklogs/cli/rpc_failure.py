@@ -12,6 +12,7 @@ from tasklogs.errors import TaskLogsRpcError, UnsupportedByServer
 
 if TYPE_CHECKING:
     from tasklogs.connection.tls import Tls
+    from tasklogs.status_code import StatusCode
 
 _NEW_TOKEN = "get a new one from the issuer (--auth-token-file FILE, or TASKLOGS_TOKEN)"
 _HINTS = {
@@ -110,7 +111,7 @@ def _sentence(error: TaskLogsRpcError) -> list[str]:
     return parts
 
 
-def in_words(code: grpc.StatusCode) -> str:
+def in_words(code: StatusCode) -> str:
     """Return NOT_FOUND as `not found`."""
     return code.name.lower().replace("_", " ")
 

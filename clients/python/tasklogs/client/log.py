@@ -7,6 +7,7 @@ from datetime import datetime
 
 from tasklogs.client import decode
 from tasklogs.client.entry import LogEntry
+from tasklogs.client.page import Page
 from tasklogs.enums import TaskStatus
 from tasklogs.v1 import task_logs_pb2
 
@@ -36,6 +37,8 @@ class TaskLog:
     """The id of the oldest stored entry of the epoch; None if it has none."""
     cursor: str
     """Follow the task from here with this cursor."""
+    next_page_token: str | None
+    """The token of the page after the first one: see Page. None: there is only one page."""
 
     def __init__(
         self,
@@ -50,17 +53,18 @@ class TaskLog:
         self.revision = first.revision
         self.first_id = first.first_id if first.HasField("first_id") else None
         self.cursor = first.cursor
+        self.next_page_token = first.next_page_token or None
         self._first: task_logs_pb2.GetTaskLogsResponse | None = first
         self._next_page = next_page
 
-    async def pages(self) -> AsyncIterator[tuple[LogEntry, ...]]:
-        """Yield the entries of each page, by id. A second iteration raises RuntimeError."""
+    async def pages(self) -> AsyncIterator[Page[LogEntry]]:
+        """Yield each page, with its entries by id. A second iteration raises RuntimeError."""
         page, self._first = self._first, None
         if page is None:
             raise RuntimeError("this log was already iterated: read it again")
         while True:
             token = page.next_page_token
-            entries = tuple(map(decode.entry, page.logs))
+            entries = Page(map(decode.entry, page.logs), token or None)
             page = None
             yield entries
             del entries

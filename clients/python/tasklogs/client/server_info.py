@@ -54,23 +54,26 @@ class ServerFeatures:
     return everything to a caller that asked for a part.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[ServerInfo]]) -> None:
-        self._ask = ask
+    def __init__(self) -> None:
         self._known: frozenset[str] = frozenset()
 
-    async def require(self, needs: Iterable[Need]) -> None:
-        """Raise UnsupportedByServer if the server lacks one of the features.
+    async def require(
+        self, needs: Iterable[Need], ask: Callable[[], Awaitable[ServerInfo]]
+    ) -> None:
+        """Raise UnsupportedByServer if the server lacks one of the features. `ask` calls it.
 
         Without needs nothing is asked. What the server has is asked once. What it lacks is asked
         again: the server may be a newer one by then.
         """
         for feature, argument in needs:
             if feature not in self._known:
-                await self._ask_for(feature, argument)
+                await self._ask_for(feature, argument, ask)
 
-    async def _ask_for(self, feature: str, argument: str) -> None:
+    async def _ask_for(
+        self, feature: str, argument: str, ask: Callable[[], Awaitable[ServerInfo]]
+    ) -> None:
         try:
-            info = await self._ask()
+            info = await ask()
         except UnsupportedByServer:
             raise _unsupported(feature, argument, "is older than 0.1") from None
         self._known = info.features

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from tasklogs.client.backoff import ReconnectWaits
-from tasklogs.client.client import DEFAULT_TIMEOUT, TaskLogsClient
-from tasklogs.client.credentials import Token
+from tasklogs.client.client import DEFAULT_RETRY, DEFAULT_TIMEOUT, TaskLogsClient
+from tasklogs.client.credentials import Metadata, Token
 from tasklogs.client.entry import LogEntry
 from tasklogs.client.events import FollowEvent
 from tasklogs.client.follow import Follow
 from tasklogs.client.log import TaskLog
 from tasklogs.client.loop_thread import LoopThread, Steps
+from tasklogs.client.page import Page
+from tasklogs.client.retry import RetryPolicy
+from tasklogs.client.task import Task
+from tasklogs.client.task_list import TaskList
+from tasklogs.connection.channel import Option
 from tasklogs.connection.tls import Tls
 from tasklogs.errors import ClientClosed
 
@@ -69,8 +74,9 @@ class SyncTaskLog:
         self.revision = log.revision
         self.first_id = log.first_id
         self.cursor = log.cursor
+        self.next_page_token = log.next_page_token
 
-    def pages(self) -> Iterator[tuple[LogEntry, ...]]:
+    def pages(self) -> Iterator[Page[LogEntry]]:
         """Yield the entries of each page, by id. It can be iterated once."""
         return Steps(self._thread, self._log.pages())
 
@@ -83,7 +89,18 @@ class SyncTaskLog:
         return self._thread.run(self._log.all())
 
 
-T = TypeVar("T")
+class SyncTaskList(Steps[Task]):
+    """An iterator over tasks. Iterate over it, or over its `pages`, once."""
+
+    def __init__(self, thread: LoopThread, tasks: TaskList) -> None:
+        super().__init__(thread, tasks)
+        self._tasks = tasks
+
+    def pages(self) -> Iterator[Page[Task]]:
+        """Return the iterator over the pages."""
+        return Steps(self._thread, self._tasks.pages())
+
+
 P = ParamSpec("P")
 Given = TypeVar("Given")
 Returned = TypeVar("Returned")
@@ -118,10 +135,6 @@ def _read(thread: LoopThread, work: Coroutine[Any, Any, TaskLog]) -> SyncTaskLog
     return SyncTaskLog(thread, thread.run(work))
 
 
-def _iterate(thread: LoopThread, steps: AsyncIterator[T]) -> Iterator[T]:
-    return Steps(thread, steps)
-
-
 def _without_examples(docstring: str) -> str:
     paragraphs = docstring.split("\n\n")
     return "\n\n".join(one for one in paragraphs if not one.startswith(">>> "))
@@ -151,17 +164,33 @@ class SyncTaskLogsClient:
         token: Token | None = None,
         tls: Tls | None = None,
         timeout: timedelta | None = DEFAULT_TIMEOUT,
+        metadata: Metadata | None = None,
+        retry: RetryPolicy | None = DEFAULT_RETRY,
         reconnect_waits: ReconnectWaits | None = None,
+        options: Sequence[Option] = (),
     ) -> None:
         self._client = TaskLogsClient(
-            address, token=token, tls=tls, timeout=timeout, reconnect_waits=reconnect_waits
+            address,
+            token=token,
+            tls=tls,
+            timeout=timeout,
+            metadata=metadata,
+            retry=retry,
+            reconnect_waits=reconnect_waits,
+            options=options,
         )
         self._thread = LoopThread()
 
     def __enter__(self) -> Self:
+        return self.connect()
+
+    def connect(self) -> Self:
+        """Open the client, as `with` does, and return it. Call `close` at the end."""
+        if self._thread.running:
+            return self
         self._thread.start()
         try:
-            self._thread.run(self._client.__aenter__())
+            self._thread.run(self._client.connect())
         except BaseException:  # for instance UnusableTls
             self._thread.stop()
             raise
@@ -195,7 +224,7 @@ class SyncTaskLogsClient:
     get_task = _derived(TaskLogsClient.get_task, LoopThread.run)
     """Return a task."""
 
-    list_tasks = _derived(TaskLogsClient.list_tasks, _iterate, returns="Iterator[Task]")
+    list_tasks = _derived(TaskLogsClient.list_tasks, SyncTaskList, returns="SyncTaskList")
     """List tasks, newest first."""
 
     update_task = _derived(TaskLogsClient.update_task, LoopThread.run)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tasklogs.client.calls import Calls
-from tasklogs.client.credentials import Credentials
+from tasklogs.client.calls import Call
 from tasklogs.client.new_entry import Entry, in_log
 from tasklogs.errors import parsed_rpc_errors, readable
 from tasklogs.log import entry as log_entry
@@ -34,14 +33,12 @@ class UploadedLog:
 
 
 class Uploads:
-    """Uploads with one client's credentials."""
+    """Uploads on one client's channel."""
 
-    def __init__(self, agents: TaskAgentsStub, calls: Calls, credentials: Credentials) -> None:
+    def __init__(self, agents: TaskAgentsStub) -> None:
         self._agents = agents
-        self._calls = calls
-        self._credentials = credentials
 
-    async def upload(self, entries: Iterable[Entry], timeout: timedelta | None) -> UploadedLog:
+    async def upload(self, entries: Iterable[Entry], call: Call) -> UploadedLog:
         """Store `entries` as the whole conversation."""
         now = Time(*divmod(time.time_ns(), 1_000_000_000))
         parts = list(_parts(in_log(entry, index, now) for index, entry in enumerate(entries)))
@@ -49,24 +46,23 @@ class Uploads:
             request = pb.UploadLogSnapshotRequest(
                 format=pb.SNAPSHOT_FORMAT_ENTRIES, entries=parts[0] if parts else ()
             )
-            answer = await self._calls.call(self._agents.UploadLogSnapshot, request, timeout)
+            answer = await call.unary(self._agents.UploadLogSnapshot, request)
             return _uploaded(answer.revision, answer.snapshot_at)
-        return await self._upload_in_parts(parts, timeout)
+        return await self._upload_in_parts(parts, call)
 
     async def _upload_in_parts(
-        self, parts: Sequence[Sequence[types_pb2.TaskLogEntry]], timeout: timedelta | None
+        self, parts: Sequence[Sequence[types_pb2.TaskLogEntry]], call: Call
     ) -> UploadedLog:
         async def messages() -> AsyncIterator[pb.UploadLogSnapshotInPartsRequest]:
             for index, part in enumerate(parts):
                 yield pb.UploadLogSnapshotInPartsRequest(entries=part, last=index == len(parts) - 1)
 
-        metadata = await self._credentials.metadata()
+        metadata = await call.metadata()
+        timeout = call.remaining_seconds()
         with parsed_rpc_errors():
             answer = readable(
                 await self._agents.UploadLogSnapshotInParts(
-                    messages(),
-                    timeout=None if timeout is None else timeout.total_seconds(),
-                    metadata=metadata,
+                    messages(), timeout=timeout, metadata=metadata
                 )
             )
         return _uploaded(answer.revision, answer.snapshot_at)

@@ -28,18 +28,24 @@ def open_channel(
     keepalive: timedelta = _KEEPALIVE,
     keepalive_timeout: timedelta = _KEEPALIVE_TIMEOUT,
     options: Sequence[Option] = (),
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
 ) -> grpc.aio.Channel:
     """Open a channel to `address` (HOST:PORT), with its own connection.
 
     Open and close it in the event loop that makes the calls. Nothing is sent before the first call.
     If the server cannot be reached, a call fails with UNAVAILABLE at once, and the channel keeps
     trying in the background. Without `tls`, everything is sent in plain text. While a call runs,
-    the server is pinged every `keepalive`. Raises UnusableTls.
+    the server is pinged every `keepalive`. `options` replace those
+    of the library with the same name. Raises UnusableTls.
     """
-    all_options = [*_options(address, keepalive, keepalive_timeout), *options]
+    # Of two options with one name gRPC takes the first.
+    merged = {**dict(_options(address, keepalive, keepalive_timeout)), **dict(options)}
+    all_options = tuple(merged.items())
     if tls is None:
-        return grpc.aio.insecure_channel(address, options=all_options)
-    return grpc.aio.secure_channel(address, tls.credentials(), options=all_options)
+        return grpc.aio.insecure_channel(address, options=all_options, interceptors=interceptors)
+    return grpc.aio.secure_channel(
+        address, tls.credentials(), options=all_options, interceptors=interceptors
+    )
 
 
 def _options(address: str, keepalive: timedelta, timeout: timedelta) -> list[Option]:

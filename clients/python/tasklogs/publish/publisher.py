@@ -102,7 +102,6 @@ class Publisher:
         max_held_bytes: int = DEFAULT_MOST_BYTES,
         connect_timeout: timedelta | None = DEFAULT_CONNECT_TIMEOUT,
         close_timeout: timedelta = DEFAULT_CLOSE_TIMEOUT,
-        settings: StreamSettings | None = None,
     ) -> None:
         """`kind` names the program for operators; `build_number` is that of its workspace build."""
         self._place = ServerPlace(address, tls)
@@ -114,7 +113,7 @@ class Publisher:
         self._max_held_bytes = max_held_bytes
         self._connect_timeout = connect_timeout
         self._close_timeout = close_timeout
-        self._settings = settings or StreamSettings()
+        self._settings = StreamSettings()
         self._departure = Departure()
         self._journal: Journal | None = None
         self._carrier: Carrier

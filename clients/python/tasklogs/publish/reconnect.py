@@ -70,7 +70,7 @@ class StreamEnded(Exception):
         retry_after = parsed.retry_after
         status = parsed.http_status
         return cls(
-            parsed.code,
+            error.code(),
             one_line(parsed.message)
             if status is None
             else f"a proxy answered with HTTP status {status}",
