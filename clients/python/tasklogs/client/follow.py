@@ -121,8 +121,11 @@ class Follow:
 
     @property
     def cursor(self) -> str | None:
-        """Continues after the last event that was yielded; None before the first message."""
-        return self._assembly.cursor
+        """Continues after the last event that was yielded.
+
+        Before the first message: the cursor that the follow began with; None without one.
+        """
+        return self._assembly.cursor or self._request.cursor or None
 
     def __aiter__(self) -> Self:
         return self
