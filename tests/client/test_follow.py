@@ -32,7 +32,7 @@ from tasklogs import (
     delta_codec,
     errors,
 )
-from tasklogs.client import follow as follow_module
+from tasklogs.client import follow_streams as follow_module
 from tasklogs.log.delta import Delta, Piece
 from tasklogs.v1 import task_logs_pb2, types_pb2
 from tests.client.scripted_server import Refusal

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         Reconnecting,
         StatusChanged,
     )
-    from tasklogs.client.follow import Follow, OnReconnect
+    from tasklogs.client.follow import Follow
+    from tasklogs.client.follow_streams import OnReconnect
     from tasklogs.client.log import TaskLog
     from tasklogs.client.new_entry import Entry
     from tasklogs.client.page import Page
@@ -83,7 +84,8 @@ _HOMES = {
         "Reconnecting",
         "StatusChanged",
     ),
-    "tasklogs.client.follow": ("Follow", "OnReconnect"),
+    "tasklogs.client.follow": ("Follow",),
+    "tasklogs.client.follow_streams": ("OnReconnect",),
     "tasklogs.client.log": ("TaskLog",),
     "tasklogs.client.page": ("Page",),
     "tasklogs.client.retry": ("RetryPolicy",),

@@ -28,6 +28,7 @@ __all__ = [
     "AgentUnreachable",
     "AnswerUnreadable",
     "BuildNotReported",
+    "ClientClosed",
     "CursorExpired",
     "DeadlineExceeded",
     "EtagMismatch",
@@ -49,6 +50,7 @@ __all__ = [
     "TaskNotFound",
     "TaskStandalone",
     "TaskStateConflict",
+    "TokenUnavailable",
     "Unauthenticated",
     "Unavailable",
     "UnsupportedByServer",
@@ -150,7 +152,9 @@ class ClientClosed(RuntimeError):
     """The client is not open: not yet, no longer, or it was closed during the call."""
 
     def __init__(self) -> None:
-        super().__init__("the client is not open: use it inside `with` or `async with`")
+        super().__init__(
+            "the client is not open: use it inside `with` or `async with`, or call `connect` first"
+        )
 
 
 class TaskNotFound(TaskLogsRpcError):
@@ -208,6 +212,13 @@ class CursorExpired(TaskLogsRpcError):
 
 class Unauthenticated(TaskLogsRpcError):
     """The credentials are missing, invalid or expired."""
+
+
+class TokenUnavailable(TaskLogsRpcError):
+    """The function for the token raised `__cause__` while a follow reconnected.
+
+    `code` is UNAUTHENTICATED; no call was made.
+    """
 
 
 class PermissionDenied(TaskLogsRpcError):

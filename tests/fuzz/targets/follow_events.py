@@ -23,6 +23,7 @@ from tasklogs.client.events import (
     Reconnecting,
 )
 from tasklogs.client.follow import Follow
+from tasklogs.client.follow_streams import FollowStreams
 from tasklogs.errors import TaskLogsRpcError
 from tasklogs.log.delta import Delta, Piece
 from tasklogs.v1 import task_logs_pb2 as pb
@@ -104,7 +105,7 @@ class FollowEvents(Target):
 async def _followed(script: list[bytes]) -> None:
     server = _Server(script)
     method: Any = server.open
-    follow = Follow(
+    streams = FollowStreams(
         method,
         pb.FollowTaskLogsRequest(task="a/b", deltas=True),
         Credentials(lambda: "token"),
@@ -112,8 +113,10 @@ async def _followed(script: list[bytes]) -> None:
         require=_nothing_needed,
         progress=True,
         connect_timeout=None,
+        reconnect_timeout=None,
         on_reconnect=_told,
     )
+    follow = Follow(streams, set())
     view = _View()
     try:
         async for event in follow:

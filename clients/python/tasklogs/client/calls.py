@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -12,7 +12,9 @@ import grpc
 import grpc.aio
 
 from tasklogs.client.credentials import Credentials, Metadata
+from tasklogs.client.open_calls import OpenCalls
 from tasklogs.client.retry import RetryPolicy
+from tasklogs.connection.library_log import LOG
 from tasklogs.errors import (
     DeadlineExceeded,
     TaskLogsRpcError,
@@ -24,7 +26,6 @@ from tasklogs.errors import (
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-_LOG = logging.getLogger("tasklogs")
 # gRPC's deadlines overflow after 292 years.
 _LONGEST_SECONDS = 100 * 365 * 86400.0
 
@@ -33,9 +34,14 @@ class Calls:
     """Begins the calls of one client."""
 
     def __init__(
-        self, credentials: Credentials, timeout: timedelta | None, retry: RetryPolicy | None
+        self,
+        credentials: Credentials,
+        timeout: timedelta | None,
+        retry: RetryPolicy | None,
+        running: OpenCalls,
     ) -> None:
         self._credentials = credentials
+        self._running = running
         self._timeout_seconds = seconds(timeout)
         self._retry = retry
         self._rng = random.Random()
@@ -46,7 +52,8 @@ class Calls:
         `metadata` is added to the client's. Raises TypeError and ValueError for impossible ones.
         """
         limit = self._timeout_seconds if timeout is None else seconds(timeout)
-        return Call(self._credentials.adding(metadata), limit, self._retry, self._rng)
+        credentials = self._credentials.adding(metadata)
+        return Call(credentials, limit, self._retry, self._rng, self._running)
 
 
 class Call:
@@ -58,10 +65,12 @@ class Call:
         timeout_seconds: float | None,
         retry: RetryPolicy | None,
         rng: random.Random,
+        running: OpenCalls,
     ) -> None:
         self._credentials = credentials
         self._retry = retry
         self._rng = rng
+        self._running = running
         self._ends_at = (
             None if timeout_seconds is None else asyncio.get_running_loop().time() + timeout_seconds
         )
@@ -76,7 +85,21 @@ class Call:
         """Make the request. If it is `repeatable`, repeat it as the errors and the policy say.
 
         If the server refuses a token that a function returned, the function is called once more.
+        Raises ClientClosed, also if the client is closed meanwhile.
         """
+        async with self.running():
+            return await self._repeated(method, request, repeatable)
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Return a block that raises ClientClosed if the client is closed meanwhile."""
+        return self._running.running()
+
+    async def _repeated(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        repeatable: bool,
+    ) -> Response:
         failed: TaskLogsRpcError | None = None
         attempts = 0
         while True:
@@ -93,7 +116,7 @@ class Call:
             wait = self._wait_seconds(failed, attempts) if repeatable else None
             if wait is None:
                 raise failed
-            _LOG.info(
+            LOG.info(
                 "%s failed: %s; attempt %d in %.1f s",
                 type(request).__name__.removesuffix("Request"),
                 failed,

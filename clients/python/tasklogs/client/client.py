@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -18,9 +19,11 @@ from tasklogs.client import decode
 from tasklogs.client.backoff import ReconnectWaits
 from tasklogs.client.calls import Call, Calls
 from tasklogs.client.credentials import Credentials, Metadata, Token
-from tasklogs.client.follow import Follow, OnReconnect
+from tasklogs.client.follow import Follow, Read
+from tasklogs.client.follow_streams import FollowStreams, OnReconnect
 from tasklogs.client.log import TaskLog
 from tasklogs.client.new_entry import Entry
+from tasklogs.client.open_calls import OpenCalls
 from tasklogs.client.page import Page
 from tasklogs.client.retry import RetryPolicy
 from tasklogs.client.server_info import Need, ServerFeatures, ServerInfo
@@ -39,7 +42,7 @@ from tasklogs.enums import (
     TaskStatus,
     TaskView,
 )
-from tasklogs.errors import UnsupportedByServer
+from tasklogs.errors import ClientClosed, UnsupportedByServer
 from tasklogs.v1 import (
     task_agents_pb2_grpc,
     task_logs_pb2,
@@ -51,6 +54,7 @@ from tasklogs.v1 import (
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
 DEFAULT_RETRY = RetryPolicy()
+DEFAULT_CONNECT_TIMEOUT = timedelta(seconds=10)
 
 _TYPES: Need = (features.TYPES_FILTER, "types")
 _LABELS: Need = (features.TASK_LABELS, "labels")
@@ -119,12 +123,14 @@ class TaskLogsClient:
         self._interceptors = interceptors
         self._given_channel = channel
         self._credentials = Credentials(token, metadata)
-        self._calls = Calls(self._credentials, timeout, retry)
+        self._open_calls = OpenCalls()
+        self._calls = Calls(self._credentials, timeout, retry, self._open_calls)
         self._waits = reconnect_waits or ReconnectWaits()
         self._features = ServerFeatures()
         self._channel: grpc.aio.Channel | None = None
         # Weak references: a follow that its reader dropped must end.
         self._follows: WeakSet[Follow] = WeakSet()
+        self._reads: set[Read] = set()
 
     async def __aenter__(self) -> Self:
         return await self.connect()
@@ -145,6 +151,7 @@ class TaskLogsClient:
         self._logs = task_logs_pb2_grpc.TaskLogsStub(self._channel)
         agents = task_agents_pb2_grpc.TaskAgentsStub(self._channel)
         self._uploads = Uploads(agents)
+        self._open_calls.open(self._channel)
         return self
 
     async def __aexit__(
@@ -158,10 +165,18 @@ class TaskLogsClient:
     async def close(self) -> None:
         """End every follow and close the connection. Closing twice does nothing.
 
-        A `channel` of your own stays open.
+        The iteration of a follow ends; another call that runs raises ClientClosed. A `channel` of
+        your own stays open.
         """
+        self._open_calls.close()
         for follow in tuple(self._follows):
             await follow.aclose()
+        # Those of follows that were dropped are ending.
+        dropped = self._reads - {asyncio.current_task()}
+        for read in dropped:
+            read.cancel()
+        if dropped:
+            await asyncio.wait(dropped)
         if self._channel is not None:
             channel, self._channel = self._channel, None
             if channel is not self._given_channel:
@@ -237,7 +252,8 @@ class TaskLogsClient:
         deltas: bool = True,
         progress: bool = False,
         progress_interval: timedelta | None = None,
-        connect_timeout: timedelta | None = None,
+        connect_timeout: timedelta | None = DEFAULT_CONNECT_TIMEOUT,
+        reconnect_timeout: timedelta | None = None,
         on_reconnect: OnReconnect | None = None,
         metadata: Metadata | None = None,
     ) -> Follow:
@@ -270,10 +286,15 @@ class TaskLogsClient:
 
         When its stream breaks (Unavailable, another temporary error, or an end without a reason),
         it reconnects with its last cursor. The wait grows with each failure in a row, or is what
-        the server says. `on_reconnect` is called before each wait (Reconnecting) and when the
-        follow continues (Reconnected). No event is repeated. The first connection is retried only
-        if it is Unavailable, for at most `connect_timeout` (None: no limit). Once a follow runs, a
-        status that does not allow reads does not end it.
+        the server says. `on_reconnect` is called at each failed attempt, before the wait
+        (Reconnecting), and when the follow continues (Reconnected). No event is repeated. If no
+        stream continues within `reconnect_timeout` (None: no limit), the iteration raises the last
+        error.
+
+        The first connection is retried within `connect_timeout` (10 s) if the error may pass, then
+        the iteration raises it: the server may be away, or the address or `tls` may be wrong. None:
+        wait for the server without a limit. Once a follow runs, a status that does not allow reads
+        does not end it.
 
         `deltas`: a growing entry is sent as its growth; the events are the same. `progress`: yield
         Progress if nothing else came for `progress_interval` (1 s to 1 h; None: 15 s). If a stream
@@ -304,7 +325,7 @@ class TaskLogsClient:
         async def require() -> None:
             await self._require(needs, self._begin(None, metadata))
 
-        follow = Follow(
+        streams = FollowStreams(
             self._opened()._logs.FollowTaskLogs,
             request,
             self._credentials.adding(metadata),
@@ -312,8 +333,10 @@ class TaskLogsClient:
             require=require,
             progress=progress,
             connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
             on_reconnect=on_reconnect,
         )
+        follow = Follow(streams, self._reads)
         self._follows.add(follow)
         return follow
 
@@ -586,7 +609,7 @@ class TaskLogsClient:
 
     def _opened(self) -> Self:
         if self._channel is None:
-            raise RuntimeError("the client is not open: use `async with`, or call `connect` first")
+            raise ClientClosed
         return self
 
 

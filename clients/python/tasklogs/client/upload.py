@@ -57,14 +57,15 @@ class Uploads:
             for index, part in enumerate(parts):
                 yield pb.UploadLogSnapshotInPartsRequest(entries=part, last=index == len(parts) - 1)
 
-        metadata = await call.metadata()
-        timeout = call.remaining_seconds()
-        with parsed_rpc_errors():
-            answer = readable(
-                await self._agents.UploadLogSnapshotInParts(
-                    messages(), timeout=timeout, metadata=metadata
+        async with call.running():
+            metadata = await call.metadata()
+            timeout = call.remaining_seconds()
+            with parsed_rpc_errors():
+                answer = readable(
+                    await self._agents.UploadLogSnapshotInParts(
+                        messages(), timeout=timeout, metadata=metadata
+                    )
                 )
-            )
         return _uploaded(answer.revision, answer.snapshot_at)
 
 

@@ -15,7 +15,7 @@ class UnusableTls(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """Files in PEM, which are read for each new connection.
+    """Files in PEM. They may be renewed at any time: new calls use what they hold then.
 
     `ca`: the authorities that may have signed the server's certificate; None: those that come with
     gRPC. `certificate` and `key`: the client's own, if the server requires one. Give both or
@@ -40,6 +40,15 @@ class Tls:
         self._check_pair()
         return credentials
 
+    @property
+    def has_files(self) -> bool:
+        """Whether anything is read from files."""
+        return self.ca is not None or self.certificate is not None
+
+    def state(self) -> tuple[object, ...]:
+        """Return what changes when a file is written or replaced."""
+        return tuple(_state(path) for path in (self.ca, self.certificate, self.key))
+
     def _check_pair(self) -> None:
         if self.certificate is None or self.key is None:
             return
@@ -60,6 +69,16 @@ class Tls:
 
 
 _CERTIFICATE, _KEY = "CERTIFICATE", "PRIVATE KEY"
+
+
+def _state(path: Path | None) -> object:
+    if path is None:
+        return None
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _read(path: Path | None, kind: str) -> bytes | None:
