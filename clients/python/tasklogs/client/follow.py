@@ -32,7 +32,10 @@ class Follow:
 
     @property
     def cursor(self) -> str | None:
-        """Continues after the last event that was yielded; None before the first message."""
+        """Continues after the last event that was yielded.
+
+        Before the first message: the cursor that the follow began with; None without one.
+        """
         return self._streams.cursor
 
     def __aiter__(self) -> Self:

@@ -41,7 +41,7 @@ class Job(Generic[T]):
         """Begin, in the thread of the loop. Return None if it has begun before, or never will."""
         if self._task is not None or self.done:
             return None
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(_run(self._work))
         self._task.add_done_callback(self._finish)
         return self._task
 
@@ -76,9 +76,6 @@ class Job(Generic[T]):
         """Return its result, when it is done without an error."""
         assert self._task is not None
         return self._task.result()
-
-    async def _run(self) -> T:
-        return await self._work()
 
     def _finish(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
@@ -202,6 +199,11 @@ class LoopThread:
             task.add_done_callback(lambda _: self._jobs.discard(job))
         elif job.done:
             self._jobs.discard(job)
+
+
+async def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    # No method of the job: a traceback that refers to the job would keep alive what it reads.
+    return await work()
 
 
 def raise_error_of(job: Job[Any]) -> None:

@@ -43,8 +43,9 @@ class SyncFollow(Steps[FollowEvent]):
         self._follow = follow
         self._cursor = follow.cursor
         self._closed = False
-        # Their cursors count, also if their reader does not want to see them.
-        self._shows_progress, follow._progress = follow._progress, True
+        # The cursor of Progress counts, also if the reader does not want to see it.
+        streams = follow._streams
+        self._shows_progress, streams._progress = streams._progress, True
 
     def next(self, timeout: timedelta | None = None) -> FollowEvent:
         """Return the next event, as `next(follow)` does, or raise TimeoutError after `timeout`.
