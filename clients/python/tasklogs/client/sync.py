@@ -202,8 +202,9 @@ class SyncTaskLogsClient:
     INPUT: What is 6 times 7?
     OUTPUT: It is 42.
 
-    The functions that are passed to it (`token`, `on_reconnect`) run in its own thread. Several
-    threads may share a client, but not a follow.
+    The functions that are passed to it (`token`, `on_reconnect`) run in its own thread, and cannot
+    use it: RuntimeError. Several threads may share a client, but not a follow. After a fork each
+    method raises RuntimeError, because gRPC does not work then.
     """
 
     def __init__(

@@ -39,8 +39,11 @@ class SyncPublisher:
     ...         answer.extend(text)
     ...     log.flush()
 
-    Several threads may write. `on_sync` runs in the publisher's own thread: it must not call the
-    publisher's methods, which would wait for themselves.
+    Several threads may write. `on_sync` runs in the publisher's own thread: there, and after a
+    fork, the publisher's methods raise RuntimeError. Enter a publisher once.
+
+    An exception of a signal handler (Ctrl-C) cancels the method that it interrupts. What that
+    method should write was written as a whole, or will never be.
     """
 
     def __init__(
