@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -38,6 +39,8 @@ def run_program(text: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         timeout=100,
+        # gRPC's own handlers of a fork sometimes crash the child inside of fork().
+        env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"},
     )
     # gRPC says on stderr that a process with its threads forks.
     said = [line for line in ran.stderr.splitlines() if "fork_posix" not in line]
