@@ -23,7 +23,7 @@ class Follow:
     """
 
     def __init__(self, streams: FollowStreams, reads: set[Read]) -> None:
-        """`reads` gets the tasks that read. The client awaits the rest of them when it is closed."""
+        """`reads` gets the tasks that read. The client awaits the rest when it is closed."""
         self._streams = streams
         self._reads = reads
         self._pending: Read | None = None
@@ -32,7 +32,10 @@ class Follow:
 
     @property
     def cursor(self) -> str | None:
-        """Continues after the last event that was yielded; None before the first message."""
+        """Continues after the last event that was yielded.
+
+        Before the first message: the cursor that the follow began with; None without one.
+        """
         return self._streams.cursor
 
     def __aiter__(self) -> Self:

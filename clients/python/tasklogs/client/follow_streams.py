@@ -100,7 +100,7 @@ class FollowStreams:
         self._reconnect_timeout = reconnect_timeout
         self._on_reconnect = on_reconnect
         self._assembly = Assembly()
-        self.cursor: str | None = None
+        self.cursor: str | None = request.cursor or None
         """Of the last message whose event, if it has one, was taken."""
         self._stream: Stream | None = None
         self.messages = 0
@@ -129,7 +129,7 @@ class FollowStreams:
                 event = await self._within_limits()
                 if event is not None:
                     return event
-                self.cursor = self._assembly.cursor
+                self.cursor = self._assembly.cursor or self.cursor
         except BaseException:
             self.close()
             raise

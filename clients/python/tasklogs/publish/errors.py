@@ -7,7 +7,7 @@ class PublisherClosed(RuntimeError):
     """The publisher is not open: not yet, or no longer."""
 
     def __init__(self) -> None:
-        super().__init__("the publisher is not open: use it inside `async with`")
+        super().__init__("the publisher is not open: use it inside `with` or `async with`")
 
 
 class NotStored(Exception):

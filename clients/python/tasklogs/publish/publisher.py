@@ -122,6 +122,7 @@ class Publisher:
     async def __aenter__(self) -> Self:
         if self._journal is not None or self._departure.is_wanted:
             raise PublisherClosed
+        self._departure = Departure()  # the one before may belong to another event loop
         token = self._own_token()
         self._journal = Journal(self._kind, most_bytes=self._max_held_bytes, sync=self._sync)
         self._journal.begin_epoch(continues=self._resume)

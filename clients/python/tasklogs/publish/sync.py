@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -37,8 +39,11 @@ class SyncPublisher:
     ...         answer.extend(text)
     ...     log.flush()
 
-    Several threads may write. `on_sync` runs in the publisher's own thread: it must not call the
-    publisher's methods, which would wait for themselves.
+    Several threads may write. `on_sync` runs in the publisher's own thread: there, and after a
+    fork, the publisher's methods raise RuntimeError. Enter a publisher once.
+
+    An exception of a signal handler (Ctrl-C) cancels the method that it interrupts. What that
+    method should write was written as a whole, or will never be.
     """
 
     def __init__(
@@ -67,14 +72,18 @@ class SyncPublisher:
             connect_timeout=connect_timeout,
             close_timeout=close_timeout,
         )
-        self._thread = LoopThread()
+        self._thread: LoopThread | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        if self._thread is not None:
+            raise PublisherClosed
+        thread = self._thread = LoopThread()
+        thread.start()
         try:
-            self._thread.run(self._publisher.__aenter__())
-        except BaseException:
-            self._thread.stop()
+            thread.run(self._publisher.__aenter__)
+        except BaseException:  # it may be entered again
+            thread.stop()
+            self._thread = None
             raise
         return self
 
@@ -84,11 +93,14 @@ class SyncPublisher:
         exception: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._thread.running:
-            try:
-                self._thread.run(self._publisher.__aexit__(exception_type, exception, trace))
-            finally:
-                self._thread.stop()
+        thread = self._thread
+        if thread is None or thread.inherited:
+            return
+        try:
+            with suppress(ClientClosed):  # another thread closes it, or it was closed before
+                thread.run(partial(self._publisher.__aexit__, exception_type, exception, trace))
+        finally:
+            thread.stop()
 
     def close(self) -> None:
         """Store everything, end the session and the thread. Closing twice does nothing."""
@@ -127,8 +139,10 @@ class SyncPublisher:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
                 return await work()
 
+        if self._thread is None:
+            raise PublisherClosed
         try:
-            return self._thread.run(limited())
+            return self._thread.run(limited)
         except ClientClosed:
             raise PublisherClosed from None
 
