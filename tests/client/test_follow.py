@@ -576,7 +576,21 @@ async def test_a_server_that_refuses_even_the_snapshot_ends_it(
         await anext(follow)
 
 
-async def test_a_first_call_is_retried_only_if_it_is_unavailable(
+@pytest.mark.parametrize("reason", ["STORE_BUSY", "TOO_MANY_REQUESTS"])
+async def test_a_first_call_is_retried_if_the_server_is_too_busy(
+    server: LogServer, client: TaskLogsClient, reason: str
+) -> None:
+    told: list[Reconnecting | Reconnected] = []
+    wait = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=1_000_000))
+    busy = refusal(CODE.RESOURCE_EXHAUSTED, reason, wait)
+    server.streams = [[busy], [busy], [status("c0", ACTIVE), HOLD]]
+
+    await anext(client.follow(TASK, on_reconnect=told.append))
+
+    assert [type(each) for each in told] == [Reconnecting, Reconnecting, Reconnected]
+
+
+async def test_a_first_call_is_retried_only_if_its_error_can_pass(
     server: LogServer, client: TaskLogsClient
 ) -> None:
     told: list[Reconnecting | Reconnected] = []

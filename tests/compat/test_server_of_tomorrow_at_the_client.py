@@ -58,7 +58,7 @@ async def server() -> AsyncIterator[LogServer]:
 
 @pytest.fixture
 async def client(server: LogServer) -> AsyncIterator[TaskLogsClient]:
-    async with TaskLogsClient(server.address) as client:
+    async with TaskLogsClient(server.address, retry=None) as client:
         yield client
 
 
