@@ -197,7 +197,7 @@ async def test_a_delete_that_may_have_succeeded_is_not_repeated(
 async def test_a_call_is_given_up_after_the_attempts_of_the_policy(
     server: LogServer, client: TaskLogsClient
 ) -> None:
-    server.answers = [busy(), busy(), busy(), busy()]
+    server.answers = [busy()] * RetryPolicy().attempts
 
     with pytest.raises(errors.LimitExceeded) as caught:
         await client.get_task("a/b")

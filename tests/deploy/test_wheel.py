@@ -1,9 +1,14 @@
-"""The wheel: what is in it, and that the client works with only what the wheel requires."""
+"""The wheel: what is in it, and what works with only what the wheel requires.
+
+That is the client, and type checkers of programs that use it.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +20,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import tasklogs
+from tasklogs import errors, reasons
 from tests.deploy.known import ROOT
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -161,3 +168,113 @@ def test_serve_without_extras_says_what_to_install(installed: Path) -> None:
     assert refused.returncode != 0
     assert "tasklogs[server]" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+EXAMPLES = sorted((ROOT / "clients/python/examples").glob("*.py"))
+MISUSES = """
+import tasklogs
+from tasklogs import errors
+
+def misuse(error: errors.TaskNotFound, client: tasklogs.TaskLogsClient) -> None:
+    number: int = error.code
+    if error.code is errors.StatusCode.MISSPELT:
+        error.nothing
+    client.get_task("a/b", timeout=5.0)
+    client.list_tasks(labels=7)
+"""
+"""Every line of the function has one mistake."""
+
+
+def every_name() -> str:
+    """Return a program that reads each public name, and each public attribute of each class."""
+    lines = ["import tasklogs", "from tasklogs import errors, reasons"]
+    for home, prefix in ((tasklogs, "tasklogs"), (errors, "errors"), (reasons, "reasons")):
+        for name in home.__all__:
+            value = getattr(home, name)
+            lines.append(f"print({prefix}.{name})")
+            if not inspect.isclass(value) or value is errors.StatusCode:
+                continue
+            given = "[int]" if value is tasklogs.Page else ""
+            lines.append(f"def use_{prefix}_{name}(it: {prefix}.{name}{given}) -> None:")
+            lines.append("    print(it)")
+            attributes = {*dir(value), *inspect.get_annotations(value)}
+            lines += [f"    print(it.{one})" for one in sorted(attributes) if one[0] != "_"]
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def python(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that has the wheel and what it requires, but none of our stub packages."""
+    environment = tmp_path_factory.mktemp("environment")
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True, timeout=100
+    )
+    [site_packages] = environment.glob("lib/python*/site-packages")
+    for name in set(required("tasklogs")) - {"tasklogs"}:
+        found = importlib.metadata.distribution(name)
+        for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if not (site_packages / top).exists():
+                (site_packages / top).symlink_to(Path(str(found.locate_file(top))))
+    for package in ("tasklogs", "tasklogs_server"):
+        (site_packages / package).symlink_to(installed / package)
+    assert not list(site_packages.glob("*-stubs"))
+    return environment / "bin" / "python"
+
+
+def check(checker: str, python: Path, program: Path) -> subprocess.CompletedProcess[str]:
+    """Check a program strictly, as its author would."""
+    arguments = {
+        "mypy": ["--strict", "--config-file=", f"--python-executable={python}"],
+        "basedpyright": ["--level=error", f"--pythonpath={python}"],
+    }[checker]
+    strict = {"typeCheckingMode": "strict"}
+    (program.parent / "pyrightconfig.json").write_text(json.dumps(strict))
+    return subprocess.run(
+        [sys.executable, "-m", checker, *arguments, program.name],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(program.parent)},
+        cwd=program.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+CHECKERS = ("mypy", "basedpyright")
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.name)
+def test_an_example_passes_strict_checks_without_stub_packages(
+    python: Path, tmp_path: Path, checker: str, example: Path
+) -> None:
+    checked = check(checker, python, Path(shutil.copy(example, tmp_path)))
+
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_every_public_name_passes_strict_checks_without_stub_packages(
+    python: Path, tmp_path: Path, checker: str
+) -> None:
+    program = tmp_path / "every_name.py"
+    program.write_text(every_name())
+
+    checked = check(checker, python, program)
+
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_mistakes_are_found_without_stub_packages(
+    python: Path, tmp_path: Path, checker: str
+) -> None:
+    program = tmp_path / "misuses.py"
+    program.write_text(MISUSES)
+
+    checked = check(checker, python, program)
+
+    assert checked.returncode == 1
+    wrong = MISUSES.splitlines()[5:]
+    for number, line in enumerate(wrong, start=6):
+        assert f"misuses.py:{number}:" in checked.stdout, line

@@ -25,7 +25,7 @@ class RetryPolicy:
     part up to half; if it asks for more than `longest`, the error is raised at once.
     """
 
-    attempts: int = 4
+    attempts: int = 5
     first: timedelta = timedelta(milliseconds=200)
     cap: timedelta = timedelta(seconds=5)
     longest: timedelta = timedelta(seconds=30)
