@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tasklogs.cli.serve import _to_connect_to
+from tasklogs.extras import how_to_install
 from tests.cli.command import TASKLOGS, Finished, environment, finish, run, started
 
 WITHOUT_THE_EXTRA = """
@@ -236,7 +237,7 @@ async def test_without_the_server_extra_it_says_how_to_install_it() -> None:
         1,
         "",
         "tasklogs: the server is not installed here (no module tasklogs_server);"
-        " install it with: pip install 'tasklogs[server]'\n",
+        f" {how_to_install('server')}\n",
     )
 
 

@@ -166,8 +166,22 @@ def test_serve_without_extras_says_what_to_install(installed: Path) -> None:
     refused = without_extras(installed, COMMAND, "serve")
 
     assert refused.returncode != 0
-    assert "tasklogs[server]" in refused.stderr
+    assert "'.[server]'" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_nobody_is_told_to_install_the_other_project_of_this_name() -> None:
+    """The index that pip uses has a `tasklogs`, which is not this one."""
+    wrong = r"pip3? install[^|;&]*[ '\"]tasklogs([['\" ]|$)"
+    found = subprocess.run(
+        ["git", "grep", "-nE", wrong, "--", ".", ":!tests"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (found.returncode, found.stdout) == (1, "")
 
 
 EXAMPLES = sorted((ROOT / "clients/python/examples").glob("*.py"))

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from tasklogs.extras import how_to_install
 from tasklogs_server.auth.server_certificate import CertificateFiles
 from tasklogs_server.bootstrap.calls import CallPath
 from tasklogs_server.bootstrap.limits import ServerLimits
@@ -34,7 +35,7 @@ def telemetry_of(settings: ServerSettings, worker: int | None = None) -> Iterato
     if settings.channelz and importlib.util.find_spec("grpc_channelz") is None:
         raise StartupError(
             "TASKLOGS_CHANNELZ is on, but the module grpc_channelz is missing;"
-            " install it with: pip install 'tasklogs[telemetry]'"
+            f" {how_to_install('telemetry')}"
         )
     try:
         with opened(wanted) as telemetry:

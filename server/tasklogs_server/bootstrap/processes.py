@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from tasklogs.extras import how_to_install
 from tasklogs_server.bus.postgres import PostgresTransport
 from tasklogs_server.bus.shared import SharedBus
 from tasklogs_server.bus.transport import Transport
@@ -22,8 +23,7 @@ def _transport(settings: ServerSettings, store: Store) -> Transport:
         return PostgresTransport(store.open_bus_connection)
     if importlib.util.find_spec("nats") is None:
         raise StartupError(
-            "TASKLOGS_BUS names NATS, but the module nats is missing;"
-            " install it with: pip install 'tasklogs[nats]'"
+            f"TASKLOGS_BUS names NATS, but the module nats is missing; {how_to_install('nats')}"
         )
     from tasklogs_server.bus.nats import NatsTransport
 

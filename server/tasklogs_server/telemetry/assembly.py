@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from tasklogs.extras import how_to_install
 from tasklogs.tracing.base import Tracing
 from tasklogs.tracing.opening import TracingUnavailable, open_tracing
 from tasklogs_server.domain.listen_address import host_and_port
@@ -130,7 +131,7 @@ def needs_prometheus() -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise TelemetryUnavailable(
             f"TASKLOGS_METRICS_LISTEN is set, but the module {error.name} is missing;"
-            " install it with: pip install 'tasklogs[telemetry]'"
+            f" {how_to_install('telemetry')}"
         ) from error
 
 

@@ -24,6 +24,7 @@ from tasklogs.cli.options import (
 from tasklogs.cli.render.spinner import Spinner
 from tasklogs.cli.render.stderr import print_notice
 from tasklogs.cli.render.terminal_text import visible_name
+from tasklogs.extras import how_to_install
 
 if TYPE_CHECKING:
     from tasklogs_server.settings import ServerSettings
@@ -236,8 +237,7 @@ def serve(
 
 def _not_installed(error: ModuleNotFoundError) -> CommandFailed:
     return CommandFailed(
-        f"the server is not installed here (no module {error.name});"
-        " install it with: pip install 'tasklogs[server]'"
+        f"the server is not installed here (no module {error.name}); {how_to_install('server')}"
     )
 
 

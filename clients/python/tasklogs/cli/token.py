@@ -10,6 +10,7 @@ import typer
 from tasklogs.cli.data_dir import default_data_dir
 from tasklogs.cli.failure import CommandFailed
 from tasklogs.cli.render.stdout import write_line
+from tasklogs.extras import how_to_install
 
 _MAX_HOURS = 24 * 30
 
@@ -49,8 +50,7 @@ def token(
         from tasklogs_server.auth import development
     except ModuleNotFoundError as error:
         raise CommandFailed(
-            f"the server is not installed here (no module {error.name});"
-            " install it with: pip install 'tasklogs[server]'"
+            f"the server is not installed here (no module {error.name}); {how_to_install('server')}"
         ) from error
     key = development.key_file_in(data_dir or default_data_dir())
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasklogs.extras import how_to_install
 from tasklogs.tracing.base import Tracing
 
 
@@ -19,7 +20,6 @@ def open_tracing(service: str, *, sampled: float) -> Tracing:
         from tasklogs.tracing.opentelemetry import OpenTelemetry
     except ModuleNotFoundError as error:
         raise TracingUnavailable(
-            f"traces are on, but the module {error.name} is missing;"
-            " install it with: pip install 'tasklogs[telemetry]'"
+            f"traces are on, but the module {error.name} is missing; {how_to_install('telemetry')}"
         ) from error
     return OpenTelemetry(service, sampled=sampled)

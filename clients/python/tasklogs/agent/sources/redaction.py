@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasklogs.agent.sources.options import UnusableSource
+from tasklogs.extras import how_to_install
 from tasklogs.log.text import to_utf8
 
 REDACTED = "[redacted]"
@@ -49,7 +50,7 @@ def _compiled(pattern: str) -> Any:
         import re2  # type: ignore[import-untyped]
     except ImportError:
         raise UnusableSource(
-            "--redact needs google-re2: pip install 'tasklogs[transcripts]'"
+            f"--redact needs google-re2; {how_to_install('transcripts')}"
         ) from None
     if len(pattern) > _MAX_PATTERN_CHARACTERS:
         raise UnusableSource(f"--redact: longer than {_MAX_PATTERN_CHARACTERS} characters")
