@@ -57,7 +57,7 @@ def _draft_for(token_file: Path) -> Path:
 
 def _put(token: str, draft: Path, token_file: Path) -> None:
     try:
-        draft.write_text(f"{token}\n")
+        draft.write_text(f"{token}\n", encoding="utf-8")
         draft.replace(token_file)
     except OSError as error:
         raise CommandFailed(

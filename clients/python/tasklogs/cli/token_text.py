@@ -22,7 +22,7 @@ def read_token(file: Path) -> str:
         if file == STANDARD_INPUT:
             token = sys.stdin.readline(_MAX_CHARACTERS)
         else:
-            with file.open() as opened:
+            with file.open(encoding="utf-8") as opened:
                 token = opened.read(_MAX_CHARACTERS)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
