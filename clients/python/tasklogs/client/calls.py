@@ -140,7 +140,7 @@ class Call:
         if self._ends_at is None:
             return None
         left = self._ends_at - asyncio.get_running_loop().time()
-        if left <= 0:  # gRPC takes 0 for no limit
+        if left <= 0:  # gRPC would send the request
             raise _too_late("the time-out has passed")
         return left
 
