@@ -46,6 +46,11 @@ async def test_the_examples_of_a_class_work(documented: type, address: str) -> N
     await asyncio.to_thread(run_examples, text, documented.__name__, address)
 
 
+def test_every_example_of_the_page_is_one_that_runs() -> None:
+    blocks = DOCUMENT.read_text().split("```python\n")[1:]
+    assert [block for block in blocks if not block.startswith(">>> ")] == []
+
+
 async def test_the_examples_of_the_page_work(address: str) -> None:
     await asyncio.to_thread(run_examples, DOCUMENT.read_text(), DOCUMENT.name, address)
 
