@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tasklogs import Entry, TaskLogsClient
-from tasklogs.errors import FailedPrecondition
+from tasklogs.errors import DeadlineExceeded, FailedPrecondition
 from tests.support.fixtures.agent_stream import ScriptedAgent
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.server import Server
@@ -50,3 +50,15 @@ async def test_an_upload_is_refused_while_an_agent_is_connected(server: Server) 
         with pytest.raises(FailedPrecondition) as caught:
             await agent.upload_log(conversation(1))
         assert caught.value.reason == "SESSION_OPEN"
+
+
+async def test_only_its_own_time_out_limits_an_upload_in_parts(server: Server) -> None:
+    made = await server.create_task("demo", standalone=True)
+    whole = conversation(30, 100_000)
+    none = timedelta(0)
+    async with TaskLogsClient(server.address, token=made.agent_token, timeout=none) as agent:
+        with pytest.raises(DeadlineExceeded):
+            await agent.upload_log(conversation(1))
+        with pytest.raises(DeadlineExceeded):
+            await agent.upload_log(whole, timeout=none)
+        assert (await agent.upload_log(whole)).revision > 0

@@ -46,12 +46,17 @@ class Calls:
         self._retry = retry
         self._rng = random.Random()
 
-    def begin(self, timeout: timedelta | None, metadata: Metadata | None) -> Call:
-        """Begin a call that ends within `timeout`, or the client's time-out if that is None.
+    def begin(
+        self, timeout: timedelta | None, metadata: Metadata | None, *, is_short: bool = True
+    ) -> Call:
+        """Begin a call that ends within `timeout`.
 
-        `metadata` is added to the client's. Raises TypeError and ValueError for impossible ones.
+        If that is None, the limit is that of the client, or for a call that is not short there is
+        none. `metadata` is added to the client's. Raises TypeError and ValueError for impossible
+        ones.
         """
-        limit = self._timeout_seconds if timeout is None else seconds(timeout)
+        default = self._timeout_seconds if is_short else None
+        limit = default if timeout is None else seconds(timeout)
         credentials = self._credentials.adding(metadata)
         return Call(credentials, limit, self._retry, self._rng, self._running)
 

@@ -150,7 +150,7 @@ class TaskLogsClient:
         self._tasks = tasks_pb2_grpc.TasksStub(self._channel)
         self._logs = task_logs_pb2_grpc.TaskLogsStub(self._channel)
         agents = task_agents_pb2_grpc.TaskAgentsStub(self._channel)
-        self._uploads = Uploads(agents)
+        self._uploads = Uploads(agents, self._calls)
         self._open_calls.open(self._channel)
         return self
 
@@ -574,13 +574,14 @@ class TaskLogsClient:
 
         If the conversation continues the current epoch, the server stores what is new. If it is an
         earlier state of it, nothing changes. Otherwise it opens the next epoch. So give each entry
-        its own `time`: with the time of the call, two uploads are two conversations.
+        its own `time`: with the time of the call, two uploads are two conversations. The `timeout`
+        of the client does not limit the upload of more than 2 MB, which goes in parts: a slow
+        network may need minutes. A `timeout` that is given here does.
 
         Raises FailedPrecondition (`SESSION_OPEN`) while an agent or a Publisher of the task is
         connected, LimitExceeded for more than 100,000 entries or 64 MiB, and Unauthenticated.
         """
-        call = self._begin(timeout, metadata)
-        return await self._uploads.upload(entries, call)
+        return await self._opened()._uploads.upload(entries, timeout, metadata)
 
     async def server_info(
         self, *, timeout: timedelta | None = None, metadata: Metadata | None = None

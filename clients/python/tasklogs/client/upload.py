@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tasklogs.client.calls import Call
+from tasklogs.client.calls import Call, Calls
+from tasklogs.client.credentials import Metadata
 from tasklogs.client.new_entry import Entry, in_log
 from tasklogs.errors import parsed_rpc_errors, readable
 from tasklogs.log import entry as log_entry
@@ -33,12 +34,15 @@ class UploadedLog:
 
 
 class Uploads:
-    """Uploads on one client's channel."""
+    """The uploads of one client."""
 
-    def __init__(self, agents: TaskAgentsStub) -> None:
+    def __init__(self, agents: TaskAgentsStub, calls: Calls) -> None:
         self._agents = agents
+        self._calls = calls
 
-    async def upload(self, entries: Iterable[Entry], call: Call) -> UploadedLog:
+    async def upload(
+        self, entries: Iterable[Entry], timeout: timedelta | None, metadata: Metadata | None
+    ) -> UploadedLog:
         """Store `entries` as the whole conversation."""
         now = Time(*divmod(time.time_ns(), 1_000_000_000))
         parts = list(_parts(in_log(entry, index, now) for index, entry in enumerate(entries)))
@@ -46,8 +50,10 @@ class Uploads:
             request = pb.UploadLogSnapshotRequest(
                 format=pb.SNAPSHOT_FORMAT_ENTRIES, entries=parts[0] if parts else ()
             )
+            call = self._calls.begin(timeout, metadata)
             answer = await call.unary(self._agents.UploadLogSnapshot, request)
             return _uploaded(answer.revision, answer.snapshot_at)
+        call = self._calls.begin(timeout, metadata, is_short=False)
         return await self._upload_in_parts(parts, call)
 
     async def _upload_in_parts(
