@@ -12,6 +12,8 @@ from typing import Self
 
 import structlog
 
+from tasklogs import log_output
+
 # A failure: open calls were cut off, and nothing was flushed.
 ABORT_EXIT_CODE = 1
 
@@ -94,4 +96,5 @@ class StopSignals:
         _log.warning("server.aborted")
         for action in self._abort_actions:
             action()
+        log_output.flush()
         os._exit(ABORT_EXIT_CODE)

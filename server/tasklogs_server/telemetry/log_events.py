@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasklogs.log_output import LIBRARY_LOGGED, LogEvent
+from tasklogs.log_output import LIBRARY_LOGGED, RECORDS_LOST, LogEvent
 
 LOG_EVENTS: Sequence[LogEvent] = (
     LogEvent(
@@ -234,6 +234,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "Postgres is unavailable. The server deletes the rows of deleted tasks later. Logged once"
         " while Postgres stays away.",
     ),
+    RECORDS_LOST,
     LogEvent(
         "retention.failed",
         "error",
