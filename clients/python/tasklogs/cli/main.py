@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -112,11 +112,16 @@ def _run() -> int | str | None:
 
 
 def _flush() -> bool:
-    """Flush stdout; return False if its reader has left."""
+    """Flush what was printed; return False if the reader of stdout has left."""
+    _flushed(sys.stderr)  # without its reader, a command is as good as with it
+    return _flushed(sys.stdout)
+
+
+def _flushed(stream: TextIO) -> bool:
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
         # Python flushes again when it exits and would fail: give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return False
     return True
