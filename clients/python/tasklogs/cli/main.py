@@ -19,6 +19,7 @@ from tasklogs.cli.server_info import server_info
 from tasklogs.cli.task import task_app
 from tasklogs.cli.token import token
 from tasklogs.cli.upload import upload
+from tasklogs.cli.variables import warn_of_misspelt
 
 # Typer has a copy of Click and does not export this class of it.
 _USAGE_ERROR: Any = next(
@@ -60,12 +61,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Typer takes the options of the root from a function."""
+    warn_of_misspelt(context.command)
 
 
 def main() -> None:
