@@ -23,7 +23,7 @@ NO_EVENTS = {
     *("grpc.max_metadata_size", "grpc.absolute_max_metadata_size"),
     *("log.cursor", "log.last_error", "log.stored", "log.task_id"),
 }
-IRREGULAR_VERBS = {"found", "kept", "left", "lost", "read", "sent", "withheld"}
+IRREGULAR_VERBS = {"found", "kept", "left", "lost", "read", "sent", "unheard", "withheld"}
 
 
 @pytest.mark.parametrize("event", WRITTEN, ids=lambda one: f"{one.name} {one.where}")
