@@ -20,6 +20,7 @@ from tasklogs_server.bootstrap.listening import listen_address
 from tasklogs_server.bootstrap.monitoring import metrics_of, state_of, telemetry_of
 from tasklogs_server.bootstrap.security import Security, prepare
 from tasklogs_server.bootstrap.service import Service, service_of
+from tasklogs_server.bus.unheard import UnheardProcesses
 from tasklogs_server.concurrency.background import background
 from tasklogs_server.domain.errors import ServerDraining, StoreUnavailable
 from tasklogs_server.ingest.sessions import Sessions
@@ -103,6 +104,7 @@ def _log_started(settings: ServerSettings, running: Running) -> None:
         auth=settings.auth,
         tls=settings.tls_cert is not None,
         database="embedded" if settings.database_url is None else "external",
+        bus="postgres" if settings.bus == "postgres" else "nats",
         read_connections=settings.read_connections,
         reads=settings.reads,
         follows=settings.follows,
@@ -196,6 +198,7 @@ async def run(
         with suppress(TimeoutError):
             async with asyncio.timeout(_JOIN_SECONDS):
                 await service.bus.joined()
+        unheard = UnheardProcesses(service.bus, store.other_heartbeats)
         for work in (
             service.syncs_for_others.run,
             service.group_commit.run,
@@ -208,7 +211,7 @@ async def run(
             lambda: store.watch(lambda works: set_serving(health, serving=works)),
             *([] if security.key_ring is None else [security.key_ring.run]),
             # All workers would look at the same tables.
-            *([service.retention.run] if worker in (None, 1) else []),
+            *([service.retention.run, unheard.run] if worker in (None, 1) else []),
         ):
             await stack.enter_async_context(background(work()))
         if worker is not None:

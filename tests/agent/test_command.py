@@ -6,8 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,15 +27,20 @@ from tests.support.fixtures.conditions import DEADLINE_SECONDS
 TASKLOGS = Path(sys.executable).with_name("tasklogs")
 
 
-async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+async def start(
+    *arguments: str,
+    program: Sequence[str] = (str(TASKLOGS),),
+    stderr: int = asyncio.subprocess.PIPE,
+    **environment: str,
+) -> asyncio.subprocess.Process:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("TASKLOGS_")}
     return await asyncio.create_subprocess_exec(
-        str(TASKLOGS),
+        *program,
         "agent",
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
         env={**kept, **environment},
     )
 
@@ -44,7 +52,14 @@ async def ended(
     async with asyncio.timeout(timeout):
         _, said = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, said.decode()
+    return process.returncode, (said or b"").decode()
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """Yield the address of a server that accepts connections and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +67,7 @@ async def ended(
     [
         (signal.SIGTERM, pb.Goodbye.REASON_PAUSING),
         (signal.SIGINT, pb.Goodbye.REASON_STOPPING),
+        (signal.SIGHUP, pb.Goodbye.REASON_STOPPING),
     ],
 )
 async def test_a_signal_ends_it_with_a_goodbye_and_exit_0(
@@ -94,34 +110,162 @@ async def test_a_deleted_task_ends_it_with_one_line_and_exit_1(
 
 
 async def test_a_second_signal_ends_it_at_once(app: FakeTaskApp) -> None:
-    process = await start(
-        "--server=127.0.0.1:1", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"
-    )
-    assert process.stderr is not None
-    await process.stderr.readline()  # it has begun
-    process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while b"agent.leaving" not in await process.stderr.readline():
-            pass
-    process.send_signal(signal.SIGINT)
-    code, said = await ended(process)
-    assert code == 1
+    with silent_server() as address:
+        process = await start(
+            f"--server={address}", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"
+        )
+        assert process.stderr is not None
+        await process.stderr.readline()  # it has begun
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while b"agent.leaving" not in await process.stderr.readline():
+                pass
+        process.send_signal(signal.SIGINT)
+        code, said = await ended(process)
+    assert code == 3
     assert "second signal" in said.splitlines()[-1]
 
 
-async def test_an_unconfirmed_goodbye_ends_with_exit_1_within_10_s(app: FakeTaskApp) -> None:
+async def test_sighup_beside_another_signal_is_no_second_one(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    """A shell that ends sends it beside the terminal's, and systemd beside SIGTERM."""
+    app.become_ready()
+    process = await start(
+        f"--server={server.address}", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"
+    )
+    session = await server.session()
+    for one in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+        process.send_signal(one)
+    code, said = await ended(process)
+    assert code == 0, said
+    assert session.said_goodbye
+
+
+async def test_sighup_stays_ignored_under_nohup(app: FakeTaskApp, server: FakeServer) -> None:
+    app.become_ready()
+    process = await start(
+        f"--server={server.address}",
+        f"--agentapi-url={app.url}",
+        program=("sh", "-c", 'trap "" HUP; exec "$0" "$@"', str(TASKLOGS)),
+        TASKLOGS_AGENT_TOKEN="x",
+    )
+    session = await server.session()
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert (await ended(process))[0] == 0
+    assert session.messages[-1].goodbye.reason == pb.Goodbye.REASON_PAUSING
+
+
+async def test_an_unconfirmed_goodbye_ends_with_exit_3_within_10_s(app: FakeTaskApp) -> None:
     began = time.monotonic()
+    with silent_server() as address:
+        process = await start(
+            f"--server={address}", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"
+        )
+        assert process.stderr is not None
+        await process.stderr.readline()  # it has begun
+        to_begin_seconds = time.monotonic() - began
+        process.send_signal(signal.SIGTERM)
+        # What it does itself at the end takes a machine no longer than to start it.
+        code, said = await ended(process, timeout=10.0 + to_begin_seconds)
+    assert code == 3
+    assert "stopped without a confirmed goodbye" in said.splitlines()[-1]
+
+
+async def test_it_leaves_at_once_if_there_is_no_server(app: FakeTaskApp) -> None:
     process = await start(
         "--server=127.0.0.1:1", f"--agentapi-url={app.url}", TASKLOGS_AGENT_TOKEN="x"
     )
     assert process.stderr is not None
-    await process.stderr.readline()  # it has begun
-    to_begin_seconds = time.monotonic() - began
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while b"stream.ended" not in await process.stderr.readline():
+            pass
     process.send_signal(signal.SIGTERM)
-    # What it does itself at the end takes a machine no longer than to start it.
-    code, said = await ended(process, timeout=10.0 + to_begin_seconds)
-    assert code == 1
-    assert "stopped without a confirmed goodbye" in said.splitlines()[-1]
+    code, said = await ended(process)
+    assert code == 3
+    after = said[said.index("agent.leaving") :].splitlines()
+    assert len(after) == 2, said
+    assert after[1].startswith("tasklogs: stopped without a confirmed goodbye: failed to connect")
+
+
+def full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def pipe_without_a_reader() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.parametrize("broken", [full_disk, pipe_without_a_reader])
+async def test_a_log_that_cannot_be_written_does_not_end_it(
+    app: FakeTaskApp, server: FakeServer, broken: Callable[[], int]
+) -> None:
+    app.become_ready()
+    descriptor = broken()
+    process = await start(
+        f"--server={server.address}",
+        f"--agentapi-url={app.url}",
+        stderr=descriptor,
+        TASKLOGS_AGENT_TOKEN="x",
+    )
+    os.close(descriptor)
+    session = await server.session()
+    await until(lambda: len(server.store.entries) == 1)
+    app.say("agent", "last words")
+    process.send_signal(signal.SIGTERM)
+    assert (await ended(process))[0] == 0
+    assert server.store.contents[-1] == "last words"
+    assert session.said_goodbye
+
+
+async def test_a_reader_of_its_log_that_stands_still_does_not_stall_it(
+    app: FakeTaskApp, server: FakeServer
+) -> None:
+    app.become_ready()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    os.set_blocking(writing, True)
+    process = await start(
+        f"--server={server.address}",
+        f"--agentapi-url={app.url}",
+        stderr=writing,
+        TASKLOGS_AGENT_TOKEN="x",
+    )
+    session = await server.session()
+    await until(lambda: len(server.store.entries) == 1)
+    process.send_signal(signal.SIGTERM)
+    assert (await ended(process))[0] == 0
+    assert session.said_goodbye
+    os.close(reading)
+    os.close(writing)
+
+
+_WITH_A_SLOW_NAME_SERVER = """
+import socket, sys, threading
+socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
+from tasklogs.cli.main import main
+main()
+"""
+
+
+async def test_a_look_up_that_hangs_does_not_delay_its_end(server: FakeServer) -> None:
+    process = await start(
+        f"--server={server.address}",
+        "--agentapi-url=http://agentapi.example:3284",
+        program=(sys.executable, "-c", _WITH_A_SLOW_NAME_SERVER),
+        TASKLOGS_AGENT_TOKEN="x",
+    )
+    session = await server.session()
+    process.send_signal(signal.SIGTERM)
+    code, said = await ended(process)
+    assert code == 0, said
+    assert session.said_goodbye
 
 
 async def test_a_token_on_the_command_line_is_warned_about(

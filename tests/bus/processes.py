@@ -12,6 +12,7 @@ from uuid import UUID
 
 from tasklogs_server.bus.interface import PeerEvent
 from tasklogs_server.bus.notes import HeardNote, SessionDoubted
+from tasklogs_server.bus.payloads import About
 from tasklogs_server.bus.shared import SharedBus
 from tasklogs_server.bus.transport import Outgoing, Receiver, Transport
 from tests.support.fixtures.conditions import until
@@ -84,10 +85,12 @@ class World:
     cut: Callable[[Process], Awaitable[None]]
 
     @asynccontextmanager
-    async def process(self, *, waits: bool = True) -> AsyncIterator[Process]:
+    async def process(
+        self, *, waits: bool = True, about: About | None = None
+    ) -> AsyncIterator[Process]:
         """Run a process. `waits`: until notes of others arrive."""
         faults = Faults(self.transport())
-        bus = SharedBus(uuid.uuid4(), faults)
+        bus = SharedBus(uuid.uuid4(), faults, about)
         process = Process(bus, faults)
         bus.hear(lambda sender, note: process.heard.append((sender, note)))
         bus.watch(lambda of, event: process.events.append((of, event)))

@@ -19,6 +19,8 @@ OTHER = "0190f3c27b3a7e6d8c5b4a3928171606"
 TEXTS = {
     "joined": '["joined",true]',
     "welcome": '["welcome"]',
+    "joined, of a server": '["joined",false,"a-host",17,"0.1.0"]',
+    "welcome, of a server": '["welcome","a-host",17,"0.1.0"]',
     "left": '["left"]',
     "missed": '["missed"]',
     "all": '["all"]',

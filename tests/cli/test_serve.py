@@ -13,11 +13,15 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tasklogs.cli.serve import _to_connect_to
 from tasklogs.extras import how_to_install
 from tests.cli.command import TASKLOGS, Finished, environment, finish, run, started
+from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.ports import lasting_port
 
 WITHOUT_THE_EXTRA = """
 import sys
@@ -116,7 +120,7 @@ async def test_the_log_tells_programs_what_started_and_that_it_stopped(database:
     assert "secret" not in finished.stderr
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_ends_it_with_0(
     serving: tuple[asyncio.subprocess.Process, str], ending: signal.Signals
 ) -> None:
@@ -125,6 +129,32 @@ async def test_a_signal_ends_it_with_0(
     process.send_signal(ending)
 
     assert (await finish(process)).code == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_log_that_cannot_be_written_does_not_end_it(database: str, workers: int) -> None:
+    address = f"127.0.0.1:{lasting_port()}"
+    with Path("/dev/full").open("w") as full:
+        process = await asyncio.create_subprocess_exec(
+            *(TASKLOGS, "serve", "--listen", address, "--workers", str(workers)),
+            env=environment({"TASKLOGS_DATABASE_URL": database, "TASKLOGS_LOG_CALLS": "all"}),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=full,
+        )
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+        created = await run("task", "create", "demo", "--server", address)
+        assert created.code == 0, created
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def test_the_log_goes_to_stderr_and_stdout_stays_empty(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from uuid import UUID
 
 import grpc
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc.error_details_pb2 import ErrorInfo
 
 from tasklogs.v1 import tasks_pb2, types_pb2
-from tests.cli.command import run, run_on_terminal
+from tests.cli.command import run, run_on_terminal, started
 from tests.cli.samples import TASK_ID, task
-from tests.client.scripted_server import Refusal, ScriptedServer
+from tests.client.scripted_server import Refusal, ScriptedServer, Silence
 
 UTC = {"TZ": "UTC"}
 CREATED = tasks_pb2.CreateTaskResponse(task=task(), agent_token="secret")
@@ -62,24 +65,94 @@ async def test_create_as_json_is_the_response(scripted: ScriptedServer) -> None:
     assert shown["task"]["log"]["bytes"] == "12345"
 
 
+TASK, OTHER = UUID(int=1), UUID(int=2)
+
+
+def token_of(task: UUID, secret: str = "secret") -> str:
+    return f"tla_{task.hex}_{secret}"
+
+
+def rotated(token: str) -> tasks_pb2.RotateAgentTokenResponse:
+    return tasks_pb2.RotateAgentTokenResponse(agent_token=token)
+
+
 async def test_only_the_owner_can_read_a_token_file(
     scripted: ScriptedServer, tmp_path: Path
 ) -> None:
-    scripted.script += [CREATED, tasks_pb2.RotateAgentTokenResponse(agent_token="newer")]
+    first, newer = token_of(TASK), token_of(TASK, "newer")
+    created_task = tasks_pb2.CreateTaskResponse()
+    created_task.CopyFrom(CREATED)
+    created_task.agent_token = first
+    scripted.script += [created_task, tasks_pb2.Task(id=str(TASK)), rotated(newer)]
     token_file = tmp_path / "demo.token"
     file_and_server = ("--token-file", str(token_file), "--server", scripted.address)
 
     created = await run("task", "create", "demo", *file_and_server)
 
-    assert token_file.read_text() == "secret\n"
+    assert token_file.read_text() == f"{first}\n"
     assert token_file.stat().st_mode & 0o777 == 0o600
     assert "secret" not in created.stdout
 
-    rotated = await run("task", "rotate-token", "local/demo", "-o", "json", *file_and_server)
+    finished = await run("task", "rotate-token", "local/demo", "-o", "json", *file_and_server)
 
-    assert token_file.read_text() == "newer\n"
-    assert json.loads(rotated.stdout) == {}
+    assert token_file.read_text() == f"{newer}\n"
+    assert json.loads(finished.stdout) == {}
     assert list(tmp_path.iterdir()) == [token_file]
+
+
+@pytest.mark.parametrize("command", ["create", "rotate-token"])
+@pytest.mark.parametrize(
+    ("held", "what"),
+    [(token_of(OTHER), f"the agent token of the task {OTHER}"), ("a key", "something else")],
+    ids=["another task's token", "something else"],
+)
+async def test_a_file_with_something_else_is_replaced_only_by_force(
+    scripted: ScriptedServer, tmp_path: Path, command: str, held: str, what: str
+) -> None:
+    token_file = tmp_path / "demo.token"
+    token_file.write_text(held)
+    arguments = ("task", command, "demo", "--token-file", str(token_file))
+    asks = command == "rotate-token" and held.startswith("tla_")
+    scripted.script += [tasks_pb2.Task(id=str(TASK))] * asks
+
+    refused = await run(*arguments, "--server", scripted.address)
+
+    assert refused.code == 1
+    assert refused.stderr == (f"tasklogs: {token_file} holds {what}: to replace it, use --force\n")
+    assert token_file.read_text() == held
+    assert len(scripted.requests) == asks
+
+    scripted.script += [CREATED if command == "create" else rotated(token_of(TASK))]
+    forced = await run(*arguments, "--force", "--server", scripted.address)
+
+    assert forced.code == 0, forced.stderr
+    assert token_file.read_text() != held
+
+
+async def test_an_empty_file_may_become_a_token_file(
+    scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    """`mktemp` makes one."""
+    token_file = tmp_path / "demo.token"
+    token_file.touch(mode=0o600)
+    scripted.script += [CREATED]
+    arguments = ("--token-file", str(token_file), "--server", scripted.address)
+    finished = await run("task", "create", "demo", *arguments)
+    assert finished.code == 0, finished.stderr
+    assert token_file.read_text() == "secret\n"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_signal_during_the_call_leaves_no_file(
+    scripted: ScriptedServer, tmp_path: Path, how: signal.Signals
+) -> None:
+    scripted.script += [Silence()]
+    arguments = ("--token-file", str(tmp_path / "demo.token"), "--server", scripted.address)
+    async with started("task", "create", "demo", *arguments) as process:
+        await scripted.called.wait()
+        process.send_signal(how)
+        await process.wait()
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_an_unwritable_token_file_is_found_before_the_call(

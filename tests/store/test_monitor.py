@@ -20,6 +20,7 @@ from tasklogs_server.domain.errors import StoreBusy, StoreUnavailable
 from tasklogs_server.store.circuit_breaker import CircuitBreaker
 from tasklogs_server.store.connections import Connections
 from tasklogs_server.store.monitor import Monitor
+from tasklogs_server.store.store import Store
 from tests.store.logs import Connection
 from tests.support.fakes.faulty_proxy import FaultyProxy
 from tests.support.fakes.postgres_hosts import refusing_postgres
@@ -276,3 +277,16 @@ async def test_a_caller_that_gets_no_connection_in_time_fails_with_store_busy(
     async with connections.use() as connection:
         assert await connection.fetchval("SELECT 1") == 1
     await connections.close()
+
+
+async def test_the_heartbeats_of_the_other_processes_are_found(database: str) -> None:
+    one, other = [
+        await Store.open(database, read_connections=1, lease=timedelta(seconds=30))
+        for _ in range(2)
+    ]
+    try:
+        assert (await one.other_heartbeats()).keys() == {other.process_id}
+        assert (await other.other_heartbeats()).keys() == {one.process_id}
+    finally:
+        await one.close()
+        await other.close()

@@ -9,11 +9,12 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 from structlog.types import EventDict, Processor
 
+from tasklogs.log_writer import LogWriter
 from tasklogs.tracebacks import traceback_of
 from tasklogs.visible import fields_in_one_line
 
@@ -42,8 +43,13 @@ LIBRARY_LOGGED = LogEvent(
     ("logger", "message", "exception"),
     "A library logged a warning or an error. The line has the library's level.",
 )
-
-
+RECORDS_LOST = LogEvent(
+    "records.lost",
+    "warning",
+    ("count", "reason"),
+    "So many records of this log could not be written, because its reader was away or stood still,"
+    " or the disk was full. The program went on. `reason`: why the last of them was lost.",
+)
 _MESSAGE_CHARACTERS = 500
 
 
@@ -59,7 +65,7 @@ def configure(
     `context` adds fields to each line. A library's record is dropped if it reports an error that
     `is_ignored`.
     """
-    colors = log_format == "console" and sys.stderr.isatty()
+    colors = log_format == "console" and sys.stderr is not None and sys.stderr.isatty()
     renderer: Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
@@ -77,17 +83,49 @@ def configure(
     if log_format == "console":  # JSON has escapes of its own
         processors.append(fields_in_one_line)
     level = logging.getLevelNamesMapping()[log_level.upper()]
+    processors.append(renderer)
+    writer = _set_writer(processors)
     structlog.configure(
-        processors=[*processors, renderer],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # One write for a line. Workers share stderr: with two writes, their lines would mix.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: writer,
         cache_logger_on_first_use=True,
     )
     # Only warnings and errors of libraries matter here. A program that embeds this one and has set
     # up its own handlers keeps them.
     handler = _LibraryHandler(is_ignored)
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING))
+
+
+def flush() -> None:
+    """Wait until all lines are written, or lost; at most a second."""
+    if _writer is not None:
+        _writer.flush()
+
+
+def write_lines(lines: Sequence[str]) -> None:
+    """Write lines that are formatted already."""
+    writer = _writer
+    if writer is None or writer.stream is not sys.stderr:
+        writer = _set_writer([structlog.processors.LogfmtRenderer()])
+    writer.write_all(lines)
+
+
+_writer: LogWriter | None = None
+"""That of this process, as structlog has one configuration."""
+
+
+def _set_writer(processors: Sequence[Processor]) -> LogWriter:
+    def tell_of_lost(count: int, reason: str) -> str:
+        line: Any = {"event": RECORDS_LOST.name, "count": count, "reason": reason}
+        for process in processors:
+            line = process(None, RECORDS_LOST.level, line)
+        return str(line)
+
+    global _writer
+    _writer = LogWriter(sys.stderr, tell_of_lost)
+    return _writer
 
 
 def _without_words(_: object, __: str, line: EventDict) -> EventDict:

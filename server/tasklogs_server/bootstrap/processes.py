@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import socket
 
 from tasklogs.extras import how_to_install
+from tasklogs.version import version
+from tasklogs_server.bus.payloads import About
 from tasklogs_server.bus.postgres import PostgresTransport
 from tasklogs_server.bus.shared import SharedBus
 from tasklogs_server.bus.transport import Transport
@@ -15,7 +19,9 @@ from tasklogs_server.store import Store
 
 def bus_of(settings: ServerSettings, store: Store) -> SharedBus:
     """Build the bus. It does nothing until it runs. Raises StartupError if an extra is missing."""
-    return SharedBus(store.process_id, _transport(settings, store))
+    pid = os.getppid() if settings.is_worker else os.getpid()
+    about = About(socket.gethostname(), pid, version())
+    return SharedBus(store.process_id, _transport(settings, store), about)
 
 
 def _transport(settings: ServerSettings, store: Store) -> Transport:

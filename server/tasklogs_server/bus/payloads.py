@@ -27,6 +27,7 @@ from tasklogs_server.domain.synced import Synced
 
 _INT64_MAX = 2**63 - 1
 _INT32_MAX = 2**31 - 1
+_ABOUT_CHARACTERS = 255
 # A staleness that a caller may ask for: protobuf's longest duration is about as long.
 _LONGEST_SECONDS = 315_576_000_000.0
 
@@ -35,19 +36,31 @@ class MalformedPayload(Exception):
     """The text is no payload of a process of this service."""
 
 
+class About(NamedTuple):
+    """Which server a process belongs to. The workers of one server have its pid."""
+
+    host: str
+    pid: int
+    version: str
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """The sender begins to hear others. What they sent before is lost to it.
 
-    `is_fresh`: it has published nothing yet, so that nobody missed anything of it.
+    `is_fresh`: it has published nothing yet, so that nobody missed anything of it. `about` is what
+    the sender says of itself.
     """
 
     is_fresh: bool = False
+    about: About | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Welcomed:
-    """The sender has heard that the receiver joined."""
+    """The sender has heard that the receiver joined. `about` is what it says of itself."""
+
+    about: About | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +109,7 @@ Control: TypeAlias = Joined | Welcomed | Left | Missed | LookAtAll | Beat | Foll
 WireNote: TypeAlias = HeardNote | Control
 
 # A process decides by this kind how to read the rest.
-_PLAIN: dict[str, type[Welcomed | Left | Missed | LookAtAll]] = {
-    "welcome": Welcomed,
+_PLAIN: dict[str, type[Left | Missed | LookAtAll]] = {
     "left": Left,
     "missed": Missed,
     "all": LookAtAll,
@@ -161,8 +173,10 @@ def _fields(note: WireNote) -> list[Any]:
     match note:
         case Moved(task_id, commit, revision):
             return ["moved", task_id.hex, revision if commit is None else commit.head.revision]
-        case Joined(is_fresh):
-            return ["joined", is_fresh]
+        case Joined(is_fresh, about):
+            return ["joined", is_fresh, *(about or ())]
+        case Welcomed(about):
+            return ["welcome", *(about or ())]
         case SessionBegan(task_id, fence):
             return ["session", task_id.hex, fence]
         case Deleted(task_id) | SessionDoubted(task_id) | BuildReported(task_id):
@@ -195,7 +209,9 @@ def _note(fields: object) -> WireNote | None:
         return _OF_A_TASK[kind](UUID(hex=fields[1]))
     match kind:
         case "joined":
-            return Joined(fields[1] is True)
+            return Joined(fields[1] is True, _about(fields[2:5]))
+        case "welcome":
+            return Welcomed(_about(fields[1:4]))
         case "moved":
             revision = fields[2]
             return Moved(
@@ -215,6 +231,15 @@ def _note(fields: object) -> WireNote | None:
         case "follows_all":
             return FollowsAll(_tasks(fields[1]), bool(fields[2]))
     return None
+
+
+def _about(fields: list[Any]) -> About | None:
+    if len(fields) < len(About._fields):
+        return None
+    host, pid, version = fields
+    if not (isinstance(host, str) and isinstance(version, str)):
+        raise MalformedPayload
+    return About(host[:_ABOUT_CHARACTERS], _count(pid), version[:_ABOUT_CHARACTERS])
 
 
 def _numbers(fields: dict[str, int]) -> dict[str, int]:

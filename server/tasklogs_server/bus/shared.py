@@ -24,6 +24,7 @@ from tasklogs_server.bus.local import LocalBus
 from tasklogs_server.bus.notes import DirectNote, HeardNote, Moved, Note
 from tasklogs_server.bus.outbox import Outbox
 from tasklogs_server.bus.payloads import (
+    About,
     Beat,
     Follows,
     FollowsAll,
@@ -70,8 +71,14 @@ class SharedBus:
     `run` must run as long as it is used. Until then there is no other process.
     """
 
-    def __init__(self, process_id: UUID, transport: Transport) -> None:
+    def __init__(self, process_id: UUID, transport: Transport, about: About | None = None) -> None:
+        """`about` tells other processes which server this is."""
         self.process_id = process_id
+        self._about = about
+        self._servers: dict[UUID, About] = {}
+        """The servers of other processes, by process."""
+        self.is_connected = False
+        """Whether notes of other processes arrive."""
         self._transport = transport
         self._local = LocalBus()
         self._outbox = Outbox(process_id, max_payload_bytes=transport.max_payload_bytes)
@@ -233,12 +240,13 @@ class SharedBus:
     # Receiving
 
     def _connection_changed(self, is_connected: bool) -> None:
+        self.is_connected = is_connected
         for process_id in list(self._peers.ids()):
             self._lose(process_id)
         if is_connected:
             self._joined.set()
             self._alone_from = self._clock.begin_at + SILENCE_SECONDS
-            self._outbox.add(Joined(is_fresh=not self._has_published))
+            self._outbox.add(Joined(not self._has_published, self._about))
             self._say_follows(None)
         self._gap(None)
 
@@ -301,8 +309,8 @@ class SharedBus:
             case Left():
                 self._lose(sender)
                 self._tell(sender, PeerEvent.LEFT)
-            case Joined() | Welcomed():
-                pass  # see `_meet`
+            case Joined(about=about) | Welcomed(about=about):
+                self._note_server(sender, about)  # for the rest see `_meet`
             case _:
                 for hearer in self._hearers:
                     hearer(sender, note)
@@ -318,7 +326,7 @@ class SharedBus:
                 self._tell(sender, PeerEvent.JOINED)
             else:
                 self._gap(sender)
-        elif Welcomed() in payload.notes:
+        elif any(isinstance(note, Welcomed) for note in payload.notes):
             self._interests.unknown(sender)
             # It has heard the list that went to all. To send that to each one would take a hundred
             # times as much where there are a hundred processes.
@@ -327,14 +335,14 @@ class SharedBus:
             self._tell(sender, PeerEvent.JOINED)
         else:
             self._interests.unknown(sender)
-            self._outbox.add(Joined(), sender)
+            self._outbox.add(Joined(about=self._about), sender)
             self._say_follows(sender)
             self._gap(sender)
         return peer
 
     def _welcome(self, process_id: UUID) -> None:
         self._interests.unknown(process_id)
-        self._outbox.add(Welcomed(), process_id)
+        self._outbox.add(Welcomed(self._about), process_id)
         self._say_follows(process_id)
 
     def _say_follows(self, process_id: UUID | None) -> None:
@@ -348,7 +356,17 @@ class SharedBus:
         self._due.set()
         self._gap(peer.process_id)
 
+    def _note_server(self, process_id: UUID, about: About | None) -> None:
+        """Log a server whose first process was met."""
+        if about is None or process_id not in self._peers:
+            return
+        is_known = about == self._about or about in self._servers.values()
+        self._servers[process_id] = about
+        if not is_known:
+            _log.info("bus.server_found", host=about.host, pid=about.pid, version=about.version)
+
     def _lose(self, process_id: UUID) -> None:
+        self._servers.pop(process_id, None)
         self._peers.remove(process_id)
         self._interests.forget(process_id)
         self._outbox.forget(process_id)

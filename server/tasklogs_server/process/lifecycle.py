@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT: the first signal asks the server to stop, the second ends the process."""
+"""The first SIGTERM or SIGINT asks the server to stop, the second ends the process.
+
+SIGHUP, which a terminal sends that is closed, asks it to stop, too.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from types import TracebackType
 from typing import Self
 
 import structlog
+
+from tasklogs import log_output
 
 # A failure: open calls were cut off, and nothing was flushed.
 ABORT_EXIT_CODE = 1
@@ -30,7 +35,8 @@ class StopSignals:
     """While entered, the first SIGTERM or SIGINT sets `stop`, and the second ends the process.
 
     The second ends it without unwinding, because something may hang. Acknowledged entries are
-    stored by then.
+    stored by then. SIGHUP sets `stop` and never counts as a second signal: a shell sends it beside
+    others. It stays ignored under `nohup`.
     """
 
     def __init__(self) -> None:
@@ -38,6 +44,7 @@ class StopSignals:
         self._has_received = False
         self._abort_actions: list[Callable[[], None]] = []
         self._starting: asyncio.Timeout | None = None
+        self._handled: list[signal.Signals] = []
 
     @asynccontextmanager
     async def while_starting(self) -> AsyncIterator[None]:
@@ -71,9 +78,12 @@ class StopSignals:
             self._starting.reschedule(asyncio.get_running_loop().time())
 
     def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._received)
+        handlers = {signal.SIGTERM: self._received, signal.SIGINT: self._received}
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            handlers[signal.SIGHUP] = self.request
+        for number, handler in handlers.items():
+            asyncio.get_running_loop().add_signal_handler(number, handler)
+            self._handled.append(number)
         return self
 
     def __exit__(
@@ -82,9 +92,8 @@ class StopSignals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        for number in self._handled:
+            asyncio.get_running_loop().remove_signal_handler(number)
 
     def _received(self) -> None:
         if not self._has_received:
@@ -94,4 +103,5 @@ class StopSignals:
         _log.warning("server.aborted")
         for action in self._abort_actions:
             action()
+        log_output.flush()
         os._exit(ABORT_EXIT_CODE)

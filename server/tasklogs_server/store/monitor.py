@@ -45,6 +45,10 @@ _HEARTBEAT = """
     INSERT INTO processes (process_id, heartbeat_at, up_since) VALUES ($1, clock_timestamp(), $2)
     ON CONFLICT (process_id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at"""
 
+_OTHER_HEARTBEATS = """
+    SELECT process_id, heartbeat_at FROM processes
+     WHERE process_id <> $1 AND heartbeat_at > clock_timestamp() - interval '15 s'"""
+
 # Those of files and processes differ each time.
 _NUMBERS = re.compile(r"\d+")
 
@@ -204,3 +208,10 @@ async def register(connections: Connections, process_id: UUID) -> datetime:
 async def heartbeat(connection: Connection, process_id: UUID, up_since: datetime) -> None:
     """Record that this process is alive. Called every 5 s. `up_since`: see `register`."""
     await connection.execute(_HEARTBEAT, process_id, up_since)
+
+
+async def other_heartbeats(connections: Connections, process_id: UUID) -> dict[UUID, datetime]:
+    """Return the last heartbeats of the other processes that may live. Raises StoreUnavailable."""
+    async with connections.use() as connection:
+        rows = await connection.fetch(_OTHER_HEARTBEATS, process_id)
+    return {row["process_id"]: row["heartbeat_at"] for row in rows}

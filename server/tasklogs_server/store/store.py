@@ -18,7 +18,7 @@ from tasklogs_server.store.generations import Generations, read_generation
 from tasklogs_server.store.log_changes import LogChanges
 from tasklogs_server.store.log_reads import LogReads
 from tasklogs_server.store.log_writes import LogWrites
-from tasklogs_server.store.monitor import Monitor, heartbeat, register
+from tasklogs_server.store.monitor import Monitor, heartbeat, other_heartbeats, register
 from tasklogs_server.store.purges import Purges
 from tasklogs_server.store.retirements import Retirements
 from tasklogs_server.store.sessions import SessionStore
@@ -183,6 +183,13 @@ class Store:
     def process_id(self) -> UUID:
         """The id of this process in the rows of its sessions."""
         return self._lease_terms.process_id
+
+    async def other_heartbeats(self) -> dict[UUID, datetime]:
+        """Return the last heartbeats of the other processes that may live, by their ids.
+
+        Raises StoreUnavailable.
+        """
+        return await other_heartbeats(self._connections, self.process_id)
 
     async def open_bus_connection(self) -> Connection:
         """Open a connection for notes, which the caller closes. It ends with its generation.

@@ -180,6 +180,7 @@ def _log_started(
         auth=settings.auth,
         tls=settings.tls_cert is not None,
         database="embedded" if settings.database_url is None else "external",
+        bus="postgres" if settings.bus == "postgres" else "nats",
         read_connections=settings.read_connections,
         reads=settings.reads,
         follows=settings.follows,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tasklogs.extras import how_to_install
+from tasklogs.log_output import write_lines
 from tasklogs.tracing.base import Tracing
 from tasklogs.tracing.opening import TracingUnavailable, open_tracing
 from tasklogs_server.domain.listen_address import host_and_port
@@ -85,7 +85,7 @@ def opened(wanted: Wanted) -> Iterator[Telemetry]:
     call_log = None
     if wanted.log_calls != "none":
         call_log = CallLog(
-            sys.stderr,
+            write_lines,
             wanted.log_format,
             only_failed=wanted.log_calls == "failed",
             worker=wanted.worker,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Literal, TextIO
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from tasklogs_server.telemetry.calls import Call
 
@@ -18,23 +19,23 @@ _FULL_LINES = 1000
 
 
 class CallLog:
-    """Writes the lines. `only_failed` leaves out calls that ended OK or CANCELLED.
+    """Makes the lines, and gives them to `write`. `only_failed` leaves out calls that ended OK or CANCELLED.
 
     `worker`: the number of this worker, for each line; None: there is only one process.
     """
 
     def __init__(
         self,
-        out: TextIO,
+        write: Callable[[Sequence[str]], None],
         log_format: Literal["console", "json"],
         *,
         only_failed: bool,
         worker: int | None = None,
     ) -> None:
-        self._out = out
+        self._write = write
         self._format = _json if log_format == "json" else _console
-        field = f', "worker": {worker}}}\n' if log_format == "json" else f" worker={worker}\n"
-        self._end = field if worker is not None else "}\n" if log_format == "json" else "\n"
+        field = f', "worker": {worker}}}' if log_format == "json" else f" worker={worker}"
+        self._end = field if worker is not None else "}" if log_format == "json" else ""
         self._only_failed = only_failed
         self._lines: list[str] = []
         self._second = 0
@@ -54,8 +55,7 @@ class CallLog:
         """Write the lines that are waiting."""
         lines, self._lines = self._lines, []
         if lines:
-            self._out.write("".join(lines))
-            self._out.flush()
+            self._write(lines)
 
     def _now(self) -> str:
         now = time.time()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasklogs.log_output import LIBRARY_LOGGED, LogEvent
+from tasklogs.log_output import LIBRARY_LOGGED, RECORDS_LOST, LogEvent
 
 LOG_EVENTS: Sequence[LogEvent] = (
     LogEvent(
@@ -42,6 +42,21 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "info",
         ("process",),
         "Another server process was not heard for 3 s: it was killed, hangs, or is cut off.",
+    ),
+    LogEvent(
+        "bus.process_unheard",
+        "warning",
+        ("process",),
+        "Another server process works on the same database, and is not heard on the bus. Live reads"
+        " at this server do not find its agents, and changes there are seen here within 10 s only."
+        " Give all servers the same `TASKLOGS_BUS`.",
+    ),
+    LogEvent(
+        "bus.server_found",
+        "info",
+        ("host", "pid", "version"),
+        "Another server works on the same database, and is heard on the bus. It is logged at both"
+        " of them, when they meet.",
     ),
     LogEvent(
         "certificate.expired",
@@ -234,6 +249,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "Postgres is unavailable. The server deletes the rows of deleted tasks later. Logged once"
         " while Postgres stays away.",
     ),
+    RECORDS_LOST,
     LogEvent(
         "retention.failed",
         "error",
@@ -290,6 +306,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
             "auth",
             "tls",
             "database",
+            "bus",
             "read_connections",
             "reads",
             "follows",

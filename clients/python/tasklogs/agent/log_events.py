@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasklogs.log_output import LIBRARY_LOGGED, LogEvent
+from tasklogs.log_output import LIBRARY_LOGGED, RECORDS_LOST, LogEvent
 
 LOG_EVENTS: Sequence[LogEvent] = (
     LogEvent(
@@ -23,7 +23,7 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "agent.leaving",
         "info",
         ("reason",),
-        "The agent stops: `PAUSING` (SIGTERM, or its source has ended) or `STOPPING` (SIGINT).",
+        "The agent stops: `PAUSING` (SIGTERM, or its source has ended) or `STOPPING` (SIGINT, SIGHUP).",
     ),
     LogEvent(
         "stream.opened",
@@ -123,4 +123,5 @@ LOG_EVENTS: Sequence[LogEvent] = (
         " last read.",
     ),
     LIBRARY_LOGGED,
+    RECORDS_LOST,
 )

@@ -8,6 +8,8 @@ import signal
 import structlog
 
 from tasklogs.agent.run import Agent, Options
+from tasklogs.agent.threads import UnawaitedThreads
+from tasklogs.publish.departure import LeftWithoutGoodbye
 from tasklogs.tracing.base import Tracing
 from tasklogs.v1.task_agents_pb2 import Goodbye
 from tasklogs.version import version
@@ -15,35 +17,36 @@ from tasklogs.version import version
 _log = structlog.get_logger(__name__)
 
 
-class LeftWithoutGoodbye(Exception):
-    """The server did not confirm the goodbye. `str()` says why."""
-
-
 def run(options: Options, tracing: Tracing | None = None) -> None:
     """Run an agent until a signal stops it.
 
-    SIGTERM: the workspace pauses. SIGINT: only the agent stops. Raises Fatal if the agent cannot go
-    on, LeftWithoutGoodbye if the server did not confirm the goodbye.
+    SIGTERM: the workspace pauses. SIGINT and SIGHUP: only the agent stops. Raises Fatal if the
+    agent cannot go on, LeftWithoutGoodbye if the server did not confirm the goodbye.
     """
     asyncio.run(_run(Agent(options, tracing=tracing), options))
 
 
 async def _run(agent: Agent, options: Options) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(UnawaitedThreads())
     running = asyncio.create_task(agent.run())
+    has_signal = False
 
     def leave(reason: Goodbye.Reason.ValueType) -> None:
-        if agent.departure.is_wanted:
-            running.cancel()  # a second signal: stop waiting
+        nonlocal has_signal
+        if has_signal:
+            running.cancel()  # stop waiting
+        has_signal = True
         agent.departure.want(reason)
 
-    loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, leave, Goodbye.REASON_PAUSING)
     loop.add_signal_handler(signal.SIGINT, leave, Goodbye.REASON_STOPPING)
+    # Not for `nohup`. It counts as no second signal: a shell that ends sends it beside others.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, agent.departure.want, Goodbye.REASON_STOPPING)
     _say_start(agent, options)
     try:
         await running
-    except TimeoutError as error:
-        raise LeftWithoutGoodbye(str(error)) from None
     except asyncio.CancelledError:
         raise LeftWithoutGoodbye("a second signal came") from None
 

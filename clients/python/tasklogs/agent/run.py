@@ -15,7 +15,7 @@ from tasklogs.agent.sources.options import DEFAULT_AGENTAPI_URL, SourceOptions
 from tasklogs.agent.sources.table import open_source
 from tasklogs.connection.tls import Tls
 from tasklogs.publish.carrier import Carrier, ServerPlace
-from tasklogs.publish.departure import Departure
+from tasklogs.publish.departure import Departure, LeftWithoutGoodbye
 from tasklogs.publish.event_log import EventLog
 from tasklogs.publish.own_token import OwnToken
 from tasklogs.tracing.base import Tracing
@@ -81,8 +81,8 @@ class Agent:
     async def run(self) -> None:
         """Work until `departure` is wanted and the server has confirmed the goodbye.
 
-        Raises Fatal if the agent cannot go on, TimeoutError if the goodbye was not confirmed in
-        time.
+        Raises Fatal if the agent cannot go on, LeftWithoutGoodbye if no server answered once the
+        agent was to leave, or if none confirmed the goodbye in time.
         """
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -103,14 +103,14 @@ class Agent:
     async def _read(self) -> None:
         await self.source.run()
         _log.info("source.ended")
-        self.departure.want(Goodbye.REASON_PAUSING)
+        self.departure.want(Goodbye.REASON_PAUSING, is_urgent=False)
         await asyncio.Event().wait()  # the session says goodbye
 
     async def _time_to_leave(self) -> None:
         await self.departure.wanted()
         _log.info("agent.leaving", reason=self.departure.reason_name)
         await asyncio.sleep(self._settings.goodbye_timeout_seconds)
-        raise TimeoutError("the server did not confirm the goodbye in time")
+        raise LeftWithoutGoodbye("the server did not confirm the goodbye in time")
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -29,8 +29,12 @@ from tasklogs.cli.options import (
     TlsOption,
     check_int32,
 )
+from tasklogs.cli.render.stderr import print_failure
 from tasklogs.cli.target import chosen_tls, warn_of_plain_text
 from tasklogs.cli.token_text import STANDARD_INPUT, rereading
+
+_WITHOUT_GOODBYE = 3
+"""The exit code of an agent that left without a confirmed goodbye."""
 
 
 def _check_url(value: str) -> str:
@@ -125,20 +129,30 @@ def agent(
 
     The agent runs next to the task app, or reads what another program writes (--source,
     --transcript). When its connection breaks, or a proxy refuses it (HTTP 401, 403, 404 and
-    others), it connects again. If the server says that the task was deleted, that the agent may not
-    connect, or that a newer build has started, it exits with code 1. If the server refuses the
-    token, the agent waits up to 150 s for a new token in --token-file, and tries the refused one
-    again about once a minute. If neither helps, or there is no such file, it exits with code 1.
+    others), it connects again. If the server refuses the token, the agent waits up to 150 s for a
+    new token in --token-file, and tries the refused one again about once a minute.
 
-    On SIGTERM or Ctrl-C the agent reads its source once more, sends what is new, ends its session
-    with the server (goodbye) and exits within 10 s. The exit code is 0 if the server confirmed the
-    goodbye, else 1. SIGTERM tells the server that the workspace pauses. Ctrl-C (SIGINT) tells the
-    server that only the agent stops. At the end of stdin, the source jsonl does as on SIGTERM.
+    On SIGTERM, SIGHUP or Ctrl-C the agent reads its source once more, sends what is new, ends its
+    session with the server (goodbye) and exits within 10 s. If no server answers, it exits at once.
+    SIGTERM tells the server that the workspace pauses. Ctrl-C (SIGINT) and SIGHUP tell the server
+    that only the agent stops. At the end of stdin, the source jsonl does as on SIGTERM, but waits
+    8 s for a server. A second SIGTERM or Ctrl-C ends the agent at once.
+
+    \b
+    Exit codes:
+      0  The server confirmed the goodbye, or another agent has the session.
+      1  The agent cannot go on: the task was deleted, the token is refused,
+         the agent may not connect, a newer build has started, or the
+         stored log cannot be continued.
+      2  Bad usage.
+      3  The agent was told to leave, or its source ended, and no server
+         confirmed the goodbye. The end of the log may be missing.
     """
     from tasklogs import log_output
     from tasklogs.agent import program
     from tasklogs.agent.run import Options
     from tasklogs.agent.sources.options import UnusableSource
+    from tasklogs.publish.departure import LeftWithoutGoodbye
     from tasklogs.publish.journal import LogDiverged
     from tasklogs.publish.reconnect import Fatal
     from tasklogs.tracing.base import Tracing
@@ -171,10 +185,13 @@ def agent(
         raise typer.BadParameter(str(error), param_hint=hint) from None
     except (Fatal, LogDiverged) as error:
         raise CommandFailed(str(error)) from None
-    except program.LeftWithoutGoodbye as error:
-        raise CommandFailed(f"stopped without a confirmed goodbye: {error}") from None
+    except LeftWithoutGoodbye as error:
+        log_output.flush()
+        print_failure(f"stopped without a confirmed goodbye: {error}")
+        raise typer.Exit(_WITHOUT_GOODBYE) from None
     finally:
         tracing.close()
+        log_output.flush()
 
 
 def _tracing() -> Tracing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -19,6 +19,7 @@ from tasklogs.cli.server_info import server_info
 from tasklogs.cli.task import task_app
 from tasklogs.cli.token import token
 from tasklogs.cli.upload import upload
+from tasklogs.cli.variables import warn_of_misspelt
 
 # Typer has a copy of Click and does not export this class of it.
 _USAGE_ERROR: Any = next(
@@ -60,12 +61,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Typer takes the options of the root from a function."""
+    warn_of_misspelt(context.command)
 
 
 def main() -> None:
@@ -112,11 +115,16 @@ def _run() -> int | str | None:
 
 
 def _flush() -> bool:
-    """Flush stdout; return False if its reader has left."""
+    """Flush what was printed; return False if the reader of stdout has left."""
+    _flushed(sys.stderr)  # without its reader, a command is as good as with it
+    return _flushed(sys.stdout)
+
+
+def _flushed(stream: TextIO) -> bool:
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
         # Python flushes again when it exits and would fail: give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return False
     return True

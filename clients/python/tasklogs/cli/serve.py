@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -197,6 +198,7 @@ def serve(
     at once. Flags override environment variables.
     """
     try:
+        from tasklogs import log_output
         from tasklogs_server import entry
         from tasklogs_server.settings import ServerSettings
     except ModuleNotFoundError as error:
@@ -233,6 +235,7 @@ def serve(
         raise CommandFailed(str(error)) from error
     finally:
         spinner.stop()
+        log_output.flush()
 
 
 def _not_installed(error: ModuleNotFoundError) -> CommandFailed:
@@ -268,8 +271,9 @@ def _say_ready(spinner: Spinner, address: str, settings: ServerSettings) -> None
     print_notice(f"serving on {address}; stop with Ctrl-C")
     if settings.log_format == "json":
         return  # the log is for programs, the hints are for people
-    for line in ("", *_what_to_type(_to_connect_to(address), settings), ""):
-        sys.stderr.write(f"{visible_name(line)}\n")
+    with suppress(OSError):  # nobody reads them
+        for line in ("", *_what_to_type(_to_connect_to(address), settings), ""):
+            sys.stderr.write(f"{visible_name(line)}\n")
 
 
 def _to_connect_to(address: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from tasklogs_server.settings import ServerSettings
 
 _MIB = 1024 * 1024
 
@@ -24,21 +27,37 @@ class ServeCommand(TyperCommand):
             formatter.write_dl(_variables(options))
 
 
+def setting_variables() -> Sequence[str]:
+    """Return the names of the variables of all settings; none if the server is not installed."""
+    settings = _settings()
+    return () if settings is None else [_variable(settings, name) for name in settings.model_fields]
+
+
 def _variables(options: Collection[str | None]) -> list[tuple[str, str]]:
-    try:
-        from tasklogs_server.settings import ServerSettings
-    except ModuleNotFoundError:
+    settings = _settings()
+    if settings is None:
         return [("(none)", "The server is not installed here.")]
-    prefix = ServerSettings.model_config.get("env_prefix", "")
     return [
         (
-            f"{prefix}{name}".upper(),
+            _variable(settings, name),
             f"{field.description or ''}{_choices(field.annotation)}"
             f"  [default: {_plain(field.default)}]",
         )
-        for name, field in ServerSettings.model_fields.items()
+        for name, field in settings.model_fields.items()
         if name not in options
     ]
+
+
+def _settings() -> type[ServerSettings] | None:
+    try:
+        from tasklogs_server.settings import ServerSettings
+    except ModuleNotFoundError:
+        return None
+    return ServerSettings
+
+
+def _variable(settings: type[ServerSettings], name: str) -> str:
+    return f"{settings.model_config.get('env_prefix', '')}{name}".upper()
 
 
 def choices_of(annotation: Any) -> Sequence[str]:

@@ -39,6 +39,10 @@ TokenFileOption = Annotated[
         help="Write the agent token to FILE instead of printing it. Only you can read FILE.",
     ),
 ]
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Replace what --token-file has, also the token of another task."),
+]
 
 
 @task_app.command()
@@ -85,12 +89,13 @@ def create(
         ),
     ] = "",
     token_file: TokenFileOption = None,
+    force: ForceOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Create a task.
 
     Prints the agent token of the task. No other command shows it again. If you lose the token,
-    replace it with `rotate-token`.
+    replace it with `rotate-token`. A --token-file that has anything is replaced only with --force.
     """
     from tasklogs.cli.agent_token import hand_over
     from tasklogs.cli.connection import Connection
@@ -107,7 +112,10 @@ def create(
         labels=parse_labels(label),
         request_id=request_id,
     )
-    with hand_over(token_file, output) as deliver, Connection(target) as connection:
+    with (
+        hand_over(token_file, output, force=force, task_id=lambda: None) as deliver,
+        Connection(target) as connection,
+    ):
         if request.labels:
             connection.require(features.TASK_LABELS, "--label")
         if request.request_id:
@@ -238,18 +246,30 @@ def rotate_token(
     target: Target,
     task: TaskArgument,
     token_file: TokenFileOption = None,
+    force: ForceOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Replace a task's agent token.
 
     The old token is invalid at once. An agent that was started with this --token-file continues
-    with the new one. Any other agent exits with code 1: start it again.
+    with the new one. Any other agent exits with code 1: start it again. A --token-file that has
+    anything but a token of this task is replaced only with --force.
     """
     from tasklogs.cli.agent_token import hand_over
     from tasklogs.cli.connection import Connection
     from tasklogs.v1 import tasks_pb2
 
     request = tasks_pb2.RotateAgentTokenRequest(task=task)
-    with hand_over(token_file, output) as deliver, Connection(target) as connection:
+    with (
+        Connection(target) as connection,
+        hand_over(
+            token_file,
+            output,
+            force=force,
+            task_id=lambda: (
+                connection.call(connection.tasks.GetTask, tasks_pb2.GetTaskRequest(task=task)).id
+            ),
+        ) as deliver,
+    ):
         response = connection.call(connection.tasks.RotateAgentToken, request)
         deliver(response, response.agent_token)

@@ -13,7 +13,7 @@ import grpc
 
 from tasklogs.connection.tls import Tls, UnusableTls
 from tasklogs.publish.channel import open_channel
-from tasklogs.publish.departure import Departure
+from tasklogs.publish.departure import Departure, LeftWithoutGoodbye
 from tasklogs.publish.event_log import EventLog
 from tasklogs.publish.own_token import OwnToken, Wait
 from tasklogs.publish.reconnect import Backoff, StreamEnded, StreamUsedUp
@@ -67,7 +67,8 @@ class Carrier:
     async def run(self) -> None:
         """Work until `departure` is wanted and the server has confirmed the goodbye.
 
-        Raises Fatal if no attempt can succeed.
+        Raises Fatal if no attempt can succeed, LeftWithoutGoodbye if it is urgent to leave and no
+        server answers.
         """
         backoff = Backoff(self._settings, self._rng)
         sent_tails = SentTails()
@@ -82,9 +83,10 @@ class Carrier:
                 if await self._has_token_after(ended):
                     continue
                 wait_seconds = backoff.wait_seconds(ended)
-                reason = ended.reason
-                if ended.failure is not None:
-                    reason = f"{self._server.address}: {ended.failure.in_words(self._server.tls)}"
+                self.last_error = ended
+                reason = self._reason_of(ended)
+                if self._is_last(ended, wait_seconds):
+                    raise LeftWithoutGoodbye(reason) from None
                 _log.warning(
                     "stream.ended",
                     code=ended.code.name,
@@ -92,10 +94,9 @@ class Carrier:
                     info=ended.info,
                     again_in_seconds=round(wait_seconds, 2),
                 )
-                self.last_error = ended
-                await self._wait(wait_seconds)
-                if self.departure.is_wanted and ended.info == "SESSION_SUPERSEDED":
-                    return  # another agent has the session: a goodbye would end it
+                await self._wait(ended, wait_seconds)
+                if self._has_no_session_to_end(ended):
+                    return
             else:
                 return
 
@@ -116,13 +117,33 @@ class Carrier:
             _log.info("token.changed")
         return result is not Wait.GIVE_UP
 
-    async def _wait(self, seconds: float) -> None:
-        """Wait; only briefly once the agent is to leave, so that its goodbye is sent in time."""
+    def _reason_of(self, ended: StreamEnded) -> str:
+        if ended.failure is None:
+            return ended.reason
+        return f"{self._server.address}: {ended.failure.in_words(self._server.tls)}"
+
+    def _is_last(self, ended: StreamEnded, wait_seconds: float) -> bool:
+        """Whether the agent leaves now: no server answered, or it said to come back too late."""
+        answered = ended.was_welcome or ended.is_from_the_server
+        is_in_time = wait_seconds < self._settings.goodbye_timeout_seconds
+        return self.departure.is_urgent and not (
+            self._has_no_session_to_end(ended) or (answered and is_in_time)
+        )
+
+    def _has_no_session_to_end(self, ended: StreamEnded) -> bool:
+        """Whether the agent leaves while another one has the session: a goodbye would end that."""
+        return self.departure.is_wanted and ended.info == "SESSION_SUPERSEDED"
+
+    async def _wait(self, ended: StreamEnded, seconds: float) -> None:
+        """Wait; only until the agent is to leave, so that its last attempt is made at once."""
+        if self._has_no_session_to_end(ended):
+            return
+        if self.departure.is_urgent:
+            await asyncio.sleep(seconds)
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.departure.wanted()
-        if self.departure.is_wanted:
-            await asyncio.sleep(min(seconds, self._settings.backoff_first_seconds))
+                await self.departure.changed()
 
     async def _connect(self, sent_tails: SentTails) -> None:
         try:

@@ -7,6 +7,7 @@ of this library among its own output.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 import structlog
 
@@ -26,7 +27,9 @@ class EventLog:
 
     def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
         if structlog.is_configured():
-            structlog.get_logger("tasklogs").log(level, event, **fields)
+            # As with `logging`: what the program does with the record must not end the stream.
+            with suppress(Exception):
+                structlog.get_logger("tasklogs").log(level, event, **fields)
         elif _LOGGER.isEnabledFor(level):
             written = " ".join(f"{name}={value!r}" for name, value in fields.items())
             _LOGGER.log(level, "%s %s", event, written)

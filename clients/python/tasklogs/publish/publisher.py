@@ -20,7 +20,7 @@ from tasklogs.errors import TaskLogsRpcError, Unavailable
 from tasklogs.log.entry import Time
 from tasklogs.log.text import to_utf8
 from tasklogs.publish.carrier import Carrier, ServerPlace
-from tasklogs.publish.departure import Departure
+from tasklogs.publish.departure import Departure, LeftWithoutGoodbye
 from tasklogs.publish.draft import Draft
 from tasklogs.publish.errors import NotStored, PublisherClosed
 from tasklogs.publish.journal import Journal
@@ -232,6 +232,8 @@ class Publisher:
             await asyncio.wait({carrying, broken}, return_when=asyncio.FIRST_COMPLETED)
             if carrying.done() and not carrying.cancelled():
                 carrying.result()
+        except LeftWithoutGoodbye:
+            pass  # everything is stored
         except Fatal as fatal:
             journal.fail(fatal.error or fatal)
         except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from io import StringIO
 from typing import IO, Any, Protocol
 
@@ -36,4 +37,6 @@ def print_notice(message: str) -> None:
     """
     # What was written to stdout before must appear before it.
     sys.stdout.flush()
-    sys.stderr.write(f"tasklogs: {name_in_one_line(message)}\n")
+    # Its reader may be away, or the disk full: a notice that is lost ends no command.
+    with suppress(OSError):
+        sys.stderr.write(f"tasklogs: {name_in_one_line(message)}\n")
