@@ -65,8 +65,8 @@ def agent(
         typer.Option(
             envvar="TASKLOGS_SOURCE",
             metavar="NAME",
-            help="What the agent reads: agentapi, the transcript of claude-code, codex, gemini or"
-            " opencode, or jsonl (JSON lines of any program).",
+            help="What the agent reads: agentapi, the transcript of claude-code, codex, gemini,"
+            " opencode or aider, or jsonl (JSON lines of any program).",
         ),
     ] = "agentapi",
     transcript: Annotated[
