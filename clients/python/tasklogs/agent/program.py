@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from dataclasses import replace
 
 import structlog
 
 from tasklogs.agent.run import Agent, Options
+from tasklogs.agent.settings import Settings
+from tasklogs.agent.sources.options import AUTO
 from tasklogs.tracing.base import Tracing
 from tasklogs.v1.task_agents_pb2 import Goodbye
 from tasklogs.version import version
@@ -25,10 +29,16 @@ def run(options: Options, tracing: Tracing | None = None) -> None:
     SIGTERM: the workspace pauses. SIGINT: only the agent stops. Raises Fatal if the agent cannot go
     on, LeftWithoutGoodbye if the server did not confirm the goodbye.
     """
-    asyncio.run(_run(Agent(options, tracing=tracing), options))
+    asyncio.run(_run(options, tracing))
 
 
-async def _run(agent: Agent, options: Options) -> None:
+async def _run(options: Options, tracing: Tracing | None) -> None:
+    if options.source == AUTO:
+        name = await _chosen_source(options)
+        if name is None:
+            return
+        options = replace(options, source=name)
+    agent = Agent(options, tracing=tracing)
     running = asyncio.create_task(agent.run())
 
     def leave(reason: Goodbye.Reason.ValueType) -> None:
@@ -46,6 +56,24 @@ async def _run(agent: Agent, options: Options) -> None:
         raise LeftWithoutGoodbye(str(error)) from None
     except asyncio.CancelledError:
         raise LeftWithoutGoodbye("a second signal came") from None
+
+
+async def _chosen_source(options: Options) -> str | None:
+    """Return the source that is chosen; None if a signal came before there was one."""
+    from tasklogs.agent.sources.auto import chosen_source
+
+    choosing = asyncio.create_task(chosen_source(options.of_source, Settings(), time.monotonic))
+    leaves = asyncio.Event()
+
+    def leave() -> None:
+        leaves.set()
+        choosing.cancel()
+
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, leave)
+    await asyncio.wait({choosing})
+    return None if leaves.is_set() else choosing.result()
 
 
 def _say_start(agent: Agent, options: Options) -> None:

@@ -66,7 +66,9 @@ def agent(
             envvar="TASKLOGS_SOURCE",
             metavar="NAME",
             help="What the agent reads: agentapi, the transcript of claude-code, codex, gemini,"
-            " opencode or aider, or jsonl (JSON lines of any program).",
+            " opencode or aider, or jsonl (JSON lines of any program). With auto, it takes the"
+            " transcript of the AI agent that AgentAPI says it runs, else the one that changed last"
+            " in the current directory, and logs which.",
         ),
     ] = "agentapi",
     transcript: Annotated[

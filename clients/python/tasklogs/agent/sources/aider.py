@@ -33,6 +33,13 @@ class Aider(Transcript):
         is_chat = is_file or (transcript.suffix == ".md" and not is_directory)
         return transcript if is_chat else transcript / _FILE
 
+    def changed_ns(self, directory: Path) -> int | None:
+        """Return when the chat history of `directory` last changed."""
+        try:
+            return default_place(directory).stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
     def opened(self, path: Path) -> Lines:
         """Return what reads the chat history, and the history of inputs beside it."""
         self._history = ChatHistory(path)

@@ -12,7 +12,7 @@ from typing import Any
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, Record
-from tasklogs.agent.sources.session_transcript import SessionTranscript, time_of
+from tasklogs.agent.sources.session_transcript import SessionTranscript, first_lines, time_of
 from tasklogs.log.entry import EntryType, Names, Time
 
 _COMMAND = re.compile(r"<command-name>(.*?)</command-name>", re.DOTALL)
@@ -44,6 +44,10 @@ class ClaudeCode(SessionTranscript):
         """Return the session's name. Sub-agents have files of their own, deeper in the tree."""
         is_own = "subagents" not in path.parts and not path.name.startswith("agent-")
         return path.stem if path.suffix == ".jsonl" and is_own else None
+
+    def directory_of(self, path: Path) -> object:
+        """Return what the first line says that names a directory."""
+        return next((said["cwd"] for said in first_lines(path) if "cwd" in said), None)
 
     def found(self, said: Mapping[str, Any]) -> Iterator[Found]:
         """Yield what one line says."""

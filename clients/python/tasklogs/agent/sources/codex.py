@@ -11,7 +11,7 @@ from typing import Any
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, Record
-from tasklogs.agent.sources.session_transcript import SessionTranscript, time_of
+from tasklogs.agent.sources.session_transcript import SessionTranscript, first_lines, time_of
 from tasklogs.log.entry import EntryType, Names, Time
 
 _CALLS = frozenset({"function_call", "custom_tool_call", "local_shell_call"})
@@ -46,6 +46,12 @@ class Codex(SessionTranscript):
         """Return the thread's name."""
         is_thread = path.name.startswith("rollout-") and path.suffix == ".jsonl"
         return path.stem if is_thread else None
+
+    def directory_of(self, path: Path) -> object:
+        """Return what the thread's first line says."""
+        payloads = (said.get("payload") for said in first_lines(path))
+        named = (one["cwd"] for one in payloads if isinstance(one, dict) and "cwd" in one)
+        return next(named, None)
 
     def found(self, said: Mapping[str, Any]) -> Iterator[Found]:
         """Yield what one line says."""

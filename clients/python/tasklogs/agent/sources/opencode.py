@@ -18,6 +18,7 @@ from tasklogs.agent.sources.line_file import MAX_LINE_BYTES, Change, Look
 from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, Record
 from tasklogs.agent.sources.session_files import QUIET_SECONDS
+from tasklogs.agent.sources.session_transcript import is_in
 from tasklogs.agent.sources.transcript import Lines, Transcript
 from tasklogs.log.continuation import Position
 from tasklogs.log.entry import EntryType, Names, Time
@@ -33,6 +34,7 @@ _SESSIONS = """
 """
 _LAST_MESSAGES = "SELECT session_id, max(id) FROM message GROUP BY session_id"
 _LAST_MESSAGE = "SELECT max(id) FROM message WHERE session_id = :session"
+_DIRECTORIES = "SELECT directory, time_updated FROM session WHERE parent_id IS NULL"
 _PARTS = """
     SELECT message.id, iif(length(message.data) <= :longest, message.data, NULL),
         part.id, iif(length(part.data) <= :longest, part.data, NULL),
@@ -64,6 +66,15 @@ class OpenCode(Transcript):
             return transcript
         data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
         return Path(data) / "opencode" / "opencode.db"
+
+    def changed_ns(self, directory: Path) -> int | None:
+        """Return when a session of `directory` last changed."""
+        path = self.chosen(None)
+        if not path.is_file():
+            return None
+        with closing(_open(path)) as connection, closing(connection.execute(_DIRECTORIES)) as rows:
+            changed = [ms for where, ms in rows if is_in(where, directory)]
+        return max(changed) * 1_000_000 if changed else None
 
     def opened(self, path: Path) -> Lines:
         """Return what reads the rows of the database."""
@@ -166,10 +177,7 @@ class SessionRows:
 
     def _look(self) -> Look:
         if self._connection is None:
-            uri = f"{self._path.absolute().as_uri()}?mode=ro"
-            self._connection = sqlite3.connect(
-                uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False
-            )
+            self._connection = _open(self._path)
         if self._session is None:
             self._find_sessions(self._since)
             self._since = None
@@ -283,6 +291,11 @@ class _Part:
 
     text: bytes
     is_complete: bool
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -112,6 +112,14 @@ class Transcript(ABC):
     def resumes(self) -> None:  # noqa: B027
         """The stored log ends in the session that is read."""
 
+    def changed_ns(self, directory: Path) -> int | None:
+        """Return when a session last changed whose agent ran in `directory`, or below it.
+
+        In nanoseconds since 1970; None: there is no such session. Blocks. Raises OSError,
+        sqlite3.Error.
+        """
+        return None
+
     def chosen(self, transcript: Path | None) -> Path:
         """Return the file to read. Raises UnusableSource."""
         if transcript is None:
