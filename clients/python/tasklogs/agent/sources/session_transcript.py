@@ -125,6 +125,12 @@ def first_lines(path: Path) -> Iterator[Mapping[str, Any]]:
             yield said
 
 
+def id_of(said: Mapping[str, Any], key: str) -> str:
+    """Return the id, or the name, that `said` has; empty if it has none, or no text."""
+    value = said.get(key)
+    return value if isinstance(value, str) else ""
+
+
 def time_of(value: object) -> Time | None:
     """Return the time that a line has; None if it has none that can be read."""
     try:
