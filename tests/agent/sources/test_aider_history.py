@@ -105,6 +105,14 @@ def test_without_the_history_of_inputs_nothing_is_an_input(chat: Chat) -> None:
     assert chat.read()[1:] == ["output: #### Why?  \n\nBecause."]
 
 
+def test_an_answer_that_the_user_stopped_comes_after_the_notice(chat: Chat) -> None:
+    chat.start()
+    chat.say("Why?")
+    chat.write(">  \n>  \n> ^C again to exit  \n")
+    chat.answer("Because of")
+    assert chat.read()[2:] == ["notice: \n\n^C again to exit", "output: Because of"]
+
+
 def test_an_input_of_nothing_is_left_out(chat: Chat) -> None:
     chat.start()
     chat.write("\n#### <blank>  \n")

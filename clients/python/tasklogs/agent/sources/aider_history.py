@@ -39,7 +39,7 @@ _START = re.compile(r"# aider chat started at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 _VERSION = "> Aider v"
 _RESTORED = "> Restored previous conversation history.  "
 _INPUT = re.compile(r"####(?: (.*))?  ")
-_NOTICE = re.compile(r"> (.*)  ")
+_NOTICE = re.compile(r">(?: .*)?  ")
 _BLANK_INPUT = "<blank>"
 """What Aider writes where the user said nothing."""
 
@@ -185,7 +185,7 @@ class Blocks:
 
 
 def _said_by_aider(line: str) -> str:
-    return line.removeprefix("> ").removesuffix("  ")
+    return line.removesuffix("  ").removeprefix(">").removeprefix(" ")
 
 
 class EnteredLines:
