@@ -25,7 +25,9 @@ from tests.support.fixtures.ports import lasting_port
 TASKLOGS = Path(sys.executable).with_name("tasklogs")
 
 
-async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+async def start(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> asyncio.subprocess.Process:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("TASKLOGS_")}
     return await asyncio.create_subprocess_exec(
         str(TASKLOGS),
@@ -35,6 +37,7 @@ async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Proce
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**kept, **environment},
+        cwd=cwd,
     )
 
 
@@ -272,6 +275,7 @@ async def started_on_its_own(
         f"--agentapi-url={agentapi_url}",
         "--log-format=json",
         TASKLOGS_AGENT_TOKEN="a-token",
+        cwd=home,
         HOME=str(home),
     )
 

@@ -8,15 +8,18 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
 
+from tasklogs.agent.settings import Settings
 from tasklogs.agent.sources import session_transcript
 from tasklogs.agent.sources.auto import chosen_source
 from tasklogs.agent.sources.options import AUTO, SourceOptions, UnusableSource
 from tests.agent.conftest import FAST, until
+from tests.support.fakes.http_server import Response
 from tests.support.fakes.task_app import FakeTaskApp
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
 from tests.support.fixtures.ports import lasting_port
@@ -31,10 +34,10 @@ class Machine:
         self.work.mkdir()
         self.agentapi_url = f"http://127.0.0.1:{lasting_port()}"
 
-    async def choose(self) -> str:
+    async def choose(self, settings: Settings = FAST) -> str:
         options = SourceOptions(AUTO, self.agentapi_url)
         async with asyncio.timeout(DEADLINE_SECONDS):
-            return await chosen_source(options, FAST, lambda: 0.0)
+            return await chosen_source(options, settings, lambda: 0.0)
 
     def claude_code(self, directory: Path, at: int, name: str = "a") -> None:
         lines = [{"type": "queue-operation"}, {"type": "user", "cwd": str(directory)}]
@@ -142,6 +145,36 @@ async def test_agentapi_says_which_agent_it_runs(
     app.agent_type = agent
     machine.codex(machine.work, 2000)
     assert await machine.choose() == name
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Response(status=500, body=b'{"agent_type": "claude"}'),
+        Response(body=b"no json"),
+        Response(body=b"[" * 60_000),
+        Response(body=b'["claude"]'),
+        Response(body=b'{"agent_type": "claude", "x": "' + b"x" * 100_000 + b'"}'),
+    ],
+    ids=["an error", "no JSON", "deep", "a list", "large"],
+)
+async def test_another_server_at_the_port_is_no_agentapi(
+    machine: Machine, app: FakeTaskApp, answer: Response
+) -> None:
+    async def instead(_: Response) -> Response:
+        return answer
+
+    app.faults["/status"] = [instead]
+    machine.codex(machine.work, 2000)
+    assert await machine.choose() == "codex"
+
+
+async def test_an_agentapi_that_does_not_answer_in_time_is_passed_over(
+    machine: Machine, app: FakeTaskApp
+) -> None:
+    machine.codex(machine.work, 2000)
+    async with app.handling_post():
+        assert await machine.choose(replace(FAST, probe_timeout_seconds=0.05)) == "codex"
 
 
 async def test_it_waits_until_there_is_something_and_says_so_once(machine: Machine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ _AGENTS: Mapping[str, str] = {
     "aider": "aider",
 }
 """The sources that have a place of their own, by the name that AgentAPI has for the agent."""
+_MOST_STATUS_BYTES = 64 * 1024
 _TOGETHER_NS = 1_000_000_000
 """Transcripts that changed within this time of each other changed at the same time."""
 
@@ -60,20 +62,35 @@ async def chosen_source(
 
 async def _of_agentapi(url: str, settings: Settings) -> tuple[str, str] | None:
     """Return the source of the agent that AgentAPI runs, and why; None if none answers."""
-    try:
-        async with httpx.AsyncClient(
-            trust_env=False, timeout=settings.probe_timeout_seconds
-        ) as http:
-            answer = await http.get(f"{url.rstrip('/')}/status")
-        said: Any = answer.raise_for_status().json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+    said = await _status(url, settings)
+    if said is None:
         return None
-    agent = said.get("agent_type") if isinstance(said, dict) else None
+    agent = said.get("agent_type")
     if not isinstance(agent, str) or agent not in _AGENTS:
         return "agentapi", "AgentAPI answers, and runs an agent whose transcripts are not known"
     if not is_loopback(urlsplit(url).hostname or ""):
         return "agentapi", "AgentAPI answers from another machine"
     return _AGENTS[agent], f"AgentAPI answers, and runs {agent}"
+
+
+async def _status(url: str, settings: Settings) -> dict[str, Any] | None:
+    """Return what AgentAPI says of itself; None if none answers in time."""
+    body = bytearray()
+    try:
+        async with (
+            asyncio.timeout(settings.probe_timeout_seconds),
+            httpx.AsyncClient(trust_env=False, timeout=None) as http,
+            http.stream("GET", f"{url.rstrip('/')}/status") as answer,
+        ):
+            answer.raise_for_status()
+            async for piece in answer.aiter_raw():
+                body += piece
+                if len(body) > _MOST_STATUS_BYTES:
+                    return None
+        said = json.loads(body)
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def _of_transcripts(

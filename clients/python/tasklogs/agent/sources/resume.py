@@ -120,6 +120,8 @@ class Resume:
 
 
 def _is_stored(entry: Entry, stored: StoredTail, *, grows: bool) -> bool:
+    if entry.time != stored.time:
+        return False
     found = StoredTail.of(entry)
     if not grows or not stored.is_extended_by(entry):
         return found == stored
