@@ -59,9 +59,13 @@ sim: setup ## Simulate 100 processes and 1,000,000 tasks; ARGS="--help" for smal
 demo: setup ## Show a live read, a pause, a snapshot read, a resume and a refused read
 	@exec demo/run
 
-agents: setup ## Install the real agents (npm, 1.3 GB), and run them with a scripted model
+agents: setup ## Install the real agents (npm and pip, 2 GB), and run them with a scripted model
 	@mkdir -p .tools/agents && cp tests/agents/package.json tests/agents/package-lock.json .tools/agents
 	@cd .tools/agents && npm ci --ignore-scripts --no-audit --no-fund
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+		$(BIN)/python -m venv .tools/agents/aider && \
+		.tools/agents/aider/bin/pip install --quiet --requirement tests/agents/aider.txt; \
+	else echo "without Aider: it needs a Python before 3.13"; fi
 	@TASKLOGS_INSTALLED_AGENTS=$(CURDIR)/.tools/agents $(BIN)/python -m pytest tests/agents $(ARGS)
 
 soak: setup ## Run everything under load and faults, then judge; ARGS="--minutes 30 --tasks 50"

@@ -20,6 +20,7 @@ FAST = Settings(
     # Fetches keep the real time-out: no test may depend on how busy the machine is.
     fetch_fallback_seconds=1.0,
     sync_timeout_seconds=30.0,
+    probe_timeout_seconds=30.0,
     probe_interval_seconds=0.02,
     unhealthy_after_seconds=0.2,
     backoff_first_seconds=0.01,

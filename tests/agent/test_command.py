@@ -23,6 +23,7 @@ from tests.agent.conftest import until
 from tests.support.fakes.agent_server import FakeServer, Refusal
 from tests.support.fakes.task_app import FakeTaskApp
 from tests.support.fixtures.conditions import DEADLINE_SECONDS
+from tests.support.fixtures.ports import lasting_port
 
 TASKLOGS = Path(sys.executable).with_name("tasklogs")
 
@@ -31,6 +32,7 @@ async def start(
     *arguments: str,
     program: Sequence[str] = (str(TASKLOGS),),
     stderr: int = asyncio.subprocess.PIPE,
+    cwd: Path | None = None,
     **environment: str,
 ) -> asyncio.subprocess.Process:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("TASKLOGS_")}
@@ -42,6 +44,7 @@ async def start(
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
         env={**kept, **environment},
+        cwd=cwd,
     )
 
 
@@ -377,6 +380,7 @@ async def test_help_names_every_variable() -> None:
     ("flags", "said"),
     [
         (["--source=nothing"], f"no source 'nothing': choose one of {', '.join(SOURCES)}"),
+        (["--source=auto", "--transcript=/log"], "--source auto finds the transcript itself"),
         (["--transcript=/log"], "agentapi reads no --transcript: choose --source"),
         (["--source=jsonl"], "--source jsonl needs --transcript PATH"),
         (["--redact=(?=a)b"], "--redact '(?=a)b': invalid perl operator: (?="),
@@ -401,5 +405,49 @@ async def test_the_help_names_every_source() -> None:
         str(TASKLOGS), "agent", "--help", stdout=asyncio.subprocess.PIPE
     )
     shown, _ = await process.communicate()
-    for source in SOURCES:
+    for source in (*SOURCES, "auto"):
         assert source in shown.decode()
+
+
+async def started_on_its_own(
+    server: FakeServer, home: Path, agentapi_url: str
+) -> asyncio.subprocess.Process:
+    return await start(
+        f"--server={server.address}",
+        "--source=auto",
+        f"--agentapi-url={agentapi_url}",
+        "--log-format=json",
+        TASKLOGS_AGENT_TOKEN="a-token",
+        cwd=home,
+        HOME=str(home),
+    )
+
+
+async def test_auto_says_what_it_has_chosen_and_reads_it(
+    app: FakeTaskApp, server: FakeServer, tmp_path: Path
+) -> None:
+    app.become_ready()
+    process = await started_on_its_own(server, tmp_path, app.url)
+    await until(lambda: server.sessions)
+    process.send_signal(signal.SIGTERM)
+    code, printed = await ended(process)
+    assert code == 0
+    events = [json.loads(line) for line in printed.splitlines()]
+    [chosen] = [event for event in events if event["event"] == "source.chosen"]
+    [started] = [event for event in events if event["event"] == "agent.started"]
+    assert chosen["source"] == started["source"] == "agentapi"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
+async def test_a_signal_ends_auto_while_there_is_nothing_to_read(
+    server: FakeServer, tmp_path: Path, how: signal.Signals
+) -> None:
+    nothing = f"http://127.0.0.1:{lasting_port()}"
+    process = await started_on_its_own(server, tmp_path, nothing)
+    assert process.stderr is not None
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        said = await process.stderr.readline()
+    assert json.loads(said)["event"] == "source.awaited"
+    process.send_signal(how)
+    code, printed = await ended(process)
+    assert (code, printed) == (0, "")

@@ -47,10 +47,11 @@ def as_written(name: str, prompt: str) -> str:
     return f'"{prompt}"' if name == "opencode" else prompt
 
 
-def without_tools(entries: Sequence[Said]) -> list[Said]:
-    """Leave out the arguments and results of tools, which the script does not say."""
+def as_scripted(name: str, entries: Sequence[Said]) -> list[Said]:
+    """Leave out what the script does not say: arguments and results of tools, Aider's notices."""
     tools = (TaskLogType.TOOL_CALL, TaskLogType.TOOL_RESULT)
-    return [Said(one.type, "", one.name) if one.type in tools else one for one in entries]
+    said = [Said(one.type, "", one.name) if one.type in tools else one for one in entries]
+    return [one for one in said if name != "aider" or one.type is not TaskLogType.NOTICE]
 
 
 def place(name: str, transcripts: Path) -> Path:

@@ -9,8 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.agents.play import play, script
-from tests.agents.recording import CUTS, DatabaseRecorder, Recorder, Recording
-from tests.agents.runs import AGENTS, Home, OpenCode, Run
+from tests.agents.recording import (
+    AIDER_FILES,
+    CUTS,
+    DatabaseRecorder,
+    Recorder,
+    Recording,
+    cut_aider,
+)
+from tests.agents.runs import AGENTS, Aider, Home, OpenCode, Run
 from tests.agents.versions import VERSIONS
 from tests.support.model_server import ModelServer
 
@@ -32,12 +39,14 @@ async def record(name: str, installed: Path, directory: Path) -> Recording:
 def _recorder(agent: Run) -> Recorder | DatabaseRecorder:
     if isinstance(agent, OpenCode):
         return DatabaseRecorder(agent.transcript, agent.at.work)
+    if isinstance(agent, Aider):
+        return Recorder(agent.transcript, agent.at.work, cut_aider, AIDER_FILES, str)
     agent.transcript.mkdir(parents=True, exist_ok=True)
     return Recorder(agent.transcript, agent.at.work, CUTS[agent.name])
 
 
 async def main(installed: Path, names: list[str]) -> None:
-    for name in names or [*CUTS, OpenCode.name]:
+    for name in names or AGENTS:
         with tempfile.TemporaryDirectory(prefix="agents-", dir=Path.home()) as directory:
             (await record(name, installed, Path(directory) / name)).save()
         sys.stdout.write(f"{name}: recorded\n")

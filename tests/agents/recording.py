@@ -26,7 +26,10 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 }
 """The columns that are read of OpenCode's tables."""
 
-Cut = Callable[[dict[str, Any]], dict[str, Any]]
+AIDER_FILES = ".aider.*.history*"
+"""Aider's two files, in which a line is a text."""
+
+Cut = Callable[[Any], Any]
 
 
 @dataclass
@@ -58,16 +61,21 @@ class Recording:
                     recording.phases.append(Phase(name))
                 case {"file": file, "line": line}:
                     recording.phases[-1].appended.setdefault(file, []).append(line)
+                case {"file": file, "text": text}:
+                    recording.phases[-1].appended[file] = text.split("\n")
                 case {"deleted": file}:
                     recording.phases[-1].deleted.append(file)
         return recording
 
     def save(self) -> None:
-        """Write it, one line for each line of the agent."""
+        """Write it: one line for each line of JSON, or for all lines of a text."""
         rows: list[dict[str, Any]] = [kept(vars(self), "agent", "version", "recorded")]
         for phase in self.phases:
             rows.append({"phase": phase.name})
             for file, lines in phase.appended.items():
+                if isinstance(lines[0], str):
+                    rows.append({"file": file, "text": "\n".join(lines)})
+                    continue
                 rows += [{"file": file, "line": line} for line in lines]
             rows += [{"deleted": file} for file in phase.deleted]
         DIRECTORY.mkdir(exist_ok=True)
@@ -76,12 +84,22 @@ class Recording:
 
 
 class Recorder:
-    """Watches a directory of JSON lines while a real agent writes them."""
+    """Watches files of lines while a real agent writes them."""
 
-    def __init__(self, directory: Path, workspace: Path, cut: Cut) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        workspace: Path,
+        cut: Cut,
+        files: str = "*.jsonl",
+        read: Callable[[str], Any] = json.loads,
+    ) -> None:
+        """`files` is a pattern; `read` returns what a line says, to be cut."""
         self._directory = directory
         self._workspace = str(workspace)
         self._cut = cut
+        self._files = files
+        self._read_line = read
         self._read: dict[str, int] = {}
         self._names: dict[str, str] = {}
         self.phases: list[Phase] = []
@@ -89,7 +107,7 @@ class Recorder:
     def phase(self, name: str) -> None:
         """Keep what was written since the last phase."""
         phase = Phase(name)
-        for path in sorted(self._directory.rglob("*.jsonl"), key=lambda path: path.stat().st_ctime):
+        for path in sorted(self._directory.rglob(self._files), key=_order):
             said = path.read_bytes()
             known = self._names.setdefault(str(path), path.name)
             new = said[self._read.get(known, 0) :]
@@ -103,7 +121,12 @@ class Recorder:
 
     def _line(self, line: bytes) -> Any:
         text = line.decode().replace(self._workspace, WORKSPACE)
-        return self._cut(json.loads(text))
+        return self._cut(self._read_line(text))
+
+
+def _order(path: Path) -> tuple[bool, float]:
+    # Aider writes what the user said into its history of inputs first, within one clock tick.
+    return path.name.startswith(".aider.chat"), path.stat().st_ctime
 
 
 class DatabaseRecorder:
@@ -136,9 +159,13 @@ def replay(phase: Phase, directory: Path) -> None:
         return
     for name, lines in phase.appended.items():
         with (directory / name).open("a") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            file.writelines(f"{_as_line(line)}\n" for line in lines)
     for name in phase.deleted:
         (directory / name).unlink()
+
+
+def _as_line(line: Any) -> str:
+    return line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)
 
 
 def _replay_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:
@@ -220,6 +247,13 @@ def cut_opencode(table: str, row: dict[str, Any]) -> dict[str, Any]:
                 short["state"]["output"] = "hello\n"
         row = {**row, "data": json.dumps(short, ensure_ascii=False)}
     return {"table": table, **row}
+
+
+def cut_aider(line: str) -> str:
+    """Keep what was said. Of what Aider says of itself, keep what the source knows."""
+    if not line.startswith("> ") or line.startswith(("> Aider v", "> Restored ")):
+        return line
+    return f"> {STAND_IN}  "
 
 
 CUTS: Mapping[str, Cut] = {

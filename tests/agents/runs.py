@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from tests.agents.scenario import LOOK
 from tests.support.model_server import Call
 
 _RUN_SECONDS = 240
@@ -27,7 +28,7 @@ class Home:
 
     root: Path
     installed: Path
-    """Where `make agents` installs them: it has `node_modules`."""
+    """Where `make agents` installs them: it has `node_modules`, and Aider's environment."""
     model_url: str
     home: Path = field(init=False)
     work: Path = field(init=False)
@@ -229,9 +230,42 @@ class OpenCode:
         (self.at.work / "opencode.json").write_text(json.dumps(configuration))
 
 
-Run = ClaudeCode | Codex | Gemini | OpenCode
+@dataclass
+class Aider:
+    at: Home
+    name: ClassVar[str] = "aider"
+
+    @property
+    def transcript(self) -> Path:
+        return self.at.work
+
+    @staticmethod
+    def read_call(path: Path) -> None:
+        """It has no tools: it applies the edits that an answer has."""
+
+    async def start(self, prompt: str, *, resume: bool, fork: bool = False) -> Running:
+        assert not fork, "it has no forks"
+        more = ["--restore-chat-history"] * resume
+        # The file that may be edited, or a mode without edits.
+        more += ["hello.txt"] if prompt == LOOK else ["--chat-mode", "ask"]
+        return Running(
+            await self.at.start(
+                str(self.at.installed / "aider/bin/aider"),
+                *("--model", "openai/scripted", "--max-chat-history-tokens", "1000000"),
+                *("--no-auto-commits", "--no-git", "--no-check-update", "--analytics-disable"),
+                *("--no-show-model-warnings", "--no-show-release-notes", "--no-detect-urls"),
+                *more,
+                *("--message", prompt),
+                OPENAI_API_BASE=f"{self.at.model_url}/v1",
+                OPENAI_API_KEY="dummy",
+                LITELLM_LOCAL_MODEL_COST_MAP="True",
+            )
+        )
+
+
+Run = ClaudeCode | Codex | Gemini | OpenCode | Aider
 """One agent. A command is one turn: the prompt's answer, with all its tool calls."""
 
 AGENTS: Mapping[str, type[Run]] = {
-    kind.name: kind for kind in (ClaudeCode, Codex, Gemini, OpenCode)
+    kind.name: kind for kind in (ClaudeCode, Codex, Gemini, OpenCode, Aider)
 }

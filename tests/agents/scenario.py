@@ -23,6 +23,7 @@ OTHER = "Talk about something else."
 SAME = "The same answer."
 LINES = "\n".join(f"line {number}" for number in range(1, 3001))
 FENCED = "Here it is:\n\n```python\nprint('漢字 \N{GRINNING FACE}')\n```\n\nThat is all."
+EDIT = "I will change it.\n\nhello.txt\n```\nhello again\n```"
 LONG = "An answer that is cut short. " * 60
 
 
@@ -35,10 +36,14 @@ class Said:
     name: str = ""
 
 
-def script(call: Call) -> Script:
-    """Return what the model says. `call` is one of a tool that the agent has."""
+def script(call: Call | None) -> Script:
+    """Return what the model says. `call` is one of a tool that the agent has.
+
+    None: the agent has no tools, and does what the answer says.
+    """
+    looked = [Reply((Text("I will look."), call)), say("It says hello.")] if call else [say(EDIT)]
     return {
-        LOOK: [Reply((Text("I will look."), call)), say("It says hello.")],
+        LOOK: looked,
         SAY: [say(SAME)],
         SAY_AGAIN: [say(SAME)],
         COUNT: [say(LINES)],

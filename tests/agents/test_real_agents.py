@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasklogs import TaskLogType
-from tests.agents.expected import expected, last_said, without_tools
+from tests.agents.expected import as_scripted, expected, last_said
 from tests.agents.play import play, script
 from tests.agents.reading import Log
 from tests.agents.runs import AGENTS, Home
@@ -33,20 +33,23 @@ async def log(make_server: MakeServer) -> AsyncIterator[Log]:
         yield log
 
 
-@pytest.mark.parametrize("name", ["claude-code", "codex", "gemini", "opencode"])
+@pytest.mark.parametrize("name", ["claude-code", "codex", "gemini", "opencode", "aider"])
 async def test_the_log_is_what_the_model_said(log: Log, name: str, tmp_path: Path) -> None:
     assert _INSTALLED is not None
+    if name == "aider" and not Path(_INSTALLED, "aider").exists():
+        pytest.skip("Aider needs a Python before 3.13")
     directory = tmp_path / name
     async with ModelServer(script(name, directory / "work")) as model:
         agent = AGENTS[name](Home(directory, Path(_INSTALLED), model.url))
 
         async def ended(phase: str) -> None:
-            assert (await log.live())[-1].content == last_said(name, phase)
+            said = as_scripted(name, await log.live())
+            assert said[-1].content == last_said(name, phase)
 
         async with log.agent(name, agent.transcript):
             await play(agent, model, ended)
         assert model.unknown == []
-    stored = [without_tools(epoch) for epoch in await log.epochs()]
+    stored = [as_scripted(name, epoch) for epoch in await log.epochs()]
     # A summary is the agent's own text, with the model's answer in it.
     notices = [one.content for one in stored[0] if one.type is TaskLogType.NOTICE]
     summary = notices[0] if notices else ""

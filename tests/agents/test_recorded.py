@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents.expected import expected, last_said, place, without_tools
+from tests.agents.expected import as_scripted, expected, last_said, place
 from tests.agents.reading import Log
 from tests.agents.recording import Recording, replay
 from tests.agents.versions import VERSIONS
 from tests.support.fixtures.server import MakeServer
 
-_RECORDED = ("claude-code", "codex", "gemini", "opencode")
+_RECORDED = ("claude-code", "codex", "gemini", "opencode", "aider")
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ async def test_the_log_is_what_was_said(log: Log, name: str, tmp_path: Path) -> 
         for phase in recording.phases:
             replay(phase, transcripts)
             # A live read has all that was in the files when it came.
-            said = [entry.content for entry in await log.live()]
-            assert said[-1] == last_said(name, phase.name)
-        assert [without_tools(epoch) for epoch in await log.epochs()] == expected(name)
+            said = as_scripted(name, await log.live())
+            assert said[-1].content == last_said(name, phase.name)
+        assert [as_scripted(name, epoch) for epoch in await log.epochs()] == expected(name)
 
 
 @pytest.mark.parametrize("name", _RECORDED)
@@ -51,5 +51,5 @@ async def test_an_agent_that_is_killed_after_each_line_loses_nothing(
         replay(phase, transcripts)
         async with log.agent(name, place(name, transcripts)):
             await log.live()
-    epochs = [without_tools(epoch) for epoch in await log.epochs()]
+    epochs = [as_scripted(name, epoch) for epoch in await log.epochs()]
     assert epochs == expected(name)

@@ -1,4 +1,4 @@
-"""The versions of the agents that the tests run with: those of package.json."""
+"""The versions of the agents that the tests run with: those of package.json and aider.txt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ _PACKAGES: Mapping[str, str] = {
     "opencode": "opencode-ai",
 }
 
-_installed = json.loads((Path(__file__).parent / "package.json").read_text())["dependencies"]
+_HERE = Path(__file__).parent
+_installed = json.loads((_HERE / "package.json").read_text())["dependencies"]
+_aider = (_HERE / "aider.txt").read_text().strip().rpartition("==")[2]
 
-VERSIONS: Mapping[str, str] = {name: _installed[package] for name, package in _PACKAGES.items()}
+VERSIONS: Mapping[str, str] = {
+    **{name: _installed[package] for name, package in _PACKAGES.items()},
+    "aider": _aider,
+}
 """By source."""

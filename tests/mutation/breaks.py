@@ -515,6 +515,14 @@ BREAKS = (
         "test_conversations_that_begin_alike_are_not_repeated_after_a_restart",
     ),
     Break(
+        "I1",
+        "a restarted agent does not know an answer that has grown since",
+        f"{_CLIENTS}/agent/sources/resume.py",
+        "    if not grows or not stored.is_extended_by(entry):",
+        "    if grows or not stored.is_extended_by(entry):",
+        "tests/agent/sources/test_aider.py::test_an_answer_that_grew_while_no_agent_ran_goes_on",
+    ),
+    Break(
         "I4",
         "a publisher continues a log that another program has changed",
         f"{_CLIENTS}/publish/journal.py",

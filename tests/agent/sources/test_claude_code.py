@@ -172,3 +172,14 @@ async def test_a_session_that_came_and_ended_before_the_old_one_went_on_is_read_
         assert await contents(server) == ["new"]
         assert await contents(server, 1) == ["one", "two", "three", "four", "five"]
         assert await epoch_of(server) == 2
+
+
+@pytest.mark.parametrize("own_id", [None, 7, []])
+def test_an_id_that_is_no_text_is_no_id(own_id: Any) -> None:
+    block = {"type": "text", "text": "x"}
+    of_user = user([block, block], uuid=own_id)
+    of_model = assistant(block)
+    of_model["message"]["id"] = own_id
+    for line in (of_user, of_model):
+        found = said(line)
+        assert [one.names for one in found if isinstance(one, Record)] == [Names()] * len(found)

@@ -79,3 +79,14 @@ def test_a_result_has_the_name_of_its_call_and_names_what_is_no_text() -> None:
     found = said(call, result)[1]
     names = Names("o1", "view", "c1")
     assert found == Record(EntryType.TOOL_RESULT, "one\n[input_image]", None, names)
+
+
+@pytest.mark.parametrize("own_id", [None, 7, []])
+def test_an_id_that_is_no_text_is_no_id(own_id: Any) -> None:
+    message = item(type="UserMessage", id=own_id, content=[{"text": "x"}])
+    call = response(type="function_call", id=own_id, call_id=own_id, name=own_id, arguments="{}")
+    result = response(type="function_call_output", id=own_id, call_id=own_id, output="x")
+    found = said(message, call, result)
+    names = [one.names for one in found if isinstance(one, Record)]
+    assert [(one.source_id, one.call_id) for one in names] == [("", "")] * 3
+    assert [one.name for one in names] == ["", "local_shell", ""]

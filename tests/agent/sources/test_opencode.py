@@ -6,8 +6,9 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -35,7 +36,22 @@ class Database:
         self.count = 0
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.executescript(_SCHEMA)
-            connection.execute("INSERT INTO session VALUES (?, NULL, ?, ?)", (session, at_ms, 0))
+            connection.execute("INSERT INTO session VALUES (?, NULL, ?, 0)", (session, at_ms))
+
+    def also(self, session: str, at_ms: int) -> Self:
+        """Begin another session. Returns what writes it."""
+        other = copy(self)
+        other.session, other.count = session, 0
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute("INSERT INTO session VALUES (?, NULL, ?, 0)", (session, at_ms))
+        return other
+
+    def touch(self, at_ms: int) -> None:
+        """Change the session, as OpenCode does with each message, and with the title."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute(
+                "UPDATE session SET time_updated = ? WHERE id = ?", (at_ms, self.session)
+            )
 
     def say(self, text: str, role: str = "user") -> None:
         self.part({"type": "text", "text": text, "time": {"end": 1}}, role)
@@ -73,11 +89,84 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "opencode.db"
 
 
+class Clock:
+    """Returns seconds."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def rows(path: Path) -> Iterator[SessionRows]:
-    reader = SessionRows(path)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def rows(path: Path, clock: Clock) -> Iterator[SessionRows]:
+    reader = SessionRows(path, clock)
     yield reader
     reader.close()
+
+
+def test_an_older_session_takes_over_once_the_other_is_quiet(
+    path: Path, rows: SessionRows, clock: Clock
+) -> None:
+    old = Database(path)
+    old.say("one")
+    new = old.also("s2", 2000)
+    new.say("two")
+    new.touch(2001)
+    assert read(rows) == ["two"]
+    old.say("more")
+    old.touch(3000)
+    clock.now += 29
+    assert read(rows) == []
+    clock.now += 2
+    assert read(rows) == ["---", "one", "more"]
+    new.say("again")
+    new.touch(4000)
+    old.say("and more")
+    old.touch(4000)
+    clock.now += 31
+    assert read(rows) == ["and more"]
+    clock.now += 31
+    assert read(rows) == ["---", "two", "again"]
+
+
+def test_two_sessions_at_once_do_not_take_turns(
+    path: Path, rows: SessionRows, clock: Clock
+) -> None:
+    theirs = Database(path)
+    theirs.say("theirs")
+    ours = theirs.also("s2", 2000)
+    ours.touch(2001)
+    ours.say("ours")
+    read(rows)
+    for at_ms in range(3000, 3020):
+        theirs.say("theirs")
+        theirs.touch(at_ms)
+        ours.say("ours")
+        ours.touch(at_ms)
+        clock.now += 20
+        assert read(rows) == ["ours"]
+
+
+def test_a_session_that_gets_a_title_is_not_resumed(
+    path: Path, rows: SessionRows, clock: Clock
+) -> None:
+    old = Database(path)
+    old.say("one")
+    new = old.also("s2", 2000)
+    new.say("two")
+    new.touch(2001)
+    assert read(rows) == ["two"]
+    old.touch(3000)
+    clock.now += 60
+    assert read(rows) == []
+    old.say("more")
+    assert read(rows) == ["---", "one", "more"]
 
 
 def test_a_database_that_is_replaced_is_read_on(

@@ -66,6 +66,7 @@ class FakeTaskApp:
         self._posting = asyncio.Lock()
         self.answers: Callable[[str], AsyncIterator[str]] | None = None
         self.fetches = 0
+        self.agent_type = "custom"
         self.faults: dict[str, list[Callable[[Response], Awaitable[Response]]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._begin()
@@ -281,7 +282,11 @@ class FakeTaskApp:
                     response = Response(body=self._messages_body())
             case "GET", "/status":
                 async with self._posting:
-                    body = {"status": self.status, "agent_type": "custom", "transport": "pty"}
+                    body = {
+                        "status": self.status,
+                        "agent_type": self.agent_type,
+                        "transport": "pty",
+                    }
                     response = Response(body=json.dumps(body).encode())
             case "POST", "/message":
                 response = await self._post(request)

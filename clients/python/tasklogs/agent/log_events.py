@@ -14,6 +14,20 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "The agent has started. It reads `source` at `place`, and connects now.",
     ),
     LogEvent(
+        "source.awaited",
+        "info",
+        ("agentapi", "directory"),
+        "`--source auto` has found nothing to read: no AgentAPI answers, and no AI agent has a"
+        " transcript of the directory. The agent looks again every second. It connects to the"
+        " server when it has found something.",
+    ),
+    LogEvent(
+        "source.chosen",
+        "info",
+        ("source", "reason"),
+        "`--source auto` has chosen this source, until the agent is started again.",
+    ),
+    LogEvent(
         "source.ended",
         "info",
         (),

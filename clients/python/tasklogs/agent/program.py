@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from dataclasses import replace
 
 import structlog
 
 from tasklogs.agent.run import Agent, Options
+from tasklogs.agent.settings import Settings
+from tasklogs.agent.sources.options import AUTO
 from tasklogs.agent.threads import UnawaitedThreads
 from tasklogs.publish.departure import LeftWithoutGoodbye
 from tasklogs.tracing.base import Tracing
@@ -23,12 +27,18 @@ def run(options: Options, tracing: Tracing | None = None) -> None:
     SIGTERM: the workspace pauses. SIGINT and SIGHUP: only the agent stops. Raises Fatal if the
     agent cannot go on, LeftWithoutGoodbye if the server did not confirm the goodbye.
     """
-    asyncio.run(_run(Agent(options, tracing=tracing), options))
+    asyncio.run(_run(options, tracing))
 
 
-async def _run(agent: Agent, options: Options) -> None:
+async def _run(options: Options, tracing: Tracing | None) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(UnawaitedThreads())
+    if options.source == AUTO:
+        name = await _chosen_source(options)
+        if name is None:
+            return
+        options = replace(options, source=name)
+    agent = Agent(options, tracing=tracing)
     running = asyncio.create_task(agent.run())
     has_signal = False
 
@@ -49,6 +59,25 @@ async def _run(agent: Agent, options: Options) -> None:
         await running
     except asyncio.CancelledError:
         raise LeftWithoutGoodbye("a second signal came") from None
+
+
+async def _chosen_source(options: Options) -> str | None:
+    """Return the source that is chosen; None if a signal came before there was one."""
+    from tasklogs.agent.sources.auto import chosen_source
+
+    choosing = asyncio.create_task(chosen_source(options.of_source, Settings(), time.monotonic))
+    leaves = asyncio.Event()
+
+    def leave() -> None:
+        leaves.set()
+        choosing.cancel()
+
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            loop.add_signal_handler(one, leave)
+    await asyncio.wait({choosing})
+    return None if leaves.is_set() else choosing.result()
 
 
 def _say_start(agent: Agent, options: Options) -> None:

@@ -15,6 +15,8 @@ class Settings(StreamSettings):
     """If `/messages` does not answer in this time, a new `/events` is opened as well."""
     sync_timeout_seconds: float = 10.0
     """A sync fails if the task app does not show its conversation in this time."""
+    probe_timeout_seconds: float = 2.0
+    """The limit for the question which agent AgentAPI runs, to choose a source."""
     probe_interval_seconds: float = 1.0
     """The interval of attempts to reach a task app that refuses connections or fails."""
     unhealthy_after_seconds: float = 30.0

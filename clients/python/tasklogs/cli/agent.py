@@ -69,8 +69,10 @@ def agent(
         typer.Option(
             envvar="TASKLOGS_SOURCE",
             metavar="NAME",
-            help="What the agent reads: agentapi, the transcript of claude-code, codex, gemini or"
-            " opencode, or jsonl (JSON lines of any program).",
+            help="What the agent reads: agentapi, the transcript of claude-code, codex, gemini,"
+            " opencode or aider, or jsonl (JSON lines of any program). With auto, it takes the"
+            " transcript of the AI agent that AgentAPI says it runs, else the one that changed last"
+            " in the current directory, and logs which.",
         ),
     ] = "agentapi",
     transcript: Annotated[

@@ -12,7 +12,7 @@ from typing import Any
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, Record
-from tasklogs.agent.sources.session_transcript import SessionTranscript, time_of
+from tasklogs.agent.sources.session_transcript import SessionTranscript, first_lines, id_of, time_of
 from tasklogs.log.entry import EntryType, Names, Time
 
 _COMMAND = re.compile(r"<command-name>(.*?)</command-name>", re.DOTALL)
@@ -45,6 +45,10 @@ class ClaudeCode(SessionTranscript):
         is_own = "subagents" not in path.parts and not path.name.startswith("agent-")
         return path.stem if path.suffix == ".jsonl" and is_own else None
 
+    def directory_of(self, path: Path) -> object:
+        """Return what the first line says that names a directory."""
+        return next((said["cwd"] for said in first_lines(path) if "cwd" in said), None)
+
     def found(self, said: Mapping[str, Any]) -> Iterator[Found]:
         """Yield what one line says."""
         kind = str(said.get("type"))
@@ -60,9 +64,9 @@ class ClaudeCode(SessionTranscript):
             yield from self._from_model(said)
 
     def _from_user(self, line: Mapping[str, Any]) -> Iterator[Found]:
-        time, uuid = time_of(line.get("timestamp")), str(line.get("uuid", ""))
+        time, uuid = time_of(line.get("timestamp")), id_of(line, "uuid")
         for at, block in enumerate(_blocks(line)):
-            names = Names(f"{uuid}/{at}" if at else uuid, "", "")
+            names = Names(f"{uuid}/{at}" if uuid and at else uuid)
             match block:
                 case {"type": "text", "text": str(text)} if line.get("isCompactSummary"):
                     yield Record(EntryType.NOTICE, text, time, names)
@@ -81,9 +85,9 @@ class ClaudeCode(SessionTranscript):
             yield LeftOut("synthetic")
             return
         time = time_of(line.get("timestamp"))
-        first = line.get("apiBlockIndex")
+        own_id, first = id_of(message, "id"), line.get("apiBlockIndex")
         for at, block in enumerate(_blocks(line), first if isinstance(first, int) else 0):
-            names = Names(f"{message.get('id', '')}/{at}", "", "")
+            names = Names(f"{own_id}/{at}" if own_id else "")
             match block:
                 case {"type": "text", "text": str(text)}:
                     yield Record(EntryType.OUTPUT, text, time, names)

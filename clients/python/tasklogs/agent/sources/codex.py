@@ -11,7 +11,7 @@ from typing import Any
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, Record
-from tasklogs.agent.sources.session_transcript import SessionTranscript, time_of
+from tasklogs.agent.sources.session_transcript import SessionTranscript, first_lines, id_of, time_of
 from tasklogs.log.entry import EntryType, Names, Time
 
 _CALLS = frozenset({"function_call", "custom_tool_call", "local_shell_call"})
@@ -47,6 +47,12 @@ class Codex(SessionTranscript):
         is_thread = path.name.startswith("rollout-") and path.suffix == ".jsonl"
         return path.stem if is_thread else None
 
+    def directory_of(self, path: Path) -> object:
+        """Return what the thread's first line says."""
+        payloads = (said.get("payload") for said in first_lines(path))
+        named = (one["cwd"] for one in payloads if isinstance(one, dict) and "cwd" in one)
+        return next(named, None)
+
     def found(self, said: Mapping[str, Any]) -> Iterator[Found]:
         """Yield what one line says."""
         kind, payload = str(said.get("type")), said.get("payload")
@@ -68,7 +74,7 @@ class Codex(SessionTranscript):
                 yield LeftOut(kind if part is None else f"{kind}.{part}")
 
     def _item(self, item: Any, time: Time | None) -> Found:
-        names = Names(str(item.get("id", "")) if isinstance(item, dict) else "", "", "")
+        names = Names(id_of(item, "id") if isinstance(item, dict) else "")
         match item:
             case {"type": "UserMessage", "content": list(parts)}:
                 return Record(EntryType.INPUT, _text_of(parts), time, names)
@@ -81,16 +87,17 @@ class Codex(SessionTranscript):
         return LeftOut("item")
 
     def _call(self, payload: Mapping[str, Any], time: Time | None) -> Found:
-        call_id, name = str(payload.get("call_id", "")), str(payload.get("name", "local_shell"))
-        self._tools[call_id] = name
+        call_id, name = id_of(payload, "call_id"), id_of(payload, "name") or "local_shell"
+        if call_id:
+            self._tools[call_id] = name
         arguments = payload.get("arguments", payload.get("input", payload.get("action")))
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        names = Names(str(payload.get("id", "")), name, call_id)
+        names = Names(id_of(payload, "id"), name, call_id)
         return Record(EntryType.TOOL_CALL, text, time, names)
 
     def _result(self, payload: Mapping[str, Any], time: Time | None) -> Found:
-        call_id, output = str(payload.get("call_id", "")), payload.get("output")
-        names = Names(str(payload.get("id", "")), self._tools.pop(call_id, ""), call_id)
+        call_id, output = id_of(payload, "call_id"), payload.get("output")
+        names = Names(id_of(payload, "id"), self._tools.pop(call_id, ""), call_id)
         text = output if isinstance(output, str) else _text_of(output)
         return Record(EntryType.TOOL_RESULT, text, time, names)
 

@@ -48,6 +48,10 @@ class Gemini(SessionTranscript):
         is_session = path.name.startswith("session-") and path.suffix == ".jsonl"
         return path.stem.rpartition("-")[2] if is_session else None
 
+    def directory_of(self, path: Path) -> object:
+        """Return what the file beside the sessions of a directory says."""
+        return (path.parent.parent / ".project_root").read_text(errors="replace").strip()
+
     def found(self, said: Mapping[str, Any]) -> Iterator[Found]:
         """Yield what one line says."""
         match said:

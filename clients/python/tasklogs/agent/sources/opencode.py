@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from tasklogs.agent.settings import Settings
 from tasklogs.agent.sources.line_file import MAX_LINE_BYTES, Change, Look
 from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut, Record
+from tasklogs.agent.sources.session_files import QUIET_SECONDS
+from tasklogs.agent.sources.session_transcript import is_in
 from tasklogs.agent.sources.transcript import Lines, Transcript
 from tasklogs.log.continuation import Position
 from tasklogs.log.entry import EntryType, Names, Time
@@ -26,9 +29,12 @@ _MOST_BYTES = 1024 * 1024
 """So much, and one more part, is read at once."""
 _YEAR_10000_MS = 253_402_300_800_000
 _SESSIONS = """
-    SELECT id FROM session WHERE parent_id IS NULL AND time_updated >= :since
+    SELECT id, time_updated FROM session WHERE parent_id IS NULL AND time_updated >= :since
     ORDER BY time_updated, id
 """
+_LAST_MESSAGES = "SELECT session_id, max(id) FROM message GROUP BY session_id"
+_LAST_MESSAGE = "SELECT max(id) FROM message WHERE session_id = :session"
+_DIRECTORIES = "SELECT directory, time_updated FROM session WHERE parent_id IS NULL"
 _PARTS = """
     SELECT message.id, iif(length(message.data) <= :longest, message.data, NULL),
         part.id, iif(length(part.data) <= :longest, part.data, NULL),
@@ -50,6 +56,7 @@ class OpenCode(Transcript):
     def __init__(
         self, options: SourceOptions, settings: Settings, clock: Callable[[], float]
     ) -> None:
+        self._clock = clock
         super().__init__(options, settings, clock)
         self._thoughts = options.thoughts
 
@@ -60,9 +67,18 @@ class OpenCode(Transcript):
         data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
         return Path(data) / "opencode" / "opencode.db"
 
+    def changed_ns(self, directory: Path) -> int | None:
+        """Return when a session of `directory` last changed."""
+        path = self.chosen(None)
+        if not path.is_file():
+            return None
+        with closing(_open(path)) as connection, closing(connection.execute(_DIRECTORIES)) as rows:
+            changed = [ms for where, ms in rows if is_in(where, directory)]
+        return max(changed) * 1_000_000 if changed else None
+
     def opened(self, path: Path) -> Lines:
         """Return what reads the rows of the database."""
-        self._rows = SessionRows(path)
+        self._rows = SessionRows(path, self._clock)
         return self._rows
 
     def starts(self, stored: Position) -> None:
@@ -83,6 +99,14 @@ class OpenCode(Transcript):
         return _found(json.loads(line), thoughts=self._thoughts)
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What a session was at a look. Its time changes with its title, too."""
+
+    changed_ms: int
+    last_message: str | None
+
+
 class SessionRows:
     """The parts of one session after another, each as a line of JSON, as soon as it is complete.
 
@@ -90,8 +114,10 @@ class SessionRows:
     any more, and none of the later ones before it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
+        self._clock = clock
+        self._heard_at = 0.0
         self._since: Time | None = None
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -101,7 +127,7 @@ class SessionRows:
         self._put_back: list[str] = []
         self._before: str | None = None
         """The session that was read before this one."""
-        self._known: set[str] = set()
+        self._known: dict[str, _Seen] = {}
         self._begins_with(None)
 
     def begin(self, since: Time | None) -> None:
@@ -112,7 +138,7 @@ class SessionRows:
         """Choose again where to start."""
         self.close()
         self._session = None
-        self._known = set()
+        self._known = {}
         self._waiting, self._put_back = [], []
 
     def put_back(self) -> None:
@@ -151,10 +177,7 @@ class SessionRows:
 
     def _look(self) -> Look:
         if self._connection is None:
-            uri = f"{self._path.absolute().as_uri()}?mode=ro"
-            self._connection = sqlite3.connect(
-                uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False
-            )
+            self._connection = _open(self._path)
         if self._session is None:
             self._find_sessions(self._since)
             self._since = None
@@ -163,9 +186,10 @@ class SessionRows:
             self._begins_with(self._waiting.pop(0))
         lines = self._next_parts()
         if lines is not None:
+            self._heard_at = self._clock()
             return lines
         if not self._waiting:
-            self._find_new_sessions()
+            self._find_successors()
         if self._waiting:
             self._begins_with(self._waiting.pop(0))
             return Look([], Change.STARTED_OVER)
@@ -173,25 +197,45 @@ class SessionRows:
 
     def _begins_with(self, session: str | None) -> None:
         self._before, self._session = self._session, session
+        self._heard_at = self._clock()
         self._place = ("", "")
         self._called: set[str] = set()
 
     def _find_sessions(self, since: Time | None) -> None:
         """Choose where to start: the newest session, or the first that changed since."""
         everything = self._sessions(0)
-        self._known = set(everything)
-        recent = [] if since is None else self._sessions((since.seconds - 1) * 1000)
-        self._waiting = recent or everything[-1:]
+        last_messages = dict(self._selected(_LAST_MESSAGES))
+        self._known = {
+            session: _Seen(changed_ms, last_messages.get(session))
+            for session, changed_ms in everything.items()
+        }
+        recent = {} if since is None else self._sessions((since.seconds - 1) * 1000)
+        self._waiting = list(recent) or list(everything)[-1:]
 
-    def _find_new_sessions(self) -> None:
-        found = [session for session in self._sessions(0) if session not in self._known]
-        self._known.update(found)
-        self._waiting += found
+    def _find_successors(self) -> None:
+        """Find the sessions that are new, or that go on again while the other is quiet."""
+        is_quiet = self._clock() - self._heard_at >= QUIET_SECONDS
+        for session, changed_ms in self._sessions(0).items():
+            known = self._known.get(session)
+            if known is not None and known.changed_ms == changed_ms:
+                continue
+            if known is not None and session != self._session and not is_quiet:
+                continue  # seen as changed once the other is quiet
+            [(last_message,)] = self._selected(_LAST_MESSAGE, session=session)
+            goes_on = known is not None and last_message != known.last_message
+            if known is None or goes_on or session == self._session:
+                self._known[session] = _Seen(changed_ms, last_message)
+            if known is None or (goes_on and session != self._session):
+                self._waiting.append(session)
 
-    def _sessions(self, since_ms: int) -> list[str]:
+    def _sessions(self, since_ms: int) -> dict[str, int]:
+        """Return the sessions and when they changed, the one that changed last at the end."""
+        return dict(self._selected(_SESSIONS, since=since_ms))
+
+    def _selected(self, statement: str, **values: object) -> list[Any]:
         assert self._connection is not None
-        with closing(self._connection.execute(_SESSIONS, {"since": since_ms})) as rows:
-            return [session for (session,) in rows]
+        with closing(self._connection.execute(statement, values)) as rows:
+            return rows.fetchall()
 
     def _next_parts(self) -> Look | None:
         """Return the next parts that are complete; None if there are none."""
@@ -247,6 +291,11 @@ class _Part:
 
     text: bytes
     is_complete: bool
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -309,7 +358,7 @@ def _time(part: Mapping[str, Any], message: Mapping[str, Any], which: str) -> Ti
     of_state = state.get("time") if isinstance(state, dict) else None
     times = [one.get(which) for one in (part.get("time"), of_state) if isinstance(one, dict)]
     times.append(made.get("created") if isinstance(made, dict) else None)
-    for time in times:
-        if isinstance(time, int) and 0 <= time < _YEAR_10000_MS:
-            return Time(time // 1000, time % 1000 * 1_000_000)
+    for ms in times:
+        if isinstance(ms, int) and 0 <= ms < _YEAR_10000_MS:
+            return Time(ms // 1000, ms % 1000 * 1_000_000)
     return None

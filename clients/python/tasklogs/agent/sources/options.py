@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+AUTO = "auto"
+"""The name that stands for a choice: see `auto.py`."""
 DEFAULT_AGENTAPI_URL = "http://localhost:3284"
 
 

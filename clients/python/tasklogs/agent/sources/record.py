@@ -13,6 +13,7 @@ class Record:
 
     time: None if the transcript has none.
     replaces: it is the last entry again, if that has the same type and names.
+    grows: when it was shown first, it may have been shorter. It has no time.
     """
 
     type: EntryType
@@ -20,6 +21,7 @@ class Record:
     time: Time | None = None
     names: Names = NO_NAMES
     replaces: bool = False
+    grows: bool = False
 
 
 class NewEpoch:

@@ -14,7 +14,7 @@ from tasklogs.agent.sources.line_file import Change, LineFile, Look
 from tasklogs.agent.sources.session_tree import Seen, SessionOf, SessionTree
 from tasklogs.log.entry import Time
 
-_QUIET_SECONDS = 30.0
+QUIET_SECONDS = 30.0
 """An older session takes over again (it was resumed) only if the one that is read has said nothing
 for so long: each change is another epoch, and two agents at once would fight for the log."""
 _ALL_EVERY_SECONDS = 5.0
@@ -139,7 +139,7 @@ class SessionFiles:
         if not self._look_around(at_all_files=is_all_due) and self._seen == self._found:
             return []
         known, self._seen = self._seen, dict(self._found)
-        is_quiet = self._clock() - self._heard_at >= _QUIET_SECONDS
+        is_quiet = self._clock() - self._heard_at >= QUIET_SECONDS
         known_sessions = {seen.session for seen in known.values()}
         found: list[Path] = []
         for path, seen in list(self._seen.items()):

@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from tasklogs.agent.settings import Settings
+from tasklogs.agent.sources.line_file import LineFile
 from tasklogs.agent.sources.options import SourceOptions
 from tasklogs.agent.sources.record import Found, LeftOut
 from tasklogs.agent.sources.session_files import SessionFiles
+from tasklogs.agent.sources.session_tree import SessionTree
 from tasklogs.agent.sources.transcript import Lines, Transcript
 from tasklogs.log import rfc3339
 from tasklogs.log.continuation import Position
 from tasklogs.log.entry import Time
+
+MOST_FILES = 200
+"""So many files, the newest, are searched for a session of a directory."""
+_MOST_LINES = 50
+"""One of so many lines at the beginning of a file names its directory."""
 
 
 class SessionTranscript(Transcript):
@@ -39,12 +47,29 @@ class SessionTranscript(Transcript):
         """Return the name of the session that a file belongs to; None if to none."""
 
     @abstractmethod
+    def directory_of(self, path: Path) -> object:
+        """Return the directory in which the agent of a session ran; anything else if not known.
+
+        Raises OSError.
+        """
+
+    @abstractmethod
     def found(self, said: Mapping[str, Any]) -> Iterable[Found]:
         """Return what the object of one line says."""
 
     def chosen(self, transcript: Path | None) -> Path:
         """Return the file or directory to read."""
         return self.default_place() if transcript is None else transcript
+
+    def changed_ns(self, directory: Path) -> int | None:
+        """Return when a session of `directory` last changed, if it is among the newest ones."""
+        files = SessionTree(self.default_place(), self.session_of).look(at_all_files=True) or {}
+        newest = sorted(files, key=lambda path: files[path].changed_ns, reverse=True)
+        for path in newest[:MOST_FILES]:
+            with suppress(OSError):  # one file must not hide the others
+                if is_in(self.directory_of(path), directory):
+                    return files[path].changed_ns
+        return None
 
     def opened(self, path: Path) -> Lines:
         """Return what reads a session file, or those of a directory."""
@@ -79,6 +104,31 @@ class SessionTranscript(Transcript):
         except (ValueError, RecursionError):
             return (LeftOut("no_json"),)
         return self.found(said) if isinstance(said, dict) else (LeftOut("no_object"),)
+
+
+def is_in(found: object, directory: Path) -> bool:
+    """Return whether `found` is the path of `directory`, or of one below it."""
+    return isinstance(found, str) and Path(found).is_relative_to(directory)
+
+
+def first_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects at the beginning of a file. Raises OSError."""
+    file = LineFile(path)
+    with closing(file):
+        lines = file.look().lines
+    for line in lines[:_MOST_LINES]:
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(said, dict):
+            yield said
+
+
+def id_of(said: Mapping[str, Any], key: str) -> str:
+    """Return the id, or the name, that `said` has; empty if it has none, or no text."""
+    value = said.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def time_of(value: object) -> Time | None:

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from tasklogs.agent.settings import Settings
 from tasklogs.agent.sources.base import AgentSource
-from tasklogs.agent.sources.options import SourceOptions, UnusableSource
+from tasklogs.agent.sources.options import AUTO, SourceOptions, UnusableSource
 
 # Imported on first use: one source must not need the libraries of another.
 SOURCES: Mapping[str, str] = {
@@ -16,6 +16,7 @@ SOURCES: Mapping[str, str] = {
     "codex": "tasklogs.agent.sources.codex:Codex",
     "gemini": "tasklogs.agent.sources.gemini:Gemini",
     "opencode": "tasklogs.agent.sources.opencode:OpenCode",
+    "aider": "tasklogs.agent.sources.aider:Aider",
     "jsonl": "tasklogs.agent.sources.jsonl:Jsonl",
 }
 
@@ -26,7 +27,8 @@ def open_source(
     """Make the source that `options` name. Raises UnusableSource."""
     place = SOURCES.get(options.name)
     if place is None:
-        raise UnusableSource(f"no source {options.name!r}: choose one of {', '.join(SOURCES)}")
+        names = ", ".join([*SOURCES, AUTO])
+        raise UnusableSource(f"no source {options.name!r}: choose one of {names}")
     module, name = place.split(":")
     made: AgentSource = getattr(import_module(module), name)(options, settings, clock)
     return made

@@ -112,6 +112,14 @@ class Transcript(ABC):
     def resumes(self) -> None:  # noqa: B027
         """The stored log ends in the session that is read."""
 
+    def changed_ns(self, directory: Path) -> int | None:
+        """Return when a session last changed whose agent ran in `directory`, or below it.
+
+        In nanoseconds since 1970; None: there is no such session. Blocks. Raises OSError,
+        sqlite3.Error.
+        """
+        return None
+
     def chosen(self, transcript: Path | None) -> Path:
         """Return the file to read. Raises UnusableSource."""
         if transcript is None:
@@ -298,13 +306,13 @@ class Transcript(ABC):
     async def _write(self, record: Record) -> None:
         content = to_utf8(self._redactor.text(record.content))
         names = fitted_names(*(self._redactor.text(name) for name in record.names))
-        self._chain.add(record.type, content, names)
+        self._chain.add(record.type, content, names, grows=record.grows and record.replaces)
         check = self._chain.check if record.time is None else None
         if self._search is not None:
             dropped, kept = truncate(content)
             when = record.time or Time(0, 0)
             entry = Entry(0, record.type, when, kept, dropped, names)
-            found = self._search.matches(entry, check, replaces=record.replaces)
+            found = self._search.matches(entry, check, replaces=record.replaces, grows=record.grows)
             if found is not None:
                 await self._resume(self._search.stored, found, content)
             return
@@ -322,7 +330,10 @@ class Transcript(ABC):
         self._search = None
         self.resumes()
         self._journal.begin_epoch().continue_with_tail(stored)
-        await self._journal.add(Draft(found.type, content, found.time, found.names))
+        when, tail = found.time, stored.tail
+        if tail is not None and len(found.content) > tail.content_bytes:
+            when = self._chain.time(time.time_ns(), when)  # it has grown since
+        await self._journal.add(Draft(found.type, content, when, found.names))
 
     def _answer_requests(self) -> None:
         for request in self._requests:
