@@ -47,7 +47,7 @@ async def _run(dsn: str, seed: int, readers: int, seconds: float) -> None:
 
 
 def _tell(line: str) -> None:
-    print(line, flush=True)
+    print(line, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
