@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
