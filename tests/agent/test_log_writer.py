@@ -29,7 +29,7 @@ def told(count: int, reason: str) -> str:
 
 @contextmanager
 def ended_if_it_waits() -> Iterator[None]:
-    """End the process instead of hanging: a writer that waits does so for ever."""
+    """End the process instead of hanging: a writer that waits does so indefinitely."""
     timer = threading.Timer(DEADLINE_SECONDS, os._exit, [70])
     timer.start()
     try:
@@ -39,7 +39,7 @@ def ended_if_it_waits() -> Iterator[None]:
 
 
 def text_of(descriptor: int) -> TextIO:
-    return open(descriptor, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    return open(descriptor, "w", encoding="utf-8", closefd=False)
 
 
 def read_until(reading: int, end: bytes) -> str:
@@ -62,7 +62,8 @@ def test_a_reader_that_stands_still_stalls_nobody(kind: str) -> None:
     with ended_if_it_waits():
         for number in range(_MANY):
             writer.write(f"{number} {LINE}")
-    numbers, lost = [], 0
+    numbers: list[int] = []
+    lost = 0
     with ended_if_it_waits(), open(ours, encoding="utf-8", closefd=False) as reading:
         while len(numbers) + lost < _MANY:
             first, _, rest = reading.readline().removesuffix("\n").partition(" ")

@@ -118,9 +118,7 @@ async def test_a_file_with_something_else_is_replaced_only_by_force(
     refused = await run(*arguments, "--server", scripted.address)
 
     assert refused.code == 1
-    assert refused.stderr == (
-        f"tasklogs: {token_file} holds {what}: to replace it, use --force\n"
-    )
+    assert refused.stderr == (f"tasklogs: {token_file} holds {what}: to replace it, use --force\n")
     assert token_file.read_text() == held
     assert len(scripted.requests) == asks
 

@@ -71,9 +71,7 @@ class SharedBus:
     `run` must run as long as it is used. Until then there is no other process.
     """
 
-    def __init__(
-        self, process_id: UUID, transport: Transport, about: About | None = None
-    ) -> None:
+    def __init__(self, process_id: UUID, transport: Transport, about: About | None = None) -> None:
         """`about` tells other processes which server this is."""
         self.process_id = process_id
         self._about = about

@@ -79,9 +79,11 @@ class PipeLog:
         self._go_on()
 
     def _go_on(self) -> None:
+        assert self._reading is not None
         asyncio.get_running_loop().add_reader(self._reading, self._take)
 
     def _pause(self) -> None:
+        assert self._reading is not None
         asyncio.get_running_loop().remove_reader(self._reading)
 
     def _take(self) -> None:

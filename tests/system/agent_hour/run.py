@@ -103,7 +103,7 @@ async def run(
     directory: Path, seconds: float, pace: Pace, tell: Callable[[str], None]
 ) -> list[Outcome]:
     """Run both agents for so long, at least through each trouble once."""
-    logs = (PipeLog(directory / "pipe"), FileLog(directory / "file"))
+    logs: Sequence[Log] = (PipeLog(directory / "pipe"), FileLog(directory / "file"))
     async with contextlib.AsyncExitStack() as stack:
         agents = []
         for number, log in enumerate(logs):
@@ -158,9 +158,7 @@ async def _talk(app: FakeTaskApp, pace: Pace) -> None:
             app.grow(f" and word {word}")
 
 
-async def _trouble(
-    agent: _Agent, seconds: float, pace: Pace, tell: Callable[[str], None]
-) -> None:
+async def _trouble(agent: _Agent, seconds: float, pace: Pace, tell: Callable[[str], None]) -> None:
     ends_at = asyncio.get_running_loop().time() + seconds
     troubles = list(agent.troubles())
     for number in itertools.count():

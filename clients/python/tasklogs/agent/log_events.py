@@ -23,7 +23,8 @@ LOG_EVENTS: Sequence[LogEvent] = (
         "agent.leaving",
         "info",
         ("reason",),
-        "The agent stops: `PAUSING` (SIGTERM, or its source has ended) or `STOPPING` (SIGINT, SIGHUP).",
+        "The agent stops: `PAUSING` (SIGTERM, or its source has ended) or `STOPPING` (SIGINT,"
+        " SIGHUP).",
     ),
     LogEvent(
         "stream.opened",

@@ -266,9 +266,9 @@ def rotate_token(
             token_file,
             output,
             force=force,
-            task_id=lambda: connection.call(
-                connection.tasks.GetTask, tasks_pb2.GetTaskRequest(task=task)
-            ).id,
+            task_id=lambda: (
+                connection.call(connection.tasks.GetTask, tasks_pb2.GetTaskRequest(task=task)).id
+            ),
         ) as deliver,
     ):
         response = connection.call(connection.tasks.RotateAgentToken, request)
