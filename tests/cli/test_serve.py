@@ -135,13 +135,14 @@ async def test_a_signal_ends_it_with_0(
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_log_that_cannot_be_written_does_not_end_it(database: str, workers: int) -> None:
     address = f"127.0.0.1:{lasting_port()}"
-    with Path("/dev/full").open("w") as full:  # noqa: ASYNC230 - opens at once
-        process = await asyncio.create_subprocess_exec(
-            *(TASKLOGS, "serve", "--listen", address, "--workers", str(workers)),
-            env=environment({"TASKLOGS_DATABASE_URL": database, "TASKLOGS_LOG_CALLS": "all"}),
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=full,
-        )
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await asyncio.create_subprocess_exec(
+        *(TASKLOGS, "serve", "--listen", address, "--workers", str(workers)),
+        env=environment({"TASKLOGS_DATABASE_URL": database, "TASKLOGS_LOG_CALLS": "all"}),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=full,
+    )
+    os.close(full)
     try:
         async with grpc.aio.insecure_channel(address) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)

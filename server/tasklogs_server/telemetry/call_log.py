@@ -21,8 +21,8 @@ _FULL_LINES = 1000
 class CallLog:
     """Makes the lines, and gives them to `write`.
 
-    `only_failed` leaves out calls that ended OK or CANCELLED. `worker`: the number of this worker,
-    for each line; None: there is only one process.
+    `only_failed` leaves out calls that ended OK or CANCELLED.
+    `worker`: the number of this worker, for each line; None: there is only one process.
     """
 
     def __init__(

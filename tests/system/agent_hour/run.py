@@ -103,7 +103,7 @@ async def run(
     directory: Path, seconds: float, pace: Pace, tell: Callable[[str], None]
 ) -> list[Outcome]:
     """Run both agents for so long, at least through each trouble once."""
-    logs: tuple[Log, ...] = (PipeLog(directory / "pipe"), FileLog(directory / "file"))
+    logs: Sequence[Log] = (PipeLog(directory / "pipe"), FileLog(directory / "file"))
     async with contextlib.AsyncExitStack() as stack:
         agents = []
         for number, log in enumerate(logs):
