@@ -120,6 +120,8 @@ async def serving(
         found = SERVING.search(said.read_text())
         assert found is not None, said.read_text()
         service = Service(process, said, found[1])
+        # Each process writes its log by itself.
+        await until(lambda: len(service.pids()) == WORKERS)
         left = service.descendants()
         yield service
         assert "Traceback" not in service.said
