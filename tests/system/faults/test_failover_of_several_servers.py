@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -31,7 +32,7 @@ from tests.support.fixtures.server import Server
 from tests.support.fixtures.standby import Standby, socket_of
 from tests.system.end_to_end.followed_events import Followed, following
 from tests.system.end_to_end.load import reached
-from tests.system.end_to_end.programs import program, serve_command
+from tests.system.end_to_end.programs import Program, program, serve_command
 
 KEPT, LOST, LATER = 5, 4, 3
 # The kernel deals connections to the workers: with so many, both have some.
@@ -105,14 +106,21 @@ async def two_servers(directory: Path, dsn: str, bus: str) -> AsyncIterator[Sequ
         for workers in (2, 1):
             port = lasting_port()
             addresses.append(f"127.0.0.1:{port}")
-            await stack.enter_async_context(
+            server = await stack.enter_async_context(
                 program(
                     directory / f"server-{workers}",
                     *(*serve_command(port, dsn), f"--workers={workers}"),
                     TASKLOGS_BUS=bus,
                 )
             )
+            # A worker that cannot start ends its server, so the failover must not come before.
+            event = "worker.started" if workers > 1 else "server.started"
+            await until(partial(_said, server, event, workers))
         yield addresses
+
+
+def _said(server: Program, event: str, times: int) -> bool:
+    return server.said.count(event) >= times
 
 
 @asynccontextmanager
