@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import asyncpg
 import grpc
 import grpc.aio
+import pytest
 from structlog.testing import capture_logs
 
 from tasklogs import TaskLogsClient
+from tasklogs.errors import TaskLogsRpcError
+from tasklogs_server.ingest import session_audit
+from tasklogs_server.reads import feed
 from tasklogs_server.store.connect import SESSION_SETTINGS, connect
 from tests.cli.command import run
 from tests.support.fixtures.agent_stream import ScriptedAgent, log_entry
@@ -21,7 +26,7 @@ from tests.support.fixtures.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.fixtures.refusals import refused
 from tests.support.fixtures.reports import TASK, get_task, make_active
 from tests.support.fixtures.server import Server, serving
-from tests.system.end_to_end.followed_events import following
+from tests.system.end_to_end.followed_events import Followed, following
 
 pytestmark = needs_pgbouncer
 
@@ -94,6 +99,52 @@ async def test_the_server_comes_back_when_the_pooler_reaches_postgres_again(data
             await pooler.network.heal()
             await until(lambda: answers(server))
         assert all(one != other for one, other in pairwise(reasons(logged)))
+
+
+async def test_two_servers_hear_each_other_when_the_pooler_was_restarted(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No feed looks by itself and no audit runs: a change elsewhere is known by its note alone."""
+    monkeypatch.setattr(session_audit, "AUDIT_SECONDS", 3600)
+    monkeypatch.setattr(feed, "_POLL_SECONDS", 3600)
+    async with (
+        pgbouncer(database, pool_mode="session", default_pool_size=2 * POOL_SIZE) as pooler,
+        serving(pooler.dsn, read_connections=1, bus="postgres") as here,
+        serving(pooler.dsn, read_connections=1, bus="postgres") as there,
+        TaskLogsClient(here.address) as client,
+    ):
+        created = await here.create_task()
+        await make_active(here)
+        said = 0
+        async with following(client, TASK) as followed:
+            for restarts in range(3):
+                if restarts:
+                    await pooler.restart()
+                    await until(lambda: can_connect(there, created.agent_token))
+                async with ScriptedAgent.connect(there, created.agent_token) as agent:
+                    for _ in range(5):
+                        await agent.append(
+                            open_epoch=not said, entries=[log_entry(said, str(said))]
+                        )
+                        said += 1
+                        await agent.acked()
+                        await followed.wait_for(partial(has, followed, said))
+            contents = [one.content for one in followed.entries.values()]
+            assert contents == [str(number) for number in range(said)]
+
+
+def has(followed: Followed, count: int) -> bool:
+    return len(followed.entries) == count
+
+
+async def can_connect(server: Server, token: str) -> bool:
+    try:
+        async with ScriptedAgent.connect(server, token):
+            return True
+    except TaskLogsRpcError as error:
+        if error.code is not grpc.StatusCode.UNAVAILABLE:
+            raise
+        return False
 
 
 async def settings_of(connection: asyncpg.Connection[asyncpg.Record]) -> dict[str, str]:
