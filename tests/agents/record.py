@@ -8,9 +8,11 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.agents.acp_runs import AcpRun
 from tests.agents.play import play, script
 from tests.agents.recording import CUTS, DatabaseRecorder, Recorder, Recording
-from tests.agents.runs import AGENTS, Home, OpenCode, Run
+from tests.agents.runs import Home, OpenCode
+from tests.agents.table import AGENTS, Run
 from tests.agents.versions import VERSIONS
 from tests.support.model_server import ModelServer
 
@@ -32,8 +34,9 @@ async def record(name: str, installed: Path, directory: Path) -> Recording:
 def _recorder(agent: Run) -> Recorder | DatabaseRecorder:
     if isinstance(agent, OpenCode):
         return DatabaseRecorder(agent.transcript, agent.at.work)
-    agent.transcript.mkdir(parents=True, exist_ok=True)
-    return Recorder(agent.transcript, agent.at.work, CUTS[agent.name])
+    directory = agent.transcript.parent if isinstance(agent, AcpRun) else agent.transcript
+    directory.mkdir(parents=True, exist_ok=True)
+    return Recorder(directory, agent.at.work, CUTS[agent.name])
 
 
 async def main(installed: Path, names: list[str]) -> None:

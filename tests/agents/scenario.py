@@ -18,6 +18,7 @@ HELD = "Say something long."
 GO_ON = "Go on."
 FORKED = "Go on in another way."
 COMPACTED = "Go on after the compaction."
+WRITE = "Write a file."
 OTHER = "Talk about something else."
 
 SAME = "The same answer."
@@ -35,9 +36,10 @@ class Said:
     name: str = ""
 
 
-def script(call: Call) -> Script:
-    """Return what the model says. `call` is one of a tool that the agent has."""
+def script(call: Call, write: Call | None = None) -> Script:
+    """Return what the model says. The calls are of tools that the agent has."""
     return {
+        WRITE: [Reply((Text("I will write."), write or call)), say("It is written.")],
         LOOK: [Reply((Text("I will look."), call)), say("It says hello.")],
         SAY: [say(SAME)],
         SAY_AGAIN: [say(SAME)],

@@ -11,20 +11,25 @@ from typing import Any
 
 import pytest
 
-from tests.agents.expected import expected, place, without_tools
+from tests.agents.expected import begins, expected, place, without_tools
 from tests.agents.reading import Log
 from tests.agents.recording import DATABASE, Phase, Recording, replay
+from tests.agents.table import source
+from tests.agents.versions import VERSIONS
 from tests.support.fixtures.server import MakeServer
 
-_AGENTS = ("claude-code", "codex", "gemini", "opencode")
 _SEEDS = range(5)
+_MOST_STEPS = 40
+"""So many, and some more, are made of one phase."""
 
 
 def in_steps(phase: Phase) -> Iterator[Phase]:
-    """Yield a phase for each line that the agent wrote."""
+    """Yield a phase for each line that the agent wrote. Over ACP a long answer has many."""
     for name, lines in phase.appended.items():
-        for line in _as_written(lines) if name == DATABASE else lines:
-            yield Phase(phase.name, {name: [line]})
+        written = _as_written(lines) if name == DATABASE else lines
+        size = max(1, len(written) // _MOST_STEPS)
+        for at in range(0, len(written), size):
+            yield Phase(phase.name, {name: written[at : at + size]})
     for name in phase.deleted:
         yield Phase(phase.name, deleted=[name])
 
@@ -48,14 +53,14 @@ class Restarted:
 
     def __init__(self, log: Log, name: str, transcripts: Path) -> None:
         self._log = log
-        self._name = name
+        self._source = source(name)
         self._place = place(name, transcripts)
         self._stack = AsyncExitStack()
         self.runs = False
 
     async def start(self) -> None:
         if not self.runs:
-            await self._stack.enter_async_context(self._log.agent(self._name, self._place))
+            await self._stack.enter_async_context(self._log.agent(self._source, self._place))
             self.runs = True
 
     async def kill(self) -> None:
@@ -64,7 +69,7 @@ class Restarted:
 
 
 @pytest.mark.parametrize("seed", _SEEDS)
-@pytest.mark.parametrize("name", _AGENTS)
+@pytest.mark.parametrize("name", sorted(VERSIONS))
 async def test_nothing_is_missing_or_twice(
     make_server: MakeServer, name: str, seed: int, tmp_path: Path
 ) -> None:
@@ -88,7 +93,7 @@ async def test_nothing_is_missing_or_twice(
                         await agent.kill()
                     case 2 | 3 | 4 if agent.runs:
                         said = without_tools(await log.live())
-                        assert any(said == epoch[: len(said)] for epoch in wanted)
+                        assert any(begins(said, epoch) for epoch in wanted)
                     case 5 | 6:
                         await asyncio.sleep(rng.choice([0.0, 0.001, 0.01]))
                     case 7 | 8 | 9 | 10:

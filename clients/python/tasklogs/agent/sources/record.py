@@ -13,6 +13,8 @@ class Record:
 
     time: None if the transcript has none.
     replaces: it is the last entry again, if that has the same type and names.
+    extends: it is more text of the last entry, if that has the same type and names. What `--redact`
+        matches may be in two such pieces: with `--redact`, send a text when it is complete.
     """
 
     type: EntryType
@@ -20,6 +22,7 @@ class Record:
     time: Time | None = None
     names: Names = NO_NAMES
     replaces: bool = False
+    extends: bool = False
 
 
 class NewEpoch:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 
 from tasklogs.log import digest
 from tasklogs.log.continuation import Position, StoredTail
 from tasklogs.log.entry import Entry, EntryType, Names, Time
-from tasklogs.publish.draft import next_time
+from tasklogs.publish.draft import Draft
 
 _CHECKS = 1_000_000
 """An entry that has no time in the transcript gets the agent's clock to the millisecond. The digits
@@ -22,8 +21,10 @@ class Chain:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, kind: EntryType, content: bytes, names: Names) -> None:
-        """Add an entry, from which `--redact` has removed what matches."""
+    def add(self, kind: EntryType, content: bytes, names: Names, *, extends: bool = False) -> None:
+        """Add an entry, from which `--redact` has removed what matches, or more of the last one."""
+        if extends:
+            self._hash.update(b"more")
         self._hash.update(repr((kind.value, len(content), tuple(names))).encode())
         self._hash.update(content)
 
@@ -60,9 +61,11 @@ class Resume:
     def begin_epoch(self) -> None:
         """Compare what follows as another conversation."""
         self._digest = digest.EMPTY
-        self._index = 0
-        self._tail: Entry | None = None
+        self._index = -1
+        self._tail: Draft | None = None
         self._last: tuple[EntryType, Names] | None = None
+        self._is_kept = True
+        """Whether the server stores entries of the last one's type."""
         self._first_time: Time | None = None
         self._is_exact = True
 
@@ -72,36 +75,53 @@ class Resume:
         tail = self.stored.tail
         return tail is not None and self._first_time is not None and self._first_time > tail.time
 
-    def matches(self, entry: Entry, check: int | None, *, replaces: bool) -> Entry | None:
-        """Compare the next entry. Returns it as it is stored, if it is the stored tail.
+    def matches(
+        self, entry: Entry, check: int | None, *, replaces: bool = False, extends: bool = False
+    ) -> Draft | None:
+        """Compare the next entry, as the transcript has it. Returns it if it is the stored tail.
 
-        `check`: that of its Chain, if the transcript has no time for it. `replaces`: it is another
-        version of the entry before.
+        `check`: that of its Chain, if the transcript has no time for it. `replaces`, `extends`: it
+        is another version of the entry before, or more text of it.
         """
         self.seen += 1
         self._first_time = self._first_time or entry.time
-        stored = self.stored.tail
+        stored, time = self.stored.tail, entry.time
         if stored is not None and check == stored.time.nanos % _CHECKS:
-            entry = replace(entry, time=stored.time)
-        before, index = self._tail, self._index
+            time = stored.time
         # As `Transcript` writes it: another type or other names are another entry.
-        replaces = replaces and self._last == (entry.type, entry.names)
+        is_same = self._last == (entry.type, entry.names)
         self._last = entry.type, entry.names
-        if before is not None and replaces:
-            entry = replace(entry, time=max(entry.time, next_time(before.time)))
-        elif before is not None:
-            index += 1
-        fitted = self._fitted(replace(entry, id=index))
-        if fitted is None:
+        if not (is_same and (replaces or extends)):
+            self._follow(Draft(entry.type, entry.content, time, entry.names))
+        elif self._is_kept and self._tail is not None:
+            change = self._tail.extend if extends else self._tail.replace
+            change(entry.content, time)
+        if not self._is_kept or self._tail is None:
             return None
-        if before is not None and not replaces:
-            self._digest = digest.seal(self._digest, before)
-        self._index = index
-        self._tail = fitted
-        is_same = stored is not None and StoredTail.of(fitted) == stored
-        found = is_same and self._index == self.stored.sealed and self._has_digest(check)
+        found = self._tail if self._is_stored_tail(self._tail, check) else None
         self._is_exact = self._is_exact and check is None
-        return fitted if found else None
+        return found
+
+    def _follow(self, draft: Draft) -> None:
+        self._is_kept = self._fitted(draft.entry(0)) is not None
+        if not self._is_kept:
+            return
+        if self._tail is not None and self._is_exact:
+            before = self._fitted(self._tail.entry(self._index))
+            assert before is not None
+            self._digest = digest.seal(self._digest, before)
+        self._index += 1
+        self._tail = draft
+
+    def _is_stored_tail(self, tail: Draft, check: int | None) -> bool:
+        stored = self.stored.tail
+        if stored is None or self._index != self.stored.sealed or tail.time != stored.time:
+            return False
+        fitted = self._fitted(tail.entry(self._index))
+        if fitted is None or StoredTail.of(fitted) != stored or not self._has_digest(check):
+            return False
+        tail.names = fitted.names
+        return True
 
     def _has_digest(self, check: int | None) -> bool:
         # A check covers everything before it, and so does a digest. With times of the clock before

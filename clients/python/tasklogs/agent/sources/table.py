@@ -16,6 +16,7 @@ SOURCES: Mapping[str, str] = {
     "codex": "tasklogs.agent.sources.codex:Codex",
     "gemini": "tasklogs.agent.sources.gemini:Gemini",
     "opencode": "tasklogs.agent.sources.opencode:OpenCode",
+    "acp": "tasklogs.agent.sources.acp.source:Acp",
     "jsonl": "tasklogs.agent.sources.jsonl:Jsonl",
 }
 
