@@ -66,7 +66,7 @@ def agent(
             envvar="TASKLOGS_SOURCE",
             metavar="NAME",
             help="What the agent reads: agentapi, the transcript of claude-code, codex, gemini or"
-            " opencode, or jsonl (JSON lines of any program).",
+            " opencode, acp (a recorded ACP stream), or jsonl (JSON lines of any program).",
         ),
     ] = "agentapi",
     transcript: Annotated[
@@ -75,7 +75,7 @@ def agent(
             envvar="TASKLOGS_TRANSCRIPT",
             metavar="PATH",
             show_default="where the agent of the source writes",
-            help="The file or directory that the source reads. With jsonl, - is stdin.",
+            help="The file or directory that the source reads. With acp or jsonl, - is stdin.",
         ),
     ] = None,
     redact: Annotated[
