@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any
 DIRECTORY = Path(__file__).parent / "recorded"
 WORKSPACE = "/workspace"
 STAND_IN = "(a stand-in)"
+_MOST_STEPS = 40
+"""So many, and some more, are made of one phase."""
 
 DATABASE = "opencode.db"
 TABLES: Mapping[str, tuple[str, ...]] = {
@@ -139,6 +141,31 @@ def replay(phase: Phase, directory: Path) -> None:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     for name in phase.deleted:
         (directory / name).unlink()
+
+
+def in_steps(phase: Phase) -> Iterator[Phase]:
+    """Yield a phase for each line that the agent wrote. Over ACP a long answer has many."""
+    for name, lines in phase.appended.items():
+        written = _as_written(lines) if name == DATABASE else lines
+        size = max(1, len(written) // _MOST_STEPS)
+        for at in range(0, len(written), size):
+            yield Phase(phase.name, {name: written[at : at + size]})
+    for name in phase.deleted:
+        yield Phase(phase.name, deleted=[name])
+
+
+def _as_written(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort rows of a database: a session, then each message before its parts."""
+
+    def key(row: dict[str, Any]) -> tuple[str, str]:
+        match row["table"]:
+            case "session":
+                return "", ""
+            case "message":
+                return row["id"], ""
+        return row["message_id"], row["id"]
+
+    return sorted(rows, key=key)
 
 
 def _replay_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:

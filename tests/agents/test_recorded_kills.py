@@ -4,48 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.agents.expected import begins, expected, place, without_tools
 from tests.agents.reading import Log
-from tests.agents.recording import DATABASE, Phase, Recording, replay
+from tests.agents.recording import Recording, in_steps, replay
 from tests.agents.table import source
 from tests.agents.versions import VERSIONS
 from tests.support.fixtures.server import MakeServer
 
 _SEEDS = range(5)
-_MOST_STEPS = 40
-"""So many, and some more, are made of one phase."""
-
-
-def in_steps(phase: Phase) -> Iterator[Phase]:
-    """Yield a phase for each line that the agent wrote. Over ACP a long answer has many."""
-    for name, lines in phase.appended.items():
-        written = _as_written(lines) if name == DATABASE else lines
-        size = max(1, len(written) // _MOST_STEPS)
-        for at in range(0, len(written), size):
-            yield Phase(phase.name, {name: written[at : at + size]})
-    for name in phase.deleted:
-        yield Phase(phase.name, deleted=[name])
-
-
-def _as_written(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sort rows of a database: a session, then each message before its parts."""
-
-    def key(row: dict[str, Any]) -> tuple[str, str]:
-        match row["table"]:
-            case "session":
-                return "", ""
-            case "message":
-                return row["id"], ""
-        return row["message_id"], row["id"]
-
-    return sorted(rows, key=key)
 
 
 class Restarted:
